@@ -1,0 +1,117 @@
+"""The App Store gateway: the one actor that has Apple asked.
+
+It owns the requests to verifyReceipt, at most ``concurrency`` at once; the redirect between production and sandbox (at
+most one a receipt, and only where policy lets the other environment count); the retries of passing trouble; and the
+memory of final refusals, so that Apple is asked once about a message, not once a delivery. A crash of it forgets all
+that: validators ask its successor, and Apple is asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import cachetools
+
+from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
+from receipt_actors.actors.protocol import VerifyReceipt
+from receipt_actors.domain.app_store import Misconfigured, TryAgain, Unidentified, WrongEnvironment, interpret
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import AppStore, Environment
+from receipt_actors.domain.rate import RateLimit
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.otp import NO_REPLY, From
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_REFUSALS = 10_000
+REFUSAL_MEMORY_SECONDS = 60 * 60
+
+
+class _Verification(Job):
+    """A receipt on its way through Apple's environments."""
+
+    __slots__ = ("environment", "was_redirected")
+
+    def __init__(self, request: VerifyReceipt, from_: From) -> None:
+        super().__init__(request, from_)
+        self.environment = Environment.PRODUCTION  # always first, says Apple
+        self.was_redirected = False
+
+
+class AppStoreGateway(Gateway):
+    """See the module."""
+
+    def __init__(
+        self,
+        app_store: AppStore,
+        policy: Policy,
+        concurrency: int,
+        retry: RetryPolicy,
+        rate: RateLimit | None = None,
+    ) -> None:
+        super().__init__("app_store", concurrency, retry, rate)
+        self._app_store = app_store
+        self._policy = policy
+        self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
+            REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
+        )
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Have a receipt verified, unless this very message was refused for good a while ago."""
+        if not isinstance(request, VerifyReceipt):
+            return super().handle_call(request, from_)
+        refusal = self._refusals.get(_memory_key(request))
+        if refusal is not None:
+            return refusal
+        self.accept(_Verification(request, from_))
+        return NO_REPLY
+
+    def message_of(self, job: Job) -> Hashable:
+        """See ``Gateway``."""
+        request: VerifyReceipt = job.request
+        return request.submission.message_id
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        (job,) = batch
+        assert isinstance(job, _Verification)
+        return self._app_store.verify_receipt, (job.request.submission.receipt_data, job.environment)
+
+    def settle(self, batch: Sequence[Job], answer: Any) -> None:
+        """Redirect, retry, or pass on what Apple's answer means."""
+        (job,) = batch
+        assert isinstance(job, _Verification)
+        meaning = interpret(answer, job.environment)
+        match meaning:
+            case WrongEnvironment(right):
+                self._redirect(job, right)
+            case TryAgain(_, detail, _):
+                self.retry(job, detail, given_up=meaning)
+            case Misconfigured(detail):
+                logger.error("Apple refuses our requests, check shared_secret and the URLs: %s", detail)
+                self.retry(job, detail, given_up=meaning)
+            case Unidentified():
+                self._refuse(job, meaning)
+            case _:
+                job.from_.reply(meaning)
+
+    def _redirect(self, job: _Verification, right: Environment) -> None:
+        # Production is always the first to be asked, so it takes no permission to go back there.
+        allowed = right is Environment.PRODUCTION or right in self._policy.environments
+        if job.was_redirected or not allowed:
+            self._refuse(job, Unidentified(Reason.SANDBOX_REFUSED))
+            return
+        job.environment = right
+        job.was_redirected = True
+        self.accept(job)
+
+    def _refuse(self, job: _Verification, refusal: Unidentified) -> None:
+        self._refusals[_memory_key(job.request)] = refusal
+        job.from_.reply(refusal)
+
+
+def _memory_key(request: VerifyReceipt) -> Hashable:
+    return request.submission.message_id, request.submission.receipt_sha256

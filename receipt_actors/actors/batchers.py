@@ -1,0 +1,128 @@
+"""The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
+
+Several batches (``concurrency``) are under way at once. An entry leaves at once while one of these slots is free and
+waits only while all are busy: batching costs no latency when it is quiet. Only the entries that SQS did not confirm are
+sent again, alone. A crash of a batcher forgets what waits and what is under way; whoever asked asks its successor.
+
+``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
+                       started on demand, ends when it has been idle for a while
+``DeleteBatcher``      deletes from the source queue what has been answered or moved
+``VisibilityBatcher``  extends and ends visibility timeouts; finishes what waits before it stops
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
+from receipt_actors.actors.protocol import Done, Refused
+from receipt_actors.domain.batching import take_batch
+from receipt_actors.domain.ports import EntryFailure, Queues
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.otp import NORMAL, Stop
+
+logger = logging.getLogger(__name__)
+
+
+class _Batcher(Gateway):
+    """What the batchers share: a queue's name, and answers entry by entry."""
+
+    def __init__(self, kind: str, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
+        super().__init__(f"{kind} {queue}", concurrency, retry)
+        self._queues = queues
+        self._queue = queue
+
+    def take_batch(self, ready: deque[Job]) -> list[Job]:
+        """See ``Gateway``."""
+        return take_batch(ready, self.size_bytes)
+
+    def size_bytes(self, job: Job) -> int:
+        """Return what the entry counts against the batch's limit."""
+        return 0
+
+    def settle(self, batch: Sequence[Job], answer: Any) -> None:
+        """Confirm each entry that SQS confirmed; try the others again, or say that it is no use."""
+        outcomes: Sequence[EntryFailure | None] = answer
+        for job, failure in zip(batch, outcomes, strict=True):
+            if failure is None:
+                job.from_.reply(Done())
+            elif failure.sender_fault:
+                job.from_.reply(Refused(f"{failure.code}: {failure.detail}"))
+            else:
+                self.retry(job, f"{failure.code}: {failure.detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class _EndWhenIdle:
+    """To itself: has there been nothing to do since ``requests`` were counted?"""
+
+    requests: int
+
+
+class ResultBatcher(_Batcher):
+    """See the module. Trouble with its queue parks the messages for this queue, not the intake."""
+
+    closes_intake: ClassVar[bool] = False
+
+    def __init__(
+        self, queues: Queues, concurrency: int, retry: RetryPolicy, idle_seconds: float, queue: str
+    ) -> None:
+        super().__init__("send to", queues, queue, concurrency, retry)
+        self._idle_seconds = idle_seconds
+        self._requests = 0
+
+    def init(self) -> None:
+        """Look out for the time when nobody needs this batcher any more."""
+        self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
+
+    def accept(self, job: Job) -> None:
+        """See ``Gateway``."""
+        self._requests += 1
+        super().accept(job)
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        return self._queues.send, (self._queue, [job.request.message for job in batch])
+
+    def size_bytes(self, job: Job) -> int:
+        """See ``_Batcher``."""
+        size: int = job.request.message.size_bytes
+        return size
+
+    def handle_info(self, message: Any) -> Any:
+        """End when idle. A request that comes in at that moment is refused, and its sender starts a new batcher."""
+        if not isinstance(message, _EndWhenIdle):
+            return super().handle_info(message)
+        if self._requests == message.requests and self.is_idle:
+            return Stop(NORMAL)
+        self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
+        return None
+
+
+class DeleteBatcher(_Batcher):
+    """See the module."""
+
+    def __init__(self, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
+        super().__init__("delete from", queues, queue, concurrency, retry)
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        return self._queues.delete, (self._queue, [job.request.receipt_handle for job in batch])
+
+
+class VisibilityBatcher(_Batcher):
+    """See the module."""
+
+    finishes_on_shutdown: ClassVar[bool] = True
+
+    def __init__(self, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
+        super().__init__("visibility of", queues, queue, concurrency, retry)
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        changes = [(job.request.receipt_handle, job.request.seconds) for job in batch]
+        return self._queues.change_visibility, (self._queue, changes)

@@ -1,0 +1,141 @@
+"""The consumer: takes messages from the source queue and has a custodian started for each.
+
+It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room for;
+it blocks in the long poll, so it has a thread of its own. A crash of it forgets a receive under way: those messages come
+back by their visibility timeout.
+
+What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator; anything else a mover.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pykka
+
+from receipt_actors.actors.protocol import (
+    INTAKE,
+    MOVERS,
+    VALIDATORS,
+    CreditsGranted,
+    ReserveCredits,
+    SettleReservation,
+)
+from receipt_actors.domain.messages import Submission, is_intact, parse_submission
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.errors import QueueRefused, QueueUnavailable
+from receipt_actors.otp import Down, GenServer, Ref, Runtime, StartChild
+from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_SECONDS = 30.0  #: to start ten custodians; more means that the scheduler hangs
+INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
+
+
+@dataclass(frozen=True, slots=True)
+class _AskForCredits:
+    """To itself: the pause is over."""
+
+
+class Consumer(GenServer):
+    """See the module."""
+
+    runtime: ClassVar[Runtime] = Runtime.THREAD  # it blocks in the long poll
+
+    def __init__(
+        self,
+        queues: Queues,
+        source_queue: str,
+        post_queues: Collection[str],
+        wait_seconds: float,
+        visibility_timeout_seconds: int,
+        retry: RetryPolicy,
+    ) -> None:
+        self._queues = queues
+        self._source_queue = source_queue
+        self._post_queues = frozenset(post_queues)
+        self._wait_seconds = wait_seconds
+        self._visibility_timeout_seconds = visibility_timeout_seconds
+        self._retry = retry
+        self._failures = 0
+        self._intake: tuple[int, Ref] | None = None  # the monitor on the intake that was asked for credits
+
+    def init(self) -> None:
+        """Ask for credits."""
+        self._ask_for_credits()
+
+    def _ask_for_credits(self) -> None:
+        intake = self.system.whereis(INTAKE)
+        if intake is None:
+            self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
+            return
+        self._intake = (self.monitor(intake), intake)
+        intake.cast(ReserveCredits(self.ref, MAX_BATCH_ENTRIES))
+
+    def handle_info(self, message: Any) -> Any:
+        """Receive when there are credits; ask again when intake has been restarted."""
+        match message:
+            case CreditsGranted(count):
+                self._receive(count)
+            case _AskForCredits():
+                self._ask_for_credits()
+            case Down(monitor):
+                if self._intake is not None and self._intake[0] == monitor:
+                    self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def _receive(self, count: int) -> None:
+        started_at = self.clock.monotonic()  # visibility counts from some time after this
+        deliveries: list[ReceivedMessage] = []
+        pause_seconds = 0.0
+        try:
+            deliveries.extend(
+                self._queues.receive(
+                    self._source_queue,
+                    max_messages=count,
+                    wait_seconds=self._wait_seconds,
+                    visibility_timeout_seconds=self._visibility_timeout_seconds,
+                )
+            )
+        except (QueueUnavailable, QueueRefused) as error:
+            self._failures += 1
+            pause_seconds = self._retry.pause_seconds(self._failures) or 0.0
+            if self._failures == 1 or isinstance(error, QueueRefused):
+                logger.error("cannot receive from %s: %s", self._source_queue, error)
+        else:
+            if self._failures:
+                logger.warning("can receive from %s again", self._source_queue)
+            self._failures = 0
+        if deliveries:
+            self.cast(STATISTICS, MessagesReceived(len(deliveries)))
+            self._start_custodians(deliveries, started_at)
+        self.cast(INTAKE, SettleReservation(self.ref, len(deliveries)))
+        if self._intake is not None:
+            self.demonitor(*self._intake)
+            self._intake = None
+        if pause_seconds:
+            self.send_after(pause_seconds, _AskForCredits())
+        else:
+            self._ask_for_credits()
+
+    def _start_custodians(self, deliveries: list[ReceivedMessage], received_at_seconds: float) -> None:
+        started: list[pykka.Future[Any]] = []
+        for delivery in deliveries:
+            if not is_intact(delivery):
+                logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
+                self.cast(STATISTICS, MessageFinished("left", Reason.BODY_MD5_MISMATCH, 0.0))
+                continue
+            work = parse_submission(delivery, self._post_queues, self._source_queue)
+            supervisor = self.system.whereis(VALIDATORS if isinstance(work, Submission) else MOVERS)
+            if supervisor is not None:  # else it is being restarted, and the message comes back
+                started.append(supervisor.ask(StartChild((delivery, work, received_at_seconds)), block=False))
+        for start in started:  # the credits of those started are theirs now
+            start.get(timeout=START_TIMEOUT_SECONDS)

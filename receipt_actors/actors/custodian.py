@@ -1,0 +1,237 @@
+"""``Custodian``: the base of the short-lived actors that are responsible for one source message each.
+
+It owns the message until it is deleted, moved or handed back, and holds a credit of intake for as long as it lives. It
+never waits on a thread: it sends a request and handles the answer as a message. When the actor that it asked has ended
+meanwhile, it asks that actor's successor; when nobody answers for too long it hands the message back. A crash of it
+forgets everything; the visibility keeper sees it and hands the message back. That is why custodians are temporary:
+redelivery is their restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from receipt_actors.actors.protocol import (
+    DELETE_BATCHER,
+    INTAKE,
+    RESULT_BATCHERS,
+    VISIBILITY_KEEPER,
+    AnnounceYourself,
+    Broken,
+    DeleteMessage,
+    Done,
+    GatewayFailure,
+    GaveUp,
+    HandBack,
+    MessageTaken,
+    Refused,
+    SendMessage,
+    WatchMessage,
+    result_batcher_name,
+)
+from receipt_actors.domain.messages import Unanswerable, dead_letter_message
+from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.otp import NO_PROCESS, NORMAL, ExitReason, GenServer, Name, StartChild, Stop
+from receipt_actors.telemetry.events import STATISTICS, MessageFinished
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.05  #: before asking the successor of an actor that ended; doubles each time
+MAX_TRIES = 10  #: of asking: some 50 seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _AskAgain:
+    """To itself: the pause is over."""
+
+    label: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class _BatcherWanted:
+    """Label of the request to start the result batcher that the request ``label`` needs."""
+
+    label: Hashable
+
+
+@dataclass(slots=True)
+class _Question:
+    """A request that has not been answered."""
+
+    destination: Name
+    request: object
+    tries: int = 0
+
+
+_MOVE = "move"
+_DELETE = "delete"
+
+
+class Custodian(GenServer):
+    """See the module. A subclass begins in ``begin`` and goes on in ``answered``."""
+
+    def __init__(
+        self, source_queue: str, dead_letter_queue: str | None, delivery: ReceivedMessage, received_at_seconds: float
+    ) -> None:
+        self.source_queue = source_queue
+        self.delivery = delivery
+        self._dead_letter_queue = dead_letter_queue
+        self._received_at_seconds = received_at_seconds  # monotonic
+        self._questions: dict[Hashable, _Question] = {}
+        self._moved_for: Unanswerable | None = None
+
+    # --- what a subclass says ---
+
+    def begin(self) -> Stop | None:
+        """Take the first step."""
+        raise NotImplementedError
+
+    def answered(self, label: Any, value: Any) -> Stop | None:
+        """Take the next step: the question ``label`` was answered."""
+        raise NotImplementedError
+
+    def failed(self, label: Any, failure: GatewayFailure) -> Stop | None:
+        """Decide what to do about a question that the service could not answer; by default, hand back."""
+        match failure:
+            case Broken(error):
+                raise error
+            case Refused(detail) | GaveUp(detail):
+                return self.hand_back(Reason.GAVE_UP_FOR_NOW, detail)
+
+    # --- steps ---
+
+    def init(self) -> Stop | None:
+        """Announce itself, then begin."""
+        self.cast(INTAKE, MessageTaken(self.ref))
+        self._announce_to_keeper()
+        return self.begin()
+
+    def ask(self, label: Hashable, destination: Name, request: object) -> None:
+        """Send a request; ``answered(label, value)`` or ``failed(label, failure)`` follows."""
+        self._questions[label] = _Question(destination, request)
+        self.send_request(destination, request, label)
+
+    def post(self, label: Hashable, queue: str, message: OutgoingMessage) -> None:
+        """Send a message to a queue through its batcher, which is started if need be."""
+        name = result_batcher_name(queue)
+        self._questions[label] = _Question(name, SendMessage(message))
+        self._ask_batcher(label)
+
+    @property
+    def has_open_questions(self) -> bool:
+        """Tell whether an answer is still to come."""
+        return bool(self._questions)
+
+    def move(self, unanswerable: Unanswerable) -> Stop | None:
+        """Move the message to the dead-letter queue: send it there, then delete it."""
+        if self._dead_letter_queue is None:
+            return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
+        self._moved_for = unanswerable
+        self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.delivery, unanswerable))
+        return None
+
+    def delete(self) -> None:
+        """Delete the message: its answer is confirmed, or it has been moved."""
+        self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
+
+    def hand_back(self, reason: Reason, detail: str) -> Stop:
+        """Give up for this delivery. No answer is invented: the message comes back."""
+        logger.warning("message %s is handed back, %s: %s", self.delivery.message_id, reason, detail)
+        self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
+        return Stop(NORMAL)
+
+    # --- answers ---
+
+    def handle_reply(self, label: Any, value: Any) -> Any:
+        """Go on with the answer."""
+        if isinstance(label, _BatcherWanted):
+            return self._batcher_started(label)
+        if self._questions.pop(label, None) is None:
+            return None
+        if isinstance(value, Refused | GaveUp | Broken):
+            if label == _DELETE:
+                # Answered, but not deleted: it comes back, and gets the same answer again.
+                logger.warning("message %s could not be deleted: %s", self.delivery.message_id, value)
+                return self._finish()
+            return self.failed(label, value)
+        if label == _MOVE:
+            self.delete()
+            return None
+        if label == _DELETE:
+            assert isinstance(value, Done)
+            return self._finish()
+        return self.answered(label, value)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """Ask the successor of the actor that ended, after a pause."""
+        wanted = label.label if isinstance(label, _BatcherWanted) else label
+        question = self._questions.get(wanted)
+        if question is None:
+            return None
+        question.tries += 1
+        if question.tries > MAX_TRIES:
+            return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {question.destination}")
+        # The first time there is most likely only no batcher for this queue yet.
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (question.tries - 1), _AskAgain(wanted))
+        return None
+
+    def handle_info(self, message: Any) -> Any:
+        """A pause is over, or a new visibility keeper wants to know."""
+        match message:
+            case _AskAgain(label):
+                self._ask_if_open(label)
+            case AnnounceYourself():
+                self._announce_to_keeper()
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def _ask_if_open(self, label: Hashable) -> None:
+        question = self._questions.get(label)
+        if question is None:
+            return
+        if isinstance(question.request, SendMessage):
+            self._ask_batcher(label)
+        else:
+            self.send_request(question.destination, question.request, label)
+
+    def _ask_batcher(self, label: Hashable) -> None:
+        question = self._questions[label]
+        if self.system.whereis(question.destination) is None:
+            assert isinstance(question.destination, tuple)
+            _kind, queue = question.destination
+            self.send_request(RESULT_BATCHERS, StartChild((queue,)), _BatcherWanted(label))
+        else:
+            self.send_request(question.destination, question.request, label)
+
+    def _batcher_started(self, label: _BatcherWanted) -> Any:
+        question = self._questions.get(label.label)
+        if question is not None and self.system.whereis(question.destination) is None:
+            return self.handle_failure(label, NO_PROCESS)  # it did not start, or has ended already
+        self._ask_if_open(label.label)
+        return None
+
+    def _announce_to_keeper(self) -> None:
+        delivery = self.delivery
+        self.cast(
+            VISIBILITY_KEEPER,
+            WatchMessage(
+                self.ref,
+                delivery.message_id,
+                delivery.receipt_handle,
+                delivery.approximate_receive_count,
+                self._received_at_seconds,
+            ),
+        )
+
+    def _finish(self) -> Stop:
+        moved_for = self._moved_for
+        if moved_for is not None:
+            logger.info("message %s moved, %s: %s", self.delivery.message_id, moved_for.reason, moved_for.detail)
+        fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
+        self.cast(STATISTICS, MessageFinished(fate, reason, self.clock.monotonic() - self._received_at_seconds))
+        return Stop(NORMAL)

@@ -1,0 +1,276 @@
+"""``Gateway``: the base of every actor that owns access to a service.
+
+It owns the requests that wait and those under way, a bounded pool of I/O threads, the retries and the breaker. It
+promises one answer for each request: the service's, or one of ``Refused``, ``GaveUp`` and ``Broken``. A crash of it
+forgets the requests under way; whoever asked learns that it ended and asks its successor.
+
+While the breaker is open requests are **kept**, uncounted: an outage costs no attempts. One after the other they try
+whether the service is back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, Refused, ServiceAvailable, ServiceUnavailable
+from receipt_actors.domain.breaker import Breaker
+from receipt_actors.domain.rate import RateLimit
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.errors import QueueRefused, UnavailableError
+from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply
+
+logger = logging.getLogger(__name__)
+
+MAX_PROBES = 10  #: probes that one request may fail before it is handed back: it may itself be what fails
+
+#: A blocking function and its arguments, to be run on an I/O thread.
+BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
+
+
+class Job:
+    """A request on its way: who waits for the answer, and how often it has been tried."""
+
+    __slots__ = ("attempts", "from_", "probes", "request")
+
+    def __init__(self, request: Any, from_: From) -> None:
+        self.request = request
+        self.from_ = from_
+        self.attempts = 0
+        self.probes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Dispatch:
+    """To itself: everything that came in meanwhile is here; send what may be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """To itself: the pause of this job is over."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class _RateAllows:
+    """To itself: the next request is within the rate limit now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """To itself: the breaker's pause is over."""
+
+
+class Gateway(GenServer):
+    """See the module. A subclass says what a batch is, how it is called, and what its answer means."""
+
+    trap_exit: ClassVar[bool] = True
+    closes_intake: ClassVar[bool] = True
+    """Whether an outage of this service is a reason to receive nothing."""
+    finishes_on_shutdown: ClassVar[bool] = False
+    """Whether what waits is still done when the supervisor ends the actor."""
+
+    def __init__(
+        self, service: str, concurrency: int, retry: RetryPolicy, rate: RateLimit | None = None
+    ) -> None:
+        self.service = service
+        self._concurrency = concurrency
+        self._retry = retry
+        self._rate = rate
+        self._waits_for_rate = False
+        self._pool = self.system.new_blocking_pool(service, concurrency)
+        self._ready: deque[Job] = deque()
+        self._under_way = 0
+        self._breaker = Breaker()
+        self._dispatch_is_queued = False
+
+    # --- what a subclass says ---
+
+    def take_batch(self, ready: deque[Job]) -> list[Job]:
+        """Take from the front what goes into one call; one job unless overridden."""
+        return [ready.popleft()]
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """Return the client's call that carries out the batch."""
+        raise NotImplementedError
+
+    def settle(self, batch: Sequence[Job], answer: Any) -> None:
+        """Answer each job of the batch, or give it to ``retry``."""
+        raise NotImplementedError
+
+    def message_of(self, job: Job) -> Hashable:
+        """Return what tells the job's message from others; the breaker counts by it."""
+        return id(job.from_)
+
+    # --- life ---
+
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """End the I/O threads; finish first, where that is promised and this is no crash."""
+        if self.finishes_on_shutdown and not isinstance(reason, Crash):
+            return self._finish()
+        self._pool.close()
+        return None
+
+    def _finish(self) -> Receiving:
+        self._dispatch()
+        while self._under_way:
+            reply = yield Receive(lambda message: isinstance(message, Reply))
+            if reply.failure is None:
+                self.handle_reply(reply.label, reply.value)
+            else:
+                self.handle_failure(reply.label, reply.failure)
+            self._dispatch()
+        self._pool.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether nobody waits for an answer."""
+        return not self.process.unanswered_calls
+
+    # --- requests in ---
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Take a request; the answer follows."""
+        self.accept(Job(request, from_))
+        return NO_REPLY
+
+    def accept(self, job: Job) -> None:
+        """Queue a job and see to it that it is sent."""
+        self._ready.append(job)
+        self._queue_dispatch()
+
+    def _queue_dispatch(self) -> None:
+        # By way of the mailbox: whatever has arrived by now is gathered into the same batches, at no delay.
+        if not self._dispatch_is_queued:
+            self._dispatch_is_queued = True
+            self.ref.cast(_Dispatch())
+
+    def handle_cast(self, request: Any) -> Any:
+        """Send what may be sent."""
+        if isinstance(request, _Dispatch):
+            self._dispatch_is_queued = False
+            self._dispatch()
+            return None
+        return super().handle_cast(request)
+
+    def _dispatch(self) -> None:
+        while self._breaker.is_closed and self._under_way < self._concurrency and self._ready:
+            if self._must_wait_for_rate() or not self._send_next():
+                return
+
+    def _must_wait_for_rate(self) -> bool:
+        if self._rate is None:
+            return False
+        now = self.clock.monotonic()
+        wait_seconds = self._rate.wait_seconds(now)
+        if wait_seconds <= 0:
+            self._rate = self._rate.taken(now)
+        elif not self._waits_for_rate:
+            self._waits_for_rate = True
+            self.send_after(wait_seconds, _RateAllows())
+        return wait_seconds > 0
+
+    def _send_next(self) -> bool:
+        """Send one batch; False when nothing waits."""
+        while self._ready:
+            batch = []
+            for job in self.take_batch(self._ready):
+                if job.from_.is_wanted():
+                    batch.append(job)
+                else:
+                    job.from_.reply(GaveUp("whoever asked has ended"))
+            if batch:
+                function, args = self.blocking_call(batch)
+                self._under_way += 1
+                self.run_blocking(self._pool, tuple(batch), function, *args)
+                return True
+        return False
+
+    # --- answers ---
+
+    def handle_reply(self, label: Any, value: Any) -> Any:
+        """The service answered a batch."""
+        self._under_way -= 1
+        if not self._breaker.is_closed:
+            logger.warning("%s is available again", self.service)
+            self._announce(ServiceAvailable(self.service))
+        self._breaker = self._breaker.succeeded()
+        self.settle(label, value)
+        self._queue_dispatch()
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """A batch got no answer."""
+        self._under_way -= 1
+        error = reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
+        match error:
+            case UnavailableError():
+                self._service_failed(label, error)
+            case QueueRefused():
+                for job in label:
+                    job.from_.reply(Refused(str(error)))
+            case _:
+                for job in label:
+                    job.from_.reply(Broken(error))
+        self._queue_dispatch()
+
+    def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        was_closed = self._breaker.is_closed
+        wish = error.retry_after_seconds or 0.0
+        for job in batch:
+            self._breaker = self._breaker.failed(self.message_of(job), retry_after_seconds=wish)
+        if self._breaker.is_closed:
+            for job in batch:
+                self.retry(job, str(error), at_least_seconds=wish)
+            return
+        if was_closed:
+            logger.error("%s is unavailable, requests are kept until it is back: %s", self.service, error)
+        else:
+            for job in batch:
+                job.probes += 1
+        for job in batch:
+            if job.probes < MAX_PROBES:
+                self._ready.append(job)
+            else:
+                job.from_.reply(GaveUp(str(error)))
+        self._announce(ServiceUnavailable(self.service))
+        self.send_after(self._breaker.pause_seconds, _Probe())
+
+    def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
+        """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""
+        job.attempts += 1
+        pause_seconds = self._retry.pause_seconds(job.attempts, at_least_seconds=at_least_seconds)
+        if pause_seconds is None:
+            job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
+        else:
+            self.send_after(pause_seconds, _Retry(job))
+
+    def handle_info(self, message: Any) -> Any:
+        """A pause is over."""
+        match message:
+            case _Retry(job):
+                self.accept(job)
+            case _RateAllows():
+                self._waits_for_rate = False
+                self._dispatch()
+            case _Probe():
+                self._probe()
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def _probe(self) -> None:
+        if self._breaker.is_closed:
+            return
+        self._breaker = self._breaker.probing()
+        if not self._send_next():
+            # Nobody is left to try: the next request to come is the probe.
+            self._announce(ServiceUnavailable(self.service))
+            self.send_after(self._breaker.first_pause_seconds, _Probe())
+
+    def _announce(self, fact: ServiceAvailable | ServiceUnavailable) -> None:
+        if self.closes_intake:
+            self.cast(INTAKE, fact)

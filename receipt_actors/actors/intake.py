@@ -1,0 +1,153 @@
+"""Intake: the one gate, and the credits. It decides how many more messages may be taken in now.
+
+It owns the count of what is in flight (a credit for each custodian that lives, and those reserved by receives under
+way), so that N consumers never take in more than ``max_in_flight``; and the gate, which closes while a service is
+unavailable, or for good when the process stops. A closed gate with nothing in flight lets a single message in: somebody
+has to find out whether the service is back.
+
+A crash of it forgets the count, which is rebuilt from the supervisors of the custodians, and the receives under way:
+until they are over, up to 10 messages a consumer too many may come in. Gateways announce an outage at every probe, so
+the gate closes again by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any
+
+from receipt_actors.actors.protocol import (
+    MOVERS,
+    VALIDATORS,
+    CloseIntake,
+    CreditsGranted,
+    DescribeIntake,
+    Done,
+    IntakeStatus,
+    MessageTaken,
+    ReserveCredits,
+    ServiceAvailable,
+    ServiceUnavailable,
+    SettleReservation,
+)
+from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Ref, WhichChildren
+
+logger = logging.getLogger(__name__)
+
+
+class Intake(GenServer):
+    """See the module."""
+
+    def __init__(self, max_in_flight: int) -> None:
+        self._max_in_flight = max_in_flight
+        self._custodians: set[Ref] = set()
+        self._consumers: set[Ref] = set()
+        self._reserved: dict[Ref, int] = {}  # by consumer
+        self._waiting: deque[ReserveCredits] = deque()
+        self._unavailable: set[str] = set()
+        self._is_closed = False
+        self._closers: list[From] = []
+        self._last_activity_seconds = self.clock.monotonic()
+
+    def init(self) -> Continue:
+        """Find out what is in flight already, in case this is a restart."""
+        return Continue()
+
+    def handle_continue(self, term: Any) -> None:
+        """Ask the supervisors of the custodians."""
+        for supervisor in (VALIDATORS, MOVERS):
+            self.send_request(supervisor, WhichChildren(), supervisor)
+
+    def handle_reply(self, label: Any, value: Any) -> None:
+        """Count the custodians that an Intake before this one knew."""
+        for child in value:
+            if isinstance(child.child, Ref):
+                self._take(child.child)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        """There is no such supervisor yet: this is the first start, and nothing is in flight."""
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Describe what is in flight, or close for good."""
+        if isinstance(request, CloseIntake):
+            self._is_closed = True
+            self._closers.append(from_)
+            self._grant()
+            return NO_REPLY
+        if not isinstance(request, DescribeIntake):
+            return super().handle_call(request, from_)
+        is_busy = bool(self._custodians)
+        idle_seconds = 0.0 if is_busy else self.clock.monotonic() - self._last_activity_seconds
+        return IntakeStatus(
+            len(self._custodians), sum(self._reserved.values()), frozenset(self._unavailable), idle_seconds
+        )
+
+    def handle_cast(self, request: Any) -> Any:
+        """Grant, count, open and close."""
+        match request:
+            case MessageTaken(custodian):
+                self._take(custodian)
+            case ReserveCredits(consumer):
+                if consumer not in self._consumers:
+                    self._consumers.add(consumer)
+                    self.monitor(consumer)
+                self._waiting.append(request)
+                self._grant()
+            case SettleReservation(consumer, received):
+                self._reserved.pop(consumer, None)
+                if received:
+                    self._note_activity()
+                self._grant()
+            case ServiceUnavailable(service):
+                self._unavailable.add(service)
+                self._grant()
+            case ServiceAvailable(service):
+                self._unavailable.discard(service)
+                self._grant()
+            case _:
+                return super().handle_cast(request)
+        return None
+
+    def handle_info(self, message: Any) -> Any:
+        """A custodian or a consumer has ended: its credits are free."""
+        if not isinstance(message, Down):
+            return super().handle_info(message)
+        ref = message.ref
+        if ref in self._custodians:
+            self._custodians.discard(ref)
+            self._note_activity()
+        else:
+            self._consumers.discard(ref)
+            self._reserved.pop(ref, None)
+            self._waiting = deque(waiting for waiting in self._waiting if waiting.consumer is not ref)
+        self._grant()
+        return None
+
+    def _take(self, custodian: Ref) -> None:
+        if custodian not in self._custodians:
+            self._custodians.add(custodian)
+            self.monitor(custodian)
+
+    def _note_activity(self) -> None:
+        self._last_activity_seconds = self.clock.monotonic()
+
+    def _grant(self) -> None:
+        """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
+        if self._is_closed:
+            self._waiting.clear()
+            if not self._custodians and not self._reserved:
+                for closer in self._closers:
+                    closer.reply(Done())
+                self._closers.clear()
+            return
+        while self._waiting and (available := self._available()) > 0:
+            waiting = self._waiting.popleft()
+            count = min(waiting.count, available)
+            self._reserved[waiting.consumer] = count
+            waiting.consumer.send(CreditsGranted(count))
+
+    def _available(self) -> int:
+        in_use = len(self._custodians) + sum(self._reserved.values())
+        if self._unavailable:
+            return 1 if in_use == 0 else 0
+        return self._max_in_flight - in_use

@@ -1,0 +1,209 @@
+"""What actors say to each other: requests in the imperative, facts in the past tense.
+
+Actors find each other by the names below; a name always means the one that lives now, so nobody keeps a reference to an
+actor that has been restarted since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from receipt_actors.domain.messages import Submission
+from receipt_actors.domain.ports import LedgerItem, OutgoingMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.otp import Ref
+
+# --- names ---
+
+INTAKE = "intake"
+VISIBILITY_BATCHER = "visibility_batcher"
+VISIBILITY_KEEPER = "visibility_keeper"
+APP_STORE_GATEWAY = "app_store_gateway"
+LEDGER_GATEWAY = "ledger_gateway"
+DELETE_BATCHER = "delete_batcher"
+RESULT_BATCHERS = "result_batchers"
+VALIDATORS = "validators"
+MOVERS = "movers"
+CONSUMERS = "consumers"
+
+
+def result_batcher_name(queue: str) -> tuple[str, str]:
+    """Return the name of the batcher that sends to ``queue``."""
+    return ("result_batcher", queue)
+
+
+# --- consumers and custodians -> intake ---
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveCredits:
+    """A consumer wants to receive up to ``count`` messages; ``CreditsGranted`` follows when there is room."""
+
+    consumer: Ref
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreditsGranted:
+    """Receive at most ``count`` messages, then send ``SettleReservation``."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleReservation:
+    """The receive is over: ``received`` messages came, and those taken in have announced themselves."""
+
+    consumer: Ref
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageTaken:
+    """A custodian is responsible for a message from now on, and holds a credit until it ends."""
+
+    custodian: Ref
+
+
+# --- gateways -> intake ---
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUnavailable:
+    """A service failed again and again; receive nothing until ``ServiceAvailable``."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAvailable:
+    """The service answers again."""
+
+    service: str
+
+
+# --- the system -> intake ---
+
+
+@dataclass(frozen=True, slots=True)
+class CloseIntake:
+    """Grant no credit any more: the process stops. Answered by ``Done`` once nothing is in flight or being received."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeIntake:
+    """Say what is in flight: ``IntakeStatus``."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeStatus:
+    """The answer to ``DescribeIntake``."""
+
+    in_flight: int  #: messages with a custodian
+    reserved: int  #: credits of receives under way
+    unavailable: frozenset[str]  #: services that keep the gate closed
+    idle_seconds: float  #: how long nothing has been in flight or received
+
+
+# --- custodians <-> visibility keeper ---
+
+
+@dataclass(frozen=True, slots=True)
+class WatchMessage:
+    """Keep this message invisible for others for as long as ``custodian`` lives."""
+
+    custodian: Ref
+    message_id: str
+    receipt_handle: str
+    approximate_receive_count: int
+    received_at_seconds: float  #: monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceYourself:
+    """Keeper to custodian: send ``WatchMessage`` again; this keeper is new and knows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """The custodian gives up for this delivery: let the message come back later, the later the oftener it came."""
+
+    custodian: Ref
+    reason: Reason
+
+
+# --- custodians -> gateways and batchers; answered by the values below ---
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReceipt:
+    """Ask Apple; answered by ``domain.app_store.Interpretation``."""
+
+    submission: Submission
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTransaction:
+    """Claim a transaction; answered by ``domain.ledger.Ownership``."""
+
+    item: LedgerItem
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpTransaction:
+    """Ask who owns a transaction; answered by ``domain.ledger.Ownership``."""
+
+    transaction_id: str
+    submission: Submission
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send to the batcher's queue; answered by ``Done`` once SQS confirms, or ``Refused``."""
+
+    message: OutgoingMessage
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMessage:
+    """Delete from the source queue; answered by ``Done``, also where there is nothing to delete any more."""
+
+    receipt_handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeVisibility:
+    """Set a message's visibility timeout, counted from now; answered by ``Done`` or ``Refused``."""
+
+    receipt_handle: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The service confirmed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The service will never do it as it stands."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """The service kept failing for longer than one delivery should wait."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The client raised what it never should: a bug. Whoever asked crashes with it; the gateway lives."""
+
+    error: BaseException
+
+
+GatewayFailure: TypeAlias = Refused | GaveUp | Broken

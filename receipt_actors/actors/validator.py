@@ -1,0 +1,168 @@
+"""The validator: one for each message, a small state machine.
+
+::
+
+    verifying --> claiming --> replying --> deleting --> end
+        |             |            |
+        +-------------+------------+--> moving (unanswerable), or handed back (trouble that may pass)
+
+``verifying``  Apple is asked what the receipt is
+``claiming``   the ledger is asked, as ``domain.verdicts`` says, until there is an answer for the message
+``replying``   the post queue has to confirm every result
+``deleting``   then, and only then, the source message is deleted
+
+See ``custodian`` for what it owns and what a crash of it forgets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from receipt_actors.actors.custodian import Custodian
+from receipt_actors.actors.protocol import (
+    APP_STORE_GATEWAY,
+    LEDGER_GATEWAY,
+    ClaimTransaction,
+    GatewayFailure,
+    LookUpTransaction,
+    Refused,
+    VerifyReceipt,
+)
+from receipt_actors.domain.app_store import Genuine, Interpretation, Misconfigured, TryAgain, Unidentified
+from receipt_actors.domain.ledger import Ownership, ledger_item
+from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, result_message
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
+from receipt_actors.otp import Stop
+from receipt_actors.telemetry.events import STATISTICS, ResultPosted
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verify:
+    """Label: what is the receipt?"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Label: whose is this transaction?"""
+
+    transaction_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """Label: has this result been sent?"""
+
+    result: Result
+
+
+_Label: TypeAlias = _Verify | _Own | _Post
+
+
+class Validator(Custodian):
+    """See the module."""
+
+    def __init__(
+        self,
+        source_queue: str,
+        dead_letter_queue: str | None,
+        policy: Policy,
+        answers_unidentified: bool,
+        delivery: ReceivedMessage,
+        submission: Submission,
+        received_at_seconds: float,
+    ) -> None:
+        super().__init__(source_queue, dead_letter_queue, delivery, received_at_seconds)
+        self._policy = policy
+        self._answers_unidentified = answers_unidentified
+        self._submission = submission
+        self._plan: Plan | None = None
+        self._known: dict[str, Ownership] = {}
+
+    # --- verifying ---
+
+    def begin(self) -> None:
+        """Ask Apple."""
+        self.ask(_Verify(), APP_STORE_GATEWAY, VerifyReceipt(self._submission))
+
+    def answered(self, label: _Label, value: Any) -> Stop | None:
+        """Take the next step."""
+        match label:
+            case _Verify():
+                return self._verified(value)
+            case _Own(transaction_id):
+                self._known[transaction_id] = value
+                return None if self.has_open_questions else self._go_on_claiming()
+            case _Post(result):
+                self.cast(STATISTICS, ResultPosted(result.verdict, result.reason))
+                if not self.has_open_questions:
+                    self.delete()
+                return None
+
+    def _verified(self, meaning: Interpretation) -> Stop | None:
+        match meaning:
+            case Genuine():
+                plan = make_plan(self._submission, meaning, self._policy)
+                if isinstance(plan, Unanswerable):
+                    return self.move(plan)
+                self._plan = plan
+                return self._go_on_claiming()
+            case Unidentified(reason):
+                if self._answers_unidentified:
+                    self._reply((Result("", Verdict.INVALID, reason),))
+                    return None
+                return self.move(Unanswerable(reason, "Apple refused the receipt; no transaction id is known"))
+            case TryAgain(reason, detail, then_unanswerable):
+                return self.move(Unanswerable(reason, detail)) if then_unanswerable else self.hand_back(reason, detail)
+            case Misconfigured(detail):
+                return self.hand_back(Reason.MISCONFIGURED, detail)
+            case _:
+                raise AssertionError(f"the gateway passed on {type(meaning).__name__}")
+
+    # --- claiming ---
+
+    def _go_on_claiming(self) -> Stop | None:
+        assert self._plan is not None
+        step = self._plan.next_step(self._known)
+        if isinstance(step, Answer):
+            self._reply(step.results)
+        else:
+            self._ask_ledger(step, self._plan)
+        return None
+
+    def _ask_ledger(self, step: AskLedger, plan: Plan) -> None:
+        submission = self._submission
+        environment = plan.receipt.environment
+        for transaction in step.claims:
+            item = ledger_item(submission, transaction, environment, self.source_queue, self.clock.time())
+            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, ClaimTransaction(item))
+        for transaction in step.lookups:
+            look_up = LookUpTransaction(transaction.transaction_id, submission)
+            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, look_up)
+
+    # --- replying ---
+
+    def _reply(self, results: Sequence[Result]) -> None:
+        for result in results:
+            logger.debug(
+                "message %s: transaction %s is %s, %s",
+                self.delivery.message_id,
+                result.transaction_id,
+                result.verdict,
+                result.reason,
+            )
+            self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result))
+
+    def failed(self, label: _Label, failure: GatewayFailure) -> Stop | None:
+        """A post queue that takes nothing makes the message unanswerable; its claims keep, for when it is redriven."""
+        if isinstance(label, _Post) and isinstance(failure, Refused):
+            self._questions.clear()
+            return self.move(Unanswerable(Reason.POST_QUEUE_REFUSED, failure.detail))
+        return super().failed(label, failure)

@@ -1,0 +1,177 @@
+"""``receipt-actors demo``: the whole system at work on this machine, against a simulated App Store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from receipt_actors.application import ReceiptSystem
+from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
+from receipt_actors.sandbox.load import Scenario, make_scenario
+from receipt_actors.settings import Settings
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+BUNDLE_ID = "com.example.game"
+LOOK_SECONDS = 0.1
+PATIENCE_SECONDS = 25.0  #: without progress; then the demo reports what is missing
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  receipt-actors demo
+  receipt-actors demo --messages 2000 --apple-latency 0.25
+"""
+)
+@click.option("--messages", type=click.IntRange(20, 100_000), default=300, show_default=True, help="How many to send.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same messages.")
+@click.option(
+    "--apple-latency",
+    type=click.FloatRange(0, 10),
+    default=0.1,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the simulated App Store takes.",
+)
+def command(messages: int, seed: int, apple_latency: float) -> int:
+    """Show the system at work: no account, no server, nothing to set up.
+
+    Starts the whole supervision tree on the embedded backend (a SQLite file that is thrown away) and a simulated App
+    Store on loopback HTTP, feeds it good and bad receipts, and checks every answer. The exit code is 0 only if every
+    message came out as it should.
+    """
+    console = Console()
+    logging.basicConfig(level="ERROR", format="%(levelname)s %(name)s: %(message)s")
+    scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS")
+    with tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder, _started(folder, apple_latency) as system:
+        queues = EmbeddedQueues(Path(folder) / "receipts.db")
+        console.print(
+            f"{len(scenario.messages)} messages, a simulated App Store that takes {apple_latency:g} s, and the whole "
+            "supervision tree on SQLite\n"
+        )
+        started_at = time.monotonic()
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        ) as progress:
+            _send(scenario, queues, progress)
+            _wait_until_finished(system, scenario, progress)
+        seconds = time.monotonic() - started_at
+        statistics = system.statistics()
+        answers = [_answer(message) for message in _read(queues, "ResultsSQS")]
+        dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
+        left = queues.approximate_number_of_messages("ReceiptsSQS")
+        queues.close()
+    report = check(scenario, answers, dead_letters)
+    _print_report(console, report, statistics, seconds)
+    _print_dead_letters(console, dead_letters)
+    if report.wrong or left:
+        for line in report.wrong:
+            console.print(f"[red]wrong:[/red] {line}", highlight=False)
+        if left:
+            console.print(f"[red]wrong:[/red] {left} messages are left on the source queue")
+        return EXIT_WORLD_FAILED
+    console.print(f"[green]All {len(scenario.messages)} messages came out as they should.[/green]")
+    return EXIT_DONE
+
+
+@contextmanager
+def _started(folder: str, apple_latency: float) -> Iterator[ReceiptSystem]:
+    with SimulatedAppStore(latency_seconds=apple_latency) as store:
+        settings = Settings(
+            database=Path(folder) / "receipts.db",
+            bundle_ids=(BUNDLE_ID,),
+            app_store_production_url=store.production_url,
+            app_store_sandbox_url=store.sandbox_url,
+        )
+        with ReceiptSystem.start(settings) as system:
+            yield system
+
+
+def _send(scenario: Scenario, queues: EmbeddedQueues, progress: Progress) -> None:
+    messages = [OutgoingMessage(message.body, message.attributes) for message in scenario.messages]
+    for start in progress.track(range(0, len(messages), MAX_BATCH_ENTRIES), description="sending  "):
+        queues.send("ReceiptsSQS", messages[start : start + MAX_BATCH_ENTRIES])
+
+
+def _wait_until_finished(system: ReceiptSystem, scenario: Scenario, progress: Progress) -> None:
+    total = len(scenario.messages)
+    task = progress.add_task("validating", total=total)
+    finished, last_progress_at = -1, time.monotonic()
+    while finished < total and time.monotonic() - last_progress_at < PATIENCE_SECONDS:
+        statistics = system.statistics()
+        now_finished = statistics.count("answered") + statistics.count("moved")
+        if now_finished != finished:
+            finished, last_progress_at = now_finished, time.monotonic()
+            progress.update(task, completed=finished)
+        if finished < total:
+            time.sleep(LOOK_SECONDS)
+
+
+def _read(queues: EmbeddedQueues, queue: str) -> Iterator[ReceivedMessage]:
+    while messages := queues.receive(
+        queue, max_messages=MAX_BATCH_ENTRIES, wait_seconds=0, visibility_timeout_seconds=600
+    ):
+        yield from messages
+
+
+def _answer(message: ReceivedMessage) -> AnswerSeen:
+    body = json.loads(message.body)
+    return AnswerSeen(body["user_id"], body["transaction_id"], body["status"], message.attributes.get("reason", ""))
+
+
+def _dead_letter(message: ReceivedMessage) -> DeadLetterSeen:
+    return DeadLetterSeen(message.body, message.attributes.get("reason", ""))
+
+
+def _print_report(console: Console, report: CheckReport, statistics: StatisticsSnapshot, seconds: float) -> None:
+    table = Table(title="What was sent, and what came of it")
+    table.add_column("kind of message")
+    for name in ("sent", "OK", "INVALID"):
+        table.add_column(name, justify="right")
+    table.add_column("INVALID because")
+    table.add_column("dead-letter queue")
+    table.add_column("as it should")
+    for kind, row in report.kinds.items():
+        invalid = sum(row.invalid.values())
+        table.add_row(
+            kind.replace("_", " "),
+            str(row.sent),
+            str(row.ok) if row.ok else "",
+            str(invalid) if invalid else "",
+            ", ".join(row.invalid),
+            _counts(row.dead_lettered),
+            "[red]no[/red]" if row.wrong else "[green]yes[/green]",
+        )
+    console.print(table)
+    finished = statistics.count("answered") + statistics.count("moved")
+    latencies = [statistics.percentile_seconds(percent) for percent in (50, 95, 99)]
+    p50, p95, p99 = (f"{value:.2f} s" if value is not None else "-" for value in latencies)
+    console.print(
+        f"{finished} messages in {seconds:.1f} s, {finished / seconds:.0f} a second; from receive to delete "
+        f"p50 {p50}, p95 {p95}, p99 {p99}",
+        highlight=False,
+    )
+
+
+def _print_dead_letters(console: Console, dead_letters: Sequence[DeadLetterSeen]) -> None:
+    reasons = Counter(letter.reason for letter in dead_letters)
+    console.print(f"in the dead-letter queue: {len(dead_letters)} ({_counts(reasons)})\n", highlight=False)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))

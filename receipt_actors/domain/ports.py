@@ -1,0 +1,135 @@
+"""What the actors need of the outside world, as Protocols; ``clients`` has the adapters, ``application`` joins them.
+
+Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
+``UnavailableError`` where trying again may help, ``QueueRefused`` where it does not. A method must be safe to repeat.
+The limits are SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+MAX_BATCH_ENTRIES = 10  #: entries a receive, send, delete or visibility batch may have (SQS)
+MAX_BATCH_BYTES = 1024 * 1024  #: bytes of all bodies and attributes of a send batch, and of a single message (SQS)
+MAX_VISIBILITY_SECONDS = 12 * 60 * 60  #: SQS counts it from the receive
+
+
+class Environment(StrEnum):
+    """Apple's two worlds, spelled as in the ``environment`` of its answers."""
+
+    PRODUCTION = "Production"
+    SANDBOX = "Sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessage:
+    """One delivery of one message of the source queue (or of any queue that is read)."""
+
+    message_id: str  #: the same over redeliveries; new after a redrive or a producer's retry
+    receipt_handle: str  #: new at every delivery; only the newest works reliably
+    body: str
+    body_md5: str  #: ``MD5OfBody`` as the service computed it, hexadecimal
+    attributes: Mapping[str, str] = field(default_factory=dict)  #: message attributes of type String
+    approximate_receive_count: int = 1
+    sent_at_seconds: float = 0.0  #: UNIX time at which the producer sent it (``SentTimestamp`` / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message to send: a body, and up to ten attributes of type String (none may be empty, says SQS)."""
+
+    body: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What SQS counts against its limit: the body, and each attribute's name, type and value."""
+        return len(self.body.encode()) + sum(
+            len(name.encode()) + len("String") + len(value.encode()) for name, value in self.attributes.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFailure:
+    """One entry of a batch that the service did not confirm."""
+
+    code: str
+    detail: str
+    sender_fault: bool  #: True: this entry will never pass as it is; False: try this entry again
+
+
+class Queues(Protocol):
+    """SQS, or something that keeps its promises. Queues go by their names; URLs and ARNs are the adapter's own affair.
+
+    A batch call answers one value an entry, in the order of its arguments: ``None`` is confirmed.
+    """
+
+    def receive(
+        self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
+    ) -> Sequence[ReceivedMessage]:
+        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20)."""
+
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault)."""
+
+    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
+        """Delete one batch. Deleting what is deleted already is confirmed."""
+
+    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
+        """Set the visibility timeout of each ``(receipt_handle, seconds)``, counted from now; 0 hands it back."""
+
+    def dead_letter_queue(self, queue: str) -> str | None:
+        """Name the dead-letter queue of the queue's redrive policy, or None. Raises ``QueueRefused`` for no such queue."""
+
+    def approximate_number_of_messages(self, queue: str) -> int:
+        """Count the messages that can be received now (SQS: an estimate)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerItem:
+    """A claim: who got OK for a transaction, and for what. Kept for ever; nothing overwrites it."""
+
+    transaction_id: str
+    submission_id: str
+    message_id: str
+    user_id: int
+    receipt_sha256: str  #: hexadecimal, of the ``receipt`` string of the message
+    product_id: str | None
+    original_transaction_id: str | None
+    environment: Environment
+    source_queue: str
+    post_queue: str
+    claimed_at_seconds: float  #: UNIX time
+    refunded_at_seconds: float | None = None  #: UNIX time; marked later, by an update
+    schema_version: int = 1
+
+
+class Ledger(Protocol):
+    """The table of claims: DynamoDB, or something that keeps its promises."""
+
+    def claim(self, item: LedgerItem) -> LedgerItem | None:
+        """Put the item unless its transaction id is taken, atomically.
+
+        Returns None when it was put now, else the item that stands in the way, read consistently. After a lost answer
+        the item in the way may be our own: comparing is the caller's part (``domain.ledger``).
+        """
+
+    def get(self, transaction_id: str) -> LedgerItem | None:
+        """Read the item consistently; None where nobody has claimed the transaction."""
+
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` where the table is missing or has another key than ``TransactionId`` (string)."""
+
+
+class AppStore(Protocol):
+    """Apple's verifyReceipt, or something that answers like it."""
+
+    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+        """POST one receipt to the endpoint of ``environment`` and return the JSON object of the answer.
+
+        Raises ``AppStoreUnavailable`` for no connection, a time-out, any HTTP status but 200, and a 200 whose body
+        is no JSON object or lacks an integer ``status`` (Apple has served web pages with status 200 in an outage).
+        """

@@ -1,0 +1,28 @@
+"""A limit on requests a second. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+BURST_SECONDS = 0.1  #: how much of a second's allowance may be used at once
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most ``per_second`` requests in any second, evenly spread but for bursts of ``BURST_SECONDS``."""
+
+    per_second: float
+    used_until_seconds: float = 0.0  #: monotonic time up to which the allowance is used
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that makes no sense."""
+        if not self.per_second > 0:
+            raise ValueError(f"a rate limit must be more than 0 requests a second, not {self.per_second}")
+
+    def wait_seconds(self, now_seconds: float) -> float:
+        """Return how long the next request has to wait; 0 for not at all."""
+        return max(0.0, self.used_until_seconds - now_seconds - BURST_SECONDS)
+
+    def taken(self, now_seconds: float) -> RateLimit:
+        """Note that a request was made."""
+        return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + 1.0 / self.per_second)

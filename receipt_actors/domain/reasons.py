@@ -1,0 +1,61 @@
+"""Every reason that a verdict, a move to the dead-letter queue or a left message can have.
+
+A reason is what an operator searches for: it travels as the message attribute ``reason`` and as a label of the
+statistics. Names are stable; new ones may be added.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a message was answered, refused, moved or left as it was."""
+
+    # verdict OK
+    CLAIMED = "claimed"  #: the transaction was free and is this submission's now
+    ALREADY_OURS = "already_ours"  #: this very submission claimed it before; the same OK again
+
+    # verdict INVALID, transaction id known
+    CLAIMED_BY_ANOTHER_USER = "claimed_by_another_user"  #: another user's submission owns the transaction
+    ALREADY_ANSWERED = "already_answered"  #: every transaction of the receipt belongs to other submissions of this user
+    REFUNDED = "refunded"  #: Apple cancelled it (``cancellation_date``), or the ledger has it as refunded
+    EXPIRED = "expired"  #: a subscription that had ended when the message was sent (or status 21006)
+    FOREIGN_BUNDLE = "foreign_bundle"  #: bought in an app that is not in ``bundle_ids``
+    FOREIGN_PRODUCT = "foreign_product"  #: bought a product that is not in ``product_ids``
+    ENVIRONMENT_REFUSED = "environment_refused"  #: a sandbox (or production) purchase where policy allows none
+
+    # final refusal by Apple, transaction id unknown: unanswerable, or INVALID with transaction_id "" (``unidentified``)
+    NOT_AUTHENTIC = "not_authentic"  #: 21003
+    ACCOUNT_NOT_FOUND = "account_not_found"  #: 21010
+    SANDBOX_REFUSED = "sandbox_refused"  #: 21007 or 21008, and policy does not allow the other environment
+    INTERNAL_DATA_ERROR = "internal_data_error"  #: 21100-21199, not retryable
+
+    # unanswerable: moved to the dead-letter queue
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    DUPLICATE_KEY = "duplicate_key"
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    BAD_RECEIPT = "bad_receipt"  #: ``receipt`` is missing, no string, empty, or not base64 / a signed transaction
+    BAD_USER_ID = "bad_user_id"  #: ``user_id`` is missing or no integer within +-2^63
+    BAD_POST_QUEUE = "bad_post_queue"  #: ``post_queue`` is missing or no queue name
+    BAD_TRANSACTION_ID = "bad_transaction_id"  #: ``transaction_id`` is there and no non-empty string
+    BAD_PRODUCT_ID = "bad_product_id"  #: ``product_id`` is there and no non-empty string
+    BAD_SUBMISSION_ID = "bad_submission_id"  #: attribute ``submission_id`` is empty or longer than 256 characters
+    POST_QUEUE_NOT_ALLOWED = "post_queue_not_allowed"  #: not in the allow-list ``post_queues``
+    POST_QUEUE_REFUSED = "post_queue_refused"  #: allowed, but it does not exist or may not be written
+    RECEIPT_MALFORMED = "receipt_malformed"  #: 21002, again and again
+    UNKNOWN_STATUS = "unknown_status"  #: a status or an answer that nobody has documented, again and again
+    NO_TRANSACTION = "no_transaction"  #: a valid receipt in which nothing was bought
+    TOO_MANY_TRANSACTIONS = "too_many_transactions"  #: more than 100 to claim for one message
+    TRANSACTION_NOT_IN_RECEIPT = "transaction_not_in_receipt"
+    PRODUCT_NOT_IN_RECEIPT = "product_not_in_receipt"
+
+    # neither answered nor moved: left to be redelivered
+    BODY_MD5_MISMATCH = "body_md5_mismatch"  #: the copy that arrived is corrupt
+    GAVE_UP_FOR_NOW = "gave_up_for_now"  #: a service kept failing; handed back with a growing visibility timeout
+    MISCONFIGURED = "misconfigured"  #: 21000 or 21004: our own request or secret is wrong; never a verdict
+    CRASHED = "crashed"  #: a bug: the validator crashed; handed back with a growing visibility timeout
+    DRAINED = "drained"  #: handed back at once because the process stops
+    NO_DEAD_LETTER_QUEUE = "no_dead_letter_queue"  #: unanswerable, and there is nowhere to move it

@@ -1,0 +1,52 @@
+"""When to try again, and when to stop: tenacity's ``stop`` and ``wait`` objects decide, actors wait by timer. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import tenacity
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+MIN_HAND_BACK_SECONDS = 30  #: visibility timeout of the first hand-back
+MAX_HAND_BACK_SECONDS = 15 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a request is made for one delivery of a message, and how long to pause in between."""
+
+    stop: stop_base
+    wait: wait_base
+
+    def pause_seconds(self, failed_attempts: int, *, at_least_seconds: float = 0.0) -> float | None:
+        """Return how long to wait before the next attempt, or None to give up.
+
+        Args:
+            failed_attempts: attempts made so far, 1 or more.
+            at_least_seconds: what the service asked for (``Retry-After``).
+        """
+        state = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+        state.attempt_number = failed_attempts
+        return None if self.stop(state) else max(self.wait(state), at_least_seconds)
+
+
+def exponential(attempts: int, *, first_seconds: float, max_seconds: float) -> RetryPolicy:
+    """Give up after so many attempts; pause a random time that doubles, so that many do not come back at once."""
+    return RetryPolicy(
+        tenacity.stop_after_attempt(attempts),
+        tenacity.wait_exponential(multiplier=first_seconds, max=max_seconds) + tenacity.wait_random(0, first_seconds),
+    )
+
+
+def hand_back_seconds(approximate_receive_count: int, rng: random.Random) -> int:
+    """Return the visibility timeout with which a message is handed back: 30 s x 2^n with jitter, at most 15 minutes.
+
+    Args:
+        approximate_receive_count: how often it has been received, 1 for the first time.
+        rng: where the jitter (up to a fifth less) comes from.
+    """
+    doublings = min(max(approximate_receive_count - 1, 0), 10)
+    seconds = min(MIN_HAND_BACK_SECONDS * (1 << doublings), MAX_HAND_BACK_SECONDS)
+    return round(seconds * rng.uniform(0.8, 1.0))

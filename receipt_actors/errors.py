@@ -1,0 +1,64 @@
+"""The exceptions of this package, in one small tree.
+
+::
+
+    ReceiptActorsError
+    ├── ConfigurationError       settings that cannot work: refused at the start, every fault listed
+    ├── UnavailableError         retryable: the service did not do it now, it may later
+    │   ├── AppStoreUnavailable
+    │   ├── QueueUnavailable
+    │   └── LedgerUnavailable
+    └── QueueRefused             permanent: this queue does not exist or may not be used
+
+A client raises nothing else for trouble that is to be expected. Anything else that comes out of a client is a bug:
+it crashes the actor that asked, and a supervisor handles it. *After* an ``UnavailableError`` nobody knows whether the
+request was carried out (an answer may have been lost on its way back): every request must be safe to repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ReceiptActorsError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(ReceiptActorsError):
+    """Settings that cannot work. ``faults`` lists all of them, one line each: what was found, what was expected."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+class UnavailableError(ReceiptActorsError):
+    """A service failed in a way that may pass: no connection, time-out, 5xx, throttling, a garbled answer.
+
+    ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one.
+    """
+
+    def __init__(self, reason: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class AppStoreUnavailable(UnavailableError):
+    """Apple's verifyReceipt did not give a usable answer."""
+
+
+class QueueUnavailable(UnavailableError):
+    """A queue operation as a whole failed (single failed entries of a batch are values: ``EntryFailure``)."""
+
+
+class LedgerUnavailable(UnavailableError):
+    """The ledger did not confirm. A claim may have been made all the same."""
+
+
+class QueueRefused(ReceiptActorsError):
+    """A queue that does not exist, or that we are not allowed to use. Retrying does not help; an operator does."""
+
+    def __init__(self, queue: str, reason: str) -> None:
+        super().__init__(f"queue {queue!r}: {reason}")
+        self.queue = queue
+        self.reason = reason

@@ -1,0 +1,173 @@
+"""Erlang/OTP on pykka: processes, ``gen_server``, supervisors. Knows nothing of receipts and can be used alone.
+
+::
+
+    from receipt_actors.otp import ActorSystem, GenServer, ChildSpec, Start, Strategy, Supervisor
+
+    class Counter(GenServer):
+        def init(self):
+            self.count = 0
+
+        def handle_call(self, request, from_):
+            self.count += 1
+            return self.count
+
+    with ActorSystem() as system:
+        system.start(Supervisor, [ChildSpec("counter", Start(Counter, name="counter"))])
+        print(system.whereis("counter").call("next"))
+
+Everything hangs on an ``ActorSystem``. An actor is a real ``pykka.Actor``, a ``Ref`` a real ``pykka.ActorRef``. Its
+``runtime`` says which thread runs it (``Runtime``), its ``ChildSpec`` how it is supervised.
+"""
+
+from receipt_actors.otp._actor import Actor
+from receipt_actors.otp._blocking import BlockingPool
+from receipt_actors.otp._child_spec import (
+    BRUTAL_KILL,
+    INFINITY,
+    ChildSpec,
+    ChildType,
+    Restart,
+    Start,
+    Strategy,
+    check_child_specs,
+)
+from receipt_actors.otp._clock import Clock, ManualClock, SystemClock, Timer
+from receipt_actors.otp._gen_server import GenServer
+from receipt_actors.otp._messages import (
+    IGNORE,
+    NO_REPLY,
+    AlreadyStarted,
+    Continue,
+    Down,
+    Exit,
+    Name,
+    NotStarted,
+    Receive,
+    Receiving,
+    Reply,
+    Started,
+    StartFinished,
+    Starting,
+    StartResult,
+    Stop,
+)
+from receipt_actors.otp._process import From
+from receipt_actors.otp._reasons import (
+    KILLED,
+    NO_PROCESS,
+    NORMAL,
+    SHUTDOWN,
+    Crash,
+    ExitReason,
+    Killed,
+    NoProcess,
+    Normal,
+    Shutdown,
+    is_orderly,
+)
+from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._restart_window import RestartWindow
+from receipt_actors.otp._scheduler import Runtime
+from receipt_actors.otp._simple_one_for_one import SimpleOneForOneSupervisor
+from receipt_actors.otp._supervision import (
+    ChildCounts,
+    ChildError,
+    ChildInfo,
+    CountChildren,
+    DeleteChild,
+    RestartChild,
+    StartChild,
+    TerminateChild,
+    WhichChildren,
+    count_children,
+    delete_child,
+    restart_child,
+    start_child,
+    terminate_child,
+    which_children,
+)
+from receipt_actors.otp._supervisor import Supervisor, supervisor_spec
+from receipt_actors.otp._system import ActorSystem, StartError
+
+PERMANENT, TRANSIENT, TEMPORARY = Restart
+ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE, SIMPLE_ONE_FOR_ONE = Strategy
+WORKER, SUPERVISOR = ChildType
+
+__all__ = [
+    "BRUTAL_KILL",
+    "IGNORE",
+    "INFINITY",
+    "KILLED",
+    "NORMAL",
+    "NO_PROCESS",
+    "NO_REPLY",
+    "ONE_FOR_ALL",
+    "ONE_FOR_ONE",
+    "PERMANENT",
+    "REST_FOR_ONE",
+    "SHUTDOWN",
+    "SIMPLE_ONE_FOR_ONE",
+    "SUPERVISOR",
+    "TEMPORARY",
+    "TRANSIENT",
+    "WORKER",
+    "Actor",
+    "ActorSystem",
+    "AlreadyStarted",
+    "BlockingPool",
+    "ChildCounts",
+    "ChildError",
+    "ChildInfo",
+    "ChildSpec",
+    "ChildType",
+    "Clock",
+    "Continue",
+    "CountChildren",
+    "Crash",
+    "DeleteChild",
+    "Down",
+    "Exit",
+    "ExitReason",
+    "From",
+    "GenServer",
+    "Killed",
+    "ManualClock",
+    "Name",
+    "NoProcess",
+    "Normal",
+    "NotStarted",
+    "Receive",
+    "Receiving",
+    "Ref",
+    "Reply",
+    "Restart",
+    "RestartChild",
+    "RestartWindow",
+    "Runtime",
+    "Shutdown",
+    "SimpleOneForOneSupervisor",
+    "Start",
+    "StartChild",
+    "StartError",
+    "StartFinished",
+    "StartResult",
+    "Started",
+    "Starting",
+    "Stop",
+    "Strategy",
+    "Supervisor",
+    "SystemClock",
+    "TerminateChild",
+    "Timer",
+    "WhichChildren",
+    "check_child_specs",
+    "count_children",
+    "delete_child",
+    "is_orderly",
+    "restart_child",
+    "start_child",
+    "supervisor_spec",
+    "terminate_child",
+    "which_children",
+]

@@ -1,0 +1,193 @@
+"""The base of every actor: a ``pykka.Actor`` that runs as a process, with OTP's life cycle and pykka's own hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import pykka
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._blocking import BlockingPool
+from receipt_actors.otp._clock import Clock, Timer
+from receipt_actors.otp._messages import CastEnvelope, Name, ReplyEnvelope, Stop
+from receipt_actors.otp._process import Process, RequestReply
+from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason
+from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._scheduler import Runtime
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._system import ActorSystem
+
+class Actor(pykka.Actor):
+    """A pykka actor in an actor system: supervised, linked, monitored, isolated.
+
+    ``on_start``, ``on_receive``, ``on_stop`` and ``on_failure`` work as pykka documents them, proxies and futures too,
+    except that OTP's crash rule holds: an exception ends the actor, also one raised while it handles an ``ask`` (which
+    gets it as well), and a ``BaseException`` ends no other actor. ``GenServer`` is the same with OTP's callbacks.
+
+    Everything but the constructor runs with ``self.ref``, ``self.system`` and ``self.clock`` at hand; these are there
+    in ``__init__`` too, which needs no ``super().__init__()``.
+    """
+
+    runtime: ClassVar[Runtime] = Runtime.POOLED
+    trap_exit: ClassVar[bool] = False
+    """True: exit signals become messages, and ``terminate`` runs when a supervisor ends the actor."""
+
+    process: Process
+
+    # --- construction; pykka's own would make a queue, an event and a UUID for each actor ---
+
+    @classmethod
+    def start(cls, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse pykka's way of starting: it knows no actor system.
+
+        Raises:
+            TypeError: always; it says what to do instead.
+        """
+        raise TypeError(f"start {cls.__name__} with ActorSystem.start({cls.__name__}, ...) or under a supervisor")
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        """Keep the arguments; effects belong in ``init``."""
+
+    def adopt(self, process: Process) -> None:
+        """Give the actor its process (the runtime calls this before ``__init__``)."""
+        self.process = process
+
+    @property
+    def _actor_ref(self) -> Ref:  # type: ignore[override]
+        return self.process.ref
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]
+        """See ``pykka.Actor``."""
+        return self.process.ref.actor_urn
+
+    @property
+    def actor_inbox(self) -> Process:  # type: ignore[override]
+        """See ``pykka.Actor``."""
+        return self.process
+
+    @property
+    def actor_stopped(self) -> Process:  # type: ignore[override]
+        """See ``pykka.Actor``."""
+        return self.process
+
+    @staticmethod
+    def _create_actor_inbox() -> NoReturn:
+        raise TypeError("the process is the inbox")
+
+    @staticmethod
+    def _create_future() -> pykka.Future[Any]:
+        return pykka.ThreadingFuture()
+
+    def _start_actor_loop(self) -> NoReturn:
+        raise TypeError("the process runs the actor")
+
+    # --- what a subclass overrides ---
+
+    def init(self) -> Any:
+        """Get ready. None: running; or ``IGNORE``, ``Stop(reason)``, ``Continue(term)``; an exception: not started."""
+        self.on_start()
+
+    def terminate(self, reason: ExitReason) -> Any:
+        """Clean up: runs after a crash, after ``Stop``, and, where exits are trapped, when the supervisor says so."""
+        if isinstance(reason, Crash):
+            error = reason.exception
+            self.on_failure(type(error), error, error.__traceback__)
+        else:
+            self.on_stop()
+
+    def handle_continue(self, term: Any) -> Any:
+        """Go on after ``Continue(term)``, before any message."""
+        raise NotImplementedError(f"{type(self).__name__} returned Continue({term!r}) but has no handle_continue")
+
+    def handle_reply(self, label: Any, value: Any) -> Any:
+        """Take the answer to ``send_request`` or ``run_blocking``."""
+        raise NotImplementedError(f"{type(self).__name__} got a reply to {label!r} but has no handle_reply")
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """Learn that a request will not be answered (its actor ended), or that a blocking call raised ``Crash``."""
+        raise NotImplementedError(f"{type(self).__name__} got a failure of {label!r} but has no handle_failure")
+
+    def deliver(self, envelope: Envelope[Any]) -> Any:
+        """Hand a message to its callback and return what that returns (the runtime calls this)."""
+        message = envelope.message
+        if type(envelope) is ReplyEnvelope:
+            if message.failure is None:
+                return self.handle_reply(message.label, message.value)
+            return self.handle_failure(message.label, message.failure)
+        if isinstance(message, pykka.messages._ActorStop):
+            return Stop(NORMAL, reply=None)
+        if envelope.reply_to is not None or type(envelope) is CastEnvelope:
+            return self._handle_receive(message)
+        self._handle_receive(message)
+        return None
+
+    # --- what an actor can do ---
+
+    @property
+    def ref(self) -> Ref:
+        """This actor's reference (``self()``)."""
+        return self.process.ref
+
+    @property
+    def system(self) -> ActorSystem:
+        """The ``ActorSystem`` that it belongs to."""
+        return self.process.system
+
+    @property
+    def clock(self) -> Clock:
+        """The system's clock."""
+        return self.process.system.clock
+
+    def _find(self, destination: Ref | Name) -> Ref | None:
+        return destination if isinstance(destination, Ref) else self.process.system.whereis(destination)
+
+    def cast(self, destination: Ref | Name, request: object) -> None:
+        """Send a request without a reply to an actor or to a name; dropped when there is none."""
+        target = self._find(destination)
+        if target is not None:
+            target.cast(request)
+
+    def send_request(self, destination: Ref | Name, request: object, label: object) -> None:
+        """Call without waiting (``gen_server:send_request``).
+
+        Exactly one of ``handle_reply(label, value)`` and ``handle_failure(label, reason)`` follows, unless this actor
+        ends first.
+        """
+        reply_to: Any = RequestReply(self.process, label)
+        target = self._find(destination)
+        if target is None:
+            reply_to.fail(NO_PROCESS)
+        else:
+            target.process.put(Envelope(request, reply_to=reply_to))
+
+    def run_blocking(self, pool: BlockingPool, label: object, function: Callable[..., object], *args: object) -> None:
+        """Run ``function(*args)`` on a thread of ``pool``; its result comes as ``handle_reply(label, result)``.
+
+        What it raises comes as ``handle_failure(label, Crash(exception))``.
+        """
+        reply_to = RequestReply(self.process, label)
+
+        def work() -> None:
+            try:
+                result = function(*args)
+            except BaseException as error:
+                reply_to.fail(Crash(error))
+            else:
+                reply_to.set(result)
+
+        pool.submit(work)
+
+    def send_after(self, seconds: float, message: object) -> Timer:
+        """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result."""
+        return self.process.system.clock.call_later(seconds, lambda: self.process.put(Envelope(message)))
+
+    def monitor(self, ref: Ref) -> int:
+        """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names."""
+        return ref.process.add_monitor(self.process)
+
+    def demonitor(self, monitor: int, ref: Ref) -> None:
+        """Undo ``monitor``; a ``Down`` that has been sent already still arrives."""
+        ref.process.remove_monitor(monitor)

@@ -1,0 +1,69 @@
+"""A bounded pool of threads for calls that block (Erlang: dirty I/O schedulers)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+
+class BlockingPool:
+    """Runs blocking calls on at most ``size`` daemon threads, started as they are needed.
+
+    Unlike ``concurrent.futures`` it never holds up the end of the process: a call that hangs in the network is left
+    behind. Work beyond ``size`` waits in a queue, first come first served.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"pool {name!r}: size must be at least 1, not {size}")
+        self.name = name
+        self._size = size
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+        self._closed = False
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run ``work`` on a thread of the pool. It must not raise. After ``close`` it is dropped."""
+        with self._lock:
+            if self._closed:
+                return
+            self._work.put(work)
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._size:
+                thread = threading.Thread(target=self._loop, name=f"{self.name}-{len(self._threads)}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def close(self) -> None:
+        """End each thread after the call it is in; what still waits in the queue is done first. Does not wait."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._work.put(None)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it is closed and no thread of it lives any more."""
+        return self._closed and not any(thread.is_alive() for thread in self._threads)
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for all threads to end after ``close``; False when a call still blocks one."""
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return self.is_over
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                work = self._work.get_nowait()
+            except queue.Empty:
+                self._idle.release()
+                work = self._work.get()
+            if work is None:
+                return
+            work()

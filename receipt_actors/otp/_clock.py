@@ -1,0 +1,163 @@
+"""Time that can be replaced: every timer and every "now" of an actor system goes through one ``Clock``."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer:
+    """One callback at one time. Cancelling a timer that has fired does nothing."""
+
+    __slots__ = ("_callback", "due_seconds")
+
+    def __init__(self, due_seconds: float, callback: Callable[[], None]) -> None:
+        self.due_seconds = due_seconds
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Forget the callback."""
+        self._callback = None
+
+    def fire(self) -> None:
+        """Run the callback, once, unless it was cancelled."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class Clock(Protocol):
+    """Where an actor system takes the time from."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment in the past; never goes back."""
+
+    def time(self) -> float:
+        """UNIX time in seconds, for what leaves the process."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Run ``callback`` after that many seconds, on a thread of the clock; it must be short and must not raise."""
+
+    def close(self) -> None:
+        """Let no further timer fire."""
+
+
+class _Timers:
+    """A heap of timers, earliest first, first come first among equals. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+
+    def add(self, timer: Timer) -> bool:
+        """Add a timer and tell whether it is the next one now."""
+        entry = (timer.due_seconds, next(self._order), timer)
+        heapq.heappush(self._heap, entry)
+        return self._heap[0] is entry
+
+    def next_due(self) -> float | None:
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: float) -> Timer | None:
+        if self._heap and self._heap[0][0] <= now:
+            return heapq.heappop(self._heap)[2]
+        return None
+
+    def clear(self) -> None:
+        self._heap.clear()
+
+
+class SystemClock:
+    """The real time; its timers fire on one daemon thread, started with the first of them."""
+
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self._timers = _Timers()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """See ``Clock``."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        with self._changed:
+            if self._closed:
+                return timer
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._fire_timers, name="otp-timers", daemon=True)
+                self._thread.start()
+            if self._timers.add(timer):
+                self._changed.notify()
+        return timer
+
+    def close(self) -> None:
+        """See ``Clock``. Waits for the timer thread, unless called from it."""
+        with self._changed:
+            self._closed = True
+            self._timers.clear()
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _fire_timers(self) -> None:
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                timer = self._timers.pop_due(time.monotonic())
+                if timer is None:
+                    due = self._timers.next_due()
+                    self._changed.wait(None if due is None else max(0.0, due - time.monotonic()))
+                    continue
+            timer.fire()
+
+
+class ManualClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, monotonic: float = 0.0, unix_time: float = 1_750_000_000.0) -> None:
+        self._now = monotonic
+        self._unix_offset = unix_time - monotonic
+        self._timers = _Timers()
+        self._lock = threading.Lock()
+
+    def monotonic(self) -> float:
+        """See ``Clock``."""
+        return self._now
+
+    def time(self) -> float:
+        """See ``Clock``."""
+        return self._now + self._unix_offset
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """See ``Clock``. Fires in ``advance``, on the thread that calls it."""
+        timer = Timer(self._now + seconds, callback)
+        with self._lock:
+            self._timers.add(timer)
+        return timer
+
+    def close(self) -> None:
+        """See ``Clock``."""
+        with self._lock:
+            self._timers.clear()
+
+    def advance(self, seconds: float) -> None:
+        """Move the time on and fire what falls due on the way, in order, each at its own time."""
+        end = self._now + seconds
+        while True:
+            with self._lock:
+                due = self._timers.next_due()
+                if due is None or due > end:
+                    break
+                self._now = max(self._now, due)
+                timer = self._timers.pop_due(self._now)
+            if timer is not None:
+                timer.fire()
+        self._now = end

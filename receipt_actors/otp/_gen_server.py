@@ -1,0 +1,73 @@
+"""``GenServer``: the callbacks of Erlang's ``gen_server``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pykka
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._actor import Actor
+from receipt_actors.otp._messages import CastEnvelope, ReplyEnvelope, Stop
+from receipt_actors.otp._process import From
+from receipt_actors.otp._reasons import NORMAL, ExitReason
+
+logger = logging.getLogger("receipt_actors.otp")
+
+_PYKKA_REQUESTS = (pykka.messages.ProxyCall, pykka.messages.ProxyGetAttr, pykka.messages.ProxySetAttr)
+
+
+class GenServer(Actor):
+    """An actor with a request for each callback: calls, casts, and everything else.
+
+    ==================  ==========================================  ====================================================
+    callback            for                                         returns
+    ==================  ==========================================  ====================================================
+    ``init``            the start                                   None, ``IGNORE``, ``Stop(reason)``, ``Continue(term)``
+    ``handle_call``     ``Ref.call``, ``ask``, ``send_request``     the reply, ``NO_REPLY``, ``Stop(reason, reply)``
+    ``handle_cast``     ``Ref.cast``                                None, ``Stop(reason)``, ``Continue(term)``
+    ``handle_info``     ``send``, ``tell``, timers, ``Down``        as ``handle_cast``
+    ``handle_reply``    answers to ``send_request``                 as ``handle_cast``
+    ``handle_failure``  requests that got no answer                 as ``handle_cast``
+    ``terminate``       the end                                     nothing
+    ==================  ==========================================  ====================================================
+
+    Any of them may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
+    """
+
+    def init(self) -> Any:
+        """Get ready; see the class."""
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Answer a call; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} has no answer to a call of {type(request).__name__}")
+
+    def handle_cast(self, request: Any) -> Any:
+        """Handle a cast; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} does not know the cast {type(request).__name__}")
+
+    def handle_info(self, message: Any) -> Any:
+        """Handle any other message. By default it is logged and dropped, as in OTP."""
+        logger.warning("%s dropped an unexpected message of type %s", self.ref, type(message).__name__)
+
+    def terminate(self, reason: ExitReason) -> Any:
+        """Clean up; see ``Actor.terminate``."""
+
+    def deliver(self, envelope: Envelope[Any]) -> Any:
+        """See ``Actor.deliver``."""
+        message = envelope.message
+        kind = type(envelope)
+        if kind is CastEnvelope:
+            return self.handle_cast(message)
+        if kind is ReplyEnvelope:
+            if message.failure is None:
+                return self.handle_reply(message.label, message.value)
+            return self.handle_failure(message.label, message.failure)
+        if isinstance(message, _PYKKA_REQUESTS):
+            return self._handle_receive(message)
+        if isinstance(message, pykka.messages._ActorStop):
+            return Stop(NORMAL, reply=None)
+        if envelope.reply_to is None:
+            return self.handle_info(message)
+        return self.handle_call(message, From(self.process, envelope.reply_to))

@@ -1,0 +1,161 @@
+"""The values that actors and runtime exchange: what callbacks return, how a start ends, the runtime's own messages."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._reasons import NORMAL, ExitReason
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._ref import Ref
+
+Name: TypeAlias = Hashable
+
+# --- what callbacks return -------------------------------------------------------------------------------------------
+
+
+class _NoReply(enum.Enum):
+    NO_REPLY = "no reply"
+
+
+NO_REPLY = _NoReply.NO_REPLY  #: returned by ``handle_call``: the answer comes later, through ``from_``
+
+
+class Ignore(enum.Enum):
+    IGNORE = "ignore"
+
+
+IGNORE = Ignore.IGNORE  #: returned by ``init``: do not start, and that is no error
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Returned by a callback: end with this reason. ``reply`` answers the call under way, unless it is ``NO_REPLY``."""
+
+    reason: ExitReason = NORMAL
+    reply: object = NO_REPLY
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Returned by ``init`` (or a callback): call ``handle_continue(term)`` before any message."""
+
+    term: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Yielded by a callback: wait for a message that ``matches``, or for ``timeout_seconds``; yields the message or None."""
+
+    matches: Callable[[object], bool]
+    timeout_seconds: float | None = None
+
+
+#: A callback that receives selectively.
+Receiving: TypeAlias = Generator[Receive, Any, Any]
+
+
+# --- what a start ends in --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """It runs: ``init`` has returned."""
+
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """It does not run, for this reason."""
+
+    reason: ExitReason | AlreadyStarted
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyStarted:
+    """Its name is taken by ``ref``, which runs."""
+
+    ref: Ref
+
+    def __str__(self) -> str:
+        return f"already started: {self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """Its ``init`` is under way; a ``StartFinished`` with this ``ref`` follows."""
+
+    ref: Ref
+
+
+StartResult: TypeAlias = Started | NotStarted | Ignore
+
+
+# --- messages of the runtime, delivered to ``handle_info`` -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartFinished:
+    """To the starter: the ``init`` of ``ref`` is done."""
+
+    ref: Ref
+    result: StartResult
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """To a monitor's owner, once: ``ref`` has ended."""
+
+    monitor: int
+    ref: Ref
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """To a linked process that traps exits: ``ref`` has ended."""
+
+    ref: Ref
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """To who sent a request: the answer; or, with a ``failure``, that none will come. Usually goes to ``handle_reply``."""
+
+    label: Any
+    value: Any
+    failure: ExitReason | None = None
+
+
+# --- envelopes -------------------------------------------------------------------------------------------------------
+
+
+class CastEnvelope(Envelope[Any]):
+    """A message for ``handle_cast``; a plain envelope without ``reply_to`` is one for ``handle_info``."""
+
+    __slots__ = ()
+
+
+class ReplyEnvelope(Envelope[Any]):
+    """The answer to a request of this process; ``message`` is a ``Reply``."""
+
+    __slots__ = ()
+
+
+class SystemEnvelope(Envelope[Any]):
+    """The runtime's own business: ``message`` is a function to run now, whatever the process waits for."""
+
+    __slots__ = ()
+
+
+class ParentExitEnvelope(Envelope[Any]):
+    """The parent wants the process to end, for the reason ``message``; takes its turn like any message."""
+
+    __slots__ = ()

@@ -1,0 +1,654 @@
+"""The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
+
+A ``Process`` owns an actor's mailbox, name, links, monitors and life cycle; it runs the actor's callbacks one message
+at a time. It is the actor's pykka inbox and stop flag at once, which is what keeps a process small.
+
+**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. However it
+ends, ``_exit`` happens once: the name is freed, links and monitors are told, and whoever waits for an answer gets none.
+
+**Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
+message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
+
+**One crash rule.** Whatever a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
+process with ``Crash``; a caller gets the exception as well. Other actors are touched through links and monitors only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any
+
+import pykka
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._clock import Timer
+from receipt_actors.otp._context import context
+from receipt_actors.otp._messages import (
+    IGNORE,
+    NO_REPLY,
+    Continue,
+    Down,
+    Exit,
+    Name,
+    NotStarted,
+    ParentExitEnvelope,
+    Receive,
+    Receiving,
+    Reply,
+    ReplyEnvelope,
+    Started,
+    StartResult,
+    Stop,
+    SystemEnvelope,
+)
+from receipt_actors.otp._reasons import (
+    KILLED,
+    NO_PROCESS,
+    NORMAL,
+    Crash,
+    ExitReason,
+    Normal,
+)
+from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._scheduler import Runtime, Scheduler
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._actor import Actor
+    from receipt_actors.otp._system import ActorSystem
+
+logger = logging.getLogger("receipt_actors.otp")
+
+MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for others
+
+
+class RequestReply:
+    """The ``reply_to`` of ``send_request``: puts the answer into the mailbox of the process that asked."""
+
+    __slots__ = ("_label", "_process")
+
+    def __init__(self, process: Process, label: object) -> None:
+        self._process = process
+        self._label = label
+
+    def is_wanted(self) -> bool:
+        return not self._process.is_set()
+
+    def set(self, value: object = None) -> None:
+        self._process.put(ReplyEnvelope(Reply(self._label, value)))
+
+    def fail(self, reason: ExitReason) -> None:
+        self._process.put(ReplyEnvelope(Reply(self._label, None, reason)))
+
+
+class From:
+    """Whom a call came from; ``reply`` answers it, once (``gen_server:reply/2``). May be kept after ``NO_REPLY``."""
+
+    __slots__ = ("_owner", "_reply_to")
+
+    def __init__(self, owner: Process, reply_to: Any) -> None:
+        self._owner = owner
+        self._reply_to = reply_to
+
+    def is_wanted(self) -> bool:
+        """Tell whether somebody still waits: False once answered, or when the actor that asked has ended."""
+        reply_to = self._reply_to
+        return reply_to is not None and (not isinstance(reply_to, RequestReply) or reply_to.is_wanted())
+
+    def reply(self, value: object) -> None:
+        """Answer the call. A second answer is dropped."""
+        reply_to, self._reply_to = self._reply_to, None
+        if reply_to is not None:
+            self._owner.forget_call(reply_to)
+            _reply(reply_to, value)
+
+
+def _reply(reply_to: Any, value: object) -> None:
+    with contextlib.suppress(queue.Full):  # the process was killed at this moment, and its caller told so
+        reply_to.set(value)
+
+
+def fail_reply(reply_to: Any, reason: ExitReason) -> None:
+    """Tell who waits for an answer why there is none."""
+    if isinstance(reply_to, RequestReply):
+        reply_to.fail(reason)
+        return
+    error = (
+        reason.exception
+        if isinstance(reason, Crash)
+        else pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
+    )
+    with contextlib.suppress(queue.Full):  # it was answered at this moment
+        reply_to.set_exception((type(error), error, error.__traceback__))
+
+
+class _State(enum.Enum):
+    STARTING = "starting"
+    RUNNING = "running"
+    TERMINATING = "terminating"
+    EXITED = "exited"
+
+
+class _Waiting:
+    """A callback that is suspended in a selective receive."""
+
+    __slots__ = ("envelope", "generator", "receive", "timer")
+
+    def __init__(self, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+        self.envelope = envelope
+        self.generator = generator
+        self.receive: Receive | None = None
+        self.timer: Timer | None = None
+
+
+class Process:
+    """See the module."""
+
+    __slots__ = (
+        "__weakref__",
+        "_acknowledge",
+        "_current",
+        "_deferred",
+        "_exit_signal",
+        "_last_reply",
+        "_links",
+        "_mailbox",
+        "_monitored",
+        "_monitors",
+        "_scheduled",
+        "_scheduler",
+        "_stash",
+        "_state",
+        "_terminate_reason",
+        "_waiting",
+        "actor",
+        "exit_reason",
+        "name",
+        "parent",
+        "ref",
+        "start_result",
+        "system",
+        "trap_exit",
+    )
+
+    def __init__(
+        self, system: ActorSystem, actor_class: type[Actor], *, name: Name | None, parent: Process | None
+    ) -> None:
+        self.system = system
+        self.name = name
+        self.parent = parent
+        self.trap_exit = actor_class.trap_exit
+        self.actor: Actor | None = None
+        self.ref: Ref = Ref(self, actor_class)
+        self.exit_reason: ExitReason | None = None
+        self.start_result: StartResult | None = None
+        self._state = _State.STARTING
+        self._mailbox: deque[Envelope[Any]] = deque()
+        self._stash: list[Envelope[Any]] | None = None
+        self._current: Envelope[Any] | None = None  # the call that is being handled
+        self._last_reply: object = NO_REPLY  # its answer, where the process ends with it
+        self._scheduled = threading.Lock()  # held: the process is queued or running; taking it is the test-and-set
+        self._scheduled.acquire()
+        self._scheduler: Scheduler = (
+            system.scheduler
+            if actor_class.runtime is Runtime.POOLED
+            else system.new_scheduler(actor_class.__name__ if name is None else str(name))
+        )
+        self._waiting: _Waiting | None = None
+        self._exit_signal: ExitReason | None = None
+        self._terminate_reason: ExitReason = NORMAL
+        self._acknowledge: Callable[[StartResult], None] | None = None
+        self._links: set[Process] | None = None
+        self._monitors: dict[int, Process | Callable[[Down], None]] | None = None  # who watches this process
+        self._monitored: dict[int, Process] | None = None  # whom this process watches
+        self._deferred: set[Any] | None = None  # the reply_to of each call that is answered later
+
+    def __repr__(self) -> str:
+        return f"<Process {self.ref}>"
+
+    # --- starting ---
+
+    def start(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], acknowledge: Callable[[StartResult], None] | None
+    ) -> StartResult | None:
+        """Run ``init`` and return its result, or None where ``acknowledge`` will be told later.
+
+        A pooled process runs it here and now, on the thread of who starts it: no hop, and init must not block. A
+        process with a thread of its own runs it there.
+        """
+
+        def initialise() -> None:
+            self._initialise(args, kwargs)
+
+        if self._scheduler is not self.system.scheduler:
+            self._acknowledge = acknowledge
+            self._mailbox.appendleft(SystemEnvelope(initialise))
+            self._scheduler.schedule(self)
+            return None
+        starter = context.process
+        context.process = self
+        try:
+            initialise()
+        finally:
+            context.process = starter
+        result = self.start_result
+        if result is None:
+            self._acknowledge = acknowledge
+        if self._state is not _State.EXITED:
+            self._release()
+        return result
+
+    def _initialise(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            actor_class: Any = self.ref.actor_class
+            actor: Actor = actor_class.__new__(actor_class)
+            actor.adopt(self)
+            self.actor = actor
+            actor.__init__(*args, **kwargs)  # type: ignore[misc]
+            result = actor.init()
+        except BaseException as error:
+            self._crash(error)
+            return
+        self._settle(None, result)
+
+    def _finish_start(self, result: StartResult) -> None:
+        self.start_result = result
+        acknowledge, self._acknowledge = self._acknowledge, None
+        if acknowledge is not None:
+            acknowledge(result)
+
+    # --- mailbox (pykka's ActorInbox) ---
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Queue a message; the sender of one to an ended process is told where it waits for an answer."""
+        self._mailbox.append(envelope)
+        if self._scheduled.acquire(blocking=False):
+            if self._state is _State.EXITED:
+                self._scheduled.release()
+                self._refuse_mailbox()
+            else:
+                self._scheduler.schedule(self)
+        elif self._state is _State.EXITED:
+            self._refuse_mailbox()
+
+    def get(self) -> Envelope[Any]:
+        """Take the next message (pykka's protocol; the runtime itself does not call it)."""
+        return self._mailbox.popleft()
+
+    def empty(self) -> bool:
+        """Tell whether no message waits."""
+        return not self._mailbox
+
+    @property
+    def mailbox_length(self) -> int:
+        """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
+        return len(self._mailbox) + len(self._stash or ())
+
+    @property
+    def unanswered_calls(self) -> int:
+        """Count the calls that ``handle_call`` took (``NO_REPLY``) and that still wait for their answer."""
+        return len(self._deferred or ())
+
+    # --- stop flag (pykka's actor_stopped) ---
+
+    def is_set(self) -> bool:
+        """Tell whether the process has ended."""
+        return self._state is _State.EXITED
+
+    def set(self) -> None:
+        """End it at once (pykka's way of stopping from within)."""
+        self.kill()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the process has ended; False on time-out."""
+        ended = threading.Event()
+        monitor = self.add_monitor(lambda _down: ended.set())
+        try:
+            return ended.wait(timeout)
+        finally:
+            self.remove_monitor(monitor)
+
+    # --- running ---
+
+    def run(self) -> None:
+        """Handle the messages of one turn (the scheduler calls this)."""
+        context.process = self
+        mailbox = self._mailbox
+        try:
+            for _ in range(MESSAGES_PER_TURN):
+                if self._exit_signal is not None:
+                    self._obey_exit_signal()
+                if self._state is _State.EXITED:
+                    return
+                try:
+                    envelope = mailbox.popleft()
+                except IndexError:
+                    break
+                self._step(envelope)
+            else:
+                if not self.is_set():
+                    self._scheduler.schedule(self)
+                return
+        finally:
+            context.process = None
+        if not self.is_set():
+            self._release()
+
+    def _release(self) -> None:
+        """Give up the turn; take it again at once if a message came in meanwhile."""
+        self._scheduled.release()
+        if (self._mailbox or self._exit_signal is not None) and self._scheduled.acquire(blocking=False):
+            self._scheduler.schedule(self)
+
+    def _step(self, envelope: Envelope[Any]) -> None:
+        if type(envelope) is SystemEnvelope:
+            envelope.message()
+            return
+        waiting = self._waiting
+        if waiting is not None:
+            receive = waiting.receive
+            if receive is not None and self._matches(receive, envelope):
+                self._resume(waiting, envelope.message)
+            else:
+                if self._stash is None:
+                    self._stash = []
+                self._stash.append(envelope)
+            return
+        if type(envelope) is ParentExitEnvelope:
+            self.terminate(envelope.message)
+            return
+        actor = self.actor
+        assert actor is not None
+        if envelope.reply_to is not None:
+            self._current = envelope
+        try:
+            result = actor.deliver(envelope)
+        except BaseException as error:
+            self._crash(error, type(envelope.message).__name__)
+            return
+        if result is not None or envelope.reply_to is not None:
+            self._settle(envelope, result)
+
+    @staticmethod
+    def _tell_down(watcher: Process | Callable[[Down], None], down: Down) -> None:
+        if isinstance(watcher, Process):
+            if watcher._monitored is not None:
+                watcher._monitored.pop(down.monitor, None)
+            watcher.put(Envelope(down))
+        else:
+            watcher(down)
+
+    @staticmethod
+    def _matches(receive: Receive, envelope: Envelope[Any]) -> bool:
+        receivable = type(envelope) is ReplyEnvelope or (type(envelope) is Envelope and envelope.reply_to is None)
+        return receivable and receive.matches(envelope.message)
+
+    def _settle(self, envelope: Envelope[Any] | None, result: Any) -> None:
+        """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate`` and ``handle_continue``."""
+        if self._state is _State.EXITED:  # killed while the callback ran: nothing of it counts any more
+            return
+        if type(result) is GeneratorType:
+            self._waiting = _Waiting(envelope, result)
+            self._resume(self._waiting, None)
+            return
+        if self._state is _State.TERMINATING:
+            self._exit(self._terminate_reason)
+            return
+        if self._state is _State.STARTING:
+            if result is IGNORE:
+                self._exit(NORMAL, start_result=IGNORE)
+                return
+            if type(result) is Stop:
+                self._exit(result.reason, start_result=NotStarted(result.reason))
+                return
+            self._state = _State.RUNNING
+            self._finish_start(Started(self.ref))
+        if type(result) is Stop:
+            self._last_reply = result.reply
+            self.terminate(result.reason)
+            return
+        if type(result) is Continue:
+            self._continue(result.term)
+        elif envelope is not None and envelope.reply_to is not None:
+            unanswered, self._current = self._current is envelope, None
+            if result is not NO_REPLY:
+                _reply(envelope.reply_to, result)
+            elif unanswered:
+                self._deferred = set() if self._deferred is None else self._deferred
+                self._deferred.add(envelope.reply_to)
+
+    def _continue(self, term: object) -> None:
+        actor = self.actor
+        assert actor is not None
+        try:
+            result = actor.handle_continue(term)
+        except BaseException as error:
+            self._crash(error)
+            return
+        if result is not None:
+            self._settle(None, result)
+
+    def _resume(self, waiting: _Waiting, value: object) -> None:
+        """Go on with a suspended callback until it waits for something that is not there yet, or ends."""
+        while True:
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+                waiting.timer = None
+            previous = waiting.receive
+            waiting.receive = None
+            try:
+                receive = waiting.generator.send(value)
+            except StopIteration as end:
+                self._waiting = None
+                if self._stash:
+                    self._mailbox.extendleft(reversed(self._stash))
+                    self._stash = None
+                self._settle(waiting.envelope, end.value)
+                return
+            except BaseException as error:
+                self._waiting = None
+                self._crash(error)
+                return
+            waiting.receive = receive
+            # What was passed over for this very receive need not be looked at again.
+            found = self._take_from_stash(receive) if receive is not previous else None
+            if found is None:
+                if receive.timeout_seconds is not None:
+                    self._arm(waiting, receive)
+                return
+            value = found.message
+
+    def _arm(self, waiting: _Waiting, receive: Receive) -> None:
+        assert receive.timeout_seconds is not None
+
+        def time_out() -> None:
+            if self._waiting is waiting and waiting.receive is receive:
+                self._resume(waiting, None)
+
+        waiting.timer = self.system.clock.call_later(
+            receive.timeout_seconds, lambda: self.put(SystemEnvelope(time_out))
+        )
+
+    def _take_from_stash(self, receive: Receive) -> Envelope[Any] | None:
+        for index, envelope in enumerate(self._stash or ()):
+            if self._matches(receive, envelope):
+                assert self._stash is not None
+                return self._stash.pop(index)
+        return None
+
+    def forget_call(self, reply_to: object) -> None:
+        """Note that a call has been answered, so that nobody tells its caller otherwise."""
+        current = self._current
+        if current is not None and current.reply_to is reply_to:
+            self._current = None
+        elif self._deferred is not None:
+            self._deferred.discard(reply_to)
+
+    # --- ending ---
+
+    def signal(self, sender: Process | None, reason: ExitReason) -> None:
+        """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual).
+
+        A process that traps exits terminates when its parent sent it (or nobody did: the system), and gets ``Exit`` as
+        a message from anyone else. One that does not ends at once, without ``terminate``, unless the reason is normal.
+        """
+        if self.trap_exit:
+            if sender is None or sender is self.parent:
+                self.put(ParentExitEnvelope(reason))
+            else:
+                self.put(Envelope(Exit(sender.ref, reason)))
+        elif not isinstance(reason, Normal):
+            self._exit_signal = reason
+            if self._scheduled.acquire(blocking=False):
+                self._scheduler.schedule(self)
+
+    def kill(self) -> None:
+        """End the process now, without ``terminate`` (``exit(Pid, kill)``).
+
+        CPython can't kill a thread: a callback that is running goes on to its end, but nothing that it returns counts.
+        """
+        self._exit(KILLED)
+
+    def _obey_exit_signal(self) -> None:
+        reason, self._exit_signal = self._exit_signal, None
+        assert reason is not None
+        self._exit(reason)
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Run the actor's ``terminate`` and exit. On the process's own turn only."""
+        if self._state is not _State.RUNNING:
+            return
+        self._state = _State.TERMINATING
+        self._terminate_reason = reason
+        actor = self.actor
+        assert actor is not None
+        try:
+            result = actor.terminate(reason)
+        except BaseException as error:
+            self._crash(error)
+            return
+        self._settle(None, result)
+
+    def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
+        reason = Crash(error)
+        if self._state is _State.RUNNING:
+            # Only the message's type is reported: the message may hold what nobody should log.
+            logger.error(
+                "%s crashed while handling %s: %s", self.ref, handling, type(error).__name__, exc_info=error
+            )
+            self.terminate(reason)
+        else:
+            if self._state is _State.TERMINATING:
+                logger.error("%s crashed in terminate", self.ref, exc_info=error)
+            self._exit(reason, start_result=NotStarted(reason))
+
+    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
+        """End, once, from whichever thread: everything that others must learn of it is sent here."""
+        with self.system.lock:
+            if self._state is _State.EXITED:
+                return
+            was_starting = self._state is _State.STARTING
+            self._state = _State.EXITED
+            self.exit_reason = reason
+            links, self._links = self._links, None
+            monitors, self._monitors = self._monitors, None
+            monitored, self._monitored = self._monitored, None
+            for linked in links or ():
+                if linked._links is not None:
+                    linked._links.discard(self)
+            self.system.forget(self)
+        for monitor, target in (monitored or {}).items():
+            target.remove_monitor(monitor)
+        if was_starting:
+            self._finish_start(start_result or NotStarted(reason))
+        self._waiting = None
+        self.actor = None
+        for linked in links or ():
+            # A start that failed is told by its result; the parent gets no exit signal on top of it.
+            if not (was_starting and linked is self.parent):
+                linked.signal(self, reason)
+        for monitor, watcher in (monitors or {}).items():
+            self._tell_down(watcher, Down(monitor, self.ref, reason))
+        # Callers learn of it last, so that what they do next comes after a supervisor's reaction.
+        current, self._current = self._current, None
+        if current is not None:
+            if self._last_reply is NO_REPLY:
+                fail_reply(current.reply_to, reason)
+            else:
+                _reply(current.reply_to, self._last_reply)
+        deferred, self._deferred = self._deferred, None
+        for reply_to in deferred or ():
+            fail_reply(reply_to, reason)
+        self._refuse_mailbox()
+        if self._scheduler is not self.system.scheduler:
+            self._scheduler.stop()
+
+    def _refuse_mailbox(self) -> None:
+        """Tell everyone whose call will not be handled any more."""
+        stash, self._stash = self._stash, None
+        for envelope in stash or ():
+            self._refuse(envelope)
+        while True:
+            try:
+                envelope = self._mailbox.popleft()
+            except IndexError:
+                return
+            self._refuse(envelope)
+
+    def _refuse(self, envelope: Envelope[Any]) -> None:
+        if envelope.reply_to is None:
+            return
+        if isinstance(envelope.message, pykka.messages._ActorStop):
+            envelope.reply_to.set(None)
+        else:
+            fail_reply(envelope.reply_to, NO_PROCESS)
+
+    # --- links and monitors; the system's lock guards them ---
+
+    def link(self, other: Process) -> None:
+        """Tie two lives together; a link to an ended process is an exit signal at once."""
+        with self.system.lock:
+            if not other.is_set() and not self.is_set():
+                self._links = set() if self._links is None else self._links
+                self._links.add(other)
+                other._links = set() if other._links is None else other._links
+                other._links.add(self)
+                return
+        if other.is_set():
+            self.signal(other, NO_PROCESS)
+
+    def unlink(self, other: Process) -> None:
+        """Undo ``link``."""
+        with self.system.lock:
+            if self._links is not None:
+                self._links.discard(other)
+            if other._links is not None:
+                other._links.discard(self)
+
+    def add_monitor(self, watcher: Process | Callable[[Down], None]) -> int:
+        """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
+        monitor = next(self.system.monitor_ids)
+        with self.system.lock:
+            alive = self._state is not _State.EXITED
+            if alive:
+                self._monitors = {} if self._monitors is None else self._monitors
+                self._monitors[monitor] = watcher
+                if isinstance(watcher, Process):
+                    watcher._monitored = {} if watcher._monitored is None else watcher._monitored
+                    watcher._monitored[monitor] = self
+        if not alive:
+            self._tell_down(watcher, Down(monitor, self.ref, NO_PROCESS))
+        return monitor
+
+    def remove_monitor(self, monitor: int) -> None:
+        """Forget a monitor on this process; a ``Down`` that has been sent already still arrives."""
+        with self.system.lock:
+            watcher = self._monitors.pop(monitor, None) if self._monitors is not None else None
+            if isinstance(watcher, Process) and watcher._monitored is not None:
+                watcher._monitored.pop(monitor, None)

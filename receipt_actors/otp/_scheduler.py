@@ -1,0 +1,81 @@
+"""What runs processes: one thread that takes them, ready one by one, from a queue.
+
+There are two runtimes, and this is the one place that says which is which:
+
+``POOLED``  every pooled process of a system shares **one** scheduler thread. Such a process costs no thread (about a
+            kilobyte), and must not block: it would stop all others. Under the GIL a second scheduler thread makes a
+            hop between actors slower, not faster.
+``THREAD``  the process has a scheduler of its own, so it may block (in a long poll, say) without holding up anyone.
+
+Both run the same code; blocking calls that many processes need go to a ``BlockingPool`` instead.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import queue
+import threading
+from typing import Protocol
+
+logger = logging.getLogger("receipt_actors.otp")
+
+
+class Runtime(enum.Enum):
+    """Which thread runs an actor; see the module."""
+
+    POOLED = "pooled"
+    THREAD = "thread"
+
+
+class Runnable(Protocol):
+    """What a scheduler runs: a process with messages waiting."""
+
+    def run(self) -> None:
+        """Handle a few messages, then return. Must not raise."""
+
+
+class Scheduler:
+    """One daemon thread and the queue of what is ready to run on it."""
+
+    __slots__ = ("_ready", "_thread")
+
+    def __init__(self, name: str) -> None:
+        self._ready: queue.SimpleQueue[Runnable | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread.start()
+
+    def schedule(self, runnable: Runnable) -> None:
+        """Run it when its turn comes."""
+        self._ready.put(runnable)
+
+    def stop(self) -> None:
+        """End the thread once it has come to this point of its queue. Does not wait."""
+        self._ready.put(None)
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the thread's end; False when it is still running something."""
+        if self.is_current():
+            return False
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def name(self) -> str:
+        """The thread's name."""
+        return self._thread.name
+
+    def is_running(self) -> bool:
+        """Tell whether the thread lives."""
+        return self._thread.is_alive()
+
+    def is_current(self) -> bool:
+        """Tell whether the caller runs on this scheduler's thread."""
+        return threading.current_thread() is self._thread
+
+    def _loop(self) -> None:
+        while (runnable := self._ready.get()) is not None:
+            try:
+                runnable.run()
+            except BaseException:  # a bug of the runtime itself; the other processes go on
+                logger.critical("the actor runtime failed while running %r", runnable, exc_info=True)

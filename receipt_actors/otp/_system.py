@@ -1,0 +1,181 @@
+"""The actor system: everything that actors share, and the only way to start one from outside."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._actor import Actor
+from receipt_actors.otp._blocking import BlockingPool
+from receipt_actors.otp._clock import Clock, SystemClock
+from receipt_actors.otp._context import context
+from receipt_actors.otp._messages import (
+    AlreadyStarted,
+    Name,
+    NotStarted,
+    Started,
+    StartFinished,
+    Starting,
+    StartResult,
+)
+from receipt_actors.otp._process import Process
+from receipt_actors.otp._reasons import SHUTDOWN, Crash
+from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._scheduler import Scheduler
+
+
+class StartError(Exception):
+    """An actor did not start. ``result`` says why; a crash in its ``init`` is the ``__cause__``."""
+
+    def __init__(self, actor_class: type[Actor], result: StartResult) -> None:
+        super().__init__(f"{actor_class.__name__} did not start: {getattr(result, 'reason', result)}")
+        self.result = result
+
+
+class ActorSystem:
+    """Names, processes, a clock and a scheduler thread of their own: two systems in one Python process never meet.
+
+    Its actors are not in pykka's global registry: ``ActorRegistry.stop_all()`` does not touch them. Use it as a context
+    manager, or call ``stop``.
+    """
+
+    def __init__(self, name: str = "otp", clock: Clock | None = None) -> None:
+        self.name = name
+        self.clock: Clock = clock or SystemClock()
+        self.scheduler = Scheduler(f"{name}-scheduler")
+        self.lock = threading.Lock()  # guards names, processes, links and monitors
+        self.monitor_ids = itertools.count(1)
+        self._names: dict[Name, Process] = {}
+        self._processes: dict[Process, None] = {}
+        self._own_threads: list[Scheduler] = []
+        self._pools: list[BlockingPool] = []
+        self._stopped = False
+
+    def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
+        """Start an actor that nobody supervises and wait for its ``init``. Not for pooled actors (they would wait).
+
+        Raises:
+            StartError: ``init`` failed or said ``IGNORE``, or the name is taken.
+        """
+        done = threading.Event()
+        process = self._create(actor_class, name, None)
+        if isinstance(process, NotStarted):
+            raise StartError(actor_class, process)
+        process.start(args, kwargs, lambda _result: done.set())
+        if process.start_result is None:
+            done.wait()
+        result = process.start_result
+        if isinstance(result, Started):
+            return result.ref
+        assert result is not None
+        error = StartError(actor_class, result)
+        cause = result.reason if isinstance(result, NotStarted) else None
+        raise error from (cause.exception if isinstance(cause, Crash) else None)
+
+    def start_link(
+        self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any
+    ) -> StartResult | Starting:
+        """Start an actor as the linked child of the one that calls this (``gen_server:start_link``).
+
+        Where the child's ``init`` takes its time, ``Starting`` is returned and ``StartFinished`` follows as a message.
+        """
+        parent = context.process
+        if parent is None:
+            raise RuntimeError("start_link() is for actors; from outside use start()")
+        process = self._create(actor_class, name, parent)
+        if isinstance(process, NotStarted):
+            return process
+        ref = process.ref
+        result = process.start(args, kwargs, lambda result: parent.put(Envelope(StartFinished(ref, result))))
+        return Starting(ref) if result is None else result
+
+    def _create(self, actor_class: type[Actor], name: Name | None, parent: Process | None) -> Process | NotStarted:
+        if self._stopped:
+            raise RuntimeError(f"actor system {self.name!r} has been stopped")
+        with self.lock:
+            taken = self._names.get(name) if name is not None else None
+            if taken is not None:
+                return NotStarted(AlreadyStarted(taken.ref))
+            process = Process(self, actor_class, name=name, parent=parent)
+            self._processes[process] = None
+            if name is not None:
+                self._names[name] = process
+        if parent is not None:
+            process.link(parent)
+        return process
+
+    def forget(self, process: Process) -> None:
+        """Free the name of a process that has ended. The caller holds the lock."""
+        self._processes.pop(process, None)
+        if process.name is not None and self._names.get(process.name) is process:
+            del self._names[process.name]
+
+    def whereis(self, name: Name) -> Ref | None:
+        """Return who is registered under the name, or None."""
+        process = self._names.get(name)
+        return None if process is None else process.ref
+
+    def registered(self) -> dict[Name, Ref]:
+        """Return a copy of the names and whom they name."""
+        with self.lock:
+            return {name: process.ref for name, process in self._names.items()}
+
+    def processes(self) -> list[Ref]:
+        """Return all actors that live, oldest first."""
+        with self.lock:
+            return [process.ref for process in self._processes]
+
+    def new_scheduler(self, name: str) -> Scheduler:
+        """Make a thread of its own for one process (the runtime calls this)."""
+        scheduler = Scheduler(f"{self.name}-{name}")
+        self._own_threads = [other for other in self._own_threads if other.is_running()]
+        self._own_threads.append(scheduler)
+        return scheduler
+
+    def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
+        """Make a pool of threads for an actor's blocking calls; the actor closes it, ``stop`` waits for it."""
+        pool = BlockingPool(f"{self.name}-{name}", size)
+        self._pools = [other for other in self._pools if not other.is_over]
+        self._pools.append(pool)
+        return pool
+
+    def stop(self, timeout_seconds: float = 5.0) -> list[str]:
+        """End every actor, those that nobody supervises newest first, then the system's own threads.
+
+        Actors that do not end in time are killed.
+
+        Returns:
+            The names of threads that are still busy in a callback that does not return; CPython can't end them. They
+            are daemon threads, so they don't keep the Python process alive.
+        """
+        deadline = time.monotonic() + timeout_seconds
+
+        def seconds_left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        for ref in reversed(self.processes()):
+            if ref.process.parent is None:
+                ref.exit(SHUTDOWN)
+                ref.process.wait(seconds_left())
+        for ref in reversed(self.processes()):
+            ref.kill()
+        self._stopped = True
+        self.clock.close()
+        self.scheduler.stop()
+        for pool in self._pools:
+            pool.close()
+        threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
+        return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.stop()
