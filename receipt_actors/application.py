@@ -74,10 +74,11 @@ from receipt_actors.telemetry.statistics import DescribeStatistics, Statistics, 
 
 logger = logging.getLogger(__name__)
 
-RECEIVE_MARGIN_SECONDS = 7.0  #: connecting (2 s) and reading (5 s) beyond the long poll: a receive takes no longer
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
+CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them
 CUSTODIAN_SHUTDOWN_SECONDS = 5.0
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 5.0  #: for questions about the system
+INTERRUPT_SECONDS = 0.2  #: between two attempts to end long polls
 
 
 def supervision_tree(settings: Settings, backend: Backend, dead_letter_queue: str | None) -> ChildSpec:
@@ -111,9 +112,7 @@ def supervision_tree(settings: Settings, backend: Backend, dead_letter_queue: st
             ChildSpec("intake", Start(Intake, settings.max_in_flight, name=protocol.INTAKE)),
             ChildSpec(
                 "visibility_batcher",
-                Start(
-                    VisibilityBatcher, queues, source_queue, requests, queue_retry, name=protocol.VISIBILITY_BATCHER
-                ),
+                Start(VisibilityBatcher, queues, source_queue, requests, queue_retry, name=protocol.VISIBILITY_BATCHER),
                 shutdown=HAND_BACK_SECONDS,
             ),
             ChildSpec(
@@ -216,7 +215,7 @@ def supervision_tree(settings: Settings, backend: Backend, dead_letter_queue: st
                     receive_retry,
                     name=f"consumer-{number}",
                 ),
-                shutdown=settings.receive_wait_seconds + RECEIVE_MARGIN_SECONDS,
+                shutdown=CONSUMER_SHUTDOWN_SECONDS,
             )
             for number in range(1, settings.consumers + 1)
         ],
@@ -264,8 +263,9 @@ class ReceiptSystem:
             clock: the time, where it is not the real one.
 
         Raises:
-            ConfigurationError: a queue's database, the ledger's table or an AWS setting cannot be used.
+            ConfigurationError: the database or an AWS setting cannot be used.
             QueueRefused: the source queue does not exist or may not be used.
+            LedgerRefused: the same of the ledger's table.
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
@@ -332,33 +332,51 @@ class ReceiptSystem:
         """Have ``callback`` called when the tree ends, for whatever reason, on a thread of the system."""
         self._root.process.add_monitor(lambda _down: callback())
 
-    def drain(self, seconds: float) -> int:
-        """Stop taking in, finish what is in flight within ``seconds``, hand back the rest, and stop.
+    def drain(self, seconds: float | None = None) -> int:
+        """Stop taking in, finish what is in flight, hand back at once what could not be finished, and stop.
+
+        Args:
+            seconds: how long all of this may take; left out, ``drain_seconds`` of the settings. Receives under way are
+                waited for, so less than ``receive_wait_seconds`` may leave messages to their visibility timeout.
 
         Returns:
             How many messages were handed back unfinished.
         """
-        deadline = time.monotonic() + seconds
-        unfinished = 0
-        intake = self._actors.whereis(protocol.INTAKE)
-        if intake is not None:
-            closed = intake.ask(CloseIntake(), block=False)
-            self._backend.interrupt_receives()
-            try:
-                closed.get(timeout=max(0.0, seconds - HAND_BACK_SECONDS))
-            except (pykka.Timeout, pykka.ActorDeadError):
-                unfinished = self.in_flight().in_flight
-        self._stop(max(0.0, deadline - time.monotonic()))
+        deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
+        unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
+        self._stop(max(HAND_BACK_SECONDS / 2, deadline - time.monotonic()))
         return unfinished
 
     def stop(self) -> None:
-        """Stop at once: whatever is in flight is handed back."""
+        """Stop at once and hand back what is in flight.
+
+        What a receive under way brings comes back by its visibility timeout.
+        """
         self._backend.interrupt_receives()
         self._stop(HAND_BACK_SECONDS)
 
+    def _close_intake(self, deadline: float) -> int:
+        """Wait until nothing is in flight or being received; at the deadline return how many messages still are."""
+        intake = self._actors.whereis(protocol.INTAKE)
+        if intake is None:
+            return 0
+        closed = intake.ask(CloseIntake(), block=False)
+        while True:
+            # Again and again: a consumer may have been about to begin a receive.
+            self._backend.interrupt_receives()
+            try:
+                closed.get(timeout=max(0.0, min(INTERRUPT_SECONDS, deadline - time.monotonic())))
+            except pykka.ActorDeadError:
+                return 0
+            except pykka.Timeout:
+                if time.monotonic() >= deadline:
+                    return self.in_flight().in_flight
+            else:
+                return 0
+
     def _stop(self, seconds: float) -> None:
         for thread in self._actors.stop(seconds):
-            logger.error("thread %s is still busy and is left behind", thread)
+            logger.warning("thread %s is still busy and is left behind", thread)
         self._backend.close()
 
     def _root_ended(self, down: Down) -> None:
@@ -371,4 +389,4 @@ class ReceiptSystem:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self.drain()

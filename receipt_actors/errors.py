@@ -8,7 +8,8 @@
     │   ├── AppStoreUnavailable
     │   ├── QueueUnavailable
     │   └── LedgerUnavailable
-    └── QueueRefused             permanent: this queue does not exist or may not be used
+    ├── QueueRefused             permanent: this queue does not exist or may not be used
+    └── LedgerRefused            permanent: the table is missing, of another make, or may not be used
 
 A client raises nothing else for trouble that is to be expected. Anything else that comes out of a client is a bug:
 it crashes the actor that asked, and a supervisor handles it. *After* an ``UnavailableError`` nobody knows whether the
@@ -61,4 +62,13 @@ class QueueRefused(ReceiptActorsError):
     def __init__(self, queue: str, reason: str) -> None:
         super().__init__(f"queue {queue!r}: {reason}")
         self.queue = queue
+        self.reason = reason
+
+
+class LedgerRefused(ReceiptActorsError):
+    """A ledger that cannot hold claims as it is. Told at the start; later it is only unavailable."""
+
+    def __init__(self, table: str, reason: str) -> None:
+        super().__init__(f"table {table!r}: {reason}")
+        self.table = table
         self.reason = reason

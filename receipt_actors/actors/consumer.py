@@ -1,10 +1,11 @@
 """The consumer: takes messages from the source queue and has a custodian started for each.
 
-It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room for;
-it blocks in the long poll, so it has a thread of its own. A crash of it forgets a receive under way: those messages come
-back by their visibility timeout.
+It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room
+for; it blocks in the long poll, so it has a thread of its own. A crash of it forgets a receive under way: those
+messages come back by their visibility timeout.
 
-What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator; anything else a mover.
+What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
+mover.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,6 +29,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 BUNDLE_ID = "com.example.game"
 LOOK_SECONDS = 0.1
+MOST_REASONS = 3  #: named in a line of the report
 PATIENCE_SECONDS = 25.0  #: without progress; then the demo reports what is missing
 
 
@@ -58,7 +60,10 @@ def command(messages: int, seed: int, apple_latency: float) -> int:
     console = Console()
     logging.basicConfig(level="ERROR", format="%(levelname)s %(name)s: %(message)s")
     scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS")
-    with tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder, _started(folder, apple_latency) as system:
+    with (
+        tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder,
+        _started(folder, apple_latency) as system,
+    ):
         queues = EmbeddedQueues(Path(folder) / "receipts.db")
         console.print(
             f"{len(scenario.messages)} messages, a simulated App Store that takes {apple_latency:g} s, and the whole "
@@ -139,23 +144,18 @@ def _dead_letter(message: ReceivedMessage) -> DeadLetterSeen:
 
 
 def _print_report(console: Console, report: CheckReport, statistics: StatisticsSnapshot, seconds: float) -> None:
-    table = Table(title="What was sent, and what came of it")
-    table.add_column("kind of message")
-    for name in ("sent", "OK", "INVALID"):
-        table.add_column(name, justify="right")
-    table.add_column("INVALID because")
-    table.add_column("dead-letter queue")
-    table.add_column("as it should")
+    table = _table("What was sent, and what came of it")
+    table.add_column("kind of message", no_wrap=True)
+    for name in ("sent", "OK", "INVALID", "moved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    table.add_column("")
     for kind, row in report.kinds.items():
-        invalid = sum(row.invalid.values())
         table.add_row(
             kind.replace("_", " "),
-            str(row.sent),
-            str(row.ok) if row.ok else "",
-            str(invalid) if invalid else "",
-            ", ".join(row.invalid),
-            _counts(row.dead_lettered),
-            "[red]no[/red]" if row.wrong else "[green]yes[/green]",
+            *(str(count or "") for count in (row.sent, row.ok, _total(row.invalid), _total(row.dead_lettered))),
+            _counts({**row.invalid, **row.dead_lettered}),
+            "[red]wrong[/red]" if row.wrong else "[green]right[/green]",
         )
     console.print(table)
     finished = statistics.count("answered") + statistics.count("moved")
@@ -170,8 +170,23 @@ def _print_report(console: Console, report: CheckReport, statistics: StatisticsS
 
 def _print_dead_letters(console: Console, dead_letters: Sequence[DeadLetterSeen]) -> None:
     reasons = Counter(letter.reason for letter in dead_letters)
-    console.print(f"in the dead-letter queue: {len(dead_letters)} ({_counts(reasons)})\n", highlight=False)
+    table = _table("What lies in the dead-letter queue, and why")
+    table.add_column("reason", no_wrap=True)
+    table.add_column("messages", justify="right")
+    for reason, count in reasons.most_common():
+        table.add_row(reason, str(count))
+    console.print(table)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _total(counts: Mapping[str, int]) -> int:
+    return sum(counts.values())
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+    if len(counts) > MOST_REASONS:
+        return f"{len(counts)} reasons, see below"
+    return ", ".join(f"{reason} {count}" if len(counts) > 1 else reason for reason, count in sorted(counts.items()))

@@ -82,7 +82,7 @@ class Queues(Protocol):
         """Set the visibility timeout of each ``(receipt_handle, seconds)``, counted from now; 0 hands it back."""
 
     def dead_letter_queue(self, queue: str) -> str | None:
-        """Name the dead-letter queue of the queue's redrive policy, or None. Raises ``QueueRefused`` for no such queue."""
+        """Name the dead-letter queue of the queue's redrive policy, or None. ``QueueRefused``: no such queue."""
 
     def approximate_number_of_messages(self, queue: str) -> int:
         """Count the messages that can be received now (SQS: an estimate)."""
@@ -121,7 +121,11 @@ class Ledger(Protocol):
         """Read the item consistently; None where nobody has claimed the transaction."""
 
     def check(self) -> None:
-        """Raise ``ConfigurationError`` where the table is missing or has another key than ``TransactionId`` (string)."""
+        """See whether claims can be made.
+
+        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than ``TransactionId``
+        (a string).
+        """
 
 
 class AppStore(Protocol):

@@ -50,7 +50,7 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Yielded by a callback: wait for a message that ``matches``, or for ``timeout_seconds``; yields the message or None."""
+    """Yielded by a callback: wait for a message that ``matches``, or for ``timeout_seconds``; gives it, or None."""
 
     matches: Callable[[object], bool]
     timeout_seconds: float | None = None
@@ -127,7 +127,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """To who sent a request: the answer; or, with a ``failure``, that none will come. Usually goes to ``handle_reply``."""
+    """To who sent a request: the answer; or, with a ``failure``, that none will come. Goes to ``handle_reply``."""
 
     label: Any
     value: Any

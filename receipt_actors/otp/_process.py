@@ -390,7 +390,7 @@ class Process:
         return receivable and receive.matches(envelope.message)
 
     def _settle(self, envelope: Envelope[Any] | None, result: Any) -> None:
-        """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate`` and ``handle_continue``."""
+        """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate``, ``handle_continue``."""
         if self._state is _State.EXITED:  # killed while the callback ran: nothing of it counts any more
             return
         if type(result) is GeneratorType:

@@ -16,7 +16,7 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """It was told to end, or ended in an orderly way for the reason ``term`` (OTP: ``shutdown``, ``{shutdown, Term}``)."""
+    """It was told to end, or ended in an orderly way because of ``term`` (OTP: ``shutdown``, ``{shutdown, Term}``)."""
 
     term: object = None
 
@@ -59,5 +59,5 @@ NO_PROCESS = NoProcess()
 
 
 def is_orderly(reason: ExitReason) -> bool:
-    """Tell whether a transient child that ended so is left alone (``supervisor``: normal, shutdown, {shutdown, Term})."""
+    """Tell whether a transient child that ended so is left alone (OTP: normal, shutdown, {shutdown, Term})."""
     return isinstance(reason, Normal | Shutdown)

@@ -2,10 +2,12 @@
 
 There are two runtimes, and this is the one place that says which is which:
 
-``POOLED``  every pooled process of a system shares **one** scheduler thread. Such a process costs no thread (about a
-            kilobyte), and must not block: it would stop all others. Under the GIL a second scheduler thread makes a
-            hop between actors slower, not faster.
-``THREAD``  the process has a scheduler of its own, so it may block (in a long poll, say) without holding up anyone.
+``POOLED``
+    Every pooled process of a system shares **one** scheduler thread. Such a process costs no thread, only a kilobyte or
+    two, and must not block: it would stop all others. Under the GIL a second scheduler thread makes a hop between
+    actors slower, not faster.
+``THREAD``
+    The process has a scheduler of its own, so it may block (in a long poll, say) without holding up anyone.
 
 Both run the same code; blocking calls that many processes need go to a ``BlockingPool`` instead.
 """

@@ -1,4 +1,4 @@
-"""What both kinds of supervisor share: starting one child, stopping one child, counting restarts, answers to questions."""
+"""What both kinds of supervisor share: starting a child, stopping a child, counting restarts, answers to questions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ChildError(enum.Enum):
     """Why a supervisor did not do what it was asked."""
 
     NOT_FOUND = "not_found"
-    ALREADY_PRESENT = "already_present"  #: the id is known, its child does not run: ``restart_child`` or ``delete_child``
+    ALREADY_PRESENT = "already_present"  #: the id is known but its child does not run: restart or delete it
     RUNNING = "running"
     RESTARTING = "restarting"
     SIMPLE_ONE_FOR_ONE = "simple_one_for_one"  #: not for this kind of supervisor
@@ -137,7 +137,7 @@ class SupervisorBase(GenServer):
             return NotStarted(Crash(error))
         if isinstance(result, Started | NotStarted | Starting) or result is IGNORE:
             return result
-        wrong = TypeError(f"start of child {spec.id!r} returned {result!r}, not Started, NotStarted, Starting or IGNORE")
+        wrong = TypeError(f"start of child {spec.id!r} must return Started, NotStarted, Starting or IGNORE: {result!r}")
         return NotStarted(Crash(wrong))
 
     def _await_start(self, starting: Starting) -> Generator[Receive, Any, StartResult]:

@@ -1,0 +1,121 @@
+"""The types of the settings: each refuses what could not work, and knows in words what it expects.
+
+A refusal that needs words of its own is a ``ValueError`` that says what was expected and what to do; ``settings`` adds
+where the value came from, and the words of ``Expected`` to all others.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from receipt_actors.domain.ports import Environment
+
+ANY = "*"  #: alone in ``bundle_ids`` or ``product_ids``: accept any
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Annotates a type with what a value of it looks like, in words."""
+
+    text: str
+
+
+def _split_commas(value: object) -> object:
+    """Turn ``"a, b"`` into ``["a", "b"]``; what is a list already stays as it is."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _some_and_unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise PydanticCustomError("empty", "nothing listed")
+    return tuple(dict.fromkeys(values))
+
+
+def _expand_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # ~someone, who has no home here
+        raise ValueError(f"expected a path; {error}") from None
+
+
+def _queue_name(name: str) -> str:
+    """Accept the names of SQS's standard queues: 1 to 80 letters, digits, ``-`` and ``_``."""
+    if "://" in name or name.startswith("arn:"):
+        kind, last_part = ("an ARN", name.rpartition(":")[2]) if name.startswith("arn:") else ("a URL", Path(name).name)
+        raise ValueError(f"expected a name, not {kind}; try {last_part!r}")
+    if name.endswith(".fifo"):
+        raise ValueError("expected a standard queue; FIFO queues are not supported")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
+        raise ValueError("expected 1 to 80 letters, digits, - and _")
+    return name
+
+
+def _any_or_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
+    if ANY in "".join(ids) and ids != (ANY,):
+        raise ValueError(f"expected ids, or {ANY} alone to accept any; there are no other wildcards")
+    return ids
+
+
+def _app_store_url(url: str) -> str:
+    """Accept https, and http to this machine only: receipts and the shared secret must not travel in the clear."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # reading the port checks it
+    except ValueError as error:
+        raise ValueError(f"expected an https URL; {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("expected an https URL with a host, such as https://buy.itunes.apple.com/verifyReceipt")
+    if parts.username is not None:
+        raise ValueError("expected a URL without a user name or password")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("expected https: plain http, which shows receipts to the network, is for 127.0.0.1 only")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_A_QUEUE = Expected("the name of an SQS queue")
+QueueName = Annotated[str, AfterValidator(_queue_name), _A_QUEUE]
+OptionalQueueName = Annotated[QueueName | None, _A_QUEUE]
+QueueNames = Annotated[
+    tuple[QueueName, ...],
+    BeforeValidator(_split_commas),
+    AfterValidator(_some_and_unique),
+    Expected("names of SQS queues, comma separated"),
+]
+Environments = Annotated[
+    tuple[Environment, ...],
+    BeforeValidator(_split_commas),
+    AfterValidator(_some_and_unique),
+    Expected("Production, Sandbox or both, comma separated"),
+]
+Ids = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_split_commas),
+    AfterValidator(_some_and_unique),
+    AfterValidator(_any_or_ids),
+]
+TableName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$"),
+    Expected("the name of a DynamoDB table: 3 to 255 letters, digits, _, - and ."),
+]
+Url = Annotated[str, AfterValidator(_app_store_url), Expected("an https URL")]
+FilePath = Annotated[Path, AfterValidator(_expand_home)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]

@@ -1,0 +1,190 @@
+"""DynamoDB behind the port ``Ledger``.
+
+An item is laid out under plain names, so that an operator can read it: see ``_to_attributes``. A value that is None is
+an attribute that is not there.
+
+Items that another program wrote may lack attributes of ours. They stand in the way of a claim all the same, and are
+read as nobody's: a submission id and a receipt hash that are missing are empty, a user id that is missing is
+``NO_USER_ID``. None of the three can equal what a message brings, so such an item is never taken for our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from receipt_actors.clients.aws.connection import (
+    READ_TIMEOUT_SECONDS,
+    build_client,
+    call,
+    describe,
+    error_code,
+)
+from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
+NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
+CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
+
+_ABSENT: Mapping[str, str] = {}
+
+
+class AwsLedger:
+    """``Ledger`` in the DynamoDB table ``table``; the methods may be called from any thread.
+
+    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table. Every error answer but a failed condition is
+    ``LedgerUnavailable``, and so is all trouble with the connection and the credentials: a claim never fails for good.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        session: boto3.Session | None = None,
+        *,
+        max_connections: int = 50,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    ) -> None:
+        """Build the client; no request is made. ``max_connections`` is the number of threads that call at once.
+
+        Raises ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
+        """
+        self._table = table
+        self._client: DynamoDBClient = build_client(
+            session, "dynamodb", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
+        )
+
+    def claim(self, item: LedgerItem) -> LedgerItem | None:
+        """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
+        try:
+            call(
+                LedgerUnavailable,
+                self._client.put_item,
+                TableName=self._table,
+                Item=_to_attributes(item),
+                ConditionExpression=f"attribute_not_exists({KEY})",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise LedgerUnavailable(describe(error)) from error
+            old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
+            standing = _from_attributes(old) if old else self.get(item.transaction_id)
+            if standing is None:
+                raise LedgerUnavailable("PutItem: an item stood in the way, and is not there") from error
+            return standing
+        return None
+
+    def get(self, transaction_id: str) -> LedgerItem | None:
+        """See ``Ledger.get``: one consistent ``GetItem``."""
+        try:
+            attributes = self._get_item(transaction_id)
+        except ClientError as error:
+            raise LedgerUnavailable(describe(error)) from error
+        return _from_attributes(attributes) if attributes else None
+
+    def check(self) -> None:
+        """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read."""
+        try:
+            self._get_item(CHECK_TRANSACTION_ID)
+        except ClientError as error:
+            wish = _WISHES.get(error_code(error))
+            if wish is None:
+                raise LedgerUnavailable(describe(error)) from error
+            raise LedgerRefused(self._table, f"{describe(error)}; {wish}") from error
+
+    def close(self) -> None:
+        """Close the connections that are not in use. Closing twice is fine."""
+        self._client.close()
+
+    def _get_item(self, transaction_id: str) -> Mapping[str, Any] | None:
+        answer = call(
+            LedgerUnavailable,
+            self._client.get_item,
+            TableName=self._table,
+            Key={KEY: {"S": transaction_id}},
+            ConsistentRead=True,
+        )
+        return answer.get("Item")
+
+
+#: Error codes that are a fault of the settings when ``check`` meets them, and what to do about each.
+_WISHES = {
+    "ResourceNotFoundException": "create the table, or set `ledger_table` and the region right",
+    "ValidationException": f"expected a table whose only key is the hash key {KEY} of type S (string)",
+    "AccessDeniedException": "grant dynamodb:GetItem and dynamodb:PutItem on it",
+}
+
+
+def _to_attributes(item: LedgerItem) -> dict[str, Any]:
+    """The item as DynamoDB keeps it: texts as S, numbers as N, UNIX times in seconds."""
+    texts = {
+        KEY: item.transaction_id,
+        "SubmissionId": item.submission_id,
+        "MessageId": item.message_id,
+        "ReceiptSha256": item.receipt_sha256,
+        "ProductId": item.product_id,
+        "OriginalTransactionId": item.original_transaction_id,
+        "Environment": item.environment.value,
+        "SourceQueue": item.source_queue,
+        "PostQueue": item.post_queue,
+    }
+    numbers = {
+        "UserId": item.user_id,
+        "ClaimedAt": item.claimed_at_seconds,
+        "RefundedAt": item.refunded_at_seconds,
+        "SchemaVersion": item.schema_version,
+    }
+    return {
+        **{name: {"S": text} for name, text in texts.items() if text is not None},
+        **{name: {"N": repr(number)} for name, number in numbers.items() if number is not None},
+    }
+
+
+def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
+    """Read an item, whoever wrote it: what is missing or of another type reads as nobody's (see the module)."""
+    refunded_at = _number(attributes, "RefundedAt")
+    return LedgerItem(
+        transaction_id=_text(attributes, KEY) or "",
+        submission_id=_text(attributes, "SubmissionId") or "",
+        message_id=_text(attributes, "MessageId") or "",
+        user_id=_integer(attributes, "UserId", default=NO_USER_ID),
+        receipt_sha256=_text(attributes, "ReceiptSha256") or "",
+        product_id=_text(attributes, "ProductId"),
+        original_transaction_id=_text(attributes, "OriginalTransactionId"),
+        environment=_environment(attributes),
+        source_queue=_text(attributes, "SourceQueue") or "",
+        post_queue=_text(attributes, "PostQueue") or "",
+        claimed_at_seconds=float(_number(attributes, "ClaimedAt") or 0),
+        refunded_at_seconds=None if refunded_at is None else float(refunded_at),
+        schema_version=_integer(attributes, "SchemaVersion", default=0),
+    )
+
+
+def _environment(attributes: Mapping[str, Any]) -> Environment:
+    sandbox = _text(attributes, "Environment") == Environment.SANDBOX.value
+    return Environment.SANDBOX if sandbox else Environment.PRODUCTION
+
+
+def _text(attributes: Mapping[str, Any], name: str) -> str | None:
+    text: str | None = attributes.get(name, _ABSENT).get("S")
+    return text
+
+
+def _number(attributes: Mapping[str, Any], name: str) -> Decimal | None:
+    try:
+        return Decimal(attributes.get(name, _ABSENT)["N"])
+    except (KeyError, InvalidOperation):
+        return None
+
+
+def _integer(attributes: Mapping[str, Any], name: str, *, default: int) -> int:
+    number = _number(attributes, name)
+    return int(number) if number is not None and number == number.to_integral_value() else default

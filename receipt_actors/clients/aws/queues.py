@@ -1,0 +1,265 @@
+"""SQS behind the port ``Queues``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from receipt_actors.clients import sqs_rules
+from receipt_actors.clients.aws.connection import (
+    READ_TIMEOUT_SECONDS,
+    build_client,
+    call,
+    describe,
+    error_code,
+)
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
+from receipt_actors.errors import QueueRefused, QueueUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+MAX_WAIT_SECONDS = 20  #: the longest long poll (SQS)
+
+_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+
+#: Error codes that trying again does not help; every other code is ``QueueUnavailable``.
+_REFUSED = _NO_SUCH_QUEUE | {
+    "AWS.SimpleQueueService.QueueDeletedRecently",
+    "AccessDenied",
+    "AccessDeniedException",
+    "InvalidAddress",
+    "KMS.AccessDeniedException",
+    "KMS.DisabledException",
+    "KMS.NotFoundException",
+    "KmsAccessDenied",
+    "KmsDisabled",
+    "KmsNotFound",
+}
+
+#: Error codes of a send batch as a whole that its halves may be spared: one entry, or their sum, is at fault.
+_DIVISIBLE = frozenset(
+    {
+        sqs_rules.BATCH_REQUEST_TOO_LONG,
+        f"AWS.SimpleQueueService.{sqs_rules.BATCH_REQUEST_TOO_LONG}",
+        sqs_rules.INVALID_CONTENTS,
+        sqs_rules.INVALID_PARAMETER,
+    }
+)
+
+
+class AwsQueues:
+    """``Queues`` on SQS; the methods may be called from any thread.
+
+    Queue names are resolved to URLs once (``GetQueueUrl``). Error answers are ``QueueRefused`` where the queue does not
+    exist or may not be used, else ``QueueUnavailable``; so is all trouble with the connection and the credentials.
+    """
+
+    def __init__(
+        self,
+        session: boto3.Session | None = None,
+        *,
+        max_connections: int = 10,
+        longest_wait_seconds: float = MAX_WAIT_SECONDS,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    ) -> None:
+        """Build the clients; no request is made.
+
+        ``max_connections`` are kept for receives, and as many for everything else: the number of threads that call at
+        once. ``longest_wait_seconds`` bounds the long polls, hence how long a dead connection goes unnoticed. Raises
+        ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
+        """
+        self._longest_wait_seconds = longest_wait_seconds
+        self._client: SQSClient = build_client(
+            session, "sqs", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
+        )
+        self._receiving_client: SQSClient = build_client(
+            session,
+            "sqs",
+            read_timeout_seconds=longest_wait_seconds + read_timeout_seconds,
+            max_connections=max_connections,
+        )
+        self._urls: dict[str, str] = {}
+
+    def receive(
+        self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
+    ) -> Sequence[ReceivedMessage]:
+        """See ``Queues.receive``. SQS waits for whole seconds: a fraction is rounded up."""
+        if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
+            raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
+        answer = self._call(
+            queue,
+            self._receiving_client.receive_message,
+            MaxNumberOfMessages=max_messages,
+            WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),
+            VisibilityTimeout=visibility_timeout_seconds,
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            MessageAttributeNames=["All"],
+        )
+        try:
+            return [_received_message(message) for message in answer.get("Messages") or ()]
+        except (KeyError, ValueError) as error:
+            raise QueueUnavailable(f"ReceiveMessage: a garbled answer: {type(error).__name__}: {error}") from error
+
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+        """See ``Queues.send``. Entries that SQS would refuse are not sent, so that they do not fail the others."""
+        results = sqs_rules.check_send_batch(messages)
+        passing = [index for index, failure in enumerate(results) if failure is None]
+        for index, result in zip(passing, self._send_all(queue, [messages[index] for index in passing]), strict=True):
+            results[index] = result
+        return results
+
+    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
+        """See ``Queues.delete``."""
+        return self._handle_batch(
+            queue, self._client.delete_message_batch, [{"ReceiptHandle": handle} for handle in receipt_handles]
+        )
+
+    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
+        """See ``Queues.change_visibility``."""
+        return self._handle_batch(
+            queue,
+            self._client.change_message_visibility_batch,
+            [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in changes],
+        )
+
+    def dead_letter_queue(self, queue: str) -> str | None:
+        """See ``Queues.dead_letter_queue``."""
+        policy = self._attribute(queue, "RedrivePolicy")
+        if not policy:
+            return None
+        try:
+            return str(json.loads(policy)["deadLetterTargetArn"]).rpartition(":")[2]
+        except (KeyError, TypeError, ValueError) as error:
+            raise QueueUnavailable(f"GetQueueAttributes: a garbled redrive policy: {policy[:200]!r}") from error
+
+    def approximate_number_of_messages(self, queue: str) -> int:
+        """See ``Queues.approximate_number_of_messages``."""
+        count = self._attribute(queue, "ApproximateNumberOfMessages")
+        if count is None or not count.isdecimal():
+            raise QueueUnavailable(f"GetQueueAttributes: a garbled number of messages: {count!r}")
+        return int(count)
+
+    def close(self) -> None:
+        """Close the connections that are not in use. Closing twice is fine."""
+        self._client.close()
+        self._receiving_client.close()
+
+    def _attribute(self, queue: str, name: str) -> str | None:
+        answer = self._call(queue, self._client.get_queue_attributes, AttributeNames=[name])
+        attributes: Mapping[str, str] = answer.get("Attributes") or {}
+        return attributes.get(name)
+
+    def _send_all(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+        """Send, in halves where SQS refuses the batch as a whole (a queue may have a smaller limit than 1 MiB)."""
+        if not messages:
+            return []
+        entries: list[dict[str, Any]] = [
+            {
+                "Id": str(index),
+                "MessageBody": message.body,
+                "MessageAttributes": {
+                    name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()
+                },
+            }
+            for index, message in enumerate(messages)
+        ]
+        try:
+            answer = self._call(queue, self._client.send_message_batch, Entries=entries)
+        except _BatchRefused as refusal:
+            if len(messages) == 1:
+                return [refusal.failure]
+            middle = len(messages) // 2
+            return [*self._send_all(queue, messages[:middle]), *self._send_all(queue, messages[middle:])]
+        digests = {entry.get("Id"): entry.get("MD5OfMessageBody") for entry in answer.get("Successful") or ()}
+        results = _results(answer, len(messages))
+        for index, message in enumerate(messages):
+            expected = sqs_rules.body_md5(message.body)
+            if results[index] is None and digests[str(index)] != expected:
+                detail = f"SQS has a body of MD5 {digests[str(index)]}, {expected} was sent"
+                results[index] = EntryFailure("Md5Mismatch", detail, False)
+        return results
+
+    def _handle_batch(
+        self, queue: str, operation: Callable[..., Mapping[str, Any]], entries: list[dict[str, Any]]
+    ) -> Sequence[EntryFailure | None]:
+        crowd = sqs_rules.check_handle_batch(len(entries))
+        if crowd or not entries:
+            return crowd or []
+        numbered = [{"Id": str(index), **entry} for index, entry in enumerate(entries)]
+        return _results(self._call(queue, operation, Entries=numbered), len(entries))
+
+    def _call(self, queue: str, operation: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+        try:
+            return call(QueueUnavailable, operation, QueueUrl=self._url(queue), **parameters)
+        except ClientError as error:
+            code = error_code(error)
+            if code in _REFUSED:
+                self._urls.pop(queue, None)
+                raise QueueRefused(queue, describe(error)) from error
+            if operation == self._client.send_message_batch and code in _DIVISIBLE:
+                raise _BatchRefused(EntryFailure(code, describe(error), True)) from error
+            raise QueueUnavailable(describe(error)) from error
+
+    def _url(self, queue: str) -> str:
+        url = self._urls.get(queue)
+        if url is None:
+            fault = sqs_rules.queue_name_fault(queue)
+            if fault:
+                raise QueueRefused(queue, fault)
+            answer = call(QueueUnavailable, self._client.get_queue_url, QueueName=queue)
+            url = answer.get("QueueUrl")
+            if not url:
+                raise QueueUnavailable("GetQueueUrl: the answer lacks the URL")
+            self._urls[queue] = url
+        return url
+
+
+class _BatchRefused(Exception):
+    """SQS refused a send batch as a whole; ``failure`` is what that means for a batch of one."""
+
+    def __init__(self, failure: EntryFailure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+def _results(answer: Mapping[str, Any], count: int) -> list[EntryFailure | None]:
+    """One value an entry: failed where the answer says so, and where it says nothing."""
+    results: list[EntryFailure | None] = [
+        EntryFailure("NotConfirmed", "the answer does not mention this entry", False) for _ in range(count)
+    ]
+    for entry in answer.get("Successful") or ():
+        _put(results, entry, None)
+    for entry in answer.get("Failed") or ():
+        code, detail = str(entry.get("Code", "")), str(entry.get("Message", ""))
+        _put(results, entry, EntryFailure(code, detail, entry.get("SenderFault") is True))
+    return results
+
+
+def _put(results: list[EntryFailure | None], entry: Mapping[str, Any], result: EntryFailure | None) -> None:
+    entry_id = str(entry.get("Id", ""))
+    if entry_id.isdecimal() and int(entry_id) < len(results):
+        results[int(entry_id)] = result
+
+
+def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
+    system = message.get("Attributes") or {}
+    attributes = message.get("MessageAttributes") or {}
+    return ReceivedMessage(
+        message_id=message["MessageId"],
+        receipt_handle=message["ReceiptHandle"],
+        body=message["Body"],
+        body_md5=message["MD5OfBody"],
+        attributes={
+            name: attribute["StringValue"]
+            for name, attribute in attributes.items()
+            if attribute.get("DataType") == "String" and "StringValue" in attribute
+        },
+        approximate_receive_count=int(system.get("ApproximateReceiveCount", 1)),
+        sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1000,
+    )

@@ -1,0 +1,12 @@
+"""Queues and ledger in one SQLite file: everything on one machine, nothing else to install.
+
+Any number of threads and processes of that machine may use the file at once (SQLite's write-ahead log does not work
+over a network file system).
+"""
+
+from __future__ import annotations
+
+from receipt_actors.clients.embedded.ledger import EmbeddedLedger
+from receipt_actors.clients.embedded.queues import EmbeddedQueues
+
+__all__ = ["EmbeddedLedger", "EmbeddedQueues"]

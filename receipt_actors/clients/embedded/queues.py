@@ -1,0 +1,290 @@
+"""Queues in an SQLite file that keep the promises of SQS's standard queues.
+
+As in SQS: message ids are random and stay over redeliveries, every receive gives a new receipt handle, a visibility
+timeout hides what was received, and a redrive policy moves a message to the dead-letter queue when it would be received
+once more than ``max_receive_count`` allows (its id, attributes, first sent time and receive count go along). Only the
+newest receipt handle counts: a delete by an older one is confirmed and does nothing, as SQS documents it; a change of
+visibility by an older one fails. Unlike in SQS a message never expires.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from receipt_actors.clients import sqs_rules
+from receipt_actors.clients.embedded.database import Database
+from receipt_actors.domain.ports import (
+    MAX_BATCH_ENTRIES,
+    MAX_VISIBILITY_SECONDS,
+    EntryFailure,
+    OutgoingMessage,
+    ReceivedMessage,
+)
+from receipt_actors.errors import ConfigurationError, QueueRefused, QueueUnavailable
+
+OTHER_PROCESSES_POLL_SECONDS = 0.1  #: how late a long poll may notice what another process has sent
+MAX_RECEIVE_COUNT = 1000  #: the largest ``maxReceiveCount`` of a redrive policy (SQS)
+
+#: Row and receipt; a row's number may be used again, its receipt never is.
+_RECEIPT_HANDLE = re.compile(r"(?P<row>[0-9]{1,18})\.(?P<receipt>[0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    queue_id: int
+    dead_letter_queue_id: int | None
+    max_receive_count: int | None
+
+
+class EmbeddedQueues:
+    """``Queues`` in the SQLite file ``database``; several threads and processes may use it at once.
+
+    ``clock`` gives the UNIX time in seconds that visibility timeouts are measured with. Passing trouble with the file
+    (held by another process for over 5 s, disk full, I/O error, corruption) is ``QueueUnavailable``; a file that cannot
+    be used at all is a ``ConfigurationError`` of the constructor.
+    """
+
+    def __init__(self, database: Path, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(database, QueueUnavailable)
+        self._clock = clock
+        self._interruptions = 0  # guarded by the database's gate
+
+    def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
+        """Create the queue, and its dead-letter queue, unless they exist.
+
+        An existing queue takes the redrive policy over; ``dead_letter_queue=None`` leaves what policy it has. Raises
+        ``ConfigurationError`` for a name that SQS would not allow and a ``max_receive_count`` outside 1 to 1,000.
+        """
+        names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
+        faults = [f"queue {each!r}: {fault}" for each in names if (fault := sqs_rules.queue_name_fault(each))]
+        if name == dead_letter_queue:
+            faults.append(f"queue {name!r}: a queue cannot be its own dead-letter queue")
+        if not 1 <= max_receive_count <= MAX_RECEIVE_COUNT:
+            faults.append(f"max_receive_count {max_receive_count}: expected 1 to {MAX_RECEIVE_COUNT}")
+        if faults:
+            raise ConfigurationError(faults)
+        with self._database.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO queues (name) VALUES (?)", [(each,) for each in names])
+            if dead_letter_queue is not None:
+                connection.execute(
+                    "UPDATE queues SET max_receive_count = ?, dead_letter_queue_id ="
+                    " (SELECT queue_id FROM queues WHERE name = ?) WHERE name = ?",
+                    (max_receive_count, dead_letter_queue, name),
+                )
+
+    def list_queues(self) -> Sequence[str]:
+        """Name every queue, in alphabetical order."""
+        with self._database.connection() as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM queues ORDER BY name")]
+
+    def receive(
+        self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
+    ) -> Sequence[ReceivedMessage]:
+        """See ``Queues.receive``. A long poll ends early on ``interrupt`` and ``close``, with nothing."""
+        if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
+            raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
+        deadline = time.monotonic() + wait_seconds
+        with self._database.changed:
+            interruptions = self._interruptions
+            while interruptions == self._interruptions:
+                next_visible_at = self._next_visible_at(queue)
+                now = self._clock()
+                if next_visible_at is not None and next_visible_at <= now:
+                    received = self._take(queue, max_messages, now, visibility_timeout_seconds)
+                    if received:
+                        return received
+                    continue  # all of them went to the dead-letter queue, or another process was faster
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                pause = min(remaining, OTHER_PROCESSES_POLL_SECONDS)
+                self._database.changed.wait(pause if next_visible_at is None else min(pause, next_visible_at - now))
+        return []
+
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+        """See ``Queues.send``. What was confirmed is on the disk."""
+        failures = sqs_rules.check_send_batch(messages)
+        with self._database.transaction() as connection:
+            queue_id = _find(connection, queue).queue_id
+            now = self._clock()
+            for message, failure in zip(messages, failures, strict=True):
+                if failure is None:
+                    _insert(connection, queue_id, message, now)
+        self._notify()
+        return failures
+
+    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
+        """See ``Queues.delete``. An older receipt handle of a message that was received again deletes nothing."""
+        crowd = sqs_rules.check_handle_batch(len(receipt_handles))
+        if crowd:
+            return crowd
+        with self._database.transaction() as connection:
+            queue_id = _find(connection, queue).queue_id
+            return [_delete(connection, queue_id, receipt_handle) for receipt_handle in receipt_handles]
+
+    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
+        """See ``Queues.change_visibility``. Fails what is not in flight, and what would pass 12 h since the receive."""
+        crowd = sqs_rules.check_handle_batch(len(changes))
+        if crowd:
+            return crowd
+        with self._database.transaction() as connection:
+            queue_id = _find(connection, queue).queue_id
+            now = self._clock()
+            results = [_change_visibility(connection, queue_id, handle, seconds, now) for handle, seconds in changes]
+        self._notify()
+        return results
+
+    def dead_letter_queue(self, queue: str) -> str | None:
+        """See ``Queues.dead_letter_queue``."""
+        with self._database.connection() as connection:
+            dead_letter_queue_id = _find(connection, queue).dead_letter_queue_id
+            row = connection.execute("SELECT name FROM queues WHERE queue_id = ?", (dead_letter_queue_id,)).fetchone()
+            return row[0] if row else None
+
+    def approximate_number_of_messages(self, queue: str) -> int:
+        """See ``Queues.approximate_number_of_messages``; here it is exact at the time of asking."""
+        with self._database.connection() as connection:
+            count: int = connection.execute(
+                "SELECT COUNT(*) FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?",
+                (_find(connection, queue).queue_id, self._clock()),
+            ).fetchone()[0]
+            return count
+
+    def interrupt(self) -> None:
+        """Let the long polls under way return at once, with nothing. Later ones wait as ever."""
+        with self._database.changed:
+            self._interruptions += 1
+            self._database.changed.notify_all()
+
+    def close(self) -> None:
+        """Interrupt, and close the file; any later call is ``QueueUnavailable``. Closing twice is fine."""
+        self.interrupt()
+        self._database.close()
+
+    def _notify(self) -> None:
+        with self._database.changed:
+            self._database.changed.notify_all()
+
+    def _next_visible_at(self, queue: str) -> float | None:
+        with self._database.connection() as connection:
+            next_visible_at: float | None = connection.execute(
+                "SELECT MIN(visible_at_seconds) FROM messages WHERE queue_id = ?",
+                (_find(connection, queue).queue_id,),
+            ).fetchone()[0]
+            return next_visible_at
+
+    def _take(self, name: str, max_messages: int, now: float, visibility_timeout_seconds: int) -> list[ReceivedMessage]:
+        with self._database.transaction() as connection:
+            queue = _find(connection, name)
+            rows = connection.execute(
+                "SELECT row_id, receive_count FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?"
+                " ORDER BY visible_at_seconds LIMIT ?",
+                (queue.queue_id, now, max_messages),
+            ).fetchall()
+            received = []
+            moved = False
+            for row_id, receive_count in rows:
+                if queue.max_receive_count is not None and receive_count >= queue.max_receive_count:
+                    connection.execute(
+                        "UPDATE messages SET queue_id = ?, visible_at_seconds = ?, receipt = NULL WHERE row_id = ?",
+                        (queue.dead_letter_queue_id, now, row_id),
+                    )
+                    moved = True
+                else:
+                    received.append(_receive(connection, row_id, now, visibility_timeout_seconds))
+        if moved:
+            self._notify()
+        return received
+
+
+def _find(connection: sqlite3.Connection, name: str) -> _Queue:
+    row = connection.execute(
+        "SELECT queue_id, dead_letter_queue_id, max_receive_count FROM queues WHERE name = ?", (name,)
+    ).fetchone()
+    if row is None:
+        raise QueueRefused(name, "does not exist in this database; create it first")
+    return _Queue(*row)
+
+
+def _insert(connection: sqlite3.Connection, queue_id: int, message: OutgoingMessage, now: float) -> None:
+    row_id = connection.execute(
+        "INSERT INTO messages (queue_id, message_id, sent_at_seconds, visible_at_seconds) VALUES (?, ?, ?, ?)",
+        (queue_id, str(uuid.uuid4()), now, now),
+    ).lastrowid
+    connection.execute(
+        "INSERT INTO contents (row_id, body, body_md5, attributes) VALUES (?, ?, ?, ?)",
+        (row_id, message.body, sqs_rules.body_md5(message.body), json.dumps(dict(message.attributes))),
+    )
+
+
+def _receive(
+    connection: sqlite3.Connection, row_id: int, now: float, visibility_timeout_seconds: int
+) -> ReceivedMessage:
+    receipt = uuid.uuid4().hex
+    connection.execute(
+        "UPDATE messages SET receive_count = receive_count + 1, receipt = ?, received_at_seconds = ?,"
+        " visible_at_seconds = ? WHERE row_id = ?",
+        (receipt, now, now + visibility_timeout_seconds, row_id),
+    )
+    message_id, sent_at_seconds, receive_count, body, body_md5, attributes = connection.execute(
+        "SELECT message_id, sent_at_seconds, receive_count, body, body_md5, attributes"
+        " FROM messages JOIN contents USING (row_id) WHERE row_id = ?",
+        (row_id,),
+    ).fetchone()
+    return ReceivedMessage(
+        message_id=message_id,
+        receipt_handle=f"{row_id}.{receipt}",
+        body=body,
+        body_md5=body_md5,
+        attributes=json.loads(attributes),
+        approximate_receive_count=receive_count,
+        sent_at_seconds=sent_at_seconds,
+    )
+
+
+def _delete(connection: sqlite3.Connection, queue_id: int, receipt_handle: str) -> EntryFailure | None:
+    match = _RECEIPT_HANDLE.fullmatch(receipt_handle)
+    if match is None:
+        return _invalid_receipt_handle()
+    connection.execute(
+        "DELETE FROM messages WHERE row_id = ? AND queue_id = ? AND receipt = ?",
+        (int(match["row"]), queue_id, match["receipt"]),
+    )
+    return None
+
+
+def _change_visibility(
+    connection: sqlite3.Connection, queue_id: int, receipt_handle: str, seconds: int, now: float
+) -> EntryFailure | None:
+    match = _RECEIPT_HANDLE.fullmatch(receipt_handle)
+    if match is None:
+        return _invalid_receipt_handle()
+    fault = sqs_rules.visibility_fault(seconds)
+    if fault is not None:
+        return fault
+    row = connection.execute(
+        "SELECT received_at_seconds FROM messages"
+        " WHERE row_id = ? AND queue_id = ? AND receipt = ? AND visible_at_seconds > ?",
+        (int(match["row"]), queue_id, match["receipt"], now),
+    ).fetchone()
+    if row is None:
+        detail = "the message is deleted, visible again, or was received again"
+        return EntryFailure(sqs_rules.MESSAGE_NOT_IN_FLIGHT, detail, True)
+    if now + seconds > row[0] + MAX_VISIBILITY_SECONDS:
+        detail = f"total visibility timeout beyond the limit of {MAX_VISIBILITY_SECONDS} seconds since the receive"
+        return EntryFailure(sqs_rules.INVALID_PARAMETER, detail, True)
+    connection.execute(
+        "UPDATE messages SET visible_at_seconds = ? WHERE row_id = ?", (now + seconds, int(match["row"]))
+    )
+    return None
+
+
+def _invalid_receipt_handle() -> EntryFailure:
+    return EntryFailure(sqs_rules.INVALID_RECEIPT_HANDLE, "not a receipt handle of these queues", True)

@@ -1,0 +1,271 @@
+"""What comes in and what goes out: the wire format of the contract, and every way in which a message can break it.
+
+Owns the parsing of source messages and the making of result and dead-letter messages. Promises: ``parse_submission``
+is total, whatever string the body is; nothing that a message says ends up in a ``detail``, but names that were found
+to be short and printable; and what is made here SQS will take.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, json_type, sendable
+
+SUBMISSION_ID_ATTRIBUTE = "submission_id"
+MAX_DEPTH = 32  #: arrays and objects inside one another
+MAX_ATTRIBUTES = 10  #: of one message (SQS)
+MAX_DETAIL_CHARACTERS = 1024  #: of a dead-letter message's attribute ``detail``
+
+_MAX_INTEGER_CHARACTERS = 20  # a sign and the 19 digits of 2^63
+_MAX_EXACT_FLOAT = 2**53 - 1  # beyond it, two integers share one float
+_STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_SIGNED_TRANSACTION = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_QUEUE_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]+(?:\.fifo)?")
+_ATTRIBUTE_NAME = re.compile(r"(?!(?i:aws|amazon)\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
+
+
+class Verdict(StrEnum):
+    """The ``status`` of a result."""
+
+    OK = "OK"
+    INVALID = "INVALID"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One sending of one receipt by one user; the same over all its redeliveries."""
+
+    submission_id: str  #: attribute ``submission_id``, else the ``MessageId``
+    message_id: str
+    user_id: int  #: within -2^63 to 2^63-1
+    receipt_data: str  #: as it was given: base64, or a signed transaction
+    receipt_sha256: str  #: hexadecimal, of ``receipt_data`` as it was given
+    post_queue: str  #: a name in the allow-list
+    transaction_id: str | None  #: the one transaction that the message is about, where it names one
+    product_id: str | None  #: the product whose newest purchase the message is about, where it names one
+    sent_at_seconds: float  #: UNIX time
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswerable:
+    """Why no verdict can ever be given for a message; it belongs in the dead-letter queue."""
+
+    reason: Reason
+    detail: str  #: one short line for the operator: never a receipt, a secret or other content of the message
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One verdict on one transaction. ``transaction_id`` is empty only for a receipt that Apple refused to identify."""
+
+    transaction_id: str
+    verdict: Verdict
+    reason: Reason
+    product_id: str | None = None
+    environment: Environment | None = None
+
+
+class _Refusal(Exception):
+    """Carries an ``Unanswerable`` out of the depth of the parser; never leaves this module."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.unanswerable = Unanswerable(reason, detail)
+
+
+def is_intact(message: ReceivedMessage) -> bool:
+    """Tell whether the body is what the service hashed (``MD5OfBody``); where not, this copy is corrupt, no more."""
+    return hashlib.md5(_utf8(message.body), usedforsecurity=False).hexdigest() == message.body_md5.lower()
+
+
+def submission_id_of(message: ReceivedMessage) -> str:
+    """Return attribute ``submission_id`` where usable (1 to 256 printable characters), else the MessageId."""
+    submission_id = message.attributes.get(SUBMISSION_ID_ATTRIBUTE)
+    return submission_id if is_name(submission_id) else message.message_id
+
+
+def is_signed_transaction(receipt_data: str) -> bool:
+    """Tell a StoreKit 2 signed transaction (JWS: three dot-separated base64url parts) from a base64 receipt."""
+    return _SIGNED_TRANSACTION.fullmatch(receipt_data) is not None
+
+
+def parse_submission(
+    message: ReceivedMessage, allowed_post_queues: Collection[str], source_queue: str
+) -> Submission | Unanswerable:
+    """Read a source message. Never raises, whatever string the body is; keys that we do not know are ignored.
+
+    ``receipt`` is standard base64 with its padding, or a signed transaction. Line breaks (CR, LF) in base64 are fine,
+    encoders for mail write them. A space is not: it is most often a ``+`` that a form decoder ate. The URL-safe
+    alphabet is not either: Apple takes the standard one. Whether the bytes make sense is for Apple to say (21002).
+
+    ``user_id`` is an integer, or a whole float (``42.0``, as some encoders write integers) within +-(2^53-1).
+    """
+    try:
+        if SUBMISSION_ID_ATTRIBUTE in message.attributes and not is_name(message.attributes[SUBMISSION_ID_ATTRIBUTE]):
+            raise _Refusal(
+                Reason.BAD_SUBMISSION_ID,
+                f"attribute submission_id: expected 1 to {MAX_NAME_CHARACTERS} printable characters",
+            )
+        fields = _parse_object(message.body)
+        receipt_data = _receipt(fields.get("receipt"))
+        return Submission(
+            submission_id=submission_id_of(message),
+            message_id=message.message_id,
+            user_id=_user_id(fields.get("user_id")),
+            receipt_data=receipt_data,
+            receipt_sha256=hashlib.sha256(receipt_data.encode()).hexdigest(),
+            post_queue=_post_queue(fields.get("post_queue"), allowed_post_queues, source_queue),
+            transaction_id=_optional_name(fields, "transaction_id", Reason.BAD_TRANSACTION_ID),
+            product_id=_optional_name(fields, "product_id", Reason.BAD_PRODUCT_ID),
+            sent_at_seconds=message.sent_at_seconds,
+        )
+    except _Refusal as refusal:
+        return refusal.unanswerable
+
+
+def result_message(submission: Submission, result: Result) -> OutgoingMessage:
+    """Make the answer: the contract's three fields in the body, in ASCII; what else is known in attributes."""
+    body = {"user_id": submission.user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}
+    attributes = {
+        "reason": result.reason.value,
+        SUBMISSION_ID_ATTRIBUTE: submission.submission_id,
+        "source_message_id": submission.message_id,
+        "product_id": result.product_id,
+        "environment": result.environment,
+    }
+    return OutgoingMessage(
+        body=json.dumps(body, separators=(",", ":")),
+        attributes={name: sendable(value) for name, value in attributes.items() if value},
+    )
+
+
+def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable) -> OutgoingMessage:
+    """Make the copy for the dead-letter queue: the body unaltered, its attributes, and ours (which win over its own).
+
+    Where not all of it fits into SQS's ten attributes and 1 MiB, the message's own attributes go first, then
+    ``detail``, ``source_message_id``, ``reason`` and last ``submission_id``, on which a redrive depends.
+    """
+    ours = {
+        SUBMISSION_ID_ATTRIBUTE: submission_id_of(message),
+        "reason": unanswerable.reason.value,
+        "source_message_id": message.message_id,
+        "detail": unanswerable.detail[:MAX_DETAIL_CHARACTERS],
+    }
+    wanted = ours | {name: value for name, value in message.attributes.items() if name not in ours}
+    kept: dict[str, str] = {}
+    room_bytes = MAX_BATCH_BYTES - len(_utf8(message.body))
+    for name, value in wanted.items():
+        if not value or _ATTRIBUTE_NAME.fullmatch(name) is None:
+            continue
+        attribute = {name: sendable(value)}
+        size_bytes = OutgoingMessage(body="", attributes=attribute).size_bytes
+        if size_bytes <= room_bytes and len(kept) < MAX_ATTRIBUTES:
+            kept |= attribute
+            room_bytes -= size_bytes
+    return OutgoingMessage(body=message.body, attributes=kept)
+
+
+def _utf8(text: str) -> bytes:
+    # A lone surrogate cannot come over the wire, but a total function must not stumble over one in a test or a fake.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _parse_object(body: str) -> dict[str, object]:
+    if len(body) > MAX_BATCH_BYTES or len(_utf8(body)) > MAX_BATCH_BYTES:
+        raise _Refusal(Reason.TOO_LARGE, f"body: expected at most {MAX_BATCH_BYTES} bytes")
+    _check_depth(body)
+    try:
+        value = _DECODER.decode(body)
+    except json.JSONDecodeError as error:
+        raise _Refusal(Reason.NOT_JSON, f"body: {error.msg} at character {error.pos}") from None
+    if not isinstance(value, dict):
+        raise _Refusal(Reason.NOT_AN_OBJECT, f"body: expected an object, found {json_type(value)}")
+    return value
+
+
+def _check_depth(body: str) -> None:
+    """Refuse deep nesting before the parser recurses into it.
+
+    Up to the first syntax error this scan agrees with the parser on what is inside a string, since a backslash outside
+    of one is such an error; so the parser never gets deeper than what is counted here.
+    """
+    if body.count("[") + body.count("{") <= MAX_DEPTH:
+        return  # nearly every message: no scan in Python
+    depth = 0
+    in_string = False
+    for token in _STRUCTURE.finditer(body):
+        match token[0]:
+            case '"':
+                in_string = not in_string
+            case "[" | "{" if not in_string:
+                depth += 1
+            case "]" | "}" if not in_string:
+                depth -= 1
+        if depth > MAX_DEPTH:
+            raise _Refusal(Reason.TOO_DEEP, f"body: expected at most {MAX_DEPTH} arrays and objects inside one another")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        # Readers disagree on which of the two counts: whoever checked this message before us may have seen the other.
+        raise _Refusal(Reason.DUPLICATE_KEY, "body: a key occurs twice in one object")
+    return fields
+
+
+def _bounded_integer(digits: str) -> int | float:
+    # Beyond 64 bits no field takes it; int() is quadratic in the digits, and refuses more than 4,300 of them.
+    return int(digits) if len(digits) <= _MAX_INTEGER_CHARACTERS else float("inf")
+
+
+def _no_constant(name: str) -> object:
+    raise _Refusal(Reason.NOT_JSON, f"body: {name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=_bounded_integer, parse_constant=_no_constant)
+
+
+def _receipt(value: object) -> str:
+    if not isinstance(value, str):
+        raise _Refusal(Reason.BAD_RECEIPT, f"receipt: expected a string, found {json_type(value)}")
+    if not is_signed_transaction(value):
+        base64 = value.replace("\r", "").replace("\n", "")
+        if len(base64) % 4 != 0 or _BASE64.fullmatch(base64) is None:
+            raise _Refusal(Reason.BAD_RECEIPT, "receipt: expected base64, or a signed transaction of three parts")
+    return value
+
+
+def _user_id(value: object) -> int:
+    match value:
+        case bool():
+            pass
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case float() if value.is_integer() and abs(value) <= _MAX_EXACT_FLOAT:
+            return int(value)
+    raise _Refusal(Reason.BAD_USER_ID, f"user_id: expected an integer within +-2^63, found {json_type(value)}")
+
+
+def _post_queue(value: object, allowed_post_queues: Collection[str], source_queue: str) -> str:
+    if not isinstance(value, str) or _QUEUE_NAME.fullmatch(value) is None:
+        detail = f"post_queue: expected the name of a queue, not a URL or an ARN, found {json_type(value)}"
+        raise _Refusal(Reason.BAD_POST_QUEUE, detail)
+    if value == source_queue or value not in allowed_post_queues:
+        raise _Refusal(Reason.POST_QUEUE_NOT_ALLOWED, f"post_queue: {value} is not in the allow-list")
+    return value
+
+
+def _optional_name(fields: Mapping[str, object], key: str, reason: Reason) -> str | None:
+    value = fields.get(key)
+    if value is None or is_name(value):
+        return value
+    detail = f"{key}: expected 1 to {MAX_NAME_CHARACTERS} printable characters, found {json_type(value)}"
+    raise _Refusal(reason, detail)

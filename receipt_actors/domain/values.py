@@ -1,0 +1,45 @@
+"""What strangers may call things: the one rule for ids and names that come from a message or from Apple.
+
+Ids travel on, into attributes of SQS messages, keys of DynamoDB items and lines of logs. ``is_name`` lets through what
+all of those take; ``sendable`` repairs free text for SQS, which refuses a whole message for one character.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeGuard
+
+MAX_NAME_CHARACTERS = 256  #: of any id or name; at most 1,024 bytes, half of what a DynamoDB key may have
+
+# SQS takes #x9 #xA #xD #x20-#xD7FF #xE000-#xFFFD #x10000-#x10FFFF, in bodies and in attributes.
+_UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# A name has no control characters at all: a line break in an id forges lines in a log.
+_NAME = re.compile(f"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{{1,{MAX_NAME_CHARACTERS}}}")
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Tell whether the value is a string of 1 to 256 characters that SQS takes, none of them a control character."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def sendable(text: str) -> str:
+    """Replace every character that SQS refuses (control characters, lone surrogates, U+FFFE, U+FFFF) by U+FFFD."""
+    return _UNSENDABLE.sub("\ufffd", text)
+
+
+def json_type(value: object) -> str:
+    """Name the JSON type of a value, for a detail that must not repeat the value itself."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case Mapping():
+            return "an object"
+        case _:
+            return "an array"

@@ -1,0 +1,170 @@
+"""Which transactions to claim, and what to answer: the heart of the service, as a pure step function.
+
+``make_plan`` narrows a genuine receipt to the *candidates* that a message is about and asks ``policy`` about each. Then
+the caller loops: ``next_step`` of what the ledger is known to say gives either questions for the ledger or the answer::
+
+    known = {}
+    while isinstance(step := plan.next_step(known), AskLedger):
+        known |= ...  # claim step.claims, look up step.lookups
+    step.results
+
+What is promised, given a ledger that keeps its promises:
+
+* OK is answered for claims of this submission only, so for one submission a transaction, ever;
+* a candidate that policy refuses is looked up before it is refused, so an earlier OK of this submission is repeated;
+* a candidate that policy refuses is never claimed: it may count one day, when policy or Apple says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from receipt_actors.domain.app_store import Genuine, Transaction
+from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
+from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
+from receipt_actors.domain.reasons import Reason
+
+MAX_TRANSACTIONS = 100  #: candidates of one message
+
+_OK = {Ownership.NEW: Reason.CLAIMED, Ownership.OURS: Reason.ALREADY_OURS}
+_OBSTACLES = {
+    Ownership.SAME_USER: Reason.ALREADY_ANSWERED,
+    Ownership.OTHER_USER: Reason.CLAIMED_BY_ANOTHER_USER,
+    Ownership.REFUNDED: Reason.REFUNDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AskLedger:
+    """What to ask the ledger next; never both empty, and no transaction in both."""
+
+    claims: tuple[Transaction, ...]
+    lookups: tuple[Transaction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send, in one result each; never empty."""
+
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A transaction that the message is about, and the policy's reason against it."""
+
+    transaction: Transaction
+    refusal: Reason | None
+
+    @property
+    def transaction_id(self) -> str:
+        """The id, under which the ledger knows it."""
+        return self.transaction.transaction_id
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to answer one submission. It keeps no state: everything learnt is in ``known``, which the caller keeps."""
+
+    receipt: Genuine
+    candidates: tuple[Candidate, ...]  #: newest first; never empty
+    receipt_refused: bool  #: the refusal is the whole receipt's, and every candidate has it
+    newest_only: bool  #: the message names a product and wants one of its purchases, not all
+
+    def next_step(self, known: Mapping[str, Ownership]) -> AskLedger | Answer:
+        """Decide on what the ledger said so far, by transaction id. The answer to a claim is never ``FREE``."""
+        return self._one_of_product(known) if self.newest_only else self._all(known)
+
+    def _all(self, known: Mapping[str, Ownership]) -> AskLedger | Answer:
+        claims = tuple(each.transaction for each in self.candidates if _is_claimable(each, known))
+        lookups = tuple(each.transaction for each in self._unknown(known) if each.refusal is not None)
+        if claims or lookups:
+            return AskLedger(claims, lookups)
+
+        results = [
+            self._result(each, known)
+            for each in self.candidates
+            if known[each.transaction_id] is not Ownership.SAME_USER
+        ]
+        if self.receipt_refused:
+            # One refusal tells it all; a receipt of a foreign app must not make us send a hundred messages.
+            refused = [result for result in results if result.verdict is Verdict.INVALID]
+            results = [result for result in results if result.verdict is Verdict.OK] + refused[:1]
+        return Answer(tuple(results) or (self._result(self.candidates[0], known),))
+
+    def _one_of_product(self, known: Mapping[str, Ownership]) -> AskLedger | Answer:
+        # A redelivery may show a newer purchase than the one which got OK: that one is found before any is claimed.
+        if unknown := self._unknown(known):
+            return AskLedger(claims=(), lookups=tuple(each.transaction for each in unknown))
+        owned = [each for each in self.candidates if known[each.transaction_id] in _OK]
+        if owned:
+            return Answer(tuple(self._result(each, known) for each in owned))
+        for each in self.candidates:
+            if _is_claimable(each, known):
+                return AskLedger(claims=(each.transaction,), lookups=())
+        return Answer((self._result(self.candidates[0], known),))
+
+    def _unknown(self, known: Mapping[str, Ownership]) -> list[Candidate]:
+        return [each for each in self.candidates if each.transaction_id not in known]
+
+    def _result(self, candidate: Candidate, known: Mapping[str, Ownership]) -> Result:
+        ownership = known[candidate.transaction_id]
+        reason = _OK.get(ownership) or _OBSTACLES.get(ownership) or candidate.refusal
+        assert reason is not None, "a candidate that is free and not refused is claimed before any answer"
+        return Result(
+            transaction_id=candidate.transaction_id,
+            verdict=Verdict.OK if ownership in _OK else Verdict.INVALID,
+            reason=reason,
+            product_id=candidate.transaction.product_id,
+            environment=self.receipt.environment,
+        )
+
+
+def make_plan(submission: Submission, receipt: Genuine, policy: Policy) -> Plan | Unanswerable:
+    """Narrow the receipt to what the message is about. Unanswerable: no transaction there, or more than 100.
+
+    A message that names both a transaction and a product is about that transaction, which must be of that product.
+    """
+    transactions = receipt.transactions
+    if not transactions:
+        return Unanswerable(Reason.NO_TRANSACTION, "the receipt holds no transaction")
+    if submission.transaction_id is not None:
+        transactions = tuple(each for each in transactions if each.transaction_id == submission.transaction_id)
+        if not transactions:
+            return Unanswerable(Reason.TRANSACTION_NOT_IN_RECEIPT, "the receipt does not hold the named transaction")
+    if submission.product_id is not None:
+        transactions = tuple(each for each in transactions if each.product_id == submission.product_id)
+        if not transactions:
+            return Unanswerable(Reason.PRODUCT_NOT_IN_RECEIPT, "the receipt does not hold the named product")
+    if len(transactions) > MAX_TRANSACTIONS:
+        found = f"expected at most {MAX_TRANSACTIONS} transactions, found {len(transactions)}"
+        return Unanswerable(Reason.TOO_MANY_TRANSACTIONS, found)
+
+    receipt_refusal = refusal_of_receipt(receipt, policy)
+    return Plan(
+        receipt=receipt,
+        candidates=tuple(
+            Candidate(each, receipt_refusal or refusal_of_transaction(each, policy, submission.sent_at_seconds))
+            for each in _newest_first(transactions)
+        ),
+        receipt_refused=receipt_refusal is not None,
+        newest_only=submission.product_id is not None and submission.transaction_id is None,
+    )
+
+
+def _is_claimable(candidate: Candidate, known: Mapping[str, Ownership]) -> bool:
+    return candidate.refusal is None and known.get(candidate.transaction_id, Ownership.FREE) is Ownership.FREE
+
+
+def _newest_first(transactions: Iterable[Transaction]) -> list[Transaction]:
+    """Sort by purchase date, none being the oldest. Equal dates go by id, so that no redelivery changes the order."""
+
+    def age(transaction: Transaction) -> tuple[float, int, str]:
+        purchased_at_seconds = transaction.purchased_at_seconds
+        newness = -inf if purchased_at_seconds is None else purchased_at_seconds
+        return newness, len(transaction.transaction_id), transaction.transaction_id
+
+    return sorted(transactions, key=age, reverse=True)

@@ -1,0 +1,137 @@
+"""What verifyReceipt answers for a sample receipt, as Apple words it. Pure.
+
+Ids, quantities and dates are strings, as in Apple's answers. Of the three forms of each date two are here, the readable
+one and ``*_ms``; the third (``*_pst``) is nothing that a program should read.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.sandbox.receipts import (
+    ForgedReceipt,
+    MalformedReceipt,
+    Purchase,
+    SampleReceipt,
+    Shape,
+    read,
+)
+
+VALID = 0
+NOT_A_POST = 21000
+MALFORMED = 21002
+NOT_AUTHENTIC = 21003
+WRONG_SHARED_SECRET = 21004
+EXPIRED = 21006
+SANDBOX_RECEIPT_AT_PRODUCTION = 21007
+PRODUCTION_RECEIPT_AT_SANDBOX = 21008
+
+Answer = dict[str, object]
+
+
+def judge(
+    receipt_data: str, environment: Environment, *, key: bytes, now_ms: int
+) -> tuple[Answer, SampleReceipt | None]:
+    """Answer for a receipt at the endpoint of ``environment``; also what it says, unless it is malformed or forged."""
+    try:
+        receipt = read(receipt_data, key=key)
+    except MalformedReceipt:
+        return {"status": MALFORMED}, None
+    except ForgedReceipt:
+        return {"status": NOT_AUTHENTIC}, None
+    return _answer(receipt, receipt_data, environment, now_ms), receipt
+
+
+def _answer(receipt: SampleReceipt, receipt_data: str, environment: Environment, now_ms: int) -> Answer:
+    if receipt.environment is not environment:
+        at_production = environment is Environment.PRODUCTION
+        return {"status": SANDBOX_RECEIPT_AT_PRODUCTION if at_production else PRODUCTION_RECEIPT_AT_SANDBOX}
+    if receipt.status is not None:
+        return {"status": receipt.status}
+    if receipt.shape is Shape.TRANSACTION:
+        return _transaction_answer(receipt, receipt_data, now_ms)
+    return _unified_answer(receipt, receipt_data, now_ms)
+
+
+def _transaction_answer(receipt: SampleReceipt, receipt_data: str, now_ms: int) -> Answer:
+    (purchase,) = receipt.purchases
+    fields: Answer = {"bid": receipt.bundle_id, "bvrs": "1.0", "item_id": "1000001", **_purchase(purchase)}
+    if purchase.expires_at_ms is None:
+        return {"status": VALID, "receipt": fields}
+    fields["expires_date"] = str(purchase.expires_at_ms)  # milliseconds under this name, in this shape only
+    fields["expires_date_formatted"] = _readable(purchase.expires_at_ms)
+    if purchase.expires_at_ms <= now_ms:
+        return {"status": EXPIRED, "receipt": fields, "latest_expired_receipt_info": fields, "auto_renew_status": 0}
+    return {
+        "status": VALID,
+        "receipt": fields,
+        "latest_receipt": receipt_data,
+        "latest_receipt_info": fields,
+        "auto_renew_status": 1,
+    }
+
+
+def _unified_answer(receipt: SampleReceipt, receipt_data: str, now_ms: int) -> Answer:
+    in_app = [_purchase(purchase) | _subscription(purchase) for purchase in receipt.purchases]
+    answer: Answer = {
+        "status": VALID,
+        "environment": str(receipt.environment),
+        "receipt": {
+            "receipt_type": "Production" if receipt.environment is Environment.PRODUCTION else "ProductionSandbox",
+            "adam_id": 1000001,
+            "app_item_id": 1000001,
+            "bundle_id": receipt.bundle_id,
+            "application_version": "1",
+            "download_id": 1000002,
+            "version_external_identifier": 1000003,
+            "original_application_version": "1.0",
+            **_date("request_date", now_ms),
+            "in_app": in_app,
+        },
+    }
+    subscriptions = [purchase for purchase in receipt.purchases if purchase.expires_at_ms is not None]
+    if subscriptions:
+        answer["latest_receipt"] = receipt_data
+        answer["latest_receipt_info"] = [_purchase(purchase) | _subscription(purchase) for purchase in subscriptions]
+        answer["pending_renewal_info"] = [
+            {
+                "product_id": purchase.product_id,
+                "auto_renew_product_id": purchase.product_id,
+                "original_transaction_id": purchase.original_transaction_id or purchase.transaction_id,
+                "auto_renew_status": "1",
+            }
+            for purchase in subscriptions
+        ]
+    return answer
+
+
+def _purchase(purchase: Purchase) -> Answer:
+    fields: Answer = {
+        "quantity": str(purchase.quantity),
+        "product_id": purchase.product_id,
+        "transaction_id": purchase.transaction_id,
+        "original_transaction_id": purchase.original_transaction_id or purchase.transaction_id,
+        **_date("purchase_date", purchase.purchased_at_ms),
+        **_date("original_purchase_date", purchase.purchased_at_ms),
+    }
+    if purchase.cancelled_at_ms is not None:
+        fields |= _date("cancellation_date", purchase.cancelled_at_ms)
+        fields["cancellation_reason"] = "0"
+    return fields
+
+
+def _subscription(purchase: Purchase) -> Answer:
+    fields: Answer = {"is_trial_period": "false"}
+    if purchase.expires_at_ms is not None:
+        fields |= _date("expires_date", purchase.expires_at_ms)
+        fields["web_order_line_item_id"] = f"9{purchase.transaction_id}"
+    return fields
+
+
+def _date(name: str, moment_ms: int) -> Answer:
+    return {name: _readable(moment_ms), f"{name}_ms": str(moment_ms)}
+
+
+def _readable(moment_ms: int) -> str:
+    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} Etc/GMT"

@@ -1,0 +1,304 @@
+"""A load of sample messages of every kind, each with what must become of it (``sandbox.check`` compares afterwards).
+
+A scenario follows from its seed, down to the last byte; another seed has other users and transactions, so that several
+can run on one ledger. Every submission has a user of its own, which is how answers are told apart.
+
+The expectations are those of the default policy: production purchases of one app, any product, and receipts that Apple
+refuses without a transaction id go to the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, Shape, forge, mint
+
+OK = "OK"
+INVALID = "INVALID"
+
+_BOUGHT_MS = 1_750_000_000_000  # June 2025
+_LONG_AGO_MS = 1_600_000_000_000  # September 2020
+_FAR_AHEAD_MS = 4_100_000_000_000  # December 2099
+_DEPTH = 50_000  # deeper than any parser that recurses can go
+
+_FAULT_SCRIPTS = (
+    (Fault.apple(21005),),
+    (Fault.apple(21009), Fault.apple(21009)),
+    (Fault.apple(21100, is_retryable=True),),
+    (Fault.apple(21002),),
+    (Fault.http(500), Fault.http(502)),
+    (Fault.http(503, retry_after="1"),),
+    (Fault.html(),),
+    (Fault.drop(),),
+    (Fault.garbage(), Fault.drop()),
+)
+
+
+class Kind(StrEnum):
+    """What sort of message it is."""
+
+    GENUINE = "genuine"
+    BUNDLE = "bundle"  #: several transactions in one receipt
+    REPLAYED = "replayed"  #: one receipt sent by several users; the one who really bought is among them
+    DUPLICATE = "duplicate"  #: one submission sent twice
+    TEMPORARY_FAILURE = "temporary failure"  #: genuine, but Apple fails at first
+    SANDBOX = "sandbox"
+    EXPIRED = "expired"
+    REFUNDED = "refunded"
+    FORGED = "forged"
+    FOREIGN_APP = "foreign app"
+    MALFORMED = "malformed receipt"
+    NOTHING_BOUGHT = "nothing bought"
+    GARBAGE = "garbage"  #: no message of the contract at all
+
+
+#: The part of each kind in a scenario; the rest, somewhat over half, is genuine.
+SHARES: Mapping[Kind, float] = {
+    Kind.BUNDLE: 0.06,
+    Kind.REPLAYED: 0.08,
+    Kind.DUPLICATE: 0.05,
+    Kind.TEMPORARY_FAILURE: 0.06,
+    Kind.SANDBOX: 0.03,
+    Kind.EXPIRED: 0.03,
+    Kind.REFUNDED: 0.02,
+    Kind.FORGED: 0.03,
+    Kind.FOREIGN_APP: 0.02,
+    Kind.MALFORMED: 0.01,
+    Kind.NOTHING_BOUGHT: 0.01,
+    Kind.GARBAGE: 0.06,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Each of these transactions is answered with this status, and nothing else is."""
+
+    status: str
+    transaction_ids: tuple[str, ...]
+    reason: Reason | None = None  #: where it is certain
+
+
+@dataclass(frozen=True, slots=True)
+class OneOfGroup:
+    """Of all messages that share this transaction one is answered OK, whichever it is, and the others INVALID."""
+
+    transaction_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered:
+    """The message is moved to the dead-letter queue for this reason, and never answered."""
+
+    reason: Reason
+
+
+Expectation = Answered | OneOfGroup | DeadLettered
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMessage:
+    """A message to send to the source queue."""
+
+    kind: Kind
+    body: str  #: no two submissions have the same
+    attributes: Mapping[str, str]
+    user_id: int  #: whom an answer would be for, also where the body spoils it
+    expected: Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Messages in the order in which to send them."""
+
+    seed: int
+    messages: tuple[SampleMessage, ...]
+
+
+def make_scenario(
+    count: int,
+    seed: int,
+    bundle_id: str,
+    post_queue: str,
+    key: bytes = DEFAULT_KEY,
+    *,
+    padding_bytes: int = 0,
+) -> Scenario:
+    """Make ``count`` messages for the game ``bundle_id``. From about 100 on every kind is among them.
+
+    ``key`` is the simulated App Store's; ``padding_bytes`` make receipts as heavy as real ones.
+    """
+    maker = _Maker(seed, bundle_id, post_queue, key, padding_bytes)
+    messages: list[SampleMessage] = []
+    for kind, share in SHARES.items():
+        wanted = min(len(messages) + round(count * share), count)
+        while len(messages) < wanted:
+            messages += maker.make(kind)
+    del messages[count:]
+    while len(messages) < count:
+        messages += maker.make(Kind.GENUINE)
+    maker.random.shuffle(messages)
+    return Scenario(seed, tuple(messages))
+
+
+class _Maker:
+    """Makes messages of each kind, with fresh users and transactions every time."""
+
+    def __init__(self, seed: int, bundle_id: str, post_queue: str, key: bytes, padding_bytes: int) -> None:
+        self.random = random.Random(seed)
+        self._seed = seed
+        self._bundle_id = bundle_id
+        self._post_queue = post_queue
+        self._key = key
+        self._padding_bytes = padding_bytes
+        self._last_user_id = self.random.randrange(10**9, 10**12)
+        self._last_transaction_id = self.random.randrange(10**14, 10**15)
+        self._made: dict[Kind, int] = dict.fromkeys(Kind, 0)
+        self._makers: Mapping[Kind, Callable[[int], list[SampleMessage]]] = {
+            Kind.GENUINE: self._genuine,
+            Kind.BUNDLE: self._bundle,
+            Kind.REPLAYED: self._replayed,
+            Kind.DUPLICATE: self._duplicate,
+            Kind.TEMPORARY_FAILURE: self._temporary_failure,
+            Kind.SANDBOX: self._sandbox,
+            Kind.EXPIRED: self._expired,
+            Kind.REFUNDED: self._refunded,
+            Kind.FORGED: self._forged,
+            Kind.FOREIGN_APP: self._foreign_app,
+            Kind.MALFORMED: self._malformed,
+            Kind.NOTHING_BOUGHT: self._nothing_bought,
+            Kind.GARBAGE: self._garbage,
+        }
+
+    def make(self, kind: Kind) -> list[SampleMessage]:
+        """Make one message of this kind, or one group of messages that belong together."""
+        self._made[kind] += 1
+        return self._makers[kind](self._made[kind])
+
+    def _genuine(self, number: int) -> list[SampleMessage]:
+        if number % 10 == 0:
+            purchase = self._purchase(product_id="gold_monthly", expires_at_ms=_FAR_AHEAD_MS)
+        else:
+            purchase = self._purchase()
+        receipt = self._mint(purchase, shape=self.random.choice(list(Shape)))
+        return [self._message(Kind.GENUINE, receipt, Answered(OK, (purchase.transaction_id,)))]
+
+    def _bundle(self, number: int) -> list[SampleMessage]:
+        purchases = [self._purchase() for _ in range(2 + number % 4)]
+        expected = Answered(OK, tuple(purchase.transaction_id for purchase in purchases))
+        return [self._message(Kind.BUNDLE, self._mint(*purchases), expected)]
+
+    def _replayed(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        receipt = self._mint(purchase, shape=self.random.choice(list(Shape)))
+        expected = OneOfGroup(purchase.transaction_id)
+        return [self._message(Kind.REPLAYED, receipt, expected) for _ in range(2 + number % 3)]
+
+    def _duplicate(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        expected = Answered(OK, (purchase.transaction_id,))
+        attributes = {"submission_id": f"scenario-{self._seed}-duplicate-{number}"}
+        return [self._message(Kind.DUPLICATE, self._mint(purchase), expected, attributes)] * 2
+
+    def _temporary_failure(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        receipt = self._mint(purchase, faults=_FAULT_SCRIPTS[number % len(_FAULT_SCRIPTS)])
+        return [self._message(Kind.TEMPORARY_FAILURE, receipt, Answered(OK, (purchase.transaction_id,)))]
+
+    def _sandbox(self, number: int) -> list[SampleMessage]:
+        receipt = self._mint(self._purchase(), environment=Environment.SANDBOX)
+        return [self._message(Kind.SANDBOX, receipt, DeadLettered(Reason.SANDBOX_REFUSED))]
+
+    def _expired(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase(
+            product_id="gold_monthly", purchased_at_ms=_LONG_AGO_MS, expires_at_ms=_LONG_AGO_MS + 30 * 24 * 3600 * 1000
+        )
+        receipt = self._mint(purchase, shape=list(Shape)[number % 2])  # status 21006, or 0 with a date in the past
+        return [self._message(Kind.EXPIRED, receipt, Answered(INVALID, (purchase.transaction_id,), Reason.EXPIRED))]
+
+    def _refunded(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase(cancelled_at_ms=_BOUGHT_MS + 1000)
+        receipt = self._mint(purchase, shape=list(Shape)[number % 2])
+        return [self._message(Kind.REFUNDED, receipt, Answered(INVALID, (purchase.transaction_id,), Reason.REFUNDED))]
+
+    def _forged(self, number: int) -> list[SampleMessage]:
+        receipt = forge(
+            SampleReceipt(self._bundle_id, (self._purchase(),)), key=self._key, padding_bytes=self._padding_bytes
+        )
+        return [self._message(Kind.FORGED, receipt, DeadLettered(Reason.NOT_AUTHENTIC))]
+
+    def _foreign_app(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        receipt = self._mint(purchase, bundle_id=f"{self._bundle_id}.cheap-clone", shape=list(Shape)[number % 2])
+        expected = Answered(INVALID, (purchase.transaction_id,), Reason.FOREIGN_BUNDLE)
+        return [self._message(Kind.FOREIGN_APP, receipt, expected)]
+
+    def _malformed(self, number: int) -> list[SampleMessage]:
+        receipt = base64.b64encode(self.random.randbytes(300)).decode()
+        return [self._message(Kind.MALFORMED, receipt, DeadLettered(Reason.RECEIPT_MALFORMED))]
+
+    def _nothing_bought(self, number: int) -> list[SampleMessage]:
+        # An empty receipt names nothing that tells it from another, but its user does.
+        return [self._message(Kind.NOTHING_BOUGHT, self._mint(), DeadLettered(Reason.NO_TRANSACTION))]
+
+    def _garbage(self, number: int) -> list[SampleMessage]:
+        user_id = self._user_id()
+        good = {"receipt": self._mint(self._purchase()), "user_id": user_id, "post_queue": self._post_queue}
+        text = json.dumps(good)
+        deep = '"deep": ' + "[" * _DEPTH + "]" * _DEPTH
+
+        def changed(**changes: Any) -> str:
+            return json.dumps({name: value for name, value in {**good, **changes}.items() if value is not None})
+
+        variants: list[tuple[Reason, str]] = [
+            (Reason.NOT_JSON, text[:-20]),
+            (Reason.BAD_USER_ID, changed(user_id=str(user_id))),
+            (Reason.POST_QUEUE_NOT_ALLOWED, changed(post_queue="SomebodyElsesQueue")),
+            (Reason.BAD_RECEIPT, changed(receipt=None)),
+            (Reason.NOT_AN_OBJECT, f"[{text}]"),
+            (Reason.BAD_POST_QUEUE, changed(post_queue=user_id)),
+            (Reason.DUPLICATE_KEY, f'{text[:-1]}, "user_id": {user_id}}}'),
+            (Reason.TOO_DEEP, f"{text[:-1]}, {deep}}}"),
+            (Reason.BAD_RECEIPT, changed(receipt=user_id)),
+            (Reason.BAD_USER_ID, changed(user_id=2**70)),
+            (Reason.BAD_POST_QUEUE, changed(post_queue=None)),
+            (Reason.NOT_JSON, f"<purchase user='{user_id}'/>"),
+            (Reason.BAD_USER_ID, changed(user_id=True)),
+            (Reason.BAD_RECEIPT, changed(receipt="no base64, this!")),
+            (Reason.BAD_USER_ID, changed(user_id=None)),
+            (Reason.BAD_POST_QUEUE, changed(post_queue="https://sqs.eu-west-1.amazonaws.com/1/Results")),
+            (Reason.BAD_SUBMISSION_ID, text),
+        ]
+        reason, body = variants[(number - 1) % len(variants)]
+        attributes = {"submission_id": "x" * 257} if reason is Reason.BAD_SUBMISSION_ID else {}
+        return [SampleMessage(Kind.GARBAGE, body, attributes, user_id, DeadLettered(reason))]
+
+    def _message(
+        self, kind: Kind, receipt: str, expected: Expectation, attributes: Mapping[str, str] | None = None
+    ) -> SampleMessage:
+        user_id = self._user_id()
+        if attributes is None:  # producers should name their submissions, and some will not
+            named = self.random.random() < 0.5
+            attributes = {"submission_id": f"scenario-{self._seed}-{user_id}"} if named else {}
+        body = json.dumps({"receipt": receipt, "user_id": user_id, "post_queue": self._post_queue})
+        return SampleMessage(kind, body, attributes, user_id, expected)
+
+    def _mint(self, *purchases: Purchase, bundle_id: str | None = None, **fields: Any) -> str:
+        receipt = SampleReceipt(bundle_id or self._bundle_id, purchases, **fields)
+        return mint(receipt, key=self._key, padding_bytes=self._padding_bytes)
+
+    def _purchase(self, **fields: Any) -> Purchase:
+        self._last_transaction_id += 1
+        fields.setdefault("product_id", self.random.choice(("coins_100", "coins_500", "coins_2500")))
+        return Purchase(str(self._last_transaction_id), **{"purchased_at_ms": _BOUGHT_MS, **fields})
+
+    def _user_id(self) -> int:
+        self._last_user_id += 1
+        return self._last_user_id

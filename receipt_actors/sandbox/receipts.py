@@ -1,0 +1,188 @@
+"""Sample receipts: base64 strings that the simulated App Store can judge without having seen them before.
+
+A sample receipt is the DER-like prefix that makes real receipts begin with "MII", a MAC (HMAC-SHA256 under a key of the
+simulator), and a JSON payload that says what was bought. Only who has the key can mint a genuine one; one with another
+MAC is recognised as a forgery (Apple's 21003), and anything else is malformed (21002).
+
+What Apple would answer follows from the receipt::
+
+    SampleReceipt("com.example.game", (Purchase("1000000001"),))               status 0, unified (iOS 7+)
+    ... shape=Shape.TRANSACTION                                                status 0, iOS 6 style
+    ... shape=Shape.TRANSACTION, and Purchase(..., expires_at_ms=<the past>)   status 21006
+    ... environment=Environment.SANDBOX                                        status 21007 from production
+    ... Purchase(..., cancelled_at_ms=...)                                     status 0, refunded
+    ... purchases=()                                                           status 0, nothing bought
+    ... status=21010                                                           that status
+    ... faults=(Fault.apple(21005), Fault.http(503, retry_after="2"))          these first, then fine
+
+and ``mint(receipt)`` makes the string; ``forge(receipt)`` one that fails to authenticate.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from receipt_actors.domain.ports import Environment
+
+DEFAULT_KEY = b"receipt_actors sample receipts"  #: no secret: it keeps samples apart from forgeries, no more
+REAL_RECEIPT_BYTES = 5 * 1024  #: about what a unified receipt of a few purchases weighs; for ``padding_bytes``
+
+_PREFIX = b"\x30\x82\x0f\x00receipt_actors sample\x00"
+_MAC_BYTES = hashlib.sha256().digest_size
+
+
+class Shape(StrEnum):
+    """Apple's two kinds of receipts."""
+
+    TRANSACTION = "transaction"  #: iOS 6 style: one purchase, a flat answer
+    UNIFIED = "unified"  #: the app receipt of iOS 7 and later: any number of purchases in ``in_app``
+
+
+class FaultKind(StrEnum):
+    """How a request to the App Store fails."""
+
+    APPLE = "apple"  #: HTTP 200 with an Apple status and nothing else
+    HTTP = "http"  #: another HTTP status, with a web page
+    HTML = "html"  #: HTTP 200 with a web page, as Apple has served in an outage
+    GARBAGE = "garbage"  #: HTTP 200 with JSON that ends in the middle
+    DROP = "drop"  #: the connection is closed without an answer
+    HANG = "hang"  #: nothing happens for a time, then the connection is closed
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One failure of the App Store. Make one by the methods below; which fields count depends on ``kind``."""
+
+    kind: FaultKind
+    status: int = 0
+    is_retryable: bool | None = None
+    retry_after: str | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def apple(cls, status: int, *, is_retryable: bool | None = None) -> Fault:
+        """Answer with this Apple status, and with ``is-retryable`` (21100-21199) where given."""
+        return cls(FaultKind.APPLE, status=status, is_retryable=is_retryable)
+
+    @classmethod
+    def http(cls, status: int, *, retry_after: str | None = None) -> Fault:
+        """Answer with this HTTP status, and with the header ``Retry-After`` where given."""
+        return cls(FaultKind.HTTP, status=status, retry_after=retry_after)
+
+    @classmethod
+    def html(cls) -> Fault:
+        """Answer HTTP 200 with a web page."""
+        return cls(FaultKind.HTML)
+
+    @classmethod
+    def garbage(cls) -> Fault:
+        """Answer HTTP 200 with half a JSON object."""
+        return cls(FaultKind.GARBAGE)
+
+    @classmethod
+    def drop(cls) -> Fault:
+        """Close the connection instead of answering."""
+        return cls(FaultKind.DROP)
+
+    @classmethod
+    def hang(cls, seconds: float) -> Fault:
+        """Stay silent for so long (or until the outage is over), then close the connection."""
+        return cls(FaultKind.HANG, seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One transaction of a receipt. Dates are UNIX times in milliseconds, as Apple has them."""
+
+    transaction_id: str
+    product_id: str = "coins_100"
+    purchased_at_ms: int = 1_700_000_000_000
+    original_transaction_id: str | None = None  #: None: the same as ``transaction_id``
+    quantity: int = 1
+    expires_at_ms: int | None = None  #: of a subscription
+    cancelled_at_ms: int | None = None  #: refunded or revoked
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReceipt:
+    """What a sample receipt says. A ``Shape.TRANSACTION`` has exactly one purchase (else ``ValueError``)."""
+
+    bundle_id: str
+    purchases: tuple[Purchase, ...]
+    shape: Shape = Shape.UNIFIED
+    environment: Environment = Environment.PRODUCTION
+    status: int | None = None  #: the Apple status to answer whatever else is said here, such as 21010
+    faults: tuple[Fault, ...] = ()  #: what befalls the first requests with this receipt, one fault each
+
+    def __post_init__(self) -> None:
+        if self.shape is Shape.TRANSACTION and len(self.purchases) != 1:
+            raise ValueError(f"an iOS 6 style receipt is one purchase, found {len(self.purchases)}")
+
+
+class MalformedReceipt(ValueError):
+    """Not a sample receipt at all (Apple's 21002)."""
+
+
+class ForgedReceipt(ValueError):
+    """A sample receipt that was not minted under this key, or was changed afterwards (Apple's 21003)."""
+
+
+def mint(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
+    """Make the base64 string of a receipt: the same string for the same arguments.
+
+    ``padding_bytes`` of incompressible filling make it as heavy as a real one (``REAL_RECEIPT_BYTES``).
+    """
+    content: dict[str, Any] = asdict(receipt)
+    content["purchases"] = [_without_none(asdict(purchase)) for purchase in receipt.purchases]
+    content["faults"] = [_without_none(asdict(fault)) for fault in receipt.faults]
+    payload = json.dumps(_without_none(content), separators=(",", ":"))
+    if padding_bytes:
+        filling = hashlib.shake_128(payload.encode()).digest(padding_bytes * 3 // 4)
+        payload = f'{payload[:-1]},"padding":"{base64.b64encode(filling).decode()}"}}'
+    return base64.b64encode(_PREFIX + _mac(payload.encode(), key) + payload.encode()).decode()
+
+
+def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
+    """Make a receipt that looks like ``mint(receipt, key=key)`` and does not authenticate under ``key``."""
+    return mint(receipt, key=b"forged " + key, padding_bytes=padding_bytes)
+
+
+def read(receipt_data: str, *, key: bytes = DEFAULT_KEY) -> SampleReceipt:
+    """Read a minted receipt back. Raises ``MalformedReceipt`` or ``ForgedReceipt``."""
+    try:
+        data = base64.b64decode(receipt_data, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedReceipt("not base64") from None
+    mac, payload = data[len(_PREFIX) :][:_MAC_BYTES], data[len(_PREFIX) + _MAC_BYTES :]
+    if not data.startswith(_PREFIX) or not payload:
+        raise MalformedReceipt("not a sample receipt")
+    if not hmac.compare_digest(mac, _mac(payload, key)):
+        raise ForgedReceipt("not minted under this key")
+    return _from_content(json.loads(payload))  # whatever has our MAC was made by mint()
+
+
+def _from_content(content: Mapping[str, Any]) -> SampleReceipt:
+    return SampleReceipt(
+        bundle_id=content["bundle_id"],
+        purchases=tuple(Purchase(**purchase) for purchase in content["purchases"]),
+        shape=Shape(content["shape"]),
+        environment=Environment(content["environment"]),
+        status=content.get("status"),
+        faults=tuple(Fault(**{**fault, "kind": FaultKind(fault["kind"])}) for fault in content["faults"]),
+    )
+
+
+def _mac(payload: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, payload, "sha256")
+
+
+def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None}

@@ -1,0 +1,158 @@
+"""The real things that the clients' tests talk to: an SQLite file, and moto's server over loopback HTTP.
+
+Fixtures are made on demand: a test that asks for none of them pays for none of them (moto is imported with the server).
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from receipt_actors.domain.ports import Ledger, Queues
+
+if TYPE_CHECKING:
+    import boto3
+
+BACKENDS = ["embedded", "aws"]
+
+
+class ManualClock:
+    """A UNIX time that stands still until a test moves it; read by any thread."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            return self._now
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+
+
+@dataclass(frozen=True)
+class QueueHouse:
+    """Queues under test, and the way to make one in them: ``create(dead_letter_queue, max_receive_count) -> name``."""
+
+    queues: Queues
+    create: Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Moto:
+    """A moto server: sessions that talk to it, and plain boto3 clients to prepare it and to look inside."""
+
+    session: boto3.Session
+    sqs: Any
+    dynamodb: Any
+    queues: Queues
+
+    def create_queue(self, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> str:
+        name = unique_name()
+        attributes = {}
+        if dead_letter_queue is not None:
+            arn = f"arn:aws:sqs:{self.session.region_name}:123456789012:{dead_letter_queue}"
+            attributes["RedrivePolicy"] = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": {max_receive_count}}}'
+        self.sqs.create_queue(QueueName=name, Attributes=attributes)
+        return name
+
+    def create_table(self, *keys: str) -> str:
+        name = unique_name()
+        self.dynamodb.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[
+                {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+        )
+        return name
+
+
+def unique_name() -> str:
+    return f"q{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[tuple[str, Moto]]:
+    """Start one moto server for all tests; they keep apart by the names of their queues and tables."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    from receipt_actors.clients.aws import AwsQueues
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        moto = Moto(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session))
+    yield url, moto
+    server.stop()
+
+
+@pytest.fixture
+def moto(moto_server: tuple[str, Moto], monkeypatch: pytest.MonkeyPatch) -> Moto:
+    """The moto server, to which clients that the test builds will talk as well."""
+    url, moto = moto_server
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    return moto
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "receipts.db"
+
+
+@pytest.fixture(params=BACKENDS)
+def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
+    """Each backend's queues in turn, on the real clock."""
+    if request.param == "aws":
+        moto: Moto = request.getfixturevalue("moto")
+        yield QueueHouse(moto.queues, moto.create_queue)
+        return
+
+    from receipt_actors.clients.embedded import EmbeddedQueues
+
+    queues = EmbeddedQueues(request.getfixturevalue("database"))
+
+    def create(dead_letter_queue: str | None = None, max_receive_count: int = 20) -> str:
+        name = unique_name()
+        queues.create_queue(name, dead_letter_queue, max_receive_count)
+        return name
+
+    yield QueueHouse(queues, create)
+    queues.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """Each backend's empty ledger in turn."""
+    if request.param == "aws":
+        from receipt_actors.clients.aws import AwsLedger
+
+        moto: Moto = request.getfixturevalue("moto")
+        aws = AwsLedger(moto.create_table("TransactionId"), moto.session)
+        yield aws
+        aws.close()
+    else:
+        from receipt_actors.clients.embedded import EmbeddedLedger
+
+        embedded = EmbeddedLedger(request.getfixturevalue("database"))
+        yield embedded
+        embedded.close()

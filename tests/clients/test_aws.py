@@ -1,0 +1,509 @@
+"""What the AWS adapters promise beyond the ports: every kind of trouble by its right name, and how items are laid out.
+
+Trouble comes from a real HTTP server that answers what a test tells it to; the layout is looked at in moto.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+from receipt_actors.clients.aws import AwsLedger, AwsQueues
+from receipt_actors.clients.aws.ledger import NO_USER_ID
+from receipt_actors.domain.ledger import Ownership, ownership_after_claim
+from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
+from receipt_actors.errors import ConfigurationError, LedgerRefused, LedgerUnavailable, QueueRefused, QueueUnavailable
+
+if TYPE_CHECKING:
+    from tests.clients.conftest import Moto
+
+QUEUE = "ReceiptsSQS"
+ITEM = LedgerItem(
+    transaction_id="1000000046178817",
+    submission_id="submission-1",
+    message_id="message-1",
+    user_id=42,
+    receipt_sha256="ab" * 32,
+    product_id="com.example.coins.100",
+    original_transaction_id="1000000046178800",
+    environment=Environment.SANDBOX,
+    source_queue="ReceiptsSQS",
+    post_queue="ResultsSQS",
+    claimed_at_seconds=1_700_000_000.125,
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server answers: as AWS does, unless a test says otherwise. Status 0 closes the connection instead."""
+
+    body: object = field(default_factory=dict)  #: sent as JSON, or as it is where it is bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(
+        default_factory=lambda: {"Content-Type": "application/x-amz-json-1.0", "x-amzn-RequestId": "request-1"}
+    )
+    missing_bytes: int = 0  #: how much of the announced body never comes
+
+
+def error(code: str, status: int = 400, **members: object) -> Reply:
+    return Reply({"__type": f"com.amazonaws#{code}", "message": "told by the test", **members}, status)
+
+
+HTML = b"<html><body>Welcome to the airport's network</body></html>"
+PROXY_HEADERS = {"Content-Type": "text/html"}
+
+TROUBLE = {
+    "500": error("InternalFailure", 500),
+    "503 with a web page": Reply(HTML, 503, PROXY_HEADERS),
+    "502 without a body": Reply(b"", 502, {}),
+    "redirected": Reply(b"", 302, {"Location": "/login"}),
+    "throttled": error("ThrottlingException"),
+    "provisioned throughput exceeded": error("ProvisionedThroughputExceededException"),
+    "over limit": error("OverLimit"),
+    "token expired": error("ExpiredTokenException"),
+    "token invalid": error("UnrecognizedClientException"),
+    "clock skewed": error("InvalidSignatureException"),
+    "an unknown code": error("SomethingNobodyKnows"),
+    "400 without a code": Reply({}, 400),
+    "200 with a web page": Reply(HTML, 200, PROXY_HEADERS),
+    "200 with somebody's JSON": Reply({"blocked": True}, 200, {"Content-Type": "application/json"}),
+    "200 with an empty body of nobody": Reply(b"", 200, {}),
+    "200 with a list": Reply([1, 2]),
+    "200 with broken UTF-8": Reply(b"\xff\xfe{}"),
+    "500 with a list": Reply([1, 2], 500),
+    "connection closed": Reply(status=0),
+    "half an answer": Reply({"Messages": []}, missing_bytes=100),
+}
+
+
+class FakeAws:
+    """An HTTP server on loopback that takes down every request and answers as ``answer(operation, request)`` says."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.answers: dict[str, Callable[[dict[str, Any]], Reply]] = {}
+        self.stopping = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+                fake.requests.append((operation, request))
+                reply = fake.answers[operation](request)
+                if reply.status == 0:
+                    self.close_connection = True
+                    return
+                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body) + reply.missing_bytes))
+                self.send_header("Connection", "close")  # boto3 must not race the close with its next request
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                """Keep the tests' output quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.answer("GetQueueUrl", lambda request: Reply({"QueueUrl": f"{self.url}/1/{request['QueueName']}"}))
+
+    def answer(self, operation: str, reply: Reply | Callable[[dict[str, Any]], Reply]) -> None:
+        self.answers[operation] = (lambda request: reply) if isinstance(reply, Reply) else reply
+
+    def asked(self, operation: str) -> list[dict[str, Any]]:
+        return [request for asked, request in self.requests if asked == operation]
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeAws]:
+    server = FakeAws()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def any_session() -> boto3.Session:
+    return boto3.Session("testing", "testing", region_name="eu-west-1")
+
+
+@pytest.fixture
+def session(any_session: boto3.Session, fake: FakeAws, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)  # read when a client is built
+    return any_session
+
+
+@pytest.fixture
+def queues(session: boto3.Session) -> Iterator[AwsQueues]:
+    aws = AwsQueues(session, longest_wait_seconds=1, read_timeout_seconds=1)
+    yield aws
+    aws.close()
+
+
+@pytest.fixture
+def ledger(session: boto3.Session) -> Iterator[AwsLedger]:
+    aws = AwsLedger("claims", session, read_timeout_seconds=1)
+    yield aws
+    aws.close()
+
+
+QUEUE_CALLS: dict[str, Callable[[AwsQueues], object]] = {
+    "ReceiveMessage": lambda queues: queues.receive(
+        QUEUE, max_messages=10, wait_seconds=0, visibility_timeout_seconds=60
+    ),
+    "SendMessageBatch": lambda queues: queues.send(QUEUE, [OutgoingMessage("a"), OutgoingMessage("b")]),
+    "DeleteMessageBatch": lambda queues: queues.delete(QUEUE, ["handle"]),
+    "ChangeMessageVisibilityBatch": lambda queues: queues.change_visibility(QUEUE, [("handle", 60)]),
+    "GetQueueAttributes": lambda queues: queues.dead_letter_queue(QUEUE),
+    "GetQueueUrl": lambda queues: queues.approximate_number_of_messages("AnotherQueue"),
+}
+LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
+    "PutItem": lambda ledger: ledger.claim(ITEM),
+    "GetItem": lambda ledger: ledger.get("1"),
+}
+
+
+# --- trouble --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
+def test_trouble_with_a_queue_is_unavailable(fake: FakeAws, queues: AwsQueues, reply: Reply) -> None:
+    """Whatever stands between us and SQS, every operation says the one thing: not now. boto3 retries nothing."""
+    for operation, call in QUEUE_CALLS.items():
+        fake.answer(operation, reply)
+        with pytest.raises(QueueUnavailable):
+            call(queues)
+    assert len(fake.requests) == len(QUEUE_CALLS) + 1  # one more for the URL, which is asked for once
+
+
+@pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
+def test_trouble_with_the_table_is_unavailable(fake: FakeAws, ledger: AwsLedger, reply: Reply) -> None:
+    """A claim is never confirmed, and never refused, by anything but DynamoDB's own word. boto3 retries nothing."""
+    for operation, call in LEDGER_CALLS.items():
+        fake.answer(operation, reply)
+        with pytest.raises(LedgerUnavailable):
+            call(ledger)
+        assert len(fake.asked(operation)) == 1
+    with pytest.raises(LedgerUnavailable):
+        ledger.check()
+
+
+def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session) -> None:
+    """A service that takes a request and never answers costs a read time-out, and no more."""
+    queues = AwsQueues(session, longest_wait_seconds=0, read_timeout_seconds=0.1)
+    ledger = AwsLedger("claims", session, read_timeout_seconds=0.1)
+
+    def silence(request: dict[str, Any]) -> Reply:
+        fake.stopping.wait(30)
+        return Reply(status=0)
+
+    for operation in ("ReceiveMessage", "DeleteMessageBatch", "PutItem"):
+        fake.answer(operation, silence)
+    with pytest.raises(QueueUnavailable, match="Read timeout"):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+    with pytest.raises(QueueUnavailable, match="Read timeout"):
+        QUEUE_CALLS["DeleteMessageBatch"](queues)
+    with pytest.raises(LedgerUnavailable, match="Read timeout"):
+        ledger.claim(ITEM)
+
+
+def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger) -> None:
+    """A refused connection names the endpoint that was tried."""
+    fake.stop()
+    with pytest.raises(QueueUnavailable, match=fake.url):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+    with pytest.raises(LedgerUnavailable, match=fake.url):
+        ledger.claim(ITEM)
+    with pytest.raises(LedgerUnavailable, match=fake.url):
+        ledger.check()
+
+
+def test_credentials_that_are_not_there_are_unavailable(monkeypatch: pytest.MonkeyPatch, fake: FakeAws) -> None:
+    """A role's credentials may come back (its metadata service hiccups), so this is trouble too, by its name."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with pytest.raises(QueueUnavailable, match="NoCredentialsError"):
+        QUEUE_CALLS["ReceiveMessage"](AwsQueues())
+    with pytest.raises(LedgerUnavailable, match="NoCredentialsError"):
+        AwsLedger("claims").claim(ITEM)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("AWS_DEFAULT_REGION", ""), ("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "no url at all")],
+)
+def test_settings_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """No region, an unknown profile or a broken endpoint are found out at the start, with boto3's own words."""
+    for name in ("AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match="AWS"):
+        AwsQueues()
+    with pytest.raises(ConfigurationError, match="AWS"):
+        AwsLedger("claims")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "QueueDoesNotExist", "KmsAccessDenied"])
+def test_a_queue_that_may_not_be_used_is_refused(fake: FakeAws, queues: AwsQueues, code: str) -> None:
+    """Only an operator helps, so it is refused and not retried; once he has, the next call finds the queue afresh."""
+    for operation, call in QUEUE_CALLS.items():
+        fake.answer(operation, error(code))
+        with pytest.raises(QueueRefused, match=code):
+            call(queues)
+
+    fake.answer("GetQueueUrl", Reply({"QueueUrl": f"{fake.url}/2/{QUEUE}"}))
+    fake.answer("DeleteMessageBatch", Reply({"Successful": [{"Id": "0"}], "Failed": []}))
+    assert queues.delete(QUEUE, ["handle"]) == [None]
+    assert fake.asked("DeleteMessageBatch")[-1]["QueueUrl"] == f"{fake.url}/2/{QUEUE}"
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------
+
+
+def md5(entry: Mapping[str, str]) -> str:
+    return hashlib.md5(entry["MessageBody"].encode()).hexdigest()
+
+
+def sent(request: Mapping[str, Any]) -> Reply:
+    """Confirm every entry of a send batch."""
+    confirmed = [{"Id": entry["Id"], "MD5OfMessageBody": md5(entry)} for entry in request["Entries"]]
+    return Reply({"Successful": confirmed, "Failed": []})
+
+
+def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queues: AwsQueues) -> None:
+    """200 confirms nothing by itself: failed entries keep their code and fault, those left out may be tried again."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        confirmed = [{"Id": "0", "MD5OfMessageBody": md5(request["Entries"][0])}, {"Id": "3", "MD5OfMessageBody": "0"}]
+        failed = [
+            {"Id": "1", "Code": "InternalError", "Message": "not now", "SenderFault": False},
+            {"Id": "2", "Code": "Nonsense", "Message": "never", "SenderFault": True},
+            {"Id": "77", "Code": "Unasked", "SenderFault": True},
+        ]
+        return Reply({"Successful": confirmed, "Failed": failed})
+
+    fake.answer("SendMessageBatch", answer)
+    confirmed, failed, faulty, corrupt, forgotten = queues.send(QUEUE, [OutgoingMessage(body) for body in "abcde"])
+    assert confirmed is None
+    assert failed is not None and (failed.code, failed.detail, failed.sender_fault) == (
+        "InternalError",
+        "not now",
+        False,
+    )
+    assert faulty is not None and (faulty.code, faulty.sender_fault) == ("Nonsense", True)
+    assert corrupt is not None and (corrupt.code, corrupt.sender_fault) == ("Md5Mismatch", False)
+    assert forgotten is not None and not forgotten.sender_fault
+
+
+def test_deletes_and_extensions_read_what_failed(fake: FakeAws, queues: AwsQueues) -> None:
+    """The other two batches are read as closely."""
+    answer = {
+        "Successful": [{"Id": "1"}],
+        "Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": "no", "SenderFault": True}],
+    }
+    fake.answer("DeleteMessageBatch", Reply(answer))
+    fake.answer("ChangeMessageVisibilityBatch", Reply(answer))
+    for results in (
+        queues.delete(QUEUE, ["a", "b", "c"]),
+        queues.change_visibility(QUEUE, [("a", 1), ("b", 2), ("c", 3)]),
+    ):
+        faulty, confirmed, forgotten = results
+        assert faulty is not None and (faulty.code, faulty.sender_fault) == ("ReceiptHandleIsInvalid", True)
+        assert confirmed is None
+        assert forgotten is not None and not forgotten.sender_fault
+
+
+def test_a_batch_refused_as_a_whole_is_sent_in_parts(fake: FakeAws, queues: AwsQueues) -> None:
+    """A queue may have a smaller limit than 1 MiB: what fits is sent, only what never will is the sender's fault."""
+
+    def at_most_100_bytes(request: dict[str, Any]) -> Reply:
+        total = sum(len(entry["MessageBody"]) for entry in request["Entries"])
+        return sent(request) if total <= 100 else error("BatchRequestTooLong")
+
+    fake.answer("SendMessageBatch", at_most_100_bytes)
+    results = queues.send(QUEUE, [OutgoingMessage("x" * size) for size in (40, 40, 40, 101, 40)])
+    assert [result is None for result in results] == [True, True, True, False, True]
+    assert results[3] is not None and results[3].sender_fault
+
+
+def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueues) -> None:
+    """Counts, sent times and attributes do not come unasked; of the attributes only those of type String are kept."""
+    fake.answer(
+        "ReceiveMessage",
+        Reply(
+            {
+                "Messages": [
+                    {
+                        "MessageId": "m",
+                        "ReceiptHandle": "r",
+                        "Body": "b",
+                        "MD5OfBody": "5",
+                        "Attributes": {"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000125"},
+                        "MessageAttributes": {
+                            "submission_id": {"DataType": "String", "StringValue": "s"},
+                            "count": {"DataType": "Number", "StringValue": "7"},
+                            "blob": {"DataType": "Binary", "BinaryValue": "AAAA"},
+                        },
+                    }
+                ]
+            }
+        ),
+    )
+    (message,) = queues.receive(QUEUE, max_messages=7, wait_seconds=0.3, visibility_timeout_seconds=120)
+    assert message.attributes == {"submission_id": "s"}
+    assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
+    (request,) = fake.asked("ReceiveMessage")
+    assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
+    assert request["MessageAttributeNames"] == ["All"]
+    assert sorted(request["MessageSystemAttributeNames"]) == ["ApproximateReceiveCount", "SentTimestamp"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"MessageId": "m"},
+        {"MessageId": "m", "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5", "Attributes": {"SentTimestamp": "x"}},
+    ],
+    ids=["fields missing", "no number"],
+)
+def test_a_garbled_message_is_unavailable(fake: FakeAws, queues: AwsQueues, message: dict[str, Any]) -> None:
+    """A delivery that cannot be read is left to be redelivered; nothing is made up for what is missing."""
+    fake.answer("ReceiveMessage", Reply({"Messages": [message]}))
+    with pytest.raises(QueueUnavailable, match="garbled"):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+
+
+@pytest.mark.parametrize("attributes", [{"RedrivePolicy": "{"}, {"RedrivePolicy": "[]"}, {"RedrivePolicy": "{}"}])
+def test_a_garbled_redrive_policy_is_unavailable(fake: FakeAws, queues: AwsQueues, attributes: dict[str, str]) -> None:
+    """It is not taken for the lack of a policy, which would keep dead letters on the source queue."""
+    fake.answer("GetQueueAttributes", Reply({"Attributes": attributes}))
+    with pytest.raises(QueueUnavailable, match="garbled"):
+        queues.dead_letter_queue(QUEUE)
+
+
+# --- ledger ---------------------------------------------------------------------------------------------------------
+
+
+def table_of(moto: Moto) -> tuple[str, AwsLedger]:
+    table = moto.create_table("TransactionId")
+    return table, AwsLedger(table, moto.session)
+
+
+def test_the_layout_of_an_item(moto: Moto) -> None:
+    """Attribute names and types are a contract with every program that reads the table; None is no attribute."""
+    table, ledger = table_of(moto)
+    ledger.claim(ITEM)
+    key = {"TransactionId": {"S": ITEM.transaction_id}}
+    assert moto.dynamodb.get_item(TableName=table, Key=key)["Item"] == {
+        "TransactionId": {"S": "1000000046178817"},
+        "SubmissionId": {"S": "submission-1"},
+        "MessageId": {"S": "message-1"},
+        "UserId": {"N": "42"},
+        "ReceiptSha256": {"S": "ab" * 32},
+        "ProductId": {"S": "com.example.coins.100"},
+        "OriginalTransactionId": {"S": "1000000046178800"},
+        "Environment": {"S": "Sandbox"},
+        "SourceQueue": {"S": "ReceiptsSQS"},
+        "PostQueue": {"S": "ResultsSQS"},
+        "ClaimedAt": {"N": "1700000000.125"},
+        "SchemaVersion": {"N": "1"},
+    }
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {},
+        {"UserId": {"S": "42"}, "SubmissionId": {"N": "1"}, "ClaimedAt": {"S": "yesterday"}},
+        {"UserId": {"N": "42.5"}, "Environment": {"S": "Xcode"}, "SchemaVersion": {"BOOL": True}},
+    ],
+    ids=["nothing but the key", "other types", "other values"],
+)
+def test_an_item_of_another_program_is_nobodys(moto: Moto, foreign: dict[str, Any]) -> None:
+    """It can be read, it stands in the way of every claim, and no user or submission of ours is taken for its owner."""
+    table, ledger = table_of(moto)
+    moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": ITEM.transaction_id}, **foreign})
+    standing = ledger.claim(ITEM)
+    assert standing is not None and standing == ledger.get(ITEM.transaction_id)
+    assert (standing.submission_id, standing.user_id, standing.receipt_sha256) == ("", NO_USER_ID, "")
+    assert ownership_after_claim(standing, ITEM) is Ownership.OTHER_USER
+
+
+def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Moto) -> None:
+    """Whole numbers and fractions are read alike."""
+    table, ledger = table_of(moto)
+    moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000"}})
+    standing = ledger.get("1")
+    assert standing is not None and standing.refunded_at_seconds == 1_800_000_000.0
+
+
+def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
+    """Not every endpoint returns the old item: it is read consistently then, and compared like any other."""
+    fake.answer("PutItem", Reply({}))
+    assert ledger.claim(ITEM) is None
+    fake.answer("PutItem", error("ConditionalCheckFailedException"))
+    fake.answer("GetItem", Reply({"Item": fake.asked("PutItem")[0]["Item"]}))
+    assert ledger.claim(ITEM) == ITEM
+    (_, put), (get,) = fake.asked("PutItem"), fake.asked("GetItem")
+    assert put["ConditionExpression"] == "attribute_not_exists(TransactionId)"
+    assert put["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
+    assert get["ConsistentRead"] is True
+
+
+def test_an_item_in_the_way_that_nobody_can_find_is_unavailable(fake: FakeAws, ledger: AwsLedger) -> None:
+    """Neither ours nor anybody's: no answer is invented."""
+    fake.answer("PutItem", error("ConditionalCheckFailedException"))
+    fake.answer("GetItem", Reply({}))
+    with pytest.raises(LedgerUnavailable, match="stood in the way"):
+        ledger.claim(ITEM)
+
+
+@pytest.mark.parametrize("keys", [("Id",), ("TransactionId", "UserId")], ids=["another key", "a range key too"])
+def test_a_table_with_another_key_fails_the_check(moto: Moto, keys: tuple[str, ...]) -> None:
+    """The fault says which key was expected."""
+    ledger = AwsLedger(moto.create_table(*keys), moto.session)
+    with pytest.raises(LedgerRefused, match=r"expected .* TransactionId of type S"):
+        ledger.check()
+
+
+def test_a_missing_table_fails_the_check(moto: Moto) -> None:
+    """The fault names the table and says what to do; a claim meanwhile is unavailable, never a verdict."""
+    ledger = AwsLedger("nowhere", moto.session)
+    with pytest.raises(LedgerRefused, match=r"'nowhere'.*create the table"):
+        ledger.check()
+    with pytest.raises(LedgerUnavailable, match="ResourceNotFound"):
+        ledger.claim(ITEM)
+
+
+def test_a_table_that_may_not_be_read_fails_the_check(fake: FakeAws, ledger: AwsLedger) -> None:
+    """The fault says which permission is missing."""
+    fake.answer("GetItem", error("AccessDeniedException"))
+    with pytest.raises(LedgerRefused, match="dynamodb:GetItem"):
+        ledger.check()

@@ -1,0 +1,94 @@
+"""What every adapter of the port ``Ledger`` promises: the same tests for the embedded ledger and DynamoDB (moto)."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
+
+ITEM = LedgerItem(
+    transaction_id="1000000046178817",
+    submission_id="submission-é-🪙",
+    message_id="0c7a1f2e-0000-4000-8000-000000000001",
+    user_id=42,
+    receipt_sha256="ab" * 32,
+    product_id="com.example.coins.100",
+    original_transaction_id="1000000046178800",
+    environment=Environment.SANDBOX,
+    source_queue="ReceiptsSQS",
+    post_queue="ResultsSQS",
+    claimed_at_seconds=1_700_000_000.125,
+)
+
+
+def test_a_claim_is_made_once(ledger: Ledger) -> None:
+    """The first claim is put; the second gets the whole item that stands in its way, and changes nothing."""
+    rival = replace(ITEM, submission_id="another", user_id=7, receipt_sha256="cd" * 32)
+    assert ledger.claim(ITEM) is None
+    assert ledger.claim(rival) == ITEM
+    assert ledger.get(ITEM.transaction_id) == ITEM
+
+
+def test_the_same_claim_again_finds_itself(ledger: Ledger) -> None:
+    """After a lost answer the claim is repeated, and what stands in the way is our own, field by field."""
+    assert ledger.claim(ITEM) is None
+    assert ledger.claim(ITEM) == ITEM
+
+
+def test_nobody_has_claimed_an_unknown_transaction(ledger: Ledger) -> None:
+    """A read of what was never claimed is None."""
+    assert ledger.get("never-claimed") is None
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        replace(ITEM, product_id=None, original_transaction_id=None),
+        replace(ITEM, environment=Environment.PRODUCTION),
+        replace(ITEM, refunded_at_seconds=1_800_000_000.5, schema_version=7),
+        replace(ITEM, user_id=2**63 - 1),
+        replace(ITEM, user_id=-(2**63)),
+        replace(ITEM, user_id=0, claimed_at_seconds=0.0),
+        replace(ITEM, transaction_id="交易 🪙", product_id="x" * 256, source_queue="a", post_queue="b"),
+    ],
+    ids=["optional", "production", "refunded", "largest user", "smallest user", "zeros", "unicode"],
+)
+def test_every_value_comes_back_as_it_went(ledger: Ledger, item: LedgerItem) -> None:
+    """No value is rounded, dropped or replaced, at the ends of its range either."""
+    assert ledger.claim(item) is None
+    assert ledger.get(item.transaction_id) == item
+    assert ledger.claim(ITEM if item.transaction_id == ITEM.transaction_id else item) == item
+
+
+def test_transactions_do_not_stand_in_each_others_way(ledger: Ledger) -> None:
+    """Ids that differ in a character, or in case, are different transactions."""
+    items = [replace(ITEM, transaction_id=transaction_id) for transaction_id in ("1", "10", "a", "A", " 1")]
+    assert [ledger.claim(item) for item in items] == [None] * 5
+    assert [ledger.get(item.transaction_id) for item in items] == items
+
+
+def test_one_of_many_threads_wins(ledger: Ledger) -> None:
+    """Sixteen threads claim the same transaction at once: one is told None, the others are told who won."""
+    rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(16)]
+    start = threading.Barrier(len(rivals))
+
+    def claim(rival: LedgerItem) -> LedgerItem | None:
+        start.wait(timeout=10)
+        return ledger.claim(rival)
+
+    with ThreadPoolExecutor(len(rivals)) as pool:
+        answers = list(pool.map(claim, rivals))
+
+    (winner,) = [rival for rival, answer in zip(rivals, answers, strict=True) if answer is None]
+    assert [answer for answer in answers if answer is not None] == [winner] * 15
+
+
+def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
+    """The check reads without leaving a claim behind."""
+    ledger.check()
+    assert ledger.claim(ITEM) is None
+    ledger.check()

@@ -1,0 +1,278 @@
+"""What every adapter of the port ``Queues`` promises: the same tests for the embedded queues and for SQS (moto)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage, Queues, ReceivedMessage
+from receipt_actors.errors import QueueRefused
+
+if TYPE_CHECKING:
+    from tests.clients.conftest import QueueHouse
+
+
+def receive(queues: Queues, queue: str, *, max_messages: int = 10, visibility: int = 600) -> Sequence[ReceivedMessage]:
+    return queues.receive(queue, max_messages=max_messages, wait_seconds=0, visibility_timeout_seconds=visibility)
+
+
+def send(queues: Queues, queue: str, *bodies: str) -> None:
+    assert queues.send(queue, [OutgoingMessage(body) for body in bodies]) == [None] * len(bodies)
+
+
+def test_what_was_sent_is_received(house: QueueHouse) -> None:
+    """Body, attributes, MD5, first receive count and sent time arrive as sent, whatever the script or the emoji."""
+    queue = house.create()
+    body, attributes = '{"receipt": "Zoë 金币 🪙"}', {"submission_id": "pé-🙂", "reason": "claimed"}
+    before = time.time()
+    assert house.queues.send(queue, [OutgoingMessage(body, attributes)]) == [None]
+
+    (message,) = receive(house.queues, queue)
+
+    assert (message.body, message.attributes) == (body, attributes)
+    assert message.body_md5 == hashlib.md5(body.encode()).hexdigest()
+    assert message.approximate_receive_count == 1
+    assert before - 1 <= message.sent_at_seconds <= time.time() + 1
+
+
+def test_a_message_without_attributes_has_none(house: QueueHouse) -> None:
+    """No attribute is invented."""
+    queue = house.create()
+    send(house.queues, queue, "bare")
+    (message,) = receive(house.queues, queue)
+    assert message.attributes == {}
+
+
+def test_full_batches_keep_every_entry(house: QueueHouse) -> None:
+    """Ten entries go in one send, one receive and one delete, each a message of its own."""
+    queue = house.create()
+    bodies = [f"body {number}" for number in range(10)]
+    send(house.queues, queue, *bodies)
+
+    messages = receive(house.queues, queue)
+
+    assert sorted(message.body for message in messages) == bodies
+    assert len({message.message_id for message in messages}) == 10
+    assert house.queues.delete(queue, [message.receipt_handle for message in messages]) == [None] * 10
+    assert house.queues.approximate_number_of_messages(queue) == 0
+
+
+def test_a_receive_takes_no_more_than_asked(house: QueueHouse) -> None:
+    """``max_messages`` is a bound: what it leaves stays to be received."""
+    queue = house.create()
+    send(house.queues, queue, *"abcde")
+    assert len(receive(house.queues, queue, max_messages=3)) == 3
+    assert house.queues.approximate_number_of_messages(queue) == 2
+    assert len(receive(house.queues, queue)) == 2
+
+
+@pytest.mark.parametrize("max_messages", [0, 11])
+def test_a_receive_of_none_or_too_many_is_a_bug(house: QueueHouse, max_messages: int) -> None:
+    """SQS receives 1 to 10 at once; asking for anything else is a programming error."""
+    queue = house.create()
+    with pytest.raises(ValueError, match="expected 1 to 10"):
+        receive(house.queues, queue, max_messages=max_messages)
+
+
+def test_an_empty_queue_gives_nothing(house: QueueHouse) -> None:
+    """A short poll of an empty queue returns at once, with nothing."""
+    assert receive(house.queues, house.create()) == []
+
+
+def test_a_received_message_is_hidden(house: QueueHouse) -> None:
+    """While its visibility timeout runs nobody else receives a message, and it does not count as receivable."""
+    queue = house.create()
+    send(house.queues, queue, "hidden")
+    assert house.queues.approximate_number_of_messages(queue) == 1
+    assert len(receive(house.queues, queue)) == 1
+    assert receive(house.queues, queue) == []
+    assert house.queues.approximate_number_of_messages(queue) == 0
+
+
+def test_visibility_zero_hands_back(house: QueueHouse) -> None:
+    """A message handed back is received again: same id and sent time, a new receipt handle, a grown count."""
+    queue = house.create()
+    send(house.queues, queue, "again")
+    (first,) = receive(house.queues, queue)
+    assert house.queues.change_visibility(queue, [(first.receipt_handle, 0)]) == [None]
+
+    (second,) = receive(house.queues, queue)
+
+    assert (second.message_id, second.body, second.sent_at_seconds) == (
+        first.message_id,
+        "again",
+        first.sent_at_seconds,
+    )
+    assert second.receipt_handle != first.receipt_handle
+    assert (first.approximate_receive_count, second.approximate_receive_count) == (1, 2)
+
+
+def test_deleting_twice_is_confirmed(house: QueueHouse) -> None:
+    """A delete that is repeated, since its answer was lost, is confirmed; so is one with an older receipt handle."""
+    queue = house.create()
+    send(house.queues, queue, "once")
+    (first,) = receive(house.queues, queue, visibility=0)
+    (second,) = receive(house.queues, queue)
+    assert house.queues.delete(queue, [second.receipt_handle]) == [None]
+    assert house.queues.delete(queue, [second.receipt_handle]) == [None]
+    assert house.queues.delete(queue, [first.receipt_handle]) == [None]
+    assert house.queues.approximate_number_of_messages(queue) == 0
+
+
+def test_outcomes_come_in_the_order_of_the_entries(house: QueueHouse) -> None:
+    """One failed entry neither fails nor shifts the others, in all three batches."""
+    queue = house.create()
+    sent = house.queues.send(queue, [OutgoingMessage("first"), OutgoingMessage("bad \x00"), OutgoingMessage("third")])
+    assert [failure is None for failure in sent] == [True, False, True]
+
+    messages = {message.body: message.receipt_handle for message in receive(house.queues, queue)}
+    assert sorted(messages) == ["first", "third"]
+
+    changed = house.queues.change_visibility(queue, [("bogus", 60), (messages["third"], 0)])
+    assert [failure is None for failure in changed] == [False, True]
+    deleted = house.queues.delete(queue, [messages["first"], "bogus", messages["third"]])
+    assert [failure is None for failure in deleted] == [True, False, True]
+    assert changed[0] is not None and deleted[1] is not None
+    assert changed[0].sender_fault and deleted[1].sender_fault
+    assert receive(house.queues, queue) == []
+
+
+def test_visibility_of_a_deleted_message_fails(house: QueueHouse) -> None:
+    """There is nothing to extend any more, and trying again does not help."""
+    queue = house.create()
+    send(house.queues, queue, "gone")
+    (message,) = receive(house.queues, queue)
+    house.queues.delete(queue, [message.receipt_handle])
+    (failure,) = house.queues.change_visibility(queue, [(message.receipt_handle, 60)])
+    assert failure is not None and failure.sender_fault
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        OutgoingMessage(""),
+        OutgoingMessage("control \x0b"),
+        OutgoingMessage("surrogate \ud800"),
+        OutgoingMessage("noncharacter \uffff"),
+        OutgoingMessage("body", {"empty": ""}),
+        OutgoingMessage("body", {"control": "\x1f"}),
+        OutgoingMessage("body", {"AWS.name": "reserved"}),
+        OutgoingMessage("body", {"two..periods": "x"}),
+        OutgoingMessage("body", {"": "x"}),
+        OutgoingMessage("body", {"n" * 257: "x"}),
+        OutgoingMessage("body", {f"a{number}": "x" for number in range(11)}),
+        OutgoingMessage("x" * (MAX_BATCH_BYTES + 1)),
+        OutgoingMessage("é" * (MAX_BATCH_BYTES // 2), {"a": "over"}),
+    ],
+    ids=lambda message: f"{message.body[:12]!r} {list(message.attributes)[:1]}"[:40],
+)
+def test_a_message_that_will_never_pass_fails_alone(house: QueueHouse, message: OutgoingMessage) -> None:
+    """What SQS does not take is the sender's fault; the entry beside it is sent all the same."""
+    queue = house.create()
+    bad, good = house.queues.send(queue, [message, OutgoingMessage("fine")])
+    assert bad is not None and bad.sender_fault
+    assert good is None
+    assert [received.body for received in receive(house.queues, queue)] == ["fine"]
+
+
+def test_a_message_of_exactly_one_mebibyte_passes(house: QueueHouse) -> None:
+    """The limit is SQS's: 1 MiB of body, attribute names, types and values."""
+    queue = house.create()
+    attributes = {"reason": "claimed"}
+    room = MAX_BATCH_BYTES - len("reason" + "String" + "claimed")
+    assert house.queues.send(queue, [OutgoingMessage("x" * room, attributes)]) == [None]
+    (message,) = receive(house.queues, queue)
+    assert len(message.body) == room
+
+
+def test_a_batch_that_is_too_large_may_be_tried_in_parts(house: QueueHouse) -> None:
+    """Over 1 MiB together, or more than ten: nothing is sent, and it is not the entries' own fault."""
+    queue = house.create()
+    for batch in ([OutgoingMessage("x" * (MAX_BATCH_BYTES // 2 + 1))] * 2, [OutgoingMessage("x")] * 11):
+        failures = house.queues.send(queue, batch)
+        assert len(failures) == len(batch)
+        assert all(failure is not None and not failure.sender_fault for failure in failures)
+    assert receive(house.queues, queue) == []
+
+
+def test_more_than_ten_handles_may_be_tried_in_parts(house: QueueHouse) -> None:
+    """Delete and visibility batches take ten entries as well."""
+    queue = house.create()
+    for failures in (house.queues.delete(queue, ["x"] * 11), house.queues.change_visibility(queue, [("x", 0)] * 11)):
+        assert len(failures) == 11
+        assert all(failure is not None and not failure.sender_fault for failure in failures)
+
+
+def test_empty_batches_do_nothing(house: QueueHouse) -> None:
+    """A batch of nothing is answered with nothing."""
+    queue = house.create()
+    assert house.queues.send(queue, []) == []
+    assert house.queues.delete(queue, []) == []
+    assert house.queues.change_visibility(queue, []) == []
+
+
+def test_the_redrive_policy_moves_what_was_received_too_often(house: QueueHouse) -> None:
+    """After ``max_receive_count`` receives a message goes to the dead-letter queue with its id and sent time."""
+    dead_letters = house.create()
+    queue = house.create(dead_letters, 2)
+    house.queues.send(queue, [OutgoingMessage("poison", {"submission_id": "s-1"})])
+    (first,) = receive(house.queues, queue, visibility=0)
+    (second,) = receive(house.queues, queue, visibility=0)
+    assert (first.approximate_receive_count, second.approximate_receive_count) == (1, 2)
+
+    assert receive(house.queues, queue) == []
+
+    (dead,) = receive(house.queues, dead_letters)
+    assert (dead.message_id, dead.body, dead.attributes) == (first.message_id, "poison", {"submission_id": "s-1"})
+    assert dead.sent_at_seconds == first.sent_at_seconds
+    assert house.queues.approximate_number_of_messages(queue) == 0
+
+
+def test_good_messages_behind_a_poisoned_one_are_received(house: QueueHouse) -> None:
+    """The receive that moves a message still returns those behind it."""
+    queue = house.create(house.create(), 1)
+    send(house.queues, queue, "poison")
+    receive(house.queues, queue, visibility=0)
+    send(house.queues, queue, "good")
+    assert [message.body for message in receive(house.queues, queue, max_messages=1)] == ["good"]
+
+
+def test_the_dead_letter_queue_is_named(house: QueueHouse) -> None:
+    """The redrive policy's queue by its name; None where there is no policy."""
+    dead_letters = house.create()
+    assert house.queues.dead_letter_queue(house.create(dead_letters)) == dead_letters
+    assert house.queues.dead_letter_queue(dead_letters) is None
+
+
+@pytest.mark.parametrize(
+    "queue", ["nobody-made-this", "", "a b", "https://sqs.test/1/q", "arn:aws:sqs:x:1:q", "q.fifo"]
+)
+def test_a_queue_that_does_not_exist_is_refused(house: QueueHouse, queue: str) -> None:
+    """Every operation says so, for good; what is no name of a standard queue is never looked for."""
+    operations: list[Callable[[], object]] = [
+        lambda: house.queues.receive(queue, max_messages=1, wait_seconds=0, visibility_timeout_seconds=1),
+        lambda: house.queues.send(queue, [OutgoingMessage("x")]),
+        lambda: house.queues.delete(queue, ["handle"]),
+        lambda: house.queues.change_visibility(queue, [("handle", 0)]),
+        lambda: house.queues.dead_letter_queue(queue),
+        lambda: house.queues.approximate_number_of_messages(queue),
+    ]
+    for operation in operations:
+        with pytest.raises(QueueRefused) as refusal:
+            operation()
+        assert refusal.value.queue == queue
+
+
+def test_a_long_poll_returns_what_is_there_at_once(house: QueueHouse) -> None:
+    """Waiting is for the first message only: a long poll does not wait for more."""
+    queue = house.create()
+    send(house.queues, queue, "here")
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(house.queues.receive, queue, max_messages=10, wait_seconds=20, visibility_timeout_seconds=60)
+        (message,) = poll.result(timeout=15)
+    assert message.body == "here"

@@ -1,0 +1,425 @@
+"""The wire format: what is read from a message, why a message is refused, and what is sent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import string
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from receipt_actors.domain.messages import (
+    Result,
+    Submission,
+    Unanswerable,
+    Verdict,
+    dead_letter_message,
+    is_intact,
+    is_signed_transaction,
+    parse_submission,
+    result_message,
+    submission_id_of,
+)
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+
+# A busy machine may be slow to make examples; that says nothing about the code.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+SOURCE_QUEUE = "receipts"
+POST_QUEUES = {"answers", "answers.fifo", SOURCE_QUEUE}
+GOOD: dict[str, Any] = {"receipt": "cmVjZWlwdA==", "user_id": 42, "post_queue": "answers"}
+SIGNED = "eyJhbGciOiJFUzI1NiJ9.eyJ0IjoxfQ.c2ln-_"
+SQS_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+
+
+def received(body: str, **attributes: str) -> ReceivedMessage:
+    md5 = hashlib.md5(body.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+    return ReceivedMessage("m-1", "handle", body, md5, attributes, sent_at_seconds=7.5)
+
+
+def parse(body: str, **attributes: str) -> Submission | Unanswerable:
+    return parse_submission(received(body, **attributes), POST_QUEUES, SOURCE_QUEUE)
+
+
+def parse_with(**fields: object) -> Submission | Unanswerable:
+    return parse(json.dumps(GOOD | fields))
+
+
+def refusal(outcome: Submission | Unanswerable) -> Reason:
+    assert isinstance(outcome, Unanswerable), outcome
+    return outcome.reason
+
+
+def accepted(outcome: Submission | Unanswerable) -> Submission:
+    assert isinstance(outcome, Submission), outcome
+    return outcome
+
+
+def assert_sendable(message: OutgoingMessage) -> None:
+    """Assert what SQS demands of a message: sizes, characters, attribute count, no empty value."""
+    assert message.size_bytes <= MAX_BATCH_BYTES
+    assert len(message.attributes) <= 10
+    for text in (message.body, *message.attributes.values()):
+        assert SQS_TEXT.fullmatch(text)
+        assert text
+
+
+class TestReading:
+    """What a good message is read as."""
+
+    def test_the_three_fields_of_the_contract_make_a_submission(self) -> None:
+        """The id is the MessageId, the hash is of the receipt as it was given, keys that nobody knows are ignored."""
+        assert parse_with(colour="red", nested={"a": [1, 2.5, None]}) == Submission(
+            submission_id="m-1",
+            message_id="m-1",
+            user_id=42,
+            receipt_data="cmVjZWlwdA==",
+            receipt_sha256=hashlib.sha256(b"cmVjZWlwdA==").hexdigest(),
+            post_queue="answers",
+            transaction_id=None,
+            product_id=None,
+            sent_at_seconds=7.5,
+        )
+
+    def test_a_message_may_name_a_transaction_and_a_product(self) -> None:
+        """The optional fields narrow what the message is about; null is as good as absent."""
+        named = accepted(parse_with(transaction_id="1000", product_id="münzen.100"))
+        assert (named.transaction_id, named.product_id) == ("1000", "münzen.100")
+        unnamed = accepted(parse_with(transaction_id=None, product_id=None))
+        assert (unnamed.transaction_id, unnamed.product_id) == (None, None)
+
+    def test_the_submission_id_comes_from_the_attribute_where_present(self) -> None:
+        """A redriven message has a new MessageId; its attribute keeps it the same submission."""
+        submission = accepted(parse(json.dumps(GOOD), submission_id="s-9"))
+        assert (submission.submission_id, submission.message_id) == ("s-9", "m-1")
+
+    @pytest.mark.parametrize(
+        ("written", "user_id"),
+        [
+            ("0", 0),
+            ("-0", 0),
+            ("9223372036854775807", 2**63 - 1),
+            ("-9223372036854775808", -(2**63)),
+            ("42.0", 42),
+            ("1.2345678E7", 12345678),
+            ("9007199254740991.0", 2**53 - 1),
+        ],
+    )
+    def test_a_user_id_is_any_64_bit_integer(self, written: str, user_id: int) -> None:
+        """Up to both ends of 64 bits; written as a whole float too, as far as floats are exact."""
+        outcome = accepted(parse(json.dumps(GOOD).replace("42", written)))
+        assert outcome.user_id == user_id
+        assert type(outcome.user_id) is int
+
+    @patient
+    @given(st.binary(min_size=1))
+    def test_any_base64_is_a_receipt(self, data: bytes) -> None:
+        """Whether the bytes make sense is for Apple to say; line breaks of an encoder do no harm."""
+        in_lines = base64.encodebytes(data).decode()
+        for encoded in (base64.b64encode(data).decode(), in_lines, in_lines.replace("\n", "\r\n")):
+            submission = accepted(parse_with(receipt=encoded))
+            assert submission.receipt_data == encoded
+            assert not is_signed_transaction(encoded)
+
+    def test_a_signed_transaction_is_a_receipt_and_told_from_one(self) -> None:
+        """Three dot-separated base64url parts are StoreKit 2's form."""
+        assert accepted(parse_with(receipt=SIGNED)).receipt_data == SIGNED
+        assert is_signed_transaction(SIGNED)
+
+    @pytest.mark.parametrize("depth", [1, 31])
+    def test_nesting_up_to_32_is_fine(self, depth: int) -> None:
+        """The limit counts the body's own object, and brackets inside strings do not count."""
+        body = json.dumps(GOOD)[:-1] + ', "brackets": "' + '[{\\"' * 50 + '", "x": ' + "[" * depth + "]" * depth + "}"
+        accepted(parse(body))
+
+    def test_many_shallow_arrays_are_not_deep(self) -> None:
+        """Depth is what is open at once, not how often something was opened."""
+        accepted(parse_with(x=[[] for _ in range(1000)]))
+
+
+class TestRefusing:
+    """Every way in which a message can break the contract has its reason."""
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("", Reason.NOT_JSON),
+            ("hello", Reason.NOT_JSON),
+            ("\ufeff{}", Reason.NOT_JSON),
+            ("{'user_id': 1}", Reason.NOT_JSON),
+            ('{"user_id": NaN}', Reason.NOT_JSON),
+            ('{"x": [Infinity]}', Reason.NOT_JSON),
+            ('{"x": -Infinity}', Reason.NOT_JSON),
+            ('{"user_id": 01}', Reason.NOT_JSON),
+            ('{"x": "\x00"}', Reason.NOT_JSON),
+            ('{"x": "' + "\\", Reason.NOT_JSON),
+            (json.dumps(GOOD) + "x", Reason.NOT_JSON),
+            (json.dumps(GOOD)[:-1], Reason.NOT_JSON),
+            ("null", Reason.NOT_AN_OBJECT),
+            ("42", Reason.NOT_AN_OBJECT),
+            ('"receipt"', Reason.NOT_AN_OBJECT),
+            ("[" + json.dumps(GOOD) + "]", Reason.NOT_AN_OBJECT),
+            (json.dumps(GOOD)[:-1] + ', "user_id": 43}', Reason.DUPLICATE_KEY),
+            (json.dumps(GOOD)[:-1] + ', "user\\u005fid": 43}', Reason.DUPLICATE_KEY),
+            (json.dumps(GOOD)[:-1] + ', "x": [{"y": 1, "y": 1}]}', Reason.DUPLICATE_KEY),
+            ("[" * 100_000, Reason.TOO_DEEP),
+            ('{"x":' * 100_000, Reason.TOO_DEEP),
+            ("[" * 33 + "]" * 33, Reason.TOO_DEEP),
+            (json.dumps(GOOD)[:-1] + ', "x": ' + "[" * 32 + "]" * 32 + "}", Reason.TOO_DEEP),
+            (json.dumps(GOOD) + " " * MAX_BATCH_BYTES, Reason.TOO_LARGE),
+            ('{"x": "' + "é" * (MAX_BATCH_BYTES // 2) + '"}', Reason.TOO_LARGE),
+            ("[" * (2 * MAX_BATCH_BYTES), Reason.TOO_LARGE),
+            ('{"user_id": ' + "9" * 500_000 + "}", Reason.BAD_RECEIPT),
+            ("{}", Reason.BAD_RECEIPT),
+        ],
+        ids=lambda value: value if isinstance(value, Reason) else repr(value[:24]),
+    )
+    def test_hostile_bodies(self, body: str, reason: Reason) -> None:
+        """What is no JSON object of bounded size and depth with unique keys is refused for that."""
+        assert refusal(parse(body)) is reason
+
+    @pytest.mark.parametrize(
+        "receipt",
+        [
+            *(None, 42, True, [], {}, "", " ", "\n", "=", "==", "====", "A", "AB", "ABC", "A===", "AB=C", "ABCD="),
+            *("AB CD+==", "ab-_", "ABC\u00e9", "ABCD\x00", "\ud800AAA", "AAA\udfff", "ＡＢＣＤ"),
+            *("a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c=", "a.b.c\n", "a.b+.c"),
+        ],
+        ids=repr,
+    )
+    def test_a_receipt_is_base64_or_a_signed_transaction(self, receipt: object) -> None:
+        """Nothing else is sent to Apple: no blanks, no URL-safe alphabet, no wrong padding, no lone surrogate."""
+        assert refusal(parse_with(receipt=receipt)) is Reason.BAD_RECEIPT
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            *("null", "true", "false", '"42"', '""', "[42]", "{}", "42.5", "1e400", "-1e400", "1e19"),
+            *("9223372036854775808", "-9223372036854775809", "9" * 30, "9" * 5000, "-" + "9" * 5000),
+            *("9007199254740992.0", "9007199254740993.0", "1e18"),
+        ],
+        ids=lambda written: str(written)[:24],
+    )
+    def test_a_user_id_is_nothing_but_a_64_bit_integer(self, written: str) -> None:
+        """No strings, no booleans, no fractions, nothing wider, and no float that stands for several integers."""
+        assert refusal(parse(json.dumps(GOOD).replace("42", written))) is Reason.BAD_USER_ID
+
+    @pytest.mark.parametrize("key", GOOD)
+    def test_a_missing_field_is_refused(self, key: str) -> None:
+        """Each of the contract's three fields is needed."""
+        fields = {name: value for name, value in GOOD.items() if name != key}
+        assert refusal(parse(json.dumps(fields))) is Reason(f"bad_{key}")
+
+    @pytest.mark.parametrize(
+        "post_queue",
+        [
+            *(
+                None,
+                1,
+                [],
+                "",
+                "a b",
+                "a/b",
+                "answers\n",
+                "../x",
+                "ä",
+                "a" * 81,
+                "a" * 76 + ".fifo",
+                ".fifo",
+                "a.fifo.fifo",
+            ),
+            "https://sqs.eu-west-1.amazonaws.com/123456789012/answers",
+            "arn:aws:sqs:eu-west-1:123456789012:answers",
+        ],
+        ids=repr,
+    )
+    def test_a_post_queue_is_a_name(self, post_queue: object) -> None:
+        """URLs, ARNs and what SQS would not take as a name are refused, even if the allow-list had them."""
+        message = received(json.dumps(GOOD | {"post_queue": post_queue}))
+        allowed = {*POST_QUEUES, str(post_queue)}
+        assert refusal(parse_submission(message, allowed, SOURCE_QUEUE)) is Reason.BAD_POST_QUEUE
+
+    @pytest.mark.parametrize("post_queue", ["answer", "ANSWERS", SOURCE_QUEUE, "a" * 80])
+    def test_a_post_queue_is_on_the_allow_list_and_not_the_source(self, post_queue: str) -> None:
+        """Who can write to the source queue can't make us write elsewhere, nor into the source queue itself."""
+        assert refusal(parse_with(post_queue=post_queue)) is Reason.POST_QUEUE_NOT_ALLOWED
+
+    def test_a_fifo_post_queue_is_fine(self) -> None:
+        """A FIFO queue's name ends in .fifo."""
+        assert accepted(parse_with(post_queue="answers.fifo")).post_queue == "answers.fifo"
+
+    @pytest.mark.parametrize(
+        "name", [1, True, [], {}, "", "a" * 257, "a\x00", "a\nb", "\x7f", "\ud800", "\uffff", "\x85"]
+    )
+    def test_a_named_transaction_or_product_is_a_short_printable_string(self, name: object) -> None:
+        """Ids go on into attributes, keys and logs; what breaks those is refused."""
+        assert refusal(parse_with(transaction_id=name)) is Reason.BAD_TRANSACTION_ID
+        assert refusal(parse_with(product_id=name)) is Reason.BAD_PRODUCT_ID
+
+    @pytest.mark.parametrize("submission_id", ["", "a" * 257, "a\tb"])
+    def test_an_unusable_submission_id_is_refused(self, submission_id: str) -> None:
+        """The producer meant to name the submission: to fall back to the MessageId silently could pay twice."""
+        assert refusal(parse(json.dumps(GOOD), submission_id=submission_id)) is Reason.BAD_SUBMISSION_ID
+        assert submission_id_of(received("", submission_id=submission_id)) == "m-1"
+
+    def test_a_detail_never_repeats_the_message(self) -> None:
+        """Details go to logs and attributes, where neither receipts nor other content belong."""
+        canary = "c4nary!" * 30
+        for key in (*GOOD, "transaction_id", "product_id"):
+            for value in (canary + "\n", [canary], {canary: canary}):
+                outcome = parse_with(**{key: value})
+                assert isinstance(outcome, Unanswerable)
+                assert "c4nary" not in outcome.detail
+                assert 0 < len(outcome.detail) < 200
+        outcome = parse(canary)
+        assert isinstance(outcome, Unanswerable)
+        assert "c4nary" not in outcome.detail
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates and control characters as well
+
+
+class TestTotality:
+    """No message can raise."""
+
+    @patient
+    @given(ANY_TEXT | st.text('{}[]":,\\ 0129eE.-+tru\ud800', max_size=60))
+    def test_any_text_is_a_submission_or_unanswerable(self, body: str) -> None:
+        """Whatever the body is, the outcome is a value, and its refusal can be sent to the dead-letter queue."""
+        assert isinstance(parse(body), Submission | Unanswerable)
+
+    @patient
+    @given(st.sampled_from([*GOOD, "transaction_id", "product_id"]), JSON)
+    def test_any_json_in_any_field_is_a_submission_or_unanswerable(self, key: str, value: object) -> None:
+        """Any JSON value in the place of any field; what passes keeps the promises of a submission."""
+        outcome = parse_with(**{key: value})
+        if isinstance(outcome, Submission):
+            assert -(2**63) <= outcome.user_id < 2**63
+            assert outcome.post_queue in POST_QUEUES - {SOURCE_QUEUE}
+            assert_sendable(result_message(outcome, Result("1", Verdict.OK, Reason.CLAIMED)))
+        else:
+            assert_sendable(dead_letter_message(received("x"), outcome))
+
+
+class TestIntegrity:
+    """MD5 of the body."""
+
+    def test_a_body_that_is_not_what_was_hashed_is_not_intact(self) -> None:
+        """One flipped character shows; the case of the hexadecimal digits does not matter."""
+        message = received('{"a": "ü"}')
+        assert is_intact(message)
+        assert is_intact(ReceivedMessage("m", "h", message.body, message.body_md5.upper()))
+        assert not is_intact(ReceivedMessage("m", "h", message.body + " ", message.body_md5))
+        assert not is_intact(ReceivedMessage("m", "h", message.body, ""))
+
+    @patient
+    @given(ANY_TEXT, ANY_TEXT)
+    def test_any_text_can_be_checked(self, body: str, body_md5: str) -> None:
+        """Neither a strange body nor a strange digest raises; a digest that is none never matches."""
+        assert is_intact(received(body))
+        assert not is_intact(ReceivedMessage("m", "h", body, body_md5))
+
+
+class TestResultMessage:
+    """What is posted."""
+
+    def test_the_body_has_exactly_the_three_fields(self) -> None:
+        """Other systems depend on it; everything else is in attributes."""
+        submission = accepted(parse(json.dumps(GOOD), submission_id="s-9"))
+        result = Result("1000", Verdict.OK, Reason.CLAIMED, "coins", Environment.SANDBOX)
+        message = result_message(submission, result)
+        assert json.loads(message.body) == {"user_id": 42, "transaction_id": "1000", "status": "OK"}
+        assert message.attributes == {
+            "reason": "claimed",
+            "submission_id": "s-9",
+            "source_message_id": "m-1",
+            "product_id": "coins",
+            "environment": "Sandbox",
+        }
+
+    def test_unknown_things_are_left_out(self) -> None:
+        """SQS takes no empty attribute, so an unknown product or environment has none."""
+        result = Result("", Verdict.INVALID, Reason.NOT_AUTHENTIC)
+        message = result_message(accepted(parse(json.dumps(GOOD))), result)
+        assert json.loads(message.body) == {"user_id": 42, "transaction_id": "", "status": "INVALID"}
+        assert set(message.attributes) == {"reason", "submission_id", "source_message_id"}
+
+    @patient
+    @given(ANY_TEXT, ANY_TEXT)
+    def test_whatever_apple_says_can_be_sent(self, transaction_id: str, product_id: str) -> None:
+        """No character of an id or a product makes a message that SQS refuses, and the id survives."""
+        result = Result(transaction_id, Verdict.INVALID, Reason.EXPIRED, product_id, Environment.PRODUCTION)
+        message = result_message(accepted(parse(json.dumps(GOOD))), result)
+        assert_sendable(message)
+        assert json.loads(message.body)["transaction_id"] == transaction_id
+
+
+class TestDeadLetterMessage:
+    """What is moved."""
+
+    def test_it_carries_the_body_the_attributes_and_why(self) -> None:
+        """An operator sees the reason, and a redrive finds the submission id; ours win over the message's own."""
+        message = received("not json", submission_id="s-9", trace="t", reason="forged", detail="forged")
+        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "body: Expecting value at character 0"))
+        assert moved.body == "not json"
+        assert moved.attributes == {
+            "submission_id": "s-9",
+            "trace": "t",
+            "reason": "not_json",
+            "detail": "body: Expecting value at character 0",
+            "source_message_id": "m-1",
+        }
+
+    @pytest.mark.parametrize("name", ["AWS.trace", "amazon.trace", ".trace", "trace.", "tr..ace", "tr ace", "t" * 257])
+    def test_an_attribute_whose_name_sqs_refuses_is_left_behind(self, name: str) -> None:
+        """Names that SQS reserves or does not take must not keep the message from being moved."""
+        moved = dead_letter_message(received("x", **{name: "1", "AWStrace": "2"}), Unanswerable(Reason.NOT_JSON, "d"))
+        assert name not in moved.attributes
+        assert moved.attributes["AWStrace"] == "2"
+
+    def test_ten_foreign_attributes_make_room_for_ours(self) -> None:
+        """SQS takes ten; the message's own go first."""
+        message = received("x", **dict.fromkeys(string.ascii_lowercase[:10], "value"))
+        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "detail"))
+        assert len(moved.attributes) == 10
+        assert {"submission_id", "reason", "source_message_id", "detail"} < set(moved.attributes)
+
+    @pytest.mark.parametrize(
+        ("room_bytes", "kept"),
+        [
+            (2000, {"submission_id", "reason", "source_message_id", "detail", "foreign"}),
+            (1000, {"submission_id", "reason", "source_message_id", "detail"}),
+            (100, {"submission_id", "reason", "source_message_id"}),
+            (50, {"submission_id", "reason"}),
+            (25, {"submission_id"}),
+            (0, set()),
+        ],
+    )
+    def test_a_large_body_is_never_altered(self, room_bytes: int, kept: set[str]) -> None:
+        """Within 1 MiB foreign attributes go first, then the detail; the submission id goes last."""
+        body = "x" * (MAX_BATCH_BYTES - room_bytes)
+        moved = dead_letter_message(received(body, foreign="f" * 900), Unanswerable(Reason.NOT_JSON, "d" * 500))
+        assert moved.body == body
+        assert set(moved.attributes) == kept
+        assert moved.size_bytes <= MAX_BATCH_BYTES
+
+    @patient
+    @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=15), ANY_TEXT)
+    def test_it_can_be_sent_whatever_its_attributes_are(self, attributes: dict[str, str], detail: str) -> None:
+        """A message that could not be moved would come back for ever."""
+        message = ReceivedMessage("m-1", "h", "body", "", attributes)
+        moved = dead_letter_message(message, Unanswerable(Reason.UNKNOWN_STATUS, detail))
+        assert_sendable(moved)
+        assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,256}", name) for name in moved.attributes)
+        assert moved.attributes["reason"] == "unknown_status"

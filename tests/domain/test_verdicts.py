@@ -1,0 +1,259 @@
+"""Which transactions are claimed and what is answered, rule by rule; ``test_verdict_properties`` has the promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from receipt_actors.domain.app_store import Genuine, Transaction
+from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.messages import Submission, Unanswerable, Verdict
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.verdicts import MAX_TRANSACTIONS, Answer, AskLedger, Plan, make_plan
+
+NEW, OURS, SAME_USER, OTHER_USER, REFUNDED, FREE = Ownership
+OK, INVALID = Verdict
+
+SUBMISSION = Submission("s-1", "m-1", 42, "AAAA", "ab" * 32, "answers", None, None, sent_at_seconds=1000.0)
+ANYTHING = Policy(None)
+OLD = Transaction("1", "1", "coins", 1, 100.0, None, cancelled=False, expired=False)
+MIDDLE = replace(OLD, transaction_id="2", purchased_at_seconds=200.0)
+NEWEST = replace(OLD, transaction_id="3", purchased_at_seconds=300.0)
+ABOUT_COINS = replace(SUBMISSION, product_id="coins")
+
+
+def receipt(*transactions: Transaction) -> Genuine:
+    return Genuine(Environment.PRODUCTION, "com.example.game", transactions)
+
+
+def plan(*transactions: Transaction, submission: Submission = SUBMISSION, policy: Policy = ANYTHING) -> Plan:
+    made = make_plan(submission, receipt(*transactions), policy)
+    assert isinstance(made, Plan), made
+    return made
+
+
+def refusal(*transactions: Transaction, submission: Submission = SUBMISSION) -> Reason:
+    made = make_plan(submission, receipt(*transactions), ANYTHING)
+    assert isinstance(made, Unanswerable), made
+    return made.reason
+
+
+def asked(made: Plan, known: Mapping[str, Ownership]) -> tuple[set[str], set[str]]:
+    """Return the ids to claim and the ids to look up."""
+    step = made.next_step(known)
+    assert isinstance(step, AskLedger), step
+    return {each.transaction_id for each in step.claims}, {each.transaction_id for each in step.lookups}
+
+
+def answered(made: Plan, known: Mapping[str, Ownership]) -> list[tuple[str, Verdict, Reason]]:
+    step = made.next_step(known)
+    assert isinstance(step, Answer), step
+    return sorted((result.transaction_id, result.verdict, result.reason) for result in step.results)
+
+
+class TestAllOfAReceipt:
+    """A message that names nothing is about all that the receipt holds."""
+
+    def test_everything_is_claimed_at_once_and_answered(self) -> None:
+        """One round of claims, one OK each, with what is known of the purchase."""
+        made = plan(OLD, NEWEST)
+        assert asked(made, {}) == ({"1", "3"}, set())
+        known = {"1": OURS, "3": NEW}
+        assert answered(made, known) == [("1", OK, Reason.ALREADY_OURS), ("3", OK, Reason.CLAIMED)]
+        step = made.next_step(known)
+        assert isinstance(step, Answer)
+        assert {(each.product_id, each.environment) for each in step.results} == {("coins", Environment.PRODUCTION)}
+
+    def test_only_what_is_not_known_yet_is_asked(self) -> None:
+        """A gateway that answered in part is not asked for that part again; what was found free is claimed."""
+        assert asked(plan(OLD, MIDDLE, NEWEST), {"1": NEW, "3": FREE}) == ({"2", "3"}, set())
+
+    @pytest.mark.parametrize(
+        ("ownership", "reason"),
+        [(OTHER_USER, Reason.CLAIMED_BY_ANOTHER_USER), (REFUNDED, Reason.REFUNDED)],
+    )
+    def test_what_another_user_owns_or_was_refunded_is_invalid(self, ownership: Ownership, reason: Reason) -> None:
+        """Beside an OK for what is new."""
+        known = {"1": ownership, "3": NEW}
+        assert answered(plan(OLD, NEWEST), known) == [("1", INVALID, reason), ("3", OK, Reason.CLAIMED)]
+
+    def test_earlier_purchases_of_the_same_user_are_skipped(self) -> None:
+        """A receipt repeats them, and they were answered when they were new."""
+        assert answered(plan(OLD, MIDDLE, NEWEST), {"1": SAME_USER, "2": SAME_USER, "3": NEW}) == [
+            ("3", OK, Reason.CLAIMED)
+        ]
+
+    def test_when_nothing_remains_the_newest_is_invalid(self) -> None:
+        """Every message gets an answer; the newest is the one by purchase date, wherever it stands in the receipt."""
+        assert answered(plan(OLD, NEWEST, MIDDLE), dict.fromkeys("123", SAME_USER)) == [
+            ("3", INVALID, Reason.ALREADY_ANSWERED)
+        ]
+
+    def test_a_purchase_without_a_date_is_the_oldest_and_equal_dates_go_by_id(self) -> None:
+        """A redelivery may list them in another order, and must name the same one."""
+        undated = replace(OLD, transaction_id="999", purchased_at_seconds=None)
+        longer = replace(NEWEST, transaction_id="10")
+        known = dict.fromkeys(["999", "3", "10"], SAME_USER)
+        expected = [("10", INVALID, Reason.ALREADY_ANSWERED)]
+        assert answered(plan(undated, NEWEST, longer), known) == expected
+        assert answered(plan(longer, NEWEST, undated), known) == expected
+
+
+class TestRefusals:
+    """What policy or Apple refuses is never claimed, and never refused before the ledger was asked."""
+
+    REFUNDED_NOW = replace(OLD, cancelled=True)
+
+    def test_a_refused_transaction_is_looked_up_while_the_others_are_claimed(self) -> None:
+        """One round of questions for both."""
+        assert asked(plan(self.REFUNDED_NOW, NEWEST), {}) == ({"3"}, {"1"})
+
+    @pytest.mark.parametrize(
+        ("ownership", "expected"),
+        [
+            (FREE, ("1", INVALID, Reason.REFUNDED)),
+            (OURS, ("1", OK, Reason.ALREADY_OURS)),
+            (OTHER_USER, ("1", INVALID, Reason.CLAIMED_BY_ANOTHER_USER)),
+            (SAME_USER, ("1", INVALID, Reason.ALREADY_ANSWERED)),
+            (REFUNDED, ("1", INVALID, Reason.REFUNDED)),
+        ],
+    )
+    def test_what_the_ledger_says_goes_before_the_refusal(
+        self, ownership: Ownership, expected: tuple[str, Verdict, Reason]
+    ) -> None:
+        """Above all, an OK of this submission is repeated after a refund."""
+        assert answered(plan(self.REFUNDED_NOW), {"1": ownership}) == [expected]
+
+    @pytest.mark.parametrize(
+        ("transaction", "policy", "reason"),
+        [
+            (replace(OLD, expires_at_seconds=999.0), ANYTHING, Reason.EXPIRED),
+            (OLD, Policy(None, product_ids=frozenset({"gems"})), Reason.FOREIGN_PRODUCT),
+            (OLD, Policy(frozenset({"com.example.other"})), Reason.FOREIGN_BUNDLE),
+            (OLD, Policy(None, environments=frozenset()), Reason.ENVIRONMENT_REFUSED),
+        ],
+    )
+    def test_each_refusal_has_its_reason(self, transaction: Transaction, policy: Policy, reason: Reason) -> None:
+        """Looked up first, then INVALID with the policy's own reason."""
+        made = plan(transaction, policy=policy)
+        assert asked(made, {}) == (set(), {"1"})
+        assert answered(made, {"1": FREE}) == [("1", INVALID, reason)]
+
+    def test_every_refused_transaction_of_an_accepted_receipt_is_answered(self) -> None:
+        """Two expired periods of a subscription are two verdicts."""
+        expired = [replace(each, expires_at_seconds=each.purchased_at_seconds) for each in (OLD, MIDDLE)]
+        assert answered(plan(*expired, NEWEST), {"1": FREE, "2": FREE, "3": NEW}) == [
+            ("1", INVALID, Reason.EXPIRED),
+            ("2", INVALID, Reason.EXPIRED),
+            ("3", OK, Reason.CLAIMED),
+        ]
+
+    def test_a_refused_receipt_is_answered_once_however_much_it_holds(self) -> None:
+        """A foreign app's receipt must not make us send a message a purchase; earlier OKs are repeated."""
+        made = plan(OLD, MIDDLE, NEWEST, policy=Policy(frozenset({"com.example.other"})))
+        assert asked(made, {}) == (set(), {"1", "2", "3"})
+        assert answered(made, dict.fromkeys("123", FREE)) == [("3", INVALID, Reason.FOREIGN_BUNDLE)]
+        assert answered(made, {"1": OTHER_USER, "2": FREE, "3": OURS}) == [
+            ("2", INVALID, Reason.FOREIGN_BUNDLE),
+            ("3", OK, Reason.ALREADY_OURS),
+        ]
+        assert answered(made, dict.fromkeys("123", SAME_USER)) == [("3", INVALID, Reason.ALREADY_ANSWERED)]
+
+
+class TestNamedTransaction:
+    """A message may be about one transaction."""
+
+    ABOUT_OLD = replace(SUBMISSION, transaction_id="1")
+
+    def test_only_that_one_is_claimed_and_answered(self) -> None:
+        """Whatever else the receipt holds."""
+        made = plan(OLD, NEWEST, submission=self.ABOUT_OLD)
+        assert asked(made, {}) == ({"1"}, set())
+        assert answered(made, {"1": NEW}) == [("1", OK, Reason.CLAIMED)]
+        assert answered(made, {"1": SAME_USER}) == [("1", INVALID, Reason.ALREADY_ANSWERED)]
+
+    def test_it_must_be_in_the_receipt(self) -> None:
+        """No verdict is given on a transaction for which Apple does not vouch."""
+        assert refusal(NEWEST, submission=self.ABOUT_OLD) is Reason.TRANSACTION_NOT_IN_RECEIPT
+
+    def test_it_must_be_of_the_named_product_if_both_are_named(self) -> None:
+        """And then it is the transaction that counts, not the newest of the product."""
+        both = replace(self.ABOUT_OLD, product_id="coins")
+        assert asked(plan(OLD, NEWEST, submission=both), {}) == ({"1"}, set())
+        assert refusal(replace(OLD, product_id="gems"), NEWEST, submission=both) is Reason.PRODUCT_NOT_IN_RECEIPT
+        assert refusal(NEWEST, submission=both) is Reason.TRANSACTION_NOT_IN_RECEIPT
+
+
+class TestNamedProduct:
+    """A message may be about the newest purchase of a product that no other submission owns."""
+
+    GEMS = replace(NEWEST, transaction_id="4", product_id="gems", purchased_at_seconds=400.0)
+
+    def test_all_of_the_product_are_looked_up_before_any_is_claimed(self) -> None:
+        """A redelivery may show a newer purchase than the one that got OK."""
+        made = plan(OLD, NEWEST, self.GEMS, submission=ABOUT_COINS)
+        assert asked(made, {}) == (set(), {"1", "3"})
+        assert asked(made, {"3": FREE}) == (set(), {"1"})
+        assert answered(made, {"1": OURS, "3": FREE}) == [("1", OK, Reason.ALREADY_OURS)]
+
+    def test_the_newest_free_one_is_claimed_and_the_next_if_the_race_is_lost(self) -> None:
+        """One at a time, so that one message never takes two."""
+        made = plan(OLD, MIDDLE, NEWEST, submission=ABOUT_COINS)
+        assert asked(made, dict.fromkeys("123", FREE)) == ({"3"}, set())
+        assert asked(made, {"1": FREE, "2": FREE, "3": SAME_USER}) == ({"2"}, set())
+        assert answered(made, {"1": FREE, "2": NEW, "3": SAME_USER}) == [("2", OK, Reason.CLAIMED)]
+
+    def test_a_refused_one_is_passed_over(self) -> None:
+        """The newest that counts is claimed."""
+        made = plan(OLD, replace(NEWEST, cancelled=True), submission=ABOUT_COINS)
+        assert asked(made, {"1": FREE, "3": FREE}) == ({"1"}, set())
+
+    @pytest.mark.parametrize(
+        ("ownership", "reason"),
+        [
+            (SAME_USER, Reason.ALREADY_ANSWERED),
+            (OTHER_USER, Reason.CLAIMED_BY_ANOTHER_USER),
+            (REFUNDED, Reason.REFUNDED),
+        ],
+    )
+    def test_when_none_can_be_claimed_the_newest_tells_why(self, ownership: Ownership, reason: Reason) -> None:
+        """One INVALID, with what stands in the way of the newest."""
+        made = plan(OLD, NEWEST, submission=ABOUT_COINS)
+        assert answered(made, {"1": SAME_USER, "3": ownership}) == [("3", INVALID, reason)]
+
+    def test_when_policy_stands_in_the_way_it_says_so(self) -> None:
+        """A free purchase that is refused is INVALID with the refusal."""
+        made = plan(replace(OLD, cancelled=True), submission=ABOUT_COINS)
+        assert answered(made, {"1": FREE}) == [("1", INVALID, Reason.REFUNDED)]
+
+    def test_the_product_must_be_in_the_receipt(self) -> None:
+        """A receipt without it says nothing about it."""
+        assert refusal(self.GEMS, submission=ABOUT_COINS) is Reason.PRODUCT_NOT_IN_RECEIPT
+
+    def test_two_that_are_ours_are_both_repeated(self) -> None:
+        """Two deliveries at once may each have claimed one; neither OK may be taken back."""
+        assert answered(plan(OLD, NEWEST, submission=ABOUT_COINS), {"1": OURS, "3": NEW}) == [
+            ("1", OK, Reason.ALREADY_OURS),
+            ("3", OK, Reason.CLAIMED),
+        ]
+
+
+class TestLimits:
+    """None, or more than a hundred."""
+
+    @pytest.mark.parametrize("submission", [SUBMISSION, ABOUT_COINS, replace(SUBMISSION, transaction_id="1")])
+    def test_a_receipt_in_which_nothing_was_bought_is_unanswerable(self, submission: Submission) -> None:
+        """There is nothing on which a verdict could be given."""
+        assert refusal(submission=submission) is Reason.NO_TRANSACTION
+
+    def test_more_than_a_hundred_are_too_many_unless_the_message_names_one(self) -> None:
+        """The limit holds for what the message is about, not for what the receipt holds."""
+        many = [replace(OLD, transaction_id=str(number)) for number in range(1, MAX_TRANSACTIONS + 2)]
+        assert refusal(*many) is Reason.TOO_MANY_TRANSACTIONS
+        assert refusal(*many, submission=ABOUT_COINS) is Reason.TOO_MANY_TRANSACTIONS
+        assert len(plan(*many[:-1]).candidates) == MAX_TRANSACTIONS
+        assert asked(plan(*many, submission=replace(SUBMISSION, transaction_id="1")), {}) == ({"1"}, set())

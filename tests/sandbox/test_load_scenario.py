@@ -1,0 +1,264 @@
+"""The demo's scenario and its checker: what is sent, what must come of it, and that every deviation is found."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.messages import Submission, Unanswerable, parse_submission
+from receipt_actors.domain.ports import Environment, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.sandbox.answers import judge
+from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
+from receipt_actors.sandbox.load import (
+    INVALID,
+    OK,
+    Answered,
+    DeadLettered,
+    Kind,
+    OneOfGroup,
+    SampleMessage,
+    Scenario,
+    make_scenario,
+)
+
+BUNDLE_ID = "com.example.game"
+POST_QUEUE = "ResultsSQS"
+KEY = b"key of the tests"
+NOW_MS = 1_800_000_000_000
+SCENARIO = make_scenario(300, 7, BUNDLE_ID, POST_QUEUE, KEY)
+
+
+def ideal(scenario: Scenario) -> tuple[list[AnswerSeen], list[DeadLetterSeen]]:
+    """What a faultless service does with a scenario; in a group the one whose message comes first wins."""
+    answers: list[AnswerSeen] = []
+    dead_letters: list[DeadLetterSeen] = []
+    taken: set[str] = set()
+    for message in {message.body: message for message in scenario.messages}.values():
+        match message.expected:
+            case Answered(status, transaction_ids, reason):
+                answers += [AnswerSeen(message.user_id, each, status, reason or "claimed") for each in transaction_ids]
+            case OneOfGroup(transaction_id):
+                answer = AnswerSeen(message.user_id, transaction_id, OK, "claimed")
+                if transaction_id in taken:
+                    answer = replace(answer, status=INVALID, reason="claimed_by_another_user")
+                taken.add(transaction_id)
+                answers.append(answer)
+            case DeadLettered(reason):
+                dead_letters.append(DeadLetterSeen(message.body, reason))
+    return answers, dead_letters
+
+
+ANSWERS, DEAD_LETTERS = ideal(SCENARIO)
+
+
+def of_kind(kind: Kind) -> list[SampleMessage]:
+    return [message for message in SCENARIO.messages if message.kind is kind]
+
+
+def faults(answers: Sequence[AnswerSeen], dead_letters: Sequence[DeadLetterSeen]) -> tuple[str, ...]:
+    return check(SCENARIO, answers, dead_letters).wrong
+
+
+# What is sent
+
+
+@given(st.integers(min_value=0, max_value=400), st.integers())
+def test_a_scenario_has_exactly_as_many_messages_as_asked_for(count: int, seed: int) -> None:
+    """Groups and pairs do not add to the count, and what they leave over is genuine."""
+    assert len(make_scenario(count, seed, BUNDLE_ID, POST_QUEUE, KEY).messages) == count
+
+
+def test_a_seed_decides_everything() -> None:
+    """The same seed gives the same messages; another seed has no user, transaction or body in common with it."""
+    assert make_scenario(300, 7, BUNDLE_ID, POST_QUEUE, KEY) == SCENARIO
+    other = make_scenario(300, 8, BUNDLE_ID, POST_QUEUE, KEY)
+    for name in ("user_id", "body"):
+        ours, theirs = ({getattr(message, name) for message in each.messages} for each in (SCENARIO, other))
+        assert not ours & theirs
+    ours, theirs = ({answer.transaction_id for answer in ideal(each)[0]} for each in (SCENARIO, other))
+    assert not ours & theirs
+
+
+def test_the_mix() -> None:
+    """Somewhat over half of the messages are genuine, and every kind is among a hundred already."""
+    kinds = Counter(message.kind for message in SCENARIO.messages)
+    assert 0.5 <= kinds[Kind.GENUINE] / 300 <= 0.6
+    assert {message.kind for message in make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY).messages} == set(Kind)
+
+
+def test_submissions_are_told_apart_by_their_users() -> None:
+    """Every submission has a user and a body of its own; only a duplicate comes twice, with its submission id."""
+    bodies = Counter(message.body for message in SCENARIO.messages)
+    assert len({message.user_id for message in SCENARIO.messages}) == len(bodies)
+    for message in SCENARIO.messages:
+        assert bodies[message.body] == (2 if message.kind is Kind.DUPLICATE else 1)
+        assert message.kind is not Kind.DUPLICATE or message.attributes["submission_id"]
+
+
+def test_attributes_can_be_sent() -> None:
+    """SQS refuses empty attribute values; about half of the producers name their submissions."""
+    named = [message for message in SCENARIO.messages if message.attributes]
+    assert all(value for message in named for value in message.attributes.values())
+    assert 0.3 < len(named) / 300 < 0.7
+
+
+def test_padding_makes_messages_heavier() -> None:
+    """Receipts weigh what they are asked to weigh, forged ones too."""
+    padded = make_scenario(50, 7, BUNDLE_ID, POST_QUEUE, KEY, padding_bytes=5000)
+    light = {Kind.MALFORMED, Kind.GARBAGE}
+    assert all(len(message.body) > 5000 for message in padded.messages if message.kind not in light)
+
+
+# Whether the expectations are right
+
+
+def test_the_store_says_of_each_kind_what_is_expected() -> None:
+    """Apple's answer in production fits the expectation of every well-formed message."""
+    statuses = {
+        Reason.SANDBOX_REFUSED: {21007},
+        Reason.NOT_AUTHENTIC: {21003},
+        Reason.RECEIPT_MALFORMED: {21002},
+        Reason.NO_TRANSACTION: {0},
+        Reason.EXPIRED: {0, 21006},
+    }
+    seen: dict[Kind, set[object]] = {kind: set() for kind in Kind}
+    for message in SCENARIO.messages:
+        if message.kind is not Kind.GARBAGE:
+            receipt_data = json.loads(message.body)["receipt"]
+            answer, _ = judge(receipt_data, Environment.PRODUCTION, key=KEY, now_ms=NOW_MS)
+            reason = message.expected.reason if not isinstance(message.expected, OneOfGroup) else None
+            assert answer["status"] in statuses.get(reason, {0}) if reason else {0}
+            seen[message.kind].add(answer["status"])
+    assert seen[Kind.EXPIRED] == {0, 21006}  # both ways in which a subscription can have ended
+
+
+def test_every_well_formed_message_is_a_submission_and_garbage_is_not() -> None:
+    """Garbage is refused for the expected reason before Apple is asked; everything else is let in."""
+    garbage = [message for seed in range(3) for message in make_scenario(300, seed, BUNDLE_ID, POST_QUEUE).messages]
+    for message in (*SCENARIO.messages, *garbage):
+        received = ReceivedMessage("id", "handle", message.body, "", message.attributes)
+        parsed = parse_submission(received, {POST_QUEUE}, "ReceiptsSQS")
+        if message.kind is Kind.GARBAGE:
+            assert isinstance(parsed, Unanswerable)
+            assert DeadLettered(parsed.reason) == message.expected
+        else:
+            assert isinstance(parsed, Submission)
+            assert parsed.user_id == message.user_id
+
+
+# What the checker finds
+
+
+def test_a_faultless_run_passes() -> None:
+    """When all is as expected nothing is wrong, and the figures add up."""
+    report = check(SCENARIO, ANSWERS, DEAD_LETTERS)
+    assert report.wrong == ()
+    assert sum(kind.sent for kind in report.kinds.values()) == 300
+    genuine, forged, expired = (report.kinds[kind] for kind in (Kind.GENUINE, Kind.FORGED, Kind.EXPIRED))
+    assert (genuine.ok, genuine.invalid, genuine.dead_lettered) == (genuine.sent, {}, {})
+    assert (forged.ok, forged.dead_lettered) == (0, {"not_authentic": forged.sent})
+    assert expired.invalid == {"expired": expired.sent}
+    replayed = report.kinds[Kind.REPLAYED]
+    assert replayed.ok + replayed.invalid["claimed_by_another_user"] == replayed.sent
+    assert report.kinds[Kind.DUPLICATE].ok == report.kinds[Kind.DUPLICATE].sent / 2
+
+
+def test_repetitions_are_fine() -> None:
+    """Queues deliver at least once: the same answers and moves again change nothing in the report."""
+    once = check(SCENARIO, ANSWERS, DEAD_LETTERS)
+    assert check(SCENARIO, [*ANSWERS, *reversed(ANSWERS)], DEAD_LETTERS * 2) == once
+
+
+@given(st.sampled_from(ANSWERS))
+def test_a_missing_answer_is_found(answer: AnswerSeen) -> None:
+    """Whichever answer is left out, the report names its user."""
+    (fault, *_) = faults([each for each in ANSWERS if each != answer], DEAD_LETTERS)
+    assert f"user {answer.user_id}: transaction {answer.transaction_id} was answered nothing" in fault
+
+
+@given(st.sampled_from(ANSWERS))
+def test_a_wrong_answer_is_found(answer: AnswerSeen) -> None:
+    """Whichever answer is turned round - OK for INVALID or the other way - something is wrong."""
+    turned = replace(answer, status=INVALID if answer.status == OK else OK)
+    assert faults([turned if each == answer else each for each in ANSWERS], DEAD_LETTERS)
+
+
+@given(st.sampled_from(ANSWERS))
+def test_two_different_answers_are_found(answer: AnswerSeen) -> None:
+    """An OK and an INVALID for one submission and transaction are wrong, whichever is right."""
+    other = replace(answer, status=INVALID if answer.status == OK else OK)
+    assert any("INVALID" in fault and "OK" in fault for fault in faults([*ANSWERS, other], DEAD_LETTERS))
+
+
+@given(st.sampled_from(ANSWERS), st.sampled_from(["1", ""]))
+def test_an_answer_for_a_transaction_that_was_not_bought_is_found(answer: AnswerSeen, transaction_id: str) -> None:
+    """An additional answer to a user about something else is wrong."""
+    alien = replace(answer, transaction_id=transaction_id)
+    (fault,) = faults([*ANSWERS, alien], DEAD_LETTERS)
+    assert "expected no answer" in fault
+
+
+def test_an_answer_for_the_wrong_reason_is_found() -> None:
+    """INVALID for another reason than the expected one is wrong; without any reason it is not."""
+    expired = next(answer for answer in ANSWERS if answer.reason == Reason.EXPIRED)
+    rest = [answer for answer in ANSWERS if answer != expired]
+    (fault,) = faults([*rest, replace(expired, reason="refunded")], DEAD_LETTERS)
+    assert "INVALID (refunded), expected INVALID (expired)" in fault
+    assert faults([*rest, replace(expired, reason="")], DEAD_LETTERS) == ()
+
+
+def test_a_group_needs_exactly_one_ok() -> None:
+    """Nobody, or two users, getting OK for one purchase is wrong; which user gets it is not."""
+    members = [answer for answer in ANSWERS if answer.user_id in {each.user_id for each in of_kind(Kind.REPLAYED)}]
+    group = [answer for answer in members if answer.transaction_id == members[0].transaction_id]
+    rest = [answer for answer in ANSWERS if answer not in group]
+
+    def with_winners(winners: int) -> tuple[str, ...]:
+        last_first = list(reversed(group))
+        answers = [replace(answer, status=OK if at < winners else INVALID) for at, answer in enumerate(last_first)]
+        return faults([*rest, *answers], DEAD_LETTERS)
+
+    assert with_winners(1) == ()
+    for winners in (0, 2):
+        (fault,) = with_winners(winners)
+        assert f"{winners} of {len(group)} users got OK, expected 1" in fault
+
+
+@given(st.sampled_from(DEAD_LETTERS))
+def test_what_was_not_moved_or_moved_for_another_reason_is_found(dead_letter: DeadLetterSeen) -> None:
+    """An unanswerable message must be in the dead-letter queue, under its reason and no other."""
+    rest = [each for each in DEAD_LETTERS if each != dead_letter]
+    (fault,) = faults(ANSWERS, rest)
+    assert "dead-lettered as nothing" in fault
+    (fault,) = faults(ANSWERS, [*rest, replace(dead_letter, reason="crashed")])
+    assert f"dead-lettered as crashed, expected {dead_letter.reason}" in fault
+
+
+@pytest.mark.parametrize("kind", [Kind.GENUINE, Kind.REPLAYED, Kind.EXPIRED])
+def test_moving_an_answerable_message_is_found(kind: Kind) -> None:
+    """A message that has an answer does not belong in the dead-letter queue, not even when it was answered too."""
+    moved = DeadLetterSeen(of_kind(kind)[0].body, "receipt_malformed")
+    (fault,) = faults(ANSWERS, [*DEAD_LETTERS, moved])
+    assert "dead-lettered as receipt_malformed, expected an answer" in fault
+
+
+@pytest.mark.parametrize("kind", [Kind.GARBAGE, Kind.FORGED, Kind.SANDBOX])
+def test_answering_the_unanswerable_is_found(kind: Kind) -> None:
+    """No answer may be invented."""
+    answer = AnswerSeen(of_kind(kind)[0].user_id, "1000000001", OK)
+    (fault,) = faults([*ANSWERS, answer], DEAD_LETTERS)
+    assert "was answered OK, expected no answer" in fault
+
+
+def test_strays_are_found() -> None:
+    """Answers and dead letters that nobody's message explains are reported apart."""
+    report = check(SCENARIO, [*ANSWERS, AnswerSeen(1, "1", OK)], [*DEAD_LETTERS, DeadLetterSeen("?", "not_json")])
+    assert report.strays == ("answer to user 1, who sent nothing", "dead letter that nobody sent: '?'")
+    assert report.wrong == report.strays

@@ -1,0 +1,96 @@
+"""Sample receipts: minted, read back, told apart from forgeries and garbage."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.sandbox.receipts import (
+    REAL_RECEIPT_BYTES,
+    Fault,
+    ForgedReceipt,
+    MalformedReceipt,
+    Purchase,
+    SampleReceipt,
+    Shape,
+    forge,
+    mint,
+    read,
+)
+
+names = st.text(min_size=1, max_size=20)
+dates = st.none() | st.integers(min_value=0, max_value=4_000_000_000_000)
+purchases = st.builds(
+    Purchase,
+    transaction_id=names,
+    product_id=names,
+    original_transaction_id=st.none() | names,
+    quantity=st.integers(min_value=1, max_value=10),
+    expires_at_ms=dates,
+    cancelled_at_ms=dates,
+)
+faults = st.one_of(
+    st.builds(Fault.apple, st.sampled_from([21002, 21005, 21100]), is_retryable=st.none() | st.booleans()),
+    st.builds(Fault.http, st.sampled_from([429, 500, 503]), retry_after=st.none() | st.just("5")),
+    st.sampled_from([Fault.html(), Fault.garbage(), Fault.drop(), Fault.hang(1.5)]),
+)
+receipts = st.builds(
+    SampleReceipt,
+    bundle_id=names,
+    purchases=st.lists(purchases, max_size=4).map(tuple),
+    environment=st.sampled_from(Environment),
+    status=st.none() | st.just(21010),
+    faults=st.lists(faults, max_size=3).map(tuple),
+)
+GENUINE = SampleReceipt("com.example.game", (Purchase("1000000001"),))
+
+
+@given(receipts, st.binary(min_size=1), st.integers(min_value=0, max_value=100))
+def test_what_is_minted_can_be_read(receipt: SampleReceipt, key: bytes, padding_bytes: int) -> None:
+    """A receipt survives the way through its base64 string, under any key and with any padding."""
+    assert read(mint(receipt, key=key, padding_bytes=padding_bytes), key=key) == receipt
+
+
+@given(st.data())
+def test_a_changed_receipt_is_never_genuine(data: st.DataObject) -> None:
+    """Whichever byte is changed, the receipt is a forgery, or malformed; it never says something else."""
+    content = bytearray(base64.b64decode(mint(GENUINE)))
+    at = data.draw(st.integers(min_value=0, max_value=len(content) - 1))
+    content[at] ^= data.draw(st.integers(min_value=1, max_value=255))
+    with pytest.raises((ForgedReceipt, MalformedReceipt)):
+        read(base64.b64encode(content).decode())
+
+
+def test_a_forgery_is_told_apart_from_garbage() -> None:
+    """What was minted under another key is forged."""
+    with pytest.raises(ForgedReceipt):
+        read(forge(GENUINE))
+    with pytest.raises(ForgedReceipt):
+        read(mint(GENUINE, key=b"one"), key=b"two")
+
+
+@given(st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()))
+def test_garbage_is_malformed(text: str) -> None:
+    """Any other string, base64 or not, is no receipt."""
+    with pytest.raises(MalformedReceipt):
+        read(text)
+
+
+def test_a_padded_receipt_weighs_as_much_as_a_real_one() -> None:
+    """Padding adds about what was asked for; without it a receipt is small. Like real ones, all begin with MII."""
+    small, padded = mint(GENUINE), mint(GENUINE, padding_bytes=REAL_RECEIPT_BYTES)
+    assert len(small) < 1000
+    assert REAL_RECEIPT_BYTES < len(padded) < 2 * REAL_RECEIPT_BYTES
+    assert small.startswith("MII")
+    assert padded.startswith("MII")
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_ios_6_style_receipt_is_one_purchase(count: int) -> None:
+    """None or two purchases don't fit into the flat shape."""
+    with pytest.raises(ValueError, match=f"one purchase, found {count}"):
+        SampleReceipt("com.example.game", (Purchase("1"),) * count, shape=Shape.TRANSACTION)

@@ -1,0 +1,158 @@
+"""The small HTTP server under the simulated App Store, spoken to over raw sockets."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from receipt_actors.sandbox.http_server import MAX_BODY_BYTES, MAX_HEAD_BYTES, HttpServer, Reply, response
+
+
+def echo(method: str, path: str, body: bytes) -> Reply:
+    return Reply(response(200, f"{method} {path} ".encode() + body, "text/plain"))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., HttpServer]]:
+    with ExitStack() as stack:
+
+        def start(handler: Callable[[str, str, bytes], Reply]) -> HttpServer:
+            server = HttpServer("127.0.0.1", 0, handler, name="http-server").start()
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+def connect(server: HttpServer) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    return received
+
+
+def test_requests_of_a_connection_are_answered_in_order(serve: Callable[..., HttpServer]) -> None:
+    """Requests that arrive in one piece are answered one after the other, though the first takes longest."""
+
+    def first_takes_longest(method: str, path: str, body: bytes) -> Reply:
+        return replace(echo(method, path, body), delay_seconds=0.05 if path == "/a" else 0.0)
+
+    with connect(serve(first_takes_longest)) as connection:
+        connection.sendall(
+            b"POST /a HTTP/1.1\r\ncontent-length: 3\r\n\r\none"
+            b"GET /b HTTP/1.1\r\n\r\n"
+            b"POST /c HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nthree"
+        )
+        received = read_all(connection)
+    assert received.count(b"HTTP/1.1 200 OK") == 3
+    first, second, third = (received.index(text) for text in (b"POST /a one", b"GET /b ", b"POST /c three"))
+    assert first < second < third
+
+
+def test_a_request_may_come_byte_by_byte(serve: Callable[..., HttpServer]) -> None:
+    """However the network cuts a request, it is one request."""
+    with connect(serve(echo)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\none":
+            connection.sendall(bytes([byte]))
+        assert read_all(connection).endswith(b"POST /a one")
+
+
+def test_a_delayed_answer_does_not_hold_up_other_connections(serve: Callable[..., HttpServer]) -> None:
+    """While one request waits, another connection is served."""
+    arrived = threading.Event()
+
+    def handler(method: str, path: str, body: bytes) -> Reply:
+        if path == "/slow":
+            arrived.set()
+            return Reply(response(200, b"", "text/plain"), delay_seconds=3600.0)
+        return echo(method, path, body)
+
+    server = serve(handler)
+    with connect(server) as slow, connect(server) as fast:
+        slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        assert arrived.wait(10)
+        fast.sendall(b"GET /fast HTTP/1.0\r\n\r\n")
+        assert read_all(fast).endswith(b"GET /fast ")
+        server.stop()
+        assert read_all(slow) == b""
+
+
+def test_hundreds_of_connections_at_once(serve: Callable[..., HttpServer]) -> None:
+    """Hundreds may wait at a time, and are counted; hanging ones can be dropped together."""
+    count = 300
+    all_arrived = threading.Event()
+    seen = 0
+
+    def handler(method: str, path: str, body: bytes) -> Reply:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            all_arrived.set()
+        return Reply(b"", delay_seconds=3600.0, hangs=True)
+
+    server = serve(handler)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(server)) for _ in range(count)]
+        for connection in connections:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert all_arrived.wait(10)
+        server.drop_hanging()
+        assert [read_all(connection) for connection in connections] == [b""] * count
+    assert server.concurrent_requests_high_water == count
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"nonsense\r\n\r\n", http.client.BAD_REQUEST),
+        (b"GET / HTTP/2\r\n\r\n", http.client.BAD_REQUEST),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", http.client.BAD_REQUEST),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", http.client.LENGTH_REQUIRED),
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), 413),
+        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES, http.client.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    ],
+)
+def test_what_is_no_request_is_refused(serve: Callable[..., HttpServer], request_head: bytes, status: int) -> None:
+    """Broken or oversized requests get their HTTP status, and the connection is closed."""
+    with connect(serve(echo)) as connection:
+        connection.sendall(request_head)
+        assert read_all(connection).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_client_that_asks_first_is_told_to_continue(serve: Callable[..., HttpServer]) -> None:
+    """``Expect: 100-continue`` (curl sends it with long receipts) is granted before the body."""
+    with connect(serve(echo)) as connection:
+        connection.sendall(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"ok")
+        assert read_all(connection).endswith(b"POST / ok")
+
+
+def test_a_taken_address_is_an_error_at_start(serve: Callable[..., HttpServer]) -> None:
+    """Two servers can't share a port: the second says so, at once, to whoever starts it."""
+    port = int(serve(echo).url.rpartition(":")[2])
+    with pytest.raises(OSError, match="in use"):
+        HttpServer("127.0.0.1", port, echo, name="second").start()
+
+
+def test_stop_may_be_called_twice_and_before_start() -> None:
+    """Stopping what does not run does nothing."""
+    server = HttpServer("127.0.0.1", 0, echo, name="http-server")
+    server.stop()
+    server.start()
+    server.stop()
+    server.stop()
+    server.drop_hanging()

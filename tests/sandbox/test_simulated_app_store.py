@@ -1,0 +1,245 @@
+"""The simulated App Store answers as Apple would, and fails on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.sandbox import app_store
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
+
+BUNDLE_ID = "com.example.game"
+PURCHASE = Purchase("1000000001", "coins_100", purchased_at_ms=1_700_000_000_000)
+GENUINE = mint(SampleReceipt(BUNDLE_ID, (PURCHASE,)))
+PAST_MS, FUTURE_MS = 1_600_000_000_000, 4_100_000_000_000
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
+
+
+def ask(url: str, receipt_data: object, **fields: object) -> dict[str, object]:
+    answer = requests.post(url, json={"receipt-data": receipt_data, **fields}, timeout=10)
+    assert answer.status_code == 200
+    content: dict[str, object] = answer.json()
+    return content
+
+
+@pytest.mark.parametrize(
+    ("receipt_data", "production_status", "sandbox_status"),
+    [
+        (GENUINE, 0, 21008),
+        (mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), environment=Environment.SANDBOX)), 21007, 0),
+        (mint(SampleReceipt(BUNDLE_ID, (), shape=Shape.UNIFIED)), 0, 21008),
+        (mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), status=21010)), 21010, 21008),
+        (forge(SampleReceipt(BUNDLE_ID, (PURCHASE,))), 21003, 21003),
+        (mint(SampleReceipt(BUNDLE_ID, (PURCHASE,)), key=b"another"), 21003, 21003),
+        ("bm8gcmVjZWlwdA==", 21002, 21002),
+        ("no base64!", 21002, 21002),
+        ("", 21002, 21002),
+        ("\ud800", 21002, 21002),
+        (None, 21002, 21002),
+        (17, 21002, 21002),
+    ],
+)
+def test_each_endpoint_judges_receipts_like_apple(
+    store: SimulatedAppStore, receipt_data: object, production_status: int, sandbox_status: int
+) -> None:
+    """Genuine receipts pass where they belong, and are 21007 or 21008 elsewhere; forged and malformed ones fail."""
+    assert ask(store.production_url, receipt_data)["status"] == production_status
+    assert ask(store.sandbox_url, receipt_data)["status"] == sandbox_status
+
+
+def test_unified_answer(store: SimulatedAppStore) -> None:
+    """An app receipt comes back with all its purchases in ``in_app``: ids and dates are strings, refunds are marked."""
+    refunded = Purchase("1000000002", "coins_500", quantity=2, cancelled_at_ms=1_700_000_360_000)
+    answer = ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (PURCHASE, refunded))))
+    assert answer["environment"] == "Production"
+    assert "latest_receipt_info" not in answer
+    receipt = answer["receipt"]
+    assert isinstance(receipt, dict)
+    assert (receipt["bundle_id"], receipt["receipt_type"]) == (BUNDLE_ID, "Production")
+    first, second = receipt["in_app"]
+    assert first == {
+        "quantity": "1",
+        "product_id": "coins_100",
+        "transaction_id": "1000000001",
+        "original_transaction_id": "1000000001",
+        "purchase_date": "2023-11-14 22:13:20 Etc/GMT",
+        "purchase_date_ms": "1700000000000",
+        "original_purchase_date": "2023-11-14 22:13:20 Etc/GMT",
+        "original_purchase_date_ms": "1700000000000",
+        "is_trial_period": "false",
+    }
+    assert second["quantity"] == "2"
+    assert second["cancellation_date_ms"] == "1700000360000"
+
+
+def test_unified_answer_with_a_subscription(store: SimulatedAppStore) -> None:
+    """Subscriptions are repeated in ``latest_receipt_info`` with their end; status 0 even when they have ended."""
+    ended = Purchase("1000000003", "gold_monthly", original_transaction_id="1000000001", expires_at_ms=PAST_MS)
+    receipt_data = mint(SampleReceipt(BUNDLE_ID, (PURCHASE, ended)))
+    answer = ask(store.production_url, receipt_data)
+    assert answer["status"] == 0
+    assert answer["latest_receipt"] == receipt_data
+    renewals = answer["latest_receipt_info"]
+    assert isinstance(renewals, list)
+    (latest,) = renewals
+    assert (latest["transaction_id"], latest["original_transaction_id"]) == ("1000000003", "1000000001")
+    assert latest["expires_date_ms"] == str(PAST_MS)
+    assert answer["pending_renewal_info"][0]["product_id"] == "gold_monthly"  # type: ignore[index]
+
+
+def test_ios_6_style_answer(store: SimulatedAppStore) -> None:
+    """A transaction receipt is flat, names its app as ``bid``, and has no environment."""
+    answer = ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), shape=Shape.TRANSACTION)))
+    assert set(answer) == {"status", "receipt"}
+    receipt = answer["receipt"]
+    assert isinstance(receipt, dict)
+    assert (receipt["bid"], receipt["transaction_id"], receipt["product_id"]) == (BUNDLE_ID, "1000000001", "coins_100")
+    assert receipt["purchase_date_ms"] == "1700000000000"
+
+
+@pytest.mark.parametrize(
+    ("expires_at_ms", "status", "renewal"),
+    [(PAST_MS, 21006, "latest_expired_receipt_info"), (FUTURE_MS, 0, "latest_receipt_info")],
+)
+def test_ios_6_style_subscription(store: SimulatedAppStore, expires_at_ms: int, status: int, renewal: str) -> None:
+    """A subscription that has ended is 21006, and the answer holds the receipt all the same."""
+    purchase = Purchase("1000000004", "gold_monthly", expires_at_ms=expires_at_ms)
+    answer = ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (purchase,), shape=Shape.TRANSACTION)))
+    assert answer["status"] == status
+    assert answer["receipt"] == answer[renewal]
+    assert answer["receipt"]["expires_date"] == str(expires_at_ms)  # type: ignore[index]
+
+
+def test_the_shared_secret_is_checked() -> None:
+    """With a shared secret, no password and a wrong one are 21004; without one any password will do."""
+    with SimulatedAppStore(shared_secret="s3cret") as store:
+        assert ask(store.production_url, GENUINE)["status"] == 21004
+        assert ask(store.production_url, GENUINE, password="wrong")["status"] == 21004
+        assert ask(store.production_url, GENUINE, password=7)["status"] == 21004
+        assert ask(store.production_url, GENUINE, password="s3cret")["status"] == 0
+    with SimulatedAppStore() as store:
+        assert ask(store.production_url, GENUINE, password="whatever")["status"] == 0
+
+
+def test_requests_that_are_none(store: SimulatedAppStore) -> None:
+    """A GET is 21000, a body that is no JSON 21002, another path HTTP 404."""
+    assert requests.get(store.production_url, timeout=10).json() == {"status": 21000}
+    for body in ("no json", "[" * 100_000, "[]"):
+        assert requests.post(store.production_url, data=body, timeout=10).json() == {"status": 21002}
+    assert requests.post(store.production_url + "s", timeout=10).status_code == 404
+
+
+def test_a_receipt_of_another_key_is_genuine_where_that_key_rules() -> None:
+    """The key of the simulator decides what is genuine."""
+    with SimulatedAppStore(key=b"another") as store:
+        assert ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (PURCHASE,)), key=b"another"))["status"] == 0
+        assert ask(store.production_url, GENUINE)["status"] == 21003
+
+
+def test_faults_of_a_receipt_come_first_and_once(store: SimulatedAppStore) -> None:
+    """A receipt's faults befall its first requests, in order; then it is judged. Other receipts are not affected."""
+    faults = (
+        Fault.apple(21100, is_retryable=True),
+        Fault.http(503, retry_after="2"),
+        Fault.html(),
+        Fault.garbage(),
+        Fault.drop(),
+        Fault.hang(0.01),
+    )
+    receipt_data = mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), faults=faults))
+    question = {"receipt-data": receipt_data}
+
+    assert ask(store.production_url, receipt_data) == {"status": 21100, "is-retryable": True}
+    busy = requests.post(store.production_url, json=question, timeout=10)
+    assert (busy.status_code, busy.headers["Retry-After"]) == (503, "2")
+    page = requests.post(store.production_url, json=question, timeout=10)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html")
+    assert ask(store.production_url, GENUINE)["status"] == 0
+    garbage = requests.post(store.production_url, json=question, timeout=10)
+    assert garbage.status_code == 200
+    with pytest.raises(ValueError, match="Expecting"):
+        garbage.json()
+    for _ in range(2):
+        with pytest.raises(requests.ConnectionError):
+            requests.post(store.production_url, json=question, timeout=10)
+    for _ in range(2):
+        assert ask(store.production_url, receipt_data)["status"] == 0
+    assert store.requests_for(receipt_data) == 8
+    assert store.requests_for(GENUINE) == 1
+    assert store.requests_for("never sent") == 0
+
+
+def test_only_so_many_receipts_are_remembered(store: SimulatedAppStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of requests is bounded: the receipt that was not asked for the longest is forgotten first."""
+    monkeypatch.setattr(app_store, "MAX_REMEMBERED_RECEIPTS", 2)
+    first, second, third = (mint(SampleReceipt(BUNDLE_ID, (Purchase(str(number)),))) for number in range(3))
+    for receipt_data in (first, second, first, third):
+        ask(store.production_url, receipt_data)
+    assert [store.requests_for(receipt_data) for receipt_data in (first, second, third)] == [2, 0, 1]
+
+
+def test_an_outage_holds_until_recovery(store: SimulatedAppStore) -> None:
+    """In an outage every request at both endpoints fails, on kept connections too; afterwards all is well."""
+    with requests.Session() as session:
+        assert session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=10).status_code == 200
+        store.outage(Fault.http(500))
+        for url in (store.production_url, store.sandbox_url):
+            assert session.post(url, json={"receipt-data": GENUINE}, timeout=10).status_code == 500
+        store.recover()
+        assert session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=10).json()["status"] == 0
+    assert store.requests_for(GENUINE) == 2
+
+
+def test_recovery_ends_what_hangs(store: SimulatedAppStore) -> None:
+    """A request that hangs in an outage is dropped when it is over, not an hour later."""
+    store.outage(Fault.hang(3600.0))
+    dropped = threading.Event()
+
+    def wait_in_vain() -> None:
+        with requests.Session() as session:
+            try:
+                session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=60)
+            except requests.ConnectionError:
+                dropped.set()
+
+    thread = threading.Thread(target=wait_in_vain, daemon=True)
+    thread.start()
+    for _ in range(1000):
+        if store.statistics().answers.get("hang"):
+            store.recover()
+        if dropped.wait(0.01):
+            break
+    assert dropped.is_set()
+    thread.join(10)
+    assert ask(store.production_url, GENUINE)["status"] == 0
+
+
+def test_statistics(store: SimulatedAppStore) -> None:
+    """Requests are counted by endpoint, answers by status or kind of failure."""
+    ask(store.production_url, GENUINE)
+    ask(store.production_url, "nonsense")
+    ask(store.sandbox_url, GENUINE)
+    store.outage(Fault.http(503))
+    requests.post(store.sandbox_url, timeout=10)
+    requests.post(store.sandbox_url + "s", timeout=10)
+    seen = store.statistics()
+    assert seen.requests == {Environment.PRODUCTION: 2, Environment.SANDBOX: 2}
+    assert seen.answers == {"0": 1, "21002": 1, "21008": 1, "HTTP 503": 1}
+    assert seen.concurrent_requests_high_water == 1
+
+
+def test_answers_take_their_time() -> None:
+    """With a latency no answer comes sooner; jitter only adds to it."""
+    with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.01) as store:
+        answer = requests.post(store.production_url, json={"receipt-data": GENUINE}, timeout=10)
+        assert answer.elapsed.total_seconds() >= 0.05

@@ -1,0 +1,345 @@
+"""Settings: their layers, their checks, and what a person is told about a bad one."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import SETTINGS, Settings, load_settings
+
+ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}  #: the least that has to be given
+
+
+def load(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, config: Path | None = None
+) -> Settings:
+    return load_settings(ENOUGH | dict(flags or {}), environ=environ or {}, config=config)
+
+
+def faults(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, config: Path | None = None
+) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(flags, environ, config)
+    return list(caught.value.faults)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "shop.toml"
+
+
+class TestLayers:
+    def test_defaults_stand_where_nothing_is_given(self) -> None:
+        """Given the bundle ids and a backend, everything else has its documented default."""
+        settings = load()
+        assert settings.source_queue == "ReceiptsSQS"
+        assert settings.post_queues == ("ResultsSQS",)
+        assert settings.environments == (Environment.PRODUCTION,)
+        assert settings.product_ids == ("*",)
+        assert settings.dead_letter_queue is None
+        assert (settings.consumers, settings.max_in_flight, settings.visibility_timeout_seconds) == (4, 2000, 120)
+        assert settings.receive_wait_seconds < settings.drain_seconds
+
+    def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(self, toml: Path) -> None:
+        """Each layer overrides those below it, setting by setting."""
+        toml.write_text("consumers = 1\nledger_attempts = 1\nbatch_requests = 1\n")
+        environ = {"RECEIPT_ACTORS_CONSUMERS": "2", "RECEIPT_ACTORS_LEDGER_ATTEMPTS": "2"}
+        settings = load({"consumers": "3"}, environ, toml)
+        assert (settings.consumers, settings.ledger_attempts, settings.batch_requests) == (3, 2, 1)
+
+    def test_each_value_knows_where_it_came_from(self, toml: Path) -> None:
+        """An operator can be shown the flag, variable, key or reason behind a value; defaults are not listed."""
+        toml.write_text("batch_requests = 1\n")
+        settings = load_settings(
+            {"bundle_ids": "a"},
+            environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"},
+            config=toml,
+        )
+        assert settings.sources == {
+            "bundle_ids": "--bundle-ids",
+            "consumers": "RECEIPT_ACTORS_CONSUMERS",
+            "batch_requests": f"batch_requests in {toml}",
+            "backend": "chosen because AWS_REGION is given",
+        }
+
+    def test_the_file_may_be_named_by_the_environment(self, toml: Path) -> None:
+        """RECEIPT_ACTORS_CONFIG names the TOML file where no flag does; a flag's file is read instead of it."""
+        toml.write_text("consumers = 7\n")
+        assert load(environ={"RECEIPT_ACTORS_CONFIG": str(toml)}).consumers == 7
+        other = toml.with_name("other.toml")
+        other.write_text("consumers = 9\n")
+        assert load(environ={"RECEIPT_ACTORS_CONFIG": str(toml)}, config=other).consumers == 9
+
+    @pytest.mark.parametrize("written", ['["A", "B"]', '"A, B"', '" A,B, "'])
+    def test_a_list_in_a_file_is_a_list_or_text_with_commas(self, toml: Path, written: str) -> None:
+        """Both ways to write a list in TOML mean the same."""
+        toml.write_text(f"post_queues = {written}\n")
+        assert load(config=toml).post_queues == ("A", "B")
+
+    def test_an_empty_variable_counts_as_not_given(self) -> None:
+        """Compose files and task definitions pass empty variables for what is not set."""
+        assert load(environ={"RECEIPT_ACTORS_CONSUMERS": "", "RECEIPT_ACTORS_CONFIG": ""}).consumers == 4
+
+    def test_an_absent_flag_leaves_the_lower_layers_alone(self) -> None:
+        """None says that the flag was not given."""
+        assert load({"consumers": None}, {"RECEIPT_ACTORS_CONSUMERS": "2"}).consumers == 2
+
+    def test_the_environment_of_the_process_is_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without an explicit mapping the real environment is read."""
+        monkeypatch.setenv("RECEIPT_ACTORS_CONSUMERS", "6")
+        assert load_settings(ENOUGH).consumers == 6
+
+    def test_the_variables_that_kubernetes_adds_for_a_service_of_our_name_are_ignored(self) -> None:
+        """A Service named receipt-actors must not keep the pods beside it from starting."""
+        environ = {
+            "RECEIPT_ACTORS_SERVICE_HOST": "10.0.0.1",
+            "RECEIPT_ACTORS_SERVICE_PORT_ADMIN": "80",
+            "RECEIPT_ACTORS_PORT": "tcp://10.0.0.1:80",
+            "RECEIPT_ACTORS_PORT_80_TCP_ADDR": "10.0.0.1",
+        }
+        assert load(environ=environ) == load()
+
+
+class TestBackend:
+    @pytest.mark.parametrize(
+        ("flags", "environ", "backend"),
+        [
+            ({"database": "r.db"}, {}, "embedded"),
+            ({"database": "r.db", "source_queue": "Q"}, {"AWS_REGION": "eu-west-1"}, "embedded"),
+            ({"database": "r.db", "backend": "aws"}, {}, "aws"),
+            ({"source_queue": "Q"}, {}, "aws"),
+            ({"ledger_table": "Table"}, {}, "aws"),
+            ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "aws"),
+            ({}, {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2"}, "aws"),
+            ({"backend": "aws"}, {}, "aws"),
+        ],
+    )
+    def test_it_is_the_one_given_else_the_one_that_the_rest_points_to(
+        self, flags: dict[str, object], environ: dict[str, str], backend: str
+    ) -> None:
+        """A database means embedded; otherwise a queue, a table or AWS's own variables mean aws."""
+        assert load_settings({"bundle_ids": "a"} | flags, environ=environ).backend == backend
+
+    @pytest.mark.parametrize("environ", [{}, {"AWS_CA_BUNDLE": "/ca.pem"}])
+    def test_without_a_sign_one_is_told_how_to_choose(self, environ: dict[str, str]) -> None:
+        """A newcomer without AWS is not sent into time-outs, but told of both ways."""
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings({"bundle_ids": "a"}, environ=environ)
+        (fault,) = caught.value.faults
+        assert "give database (a path)" in fault
+        assert "backend aws" in fault
+
+    def test_embedded_needs_a_database(self) -> None:
+        """There is no default place for somebody's claims."""
+        (fault,) = faults({"backend": "embedded"})
+        assert fault.startswith("--backend: found 'embedded', expected database to be given too")
+
+    def test_a_home_is_expanded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A path from a file or a variable passes no shell, which would have expanded it."""
+        monkeypatch.setenv("HOME", "/home/ann")
+        assert load({"database": "~/r.db"}).database == Path("/home/ann/r.db")
+
+
+class TestFaults:
+    def test_all_faults_of_all_layers_are_told_at_once(self, toml: Path) -> None:
+        """Nobody has to start the program once a fault."""
+        toml.write_text("visibility_timeout_seconds = 5\nconsumer = 3\n")
+        told = faults({"consumers": "many"}, {"RECEIPT_ACTORS_LOG_LEVEL": "loud", "RECEIPT_ACTORS_COLOUR": "1"}, toml)
+        assert told == [
+            f"consumer in {toml}: found an unknown setting, expected a known one; did you mean consumers?",
+            "RECEIPT_ACTORS_COLOUR: found an unknown setting, expected a known one; "
+            "the settings reference lists all there are",
+            "--consumers: found 'many', expected an integer, 1 or more; leave it out for the default 4",
+            f"visibility_timeout_seconds in {toml}: found 5, expected an integer from 10 to 43200; "
+            "leave it out for the default 120",
+            "RECEIPT_ACTORS_LOG_LEVEL: found 'LOUD', expected DEBUG, INFO, WARNING or ERROR; "
+            "leave it out for the default INFO",
+        ]
+
+    def test_missing_bundle_ids_say_how_to_give_them(self) -> None:
+        """The one setting without a default names the flag, the variable, the key, and the way to accept any app."""
+        (fault,) = faults({"bundle_ids": None})
+        assert "your app's bundle ids, comma separated, or * to accept any" in fault
+        assert "--bundle-ids, RECEIPT_ACTORS_BUNDLE_IDS or the key bundle_ids" in fault
+
+    def test_a_misspelt_variable_is_told_with_the_right_one(self) -> None:
+        """A typing slip in an environment would otherwise be silently ignored."""
+        (fault,) = faults(environ={"RECEIPT_ACTORS_MAX_INFLIGHT": "1"})
+        assert fault.startswith("RECEIPT_ACTORS_MAX_INFLIGHT: ")
+        assert "did you mean RECEIPT_ACTORS_MAX_IN_FLIGHT?" in fault
+
+    def test_a_key_written_like_a_flag_is_told_with_the_right_one(self, toml: Path) -> None:
+        """Hyphens for underscores are the likeliest slip in a file."""
+        toml.write_text("max-in-flight = 1\n")
+        (fault,) = faults(config=toml)
+        assert fault.endswith("did you mean max_in_flight?")
+
+    def test_broken_toml_is_told_with_its_line(self, toml: Path) -> None:
+        """The file, the line and the column are named."""
+        toml.write_text("consumers = 1\nlog_level = INFO\n")
+        (fault,) = faults(config=toml)
+        assert fault.startswith(f"--config: found '{toml}', expected TOML")
+        assert "line 2" in fault
+
+    @pytest.mark.parametrize("spoil", [lambda path: None, Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe")])
+    def test_an_unreadable_file_is_a_fault_beside_the_others(self, toml: Path, spoil: object) -> None:
+        """No such file, a directory, no UTF-8: told with the other faults, under the name that asked for it."""
+        assert callable(spoil)
+        spoil(toml)
+        told = faults({"consumers": "0"}, {"RECEIPT_ACTORS_CONFIG": str(toml)})
+        assert told[0].startswith(f"RECEIPT_ACTORS_CONFIG: found '{toml}', expected ")
+        assert told[1].startswith("--consumers: ")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("source_queue", "https://sqs.eu-west-1.amazonaws.com/123/Mine", "a name, not a URL; try 'Mine'"),
+            ("source_queue", "arn:aws:sqs:eu-west-1:123:Mine", "a name, not an ARN; try 'Mine'"),
+            ("source_queue", "Mine.fifo", "FIFO queues are not supported"),
+            ("source_queue", "a" * 81, "1 to 80 letters, digits, - and _"),
+            ("source_queue", "", "1 to 80 letters"),
+            ("source_queue", "ResultsSQS", "an answer sent there would come back as a receipt"),
+            ("post_queues", "Fine,not fine", "1 to 80 letters"),
+            ("post_queues", " , ", "names of SQS queues"),
+            ("dead_letter_queue", "ResultsSQS", "neither source_queue nor one of post_queues"),
+            ("dead_letter_queue", "ReceiptsSQS", "neither source_queue nor one of post_queues"),
+            ("ledger_table", "ab", "3 to 255"),
+            ("bundle_ids", "*,com.example.game", "* alone"),
+            ("product_ids", "com.example.*", "no other wildcards"),
+            ("bundle_ids", ["", "a"], "bundle ids"),
+            ("environments", "production", "Production, Sandbox or both"),
+            ("unidentified", "drop", "dead-letter or reply"),
+            ("backend", "gcp", "aws or embedded"),
+            ("database", "~nobody-of-that-name/r.db", "expected a path"),
+            ("receive_wait_seconds", "21", "an integer from 0 to 20"),
+            ("receive_wait_seconds", "25", "an integer from 0 to 20"),
+            ("drain_seconds", "10", "more than receive_wait_seconds (10)"),
+            ("drain_seconds", "inf", "a number above 0"),
+            ("drain_seconds", "nan", "a number above 0"),
+            ("visibility_timeout_seconds", "43201", "an integer from 10 to 43200"),
+            ("visibility_timeout_seconds", "60.5", "an integer"),
+            ("app_store_concurrency", "201", "an integer from 1 to 200"),
+            ("app_store_rate_per_second", "0", "a number above 0"),
+            ("consumers", True, "an integer, 1 or more"),
+            ("processes", "2", "more than one process is not available yet"),
+            ("app_store_production_url", "ftp://127.0.0.1/", "an https URL"),
+            ("app_store_production_url", "buy.itunes.apple.com", "an https URL"),
+            ("app_store_production_url", "https://", "an https URL"),
+            ("app_store_production_url", "https://host:port/", "an https URL"),
+            ("app_store_sandbox_url", "http://apple.example/verifyReceipt", "127.0.0.1 only"),
+            ("app_store_sandbox_url", "http://localhost.example/", "127.0.0.1 only"),
+        ],
+    )
+    def test_what_could_not_work_is_refused(self, name: str, value: object, words: str) -> None:
+        """Each refusal is one line that names the flag and says what was expected."""
+        told = faults({name: value})
+        assert len(told) == 1
+        assert words in told[0]
+        assert "\n" not in told[0]
+
+    @pytest.mark.parametrize(
+        "url", ["http://127.0.0.1:8080/v", "http://localhost/v", "http://[::1]:1/v", "https://x/v"]
+    )
+    def test_plain_http_is_for_this_machine(self, url: str) -> None:
+        """A simulated App Store on the loopback needs no certificate."""
+        assert load({"app_store_production_url": url}).app_store_production_url == url
+
+    def test_log_levels_go_in_any_case(self) -> None:
+        """``--log-level debug`` is what people type."""
+        assert load({"log_level": "debug"}).log_level == "DEBUG"
+
+
+class TestSecrets:
+    def test_the_shared_secret_is_never_shown(self) -> None:
+        """Neither a log line with the settings nor a dump of them gives it away; the client can still read it."""
+        settings = load({"shared_secret": "hush-hush"})
+        assert "hush-hush" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+        assert settings.shared_secret is not None
+        assert settings.shared_secret.get_secret_value() == "hush-hush"
+
+    @pytest.mark.parametrize("secret", [["hush-hush"], {"it": "hush-hush"}])
+    def test_a_fault_does_not_show_it_either(self, secret: object) -> None:
+        """A secret written the wrong way is masked in the refusal."""
+        (fault,) = faults({"shared_secret": secret})
+        assert "hush-hush" not in fault
+        assert fault.startswith("--shared-secret: found **********, expected ")
+
+    def test_a_password_in_a_url_is_refused_and_masked(self) -> None:
+        """What stands before the @ of a URL is somebody's password."""
+        (fault,) = faults({"app_store_production_url": "https://ann:hush-hush@apple.example/"})
+        assert "without a user name or password" in fault
+        assert "hush-hush" not in fault
+
+
+class TestEmbedding:
+    def test_settings_are_built_from_keyword_arguments_without_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An application that embeds us is not steered by variables behind its back."""
+        monkeypatch.setenv("RECEIPT_ACTORS_CONSUMERS", "9")
+        settings = Settings(bundle_ids=("a",), database=Path("r.db"), consumers=2)
+        assert (settings.backend, settings.consumers, settings.sources) == ("embedded", 2, {})
+
+    def test_faults_are_our_error_and_name_the_arguments(self) -> None:
+        """pydantic's own exception does not leak; a misspelt argument is told with the right one."""
+        with pytest.raises(ConfigurationError) as caught:
+            Settings(bundle_ids=(), database=Path("r.db"), consumer=2)  # type: ignore[call-arg]
+        assert caught.value.faults == (
+            "bundle_ids: found '', expected your app's bundle ids, comma separated, or * to accept any",
+            "consumer: found an unknown setting, expected a known one; did you mean consumers?",
+        )
+
+    def test_settings_do_not_change(self) -> None:
+        """They are read from many threads."""
+        settings = load()
+        with pytest.raises(ValueError, match="frozen"):
+            settings.consumers = 5  # type: ignore[misc]
+        assert settings.consumers == 4
+
+    def test_settings_travel_to_another_process(self) -> None:
+        """A copy and a pickled one are equal to the original, the secret included."""
+        settings = load({"shared_secret": "hush-hush"})
+        assert copy.deepcopy(settings) == settings
+        assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@given(
+    flags=st.dictionaries(st.sampled_from(sorted(SETTINGS)), st.text(), max_size=6),
+    environ=st.dictionaries(
+        st.sampled_from([setting.variable for setting in SETTINGS.values()]), st.text(), max_size=6
+    ),
+)
+def test_whatever_is_given_there_are_settings_or_faults(flags: dict[str, str], environ: dict[str, str]) -> None:
+    """No text in any flag or variable ends in anything but settings or a ConfigurationError with faults."""
+    faults: tuple[str, ...] = ()
+    try:
+        load_settings(flags, environ=environ)
+    except ConfigurationError as error:
+        faults = error.faults
+    assert faults or "bundle_ids" in flags or environ.get("RECEIPT_ACTORS_BUNDLE_IDS")
+
+
+def test_every_setting_says_what_it_is_for_and_what_it_takes() -> None:
+    """Help texts and the manual have no gaps, and the flag, the variable and the key are the same name."""
+    for name, setting in SETTINGS.items():
+        assert setting.description.endswith("."), name
+        assert setting.expected, name
+        assert setting.variable == f"RECEIPT_ACTORS_{name.upper()}"
+        assert setting.flag == f"--{name}".replace("_", "-") or name == "exit_when_idle_seconds"
+    assert SETTINGS["exit_when_idle_seconds"].flag == "--exit-when-idle"
+
+
+@pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting.default is not None])
+def test_every_documented_default_may_be_written_out(name: str) -> None:
+    """A default as the manual prints it is a valid value that means the same."""
+    written = load({name: SETTINGS[name].default})
+    assert getattr(written, name) == getattr(load(), name)
