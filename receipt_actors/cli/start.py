@@ -51,6 +51,8 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     """
     settings = load_settings(flags, config=config)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for library in ("botocore", "boto3", "urllib3"):  # their DEBUG lines hold receipts and credentials
+        logging.getLogger(library).setLevel(logging.WARNING)
     from receipt_actors.application import ReceiptSystem  # after the settings: faults are told without a wait
 
     wake = threading.Event()

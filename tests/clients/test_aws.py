@@ -270,6 +270,16 @@ def test_settings_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch, 
         AwsLedger("claims")
 
 
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_is_read_from_either_variable(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """AWS_REGION is what ECS and Lambda set and what AWS's other tools read; boto3 alone knows only the other one."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv(variable, "eu-west-3")
+    AwsQueues().close()
+
+
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "QueueDoesNotExist", "KmsAccessDenied"])
 def test_a_queue_that_may_not_be_used_is_refused(fake: FakeAws, queues: AwsQueues, code: str) -> None:
     """Only an operator helps, so it is refused and not retried; once he has, the next call finds the queue afresh."""
