@@ -117,6 +117,7 @@ class DeleteBatcher(_Batcher):
 class VisibilityBatcher(_Batcher):
     """See the module."""
 
+    drops_unwanted: ClassVar[bool] = False  # the visibility keeper ends before its last hand-backs are done
     finishes_on_shutdown: ClassVar[bool] = True
 
     def __init__(self, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:

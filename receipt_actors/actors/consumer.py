@@ -11,7 +11,7 @@ mover.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,6 +36,7 @@ from receipt_actors.telemetry.events import STATISTICS, MessageFinished, Message
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_SECONDS = 30.0  #: to start ten custodians; more means that the scheduler hangs
+EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
 INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 
 
@@ -94,27 +95,8 @@ class Consumer(GenServer):
         return None
 
     def _receive(self, count: int) -> None:
-        started_at = self.clock.monotonic()  # visibility counts from some time after this
-        deliveries: list[ReceivedMessage] = []
-        pause_seconds = 0.0
-        try:
-            deliveries.extend(
-                self._queues.receive(
-                    self._source_queue,
-                    max_messages=count,
-                    wait_seconds=self._wait_seconds,
-                    visibility_timeout_seconds=self._visibility_timeout_seconds,
-                )
-            )
-        except (QueueUnavailable, QueueRefused) as error:
-            self._failures += 1
-            pause_seconds = self._retry.pause_seconds(self._failures) or 0.0
-            if self._failures == 1 or isinstance(error, QueueRefused):
-                logger.error("cannot receive from %s: %s", self._source_queue, error)
-        else:
-            if self._failures:
-                logger.warning("can receive from %s again", self._source_queue)
-            self._failures = 0
+        started_at = self.clock.monotonic()  # the visibility timeout begins at some time after this
+        deliveries, pause_seconds = self._take(count)
         if deliveries:
             self.cast(STATISTICS, MessagesReceived(len(deliveries)))
             self._start_custodians(deliveries, started_at)
@@ -127,7 +109,29 @@ class Consumer(GenServer):
         else:
             self._ask_for_credits()
 
-    def _start_custodians(self, deliveries: list[ReceivedMessage], received_at_seconds: float) -> None:
+    def _take(self, count: int) -> tuple[Sequence[ReceivedMessage], float]:
+        """Receive up to ``count`` messages; the second value says how long to pause before the next receive."""
+        started_at = self.clock.monotonic()
+        try:
+            deliveries = self._queues.receive(
+                self._source_queue,
+                max_messages=count,
+                wait_seconds=self._wait_seconds,
+                visibility_timeout_seconds=self._visibility_timeout_seconds,
+            )
+        except (QueueUnavailable, QueueRefused) as error:
+            self._failures += 1
+            if self._failures == 1:
+                logger.error("cannot receive from %s, trying again: %s", self._source_queue, error)
+            return (), self._retry.pause_seconds(self._failures) or 0.0
+        if self._failures:
+            logger.warning("can receive from %s again", self._source_queue)
+        self._failures = 0
+        # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
+        spins = not deliveries and self.clock.monotonic() - started_at < EMPTY_RECEIVE_SECONDS
+        return deliveries, EMPTY_RECEIVE_SECONDS if spins else 0.0
+
+    def _start_custodians(self, deliveries: Sequence[ReceivedMessage], received_at_seconds: float) -> None:
         started: list[pykka.Future[Any]] = []
         for delivery in deliveries:
             if not is_intact(delivery):

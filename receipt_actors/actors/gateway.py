@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, Refused, ServiceAvailable, ServiceUnavailable
-from receipt_actors.domain.breaker import Breaker
+from receipt_actors.domain.breaker import Breaker, BreakerState
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
@@ -71,6 +71,8 @@ class Gateway(GenServer):
     trap_exit: ClassVar[bool] = True
     closes_intake: ClassVar[bool] = True
     """Whether an outage of this service is a reason to receive nothing."""
+    drops_unwanted: ClassVar[bool] = True
+    """Whether a request is not made any more once the actor that asked has ended."""
     finishes_on_shutdown: ClassVar[bool] = False
     """Whether what waits is still done when the supervisor ends the actor."""
 
@@ -179,7 +181,7 @@ class Gateway(GenServer):
         while self._ready:
             batch = []
             for job in self.take_batch(self._ready):
-                if job.from_.is_wanted():
+                if job.from_.is_wanted() or not self.drops_unwanted:
                     batch.append(job)
                 else:
                     job.from_.reply(GaveUp("whoever asked has ended"))
@@ -218,7 +220,7 @@ class Gateway(GenServer):
         self._queue_dispatch()
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
-        was_closed = self._breaker.is_closed
+        before = self._breaker.state
         wish = error.retry_after_seconds or 0.0
         for job in batch:
             self._breaker = self._breaker.failed(self.message_of(job), retry_after_seconds=wish)
@@ -226,18 +228,21 @@ class Gateway(GenServer):
             for job in batch:
                 self.retry(job, str(error), at_least_seconds=wish)
             return
-        if was_closed:
+        if before is BreakerState.CLOSED:
             logger.error("%s is unavailable, requests are kept until it is back: %s", self.service, error)
-        else:
-            for job in batch:
-                job.probes += 1
         for job in batch:
-            if job.probes < MAX_PROBES:
-                self._ready.append(job)
-            else:
-                job.from_.reply(GaveUp(str(error)))
-        self._announce(ServiceUnavailable(self.service))
-        self.send_after(self._breaker.pause_seconds, _Probe())
+            self._keep(job, was_probe=before is BreakerState.PROBING, detail=str(error))
+        if before is not BreakerState.OPEN:  # what was sent before it opened, and fails now, changes nothing
+            self._announce(ServiceUnavailable(self.service))
+            self.send_after(self._breaker.pause_seconds, _Probe())
+
+    def _keep(self, job: Job, *, was_probe: bool, detail: str) -> None:
+        """Keep a request for when the service is back, unless it was the probe too often: others shall try."""
+        job.probes += was_probe
+        if job.probes < MAX_PROBES:
+            self._ready.append(job)
+        else:
+            job.from_.reply(GaveUp(detail))
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
         """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""
@@ -263,11 +268,11 @@ class Gateway(GenServer):
         return None
 
     def _probe(self) -> None:
-        if self._breaker.is_closed:
+        if self._breaker.state is not BreakerState.OPEN:
             return
-        self._breaker = self._breaker.probing()
-        if not self._send_next():
-            # Nobody is left to try: the next request to come is the probe.
+        if self._send_next():
+            self._breaker = self._breaker.probing()
+        else:  # nobody is there to try; intake will let someone in
             self._announce(ServiceUnavailable(self.service))
             self.send_after(self._breaker.first_pause_seconds, _Probe())
 
