@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -144,7 +144,7 @@ def _dead_letter(message: ReceivedMessage) -> DeadLetterSeen:
 
 
 def _print_report(console: Console, report: CheckReport, statistics: StatisticsSnapshot, seconds: float) -> None:
-    table = _table("What was sent, and what came of it")
+    table = _table()
     table.add_column("kind of message", no_wrap=True)
     for name in ("sent", "OK", "INVALID", "moved"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -157,7 +157,7 @@ def _print_report(console: Console, report: CheckReport, statistics: StatisticsS
             _counts({**row.invalid, **row.dead_lettered}),
             "[red]wrong[/red]" if row.wrong else "[green]right[/green]",
         )
-    console.print(table)
+    console.print("\n[bold]What was sent, and what came of it[/bold]", table)
     finished = statistics.count("answered") + statistics.count("moved")
     latencies = [statistics.percentile_seconds(percent) for percent in (50, 95, 99)]
     p50, p95, p99 = (f"{value:.2f} s" if value is not None else "-" for value in latencies)
@@ -170,16 +170,16 @@ def _print_report(console: Console, report: CheckReport, statistics: StatisticsS
 
 def _print_dead_letters(console: Console, dead_letters: Sequence[DeadLetterSeen]) -> None:
     reasons = Counter(letter.reason for letter in dead_letters)
-    table = _table("What lies in the dead-letter queue, and why")
+    table = _table()
     table.add_column("reason", no_wrap=True)
     table.add_column("messages", justify="right")
     for reason, count in reasons.most_common():
         table.add_row(reason, str(count))
-    console.print(table)
+    console.print("\n[bold]What lies in the dead-letter queue[/bold]", table)
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+def _table() -> Table:
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _total(counts: Mapping[str, int]) -> int:

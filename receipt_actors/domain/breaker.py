@@ -13,7 +13,7 @@ poisonous message that makes the service fail, each time anew, must not stop eve
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
 
@@ -49,19 +49,24 @@ class Breaker:
             return self
         return replace(self, state=BreakerState.CLOSED, failures=0, messages=frozenset(), pause_seconds=0.0)
 
-    def failed(self, message: Hashable, *, retry_after_seconds: float = 0.0) -> Breaker:
-        """Note that a request for ``message`` got no answer; ``retry_after_seconds`` is the service's own wish."""
+    def failed(self, messages: Iterable[Hashable], *, retry_after_seconds: float = 0.0) -> Breaker:
+        """Note that a request got no answer.
+
+        Args:
+            messages: whom it was for; a batch of several is one failure all the same.
+            retry_after_seconds: the service's own wish.
+        """
         if self.state is BreakerState.OPEN:  # a straggler, sent before it tripped
             return self
         if self.state is BreakerState.PROBING:
             doubled = min(max(self.pause_seconds, self.first_pause_seconds) * 2, self.max_pause_seconds)
             return replace(self, state=BreakerState.OPEN, pause_seconds=max(doubled, retry_after_seconds))
         failures = self.failures + 1
-        messages = self.messages | {message} if len(self.messages) < self.min_messages else self.messages
-        if failures < self.min_failures or len(messages) < self.min_messages:
-            return replace(self, failures=failures, messages=messages)
+        failed = self.messages.union(messages) if len(self.messages) < self.min_messages else self.messages
+        if failures < self.min_failures or len(failed) < self.min_messages:
+            return replace(self, failures=failures, messages=failed)
         pause = max(self.first_pause_seconds, retry_after_seconds)
-        return replace(self, state=BreakerState.OPEN, failures=failures, messages=messages, pause_seconds=pause)
+        return replace(self, state=BreakerState.OPEN, failures=failures, messages=failed, pause_seconds=pause)
 
     def probing(self) -> Breaker:
         """Note that the pause is over and one request may try."""

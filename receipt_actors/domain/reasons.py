@@ -37,7 +37,7 @@ class Reason(StrEnum):
     DUPLICATE_KEY = "duplicate_key"
     TOO_LARGE = "too_large"
     TOO_DEEP = "too_deep"
-    BAD_RECEIPT = "bad_receipt"  #: ``receipt`` is missing, no string, empty, or not base64 / a signed transaction
+    BAD_RECEIPT = "bad_receipt"  #: ``receipt`` is missing, no string, empty, or has characters that no encoding uses
     BAD_USER_ID = "bad_user_id"  #: ``user_id`` is missing or no integer within +-2^63
     BAD_POST_QUEUE = "bad_post_queue"  #: ``post_queue`` is missing or no queue name
     BAD_TRANSACTION_ID = "bad_transaction_id"  #: ``transaction_id`` is there and no non-empty string
