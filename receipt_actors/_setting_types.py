@@ -7,7 +7,6 @@ where the value came from, and the words of ``Expected`` to all others.
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.values import is_queue_name
 
 ANY = "*"  #: alone in ``bundle_ids`` or ``product_ids``: accept any
 
@@ -53,7 +53,7 @@ def _queue_name(name: str) -> str:
         raise ValueError(f"expected a name, not {kind}; try {last_part!r}")
     if name.endswith(".fifo"):
         raise ValueError("expected a standard queue; FIFO queues are not supported")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
+    if not is_queue_name(name):
         raise ValueError("expected 1 to 80 letters, digits, - and _")
     return name
 

@@ -73,9 +73,7 @@ _MASK = "**********"
 class Settings(BaseModel, frozen=True):
     """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
 
-    model_config = ConfigDict(
-        extra="forbid", str_strip_whitespace=True, allow_inf_nan=False, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False, validate_default=True)
 
     # The order matters twice: a check sees the fields above its own, and help texts and the manual keep it.
     source_queue: QueueName = Field(default="ReceiptsSQS", description="Queue that receipts are taken from.")

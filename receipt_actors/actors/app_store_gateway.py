@@ -16,12 +16,20 @@ import cachetools
 
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import VerifyReceipt
-from receipt_actors.domain.app_store import Misconfigured, TryAgain, Unidentified, WrongEnvironment, interpret
+from receipt_actors.domain.app_store import (
+    Interpretation,
+    Misconfigured,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+    interpret,
+)
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import AppStore, Environment
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import NO_REPLY, From
 
 logger = logging.getLogger(__name__)
@@ -78,13 +86,20 @@ class AppStoreGateway(Gateway):
         """See ``Gateway``."""
         (job,) = batch
         assert isinstance(job, _Verification)
-        return self._app_store.verify_receipt, (job.request.submission.receipt_data, job.environment)
+        return self._verify, (job.request.submission.receipt_data, job.environment)
+
+    def _verify(self, receipt_data: str, environment: Environment) -> Interpretation:
+        """Ask Apple, on an I/O thread. A status that speaks of Apple's own trouble (21005, say) is no answer."""
+        meaning = interpret(self._app_store.verify_receipt(receipt_data, environment), environment)
+        if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
+            raise AppStoreUnavailable(meaning.detail)
+        return meaning
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Redirect, retry, or pass on what Apple's answer means."""
         (job,) = batch
         assert isinstance(job, _Verification)
-        meaning = interpret(answer, job.environment)
+        meaning: Interpretation = answer
         match meaning:
             case WrongEnvironment(right):
                 self._redirect(job, right)

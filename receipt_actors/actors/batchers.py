@@ -68,9 +68,7 @@ class ResultBatcher(_Batcher):
 
     closes_intake: ClassVar[bool] = False
 
-    def __init__(
-        self, queues: Queues, concurrency: int, retry: RetryPolicy, idle_seconds: float, queue: str
-    ) -> None:
+    def __init__(self, queues: Queues, concurrency: int, retry: RetryPolicy, idle_seconds: float, queue: str) -> None:
         super().__init__("send to", queues, queue, concurrency, retry)
         self._idle_seconds = idle_seconds
         self._requests = 0

@@ -80,7 +80,8 @@ class Custodian(GenServer):
         self.source_queue = source_queue
         self.delivery = delivery
         self._dead_letter_queue = dead_letter_queue
-        self._received_at_seconds = received_at_seconds  # monotonic
+        self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
+        self._started_at_seconds = self.clock.monotonic()
         self._questions: dict[Hashable, _Question] = {}
         self._moved_for: Unanswerable | None = None
 
@@ -233,5 +234,5 @@ class Custodian(GenServer):
         if moved_for is not None:
             logger.info("message %s moved, %s: %s", self.delivery.message_id, moved_for.reason, moved_for.detail)
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
-        self.cast(STATISTICS, MessageFinished(fate, reason, self.clock.monotonic() - self._received_at_seconds))
+        self.cast(STATISTICS, MessageFinished(fate, reason, self.clock.monotonic() - self._started_at_seconds))
         return Stop(NORMAL)

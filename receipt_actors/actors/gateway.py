@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, Refused, ServiceAvailable, ServiceUnavailable
-from receipt_actors.domain.breaker import Breaker, BreakerState
+from receipt_actors.domain.breaker import Breaker
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
-from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply
+from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,7 @@ class Gateway(GenServer):
     finishes_on_shutdown: ClassVar[bool] = False
     """Whether what waits is still done when the supervisor ends the actor."""
 
-    def __init__(
-        self, service: str, concurrency: int, retry: RetryPolicy, rate: RateLimit | None = None
-    ) -> None:
+    def __init__(self, service: str, concurrency: int, retry: RetryPolicy, rate: RateLimit | None = None) -> None:
         self.service = service
         self._concurrency = concurrency
         self._retry = retry
@@ -88,6 +86,8 @@ class Gateway(GenServer):
         self._ready: deque[Job] = deque()
         self._under_way = 0
         self._breaker = Breaker()
+        self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
+        self._probe_timer: Timer | None = None
         self._dispatch_is_queued = False
 
     # --- what a subclass says ---
@@ -109,6 +109,10 @@ class Gateway(GenServer):
         return id(job.from_)
 
     # --- life ---
+
+    def init(self) -> Any:
+        """Open the gate, which a gateway before this one may have left closed."""
+        self._announce(ServiceAvailable(self.service))
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
         """End the I/O threads; finish first, where that is promised and this is no crash."""
@@ -161,7 +165,7 @@ class Gateway(GenServer):
 
     def _dispatch(self) -> None:
         while self._breaker.is_closed and self._under_way < self._concurrency and self._ready:
-            if self._must_wait_for_rate() or not self._send_next():
+            if self._must_wait_for_rate() or self._send_next() is None:
                 return
 
     def _must_wait_for_rate(self) -> bool:
@@ -176,31 +180,29 @@ class Gateway(GenServer):
             self.send_after(wait_seconds, _RateAllows())
         return wait_seconds > 0
 
-    def _send_next(self) -> bool:
-        """Send one batch; False when nothing waits."""
+    def _send_next(self) -> tuple[Job, ...] | None:
+        """Send one batch and return it; None when nothing waits."""
         while self._ready:
-            batch = []
+            jobs = []
             for job in self.take_batch(self._ready):
                 if job.from_.is_wanted() or not self.drops_unwanted:
-                    batch.append(job)
+                    jobs.append(job)
                 else:
                     job.from_.reply(GaveUp("whoever asked has ended"))
-            if batch:
+            if jobs:
+                batch = tuple(jobs)
                 function, args = self.blocking_call(batch)
                 self._under_way += 1
-                self.run_blocking(self._pool, tuple(batch), function, *args)
-                return True
-        return False
+                self.run_blocking(self._pool, batch, function, *args)
+                return batch
+        return None
 
     # --- answers ---
 
     def handle_reply(self, label: Any, value: Any) -> Any:
         """The service answered a batch."""
         self._under_way -= 1
-        if not self._breaker.is_closed:
-            logger.warning("%s is available again", self.service)
-            self._announce(ServiceAvailable(self.service))
-        self._breaker = self._breaker.succeeded()
+        self._service_answered()
         self.settle(label, value)
         self._queue_dispatch()
 
@@ -212,37 +214,43 @@ class Gateway(GenServer):
             case UnavailableError():
                 self._service_failed(label, error)
             case QueueRefused():
+                self._service_answered()  # the service is there, it is the queue that is not
                 for job in label:
                     job.from_.reply(Refused(str(error)))
             case _:
                 for job in label:
                     job.from_.reply(Broken(error))
+                if label is self._probe:
+                    self._probe_failed()
         self._queue_dispatch()
 
-    def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
-        before = self._breaker.state
-        wish = error.retry_after_seconds or 0.0
-        for job in batch:
-            self._breaker = self._breaker.failed(self.message_of(job), retry_after_seconds=wish)
-        if self._breaker.is_closed:
-            for job in batch:
-                self.retry(job, str(error), at_least_seconds=wish)
-            return
-        if before is BreakerState.CLOSED:
-            logger.error("%s is unavailable, requests are kept until it is back: %s", self.service, error)
-        for job in batch:
-            self._keep(job, was_probe=before is BreakerState.PROBING, detail=str(error))
-        if before is not BreakerState.OPEN:  # what was sent before it opened, and fails now, changes nothing
-            self._announce(ServiceUnavailable(self.service))
-            self.send_after(self._breaker.pause_seconds, _Probe())
+    def _service_answered(self) -> None:
+        self._probe = None
+        if not self._breaker.is_closed:
+            logger.warning("%s is available again", self.service)
+            self._announce(ServiceAvailable(self.service))
+        self._breaker = self._breaker.succeeded()
 
-    def _keep(self, job: Job, *, was_probe: bool, detail: str) -> None:
-        """Keep a request for when the service is back, unless it was the probe too often: others shall try."""
-        job.probes += was_probe
-        if job.probes < MAX_PROBES:
-            self._ready.append(job)
-        else:
-            job.from_.reply(GaveUp(detail))
+    def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        wish = error.retry_after_seconds or 0.0
+        if batch is self._probe:
+            for job in batch:
+                job.probes += 1
+            self._probe_failed(wish)
+        elif self._breaker.is_closed:
+            self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
+            if self._breaker.is_closed:
+                for job in batch:
+                    self.retry(job, str(error), at_least_seconds=wish)
+                return
+            logger.error("%s is unavailable, requests are kept until it is back: %s", self.service, error)
+            self._wait_and_probe(self._breaker.pause_seconds)
+        # Else it was sent before the breaker opened, and says nothing new.
+        for job in batch:
+            if job.probes < MAX_PROBES:
+                self._ready.append(job)
+            else:  # others shall try
+                job.from_.reply(GaveUp(str(error)))
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
         """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""
@@ -262,19 +270,32 @@ class Gateway(GenServer):
                 self._waits_for_rate = False
                 self._dispatch()
             case _Probe():
-                self._probe()
+                self._send_probe()
             case _:
                 return super().handle_info(message)
         return None
 
-    def _probe(self) -> None:
-        if self._breaker.state is not BreakerState.OPEN:
+    # --- while the breaker is open ---
+
+    def _wait_and_probe(self, pause_seconds: float) -> None:
+        self._announce(ServiceUnavailable(self.service))
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+        self._probe_timer = self.send_after(pause_seconds, _Probe())
+
+    def _send_probe(self) -> None:
+        if self._breaker.is_closed or self._probe is not None:
             return
-        if self._send_next():
+        self._probe = self._send_next()
+        if self._probe is not None:
             self._breaker = self._breaker.probing()
         else:  # nobody is there to try; intake will let someone in
-            self._announce(ServiceUnavailable(self.service))
-            self.send_after(self._breaker.first_pause_seconds, _Probe())
+            self._wait_and_probe(self._breaker.first_pause_seconds)
+
+    def _probe_failed(self, wish_seconds: float = 0.0) -> None:
+        self._probe = None
+        self._breaker = self._breaker.failed((), retry_after_seconds=wish_seconds)
+        self._wait_and_probe(self._breaker.pause_seconds)
 
     def _announce(self, fact: ServiceAvailable | ServiceUnavailable) -> None:
         if self.closes_intake:

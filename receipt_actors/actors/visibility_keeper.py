@@ -35,7 +35,7 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import hand_back_seconds
-from receipt_actors.otp import Continue, Down, ExitReason, GenServer, Normal, Ref, Shutdown, WhichChildren
+from receipt_actors.otp import Continue, Down, ExitReason, GenServer, NoProcess, Normal, Ref, Shutdown, WhichChildren
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 
 logger = logging.getLogger(__name__)
@@ -134,10 +134,11 @@ class VisibilityKeeper(GenServer):
     def _custodian_ended(self, watched: _Watched, reason: ExitReason) -> None:
         message = watched.message
         match reason:
-            case Normal():
-                if watched.hand_back is None:
-                    return
+            # It may have ended before it was monitored: then nobody says how, but it said that it would.
+            case Normal() | NoProcess() if watched.hand_back is not None:
                 why, seconds = watched.hand_back, self._later(message)
+            case Normal():
+                return
             case Shutdown():
                 why, seconds = Reason.DRAINED, 0
             case _:

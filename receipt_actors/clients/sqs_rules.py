@@ -17,6 +17,7 @@ from receipt_actors.domain.ports import (
     EntryFailure,
     OutgoingMessage,
 )
+from receipt_actors.domain.values import UNSENDABLE_CHARACTER, is_queue_name
 
 BATCH_REQUEST_TOO_LONG = "BatchRequestTooLong"
 TOO_MANY_ENTRIES = "TooManyEntriesInBatchRequest"
@@ -29,20 +30,14 @@ MESSAGE_NOT_IN_FLIGHT = "MessageNotInflight"
 MAX_ATTRIBUTES = 10  #: message attributes of one message (SQS)
 MAX_ATTRIBUTE_NAME_CHARACTERS = 256  #: SQS
 
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _ATTRIBUTE_NAME = re.compile(r"(?!aws\.|amazon\.)[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII | re.IGNORECASE)
-_FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def queue_name_fault(name: str) -> str | None:
-    """Say why ``name`` cannot be a queue's, or return None where it can.
-
-    SQS allows 1 to 80 letters, digits, hyphens and underscores. FIFO queues (``.fifo``) need a message group and a
-    deduplication id for every message, which the contract has no words for: they are refused, not half supported.
-    """
+    """Say why ``name`` cannot be a queue's, or return None where it can; see ``is_queue_name``."""
     if name.endswith(".fifo"):
         return "FIFO queues are not supported; use a standard queue"
-    if not _QUEUE_NAME.fullmatch(name):
+    if not is_queue_name(name):
         return "not a queue name: expected 1 to 80 letters, digits, hyphens and underscores (no URL, no ARN)"
     return None
 
@@ -102,7 +97,7 @@ def _message_failure(message: OutgoingMessage) -> EntryFailure | None:
         if not value:
             return EntryFailure(INVALID_PARAMETER, f"message attribute {name!r} is empty", True)
     for text in (message.body, *message.attributes.values()):
-        forbidden = _FORBIDDEN_CHARACTER.search(text)
+        forbidden = UNSENDABLE_CHARACTER.search(text)
         if forbidden:
             return EntryFailure(INVALID_CONTENTS, f"character U+{ord(forbidden[0]):04X} is not allowed", True)
     if message.size_bytes > MAX_BATCH_BYTES:

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, json_type, sendable
+from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, is_queue_name, json_type, sendable
 
 SUBMISSION_ID_ATTRIBUTE = "submission_id"
 MAX_DEPTH = 32  #: arrays and objects inside one another
@@ -28,7 +28,6 @@ _MAX_EXACT_FLOAT = 2**53 - 1  # beyond it, two integers share one float
 _STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _RECEIPT = re.compile(r"[\x21-\x7e\r\n]+")
 _SIGNED_TRANSACTION = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_QUEUE_NAME = re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]+(?:\.fifo)?")
 _ATTRIBUTE_NAME = re.compile(r"(?!(?i:aws|amazon)\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
 
 
@@ -253,7 +252,7 @@ def _user_id(value: object) -> int:
 
 
 def _post_queue(value: object, allowed_post_queues: Collection[str], source_queue: str) -> str:
-    if not isinstance(value, str) or _QUEUE_NAME.fullmatch(value) is None:
+    if not is_queue_name(value):
         detail = f"post_queue: expected the name of a queue, not a URL or an ARN, found {json_type(value)}"
         raise _Refusal(Reason.BAD_POST_QUEUE, detail)
     if value == source_queue or value not in allowed_post_queues:

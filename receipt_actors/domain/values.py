@@ -13,7 +13,8 @@ from typing import TypeGuard
 MAX_NAME_CHARACTERS = 256  #: of any id or name; at most 1,024 bytes, half of what a DynamoDB key may have
 
 # SQS takes #x9 #xA #xD #x20-#xD7FF #xE000-#xFFFD #x10000-#x10FFFF, in bodies and in attributes.
-_UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+UNSENDABLE_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # A name has no control characters at all: a line break in an id forges lines in a log.
 _NAME = re.compile(f"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{{1,{MAX_NAME_CHARACTERS}}}")
 
@@ -23,9 +24,18 @@ def is_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
+def is_queue_name(value: object) -> TypeGuard[str]:
+    """Tell whether the value can name a standard queue of SQS: 1 to 80 letters, digits, hyphens and underscores.
+
+    FIFO queues (``.fifo``) need a message group and a deduplication id for every message, which the contract has no
+    words for: they are refused, not half supported.
+    """
+    return isinstance(value, str) and _QUEUE_NAME.fullmatch(value) is not None
+
+
 def sendable(text: str) -> str:
     """Replace every character that SQS refuses (control characters, lone surrogates, U+FFFE, U+FFFF) by U+FFFD."""
-    return _UNSENDABLE.sub("\ufffd", text)
+    return UNSENDABLE_CHARACTER.sub("\ufffd", text)
 
 
 def json_type(value: object) -> str:
