@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 here = Path(__file__).parent
-sys.path.insert(0, str(here))  # for settings_reference
+sys.path.insert(0, str(here))  # for the extensions beside this file
 
 _metadata = configparser.ConfigParser()
 _metadata.read(here.parent / "setup.cfg", encoding="utf-8")
@@ -16,7 +16,7 @@ project = "receipt_actors"
 release = _metadata["metadata"]["version"]
 version = release
 copyright = "the authors of receipt_actors"
-extensions = ["settings_reference", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["commands_reference", "settings_reference", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 nitpicky = False
 autodoc_member_order = "bysource"

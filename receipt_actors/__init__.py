@@ -17,13 +17,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from receipt_actors.application import ReceiptSystem
     from receipt_actors.errors import ReceiptActorsError
+    from receipt_actors.receipt_system import ReceiptSystem
     from receipt_actors.settings import Settings
 
 __all__ = ["ReceiptActorsError", "ReceiptSystem", "Settings"]
 
-_HOMES = {"ReceiptActorsError": "errors", "ReceiptSystem": "application", "Settings": "settings"}
+_HOMES = {"ReceiptActorsError": "errors", "ReceiptSystem": "receipt_system", "Settings": "settings"}
 
 
 def __getattr__(name: str) -> object:

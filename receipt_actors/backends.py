@@ -5,10 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
 from receipt_actors.domain.ports import AppStore, Ledger, Queues
-from receipt_actors.settings import Settings
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
+
+if TYPE_CHECKING:
+    from receipt_actors.clients.aws import AwsLedger, AwsQueues
+
+MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,51 +39,76 @@ def open_backend(settings: Settings) -> Backend:
         ConfigurationError: the database cannot be used, or boto3 finds no region.
         UnavailableError: the database does not answer.
     """
+    # Sends to each post queue and the dead-letter queue, deletes, visibility changes; each receive has its consumer.
+    batchers = len(settings.post_queues) + 3
+    queues = open_queues(
+        settings,
+        max_connections=max(settings.consumers, batchers * settings.batch_requests),
+        longest_wait_seconds=settings.receive_wait_seconds,
+    )
+    ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
+    app_store = open_app_store(settings, max_connections=settings.app_store_concurrency)
+
+    def close() -> None:
+        queues.close()
+        ledger.close()
+        app_store.close()
+
+    interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
+    return Backend(queues, ledger, app_store, interrupt_receives, close, random.Random())
+
+
+def open_queues(
+    settings: QueueSettings,
+    *,
+    max_connections: int = 1,
+    longest_wait_seconds: float = MAX_RECEIVE_WAIT_SECONDS,
+    create: bool = True,
+) -> EmbeddedQueues | AwsQueues:
+    """Open the queues alone; embedded ones are made if need be, unless ``create`` is False.
+
+    ``max_connections`` is the number of threads that call at once. Raises what ``open_backend`` raises, and
+    ``ConfigurationError`` where there is no database and none is to be made.
+    """
+    if settings.backend == "aws":
+        from receipt_actors.clients.aws import AwsQueues  # boto3 takes its time to import
+
+        return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
+    queues = EmbeddedQueues(_database(settings, create))
+    if create:
+        dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
+        queues.create_queue(settings.source_queue, dead_letter_queue, settings.max_receive_count)
+        for queue in settings.post_queues:
+            queues.create_queue(queue)
+    return queues
+
+
+def open_ledger(
+    settings: LedgerSettings, *, max_connections: int = 1, create: bool = True
+) -> EmbeddedLedger | AwsLedger:
+    """Open the ledger alone; see ``open_queues``."""
+    if settings.backend == "aws":
+        from receipt_actors.clients.aws import AwsLedger
+
+        return AwsLedger(settings.ledger_table, max_connections=max_connections)
+    return EmbeddedLedger(_database(settings, create))
+
+
+def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
+    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
     secret = settings.shared_secret
-    app_store = VerifyReceiptClient(
+    return VerifyReceiptClient(
         settings.app_store_production_url,
         settings.app_store_sandbox_url,
         None if secret is None else secret.get_secret_value(),
         settings.app_store_connect_timeout_seconds,
         settings.app_store_read_timeout_seconds,
-        pool_size=settings.app_store_concurrency,
+        pool_size=max_connections,
     )
-    return _embedded(settings, app_store) if settings.backend == "embedded" else _aws(settings, app_store)
 
 
-def _embedded(settings: Settings, app_store: VerifyReceiptClient) -> Backend:
-    from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
-
+def _database(settings: BackendSettings, create: bool) -> Path:
     assert settings.database is not None
-    queues = EmbeddedQueues(settings.database)
-    ledger = EmbeddedLedger(settings.database)
-    dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
-    queues.create_queue(settings.source_queue, dead_letter_queue, settings.max_receive_count)
-    for queue in settings.post_queues:
-        queues.create_queue(queue)
-
-    def close() -> None:
-        queues.close()
-        ledger.close()
-        app_store.close()
-
-    return Backend(queues, ledger, app_store, queues.interrupt, close, random.Random())
-
-
-def _aws(settings: Settings, app_store: VerifyReceiptClient) -> Backend:
-    from receipt_actors.clients.aws import AwsLedger, AwsQueues  # boto3 takes its time to import
-
-    # Sends to each post queue and the dead-letter queue, deletes, visibility changes; each receive has its consumer.
-    batchers = len(settings.post_queues) + 3
-    queues = AwsQueues(
-        max_connections=max(settings.consumers, batchers * settings.batch_requests),
-        longest_wait_seconds=settings.receive_wait_seconds,
-    )
-    ledger = AwsLedger(settings.ledger_table, max_connections=settings.ledger_concurrency)
-
-    def close() -> None:
-        queues.close()
-        ledger.close()
-        app_store.close()
-
-    return Backend(queues, ledger, app_store, lambda: None, close, random.Random())
+    if not create and settings.database.parent.is_dir() and not settings.database.exists():
+        raise ConfigurationError([f"database {settings.database}: found no file, expected the one that `start` uses"])
+    return settings.database

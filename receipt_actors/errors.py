@@ -8,6 +8,7 @@
     │   ├── AppStoreUnavailable
     │   ├── QueueUnavailable
     │   └── LedgerUnavailable
+    ├── SubmissionRefused        a message that could never be answered, told before it is sent
     ├── QueueRefused             permanent: this queue does not exist or may not be used
     └── LedgerRefused            permanent: the table is missing, of another make, or may not be used
 
@@ -54,6 +55,10 @@ class QueueUnavailable(UnavailableError):
 
 class LedgerUnavailable(UnavailableError):
     """The ledger did not confirm. A claim may have been made all the same."""
+
+
+class SubmissionRefused(ReceiptActorsError):
+    """A message that no validator could ever answer; it was not sent."""
 
 
 class QueueRefused(ReceiptActorsError):

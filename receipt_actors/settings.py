@@ -4,6 +4,8 @@ A setting named ``max_in_flight`` is the key ``max_in_flight`` of a TOML file, t
 ``RECEIPT_ACTORS_MAX_IN_FLIGHT`` and the flag ``--max-in-flight``; a flag beats a variable, a variable beats the file.
 The command line's flags and the settings reference of the manual are both generated from ``SETTINGS``.
 
+``Settings`` has them all. Whoever needs a part takes a smaller model, such as ``QueueSettings``, and demands no more.
+
 Embedding applications build ``Settings(bundle_ids=("com.example.game",), ...)`` themselves: the same checks, and the
 environment is not read. Either way, settings that cannot work raise one ``ConfigurationError`` that lists every fault.
 
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType, NoneType
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import annotated_types
 from pydantic import (
@@ -67,15 +69,75 @@ _AWS_VARIABLE = re.compile(
 )
 _AWS_SETTINGS = ("source_queue", "post_queues", "ledger_table")
 _TO_BE_CHOSEN: Any = None
+Chosen = TypeVar("Chosen", bound="SomeSettings")
 _MASK = "**********"
 
 
-class Settings(BaseModel, frozen=True):
-    """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
+class SomeSettings(BaseModel, frozen=True):
+    """What every choice of settings has in common: all faults are told at once, and each value's source is known.
+
+    The order of fields matters twice: a check sees the fields above its own, and help texts and the manual keep it.
+    """
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False, validate_default=True)
 
-    # The order matters twice: a check sees the fields above its own, and help texts and the manual keep it.
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where each value that is no default came from, for people: a flag, a variable, a key of a file, a choice."""
+        return MappingProxyType(self._sources)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_setting_is_a_boolean(cls, value: object) -> object:
+        if isinstance(value, bool):  # pydantic reads True as 1, a typing slip in a TOML file
+            raise PydanticCustomError("boolean", "a boolean")
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_every_fault_at_once(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        if isinstance(data, dict) and "backend" in cls.model_fields and data.get("backend") is None:
+            chosen = _choose_backend(data, environ={})
+            data = {**data, "backend": chosen[0]} if chosen else data
+        try:
+            return handler(data)
+        except ValidationError as error:
+            sources: Mapping[str, str] = info.context or {}
+            raise ConfigurationError([_fault(details, sources) for details in error.errors()]) from None
+
+
+class BackendSettings(SomeSettings, frozen=True):
+    """Where queues and claims live."""
+
+    database: Annotated[FilePath | None, Expected("a path")] = Field(
+        default=None, description="SQLite file that holds queues and claims: the embedded backend."
+    )
+    backend: Literal["aws", "embedded"] = Field(
+        default=_TO_BE_CHOSEN,
+        description="Where queues and claims live. Left out: embedded where a database is given, else aws where a "
+        "queue, a table or the environment (such as AWS_REGION) points to it.",
+    )
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _a_backend_is_chosen(cls, value: object, info: ValidationInfo) -> object:
+        if value is None:
+            raise ValueError(
+                "expected a sign of where queues and claims live: give database (a path) to run on this machine alone, "
+                "or backend aws (or AWS_REGION, or source_queue) to use SQS and DynamoDB"
+            )
+        if value == "embedded" and "database" in info.data and info.data["database"] is None:
+            raise ValueError("expected database to be given too: the path of the SQLite file to use")
+        return value
+
+
+class QueueSettings(BackendSettings, frozen=True):
+    """What it takes to reach the queues."""
+
     source_queue: QueueName = Field(default="ReceiptsSQS", description="Queue that receipts are taken from.")
     post_queues: QueueNames = Field(
         default=("ResultsSQS",), description="Every queue that a message may name for its answer."
@@ -85,15 +147,39 @@ class Settings(BaseModel, frozen=True):
         description="Queue that messages without an answer are moved to. Left out: the one of the source queue's "
         "redrive policy; with the embedded backend, the source queue's name followed by DLQ.",
     )
+    max_receive_count: int = Field(
+        default=20,
+        ge=1,
+        le=1000,
+        description="Deliveries before the embedded queue moves a message to its dead-letter queue.",
+    )
+
+    @field_validator("post_queues")
+    @classmethod
+    def _answers_do_not_go_to_the_source(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("source_queue") in names:
+            raise ValueError(
+                "expected queues other than source_queue: an answer sent there would come back as a receipt"
+            )
+        return names
+
+    @field_validator("dead_letter_queue")
+    @classmethod
+    def _dead_letters_have_their_own_queue(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is not None and name in (info.data.get("source_queue"), *info.data.get("post_queues", ())):
+            raise ValueError("expected a queue that is neither source_queue nor one of post_queues")
+        return name
+
+
+class LedgerSettings(BackendSettings, frozen=True):
+    """What it takes to reach the claims."""
+
     ledger_table: TableName = Field(default="TransactionIdTable", description="DynamoDB table that holds the claims.")
-    database: Annotated[FilePath | None, Expected("a path")] = Field(
-        default=None, description="SQLite file that holds queues and claims: the embedded backend."
-    )
-    backend: Literal["aws", "embedded"] = Field(
-        default=_TO_BE_CHOSEN,
-        description="Where queues and claims live. Left out: embedded where a database is given, else aws where a "
-        "queue, a table or the environment (such as AWS_REGION) points to it.",
-    )
+
+
+class AppStoreSettings(SomeSettings, frozen=True):
+    """What it takes to have Apple asked about a receipt, and to judge the answer."""
+
     bundle_ids: Annotated[Ids, Expected("your app's bundle ids, comma separated, or * to accept any")] = Field(
         description="Apps whose purchases count."
     )
@@ -122,6 +208,13 @@ class Settings(BaseModel, frozen=True):
         description="The app's shared secret, needed for subscriptions. Prefer the variable: other users of a machine "
         "can see its flags.",
     )
+    app_store_connect_timeout_seconds: float = Field(default=3, gt=0, description="Time to connect to Apple.")
+    app_store_read_timeout_seconds: float = Field(default=10, gt=0, description="Time to wait for Apple's answer.")
+
+
+class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
+    """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
+
     consumers: int = Field(default=4, ge=1, description="Receives under way at once.")
     max_in_flight: int = Field(default=2000, ge=1, description="Messages taken in and not finished yet, at most.")
     visibility_timeout_seconds: int = Field(
@@ -132,12 +225,6 @@ class Settings(BaseModel, frozen=True):
     )
     receive_wait_seconds: int = Field(
         default=10, ge=0, le=20, description="Long poll of a receive; shorter than the drain."
-    )
-    max_receive_count: int = Field(
-        default=20,
-        ge=1,
-        le=1000,
-        description="Deliveries before the embedded queue moves a message to its dead-letter queue.",
     )
     batch_requests: int = Field(default=4, ge=1, description="Sends or deletes under way at once, for each batcher.")
     result_batcher_idle_seconds: float = Field(
@@ -150,8 +237,6 @@ class Settings(BaseModel, frozen=True):
     app_store_attempts: int = Field(
         default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
     )
-    app_store_connect_timeout_seconds: float = Field(default=3, gt=0, description="Time to connect to Apple.")
-    app_store_read_timeout_seconds: float = Field(default=10, gt=0, description="Time to wait for Apple's answer.")
     ledger_concurrency: int = Field(default=50, ge=1, description="Requests to the ledger under way at once.")
     ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
     drain_seconds: float = Field(
@@ -162,48 +247,6 @@ class Settings(BaseModel, frozen=True):
     )
     processes: int = Field(default=1, ge=1, description="Processes that share the work.")
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
-
-    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    @property
-    def sources(self) -> Mapping[str, str]:
-        """Where each value that is no default came from, for people: a flag, a variable, a key of a file, a choice."""
-        return MappingProxyType(self._sources)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_setting_is_a_boolean(cls, value: object) -> object:
-        if isinstance(value, bool):  # pydantic reads True as 1, a typing slip in a TOML file
-            raise PydanticCustomError("boolean", "a boolean")
-        return value
-
-    @field_validator("post_queues")
-    @classmethod
-    def _answers_do_not_go_to_the_source(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if info.data.get("source_queue") in names:
-            raise ValueError(
-                "expected queues other than source_queue: an answer sent there would come back as a receipt"
-            )
-        return names
-
-    @field_validator("dead_letter_queue")
-    @classmethod
-    def _dead_letters_have_their_own_queue(cls, name: str | None, info: ValidationInfo) -> str | None:
-        if name is not None and name in (info.data.get("source_queue"), *info.data.get("post_queues", ())):
-            raise ValueError("expected a queue that is neither source_queue nor one of post_queues")
-        return name
-
-    @field_validator("backend", mode="before")
-    @classmethod
-    def _a_backend_is_chosen(cls, value: object, info: ValidationInfo) -> object:
-        if value is None:
-            raise ValueError(
-                "expected a sign of where queues and claims live: give database (a path) to run on this machine alone, "
-                "or backend aws (or AWS_REGION, or source_queue) to use SQS and DynamoDB"
-            )
-        if value == "embedded" and "database" in info.data and info.data["database"] is None:
-            raise ValueError("expected database to be given too: the path of the SQLite file to use")
-        return value
 
     @field_validator("drain_seconds")
     @classmethod
@@ -219,20 +262,6 @@ class Settings(BaseModel, frozen=True):
         if processes > 1:
             raise ValueError("expected 1: more than one process is not available yet")
         return processes
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _raise_every_fault_at_once(
-        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
-    ) -> Self:
-        if isinstance(data, dict) and data.get("backend") is None:
-            chosen = _choose_backend(data, environ={})
-            data = {**data, "backend": chosen[0]} if chosen else data
-        try:
-            return handler(data)
-        except ValidationError as error:
-            sources: Mapping[str, str] = info.context or {}
-            raise ConfigurationError([_fault(details, sources) for details in error.errors()]) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +331,22 @@ def load_settings(
 ) -> Settings:
     """Read the TOML file, the environment and the flags, the later over the earlier, and check the whole.
 
+    See ``load_some_settings``.
+    """
+    return load_some_settings(Settings, flags, config=config, environ=environ)
+
+
+def load_some_settings(
+    model: type[Chosen],
+    flags: Mapping[str, object],
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Chosen:
+    """Do the same for what ``model`` has, so that nobody has to give settings that a command does not use.
+
+    The values of all other settings are left unchecked, but an unknown name is a fault in any case.
+
     ``flags`` has the settings that were given, by name; a value of None says not given. ``config`` is the TOML file;
     left out, the variable ``RECEIPT_ACTORS_CONFIG`` may name one. ``environ`` defaults to the process's environment; a
     variable that is empty says not given. Raises ``ConfigurationError`` with every fault of every layer.
@@ -316,13 +361,14 @@ def load_settings(
     found.read_flags(flags)
     if "backend" not in found.values and (chosen := _choose_backend(found.values, environ)):
         found.put("backend", *chosen)
+    values = {name: value for name, value in found.values.items() if name in model.model_fields or name not in SETTINGS}
     try:
-        settings = Settings.model_validate(found.values, context=found.sources)
+        settings = model.model_validate(values, context=found.sources)
     except ConfigurationError as error:
         raise ConfigurationError([*found.faults, *error.faults]) from None
     if found.faults:
         raise ConfigurationError(found.faults)
-    settings._sources.update(found.sources)
+    settings._sources.update({name: source for name, source in found.sources.items() if name in values})
     return settings
 
 

@@ -88,7 +88,7 @@ def run(body: Callable[[], object]) -> int:
         return error.exit_code
     except ConfigurationError as error:
         for fault in error.faults:
-            _complain(fault)
+            complain(fault)
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
@@ -96,12 +96,13 @@ def run(body: Callable[[], object]) -> int:
         _discard_output()
         return EXIT_WORLD_FAILED
     except (ReceiptActorsError, OSError) as error:
-        _complain(str(error))
+        complain(str(error))
         return EXIT_WORLD_FAILED
     return result if isinstance(result, int) else EXIT_DONE
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
+    """Write one line to stderr, under the program's name."""
     click.echo(f"{PROGRAM}: {text}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""One flag for every setting, generated from ``settings.SETTINGS``, so that no flag can be missing or lag behind."""
+"""One flag for each setting that a command uses, generated from ``SETTINGS``, so that none is missing or outdated."""
 
 from __future__ import annotations
 
@@ -9,30 +9,37 @@ from typing import Any, TypeVar
 
 import click
 
-from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Setting
+from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Setting, Settings, SomeSettings
 
 Result = TypeVar("Result")
 
 
-def settings_options(command: Callable[..., Result]) -> Callable[..., Result]:
-    """Add ``--config`` and one flag for each setting to a click command's function.
+def options_of(model: type[SomeSettings]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Add ``--config`` and one flag for each setting of ``model`` to a click command's function.
 
     The function gets ``flags``, the settings that were given by name with their text as typed, and ``config``, the
-    path of the TOML file or None: exactly what ``settings.load_settings(flags, config=config)`` takes. It is left to
+    path of the TOML file or None: exactly what ``load_some_settings(model, flags, config=config)`` takes. It is left to
     that function to check the values, so that all faults are told at once.
     """
+    settings = [setting for name, setting in SETTINGS.items() if name in model.model_fields]
 
-    @functools.wraps(command)
-    def with_flags(*args: Any, config: Path | None, **parameters: Any) -> Result:
-        given = {name: parameters.pop(name) for name in SETTINGS}
-        flags = {name: value for name, value in given.items() if value is not None}
-        return command(*args, flags=flags, config=config, **parameters)
+    def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
+        @functools.wraps(command)
+        def with_flags(*args: Any, config: Path | None, **parameters: Any) -> Result:
+            given = {setting.name: parameters.pop(setting.name) for setting in settings}
+            flags = {name: value for name, value in given.items() if value is not None}
+            return command(*args, flags=flags, config=config, **parameters)
 
-    decorated: Callable[..., Result] = with_flags
-    for setting in reversed(list(SETTINGS.values())):  # a decorator applied later comes first in the help text
-        decorated = _option(setting)(decorated)
-    config_help = f"TOML file with settings. [a path; {CONFIG_VARIABLE}]"
-    return click.option("--config", type=click.Path(path_type=Path), help=config_help)(decorated)
+        decorated: Callable[..., Result] = with_flags
+        for setting in reversed(settings):  # a decorator applied later comes first in the help text
+            decorated = _option(setting)(decorated)
+        config_help = f"TOML file with settings. [a path; {CONFIG_VARIABLE}]"
+        return click.option("--config", type=click.Path(path_type=Path), help=config_help)(decorated)
+
+    return decorate
+
+
+settings_options = options_of(Settings)  #: all of them, for ``load_settings``
 
 
 def _option(setting: Setting) -> Callable[[Callable[..., Result]], Callable[..., Result]]:

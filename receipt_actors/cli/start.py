@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
+from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from receipt_actors.application import ReceiptSystem
+    from receipt_actors.receipt_system import ReceiptSystem
 
 logger = logging.getLogger("receipt_actors")
 
@@ -50,15 +47,15 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     Settings come from a TOML file, the environment and flags; the later beat the earlier.
     """
     settings = load_settings(flags, config=config)
+    raise_limit(settings)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for library in ("botocore", "boto3", "urllib3"):  # their DEBUG lines hold receipts and credentials
         logging.getLogger(library).setLevel(logging.WARNING)
-    from receipt_actors.application import ReceiptSystem  # after the settings: faults are told without a wait
+    from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
 
-    wake = threading.Event()
-    with _signals(wake) as received:
+    with StopSignals() as signals:
         system = ReceiptSystem.start(settings)
-        system.on_end(wake.set)
+        system.on_end(signals.wake)
         logger.info(
             "%d consumers take receipts from %s (%s), at most %d in flight",
             settings.consumers,
@@ -66,48 +63,37 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
             settings.backend,
             settings.max_in_flight,
         )
-        _wait(system, wake, settings)
+        _wait(system, signals, settings)
         if system.end_reason is not None:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
             system.stop()
             return EXIT_WORLD_FAILED
-        logger.info("%s: draining for at most %g s", received[0] if received else "idle", settings.drain_seconds)
-        statistics = system.statistics()
+        logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)
         unfinished = system.drain(settings.drain_seconds)
-        logger.info(
-            "stopped: %d deliveries received, %d messages answered, %d moved to the dead-letter queue, %d handed back",
-            statistics.received,
-            statistics.count("answered"),
-            statistics.count("moved"),
-            statistics.count("handed_back") + unfinished,
-        )
+        _log_totals(system, unfinished)
     return EXIT_DONE
 
 
-@contextmanager
-def _signals(wake: threading.Event) -> Iterator[list[str]]:
-    """Collect the names of stop signals; the second one ends the process on the spot."""
-    received: list[str] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(signal.Signals(number).name)
-        wake.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+def _log_totals(system: ReceiptSystem, unfinished: int) -> None:
     try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        statistics = system.statistics()
+    except pykka.ActorDeadError:  # telemetry has given up, which nobody else minds
+        logger.info("stopped: %d messages handed back", unfinished)
+        return
+    logger.info(
+        "stopped: %d deliveries received, %d messages answered, %d moved to the dead-letter queue, %d handed back",
+        statistics.received,
+        statistics.count("answered"),
+        statistics.count("moved"),
+        statistics.count("handed_back") + unfinished,
+    )
 
 
-def _wait(system: ReceiptSystem, wake: threading.Event, settings: Settings) -> None:
+def _wait(system: ReceiptSystem, signals: StopSignals, settings: Settings) -> None:
     """Wait for a signal, for the tree's end, or until nothing has been in flight for as long as the settings say."""
     limit = settings.exit_when_idle_seconds
     pause_seconds = limit
-    while not wake.wait(pause_seconds):
+    while not signals.wait(pause_seconds):
         assert limit is not None
         try:
             idle_seconds = system.in_flight().idle_seconds

@@ -89,7 +89,7 @@ def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretatio
     status = answer.get("status")
     if not _is_integer(status):
         return _unknown(f"status: expected an integer, found {json_type(status)}")
-    row = _row(status)
+    row = status_row(status)
     if row is None:
         shown = str(status) if abs(status) < _MAX_SHOWN_STATUS else "beyond 10^9"
         return _unknown(f"status {shown} is not documented")
@@ -167,7 +167,8 @@ INTERNAL_DATA_ERRORS: Final = range(21100, 21200)
 INTERNAL_DATA_ERROR_ROW: Final = StatusRow("internal data access error", _read_internal_error)
 
 
-def _row(status: int) -> StatusRow | None:
+def status_row(status: int) -> StatusRow | None:
+    """Find the row of a status in the table; None where Apple has not documented it."""
     return INTERNAL_DATA_ERROR_ROW if status in INTERNAL_DATA_ERRORS else STATUS_TABLE.get(status)
 
 

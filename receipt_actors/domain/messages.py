@@ -19,14 +19,18 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, is_queue_name, json_type, sendable
 
 SUBMISSION_ID_ATTRIBUTE = "submission_id"
+SUBMITTED_AT_ATTRIBUTE = "submitted_at"
+EARLIEST_SUBMITTED_AT_MS = 1_245_196_800_000  #: 17 June 2009, when iOS 3.0 brought in-app purchases
 MAX_DEPTH = 32  #: arrays and objects inside one another
 MAX_ATTRIBUTES = 10  #: of one message (SQS)
 MAX_DETAIL_CHARACTERS = 1024  #: of a dead-letter message's attribute ``detail``
+DEAD_LETTER_ATTRIBUTES = frozenset({"reason", "detail", "source_message_id"})  #: what only a dead letter has
 
 _MAX_INTEGER_CHARACTERS = 20  # a sign and the 19 digits of 2^63
 _MAX_EXACT_FLOAT = 2**53 - 1  # beyond it, two integers share one float
 _STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _RECEIPT = re.compile(r"[\x21-\x7e\r\n]+")
+_MILLISECONDS = re.compile(r"[0-9]{13}")
 _SIGNED_TRANSACTION = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _ATTRIBUTE_NAME = re.compile(r"(?!(?i:aws|amazon)\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
 
@@ -50,7 +54,7 @@ class Submission:
     post_queue: str  #: a name in the allow-list
     transaction_id: str | None  #: the one transaction that the message is about, where it names one
     product_id: str | None  #: the product whose newest purchase the message is about, where it names one
-    sent_at_seconds: float  #: UNIX time
+    sent_at_seconds: float  #: UNIX time of its first sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,20 @@ def submission_id_of(message: ReceivedMessage) -> str:
     return submission_id if is_name(submission_id) else message.message_id
 
 
+def first_sent_at_seconds(message: ReceivedMessage) -> float:
+    """Return the UNIX time at which the submission was first sent: expiry is judged then, however often it is moved.
+
+    That is attribute ``submitted_at`` (UNIX milliseconds, in 13 digits) where it is neither later than the message's
+    own time of sending nor from before there were in-app purchases (seconds for milliseconds, most likely); else it is
+    the message's own time of sending.
+    """
+    submitted_at = message.attributes.get(SUBMITTED_AT_ATTRIBUTE, "")
+    if _MILLISECONDS.fullmatch(submitted_at) is None:
+        return message.sent_at_seconds
+    is_sane = EARLIEST_SUBMITTED_AT_MS <= int(submitted_at) <= _milliseconds(message.sent_at_seconds)
+    return int(submitted_at) / 1000 if is_sane else message.sent_at_seconds
+
+
 def is_signed_transaction(receipt_data: str) -> bool:
     """Tell a StoreKit 2 signed transaction (JWS: three dot-separated base64url parts) from a base64 receipt."""
     return _SIGNED_TRANSACTION.fullmatch(receipt_data) is not None
@@ -124,7 +142,7 @@ def parse_submission(
             post_queue=_post_queue(fields.get("post_queue"), allowed_post_queues, source_queue),
             transaction_id=_optional_name(fields, "transaction_id", Reason.BAD_TRANSACTION_ID),
             product_id=_optional_name(fields, "product_id", Reason.BAD_PRODUCT_ID),
-            sent_at_seconds=message.sent_at_seconds,
+            sent_at_seconds=first_sent_at_seconds(message),
         )
     except _Refusal as refusal:
         return refusal.unanswerable
@@ -150,17 +168,42 @@ def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable) ->
     """Make the copy for the dead-letter queue: the body unaltered, its attributes, and ours (which win over its own).
 
     Where not all of it fits into SQS's ten attributes and 1 MiB, the message's own attributes go first, then
-    ``detail``, ``source_message_id``, ``reason`` and last ``submission_id``, on which a redrive depends.
+    ``detail``, ``source_message_id``, ``reason`` and last ``submitted_at`` and ``submission_id``, on which a redrive
+    depends.
     """
-    ours = {
-        SUBMISSION_ID_ATTRIBUTE: submission_id_of(message),
+    why = {
         "reason": unanswerable.reason.value,
         "source_message_id": message.message_id,
         "detail": unanswerable.detail[:MAX_DETAIL_CHARACTERS],
     }
-    wanted = ours | {name: value for name, value in message.attributes.items() if name not in ours}
+    return OutgoingMessage(message.body, _fitting(message.body, _identity(message) | why, message.attributes))
+
+
+def redriven_message(message: ReceivedMessage) -> OutgoingMessage | None:
+    """Make the copy for the source queue of a dead letter: the same submission, sent when it was first sent.
+
+    What ``dead_letter_message`` has added is taken off; of the other attributes those stay that SQS has room for. None
+    where there is no room for the submission id: without it, the submission's own claim would look like another's.
+    """
+    foreign = {name: value for name, value in message.attributes.items() if name not in DEAD_LETTER_ATTRIBUTES}
+    attributes = _fitting(message.body, _identity(message), foreign)
+    return OutgoingMessage(message.body, attributes) if SUBMISSION_ID_ATTRIBUTE in attributes else None
+
+
+def _identity(message: ReceivedMessage) -> dict[str, str]:
+    """What makes a copy of a message the same submission; an empty time is unknown."""
+    submitted_at_ms = _milliseconds(first_sent_at_seconds(message))
+    return {
+        SUBMISSION_ID_ATTRIBUTE: submission_id_of(message),
+        SUBMITTED_AT_ATTRIBUTE: str(submitted_at_ms) if submitted_at_ms >= EARLIEST_SUBMITTED_AT_MS else "",
+    }
+
+
+def _fitting(body: str, ours: Mapping[str, str], foreign: Mapping[str, str]) -> dict[str, str]:
+    """Return what SQS takes beside the body, ours first; ours win over foreign ones of the same name."""
+    wanted = {**ours, **{name: value for name, value in foreign.items() if name not in ours}}
     kept: dict[str, str] = {}
-    room_bytes = MAX_BATCH_BYTES - len(_utf8(message.body))
+    room_bytes = MAX_BATCH_BYTES - len(_utf8(body))
     for name, value in wanted.items():
         if not value or _ATTRIBUTE_NAME.fullmatch(name) is None:
             continue
@@ -169,7 +212,11 @@ def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable) ->
         if size_bytes <= room_bytes and len(kept) < MAX_ATTRIBUTES:
             kept |= attribute
             room_bytes -= size_bytes
-    return OutgoingMessage(body=message.body, attributes=kept)
+    return kept
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _utf8(text: str) -> bytes:

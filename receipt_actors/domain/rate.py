@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 BURST_SECONDS = 0.1  #: how much of a second's allowance may be used at once
+ROUNDING_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,9 @@ class RateLimit:
 
     def wait_seconds(self, now_seconds: float) -> float:
         """Return how long the next request has to wait; 0 for not at all."""
-        return max(0.0, self.used_until_seconds - now_seconds - BURST_SECONDS)
+        wait_seconds = self.used_until_seconds - now_seconds - BURST_SECONDS
+        # What rounding leaves over is no time to wait: a clock may be too coarse to let it pass.
+        return wait_seconds if wait_seconds > ROUNDING_SECONDS else 0.0
 
     def taken(self, now_seconds: float) -> RateLimit:
         """Note that a request was made."""

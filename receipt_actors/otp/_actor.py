@@ -19,6 +19,7 @@ from receipt_actors.otp._scheduler import Runtime
 if TYPE_CHECKING:
     from receipt_actors.otp._system import ActorSystem
 
+
 class Actor(pykka.Actor):
     """A pykka actor in an actor system: supervised, linked, monitored, isolated.
 

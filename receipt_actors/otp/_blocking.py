@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 
@@ -20,30 +20,30 @@ class BlockingPool:
             raise ValueError(f"pool {name!r}: size must be at least 1, not {size}")
         self.name = name
         self._size = size
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._work: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()  # guards all of these
         self._threads: list[threading.Thread] = []
-        self._idle = threading.Semaphore(0)
+        self._idle = 0  # threads that wait for work, or have been woken for it
         self._closed = False
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run ``work`` on a thread of the pool. It must not raise. After ``close`` it is dropped."""
-        with self._lock:
+        with self._changed:
             if self._closed:
                 return
-            self._work.put(work)
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._size:
+            self._work.append(work)
+            if len(self._work) <= self._idle:
+                self._changed.notify()
+            elif len(self._threads) < self._size:
                 thread = threading.Thread(target=self._loop, name=f"{self.name}-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
 
     def close(self) -> None:
         """End each thread after the call it is in; what still waits in the queue is done first. Does not wait."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                for _ in self._threads:
-                    self._work.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     @property
     def is_over(self) -> bool:
@@ -58,12 +58,17 @@ class BlockingPool:
         return self.is_over
 
     def _loop(self) -> None:
-        while True:
-            try:
-                work = self._work.get_nowait()
-            except queue.Empty:
-                self._idle.release()
-                work = self._work.get()
-            if work is None:
-                return
-            work()
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        with self._changed:
+            self._idle += 1
+            while not self._work and not self._closed:
+                self._changed.wait()
+            self._idle -= 1
+            if not self._work:
+                return False
+            work = self._work.popleft()
+        work()
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -82,6 +83,10 @@ class ChildSpec:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense before anything is started."""
+        try:
+            hash(self.id)
+        except TypeError as error:
+            raise ValueError(f"child {self.id!r}: id must be hashable") from error
         if not callable(self.start):
             raise ValueError(f"child {self.id!r}: start must be callable (usually a Start), not {self.start!r}")
         if not isinstance(self.restart, Restart):
@@ -90,7 +95,7 @@ class ChildSpec:
             raise ValueError(f"child {self.id!r}: type must be a ChildType, not {self.type!r}")
         shutdown = self.shutdown
         if not isinstance(shutdown, _ShutdownWord) and (
-            isinstance(shutdown, bool) or not isinstance(shutdown, int | float) or not shutdown >= 0
+            isinstance(shutdown, bool) or not isinstance(shutdown, int | float) or not 0 <= shutdown < math.inf
         ):
             raise ValueError(
                 f"child {self.id!r}: shutdown must be seconds (0 or more), BRUTAL_KILL or INFINITY, not {shutdown!r}"
@@ -98,13 +103,15 @@ class ChildSpec:
 
 
 def check_child_specs(specs: Sequence[ChildSpec]) -> None:
-    """Refuse a list of specs with an id twice.
+    """Refuse a list of specs with an id twice, or with something else in it.
 
     Raises:
-        ValueError: naming the id.
+        ValueError: naming the id, or what else it is.
     """
     seen: set[Hashable] = set()
     for spec in specs:
+        if not isinstance(spec, ChildSpec):
+            raise ValueError(f"a supervisor's children are ChildSpecs, not {spec!r}")
         if spec.id in seen:
             raise ValueError(f"child id {spec.id!r} is there twice; ids must be unique within a supervisor")
         seen.add(spec.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ class Timer:
     __slots__ = ("_callback", "due_seconds")
 
     def __init__(self, due_seconds: float, callback: Callable[[], None]) -> None:
+        if math.isnan(due_seconds):
+            raise ValueError("a timer needs a time, not NaN")
         self.due_seconds = due_seconds
         self._callback: Callable[[], None] | None = callback
 
@@ -114,7 +117,10 @@ class SystemClock:
                 timer = self._timers.pop_due(time.monotonic())
                 if timer is None:
                     due = self._timers.next_due()
-                    self._changed.wait(None if due is None else max(0.0, due - time.monotonic()))
+                    # Python refuses to wait longer than TIMEOUT_MAX; then it is time to look again.
+                    self._changed.wait(
+                        None if due is None else min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)
+                    )
                     continue
             timer.fire()
 

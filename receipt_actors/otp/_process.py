@@ -5,6 +5,8 @@ at a time. It is the actor's pykka inbox and stop flag at once, which is what ke
 
 **Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. However it
 ends, ``_exit`` happens once: the name is freed, links and monitors are told, and whoever waits for an answer gets none.
+``_exit`` may come from any thread (``kill``) in the middle of a turn: what that turn has in hand or takes up all the
+same is given up once more at the turn's own end, and each answer counts only once.
 
 **Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
 message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
@@ -69,22 +71,29 @@ MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for o
 
 
 class RequestReply:
-    """The ``reply_to`` of ``send_request``: puts the answer into the mailbox of the process that asked."""
+    """The ``reply_to`` of ``send_request``: puts one answer, the first, into the mailbox of the process that asked."""
 
-    __slots__ = ("_label", "_process")
+    __slots__ = ("_answered", "_label", "_process")
 
     def __init__(self, process: Process, label: object) -> None:
         self._process = process
         self._label = label
+        self._answered = False
 
     def is_wanted(self) -> bool:
-        return not self._process.is_set()
+        return not (self._answered or self._process.is_set())
 
     def set(self, value: object = None) -> None:
-        self._process.put(ReplyEnvelope(Reply(self._label, value)))
+        self._put(Reply(self._label, value))
 
     def fail(self, reason: ExitReason) -> None:
-        self._process.put(ReplyEnvelope(Reply(self._label, None, reason)))
+        self._put(Reply(self._label, None, reason))
+
+    def _put(self, reply: Reply) -> None:
+        with self._process.system.lock:  # an answer and the end of the process that owes it may come together
+            answered, self._answered = self._answered, True
+        if not answered:
+            self._process.put(ReplyEnvelope(reply))
 
 
 class From:
@@ -190,7 +199,7 @@ class Process:
         self.start_result: StartResult | None = None
         self._state = _State.STARTING
         self._mailbox: deque[Envelope[Any]] = deque()
-        self._stash: list[Envelope[Any]] | None = None
+        self._stash: deque[Envelope[Any]] | None = None  # what a selective receive has passed over
         self._current: Envelope[Any] | None = None  # the call that is being handled
         self._last_reply: object = NO_REPLY  # its answer, where the process ends with it
         self._scheduled = threading.Lock()  # held: the process is queued or running; taking it is the test-and-set
@@ -227,22 +236,27 @@ class Process:
             self._initialise(args, kwargs)
 
         if self._scheduler is not self.system.scheduler:
-            self._acknowledge = acknowledge
-            self._mailbox.appendleft(SystemEnvelope(initialise))
-            self._scheduler.schedule(self)
-            return None
+            result = self._acknowledge_to(acknowledge)
+            if result is None:
+                self._mailbox.appendleft(SystemEnvelope(initialise))
+                self._scheduler.schedule(self)
+            return result
         starter = context.process
         context.process = self
         try:
             initialise()
         finally:
             context.process = starter
-        result = self.start_result
-        if result is None:
-            self._acknowledge = acknowledge
-        if self._state is not _State.EXITED:
-            self._release()
+        result = self._acknowledge_to(acknowledge)
+        self._end_turn(goes_on=False)
         return result
+
+    def _acknowledge_to(self, acknowledge: Callable[[StartResult], None] | None) -> StartResult | None:
+        """Return the result of the start where there is one already (it may have been killed); else promise it."""
+        with self.system.lock:
+            if self.start_result is None:
+                self._acknowledge = acknowledge
+            return self.start_result
 
     def _initialise(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -258,8 +272,9 @@ class Process:
         self._settle(None, result)
 
     def _finish_start(self, result: StartResult) -> None:
-        self.start_result = result
-        acknowledge, self._acknowledge = self._acknowledge, None
+        with self.system.lock:
+            self.start_result = result
+            acknowledge, self._acknowledge = self._acknowledge, None
         if acknowledge is not None:
             acknowledge(result)
 
@@ -320,30 +335,33 @@ class Process:
         """Handle the messages of one turn (the scheduler calls this)."""
         context.process = self
         mailbox = self._mailbox
+        goes_on = False
         try:
             for _ in range(MESSAGES_PER_TURN):
                 if self._exit_signal is not None:
                     self._obey_exit_signal()
                 if self._state is _State.EXITED:
-                    return
+                    break
                 try:
                     envelope = mailbox.popleft()
                 except IndexError:
                     break
                 self._step(envelope)
             else:
-                if not self.is_set():
-                    self._scheduler.schedule(self)
-                return
+                goes_on = True
         finally:
             context.process = None
-        if not self.is_set():
-            self._release()
+        self._end_turn(goes_on=goes_on)
 
-    def _release(self) -> None:
-        """Give up the turn; take it again at once if a message came in meanwhile."""
-        self._scheduled.release()
-        if (self._mailbox or self._exit_signal is not None) and self._scheduled.acquire(blocking=False):
+    def _end_turn(self, *, goes_on: bool) -> None:
+        """Queue for the next turn, or give up the turn and take it again at once if a message came in meanwhile."""
+        if self._state is _State.EXITED:
+            self._abandon()  # again: it may have been killed while this turn had a message in hand
+            return
+        if not goes_on:
+            self._scheduled.release()
+            goes_on = (bool(self._mailbox) or self._exit_signal is not None) and self._scheduled.acquire(blocking=False)
+        if goes_on:
             self._scheduler.schedule(self)
 
     def _step(self, envelope: Envelope[Any]) -> None:
@@ -352,21 +370,16 @@ class Process:
             return
         waiting = self._waiting
         if waiting is not None:
-            receive = waiting.receive
-            if receive is not None and self._matches(receive, envelope):
-                self._resume(waiting, envelope.message)
-            else:
-                if self._stash is None:
-                    self._stash = []
-                self._stash.append(envelope)
+            self._offer(waiting, envelope)
             return
         if type(envelope) is ParentExitEnvelope:
             self.terminate(envelope.message)
             return
-        actor = self.actor
-        assert actor is not None
         if envelope.reply_to is not None:
             self._current = envelope
+        actor = self.actor
+        if actor is None:  # killed at this moment by another thread
+            return
         try:
             result = actor.deliver(envelope)
         except BaseException as error:
@@ -375,11 +388,31 @@ class Process:
         if result is not None or envelope.reply_to is not None:
             self._settle(envelope, result)
 
+    def _offer(self, waiting: _Waiting, envelope: Envelope[Any]) -> None:
+        """Give a message to the selective receive under way, or keep it for later."""
+        receive = waiting.receive
+        assert receive is not None
+        try:
+            wanted = self._matches(receive, envelope)
+        except BaseException as error:
+            self._stash_away(envelope)
+            self._waiting = None
+            self._crash(error)
+            return
+        if wanted:
+            self._resume(waiting, envelope.message)
+        else:
+            self._stash_away(envelope)
+
+    def _stash_away(self, envelope: Envelope[Any]) -> None:
+        stash = self._stash
+        if stash is None:
+            stash = self._stash = deque()
+        stash.append(envelope)
+
     @staticmethod
     def _tell_down(watcher: Process | Callable[[Down], None], down: Down) -> None:
         if isinstance(watcher, Process):
-            if watcher._monitored is not None:
-                watcher._monitored.pop(down.monitor, None)
             watcher.put(Envelope(down))
         else:
             watcher(down)
@@ -407,25 +440,43 @@ class Process:
             if type(result) is Stop:
                 self._exit(result.reason, start_result=NotStarted(result.reason))
                 return
-            self._state = _State.RUNNING
+            if not self._advance(_State.STARTING, _State.RUNNING):
+                return
             self._finish_start(Started(self.ref))
         if type(result) is Stop:
             self._last_reply = result.reply
             self.terminate(result.reason)
             return
+        if envelope is not None and envelope.reply_to is not None:
+            unanswered, self._current = self._current is envelope, None
+            if unanswered and (result is NO_REPLY or type(result) is Continue):
+                self._defer(envelope.reply_to)
+            elif unanswered:
+                _reply(envelope.reply_to, result)
         if type(result) is Continue:
             self._continue(result.term)
-        elif envelope is not None and envelope.reply_to is not None:
-            unanswered, self._current = self._current is envelope, None
-            if result is not NO_REPLY:
-                _reply(envelope.reply_to, result)
-            elif unanswered:
+
+    def _advance(self, before: _State, after: _State) -> bool:
+        """Go from one state to the next; False when it was ended from outside meanwhile."""
+        with self.system.lock:
+            if self._state is not before:
+                return False
+            self._state = after
+            return True
+
+    def _defer(self, reply_to: Any) -> None:
+        """Note a call that is answered later, so that its caller is told when this process ends first."""
+        with self.system.lock:
+            if self._state is not _State.EXITED:
                 self._deferred = set() if self._deferred is None else self._deferred
-                self._deferred.add(envelope.reply_to)
+                self._deferred.add(reply_to)
+                return
+        fail_reply(reply_to, self.exit_reason or NO_PROCESS)
 
     def _continue(self, term: object) -> None:
         actor = self.actor
-        assert actor is not None
+        if actor is None:  # killed at this moment by another thread
+            return
         try:
             result = actor.handle_continue(term)
         except BaseException as error:
@@ -446,40 +497,56 @@ class Process:
                 receive = waiting.generator.send(value)
             except StopIteration as end:
                 self._waiting = None
-                if self._stash:
-                    self._mailbox.extendleft(reversed(self._stash))
-                    self._stash = None
+                stash, self._stash = self._stash, None
+                if stash:
+                    self._mailbox.extendleft(reversed(stash))
                 self._settle(waiting.envelope, end.value)
                 return
             except BaseException as error:
                 self._waiting = None
                 self._crash(error)
                 return
-            waiting.receive = receive
-            # What was passed over for this very receive need not be looked at again.
-            found = self._take_from_stash(receive) if receive is not previous else None
-            if found is None:
-                if receive.timeout_seconds is not None:
+            try:
+                if not isinstance(receive, Receive):
+                    raise TypeError(f"a callback that is a generator yields Receive, not {receive!r}")
+                waiting.receive = receive
+                # What was passed over for this very receive need not be looked at again.
+                found = self._take_from_stash(receive) if receive is not previous else None
+                if found is None:
                     self._arm(waiting, receive)
+                    return
+            except BaseException as error:
+                self._waiting = None
+                self._crash(error)
                 return
             value = found.message
 
     def _arm(self, waiting: _Waiting, receive: Receive) -> None:
-        assert receive.timeout_seconds is not None
+        if receive.timeout_seconds is None:
+            return
 
         def time_out() -> None:
-            if self._waiting is waiting and waiting.receive is receive:
+            # Its message may have come just before, and the same Receive be under way again with a new timer.
+            if self._waiting is waiting and waiting.timer is timer:
                 self._resume(waiting, None)
 
-        waiting.timer = self.system.clock.call_later(
-            receive.timeout_seconds, lambda: self.put(SystemEnvelope(time_out))
-        )
+        def fire() -> None:
+            self.put(SystemEnvelope(time_out))
+
+        # No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
+        no_time = receive.timeout_seconds <= 0
+        timer = Timer(0.0, fire) if no_time else self.system.clock.call_later(receive.timeout_seconds, fire)
+        waiting.timer = timer
+        if no_time:
+            timer.fire()
 
     def _take_from_stash(self, receive: Receive) -> Envelope[Any] | None:
-        for index, envelope in enumerate(self._stash or ()):
-            if self._matches(receive, envelope):
-                assert self._stash is not None
-                return self._stash.pop(index)
+        stash = self._stash
+        if stash:
+            for index, envelope in enumerate(stash):
+                if self._matches(receive, envelope):
+                    del stash[index]
+                    return envelope
         return None
 
     def forget_call(self, reply_to: object) -> None:
@@ -487,8 +554,10 @@ class Process:
         current = self._current
         if current is not None and current.reply_to is reply_to:
             self._current = None
-        elif self._deferred is not None:
-            self._deferred.discard(reply_to)
+            return
+        with self.system.lock:
+            if self._deferred is not None:
+                self._deferred.discard(reply_to)
 
     # --- ending ---
 
@@ -504,7 +573,8 @@ class Process:
             else:
                 self.put(Envelope(Exit(sender.ref, reason)))
         elif not isinstance(reason, Normal):
-            self._exit_signal = reason
+            if self._exit_signal is None:  # the first one counts
+                self._exit_signal = reason
             if self._scheduled.acquire(blocking=False):
                 self._scheduler.schedule(self)
 
@@ -522,12 +592,10 @@ class Process:
 
     def terminate(self, reason: ExitReason) -> None:
         """Run the actor's ``terminate`` and exit. On the process's own turn only."""
-        if self._state is not _State.RUNNING:
-            return
-        self._state = _State.TERMINATING
-        self._terminate_reason = reason
         actor = self.actor
-        assert actor is not None
+        if not self._advance(_State.RUNNING, _State.TERMINATING) or actor is None:
+            return
+        self._terminate_reason = reason
         try:
             result = actor.terminate(reason)
         except BaseException as error:
@@ -539,9 +607,7 @@ class Process:
         reason = Crash(error)
         if self._state is _State.RUNNING:
             # Only the message's type is reported: the message may hold what nobody should log.
-            logger.error(
-                "%s crashed while handling %s: %s", self.ref, handling, type(error).__name__, exc_info=error
-            )
+            logger.error("%s crashed while handling %s: %s", self.ref, handling, type(error).__name__, exc_info=error)
             self.terminate(reason)
         else:
             if self._state is _State.TERMINATING:
@@ -559,16 +625,19 @@ class Process:
             links, self._links = self._links, None
             monitors, self._monitors = self._monitors, None
             monitored, self._monitored = self._monitored, None
+            deferred, self._deferred = self._deferred, None
             for linked in links or ():
                 if linked._links is not None:
                     linked._links.discard(self)
+            for monitor, target in (monitored or {}).items():
+                if target._monitors is not None:
+                    target._monitors.pop(monitor, None)
+            for monitor, watcher in (monitors or {}).items():
+                if isinstance(watcher, Process) and watcher._monitored is not None:
+                    watcher._monitored.pop(monitor, None)
             self.system.forget(self)
-        for monitor, target in (monitored or {}).items():
-            target.remove_monitor(monitor)
         if was_starting:
             self._finish_start(start_result or NotStarted(reason))
-        self._waiting = None
-        self.actor = None
         for linked in links or ():
             # A start that failed is told by its result; the parent gets no exit signal on top of it.
             if not (was_starting and linked is self.parent):
@@ -576,36 +645,41 @@ class Process:
         for monitor, watcher in (monitors or {}).items():
             self._tell_down(watcher, Down(monitor, self.ref, reason))
         # Callers learn of it last, so that what they do next comes after a supervisor's reaction.
-        current, self._current = self._current, None
-        if current is not None:
-            if self._last_reply is NO_REPLY:
-                fail_reply(current.reply_to, reason)
-            else:
-                _reply(current.reply_to, self._last_reply)
-        deferred, self._deferred = self._deferred, None
         for reply_to in deferred or ():
             fail_reply(reply_to, reason)
-        self._refuse_mailbox()
+        self._abandon()
         if self._scheduler is not self.system.scheduler:
             self._scheduler.stop()
 
+    def _abandon(self) -> None:
+        """Give up what the ended process had in hand, and tell everyone whose call will not be handled any more."""
+        self.actor = None
+        waiting, self._waiting = self._waiting, None
+        timer = None if waiting is None else waiting.timer
+        if timer is not None:
+            timer.cancel()
+        current, self._current = self._current, None
+        if current is not None:
+            if self._last_reply is NO_REPLY:
+                fail_reply(current.reply_to, self.exit_reason or NO_PROCESS)
+            else:
+                _reply(current.reply_to, self._last_reply)
+        self._refuse_mailbox()
+
     def _refuse_mailbox(self) -> None:
-        """Tell everyone whose call will not be handled any more."""
-        stash, self._stash = self._stash, None
-        for envelope in stash or ():
-            self._refuse(envelope)
-        while True:
-            try:
-                envelope = self._mailbox.popleft()
-            except IndexError:
-                return
-            self._refuse(envelope)
+        for messages in (self._stash, self._mailbox):
+            while messages:
+                try:
+                    envelope = messages.popleft()
+                except IndexError:  # another thread is at it as well
+                    break
+                self._refuse(envelope)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is None:
             return
         if isinstance(envelope.message, pykka.messages._ActorStop):
-            envelope.reply_to.set(None)
+            _reply(envelope.reply_to, None)
         else:
             fail_reply(envelope.reply_to, NO_PROCESS)
 
@@ -636,7 +710,7 @@ class Process:
         monitor = next(self.system.monitor_ids)
         with self.system.lock:
             alive = self._state is not _State.EXITED
-            if alive:
+            if alive and not (isinstance(watcher, Process) and watcher.is_set()):
                 self._monitors = {} if self._monitors is None else self._monitors
                 self._monitors[monitor] = watcher
                 if isinstance(watcher, Process):

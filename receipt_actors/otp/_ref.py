@@ -32,7 +32,7 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
-        """A name for logs, unique in this Python process."""
+        """A name for logs, unique among the actors that live in this Python process."""
         return f"urn:receipt-actors:{id(self.process):x}"
 
     @property

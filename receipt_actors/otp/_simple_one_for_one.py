@@ -13,7 +13,7 @@ from typing import Any
 from receipt_actors.otp._child_spec import BRUTAL_KILL, ChildSpec, ChildType, Restart
 from receipt_actors.otp._messages import Exit, NotStarted, Receive, Receiving, Started, Starting, StartResult, Stop
 from receipt_actors.otp._process import From
-from receipt_actors.otp._reasons import SHUTDOWN, ExitReason, is_orderly
+from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._supervision import (
     ChildCounts,
@@ -107,11 +107,12 @@ class SimpleOneForOneSupervisor(SupervisorBase):
     def handle_call(self, request: Any, from_: From) -> Any:
         """Answer the functions of Erlang's ``supervisor`` module, with its differences for simple_one_for_one."""
         match request:
-            case StartChild(ChildSpec()):
-                raise TypeError("start_child of a simple_one_for_one supervisor takes arguments, not a ChildSpec")
             case StartChild(Sequence() as args):
                 result = self._start(self._spec, args)
                 return self._finish_start(result, args) if isinstance(result, Starting) else self._add(result, args)
+            case StartChild(wrong):
+                error = TypeError(f"start_child of simple_one_for_one takes arguments, not {type(wrong).__name__}")
+                return NotStarted(Crash(error))
             case TerminateChild(ref):
                 return self._terminate_child(ref)
             case RestartChild() | DeleteChild():
@@ -125,9 +126,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             case CountChildren():
                 known = len(self._children) + len(self._restarting)
                 is_supervisor = self._spec.type is ChildType.SUPERVISOR
-                return ChildCounts(
-                    1, len(self._children), known if is_supervisor else 0, 0 if is_supervisor else known
-                )
+                return ChildCounts(1, len(self._children), known if is_supervisor else 0, 0 if is_supervisor else known)
         return super().handle_call(request, from_)
 
     def _start_with(self, args: Sequence[Any]) -> Receiving:

@@ -62,24 +62,26 @@ class StartChild:
 
 
 @dataclass(frozen=True, slots=True)
-class TerminateChild:
+class _ByChildId:
+    id: Hashable
+
+    def __post_init__(self) -> None:
+        hash(self.id)  # a TypeError belongs to who asks, not into the supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateChild(_ByChildId):
     """Stop a child (by id; for simple_one_for_one by its ref)."""
 
-    id: Hashable
-
 
 @dataclass(frozen=True, slots=True)
-class RestartChild:
+class RestartChild(_ByChildId):
     """Start a child again whose spec is known and that does not run."""
 
-    id: Hashable
-
 
 @dataclass(frozen=True, slots=True)
-class DeleteChild:
+class DeleteChild(_ByChildId):
     """Forget the spec of a child that does not run."""
-
-    id: Hashable
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class SupervisorBase(GenServer):
         """Call the spec's start function; whatever is wrong with it is a child that did not start."""
         try:
             result = spec.start(*args)
-        except Exception as error:
+        except BaseException as error:
             return NotStarted(Crash(error))
         if isinstance(result, Started | NotStarted | Starting) or result is IGNORE:
             return result

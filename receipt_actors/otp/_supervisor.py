@@ -32,8 +32,9 @@ from receipt_actors.otp._messages import (
     Stop,
 )
 from receipt_actors.otp._process import From
-from receipt_actors.otp._reasons import SHUTDOWN, ExitReason, Shutdown, is_orderly
+from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._restart_window import RestartWindow
 from receipt_actors.otp._simple_one_for_one import SimpleOneForOneSupervisor
 from receipt_actors.otp._strategy import restart_group
 from receipt_actors.otp._supervision import (
@@ -85,7 +86,7 @@ class Supervisor(SupervisorBase):
     ) -> None:
         super().__init__(intensity, period_seconds)
         if not isinstance(strategy, Strategy) or strategy is Strategy.SIMPLE_ONE_FOR_ONE:
-            raise ValueError(f"strategy must be ONE_FOR_ONE, ONE_FOR_ALL or REST_FOR_ONE, not {strategy!r}")
+            raise ValueError(f"strategy must be ONE_FOR_ONE, ONE_FOR_ALL or REST_FOR_ONE here, not {strategy!r}")
         check_child_specs(children)
         self._strategy = strategy
         self._children = {spec.id: _Child(spec) for spec in children}
@@ -178,7 +179,8 @@ class Supervisor(SupervisorBase):
             case StartChild(ChildSpec() as spec):
                 return self._add_child(spec)
             case StartChild(wrong):
-                raise TypeError(f"start_child needs a ChildSpec here, not {wrong!r}")
+                error = TypeError(f"start_child needs a ChildSpec here, not {type(wrong).__name__}")
+                return NotStarted(Crash(error))
             case TerminateChild(child_id):
                 return self._terminate_child(child_id)
             case RestartChild(child_id):
@@ -250,8 +252,13 @@ def supervisor_spec(
         restart: when its own supervisor starts it again.
 
     Raises:
-        ValueError: an id is there twice, or simple_one_for_one has not exactly one spec.
+        ValueError: an id is there twice, simple_one_for_one has not exactly one spec, or something is no strategy,
+            no ``ChildSpec``, no intensity or no period.
     """
+    if not isinstance(strategy, Strategy):
+        raise ValueError(f"supervisor {id!r}: strategy must be a Strategy, not {strategy!r}")
+    RestartWindow(intensity, period_seconds)
+    check_child_specs(children)
     if strategy is Strategy.SIMPLE_ONE_FOR_ONE:
         if len(children) != 1:
             raise ValueError(f"supervisor {id!r}: simple_one_for_one takes exactly one child spec, not {len(children)}")
@@ -259,8 +266,7 @@ def supervisor_spec(
             SimpleOneForOneSupervisor, children[0], intensity=intensity, period_seconds=period_seconds, name=id
         )
     else:
-        check_child_specs(children)
         start = Start(
-            Supervisor, children, strategy=strategy, intensity=intensity, period_seconds=period_seconds, name=id
+            Supervisor, tuple(children), strategy=strategy, intensity=intensity, period_seconds=period_seconds, name=id
         )
     return ChildSpec(id, start, restart, INFINITY, ChildType.SUPERVISOR)

@@ -95,9 +95,9 @@ class ActorSystem:
         return Starting(ref) if result is None else result
 
     def _create(self, actor_class: type[Actor], name: Name | None, parent: Process | None) -> Process | NotStarted:
-        if self._stopped:
-            raise RuntimeError(f"actor system {self.name!r} has been stopped")
         with self.lock:
+            if self._stopped:
+                raise RuntimeError(f"actor system {self.name!r} has been stopped")
             taken = self._names.get(name) if name is not None else None
             if taken is not None:
                 return NotStarted(AlreadyStarted(taken.ref))
@@ -131,7 +131,7 @@ class ActorSystem:
             return [process.ref for process in self._processes]
 
     def new_scheduler(self, name: str) -> Scheduler:
-        """Make a thread of its own for one process (the runtime calls this)."""
+        """Make a thread of its own for one process (the runtime calls this, and holds the lock)."""
         scheduler = Scheduler(f"{self.name}-{name}")
         self._own_threads = [other for other in self._own_threads if other.is_running()]
         self._own_threads.append(scheduler)
@@ -140,8 +140,9 @@ class ActorSystem:
     def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
         """Make a pool of threads for an actor's blocking calls; the actor closes it, ``stop`` waits for it."""
         pool = BlockingPool(f"{self.name}-{name}", size)
-        self._pools = [other for other in self._pools if not other.is_over]
-        self._pools.append(pool)
+        with self.lock:
+            self._pools = [other for other in self._pools if not other.is_over]
+            self._pools.append(pool)
         return pool
 
     def stop(self, timeout_seconds: float = 5.0) -> list[str]:
@@ -158,19 +159,25 @@ class ActorSystem:
         def seconds_left() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        for ref in reversed(self.processes()):
-            if ref.process.parent is None:
-                ref.exit(SHUTDOWN)
-                ref.process.wait(seconds_left())
+        while (roots := self._roots()) and seconds_left():
+            for process in roots:
+                process.signal(None, SHUTDOWN)  # from the system, also where an actor's thread calls this
+                process.wait(seconds_left())
+        with self.lock:
+            self._stopped = True
         for ref in reversed(self.processes()):
             ref.kill()
-        self._stopped = True
         self.clock.close()
         self.scheduler.stop()
         for pool in self._pools:
             pool.close()
         threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
         return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
+
+    def _roots(self) -> list[Process]:
+        """Return whom ``stop`` has to end: who has no (living) parent, newest first, without who calls it."""
+        processes = [ref.process for ref in reversed(self.processes()) if ref.process is not context.process]
+        return [process for process in processes if process.parent is None or process.parent.is_set()]
 
     def __enter__(self) -> Self:
         return self

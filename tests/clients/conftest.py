@@ -19,7 +19,7 @@ from receipt_actors.domain.ports import Ledger, Queues
 if TYPE_CHECKING:
     import boto3
 
-BACKENDS = ["embedded", "aws"]
+BACKENDS = ["embedded", "aws", "fake"]
 
 
 class ManualClock:
@@ -128,8 +128,10 @@ def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
         return
 
     from receipt_actors.clients.embedded import EmbeddedQueues
+    from receipt_actors.testing import FakeQueues
 
-    queues = EmbeddedQueues(request.getfixturevalue("database"))
+    is_fake = request.param == "fake"
+    queues = FakeQueues() if is_fake else EmbeddedQueues(request.getfixturevalue("database"))
 
     def create(dead_letter_queue: str | None = None, max_receive_count: int = 20) -> str:
         name = unique_name()
@@ -137,7 +139,8 @@ def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
         return name
 
     yield QueueHouse(queues, create)
-    queues.close()
+    if isinstance(queues, EmbeddedQueues):
+        queues.close()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -150,6 +153,10 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         aws = AwsLedger(moto.create_table("TransactionId"), moto.session)
         yield aws
         aws.close()
+    elif request.param == "fake":
+        from receipt_actors.testing import FakeLedger
+
+        yield FakeLedger()
     else:
         from receipt_actors.clients.embedded import EmbeddedLedger
 

@@ -1,0 +1,16 @@
+# Builds with `docker build -t receipt-actors .`; runs `receipt-actors start` as nobody in particular.
+FROM python:3.13-slim AS build
+COPY setup.cfg pyproject.toml README.rst LICENSE /src/
+COPY receipt_actors /src/receipt_actors
+RUN python -m venv /opt/receipt-actors && /opt/receipt-actors/bin/pip install --no-cache-dir /src
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home receipt-actors
+COPY --from=build /opt/receipt-actors /opt/receipt-actors
+ENV PATH=/opt/receipt-actors/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER 10001
+# A drain takes up to drain_seconds (25): give the container at least 30 before it is killed.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["receipt-actors"]
+CMD ["start"]

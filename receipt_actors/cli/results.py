@@ -1,0 +1,99 @@
+"""``receipt-actors results``: read the answers on a post queue, and delete what has been written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from receipt_actors.backends import MAX_RECEIVE_WAIT_SECONDS, open_queues
+from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
+from receipt_actors.cli.options import options_of
+from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
+from receipt_actors.domain.messages import is_intact
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
+from receipt_actors.domain.results import parse_result
+from receipt_actors.settings import QueueSettings, load_some_settings
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  # what is there now
+  receipt-actors results --database receipts.db
+  # as they come
+  receipt-actors results --database receipts.db --follow
+  # a look at five of them, which stay on the queue
+  receipt-actors results --database receipts.db --keep --max 5
+
+A reader that closes the pipe early (head) loses what it was handed and did not read: prefer --max.
+"""
+)
+@click.option("--queue", metavar="QUEUE", help="Which of post_queues to read. [default: the only one]")
+@click.option("--keep", is_flag=True, help="Delete nothing; all that was printed is visible again at the end.")
+@click.option("--follow", is_flag=True, help="Go on until interrupted, instead of ending when the queue is empty.")
+@click.option("--max", "limit", type=click.IntRange(min=1), metavar="N", help="End after so many answers.")
+@options_of(QueueSettings)
+def command(
+    flags: Mapping[str, object], config: Path | None, queue: str | None, keep: bool, follow: bool, limit: int | None
+) -> int:
+    """Print the answers on a post queue, as JSON lines, and delete them.
+
+    Each line has the three fields of the answer and submission_id, source_message_id, reason, product_id and
+    environment, null where unknown. An answer is deleted only after it was written, so it is printed again rather
+    than lost. What is no answer stays on the queue.
+    """
+    settings = load_some_settings(QueueSettings, flags, config=config)
+    queue = _post_queue(queue, settings)
+    wait_seconds = MAX_RECEIVE_WAIT_SECONDS if follow else last_wait_seconds(settings)
+    printed = failed = 0
+    with (
+        closing(open_queues(settings, create=False)) as queues,
+        QueueReader(PatientQueues(queues), queue) as reader,
+    ):
+        while limit is None or printed < limit:
+            room = MAX_BATCH_ENTRIES if limit is None else min(MAX_BATCH_ENTRIES, limit - printed)
+            messages = reader.receive(max_messages=room, wait_seconds=wait_seconds)
+            if not messages and not follow:
+                break
+            written: list[str] = []
+            try:
+                failed += _print(messages, written)
+            finally:
+                printed += len(written)
+                failed += 0 if keep else _delete(reader, written)
+    return EXIT_WORLD_FAILED if failed else EXIT_DONE
+
+
+def _post_queue(queue: str | None, settings: QueueSettings) -> str:
+    if queue is None and len(settings.post_queues) == 1:
+        return settings.post_queues[0]
+    if queue not in settings.post_queues:  # reading the source queue would delete receipts
+        raise click.UsageError(f"Give --queue: one of {', '.join(settings.post_queues)}.")
+    return queue
+
+
+def _print(messages: Sequence[ReceivedMessage], written: list[str]) -> int:
+    """Print the answers, noting the receipt handle of each that was written, and return how many messages are none."""
+    failed = 0
+    for message in messages:
+        result = parse_result(message) if is_intact(message) else None
+        if result is None:
+            complain(f"message {message.message_id} stays on the queue: it is no answer, or came corrupt")
+            failed += 1
+        else:
+            click.echo(json.dumps(dataclasses.asdict(result)))  # flushed, too
+            written.append(message.receipt_handle)
+    return failed
+
+
+def _delete(reader: QueueReader, receipt_handles: Sequence[str]) -> int:
+    """Delete what was written, and return how many answers could not be deleted."""
+    failures = [failure for failure in reader.delete(receipt_handles) if failure is not None]
+    for failure in failures:
+        complain(f"an answer could not be deleted and will be printed again: {failure.code}: {failure.detail}")
+    return len(failures)

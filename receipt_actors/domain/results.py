@@ -1,0 +1,49 @@
+"""Answers as they are read back from a post queue."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Verdict
+from receipt_actors.domain.ports import ReceivedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PostedResult:
+    """One answer: the contract's three fields, and what its message attributes tell (None where they do not)."""
+
+    user_id: int
+    transaction_id: str  #: empty only where Apple refused the receipt for good and ``unidentified`` is ``reply``
+    status: Verdict
+    submission_id: str | None
+    source_message_id: str | None
+    reason: str | None  #: a ``Reason``, or one that a newer version knows
+    product_id: str | None
+    environment: str | None
+
+
+def parse_result(message: ReceivedMessage) -> PostedResult | None:
+    """Read an answer; None where the message is none (somebody else writes to that queue)."""
+    try:
+        body = json.loads(message.body)
+    except ValueError:
+        return None
+    match body:
+        case {
+            "user_id": int() as user_id,
+            "transaction_id": str() as transaction_id,
+            "status": "OK" | "INVALID" as status,
+        }:
+            get = message.attributes.get
+            return PostedResult(
+                user_id=user_id,
+                transaction_id=transaction_id,
+                status=Verdict(status),
+                submission_id=get(SUBMISSION_ID_ATTRIBUTE),
+                source_message_id=get("source_message_id"),
+                reason=get("reason"),
+                product_id=get("product_id"),
+                environment=get("environment"),
+            )
+    return None

@@ -1,0 +1,313 @@
+"""``ReceiptSystem``: the supervision tree, from ``start`` to ``drain`` or ``stop``. The API of embedding programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+import pykka
+
+from receipt_actors.actors import protocol
+from receipt_actors.actors.protocol import CloseIntake, DescribeIntake, IntakeStatus
+from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
+from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
+from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.messages import (
+    SUBMISSION_ID_ATTRIBUTE,
+    Unanswerable,
+    parse_submission,
+)
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.results import PostedResult, parse_result
+from receipt_actors.errors import QueueUnavailable, SubmissionRefused
+from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Ref, Start, StartError
+from receipt_actors.settings import Settings
+from receipt_actors.telemetry.events import STATISTICS
+from receipt_actors.telemetry.statistics import DescribeStatistics, StatisticsSnapshot
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0  #: for questions about the system
+INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
+
+
+class ReceiptSystem:
+    """A running system. As a context manager it drains at the end.
+
+    It has an actor system, threads and clients of its own: several of them in one Python process do not see each other,
+    and when one has stopped, nothing of it is left. It installs no signal handler and touches no other pykka actor.
+    """
+
+    def __init__(self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref) -> None:
+        self.settings = settings
+        self._backend = backend
+        self._actors = actors
+        self._root = root
+        self._ended = threading.Event()
+        self._end_reason: ExitReason | None = None
+        self._final_statistics: StatisticsSnapshot | None = None
+        root.process.add_monitor(self._root_ended)
+
+    @classmethod
+    def start(
+        cls,
+        settings: Settings,
+        *,
+        on_result: Callable[[PostedResult], object] | None = None,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+    ) -> ReceiptSystem:
+        """Start the whole tree; returns when it consumes.
+
+        Args:
+            settings: what to run.
+            on_result: called with each answer on the post queues, one at a time for each queue, on a thread of the
+                system; the answer is deleted when it returns, and comes back (after a minute) when it raises. An answer
+                may come more than once.
+            backend: the outside world, where it is not to be made from the settings. It is closed with the system.
+            clock: the time, where it is not the real one.
+
+        Raises:
+            ConfigurationError: the database or an AWS setting cannot be used.
+            QueueRefused: the source queue does not exist or may not be used.
+            LedgerRefused: the same of the ledger's table.
+            UnavailableError: queues or ledger do not answer.
+            StartError: an actor did not start.
+        """
+        opened = backend or open_backend(settings)
+        try:
+            # Asked for in any case: it shows that the source queue is there and may be used.
+            redrive_target = opened.queues.dead_letter_queue(settings.source_queue)
+            dead_letter_queue = settings.dead_letter_queue or redrive_target
+            opened.ledger.check()
+        except BaseException:
+            opened.close()
+            raise
+        if dead_letter_queue is None:
+            logger.warning(
+                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
+                "stay on it and come back again and again",
+                settings.source_queue,
+            )
+        actors = ActorSystem("receipt-actors", clock)
+        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result)
+        assert isinstance(root_spec.start, Start)
+        try:
+            start = root_spec.start
+            root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
+        except StartError:
+            actors.stop()
+            opened.close()
+            raise
+        return cls(settings, opened, actors, root)
+
+    @property
+    def actors(self) -> ActorSystem:
+        """The actor system underneath, for a look at the tree."""
+        return self._actors
+
+    def submit(
+        self,
+        receipt: str,
+        user_id: int,
+        *,
+        post_queue: str | None = None,
+        submission_id: str | None = None,
+        transaction_id: str | None = None,
+        product_id: str | None = None,
+    ) -> str:
+        """Put a receipt on the source queue, as any producer would.
+
+        Args:
+            receipt: base64, as the app sent it.
+            user_id: whose purchase it is to be.
+            post_queue: where the answer goes; left out, the first of ``post_queues``.
+            submission_id: what makes a repetition of this call the same submission; left out, a new one.
+            transaction_id: ask about this transaction of the receipt only.
+            product_id: ask about the newest transaction of this product only.
+
+        Returns:
+            The submission id, which the answers carry.
+
+        Raises:
+            SubmissionRefused: the message could never be answered.
+            QueueUnavailable: nobody knows whether the queue has it; calling again with the same submission id is safe.
+        """
+        submission_id = str(uuid.uuid4()) if submission_id is None else submission_id
+        body: dict[str, object] = {
+            "receipt": receipt,
+            "user_id": user_id,
+            "post_queue": self.settings.post_queues[0] if post_queue is None else post_queue,
+        }
+        for key, value in (("transaction_id", transaction_id), ("product_id", product_id)):
+            if value is not None:
+                body[key] = value
+        message = OutgoingMessage(json.dumps(body), {SUBMISSION_ID_ATTRIBUTE: submission_id})
+        delivery = ReceivedMessage("", "", message.body, "", message.attributes)
+        outcome = parse_submission(delivery, self.settings.post_queues, self.settings.source_queue)
+        if isinstance(outcome, Unanswerable):
+            raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
+        (failure,) = self._backend.queues.send(self.settings.source_queue, [message])
+        if failure is not None:
+            raise QueueUnavailable(f"{failure.code}: {failure.detail}")
+        return submission_id
+
+    def results(self, queue: str | None = None, *, timeout_seconds: float | None = None) -> Iterator[PostedResult]:
+        """Read the answers on a post queue, one by one; each is deleted when the next one is asked for.
+
+        What was not deleted when the loop is left comes back, so an answer may come more than once.
+
+        Args:
+            queue: which post queue; left out, the first of ``post_queues``.
+            timeout_seconds: end when none has come for so long; left out, go on until the tree has ended.
+
+        Raises:
+            QueueUnavailable: the queue does not answer.
+            QueueRefused: it does not exist, or may not be read.
+        """
+        queue = self.settings.post_queues[0] if queue is None else queue
+        queues = self._backend.queues
+        patience = float("inf") if timeout_seconds is None else timeout_seconds
+        give_up_at = time.monotonic() + patience
+        while not self._ended.is_set():
+            wait_seconds = max(0.0, min(self.settings.receive_wait_seconds, give_up_at - time.monotonic()))
+            messages = queues.receive(
+                queue,
+                max_messages=MAX_BATCH_ENTRIES,
+                wait_seconds=wait_seconds,
+                visibility_timeout_seconds=VISIBILITY_SECONDS,
+            )
+            handles = [message.receipt_handle for message in messages]
+            try:
+                for message in messages:
+                    result = parse_result(message)
+                    if result is not None:
+                        yield result
+                        queues.delete(queue, [message.receipt_handle])
+                    handles.pop(0)
+            finally:
+                if handles:
+                    queues.change_visibility(queue, [(handle, 0) for handle in handles])
+            if messages:
+                give_up_at = time.monotonic() + patience
+            elif time.monotonic() >= give_up_at:
+                return
+
+    def in_flight(self) -> IntakeStatus:
+        """Say what is in flight and how long nothing has been; a restart of intake is waited for."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            intake = self._actors.whereis(protocol.INTAKE)
+            try:
+                if intake is not None:
+                    status: IntakeStatus = intake.call(DescribeIntake(), ANSWER_SECONDS)
+                    return status
+            except pykka.ActorDeadError:
+                pass  # it has a successor in a moment
+            if time.monotonic() > deadline or self._ended.wait(0.02):
+                raise pykka.ActorDeadError("intake does not run")
+
+    def statistics(self) -> StatisticsSnapshot:
+        """Return what has been counted since the start; after a drain, what had been counted when it was over.
+
+        Raises:
+            pykka.ActorDeadError: there are no statistics: they have given up, or the system was stopped undrained.
+        """
+        if self._final_statistics is not None:
+            return self._final_statistics
+        statistics = self._actors.whereis(STATISTICS)
+        if statistics is None:
+            raise pykka.ActorDeadError("statistics do not run")
+        snapshot: StatisticsSnapshot = statistics.call(DescribeStatistics(), ANSWER_SECONDS)
+        return snapshot
+
+    @property
+    def end_reason(self) -> ExitReason | None:
+        """Why the tree ended by itself (a crash storm); None while it runs."""
+        return self._end_reason
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when the tree ends, for whatever reason, on a thread of the system."""
+        self._root.process.add_monitor(lambda _down: callback())
+
+    def drain(self, seconds: float | None = None) -> int:
+        """Stop taking in, finish what is in flight, hand back at once what could not be finished, and stop.
+
+        Args:
+            seconds: how long all of this may take; left out, ``drain_seconds`` of the settings. Receives under way are
+                waited for, so less than ``receive_wait_seconds`` may leave messages to their visibility timeout.
+
+        Returns:
+            How many messages were handed back unfinished.
+        """
+        deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
+        with self._no_long_polls():
+            unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
+            with suppress(pykka.ActorDeadError, pykka.Timeout):
+                self._final_statistics = self.statistics()
+            self._stop(max(HAND_BACK_SECONDS / 2, deadline - time.monotonic()))
+        return unfinished
+
+    def stop(self) -> None:
+        """Stop at once and hand back what is in flight.
+
+        What a receive under way brings comes back by its visibility timeout.
+        """
+        with self._no_long_polls():
+            self._stop(HAND_BACK_SECONDS)
+
+    def _close_intake(self, deadline: float) -> int:
+        """Wait until nothing is in flight or being received; at the deadline return how many messages still are."""
+        intake = self._actors.whereis(protocol.INTAKE)
+        if intake is None:
+            return 0
+        try:
+            intake.call(CloseIntake(), max(0.0, deadline - time.monotonic()))
+        except pykka.ActorDeadError:
+            return 0
+        except pykka.Timeout:
+            return self.in_flight().in_flight
+        return 0
+
+    @contextmanager
+    def _no_long_polls(self) -> Iterator[None]:
+        """End the long polls under way, and those that begin meanwhile, where the backend can."""
+        over = threading.Event()
+
+        def interrupt() -> None:
+            while True:
+                self._backend.interrupt_receives()
+                if over.wait(INTERRUPT_SECONDS):
+                    return
+
+        thread = threading.Thread(target=interrupt, name="receipt-actors-interrupter", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _stop(self, seconds: float) -> None:
+        for thread in self._actors.stop(seconds):
+            logger.warning("thread %s is still busy and is left behind", thread)
+        self._backend.close()
+
+    def _root_ended(self, down: Down) -> None:
+        self._end_reason = down.reason
+        self._ended.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.drain()

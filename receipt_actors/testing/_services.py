@@ -1,0 +1,77 @@
+"""``FakeServices``: all fakes together, and a receipt system that runs on them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from receipt_actors.backends import Backend
+from receipt_actors.otp import ActorSystem, Clock, ManualClock
+from receipt_actors.receipt_system import ReceiptSystem
+from receipt_actors.settings import Settings
+from receipt_actors.testing import _settling
+from receipt_actors.testing._app_store import FakeAppStore
+from receipt_actors.testing._ledger import FakeLedger
+from receipt_actors.testing._queues import FakeQueues
+
+
+class FakeServices:
+    """Queues as ``settings`` name them, a ledger and an App Store, all on one ``clock``; see the package.
+
+    The dead-letter queue is the one of the settings, else the source queue's name followed by DLQ. The services outlive
+    a receipt system: start another one to see what it makes of what the first has left.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or ManualClock()
+        self.queues = FakeQueues(self.clock)
+        self.ledger = FakeLedger()
+        self.app_store = FakeAppStore()
+        self.dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
+        self.queues.create_queue(settings.source_queue, self.dead_letter_queue, settings.max_receive_count)
+        for queue in settings.post_queues:
+            self.queues.create_queue(queue)
+
+    @property
+    def backend(self) -> Backend:
+        """For ``ReceiptSystem.start``."""
+        return Backend(
+            queues=self.queues,
+            ledger=self.ledger,
+            app_store=self.app_store,
+            interrupt_receives=self.queues.interrupt,
+            close=self.queues.interrupt,
+            rng=random.Random(0),
+        )
+
+    def start(self) -> ReceiptSystem:
+        """Start a receipt system on these services."""
+        return ReceiptSystem.start(self.settings, backend=self.backend, clock=self.clock)
+
+    def submit(self, receipt_data: str, user_id: int = 1, *, submission_id: str | None = None, **fields: object) -> str:
+        """Put a message on the source queue; ``fields`` are added to it, or replace its own. Returns its message id."""
+        body = {"receipt": receipt_data, "user_id": user_id, "post_queue": self.settings.post_queues[0], **fields}
+        attributes = {} if submission_id is None else {"submission_id": submission_id}
+        return self.queues.put(self.settings.source_queue, json.dumps(body), attributes)
+
+    def results(self, queue: str | None = None) -> list[Mapping[str, Any]]:
+        """Return the answers on a post queue (the first one by default), oldest first."""
+        return [json.loads(message.body) for message in self.queues.messages(queue or self.settings.post_queues[0])]
+
+    def settle(self, actors: ActorSystem) -> None:
+        """See ``testing.settle``."""
+        _settling.settle(actors, self.queues, self.ledger, self.app_store)
+
+    def advance(self, seconds: float, actors: ActorSystem) -> None:
+        """See ``testing.advance``. Raises ``TypeError`` where the clock is not a ``ManualClock``."""
+        if not isinstance(self.clock, ManualClock):
+            raise TypeError("only a ManualClock can be moved")
+        _settling.advance(self.clock, seconds, actors, self.queues, self.ledger, self.app_store)
+
+    def recover(self) -> None:
+        """Forget every fault of every fake, and release what is held."""
+        for fake in (self.queues, self.ledger, self.app_store):
+            fake.recover()

@@ -1,0 +1,339 @@
+"""What every gateway promises, shown on the ledger's: bounds, retries, the breaker, and one answer for each request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from receipt_actors.actors.gateway import MAX_PROBES
+from receipt_actors.actors.ledger_gateway import LedgerGateway
+from receipt_actors.actors.protocol import (
+    INTAKE,
+    Broken,
+    GaveUp,
+    LookUpTransaction,
+    Refused,
+    ServiceAvailable,
+    ServiceUnavailable,
+)
+from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.rate import RateLimit
+from receipt_actors.errors import LedgerUnavailable, QueueRefused
+from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
+from receipt_actors.testing import FakeLedger
+
+from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, Stage, submission
+
+DOWN = LedgerUnavailable("503")
+
+
+class House:
+    """A gateway to a fake ledger, and an intake that listens."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.ledger: FakeLedger = stage.with_fake(FakeLedger())
+        self.intake = stage.stand_in(INTAKE)
+        self.gateway = self.start()
+
+    def start(self, concurrency: int = 50) -> Ref:
+        return self.stage.actors.start(LedgerGateway, self.ledger, concurrency, THREE_ATTEMPTS)
+
+    def look_up(self, message: int) -> Ref:
+        return self.stage.ask(self.gateway, LookUpTransaction(f"t-{message}", submission(message)))
+
+    def announced(self) -> list[type]:
+        """What intake was told, without the greeting of each gateway's start."""
+        self.stage.settle()
+        return [type(fact) for fact in self.stage.told(self.intake, object)][1:]
+
+    def trip(self, messages: int = 5) -> list[Ref]:
+        """Have the breaker opened by as many messages as that takes."""
+        self.ledger.fail("get", DOWN, times=messages)
+        return [self.look_up(1000 + number) for number in range(messages)]
+
+
+@pytest.fixture
+def house(stage: Stage) -> House:
+    return House(stage)
+
+
+def is_answered(house: House, *asking: Ref) -> list[bool]:
+    return [bool(house.stage.replies(ref)) for ref in asking]
+
+
+# --- bounds ---
+
+
+def test_requests_under_way_are_bounded(house: House) -> None:
+    """Of ten requests three go, and the next as soon as one is back."""
+    house.gateway.kill()
+    house.gateway = house.start(concurrency=3)
+    first = house.ledger.hold("get", times=3)
+    asking = [house.look_up(number) for number in range(10)]
+    assert house.ledger.count("get") == 3
+    second = house.ledger.hold("get")
+    first.release()
+    house.stage.settle()
+    assert (sum(is_answered(house, *asking)), house.ledger.count("get")) == (3, 6)
+    second.release()
+    assert all(is_answered(house, *asking))
+
+
+def test_the_rate_is_kept(stage: Stage) -> None:
+    """Twenty requests at ten a second take two seconds, less the burst."""
+
+    class Limited(LedgerGateway):
+        def __init__(self, ledger: FakeLedger) -> None:
+            super().__init__(ledger, 50, THREE_ATTEMPTS)
+            self._rate = RateLimit(10)
+
+    ledger: FakeLedger = stage.with_fake(FakeLedger())
+    gateway = stage.actors.start(Limited, ledger)
+    for number in range(20):
+        stage.ask(gateway, LookUpTransaction(f"t-{number}", submission(number)))
+    assert 1 <= ledger.count("get") <= 2
+    stage.advance(1)
+    assert 11 <= ledger.count("get") <= 12
+    stage.advance(1)
+    assert ledger.count("get") == 20
+
+
+def test_requests_of_the_dead_are_not_made(house: House) -> None:
+    """Whoever ended while waiting wants no answer; those behind it do."""
+    house.gateway.kill()
+    house.gateway = house.start(concurrency=1)
+    with house.ledger.hold("get"):
+        asking = [house.look_up(number) for number in range(4)]
+        asking[1].cast(Stop(NORMAL))
+        asking[2].kill()
+        house.stage.settle()
+    assert is_answered(house, asking[0], asking[3]) == [True, True]
+    assert house.ledger.count("get") == 2
+
+
+# --- retries ---
+
+
+def test_a_failed_request_is_tried_again(house: House) -> None:
+    """After a pause, and the one who asked never knows."""
+    house.ledger.fail("get", DOWN, times=2)
+    asking = house.look_up(1)
+    assert (house.ledger.count("get"), is_answered(house, asking)) == (1, [False])
+    house.stage.advance(LONGEST_PAUSE_SECONDS)
+    house.stage.advance(LONGEST_PAUSE_SECONDS)
+    assert house.stage.reply_to(asking) is Ownership.FREE
+    assert house.announced() == []
+
+
+def test_attempts_are_counted(house: House) -> None:
+    """Three in all, then the request is given up for this delivery."""
+    house.ledger.fail("get", DOWN, times=None)
+    asking = house.look_up(1)
+    house.stage.advance(60)
+    assert house.stage.reply_to(asking) == GaveUp("ledger: 503")
+    assert house.ledger.count("get") == 3
+
+
+def test_the_service_may_ask_for_patience(house: House) -> None:
+    """``Retry-After`` is waited for, though our own pause would be shorter."""
+    house.ledger.fail("get", LedgerUnavailable("503", retry_after_seconds=45))
+    asking = house.look_up(1)
+    house.stage.advance(44.9)
+    assert is_answered(house, asking) == [False]
+    house.stage.advance(0.1)
+    assert house.stage.reply_to(asking) is Ownership.FREE
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), SystemExit(1)], ids=["exception", "exit"])
+def test_a_bug_of_the_client_is_the_askers_affair(house: House, error: BaseException) -> None:
+    """It is passed on for who asked to crash with; the gateway and everybody else's requests live on."""
+    house.ledger.fail("get", error)
+    unlucky, lucky = house.look_up(1), house.look_up(2)
+    assert house.stage.reply_to(unlucky) == Broken(error)
+    assert house.stage.reply_to(lucky) is Ownership.FREE
+    assert house.ledger.count("get") == 2
+
+
+def test_a_refusal_is_final(house: House) -> None:
+    """What an operator has to put right is not tried again."""
+    house.ledger.fail("get", QueueRefused("q", "deleted"))
+    asking = house.look_up(1)
+    assert house.stage.reply_to(asking) == Refused("queue 'q': deleted")
+    house.stage.advance(60)
+    assert house.ledger.count("get") == 1
+
+
+# --- the breaker ---
+
+
+def test_one_poisonous_message_does_not_stop_the_others(house: House) -> None:
+    """Its requests fail, all of them, again and again; the others' are made."""
+    house.ledger.fail("get", DOWN, times=8)
+    poison = [house.look_up(666) for _ in range(8)]
+    assert house.stage.reply_to(house.look_up(1)) is Ownership.FREE
+    house.stage.advance(60)
+    assert all(is_answered(house, *poison))
+    assert house.announced() == []
+
+
+def test_failures_of_several_messages_close_the_gate(house: House) -> None:
+    """Five in a row: intake hears of it, and nothing more is sent."""
+    house.trip()
+    assert house.announced() == [ServiceUnavailable]
+    late = house.look_up(1)
+    assert (house.ledger.count("get"), is_answered(house, late)) == (5, [False])
+
+
+def test_an_outage_costs_no_attempts(house: House) -> None:
+    """However long it is, what is kept is answered when the service is back, with all its attempts left."""
+    tripped = house.trip(8)
+    house.ledger.fail("get", DOWN, times=None)
+    kept = [house.look_up(number) for number in range(20)]
+    house.stage.advance(600)
+    assert not any(is_answered(house, *tripped, *kept))
+    assert house.announced()[-1] is ServiceUnavailable
+
+    house.ledger.recover()
+    house.ledger.fail("get", DOWN, times=1)
+    house.stage.advance(60)
+    house.stage.advance(60)
+    assert {house.stage.reply_to(asking) for asking in (*tripped, *kept)} == {Ownership.FREE}
+    assert house.announced()[-1] is ServiceAvailable
+
+
+def test_one_request_at_a_time_tries_the_service(house: House) -> None:
+    """Forty requests that fail together are one outage: one probe after a second, one after two more, ..."""
+    hold = house.ledger.hold("get", then=DOWN)
+    asking = [house.look_up(number) for number in range(40)]
+    house.ledger.fail("get", DOWN, times=None)
+    hold.release()
+    house.stage.settle()
+    sent = house.ledger.count("get")
+    assert sent == 40
+    for pause in (1, 2, 4, 8, 16, 30, 30):
+        house.stage.advance(pause - 0.5)
+        assert house.ledger.count("get") == sent
+        house.stage.advance(0.5)
+        sent += 1
+        assert house.ledger.count("get") == sent
+    assert not any(is_answered(house, *asking))
+
+
+def test_a_straggler_that_fails_is_no_probe(house: House) -> None:
+    """A request from before the outage that fails late neither counts against the service nor calls for another try."""
+    straggling = house.ledger.hold("get", times=1, then=DOWN)
+    slow = house.look_up(1)
+    tripped = house.trip()
+    probing = house.ledger.hold("get", times=1)
+    house.stage.advance(1)
+    straggling.release()
+    house.stage.advance(300)
+    assert house.ledger.count("get") == 1 + 5 + 1
+    probing.release()
+    house.stage.settle()
+    assert all(is_answered(house, slow, *tripped))
+
+
+def test_a_slow_probe_has_no_company(house: House) -> None:
+    """While it is under way nobody else tries, however long it takes."""
+    house.trip()
+    hold = house.ledger.hold("get")
+    house.stage.advance(300)
+    assert house.ledger.count("get") == 6
+    assert len(hold.waiting_threads()) == 1
+
+
+def test_a_straggler_that_succeeds_ends_the_outage(house: House) -> None:
+    """Any answer says that the service is there, and one late probe more does no harm."""
+    with house.ledger.hold("get", times=1):
+        slow = house.look_up(1)
+        tripped = house.trip()
+        assert not any(is_answered(house, *tripped))
+    house.stage.settle()
+    assert house.announced() == [ServiceUnavailable, ServiceAvailable]
+    house.stage.advance(LONGEST_PAUSE_SECONDS)
+    assert all(is_answered(house, slow, *tripped))
+    requests = house.ledger.count("get")
+    house.stage.advance(60)
+    assert house.ledger.count("get") == requests
+
+
+def test_one_request_does_not_probe_for_ever(house: House) -> None:
+    """It may itself be what fails: after ten probes it is given up, and others try."""
+    tripped = house.trip()
+    house.ledger.fail("get", DOWN, times=None)
+    house.stage.advance(31 + 30 * 5 * MAX_PROBES)
+    assert {house.stage.reply_to(asking) for asking in tripped} == {GaveUp("503")}
+    assert house.ledger.count("get") == 5 + 5 * MAX_PROBES
+    late = house.look_up(1)
+    house.ledger.recover()
+    house.stage.advance(31)
+    assert house.stage.reply_to(late) is Ownership.FREE
+
+
+@pytest.mark.parametrize(
+    ("error", "answer", "is_back"),
+    [(QueueRefused("q", "deleted"), Refused, True), (ZeroDivisionError(), Broken, False)],
+    ids=["refused", "bug"],
+)
+def test_a_probe_that_ends_in_another_way_is_not_the_last(
+    house: House, error: Exception, answer: type, is_back: bool
+) -> None:
+    """A refusal is an answer, so the service is back; a bug says nothing, so the next request tries."""
+    tripped = house.trip()
+    house.ledger.fail("get", error)
+    house.stage.advance(1)
+    assert (house.announced()[-1] is ServiceAvailable) is is_back
+    house.stage.advance(60)
+    answers = [house.stage.reply_to(asking) for asking in tripped]
+    assert sorted(type(each).__name__ for each in answers) == sorted([answer.__name__, *["Ownership"] * 4])
+    assert house.announced()[-1] is ServiceAvailable
+
+
+def test_with_nobody_to_try_the_gate_stays_closed(house: House) -> None:
+    """Intake is told again and again (it may be a new one), and the next request finds the service back at once."""
+    for asking in house.trip():
+        asking.cast(Stop(NORMAL))
+    house.stage.advance(10)
+    assert house.announced().count(ServiceUnavailable) > 5
+    assert house.ledger.count("get") == 5
+    late = house.look_up(1)
+    house.stage.advance(1)
+    assert house.stage.reply_to(late) is Ownership.FREE
+    assert house.announced()[-1] is ServiceAvailable
+
+
+# --- ends ---
+
+
+def test_who_waits_learns_of_a_crash(house: House) -> None:
+    """Requests under way and those kept: nobody is left without a word."""
+    with house.ledger.hold("get"):
+        asking = [house.look_up(number) for number in range(3)]
+        house.stage.crash(house.gateway)
+    assert all(isinstance(house.stage.reply_to(each), Crash) for each in asking)
+
+
+def test_a_restarted_gateway_opens_the_gate(house: House) -> None:
+    """It knows of no outage, and the one before it can't take back what it said."""
+    house.trip()
+    assert house.announced() == [ServiceUnavailable]
+    house.stage.crash(house.gateway)
+    house.start()
+    assert house.announced() == [ServiceUnavailable, ServiceAvailable]
+
+
+def test_io_threads_end_with_their_gateway(house: House) -> None:
+    """By shutdown or by crash; the system finds nothing left to wait for."""
+    for ending in range(2):
+        gateway = house.gateway = house.start()
+        assert house.stage.reply_to(house.look_up(ending)) is Ownership.FREE
+        pool: Any = gateway.process.actor._pool  # type: ignore[union-attr]
+        if ending:
+            house.stage.crash(gateway)
+        else:
+            gateway.exit(SHUTDOWN)
+        house.stage.settle()
+        assert pool.join(10)

@@ -1,0 +1,324 @@
+"""Intake: the credits and the gate."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from receipt_actors.actors.intake import Intake
+from receipt_actors.actors.protocol import (
+    INTAKE,
+    MOVERS,
+    VALIDATORS,
+    CloseIntake,
+    CreditsGranted,
+    DescribeIntake,
+    Done,
+    IntakeStatus,
+    MessageTaken,
+    ReserveCredits,
+    ServiceAvailable,
+    ServiceUnavailable,
+    SettleReservation,
+)
+from receipt_actors.otp import (
+    NORMAL,
+    PERMANENT,
+    TEMPORARY,
+    ChildSpec,
+    Ref,
+    Start,
+    Stop,
+    Supervisor,
+    start_child,
+    supervisor_spec,
+)
+from receipt_actors.otp import SIMPLE_ONE_FOR_ONE as ON_DEMAND
+
+from .stand_ins import Stage, StandIn, started
+
+
+def start(stage: Stage, max_in_flight: int = 25) -> Ref:
+    return stage.actors.start(Intake, max_in_flight, name=INTAKE)
+
+
+def granted(stage: Stage, consumer: Ref) -> list[int]:
+    return [credits.count for credits in stage.told(consumer, CreditsGranted)]
+
+
+def status(stage: Stage, intake: Ref) -> IntakeStatus:
+    stage.settle()
+    answer: IntakeStatus = intake.call(DescribeIntake())
+    return answer
+
+
+def reserve(stage: Stage, intake: Ref, consumer: Ref | None = None, count: int = 10) -> Ref:
+    consumer = consumer or stage.stand_in()
+    intake.cast(ReserveCredits(consumer, count))
+    return consumer
+
+
+def take(stage: Stage, intake: Ref, messages: int) -> list[Ref]:
+    custodians = [stage.stand_in() for _ in range(messages)]
+    for custodian in custodians:
+        intake.cast(MessageTaken(custodian))
+    return custodians
+
+
+def end(stage: Stage, *refs: Ref) -> None:
+    for ref in refs:
+        ref.cast(Stop(NORMAL))
+    stage.settle()
+
+
+def test_reservations_never_exceed_the_room(stage: Stage) -> None:
+    """Of five consumers that want ten each, those who come first get theirs, the next what is left, the rest wait."""
+    intake = start(stage, max_in_flight=25)
+    consumers = [reserve(stage, intake) for _ in range(5)]
+    assert [granted(stage, consumer) for consumer in consumers] == [[10], [10], [5], [], []]
+    assert status(stage, intake).reserved == 25
+
+
+def test_who_waits_is_served_in_turn(stage: Stage) -> None:
+    """Credits that come free go to the consumer that has waited longest."""
+    intake = start(stage, max_in_flight=10)
+    first, second, third = [reserve(stage, intake) for _ in range(3)]
+    intake.cast(SettleReservation(first, 0))
+    assert (granted(stage, second), granted(stage, third)) == ([10], [])
+    intake.cast(SettleReservation(second, 0))
+    assert granted(stage, third) == [10]
+
+
+def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
+    """From its custodian's announcement to its custodian's end, whatever that is."""
+    intake = start(stage, max_in_flight=3)
+    consumer = reserve(stage, intake)
+    custodians = take(stage, intake, 3)
+    intake.cast(SettleReservation(consumer, 3))
+    reserve(stage, intake, consumer)
+    assert granted(stage, consumer) == [3]
+    assert status(stage, intake).in_flight == 3
+
+    end(stage, custodians[0])
+    stage.crash(custodians[1])
+    assert granted(stage, consumer) == [3, 1]
+    custodians[2].kill()
+    assert status(stage, intake).in_flight == 0
+
+
+def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
+    """A restart of intake may learn of a custodian in two ways."""
+    intake = start(stage)
+    (custodian,) = take(stage, intake, 1)
+    intake.cast(MessageTaken(custodian))
+    assert status(stage, intake).in_flight == 1
+    end(stage, custodian)
+    assert status(stage, intake).in_flight == 0
+
+
+def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> None:
+    """And nothing is granted to the dead, who would not give it back."""
+    intake = start(stage, max_in_flight=10)
+    dying, waiting_and_dying, living = [reserve(stage, intake) for _ in range(3)]
+    stage.crash(waiting_and_dying)
+    stage.crash(dying)
+    assert granted(stage, living) == [10]
+    assert status(stage, intake).reserved == 10
+
+
+def test_a_custodian_that_ended_before_it_was_announced_leaks_nothing(stage: Stage) -> None:
+    """One that has nothing to do ends within its own start."""
+    intake = start(stage)
+    custodian = stage.stand_in()
+    end(stage, custodian)
+    intake.cast(MessageTaken(custodian))
+    assert status(stage, intake).in_flight == 0
+
+
+def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> None:
+    """Two outages, and both have to end."""
+    intake = start(stage, max_in_flight=30)
+    custodians = take(stage, intake, 2)
+    intake.cast(ServiceUnavailable("ledger"))
+    intake.cast(ServiceUnavailable("app_store"))
+    intake.cast(ServiceUnavailable("ledger"))  # said at every probe
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == []
+    assert status(stage, intake).unavailable == {"ledger", "app_store"}
+
+    intake.cast(ServiceAvailable("ledger"))
+    assert granted(stage, consumer) == []
+    intake.cast(ServiceAvailable("app_store"))
+    assert granted(stage, consumer) == [10]
+    assert len(custodians) == 2
+
+
+def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
+    """Somebody has to find out whether the service is back; one at a time."""
+    intake = start(stage)
+    intake.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, intake), reserve(stage, intake)
+    assert (granted(stage, first), granted(stage, second)) == ([1], [])
+
+    (probe,) = take(stage, intake, 1)
+    intake.cast(SettleReservation(first, 1))
+    assert granted(stage, second) == []
+    end(stage, probe)
+    assert granted(stage, second) == [1]
+
+
+def test_an_outage_during_receives_lets_nobody_else_in(stage: Stage) -> None:
+    """What has been reserved may come; then the closed gate counts it as in flight."""
+    intake = start(stage)
+    early = reserve(stage, intake)
+    stage.settle()
+    intake.cast(ServiceUnavailable("ledger"))
+    late = reserve(stage, intake)
+    assert (granted(stage, early), granted(stage, late)) == ([10], [])
+
+
+def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
+    """``CloseIntake`` is answered when the last receive is over and the last message done; nobody is let in."""
+    intake = start(stage)
+    receiving = reserve(stage, intake)
+    (early,) = take(stage, intake, 1)
+    closing = stage.ask(INTAKE, CloseIntake())
+    waiting = reserve(stage, intake)
+
+    end(stage, early)
+    assert stage.replies(closing) == []
+    (late,) = take(stage, intake, 1)
+    intake.cast(SettleReservation(receiving, 1))
+    reserve(stage, intake, receiving)
+    assert stage.replies(closing) == []
+    end(stage, late)
+    assert stage.reply_to(closing) == Done()
+    assert (granted(stage, receiving), granted(stage, waiting)) == ([10], [])
+
+
+def test_an_empty_house_closes_at_once(stage: Stage) -> None:
+    """And as often as it is asked to; an outage makes no difference."""
+    intake = start(stage)
+    intake.cast(ServiceUnavailable("ledger"))
+    assert intake.call(CloseIntake()) == Done()
+    assert intake.call(CloseIntake()) == Done()
+
+
+def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
+    """Its receive will be settled by nobody."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    closing = stage.ask(INTAKE, CloseIntake())
+    assert stage.replies(closing) == []
+    stage.crash(consumer)
+    assert stage.reply_to(closing) == Done()
+
+
+def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
+    """Nothing in flight for so long; empty receives do not count, messages do, if only corrupt ones."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    (custodian,) = take(stage, intake, 1)
+    intake.cast(SettleReservation(consumer, 1))
+    stage.advance(5)
+    assert status(stage, intake).idle_seconds == 0
+    end(stage, custodian)
+    stage.advance(7)
+    assert status(stage, intake).idle_seconds == 7
+    intake.cast(SettleReservation(consumer, 0))
+    assert status(stage, intake).idle_seconds == 7
+    intake.cast(SettleReservation(consumer, 1))
+    stage.advance(2)
+    assert status(stage, intake).idle_seconds == 2
+
+
+def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
+    """It asks the supervisors of the custodians, and announces nothing that it does not know."""
+    specs = [
+        ChildSpec("intake", Start(Intake, 20, name=INTAKE), PERMANENT),
+        supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
+        supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
+    ]
+    stage.actors.start(Supervisor, specs)
+    intake, validators, movers = (stage.actors.whereis(name) for name in (INTAKE, VALIDATORS, MOVERS))
+    assert intake is not None and validators is not None and movers is not None
+    custodians = [started(start_child(each, ())) for each in (validators, validators, movers)]
+    for custodian in custodians:
+        intake.cast(MessageTaken(custodian))
+
+    stage.crash(intake)
+    successor = stage.actors.whereis(INTAKE)
+    assert successor is not None
+    assert status(stage, successor).in_flight == 3
+    consumer = reserve(stage, successor, count=50)
+    assert granted(stage, consumer) == [17]
+    end(stage, *custodians)
+    assert status(stage, successor).in_flight == 0
+
+
+def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
+    """They crash it, where a supervisor sees it; they are not met with silence."""
+    with pytest.raises(NotImplementedError):
+        start(stage).call("what is in flight?")
+    assert stage.actors.whereis(INTAKE) is None
+
+
+class Credits(RuleBasedStateMachine):
+    """Any order of reserving, receiving, ending and dying."""
+
+    limit = 17
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage()
+        self.intake = start(self.stage, self.limit)
+        self.consumers: dict[Ref, int] = {}  # and how many grants were used up
+        self.custodians: list[Ref] = []
+
+    def teardown(self) -> None:
+        self.stage.close()
+
+    def _granted_now(self, consumer: Ref) -> int:
+        grants = granted(self.stage, consumer)
+        return grants[-1] if len(grants) > self.consumers[consumer] else 0
+
+    @rule(count=st.integers(1, 10))
+    def reserve(self, count: int) -> None:
+        self.consumers[reserve(self.stage, self.intake, count=count)] = 0
+
+    @rule(received=st.integers(0, 10), again=st.booleans())
+    def receive(self, received: int, again: bool) -> None:
+        for consumer in list(self.consumers):
+            count = self._granted_now(consumer)
+            if count:
+                self.custodians += take(self.stage, self.intake, min(received, count))
+                self.intake.cast(SettleReservation(consumer, min(received, count)))
+                self.consumers[consumer] += 1
+                if again:
+                    reserve(self.stage, self.intake, consumer)
+                return
+
+    @rule(pick=st.integers(0, 100))
+    def finish(self, pick: int) -> None:
+        if self.custodians:
+            end(self.stage, self.custodians.pop(pick % len(self.custodians)))
+
+    @rule(pick=st.integers(0, 100))
+    def die(self, pick: int) -> None:
+        if self.consumers:
+            consumer = list(self.consumers)[pick % len(self.consumers)]
+            del self.consumers[consumer]
+            self.stage.crash(consumer)
+
+    @invariant()
+    def no_more_than_the_limit(self) -> None:
+        now = status(self.stage, self.intake)
+        assert now.in_flight == len(self.custodians)
+        assert now.reserved == sum(map(self._granted_now, self.consumers))
+        assert now.in_flight + now.reserved <= self.limit
+
+
+TestCredits = Credits.TestCase
+TestCredits.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

@@ -1,0 +1,264 @@
+"""The visibility keeper: messages stay with their custodian, and come back when that ends without them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from receipt_actors.actors.protocol import (
+    MOVERS,
+    VALIDATORS,
+    VISIBILITY_BATCHER,
+    VISIBILITY_KEEPER,
+    AnnounceYourself,
+    ChangeVisibility,
+    Done,
+    HandBack,
+    WatchMessage,
+)
+from receipt_actors.actors.visibility_keeper import VisibilityKeeper
+from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.otp import (
+    NORMAL,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    WORKER,
+    ChildInfo,
+    ChildSpec,
+    ExitReason,
+    Ref,
+    Start,
+    Stop,
+    Supervisor,
+    WhichChildren,
+    start_child,
+    supervisor_spec,
+)
+from receipt_actors.telemetry.events import STATISTICS, MessageFinished
+
+from .stand_ins import Stage, StandIn, started
+
+TIMEOUT = 120
+
+
+class House:
+    """A keeper, with stand-ins for custodians and for the batcher that it has carry out its wishes."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.batcher = stage.stand_in(VISIBILITY_BATCHER, lambda _: Done())
+        self.statistics = stage.stand_in(STATISTICS)
+        self.keeper = self.start()
+
+    def start(self) -> Ref:
+        return self.stage.actors.start(VisibilityKeeper, TIMEOUT, random.Random(1), name=VISIBILITY_KEEPER)
+
+    def watch(self, message_id: str = "m-1", *, receives: int = 1, custodian: Ref | None = None) -> Ref:
+        custodian = custodian or self.stage.stand_in()
+        now = self.stage.clock.monotonic()
+        self.keeper.cast(WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now))
+        self.stage.settle()
+        return custodian
+
+    def changes(self) -> list[tuple[str, int]]:
+        return [(each.receipt_handle, each.seconds) for each in self.stage.calls(self.batcher, ChangeVisibility)]
+
+    def counted(self) -> list[tuple[str, Reason | None]]:
+        return [(each.fate, each.reason) for each in self.stage.told(self.statistics, MessageFinished)]
+
+    def end(self, custodian: Ref, reason: ExitReason = NORMAL) -> None:
+        custodian.cast(Stop(reason))
+        self.stage.settle()
+
+
+@pytest.fixture
+def house(stage: Stage) -> House:
+    return House(stage)
+
+
+def test_a_message_is_extended_from_half_its_time_on(house: House) -> None:
+    """Not before; then each time that half of the new timeout is over, for as long as its custodian lives."""
+    custodian = house.watch()
+    house.stage.advance(TIMEOUT / 2 - 1)
+    assert house.changes() == []
+    house.stage.advance(1)
+    assert house.changes() == [("m-1/handle", TIMEOUT)]
+    house.stage.advance(10 * TIMEOUT)
+    assert 19 <= len(house.changes()) <= 21
+    house.end(custodian)
+    extensions = len(house.changes())
+    house.stage.advance(10 * TIMEOUT)
+    assert len(house.changes()) == extensions
+
+
+def test_no_message_is_ever_close_to_its_end(house: House) -> None:
+    """Whenever a message comes in, it is extended with a third of its timeout to spare."""
+    hidden_until: dict[str, float] = {}
+    for number in range(20):
+        house.watch(f"m-{number}")
+        hidden_until[f"m-{number}/handle"] = house.stage.clock.monotonic() + TIMEOUT
+        house.stage.advance(3.7)
+    seen = 0
+    for _ in range(300):
+        house.stage.advance(1)
+        now = house.stage.clock.monotonic()
+        changes = house.changes()
+        for handle, seconds in changes[seen:]:
+            hidden_until[handle] = now + seconds
+        seen = len(changes)
+        assert min(hidden_until.values()) - now >= TIMEOUT / 3
+
+
+def test_extensions_end_after_twelve_hours(house: House) -> None:
+    """SQS counts them from the receive; an extension beyond would be refused."""
+    house.watch()
+    house.stage.advance(MAX_VISIBILITY_SECONDS - TIMEOUT)
+    extensions = len(house.changes())
+    assert extensions > 600
+    house.stage.advance(2 * MAX_VISIBILITY_SECONDS)
+    assert len(house.changes()) == extensions
+
+
+def test_a_message_that_is_done_is_left(house: House) -> None:
+    """It is deleted or moved: there is nothing to hand back."""
+    house.end(house.watch())
+    assert (house.changes(), house.counted()) == ([], [])
+
+
+@pytest.mark.parametrize(("receives", "seconds"), [(1, 30), (2, 60), (4, 240), (6, 900), (19, 900)])
+def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receives: int, seconds: int) -> None:
+    """30 s x 2^n, at most 15 minutes, up to a fifth less, and counted under its reason."""
+    custodian = house.watch(receives=receives)
+    house.keeper.cast(HandBack(custodian, Reason.MISCONFIGURED))
+    assert house.changes() == []
+    house.end(custodian)
+    ((handle, hidden_seconds),) = house.changes()
+    assert handle == "m-1/handle"
+    assert 0.8 * seconds <= hidden_seconds <= seconds
+    assert house.counted() == [("handed_back", Reason.MISCONFIGURED)]
+
+
+def test_what_was_shut_down_is_handed_back_at_once(house: House) -> None:
+    """For another process to take."""
+    house.end(house.watch(receives=7), SHUTDOWN)
+    assert house.changes() == [("m-1/handle", 0)]
+    assert house.counted() == [("handed_back", Reason.DRAINED)]
+
+
+def test_what_crashed_is_handed_back_later_and_reported(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """A poisonous message comes round ever more seldom; the log has its id."""
+    house.stage.crash(house.watch("m-666", receives=3))
+    ((handle, seconds),) = house.changes()
+    assert (handle, 96 <= seconds <= 120) == ("m-666/handle", True)
+    assert house.counted() == [("handed_back", Reason.CRASHED)]
+    assert "m-666" in caplog.text
+
+
+def test_what_was_killed_counts_as_crashed(house: House) -> None:
+    """It had no chance to say anything."""
+    house.watch().kill()
+    assert [24 <= seconds <= 30 for _, seconds in house.changes()] == [True]
+    assert house.counted() == [("handed_back", Reason.CRASHED)]
+
+
+def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) -> None:
+    """One that gives up within its own start has ended when the keeper reads that it began."""
+    custodian = house.stage.stand_in()
+    house.end(custodian)
+    now = house.stage.clock.monotonic()
+    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now))
+    house.keeper.cast(HandBack(custodian, Reason.NO_DEAD_LETTER_QUEUE))
+    assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
+
+
+def test_a_hand_back_of_nobody_is_nothing(house: House) -> None:
+    """A custodian may say it twice, or to a keeper that does not know it."""
+    house.keeper.cast(HandBack(house.stage.stand_in(), Reason.CRASHED))
+    house.stage.settle()
+    assert (house.changes(), house.keeper.is_alive()) == ([], True)
+
+
+def test_the_last_hand_backs_come_before_its_own_end(house: House) -> None:
+    """Custodians that were shut down just before are handed back, not forgotten, however long the mailbox is."""
+    custodians = [house.watch(f"m-{number}") for number in range(200)]
+    scheduler = house.stage.actors.scheduler
+
+    class EndTheKeeper:
+        def run(self) -> None:
+            house.keeper.exit(SHUTDOWN)
+
+    class EndCustodians:
+        def run(self) -> None:
+            for custodian in custodians:
+                custodian.exit(SHUTDOWN)
+            scheduler.schedule(EndTheKeeper())
+
+    scheduler.schedule(EndCustodians())
+    house.stage.settle()
+    assert not house.keeper.is_alive()
+    assert sorted(house.changes()) == sorted((f"m-{number}/handle", 0) for number in range(200))
+
+
+def test_a_batcher_that_is_away_is_survived(house: House) -> None:
+    """The message comes back by its visibility timeout."""
+    house.batcher.kill()
+    house.end(house.watch(), SHUTDOWN)
+    assert house.keeper.is_alive()
+
+
+class Custodian(StandIn):
+    """A stand-in that introduces itself when a new keeper asks."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__()
+        self.message_id = message_id
+
+    def handle_info(self, message: Any) -> None:
+        if isinstance(message, AnnounceYourself):
+            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0)
+            self.cast(VISIBILITY_KEEPER, watch)
+
+
+def test_a_new_keeper_finds_the_custodians_that_live(stage: Stage) -> None:
+    """Its table is rebuilt from the supervisors, extensions go on, and ends are seen."""
+    house = House(stage)
+    specs = [
+        supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [ChildSpec(name, Start(Custodian), TEMPORARY)])
+        for name in (VALIDATORS, MOVERS)
+    ]
+    stage.actors.start(Supervisor, specs)
+    validators, movers = stage.actors.whereis(VALIDATORS), stage.actors.whereis(MOVERS)
+    assert validators is not None and movers is not None
+    validating = started(start_child(validators, ("m-1",)))
+    started(start_child(movers, ("m-2",)))
+
+    stage.crash(house.keeper)
+    house.keeper = house.start()
+    stage.advance(TIMEOUT / 2)
+    assert sorted(house.changes()) == [("m-1/handle", TIMEOUT), ("m-2/handle", TIMEOUT)]
+    stage.crash(validating)
+    assert house.counted() == [("handed_back", Reason.CRASHED)]
+
+
+def test_a_custodian_announced_twice_is_watched_once(stage: Stage) -> None:
+    """By itself, and because it was asked to."""
+    house = House(stage)
+    custodian = house.watch()
+    house.watch(custodian=custodian)
+    house.end(custodian, SHUTDOWN)
+    assert house.changes() == [("m-1/handle", 0)]
+
+
+def test_a_supervisor_that_restarts_a_child_is_understood(stage: Stage) -> None:
+    """A child without a reference yet has nobody to be asked."""
+    stage.stand_in(
+        VALIDATORS,
+        lambda request: [ChildInfo(None, "restarting", WORKER)] if isinstance(request, WhichChildren) else None,
+    )
+    house = House(stage)
+    stage.settle()
+    assert house.keeper.is_alive()

@@ -1,0 +1,58 @@
+"""What the main thread may rely on when it waits to be stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from receipt_actors.cli.stop_signals import StopSignals
+
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_wait_ends_it(number: signal.Signals) -> None:
+    """It may come in the middle of the start: it is neither forgotten nor forgotten after a first look."""
+    with StopSignals() as signals:
+        signal.raise_signal(number)
+        assert signals.wait(PATIENCE_SECONDS)
+        assert signals.wait(PATIENCE_SECONDS)
+        assert signals.received == number.name
+
+
+def test_a_signal_to_another_thread_ends_the_wait() -> None:
+    """The system may hand a signal to any thread of the process, while the main thread sleeps on."""
+    with StopSignals() as signals:
+        sender = threading.Thread(target=signal.raise_signal, args=[signal.SIGTERM])
+        sender.start()
+        assert signals.wait(PATIENCE_SECONDS)
+        assert signals.received == "SIGTERM"
+        sender.join()
+
+
+def test_another_thread_can_end_the_wait() -> None:
+    """The end of the supervision tree is told by a thread of its own; no signal has come then."""
+    with StopSignals() as signals:
+        sender = threading.Thread(target=signals.wake)
+        sender.start()
+        assert signals.wait(PATIENCE_SECONDS)
+        assert signals.received is None
+        sender.join()
+    signals.wake()  # too late, and no harm
+
+
+def test_without_a_signal_the_wait_ends_by_itself() -> None:
+    """So that the main thread can look whether there is still work."""
+    with StopSignals() as signals:
+        assert not signals.wait(0)
+
+
+def test_what_handled_signals_before_does_so_again() -> None:
+    """The command may be called by a program that has handlers of its own."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignals():
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert signal.set_wakeup_fd(-1) == -1

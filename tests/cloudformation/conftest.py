@@ -1,0 +1,159 @@
+"""A moto server that takes down who calls what, and the template deployed to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+from urllib.request import Request, urlopen
+
+import boto3
+import pytest
+
+from tests.system.worlds import AwsServer
+
+TEMPLATE = Path(__file__).parents[2] / "cloudformation/receipt-actors.yaml"
+ACCOUNT = "123456789012"  # moto's
+REGION = "eu-west-1"
+
+#: SQS knows no actions for batches: it authorizes them as the single call.
+_ACTIONS = {
+    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
+    "DeleteMessageBatch": "DeleteMessage",
+    "SendMessageBatch": "SendMessage",
+}
+_CREDENTIAL = re.compile(r"Credential=(?P<user>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
+
+
+class Permission(NamedTuple):
+    """Something that IAM is asked for, or grants."""
+
+    action: str
+    resource: str
+
+
+class RecordingServer(AwsServer):
+    """Takes down what IAM would have been asked for, and by which user (an access key id)."""
+
+    def __init__(self) -> None:
+        self._calls: set[tuple[str, Permission]] = set()
+        super().__init__()
+
+    def calls_of(self, user: str) -> set[Permission]:
+        return {permission for caller, permission in self._calls if caller == user}
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        signature = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
+        if signature is not None:
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"] = BytesIO(body)
+            permission = _permission(signature["service"], signature["region"], environ, body)
+            self._calls.add((signature["user"], permission))
+        return super()._answer(environ, start_response)
+
+
+def _permission(service: str, region: str, environ: Mapping[str, str], body: bytes) -> Permission:
+    target = environ.get("HTTP_X_AMZ_TARGET")
+    fields = json.loads(body) if target else dict(parse_qsl(body.decode()))
+    operation = target.rpartition(".")[2] if target else fields["Action"]
+    match service, fields:
+        case "sqs", {"QueueUrl": url}:
+            resource = url.rpartition("/")[2]
+        case "sqs", {"QueueName": name}:
+            resource = name
+        case "dynamodb", {"TableName": name}:
+            resource = f"table/{name}"
+        case _:
+            resource = "?"  # what no policy of ours may grant
+    return Permission(
+        f"{service}:{_ACTIONS.get(operation, operation)}", f"arn:aws:{service}:{region}:{ACCOUNT}:{resource}"
+    )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The deployed template, as its operator sees it."""
+
+    session: boto3.Session
+    url: str  #: of the server
+    outputs: Mapping[str, str]
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment variables that the stack says to set."""
+        return dict(line.split("=", 1) for line in self.outputs["Environment"].splitlines())
+
+    @contextmanager
+    def client(self, service: str) -> Iterator[Any]:
+        client = self.session.client(service, endpoint_url=self.url)  # type: ignore[call-overload]
+        yield client
+        client.close()
+
+    def granted(self, policy_arn: str) -> set[Permission]:
+        """Everything that a managed policy grants; it may say nothing but what it grants, and on what."""
+        with self.client("iam") as iam:
+            version = iam.get_policy(PolicyArn=policy_arn)["Policy"]["DefaultVersionId"]
+            document = iam.get_policy_version(PolicyArn=policy_arn, VersionId=version)["PolicyVersion"]["Document"]
+        for statement in document["Statement"]:
+            assert statement.keys() == {"Sid", "Effect", "Action", "Resource"}
+            assert statement["Effect"] == "Allow"
+        return {
+            Permission(action, resource)
+            for statement in document["Statement"]
+            for action in statement["Action"]
+            for resource in _as_list(statement["Resource"])
+        }
+
+    def number_of_messages(self, queue: str) -> int:
+        """Count all: those that can be received now, and those that are hidden because somebody has them."""
+        attributes = self.queue_attributes(queue)
+        return sum(
+            int(attributes[f"ApproximateNumberOfMessages{hidden_or_not}"]) for hidden_or_not in ("", "NotVisible")
+        )
+
+    def queue_attributes(self, queue: str) -> Mapping[str, str]:
+        with self.client("sqs") as sqs:
+            url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            attributes: Mapping[str, str] = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+            return attributes
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RecordingServer]:
+    server = RecordingServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def deploy(server: RecordingServer) -> Callable[..., Stack]:
+    """``deploy(Parameter=value, ...)`` creates the stack, in an account with nothing else in it."""
+
+    def deploy(**parameters: object) -> Stack:
+        with urlopen(Request(f"{server.url}/moto-api/reset", method="POST")):
+            pass
+        session = boto3.Session("deployer", "testing", region_name=REGION)
+        stack = Stack(session, server.url, {})
+        with stack.client("cloudformation") as cloudformation:
+            cloudformation.create_stack(
+                StackName="receipts",
+                TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
+                Parameters=[{"ParameterKey": name, "ParameterValue": str(value)} for name, value in parameters.items()],
+                Capabilities=["CAPABILITY_IAM"],
+            )
+            (described,) = cloudformation.describe_stacks(StackName="receipts")["Stacks"]
+        assert described["StackStatus"] == "CREATE_COMPLETE"
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+        return Stack(session, server.url, outputs)
+
+    return deploy

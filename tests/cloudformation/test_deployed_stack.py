@@ -1,0 +1,241 @@
+"""The template deployed to moto: what stands there, who may do what, and the program at work on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import boto3
+import pytest
+
+from receipt_actors.clients.aws import AwsQueues
+from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
+from receipt_actors.sandbox.load import Kind, make_scenario
+from receipt_actors.sandbox.receipts import SampleReceipt, mint
+from receipt_actors.settings import load_settings
+from tests.system.processes import Program, Programs
+from tests.system.worlds import BUNDLE_ID
+
+from .conftest import ACCOUNT, REGION, RecordingServer, Stack
+
+# moto deploys everything but the queue policies; test_template reads those.
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning")
+
+# Nothing has its default name or size: what the program finds, it finds by what the stack says.
+PARAMETERS: Mapping[str, object] = {
+    "SourceQueueName": "game-receipts",
+    "PostQueueName": "game-results",
+    "DeadLetterQueueName": "game-dead-letters",
+    "LedgerTableName": "game.claims",
+    "VisibilityTimeoutSeconds": 60,
+    "MaxReceiveCount": 7,
+    "SourceRetentionSeconds": 86400,
+    "ServicePrincipal": "ec2.amazonaws.com",
+}
+QUEUES = ("SourceQueue", "PostQueue", "DeadLetterQueue")
+SCENARIO = make_scenario(60, 5, BUNDLE_ID, "game-results")
+# Apple answers it as if our shared secret were wrong: it is handed back, which no message of the scenario is.
+NOT_FOR_NOW = mint(SampleReceipt(BUNDLE_ID, (), status=21004))
+
+
+@pytest.fixture(scope="module")
+def stack(deploy: Callable[..., Stack]) -> Stack:
+    return deploy(**PARAMETERS)
+
+
+class Company:
+    """Everyone who deals with the stack, each with credentials of his own; all set what the stack tells them to."""
+
+    def __init__(self, stack: Stack, store: SimulatedAppStore, programs: Programs) -> None:
+        self._programs = programs
+        self._environment = {
+            **stack.environment,
+            "AWS_ENDPOINT_URL": stack.url,
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
+            "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
+            "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
+        }
+
+    def start(self, user: str, *arguments: str, **settings: str) -> Program:
+        variables = {f"RECEIPT_ACTORS_{name.upper()}": value for name, value in settings.items()}
+        return self._programs.start(
+            *arguments, environment={**self._environment, "AWS_ACCESS_KEY_ID": user, **variables}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of the messages of one run of the program, and of what everybody did afterwards."""
+
+    answers: Sequence[AnswerSeen]
+    dead_letters: Sequence[DeadLetterSeen]
+    left_on_source_queue: int
+    redriven: int
+    log: str
+
+
+@pytest.fixture(scope="module")
+def run(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Let the service work, then have its answers read, its dead letters sent again and a claim looked up."""
+    folder = tmp_path_factory.mktemp("run")
+    receipt = folder / "receipt.txt"
+    source, dead_letter_queue = stack.outputs["SourceQueueName"], stack.outputs["DeadLetterQueueName"]
+    with ExitStack() as things:
+        things.enter_context(pytest.MonkeyPatch.context()).setenv("AWS_ENDPOINT_URL", stack.url)
+        onlooker = things.enter_context(closing(AwsQueues(boto3.Session("onlooker", "testing", region_name=REGION))))
+        store = things.enter_context(SimulatedAppStore())
+        programs = things.enter_context(closing(Programs(folder)))
+        company = Company(stack, store, programs)
+
+        _send(onlooker, source, [OutgoingMessage(message.body, message.attributes) for message in SCENARIO.messages])
+        receipt.write_text(NOT_FOR_NOW, encoding="utf-8")
+        _end(company.start("producer", "submit", "--receipt-file", str(receipt), "--user-id", "1"))
+        settings = {"receive_wait_seconds": "1", "app_store_attempts": "3"}
+        service = company.start("service", "start", "--exit-when-idle", "2", **settings)
+        _end(service)
+        left = stack.number_of_messages(source)
+        dead_letters = _peek(onlooker, dead_letter_queue)
+
+        _end(
+            company.start("reader", "results", "--keep", "--max", "1"),
+            # Whoever does not know the dead-letter queue is told by the source queue.
+            company.start("operator", "redrive", "--dry-run", dead_letter_queue=""),
+        )
+        results, redrive = company.start("reader", "results"), company.start("operator", "redrive")
+        claimed = next(message for message in SCENARIO.messages if message.kind is Kind.GENUINE)
+        receipt.write_text(json.loads(claimed.body)["receipt"], encoding="utf-8")
+        verify = company.start("operator", "verify", "--look-up", "--receipt-file", str(receipt))
+        _end(results, redrive)
+        _end(verify, code=1)  # nobody else would get OK: it is claimed
+        return Run(
+            [_answer(line) for line in results.stdout.splitlines()],
+            [DeadLetterSeen(message.body, message.attributes["reason"]) for message in dead_letters],
+            left,
+            stack.number_of_messages(source) - left,
+            service.stderr,
+        )
+
+
+def _end(*programs: Program, code: int = 0) -> None:
+    for program in programs:
+        assert program.wait_for_end() == code, f"{program.command_line}: {program.stderr}"
+
+
+def _send(queues: AwsQueues, queue: str, messages: Sequence[OutgoingMessage]) -> None:
+    for start in range(0, len(messages), 10):
+        batch = messages[start : start + 10]
+        assert queues.send(queue, batch) == [None] * len(batch)
+
+
+def _peek(queues: AwsQueues, queue: str) -> list[ReceivedMessage]:
+    """Look at every message of a queue, and leave it there."""
+    messages: list[ReceivedMessage] = []
+    while batch := queues.receive(queue, max_messages=10, wait_seconds=0, visibility_timeout_seconds=600):
+        messages += batch
+    for message in messages:
+        assert queues.change_visibility(queue, [(message.receipt_handle, 0)]) == [None]
+    return messages
+
+
+def _answer(line: str) -> AnswerSeen:
+    fields = json.loads(line)
+    return AnswerSeen(fields["user_id"], fields["transaction_id"], fields["status"], fields["reason"])
+
+
+def test_the_program_works_on_the_stack_with_the_environment_that_it_tells(run: Run) -> None:
+    """Deploy, set what the stack says, run: every message is answered or moved as it should be."""
+    assert check(SCENARIO, run.answers, run.dead_letters).wrong == (), run.log
+    assert run.left_on_source_queue == 1, run.log  # the one that was not for now
+
+
+@pytest.mark.parametrize(
+    ("user", "policy"),
+    [
+        ("service", "ServicePolicyArn"),
+        ("producer", "ProducerPolicyArn"),
+        ("reader", "ResultReaderPolicyArn"),
+        ("operator", "OperatorPolicyArn"),
+    ],
+)
+def test_everyone_may_do_what_he_does_and_nothing_else(
+    run: Run, stack: Stack, server: RecordingServer, user: str, policy: str
+) -> None:
+    """The calls that were made are those that the policy grants, on the same resources: none missing, none too many."""
+    assert server.calls_of(user) == stack.granted(stack.outputs[policy]), run.log
+
+
+def test_dead_letters_can_be_sent_again(run: Run) -> None:
+    """What was in the dead-letter queue is on the source queue, all of it."""
+    assert run.redriven == len(run.dead_letters) > 0
+
+
+def test_the_role_has_the_service_policy_alone(stack: Stack) -> None:
+    """Nothing comes in by another policy, and the one service that was named may assume the role, for this account."""
+    role_name = stack.outputs["ServiceRoleName"]
+    with stack.client("iam") as iam:
+        role = iam.get_role(RoleName=role_name)["Role"]
+        attached = iam.list_attached_role_policies(RoleName=role_name)["AttachedPolicies"]
+        inline = iam.list_role_policies(RoleName=role_name)["PolicyNames"]
+    assert [policy["PolicyArn"] for policy in attached] == [stack.outputs["ServicePolicyArn"]]
+    assert inline == []
+    assert role["Arn"] == stack.outputs["ServiceRoleArn"]
+    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
+    assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
+    assert statement["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": ACCOUNT}}
+
+
+def test_the_environment_is_one_that_the_settings_read(stack: Stack) -> None:
+    """Every variable that the stack tells is known, and says what was deployed."""
+    settings = load_settings({"bundle_ids": BUNDLE_ID}, environ=stack.environment)
+    assert settings.backend == "aws"
+    assert settings.source_queue == PARAMETERS["SourceQueueName"]
+    assert settings.post_queues == (PARAMETERS["PostQueueName"],)
+    assert settings.dead_letter_queue == PARAMETERS["DeadLetterQueueName"]
+    assert settings.ledger_table == PARAMETERS["LedgerTableName"]
+    assert settings.visibility_timeout_seconds == PARAMETERS["VisibilityTimeoutSeconds"]
+    assert stack.environment["AWS_REGION"] == REGION
+
+
+def test_the_queues_have_the_sizes_asked_for(stack: Stack) -> None:
+    """Visibility, retention and deliveries are the parameters'; a receive without a wait of its own is a long poll."""
+    source, post, dead_letters = (stack.queue_attributes(stack.outputs[f"{queue}Name"]) for queue in QUEUES)
+    assert source["VisibilityTimeout"] == "60"
+    assert source["MessageRetentionPeriod"] == "86400"
+    assert json.loads(source["RedrivePolicy"]) == {
+        "deadLetterTargetArn": dead_letters["QueueArn"],
+        "maxReceiveCount": 7,
+    }
+    for attributes in (source, post, dead_letters):
+        assert attributes["ReceiveMessageWaitTimeSeconds"] == "20"
+        assert attributes["MaximumMessageSize"] == str(1024 * 1024)
+    for attributes in (post, dead_letters):
+        assert attributes["MessageRetentionPeriod"] == str(14 * 24 * 60 * 60)
+
+
+def test_the_outputs_tell_where_everything_is(stack: Stack) -> None:
+    """Names, URLs and ARNs are those of the queues and the table that stand there."""
+    outputs = stack.outputs
+    for queue in QUEUES:
+        assert outputs[f"{queue}Name"] == PARAMETERS[f"{queue}Name"]
+        assert outputs[f"{queue}Arn"] == stack.queue_attributes(outputs[f"{queue}Name"])["QueueArn"]
+        assert outputs[f"{queue}Url"].endswith(f"/{ACCOUNT}/{PARAMETERS[f'{queue}Name']}")
+    with stack.client("dynamodb") as dynamodb:
+        table = dynamodb.describe_table(TableName=outputs["LedgerTableName"])["Table"]
+    assert outputs["LedgerTableName"] == PARAMETERS["LedgerTableName"]
+    assert outputs["LedgerTableArn"] == table["TableArn"]
+
+
+def test_the_ledger_has_the_transaction_id_as_its_only_key(stack: Stack) -> None:
+    """One item a transaction; paid by the request; and nobody deletes the table by a slip."""
+    with stack.client("dynamodb") as dynamodb:
+        table = dynamodb.describe_table(TableName=stack.outputs["LedgerTableName"])["Table"]
+    assert table["KeySchema"] == [{"AttributeName": "TransactionId", "KeyType": "HASH"}]
+    assert table["AttributeDefinitions"] == [{"AttributeName": "TransactionId", "AttributeType": "S"}]
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["DeletionProtectionEnabled"] is True

@@ -1,0 +1,185 @@
+"""What the template says. What moto would silently leave out (see each test) is read in the template itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.api import lint_file  # type: ignore[import-untyped]
+from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
+from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.settings import Settings, load_settings
+
+from .conftest import TEMPLATE
+
+MANUAL = Path(__file__).parents[2] / "doc/deploy-aws.rst"
+REGIONS = ["us-east-1", "eu-west-1", "cn-north-1", "us-gov-west-1"]
+DAY_SECONDS = 24 * 60 * 60
+
+template: dict[str, Any] = load(str(TEMPLATE))
+parameters: dict[str, dict[str, Any]] = template["Parameters"]
+
+
+def resources(kind: str) -> dict[str, dict[str, Any]]:
+    found = {name: resource for name, resource in template["Resources"].items() if resource["Type"] == kind}
+    assert found, f"the template has no {kind}"
+    return found
+
+
+def properties(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = template["Resources"][name]["Properties"]
+    return found
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    """Types, ranges, references and IAM actions are those that AWS knows, in all its partitions."""
+    findings = lint_file(TEMPLATE, config=ManualArgs(include_checks=["I"], regions=REGIONS))
+    assert [f"{finding} (line {finding.linenumber})" for finding in findings] == []
+
+
+def test_what_players_have_paid_for_outlives_the_stack() -> None:
+    """Deleting the stack, or renaming something in it, deletes no queue with messages and no claim."""
+    for queue in resources("AWS::SQS::Queue").values():
+        # Not on the rollback of a failed creation: what is retained then would be in the way of the next.
+        assert queue["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert queue["UpdateReplacePolicy"] == "Retain"
+    for table in resources("AWS::DynamoDB::Table").values():
+        assert table["DeletionPolicy"] == "Retain"
+        assert table["UpdateReplacePolicy"] == "Retain"
+        assert table["Properties"]["DeletionProtectionEnabled"] is True
+
+
+def test_the_ledger_is_kept_for_ever_and_can_be_restored() -> None:
+    """A claim never expires, and an operator's mistake can be undone to the second."""
+    ledger = properties("LedgerTable")
+    assert "TimeToLiveSpecification" not in ledger
+    assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_everything_is_encrypted_at_rest() -> None:
+    """Receipts and user ids lie on no disk in the clear, and no policy needs to name a key for that."""
+    assert properties("LedgerTable")["SSESpecification"] == {"SSEEnabled": True}
+    for queue in resources("AWS::SQS::Queue").values():
+        assert queue["Properties"]["SqsManagedSseEnabled"] is True
+
+
+def test_every_queue_refuses_plain_http() -> None:
+    """Receipts do not cross a network in the clear, whoever sends them."""
+    guarded = []
+    for policy in resources("AWS::SQS::QueuePolicy").values():
+        (queue,) = policy["Properties"]["Queues"]
+        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+        assert statement["Resource"] == {"Fn::GetAtt": [queue["Ref"], "Arn"]}
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        guarded.append(queue["Ref"])
+    assert sorted(guarded) == sorted(resources("AWS::SQS::Queue"))
+
+
+def test_only_the_source_queue_may_redrive_to_the_dead_letter_queue() -> None:
+    """Nobody else's failures get between ours."""
+    allowed = properties("DeadLetterQueue")["RedriveAllowPolicy"]
+    source_arn = "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:${SourceQueueName}"
+    assert allowed == {"redrivePermission": "byQueue", "sourceQueueArns": [{"Fn::Sub": source_arn}]}
+    assert properties("SourceQueue")["QueueName"] == {"Ref": "SourceQueueName"}
+
+
+def test_dead_letters_are_kept_longest() -> None:
+    """SQS counts a dead letter's time from its first sending: a shorter retention could delete it as it arrives."""
+    dead_letter_seconds = properties("DeadLetterQueue")["MessageRetentionPeriod"]
+    assert dead_letter_seconds == 14 * DAY_SECONDS
+    assert parameters["SourceRetentionSeconds"]["MaxValue"] <= dead_letter_seconds
+    assert parameters["SourceRetentionSeconds"]["Default"] == 4 * DAY_SECONDS
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    """Whoever deploys without parameters need not set a queue or a table."""
+    settings = load_settings({"bundle_ids": "com.example.game"}, environ={"AWS_REGION": "eu-west-1"})
+    defaults = {name: parameter["Default"] for name, parameter in parameters.items()}
+    assert defaults["SourceQueueName"] == settings.source_queue
+    assert (defaults["PostQueueName"],) == settings.post_queues
+    assert defaults["DeadLetterQueueName"] == f"{settings.source_queue}DLQ"  # as the embedded backend calls it
+    assert defaults["LedgerTableName"] == settings.ledger_table
+    assert defaults["VisibilityTimeoutSeconds"] == settings.visibility_timeout_seconds
+    assert defaults["MaxReceiveCount"] == settings.max_receive_count
+
+
+def names(parameter: str) -> st.SearchStrategy[str]:
+    return st.from_regex(re.compile(parameters[parameter]["AllowedPattern"], re.ASCII), fullmatch=True)
+
+
+@given(
+    queues=st.lists(names("SourceQueueName"), min_size=3, max_size=3, unique=True),
+    table=names("LedgerTableName"),
+    visibility=st.integers(
+        parameters["VisibilityTimeoutSeconds"]["MinValue"], parameters["VisibilityTimeoutSeconds"]["MaxValue"]
+    ),
+)
+def test_what_the_template_accepts_the_settings_accept(queues: list[str], table: str, visibility: int) -> None:
+    """No stack can be deployed that the program then refuses."""
+    source, post, dead_letters = queues
+    settings = Settings(
+        backend="aws",
+        bundle_ids=("com.example.game",),
+        source_queue=source,
+        post_queues=(post,),
+        dead_letter_queue=dead_letters,
+        ledger_table=table,
+        visibility_timeout_seconds=visibility,
+    )
+    assert (settings.source_queue, settings.ledger_table) == (source, table)
+
+
+def test_all_queues_take_the_same_names() -> None:
+    """What is a name for the source queue is one for the others (the property above draws from its pattern)."""
+    patterns = {parameters[f"{queue}Name"]["AllowedPattern"] for queue in resources("AWS::SQS::Queue")}
+    assert len(patterns) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "is_service"),
+    [
+        ("ecs-tasks.amazonaws.com", True),
+        ("ec2.amazonaws.com", True),
+        ("ec2.amazonaws.com.cn", True),
+        ("*", False),
+        ("arn:aws:iam::123456789012:root", False),
+        ("ecs-tasks.amazonaws.com.example.org", False),
+    ],
+)
+def test_the_role_is_for_services_of_aws_only(name: str, is_service: bool) -> None:
+    """A slip in a parameter does not hand the role to the world."""
+    assert (re.fullmatch(parameters["ServicePrincipal"]["AllowedPattern"], name) is not None) is is_service
+
+
+def test_two_queues_cannot_share_a_name() -> None:
+    """The stack is refused with the reason before anything is created, for each pair of names."""
+    (rule,) = template["Rules"].values()
+    pairs = [assertion["Assert"]["Fn::Not"][0]["Fn::Equals"] for assertion in rule["Assertions"]]
+    queues = {f"{queue}Name" for queue in resources("AWS::SQS::Queue")}
+    assert len(pairs) == 3
+    assert {frozenset(side["Ref"] for side in pair) for pair in pairs} == {
+        frozenset({one, other}) for one in queues for other in queues if one != other
+    }
+
+
+def test_the_manual_lists_every_parameter_with_its_default() -> None:
+    """The table of the manual is the template's, row by row."""
+    about_parameters, _, _ = MANUAL.read_text(encoding="utf-8").partition("Set the environment\n")
+    rows = re.findall(r"^``(\w+)``\s+``(\S+)``", about_parameters, re.MULTILINE)
+    assert rows == [(name, str(parameter["Default"])) for name, parameter in parameters.items()]
+
+
+def test_the_policies_for_people_are_attached_to_nobody() -> None:
+    """The service runs with its own policy alone; who may do the rest is for the operator to say."""
+    attached = {
+        name: policy["Properties"].get("Roles") for name, policy in resources("AWS::IAM::ManagedPolicy").items()
+    }
+    assert attached.pop("ServicePolicy") == [{"Ref": "ServiceRole"}]
+    assert set(attached.values()) == {None}, json.dumps(attached)

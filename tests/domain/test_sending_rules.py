@@ -1,0 +1,234 @@
+"""How requests are sent: batches, the rate limit, the breaker, retries and hand-backs."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import FrozenInstanceError
+
+import pytest
+import tenacity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receipt_actors.domain.batching import take_batch
+from receipt_actors.domain.breaker import Breaker, BreakerState
+from receipt_actors.domain.rate import BURST_SECONDS, RateLimit
+from receipt_actors.domain.retrying import (
+    MAX_HAND_BACK_SECONDS,
+    MIN_HAND_BACK_SECONDS,
+    RetryPolicy,
+    exponential,
+    hand_back_seconds,
+)
+
+patient = settings(deadline=None)
+
+# --- batches ---
+
+
+@patient
+@given(
+    sizes=st.lists(st.integers(0, 150), min_size=1),
+    max_entries=st.integers(1, 12),
+    max_bytes=st.integers(1, 120),
+)
+def test_batches_are_full_in_order_and_within_the_limits(sizes: list[int], max_entries: int, max_bytes: int) -> None:
+    """Nothing is lost or reordered; a batch keeps both limits (an entry that breaks them goes alone), and is full."""
+    waiting = deque(enumerate(sizes))
+    batches = []
+    while waiting:
+        batch = take_batch(waiting, lambda entry: entry[1], max_entries=max_entries, max_bytes=max_bytes)
+        assert batch, "something waits, and nothing would ever be sent"
+        batches.append(batch)
+
+    assert [entry for batch in batches for entry in batch] == list(enumerate(sizes))
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        total = sum(size for _, size in batch)
+        assert 1 <= len(batch) <= max_entries
+        assert total <= max_bytes or len(batch) == 1
+        if following is not None:
+            assert len(batch) == max_entries or total + following[0][1] > max_bytes
+
+
+def test_nothing_waiting_gives_an_empty_batch() -> None:
+    """There is no request to make for nobody."""
+    assert take_batch(deque[int](), lambda _: 1) == []
+
+
+def test_the_default_limits_are_those_of_sqs() -> None:
+    """Ten entries, and 1 MiB together."""
+    assert len(take_batch(deque(range(11)), lambda _: 0)) == 10
+    assert len(take_batch(deque(range(11)), lambda _: 512 * 1024)) == 2
+    assert len(take_batch(deque(range(11)), lambda _: 512 * 1024 + 1)) == 1
+
+
+# --- the rate limit ---
+
+
+@patient
+@given(
+    per_second=st.floats(0.1, 500),
+    arrivals=st.lists(st.floats(0, 2), min_size=1, max_size=60),
+)
+def test_the_rate_is_kept_in_every_stretch_of_time(per_second: float, arrivals: list[float]) -> None:
+    """However requests come, no stretch of time sees more than its share plus the burst, and one that begins it."""
+    limit, now, taken = RateLimit(per_second), 0.0, []
+    for gap in arrivals:
+        now += gap
+        now += limit.wait_seconds(now)
+        taken.append(now)
+        limit = limit.taken(now)
+
+    for first, begin in enumerate(taken):
+        for last in range(first, len(taken)):
+            stretch = taken[last] - begin
+            assert last - first <= (stretch + BURST_SECONDS) * per_second + 1e-6
+
+
+@patient
+@given(per_second=st.floats(0.1, 500), pause=st.floats(0, 1000))
+def test_an_idle_limit_lets_the_next_request_pass(per_second: float, pause: float) -> None:
+    """A request that comes after its turn need not wait, and the one that waited its time may go."""
+    limit = RateLimit(per_second).taken(0.0)
+    assert limit.wait_seconds(max(pause, 1 / per_second)) == 0
+    assert RateLimit(per_second).wait_seconds(pause) == 0
+
+
+@pytest.mark.parametrize("per_second", [0, -1, float("nan")])
+def test_a_limit_of_nothing_is_refused(per_second: float) -> None:
+    """It would let nobody pass, ever."""
+    with pytest.raises(ValueError, match="more than 0"):
+        RateLimit(per_second)
+
+
+# --- the breaker ---
+
+
+def fail(breaker: Breaker, *messages: str) -> Breaker:
+    for message in messages:
+        breaker = breaker.failed([message])
+    return breaker
+
+
+def test_failures_in_a_row_of_several_messages_open_it() -> None:
+    """Five in a row, of three messages at least."""
+    almost = fail(Breaker(), "a", "b", "c", "a")
+    assert almost.is_closed
+    assert fail(almost, "b").state is BreakerState.OPEN
+
+
+def test_one_poisonous_message_does_not_open_it() -> None:
+    """A message that makes the service fail each time is its own trouble; so are two."""
+    assert fail(Breaker(), *["poison"] * 100).is_closed
+    assert fail(Breaker(), *["poison", "venom"] * 100).is_closed
+
+
+def test_one_failed_batch_is_one_failure() -> None:
+    """However many messages a request was for, a single lost request is no outage."""
+    breaker = Breaker().failed("abcdefghij")
+    assert breaker.is_closed
+    for _ in range(3):
+        breaker = breaker.failed("abcdefghij")
+    assert breaker.is_closed
+    assert not breaker.failed("abcdefghij").is_closed
+
+
+@given(good_after=st.integers(0, 4))
+def test_an_answer_begins_the_count_anew(good_after: int) -> None:
+    """Failures that answers come between never open it."""
+    breaker = Breaker()
+    for _ in range(20):
+        breaker = fail(breaker, *"abcd"[:good_after]).succeeded()
+    assert breaker == Breaker()
+
+
+def test_the_pause_doubles_up_to_its_limit() -> None:
+    """Each failed probe makes the next one wait longer, to 30 s."""
+    breaker = fail(Breaker(), *"abcde")
+    pauses = []
+    for _ in range(7):
+        pauses.append(breaker.pause_seconds)
+        breaker = breaker.probing().failed(["a"])
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_service_may_ask_for_a_longer_pause() -> None:
+    """``Retry-After`` counts, at the opening and at a failed probe."""
+    breaker = fail(Breaker(), *"abcd").failed(["e"], retry_after_seconds=90)
+    assert breaker.pause_seconds == 90
+    assert breaker.probing().failed([], retry_after_seconds=200).pause_seconds == 200
+
+
+def test_a_straggler_changes_nothing() -> None:
+    """What was sent before it opened, and fails now, is old news."""
+    breaker = fail(Breaker(), *"abcde")
+    assert breaker.failed(["f"], retry_after_seconds=99) is breaker
+
+
+def test_a_success_closes_it_whoever_had_it() -> None:
+    """A probe's, or that of a request which was sent before."""
+    breaker = fail(Breaker(), *"abcde")
+    assert breaker.succeeded() == Breaker()
+    assert breaker.probing().succeeded() == Breaker()
+
+
+def test_only_an_open_breaker_is_probed() -> None:
+    """Anything else is left as it is."""
+    assert Breaker().probing() == Breaker()
+    probing = fail(Breaker(), *"abcde").probing()
+    assert probing.probing() == probing
+
+
+@given(messages=st.lists(st.text(max_size=3), max_size=50))
+def test_it_remembers_no_more_messages_than_it_needs(messages: list[str]) -> None:
+    """An endless row of failures of one kind does not fill the memory."""
+    assert len(fail(Breaker(), *messages).messages) <= Breaker().min_messages
+
+
+def test_a_step_leaves_the_breaker_before_as_it_was() -> None:
+    """It is a value."""
+    breaker = Breaker()
+    fail(breaker, "a")
+    assert breaker == Breaker()
+    with pytest.raises(FrozenInstanceError):
+        breaker.failures = 1  # type: ignore[misc]
+
+
+# --- retries ---
+
+
+def test_retries_end_after_their_attempts() -> None:
+    """Four attempts have three pauses between them."""
+    policy = exponential(4, first_seconds=0.5, max_seconds=8)
+    assert [policy.pause_seconds(failed) is None for failed in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
+
+
+@given(failed=st.integers(1, 2000))
+def test_pauses_grow_to_their_limit_with_jitter(failed: int) -> None:
+    """From ``first_seconds`` on, doubled each time, up to ``max_seconds``, and up to ``first_seconds`` at random."""
+    policy = exponential(10**9, first_seconds=0.5, max_seconds=15)
+    pause = policy.pause_seconds(failed)
+    assert pause is not None
+    base = min(0.5 * 2 ** min(failed - 1, 100), 15)
+    assert base <= pause <= base + 0.5
+
+
+def test_the_service_may_ask_for_a_longer_pause_between_attempts() -> None:
+    """``Retry-After`` is a lower bound, and buys no further attempt."""
+    policy = RetryPolicy(tenacity.stop_after_attempt(2), tenacity.wait_fixed(1))
+    assert policy.pause_seconds(1, at_least_seconds=30) == 30
+    assert policy.pause_seconds(1, at_least_seconds=0.1) == 1
+    assert policy.pause_seconds(2, at_least_seconds=30) is None
+
+
+# --- hand-backs ---
+
+
+@given(receives=st.integers(-1, 10**6), seed=st.integers(0, 2**32))
+def test_a_hand_back_waits_the_longer_the_oftener(receives: int, seed: int) -> None:
+    """30 s x 2^n, at most 15 minutes, up to a fifth less at random; an odd receive count does no harm."""
+    seconds = hand_back_seconds(receives, random.Random(seed))
+    full = min(MIN_HAND_BACK_SECONDS * 2 ** min(max(receives - 1, 0), 20), MAX_HAND_BACK_SECONDS)
+    assert isinstance(seconds, int)
+    assert 0.8 * full - 0.5 <= seconds <= full

@@ -1,0 +1,357 @@
+"""Calls, deferred replies, requests whose answer is a message, and what callers learn when there is no answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+import pytest
+
+from receipt_actors.otp import (
+    KILLED,
+    NO_PROCESS,
+    NO_REPLY,
+    SHUTDOWN,
+    ActorSystem,
+    Crash,
+    ExitReason,
+    From,
+    Receive,
+    Receiving,
+    Ref,
+    Shutdown,
+    Stop,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    Seen,
+    Threaded,
+    deferring,
+    exit_reason_of,
+    link_child,
+    raising,
+    run_in,
+    sync,
+)
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [1, None, "text"], ids=repr)
+def test_a_call_returns_what_handle_call_returns(system: ActorSystem, server: type[Pooled], answer: object) -> None:
+    """The reply of a call is the callback's value, None included."""
+    ref = system.start(server)
+    assert ref.call(lambda _actor, _from: answer, WAIT_SECONDS) == answer
+    assert ref.ask(lambda _actor, _from: answer, timeout=WAIT_SECONDS) == answer
+
+
+def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> None:
+    """NO_REPLY leaves the caller waiting while the actor goes on; reply() answers it, once."""
+    ref = system.start(server)
+    kept = Seen()
+    future = ref.ask(deferring(kept), block=False)
+    sync(ref)
+    from_: From = kept.next()
+    assert from_.is_wanted()
+    assert ref.process.unanswered_calls == 1
+    run_in(ref, lambda _actor: from_.reply("later"))
+    run_in(ref, lambda _actor: from_.reply("again"))
+    assert future.get(timeout=WAIT_SECONDS) == "later"
+    assert not from_.is_wanted()
+    assert ref.process.unanswered_calls == 0
+
+
+def test_an_answer_may_come_from_another_thread(system: ActorSystem, server: type[Pooled]) -> None:
+    """A caller can be answered by whoever was given its From."""
+    ref = system.start(server)
+
+    def script(_actor: Any, from_: From) -> Any:
+        threading.Thread(target=from_.reply, args=("from elsewhere",)).start()
+        return NO_REPLY
+
+    assert ref.call(script, WAIT_SECONDS) == "from elsewhere"
+
+
+def test_an_answer_given_early_counts(system: ActorSystem, server: type[Pooled]) -> None:
+    """After from_.reply() what the callback returns, None too, is no second answer."""
+    ref = system.start(server)
+    assert ref.call(lambda _actor, from_: from_.reply("early"), WAIT_SECONDS) == "early"
+    seen = Seen()
+    asker = system.start(server, seen)
+    run_in(asker, lambda actor: actor.send_request(ref, lambda _actor, from_: from_.reply("early"), "label"))
+    assert seen.next() == ("reply", "label", "early")
+    sync(ref)
+    sync(asker)
+    assert seen.rest() == []
+
+
+def test_a_crash_after_the_answer_does_not_change_it(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who has been answered is not told of the crash that follows."""
+    ref = system.start(server)
+
+    def script(_actor: Any, from_: From) -> None:
+        from_.reply("early")
+        raise ValueError("bug")
+
+    assert ref.call(script, WAIT_SECONDS) == "early"
+    assert isinstance(exit_reason_of(ref), Crash)
+
+
+def test_a_call_gives_up_after_its_timeout(system: ActorSystem, server: type[Pooled]) -> None:
+    """A call ends in pykka.Timeout; the late answer is dropped and harms nobody."""
+    ref = system.start(server)
+    kept = Seen()
+    with pytest.raises(pykka.Timeout):
+        ref.call(deferring(kept), timeout=0)
+    kept.next().reply("late")
+    sync(ref)
+
+
+def test_a_pooled_actor_must_not_block_in_a_call(system: ActorSystem) -> None:
+    """A call that could never be answered is refused at once, with what to do instead."""
+    other = system.start(Pooled)
+    with pytest.raises(RuntimeError, match="send_request"):
+        run_in(system.start(Pooled), lambda _actor: other.call("request"))
+
+
+def test_a_threaded_actor_may_block_in_a_call(system: ActorSystem) -> None:
+    """An actor with a thread of its own can call others."""
+    other = system.start(Pooled)
+    assert run_in(system.start(Threaded), lambda _actor: run_in(other, lambda _other: 5)) == 5
+
+
+# --- no answer -------------------------------------------------------------------------------------------------------
+
+BUG = ValueError("bug")
+
+
+def _reach_queued(ref: Ref, gate: Gate) -> object:
+    """The call waits behind a callback."""
+    ref.cast(gate)
+    return lambda _actor, _from: "never"
+
+
+def _reach_handled(_ref: Ref, gate: Gate) -> object:
+    """The callback is at it."""
+    return lambda _actor, _from: gate()
+
+
+def _reach_deferred(_ref: Ref, gate: Gate) -> object:
+    """The callback took it, to be answered later."""
+
+    def script(_actor: Any, _from: From) -> Any:
+        gate.entered.set()
+        return NO_REPLY
+
+    return script
+
+
+def _reach_suspended(_ref: Ref, gate: Gate) -> object:
+    """The callback is a generator that waits."""
+
+    def script(_actor: Any, _from: From) -> Receiving:
+        gate.entered.set()
+        yield Receive(lambda _message: False)
+
+    return script
+
+
+def _reach_stashed(ref: Ref, gate: Gate) -> object:
+    """A selective receive has passed over it (and then over the marker)."""
+
+    def matches(_message: object) -> bool:
+        gate.entered.set()
+        return False
+
+    def script(_actor: Any) -> Receiving:
+        yield Receive(matches)
+
+    ref.cast(script)
+    return lambda _actor, _from: "never"
+
+
+def _reach_terminating(ref: Ref, gate: Gate) -> object:
+    """It comes while terminate is at work."""
+
+    def script(actor: Any) -> Stop:
+        actor.terminate = gate
+        return Stop(SHUTDOWN)
+
+    ref.cast(script)
+    gate.wait_entered()
+    return lambda _actor, _from: "never"
+
+
+#: phase -> how to get there, and what the one who sent the request is told when the actor is killed then
+PHASES: dict[str, tuple[Callable[[Ref, Gate], object], ExitReason]] = {
+    "queued": (_reach_queued, NO_PROCESS),
+    "handled": (_reach_handled, KILLED),
+    "deferred": (_reach_deferred, KILLED),
+    "suspended": (_reach_suspended, KILLED),
+    "stashed": (_reach_stashed, NO_PROCESS),
+    "terminating": (_reach_terminating, NO_PROCESS),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_caller_is_told_when_the_actor_is_killed(system: ActorSystem, server: type[Pooled], phase: str) -> None:
+    """Nobody waits for an answer that can't come, wherever the call is at that moment."""
+    reach, _ = PHASES[phase]
+    ref = system.start(server)
+    with Gate() as gate:
+        future = ref.ask(reach(ref, gate), block=False)
+        ref.send("marker")
+        gate.wait_entered()
+        ref.kill()
+        with pytest.raises(pykka.ActorDeadError):
+            future.get(timeout=WAIT_SECONDS)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_request_fails_once_when_the_actor_is_killed(system: ActorSystem, server: type[Pooled], phase: str) -> None:
+    """Exactly one handle_failure follows: NO_PROCESS where nobody had looked at the request, else the reason."""
+    reach, reason = PHASES[phase]
+    seen = Seen()
+    ref = system.start(server)
+    asker = system.start(Threaded, seen)
+    with Gate() as gate:
+        request = reach(ref, gate)
+        run_in(asker, lambda actor: actor.send_request(ref, request, "label"))
+        ref.send("marker")
+        gate.wait_entered()
+        ref.kill()
+        assert seen.next() == ("failure", "label", reason)
+    sync(system.start(server))
+    sync(asker)
+    assert seen.rest() == []
+
+
+def test_a_call_to_an_ended_actor_fails(system: ActorSystem, server: type[Pooled]) -> None:
+    """A reference that outlives its actor fails at once; casts and messages to it are dropped."""
+    ref = system.start(server)
+    ref.stop()
+    exit_reason_of(ref)
+    with pytest.raises(pykka.ActorDeadError):
+        ref.call("request", WAIT_SECONDS)
+    ref.cast("request")
+    ref.send("message")
+    with pytest.raises(pykka.ActorDeadError):
+        ref.tell("message")
+
+
+def test_callers_of_all_phases_are_told_of_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
+    """A crash gives its exception to who caused it and to deferred callers; calls that waited find a dead actor."""
+    ref = system.start(server)
+    deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
+    with Gate() as gate:
+        ref.cast(gate)
+        crashing = ref.ask(raising(BUG), block=False)
+        queued = ref.ask(lambda _actor, _from: "never", block=False)
+    for future in (deferred, crashing):
+        with pytest.raises(ValueError, match="bug") as raised:
+            future.get(timeout=WAIT_SECONDS)
+        assert raised.value is BUG
+    with pytest.raises(pykka.ActorDeadError):
+        queued.get(timeout=WAIT_SECONDS)
+
+
+def test_a_deferred_caller_learns_the_reason_of_an_orderly_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """A caller that was promised an answer is told why the actor ended without giving it."""
+    ref = system.start(server)
+    deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
+    ref.cast(lambda _actor: Stop(Shutdown("over")))
+    with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
+        deferred.get(timeout=WAIT_SECONDS)
+
+
+def test_terminate_may_answer_what_was_deferred(system: ActorSystem, server: type[Pooled]) -> None:
+    """The last chance to answer a kept From is terminate."""
+    kept = Seen()
+    ref = system.start(server, terminate=lambda _actor: kept.next().reply("at last"))
+    deferred = ref.ask(deferring(kept), block=False)
+    ref.cast(lambda _actor: Stop())
+    assert deferred.get(timeout=WAIT_SECONDS) == "at last"
+
+
+def test_who_learns_that_an_actor_ended_finds_its_supervisor_informed(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """Callers are told last: a request that one sends on comes after the exit signals of the end."""
+    seen = Seen()
+    parent = system.start(trapping, seen)
+    child = link_child(parent, server)
+    with pytest.raises(ValueError, match="bug"):
+        child.call(raising(BUG), WAIT_SECONDS)
+    run_in(parent, lambda actor: actor.seen.put("request"))
+    assert [type(item).__name__ for item in seen.rest()] == ["Exit", "str"]
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """send_request does not wait; handle_reply gets label and answer, an early and a deferred one."""
+    seen, kept = Seen(), Seen()
+    ref = system.start(server, name="it")
+    asker = system.start(server, seen)
+    run_in(asker, lambda actor: actor.send_request(ref, lambda _actor, _from: 1, ("by", "ref")))
+    assert seen.next() == ("reply", ("by", "ref"), 1)
+    run_in(asker, lambda actor: actor.send_request("it", deferring(kept), "by name"))
+    from_: From = kept.next()
+    assert from_.is_wanted()
+    from_.reply(None)
+    assert seen.next() == ("reply", "by name", None)
+    assert not from_.is_wanted()
+
+
+def test_a_request_to_nobody_fails(system: ActorSystem, server: type[Pooled]) -> None:
+    """A name that nobody has and an actor that has ended are failures with NO_PROCESS."""
+    seen = Seen()
+    asker = system.start(server, seen)
+    ended = system.start(server)
+    ended.stop()
+    exit_reason_of(ended)
+    for destination in ("nobody", ended):
+        run_in(asker, lambda actor, to=destination: actor.send_request(to, "request", "label"))  # type: ignore[misc]
+        assert seen.next() == ("failure", "label", NO_PROCESS)
+
+
+def test_a_cast_to_a_name_reaches_whoever_has_it(system: ActorSystem, server: type[Pooled]) -> None:
+    """A cast goes to a reference or a name, and to nobody without harm."""
+    seen = Seen()
+    ref = system.start(server, seen, name="it")
+    sender = system.start(server)
+    for destination in ("it", ref, "nobody"):
+        run_in(sender, lambda actor, to=destination: actor.cast(to, lambda other: other.seen.put("cast")))  # type: ignore[misc]
+    sync(ref)
+    assert seen.rest() == ["cast", "cast"]
+
+
+def test_an_answer_is_not_wanted_any_more_when_the_asker_has_ended(system: ActorSystem, server: type[Pooled]) -> None:
+    """Work for an asker that has ended can be left out; answering it all the same is harmless."""
+    kept = Seen()
+    ref = system.start(server)
+    asker = system.start(server)
+    run_in(asker, lambda actor: actor.send_request(ref, deferring(kept), "label"))
+    from_: From = kept.next()
+    asker.kill()
+    assert not from_.is_wanted()
+    from_.reply("anyway")
+
+
+def test_blocking_work_comes_back_as_a_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """run_blocking runs elsewhere, blocks nobody, and brings the result or the exception back."""
+    seen = Seen()
+    pool = system.new_blocking_pool("io", 2)
+    ref = system.start(server, seen)
+    with Gate(returns="result") as gate:
+        run_in(ref, lambda actor: actor.run_blocking(pool, "slow", gate, 1, 2))
+        gate.wait_entered()
+        error = SystemExit(1)
+        run_in(ref, lambda actor: actor.run_blocking(pool, "bad", raising(error)))
+        assert seen.next() == ("failure", "bad", Crash(error))
+    assert seen.next() == ("reply", "slow", "result")

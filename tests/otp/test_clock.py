@@ -1,0 +1,194 @@
+"""Time: the manual clock of tests, the real one, and an actor's timers on both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.otp import (
+    ActorSystem,
+    Clock,
+    ManualClock,
+    Receive,
+    Receiving,
+    SystemClock,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Pooled,
+    Seen,
+    run_in,
+    sync,
+)
+
+
+@pytest.fixture
+def system_clock(no_threads_left: None) -> Iterator[SystemClock]:
+    clock = SystemClock()
+    yield clock
+    clock.close()
+
+
+# --- manual ----------------------------------------------------------------------------------------------------------
+
+
+@given(delays=st.lists(st.integers(0, 20)), steps=st.lists(st.integers(0, 7), max_size=10))
+def test_the_manual_clock_fires_in_order_each_at_its_own_time(delays: list[int], steps: list[int]) -> None:
+    """Timers fire by due time, first come first among equals, and see the time for which they were set."""
+    clock = ManualClock(monotonic=100.0)
+    fired: list[tuple[float, int, float]] = []
+    for number, delay in enumerate(delays):
+        clock.call_later(delay, lambda n=number, d=delay: fired.append((d, n, clock.monotonic() - 100.0)))  # type: ignore[misc]
+    for step in steps:
+        clock.advance(step)
+    due = sorted((float(delay), number) for number, delay in enumerate(delays) if delay <= sum(steps) and steps)
+    assert fired == [(delay, number, delay) for delay, number in due]
+    assert clock.monotonic() == 100.0 + sum(steps)
+
+
+def test_the_manual_clock_stands_still(clock: ManualClock) -> None:
+    """Time passes by advance() alone, for both kinds of time."""
+    monotonic, unix = clock.monotonic(), clock.time()
+    assert (clock.monotonic(), clock.time()) == (monotonic, unix)
+    clock.advance(2.5)
+    assert (clock.monotonic(), clock.time()) == (monotonic + 2.5, unix + 2.5)
+
+
+def test_a_timer_set_by_a_timer_fires_on_the_way(clock: ManualClock) -> None:
+    """One advance carries out a whole chain of timers, each at its own time."""
+    fired: list[float] = []
+
+    def tick() -> None:
+        fired.append(clock.monotonic())
+        clock.call_later(2, tick)
+
+    clock.call_later(2, tick)
+    clock.advance(7)
+    assert fired == [2, 4, 6]
+
+
+def test_a_cancelled_timer_does_not_fire(clock: ManualClock) -> None:
+    """cancel() before the time is up forgets the callback; afterwards it does nothing."""
+    fired = Seen()
+    timer = clock.call_later(1, lambda: fired.put("cancelled"))
+    other = clock.call_later(1, lambda: fired.put("other"))
+    timer.cancel()
+    clock.advance(1)
+    other.cancel()
+    clock.advance(1)
+    assert fired.rest() == ["other"]
+
+
+def test_a_closed_clock_fires_no_more(clock: ManualClock) -> None:
+    """close() forgets all timers."""
+    fired = Seen()
+    clock.call_later(1, lambda: fired.put("fired"))
+    clock.close()
+    clock.advance(1)
+    assert fired.rest() == []
+
+
+# --- real ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_real_clock_fires_in_order(system_clock: SystemClock) -> None:
+    """A timer that is set later but due earlier fires first."""
+    fired = Seen()
+    system_clock.call_later(0.05, lambda: fired.put("second"))
+    system_clock.call_later(0.01, lambda: fired.put("first"))
+    assert fired.take(2) == ["first", "second"]
+
+
+@pytest.mark.parametrize("seconds", [1e15, float("inf")])
+def test_a_timer_in_a_far_future_stops_no_other(system_clock: SystemClock, seconds: float) -> None:
+    """Times that Python itself can't wait for do not end the timers of the whole system."""
+    fired = Seen()
+    system_clock.call_later(seconds, lambda: fired.put("never"))
+    system_clock.call_later(0, lambda: fired.put("first"))
+    assert fired.next() == "first"
+    system_clock.call_later(0, lambda: fired.put("second"))
+    assert fired.next() == "second"
+
+
+@pytest.mark.parametrize("clock", [SystemClock(), ManualClock()], ids=lambda clock: type(clock).__name__)
+def test_a_time_that_is_none_is_refused(clock: Clock) -> None:
+    """NaN is an error of who sets the timer; it must not disturb the others."""
+    with pytest.raises(ValueError, match="NaN"):
+        clock.call_later(float("nan"), lambda: None)
+    clock.close()
+
+
+def test_a_cancelled_real_timer_does_not_fire(system_clock: SystemClock) -> None:
+    """cancel() holds until the moment of firing."""
+    fired = Seen()
+    system_clock.call_later(0.01, lambda: fired.put("cancelled")).cancel()
+    system_clock.call_later(0.02, lambda: fired.put("other"))
+    assert fired.next() == "other"
+
+
+def test_the_real_clock_can_be_closed_by_a_timer(no_threads_left: None) -> None:
+    """close() from the clock's own thread does not wait for itself; later timers are dropped."""
+    clock = SystemClock()
+    closed = threading.Event()
+    thread = Seen()
+
+    def close() -> None:
+        thread.put(threading.current_thread())
+        clock.close()
+        closed.set()
+
+    clock.call_later(0, close)
+    assert closed.wait(WAIT_SECONDS)
+    thread.next().join(WAIT_SECONDS)
+    fired = Seen()
+    clock.call_later(0, lambda: fired.put("late"))
+    clock.close()
+    assert fired.rest() == []
+
+
+# --- actors ----------------------------------------------------------------------------------------------------------
+
+
+def test_send_after_delivers_in_time(system: ActorSystem, clock: ManualClock, server: type[Pooled]) -> None:
+    """A timer's message comes when it is due, not before, unless it is cancelled."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    run_in(ref, lambda actor: actor.send_after(2, "second"))
+    run_in(ref, lambda actor: actor.send_after(1, "first"))
+    run_in(ref, lambda actor: actor.send_after(1, "cancelled").cancel())
+    clock.advance(0.9)
+    sync(ref)
+    assert seen.rest() == []
+    clock.advance(1.1)
+    sync(ref)
+    assert seen.rest() == ["first", "second"]
+
+
+def test_a_timer_of_an_ended_actor_is_harmless(system: ActorSystem, clock: ManualClock, server: type[Pooled]) -> None:
+    """A message that falls due after its actor's end is dropped."""
+    ref = system.start(server)
+    run_in(ref, lambda actor: actor.send_after(1, "late"))
+    ref.kill()
+    clock.advance(1)
+    sync(system.start(server))
+
+
+def test_actors_run_on_the_real_clock(no_threads_left: None, server: type[Pooled]) -> None:
+    """Without another clock a system uses the real one, and ends its thread."""
+    seen = Seen()
+    with ActorSystem() as system:
+        ref = system.start(server, seen)
+        run_in(ref, lambda actor: actor.send_after(0.01, "due"))
+        assert seen.next() == "due"
+        ref.cast(receiving_in_vain)
+        assert seen.next() is None
+
+
+def receiving_in_vain(actor: Pooled) -> Receiving:
+    """Wait for a message that does not come; a script."""
+    got = yield Receive(lambda _message: False, 0.01)
+    actor.seen.put(got)

@@ -1,0 +1,368 @@
+"""How an actor starts, runs and ends, and what one crash does; the same on both runtimes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+import pytest
+
+from receipt_actors.otp import (
+    IGNORE,
+    KILLED,
+    NO_REPLY,
+    NORMAL,
+    SHUTDOWN,
+    ActorSystem,
+    Continue,
+    Crash,
+    GenServer,
+    NotStarted,
+    Receive,
+    Receiving,
+    Ref,
+    Shutdown,
+    StartError,
+    Stop,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    Seen,
+    exit_reason_of,
+    link_child_script,
+    raising,
+    run_in,
+    settle,
+    sync,
+    thread_of,
+)
+
+ERRORS = [ValueError("bug"), SystemExit(3), KeyboardInterrupt()]
+by_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+def test_start_returns_when_init_has_returned(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who starts an actor may rely on what its init has done."""
+    seen = Seen()
+    ref = system.start(server, seen, init=lambda actor: actor.seen.put("init"))
+    assert seen.rest() == ["init"]
+    assert ref.is_alive()
+    assert system.processes() == [ref]
+
+
+@by_error
+def test_a_crash_in_init_is_a_start_error_with_its_cause(
+    system: ActorSystem, server: type[Pooled], error: BaseException
+) -> None:
+    """Whatever init raises, the starter learns it, the name is free again, and terminate does not run."""
+    seen = Seen()
+    with pytest.raises(StartError) as raised:
+        system.start(server, seen, init=raising(error), name="it")
+    assert raised.value.__cause__ is error
+    assert raised.value.result == NotStarted(Crash(error))
+    assert system.whereis("it") is None
+    assert system.processes() == []
+    assert seen.rest() == []
+
+
+def test_a_crash_in_the_constructor_is_a_start_error(system: ActorSystem, server: type[Pooled]) -> None:
+    """Wrong arguments are found where the actor is started."""
+    with pytest.raises(StartError, match="unexpected keyword argument 'nonsense'"):
+        system.start(server, nonsense=1)
+
+
+def test_a_crash_in_init_after_a_wait_is_a_start_error(system: ActorSystem, server: type[Pooled]) -> None:
+    """An init that receives selectively fails like any other."""
+    error = ValueError("bug")
+
+    def init(actor: Any) -> Receiving:
+        actor.process.put(pykka._envelope.Envelope("go"))
+        yield Receive(lambda message: message == "go")
+        raise error
+
+    with pytest.raises(StartError) as raised:
+        system.start(server, init=init)
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("no licence")], ids=str)
+def test_init_may_refuse_with_a_reason(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
+    """Stop(reason) from init is a start that failed for that reason, without terminate."""
+    seen = Seen()
+    with pytest.raises(StartError) as raised:
+        system.start(server, seen, init=lambda _actor: Stop(reason))
+    assert raised.value.result == NotStarted(reason)
+    assert seen.rest() == []
+
+
+def test_init_may_ask_to_be_ignored(system: ActorSystem, server: type[Pooled]) -> None:
+    """IGNORE starts nothing, and says so instead of a reason."""
+    with pytest.raises(StartError) as raised:
+        system.start(server, init=lambda _actor: IGNORE, name="it")
+    assert raised.value.result is IGNORE
+    assert system.whereis("it") is None
+
+
+def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """What init leaves to handle_continue is done before the first message, even one that init sent."""
+    seen = Seen()
+
+    def init(actor: Any) -> Continue:
+        actor.ref.send("message")
+        return Continue(lambda actor: actor.seen.put("continue"))
+
+    sync(system.start(server, seen, init=init))
+    assert seen.rest() == ["continue", "message"]
+
+
+def test_continue_may_follow_a_cast(system: ActorSystem, server: type[Pooled]) -> None:
+    """A callback's Continue comes before the messages that already wait."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate(returns=Continue(lambda actor: actor.seen.put("continue"))) as gate:
+        ref.cast(gate)
+        ref.send("message")
+    sync(ref)
+    assert seen.rest() == ["continue", "message"]
+
+
+def test_continue_from_a_call_leaves_its_answer_for_later(system: ActorSystem, server: type[Pooled]) -> None:
+    """A call that returns Continue can be answered by handle_continue; its caller is not forgotten."""
+    ref = system.start(server)
+    assert ref.call(lambda _actor, from_: Continue(lambda _: from_.reply("later")), WAIT_SECONDS) == "later"
+    unanswered = ref.ask(lambda _actor, _from: Continue(lambda _: None), block=False)
+    sync(ref)
+    ref.kill()
+    with pytest.raises(pykka.ActorDeadError):
+        unanswered.get(timeout=WAIT_SECONDS)
+
+
+def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
+    """Continue is not dropped silently where handle_continue is missing; the start itself has succeeded by then."""
+
+    class Forgetful(GenServer):
+        def init(self) -> Continue:
+            return Continue("next")
+
+    reason = exit_reason_of(system.start(Forgetful))
+    assert isinstance(reason, Crash)
+    assert "handle_continue" in str(reason)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("done")], ids=str)
+@pytest.mark.parametrize("send", [Ref.cast, Ref.send], ids=["cast", "info"])
+def test_stop_ends_with_its_reason_after_terminate(
+    system: ActorSystem, server: type[Pooled], send: Callable[[Ref, object], None], reason: Any
+) -> None:
+    """Stop(reason) runs terminate with that reason, and everybody learns the same reason."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    send(ref, lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+    assert seen.rest() == [("terminate", reason)]
+    assert not ref.is_alive()
+
+
+def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: type[Pooled]) -> None:
+    """The caller of the last call gets its answer, and what terminate does has been done by then."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
+    assert seen.rest() == [("terminate", NORMAL)]
+    assert exit_reason_of(ref) == NORMAL
+
+
+def test_a_stop_without_an_answer_fails_its_call(system: ActorSystem, server: type[Pooled]) -> None:
+    """Stop(reason) alone leaves its caller without an answer, and tells why."""
+    ref = system.start(server)
+    with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
+        ref.call(lambda _actor, _from: Stop(Shutdown("over")), WAIT_SECONDS)
+
+
+@by_error
+def test_a_crash_in_terminate_replaces_the_reason(
+    system: ActorSystem, server: type[Pooled], error: BaseException
+) -> None:
+    """A crash while cleaning up is what the actor ended of; the answer of the last call still goes out."""
+    ref = system.start(server, terminate=raising(error))
+    assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
+    assert exit_reason_of(ref) == Crash(error)
+
+
+def test_terminate_may_wait_for_a_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """terminate may receive selectively; the actor lives, and keeps its name, until it is through."""
+
+    def terminate(actor: Any) -> Receiving:
+        message = yield Receive(lambda message: message == "go")
+        actor.seen.put(message)
+
+    seen = Seen()
+    ref = system.start(server, seen, terminate=terminate, name="it")
+    ref.cast(lambda _actor: Stop())
+    assert seen.next() == ("terminate", NORMAL)
+    assert system.whereis("it") is ref
+    ref.send("go")
+    assert exit_reason_of(ref) == NORMAL
+    assert seen.rest() == ["go"]
+
+
+def test_an_ended_actor_leaves_nothing_behind(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor's memory goes with it, as soon as nobody holds its reference."""
+    ref = system.start(server)
+    actor = weakref.ref(run_in(ref, lambda actor: actor))
+    process = weakref.ref(ref.process)
+    thread = thread_of(ref)
+    ref.stop()
+    settle(system, thread)
+    gc.collect()
+    assert actor() is None
+    del ref
+    gc.collect()
+    assert process() is None
+
+
+# --- one crash rule --------------------------------------------------------------------------------------------------
+
+
+def _crash_in_call(ref: Ref, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised:
+        ref.call(raising(error), WAIT_SECONDS)
+    assert raised.value is error
+
+
+def _crash_in_selective_receive(ref: Ref, error: BaseException) -> None:
+    def script(_actor: Any) -> Receiving:
+        yield Receive(lambda message: message == "go")
+        raise error
+
+    ref.cast(script)
+    ref.send("go")
+
+
+def _crash_in_predicate(ref: Ref, error: BaseException) -> None:
+    def script(_actor: Any) -> Receiving:
+        yield Receive(raising(error))
+
+    ref.cast(script)
+    ref.send("anything")
+
+
+CRASHES: dict[str, Callable[[Ref, BaseException], None]] = {
+    "call": _crash_in_call,
+    "cast": lambda ref, error: ref.cast(raising(error)),
+    "info": lambda ref, error: ref.send(raising(error)),
+    "continue": lambda ref, error: ref.cast(lambda _actor: Continue(raising(error))),
+    "reply": lambda ref, error: ref.cast(
+        lambda actor: actor.send_request(actor.ref, lambda _actor, _from: "value", raising(error))
+    ),
+    "failure": lambda ref, error: ref.cast(lambda actor: actor.send_request("nobody", "request", raising(error))),
+    "selective receive": _crash_in_selective_receive,
+    "predicate": _crash_in_predicate,
+}
+
+
+@by_error
+@pytest.mark.parametrize("crash", CRASHES.values(), ids=CRASHES)
+def test_whatever_a_callback_raises_ends_its_actor_alone(
+    system: ActorSystem, server: type[Pooled], crash: Callable[[Ref, BaseException], None], error: BaseException
+) -> None:
+    """One crash rule: any exception, in any callback, ends that actor with Crash, after terminate, and no other."""
+    seen = Seen()
+    bystander = system.start(server)
+    ref = system.start(server, seen)
+    crash(ref, error)
+    assert exit_reason_of(ref) == Crash(error)
+    assert seen.rest() == [("terminate", Crash(error))]
+    sync(bystander)
+
+
+def test_a_generator_that_yields_something_else_is_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
+    """A callback that yields by mistake is told so; it does not hang."""
+
+    def script(_actor: Any, _from: Any) -> Any:
+        yield "oops"
+
+    ref = system.start(server)
+    with pytest.raises(TypeError, match="yields Receive, not 'oops'"):
+        ref.call(script, WAIT_SECONDS)
+    assert isinstance(exit_reason_of(ref), Crash)
+
+
+# --- kill ------------------------------------------------------------------------------------------------------------
+
+
+def test_kill_ends_an_idle_actor_without_terminate(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """Kill can't be trapped, and gives no chance to clean up."""
+    seen = Seen()
+    ref = system.start(trapping, seen)
+    ref.kill()
+    assert exit_reason_of(ref) == KILLED
+    assert seen.rest() == []
+
+
+def test_kill_abandons_a_busy_actor_at_once(system: ActorSystem, server: type[Pooled]) -> None:
+    """Nobody waits for the callback of a killed actor, its name is free, and nothing that it returns counts."""
+    with Gate(returns=Stop(SHUTDOWN, "too late")) as gate:
+        ref = system.start(server, name="it")
+        answer = ref.ask(gate, block=False)
+        gate.wait_entered()
+        ref.kill()
+        assert exit_reason_of(ref) == KILLED
+        assert system.whereis("it") is None
+        with pytest.raises(pykka.ActorDeadError, match="killed"):
+            answer.get(timeout=WAIT_SECONDS)
+    sync(system.start(server))
+    assert ref.process.exit_reason == KILLED
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [None, IGNORE, Stop(NORMAL), Continue(raising(ValueError("bug")))],
+    ids=["None", "IGNORE", "Stop", "Continue"],
+)
+def test_kill_during_init_is_a_failed_start(system: ActorSystem, server: type[Pooled], returns: object) -> None:
+    """An actor that is killed while its init runs has not started, whatever init returns in the end."""
+    parent = system.start(server)
+    with Gate(returns) as gate:
+        result = parent.ask(lambda actor, _from: link_child_script(actor, server, init=gate, name="it"), block=False)
+        gate.wait_entered()
+        killed = system.whereis("it")
+        assert killed is not None
+        killed.kill()
+        assert exit_reason_of(killed) == KILLED
+        assert system.whereis("it") is None
+    assert result.get(timeout=WAIT_SECONDS) == NotStarted(KILLED)
+    assert not killed.is_alive()
+
+
+def test_kill_in_terminate_ends_it_there(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor that hangs while it cleans up can still be killed; its last caller is told."""
+    with Gate() as gate:
+        ref = system.start(server, terminate=gate)
+        answer = ref.ask(lambda _actor, _from: Stop(SHUTDOWN), block=False)
+        gate.wait_entered()
+        ref.kill()
+        assert exit_reason_of(ref) == KILLED
+        with pytest.raises(pykka.ActorDeadError, match="killed"):
+            answer.get(timeout=WAIT_SECONDS)
+    sync(system.start(server))
+    assert ref.process.exit_reason == KILLED
+
+
+def test_an_actor_may_kill_itself(system: ActorSystem, server: type[Pooled]) -> None:
+    """Kill from within ends the actor too; the callback's own return value no longer counts."""
+    ref = system.start(server)
+    with pytest.raises(pykka.ActorDeadError, match="killed"):
+        ref.call(lambda actor, _from: actor.ref.kill() or NO_REPLY, WAIT_SECONDS)
+    assert exit_reason_of(ref) == KILLED

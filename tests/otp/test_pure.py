@@ -1,0 +1,169 @@
+"""The pure parts: restart window, strategies, exit reasons, and specs that are refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.otp import (
+    BRUTAL_KILL,
+    INFINITY,
+    KILLED,
+    NO_PROCESS,
+    NORMAL,
+    ONE_FOR_ALL,
+    ONE_FOR_ONE,
+    PERMANENT,
+    REST_FOR_ONE,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    ChildSpec,
+    Crash,
+    ExitReason,
+    RestartChild,
+    RestartWindow,
+    Shutdown,
+    Start,
+    Strategy,
+    TerminateChild,
+    check_child_specs,
+    is_orderly,
+    supervisor_spec,
+)
+from receipt_actors.otp._strategy import restart_group
+from tests.otp.support import (
+    Pooled,
+)
+
+SPEC = ChildSpec("a", Start(Pooled))
+
+
+# --- restart window --------------------------------------------------------------------------------------------------
+
+
+@given(
+    intensity=st.integers(0, 4),
+    period=st.integers(1, 10),
+    pauses=st.lists(st.integers(0, 6), max_size=30),
+)
+def test_the_window_allows_what_a_naive_count_allows(intensity: int, period: int, pauses: list[int]) -> None:
+    """A restart is allowed while at most ``intensity`` of them, itself included, lie within ``period`` seconds."""
+    window = RestartWindow(intensity, period)
+    now = 0
+    restarts: list[int] = []
+    for pause in pauses:
+        now += pause
+        restarts.append(now)
+        window, allowed = window.add(now)
+        assert allowed == (sum(now - at <= period for at in restarts) <= intensity)
+
+
+def test_the_window_is_a_value() -> None:
+    """Counting leaves the earlier window as it was, and keeps no restart that no longer counts."""
+    window = RestartWindow(1, 5)
+    later, allowed = window.add(0)
+    assert allowed
+    assert window.restarts == ()
+    assert later.add(6)[0].restarts == (6,)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "period", "error"),
+    [
+        (-1, 5, "intensity must be 0 or more, not -1"),
+        (1, 0, "period must be more than 0 seconds, not 0"),
+        (1, float("nan"), "period must be more than 0 seconds, not nan"),
+    ],
+)
+def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, error: str) -> None:
+    """The error says what was expected and what was found."""
+    with pytest.raises(ValueError, match=error):
+        RestartWindow(intensity, period)
+
+
+# --- strategies and reasons ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "group"),
+    [(ONE_FOR_ONE, "b"), (ONE_FOR_ALL, "abcd"), (REST_FOR_ONE, "bcd")],
+    ids=lambda value: value.value if isinstance(value, Strategy) else "",
+)
+def test_whom_a_restart_takes_along(strategy: Strategy, group: str) -> None:
+    """One for one: none; one for all: all; rest for one: those started later. In start order."""
+    assert list(restart_group(strategy, list("abcd"), "b")) == list(group)
+
+
+@pytest.mark.parametrize(
+    ("reason", "orderly"),
+    [
+        (NORMAL, True),
+        (SHUTDOWN, True),
+        (Shutdown("term"), True),
+        (KILLED, False),
+        (NO_PROCESS, False),
+        (Crash(ValueError()), False),
+    ],
+    ids=str,
+)
+def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
+    """Normal, shutdown and {shutdown, Term} are; everything else is not."""
+    assert is_orderly(reason) is orderly
+
+
+# --- specs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: ChildSpec("a", 5), "child 'a': start must be callable"),  # type: ignore[arg-type]
+        (lambda: ChildSpec([], Start(Pooled)), r"child \[\]: id must be hashable"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Start(Pooled), "permanent"), "restart must be a Restart, not 'permanent'"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Start(Pooled), type="worker"), "type must be a ChildType, not 'worker'"),  # type: ignore[arg-type]
+        (lambda: check_child_specs([SPEC, SPEC]), "child id 'a' is there twice"),
+        (lambda: check_child_specs([SPEC, "b"]), "children are ChildSpecs, not 'b'"),  # type: ignore[list-item]
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, [SPEC, SPEC]), "child id 'a' is there twice"),
+        (lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, []), "takes exactly one child spec, not 0"),
+        (lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, ["b"]), "children are ChildSpecs, not 'b'"),  # type: ignore[list-item]
+        (lambda: supervisor_spec("s", "one_for_one", []), "strategy must be a Strategy, not 'one_for_one'"),  # type: ignore[arg-type]
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], intensity=-1), "intensity must be 0 or more"),
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], period_seconds=0), "period must be more than 0"),
+    ],
+)
+def test_a_bad_spec_is_refused_where_it_is_written(make: Callable[[], object], error: str) -> None:
+    """A tree that can't work is found before anything of it starts, with what is wrong."""
+    with pytest.raises(ValueError, match=error):
+        make()
+
+
+@pytest.mark.parametrize("shutdown", [-1, float("nan"), float("inf"), True, "5", None], ids=repr)
+def test_a_bad_shutdown_is_refused(shutdown: Any) -> None:
+    """Seconds, BRUTAL_KILL or INFINITY; nothing else, and the error names the child."""
+    with pytest.raises(ValueError, match=r"child 'a': shutdown must be seconds \(0 or more\), BRUTAL_KILL or INFINITY"):
+        ChildSpec("a", Start(Pooled), shutdown=shutdown)
+
+
+@pytest.mark.parametrize("shutdown", [0, 0.5, BRUTAL_KILL, INFINITY], ids=str)
+def test_a_good_shutdown_is_taken(shutdown: Any) -> None:
+    """All three forms are kept as they are; the defaults are a permanent worker that gets five seconds."""
+    assert ChildSpec("a", Start(Pooled), shutdown=shutdown).shutdown == shutdown
+    assert (SPEC.restart, SPEC.shutdown) == (PERMANENT, 5.0)
+
+
+def test_a_request_about_an_impossible_id_fails_where_it_is_made() -> None:
+    """An id that can't be one is the asker's error, not the supervisor's."""
+    for request in (TerminateChild, RestartChild):
+        with pytest.raises(TypeError, match="unhashable"):
+            request([])  # type: ignore[arg-type]
+
+
+def test_a_start_is_called_by_a_supervisor_only() -> None:
+    """A Start says so when it is called from somewhere else."""
+    with pytest.raises(RuntimeError, match="by its supervisor"):
+        Start(Pooled)()
+    assert repr(Start(Pooled)) == "Start(Pooled)"

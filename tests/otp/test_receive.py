@@ -1,0 +1,253 @@
+"""Selective receive: one message is waited for, the others keep their order; a time-out counts for its own wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pykka
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from receipt_actors.otp import (
+    SHUTDOWN,
+    ActorSystem,
+    Crash,
+    Down,
+    Receive,
+    Receiving,
+    Reply,
+    Stop,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    Seen,
+    WatchedClock,
+    exit_reason_of,
+    sync,
+)
+
+
+def receiving(*wanted: object, timeout_seconds: float | None = None) -> Any:
+    """Make a script that receives these messages one after the other and puts what it got into ``seen``."""
+
+    def script(actor: Any, *_from: object) -> Receiving:
+        for item in wanted:
+            got = yield Receive(lambda message, item=item: message == item, timeout_seconds)  # type: ignore[misc]
+            actor.seen.put(("received", got))
+        return "done"
+
+    return script
+
+
+def test_other_messages_keep_their_order(system: ActorSystem, server: type[Pooled]) -> None:
+    """What comes before, between and after the awaited messages is handled afterwards, as it came."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    answer = ref.ask(receiving("a", "b"), block=False)
+    for message in (1, "b", 2, "a", 3):
+        ref.send(message)
+    ref.cast(lambda actor: actor.seen.put("cast"))
+    assert answer.get(timeout=WAIT_SECONDS) == "done"
+    ref.send(4)
+    sync(ref)
+    assert seen.rest() == [("received", "a"), ("received", "b"), 1, 2, 3, "cast", 4]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), messages=st.lists(st.integers(0, 3), max_size=12))
+def test_it_takes_what_erlangs_receive_would_take(
+    system: ActorSystem, data: st.DataObject, messages: list[int]
+) -> None:
+    """For any mailbox and any wishes: the first match is taken, all others stay in order."""
+    wishes = data.draw(st.permutations(messages))[: data.draw(st.integers(0, len(messages)))]
+    left = list(messages)
+    for wish in wishes:
+        left.remove(wish)
+    seen = Seen()
+    ref = system.start(Pooled, seen)
+    ref.cast(receiving(*wishes))
+    for message in messages:
+        ref.send(message)
+    sync(ref)
+    assert seen.rest() == [*(("received", wish) for wish in wishes), *left]
+
+
+def test_calls_wait_until_the_receive_is_over(system: ActorSystem, server: type[Pooled]) -> None:
+    """A callback that waits is still one callback: no other message is handled meanwhile."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    ref.cast(receiving("go"))
+    call = ref.ask(lambda actor, _from: actor.seen.put("call"), block=False)
+    ref.send("go")
+    call.get(timeout=WAIT_SECONDS)
+    assert seen.rest() == [("received", "go"), "call"]
+
+
+def test_a_second_receive_looks_at_what_the_first_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
+    """A message that came too early for one receive is there for the next."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    ref.cast(receiving(1, 2, 3))
+    for message in (3, 2, 1):
+        ref.send(message)
+    sync(ref)
+    assert seen.rest() == [("received", 1), ("received", 2), ("received", 3)]
+
+
+def test_down_and_replies_can_be_received(system: ActorSystem, server: type[Pooled]) -> None:
+    """Answers to requests and Down are messages like any other; casts and calls are not."""
+    seen = Seen()
+    other = system.start(server)
+    ref = system.start(server, seen)
+
+    def script(actor: Any) -> Receiving:
+        actor.send_request(other, lambda _actor, _from: 5, "label")
+        reply = yield Receive(lambda message: isinstance(message, Reply))
+        actor.seen.put(reply)
+        actor.monitor(other)
+        other.kill()
+        down = yield Receive(lambda message: isinstance(message, Down))
+        actor.seen.put(down.ref)
+
+    ref.cast(script)
+    assert seen.take(2) == [Reply("label", 5), other]
+
+
+# --- time-outs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_receive_times_out(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
+    """After its time the receive yields None; what it passed over is still there, in order."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    ref.send(1)
+    answer = ref.ask(receiving("never", timeout_seconds=5), block=False)
+    ref.send(2)
+    assert clock.set_timers.next() == 5
+    clock.advance(4.9)
+    assert seen.next() == 1
+    ref.send(3)
+    clock.advance(0.1)
+    assert answer.get(timeout=WAIT_SECONDS) == "done"
+    sync(ref)
+    assert seen.rest() == [("received", None), 2, 3]
+
+
+def test_what_is_in_the_mailbox_beats_a_timeout_of_zero(system: ActorSystem, clock: WatchedClock) -> None:
+    """With a time-out of 0 the mailbox is looked through first (Erlang's ``after 0``)."""
+    seen = Seen()
+    ref = system.start(Pooled, seen)
+    with Gate() as gate:
+        ref.cast(gate)
+        ref.cast(receiving("there", timeout_seconds=0))
+        ref.send("other")
+        ref.send("there")
+    sync(ref)
+    assert seen.rest() == [("received", "there"), "other"]
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_no_time_needs_no_clock(system: ActorSystem, server: type[Pooled], seconds: float) -> None:
+    """A time-out of 0 ends the receive at once where nothing matches, also on a clock that stands still."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    ref.cast(receiving("not there", timeout_seconds=seconds))
+    assert seen.next() == ("received", None)
+
+
+def test_a_stale_timeout_does_not_end_the_next_wait(system: ActorSystem, clock: WatchedClock) -> None:
+    """A time-out that fires while its message is already being handled is void."""
+    seen = Seen()
+    ref = system.start(Pooled, seen)
+    with Gate() as gate:
+
+        def matches(message: object) -> bool:
+            if message == "first":
+                gate()
+            return message in ("first", "second")
+
+        def script(actor: Any) -> Receiving:
+            receive = Receive(matches, 5)
+            actor.seen.put((yield receive))
+            actor.seen.put((yield receive))
+
+        ref.cast(script)
+        clock.set_timers.next()
+        ref.send("first")
+        gate.wait_entered()
+        clock.advance(5)  # the time-out is behind the message that is being looked at
+    assert seen.next() == "first"
+    clock.set_timers.next()
+    ref.send("second")
+    assert seen.next() == "second"
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_exit_signal_ends_a_waiting_actor(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor that does not trap exits need not be waited for, whatever it waits for."""
+    ref = system.start(server)
+    ref.cast(receiving("never"))
+    sync_never = ref.ask(lambda _actor, _from: None, block=False)
+    ref.exit(SHUTDOWN)
+    assert exit_reason_of(ref) == SHUTDOWN
+    with pytest.raises(pykka.ActorDeadError):
+        sync_never.get(timeout=WAIT_SECONDS)
+
+
+def test_a_parents_exit_signal_waits_for_its_turn(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """An actor that traps exits finishes what it waits for, handles what came before, and terminates then."""
+    seen = Seen()
+    ref = system.start(trapping, seen)
+    ref.cast(receiving("go"))
+    ref.send(1)
+    ref.exit(SHUTDOWN)
+    ref.send(2)
+    ref.send("go")
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == [("received", "go"), 1, ("terminate", SHUTDOWN)]
+
+
+def test_terminate_sees_what_a_crashed_receive_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
+    """After a crash in the middle of a receive, terminate can still receive what had come in."""
+
+    def terminate(actor: Any) -> Receiving:
+        actor.seen.put((yield Receive(lambda message: message == "early")))
+
+    def script(_actor: Any) -> Receiving:
+        yield Receive(lambda message: message == "go")
+        raise ValueError("bug")
+
+    seen = Seen()
+    ref = system.start(server, seen, terminate=terminate)
+    ref.cast(script)
+    ref.send("early")
+    ref.send("go")
+    assert isinstance(exit_reason_of(ref), Crash)
+    assert seen.rest()[1:] == ["early"]
+
+
+def test_a_stop_after_a_receive_keeps_what_it_passed_over_for_terminate(
+    system: ActorSystem, server: type[Pooled]
+) -> None:
+    """Stop at the end of a receiving callback leaves terminate the whole mailbox."""
+
+    def terminate(actor: Any) -> Receiving:
+        for _ in range(2):
+            actor.seen.put((yield Receive(lambda message: isinstance(message, int))))
+
+    def script(_actor: Any) -> Receiving:
+        yield Receive(lambda message: message == "go")
+        return Stop()
+
+    seen = Seen()
+    ref = system.start(server, seen, terminate=terminate)
+    ref.cast(script)
+    for message in (1, 2, "go"):
+        ref.send(message)
+    exit_reason_of(ref)
+    assert seen.rest()[1:] == [1, 2]

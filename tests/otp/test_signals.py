@@ -1,0 +1,300 @@
+"""Links, exit signals and monitors: how actors learn of each other's end."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from functools import partial
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    KILLED,
+    NO_PROCESS,
+    NORMAL,
+    SHUTDOWN,
+    ActorSystem,
+    Crash,
+    Down,
+    Exit,
+    ExitReason,
+    NotStarted,
+    Ref,
+    Shutdown,
+    Stop,
+)
+from tests.otp.support import (
+    Gate,
+    Pooled,
+    Seen,
+    exit_reason_of,
+    link_child,
+    link_child_script,
+    run_in,
+    settle,
+    sync,
+    thread_of,
+)
+
+CRASH = Crash(ValueError("bug"))
+
+
+def end(ref: Ref, reason: ExitReason) -> None:
+    """Have an actor end for a reason."""
+    if reason == KILLED:
+        ref.kill()
+    else:
+        ref.cast(lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [SHUTDOWN, Shutdown("over"), KILLED, CRASH], ids=str)
+def test_an_abnormal_end_takes_linked_actors_along(
+    system: ActorSystem, server: type[Pooled], reason: ExitReason
+) -> None:
+    """Actors that do not trap exits share one fate, in both directions, without terminate."""
+    seen = Seen()
+    parent = system.start(server, seen)
+    child, sibling = link_child(parent, server), link_child(parent, server, seen)
+    end(child, reason)
+    assert exit_reason_of(parent) == reason
+    assert exit_reason_of(sibling) == reason
+    assert seen.rest() == []
+
+
+def test_a_normal_end_leaves_linked_actors_alone(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who has simply done its work takes nobody along."""
+    parent = system.start(server)
+    child, sibling = link_child(parent, server), link_child(parent, server)
+    end(child, NORMAL)
+    sync(parent)
+    end(parent, NORMAL)
+    sync(sibling)
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, KILLED, CRASH], ids=str)
+def test_a_parent_that_traps_exits_gets_them_as_messages(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], reason: ExitReason
+) -> None:
+    """A parent that traps exits survives its children, and learns of every end, the normal one too, once."""
+    seen = Seen()
+    parent = system.start(trapping, seen)
+    child = link_child(parent, server)
+    end(child, reason)
+    sync(parent)
+    assert seen.rest() == [Exit(child, reason)]
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, CRASH], ids=str)
+def test_the_end_of_its_parent_terminates_a_child_that_traps_exits(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], reason: ExitReason
+) -> None:
+    """A child that traps exits does not outlive its parent: it cleans up and ends for the same reason."""
+    seen = Seen()
+    parent = system.start(server)
+    child = link_child(parent, trapping, seen)
+    end(parent, reason)
+    assert exit_reason_of(child) == reason
+    assert seen.rest() == [("terminate", reason)]
+
+
+def test_a_failed_start_sends_no_exit_signal_on_top(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """The parent is told of a failed start by its result alone, so that it is not counted twice."""
+    for parent_class in (server, trapping):
+        seen = Seen()
+        parent = system.start(parent_class, seen)
+        result = run_in(parent, lambda actor: link_child_script(actor, server, init=lambda _: Stop(CRASH)))
+        assert result == NotStarted(CRASH)
+        sync(parent)
+        assert seen.rest() == []
+
+
+def test_a_child_of_a_parent_that_has_just_been_killed_ends_too(system: ActorSystem, server: type[Pooled]) -> None:
+    """A start that is under way when its parent is killed leaves no orphan."""
+    started: Seen = Seen()
+    parent = system.start(server)
+    with Gate() as gate:
+
+        def script(actor: Any) -> None:
+            gate()
+            started.put(actor.system.start_link(server))
+
+        parent.cast(script)
+        gate.wait_entered()
+        parent.kill()
+    orphan: Ref = started.next().ref
+    assert exit_reason_of(orphan) == NO_PROCESS
+
+
+# --- exit signals ----------------------------------------------------------------------------------------------------
+
+
+def test_exit_ends_an_actor_that_does_not_trap_exits(system: ActorSystem, server: type[Pooled]) -> None:
+    """An exit signal ends it before its next message, without terminate."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.send("never handled")
+        ref.exit(Shutdown("first"))
+        ref.exit(Shutdown("second"))
+    assert exit_reason_of(ref) == Shutdown("first")
+    assert seen.rest() == []
+
+
+def test_an_exit_signal_normal_is_ignored(system: ActorSystem, server: type[Pooled]) -> None:
+    """As in OTP, nobody can be ended by another's normal."""
+    ref = system.start(server)
+    ref.exit(NORMAL)
+    sync(ref)
+
+
+def test_exit_from_outside_terminates_an_actor_that_traps_exits(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """From a thread that is no actor an exit signal is the system's: the actor handles its messages, then cleans up."""
+    seen = Seen()
+    ref = system.start(trapping, seen)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.send("message")
+        ref.exit(SHUTDOWN)
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == ["message", ("terminate", SHUTDOWN)]
+
+
+def test_exit_from_another_actor_is_a_message_where_exits_are_trapped(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """Only a parent's exit signal means "end": anybody else's is information."""
+    seen = Seen()
+    ref = system.start(trapping, seen)
+    other = system.start(server)
+    run_in(other, lambda _actor: ref.exit(SHUTDOWN))
+    sync(ref)
+    assert seen.rest() == [Exit(other, SHUTDOWN)]
+
+
+def test_a_parent_can_end_its_child_by_an_exit_signal(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """A parent's exit signal runs the child's terminate, and the parent is told of the end."""
+    seen, parent_seen = Seen(), Seen()
+    parent = system.start(trapping, parent_seen)
+    child = link_child(parent, trapping, seen)
+    run_in(parent, lambda _actor: child.exit(SHUTDOWN))
+    assert parent_seen.next() == Exit(child, SHUTDOWN)
+    assert seen.rest() == [("terminate", SHUTDOWN)]
+
+
+def test_signals_to_an_ended_actor_are_dropped(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who has ended, has ended: its reason stays."""
+    ref = system.start(server)
+    end(ref, NORMAL)
+    ref.exit(SHUTDOWN)
+    ref.kill()
+    assert ref.process.exit_reason == NORMAL
+
+
+def _watch(actor: Any, target: Ref) -> None:
+    actor.monitor(target)
+
+
+# --- monitors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, KILLED, CRASH], ids=str)
+def test_each_monitor_gets_one_down(system: ActorSystem, server: type[Pooled], reason: ExitReason) -> None:
+    """Every monitor, of the same watcher too, is told once, with the reason; the watcher lives on."""
+    seen = Seen()
+    target = system.start(server)
+    watcher = system.start(server, seen)
+    monitors = [run_in(watcher, lambda actor: actor.monitor(target)) for _ in range(2)]
+    end(target, reason)
+    sync(watcher)
+    downs = seen.rest()
+    assert [down.monitor for down in downs] == monitors
+    assert all(down == Down(down.monitor, target, reason) for down in downs)
+
+
+def test_a_monitor_on_an_ended_actor_tells_at_once(system: ActorSystem, server: type[Pooled]) -> None:
+    """Watching too late is not waiting for ever."""
+    seen = Seen()
+    target = system.start(server)
+    end(target, SHUTDOWN)
+    watcher = system.start(server, seen)
+    monitor = run_in(watcher, lambda actor: actor.monitor(target))
+    assert seen.next() == Down(monitor, target, NO_PROCESS)
+
+
+def test_demonitor_undoes_its_own_monitor_only(system: ActorSystem, server: type[Pooled]) -> None:
+    """A watcher that has lost interest is not told; others are."""
+    seen = Seen()
+    target = system.start(server)
+    watcher = system.start(server, seen)
+    dropped, kept = (run_in(watcher, lambda actor: actor.monitor(target)) for _ in range(2))
+    run_in(watcher, lambda actor: actor.demonitor(dropped, target))
+    run_in(watcher, lambda actor: actor.demonitor(dropped, target))
+    end(target, NORMAL)
+    sync(watcher)
+    assert [down.monitor for down in seen.rest()] == [kept]
+
+
+def test_an_actor_may_watch_itself_in_vain(system: ActorSystem, server: type[Pooled]) -> None:
+    """A monitor on oneself disturbs nothing."""
+    ref = system.start(server)
+    run_in(ref, lambda actor: actor.monitor(actor.ref))
+    end(ref, NORMAL)
+
+
+def test_a_watcher_that_ends_first_is_forgotten_by_its_target(system: ActorSystem, server: type[Pooled]) -> None:
+    """A target that many short-lived actors watch keeps none of them in memory."""
+    target = system.start(server)
+    watcher = system.start(server)
+    run_in(watcher, lambda actor: actor.monitor(target))
+    thread = thread_of(watcher)
+    end(watcher, NORMAL)
+    settle(system, thread)
+    process = weakref.ref(watcher.process)
+    del watcher
+    gc.collect()
+    assert process() is None
+    sync(target)
+
+
+def test_a_target_that_ends_first_is_forgotten_by_its_watcher(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor that watches many short-lived ones keeps none of them in memory."""
+    seen = Seen()
+    watcher = system.start(server, seen)
+    target = system.start(server)
+    run_in(watcher, partial(_watch, target=target))
+    thread = thread_of(target)
+    end(target, NORMAL)
+    assert seen.next().ref is target
+    sync(watcher)
+    settle(system, thread)
+    process = weakref.ref(target.process)
+    del target
+    gc.collect()
+    assert process() is None
+
+
+def test_a_killed_watcher_that_is_still_busy_watches_nobody(system: ActorSystem, server: type[Pooled]) -> None:
+    """What the callback of a killed actor still does leaves nothing behind at its target."""
+    target = system.start(server)
+    watcher = system.start(server)
+    thread = thread_of(watcher)
+    with Gate() as gate:
+        watcher.cast(lambda actor: gate() or actor.monitor(target))
+        gate.wait_entered()
+        watcher.kill()
+    settle(system, thread)
+    process = weakref.ref(watcher.process)
+    del watcher
+    gc.collect()
+    assert process() is None
+    sync(target)

@@ -1,0 +1,296 @@
+"""simple_one_for_one: many children from one spec, started, forgotten and shut down together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    BRUTAL_KILL,
+    IGNORE,
+    INFINITY,
+    KILLED,
+    NORMAL,
+    PERMANENT,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    TRANSIENT,
+    ActorSystem,
+    ChildCounts,
+    ChildError,
+    ChildSpec,
+    ChildType,
+    Crash,
+    NotStarted,
+    Receive,
+    Receiving,
+    Ref,
+    Restart,
+    Runtime,
+    SimpleOneForOneSupervisor,
+    Start,
+    Started,
+    Stop,
+    Supervisor,
+    WhichChildren,
+    count_children,
+    delete_child,
+    restart_child,
+    start_child,
+    supervisor_spec,
+    terminate_child,
+    which_children,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Pooled,
+    Seen,
+    WatchedClock,
+    exit_reason_of,
+    run_in,
+)
+
+BUG = Crash(ValueError("bug"))
+
+
+class Job(Pooled):
+    """A child with arguments: the first from the spec, the second from ``start_child``."""
+
+    trap_exit = True
+
+    def __init__(self, seen: Seen, fixed: str, given: Any = None) -> None:
+        super().__init__(seen, init=given if callable(given) else None)
+        self.arguments = (fixed, given)
+
+
+class ThreadedJob(Job):
+    runtime = Runtime.THREAD
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def job(runtime: Runtime) -> type[Job]:
+    return Job if runtime is Runtime.POOLED else ThreadedJob
+
+
+def start_job(supervisor: Ref, *args: Any) -> Ref:
+    result = start_child(supervisor, args)
+    assert isinstance(result, Started), result
+    return result.ref
+
+
+def children(supervisor: Ref) -> list[Any]:
+    return [info.child for info in which_children(supervisor)]
+
+
+def start_supervisor(
+    system: ActorSystem, job: type[Job], seen: Seen, restart: Restart = TEMPORARY, *, intensity: int = 1, **spec: Any
+) -> Ref:
+    return system.start(
+        SimpleOneForOneSupervisor, ChildSpec("job", Start(job, seen, "fixed"), restart, **spec), intensity=intensity
+    )
+
+
+def test_start_child_appends_its_arguments(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """Each child gets the spec's arguments and its own; nothing runs before the first start_child."""
+    supervisor = start_supervisor(system, job, seen)
+    assert which_children(supervisor) == []
+    first, second = start_job(supervisor, "given"), start_job(supervisor)
+    assert run_in(first, lambda actor: actor.arguments) == ("fixed", "given")
+    assert run_in(second, lambda actor: actor.arguments) == ("fixed", None)
+    assert which_children(supervisor) == [(None, first, ChildType.WORKER), (None, second, ChildType.WORKER)]
+    assert count_children(supervisor) == ChildCounts(specs=1, active=2, supervisors=0, workers=2)
+
+
+def test_a_start_that_fails_leaves_nothing(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """A child that does not start is an answer to who wanted it, and no more."""
+    supervisor = start_supervisor(system, job, seen, PERMANENT)
+    assert start_child(supervisor, (lambda _: Stop(BUG),)) == NotStarted(BUG)
+    assert start_child(supervisor, (lambda _: IGNORE,)) is IGNORE
+    too_many = start_child(supervisor, (1, 2, 3))
+    assert isinstance(too_many, NotStarted)
+    assert "positional arguments" in str(too_many.reason)
+    assert children(supervisor) == []
+
+
+@pytest.mark.parametrize("wrong", [ChildSpec("a", Start(Job)), 5, None], ids=["ChildSpec", "int", "None"])
+def test_start_child_with_something_else_harms_nobody(
+    system: ActorSystem, job: type[Job], seen: Seen, wrong: Any
+) -> None:
+    """A wrong argument is answered; the children live on."""
+    supervisor = start_supervisor(system, job, seen)
+    child = start_job(supervisor)
+    answer = start_child(supervisor, wrong)
+    assert isinstance(answer, NotStarted)
+    assert f"takes arguments, not {type(wrong).__name__}" in str(answer.reason)
+    assert children(supervisor) == [child]
+
+
+def test_a_temporary_child_is_forgotten_when_it_ends(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """Any number of short-lived children may come and go; no crash of theirs counts against the supervisor."""
+    supervisor = start_supervisor(system, job, seen, intensity=0)
+    for reason in (NORMAL, BUG, KILLED) * 3:
+        child = start_job(supervisor)
+        child.cast(lambda _actor, reason=reason: Stop(reason))
+        assert exit_reason_of(child) == reason
+    assert children(supervisor) == []
+    assert count_children(supervisor) == ChildCounts(1, 0, 0, 0)
+
+
+def test_a_restarted_child_gets_its_own_arguments_again(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """A permanent child comes back as it was first started, without disturbing the others."""
+    supervisor = start_supervisor(system, job, seen, PERMANENT)
+    first, other = start_job(supervisor, "given"), start_job(supervisor)
+    first.kill()
+    exit_reason_of(first)
+    still_other, again = children(supervisor)
+    assert still_other is other
+    assert run_in(again, lambda actor: actor.arguments) == ("fixed", "given")
+
+
+def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """Attempts go through the mailbox, count, and can be seen; too many end the supervisor, after its children."""
+    answers = Seen()
+    supervisor = start_supervisor(system, job, seen, TRANSIENT, intensity=3)
+    other = start_job(supervisor)
+    failures = 0
+
+    def init(_actor: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            answers.put(supervisor.ask(WhichChildren(), block=False))
+            return Stop(BUG)
+        return None
+
+    child = start_job(supervisor, init)
+    failures = 2
+    child.kill()
+    for answer in answers.take(2):
+        assert [info.child for info in answer.get(timeout=WAIT_SECONDS)] == [other, "restarting"]
+    again = children(supervisor)[1]
+    while again == "restarting":
+        again = children(supervisor)[1]
+    failures = 100
+    again.kill()
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert exit_reason_of(other) == SHUTDOWN
+
+
+def test_terminate_child_takes_the_ref(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """Children have no ids here: they go by their reference, and are forgotten when they are terminated."""
+    supervisor = start_supervisor(system, job, seen, PERMANENT)
+    child, other = start_job(supervisor), start_job(supervisor)
+    assert terminate_child(supervisor, child) is None
+    assert exit_reason_of(child) == SHUTDOWN
+    assert seen.rest() == [("terminate", SHUTDOWN)]
+    assert children(supervisor) == [other]
+    assert terminate_child(supervisor, child) is ChildError.NOT_FOUND
+    assert terminate_child(supervisor, "job") is ChildError.NOT_FOUND
+
+
+def test_restart_and_delete_child_are_not_for_this_kind(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """As in OTP: there is no spec of its own to restart or to delete."""
+    supervisor = start_supervisor(system, job, seen)
+    assert restart_child(supervisor, "job") is ChildError.SIMPLE_ONE_FOR_ONE
+    assert delete_child(supervisor, "job") is ChildError.SIMPLE_ONE_FOR_ONE
+
+
+# --- shutting down ---------------------------------------------------------------------------------------------------
+
+
+def wait_for_go(_actor: Any) -> Receiving:
+    yield Receive(lambda message: message == "go")
+
+
+class SlowJob(Job):
+    """It cleans up until it is told to go."""
+
+    def terminate(self, reason: Any) -> Receiving:
+        self.seen.put(("terminate", reason))
+        return wait_for_go(self)
+
+
+class SlowThreadedJob(SlowJob):
+    runtime = Runtime.THREAD
+
+
+@pytest.fixture
+def slow_job(runtime: Runtime) -> type[Job]:
+    return SlowJob if runtime is Runtime.POOLED else SlowThreadedJob
+
+
+def test_children_are_shut_down_together(system: ActorSystem, slow_job: type[Job], seen: Seen) -> None:
+    """All are told before the first is waited for: it takes as long as the slowest, not as all of them."""
+    supervisor = start_supervisor(system, slow_job, seen, shutdown=INFINITY)
+    jobs = [start_job(supervisor) for _ in range(5)]
+    supervisor.exit(SHUTDOWN)
+    assert seen.take(5) == [("terminate", SHUTDOWN)] * 5
+    for job in reversed(jobs):
+        assert supervisor.is_alive()
+        job.send("go")
+        exit_reason_of(job)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+def test_children_that_take_too_long_are_killed(
+    system: ActorSystem, clock: WatchedClock, slow_job: type[Job], seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One time limit for all: who has not ended by then is killed."""
+    supervisor = start_supervisor(system, slow_job, seen, shutdown=3)
+    jobs = [start_job(supervisor) for _ in range(4)]
+    supervisor.exit(SHUTDOWN)
+    seen.take(4)
+    jobs[0].send("go")
+    assert exit_reason_of(jobs[0]) == SHUTDOWN
+    while clock.set_timers.next() != 3:
+        pass
+    clock.advance(3)
+    assert [exit_reason_of(job) for job in jobs[1:]] == [KILLED] * 3
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert "kills 3 children that did not end within 3 s" in caplog.text
+
+
+def test_brutal_kill_ends_all_at_once(system: ActorSystem, slow_job: type[Job], seen: Seen) -> None:
+    """Children with BRUTAL_KILL get no chance to clean up."""
+    supervisor = start_supervisor(system, slow_job, seen, shutdown=BRUTAL_KILL)
+    jobs = [start_job(supervisor) for _ in range(4)]
+    supervisor.exit(SHUTDOWN)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert [exit_reason_of(job) for job in jobs] == [KILLED] * 4
+    assert seen.rest() == []
+
+
+def test_it_lives_in_a_tree(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """Written with supervisor_spec it is a child like any other, and starts anew without its children."""
+    spec = supervisor_spec(
+        "jobs", SIMPLE_ONE_FOR_ONE, [ChildSpec("job", Start(job, seen, "fixed"), PERMANENT)], intensity=0
+    )
+    root = system.start(Supervisor, [spec])
+    first = system.whereis("jobs")
+    assert first is not None
+    jobs = [start_job(first) for _ in range(3)]
+    jobs[1].kill()
+    assert exit_reason_of(first) == SHUTDOWN
+    (info,) = which_children(root)
+    assert info.type is ChildType.SUPERVISOR
+    second = system.whereis("jobs")
+    assert second is info.child is not first
+    assert second is not None
+    assert children(second) == []
+    assert [exit_reason_of(job) for job in jobs] == [SHUTDOWN, KILLED, SHUTDOWN]
+
+
+def test_a_supervisor_of_supervisors_counts_them_as_such(system: ActorSystem) -> None:
+    """Children of type SUPERVISOR are counted as supervisors."""
+    supervisor = system.start(
+        SimpleOneForOneSupervisor, ChildSpec("s", Start(Supervisor), TEMPORARY, INFINITY, ChildType.SUPERVISOR)
+    )
+    assert isinstance(start_child(supervisor, ()), Started)
+    assert count_children(supervisor) == ChildCounts(specs=1, active=1, supervisors=1, workers=0)

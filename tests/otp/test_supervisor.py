@@ -1,0 +1,625 @@
+"""The supervisor: order, failed starts and restarts, intensity, nesting, and the ways of shutting a child down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    BRUTAL_KILL,
+    IGNORE,
+    INFINITY,
+    KILLED,
+    ONE_FOR_ALL,
+    ONE_FOR_ONE,
+    REST_FOR_ONE,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    TRANSIENT,
+    ActorSystem,
+    AlreadyStarted,
+    ChildCounts,
+    ChildError,
+    ChildSpec,
+    ChildType,
+    CountChildren,
+    Crash,
+    DeleteChild,
+    NotStarted,
+    Receive,
+    Receiving,
+    Ref,
+    Restart,
+    RestartChild,
+    Shutdown,
+    Start,
+    StartChild,
+    Started,
+    StartError,
+    Stop,
+    Strategy,
+    Supervisor,
+    TerminateChild,
+    WhichChildren,
+    count_children,
+    delete_child,
+    restart_child,
+    start_child,
+    supervisor_spec,
+    terminate_child,
+    which_children,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    Seen,
+    Threaded,
+    WatchedClock,
+    exit_reason_of,
+    raising,
+    run_in,
+    sync,
+)
+
+BUG = Crash(ValueError("bug"))
+
+
+@pytest.fixture
+def log() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def child(trapping: type[Pooled], log: Seen) -> Callable[..., ChildSpec]:
+    """Make specs of children that log their start and their end under their id."""
+
+    def make(id_: str, restart: Restart = Restart.PERMANENT, *, init: Any = None, **spec: Any) -> ChildSpec:
+        def started(actor: Any) -> Any:
+            log.put(f"+{id_}")
+            return None if init is None else init(actor)
+
+        def terminated(_actor: Any) -> None:
+            log.put(f"-{id_}")
+
+        return ChildSpec(id_, Start(trapping, init=started, terminate=terminated, name=id_), restart, **spec)
+
+    return make
+
+
+def whereis(system: ActorSystem, name: str) -> Ref:
+    ref = system.whereis(name)
+    assert ref is not None
+    return ref
+
+
+def kill_child(system: ActorSystem, name: str) -> None:
+    """Have a child end without a word, and wait until its supervisor has heard of it."""
+    ref = whereis(system, name)
+    ref.kill()
+    exit_reason_of(ref)
+
+
+def states(supervisor: Ref) -> dict[object, object]:
+    """Return id -> "running", "restarting" or None."""
+    return {
+        info.id: "running" if isinstance(info.child, Ref) and info.child.is_alive() else info.child
+        for info in which_children(supervisor)
+    }
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_children_start_first_to_last_and_stop_last_to_first(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """What comes later leans on what comes earlier, at both ends of life."""
+    supervisor = system.start(Supervisor, [child(id_) for id_ in "abc"])
+    assert log.rest() == ["+a", "+b", "+c"]
+    supervisor.exit(SHUTDOWN)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert log.rest() == ["-c", "-b", "-a"]
+
+
+def test_a_supervisor_that_is_stopped_stops_its_children(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """pykka's stop() ends a supervisor in the same orderly way."""
+    supervisor = system.start(Supervisor, [child(id_) for id_ in "ab"])
+    assert supervisor.stop(timeout=WAIT_SECONDS)
+    assert log.rest() == ["+a", "+b", "-b", "-a"]
+    assert system.processes() == []
+
+
+def test_a_killed_supervisor_takes_its_children_along(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """A supervisor that is killed can't stop its children, but its end reaches them, and they clean up."""
+    supervisor = system.start(Supervisor, [child(id_) for id_ in "ab"])
+    children = [whereis(system, id_) for id_ in "ab"]
+    supervisor.kill()
+    assert [exit_reason_of(ref) for ref in children] == [KILLED, KILLED]
+    assert set(log.rest()[2:]) == {"-a", "-b"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (ONE_FOR_ONE, ["+b"]),
+        (ONE_FOR_ALL, ["-d", "-c", "-a", "+a", "+b", "+c", "+d"]),
+        (REST_FOR_ONE, ["-d", "-c", "+b", "+c", "+d"]),
+    ],
+    ids=lambda value: value.value if isinstance(value, Strategy) else "",
+)
+def test_a_restart_stops_and_starts_siblings_in_order(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen, strategy: Strategy, expected: list[str]
+) -> None:
+    """Those who share a child's fate are stopped last to first, then all start first to last."""
+    supervisor = system.start(Supervisor, [child(id_) for id_ in "abcd"], strategy=strategy)
+    log.rest()
+    kill_child(system, "b")
+    assert list(states(supervisor)) == list("abcd")
+    assert log.rest() == expected
+
+
+@pytest.mark.parametrize(("strategy", "left"), [(ONE_FOR_ALL, "bd"), (REST_FOR_ONE, "abd")], ids=["all", "rest"])
+def test_a_siblings_restart_forgets_temporary_children(
+    system: ActorSystem, child: Callable[..., ChildSpec], strategy: Strategy, left: str
+) -> None:
+    """A temporary child that a restart takes along is not started again, and its spec is gone."""
+    specs = [child("a", TEMPORARY), child("b"), child("c", TEMPORARY), child("d")]
+    supervisor = system.start(Supervisor, specs, strategy=strategy)
+    kill_child(system, "b")
+    assert states(supervisor) == dict.fromkeys(left, "running")
+
+
+@pytest.mark.parametrize("strategy", [ONE_FOR_ALL, REST_FOR_ONE], ids=lambda strategy: strategy.value)
+def test_a_siblings_restart_starts_ended_transient_children_again(
+    system: ActorSystem, child: Callable[..., ChildSpec], strategy: Strategy
+) -> None:
+    """As in OTP, a transient child that had ended normally takes part in a group's restart."""
+    supervisor = system.start(Supervisor, [child("a"), child("b", TRANSIENT)], strategy=strategy)
+    whereis(system, "b").stop(timeout=WAIT_SECONDS)
+    assert states(supervisor) == {"a": "running", "b": None}
+    kill_child(system, "a")
+    assert states(supervisor) == {"a": "running", "b": "running"}
+
+
+# --- starts that fail ------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
+    """A supervisor whose child does not start stops the others in reverse, does not start either, and says why."""
+    specs = [child("a"), child("b"), child("c", init=raising(ValueError("no disk"))), child("d")]
+    with pytest.raises(StartError, match="child 'c' failed to start: crash: ValueError: no disk") as raised:
+        system.start(Supervisor, specs)
+    assert isinstance(raised.value.result, NotStarted)
+    assert isinstance(raised.value.result.reason, Shutdown)
+    assert log.rest() == ["+a", "+b", "+c", "-b", "-a"]
+    assert system.processes() == []
+
+
+def test_a_child_whose_name_is_taken_is_a_failed_start(
+    system: ActorSystem, server: type[Pooled], child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """A name that somebody else has fails the start, and leaves them alone."""
+    other = system.start(server, name="b")
+    with pytest.raises(StartError, match="child 'b' failed to start: already started"):
+        system.start(Supervisor, [child("a"), child("b")])
+    assert log.rest() == ["+a", "-a"]
+    sync(other)
+
+
+def test_a_child_that_ignores_is_no_failure(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """IGNORE leaves a child known but not running; a temporary one is forgotten."""
+    specs = [child("a", init=lambda _: IGNORE), child("b", TEMPORARY, init=lambda _: IGNORE), child("c")]
+    supervisor = system.start(Supervisor, specs)
+    assert states(supervisor) == {"a": None, "c": "running"}
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1)], ids=lambda error: type(error).__name__)
+def test_a_start_function_that_raises_is_a_failed_start(system: ActorSystem, error: BaseException) -> None:
+    """Whatever is wrong with a spec's start is the child's failure, not a crash of the supervisor."""
+    supervisor = system.start(Supervisor)
+    assert start_child(supervisor, ChildSpec("a", raising(error))) == NotStarted(Crash(error))
+    wrong = start_child(supervisor, ChildSpec("b", lambda: 5))  # type: ignore[arg-type, return-value]
+    assert isinstance(wrong, NotStarted)
+    assert "start of child 'b' must return Started" in str(wrong.reason)
+    assert states(supervisor) == {}
+
+
+def test_a_child_that_ends_while_others_start_is_restarted(
+    system: ActorSystem, child: Callable[..., ChildSpec]
+) -> None:
+    """An end during the supervisor's init is not lost."""
+    specs = [child("a"), child("b", init=lambda actor: actor.system.whereis("a").kill())]
+    supervisor = system.start(Supervisor, specs)
+    assert states(supervisor) == {"a": "running", "b": "running"}
+
+
+def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
+    """The supervisor checks all of its specs before it starts the first."""
+    for specs, error in (([child("a"), child("a")], "there twice"), ([child("a"), "b"], "not 'b'")):
+        with pytest.raises(StartError, match=error):
+            system.start(Supervisor, specs)
+    for options, error in (
+        ({"strategy": SIMPLE_ONE_FOR_ONE}, "strategy must be"),
+        ({"strategy": "one_for_one"}, "strategy must be"),
+        ({"intensity": -1}, "intensity must be"),
+        ({"period_seconds": 0}, "period must be"),
+    ):
+        with pytest.raises(StartError, match=error):
+            system.start(Supervisor, [child("a")], **options)
+    assert log.rest() == []
+
+
+# --- restarts that fail, and intensity -------------------------------------------------------------------------------
+
+
+class Flaky:
+    """An init that fails while ``failures`` are left; ``before`` is called first."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.before: Callable[[], object] = lambda: None
+
+    def __call__(self, _actor: Any) -> Any:
+        self.before()
+        if self.failures:
+            self.failures -= 1
+            return Stop(BUG)
+        return None
+
+
+@pytest.mark.parametrize("strategy", [ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE], ids=lambda strategy: strategy.value)
+def test_a_failed_restart_is_tried_again_and_counted(
+    system: ActorSystem, child: Callable[..., ChildSpec], strategy: Strategy
+) -> None:
+    """Each attempt counts as a restart; within the intensity the child is back in the end, and its siblings too."""
+    flaky = Flaky()
+    specs = [child("a"), child("b", init=flaky), child("c")]
+    supervisor = system.start(Supervisor, specs, strategy=strategy, intensity=4)
+    flaky.failures = 3
+    kill_child(system, "b")
+    wait_until_whole(supervisor)
+    assert states(supervisor) == dict.fromkeys("abc", "running")
+    kill_child(system, "a")  # the fifth restart in no time
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+def wait_until_whole(supervisor: Ref) -> None:
+    """Ask until no child is restarting (each question takes its turn in the supervisor's mailbox)."""
+    while "restarting" in states(supervisor).values():
+        assert supervisor.is_alive()
+
+
+def test_a_supervisor_stays_responsive_while_a_restart_fails(
+    system: ActorSystem, child: Callable[..., ChildSpec]
+) -> None:
+    """A failed restart goes through the mailbox: questions that came first are answered, and see it "restarting"."""
+    flaky, answers = Flaky(), Seen()
+    supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
+    flaky.failures = 2
+    flaky.before = lambda: answers.put(supervisor.ask(WhichChildren(), block=False))
+    kill_child(system, "a")
+    seen = [future.get(timeout=WAIT_SECONDS)[0].child for future in answers.take(3)]
+    assert seen[:2] == ["restarting", "restarting"]
+    assert seen[2] is system.whereis("a")
+
+
+def test_terminate_child_ends_the_attempts(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A child that is to be terminated while it is being restarted is not tried again."""
+    flaky, answers = Flaky(), Seen()
+    supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
+    flaky.failures = 1
+    flaky.before = lambda: answers.put(supervisor.ask(TerminateChild("a"), block=False))
+    kill_child(system, "a")
+    assert answers.next().get(timeout=WAIT_SECONDS) is None
+    assert states(supervisor) == {"a": None}
+    assert answers.rest() == []
+    flaky.before = lambda: None
+    assert isinstance(restart_child(supervisor, "a"), Started)
+
+
+def test_a_child_that_never_comes_back_ends_its_supervisor(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """More restarts than the intensity: the supervisor stops the others, last to first, and ends with shutdown."""
+    flaky = Flaky()
+    supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=2)
+    log.rest()
+    flaky.failures = 100
+    kill_child(system, "b")
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert log.rest() == ["+b", "+b", "-c", "-a"]
+    assert system.processes() == []
+
+
+def test_restarts_that_are_long_ago_do_not_count(
+    system: ActorSystem, clock: WatchedClock, child: Callable[..., ChildSpec]
+) -> None:
+    """The intensity is about a sliding period: the same number of crashes, spread out, is fine."""
+    supervisor = system.start(Supervisor, [child("a")], intensity=2, period_seconds=10)
+    for _ in range(3):
+        for _ in range(2):
+            kill_child(system, "a")
+            assert states(supervisor) == {"a": "running"}
+        clock.advance(10.1)
+    for _ in range(2):
+        kill_child(system, "a")
+        states(supervisor)
+    clock.advance(10)  # the period includes its end
+    kill_child(system, "a")
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+def test_an_intensity_of_zero_allows_no_restart(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """The first crash ends the supervisor; ends that need no restart don't."""
+    supervisor = system.start(Supervisor, [child("a"), child("b", TEMPORARY)], intensity=0)
+    kill_child(system, "b")
+    assert states(supervisor) == {"a": "running"}
+    kill_child(system, "a")
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+def test_an_operator_can_follow_restarts(
+    system: ActorSystem, child: Callable[..., ChildSpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each restart is logged with its child, its count and its reason; giving up too."""
+    supervisor = system.start(Supervisor, [child("a")], name="root")
+    with caplog.at_level(logging.WARNING, "receipt_actors.otp"):
+        kill_child(system, "a")
+        states(supervisor)
+        kill_child(system, "a")
+        exit_reason_of(supervisor)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Supervisor (root) restarts child a (1 of at most 1 in 5 s): killed",
+        "Supervisor (root) gives up: child a ended for the 2. time in 5 s, 1 are allowed: killed",
+    ]
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """Trouble that a subtree can't mend goes up: the subtree starts anew as a whole, its neighbours live on."""
+    inner = supervisor_spec("inner", ONE_FOR_ONE, [child("a"), child("b")], intensity=0)
+    outer = system.start(Supervisor, [child("c"), inner, child("d")])
+    neighbours = [system.whereis(name) for name in "cd"]
+    first = whereis(system, "inner")
+    log.rest()
+    kill_child(system, "a")
+    exit_reason_of(first)
+    assert states(outer) == dict.fromkeys(("c", "inner", "d"), "running")
+    assert states(whereis(system, "inner")) == dict.fromkeys("ab", "running")
+    assert [system.whereis(name) for name in "cd"] == neighbours
+    assert log.rest() == ["-b", "+a", "+b"]
+    outer.exit(SHUTDOWN)
+    exit_reason_of(outer)
+    assert log.rest() == ["-d", "-b", "-a", "-c"]
+
+
+def test_a_nested_start_that_fails_undoes_the_whole_tree(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """A leaf that does not start fails every supervisor above it, and the message names the way."""
+    inner = supervisor_spec("inner", ONE_FOR_ONE, [child("b"), child("c", init=raising(ValueError("no disk")))])
+    with pytest.raises(StartError, match=r"child 'inner' failed to start: shutdown: child 'c' failed .* no disk"):
+        system.start(Supervisor, [child("a"), inner])
+    assert log.rest() == ["+a", "+b", "+c", "-b", "-a"]
+    assert system.processes() == []
+
+
+def test_supervisors_know_what_they_supervise(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """which_children and count_children tell supervisors from workers, and what runs from what does not."""
+    inner = supervisor_spec("inner", REST_FOR_ONE, [])
+    supervisor = system.start(Supervisor, [child("a"), inner, child("b", TRANSIENT)])
+    whereis(system, "b").stop(timeout=WAIT_SECONDS)
+    assert which_children(supervisor) == [
+        ("a", system.whereis("a"), ChildType.WORKER),
+        ("inner", system.whereis("inner"), ChildType.SUPERVISOR),
+        ("b", None, ChildType.WORKER),
+    ]
+    assert count_children(supervisor) == ChildCounts(specs=3, active=2, supervisors=1, workers=2)
+
+
+# --- shutting down ---------------------------------------------------------------------------------------------------
+
+
+def never_ending(_actor: Any) -> Receiving:
+    yield Receive(lambda message: message == "end")
+
+
+def test_a_child_that_takes_too_long_is_killed(
+    system: ActorSystem, clock: WatchedClock, trapping: type[Pooled], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A child gets its shutdown seconds to clean up, not more; the operator learns of it."""
+    seen = Seen()
+    spec = ChildSpec("a", Start(trapping, seen, terminate=never_ending, name="a"), shutdown=3)
+    supervisor = system.start(Supervisor, [spec])
+    ref = whereis(system, "a")
+    answer = supervisor.ask(TerminateChild("a"), block=False)
+    assert seen.next() == ("terminate", SHUTDOWN)
+    assert clock.set_timers.next() == 3
+    clock.advance(2.9)
+    sync(system.start(Pooled))
+    assert ref.is_alive()
+    clock.advance(0.1)
+    assert answer.get(timeout=WAIT_SECONDS) is None
+    assert exit_reason_of(ref) == KILLED
+    assert "did not end within 3 s" in caplog.text
+
+
+def test_a_child_that_blocks_its_thread_is_abandoned(system: ActorSystem, clock: WatchedClock) -> None:
+    """A thread can't be killed, but nobody waits for it, and its successor can start under the same name."""
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Threaded, name="a"), shutdown=3)])
+    first = whereis(system, "a")
+    with Gate() as gate:
+        first.cast(gate)
+        gate.wait_entered()
+        answer = supervisor.ask(TerminateChild("a"), block=False)
+        clock.set_timers.next()
+        clock.advance(3)
+        answer.get(timeout=WAIT_SECONDS)
+        assert isinstance(restart_child(supervisor, "a"), Started)
+        sync(whereis(system, "a"))
+
+
+def test_infinity_waits(system: ActorSystem, clock: WatchedClock, trapping: type[Pooled]) -> None:
+    """A child with INFINITY may take as long as it likes."""
+    seen = Seen()
+    spec = ChildSpec("a", Start(trapping, seen, terminate=never_ending, name="a"), shutdown=INFINITY)
+    supervisor = system.start(Supervisor, [spec])
+    ref = whereis(system, "a")
+    answer = supervisor.ask(TerminateChild("a"), block=False)
+    assert seen.next() == ("terminate", SHUTDOWN)
+    clock.advance(1e9)
+    sync(system.start(Pooled))
+    assert ref.is_alive()
+    ref.send("end")
+    answer.get(timeout=WAIT_SECONDS)
+    assert exit_reason_of(ref) == SHUTDOWN
+
+
+def test_brutal_kill_gives_no_chance(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
+    """A child with BRUTAL_KILL ends at once, without terminate."""
+    supervisor = system.start(Supervisor, [child("a", shutdown=BRUTAL_KILL), child("b")])
+    ref = whereis(system, "a")
+    supervisor.exit(SHUTDOWN)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert exit_reason_of(ref) == KILLED
+    assert log.rest() == ["+a", "+b", "-b"]
+
+
+def test_a_child_that_has_just_ended_is_not_waited_for(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A child whose end is still in the mailbox does not hold up the supervisor's own end."""
+    supervisor = system.start(Supervisor, [child("a"), child("b")])
+    with Gate() as gate:
+        blocker = system.start(Pooled)
+        blocker.cast(gate)  # the supervisor's thread
+        gate.wait_entered()
+        supervisor.exit(SHUTDOWN)
+        for name in "ab":
+            whereis(system, name).kill()
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+# --- the functions of the supervisor module --------------------------------------------------------------------------
+
+
+def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A child added later is like one that was there from the start; an id that is known is refused."""
+    supervisor = system.start(Supervisor, [child("a")])
+    started = start_child(supervisor, child("b"))
+    assert started == Started(whereis(system, "b"))
+    assert start_child(supervisor, child("b")) == NotStarted(AlreadyStarted(whereis(system, "b")))
+    terminate_child(supervisor, "b")
+    assert start_child(supervisor, child("b")) is ChildError.ALREADY_PRESENT
+    assert states(supervisor) == {"a": "running", "b": None}
+
+
+def test_start_child_that_fails_is_forgotten(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A failed start_child leaves no spec behind, and the supervisor alone."""
+    supervisor = system.start(Supervisor, [child("a")])
+    assert start_child(supervisor, child("b", init=lambda _: Stop(BUG))) == NotStarted(BUG)
+    assert start_child(supervisor, child("c", init=lambda _: IGNORE)) is IGNORE
+    assert start_child(supervisor, child("d", TEMPORARY, init=lambda _: IGNORE)) is IGNORE
+    assert states(supervisor) == {"a": "running", "c": None}
+
+
+def test_start_child_with_something_else_harms_nobody(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A wrong argument is answered; it does not bring down the tree."""
+    supervisor = system.start(Supervisor, [child("a")])
+    answer = start_child(supervisor, ("not", "a", "spec"))
+    assert isinstance(answer, NotStarted)
+    assert "start_child needs a ChildSpec here, not tuple" in str(answer.reason)
+    assert states(supervisor) == {"a": "running"}
+
+
+def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
+    """A terminated child stays known, can be started again or deleted; each function says what stands in the way."""
+    supervisor = system.start(Supervisor, [child("a"), child("b")])
+    log.rest()
+    assert delete_child(supervisor, "a") is ChildError.RUNNING
+    assert restart_child(supervisor, "a") is ChildError.RUNNING
+    assert terminate_child(supervisor, "a") is None
+    assert terminate_child(supervisor, "a") is None
+    assert states(supervisor) == {"a": None, "b": "running"}
+    assert restart_child(supervisor, "a") == Started(whereis(system, "a"))
+    assert terminate_child(supervisor, "a") is None
+    assert delete_child(supervisor, "a") is None
+    assert states(supervisor) == {"b": "running"}
+    for function in (terminate_child, restart_child, delete_child):
+        assert function(supervisor, "a") is ChildError.NOT_FOUND
+    assert log.rest() == ["-a", "+a", "-a"]
+
+
+def test_terminate_child_forgets_a_temporary_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A temporary child has no second life, so nothing of it is kept."""
+    supervisor = system.start(Supervisor, [child("a", TEMPORARY)])
+    assert terminate_child(supervisor, "a") is None
+    assert states(supervisor) == {}
+
+
+def test_restart_child_that_fails_stays_known(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A failed restart_child is an answer; it is not tried again by itself."""
+    flaky = Flaky()
+    supervisor = system.start(Supervisor, [child("a", init=flaky)])
+    terminate_child(supervisor, "a")
+    flaky.failures = 1
+    assert restart_child(supervisor, "a") == NotStarted(BUG)
+    assert states(supervisor) == {"a": None}
+    assert isinstance(restart_child(supervisor, "a"), Started)
+
+
+def test_a_child_that_is_being_restarted_is_in_the_way(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """Between two attempts restart_child and delete_child say RESTARTING, and start_child that the id is known."""
+    flaky, answers = Flaky(), Seen()
+    supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
+
+    def ask() -> None:
+        for request in (RestartChild("a"), DeleteChild("a"), StartChild(child("a"))):
+            answers.put(supervisor.ask(request, block=False))
+
+    flaky.failures, flaky.before = 1, ask
+    kill_child(system, "a")
+    assert [future.get(timeout=WAIT_SECONDS) for future in answers.take(3)] == [
+        ChildError.RESTARTING,
+        ChildError.RESTARTING,
+        ChildError.ALREADY_PRESENT,
+    ]
+
+
+def test_a_pooled_actor_can_use_a_supervisor(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """An actor that must not block sends the same requests, and gets the answers as messages."""
+    seen = Seen()
+    supervisor = system.start(Supervisor, [child("a")])
+    asker = system.start(Pooled, seen)
+    run_in(asker, lambda actor: actor.send_request(supervisor, CountChildren(), "count"))
+    assert seen.next() == ("reply", "count", ChildCounts(1, 1, 0, 1))
+
+
+def test_an_unexpected_message_is_logged_and_dropped(
+    system: ActorSystem, child: Callable[..., ChildSpec], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stray message does not disturb a supervisor."""
+    supervisor = system.start(Supervisor, [child("a")])
+    supervisor.send("stray")
+    assert states(supervisor) == {"a": "running"}
+    assert "dropped an unexpected message of type str" in caplog.text
+
+
+def test_an_exit_signal_of_a_stranger_is_ignored(
+    system: ActorSystem, server: type[Pooled], child: Callable[..., ChildSpec]
+) -> None:
+    """Only children and the parent matter to a supervisor."""
+    supervisor = system.start(Supervisor, [child("a")])
+    run_in(system.start(server), lambda _actor: supervisor.exit(SHUTDOWN))
+    assert states(supervisor) == {"a": "running"}

@@ -1,0 +1,121 @@
+"""Every strategy x restart type x exit reason, against two small tables."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from receipt_actors.otp import (
+    KILLED,
+    NORMAL,
+    ONE_FOR_ALL,
+    ONE_FOR_ONE,
+    PERMANENT,
+    REST_FOR_ONE,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    TRANSIENT,
+    ActorSystem,
+    ChildSpec,
+    Crash,
+    ExitReason,
+    Ref,
+    Restart,
+    Shutdown,
+    SimpleOneForOneSupervisor,
+    Start,
+    Started,
+    Stop,
+    Strategy,
+    Supervisor,
+    start_child,
+    which_children,
+)
+from tests.otp.support import (
+    Pooled,
+    exit_reason_of,
+)
+
+REASONS: dict[str, ExitReason] = {
+    "normal": NORMAL,
+    "shutdown": SHUTDOWN,
+    "shutdown, term": Shutdown("term"),
+    "crash": Crash(ValueError("bug")),
+    "killed": KILLED,
+}
+RESTARTED_AFTER = {
+    PERMANENT: set(REASONS),
+    TRANSIENT: {"crash", "killed"},
+    TEMPORARY: set(),
+}
+TAKES_ALONG = {ONE_FOR_ONE: "b", ONE_FOR_ALL: "abc", REST_FOR_ONE: "bc"}
+
+
+def end(ref: Ref, reason: ExitReason) -> None:
+    if reason == KILLED:
+        ref.kill()
+    else:
+        ref.cast(lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+
+
+def running(supervisor: Ref) -> dict[object, object]:
+    return {info.id: info.child for info in which_children(supervisor)}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "restart", "reason"),
+    list(itertools.product(TAKES_ALONG, Restart, REASONS)),
+    ids=lambda value: value if isinstance(value, str) else value.value,
+)
+def test_who_is_restarted(
+    system: ActorSystem, server: type[Pooled], strategy: Strategy, restart: Restart, reason: str
+) -> None:
+    """The middle one of three children ends: the tables say whether it is started again, and who with it."""
+    types = {"a": PERMANENT, "b": restart, "c": PERMANENT}
+    specs = [ChildSpec(id_, Start(server), type_) for id_, type_ in types.items()]
+    supervisor = system.start(Supervisor, specs, strategy=strategy)
+    before = running(supervisor)
+    middle = before["b"]
+    assert isinstance(middle, Ref)
+    end(middle, REASONS[reason])
+    after = running(supervisor)
+    restarted = reason in RESTARTED_AFTER[restart]
+    taken_along = TAKES_ALONG[strategy] if restarted else ""
+    for id_ in "ac":
+        child = after[id_]
+        assert isinstance(child, Ref)
+        assert child.is_alive()
+        assert (child is not before[id_]) == (id_ in taken_along)
+    if restarted:
+        child = after["b"]
+        assert isinstance(child, Ref)
+        assert child is not middle
+        assert child.is_alive()
+    elif restart is TEMPORARY:
+        assert "b" not in after  # its spec is forgotten
+    else:
+        assert after["b"] is None  # its spec stays known
+
+
+@pytest.mark.parametrize(
+    ("restart", "reason"),
+    list(itertools.product(Restart, REASONS)),
+    ids=lambda value: value if isinstance(value, str) else value.value,
+)
+def test_who_is_restarted_by_simple_one_for_one(
+    system: ActorSystem, server: type[Pooled], restart: Restart, reason: str
+) -> None:
+    """One of two children ends: the same table; one that is not started again is forgotten, and the other lives on."""
+    supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec(SIMPLE_ONE_FOR_ONE, Start(server), restart))
+    ended, other = start_child(supervisor, ()), start_child(supervisor, ())
+    assert isinstance(ended, Started)
+    assert isinstance(other, Started)
+    end(ended.ref, REASONS[reason])
+    left = [info.child for info in which_children(supervisor)]
+    assert ended.ref not in left
+    assert other.ref in left
+    assert other.ref.is_alive()
+    assert len(left) == (2 if reason in RESTARTED_AFTER[restart] else 1)

@@ -1,0 +1,198 @@
+"""The actor system: isolated, stopped in order, and gone without a trace."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    KILLED,
+    SHUTDOWN,
+    ActorSystem,
+    Crash,
+    ManualClock,
+    Receive,
+    Receiving,
+    Shutdown,
+    StartError,
+    Stop,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    PooledTrapping,
+    Seen,
+    Threaded,
+    exit_reason_of,
+    link_child,
+    run_in,
+    sync,
+    thread_of,
+)
+
+
+def test_two_systems_never_meet(no_threads_left: None, server: type[Pooled]) -> None:
+    """Names, actors and the end of one system are unknown to another in the same Python process."""
+    with ActorSystem("one") as one, ActorSystem("two") as two:
+        first, second = one.start(server, name="it"), two.start(server, name="it")
+        assert one.whereis("it") is first
+        assert two.whereis("it") is second
+        one.stop()
+        assert exit_reason_of(first) == SHUTDOWN
+        sync(second)
+        assert two.processes() == [second]
+
+
+def test_actors_of_two_systems_can_talk(system: ActorSystem, no_threads_left: None, server: type[Pooled]) -> None:
+    """A reference works from anywhere; monitors too."""
+    seen = Seen()
+    with ActorSystem("other", ManualClock()) as other:
+        ref = other.start(server)
+        watcher = system.start(server, seen)
+        run_in(watcher, lambda actor: actor.send_request(ref, lambda _actor, _from: 1, "label"))
+        assert seen.next() == ("reply", "label", 1)
+        run_in(watcher, lambda actor: actor.monitor(ref) and None)
+    assert seen.next().ref is ref
+
+
+def test_stop_ends_actors_newest_first(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """What was started last leans on what was started before, so it goes first; each may clean up."""
+    ended = Seen()
+    for name in "abc":
+        system.start(trapping, terminate=lambda actor: ended.put(actor.ref.name), name=name)
+    assert system.stop() == []
+    assert ended.rest() == ["c", "b", "a"]
+
+
+def test_stop_gives_orphans_a_chance_too(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
+    """An actor whose parent has ended normally is asked to end like those that never had one."""
+    seen = Seen()
+    parent = system.start(server)
+    orphan = link_child(parent, server, seen)
+    grandchild = link_child(orphan, trapping, seen)
+    parent.stop()
+    system.stop()
+    assert exit_reason_of(orphan) == SHUTDOWN
+    assert exit_reason_of(grandchild) == SHUTDOWN
+    assert seen.rest() == [("terminate", SHUTDOWN)]
+
+
+def test_stop_kills_who_does_not_end(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """An actor that never finishes terminate does not hold up the end."""
+
+    def terminate(_actor: Any) -> Receiving:
+        yield Receive(lambda _message: False)
+
+    ref = system.start(trapping, terminate=terminate)
+    assert system.stop(timeout_seconds=0.05) == []
+    assert exit_reason_of(ref) == KILLED
+
+
+def test_stop_names_the_threads_that_it_can_not_end(no_threads_left: None) -> None:
+    """A callback that does not return is reported by its thread's name, which is the actor's."""
+    system = ActorSystem("test")
+    thread = thread_of(ref := system.start(Threaded, name="stuck"))
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        assert system.stop(timeout_seconds=0) == ["test-stuck"]
+        assert exit_reason_of(ref) == KILLED
+    thread.join(WAIT_SECONDS)
+    assert system.stop() == []
+
+
+def test_stop_may_be_called_by_an_actor(no_threads_left: None) -> None:
+    """From an actor's own thread stop() ends all others in order, and does not wait for itself."""
+    ended = Seen()
+    system = ActorSystem("test")
+    system.start(PooledTrapping, terminate=lambda _actor: ended.put("other"))
+    stopper = system.start(Threaded, name="stopper")
+    thread = thread_of(stopper)
+    stopped = Seen()
+    stopper.cast(lambda actor: stopped.put(actor.system.stop(timeout_seconds=1)))
+    assert stopped.next() == ["test-stopper"]
+    assert ended.rest() == ["other"]
+    thread.join(WAIT_SECONDS)
+
+
+def test_nothing_starts_in_a_stopped_system(no_threads_left: None, server: type[Pooled]) -> None:
+    """A late start is an error, not an actor that nobody ends."""
+    system = ActorSystem("test")
+    ref = system.start(server)
+    assert system.stop() == []
+    assert system.stop() == []
+    with pytest.raises(RuntimeError, match="'test' has been stopped"):
+        system.start(server)
+    assert not ref.is_alive()
+
+
+def test_a_start_during_the_stop_leaves_no_thread(no_threads_left: None) -> None:
+    """Actors that others start while the system stops are ended with it, or refused."""
+    system = ActorSystem("test")
+    outcomes = Seen()
+    first = threading.Event()
+
+    def start_again_and_again() -> None:
+        for _ in range(200):
+            try:
+                outcomes.put(system.start(Threaded))
+            except RuntimeError:
+                outcomes.put(None)
+                return
+            except StartError:  # killed while it started
+                pass
+            first.set()
+
+    starter = threading.Thread(target=start_again_and_again)
+    starter.start()
+    assert first.wait(WAIT_SECONDS)
+    assert system.stop() == []
+    starter.join(WAIT_SECONDS)
+    assert system.processes() == []
+    assert all(ref is None or not ref.is_alive() for ref in outcomes.rest())
+
+
+def test_a_failed_thread_actor_leaves_no_thread(system: ActorSystem) -> None:
+    """A thread is ended with the actor that it was made for, also when its init fails."""
+    before = threading.active_count()
+    threads = Seen()
+
+    def init(_actor: Any) -> Stop:
+        threads.put(threading.current_thread())
+        return Stop(Crash(ValueError("bug")))
+
+    for _ in range(5):
+        with pytest.raises(StartError):
+            system.start(Threaded, init=init)
+        threads.next().join(WAIT_SECONDS)
+    assert threading.active_count() == before
+
+
+def test_leaving_the_with_block_stops_the_system(no_threads_left: None, server: type[Pooled]) -> None:
+    """The context manager ends everything, also after an error."""
+    with pytest.raises(ZeroDivisionError), ActorSystem() as system:  # noqa: PT012
+        ref = system.start(server)
+        raise ZeroDivisionError
+    assert exit_reason_of(ref) == SHUTDOWN
+
+
+def test_start_link_is_for_actors(system: ActorSystem, server: type[Pooled]) -> None:
+    """Outside an actor there is nobody to link to, and the error says what to use."""
+    with pytest.raises(RuntimeError, match=r"start\(\)"):
+        system.start_link(server)
+
+
+def test_one_turn_is_bounded(system: ActorSystem) -> None:
+    """An actor that keeps itself busy for ever does not shut out the others on the same thread."""
+
+    def again(actor: Any) -> None:
+        actor.ref.cast(again)
+
+    busy = system.start(Pooled)
+    busy.cast(again)
+    sync(system.start(Pooled))
+    busy.exit(Shutdown("enough"))
+    assert exit_reason_of(busy) == Shutdown("enough")

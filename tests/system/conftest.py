@@ -1,0 +1,94 @@
+"""Fixtures of the system tests; what the processes of a failing test have written is shown with the failure."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .processes import Programs
+from .worlds import AwsServer, AwsWorld, EmbeddedWorld, World
+
+BACKENDS = ["embedded", "aws"]
+
+
+_open_programs: list[Programs] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    report = yield
+    if report.failed:
+        report.sections += [output for programs in _open_programs for output in programs.outputs()]
+    return report
+
+
+@contextmanager
+def open_programs(folder: Path) -> Iterator[Programs]:
+    programs = Programs(folder)
+    _open_programs.append(programs)
+    try:
+        yield programs
+    finally:
+        _open_programs.remove(programs)
+        programs.close()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    with open_programs(tmp_path) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="module")
+def module_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """For a run that several tests look at."""
+    with open_programs(tmp_path_factory.mktemp("runs")) as programs:
+        yield programs
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[AwsServer]:
+    server = AwsServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def account(programs: Programs, aws_server: AwsServer) -> Iterator[AwsWorld]:
+    """An AWS account with nothing in it."""
+    with empty_account(programs, aws_server) as account:
+        yield account
+
+
+@pytest.fixture
+def aws(account: AwsWorld) -> AwsWorld:
+    """An AWS account with queues and table under the default names."""
+    account.create_queues()
+    account.create_table()
+    return account
+
+
+@pytest.fixture
+def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
+    world = EmbeddedWorld(programs, tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def world(request: pytest.FixtureRequest, programs: Programs) -> World:
+    """Each backend in turn."""
+    world: World = request.getfixturevalue(request.param)
+    return world
+
+
+@contextmanager
+def empty_account(programs: Programs, server: AwsServer) -> Iterator[AwsWorld]:
+    server.reset()
+    account = AwsWorld(programs, server)
+    yield account
+    account.close()

@@ -1,0 +1,105 @@
+"""The program as a process of its own: started as a user starts it, looked at from outside, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 60.0  #: for whatever must happen in the end, on a slow machine
+POLL_SECONDS = 0.02
+
+
+class Program:
+    """One run of ``python -m receipt_actors``. Its output goes to files, which a failing test shows."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path) -> None:
+        self.command_line = " ".join(["receipt_actors", *arguments])
+        self._stdout = stdout
+        self._stderr = stderr
+        with stdout.open("wb") as out, stderr.open("wb") as err:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "receipt_actors", *arguments],
+                cwd=stdout.parent,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+
+    @property
+    def stdout(self) -> str:
+        return self._stdout.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for something that the program does beside us. It has to stay alive meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            code = self._process.poll()
+            assert code is None, f"the program ended with {code} before {what}"
+            assert time.monotonic() < deadline, f"{seconds:g} s have passed, but not yet: {what}"
+            time.sleep(POLL_SECONDS)  # the one place that polls: another process cannot set an event of ours
+
+    def wait_for_log(self, text: str) -> None:
+        self.wait_until(lambda: text in self.stderr, f"it logs {text!r}")
+
+    def wait_for_end(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Return the exit code (minus the number of the signal that killed it)."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the program has not ended after {seconds:g} s") from None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, in the middle of a run: that it was still running is part of the claim."""
+        self._process.kill()
+        assert self.wait_for_end() == -signal.SIGKILL, "the program had ended by itself before it was killed"
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Programs:
+    """All runs of one test, in an environment with nothing in it that the test did not put there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: list[Program] = []
+
+    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
+        number = len(self._runs) + 1
+        surroundings = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONIOENCODING": "utf-8",
+            "HOME": str(self._folder),  # no ~/.aws
+            "TMPDIR": str(self._folder),
+            "COLUMNS": "100",
+            **(environment or {}),
+        }
+        out, err = self._folder / f"run-{number}.out", self._folder / f"run-{number}.err"
+        program = Program(list(arguments), surroundings, out, err)
+        self._runs.append(program)
+        return program
+
+    def outputs(self) -> list[tuple[str, str]]:
+        """Title and output of each run, for the report of a failing test."""
+        return [(run.command_line, f"{run.stdout}{run.stderr}") for run in self._runs]
+
+    def close(self) -> None:
+        for run in self._runs:
+            run.close()

@@ -1,0 +1,49 @@
+"""An outage of the App Store, of every sort that Apple has had: messages wait, and nobody gets a verdict meanwhile."""
+
+from __future__ import annotations
+
+import socket
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault
+
+from .processes import Program
+from .worlds import DEAD_LETTERS, RESULTS, SOURCE, World, genuine_messages
+
+
+def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
+    """It refuses connections, then answers 503, then 200 with a web page; after it every purchase is OK.
+
+    What is in flight is kept, and nothing more is received: an outage burns no receive counts.
+    """
+    early, late = genuine_messages(20, 41), genuine_messages(15, 42)
+    world.send(early)
+    store = SimulatedAppStore(port=_free_port())
+    program = world.start(store, receive_wait_seconds=0, exit_when_idle_seconds=1)
+    program.wait_for_log("unavailable")
+    store.outage(Fault.http(503))
+    with store:
+        _wait_until_met(program, store, "HTTP 503")
+        world.send(late)
+        store.outage(Fault.html())
+        _wait_until_met(program, store, "html")
+        assert world.visible(SOURCE) == len(late)
+        assert world.total(SOURCE) == len(early) + len(late)
+        assert world.total(RESULTS) == world.total(DEAD_LETTERS) == 0
+        store.recover()
+        assert program.wait_for_end() == 0
+    answers = world.take(RESULTS)
+    assert {(letter.fields["user_id"], letter.fields["status"]) for letter in answers} == {
+        (message.user_id, "OK") for message in [*early, *late]
+    }
+    assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
+
+
+def _wait_until_met(program: Program, store: SimulatedAppStore, fault: str) -> None:
+    program.wait_until(lambda: store.statistics().answers.get(fault), f"a request meets the fault {fault}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

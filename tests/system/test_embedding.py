@@ -1,0 +1,173 @@
+"""Embedding: several systems in one program, which touch nothing but themselves."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pykka
+import pytest
+
+from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.results import PostedResult
+from receipt_actors.errors import SubmissionRefused
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import DEFAULT_KEY, Purchase, SampleReceipt, mint
+
+BUNDLE_ID = "com.example.game"
+PATIENCE_SECONDS = 30.0
+_transaction_ids = itertools.count(1000)
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
+
+
+def settings_of(store: SimulatedAppStore, database: Path) -> Settings:
+    return Settings(
+        database=database,
+        bundle_ids=(BUNDLE_ID,),
+        app_store_production_url=store.production_url,
+        app_store_sandbox_url=store.sandbox_url,
+    )
+
+
+def genuine_receipt() -> str:
+    purchase = Purchase(str(next(_transaction_ids)), "coins", 1_700_000_000_000)
+    return mint(SampleReceipt(BUNDLE_ID, (purchase,)), key=DEFAULT_KEY)
+
+
+def test_what_is_submitted_comes_back_from_the_iterator(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """An answer carries the id that submit returned; the same receipt of another user is INVALID."""
+    receipt = genuine_receipt()
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        results = system.results(timeout_seconds=PATIENCE_SECONDS)
+        first = system.submit(receipt, 42)
+        answer = next(results)
+        assert (answer.submission_id, answer.user_id, answer.status) == (first, 42, Verdict.OK)
+        second = system.submit(receipt, 43)
+        answer = next(results)
+        assert (answer.submission_id, answer.status) == (second, Verdict.INVALID)
+        assert answer.reason == "claimed_by_another_user"
+        results.close()
+
+
+def test_the_iterator_ends_when_nothing_has_come_for_a_while(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """With a time-out of 0 it takes what is there."""
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        assert list(system.results(timeout_seconds=0)) == []
+
+
+def test_an_answer_that_was_not_asked_beyond_comes_back(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Leaving the loop early may repeat an answer; it never loses one."""
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        submitted = {system.submit(genuine_receipt(), user_id) for user_id in (1, 2)}
+        results = system.results(timeout_seconds=PATIENCE_SECONDS)
+        next(results)
+        results.close()
+        again = system.results(timeout_seconds=PATIENCE_SECONDS)
+        assert {next(again).submission_id, next(again).submission_id} == submitted
+        again.close()
+
+
+def test_a_callback_gets_each_result(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """It runs on a thread of the system, and an answer is gone from the queue once the callback has returned."""
+    heard: queue.SimpleQueue[PostedResult] = queue.SimpleQueue()
+    settings = settings_of(store, tmp_path / "r.db")
+    with ReceiptSystem.start(settings, on_result=heard.put) as system:
+        submitted = {system.submit(genuine_receipt(), user_id) for user_id in range(20)}
+        answered = {heard.get(timeout=PATIENCE_SECONDS).submission_id for _ in submitted}
+        assert answered == submitted
+    with ReceiptSystem.start(settings) as system:
+        assert list(system.results(timeout_seconds=0)) == []
+
+
+def test_a_callback_that_raises_is_an_error_in_the_log_and_no_more(
+    store: SimulatedAppStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answers after it are handed over; the one that it could not take stays on the queue."""
+    heard: queue.SimpleQueue[PostedResult] = queue.SimpleQueue()
+
+    def take(result: PostedResult) -> None:
+        heard.put(result)
+        if result.user_id == 1:
+            raise RuntimeError("the embedding program's own bug")
+
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db"), on_result=take) as system:
+        for user_id in (1, 2, 3):
+            system.submit(genuine_receipt(), user_id)
+        users = {heard.get(timeout=PATIENCE_SECONDS).user_id for _ in range(3)}
+    assert users == {1, 2, 3}
+    assert "on_result raised" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"receipt": ""}, "bad_receipt"),
+        ({"user_id": 2**63}, "bad_user_id"),
+        ({"post_queue": "SomebodyElses"}, "post_queue_not_allowed"),
+        ({"submission_id": ""}, "bad_submission_id"),
+    ],
+)
+def test_what_could_never_be_answered_is_refused_by_submit(
+    store: SimulatedAppStore, tmp_path: Path, arguments: dict[str, object], reason: str
+) -> None:
+    """The caller learns it at once; nothing is sent."""
+    good: dict[str, object] = {"receipt": "cmVjZWlwdA==", "user_id": 42}
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        with pytest.raises(SubmissionRefused, match=reason):
+            system.submit(**(good | arguments))  # type: ignore[arg-type]
+        assert system.statistics().received == 0
+
+
+def test_two_systems_in_one_program_do_not_see_each_other(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Each has queues, ledger and actors of its own: the same transaction is OK in both, and one outlives the other."""
+    receipt = genuine_receipt()
+    with ReceiptSystem.start(settings_of(store, tmp_path / "a.db")) as first:
+        with ReceiptSystem.start(settings_of(store, tmp_path / "b.db")) as second:
+            for user_id, system in enumerate((first, second)):
+                system.submit(receipt, user_id)
+                results = system.results(timeout_seconds=PATIENCE_SECONDS)
+                answer = next(results)
+                assert (answer.user_id, answer.status) == (user_id, Verdict.OK)
+                results.close()
+        first.submit(genuine_receipt(), 7)
+        results = first.results(timeout_seconds=PATIENCE_SECONDS)
+        assert any(answer.user_id == 7 for answer in itertools.islice(results, 2))
+        results.close()
+
+
+def test_starting_and_stopping_leaves_nothing_behind(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """No thread, no signal handler; a pykka actor of the embedding program lives, and its stop_all is none of ours."""
+
+    class Foreign(pykka.ThreadingActor):
+        def on_receive(self, message: object) -> object:
+            return message
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    threads = set(threading.enumerate())
+    foreign = Foreign.start()
+    try:
+        with ReceiptSystem.start(settings_of(store, tmp_path / "r.db"), on_result=lambda _result: None) as system:
+            assert pykka.ActorRegistry.get_all() == [foreign]
+            system.submit(genuine_receipt(), 42)
+            assert {number: signal.getsignal(number) for number in handlers} == handlers
+        assert foreign.ask("still there", timeout=PATIENCE_SECONDS) == "still there"
+    finally:
+        foreign.stop()
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        pykka.ActorRegistry.stop_all()
+        system.submit(genuine_receipt(), 43)
+        results = system.results(timeout_seconds=PATIENCE_SECONDS)
+        next(results)
+        results.close()
+    left = [thread for thread in set(threading.enumerate()) - threads if thread.name != "simulated-app-store"]
+    assert left == []

@@ -1,0 +1,207 @@
+"""A whole scenario through the whole program, on each backend: all that the contract says about what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import DeadLettered, Kind, SampleMessage, Scenario, make_scenario
+
+from .conftest import BACKENDS, empty_account
+from .processes import Program, Programs
+from .worlds import (
+    BUNDLE_ID,
+    DEAD_LETTERS,
+    RESULTS,
+    SOURCE,
+    AwsServer,
+    AwsWorld,
+    EmbeddedWorld,
+    Outcome,
+    World,
+    genuine_messages,
+)
+
+SCENARIO = make_scenario(140, 11, BUNDLE_ID, RESULTS)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """One run over ``SCENARIO``, and what it left behind."""
+
+    program: Program
+    exit_code: int
+    outcome: Outcome
+    left_on_source_queue: int
+    claimed_transaction_ids: list[str]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def finished_run(
+    request: pytest.FixtureRequest,
+    module_programs: Programs,
+    aws_server: AwsServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> FinishedRun:
+    """Messages are sent beside the running program, which ends by itself when nothing has come for two seconds."""
+    folder = tmp_path_factory.mktemp("world")
+    with _open_world(request.param, module_programs, aws_server, folder) as world, SimulatedAppStore() as store:
+        program = world.start(store, exit_when_idle_seconds=2)
+        world.send(SCENARIO.messages)
+        exit_code = program.wait_for_end()
+        return FinishedRun(program, exit_code, world.outcome(), world.total(SOURCE), world.claimed_transaction_ids())
+
+
+@contextmanager
+def _open_world(backend: str, programs: Programs, server: AwsServer, folder: Path) -> Iterator[World]:
+    if backend == "aws":
+        with empty_account(programs, server) as account:
+            account.create_queues()
+            account.create_table()
+            yield account
+    else:
+        embedded = EmbeddedWorld(programs, folder)
+        yield embedded
+        embedded.close()
+
+
+def test_every_message_comes_out_as_it_should(finished_run: FinishedRun) -> None:
+    """OK, INVALID with its reason, or the dead-letter queue with its reason: each kind of message gets its due."""
+    assert finished_run.outcome.faults(SCENARIO) == ()
+
+
+def test_an_idle_program_ends_with_code_0(finished_run: FinishedRun) -> None:
+    """``--exit-when-idle`` is for batch runs: a script reads the end as success."""
+    assert finished_run.exit_code == 0
+
+
+def test_every_message_is_answered_or_moved(finished_run: FinishedRun) -> None:
+    """Sent = answered + moved, told apart by the message id that SQS gave; nothing is left on the source queue."""
+    answered = {letter.attributes["source_message_id"] for letter in finished_run.outcome.answers}
+    moved = {letter.attributes["source_message_id"] for letter in finished_run.outcome.dead_letters}
+    assert finished_run.left_on_source_queue == 0
+    assert len(answered) + len(moved) == len(SCENARIO.messages)
+    assert not answered & moved
+
+
+def test_the_ledger_holds_one_item_for_each_ok(finished_run: FinishedRun) -> None:
+    """Whoever got OK owns an item; nobody else does."""
+    claimed = finished_run.claimed_transaction_ids
+    assert claimed
+    assert Counter(claimed) == Counter(finished_run.outcome.transaction_ids("OK"))
+
+
+def test_an_answer_has_exactly_the_three_fields_of_the_contract(finished_run: FinishedRun) -> None:
+    """Other systems depend on it: a number, a string, and OK or INVALID; nothing more."""
+    assert finished_run.outcome.answers
+    for letter in finished_run.outcome.answers:
+        fields = json.loads(letter.body)
+        assert {name: type(value) for name, value in fields.items()} == {
+            "user_id": int,
+            "transaction_id": str,
+            "status": str,
+        }
+        assert fields["status"] in ("OK", "INVALID")
+
+
+def test_an_answer_names_its_submission_and_its_reason(finished_run: FinishedRun) -> None:
+    """The submission id is the producer's own, else the message's; a reader can match answers without the body."""
+    senders = {message.user_id: message for message in SCENARIO.messages}
+    assert finished_run.outcome.answers
+    for letter in finished_run.outcome.answers:
+        attributes = letter.attributes
+        given = senders[letter.fields["user_id"]].attributes.get("submission_id")
+        assert attributes["submission_id"] == (given or attributes["source_message_id"])
+        assert attributes["reason"]
+        assert attributes["source_message_id"]
+
+
+def test_a_dead_letter_is_the_message_itself_with_its_submission_id(finished_run: FinishedRun) -> None:
+    """It can be sent again as it is: the body untouched, the submission id along, and why it is here."""
+    senders: dict[str, SampleMessage] = {message.body: message for message in SCENARIO.messages}
+    assert finished_run.outcome.dead_letters
+    for letter in finished_run.outcome.dead_letters:
+        given = senders[letter.body].attributes.get("submission_id", "")
+        usable = given if 0 < len(given) <= 256 else ""
+        assert letter.attributes["submission_id"] == (usable or letter.attributes["source_message_id"])
+        assert letter.attributes["reason"]
+
+
+def test_the_log_has_no_traceback_and_no_receipt(finished_run: FinishedRun) -> None:
+    """Bad messages are everyday life, not errors; and a log is no place for what players bought."""
+    output = finished_run.program.stdout + finished_run.program.stderr
+    assert "Traceback" not in output
+    assert "CRITICAL" not in output
+    receipts = [json.loads(message.body)["receipt"] for message in SCENARIO.messages if message.kind != Kind.GARBAGE]
+    assert not [receipt for receipt in receipts if receipt[-40:] in output]
+
+
+def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsWorld) -> None:
+    """With neither a redrive policy nor a setting there is nowhere to move it; the operator is warned at the start."""
+    account.create_queues(redrive=False)
+    account.create_table()
+    scenario = _without_retries(make_scenario(100, 12, BUNDLE_ID, RESULTS))
+    stays = [message for message in scenario.messages if isinstance(message.expected, DeadLettered)]
+    answered = Scenario(scenario.seed, tuple(message for message in scenario.messages if message not in stays))
+    account.send(scenario.messages)
+    with SimulatedAppStore() as store:
+        program = account.start(store, exit_when_idle_seconds=2)
+        program.wait_for_log("dead_letter_queue is not set")
+        assert program.wait_for_end() == 0
+    assert Outcome(account.take(RESULTS), ()).faults(answered) == ()
+    assert account.total(SOURCE) == len(stays)
+    assert "WARNING" in next(line for line in program.stderr.splitlines() if "dead_letter_queue is not set" in line)
+
+
+def test_a_dead_letter_queue_can_be_named_where_there_is_no_redrive_policy(account: AwsWorld) -> None:
+    """The setting alone is enough: what cannot be answered goes there, with its reason, and is gone from the source."""
+    account.create_queues(redrive=False)
+    account.create_table()
+    garbage = [message for message in SCENARIO.messages if message.kind == Kind.GARBAGE]
+    account.send(garbage)
+    with SimulatedAppStore() as store:
+        program = account.start(store, dead_letter_queue=DEAD_LETTERS, exit_when_idle_seconds=1)
+        assert program.wait_for_end() == 0
+    assert account.total(SOURCE) == 0
+    assert Outcome((), account.take(DEAD_LETTERS)).faults(Scenario(SCENARIO.seed, tuple(garbage))) == ()
+    assert "dead_letter_queue is not set" not in program.stderr
+
+
+def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld) -> None:
+    """It is found out with the first answer for it: those messages are moved and say why, the others are answered."""
+    good, bad = genuine_messages(10, 14), genuine_messages(10, 15, "NobodyMadeThis")
+    aws.send([*good, *bad])
+    with SimulatedAppStore() as store:
+        program = aws.start(store, post_queues=f"{RESULTS},NobodyMadeThis", exit_when_idle_seconds=1)
+        assert program.wait_for_end() == 0
+    assert {letter.fields["user_id"] for letter in aws.take(RESULTS)} == {message.user_id for message in good}
+    dead_letters = aws.take(DEAD_LETTERS)
+    assert {letter.body for letter in dead_letters} == {message.body for message in bad}
+    assert {letter.attributes["reason"] for letter in dead_letters} == {"post_queue_refused"}
+    assert aws.total(SOURCE) == 0
+
+
+def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld) -> None:
+    """A claim, a send or a delete that was carried out while its answer said 500 is recognised when it is repeated."""
+    scenario = _without_retries(make_scenario(50, 13, BUNDLE_ID, RESULTS))
+    aws.send(scenario.messages)
+    aws.server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
+    with SimulatedAppStore() as store:
+        assert aws.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+    outcome = aws.outcome()
+    assert outcome.faults(scenario) == ()
+    assert aws.total(SOURCE) == 0
+    assert Counter(aws.claimed_transaction_ids()) == Counter(outcome.transaction_ids("OK"))
+
+
+def _without_retries(scenario: Scenario) -> Scenario:
+    """Leave out what the App Store is asked for again and again, which takes its time."""
+    slow = (Kind.MALFORMED, Kind.TEMPORARY_FAILURE)
+    return Scenario(scenario.seed, tuple(message for message in scenario.messages if message.kind not in slow))

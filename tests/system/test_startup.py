@@ -1,0 +1,100 @@
+"""What a user meets before the first message: settings, and a world that is not there."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from .processes import Program, Programs
+from .worlds import BUNDLE_ID, SOURCE, TABLE, AwsWorld
+
+WORLD_FAILED = 1
+WRONG_USAGE = 2
+
+
+def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_path: Path) -> None:
+    """File, environment and flags in one go, one line each, code 2: nobody has to run it once for each mistake."""
+    config = tmp_path / "receipts.toml"
+    config.write_text('max_in_flite = 10\nledger_attempts = "often"\n', encoding="utf-8")
+    program = programs.start(
+        "start",
+        *("--config", str(config), "--visibility-timeout-seconds", "9", "--database", "receipts.db"),
+        environment={"RECEIPT_ACTORS_CONSUMERS": "many", "RECEIPT_ACTORS_BUNDEL_IDS": "com.example.game"},
+    )
+    assert program.wait_for_end() == WRONG_USAGE
+    lines = program.stderr.splitlines()
+    wrong = (
+        "max_in_flite",
+        "ledger_attempts",
+        "--visibility-timeout-seconds",
+        "RECEIPT_ACTORS_CONSUMERS",
+        "RECEIPT_ACTORS_BUNDEL_IDS",
+        "--bundle-ids",
+    )
+    for name in wrong:
+        assert sum(name in line for line in lines) == 1
+    assert len(lines) == len(wrong)
+    assert not (tmp_path / "receipts.db").exists()
+
+
+def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(programs: Programs, tmp_path: Path) -> None:
+    """Seen in what the running program says of itself."""
+    config = tmp_path / "receipts.toml"
+    config.write_text(
+        f'source_queue = "FromTheFile"\nconsumers = 1\nmax_in_flight = 10\nbundle_ids = ["{BUNDLE_ID}"]\n',
+        encoding="utf-8",
+    )
+    program = programs.start(
+        "start",
+        *("--max-in-flight", "30", "--database", "receipts.db", "--exit-when-idle", "0"),
+        environment={
+            "RECEIPT_ACTORS_CONFIG": str(config),
+            "RECEIPT_ACTORS_CONSUMERS": "2",
+            "RECEIPT_ACTORS_MAX_IN_FLIGHT": "20",
+        },
+    )
+    assert program.wait_for_end() == 0
+    assert "2 consumers take receipts from FromTheFile (embedded), at most 30 in flight" in program.stderr
+
+
+def test_a_source_queue_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> None:
+    """Its name is in the message: most likely it is misspelt, or the region is wrong."""
+    account.create_table()
+    _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID}), WORLD_FAILED, naming=SOURCE)
+
+
+def test_a_table_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> None:
+    """Better now than at the first purchase."""
+    account.create_queues()
+    _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID}), WORLD_FAILED, naming=TABLE)
+
+
+def test_an_endpoint_that_cannot_be_reached_is_told_in_a_line(account: AwsWorld) -> None:
+    """With its address, which is what is wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    account.environment["AWS_ENDPOINT_URL"] = nobody
+    _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID}), WORLD_FAILED, naming=nobody)
+
+
+@pytest.mark.parametrize("contents", [b"not a database, but long enough to be looked at " * 40, None])
+def test_a_database_that_cannot_be_used_is_told_in_a_line(
+    programs: Programs, tmp_path: Path, contents: bytes | None
+) -> None:
+    """A file of another sort is left as it was; a directory that is missing is not made up."""
+    database = tmp_path / "missing" / "receipts.db" if contents is None else tmp_path / "notes.txt"
+    if contents is not None:
+        database.write_bytes(contents)
+    program = programs.start("start", "--database", str(database), "--bundle-ids", BUNDLE_ID)
+    _ends_with_one_line(program, WRONG_USAGE, naming=str(database))
+    assert (database.read_bytes() if contents is not None else None) == contents
+
+
+def _ends_with_one_line(program: Program, code: int, *, naming: str) -> None:
+    assert program.wait_for_end() == code
+    assert program.stdout == ""
+    (line,) = program.stderr.splitlines()
+    assert line.startswith("receipt-actors: ")
+    assert naming in line

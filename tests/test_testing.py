@@ -1,0 +1,306 @@
+"""The public fakes beyond the ports' contracts: their clock, their faults, and how a test waits for actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from receipt_actors import Settings
+from receipt_actors.domain.ports import EntryFailure, Environment, OutgoingMessage
+from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
+from receipt_actors.otp import ActorSystem, GenServer
+from receipt_actors.testing import (
+    FakeAppStore,
+    FakeQueues,
+    FakeServices,
+    ManualClock,
+    advance,
+    genuine,
+    receipt_data_of,
+    settle,
+    wait_until,
+)
+from receipt_actors.testing import _faults as faults_module
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def queues(clock: ManualClock) -> FakeQueues:
+    queues = FakeQueues(clock)
+    queues.create_queue("q", "dead", max_receive_count=2)
+    return queues
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def actors(clock: ManualClock) -> Iterator[ActorSystem]:
+    with ActorSystem("test", clock) as system:
+        yield system
+
+
+def receive(queues: FakeQueues, *, wait: float = 0, visibility: int = 30) -> list[str]:
+    messages = queues.receive("q", max_messages=10, wait_seconds=wait, visibility_timeout_seconds=visibility)
+    return [message.body for message in messages]
+
+
+def send(*bodies: str) -> list[OutgoingMessage]:
+    return [OutgoingMessage(body) for body in bodies]
+
+
+def until(predicate: Callable[[], object], queues: FakeQueues) -> None:
+    """Wait for a thread of this test; no actor is there to be settled."""
+    with ActorSystem() as system:
+        wait_until(lambda: bool(predicate()), system)
+
+
+def test_visibility_is_measured_on_the_clock(queues: FakeQueues, clock: ManualClock) -> None:
+    """A received message comes back when the clock says so, and not before."""
+    queues.put("q", "body")
+    assert receive(queues, visibility=30) == ["body"]
+    assert queues.messages("q")[0].hidden_for_seconds == 30
+    clock.advance(29)
+    assert receive(queues) == []
+    clock.advance(1)
+    assert receive(queues) == ["body"]
+
+
+def test_a_long_poll_ends_on_the_clock(queues: FakeQueues, clock: ManualClock, threads: ThreadPoolExecutor) -> None:
+    """With nothing to receive it stands still until its time is over."""
+    poll = threads.submit(receive, queues, wait=20)
+    until(queues.standing_threads, queues)
+    clock.advance(19.5)
+    assert not poll.done()
+    clock.advance(0.5)
+    assert poll.result(timeout=10) == []
+
+
+def test_a_long_poll_gets_what_comes_meanwhile(
+    queues: FakeQueues, clock: ManualClock, threads: ThreadPoolExecutor
+) -> None:
+    """A send ends it, the end of a visibility timeout, and an interruption (with nothing)."""
+    poll = threads.submit(receive, queues, wait=20, visibility=5)
+    until(queues.standing_threads, queues)
+    queues.send("q", send("new"))
+    assert poll.result(timeout=10) == ["new"]
+
+    poll = threads.submit(receive, queues, wait=20)
+    until(queues.standing_threads, queues)
+    clock.advance(5)
+    assert poll.result(timeout=10) == ["new"]
+
+    poll = threads.submit(receive, queues, wait=20)
+    until(queues.standing_threads, queues)
+    queues.interrupt()
+    assert poll.result(timeout=10) == []
+
+
+def test_calls_fail_as_often_as_ordered(queues: FakeQueues) -> None:
+    """Failed calls do nothing; the one after them works; ``count`` has them all."""
+    queues.fail("send", QueueUnavailable("500"), times=2)
+    for _ in range(2):
+        with pytest.raises(QueueUnavailable):
+            queues.send("q", send("body"))
+    assert queues.messages("q") == []
+    assert queues.send("q", send("body")) == [None]
+    assert queues.count("send") == 3
+
+
+def test_calls_fail_until_recovery(queues: FakeQueues) -> None:
+    """``times=None`` is an outage; ``recover`` ends it."""
+    queues.fail("receive", QueueUnavailable("500"), times=None)
+    for _ in range(5):
+        with pytest.raises(QueueUnavailable):
+            receive(queues)
+    queues.recover()
+    assert receive(queues) == []
+
+
+def test_a_lost_answer_was_carried_out(queues: FakeQueues) -> None:
+    """The caller sees the error; the message is there."""
+    queues.lose_answer("send", QueueUnavailable("time-out"))
+    with pytest.raises(QueueUnavailable):
+        queues.send("q", send("body"))
+    assert [message.body for message in queues.messages("q")] == ["body"]
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_entries_fail_alone(queues: FakeQueues, carried_out: bool) -> None:
+    """The picked entries are answered with the failure, in their place; done or not, as ordered."""
+    failure = EntryFailure("InternalError", "", sender_fault=False)
+    queues.fail_entries("send", befalls=lambda message: message.body == "b", failure=failure, carried_out=carried_out)
+    assert queues.send("q", send("a", "b", "c")) == [None, failure, None]
+    assert [message.body for message in queues.messages("q")] == (["a", "b", "c"] if carried_out else ["a", "c"])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_held_calls_stand_still(queues: FakeQueues, threads: ThreadPoolExecutor, after: bool) -> None:
+    """A hold stops a call before it does anything, or after; released, it lets that and later ones pass."""
+    with (queues.hold_answer if after else queues.hold)("send") as hold:
+        call = threads.submit(queues.send, "q", send("body"))
+        hold.wait_for_call()
+        assert not call.done()
+        assert len(queues.messages("q")) == int(after)
+        assert len(queues.standing_threads()) == 1
+    assert call.result(timeout=10) == [None]
+    assert queues.send("q", send("next")) == [None]
+    assert queues.standing_threads() == set()
+
+
+def test_a_hold_that_nobody_comes_to_times_out(queues: FakeQueues, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that waits for a call which is never made fails with a word, and does not hang."""
+    monkeypatch.setattr(faults_module, "PATIENCE_SECONDS", 0.01)
+    with pytest.raises(TimeoutError, match="0 calls were held, 1 expected"):
+        queues.hold("send").wait_for_call()
+
+
+def test_faults_take_turns(queues: FakeQueues, threads: ThreadPoolExecutor) -> None:
+    """What was ordered first comes first, and a released hold makes way for the next."""
+    queues.fail("send", QueueUnavailable("first"))
+    hold = queues.hold("send")
+    queues.fail("send", QueueUnavailable("last"))
+    with pytest.raises(QueueUnavailable, match="first"):
+        queues.send("q", send("1"))
+    call = threads.submit(queues.send, "q", send("2"))
+    hold.wait_for_call()
+    hold.release()
+    assert call.result(timeout=10) == [None]
+    with pytest.raises(QueueUnavailable, match="last"):
+        queues.send("q", send("3"))
+
+
+def test_an_operation_that_a_fake_does_not_have_is_refused(queues: FakeQueues) -> None:
+    """A slip in a test's fault is told, instead of a fault that never strikes."""
+    with pytest.raises(ValueError, match="'sned'"):
+        queues.fail("sned", QueueUnavailable("500"))
+    with pytest.raises(ValueError, match="'sned'"):
+        queues.count("sned")
+
+
+def test_a_corrupt_delivery_has_another_md5(queues: FakeQueues) -> None:
+    """Only that copy is corrupt; the message is fine at its redelivery."""
+    queues.put("q", "body")
+    queues.corrupt_next()
+    assert receive(queues, visibility=0) == ["bod"]
+    assert receive(queues) == ["body"]
+
+
+def test_events_tell_what_was_carried_out(queues: FakeQueues) -> None:
+    """In order, with the message and the seconds; what failed is not there."""
+    message_id = queues.put("q", "body")
+    (message,) = queues.receive("q", max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
+    queues.change_visibility("q", [(message.receipt_handle, 60)])
+    queues.fail("delete", QueueUnavailable("500"))
+    with pytest.raises(QueueUnavailable):
+        queues.delete("q", [message.receipt_handle])
+    queues.delete("q", [message.receipt_handle])
+    assert [(event.operation, event.seconds) for event in queues.events] == [
+        ("send", None),
+        ("receive", 30),
+        ("change_visibility", 60),
+        ("delete", None),
+    ]
+    assert {event.message_id for event in queues.events} == {message_id}
+
+
+def test_a_script_is_followed(clock: ManualClock) -> None:
+    """Each answer once, exceptions raised, the last one for ever; requests are counted by endpoint."""
+    store = FakeAppStore()
+    receipt = receipt_data_of("r")
+    store.script(receipt, {"status": 21005}, LedgerUnavailable("odd"), genuine("1"))
+    assert store.verify_receipt(receipt, Environment.PRODUCTION) == {"status": 21005}
+    with pytest.raises(LedgerUnavailable):
+        store.verify_receipt(receipt, Environment.SANDBOX)
+    for _ in range(2):
+        assert store.verify_receipt(receipt, Environment.PRODUCTION) == genuine("1")
+    assert (store.requests(receipt), store.requests(receipt, Environment.SANDBOX)) == (4, 1)
+
+
+def test_a_receipt_that_nobody_sold_is_not_authentic() -> None:
+    """Unless the fake is given a function that knows better."""
+    assert FakeAppStore().verify_receipt("x", Environment.SANDBOX) == {"status": 21003}
+    knowing = FakeAppStore(lambda data, environment: {"status": 0, "asked": f"{data} {environment}"})
+    assert knowing.verify_receipt("x", Environment.SANDBOX) == {"status": 0, "asked": "x Sandbox"}
+
+
+class Relay(GenServer):
+    """Passes a number on to itself until it is 0, each time by a timer of a second where it is told so."""
+
+    def init(self) -> None:
+        self.reached: list[tuple[int, float]] = []
+
+    def handle_cast(self, request: Any) -> None:
+        self.reached.append((request, self.clock.monotonic()))
+        if request > 0:
+            self.ref.cast(request - 1)
+
+    def handle_info(self, message: Any) -> None:
+        self.reached.append((message, self.clock.monotonic()))
+        if message > 0:
+            self.send_after(1.0, message - 1)
+
+    def handle_call(self, request: Any, _from: Any) -> Any:
+        return list(self.reached)
+
+
+def test_settle_waits_for_every_hop(actors: ActorSystem) -> None:
+    """However long a chain of messages is, its end has been reached."""
+    relay = actors.start(Relay)
+    relay.cast(500)
+    settle(actors)
+    assert relay.call("reached")[-1] == (0, 0.0)
+
+
+def test_advance_lets_actors_react_at_each_timer(clock: ManualClock) -> None:
+    """A timer that an actor sets because of a timer fires in its time, not at the end."""
+    services = FakeServices(Settings(backend="aws", bundle_ids=("*",)), clock)
+    with ActorSystem("test", clock) as actors:
+        relay = actors.start(Relay)
+        relay.send(3)
+        services.advance(10.0, actors)
+        assert relay.call("reached") == [(3, 0.0), (2, 1.0), (1, 2.0), (0, 3.0)]
+        assert clock.monotonic() == 10.0
+
+
+def test_advance_notices_that_time_does_not_pass(
+    clock: ManualClock, actors: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor that sets its timers for at once, for ever, is an error and no hang."""
+
+    class Busy(GenServer):
+        def handle_info(self, message: Any) -> None:
+            self.send_after(0, message)
+
+    monkeypatch.setattr("receipt_actors.testing._settling.MAX_TIMERS_AT_ONCE", 20)
+    actors.start(Busy).send("go")
+    with pytest.raises(TimeoutError, match="does not pass"):
+        advance(clock, 1.0, actors)
+
+
+def test_wait_until_gives_up(actors: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What never becomes true is a time-out that says so."""
+    monkeypatch.setattr("receipt_actors.testing._settling.PATIENCE_SECONDS", 0.01)
+    with pytest.raises(TimeoutError, match="still false"):
+        wait_until(lambda: False, actors)
+
+
+def test_the_example_of_the_package_works() -> None:
+    """A receipt system on fakes answers, over a lost answer of the ledger, without a moment of real waiting."""
+    services = FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
+    receipt = services.app_store.sell("1000001")
+    services.ledger.lose_answer("claim", LedgerUnavailable("time-out"))
+    with services.start() as system:
+        services.submit(receipt, user_id=7)
+        services.advance(seconds=5, actors=system.actors)
+        assert services.results() == [{"user_id": 7, "transaction_id": "1000001", "status": "OK"}]
