@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-import signal
 
 import click
 
 from receipt_actors.cli import EXIT_DONE
+from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
 from receipt_actors.settings import SETTINGS
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _loopback(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
@@ -98,22 +96,20 @@ def command(
 
     Prints the two variables that make the other commands ask it instead of Apple.
     """
-    # Blocked before any thread starts, so that the signals wait for us. A handler could come at a bad moment.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        with SimulatedAppStore(
+    with (
+        StopSignals() as signals,
+        SimulatedAppStore(
             host, port, latency_seconds=latency, jitter_seconds=jitter, shared_secret=shared_secret
-        ) as store:
-            for setting, url in (
-                (SETTINGS["app_store_production_url"], store.production_url),
-                (SETTINGS["app_store_sandbox_url"], store.sandbox_url),
-            ):
-                click.echo(f"export {setting.variable}={url}", err=mint is not None)
-            if mint is not None:
-                scenario = make_scenario(mint, secrets.randbits(32) if seed is None else seed, bundle_id, post_queue)
-                for message in scenario.messages:
-                    click.echo(message.body)
-            signal.sigwait(STOP_SIGNALS)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        ) as store,
+    ):
+        for setting, url in (
+            (SETTINGS["app_store_production_url"], store.production_url),
+            (SETTINGS["app_store_sandbox_url"], store.sandbox_url),
+        ):
+            click.echo(f"export {setting.variable}={url}", err=mint is not None)
+        if mint is not None:
+            scenario = make_scenario(mint, secrets.randbits(32) if seed is None else seed, bundle_id, post_queue)
+            for message in scenario.messages:
+                click.echo(message.body)
+        signals.wait(None)
     return EXIT_DONE

@@ -13,9 +13,7 @@ SPARE_FILES = 64  #: standard streams, the database, libraries, and what else a 
 def files_needed(settings: Settings) -> int:
     """Count the files that may be open at once: nearly all of them are connections that are kept alive."""
     app_store = 2 * settings.app_store_concurrency  # production and sandbox
-    batchers = (
-        len(settings.post_queues) + 3
-    ) * settings.batch_requests  # and dead letters, deletes, visibility
+    batchers = (len(settings.post_queues) + 3) * settings.batch_requests  # and dead letters, deletes, visibility
     return SPARE_FILES + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.consumers)
 
 

@@ -21,17 +21,17 @@ _PYKKA_REQUESTS = (pykka.messages.ProxyCall, pykka.messages.ProxyGetAttr, pykka.
 class GenServer(Actor):
     """An actor with a request for each callback: calls, casts, and everything else.
 
-    ==================  ====================================  =====================================================
+    ==================  ====================================  ======================================================
     callback            for                                   returns
-    ==================  ====================================  =====================================================
+    ==================  ====================================  ======================================================
     ``init``            the start                             None, ``IGNORE``, ``Stop(reason)``, ``Continue(term)``
-    ``handle_call``     ``Ref.call``, ``ask``, ``send_request``the reply, ``NO_REPLY``, ``Stop(reason, reply)``
-    ``handle_cast``     ``Ref.cast``                          None, ``Stop(reason)``, ``Continue(term)``
+    ``handle_call``     ``call``, ``ask``, ``send_request``   the reply, ``NO_REPLY``, ``Stop(reason, reply)``
+    ``handle_cast``     ``cast``                              None, ``Stop(reason)``, ``Continue(term)``
     ``handle_info``     ``send``, ``tell``, timers, ``Down``  as ``handle_cast``
     ``handle_reply``    answers to ``send_request``           as ``handle_cast``
     ``handle_failure``  requests that got no answer           as ``handle_cast``
     ``terminate``       the end                               nothing
-    ==================  ====================================  =====================================================
+    ==================  ====================================  ======================================================
 
     Any of them may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
     """
