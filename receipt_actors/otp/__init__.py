@@ -22,6 +22,7 @@ Everything hangs on an ``ActorSystem``. An actor is a real ``pykka.Actor``, a ``
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
+from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import (
     BRUTAL_KILL,
     INFINITY,
@@ -52,7 +53,6 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
-from receipt_actors.otp._process import From
 from receipt_actors.otp._reasons import (
     KILLED,
     NO_PROCESS,

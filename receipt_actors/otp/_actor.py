@@ -9,9 +9,10 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._blocking import BlockingPool
+from receipt_actors.otp._calls import RequestReply
 from receipt_actors.otp._clock import Clock, Timer
 from receipt_actors.otp._messages import CastEnvelope, Name, ReplyEnvelope, Stop
-from receipt_actors.otp._process import Process, RequestReply
+from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._scheduler import Runtime

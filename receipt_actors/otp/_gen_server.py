@@ -9,8 +9,8 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._actor import Actor
+from receipt_actors.otp._calls import From
 from receipt_actors.otp._messages import CastEnvelope, ReplyEnvelope, Stop
-from receipt_actors.otp._process import From
 from receipt_actors.otp._reasons import NORMAL, ExitReason
 
 logger = logging.getLogger("receipt_actors.otp")

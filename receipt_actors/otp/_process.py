@@ -17,10 +17,8 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka._envelope import Envelope
 
+from receipt_actors.otp._calls import fail_reply, send_reply
 from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._context import context
 from receipt_actors.otp._messages import (
@@ -43,7 +42,6 @@ from receipt_actors.otp._messages import (
     ParentExitEnvelope,
     Receive,
     Receiving,
-    Reply,
     ReplyEnvelope,
     Started,
     StartResult,
@@ -68,73 +66,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("receipt_actors.otp")
 
 MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for others
-
-
-class RequestReply:
-    """The ``reply_to`` of ``send_request``: puts one answer, the first, into the mailbox of the process that asked."""
-
-    __slots__ = ("_answered", "_label", "_process")
-
-    def __init__(self, process: Process, label: object) -> None:
-        self._process = process
-        self._label = label
-        self._answered = False
-
-    def is_wanted(self) -> bool:
-        return not (self._answered or self._process.is_set())
-
-    def set(self, value: object = None) -> None:
-        self._put(Reply(self._label, value))
-
-    def fail(self, reason: ExitReason) -> None:
-        self._put(Reply(self._label, None, reason))
-
-    def _put(self, reply: Reply) -> None:
-        with self._process.system.lock:  # an answer and the end of the process that owes it may come together
-            answered, self._answered = self._answered, True
-        if not answered:
-            self._process.put(ReplyEnvelope(reply))
-
-
-class From:
-    """Whom a call came from; ``reply`` answers it, once (``gen_server:reply/2``). May be kept after ``NO_REPLY``."""
-
-    __slots__ = ("_owner", "_reply_to")
-
-    def __init__(self, owner: Process, reply_to: Any) -> None:
-        self._owner = owner
-        self._reply_to = reply_to
-
-    def is_wanted(self) -> bool:
-        """Tell whether somebody still waits: False once answered, or when the actor that asked has ended."""
-        reply_to = self._reply_to
-        return reply_to is not None and (not isinstance(reply_to, RequestReply) or reply_to.is_wanted())
-
-    def reply(self, value: object) -> None:
-        """Answer the call. A second answer is dropped."""
-        reply_to, self._reply_to = self._reply_to, None
-        if reply_to is not None:
-            self._owner.forget_call(reply_to)
-            _reply(reply_to, value)
-
-
-def _reply(reply_to: Any, value: object) -> None:
-    with contextlib.suppress(queue.Full):  # the process was killed at this moment, and its caller told so
-        reply_to.set(value)
-
-
-def fail_reply(reply_to: Any, reason: ExitReason) -> None:
-    """Tell who waits for an answer why there is none."""
-    if isinstance(reply_to, RequestReply):
-        reply_to.fail(reason)
-        return
-    error = (
-        reason.exception
-        if isinstance(reason, Crash)
-        else pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
-    )
-    with contextlib.suppress(queue.Full):  # it was answered at this moment
-        reply_to.set_exception((type(error), error, error.__traceback__))
 
 
 class _State(enum.Enum):
@@ -452,7 +383,7 @@ class Process:
             if unanswered and (result is NO_REPLY or type(result) is Continue):
                 self._defer(envelope.reply_to)
             elif unanswered:
-                _reply(envelope.reply_to, result)
+                send_reply(envelope.reply_to, result)
         if type(result) is Continue:
             self._continue(result.term)
 
@@ -663,7 +594,7 @@ class Process:
             if self._last_reply is NO_REPLY:
                 fail_reply(current.reply_to, self.exit_reason or NO_PROCESS)
             else:
-                _reply(current.reply_to, self._last_reply)
+                send_reply(current.reply_to, self._last_reply)
         self._refuse_mailbox()
 
     def _refuse_mailbox(self) -> None:
@@ -679,7 +610,7 @@ class Process:
         if envelope.reply_to is None:
             return
         if isinstance(envelope.message, pykka.messages._ActorStop):
-            _reply(envelope.reply_to, None)
+            send_reply(envelope.reply_to, None)
         else:
             fail_reply(envelope.reply_to, NO_PROCESS)
 

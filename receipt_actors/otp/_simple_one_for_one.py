@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import BRUTAL_KILL, ChildSpec, ChildType, Restart
 from receipt_actors.otp._messages import Exit, NotStarted, Receive, Receiving, Started, Starting, StartResult, Stop
-from receipt_actors.otp._process import From
 from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._supervision import (

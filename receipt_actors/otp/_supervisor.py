@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import (
     INFINITY,
     ChildSpec,
@@ -31,7 +32,6 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
-from receipt_actors.otp._process import From
 from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._restart_window import RestartWindow

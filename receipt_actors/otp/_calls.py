@@ -1,0 +1,86 @@
+"""Calls from the side of who answers: the ways in which an answer, or its absence, reaches who asked.
+
+``reply_to`` of an envelope is a pykka future (``call``, ``ask``) or a ``RequestReply`` (``send_request``); either is
+answered once, whatever comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from typing import TYPE_CHECKING, Any
+
+import pykka
+
+from receipt_actors.otp._messages import Reply, ReplyEnvelope
+from receipt_actors.otp._reasons import Crash, ExitReason
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
+
+
+class RequestReply:
+    """The ``reply_to`` of ``send_request``: puts one answer, the first, into the mailbox of the process that asked."""
+
+    __slots__ = ("_answered", "_label", "_process")
+
+    def __init__(self, process: Process, label: object) -> None:
+        self._process = process
+        self._label = label
+        self._answered = False
+
+    def is_wanted(self) -> bool:
+        return not (self._answered or self._process.is_set())
+
+    def set(self, value: object = None) -> None:
+        self._put(Reply(self._label, value))
+
+    def fail(self, reason: ExitReason) -> None:
+        self._put(Reply(self._label, None, reason))
+
+    def _put(self, reply: Reply) -> None:
+        with self._process.system.lock:  # an answer and the end of the process that owes it may come together
+            answered, self._answered = self._answered, True
+        if not answered:
+            self._process.put(ReplyEnvelope(reply))
+
+
+class From:
+    """Whom a call came from; ``reply`` answers it, once (``gen_server:reply/2``). May be kept after ``NO_REPLY``."""
+
+    __slots__ = ("_owner", "_reply_to")
+
+    def __init__(self, owner: Process, reply_to: Any) -> None:
+        self._owner = owner
+        self._reply_to = reply_to
+
+    def is_wanted(self) -> bool:
+        """Tell whether somebody still waits: False once answered, or when the actor that asked has ended."""
+        reply_to = self._reply_to
+        return reply_to is not None and (not isinstance(reply_to, RequestReply) or reply_to.is_wanted())
+
+    def reply(self, value: object) -> None:
+        """Answer the call. A second answer is dropped."""
+        reply_to, self._reply_to = self._reply_to, None
+        if reply_to is not None:
+            self._owner.forget_call(reply_to)
+            send_reply(reply_to, value)
+
+
+def send_reply(reply_to: Any, value: object) -> None:
+    with contextlib.suppress(queue.Full):  # the process was killed at this moment, and its caller told so
+        reply_to.set(value)
+
+
+def fail_reply(reply_to: Any, reason: ExitReason) -> None:
+    """Tell who waits for an answer why there is none."""
+    if isinstance(reply_to, RequestReply):
+        reply_to.fail(reason)
+        return
+    error = (
+        reason.exception
+        if isinstance(reason, Crash)
+        else pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
+    )
+    with contextlib.suppress(queue.Full):  # it was answered at this moment
+        reply_to.set_exception((type(error), error, error.__traceback__))
