@@ -16,7 +16,13 @@ project = "receipt_actors"
 release = _metadata["metadata"]["version"]
 version = release
 copyright = "the authors of receipt_actors"
-extensions = ["commands_reference", "settings_reference", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = [
+    "commands_reference",
+    "settings_reference",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 exclude_patterns = ["_build"]
 nitpicky = False
 autodoc_member_order = "bysource"

@@ -194,7 +194,8 @@ class ReceiptSystem:
                     handles.pop(0)
             finally:
                 if handles:
-                    queues.change_visibility(queue, [(handle, 0) for handle in handles])
+                    with suppress(QueueUnavailable):  # the system may have been stopped: they come back all the same
+                        queues.change_visibility(queue, [(handle, 0) for handle in handles])
             if messages:
                 give_up_at = time.monotonic() + patience
             elif time.monotonic() >= give_up_at:

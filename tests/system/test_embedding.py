@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from receipt_actors.errors import SubmissionRefused
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Purchase, SampleReceipt, mint
 
+ROOT = Path(__file__).parents[2]
 BUNDLE_ID = "com.example.game"
 PATIENCE_SECONDS = 30.0
 _transaction_ids = itertools.count(1000)
@@ -126,6 +130,15 @@ def test_what_could_never_be_answered_is_refused_by_submit(
         with pytest.raises(SubmissionRefused, match=reason):
             system.submit(**(good | arguments))  # type: ignore[arg-type]
         assert system.statistics().received == 0
+
+
+def test_the_example_of_the_manual_runs() -> None:
+    """It prints one OK and one INVALID, as a reader of the manual would see."""
+    example = ROOT / "doc" / "examples" / "embedding.py"
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, example], env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "user 42: OK (claimed)\nuser 43: INVALID (claimed_by_another_user)\n"
 
 
 def test_two_systems_in_one_program_do_not_see_each_other(store: SimulatedAppStore, tmp_path: Path) -> None:
