@@ -36,6 +36,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_some_settings
 
+TABLE_WIDTH = 1000  #: characters; no column is ever cut
 _NOBODY = 2**64  # no user's id, which are within +-2^63
 
 
@@ -256,21 +257,22 @@ def _print(report: Report) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("transaction", "product", "bought", "expires", "verdict", "reason"):
-        table.add_column(title, overflow="fold")
-    if report.looked_up:
-        table.add_column("claimed by", overflow="fold")
+        table.add_column(title, no_wrap=True)
     for judgement in report.judgements:
         transaction, result = judgement.candidate.transaction, judgement.result
-        row = [
+        table.add_row(
             transaction.transaction_id,
             transaction.product_id or "",
             _date(transaction.purchased_at_seconds),
             _date(transaction.expires_at_seconds),
             result.verdict,
             result.reason,
-        ]
-        table.add_row(*row, *([_claimant(judgement.claim)] if report.looked_up else []))
-    Console(markup=False, highlight=False, emoji=False).print(table)
+        )
+    # Ids are there to be copied: a line that is too long for the terminal wraps there, not within a column.
+    Console(markup=False, highlight=False, emoji=False, width=TABLE_WIDTH).print(table, soft_wrap=True)
+    if report.looked_up:
+        for judgement in report.judgements:
+            click.echo(f"{judgement.candidate.transaction_id} is claimed by {_claimant(judgement.claim)}")
     if report.is_acceptable and not report.looked_up:
         click.echo("OK holds if nobody has claimed the transaction; --look-up asks the ledger")
 

@@ -1,0 +1,178 @@
+"""What commands rely on when they work through many messages: batches, passing trouble, and nothing kept hidden."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.cli.patient_queues import HIDDEN_SECONDS, PatientQueues, QueueReader
+from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.domain.ports import EntryFailure, OutgoingMessage
+from receipt_actors.domain.retrying import exponential
+from receipt_actors.errors import QueueRefused, QueueUnavailable
+
+QUEUE = "Letters"
+AT_ONCE = exponential(3, first_seconds=0.0, max_seconds=0.0)
+NOT_NOW = EntryFailure("InternalError", "try again", False)
+NEVER = EntryFailure("InvalidMessageContents", "what is this", True)
+
+Failures = dict[str, list[EntryFailure]]
+
+
+class TroubledQueues(EmbeddedQueues):
+    """Real queues; entries fail as told beforehand, by their bodies, and whole operations raise as told."""
+
+    def __init__(self, database: Path, clock: Callable[[], float]) -> None:
+        super().__init__(database, clock)
+        self.create_queue(QUEUE)
+        self.failures: Failures = {}
+        self.errors: list[Exception] = []
+        self.batches: list[int] = []
+
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+        self.batches.append(len(messages))
+        if self.errors:
+            raise self.errors.pop(0)
+        outcomes = [(self.failures.get(message.body) or [None]).pop(0) for message in messages]
+        good = [message for message, failure in zip(messages, outcomes, strict=True) if failure is None]
+        assert super().send(queue, good) == [None] * len(good)
+        return outcomes
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queues(tmp_path: Path, clock: Clock) -> TroubledQueues:
+    return TroubledQueues(tmp_path / "queues.db", clock)
+
+
+def letters(count: int) -> list[OutgoingMessage]:
+    return [OutgoingMessage(f"letter {number}") for number in range(count)]
+
+
+class TestSending:
+    def test_any_number_is_sent_in_batches_of_ten(self, queues: TroubledQueues) -> None:
+        """And confirmed one by one, in order."""
+        assert PatientQueues(queues, AT_ONCE).send(QUEUE, letters(23)) == [None] * 23
+        assert queues.batches == [10, 10, 3]
+
+    def test_only_entries_that_failed_are_sent_again(self, queues: TroubledQueues) -> None:
+        """Those whose own fault it is are not."""
+        queues.failures = {"letter 1": [NOT_NOW, NOT_NOW], "letter 2": [NEVER]}
+        assert PatientQueues(queues, AT_ONCE).send(QUEUE, letters(4)) == [None, None, NEVER, None]
+        assert queues.batches == [4, 1, 1]
+
+    def test_an_entry_that_keeps_failing_is_told(self, queues: TroubledQueues) -> None:
+        """What the others of its batch have come to is known all the same."""
+        queues.failures = {"letter 0": [NOT_NOW] * 3}
+        assert PatientQueues(queues, AT_ONCE).send(QUEUE, letters(2)) == [NOT_NOW, None]
+
+    def test_passing_trouble_is_tried_again(self, queues: TroubledQueues) -> None:
+        """One failing request in a thousand must not end a command."""
+        queues.errors = [QueueUnavailable("500"), QueueUnavailable("500")]
+        assert PatientQueues(queues, AT_ONCE).send(QUEUE, letters(1)) == [None]
+
+    def test_lasting_trouble_is_raised(self, queues: TroubledQueues) -> None:
+        """After as many attempts as were allowed."""
+        queues.errors = [QueueUnavailable("500")] * 3
+        with pytest.raises(QueueUnavailable, match="500"):
+            PatientQueues(queues, AT_ONCE).send(QUEUE, letters(1))
+        assert len(queues.batches) == 3
+
+    def test_what_cannot_pass_is_raised_at_once(self, queues: TroubledQueues) -> None:
+        """A queue that does not exist does not come to exist by trying again."""
+        queues.errors = [QueueRefused(QUEUE, "does not exist")]
+        with pytest.raises(QueueRefused):
+            PatientQueues(queues, AT_ONCE).send(QUEUE, letters(1))
+        assert queues.batches == [1]
+
+    def test_what_was_sent_before_trouble_is_not_forgotten(self, queues: TroubledQueues) -> None:
+        """Half a batch was confirmed, then the queue was gone: the confirmed half counts."""
+        queues.failures = {"letter 0": [NOT_NOW]}
+        patient = PatientQueues(queues, exponential(2, first_seconds=0.0, max_seconds=0.0))
+        real_send = queues.send
+
+        def send_once(queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+            outcomes = real_send(queue, messages)
+            queues.errors = [QueueUnavailable("gone")]
+            return outcomes
+
+        queues.send = send_once  # type: ignore[method-assign]
+        assert patient.send(QUEUE, letters(2)) == [NOT_NOW, None]
+
+
+class TestReading:
+    def test_what_is_not_deleted_is_visible_again_at_the_end(self, queues: TroubledQueues) -> None:
+        """Also where it ends with an error."""
+        patient = PatientQueues(queues, AT_ONCE)
+        patient.send(QUEUE, letters(5))
+
+        def read_and_fail() -> None:
+            with QueueReader(patient, QUEUE) as reader:
+                received = reader.receive(wait_seconds=0)
+                assert reader.delete([message.receipt_handle for message in received[:2]]) == [None, None]
+                assert queues.approximate_number_of_messages(QUEUE) == 0
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            read_and_fail()
+        assert queues.approximate_number_of_messages(QUEUE) == 3
+
+    def test_everything_is_received_once_however_long_it_takes(self, queues: TroubledQueues, clock: Clock) -> None:
+        """Visibility is extended meanwhile: a pass over a long queue comes to an end."""
+        patient = PatientQueues(queues, AT_ONCE)
+        patient.send(QUEUE, letters(45))
+        bodies: list[str] = []
+        with QueueReader(patient, QUEUE, clock=clock) as reader:
+            while received := reader.receive(wait_seconds=0):
+                bodies += [message.body for message in received]
+                assert len(bodies) <= 45
+                clock.now += HIDDEN_SECONDS * random.Random(len(bodies)).uniform(0.3, 0.5)
+        assert sorted(bodies) == sorted(message.body for message in letters(45))
+        assert queues.approximate_number_of_messages(QUEUE) == 45
+
+    def test_what_was_deleted_is_not_extended(self, queues: TroubledQueues, clock: Clock) -> None:
+        """Nor remembered: a pass over a long queue that takes everything stays cheap."""
+        patient = PatientQueues(queues, AT_ONCE)
+        patient.send(QUEUE, letters(3))
+        changed: list[int] = []
+        real_change = queues.change_visibility
+
+        def change(queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
+            changed.append(len(changes))
+            return real_change(queue, changes)
+
+        queues.change_visibility = change  # type: ignore[method-assign]
+        with QueueReader(patient, QUEUE, clock=clock) as reader:
+            reader.delete([message.receipt_handle for message in reader.receive(wait_seconds=0)])
+            clock.now += HIDDEN_SECONDS / 2
+            assert reader.receive(wait_seconds=0) == []
+        assert changed == []
+
+    def test_a_message_whose_hiding_cannot_be_extended_does_not_end_the_pass(
+        self, queues: TroubledQueues, clock: Clock
+    ) -> None:
+        """Its time ran out while the reader was busy, and somebody else has it now."""
+        patient = PatientQueues(queues, AT_ONCE)
+        patient.send(QUEUE, letters(1))
+        with QueueReader(patient, QUEUE, clock=clock) as reader:
+            reader.receive(wait_seconds=0)
+            clock.now += HIDDEN_SECONDS + 1
+            (stolen,) = queues.receive(QUEUE, max_messages=1, wait_seconds=0, visibility_timeout_seconds=600)
+            assert reader.receive(wait_seconds=0) == []
+        assert queues.approximate_number_of_messages(QUEUE) == 0
+        assert queues.delete(QUEUE, [stolen.receipt_handle]) == [None]
