@@ -358,8 +358,8 @@ class Process:
         if self._state is _State.EXITED:  # killed while the callback ran: nothing of it counts any more
             return
         if type(result) is GeneratorType:
-            self._waiting = _Waiting(envelope, result)
-            self._resume(self._waiting, None)
+            self._waiting = waiting = _Waiting(envelope, result)
+            self._resume(waiting, None)
             return
         if self._state is _State.TERMINATING:
             self._exit(self._terminate_reason)
@@ -560,10 +560,11 @@ class Process:
             for linked in links or ():
                 if linked._links is not None:
                     linked._links.discard(self)
-            for monitor, target in (monitored or {}).items():
+            # Copies: of an actor in another system that ends now, another lock guards the other side.
+            for monitor, target in list((monitored or {}).items()):
                 if target._monitors is not None:
                     target._monitors.pop(monitor, None)
-            for monitor, watcher in (monitors or {}).items():
+            for monitor, watcher in list((monitors or {}).items()):
                 if isinstance(watcher, Process) and watcher._monitored is not None:
                     watcher._monitored.pop(monitor, None)
             self.system.forget(self)

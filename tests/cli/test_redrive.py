@@ -1,0 +1,317 @@
+"""``receipt-actors redrive``: dead letters go back as the submissions that they were, and none is ever lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from receipt_actors.cli import redrive
+from receipt_actors.domain.messages import Unanswerable, dead_letter_message, submission_id_of
+from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import QueueUnavailable
+
+from .conftest import DEAD_LETTERS, PATIENCE_SECONDS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
+
+Cli = Callable[..., Ended]
+SUBMITTED_AT_MS = 1_700_000_000_123
+
+
+def moved(
+    number: int, reason: Reason = Reason.RECEIPT_MALFORMED, submission_id: str | None = None, **attributes: str
+) -> OutgoingMessage:
+    """What our mover leaves on the dead-letter queue, of a message sent in November 2023."""
+    body = json.dumps({"receipt": "MII", "user_id": number, "post_queue": RESULTS})
+    named = {"submission_id": submission_id} if submission_id else {}
+    delivery = ReceivedMessage(f"m-{number}", "h", body, "", attributes | named, sent_at_seconds=SUBMITTED_AT_MS / 1000)
+    return dead_letter_message(delivery, Unanswerable(reason, "some detail"))
+
+
+def submission_ids(world: World, queue: str) -> list[str]:
+    return sorted(submission_id_of(message) for message in world.take(queue))
+
+
+class TestMoving:
+    def test_everything_goes_back_by_default(self, cli: Cli, world: World) -> None:
+        """In batches, and gone from the dead-letter queue."""
+        world.send(DEAD_LETTERS, *(moved(number) for number in range(23)))
+        ended = cli("redrive", *world.flags)
+        assert ended == Ended(0, f"{DEAD_LETTERS}: 23 moved, 0 not selected\n", "")
+        assert submission_ids(world, SOURCE) == sorted(f"m-{number}" for number in range(23))
+        assert world.total(DEAD_LETTERS) == 0
+
+    def test_it_stays_the_same_submission_sent_at_the_same_time(self, cli: Cli, world: World) -> None:
+        """Its own claim is recognised and its expiry judged as ever; our attributes go, a producer's stay."""
+        letters = moved(1, submission_id="s-1", trace="abc"), moved(2)
+        world.send(DEAD_LETTERS, *letters)
+        cli("redrive", *world.flags)
+        first, second = sorted(world.take(SOURCE), key=lambda message: message.body)
+        when = str(SUBMITTED_AT_MS)
+        assert (first.body, second.body) == tuple(letter.body for letter in letters)
+        assert first.attributes == {"submission_id": "s-1", "submitted_at": when, "trace": "abc"}
+        assert second.attributes == {"submission_id": "m-2", "submitted_at": when}
+
+    def test_what_the_queue_itself_gave_up_keeps_its_message_id_as_submission_id(self, cli: Cli, world: World) -> None:
+        """Nobody has given it an attribute; its claim, if it has one, was made under the message id."""
+        world.send(DEAD_LETTERS, OutgoingMessage("what was sent", {"trace": "abc"}))
+        (before,) = world.queues.receive(DEAD_LETTERS, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
+        world.queues.change_visibility(DEAD_LETTERS, [(before.receipt_handle, 0)])
+        assert cli("redrive", *world.flags).code == 0
+        (after,) = world.take(SOURCE)
+        assert after.message_id != before.message_id
+        assert after.attributes == {
+            "submission_id": before.message_id,
+            "submitted_at": str(round(before.sent_at_seconds * 1000)),
+            "trace": "abc",
+        }
+
+    def test_another_dead_letter_queue_may_be_named(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """Where it is not that of the redrive policy."""
+        embedded.queues.create_queue("Elsewhere")  # type: ignore[attr-defined]
+        embedded.send("Elsewhere", moved(1))
+        assert cli("redrive", *embedded.flags, "--dead-letter-queue", "Elsewhere").code == 0
+        assert submission_ids(embedded, SOURCE) == ["m-1"]
+
+    def test_a_queue_without_a_redrive_policy_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """And what to do about it."""
+        embedded.queues.create_queue("Plain")  # type: ignore[attr-defined]
+        ended = cli("redrive", *embedded.flags, "--source-queue", "Plain")
+        assert (ended.code, ended.out) == (2, "")
+        assert "give --dead-letter-queue" in ended.err
+
+
+class TestSelecting:
+    @pytest.fixture
+    def letters(self, world: World) -> None:
+        world.send(
+            DEAD_LETTERS,
+            moved(1, Reason.NOT_JSON, "s-1"),
+            moved(2, Reason.RECEIPT_MALFORMED, "s-2"),
+            moved(3, Reason.UNKNOWN_STATUS, "s-3"),
+            OutgoingMessage("given up by the queue", {"submission_id": "s-4"}),
+        )
+
+    @pytest.mark.parametrize(
+        ("flags", "wanted"),
+        [
+            (["--reason", "not_json"], ["s-1"]),
+            (["--reason", "receipt_malformed", "--reason", "unknown_status"], ["s-2", "s-3"]),
+            (["--reason", "none"], ["s-4"]),
+            (["--submission-id", "s-3", "--submission-id", "s-4", "--submission-id", "unknown"], ["s-3", "s-4"]),
+            (["--message-id", "m-2"], ["s-2"]),
+            (["--reason", "not_json", "--submission-id", "s-2"], []),
+        ],
+    )
+    @pytest.mark.usefixtures("letters")
+    def test_only_what_is_wanted_is_moved(self, cli: Cli, world: World, flags: list[str], wanted: list[str]) -> None:
+        """By reason, by id or by both; the rest stays, and is visible when it ends."""
+        ended = cli("redrive", *world.flags, *flags)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out == f"{DEAD_LETTERS}: {len(wanted)} moved, {4 - len(wanted)} not selected\n"
+        assert submission_ids(world, SOURCE) == wanted
+        assert submission_ids(world, DEAD_LETTERS) == sorted({"s-1", "s-2", "s-3", "s-4"} - set(wanted))
+
+    def test_the_message_id_on_the_dead_letter_queue_is_one_as_well(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """The console shows that one, our logs the one on the source queue."""
+        embedded.send(DEAD_LETTERS, moved(1), moved(2))
+        (letter,) = embedded.queues.receive(DEAD_LETTERS, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
+        embedded.queues.change_visibility(DEAD_LETTERS, [(letter.receipt_handle, 0)])
+        assert cli("redrive", *embedded.flags, "--message-id", letter.message_id).code == 0
+        assert submission_ids(embedded, SOURCE) == [submission_id_of(letter)]
+
+    @pytest.mark.usefixtures("letters")
+    def test_a_dry_run_counts_by_reason_and_moves_nothing(self, cli: Cli, world: World) -> None:
+        """All is visible again when it ends."""
+        world.send(DEAD_LETTERS, moved(5, Reason.NOT_JSON))
+        ended = cli("redrive", *world.flags, "--dry-run")
+        assert ended.code == 0
+        assert ended.out.splitlines()[0] == "not_json 2"
+        assert set(ended.out.splitlines()[1:]) == {"receipt_malformed 1", "unknown_status 1", "none 1"}
+        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (5, 0)
+
+    def test_a_reason_that_does_not_exist_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """It is misspelt; nothing being found would look like success."""
+        ended = cli("redrive", *embedded.flags, "--reason", "not-json")
+        assert ended.code == 2
+        assert "not_json" in ended.err
+
+
+class TestTrouble:
+    def test_what_comes_back_meanwhile_is_moved_once_only(
+        self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A running service puts what is unanswerable still right back: that must not go round and round."""
+        real_send = type(embedded.queues).send
+
+        def send_and_bring_back(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
+            outcomes = real_send(self, queue, messages)  # type: ignore[arg-type]
+            copies = [ReceivedMessage("new", "h", each.body, "", each.attributes) for each in messages]
+            embedded.send(
+                DEAD_LETTERS, *(dead_letter_message(each, Unanswerable(Reason.NOT_JSON, "")) for each in copies)
+            )
+            return outcomes
+
+        embedded.send(DEAD_LETTERS, moved(1), moved(2))
+        with monkeypatch.context() as service:
+            # Only the command's own queues: ours send as ever.
+            class Watched(type(embedded.queues)):  # type: ignore[misc]
+                send = send_and_bring_back
+
+            service.setattr(redrive, "open_queues", lambda *_, **__: Watched(embedded.database))
+            ended = cli("redrive", *embedded.flags)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out == (
+            f"{DEAD_LETTERS}: 2 moved, 0 not selected, 2 of submissions that were moved just now and came back\n"
+        )
+        assert (embedded.total(SOURCE), embedded.visible(DEAD_LETTERS)) == (2, 2)
+
+    def test_a_message_that_leaves_no_room_for_its_submission_id_stays(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """Without the id, its own claim would look like another's and an honest player be refused."""
+        embedded.send(DEAD_LETTERS, OutgoingMessage("x" * (1024 * 1024 - 20)))
+        embedded.send(DEAD_LETTERS, moved(1))
+        ended = cli("redrive", *embedded.flags)
+        assert ended.code == 1
+        assert "no room for its submission id" in ended.err
+        assert ended.out == f"{DEAD_LETTERS}: 1 moved, 0 not selected, 1 failed\n"
+        assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (1, 1)
+
+    def test_a_corrupt_copy_stays(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """The message may be fine; its next copy will tell."""
+        embedded.send(DEAD_LETTERS, moved(1))
+        embedded.corrupt()
+        ended = cli("redrive", *embedded.flags)
+        assert (ended.code, ended.out) == (1, f"{DEAD_LETTERS}: 0 moved, 0 not selected, 1 failed\n")
+        assert (embedded.total(SOURCE), embedded.visible(DEAD_LETTERS)) == (0, 1)
+
+    def test_what_the_source_queue_does_not_take_stays(
+        self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is told which messages, and why; the others go."""
+        embedded.send(DEAD_LETTERS, moved(1), moved(2))
+        queues = type(embedded.queues)
+        real_send = queues.send
+
+        def send_the_first(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
+            failure = EntryFailure("InvalidMessageContents", "no reason", True)
+            return [*real_send(self, queue, messages[:1]), *[failure] * (len(messages) - 1)]  # type: ignore[arg-type]
+
+        with monkeypatch.context() as sabotage:
+            sabotage.setattr(queues, "send", send_the_first)
+            ended = cli("redrive", *embedded.flags)
+        assert ended.code == 1
+        assert "InvalidMessageContents: no reason" in ended.err
+        assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (1, 1)
+
+    def test_a_queue_that_fails_in_the_middle_is_told_with_what_was_done(
+        self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And nothing stays hidden."""
+        embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
+        queues = type(embedded.queues)
+        real_send, sends = queues.send, []
+
+        def send_once(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
+            sends.append(len(messages))
+            if len(sends) > 1:
+                raise QueueUnavailable("the disk is full")
+            return real_send(self, queue, messages)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as sabotage:
+            sabotage.setattr(queues, "send", send_once)
+            ended = cli("redrive", *embedded.flags)
+        assert ended.code == 1
+        assert ended.err.splitlines() == [
+            "receipt-actors: 10 messages were moved before this:",
+            "receipt-actors: the disk is full",
+        ]
+        assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (10, 5)
+
+
+#: The program, stopped for good at its n-th call of an operation, before or after carrying it out.
+STOPPING_PROGRAM = """
+import sys, threading
+from receipt_actors.cli import main, patient_queues
+if "--database" in sys.argv:
+    from receipt_actors.clients.embedded import EmbeddedQueues as Queues
+else:
+    from receipt_actors.clients.aws import AwsQueues as Queues
+
+operation, number, when, *arguments = sys.argv[1:]
+carry_out, calls = getattr(Queues, operation), []
+
+def stop(self, *args, **kwargs):
+    calls.append(args)
+    is_last = len(calls) == int(number)
+    answer = None if is_last and when == "before" else carry_out(self, *args, **kwargs)
+    if is_last:
+        print("here", flush=True)
+        threading.Event().wait()
+    return answer
+
+setattr(Queues, operation, stop)
+patient_queues.HIDDEN_SECONDS = 1  # so that nobody has to wait for two minutes
+sys.exit(main(arguments))
+"""
+
+
+class TestKill:
+    @pytest.mark.parametrize(
+        ("operation", "number", "when", "copies", "left"),
+        [
+            ("receive", "2", "after", 10, 15),
+            ("send", "2", "before", 10, 15),
+            ("send", "2", "after", 20, 15),
+            ("delete", "2", "after", 20, 5),
+        ],
+    )
+    def test_nothing_is_lost(
+        self,
+        cli: Cli,
+        world: World,
+        processes: Processes,
+        operation: str,
+        number: str,
+        when: str,
+        copies: int,
+        left: int,
+    ) -> None:
+        """kill -9 at any point leaves every submission on one queue or both; the next run moves the rest."""
+        everything = {f"m-{number}" for number in range(25)}
+        world.send(DEAD_LETTERS, *(moved(number) for number in range(25)))
+        process = processes.start(
+            *(operation, number, when, "redrive", *world.flags),
+            program=("-c", STOPPING_PROGRAM),
+            environment=world.environment,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == -signal.SIGKILL
+
+        assert (world.total(SOURCE), world.total(DEAD_LETTERS)) == (copies, left)
+        hidden = world.take_in_time(DEAD_LETTERS)
+        assert len(hidden) == left
+        world.queues.change_visibility(DEAD_LETTERS, [(message.receipt_handle, 0) for message in hidden[:10]])
+        world.queues.change_visibility(DEAD_LETTERS, [(message.receipt_handle, 0) for message in hidden[10:]])
+        assert cli("redrive", *world.flags).code == 0
+        assert world.total(DEAD_LETTERS) == 0
+        arrived = world.take(SOURCE)
+        assert {submission_id_of(message) for message in arrived} == everything
+        assert len(arrived) == copies + left
+
+    def test_an_interrupt_leaves_nothing_hidden(self, embedded: EmbeddedWorld, processes: Processes) -> None:
+        """Ctrl-C, unlike kill -9, leaves the time to say so."""
+        embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
+        process = processes.start(
+            *("send", "2", "before", "redrive", *embedded.flags), program=("-c", STOPPING_PROGRAM)
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 130
+        assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (10, 5)

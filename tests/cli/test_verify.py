@@ -1,0 +1,256 @@
+"""``receipt-actors verify``: what Apple says, what we would answer, and that nothing is claimed by asking."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipt_actors.clients.aws import AwsLedger
+from receipt_actors.clients.embedded import EmbeddedLedger
+from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
+
+from .conftest import BUNDLE_ID, TABLE, EmbeddedWorld, Ended, World
+
+Cli = Callable[..., Ended]
+NOW_MS = int(time.time() * 1000)
+COINS = Purchase("1000", "coins", quantity=2)
+REFUNDED = Purchase("2000", "gems", cancelled_at_ms=NOW_MS)
+EXPIRED = Purchase("3000", "gold", expires_at_ms=NOW_MS - 1000)
+
+
+@pytest.fixture
+def store_flags(store: SimulatedAppStore) -> list[str]:
+    return [
+        *("--bundle-ids", BUNDLE_ID),
+        *("--app-store-production-url", store.production_url),
+        *("--app-store-sandbox-url", store.sandbox_url),
+    ]
+
+
+@pytest.fixture
+def ledger(world: World) -> Ledger:
+    return EmbeddedLedger(world.database) if isinstance(world, EmbeddedWorld) else AwsLedger(TABLE)
+
+
+def receipt(*purchases: Purchase, bundle_id: str = BUNDLE_ID, **fields: Any) -> str:
+    return mint(SampleReceipt(bundle_id, purchases, **fields))
+
+
+def claim_of(transaction_id: str, user_id: int) -> LedgerItem:
+    environment = Environment.PRODUCTION
+    return LedgerItem(transaction_id, "s-1", "m-1", user_id, "ab" * 32, None, None, environment, "Q", "R", 1.7e9)
+
+
+class TestGenuine:
+    def test_each_transaction_has_its_verdict(self, cli: Cli, store_flags: list[str]) -> None:
+        """As a message with this receipt would be answered; one OK makes the exit code 0."""
+        ended = cli("verify", *store_flags, "--json", receipt(COINS, REFUNDED, EXPIRED))
+        (told,) = ended.lines
+        assert ended.code == 0
+        transactions = told.pop("transactions")
+        assert told == {
+            "asked": "Production",
+            "status": 0,
+            "meaning": "valid",
+            "genuine": True,
+            "environment": "Production",
+            "bundle_id": BUNDLE_ID,
+            "outcome": "answered, transaction by transaction",
+            "acceptable": True,
+            "looked_up": False,
+        }
+        verdicts = {each["transaction_id"]: (each["verdict"], each["reason"]) for each in transactions}
+        assert verdicts == {
+            "1000": ("OK", "claimed"),
+            "2000": ("INVALID", "refunded"),
+            "3000": ("INVALID", "expired"),
+        }
+        (coins,) = [each for each in transactions if each["transaction_id"] == "1000"]
+        assert (coins["product_id"], coins["quantity"], coins["claimed_by"]) == ("coins", 2, None)
+
+    def test_people_get_a_table(self, cli: Cli, store_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Status, meaning, environment and bundle id, then the transactions."""
+        monkeypatch.setenv("COLUMNS", "120")
+        ended = cli("verify", *store_flags, receipt(COINS, REFUNDED))
+        assert ended.out.startswith(f"Production says 0: valid\nenvironment Production, bundle id {BUNDLE_ID}\n")
+        rows = {line.split()[0]: line.split()[1:] for line in ended.out.splitlines() if line.strip()}
+        assert rows["1000"] == ["coins", "2023-11-14", "22:13", "OK", "claimed"]
+        assert rows["2000"] == ["gems", "2023-11-14", "22:13", "INVALID", "refunded"]
+        assert "--look-up asks the ledger" in ended.out
+
+    def test_the_receipt_may_be_in_a_file(self, cli: Cli, store_flags: list[str], tmp_path: Path) -> None:
+        """Or come from standard input."""
+        path = tmp_path / "receipt.txt"
+        path.write_text(receipt(COINS) + "\n")
+        assert cli("verify", *store_flags, "--receipt-file", path).code == 0
+        assert cli("verify", *store_flags, "--receipt-file", "-", stdin=path.read_bytes()).code == 0
+
+    def test_a_date_beyond_all_calendars_is_shown_all_the_same(
+        self, cli: Cli, store_flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Apple's numbers are not ours to trust."""
+        monkeypatch.setenv("COLUMNS", "120")
+        ended = cli("verify", *store_flags, receipt(Purchase("1", expires_at_ms=10**15)))
+        assert (ended.code, ended.err) == (0, "")
+        assert "1000000000000 s" in ended.out
+
+    def test_what_apple_says_cannot_write_on_the_terminal(self, cli: Cli, store_flags: list[str]) -> None:
+        """A product id with markup in it is shown as it is."""
+        ended = cli("verify", *store_flags, receipt(Purchase("1", product_id="[red]x[/red]")))
+        assert "[red]x[/red]" in "".join(ended.out.split())
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("sample", "flags", "status", "outcome"),
+        [
+            (forge(SampleReceipt(BUNDLE_ID, (COINS,))), [], 21003, "dead-letter queue, not_authentic"),
+            (
+                forge(SampleReceipt(BUNDLE_ID, (COINS,))),
+                ["--unidentified", "reply"],
+                21003,
+                "INVALID without a transaction id, not_authentic",
+            ),
+            ("TUlJ", [], 21002, "tried again, in the end the dead-letter queue, receipt_malformed"),
+            (receipt(COINS, faults=(Fault.apple(21005),) * 2), [], 21005, "tried again, in the end another delivery"),
+            (receipt(COINS, faults=(Fault.apple(21099),) * 2), [], 21099, "unknown_status"),
+            (receipt(COINS, status=21004), [], 21004, "no answer until this is put right"),
+            (receipt(COINS, environment=Environment.SANDBOX), [], 21007, "dead-letter queue, sandbox_refused"),
+            (receipt(), [], 0, "dead-letter queue, no_transaction"),
+            (receipt(COINS, bundle_id="com.example.clone"), [], 0, "answered"),
+            (receipt(COINS), ["--product-ids", "gold"], 0, "answered"),
+            (receipt(EXPIRED, shape=Shape.TRANSACTION), [], 21006, "answered"),
+        ],
+        ids=[
+            "forged",
+            "forged, to be answered",
+            "malformed",
+            "not now",
+            "undocumented",
+            "wrong secret",
+            "sandbox",
+            "nothing bought",
+            "foreign app",
+            "foreign product",
+            "expired",
+        ],
+    )
+    def test_the_exit_code_is_1_and_the_outcome_is_told(
+        self, cli: Cli, store_flags: list[str], sample: str, flags: list[str], status: int, outcome: str
+    ) -> None:
+        """Whatever Apple says: refused, not now, or nothing that counts here."""
+        ended = cli("verify", *store_flags, *flags, "--json", sample)
+        assert (ended.code, ended.err) == (1, "")
+        (told,) = ended.lines
+        assert (told["status"], told["acceptable"]) == (status, False)
+        assert outcome in told["outcome"]
+        ended = cli("verify", *store_flags, *flags, sample)
+        assert (ended.code, ended.err) == (1, "")
+        assert f"says {status}: " in ended.out
+        assert outcome in ended.out
+
+    def test_the_sandbox_is_asked_where_the_settings_allow_it(
+        self, cli: Cli, store_flags: list[str], store: SimulatedAppStore
+    ) -> None:
+        """After production, once."""
+        flags = [*store_flags, "--environments", "Production,Sandbox"]
+        (told,) = cli("verify", *flags, "--json", receipt(COINS, environment=Environment.SANDBOX)).lines
+        assert (told["asked"], told["environment"], told["acceptable"]) == ("Sandbox", "Sandbox", True)
+        assert store.statistics().requests == {Environment.PRODUCTION: 1, Environment.SANDBOX: 1}
+
+    def test_an_app_store_that_does_not_answer_is_told_in_a_line(
+        self, cli: Cli, store_flags: list[str], store: SimulatedAppStore
+    ) -> None:
+        """Nothing is printed that a script could take for an answer."""
+        store.outage(Fault.http(503))
+        ended = cli("verify", *store_flags, "--json", receipt(COINS))
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith("receipt-actors: Production App Store answered HTTP 503")
+        assert len(ended.err.splitlines()) == 1
+
+    @pytest.mark.parametrize("sample", ["", "two words", "r\u00e9ceipt"])
+    def test_what_is_no_receipt_is_not_sent(
+        self, cli: Cli, store_flags: list[str], store: SimulatedAppStore, sample: str
+    ) -> None:
+        """The consumer would refuse it before asking Apple, and so does this."""
+        ended = cli("verify", *store_flags, sample)
+        assert ended.code == 2
+        assert "bad_receipt" in ended.err
+        assert not store.statistics().requests
+
+    def test_neither_receipt_nor_secret_is_ever_printed(
+        self, cli: Cli, store_flags: list[str], store: SimulatedAppStore
+    ) -> None:
+        """Terminals are shared, and logged."""
+        sample = receipt(COINS)
+        for prepare in (lambda: None, lambda: store.outage(Fault.html())):
+            prepare()
+            for style in ([], ["--json"]):
+                ended = cli("verify", *store_flags, "--shared-secret", "hush-hush", *style, sample)
+                for secret in (sample, sample[:40], "hush-hush"):
+                    assert secret not in ended.out + ended.err
+
+
+class TestLookingUp:
+    def test_claims_are_told_and_judged(self, cli: Cli, world: World, store_flags: list[str], ledger: Ledger) -> None:
+        """Who has it, since when, and what this user would hear."""
+        ledger.claim(claim_of("1000", user_id=7))
+        sample = receipt(COINS, Purchase("1001"))
+        flags = [*world.flags, *store_flags, "--look-up", "--json"]
+        (told,) = cli("verify", *flags, sample).lines
+        by_id = {each["transaction_id"]: each for each in told["transactions"]}
+        assert (by_id["1000"]["verdict"], by_id["1000"]["reason"]) == ("INVALID", "claimed_by_another_user")
+        assert by_id["1000"]["claimed_by"] == {
+            "user_id": 7,
+            "submission_id": "s-1",
+            "claimed_at_seconds": 1.7e9,
+            "refunded_at_seconds": None,
+        }
+        assert (by_id["1001"]["verdict"], by_id["1001"]["claimed_by"]) == ("OK", None)
+
+        (told,) = cli("verify", *flags, "--user-id", "7", sample).lines
+        reasons = {each["transaction_id"]: each["reason"] for each in told["transactions"]}
+        assert reasons == {"1000": "already_answered", "1001": "claimed"}
+
+    def test_nothing_is_claimed(self, cli: Cli, world: World, store_flags: list[str], ledger: Ledger) -> None:
+        """The player who asks afterwards is the first."""
+        for look_up in ([], ["--look-up"]):
+            assert cli("verify", *world.flags, *store_flags, *look_up, receipt(COINS)).code == 0
+        assert ledger.get("1000") is None
+
+    def test_people_see_who_it_is(
+        self, cli: Cli, embedded: EmbeddedWorld, store_flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the table; a receipt of which nothing is left to claim is not acceptable."""
+        monkeypatch.setenv("COLUMNS", "200")
+        ledger = EmbeddedLedger(embedded.database)
+        ledger.claim(claim_of("1000", user_id=7))
+        ended = cli("verify", *embedded.flags, *store_flags, "--look-up", receipt(COINS))
+        assert ended.code == 1
+        assert "user 7 on 2023-11-14 22:13, submission s-1" in ended.out
+        ledger.close()
+
+    def test_without_look_up_no_backend_is_demanded(self, cli: Cli, store_flags: list[str]) -> None:
+        """Nor is one made: a newcomer has nothing but a receipt. With it, there has to be one."""
+        assert cli("verify", *store_flags, receipt(COINS)).code == 0
+        ended = cli("verify", *store_flags, "--look-up", receipt(COINS))
+        assert ended.code == 2
+        assert "backend: found nothing" in ended.err
+        ended = cli("verify", *store_flags, "--look-up", "--database", "none.db", receipt(COINS))
+        assert ended.code == 2
+        assert "none.db: found no file" in ended.err
+        assert not Path("none.db").exists()
+
+
+def test_its_json_is_one_line(cli: Cli, store_flags: list[str]) -> None:
+    """So that many runs make JSON lines."""
+    out = cli("verify", *store_flags, "--json", receipt(COINS)).out
+    assert out.count("\n") == 1
+    assert json.loads(out)["genuine"] is True
