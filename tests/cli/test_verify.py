@@ -14,6 +14,7 @@ from receipt_actors.clients.aws import AwsLedger
 from receipt_actors.clients.embedded import EmbeddedLedger
 from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
 
 from .conftest import BUNDLE_ID, TABLE, EmbeddedWorld, Ended, World
@@ -92,12 +93,17 @@ class TestGenuine:
         assert cli("verify", *store_flags, "--receipt-file", path).code == 0
         assert cli("verify", *store_flags, "--receipt-file", "-", stdin=path.read_bytes()).code == 0
 
-    def test_a_date_beyond_all_calendars_is_shown_all_the_same(
-        self, cli: Cli, store_flags: list[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_date_beyond_all_calendars_is_shown_all_the_same(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         """Apple's numbers are not ours to trust."""
         monkeypatch.setenv("COLUMNS", "120")
-        ended = cli("verify", *store_flags, receipt(Purchase("1", expires_at_ms=10**15)))
+        entry = {"transaction_id": "1", "expires_date_ms": "1000000000000000"}
+        answer = {"status": 0, "receipt": {"bundle_id": BUNDLE_ID, "in_app": [entry]}, "environment": "Production"}
+        reply = Reply(response(200, json.dumps(answer).encode(), "application/json"))
+        server = HttpServer("127.0.0.1", 0, lambda *_: reply, name="apple").start()
+        try:
+            ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--app-store-production-url", server.url, "TUlJ")
+        finally:
+            server.stop()
         assert (ended.code, ended.err) == (0, "")
         assert "1000000000000 s" in ended.out
 
