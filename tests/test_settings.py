@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import SETTINGS, Settings, load_settings
+from receipt_actors.settings import (
+    SETTINGS,
+    AppStoreSettings,
+    QueueSettings,
+    Settings,
+    load_settings,
+    load_some_settings,
+)
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}  #: the least that has to be given
 
@@ -310,6 +317,38 @@ class TestEmbedding:
         settings = load({"shared_secret": "hush-hush"})
         assert copy.deepcopy(settings) == settings
         assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+class TestSomeSettings:
+    """Commands that use a part of the settings."""
+
+    def test_nothing_is_demanded_that_is_not_used(self) -> None:
+        """Queues need no bundle ids, and asking Apple needs no backend."""
+        queues = load_some_settings(QueueSettings, {"database": "r.db"}, environ={})
+        assert (queues.backend, queues.source_queue) == ("embedded", "ReceiptsSQS")
+        assert load_some_settings(AppStoreSettings, {"bundle_ids": "a"}, environ={}).bundle_ids == ("a",)
+
+    def test_what_is_not_used_is_not_checked(self, toml: Path) -> None:
+        """An operator who moves messages is not held up by a bad number of consumers."""
+        toml.write_text('consumers = "many"\nsource_queue = "Q"\n')
+        settings = load_some_settings(QueueSettings, {}, config=toml, environ={"RECEIPT_ACTORS_DRAIN_SECONDS": "0"})
+        assert settings.sources == {
+            "source_queue": f"source_queue in {toml}",
+            "backend": "chosen because source_queue is given",
+        }
+
+    def test_an_unknown_name_is_a_fault_all_the_same(self, toml: Path) -> None:
+        """It may be a misspelt one of those that are used."""
+        toml.write_text('sorce_queue = "Q"\n')
+        with pytest.raises(ConfigurationError) as caught:
+            load_some_settings(QueueSettings, {"database": "r.db"}, config=toml, environ={})
+        (fault,) = caught.value.faults
+        assert "did you mean source_queue?" in fault
+
+    def test_a_setting_that_is_not_used_may_still_point_to_a_backend(self) -> None:
+        """Who names a table for start means AWS, whatever the command."""
+        environ = {"RECEIPT_ACTORS_LEDGER_TABLE": "Table"}
+        assert load_some_settings(QueueSettings, {}, environ=environ).backend == "aws"
 
 
 @given(

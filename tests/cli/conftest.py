@@ -154,6 +154,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("RECEIPT_ACTORS_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for processes of our own, where the package is not installed
     monkeypatch.chdir(tmp_path)
 
 

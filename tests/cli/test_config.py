@@ -69,7 +69,7 @@ def test_toml_can_be_fed_back(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("RECEIPT_ACTORS_MAX_IN_FLIGHT", "RECEIPT_ACTORS_SHARED_SECRET", "AWS_REGION"):
         monkeypatch.delenv(name)
     again = load_settings({}, config=Path("again.toml"))
-    assert again == before.model_copy(update={"shared_secret": None})
+    assert again.model_dump() == before.model_dump() | {"shared_secret": None}
     for setting in SETTINGS.values():
         assert f"# {setting.description}\n" in ended.out
         assert f"{setting.name} =" in ended.out

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 import receipt_actors.cli
 from receipt_actors.cli import main, run
-from receipt_actors.cli.options import settings_options
+from receipt_actors.cli.options import options_of, settings_options
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueRefused
-from receipt_actors.settings import SETTINGS
+from receipt_actors.settings import SETTINGS, QueueSettings
 
 
 @pytest.fixture
@@ -126,6 +126,18 @@ class TestSettingsOptions:
         """What is needed first stands first."""
         options = [parameter.name for parameter in show.params]
         assert options == ["config", *SETTINGS, "verbose"]
+
+    def test_a_command_may_have_the_flags_of_a_part_only(self) -> None:
+        """Its help is as short as what it uses; the function gets the same two arguments."""
+
+        @click.command()
+        @options_of(QueueSettings)
+        def part(flags: Mapping[str, object], config: Path | None) -> None:
+            click.echo(repr((dict(flags), config)))
+
+        assert [parameter.name for parameter in part.params] == ["config", *QueueSettings.model_fields]
+        result = CliRunner().invoke(part, ["--source-queue", "Q"])
+        assert result.output == "({'source_queue': 'Q'}, None)\n"
 
 
 class TestExitCodes:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import string
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from receipt_actors.domain.messages import (
     Unanswerable,
     Verdict,
     dead_letter_message,
+    first_sent_at_seconds,
     is_intact,
     is_signed_transaction,
     parse_submission,
+    redriven_message,
     result_message,
     submission_id_of,
 )
@@ -34,6 +37,7 @@ patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SOURCE_QUEUE = "receipts"
 POST_QUEUES = {"answers", "answers.fifo", SOURCE_QUEUE}
 GOOD: dict[str, Any] = {"receipt": "cmVjZWlwdA==", "user_id": 42, "post_queue": "answers"}
+SENT_AT_MS = 1_700_000_000_123
 SIGNED = "eyJhbGciOiJFUzI1NiJ9.eyJ0IjoxfQ.c2ln-_"
 SQS_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 
@@ -41,6 +45,10 @@ SQS_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 def received(body: str, **attributes: str) -> ReceivedMessage:
     md5 = hashlib.md5(body.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
     return ReceivedMessage("m-1", "handle", body, md5, attributes, sent_at_seconds=7.5)
+
+
+def sent(body: str, sent_at_ms: int, **attributes: str) -> ReceivedMessage:
+    return replace(received(body, **attributes), sent_at_seconds=sent_at_ms / 1000)
 
 
 def parse(body: str, **attributes: str) -> Submission | Unanswerable:
@@ -427,3 +435,115 @@ class TestDeadLetterMessage:
         assert_sendable(moved)
         assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,256}", name) for name in moved.attributes)
         assert moved.attributes["reason"] == "unknown_status"
+
+    def test_it_tells_when_the_message_was_first_sent(self) -> None:
+        """The copy has a time of sending of its own, and expiry must not be judged by that."""
+        moved = dead_letter_message(sent("x", SENT_AT_MS), Unanswerable(Reason.NOT_JSON, "d"))
+        assert moved.attributes["submitted_at"] == str(SENT_AT_MS)
+        again = sent("x", SENT_AT_MS + 5000, **moved.attributes)
+        assert dead_letter_message(again, Unanswerable(Reason.NOT_JSON, "d")).attributes["submitted_at"] == str(
+            SENT_AT_MS
+        )
+
+    def test_next_to_the_submission_id_that_time_goes_last(self) -> None:
+        """A redrive depends on both."""
+        body = "x" * (MAX_BATCH_BYTES - 60)
+        moved = dead_letter_message(sent(body, SENT_AT_MS, foreign="f"), Unanswerable(Reason.NOT_JSON, "d"))
+        assert set(moved.attributes) == {"submission_id", "submitted_at"}
+
+
+class TestFirstSending:
+    """``submitted_at``: when the submission was first sent, over all its copies."""
+
+    def test_a_copy_is_judged_by_the_time_of_the_original(self) -> None:
+        """An outage of ours, and the redrive after it, must not turn a living subscription into an expired one."""
+        message = sent(json.dumps(GOOD), SENT_AT_MS + 10_000, submitted_at=str(SENT_AT_MS))
+        assert first_sent_at_seconds(message) == SENT_AT_MS / 1000
+        submission = accepted(parse_submission(message, POST_QUEUES, SOURCE_QUEUE))
+        assert submission.sent_at_seconds == SENT_AT_MS / 1000
+
+    @pytest.mark.parametrize(
+        "submitted_at",
+        [
+            str(SENT_AT_MS + 1),  # in the future of the message itself
+            str(SENT_AT_MS // 1000),  # seconds
+            str(SENT_AT_MS * 1000),  # microseconds
+            "1245196799999",  # before there were in-app purchases
+            "0",
+            "",
+            "-1600000000000",
+            "1600000000000.5",
+            "1_600_000_000_000",
+            " 1600000000000",
+            "1600000000000\n",
+            "2020-09-13T12:26:40Z",
+            "\u0661\u0666\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660",
+            "NaN",
+        ],
+    )
+    def test_a_time_that_cannot_be_is_ignored(self, submitted_at: str) -> None:
+        """The message itself is fine; it is judged by its own time of sending."""
+        message = sent(json.dumps(GOOD), SENT_AT_MS, submitted_at=submitted_at)
+        assert accepted(parse_submission(message, POST_QUEUES, SOURCE_QUEUE)).sent_at_seconds == SENT_AT_MS / 1000
+
+    @pytest.mark.parametrize("submitted_at_ms", [SENT_AT_MS, 1_245_196_800_000])
+    def test_the_limits_themselves_count(self, submitted_at_ms: int) -> None:
+        """The moment of sending, and the day on which in-app purchases began."""
+        message = sent("x", SENT_AT_MS, submitted_at=str(submitted_at_ms))
+        assert first_sent_at_seconds(message) == submitted_at_ms / 1000
+
+    @patient
+    @given(st.integers(1_300_000_000_000, 4_000_000_000_000), st.integers(0, 10**9), st.text(max_size=20))
+    def test_it_is_never_later_than_the_message_and_copies_keep_it(
+        self, sent_at_ms: int, later_ms: int, submitted_at: str
+    ) -> None:
+        """Whatever the attribute says; and however often it is moved and redriven."""
+        message = sent("x", sent_at_ms, submitted_at=submitted_at)
+        first = first_sent_at_seconds(message)
+        assert first <= message.sent_at_seconds
+        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "d"))
+        redriven = redriven_message(sent("x", sent_at_ms + later_ms, **moved.attributes))
+        assert redriven is not None
+        assert first_sent_at_seconds(sent("x", sent_at_ms + 2 * later_ms, **redriven.attributes)) == first
+
+
+class TestRedrivenMessage:
+    """What goes back to the source queue."""
+
+    def test_it_is_what_came_with_its_identity(self) -> None:
+        """The reasons for which it was moved are gone; what a producer added is kept."""
+        original = sent("body", SENT_AT_MS, submission_id="s-1", trace="t")
+        moved = dead_letter_message(original, Unanswerable(Reason.UNKNOWN_STATUS, "detail"))
+        redriven = redriven_message(sent("body", SENT_AT_MS + 60_000, **moved.attributes))
+        assert redriven == OutgoingMessage(
+            "body", {"submission_id": "s-1", "submitted_at": str(SENT_AT_MS), "trace": "t"}
+        )
+
+    def test_the_message_id_becomes_the_submission_id_where_there_is_none(self) -> None:
+        """What the queue itself moved kept its message id, under which its claim was made."""
+        redriven = redriven_message(sent("body", SENT_AT_MS))
+        assert redriven is not None
+        assert redriven.attributes == {"submission_id": "m-1", "submitted_at": str(SENT_AT_MS)}
+
+    def test_ten_foreign_attributes_make_room_for_its_identity(self) -> None:
+        """SQS takes ten; without its identity it would be another submission."""
+        redriven = redriven_message(sent("x", SENT_AT_MS, **dict.fromkeys(string.ascii_lowercase[:10], "value")))
+        assert redriven is not None
+        assert len(redriven.attributes) == 10
+        assert {"submission_id", "submitted_at"} < set(redriven.attributes)
+
+    def test_a_message_without_room_for_the_submission_id_is_not_redriven(self) -> None:
+        """Better left where it is than answered as a stranger's."""
+        assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 10), SENT_AT_MS)) is None
+        assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 22), SENT_AT_MS)) is not None
+
+    @patient
+    @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=15))
+    def test_it_can_be_sent_whatever_its_attributes_are(self, attributes: dict[str, str]) -> None:
+        """And whatever they are, it remains the same submission."""
+        message = ReceivedMessage("m-1", "h", "body", "", attributes, sent_at_seconds=SENT_AT_MS / 1000)
+        redriven = redriven_message(message)
+        assert redriven is not None
+        assert_sendable(redriven)
+        copy = ReceivedMessage("m-2", "h", "body", "", redriven.attributes, sent_at_seconds=SENT_AT_MS / 1000)
+        assert submission_id_of(copy) == submission_id_of(message)
