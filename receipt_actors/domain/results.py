@@ -27,7 +27,7 @@ def parse_result(message: ReceivedMessage) -> PostedResult | None:
     """Read an answer; None where the message is none (somebody else writes to that queue)."""
     try:
         body = json.loads(message.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     match body:
         case {

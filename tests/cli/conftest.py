@@ -169,16 +169,22 @@ def moto_url() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def empty_account(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsWorld]:
-    with urlopen(Request(f"{moto_url}/moto-api/reset", method="POST")):
-        pass
+@pytest.fixture(scope="session")
+def shared_account(moto_url: str) -> Iterator[AwsWorld]:
+    """The clients of boto3, which take long to make."""
     world = AwsWorld(moto_url)
-    for name, value in world.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(patient_queues, "LAST_WAIT_SECONDS", 0.0)  # moto has no part of its servers to forget
     yield world
     world.close()
+
+
+@pytest.fixture
+def empty_account(moto_url: str, shared_account: AwsWorld, monkeypatch: pytest.MonkeyPatch) -> AwsWorld:
+    with urlopen(Request(f"{moto_url}/moto-api/reset", method="POST")):
+        pass
+    for name, value in shared_account.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(patient_queues, "LAST_WAIT_SECONDS", 0.0)  # moto has no part of its servers to forget
+    return shared_account
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ class TroubledQueues(EmbeddedQueues):
         self.batches.append(len(messages))
         if self.errors:
             raise self.errors.pop(0)
-        outcomes = [(self.failures.get(message.body) or [None]).pop(0) for message in messages]
+        outcomes = [failures.pop(0) if (failures := self.failures.get(message.body)) else None for message in messages]
         good = [message for message, failure in zip(messages, outcomes, strict=True) if failure is None]
         assert super().send(queue, good) == [None] * len(good)
         return outcomes
@@ -56,8 +57,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def queues(tmp_path: Path, clock: Clock) -> TroubledQueues:
-    return TroubledQueues(tmp_path / "queues.db", clock)
+def queues(tmp_path: Path, clock: Clock) -> Iterator[TroubledQueues]:
+    with closing(TroubledQueues(tmp_path / "queues.db", clock)) as queues:
+        yield queues
 
 
 def letters(count: int) -> list[OutgoingMessage]:

@@ -262,7 +262,6 @@ class TestKill:
         ("operation", "number", "when", "copies", "left"),
         [
             ("receive", "2", "after", 10, 15),
-            ("send", "2", "before", 10, 15),
             ("send", "2", "after", 20, 15),
             ("delete", "2", "after", 20, 5),
         ],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ def store_flags(store: SimulatedAppStore) -> list[str]:
 
 
 @pytest.fixture
-def ledger(world: World) -> Ledger:
-    return EmbeddedLedger(world.database) if isinstance(world, EmbeddedWorld) else AwsLedger(TABLE)
+def ledger(world: World) -> Iterator[Ledger]:
+    with closing(EmbeddedLedger(world.database) if isinstance(world, EmbeddedWorld) else AwsLedger(TABLE)) as ledger:
+        yield ledger
 
 
 def receipt(*purchases: Purchase, bundle_id: str = BUNDLE_ID, **fields: Any) -> str:
@@ -196,8 +198,9 @@ class TestRefused:
     ) -> None:
         """Terminals are shared, and logged."""
         sample = receipt(COINS)
-        for prepare in (lambda: None, lambda: store.outage(Fault.html())):
-            prepare()
+        for is_out in (False, True):
+            if is_out:
+                store.outage(Fault.html())
             for style in ([], ["--json"]):
                 ended = cli("verify", *store_flags, "--shared-secret", "hush-hush", *style, sample)
                 for secret in (sample, sample[:40], "hush-hush"):

@@ -440,10 +440,9 @@ class TestDeadLetterMessage:
         """The copy has a time of sending of its own, and expiry must not be judged by that."""
         moved = dead_letter_message(sent("x", SENT_AT_MS), Unanswerable(Reason.NOT_JSON, "d"))
         assert moved.attributes["submitted_at"] == str(SENT_AT_MS)
-        again = sent("x", SENT_AT_MS + 5000, **moved.attributes)
-        assert dead_letter_message(again, Unanswerable(Reason.NOT_JSON, "d")).attributes["submitted_at"] == str(
-            SENT_AT_MS
-        )
+        copy = sent("x", SENT_AT_MS + 5000, **moved.attributes)
+        moved_again = dead_letter_message(copy, Unanswerable(Reason.NOT_JSON, "d"))
+        assert moved_again.attributes["submitted_at"] == str(SENT_AT_MS)
 
     def test_next_to_the_submission_id_that_time_goes_last(self) -> None:
         """A redrive depends on both."""
