@@ -7,7 +7,7 @@ has to find out whether the service is back.
 
 A crash of it forgets the count, which is rebuilt from the supervisors of the custodians, and the receives under way:
 until they are over, up to 10 messages a consumer too many may come in. Gateways announce an outage at every probe, so
-the gate closes again by itself.
+the gate closes again by itself; until that probe (half a minute at most) it is open for all of ``max_in_flight``.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def parse_result(message: ReceivedMessage) -> PostedResult | None:
             "user_id": int() as user_id,
             "transaction_id": str() as transaction_id,
             "status": "OK" | "INVALID" as status,
-        }:
+        } if not isinstance(user_id, bool):
             get = message.attributes.get
             return PostedResult(
                 user_id=user_id,
