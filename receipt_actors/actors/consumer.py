@@ -30,7 +30,7 @@ from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessa
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, QueueUnavailable
-from receipt_actors.otp import Down, GenServer, Ref, Runtime, StartChild
+from receipt_actors.otp import Down, GenServer, Runtime, StartChild
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Consumer(GenServer):
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._retry = retry
         self._failures = 0
-        self._intake: tuple[int, Ref] | None = None  # the monitor on the intake that was asked for credits
+        self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
     def init(self) -> None:
         """Ask for credits."""
@@ -77,7 +77,7 @@ class Consumer(GenServer):
         if intake is None:
             self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
             return
-        self._intake = (self.monitor(intake), intake)
+        self._intake_monitor = self.monitor(intake)
         intake.cast(ReserveCredits(self.ref, MAX_BATCH_ENTRIES))
 
     def handle_info(self, message: Any) -> Any:
@@ -88,7 +88,7 @@ class Consumer(GenServer):
             case _AskForCredits():
                 self._ask_for_credits()
             case Down(monitor):
-                if self._intake is not None and self._intake[0] == monitor:
+                if self._intake_monitor == monitor:
                     self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
             case _:
                 return super().handle_info(message)
@@ -101,9 +101,9 @@ class Consumer(GenServer):
             self.cast(STATISTICS, MessagesReceived(len(deliveries)))
             self._start_custodians(deliveries, started_at)
         self.cast(INTAKE, SettleReservation(self.ref, len(deliveries)))
-        if self._intake is not None:
-            self.demonitor(*self._intake)
-            self._intake = None
+        if self._intake_monitor is not None:
+            self.demonitor(self._intake_monitor, flush=True)
+            self._intake_monitor = None
         if pause_seconds:
             self.send_after(pause_seconds, _AskForCredits())
         else:

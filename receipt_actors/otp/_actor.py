@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pykka
@@ -163,7 +163,7 @@ class Actor(pykka.Actor):
         if target is None:
             reply_to.fail(NO_PROCESS)
         else:
-            target.process.put(Envelope(request, reply_to=reply_to))
+            target.send_request(request, reply_to)
 
     def run_blocking(self, pool: BlockingPool, label: object, function: Callable[..., object], *args: object) -> None:
         """Run ``function(*args)`` on a thread of ``pool``; its result comes as ``handle_reply(label, result)``.
@@ -190,6 +190,48 @@ class Actor(pykka.Actor):
         """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names."""
         return ref.process.add_monitor(self.process)
 
-    def demonitor(self, monitor: int, ref: Ref) -> None:
-        """Undo ``monitor``; a ``Down`` that has been sent already still arrives."""
-        ref.process.remove_monitor(monitor)
+    def demonitor(self, monitor: int, *, flush: bool = False) -> None:
+        """Undo ``monitor``; a ``Down`` already sent still arrives, unless ``flush`` is set (``erlang:demonitor/2``)."""
+        self.process.demonitor(monitor, flush=flush)
+
+    def link(self, ref: Ref) -> None:
+        """Tie this actor's life to that of ``ref``, both ways (``erlang:link/1``); at once where it has ended."""
+        self.process.link(ref.process)
+
+    def unlink(self, ref: Ref) -> None:
+        """Undo ``link``: no exit signal comes through it from now on; an ``Exit`` already sent still arrives."""
+        self.process.unlink(ref.process)
+
+    def set_trap_exit(self, trap_exit: bool) -> bool:
+        """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``)."""
+        before, self.process.trap_exit = self.process.trap_exit, trap_exit
+        return before
+
+    # --- what ``sys`` sees ---
+
+    def get_state(self) -> Any:
+        """Return the state for ``sys.get_state``: the attributes (OTP: ``system_get_state/1``)."""
+        return {name: value for name, value in vars(self).items() if name != "process"}
+
+    def replace_state(self, state: Any) -> None:
+        """Take what ``sys.replace_state`` made of ``get_state`` (OTP: ``system_replace_state/2``).
+
+        Raises:
+            TypeError: it is no dictionary of attributes.
+        """
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise TypeError(f"the new state must be a dict of attributes, as get_state returns it, not {state!r}")
+        process = self.process
+        vars(self).clear()
+        vars(self).update(state)
+        self.process = process
+
+    def format_status(self) -> Any:
+        """Describe the state for ``sys.get_status`` (OTP: ``format_status/1``): attributes and their types.
+
+        Values are left out because a status ends up in logs and on pages, and a state may hold secrets.
+        """
+        return {
+            name: f"{type(value).__name__}[{len(value)}]" if isinstance(value, Sized) else type(value).__name__
+            for name, value in self.get_state().items()
+        }

@@ -72,15 +72,19 @@ def send_reply(reply_to: Any, value: object) -> None:
         reply_to.set(value)
 
 
-def fail_reply(reply_to: Any, reason: ExitReason) -> None:
-    """Tell who waits for an answer why there is none."""
+def fail_reply(reply_to: Any, reason: ExitReason, *, begun: bool = True) -> None:
+    """Tell who waits for an answer why there is none; ``begun``: whether its call had been looked at.
+
+    A caller gets the exception itself of a crash that its own call may have caused; others find a dead actor.
+    """
     if isinstance(reply_to, RequestReply):
         reply_to.fail(reason)
         return
-    error = (
-        reason.exception
-        if isinstance(reason, Crash)
-        else pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
-    )
+    error: BaseException = pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
+    if isinstance(reason, Crash):
+        if not begun:
+            error.__cause__ = reason.exception
+        else:
+            error = reason.exception
     with contextlib.suppress(queue.Full):  # it was answered at this moment
         reply_to.set_exception((type(error), error, error.__traceback__))

@@ -149,8 +149,20 @@ class ReplyEnvelope(Envelope[Any]):
     __slots__ = ()
 
 
+class DownEnvelope(Envelope[Any]):
+    """A monitor's message, a ``Down``: delivered unless the monitor has been flushed meanwhile."""
+
+    __slots__ = ()
+
+
 class SystemEnvelope(Envelope[Any]):
     """The runtime's own business: ``message`` is a function to run now, whatever the process waits for."""
+
+    __slots__ = ()
+
+
+class SysEnvelope(Envelope[Any]):
+    """A request of ``sys``: ``message`` is a function of the process whose result is the answer."""
 
     __slots__ = ()
 

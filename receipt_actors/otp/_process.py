@@ -1,12 +1,16 @@
 """The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
 
 A ``Process`` owns an actor's mailbox, name, links, monitors and life cycle; it runs the actor's callbacks one message
-at a time. It is the actor's pykka inbox and stop flag at once, which is what keeps a process small.
+at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which is what keeps
+a process small.
 
 **Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. However it
 ends, ``_exit`` happens once: the name is freed, links and monitors are told, and whoever waits for an answer gets none.
 ``_exit`` may come from any thread (``kill``) in the middle of a turn: what that turn has in hand or takes up all the
 same is given up once more at the turn's own end, and each answer counts only once.
+
+**Killing is honest.** CPython can't end a thread, so a callback that runs when its process is killed runs on: the
+process is a zombie until it returns. It is fenced: what it still sends, answers or starts comes to nothing.
 
 **Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
 message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
@@ -18,45 +22,41 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 from __future__ import annotations
 
 import enum
+import itertools
 import logging
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import fail_reply, send_reply
-from receipt_actors.otp._clock import Timer
-from receipt_actors.otp._context import context
+from receipt_actors.otp._context import NOBODY, context
+from receipt_actors.otp._debug import Debug
 from receipt_actors.otp._messages import (
     IGNORE,
     NO_REPLY,
     Continue,
     Down,
+    DownEnvelope,
     Exit,
     Name,
     NotStarted,
     ParentExitEnvelope,
-    Receive,
-    Receiving,
-    ReplyEnvelope,
     Started,
     StartResult,
     Stop,
+    SysEnvelope,
     SystemEnvelope,
 )
-from receipt_actors.otp._reasons import (
-    KILLED,
-    NO_PROCESS,
-    NORMAL,
-    Crash,
-    ExitReason,
-    Normal,
-)
+from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason, Normal
+from receipt_actors.otp._receive import Suspended, Waiting
 from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._relations import Relations, tell_down
 from receipt_actors.otp._scheduler import Runtime, Scheduler
 
 if TYPE_CHECKING:
@@ -75,41 +75,40 @@ class _State(enum.Enum):
     EXITED = "exited"
 
 
-class _Waiting:
-    """A callback that is suspended in a selective receive."""
+# Each is looked at several times a message, and a global is found faster than an attribute of a class.
+_STARTING: Final = _State.STARTING
+_RUNNING: Final = _State.RUNNING
+_TERMINATING: Final = _State.TERMINATING
+_EXITED: Final = _State.EXITED
 
-    __slots__ = ("envelope", "generator", "receive", "timer")
+_numbers = itertools.count(1)
 
-    def __init__(self, envelope: Envelope[Any] | None, generator: Receiving) -> None:
-        self.envelope = envelope
-        self.generator = generator
-        self.receive: Receive | None = None
-        self.timer: Timer | None = None
+_RUNTIME_ENVELOPES: Final = frozenset({SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
 
 
-class Process:
+class Process(Relations):
     """See the module."""
 
     __slots__ = (
         "__weakref__",
         "_acknowledge",
+        "_backlog",
         "_current",
         "_deferred",
         "_exit_signal",
         "_last_reply",
-        "_links",
         "_mailbox",
-        "_monitored",
-        "_monitors",
+        "_number",
         "_scheduled",
         "_scheduler",
-        "_stash",
         "_state",
         "_terminate_reason",
         "_waiting",
         "actor",
+        "debug",
         "exit_reason",
         "name",
+        "observed",
         "parent",
         "ref",
         "start_result",
@@ -120,6 +119,7 @@ class Process:
     def __init__(
         self, system: ActorSystem, actor_class: type[Actor], *, name: Name | None, parent: Process | None
     ) -> None:
+        super().__init__()
         self.system = system
         self.name = name
         self.parent = parent
@@ -128,9 +128,12 @@ class Process:
         self.ref: Ref = Ref(self, actor_class)
         self.exit_reason: ExitReason | None = None
         self.start_result: StartResult | None = None
-        self._state = _State.STARTING
-        self._mailbox: deque[Envelope[Any]] = deque()
-        self._stash: deque[Envelope[Any]] | None = None  # what a selective receive has passed over
+        self.debug: Debug | None = None  # what ``sys`` was asked to watch
+        self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
+        self._number: int | None = None
+        self._state = _STARTING
+        self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
+        self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
         self._current: Envelope[Any] | None = None  # the call that is being handled
         self._last_reply: object = NO_REPLY  # its answer, where the process ends with it
         self._scheduled = threading.Lock()  # held: the process is queued or running; taking it is the test-and-set
@@ -140,45 +143,46 @@ class Process:
             if actor_class.runtime is Runtime.POOLED
             else system.new_scheduler(actor_class.__name__ if name is None else str(name))
         )
-        self._waiting: _Waiting | None = None
+        self._waiting: Waiting | Suspended | None = None
         self._exit_signal: ExitReason | None = None
         self._terminate_reason: ExitReason = NORMAL
         self._acknowledge: Callable[[StartResult], None] | None = None
-        self._links: set[Process] | None = None
-        self._monitors: dict[int, Process | Callable[[Down], None]] | None = None  # who watches this process
-        self._monitored: dict[int, Process] | None = None  # whom this process watches
         self._deferred: set[Any] | None = None  # the reply_to of each call that is answered later
 
     def __repr__(self) -> str:
         return f"<Process {self.ref}>"
+
+    @property
+    def number(self) -> int:
+        """A number that no other process of this Python process has, given when it is first asked for."""
+        if self._number is None:
+            self._number = next(_numbers)
+        return self._number
 
     # --- starting ---
 
     def start(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], acknowledge: Callable[[StartResult], None] | None
     ) -> StartResult | None:
-        """Run ``init`` and return its result, or None where ``acknowledge`` will be told later.
+        """Have ``init`` run and return its result, or None where ``acknowledge`` will be told later.
 
-        A pooled process runs it here and now, on the thread of who starts it: no hop, and init must not block. A
-        process with a thread of its own runs it there.
+        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, no hop.
         """
-
-        def initialise() -> None:
-            self._initialise(args, kwargs)
-
-        if self._scheduler is not self.system.scheduler:
+        running = context.running
+        if running is not self._scheduler.running:
             result = self._acknowledge_to(acknowledge)
             if result is None:
-                self._mailbox.appendleft(SystemEnvelope(initialise))
+                self._backlog = deque((SystemEnvelope(lambda: self._initialise(args, kwargs)),))
                 self._scheduler.schedule(self)
             return result
-        starter = context.process
-        context.process = self
+        starter, running.process = running.process, self
         try:
-            initialise()
+            self._initialise(args, kwargs)
         finally:
-            context.process = starter
-        result = self._acknowledge_to(acknowledge)
+            running.process = starter
+        result = self.start_result
+        if result is None:  # init is a generator that waits for a message
+            result = self._acknowledge_to(acknowledge)
         self._end_turn(goes_on=False)
         return result
 
@@ -213,28 +217,28 @@ class Process:
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Queue a message; the sender of one to an ended process is told where it waits for an answer."""
-        self._mailbox.append(envelope)
-        if self._scheduled.acquire(blocking=False):
-            if self._state is _State.EXITED:
+        self._mailbox.put(envelope)
+        if self._scheduled.acquire(False):  # positional: the keyword costs as much again
+            if self._state is _EXITED:
                 self._scheduled.release()
-                self._refuse_mailbox()
+                self._refuse_mailbox(NO_PROCESS)
             else:
                 self._scheduler.schedule(self)
-        elif self._state is _State.EXITED:
-            self._refuse_mailbox()
+        elif self._state is _EXITED:
+            self._refuse_mailbox(NO_PROCESS)
 
     def get(self) -> Envelope[Any]:
         """Take the next message (pykka's protocol; the runtime itself does not call it)."""
-        return self._mailbox.popleft()
+        return self._mailbox.get_nowait()
 
     def empty(self) -> bool:
         """Tell whether no message waits."""
-        return not self._mailbox
+        return self._mailbox.empty()
 
     @property
     def mailbox_length(self) -> int:
         """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
-        return len(self._mailbox) + len(self._stash or ())
+        return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
 
     @property
     def unanswered_calls(self) -> int:
@@ -245,7 +249,7 @@ class Process:
 
     def is_set(self) -> bool:
         """Tell whether the process has ended."""
-        return self._state is _State.EXITED
+        return self._state is _EXITED
 
     def set(self) -> None:
         """End it at once (pykka's way of stopping from within)."""
@@ -264,48 +268,62 @@ class Process:
 
     def run(self) -> None:
         """Handle the messages of one turn (the scheduler calls this)."""
-        context.process = self
+        running = self._scheduler.running
+        running.process = self
         mailbox = self._mailbox
         goes_on = False
-        try:
-            for _ in range(MESSAGES_PER_TURN):
-                if self._exit_signal is not None:
-                    self._obey_exit_signal()
-                if self._state is _State.EXITED:
+        for _ in range(MESSAGES_PER_TURN):
+            if self._exit_signal is not None:
+                self._obey_exit_signal()
+            if self._state is _EXITED:
+                break
+            try:
+                backlog = self._backlog
+                if backlog:
+                    envelope = backlog.popleft()
+                elif mailbox.empty():
                     break
-                try:
-                    envelope = mailbox.popleft()
-                except IndexError:
-                    break
-                self._step(envelope)
-            else:
-                goes_on = True
-        finally:
-            context.process = None
+                else:
+                    envelope = mailbox.get_nowait()
+            except (IndexError, queue.Empty):  # killed at this moment, and its mailbox emptied
+                break
+            self._step(envelope)
+        else:
+            goes_on = True
+        running.process = NOBODY
         self._end_turn(goes_on=goes_on)
+
+    def fail(self, error: BaseException) -> None:
+        """End because of a bug of the runtime itself, so that nobody waits for this process for ever."""
+        self._exit(Crash(error))
+        self._end_turn(goes_on=False)
 
     def _end_turn(self, *, goes_on: bool) -> None:
         """Queue for the next turn, or give up the turn and take it again at once if a message came in meanwhile."""
-        if self._state is _State.EXITED:
+        if self._state is _EXITED:
+            self.system.bury(self)
             self._abandon()  # again: it may have been killed while this turn had a message in hand
             return
         if not goes_on:
             self._scheduled.release()
-            goes_on = (bool(self._mailbox) or self._exit_signal is not None) and self._scheduled.acquire(blocking=False)
+            goes_on = bool(
+                not self._mailbox.empty() or self._exit_signal is not None or self._backlog
+            ) and self._scheduled.acquire(False)
         if goes_on:
             self._scheduler.schedule(self)
 
     def _step(self, envelope: Envelope[Any]) -> None:
-        if type(envelope) is SystemEnvelope:
-            envelope.message()
-            return
+        kind = type(envelope)
         waiting = self._waiting
-        if waiting is not None:
-            self._offer(waiting, envelope)
+        if waiting is not None and kind is not SystemEnvelope:
+            waiting.offer(envelope)
+            if self._state is _EXITED:  # killed at this moment, when what it had passed over was refused already
+                self._refuse_all(waiting.give_back())
             return
-        if type(envelope) is ParentExitEnvelope:
-            self.terminate(envelope.message)
+        if kind in _RUNTIME_ENVELOPES and not self._is_for_actor(envelope):
             return
+        if self.debug is not None:
+            self.debug.received(envelope)
         if envelope.reply_to is not None:
             self._current = envelope
         actor = self.actor
@@ -319,59 +337,39 @@ class Process:
         if result is not None or envelope.reply_to is not None:
             self._settle(envelope, result)
 
-    def _offer(self, waiting: _Waiting, envelope: Envelope[Any]) -> None:
-        """Give a message to the selective receive under way, or keep it for later."""
-        receive = waiting.receive
-        assert receive is not None
-        try:
-            wanted = self._matches(receive, envelope)
-        except BaseException as error:
-            self._stash_away(envelope)
-            self._waiting = None
-            self._crash(error)
-            return
-        if wanted:
-            self._resume(waiting, envelope.message)
+    def _is_for_actor(self, envelope: Envelope[Any]) -> bool:
+        """Deal with a message of the runtime; True when it goes to the actor all the same."""
+        kind = type(envelope)
+        if kind is DownEnvelope:
+            return self.take_down(envelope.message)
+        if kind is SystemEnvelope:
+            envelope.message()
+        elif kind is SysEnvelope:
+            self.answer_sys(envelope)
         else:
-            self._stash_away(envelope)
-
-    def _stash_away(self, envelope: Envelope[Any]) -> None:
-        stash = self._stash
-        if stash is None:
-            stash = self._stash = deque()
-        stash.append(envelope)
-
-    @staticmethod
-    def _tell_down(watcher: Process | Callable[[Down], None], down: Down) -> None:
-        if isinstance(watcher, Process):
-            watcher.put(Envelope(down))
-        else:
-            watcher(down)
-
-    @staticmethod
-    def _matches(receive: Receive, envelope: Envelope[Any]) -> bool:
-        receivable = type(envelope) is ReplyEnvelope or (type(envelope) is Envelope and envelope.reply_to is None)
-        return receivable and receive.matches(envelope.message)
+            self.terminate(envelope.message)
+        return False
 
     def _settle(self, envelope: Envelope[Any] | None, result: Any) -> None:
         """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate``, ``handle_continue``."""
-        if self._state is _State.EXITED:  # killed while the callback ran: nothing of it counts any more
+        state = self._state
+        if state is _EXITED:  # killed while the callback ran: nothing of it counts any more
             return
         if type(result) is GeneratorType:
-            self._waiting = waiting = _Waiting(envelope, result)
-            self._resume(waiting, None)
+            self._waiting = waiting = Waiting(self, envelope, result)
+            waiting.resume(None)
             return
-        if self._state is _State.TERMINATING:
+        if state is _TERMINATING:
             self._exit(self._terminate_reason)
             return
-        if self._state is _State.STARTING:
+        if state is _STARTING:
             if result is IGNORE:
                 self._exit(NORMAL, start_result=IGNORE)
                 return
             if type(result) is Stop:
                 self._exit(result.reason, start_result=NotStarted(result.reason))
                 return
-            if not self._advance(_State.STARTING, _State.RUNNING):
+            if not self._advance(_STARTING, _RUNNING):
                 return
             self._finish_start(Started(self.ref))
         if type(result) is Stop:
@@ -384,6 +382,8 @@ class Process:
                 self._defer(envelope.reply_to)
             elif unanswered:
                 send_reply(envelope.reply_to, result)
+                if self.debug is not None:
+                    self.debug.replied(result)
         if type(result) is Continue:
             self._continue(result.term)
 
@@ -393,12 +393,11 @@ class Process:
             if self._state is not before:
                 return False
             self._state = after
-            return True
+        return True
 
     def _defer(self, reply_to: Any) -> None:
-        """Note a call that is answered later, so that its caller is told when this process ends first."""
         with self.system.lock:
-            if self._state is not _State.EXITED:
+            if self._state is not _EXITED:
                 self._deferred = set() if self._deferred is None else self._deferred
                 self._deferred.add(reply_to)
                 return
@@ -416,70 +415,6 @@ class Process:
         if result is not None:
             self._settle(None, result)
 
-    def _resume(self, waiting: _Waiting, value: object) -> None:
-        """Go on with a suspended callback until it waits for something that is not there yet, or ends."""
-        while True:
-            if waiting.timer is not None:
-                waiting.timer.cancel()
-                waiting.timer = None
-            previous = waiting.receive
-            waiting.receive = None
-            try:
-                receive = waiting.generator.send(value)
-            except StopIteration as end:
-                self._waiting = None
-                stash, self._stash = self._stash, None
-                if stash:
-                    self._mailbox.extendleft(reversed(stash))
-                self._settle(waiting.envelope, end.value)
-                return
-            except BaseException as error:
-                self._waiting = None
-                self._crash(error)
-                return
-            try:
-                if not isinstance(receive, Receive):
-                    raise TypeError(f"a callback that is a generator yields Receive, not {receive!r}")
-                waiting.receive = receive
-                # What was passed over for this very receive need not be looked at again.
-                found = self._take_from_stash(receive) if receive is not previous else None
-                if found is None:
-                    self._arm(waiting, receive)
-                    return
-            except BaseException as error:
-                self._waiting = None
-                self._crash(error)
-                return
-            value = found.message
-
-    def _arm(self, waiting: _Waiting, receive: Receive) -> None:
-        if receive.timeout_seconds is None:
-            return
-
-        def time_out() -> None:
-            # Its message may have come just before, and the same Receive be under way again with a new timer.
-            if self._waiting is waiting and waiting.timer is timer:
-                self._resume(waiting, None)
-
-        def fire() -> None:
-            self.put(SystemEnvelope(time_out))
-
-        # No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
-        no_time = receive.timeout_seconds <= 0
-        timer = Timer(0.0, fire) if no_time else self.system.clock.call_later(receive.timeout_seconds, fire)
-        waiting.timer = timer
-        if no_time:
-            timer.fire()
-
-    def _take_from_stash(self, receive: Receive) -> Envelope[Any] | None:
-        stash = self._stash
-        if stash:
-            for index, envelope in enumerate(stash):
-                if self._matches(receive, envelope):
-                    del stash[index]
-                    return envelope
-        return None
-
     def forget_call(self, reply_to: object) -> None:
         """Note that a call has been answered, so that nobody tells its caller otherwise."""
         current = self._current
@@ -490,29 +425,81 @@ class Process:
             if self._deferred is not None:
                 self._deferred.discard(reply_to)
 
+    # --- selective receive and suspension: what ``Waiting`` and ``Suspended`` report ---
+
+    def finished(self, waiting: Waiting, envelope: Envelope[Any] | None, result: Any) -> None:
+        """Go on with what a callback that was a generator returned."""
+        self.resume_from(waiting)
+        self._settle(envelope, result)
+
+    def interrupted(self, waiting: Waiting, error: BaseException) -> None:
+        """End: a callback that was a generator raised ``error``."""
+        self.resume_from(waiting)
+        self._crash(error)
+
+    def watch(self, debug: Debug | None) -> None:
+        """Begin or end being watched by ``sys``."""
+        self.debug = debug
+        self.observed = debug is not None
+
+    def suspend(self) -> None:
+        """Handle no message but those of ``sys`` until ``resume``."""
+        if self._waiting is None:
+            self._waiting = Suspended(self)
+
+    def resume(self) -> None:
+        """Undo ``suspend``."""
+        if isinstance(self._waiting, Suspended):
+            self.resume_from(self._waiting)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Tell whether ``sys.suspend`` has stopped it."""
+        return isinstance(self._waiting, Suspended)
+
+    def resume_from(self, waiting: Waiting | Suspended) -> None:
+        """Take back the messages that were passed over: they come before all others."""
+        self._waiting = None
+        passed_over = waiting.give_back()
+        if self._backlog:
+            passed_over.extend(self._backlog)
+        self._backlog = passed_over or None
+
+    def answer_sys(self, envelope: Envelope[Any]) -> None:
+        """Answer a request of ``sys``; what it raises is its caller's business alone."""
+        reply_to = envelope.reply_to
+        assert reply_to is not None
+        try:
+            answer = envelope.message(self)
+        except Exception:
+            reply_to.set_exception()
+        else:
+            send_reply(reply_to, answer)
+
     # --- ending ---
 
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
         """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual).
 
         A process that traps exits terminates when its parent sent it (or nobody did: the system), and gets ``Exit`` as
-        a message from anyone else. One that does not ends at once, without ``terminate``, unless the reason is normal.
+        a message from anyone else. One that does not ends at once, without ``terminate``, unless the reason is normal
+        and it comes from another.
         """
         if self.trap_exit:
             if sender is None or sender is self.parent:
                 self.put(ParentExitEnvelope(reason))
             else:
                 self.put(Envelope(Exit(sender.ref, reason)))
-        elif not isinstance(reason, Normal):
+        elif not isinstance(reason, Normal) or sender is self:
             if self._exit_signal is None:  # the first one counts
                 self._exit_signal = reason
-            if self._scheduled.acquire(blocking=False):
+            if self._scheduled.acquire(False):
                 self._scheduler.schedule(self)
 
     def kill(self) -> None:
         """End the process now, without ``terminate`` (``exit(Pid, kill)``).
 
-        CPython can't kill a thread: a callback that is running goes on to its end, but nothing that it returns counts.
+        CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
         """
         self._exit(KILLED)
 
@@ -524,7 +511,7 @@ class Process:
     def terminate(self, reason: ExitReason) -> None:
         """Run the actor's ``terminate`` and exit. On the process's own turn only."""
         actor = self.actor
-        if not self._advance(_State.RUNNING, _State.TERMINATING) or actor is None:
+        if not self._advance(_RUNNING, _TERMINATING) or actor is None:
             return
         self._terminate_reason = reason
         try:
@@ -536,46 +523,40 @@ class Process:
 
     def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
         reason = Crash(error)
-        if self._state is _State.RUNNING:
+        if self.debug is not None:
+            self.debug.crashed(error)
+        if self._state is _RUNNING:
             # Only the message's type is reported: the message may hold what nobody should log.
             logger.error("%s crashed while handling %s: %s", self.ref, handling, type(error).__name__, exc_info=error)
             self.terminate(reason)
         else:
-            if self._state is _State.TERMINATING:
+            if self._state is _TERMINATING:
                 logger.error("%s crashed in terminate", self.ref, exc_info=error)
             self._exit(reason, start_result=NotStarted(reason))
 
     def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
         """End, once, from whichever thread: everything that others must learn of it is sent here."""
+        running = self._scheduler.running
         with self.system.lock:
-            if self._state is _State.EXITED:
+            if self._state is _EXITED:
                 return
-            was_starting = self._state is _State.STARTING
-            self._state = _State.EXITED
+            was_starting = self._state is _STARTING
+            self._state = _EXITED
             self.exit_reason = reason
-            links, self._links = self._links, None
-            monitors, self._monitors = self._monitors, None
-            monitored, self._monitored = self._monitored, None
+            self.observed = True
+            linked, monitors = self.cut()
             deferred, self._deferred = self._deferred, None
-            for linked in links or ():
-                if linked._links is not None:
-                    linked._links.discard(self)
-            # Copies: of an actor in another system that ends now, another lock guards the other side.
-            for monitor, target in list((monitored or {}).items()):
-                if target._monitors is not None:
-                    target._monitors.pop(monitor, None)
-            for monitor, watcher in list((monitors or {}).items()):
-                if isinstance(watcher, Process) and watcher._monitored is not None:
-                    watcher._monitored.pop(monitor, None)
-            self.system.forget(self)
+            self.system.forget(self, is_zombie=running.process is self and running is not context.running)
         if was_starting:
             self._finish_start(start_result or NotStarted(reason))
-        for linked in links or ():
+        for other in linked:
             # A start that failed is told by its result; the parent gets no exit signal on top of it.
-            if not (was_starting and linked is self.parent):
-                linked.signal(self, reason)
-        for monitor, watcher in (monitors or {}).items():
-            self._tell_down(watcher, Down(monitor, self.ref, reason))
+            if not (was_starting and other is self.parent):
+                other.signal(self, reason)
+        for monitor, watcher in monitors.items():
+            tell_down(watcher, Down(monitor, self.ref, reason))
+        if self.debug is not None:
+            self.debug.exited(reason)
         # Callers learn of it last, so that what they do next comes after a supervisor's reaction.
         for reply_to in deferred or ():
             fail_reply(reply_to, reason)
@@ -585,76 +566,44 @@ class Process:
 
     def _abandon(self) -> None:
         """Give up what the ended process had in hand, and tell everyone whose call will not be handled any more."""
+        reason = self.exit_reason or NO_PROCESS
         self.actor = None
         waiting, self._waiting = self._waiting, None
-        timer = None if waiting is None else waiting.timer
-        if timer is not None:
-            timer.cancel()
         current, self._current = self._current, None
         if current is not None:
             if self._last_reply is NO_REPLY:
-                fail_reply(current.reply_to, self.exit_reason or NO_PROCESS)
+                fail_reply(current.reply_to, reason)
             else:
                 send_reply(current.reply_to, self._last_reply)
-        self._refuse_mailbox()
+        backlog, self._backlog = self._backlog, None
+        if waiting is not None:
+            self._refuse_all(waiting.give_back())
+        if backlog is not None:
+            self._refuse_all(backlog)
+        self._refuse_mailbox(reason)
 
-    def _refuse_mailbox(self) -> None:
-        for messages in (self._stash, self._mailbox):
-            while messages:
-                try:
-                    envelope = messages.popleft()
-                except IndexError:  # another thread is at it as well
-                    break
-                self._refuse(envelope)
+    def _refuse_all(self, messages: deque[Envelope[Any]]) -> None:
+        while messages:
+            try:
+                envelope = messages.popleft()
+            except IndexError:  # another thread is at it as well
+                break
+            self._refuse(envelope, self.exit_reason or NO_PROCESS)
 
-    def _refuse(self, envelope: Envelope[Any]) -> None:
+    def _refuse_mailbox(self, reason: ExitReason) -> None:
+        mailbox = self._mailbox
+        while not mailbox.empty():
+            try:
+                envelope = mailbox.get_nowait()
+            except queue.Empty:  # another thread is at it as well
+                break
+            self._refuse(envelope, reason)
+
+    @staticmethod
+    def _refuse(envelope: Envelope[Any], reason: ExitReason) -> None:
         if envelope.reply_to is None:
             return
         if isinstance(envelope.message, pykka.messages._ActorStop):
             send_reply(envelope.reply_to, None)
         else:
-            fail_reply(envelope.reply_to, NO_PROCESS)
-
-    # --- links and monitors; the system's lock guards them ---
-
-    def link(self, other: Process) -> None:
-        """Tie two lives together; a link to an ended process is an exit signal at once."""
-        with self.system.lock:
-            if not other.is_set() and not self.is_set():
-                self._links = set() if self._links is None else self._links
-                self._links.add(other)
-                other._links = set() if other._links is None else other._links
-                other._links.add(self)
-                return
-        if other.is_set():
-            self.signal(other, NO_PROCESS)
-
-    def unlink(self, other: Process) -> None:
-        """Undo ``link``."""
-        with self.system.lock:
-            if self._links is not None:
-                self._links.discard(other)
-            if other._links is not None:
-                other._links.discard(self)
-
-    def add_monitor(self, watcher: Process | Callable[[Down], None]) -> int:
-        """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
-        monitor = next(self.system.monitor_ids)
-        with self.system.lock:
-            alive = self._state is not _State.EXITED
-            if alive and not (isinstance(watcher, Process) and watcher.is_set()):
-                self._monitors = {} if self._monitors is None else self._monitors
-                self._monitors[monitor] = watcher
-                if isinstance(watcher, Process):
-                    watcher._monitored = {} if watcher._monitored is None else watcher._monitored
-                    watcher._monitored[monitor] = self
-        if not alive:
-            self._tell_down(watcher, Down(monitor, self.ref, NO_PROCESS))
-        return monitor
-
-    def remove_monitor(self, monitor: int) -> None:
-        """Forget a monitor on this process; a ``Down`` that has been sent already still arrives."""
-        with self.system.lock:
-            watcher = self._monitors.pop(monitor, None) if self._monitors is not None else None
-            if isinstance(watcher, Process) and watcher._monitored is not None:
-                watcher._monitored.pop(monitor, None)
+            fail_reply(envelope.reply_to, reason, begun=False)

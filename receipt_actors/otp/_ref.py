@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._context import context
+from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import CastEnvelope, Name
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
-        """A name for logs, unique among the actors that live in this Python process."""
-        return f"urn:receipt-actors:{id(self.process):x}"
+        """A name for logs, unique in this Python process, and never used again."""
+        return f"urn:receipt-actors:{self.process.number}"
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
@@ -58,15 +58,54 @@ class Ref(pykka.ActorRef[Any]):
         """The name it was registered under."""
         return self.process.name
 
+    # --- pykka's own ways of sending, from an actor that may have been killed meanwhile ---
+
+    def tell(self, message: Any) -> None:
+        """Send a message to ``handle_info``.
+
+        Raises:
+            pykka.ActorDeadError: the actor has ended (``send`` would drop the message).
+        """
+        if context.running.process.observed and not self._may_be_sent(message):
+            return
+        super().tell(message)
+
+    def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
+        """See ``pykka.ActorRef.ask``."""
+        if context.running.process.observed and not self._may_be_sent(message):
+            raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
+        return super().ask(message, block=block, timeout=timeout)
+
+    def _may_be_sent(self, message: object) -> bool:
+        """Note what a watched actor sends; False for one that was killed and whose callback still runs."""
+        sender = current_process()
+        if sender is None:
+            return True
+        if sender.is_set():
+            return False
+        if sender.debug is not None:
+            sender.debug.sent(self, message)
+        return True
+
     # --- OTP ---
 
     def send(self, message: object) -> None:
         """Send a message to ``handle_info``; dropped when the actor has ended (pykka's ``tell`` would raise)."""
+        if context.running.process.observed and not self._may_be_sent(message):
+            return
         self.process.put(Envelope(message))
 
     def cast(self, request: object) -> None:
         """Send a request without a reply, to ``handle_cast``; dropped when the actor has ended."""
+        if context.running.process.observed and not self._may_be_sent(request):
+            return
         self.process.put(CastEnvelope(request))
+
+    def send_request(self, request: object, reply_to: Any) -> None:
+        """Send a request whose answer goes to ``reply_to``; see ``Actor.send_request``."""
+        if context.running.process.observed and not self._may_be_sent(request):
+            return
+        self.process.put(Envelope(request, reply_to=reply_to))
 
     def call(self, request: object, timeout: float | None = 5.0) -> Any:
         """Send a request to ``handle_call`` and wait for its reply (``gen_server:call``).
@@ -80,17 +119,38 @@ class Ref(pykka.ActorRef[Any]):
         Raises:
             pykka.Timeout: no reply in time. A late one is dropped.
             pykka.ActorDeadError: the actor has ended, or ended before it answered.
-            RuntimeError: called by a pooled actor, which would wait for a reply that its own thread must make.
+            RuntimeError: called by an actor that would wait for its own thread: by a pooled one, or by the very actor
+                that is called.
             Exception: whatever made the actor crash while it handled the request.
         """
-        if self.process.system.scheduler.is_current():
+        return self.request(Envelope, request, timeout)
+
+    def request(self, kind: type[Envelope[Any]], message: object, timeout: float | None) -> Any:
+        """Send an envelope that wants an answer and wait for it; ``call`` and ``sys`` say what is raised."""
+        running = context.running
+        if running is self.process.system.scheduler.running:
             raise RuntimeError("a pooled actor must not block in call(): use send_request() and handle_reply()")
-        return self.ask(request, block=True, timeout=timeout)
+        if running.process is self.process:
+            raise RuntimeError(f"{self} must not call itself: it would wait for its own answer")
+        if running.process.observed and not self._may_be_sent(message):
+            raise pykka.ActorDeadError(f"{current_process()} was killed; what it still calls comes to nothing")
+        future = self.actor_class._create_future()
+        self.process.put(kind(message, reply_to=future))
+        return future.get(timeout=timeout)
 
     def exit(self, reason: ExitReason) -> None:
         """Send an exit signal (``exit/2``). From an actor it comes from that actor."""
-        self.process.signal(context.process, reason)
+        sender = current_process()
+        if sender is None or not sender.is_set():
+            self.process.signal(sender, reason)
 
     def kill(self) -> None:
         """End the actor at once, without ``terminate`` (``exit(Pid, kill)``); see ``Process.kill``."""
-        self.process.kill()
+        sender = current_process()
+        if sender is None or not sender.is_set():
+            self.process.kill()
+
+    @property
+    def is_zombie(self) -> bool:
+        """Tell whether it was killed while a callback ran that still runs: CPython can't end a thread."""
+        return self.process.system.is_zombie(self.process)

@@ -20,6 +20,8 @@ import queue
 import threading
 from typing import Protocol
 
+from receipt_actors.otp._context import NOBODY, Running, context
+
 logger = logging.getLogger("receipt_actors.otp")
 
 
@@ -36,13 +38,17 @@ class Runnable(Protocol):
     def run(self) -> None:
         """Handle a few messages, then return. Must not raise."""
 
+    def fail(self, error: BaseException) -> None:
+        """End: a bug of the runtime itself was met while it ran."""
+
 
 class Scheduler:
     """One daemon thread and the queue of what is ready to run on it."""
 
-    __slots__ = ("_ready", "_thread")
+    __slots__ = ("_ready", "_thread", "running")
 
     def __init__(self, name: str) -> None:
+        self.running = Running()
         self._ready: queue.SimpleQueue[Runnable | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
@@ -73,11 +79,15 @@ class Scheduler:
 
     def is_current(self) -> bool:
         """Tell whether the caller runs on this scheduler's thread."""
-        return threading.current_thread() is self._thread
+        return context.running is self.running
 
     def _loop(self) -> None:
-        while (runnable := self._ready.get()) is not None:
+        context.running = self.running
+        ready = self._ready
+        while (runnable := ready.get()) is not None:
             try:
                 runnable.run()
-            except BaseException:  # a bug of the runtime itself; the other processes go on
+            except BaseException as error:  # a bug of the runtime itself; the other processes go on
                 logger.critical("the actor runtime failed while running %r", runnable, exc_info=True)
+                self.running.process = NOBODY
+                runnable.fail(error)

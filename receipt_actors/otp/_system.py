@@ -8,12 +8,13 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import Clock, SystemClock
-from receipt_actors.otp._context import context
+from receipt_actors.otp._context import current_process
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -42,34 +43,46 @@ class ActorSystem:
 
     Its actors are not in pykka's global registry: ``ActorRegistry.stop_all()`` does not touch them. Use it as a context
     manager, or call ``stop``.
+
+    Args:
+        name: stands before the names of its threads.
+        clock: where its time comes from; who passes one closes it. None: the real time.
+        register_with_pykka: True: its actors are in ``pykka.ActorRegistry`` as well, which is a list: the more
+            there are, the longer each start and end takes.
     """
 
-    def __init__(self, name: str = "otp", clock: Clock | None = None) -> None:
+    def __init__(self, name: str = "otp", clock: Clock | None = None, *, register_with_pykka: bool = False) -> None:
         self.name = name
-        self.clock: Clock = clock or SystemClock()
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self._owns_clock = clock is None
         self.scheduler = Scheduler(f"{name}-scheduler")
         self.lock = threading.Lock()  # guards names, processes, links and monitors
         self.monitor_ids = itertools.count(1)
+        self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
         self._processes: dict[Process, None] = {}
+        self._zombies: dict[Process, None] = {}
         self._own_threads: list[Scheduler] = []
         self._pools: list[BlockingPool] = []
         self._stopped = False
 
     def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
-        """Start an actor that nobody supervises and wait for its ``init``. Not for pooled actors (they would wait).
+        """Start an actor that nobody supervises and wait for its ``init``.
 
         Raises:
             StartError: ``init`` failed or said ``IGNORE``, or the name is taken.
+            RuntimeError: a pooled actor calls this and would have to wait; ``start_link`` does not wait.
         """
         done = threading.Event()
         process = self._create(actor_class, name, None)
         if isinstance(process, NotStarted):
             raise StartError(actor_class, process)
-        process.start(args, kwargs, lambda _result: done.set())
-        if process.start_result is None:
+        result = process.start(args, kwargs, lambda _result: done.set())
+        if result is None:
+            if self.scheduler.is_current():
+                raise RuntimeError(f"{actor_class.__name__} takes its time to start, and a pooled actor must not wait")
             done.wait()
-        result = process.start_result
+            result = process.start_result
         if isinstance(result, Started):
             return result.ref
         assert result is not None
@@ -83,8 +96,12 @@ class ActorSystem:
         """Start an actor as the linked child of the one that calls this (``gen_server:start_link``).
 
         Where the child's ``init`` takes its time, ``Starting`` is returned and ``StartFinished`` follows as a message.
+
+        Raises:
+            RuntimeError: called from outside the actors.
+            pykka.ActorDeadError: called by an actor that was killed meanwhile, or that belongs to another system.
         """
-        parent = context.process
+        parent = current_process()
         if parent is None:
             raise RuntimeError("start_link() is for actors; from outside use start()")
         process = self._create(actor_class, name, parent)
@@ -101,19 +118,47 @@ class ActorSystem:
             taken = self._names.get(name) if name is not None else None
             if taken is not None:
                 return NotStarted(AlreadyStarted(taken.ref))
+            if parent is not None and parent.is_set():
+                raise pykka.ActorDeadError(f"{parent.ref} was killed; what it still starts comes to nothing")
             process = Process(self, actor_class, name=name, parent=parent)
             self._processes[process] = None
             if name is not None:
                 self._names[name] = process
-        if parent is not None:
-            process.link(parent)
+            if parent is not None:
+                process.add_link(parent)
+                parent.add_link(process)
+        if self._register_with_pykka:
+            pykka.ActorRegistry.register(process.ref)
         return process
 
-    def forget(self, process: Process) -> None:
+    def forget(self, process: Process, *, is_zombie: bool) -> None:
         """Free the name of a process that has ended. The caller holds the lock."""
         self._processes.pop(process, None)
         if process.name is not None and self._names.get(process.name) is process:
             del self._names[process.name]
+        if is_zombie:
+            self._zombies[process] = None
+        if self._register_with_pykka:
+            pykka.ActorRegistry.unregister(process.ref)
+
+    def bury(self, process: Process) -> None:
+        """Note that a process that has ended runs no more (the runtime calls this)."""
+        if self._zombies:
+            with self.lock:
+                self._zombies.pop(process, None)
+
+    def is_zombie(self, process: Process) -> bool:
+        """Tell whether a callback of a killed process still runs."""
+        return process in self._zombies
+
+    def zombies(self) -> list[Ref]:
+        """Return the actors that were killed while a callback ran that still runs, oldest first.
+
+        CPython can't end a thread. A zombie has no name, no links and no mailbox any more, and what it sends comes to
+        nothing; but the call that holds its thread goes on, and may still have an effect outside.
+        """
+        with self.lock:
+            return [process.ref for process in self._zombies]
 
     def whereis(self, name: Name) -> Ref | None:
         """Return who is registered under the name, or None."""
@@ -138,11 +183,17 @@ class ActorSystem:
         return scheduler
 
     def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
-        """Make a pool of threads for an actor's blocking calls; the actor closes it, ``stop`` waits for it."""
+        """Make a pool of threads for blocking calls. It is closed when the actor that calls this ends; ``stop`` waits.
+
+        Called from outside the actors, it has to be closed by who made it.
+        """
         pool = BlockingPool(f"{self.name}-{name}", size)
         with self.lock:
             self._pools = [other for other in self._pools if not other.is_over]
             self._pools.append(pool)
+        owner = current_process()
+        if owner is not None:
+            owner.add_monitor(lambda _down: pool.close())
         return pool
 
     def stop(self, timeout_seconds: float = 5.0) -> list[str]:
@@ -153,7 +204,12 @@ class ActorSystem:
         Returns:
             The names of threads that are still busy in a callback that does not return; CPython can't end them. They
             are daemon threads, so they don't keep the Python process alive.
+
+        Raises:
+            RuntimeError: a pooled actor calls this: all others would wait for it while it waits for them.
         """
+        if self.scheduler.is_current():
+            raise RuntimeError("a pooled actor can't stop its own actor system: have a thread outside do it")
         deadline = time.monotonic() + timeout_seconds
 
         def seconds_left() -> float:
@@ -167,7 +223,8 @@ class ActorSystem:
             self._stopped = True
         for ref in reversed(self.processes()):
             ref.kill()
-        self.clock.close()
+        if self._owns_clock:
+            self.clock.close()
         self.scheduler.stop()
         for pool in self._pools:
             pool.close()
@@ -176,7 +233,7 @@ class ActorSystem:
 
     def _roots(self) -> list[Process]:
         """Return whom ``stop`` has to end: who has no (living) parent, newest first, without who calls it."""
-        processes = [ref.process for ref in reversed(self.processes()) if ref.process is not context.process]
+        processes = [ref.process for ref in reversed(self.processes()) if ref.process is not current_process()]
         return [process for process in processes if process.parent is None or process.parent.is_set()]
 
     def __enter__(self) -> Self:

@@ -30,6 +30,10 @@ class _Look:
         self.finding = self._find_out()
         self._done.set()
 
+    def fail(self, _error: BaseException) -> None:
+        self.finding = "the look itself, which failed"
+        self._done.set()
+
     def wait(self) -> None:
         self._done.wait(PATIENCE_SECONDS)
 

@@ -188,12 +188,12 @@ def _reach_terminating(ref: Ref, gate: Gate) -> object:
 
 #: phase -> how to get there, and what the one who sent the request is told when the actor is killed then
 PHASES: dict[str, tuple[Callable[[Ref, Gate], object], ExitReason]] = {
-    "queued": (_reach_queued, NO_PROCESS),
+    "queued": (_reach_queued, KILLED),
     "handled": (_reach_handled, KILLED),
     "deferred": (_reach_deferred, KILLED),
     "suspended": (_reach_suspended, KILLED),
-    "stashed": (_reach_stashed, NO_PROCESS),
-    "terminating": (_reach_terminating, NO_PROCESS),
+    "stashed": (_reach_stashed, KILLED),
+    "terminating": (_reach_terminating, KILLED),
 }
 
 
@@ -213,7 +213,7 @@ def test_a_caller_is_told_when_the_actor_is_killed(system: ActorSystem, server: 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_request_fails_once_when_the_actor_is_killed(system: ActorSystem, server: type[Pooled], phase: str) -> None:
-    """Exactly one handle_failure follows: NO_PROCESS where nobody had looked at the request, else the reason."""
+    """Exactly one handle_failure follows, with the reason of the end, as a monitor would have told it."""
     reach, reason = PHASES[phase]
     seen = Seen()
     ref = system.start(server)

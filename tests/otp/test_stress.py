@@ -215,7 +215,7 @@ def test_every_monitor_gets_exactly_one_down(system: ActorSystem, server: type[P
             fleeting.kill()
             monitors += [run_in(steady, watch) for _ in range(3)]
             dropped = monitors.pop(rng.randrange(6))
-            run_in(steady, methodcaller("demonitor", dropped, target))
+            run_in(steady, methodcaller("demonitor", dropped))
             other.join()
             target.kill()
             for monitor in monitors:

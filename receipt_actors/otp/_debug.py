@@ -1,0 +1,130 @@
+"""What ``sys`` has been asked to watch of one process. There is none, and it costs nothing, until something is asked.
+
+It belongs to its process: all but ``sent`` is called on the process's own turns, and ``sent`` on its thread.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._messages import CastEnvelope, Reply, ReplyEnvelope
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
+    from receipt_actors.otp._ref import Ref
+
+logger = logging.getLogger("receipt_actors.otp")
+
+
+class EventKind(enum.Enum):
+    """What happened to a process that is watched."""
+
+    CALL = "call"  #: a request came that wants a reply
+    CAST = "cast"  #: a request came that wants none
+    INFO = "info"  #: any other message came
+    REPLY = "reply"  #: the answer came to a request of its own, or that there will be none
+    SENT = "sent"  #: it sent a message, or a reply
+    CRASHED = "crashed"  #: a callback raised an exception
+    EXITED = "exited"  #: it has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a process (OTP: ``sys:system_event()``)."""
+
+    ref: Ref
+    kind: EventKind
+    content: object  #: the message, request, reply, exception or exit reason itself: take care where it goes
+    peer: Ref | None  #: to whom it was sent, where that is known
+    at_seconds: float  #: on the system's monotonic clock
+
+    def __str__(self) -> str:
+        """Say what happened without what the content holds."""
+        to = "" if self.peer is None else f" to {self.peer}"
+        content = self.content
+        if isinstance(content, Reply):
+            return f"{self.ref} {self.kind.value} to {content.label!r}"
+        return f"{self.ref} {self.kind.value} {type(content).__name__}{to}"
+
+
+#: What ``sys.install`` takes; called on the process's own thread, so it must be short. True from it: remove it.
+DebugFunction: TypeAlias = Callable[[Event], object]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What ``sys.statistics`` counts."""
+
+    started_at_seconds: float
+    messages_in: int = 0
+    messages_out: int = 0
+
+
+class Debug:
+    """See the module."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.functions: dict[Hashable, DebugFunction] = {}
+        self.counters: Counters | None = None
+        self.log: deque[Event] | None = None
+        self.traced = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether nothing is watched any more."""
+        return not (self.functions or self.counters or self.traced or self.log is not None)
+
+    def received(self, envelope: Envelope[Any]) -> None:
+        """Note a message that is about to be handled."""
+        if self.counters is not None:
+            self.counters.messages_in += 1
+        if type(envelope) is ReplyEnvelope:
+            kind = EventKind.REPLY
+        elif envelope.reply_to is not None:
+            kind = EventKind.CALL
+        else:
+            kind = EventKind.CAST if type(envelope) is CastEnvelope else EventKind.INFO
+        self._note(kind, envelope.message)
+
+    def sent(self, peer: Ref, message: object) -> None:
+        """Note a message that it sends."""
+        if self.counters is not None:
+            self.counters.messages_out += 1
+        self._note(EventKind.SENT, message, peer)
+
+    def replied(self, reply: object) -> None:
+        """Note an answer that it gives."""
+        if self.counters is not None:
+            self.counters.messages_out += 1
+        self._note(EventKind.SENT, reply)
+
+    def crashed(self, error: BaseException) -> None:
+        """Note an exception that ends it."""
+        self._note(EventKind.CRASHED, error)
+
+    def exited(self, reason: object) -> None:
+        """Note its end."""
+        self._note(EventKind.EXITED, reason)
+
+    def _note(self, kind: EventKind, content: object, peer: Ref | None = None) -> None:
+        event = Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic())
+        if self.log is not None:
+            self.log.append(event)
+        if self.traced:
+            logger.info("trace: %s", event, extra={"event": event})
+        for id_, function in list(self.functions.items()):
+            try:
+                done = function(event)
+            except Exception:  # it is the watcher that is at fault, not who is watched
+                logger.exception("debug function %r of %s failed and is removed", id_, self._process.ref)
+                done = True
+            if done is True:
+                self.functions.pop(id_, None)

@@ -1,0 +1,153 @@
+"""What a process does with its messages while it does not handle them in turn: a selective receive, a suspension.
+
+Either passes messages over and keeps them, in order; the process gets them back, before all others, when it is done.
+Owned by one process and touched on its own turns only. A crash of the process forgets it, and refuses what it kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._clock import Timer
+from receipt_actors.otp._messages import (
+    DownEnvelope,
+    ParentExitEnvelope,
+    Receive,
+    Receiving,
+    ReplyEnvelope,
+    SysEnvelope,
+    SystemEnvelope,
+)
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
+
+
+class Waiting:
+    """A callback that is suspended in a selective receive."""
+
+    __slots__ = ("_envelope", "_generator", "_passed_over", "_process", "_receive", "_timer")
+
+    def __init__(self, process: Process, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+        self._process = process
+        self._envelope = envelope
+        self._generator = generator
+        self._receive: Receive | None = None
+        self._timer: Timer | None = None
+        self._passed_over: deque[Envelope[Any]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._passed_over)
+
+    def give_back(self) -> deque[Envelope[Any]]:
+        """Cancel the time-out and return what was passed over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._passed_over
+
+    def offer(self, envelope: Envelope[Any]) -> None:
+        """Go on with a message that it waits for; keep any other."""
+        receive = self._receive
+        assert receive is not None
+        try:
+            wanted = self._matches(receive, envelope)
+        except BaseException as error:
+            self._passed_over.append(envelope)
+            self._process.interrupted(self, error)
+            return
+        if wanted:
+            self.resume(envelope.message)
+        else:
+            self._passed_over.append(envelope)
+
+    def resume(self, value: object) -> None:
+        """Run the callback until it waits for something that is not there yet, or ends."""
+        while True:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            previous, self._receive = self._receive, None
+            try:
+                receive = self._generator.send(value)
+            except StopIteration as end:
+                self._process.finished(self, self._envelope, end.value)
+                return
+            except BaseException as error:
+                self._process.interrupted(self, error)
+                return
+            try:
+                if not isinstance(receive, Receive):
+                    raise TypeError(f"a callback that is a generator yields Receive, not {receive!r}")
+                self._receive = receive
+                # What was passed over for this very receive need not be looked at again.
+                found = self._take(receive) if receive is not previous else None
+                if found is None:
+                    self._arm(receive)
+                    return
+            except BaseException as error:
+                self._process.interrupted(self, error)
+                return
+            value = found.message
+
+    def _arm(self, receive: Receive) -> None:
+        if receive.timeout_seconds is None:
+            return
+
+        def time_out() -> None:
+            # Its message may have come just before, and the same Receive be under way again with a new timer.
+            if self._timer is timer:
+                self.resume(None)
+
+        def fire() -> None:
+            self._process.put(SystemEnvelope(time_out))
+
+        # No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
+        no_time = receive.timeout_seconds <= 0
+        timer = Timer(0.0, fire) if no_time else self._process.system.clock.call_later(receive.timeout_seconds, fire)
+        self._timer = timer
+        if no_time:
+            timer.fire()
+
+    def _take(self, receive: Receive) -> Envelope[Any] | None:
+        for index, envelope in enumerate(self._passed_over):
+            if self._matches(receive, envelope):
+                del self._passed_over[index]
+                return envelope
+        return None
+
+    def _matches(self, receive: Receive, envelope: Envelope[Any]) -> bool:
+        kind = type(envelope)
+        if kind is DownEnvelope:
+            return receive.matches(envelope.message) and self._process.take_down(envelope.message)
+        receivable = kind is ReplyEnvelope or (kind is Envelope and envelope.reply_to is None)
+        return receivable and receive.matches(envelope.message)
+
+
+class Suspended:
+    """A process that ``sys.suspend`` has stopped: only ``sys``'s requests and its parent's exit signal are heard."""
+
+    __slots__ = ("_passed_over", "_process")
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._passed_over: deque[Envelope[Any]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._passed_over)
+
+    def give_back(self) -> deque[Envelope[Any]]:
+        """Return what was passed over."""
+        return self._passed_over
+
+    def offer(self, envelope: Envelope[Any]) -> None:
+        """Let ``sys`` and the parent in, and keep the rest."""
+        if type(envelope) is SysEnvelope:
+            self._process.answer_sys(envelope)
+        elif type(envelope) is ParentExitEnvelope:
+            self._process.resume_from(self)
+            self._process.terminate(envelope.message)
+        else:
+            self._passed_over.append(envelope)

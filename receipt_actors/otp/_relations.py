@@ -1,0 +1,158 @@
+"""Links and monitors: what ties the life of one process to others. The system's lock guards them.
+
+Most processes have one link, to the supervisor that started them, so a single one is kept without a set around it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pykka._envelope import Envelope
+
+from receipt_actors.otp._messages import Down, DownEnvelope
+from receipt_actors.otp._reasons import NO_PROCESS, ExitReason
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._ref import Ref
+    from receipt_actors.otp._system import ActorSystem
+
+#: Who is told of an end: a process, by a ``Down`` in its mailbox; or a function, on the thread that the end comes from.
+Watcher: TypeAlias = "Relations | Callable[[Down], None]"
+
+
+class Relations:
+    """The links and monitors of one process. ``Process`` is the only subclass."""
+
+    __slots__ = ("_links", "_monitored", "_monitors")
+
+    system: ActorSystem
+    ref: Ref
+
+    def __init__(self) -> None:
+        self._links: Relations | set[Relations] | None = None
+        self._monitors: dict[int, Watcher] | None = None  # who watches this process
+        self._monitored: dict[int, Relations] | None = None  # whom this one watches, until their Down is delivered
+
+    @abstractmethod
+    def is_set(self) -> bool:
+        """Tell whether the process has ended."""
+
+    @abstractmethod
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Queue a message."""
+
+    @abstractmethod
+    def signal(self, sender: Any, reason: ExitReason) -> None:
+        """Receive an exit signal."""
+
+    # --- links ---
+
+    @property
+    def links(self) -> list[Relations]:
+        """Return whom it is linked to."""
+        with self.system.lock:
+            links = self._links
+            return list(links) if isinstance(links, set) else [] if links is None else [links]
+
+    def link(self, other: Relations) -> None:
+        """Tie two lives together; a link to an ended process is an exit signal at once."""
+        if other is self:
+            return
+        with self.system.lock:
+            alive = not other.is_set() and not self.is_set()
+            if alive:
+                self.add_link(other)
+                other.add_link(self)
+        if not alive and other.is_set():
+            self.signal(other, NO_PROCESS)
+
+    def add_link(self, other: Relations) -> None:
+        """Note one side of a link; the caller holds the lock and notes the other side."""
+        links = self._links
+        if links is None:
+            self._links = other
+        elif isinstance(links, set):
+            links.add(other)
+        elif links is not other:
+            self._links = {links, other}
+
+    def unlink(self, other: Relations) -> None:
+        """Undo ``link``: neither gets a signal through it from now on."""
+        with self.system.lock:
+            self.drop_link(other)
+            other.drop_link(self)
+
+    def drop_link(self, other: Relations) -> None:
+        """Forget one side of a link; the caller holds the lock."""
+        links = self._links
+        if isinstance(links, set):
+            links.discard(other)
+        elif links is other:
+            self._links = None
+
+    # --- monitors ---
+
+    def add_monitor(self, watcher: Watcher) -> int:
+        """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
+        monitor = next(self.system.monitor_ids)
+        with self.system.lock:
+            alive = not self.is_set()
+            if not callable(watcher):
+                if watcher.is_set():
+                    return monitor
+                watcher._monitored = {} if watcher._monitored is None else watcher._monitored
+                watcher._monitored[monitor] = self
+            if alive:
+                self._monitors = {} if self._monitors is None else self._monitors
+                self._monitors[monitor] = watcher
+        if not alive:
+            tell_down(watcher, Down(monitor, self.ref, NO_PROCESS))
+        return monitor
+
+    def remove_monitor(self, monitor: int) -> None:
+        """Forget a monitor on this process that a function has."""
+        with self.system.lock:
+            if self._monitors is not None:
+                self._monitors.pop(monitor, None)
+
+    def demonitor(self, monitor: int, *, flush: bool) -> None:
+        """Forget a monitor that this process has; with ``flush`` a ``Down`` already sent is not delivered either."""
+        with self.system.lock:
+            target = None if self._monitored is None else self._monitored.get(monitor)
+            if target is None:
+                return
+            sent = target._monitors is None or target._monitors.pop(monitor, None) is None
+            if flush or not sent:
+                assert self._monitored is not None
+                del self._monitored[monitor]
+
+    def take_down(self, down: Down) -> bool:
+        """Note that a ``Down`` is being delivered; False when its monitor has been flushed."""
+        return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
+
+    # --- the end ---
+
+    def cut(self) -> tuple[list[Relations], dict[int, Watcher]]:
+        """Forget all links and monitors, on both sides, and return who has to be told. The caller holds the lock."""
+        links, self._links = self._links, None
+        monitors, self._monitors = self._monitors, None
+        monitored, self._monitored = self._monitored, None
+        linked = list(links) if isinstance(links, set) else [] if links is None else [links]
+        for other in linked:
+            other.drop_link(self)
+        if monitored:
+            # A copy: where the other is in another system and ends now, another lock guards its side.
+            for monitor, target in list(monitored.items()):
+                if target._monitors is not None:
+                    target._monitors.pop(monitor, None)
+        return linked, monitors or {}
+
+
+def tell_down(watcher: Watcher, down: Down) -> None:
+    """Tell a watcher of an end."""
+    if callable(watcher):
+        watcher(down)
+    else:
+        watcher.put(DownEnvelope(down))

@@ -1,0 +1,256 @@
+"""``sys``: look into a running actor, hold it, watch it (Erlang's ``sys`` module).
+
+Each function sends a request that the actor's runtime answers between two messages, whatever the actor's own code does.
+Import it as a whole: ``from receipt_actors.otp import sys as otp_sys``.
+
+The functions block, so they are for threads of one's own and ``THREAD`` actors. All raise what ``Ref.call`` raises:
+``pykka.Timeout`` (the actor is busy, or waits in a selective receive), ``pykka.ActorDeadError``, and ``RuntimeError``
+from a pooled actor. An actor that is watched costs about a microsecond more a message; one that is not costs nothing.
+
+What OTP's has and this has not: ``change_code`` (Python can't load two versions of a class), ``log_to_file`` (standard
+logging does that), and debug options at the start (``install`` after it).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from receipt_actors.otp._debug import Counters, Debug, DebugFunction, Event, EventKind
+from receipt_actors.otp._messages import Name, SysEnvelope
+from receipt_actors.otp._reasons import ExitReason
+from receipt_actors.otp._ref import Ref
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
+
+__all__ = [
+    "DebugFunction",
+    "Event",
+    "EventKind",
+    "Statistics",
+    "Status",
+    "get_log",
+    "get_state",
+    "get_status",
+    "install",
+    "log",
+    "no_debug",
+    "remove",
+    "replace_state",
+    "resume",
+    "statistics",
+    "suspend",
+    "terminate",
+    "trace",
+]
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What ``get_status`` tells; nothing of it holds the content of a message or of the actor's state."""
+
+    ref: Ref
+    name: Name | None
+    actor_class: type[Any]
+    is_suspended: bool
+    trap_exit: bool
+    parent: Ref | None
+    links: tuple[Ref, ...]
+    mailbox_length: int
+    unanswered_calls: int
+    is_watched: bool  #: by ``trace``, ``statistics``, ``log`` or ``install``
+    state: object  #: what ``Actor.format_status`` makes of the state
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What ``statistics`` counts since it was switched on."""
+
+    seconds: float  #: since then
+    messages_in: int
+    messages_out: int
+
+
+def get_state(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Any:
+    """Return the actor's state (``sys:get_state/1``): what ``Actor.get_state`` says, by default its attributes."""
+    return _ask(ref, lambda process: _actor_of(process).get_state(), timeout)
+
+
+def replace_state(ref: Ref, function: Callable[[Any], Any], timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Any:
+    """Replace the actor's state by ``function(state)`` and return the new one (``sys:replace_state/2``).
+
+    Raises:
+        Exception: what ``function`` raises; the state is left as it was then, and the actor goes on.
+    """
+
+    def replace(process: Process) -> Any:
+        actor = _actor_of(process)
+        actor.replace_state(function(actor.get_state()))
+        return actor.get_state()
+
+    return _ask(ref, replace, timeout)
+
+
+def get_status(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Status:
+    """Describe the actor (``sys:get_status/1``)."""
+
+    def describe(process: Process) -> Status:
+        return Status(
+            ref=process.ref,
+            name=process.name,
+            actor_class=process.ref.actor_class,
+            is_suspended=process.is_suspended,
+            trap_exit=process.trap_exit,
+            parent=None if process.parent is None else process.parent.ref,
+            links=tuple(linked.ref for linked in process.links),
+            mailbox_length=process.mailbox_length,
+            unanswered_calls=process.unanswered_calls,
+            is_watched=process.debug is not None,
+            state=_actor_of(process).format_status(),
+        )
+
+    return _ask(ref, describe, timeout)
+
+
+def suspend(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Have the actor handle no message until ``resume`` (``sys:suspend/1``).
+
+    Messages wait, in order. ``sys`` itself and an exit signal of the actor's parent are still heard.
+    """
+    _ask(ref, lambda process: process.suspend(), timeout)
+
+
+def resume(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Undo ``suspend`` (``sys:resume/1``)."""
+    _ask(ref, lambda process: process.resume(), timeout)
+
+
+def terminate(ref: Ref, reason: ExitReason, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Have the actor end in an orderly way, by ``terminate(reason)`` (``sys:terminate/2``)."""
+
+    def end(process: Process) -> None:
+        process.resume()
+        process.terminate(reason)
+
+    _ask(ref, end, timeout)
+
+
+def statistics(
+    ref: Ref, enable: bool | None = None, timeout: float | None = DEFAULT_TIMEOUT_SECONDS
+) -> Statistics | None:
+    """Count messages: True switches on, False off, None (the default) tells the counts (``sys:statistics/2``).
+
+    Returns:
+        The counts so far; None where nothing was counted.
+    """
+
+    def do(process: Process) -> Statistics | None:
+        now = process.system.clock.monotonic()
+        counters = None if process.debug is None else process.debug.counters
+        if enable is not None:
+            with _Watching(process) as debug:
+                debug.counters = (counters or Counters(now)) if enable else None
+        if counters is None:
+            return None
+        return Statistics(now - counters.started_at_seconds, counters.messages_in, counters.messages_out)
+
+    return _ask(ref, do, timeout)
+
+
+def trace(ref: Ref, enable: bool, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Log each event of the actor at level INFO, without contents (``sys:trace/2``); the record has it as ``event``."""
+
+    def do(process: Process) -> None:
+        with _Watching(process) as debug:
+            debug.traced = enable
+
+    _ask(ref, do, timeout)
+
+
+def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Keep the last ``size`` events of the actor, for ``get_log``; 0 keeps none any more (``sys:log/2``).
+
+    Raises:
+        ValueError: ``size`` is negative.
+    """
+    if size < 0:
+        raise ValueError(f"size must be 0 or more events, not {size}")
+
+    def do(process: Process) -> None:
+        with _Watching(process) as debug:
+            debug.log = deque(debug.log or (), maxlen=size) if size else None
+
+    _ask(ref, do, timeout)
+
+
+def get_log(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> list[Event]:
+    """Return the events that ``log`` keeps, oldest first (``sys:get_log/1``)."""
+
+    def do(process: Process) -> list[Event]:
+        return [] if process.debug is None or process.debug.log is None else list(process.debug.log)
+
+    return _ask(ref, do, timeout)
+
+
+def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Have ``function(event)`` called at each event of the actor (``sys:install/2``), on the actor's own thread.
+
+    It is removed when it returns True, when it raises, and by ``remove(ref, id)``. An ``id`` that is there is replaced.
+    """
+
+    def do(process: Process) -> None:
+        with _Watching(process) as debug:
+            debug.functions[id] = function
+
+    _ask(ref, do, timeout)
+
+
+def remove(ref: Ref, id: Hashable, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Undo ``install`` (``sys:remove/2``)."""
+
+    def do(process: Process) -> None:
+        with _Watching(process) as debug:
+            debug.functions.pop(id, None)
+
+    _ask(ref, do, timeout)
+
+
+def no_debug(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
+    """Undo ``trace``, ``statistics``, ``log`` and every ``install`` (``sys:no_debug/1``)."""
+
+    def do(process: Process) -> None:
+        process.watch(None)
+
+    _ask(ref, do, timeout)
+
+
+class _Watching:
+    """Changes what is watched of a process, and forgets all of it once nothing is."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._debug = process.debug or Debug(process)
+
+    def __enter__(self) -> Debug:
+        return self._debug
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.watch(None if self._debug.is_idle else self._debug)
+
+
+def _ask(ref: Ref, function: Callable[[Process], T], timeout: float | None) -> T:
+    answer: T = ref.request(SysEnvelope, function, timeout)
+    return answer
+
+
+def _actor_of(process: Process) -> Any:
+    actor = process.actor
+    assert actor is not None, "a process answers only while its actor lives"
+    return actor
