@@ -135,7 +135,7 @@ class Gateway(GenServer):
     @property
     def is_idle(self) -> bool:
         """Tell whether nobody waits for an answer."""
-        return not self.process.unanswered_calls
+        return not self.ref.process.unanswered_calls
 
     # --- requests in ---
 

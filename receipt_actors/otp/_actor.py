@@ -9,9 +9,9 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._calls import RequestReply
+from receipt_actors.otp._calls import From, Future, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
-from receipt_actors.otp._messages import CastEnvelope, Name, ReplyEnvelope, Stop
+from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason
 from receipt_actors.otp._ref import Ref
@@ -36,7 +36,7 @@ class Actor(pykka.Actor):
     trap_exit: ClassVar[bool] = False
     """True: exit signals become messages, and ``terminate`` runs when a supervisor ends the actor."""
 
-    process: Process
+    _process: Process
 
     # --- construction; pykka's own would make a queue, an event and a UUID for each actor ---
 
@@ -54,26 +54,30 @@ class Actor(pykka.Actor):
 
     def adopt(self, process: Process) -> None:
         """Give the actor its process (the runtime calls this before ``__init__``)."""
-        self.process = process
+        self._process = process
+
+    def __str__(self) -> str:
+        # An actor may be made without being started, say in a unit test of its methods.
+        return str(self.ref) if hasattr(self, "_process") else f"{type(self).__name__} (not started)"
 
     @property
     def _actor_ref(self) -> Ref:  # type: ignore[override]
-        return self.process.ref
+        return self._process.ref
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
         """See ``pykka.Actor``."""
-        return self.process.ref.actor_urn
+        return self._process.ref.actor_urn
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
         """See ``pykka.Actor``."""
-        return self.process
+        return self._process
 
     @property
     def actor_stopped(self) -> Process:  # type: ignore[override]
         """See ``pykka.Actor``."""
-        return self.process
+        return self._process
 
     @staticmethod
     def _create_actor_inbox() -> NoReturn:
@@ -81,7 +85,7 @@ class Actor(pykka.Actor):
 
     @staticmethod
     def _create_future() -> pykka.Future[Any]:
-        return pykka.ThreadingFuture()
+        return Future()
 
     def _start_actor_loop(self) -> NoReturn:
         raise TypeError("the process runs the actor")
@@ -121,30 +125,31 @@ class Actor(pykka.Actor):
             return self.handle_failure(message.label, message.failure)
         if isinstance(message, pykka.messages._ActorStop):
             return Stop(NORMAL, reply=None)
-        if envelope.reply_to is not None or type(envelope) is CastEnvelope:
-            return self._handle_receive(message)
-        self._handle_receive(message)
-        return None
+        result = self._handle_receive(message)
+        if envelope.reply_to is not None and isinstance(message, pykka.messages.ProxyGetAttr):
+            From(self._process, envelope.reply_to).reply(result)  # a value, whatever it would mean if it were returned
+            return NO_REPLY
+        return result
 
     # --- what an actor can do ---
 
     @property
     def ref(self) -> Ref:
         """This actor's reference (``self()``)."""
-        return self.process.ref
+        return self._process.ref
 
     @property
     def system(self) -> ActorSystem:
         """The ``ActorSystem`` that it belongs to."""
-        return self.process.system
+        return self._process.system
 
     @property
     def clock(self) -> Clock:
         """The system's clock."""
-        return self.process.system.clock
+        return self._process.system.clock
 
     def _find(self, destination: Ref | Name) -> Ref | None:
-        return destination if isinstance(destination, Ref) else self.process.system.whereis(destination)
+        return destination if isinstance(destination, Ref) else self._process.system.whereis(destination)
 
     def cast(self, destination: Ref | Name, request: object) -> None:
         """Send a request without a reply to an actor or to a name; dropped when there is none."""
@@ -158,7 +163,7 @@ class Actor(pykka.Actor):
         Exactly one of ``handle_reply(label, value)`` and ``handle_failure(label, reason)`` follows, unless this actor
         ends first.
         """
-        reply_to: Any = RequestReply(self.process, label)
+        reply_to: Any = RequestReply(self._process, label)
         target = self._find(destination)
         if target is None:
             reply_to.fail(NO_PROCESS)
@@ -170,7 +175,7 @@ class Actor(pykka.Actor):
 
         What it raises comes as ``handle_failure(label, Crash(exception))``.
         """
-        reply_to = RequestReply(self.process, label)
+        reply_to = RequestReply(self._process, label)
 
         def work() -> None:
             try:
@@ -184,34 +189,34 @@ class Actor(pykka.Actor):
 
     def send_after(self, seconds: float, message: object) -> Timer:
         """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result."""
-        return self.process.system.clock.call_later(seconds, lambda: self.process.put(Envelope(message)))
+        return self._process.system.clock.call_later(seconds, lambda: self._process.put(Envelope(message)))
 
     def monitor(self, ref: Ref) -> int:
         """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names."""
-        return ref.process.add_monitor(self.process)
+        return ref.process.add_monitor(self._process)
 
     def demonitor(self, monitor: int, *, flush: bool = False) -> None:
         """Undo ``monitor``; a ``Down`` already sent still arrives, unless ``flush`` is set (``erlang:demonitor/2``)."""
-        self.process.demonitor(monitor, flush=flush)
+        self._process.demonitor(monitor, flush=flush)
 
     def link(self, ref: Ref) -> None:
         """Tie this actor's life to that of ``ref``, both ways (``erlang:link/1``); at once where it has ended."""
-        self.process.link(ref.process)
+        self._process.link(ref.process)
 
     def unlink(self, ref: Ref) -> None:
         """Undo ``link``: no exit signal comes through it from now on; an ``Exit`` already sent still arrives."""
-        self.process.unlink(ref.process)
+        self._process.unlink(ref.process)
 
     def set_trap_exit(self, trap_exit: bool) -> bool:
         """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``)."""
-        before, self.process.trap_exit = self.process.trap_exit, trap_exit
+        before, self._process.trap_exit = self._process.trap_exit, trap_exit
         return before
 
     # --- what ``sys`` sees ---
 
     def get_state(self) -> Any:
         """Return the state for ``sys.get_state``: the attributes (OTP: ``system_get_state/1``)."""
-        return {name: value for name, value in vars(self).items() if name != "process"}
+        return {name: value for name, value in vars(self).items() if name != "_process"}
 
     def replace_state(self, state: Any) -> None:
         """Take what ``sys.replace_state`` made of ``get_state`` (OTP: ``system_replace_state/2``).
@@ -221,10 +226,10 @@ class Actor(pykka.Actor):
         """
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise TypeError(f"the new state must be a dict of attributes, as get_state returns it, not {state!r}")
-        process = self.process
+        process = self._process
         vars(self).clear()
         vars(self).update(state)
-        self.process = process
+        self._process = process
 
     def format_status(self) -> Any:
         """Describe the state for ``sys.get_status`` (OTP: ``format_status/1``): attributes and their types.

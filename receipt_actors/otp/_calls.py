@@ -12,11 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
+from receipt_actors.otp._context import current_process
 from receipt_actors.otp._messages import Reply, ReplyEnvelope
 from receipt_actors.otp._reasons import Crash, ExitReason
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
+
+
+class Future(pykka.ThreadingFuture[Any]):
+    """pykka's future, except that a pooled actor is told so where it would stop its own scheduler by waiting."""
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        """See ``pykka.Future.get``.
+
+        Raises:
+            RuntimeError: called by a pooled actor before the answer is there.
+        """
+        if self._result is None and self._get_hook is None and timeout != 0:
+            waiter = current_process()
+            if waiter is not None and waiter.system.scheduler.is_current():
+                raise RuntimeError(f"{waiter.ref} is pooled and must not block: use send_request() and handle_reply()")
+        return super().get(timeout=timeout)
 
 
 class RequestReply:

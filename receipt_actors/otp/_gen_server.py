@@ -10,12 +10,17 @@ from pykka._envelope import Envelope
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._calls import From
-from receipt_actors.otp._messages import CastEnvelope, ReplyEnvelope, Stop
-from receipt_actors.otp._reasons import NORMAL, ExitReason
+from receipt_actors.otp._messages import CastEnvelope, ReplyEnvelope
+from receipt_actors.otp._reasons import ExitReason
 
 logger = logging.getLogger("receipt_actors.otp")
 
-_PYKKA_REQUESTS = (pykka.messages.ProxyCall, pykka.messages.ProxyGetAttr, pykka.messages.ProxySetAttr)
+_PYKKA_REQUESTS = (
+    pykka.messages.ProxyCall,
+    pykka.messages.ProxyGetAttr,
+    pykka.messages.ProxySetAttr,
+    pykka.messages._ActorStop,
+)
 
 
 class GenServer(Actor):
@@ -65,9 +70,7 @@ class GenServer(Actor):
                 return self.handle_reply(message.label, message.value)
             return self.handle_failure(message.label, message.failure)
         if isinstance(message, _PYKKA_REQUESTS):
-            return self._handle_receive(message)
-        if isinstance(message, pykka.messages._ActorStop):
-            return Stop(NORMAL, reply=None)
+            return super().deliver(envelope)
         if envelope.reply_to is None:
             return self.handle_info(message)
-        return self.handle_call(message, From(self.process, envelope.reply_to))
+        return self.handle_call(message, From(self._process, envelope.reply_to))

@@ -22,7 +22,6 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 from __future__ import annotations
 
 import enum
-import itertools
 import logging
 import queue
 import threading
@@ -81,8 +80,6 @@ _RUNNING: Final = _State.RUNNING
 _TERMINATING: Final = _State.TERMINATING
 _EXITED: Final = _State.EXITED
 
-_numbers = itertools.count(1)
-
 _RUNTIME_ENVELOPES: Final = frozenset({SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
 
 
@@ -98,7 +95,6 @@ class Process(Relations):
         "_exit_signal",
         "_last_reply",
         "_mailbox",
-        "_number",
         "_scheduled",
         "_scheduler",
         "_state",
@@ -130,7 +126,6 @@ class Process(Relations):
         self.start_result: StartResult | None = None
         self.debug: Debug | None = None  # what ``sys`` was asked to watch
         self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
-        self._number: int | None = None
         self._state = _STARTING
         self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
         self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
@@ -151,13 +146,6 @@ class Process(Relations):
 
     def __repr__(self) -> str:
         return f"<Process {self.ref}>"
-
-    @property
-    def number(self) -> int:
-        """A number that no other process of this Python process has, given when it is first asked for."""
-        if self._number is None:
-            self._number = next(_numbers)
-        return self._number
 
     # --- starting ---
 
@@ -250,6 +238,11 @@ class Process(Relations):
     def is_set(self) -> bool:
         """Tell whether the process has ended."""
         return self._state is _EXITED
+
+    @property
+    def takes_messages(self) -> bool:
+        """Tell whether its callbacks still get what is put into the mailbox: until ``terminate`` begins."""
+        return self._state is _RUNNING or self._state is _STARTING
 
     def set(self) -> None:
         """End it at once (pykka's way of stopping from within)."""
@@ -514,6 +507,7 @@ class Process(Relations):
         if not self._advance(_RUNNING, _TERMINATING) or actor is None:
             return
         self._terminate_reason = reason
+        self.system.leave_pykka(self)
         try:
             result = actor.terminate(reason)
         except BaseException as error:
@@ -547,6 +541,7 @@ class Process(Relations):
             linked, monitors = self.cut()
             deferred, self._deferred = self._deferred, None
             self.system.forget(self, is_zombie=running.process is self and running is not context.running)
+        self.system.leave_pykka(self)
         if was_starting:
             self._finish_start(start_result or NotStarted(reason))
         for other in linked:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pykka
 from pykka._envelope import Envelope
 
+from receipt_actors.otp._calls import Future
 from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import CastEnvelope, Name
 
@@ -23,6 +25,8 @@ class Ref(pykka.ActorRef[Any]):
     It may be kept and used after its actor has ended: a cast is dropped then, a call fails.
     """
 
+    _urn: str
+
     def __init__(self, process: Process, actor_class: type[Actor]) -> None:
         # pykka's own __init__ is left out: it would copy what the process has, and make a UUID for each actor.
         self.process = process
@@ -32,8 +36,10 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
-        """A name for logs, unique in this Python process, and never used again."""
-        return f"urn:receipt-actors:{self.process.number}"
+        """A universally unique name (a UUID 4), made when it is first asked for: most actors never need it."""
+        if "_urn" not in self.__dict__:
+            self.__dict__.setdefault("_urn", uuid.uuid4().urn)  # atomic: two threads may ask at once
+        return self._urn
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
@@ -52,6 +58,13 @@ class Ref(pykka.ActorRef[Any]):
     def __str__(self) -> str:
         name = self.process.name
         return f"{self.actor_class.__name__} ({self.actor_urn if name is None else name})"
+
+    def is_alive(self) -> bool:
+        """Tell whether it handles what it is sent. False while it cleans up already, as in pykka.
+
+        That is why ``tell``, ``ask`` and ``proxy`` raise ``pykka.ActorDeadError`` then.
+        """
+        return self.process.takes_messages
 
     @property
     def name(self) -> Name | None:
@@ -134,7 +147,7 @@ class Ref(pykka.ActorRef[Any]):
             raise RuntimeError(f"{self} must not call itself: it would wait for its own answer")
         if running.process.observed and not self._may_be_sent(message):
             raise pykka.ActorDeadError(f"{current_process()} was killed; what it still calls comes to nothing")
-        future = self.actor_class._create_future()
+        future = Future()
         self.process.put(kind(message, reply_to=future))
         return future.get(timeout=timeout)
 

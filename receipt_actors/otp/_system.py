@@ -129,6 +129,8 @@ class ActorSystem:
                 parent.add_link(process)
         if self._register_with_pykka:
             pykka.ActorRegistry.register(process.ref)
+            if process.is_set():  # killed between its name's being known and its being registered
+                self.leave_pykka(process)
         return process
 
     def forget(self, process: Process, *, is_zombie: bool) -> None:
@@ -138,6 +140,12 @@ class ActorSystem:
             del self._names[process.name]
         if is_zombie:
             self._zombies[process] = None
+
+    def leave_pykka(self, process: Process) -> None:
+        """Take a process out of pykka's registry: when it begins to clean up, as in pykka (the runtime calls this).
+
+        Not under the lock: pykka's registry logs, and a log handler may use the system.
+        """
         if self._register_with_pykka:
             pykka.ActorRegistry.unregister(process.ref)
 

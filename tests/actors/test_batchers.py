@@ -199,7 +199,7 @@ def test_a_queue_that_does_not_exist_is_a_value(house: House) -> None:
     batcher = house.sender()
     house.queues.delete_queue(POST)
     assert {type(answer) for answer in house.answers(house.send(batcher, "a", "b", "c"))} == {Refused}
-    assert batcher.is_alive()
+    assert not batcher.process.is_set()
 
 
 # --- the life of a result batcher ---
@@ -211,7 +211,7 @@ def test_an_idle_result_batcher_ends(house: House) -> None:
     house.stage.advance(IDLE_SECONDS / 2)
     house.send(batcher, "a")
     house.stage.advance(IDLE_SECONDS / 2)
-    assert batcher.is_alive()
+    assert not batcher.process.is_set()
     house.stage.advance(IDLE_SECONDS)
     assert not batcher.is_alive()
     assert batcher.process.exit_reason == NORMAL
@@ -223,7 +223,7 @@ def test_a_result_batcher_with_something_to_do_is_not_idle(house: House) -> None
     house.queues.fail("send", QueueUnavailable("503"), times=None)
     asking = house.send(batcher, *"abcde")
     house.stage.advance(3 * IDLE_SECONDS)
-    assert batcher.is_alive()
+    assert not batcher.process.is_set()
     house.queues.recover()
     house.stage.advance(30)
     assert house.answers(asking) == [Done()] * 5
@@ -253,7 +253,7 @@ def test_hand_backs_are_finished_before_the_end(house: House) -> None:
     house.stage.settle()
     batcher.exit(SHUTDOWN)
     house.stage.settle()
-    assert batcher.is_alive()
+    assert not batcher.process.is_set()
     hold.release()
     house.stage.settle()
     assert not batcher.is_alive()

@@ -84,7 +84,7 @@ def test_a_crash_in_init_after_a_wait_is_a_start_error(system: ActorSystem, serv
     error = ValueError("bug")
 
     def init(actor: Any) -> Receiving:
-        actor.process.put(pykka._envelope.Envelope("go"))
+        actor.ref.process.put(pykka._envelope.Envelope("go"))
         yield Receive(lambda message: message == "go")
         raise error
 
