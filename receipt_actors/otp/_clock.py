@@ -14,17 +14,25 @@ from typing import Protocol
 class Timer:
     """One callback at one time. Cancelling a timer that has fired does nothing."""
 
-    __slots__ = ("_callback", "due_seconds")
+    __slots__ = ("_callback", "_timers", "due_seconds")
 
-    def __init__(self, due_seconds: float, callback: Callable[[], None]) -> None:
+    def __init__(self, due_seconds: float, callback: Callable[[], None], timers: _Timers | None = None) -> None:
         if math.isnan(due_seconds):
             raise ValueError("a timer needs a time, not NaN")
         self.due_seconds = due_seconds
         self._callback: Callable[[], None] | None = callback
+        self._timers = timers
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it has fired or was cancelled."""
+        return self._callback is None
 
     def cancel(self) -> None:
         """Forget the callback."""
-        self._callback = None
+        callback, self._callback = self._callback, None
+        if callback is not None and self._timers is not None:
+            self._timers.cancelled += 1
 
     def fire(self) -> None:
         """Run the callback, once, unless it was cancelled."""
@@ -49,15 +57,29 @@ class Clock(Protocol):
         """Let no further timer fire."""
 
 
+SWEEP_AT_LEAST = 1_000  #: fewer cancelled timers than this are left where they are
+
+
 class _Timers:
-    """A heap of timers, earliest first, first come first among equals. Not thread-safe."""
+    """A heap of timers, earliest first, first come first among equals. Its owner guards it.
+
+    Timers that were cancelled stay until most are: then they are swept out together, at a small price for each.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self.cancelled = 0  # about: counted without a lock, and only to know when to sweep
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, timer: Timer) -> bool:
         """Add a timer and tell whether it is the next one now."""
+        if self.cancelled > max(SWEEP_AT_LEAST, len(self._heap) // 2):
+            self.cancelled = 0
+            self._heap = [entry for entry in self._heap if not entry[2].is_over]
+            heapq.heapify(self._heap)
         entry = (timer.due_seconds, next(self._order), timer)
         heapq.heappush(self._heap, entry)
         return self._heap[0] is entry
@@ -88,7 +110,7 @@ class SystemClock:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """See ``Clock``."""
-        timer = Timer(time.monotonic() + seconds, callback)
+        timer = Timer(time.monotonic() + seconds, callback, self._timers)
         with self._changed:
             if self._closed:
                 return timer
@@ -144,7 +166,7 @@ class ManualClock:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """See ``Clock``. Fires in ``advance``, on the thread that calls it."""
-        timer = Timer(self._now + seconds, callback)
+        timer = Timer(self._now + seconds, callback, self._timers)
         with self._lock:
             self._timers.add(timer)
         return timer

@@ -43,9 +43,32 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Returned by ``init`` (or a callback): call ``handle_continue(term)`` before any message."""
+    """Returned by ``init`` (or a callback): call ``handle_continue(term)`` before any message.
+
+    ``reply`` answers the call under way, unless it is ``NO_REPLY``.
+    """
 
     term: object = None
+    reply: object = NO_REPLY
+
+
+class _Timeout(enum.Enum):
+    TIMEOUT = "timeout"
+
+
+TIMEOUT = _Timeout.TIMEOUT  #: what ``handle_info`` gets after an ``IdleTimeout``
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimeout:
+    """Returned by ``init`` or a callback: send ``TIMEOUT`` to ``handle_info`` if no message comes for so long.
+
+    Whatever comes cancels it (OTP: ``{noreply, State, Timeout}``). ``reply`` answers the call under way, unless it is
+    ``NO_REPLY``.
+    """
+
+    seconds: float
+    reply: object = NO_REPLY
 
 
 @dataclass(frozen=True, slots=True)

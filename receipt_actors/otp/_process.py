@@ -43,6 +43,7 @@ from receipt_actors.otp._messages import (
     Down,
     DownEnvelope,
     Exit,
+    IdleTimeout,
     Name,
     NotStarted,
     ParentExitEnvelope,
@@ -53,7 +54,7 @@ from receipt_actors.otp._messages import (
     SystemEnvelope,
 )
 from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason, Normal
-from receipt_actors.otp._receive import Suspended, Waiting
+from receipt_actors.otp._receive import Idle, Suspended, Waiting
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._relations import Relations, tell_down
 from receipt_actors.otp._scheduler import Runtime, Scheduler
@@ -138,7 +139,7 @@ class Process(Relations):
             if actor_class.runtime is Runtime.POOLED
             else system.new_scheduler(actor_class.__name__ if name is None else str(name))
         )
-        self._waiting: Waiting | Suspended | None = None
+        self._waiting: Waiting | Suspended | Idle | None = None
         self._exit_signal: ExitReason | None = None
         self._terminate_reason: ExitReason = NORMAL
         self._acknowledge: Callable[[StartResult], None] | None = None
@@ -280,7 +281,7 @@ class Process(Relations):
                     envelope = mailbox.get_nowait()
             except (IndexError, queue.Empty):  # killed at this moment, and its mailbox emptied
                 break
-            self._step(envelope)
+            self.step(envelope)
         else:
             goes_on = True
         running.process = NOBODY
@@ -305,7 +306,8 @@ class Process(Relations):
         if goes_on:
             self._scheduler.schedule(self)
 
-    def _step(self, envelope: Envelope[Any]) -> None:
+    def step(self, envelope: Envelope[Any]) -> None:
+        """Deal with one message."""
         kind = type(envelope)
         waiting = self._waiting
         if waiting is not None and kind is not SystemEnvelope:
@@ -371,14 +373,17 @@ class Process(Relations):
             return
         if envelope is not None and envelope.reply_to is not None:
             unanswered, self._current = self._current is envelope, None
-            if unanswered and (result is NO_REPLY or type(result) is Continue):
+            reply = result.reply if type(result) is Continue or type(result) is IdleTimeout else result
+            if unanswered and reply is NO_REPLY:
                 self._defer(envelope.reply_to)
             elif unanswered:
-                send_reply(envelope.reply_to, result)
+                send_reply(envelope.reply_to, reply)
                 if self.debug is not None:
-                    self.debug.replied(result)
+                    self.debug.replied(reply)
         if type(result) is Continue:
             self._continue(result.term)
+        elif type(result) is IdleTimeout:
+            self._waiting = Idle(self, result.seconds)
 
     def _advance(self, before: _State, after: _State) -> bool:
         """Go from one state to the next; False when it was ended from outside meanwhile."""
@@ -437,8 +442,12 @@ class Process(Relations):
 
     def suspend(self) -> None:
         """Handle no message but those of ``sys`` until ``resume``."""
-        if self._waiting is None:
+        idle = self._waiting
+        if idle is None:
             self._waiting = Suspended(self)
+        elif isinstance(idle, Idle):
+            idle.give_back()
+            self._waiting = Suspended(self, idle.seconds)
 
     def resume(self) -> None:
         """Undo ``suspend``."""
@@ -450,13 +459,20 @@ class Process(Relations):
         """Tell whether ``sys.suspend`` has stopped it."""
         return isinstance(self._waiting, Suspended)
 
-    def resume_from(self, waiting: Waiting | Suspended) -> None:
+    def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
         """Take back the messages that were passed over: they come before all others."""
         self._waiting = None
+        if isinstance(waiting, Suspended) and waiting.idle_seconds is not None:
+            self._waiting = Idle(self, waiting.idle_seconds)  # from the start again, as in OTP
         passed_over = waiting.give_back()
         if self._backlog:
             passed_over.extend(self._backlog)
         self._backlog = passed_over or None
+
+    def is_idle(self, idle: Idle) -> bool:
+        """Tell whether this time-out still counts: nothing has come since it was set."""
+        waiting = self._waiting
+        return waiting is idle
 
     def answer_sys(self, envelope: Envelope[Any]) -> None:
         """Answer a request of ``sys``; what it raises is its caller's business alone."""

@@ -1,18 +1,20 @@
-"""What a process does with its messages while it does not handle them in turn: a selective receive, a suspension.
+"""What a process does with its messages while it does not handle them in turn: selective receive, idling, suspension.
 
-Either passes messages over and keeps them, in order; the process gets them back, before all others, when it is done.
+Some pass messages over and keep them, in order; the process gets them back, before all others, in the end.
 Owned by one process and touched on its own turns only. A crash of the process forgets it, and refuses what it kept.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._messages import (
+    TIMEOUT,
     DownEnvelope,
     ParentExitEnvelope,
     Receive,
@@ -24,6 +26,22 @@ from receipt_actors.otp._messages import (
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
+
+
+def start_timer(process: Process, seconds: float, time_out: Callable[[], None]) -> Timer:
+    """Have ``time_out`` run on the process's turn after that many seconds.
+
+    No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
+    """
+
+    def fire() -> None:
+        process.put(SystemEnvelope(time_out))
+
+    if seconds > 0:
+        return process.system.clock.call_later(seconds, fire)
+    timer = Timer(0.0, fire)
+    timer.fire()
+    return timer
 
 
 class Waiting:
@@ -101,15 +119,7 @@ class Waiting:
             if self._timer is timer:
                 self.resume(None)
 
-        def fire() -> None:
-            self._process.put(SystemEnvelope(time_out))
-
-        # No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
-        no_time = receive.timeout_seconds <= 0
-        timer = Timer(0.0, fire) if no_time else self._process.system.clock.call_later(receive.timeout_seconds, fire)
-        self._timer = timer
-        if no_time:
-            timer.fire()
+        self._timer = timer = start_timer(self._process, receive.timeout_seconds, time_out)
 
     def _take(self, receive: Receive) -> Envelope[Any] | None:
         for index, envelope in enumerate(self._passed_over):
@@ -126,13 +136,45 @@ class Waiting:
         return receivable and receive.matches(envelope.message)
 
 
+class Idle:
+    """A process that returned ``IdleTimeout``: the first message, whichever it is, cancels it."""
+
+    __slots__ = ("_process", "_timer", "seconds")
+
+    def __init__(self, process: Process, seconds: float) -> None:
+        self._process = process
+        self.seconds = seconds
+        self._timer = start_timer(process, seconds, self._time_out)
+
+    def __len__(self) -> int:
+        return 0
+
+    def _time_out(self) -> None:
+        if self._process.is_idle(self):
+            self.offer(Envelope(TIMEOUT))
+
+    def give_back(self) -> deque[Envelope[Any]]:
+        """Cancel the time-out; nothing was passed over."""
+        self._timer.cancel()
+        return deque()
+
+    def offer(self, envelope: Envelope[Any]) -> None:
+        """Handle the message, and wait no more; ``sys`` is not counted."""
+        if type(envelope) is SysEnvelope:
+            self._process.answer_sys(envelope)
+        else:
+            self._process.resume_from(self)
+            self._process.step(envelope)
+
+
 class Suspended:
     """A process that ``sys.suspend`` has stopped: only ``sys``'s requests and its parent's exit signal are heard."""
 
-    __slots__ = ("_passed_over", "_process")
+    __slots__ = ("_passed_over", "_process", "idle_seconds")
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, idle_seconds: float | None = None) -> None:
         self._process = process
+        self.idle_seconds = idle_seconds  # of the ``IdleTimeout`` that it was in
         self._passed_over: deque[Envelope[Any]] = deque()
 
     def __len__(self) -> int:
