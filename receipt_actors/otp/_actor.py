@@ -93,7 +93,9 @@ class Actor(pykka.Actor):
     # --- what a subclass overrides ---
 
     def init(self) -> Any:
-        """Get ready. None: running; or ``IGNORE``, ``Stop(reason)``, ``Continue(term)``; an exception: not started."""
+        """Get ready. None: running; an exception: not started. Or ``IGNORE``, ``Stop(reason)``, ``NotStarted(reason)``
+        (the same without a crash, OTP's ``{error, Reason}``), ``Continue(term)``, ``IdleTimeout(seconds)``.
+        """
         self.on_start()
 
     def terminate(self, reason: ExitReason) -> Any:
@@ -116,13 +118,17 @@ class Actor(pykka.Actor):
         """Learn that a request will not be answered (its actor ended), or that a blocking call raised ``Crash``."""
         raise NotImplementedError(f"{type(self).__name__} got a failure of {label!r} but has no handle_failure")
 
+    def initialise(self) -> Any:
+        """Have ``init`` called and return what it returned (the runtime calls this)."""
+        return self.init()
+
     def deliver(self, envelope: Envelope[Any]) -> Any:
         """Hand a message to its callback and return what that returns (the runtime calls this)."""
+        if isinstance(envelope, ReplyEnvelope):
+            if envelope.failure is None:
+                return self.handle_reply(envelope.label, envelope.value)
+            return self.handle_failure(envelope.label, envelope.failure)
         message = envelope.message
-        if type(envelope) is ReplyEnvelope:
-            if message.failure is None:
-                return self.handle_reply(message.label, message.value)
-            return self.handle_failure(message.label, message.failure)
         if isinstance(message, pykka.messages._ActorStop):
             return Stop(NORMAL, reply=None)
         result = self._handle_receive(message)

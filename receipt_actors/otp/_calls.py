@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 
 from receipt_actors.otp._context import current_process
-from receipt_actors.otp._messages import Reply, ReplyEnvelope
+from receipt_actors.otp._messages import ReplyEnvelope
 from receipt_actors.otp._reasons import Crash, ExitReason
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ class RequestReply:
         return not (self._answered or self._process.is_set())
 
     def set(self, value: object = None) -> None:
-        self._put(Reply(self._label, value))
+        self._put(value, None)
 
     def fail(self, reason: ExitReason) -> None:
-        self._put(Reply(self._label, None, reason))
+        self._put(None, reason)
 
-    def _put(self, reply: Reply) -> None:
+    def _put(self, value: object, failure: ExitReason | None) -> None:
         with self._process.system.lock:  # an answer and the end of the process that owes it may come together
             answered, self._answered = self._answered, True
         if not answered:
-            self._process.put(ReplyEnvelope(reply))
+            self._process.put(ReplyEnvelope(self._label, value, failure))
 
 
 class From:
@@ -85,8 +85,10 @@ class From:
 
 
 def send_reply(reply_to: Any, value: object) -> None:
-    with contextlib.suppress(queue.Full):  # the process was killed at this moment, and its caller told so
+    try:
         reply_to.set(value)
+    except queue.Full:  # the process was killed at this moment, and its caller told so
+        return
 
 
 def fail_reply(reply_to: Any, reason: ExitReason, *, begun: bool = True) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from receipt_actors.otp._actor import Actor
-from receipt_actors.otp._context import context
+from receipt_actors.otp._backoff import Backoff
+from receipt_actors.otp._context import current_process
 from receipt_actors.otp._messages import Name, Starting, StartResult
 
 
@@ -30,6 +31,18 @@ class Strategy(enum.Enum):
     SIMPLE_ONE_FOR_ONE = "simple_one_for_one"  #: none; all children are made from one spec, on demand
 
 
+class AutoShutdown(enum.Enum):
+    """Whether a supervisor ends, with ``SHUTDOWN``, when ``significant`` children have ended by themselves.
+
+    A transient one counts when it ends in an orderly way (else it is restarted), a temporary one however it ends. One
+    that the supervisor itself stopped does not count (OTP: ``auto_shutdown``). simple_one_for_one can't have it.
+    """
+
+    NEVER = "never"  #: significant children are refused
+    ANY_SIGNIFICANT = "any_significant"  #: with the first of them
+    ALL_SIGNIFICANT = "all_significant"  #: with the last of them that ran
+
+
 class ChildType(enum.Enum):
     """What a child is; a supervisor should get ``INFINITY`` to shut its own children down."""
 
@@ -40,6 +53,7 @@ class ChildType(enum.Enum):
 class _ShutdownWord(enum.Enum):
     BRUTAL_KILL = "brutal_kill"
     INFINITY = "infinity"
+    DEFAULT = "default"
 
 
 BRUTAL_KILL: Final = _ShutdownWord.BRUTAL_KILL  #: kill it at once
@@ -48,13 +62,23 @@ INFINITY: Final = _ShutdownWord.INFINITY  #: wait for as long as it takes
 #: Seconds a child may take to end after the exit signal ``shutdown`` before it is killed; or one of the two words.
 Shutdown: TypeAlias = float | _ShutdownWord
 
+WORKER_SHUTDOWN_SECONDS = 5.0  #: what a worker gets whose spec does not say
+
 
 class Start:
-    """The usual ``start`` of a spec: an actor class, its arguments and the name to register it under (OTP: ``MFA``)."""
+    """The usual ``start`` of a spec: an actor class, its arguments and the name to register it under (OTP: ``MFA``).
+
+    Raises:
+        ValueError: it is not given an actor class.
+    """
 
     __slots__ = ("actor_class", "args", "kwargs", "name")
 
     def __init__(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> None:
+        if not (isinstance(actor_class, type) and issubclass(actor_class, Actor)):
+            raise ValueError(
+                f"Start takes an actor class first, then the arguments to make it with; not {actor_class!r}"
+            )
         self.actor_class = actor_class
         self.args = args
         self.kwargs = kwargs
@@ -62,7 +86,7 @@ class Start:
 
     def __call__(self, *extra_args: Any) -> StartResult | Starting:
         """Start it as a child of the current actor; a simple_one_for_one supervisor appends ``extra_args``."""
-        process = context.process
+        process = current_process()
         if process is None:
             raise RuntimeError("a child is started by its supervisor")
         return process.system.start_link(self.actor_class, *self.args, *extra_args, name=self.name, **self.kwargs)
@@ -73,45 +97,109 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How a supervisor starts, restarts and stops one child."""
+    """How a supervisor starts, restarts and stops one child.
+
+    ``shutdown`` is 5 seconds for a worker and ``INFINITY`` for a supervisor where it is not given.
+
+    Raises:
+        ValueError: a field makes no sense, with what was found and what it should be.
+    """
 
     id: Hashable
     start: Callable[..., StartResult | Starting]  #: called in the supervisor; usually a ``Start``
     restart: Restart = Restart.PERMANENT
-    shutdown: Shutdown = 5.0
+    shutdown: Shutdown = _ShutdownWord.DEFAULT
     type: ChildType = ChildType.WORKER
+    significant: bool = False  #: its end counts for the supervisor's ``auto_shutdown``
+    backoff: Backoff | None = None  #: wait before a restart; not OTP's, see ``Backoff``
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense before anything is started."""
         try:
             hash(self.id)
-        except TypeError as error:
-            raise ValueError(f"child {self.id!r}: id must be hashable") from error
-        if not callable(self.start):
-            raise ValueError(f"child {self.id!r}: start must be callable (usually a Start), not {self.start!r}")
+        except TypeError:
+            self._refuse(f"id must be hashable, as a string is; it is of type {type(self.id).__name__}")
+        self._check_start()
         if not isinstance(self.restart, Restart):
-            raise ValueError(f"child {self.id!r}: restart must be a Restart, not {self.restart!r}")
+            self._refuse(f"restart must be a Restart, not {self.restart!r}; PERMANENT, TRANSIENT or TEMPORARY")
         if not isinstance(self.type, ChildType):
-            raise ValueError(f"child {self.id!r}: type must be a ChildType, not {self.type!r}")
-        shutdown = self.shutdown
-        if not isinstance(shutdown, _ShutdownWord) and (
-            isinstance(shutdown, bool) or not isinstance(shutdown, int | float) or not 0 <= shutdown < math.inf
-        ):
-            raise ValueError(
-                f"child {self.id!r}: shutdown must be seconds (0 or more), BRUTAL_KILL or INFINITY, not {shutdown!r}"
-            )
+            self._refuse(f"type must be a ChildType, not {self.type!r}; WORKER or SUPERVISOR")
+        if self.shutdown is _ShutdownWord.DEFAULT:
+            default = INFINITY if self.type is ChildType.SUPERVISOR else WORKER_SHUTDOWN_SECONDS
+            object.__setattr__(self, "shutdown", default)
+        elif not isinstance(self.shutdown, _ShutdownWord) and not _is_time(self.shutdown):
+            self._refuse(f"shutdown must be seconds (0 or more), BRUTAL_KILL or INFINITY, not {self.shutdown!r}")
+        if not isinstance(self.significant, bool):
+            self._refuse(f"significant must be True or False, not {self.significant!r}")
+        if self.significant and self.restart is Restart.PERMANENT:
+            self._refuse("a permanent child can't be significant: it is always restarted; use TRANSIENT or TEMPORARY")
+        if self.backoff is not None:
+            if not isinstance(self.backoff, Backoff):
+                self._refuse(f"backoff must be a Backoff or None, not {self.backoff!r}")
+            if self.restart is Restart.TEMPORARY:
+                self._refuse(
+                    "a temporary child can't have a backoff: it is never restarted; use PERMANENT or TRANSIENT"
+                )
+
+    def _check_start(self) -> None:
+        if isinstance(self.start, type):
+            name = self.start.__name__
+            self._refuse(f"start must be callable, and no class: write Start({name}, ...) instead of {name}")
+        if not callable(self.start):
+            self._refuse(f"start must be callable (usually a Start), not {self.start!r}")
+
+    def _refuse(self, why: str) -> None:
+        raise ValueError(f"child {self.id!r}: {why}")
 
 
-def check_child_specs(specs: Sequence[ChildSpec]) -> None:
-    """Refuse a list of specs with an id twice, or with something else in it.
+def _is_time(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def check_child_specs(specs: Sequence[ChildSpec], auto_shutdown: AutoShutdown | None = None) -> None:
+    """Refuse a list of specs that no supervisor can have (OTP: ``supervisor:check_childspecs/1,2``, which returns).
+
+    With an ``auto_shutdown`` also what a supervisor of that kind can't have.
 
     Raises:
         ValueError: naming the id, or what else it is.
     """
+    if auto_shutdown is not None:
+        check_auto_shutdown(auto_shutdown)
+    if not isinstance(specs, Sequence) or isinstance(specs, str | bytes):
+        raise ValueError(
+            f"a supervisor's children are a list or tuple of ChildSpecs, not of type {type(specs).__name__}"
+        )
     seen: set[Hashable] = set()
     for spec in specs:
-        if not isinstance(spec, ChildSpec):
-            raise ValueError(f"a supervisor's children are ChildSpecs, not {spec!r}")
+        check_child_spec(spec, auto_shutdown)
         if spec.id in seen:
             raise ValueError(f"child id {spec.id!r} is there twice; ids must be unique within a supervisor")
         seen.add(spec.id)
+
+
+def check_auto_shutdown(auto_shutdown: AutoShutdown) -> None:
+    """Refuse what is none.
+
+    Raises:
+        ValueError: with what it is.
+    """
+    if not isinstance(auto_shutdown, AutoShutdown):
+        raise ValueError(
+            f"auto_shutdown must be an AutoShutdown, not {auto_shutdown!r}; NEVER, ANY_SIGNIFICANT or ALL_SIGNIFICANT"
+        )
+
+
+def check_child_spec(spec: ChildSpec, auto_shutdown: AutoShutdown | None) -> None:
+    """Refuse what is no spec, or none for a supervisor with this ``auto_shutdown``.
+
+    Raises:
+        ValueError: saying why.
+    """
+    if not isinstance(spec, ChildSpec):
+        raise ValueError(f"a supervisor's children are ChildSpecs, not {spec!r}")
+    if spec.significant and auto_shutdown is AutoShutdown.NEVER:
+        raise ValueError(
+            f"child {spec.id!r}: it can't be significant while its supervisor's auto_shutdown is NEVER; "
+            "give the supervisor ANY_SIGNIFICANT or ALL_SIGNIFICANT"
+        )

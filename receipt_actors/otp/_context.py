@@ -40,4 +40,4 @@ context = _Context()
 def current_process() -> Process | None:
     """Return the process that the calling thread runs, or None."""
     process = context.running.process
-    return None if isinstance(process, Nobody) else process
+    return None if process is NOBODY else process  # type: ignore[return-value]

@@ -15,30 +15,35 @@ from receipt_actors.otp._reasons import ExitReason
 
 logger = logging.getLogger("receipt_actors.otp")
 
-_PYKKA_REQUESTS = (
-    pykka.messages.ProxyCall,
-    pykka.messages.ProxyGetAttr,
-    pykka.messages.ProxySetAttr,
-    pykka.messages._ActorStop,
+PYKKA_REQUESTS = frozenset(
+    {
+        pykka.messages.ProxyCall,
+        pykka.messages.ProxyGetAttr,
+        pykka.messages.ProxySetAttr,
+        pykka.messages._ActorStop,
+    }
 )
 
 
 class GenServer(Actor):
     """An actor with a request for each callback: calls, casts, and everything else.
 
-    ==================  ====================================  ======================================================
-    callback            for                                   returns
-    ==================  ====================================  ======================================================
-    ``init``            the start                             None, ``IGNORE``, ``Stop(reason)``, ``Continue(term)``
-    ``handle_call``     ``call``, ``ask``, ``send_request``   the reply, ``NO_REPLY``, ``Stop(reason, reply)``
-    ``handle_cast``     ``cast``                              None, ``Stop(reason)``, ``Continue(term)``
-    ``handle_info``     ``send``, ``tell``, timers, ``Down``  as ``handle_cast``
-    ``handle_reply``    answers to ``send_request``           as ``handle_cast``
-    ``handle_failure``  requests that got no answer           as ``handle_cast``
-    ``terminate``       the end                               nothing
-    ==================  ====================================  ======================================================
+    ===================  ====================================  ========================================================
+    callback             for                                   returns
+    ===================  ====================================  ========================================================
+    ``init``             the start                             as ``handle_cast``, ``IGNORE``, ``NotStarted(reason)``
+    ``handle_call``      ``call``, ``ask``, ``send_request``   the reply, ``NO_REPLY``, or as ``handle_cast``
+    ``handle_cast``      ``cast``                              None, ``Stop(reason)``, ``Continue(term)``,
+                                                               ``IdleTimeout(seconds)``
+    ``handle_info``      ``send``, ``tell``, timers, ``Down``  as ``handle_cast``
+    ``handle_continue``  ``Continue``                          as ``handle_cast``
+    ``handle_reply``     answers to ``send_request``           as ``handle_cast``
+    ``handle_failure``   requests that got no answer           as ``handle_cast``
+    ``terminate``        the end                               nothing
+    ===================  ====================================  ========================================================
 
-    Any of them may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
+    From ``handle_call``, ``Stop``, ``Continue`` and ``IdleTimeout`` carry the ``reply``; without one it comes later. Any
+    callback may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
     """
 
     def init(self) -> Any:
@@ -61,15 +66,15 @@ class GenServer(Actor):
 
     def deliver(self, envelope: Envelope[Any]) -> Any:
         """See ``Actor.deliver``."""
-        message = envelope.message
         kind = type(envelope)
         if kind is CastEnvelope:
-            return self.handle_cast(message)
-        if kind is ReplyEnvelope:
-            if message.failure is None:
-                return self.handle_reply(message.label, message.value)
-            return self.handle_failure(message.label, message.failure)
-        if isinstance(message, _PYKKA_REQUESTS):
+            return self.handle_cast(envelope.message)
+        if isinstance(envelope, ReplyEnvelope):
+            if envelope.failure is None:
+                return self.handle_reply(envelope.label, envelope.value)
+            return self.handle_failure(envelope.label, envelope.failure)
+        message = envelope.message
+        if type(message) in PYKKA_REQUESTS:
             return super().deliver(envelope)
         if envelope.reply_to is None:
             return self.handle_info(message)

@@ -167,9 +167,24 @@ class CastEnvelope(Envelope[Any]):
 
 
 class ReplyEnvelope(Envelope[Any]):
-    """The answer to a request of this process; ``message`` is a ``Reply``."""
+    """The answer to a request of this process. There are very many: the ``Reply`` is made only where one is looked at.
 
-    __slots__ = ()
+    pykka's ``__init__`` is left out for the same reason.
+    """
+
+    __slots__ = ("failure", "label", "value")
+
+    reply_to = None
+
+    def __init__(self, label: Any, value: Any, failure: ExitReason | None) -> None:
+        self.label = label
+        self.value = value
+        self.failure = failure
+
+    @property
+    def message(self) -> Reply:
+        """The answer as a message."""
+        return Reply(self.label, self.value, self.failure)
 
 
 class DownEnvelope(Envelope[Any]):

@@ -22,7 +22,6 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 from __future__ import annotations
 
 import enum
-import logging
 import queue
 import threading
 from collections import deque
@@ -57,13 +56,12 @@ from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitR
 from receipt_actors.otp._receive import Idle, Suspended, Waiting
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._relations import Relations, tell_down
+from receipt_actors.otp._reports import report_crash
 from receipt_actors.otp._scheduler import Runtime, Scheduler
 
 if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
     from receipt_actors.otp._system import ActorSystem
-
-logger = logging.getLogger("receipt_actors.otp")
 
 MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for others
 
@@ -189,18 +187,24 @@ class Process(Relations):
             actor.adopt(self)
             self.actor = actor
             actor.__init__(*args, **kwargs)  # type: ignore[misc]
-            result = actor.init()
+            result = actor.initialise()
         except BaseException as error:
             self._crash(error)
             return
         self._settle(None, result)
 
-    def _finish_start(self, result: StartResult) -> None:
+    def _finish_start(self, result: StartResult) -> bool:
+        """Tell how the start ended; False when it was ended from outside meanwhile, which has been told then."""
         with self.system.lock:
+            if type(result) is Started:
+                if self._state is not _STARTING:
+                    return False
+                self._state = _RUNNING
             self.start_result = result
             acknowledge, self._acknowledge = self._acknowledge, None
         if acknowledge is not None:
             acknowledge(result)
+        return True
 
     # --- mailbox (pykka's ActorInbox) ---
 
@@ -364,9 +368,11 @@ class Process(Relations):
             if type(result) is Stop:
                 self._exit(result.reason, start_result=NotStarted(result.reason))
                 return
-            if not self._advance(_STARTING, _RUNNING):
+            if type(result) is NotStarted:
+                self._exit(NORMAL, start_result=result)
                 return
-            self._finish_start(Started(self.ref))
+            if not self._finish_start(Started(self.ref)):
+                return
         if type(result) is Stop:
             self._last_reply = result.reply
             self.terminate(result.reason)
@@ -535,17 +541,26 @@ class Process(Relations):
         reason = Crash(error)
         if self.debug is not None:
             self.debug.crashed(error)
-        if self._state is _RUNNING:
-            # Only the message's type is reported: the message may hold what nobody should log.
-            logger.error("%s crashed while handling %s: %s", self.ref, handling, type(error).__name__, exc_info=error)
+        state = self._state
+        if state is _EXITED:  # a zombie: what it still does is nobody's business
+            return
+        report_crash(
+            self.ref,
+            reason,
+            handling="init" if state is _STARTING else "terminate" if state is _TERMINATING else handling,
+            mailbox_length=self.mailbox_length,
+            links=[linked.ref for linked in self.links],
+            parent=None if self.parent is None else self.parent.ref,
+        )
+        if state is _RUNNING:
             self.terminate(reason)
         else:
-            if self._state is _TERMINATING:
-                logger.error("%s crashed in terminate", self.ref, exc_info=error)
             self._exit(reason, start_result=NotStarted(reason))
 
     def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
         """End, once, from whichever thread: everything that others must learn of it is sent here."""
+        if self.takes_messages:  # otherwise it left when it began to terminate
+            self.system.leave_pykka(self)
         running = self._scheduler.running
         with self.system.lock:
             if self._state is _EXITED:
@@ -557,7 +572,6 @@ class Process(Relations):
             linked, monitors = self.cut()
             deferred, self._deferred = self._deferred, None
             self.system.forget(self, is_zombie=running.process is self and running is not context.running)
-        self.system.leave_pykka(self)
         if was_starting:
             self._finish_start(start_result or NotStarted(reason))
         for other in linked:

@@ -89,6 +89,27 @@ class Ref(pykka.ActorRef[Any]):
             raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
         return super().ask(message, block=block, timeout=timeout)
 
+    def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
+        """Ask it to end, and wait until it has: also where it is cleaning up already (pykka's own would not wait then).
+
+        Returns:
+            False where it had ended before; with ``block=False`` a future of that.
+
+        Raises:
+            pykka.Timeout: it has not ended in time.
+            pykka.ActorDeadError: an actor asks that was killed meanwhile.
+        """
+        message = pykka.messages._ActorStop()
+        if context.running.process.observed and not self._may_be_sent(message):
+            raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
+        stopped: pykka.Future[Any] = Future()
+        if self.process.is_set():
+            stopped.set(False)
+        else:
+            self.process.put(Envelope(message, reply_to=stopped))
+            stopped = stopped.map(lambda _none: True)
+        return stopped.get(timeout=timeout) if block else stopped
+
     def _may_be_sent(self, message: object) -> bool:
         """Note what a watched actor sends; False for one that was killed and whose callback still runs."""
         sender = current_process()

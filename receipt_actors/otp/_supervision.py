@@ -1,135 +1,77 @@
-"""What both kinds of supervisor share: starting a child, stopping a child, counting restarts, answers to questions."""
+"""What both kinds of supervisor share: starting a child, stopping a child, counting restarts and zombies, reporting."""
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar
 
-from receipt_actors.otp._child_spec import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Shutdown
+from receipt_actors.otp._backoff import Streak
+from receipt_actors.otp._child_spec import (
+    BRUTAL_KILL,
+    AutoShutdown,
+    ChildSpec,
+    Restart,
+    Strategy,
+    check_auto_shutdown,
+    check_child_specs,
+)
 from receipt_actors.otp._gen_server import GenServer
 from receipt_actors.otp._messages import (
     IGNORE,
-    Exit,
+    Down,
     NotStarted,
     Receive,
     Started,
     StartFinished,
     Starting,
     StartResult,
+    Stop,
 )
-from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason
+from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown
 from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._reports import ReportContext, report_supervisor
 from receipt_actors.otp._restart_window import RestartWindow
 
-logger = logging.getLogger("receipt_actors.otp")
-
-
-class ChildError(enum.Enum):
-    """Why a supervisor did not do what it was asked."""
-
-    NOT_FOUND = "not_found"
-    ALREADY_PRESENT = "already_present"  #: the id is known but its child does not run: restart or delete it
-    RUNNING = "running"
-    RESTARTING = "restarting"
-    SIMPLE_ONE_FOR_ONE = "simple_one_for_one"  #: not for this kind of supervisor
-
-
-class ChildInfo(NamedTuple):
-    """One line of ``which_children``; ``id`` is None for children of a simple_one_for_one supervisor."""
-
-    id: Hashable | None
-    child: Ref | Literal["restarting"] | None
-    type: ChildType
-
-
-class ChildCounts(NamedTuple):
-    """The answer of ``count_children``."""
-
-    specs: int
-    active: int
-    supervisors: int
-    workers: int
-
 
 @dataclass(frozen=True, slots=True)
-class StartChild:
-    """Start a child: its spec, or for simple_one_for_one the arguments to append."""
+class RestartPlan:
+    """What is to become of a child that should be restarted."""
 
-    spec_or_args: ChildSpec | Sequence[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _ByChildId:
-    id: Hashable
-
-    def __post_init__(self) -> None:
-        hash(self.id)  # a TypeError belongs to who asks, not into the supervisor
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateChild(_ByChildId):
-    """Stop a child (by id; for simple_one_for_one by its ref)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RestartChild(_ByChildId):
-    """Start a child again whose spec is known and that does not run."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteChild(_ByChildId):
-    """Forget the spec of a child that does not run."""
-
-
-@dataclass(frozen=True, slots=True)
-class WhichChildren:
-    """List the children."""
-
-
-@dataclass(frozen=True, slots=True)
-class CountChildren:
-    """Count the children."""
-
-
-StartAnswer: TypeAlias = StartResult | ChildError
+    allowed: bool  #: False: the supervisor gives up
+    delay_seconds: float | None  #: None: at once
+    note: str  #: the same for a report
 
 
 class SupervisorBase(GenServer):
-    """See ``Supervisor`` and ``SimpleOneForOneSupervisor``."""
+    """See ``Supervisor`` and ``SimpleOneForOneSupervisor``.
+
+    **Zombies.** A child that is killed, because it did not end in its ``shutdown`` time or has ``BRUTAL_KILL``, is gone
+    for everyone who talks to it. But CPython can't kill a thread: a callback of it that is running goes on to its end,
+    with all that it still does to the outside world, and its thread is not free before. Each restart may leave one more
+    of them, so they are counted. While more than ``max_zombies`` of its own still run, a supervisor gives up as it does
+    after too many restarts, with the reason ``Shutdown("killed children that still run: ...")``: its own supervisor,
+    and in the end the operator, have to do what it can't.
+    """
 
     trap_exit: ClassVar[bool] = True
 
-    def __init__(self, intensity: int, period_seconds: float) -> None:
-        self._window = RestartWindow(intensity, period_seconds)
+    def __init__(
+        self,
+        children: Sequence[ChildSpec],
+        strategy: Strategy,
+        intensity: int,
+        period_seconds: float,
+        auto_shutdown: AutoShutdown,
+        max_zombies: int,
+    ) -> None:
+        self._window = check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        self._auto_shutdown = auto_shutdown
+        self._max_zombies = max_zombies
+        self._zombies: list[Ref] = []
 
-    def _restart_allowed(self, child_id: Hashable, reason: ExitReason | str) -> bool:
-        """Count a restart and report it; False when the supervisor has to give up."""
-        self._window, allowed = self._window.add(self.clock.monotonic())
-        window = self._window
-        if allowed:
-            logger.warning(
-                "%s restarts child %s (%d of at most %d in %g s): %s",
-                self.ref,
-                child_id,
-                len(window.restarts),
-                window.intensity,
-                window.period_seconds,
-                reason,
-            )
-        else:
-            logger.error(
-                "%s gives up: child %s ended for the %d. time in %g s, %d are allowed: %s",
-                self.ref,
-                child_id,
-                len(window.restarts),
-                window.period_seconds,
-                window.intensity,
-                reason,
-            )
-        return allowed
+    # --- starting ---
 
     def _start(self, spec: ChildSpec, args: Sequence[Any] = ()) -> StartResult | Starting:
         """Call the spec's start function; whatever is wrong with it is a child that did not start."""
@@ -137,71 +79,157 @@ class SupervisorBase(GenServer):
             result = spec.start(*args)
         except BaseException as error:
             return NotStarted(Crash(error))
-        if isinstance(result, Started | NotStarted | Starting) or result is IGNORE:
+        if isinstance(result, Started) and isinstance(result.ref, Ref):
             return result
-        wrong = TypeError(f"start of child {spec.id!r} must return Started, NotStarted, Starting or IGNORE: {result!r}")
+        if isinstance(result, NotStarted) or result is IGNORE:
+            return result
+        if isinstance(result, Starting) and isinstance(result.ref, Ref) and result.ref.process.parent is self._process:
+            return result
+        wrong = TypeError(
+            f"start of child {spec.id!r} must return what start_link() gave it, or Started(ref), NotStarted(reason) or "
+            f"IGNORE; it returned something of type {type(result).__name__}"
+        )
         return NotStarted(Crash(wrong))
 
     def _await_start(self, starting: Starting) -> Generator[Receive, Any, StartResult]:
         """Wait for the end of a child's ``init``; it may take as long as it likes, as in OTP."""
-        finished = yield Receive(lambda message: type(message) is StartFinished and message.ref is starting.ref)
-        result: StartResult = finished.result
+        ref = starting.ref
+        result = ref.process.start_result
+        if result is None:  # else the message that says so is dropped when its turn comes
+            finished = yield Receive(lambda message: type(message) is StartFinished and message.ref is ref)
+            result = finished.result
         return result
 
-    def _start_and_wait(self, spec: ChildSpec) -> Generator[Receive, Any, StartResult]:
-        result = self._start(spec)
+    def _start_and_wait(self, spec: ChildSpec, args: Sequence[Any] = ()) -> Generator[Receive, Any, StartResult]:
+        result = self._start(spec, args)
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
 
-    def _shut_down(self, ref: Ref, shutdown: Shutdown) -> Generator[Receive, Any, None]:
-        """Ask a child to end, wait for it as its spec says, and kill it then."""
-        ended: Callable[[object], bool] = lambda message: type(message) is Exit and message.ref is ref  # noqa: E731
-        if shutdown is BRUTAL_KILL:
+    # --- stopping ---
+
+    def _shut_down(self, spec: ChildSpec, ref: Ref) -> Generator[Receive, Any, None]:
+        """Ask a child to end, wait for it as its spec says, kill it then, and report an end that is none of these.
+
+        It is monitored, as in OTP: one that is not linked to its supervisor (any more) must not hold it up.
+        """
+        monitor = self.monitor(ref)
+        ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
+        note = ""
+        if spec.shutdown is BRUTAL_KILL:
             ref.kill()
-            yield Receive(ended)
-            return
-        ref.exit(SHUTDOWN)
-        timeout_seconds = None if shutdown is INFINITY else shutdown
-        assert not isinstance(timeout_seconds, enum.Enum)
-        if (yield Receive(ended, timeout_seconds)) is None:
-            logger.error("%s kills %s: it did not end within %s s", self.ref, ref, timeout_seconds)
-            ref.kill()
-            yield Receive(ended)
+            yield ended
+        else:
+            ref.exit(SHUTDOWN)
+            timeout_seconds = spec.shutdown if isinstance(spec.shutdown, int | float) else None
+            if (yield Receive(ended.matches, timeout_seconds)) is None:
+                note = f"it did not end within {timeout_seconds} s"
+                ref.kill()
+                yield ended
+        self._has_been_stopped(spec, ref, note)
+
+    def _has_been_stopped(self, spec: ChildSpec, ref: Ref, note: str) -> None:
+        reason = ref.process.exit_reason
+        if not ended_as_told(spec, reason):
+            self._report(ReportContext.SHUTDOWN_ERROR, spec, ref, reason, note)
+        self._note_zombie(ref, reason)
+
+    def _note_zombie(self, ref: Ref, reason: ExitReason | None) -> None:
+        if type(reason) is Killed and ref.is_zombie:
+            self._zombies.append(ref)
+
+    def _too_many_zombies(self, spec: ChildSpec, ref: Ref | None) -> Stop | None:
+        """Give up, where too many killed children still run."""
+        if len(self._zombies) <= self._max_zombies:
+            return None
+        self._zombies = [zombie for zombie in self._zombies if zombie.is_zombie]
+        count = len(self._zombies)
+        if count <= self._max_zombies:
+            return None
+        why = f"killed children that still run: {count} (allowed: {self._max_zombies})"
+        self._report(ReportContext.SHUTDOWN, spec, ref, why)
+        return Stop(Shutdown(why))
+
+    # --- restarting ---
+
+    def _plan_restart(self, spec: ChildSpec, streak: Streak | None) -> RestartPlan:
+        """Count a restart and decide about it."""
+        now = self.clock.monotonic()
+        if spec.backoff is not None and streak is not None:
+            delay_seconds = streak.next_delay(spec.backoff, now)
+            if delay_seconds is None:
+                return RestartPlan(False, None, f"restarted {streak.restarts} times in a row")
+            return RestartPlan(True, delay_seconds, f"restart {streak.restarts} in a row, in {delay_seconds:g} s")
+        self._window, allowed = self._window.add(now)
+        window = self._window
+        limits = f"{window.intensity} allowed in {window.period_seconds:g} s"
+        return RestartPlan(allowed, None, f"restart {len(window.restarts)}, {limits}")
+
+    def _give_up(self, spec: ChildSpec, ref: Ref | None, plan: RestartPlan) -> Stop:
+        self._report(ReportContext.SHUTDOWN, spec, ref, "reached_max_restart_intensity", plan.note)
+        return Stop(SHUTDOWN)
+
+    # --- reporting ---
+
+    def _report(
+        self,
+        context: ReportContext,
+        spec: ChildSpec,
+        ref: Ref | None,
+        reason: object,
+        note: str = "",
+        *,
+        children: int = 1,
+        level: int = logging.ERROR,
+    ) -> None:
+        restarts = len(self._window.restarts)
+        report_supervisor(
+            self.ref, context, spec, ref, reason, restarts=restarts, note=note, children=children, level=level
+        )
+
+    def _report_termination(self, spec: ChildSpec, ref: Ref, reason: ExitReason, plan: RestartPlan | None) -> None:
+        """Report an end that is to be reported: none that is orderly, unless the child is permanent."""
+        note = "it is temporary and not restarted" if plan is None else plan.note
+        level = logging.WARNING if plan is not None and plan.allowed else logging.ERROR
+        self._report(ReportContext.CHILD_TERMINATED, spec, ref, reason, note, level=level)
 
 
-# --- the functions of Erlang's supervisor module; they block, so pooled actors send the requests instead --------------
+def check_supervisor(
+    children: Sequence[ChildSpec],
+    strategy: Strategy,
+    intensity: int,
+    period_seconds: float,
+    auto_shutdown: AutoShutdown,
+    max_zombies: int,
+) -> RestartWindow:
+    """Refuse what no supervisor can be made of, before anything has started.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    if not isinstance(strategy, Strategy):
+        raise ValueError(
+            f"strategy must be a Strategy, not {strategy!r}; "
+            "ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE or SIMPLE_ONE_FOR_ONE"
+        )
+    window = RestartWindow(intensity, period_seconds)
+    if isinstance(max_zombies, bool) or not isinstance(max_zombies, int) or max_zombies < 0:
+        raise ValueError(f"max_zombies must be a whole number of killed children, 0 or more, not {max_zombies!r}")
+    check_auto_shutdown(auto_shutdown)
+    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
+    if is_simple and auto_shutdown is not AutoShutdown.NEVER:
+        raise ValueError(
+            f"simple_one_for_one can't have auto_shutdown {auto_shutdown.name}: "
+            "its children come and go on demand, and none of them is significant"
+        )
+    check_child_specs(children, auto_shutdown)
+    if is_simple and len(children) != 1:
+        raise ValueError(f"simple_one_for_one takes exactly one child spec, not {len(children)}")
+    return window
 
 
-def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
-    """Start a child (``supervisor:start_child/2``). ``NotStarted(AlreadyStarted(ref))`` where its id runs already."""
-    answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
-    return answer
-
-
-def terminate_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> ChildError | None:
-    """Stop a child; its spec stays known unless it is temporary (``supervisor:terminate_child/2``)."""
-    answer: ChildError | None = supervisor.call(TerminateChild(child_id), timeout)
-    return answer
-
-
-def restart_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> StartAnswer:
-    """Start a child again that was terminated (``supervisor:restart_child/2``)."""
-    answer: StartAnswer = supervisor.call(RestartChild(child_id), timeout)
-    return answer
-
-
-def delete_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> ChildError | None:
-    """Forget a child that does not run (``supervisor:delete_child/2``)."""
-    answer: ChildError | None = supervisor.call(DeleteChild(child_id), timeout)
-    return answer
-
-
-def which_children(supervisor: Ref, timeout: float | None = None) -> list[ChildInfo]:
-    """List the children in start order (``supervisor:which_children/1``, which lists them the other way round)."""
-    answer: list[ChildInfo] = supervisor.call(WhichChildren(), timeout)
-    return answer
-
-
-def count_children(supervisor: Ref, timeout: float | None = None) -> ChildCounts:
-    """Count the children (``supervisor:count_children/1``)."""
-    answer: ChildCounts = supervisor.call(CountChildren(), timeout)
-    return answer
+def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
+    """Tell whether the end of a child that was told to end needs no report (OTP: ``shutdown/1`` of ``supervisor``)."""
+    if type(reason) is Killed:
+        return spec.shutdown is BRUTAL_KILL
+    if isinstance(reason, Shutdown) and reason.term is None and spec.shutdown is not BRUTAL_KILL:
+        return True
+    return isinstance(reason, Normal | Shutdown) and spec.restart is not Restart.PERMANENT

@@ -13,39 +13,41 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from receipt_actors.otp._backoff import Streak
 from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import (
-    INFINITY,
+    AutoShutdown,
     ChildSpec,
     ChildType,
     Restart,
-    Start,
     Strategy,
-    check_child_specs,
+    check_child_spec,
 )
+from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._messages import (
+    IGNORE,
     AlreadyStarted,
     Exit,
     NotStarted,
     Receiving,
     Started,
-    StartResult,
+    StartFinished,
     Stop,
 )
 from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._restart_window import RestartWindow
-from receipt_actors.otp._simple_one_for_one import SimpleOneForOneSupervisor
+from receipt_actors.otp._reports import FailedToStartChild, ReportContext, report_progress
 from receipt_actors.otp._strategy import restart_group
-from receipt_actors.otp._supervision import (
+from receipt_actors.otp._supervision import RestartPlan, SupervisorBase
+from receipt_actors.otp._supervisor_functions import (
     ChildCounts,
     ChildError,
     ChildInfo,
     CountChildren,
     DeleteChild,
+    GetChildSpec,
     RestartChild,
     StartChild,
-    SupervisorBase,
     TerminateChild,
     WhichChildren,
 )
@@ -58,23 +60,50 @@ class _TryAgain:
     id: Hashable
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _DelayOver:
+    """To itself: this child's ``Backoff`` has waited; restart it, unless that was cancelled (then it is another's)."""
+
+    id: Hashable
+
+
 class _Child:
     """A spec and what has become of it."""
 
-    __slots__ = ("ref", "restarting", "spec")
+    __slots__ = ("_delay", "ref", "restarting", "spec", "streak")
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
         self.ref: Ref | None = None
         self.restarting = False
+        self.streak = None if spec.backoff is None else Streak()
+        self._delay: tuple[_DelayOver, Timer] | None = None
 
     @property
     def state(self) -> Ref | Literal["restarting"] | None:
         return "restarting" if self.restarting else self.ref
 
+    @property
+    def is_known_to_run(self) -> bool:
+        return self.ref is not None or self.restarting
+
+    def wait_for(self, over: _DelayOver, timer: Timer) -> None:
+        self.restarting, self._delay = True, (over, timer)
+
+    def waits_for(self, over: _DelayOver) -> bool:
+        return self._delay is not None and self._delay[0] is over
+
+    def clear(self) -> None:
+        """It does not run, and nothing is under way to change that."""
+        self.ref = None
+        self.restarting = False
+        if self._delay is not None:
+            self._delay[1].cancel()
+            self._delay = None
+
 
 class Supervisor(SupervisorBase):
-    """Starts, restarts and stops a list of children; see the module and ``supervisor_spec``."""
+    """Starts, restarts and stops a list of children; see the module, ``supervisor_spec`` and ``SupervisorBase``."""
 
     def __init__(
         self,
@@ -83,11 +112,12 @@ class Supervisor(SupervisorBase):
         strategy: Strategy = Strategy.ONE_FOR_ONE,
         intensity: int = 1,
         period_seconds: float = 5.0,
+        auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
+        max_zombies: int = 10,
     ) -> None:
-        super().__init__(intensity, period_seconds)
-        if not isinstance(strategy, Strategy) or strategy is Strategy.SIMPLE_ONE_FOR_ONE:
-            raise ValueError(f"strategy must be ONE_FOR_ONE, ONE_FOR_ALL or REST_FOR_ONE here, not {strategy!r}")
-        check_child_specs(children)
+        if strategy is Strategy.SIMPLE_ONE_FOR_ONE:
+            raise ValueError("strategy must be another one here: SIMPLE_ONE_FOR_ONE is SimpleOneForOneSupervisor's")
+        super().__init__(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
         self._strategy = strategy
         self._children = {spec.id: _Child(spec) for spec in children}
 
@@ -98,8 +128,9 @@ class Supervisor(SupervisorBase):
         for child in list(self._children.values()):
             result = yield from self._start_one(child)
             if isinstance(result, NotStarted):
+                self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
                 yield from self._stop_children(list(self._children))
-                return Stop(Shutdown(f"child {child.spec.id!r} failed to start: {result.reason}"))
+                return Stop(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
         return None
 
     def terminate(self, reason: ExitReason) -> Receiving:
@@ -107,21 +138,25 @@ class Supervisor(SupervisorBase):
         yield from self._stop_children(list(self._children))
 
     def _start_one(self, child: _Child) -> Receiving:
-        result: StartResult = yield from self._start_and_wait(child.spec)
+        """Start a child that does not run; one that says IGNORE stays known, unless it is temporary."""
+        result = yield from self._start_and_wait(child.spec)
         if isinstance(result, Started):
             child.ref = result.ref
-        elif not isinstance(result, NotStarted) and child.spec.restart is Restart.TEMPORARY:
-            self._children.pop(child.spec.id, None)  # ignored, and there is nothing to restart
+            if child.streak is not None:
+                child.streak.started(self.clock.monotonic())
+            report_progress(self.ref, child.spec, result.ref)
+        elif result is IGNORE and child.spec.restart is Restart.TEMPORARY:
+            self._children.pop(child.spec.id, None)
         return result
 
     def _stop_children(self, ids: Sequence[Hashable]) -> Receiving:
-        """Stop these children, last to first, and forget those that are temporary."""
+        """Stop children, last to first, and forget those that are temporary."""
         for child_id in reversed(ids):
             child = self._children[child_id]
-            child.restarting = False
-            ref, child.ref = child.ref, None
+            ref = child.ref
+            child.clear()
             if ref is not None:
-                yield from self._shut_down(ref, child.spec.shutdown)
+                yield from self._shut_down(child.spec, ref)
             if child.spec.restart is Restart.TEMPORARY:
                 del self._children[child_id]
 
@@ -129,46 +164,89 @@ class Supervisor(SupervisorBase):
 
     def handle_info(self, message: Any) -> Any:
         """Restart a child that ended, as its spec says."""
-        if isinstance(message, Exit):
-            return self._child_ended(message.ref, message.reason)
+        match message:
+            case Exit(ref, reason):
+                child = next((child for child in self._children.values() if child.ref is ref), None)
+                return None if child is None else self._child_ended(child, ref, reason)
+            case _DelayOver(child_id):
+                child = self._children.get(child_id)
+                return self._restart_now(child) if child is not None and child.waits_for(message) else None
+            case StartFinished():
+                return None  # of a start whose result was there before this message
         return super().handle_info(message)
 
-    def _child_ended(self, ref: Ref, reason: ExitReason) -> Receiving | None:
-        child = next((child for child in self._children.values() if child.ref is ref), None)
-        if child is None:
-            return None
-        child.ref = None
-        restart = child.spec.restart
-        if restart is Restart.TEMPORARY:
-            del self._children[child.spec.id]
-            return None
-        if restart is Restart.TRANSIENT and is_orderly(reason):
-            return None
-        return self._restart(child, reason)
+    def _child_ended(self, child: _Child, ref: Ref, reason: ExitReason) -> Receiving | Stop | None:
+        child.clear()
+        self._note_zombie(ref, reason)
+        spec, orderly = child.spec, is_orderly(reason)
+        if spec.restart is Restart.PERMANENT or (spec.restart is Restart.TRANSIENT and not orderly):
+            plan = self._plan_restart(spec, child.streak)
+            self._report_termination(spec, ref, reason, plan)
+            return self._too_many_zombies(spec, ref) or self._carry_out(plan, child, ref)
+        if not orderly:
+            self._report_termination(spec, ref, reason, None)
+        if spec.restart is Restart.TEMPORARY:
+            del self._children[spec.id]
+        return self._too_many_zombies(spec, ref) or self._shut_down_automatically(spec)
 
-    def _restart(self, child: _Child, reason: ExitReason | str) -> Receiving:
-        if not self._restart_allowed(child.spec.id, reason):
-            return Stop(SHUTDOWN)
+    def _shut_down_automatically(self, ended: ChildSpec) -> Stop | None:
+        if not ended.significant or self._auto_shutdown is AutoShutdown.NEVER:
+            return None
+        if self._auto_shutdown is AutoShutdown.ALL_SIGNIFICANT and any(
+            child.spec.significant and child.is_known_to_run for child in self._children.values()
+        ):
+            return None
+        return Stop(SHUTDOWN)
+
+    # --- restarting ---
+
+    def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Receiving | Stop:
+        if not plan.allowed:
+            child.clear()
+            return self._give_up(child.spec, ref, plan)
+        return (
+            self._restart_now(child) if plan.delay_seconds is None else self._restart_later(child, plan.delay_seconds)
+        )
+
+    def _restart_now(self, child: _Child) -> Receiving:
+        """Stop who shares the child's fate, then start all of them; one that does not start is tried again later."""
         group = restart_group(self._strategy, list(self._children), child.spec.id)
         yield from self._stop_children(group)
+        give_up = self._too_many_zombies(child.spec, None)
+        if give_up is not None:
+            return give_up
         for child_id in group:
             sibling = self._children.get(child_id)
             if sibling is None:
                 continue
             result = yield from self._start_one(sibling)
             if isinstance(result, NotStarted):
-                sibling.restarting = True
-                self.ref.cast(_TryAgain(child_id))
-                break
+                return self._start_failed(sibling, result)
         return None
+
+    def _start_failed(self, child: _Child, result: NotStarted) -> Receiving | Stop | None:
+        self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
+        if child.spec.backoff is not None:
+            return self._carry_out(self._plan_restart(child.spec, child.streak), child, None)
+        child.restarting = True
+        self.ref.cast(_TryAgain(child.spec.id))
+        return None
+
+    def _restart_later(self, child: _Child, delay_seconds: float) -> Receiving:
+        """Stop who shares the child's fate, and have all of them started after the delay."""
+        group = restart_group(self._strategy, list(self._children), child.spec.id)
+        yield from self._stop_children(group)
+        over = _DelayOver(child.spec.id)
+        child.wait_for(over, self.send_after(delay_seconds, over))
+        return self._too_many_zombies(child.spec, None)
 
     def handle_cast(self, request: Any) -> Any:
         """Try a failed restart again."""
         if isinstance(request, _TryAgain):
             child = self._children.get(request.id)
-            if child is not None and child.restarting:
-                return self._restart(child, "it failed to start")
-            return None
+            if child is None or not child.restarting:
+                return None
+            return self._carry_out(self._plan_restart(child.spec, child.streak), child, None)
         return super().handle_cast(request)
 
     # --- requests ---
@@ -176,97 +254,61 @@ class Supervisor(SupervisorBase):
     def handle_call(self, request: Any, from_: From) -> Any:
         """Answer the functions of Erlang's ``supervisor`` module."""
         match request:
-            case StartChild(ChildSpec() as spec):
+            case StartChild(spec):
                 return self._add_child(spec)
-            case StartChild(wrong):
-                error = TypeError(f"start_child needs a ChildSpec here, not {type(wrong).__name__}")
-                return NotStarted(Crash(error))
             case TerminateChild(child_id):
-                return self._terminate_child(child_id)
+                child = self._children.get(child_id)
+                return ChildError.NOT_FOUND if child is None else self._terminate_child(child)
             case RestartChild(child_id):
-                return self._restart_child(child_id)
+                child = self._children.get(child_id)
+                return (
+                    self._why_not_at_rest(child) if child is None or child.is_known_to_run else self._start_one(child)
+                )
             case DeleteChild(child_id):
                 return self._delete_child(child_id)
+            case GetChildSpec(child_id):
+                child = self._children.get(child_id)
+                return ChildError.NOT_FOUND if child is None else child.spec
             case WhichChildren():
                 return [ChildInfo(id_, child.state, child.spec.type) for id_, child in self._children.items()]
             case CountChildren():
                 children = self._children.values()
                 supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in children)
-                active = sum(child.ref is not None for child in children)
+                active = sum(child.ref is not None and not child.ref.process.is_set() for child in children)
                 return ChildCounts(len(children), active, supervisors, len(children) - supervisors)
         return super().handle_call(request, from_)
 
-    def _add_child(self, spec: ChildSpec) -> Any:
+    def _add_child(self, spec: Any) -> Any:
+        try:
+            check_child_spec(spec, self._auto_shutdown)
+        except ValueError as error:
+            return NotStarted(Crash(error))
         present = self._children.get(spec.id)
         if present is not None:
             return ChildError.ALREADY_PRESENT if present.ref is None else NotStarted(AlreadyStarted(present.ref))
         return self._start_added(_Child(spec))
 
     def _start_added(self, child: _Child) -> Receiving:
-        self._children[child.spec.id] = child
         result = yield from self._start_one(child)
-        if isinstance(result, NotStarted):
-            del self._children[child.spec.id]
+        if isinstance(result, Started) or (result is IGNORE and child.spec.restart is not Restart.TEMPORARY):
+            self._children[child.spec.id] = child
         return result
 
-    def _terminate_child(self, child_id: Hashable) -> Any:
-        return self._stop_children([child_id]) if child_id in self._children else ChildError.NOT_FOUND
-
-    def _restart_child(self, child_id: Hashable) -> Any:
-        child = self._children.get(child_id)
-        if child is None:
-            return ChildError.NOT_FOUND
-        if child.restarting:
-            return ChildError.RESTARTING
-        return ChildError.RUNNING if child.ref is not None else self._start_one(child)
+    def _terminate_child(self, child: _Child) -> Receiving:
+        ref = child.ref
+        yield from self._stop_children([child.spec.id])
+        give_up = self._too_many_zombies(child.spec, ref)
+        return None if give_up is None else Stop(give_up.reason, reply=None)
 
     def _delete_child(self, child_id: Hashable) -> ChildError | None:
         child = self._children.get(child_id)
-        if child is None:
-            return ChildError.NOT_FOUND
-        if child.restarting:
-            return ChildError.RESTARTING
-        if child.ref is not None:
-            return ChildError.RUNNING
+        if child is None or child.is_known_to_run:
+            return self._why_not_at_rest(child)
         del self._children[child_id]
         return None
 
-
-def supervisor_spec(
-    id: Hashable,
-    strategy: Strategy,
-    children: Sequence[ChildSpec],
-    *,
-    intensity: int = 1,
-    period_seconds: float = 5.0,
-    restart: Restart = Restart.PERMANENT,
-) -> ChildSpec:
-    """Describe a supervisor as a child, registered under its id; trees are written by nesting this.
-
-    Args:
-        id: its id, and its name in the actor system.
-        strategy: how its children's restarts hang together; ``SIMPLE_ONE_FOR_ONE`` takes exactly one spec.
-        children: their specs, in start order.
-        intensity: restarts allowed within ``period_seconds``; one more ends the supervisor.
-        period_seconds: see ``intensity``.
-        restart: when its own supervisor starts it again.
-
-    Raises:
-        ValueError: an id is there twice, simple_one_for_one has not exactly one spec, or something is no strategy,
-            no ``ChildSpec``, no intensity or no period.
-    """
-    if not isinstance(strategy, Strategy):
-        raise ValueError(f"supervisor {id!r}: strategy must be a Strategy, not {strategy!r}")
-    RestartWindow(intensity, period_seconds)
-    check_child_specs(children)
-    if strategy is Strategy.SIMPLE_ONE_FOR_ONE:
-        if len(children) != 1:
-            raise ValueError(f"supervisor {id!r}: simple_one_for_one takes exactly one child spec, not {len(children)}")
-        start = Start(
-            SimpleOneForOneSupervisor, children[0], intensity=intensity, period_seconds=period_seconds, name=id
-        )
-    else:
-        start = Start(
-            Supervisor, tuple(children), strategy=strategy, intensity=intensity, period_seconds=period_seconds, name=id
-        )
-    return ChildSpec(id, start, restart, INFINITY, ChildType.SUPERVISOR)
+    @staticmethod
+    def _why_not_at_rest(child: _Child | None) -> ChildError:
+        if child is None:
+            return ChildError.NOT_FOUND
+        return ChildError.RESTARTING if child.restarting else ChildError.RUNNING

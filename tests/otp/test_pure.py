@@ -21,6 +21,8 @@ from receipt_actors.otp import (
     REST_FOR_ONE,
     SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
+    SUPERVISOR,
+    WORKER,
     ChildSpec,
     Crash,
     ExitReason,
@@ -74,9 +76,19 @@ def test_the_window_is_a_value() -> None:
 @pytest.mark.parametrize(
     ("intensity", "period", "error"),
     [
-        (-1, 5, "intensity must be 0 or more, not -1"),
-        (1, 0, "period must be more than 0 seconds, not 0"),
-        (1, float("nan"), "period must be more than 0 seconds, not nan"),
+        (-1, 5, "intensity must be a whole number of restarts, 0 or more, not -1"),
+        (True, 5, "intensity must be .* not True"),
+        (1.5, 5, "intensity must be .* not 1.5"),
+        (float("nan"), 5, "intensity must be .* not nan"),
+        (float("inf"), 5, "intensity must be .* not inf"),
+        ("1", 5, "intensity must be .* not '1'"),
+        (None, 5, "intensity must be .* not None"),
+        (1, 0, "period_seconds must be a finite number of seconds, more than 0, not 0"),
+        (1, -1, "period_seconds must be .* not -1"),
+        (1, float("nan"), "period_seconds must be .* not nan"),
+        (1, float("inf"), "period_seconds must be .* not inf"),
+        (1, True, "period_seconds must be .* not True"),
+        (1, "5", "period_seconds must be .* not '5'"),
     ],
 )
 def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, error: str) -> None:
@@ -122,7 +134,7 @@ def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
     ("make", "error"),
     [
         (lambda: ChildSpec("a", 5), "child 'a': start must be callable"),  # type: ignore[arg-type]
-        (lambda: ChildSpec([], Start(Pooled)), r"child \[\]: id must be hashable"),  # type: ignore[arg-type]
+        (lambda: ChildSpec([], Start(Pooled)), r"child \[\]: id must be hashable, .* of type list"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), "permanent"), "restart must be a Restart, not 'permanent'"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), type="worker"), "type must be a ChildType, not 'worker'"),  # type: ignore[arg-type]
         (lambda: check_child_specs([SPEC, SPEC]), "child id 'a' is there twice"),
@@ -131,8 +143,22 @@ def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
         (lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, []), "takes exactly one child spec, not 0"),
         (lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, ["b"]), "children are ChildSpecs, not 'b'"),  # type: ignore[list-item]
         (lambda: supervisor_spec("s", "one_for_one", []), "strategy must be a Strategy, not 'one_for_one'"),  # type: ignore[arg-type]
-        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], intensity=-1), "intensity must be 0 or more"),
-        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], period_seconds=0), "period must be more than 0"),
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], intensity=-1), "supervisor 's': intensity must be"),
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], period_seconds=0), "supervisor 's': period_seconds must be"),
+        (
+            lambda: supervisor_spec("s", ONE_FOR_ONE, [], max_zombies=-1),
+            "supervisor 's': max_zombies must be .* not -1",
+        ),
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], max_zombies=True), "max_zombies must be .* not True"),
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, SPEC), "a list or tuple of ChildSpecs, not of type ChildSpec"),  # type: ignore[arg-type]
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, (s for s in [SPEC])), "not of type generator"),  # type: ignore[arg-type]
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, "children"), "not of type str"),  # type: ignore[arg-type]
+        (lambda: supervisor_spec("s", ONE_FOR_ONE, None), "not of type NoneType"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Pooled), r"child 'a': start must be .* no class: write Start\(Pooled, \.\.\.\)"),
+        (lambda: ChildSpec("a", Start(Pooled), significant=1), "significant must be True or False, not 1"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Start(Pooled), backoff=2.0), "backoff must be a Backoff or None, not 2.0"),  # type: ignore[arg-type]
+        (lambda: Start(5), "Start takes an actor class first, .* not 5"),  # type: ignore[arg-type]
+        (lambda: Start(int), "Start takes an actor class first, .* not <class 'int'>"),  # type: ignore[type-var]
     ],
 )
 def test_a_bad_spec_is_refused_where_it_is_written(make: Callable[[], object], error: str) -> None:
@@ -150,9 +176,14 @@ def test_a_bad_shutdown_is_refused(shutdown: Any) -> None:
 
 @pytest.mark.parametrize("shutdown", [0, 0.5, BRUTAL_KILL, INFINITY], ids=str)
 def test_a_good_shutdown_is_taken(shutdown: Any) -> None:
-    """All three forms are kept as they are; the defaults are a permanent worker that gets five seconds."""
+    """All three forms are kept as they are."""
     assert ChildSpec("a", Start(Pooled), shutdown=shutdown).shutdown == shutdown
-    assert (SPEC.restart, SPEC.shutdown) == (PERMANENT, 5.0)
+
+
+def test_the_defaults_of_a_spec() -> None:
+    """As in OTP: a permanent worker gets five seconds to end, a supervisor as long as it needs."""
+    assert SPEC == ChildSpec("a", SPEC.start, PERMANENT, 5.0, WORKER, significant=False, backoff=None)
+    assert ChildSpec("a", Start(Pooled), type=SUPERVISOR).shutdown is INFINITY
 
 
 def test_a_request_about_an_impossible_id_fails_where_it_is_made() -> None:

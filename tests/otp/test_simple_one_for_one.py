@@ -34,9 +34,11 @@ from receipt_actors.otp import (
     Started,
     Stop,
     Supervisor,
+    TerminateChild,
     WhichChildren,
     count_children,
     delete_child,
+    get_child_spec,
     restart_child,
     start_child,
     supervisor_spec,
@@ -191,8 +193,67 @@ def test_terminate_child_takes_the_ref(system: ActorSystem, job: type[Job], seen
     assert exit_reason_of(child) == SHUTDOWN
     assert seen.rest() == [("terminate", SHUTDOWN)]
     assert children(supervisor) == [other]
-    assert terminate_child(supervisor, child) is ChildError.NOT_FOUND
-    assert terminate_child(supervisor, "job") is ChildError.NOT_FOUND
+    assert terminate_child(supervisor, child) is None  # it has ended, whoever ended it
+    assert terminate_child(supervisor, supervisor) is ChildError.NOT_FOUND
+    assert terminate_child(supervisor, "job") is ChildError.SIMPLE_ONE_FOR_ONE
+
+
+def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """All children have the one spec; a ref that lives and is no child of this supervisor is not found."""
+    spec = ChildSpec("job", Start(job, seen, "fixed"), TEMPORARY)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec)
+    child = start_job(supervisor)
+    assert get_child_spec(supervisor, child) is spec
+    assert get_child_spec(supervisor, "job") is spec
+    assert get_child_spec(supervisor, "other") is ChildError.NOT_FOUND
+    assert get_child_spec(supervisor, supervisor) is ChildError.NOT_FOUND
+
+
+def test_a_child_that_ignores_its_restart_is_forgotten(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """As in OTP nothing of it is kept, and it is not tried again."""
+    answers = iter([None, IGNORE])
+    supervisor = start_supervisor(system, job, seen, PERMANENT)
+    start_job(supervisor, lambda _actor: next(answers)).kill()
+    assert which_children(supervisor) == []
+
+
+def test_terminate_child_ends_the_attempts(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    """A child whose restart has failed goes by the ref that it had; terminated, it is not tried again."""
+    answers = Seen()
+    supervisor = start_supervisor(system, job, seen, PERMANENT, intensity=9)
+    known = Seen()
+
+    def init(actor: Any) -> Any:
+        known.put(actor.ref)
+        if first is None:
+            return None
+        answers.put(supervisor.ask(TerminateChild(first), block=False))
+        answers.put(supervisor.ask(WhichChildren(), block=False))
+        return Stop(BUG)
+
+    first: Ref | None = None
+    first = start_job(supervisor, init)
+    first.kill()
+    assert [answer.get(timeout=WAIT_SECONDS) for answer in answers.take(2)] == [None, []]
+    assert children(supervisor) == []
+    assert len(known.rest()) == 2
+
+
+def test_a_child_that_is_not_linked_ends_with_its_supervisor(
+    system: ActorSystem, slow_job: type[Job], seen: Seen
+) -> None:
+    """A start function may hand over an actor that it did not link: its end is watched all the same."""
+    stray = system.start(slow_job, seen, "stray")
+    spec = ChildSpec("job", lambda: Started(stray), TEMPORARY, INFINITY)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec)
+    assert start_job(supervisor) is stray
+    supervisor.exit(SHUTDOWN)
+    stray.stop(block=False)
+    assert seen.next() == ("terminate", NORMAL)
+    assert not supervisor.process.is_set()
+    stray.send("go")
+    assert exit_reason_of(stray) == NORMAL
+    assert exit_reason_of(supervisor) == SHUTDOWN
 
 
 def test_restart_and_delete_child_are_not_for_this_kind(system: ActorSystem, job: type[Job], seen: Seen) -> None:
@@ -233,7 +294,7 @@ def test_children_are_shut_down_together(system: ActorSystem, slow_job: type[Job
     supervisor.exit(SHUTDOWN)
     assert seen.take(5) == [("terminate", SHUTDOWN)] * 5
     for job in reversed(jobs):
-        assert supervisor.is_alive()
+        assert not supervisor.process.is_set()
         job.send("go")
         exit_reason_of(job)
     assert exit_reason_of(supervisor) == SHUTDOWN
@@ -254,7 +315,7 @@ def test_children_that_take_too_long_are_killed(
     clock.advance(3)
     assert [exit_reason_of(job) for job in jobs[1:]] == [KILLED] * 3
     assert exit_reason_of(supervisor) == SHUTDOWN
-    assert "kills 3 children that did not end within 3 s" in caplog.text
+    assert "3 children job did not end as told: killed (they had 3 s to end)" in caplog.text
 
 
 def test_brutal_kill_ends_all_at_once(system: ActorSystem, slow_job: type[Job], seen: Seen) -> None:

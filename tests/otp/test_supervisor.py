@@ -13,6 +13,7 @@ from receipt_actors.otp import (
     IGNORE,
     INFINITY,
     KILLED,
+    NORMAL,
     ONE_FOR_ALL,
     ONE_FOR_ONE,
     REST_FOR_ONE,
@@ -29,6 +30,7 @@ from receipt_actors.otp import (
     CountChildren,
     Crash,
     DeleteChild,
+    Exit,
     NotStarted,
     Receive,
     Receiving,
@@ -36,10 +38,12 @@ from receipt_actors.otp import (
     Restart,
     RestartChild,
     Shutdown,
+    SimpleOneForOneSupervisor,
     Start,
     StartChild,
     Started,
     StartError,
+    Starting,
     Stop,
     Strategy,
     Supervisor,
@@ -47,6 +51,7 @@ from receipt_actors.otp import (
     WhichChildren,
     count_children,
     delete_child,
+    get_child_spec,
     restart_child,
     start_child,
     supervisor_spec,
@@ -227,10 +232,88 @@ def test_a_start_function_that_raises_is_a_failed_start(system: ActorSystem, err
     """Whatever is wrong with a spec's start is the child's failure, not a crash of the supervisor."""
     supervisor = system.start(Supervisor)
     assert start_child(supervisor, ChildSpec("a", raising(error))) == NotStarted(Crash(error))
-    wrong = start_child(supervisor, ChildSpec("b", lambda: 5))  # type: ignore[arg-type, return-value]
-    assert isinstance(wrong, NotStarted)
-    assert "start of child 'b' must return Started" in str(wrong.reason)
     assert states(supervisor) == {}
+
+
+@pytest.mark.parametrize("wrong", [5, None, Started, Started(5), Starting(5)], ids=repr)  # type: ignore[arg-type]
+def test_a_start_function_that_returns_no_start_is_a_failed_start(system: ActorSystem, wrong: Any) -> None:
+    """The answer says what came back, by its type, and what should have."""
+    supervisor = system.start(Supervisor)
+    answer = start_child(supervisor, ChildSpec("a", lambda: wrong))
+    assert isinstance(answer, NotStarted)
+    assert "start of child 'a' must return what start_link() gave it" in str(answer.reason)
+    assert f"returned something of type {type(wrong).__name__}" in str(answer.reason)
+    assert states(supervisor) == {}
+
+
+def test_the_start_of_somebody_elses_child_is_not_waited_for(system: ActorSystem, server: type[Pooled]) -> None:
+    """A Starting whose end this supervisor will never hear of is a wrong result, not a supervisor that hangs."""
+    stranger = system.start(server)
+    supervisor = system.start(Supervisor)
+    answer = start_child(supervisor, ChildSpec("a", lambda: Starting(stranger)))
+    assert isinstance(answer, NotStarted)
+    assert "returned something of type Starting" in str(answer.reason)
+    sync(stranger)
+
+
+@pytest.mark.parametrize("simple", [False, True], ids=["supervisor", "simple_one_for_one"])
+def test_a_start_that_is_over_before_it_is_waited_for(
+    system: ActorSystem, simple: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A child on a thread of its own may be faster than its supervisor: its result counts, once."""
+
+    def start() -> Any:
+        starting = Start(Threaded, init=lambda _actor: Stop(BUG))()
+        assert isinstance(starting, Starting)
+        assert starting.ref.process.wait(WAIT_SECONDS)
+        return starting
+
+    spec = ChildSpec("a", start)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec) if simple else system.start(Supervisor)
+    assert start_child(supervisor, () if simple else spec) == NotStarted(BUG)
+    assert which_children(supervisor) == []
+    assert "unexpected message" not in caplog.text
+
+
+def test_a_child_that_died_during_its_start_is_restarted(system: ActorSystem) -> None:
+    """A start function that hands over a dead child has started one that ended."""
+    started: list[Ref] = []
+
+    def start() -> Any:
+        result = Start(Pooled)()
+        assert isinstance(result, Started)
+        started.append(result.ref)
+        if len(started) == 1:
+            result.ref.kill()
+        return result
+
+    supervisor = system.start(Supervisor, [ChildSpec("a", start)])
+    ((_, child, _),) = which_children(supervisor)
+    first, second = started
+    assert not first.is_alive()
+    assert child is second
+
+
+def test_a_child_that_is_not_linked_is_stopped_like_any_other(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """A start function may hand over an actor that it did not link: a supervisor that waits for its end hears of it."""
+    seen = Seen()
+    stray = system.start(trapping, seen)
+    supervisor = system.start(Supervisor, [ChildSpec("a", lambda: Started(stray), shutdown=INFINITY)])
+    answer = supervisor.ask(TerminateChild("a"), block=False)
+    assert seen.next() == Exit(supervisor, SHUTDOWN)  # not its parent's: a message, as in OTP
+    stray.stop(block=False)
+    assert answer.get(timeout=WAIT_SECONDS) is None
+    assert exit_reason_of(stray) == NORMAL
+    assert states(supervisor) == {"a": None}
+
+
+def test_a_child_that_has_ended_unnoticed_is_not_waited_for(system: ActorSystem, server: type[Pooled]) -> None:
+    """One that is not linked can end without a word to its supervisor, which then has nothing to wait for."""
+    stray = system.start(server)
+    supervisor = system.start(Supervisor, [ChildSpec("a", lambda: Started(stray), shutdown=INFINITY)])
+    stray.kill()
+    assert count_children(supervisor) == ChildCounts(specs=1, active=0, supervisors=0, workers=1)
+    assert terminate_child(supervisor, "a") is None
 
 
 def test_a_child_that_ends_while_others_start_is_restarted(
@@ -244,14 +327,21 @@ def test_a_child_that_ends_while_others_start_is_restarted(
 
 def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
     """The supervisor checks all of its specs before it starts the first."""
-    for specs, error in (([child("a"), child("a")], "there twice"), ([child("a"), "b"], "not 'b'")):
+    for specs, error in (
+        ([child("a"), child("a")], "there twice"),
+        ([child("a"), "b"], "not 'b'"),
+        (child("a"), "a list or tuple of ChildSpecs, not of type ChildSpec"),
+    ):
         with pytest.raises(StartError, match=error):
             system.start(Supervisor, specs)
     for options, error in (
         ({"strategy": SIMPLE_ONE_FOR_ONE}, "strategy must be"),
         ({"strategy": "one_for_one"}, "strategy must be"),
         ({"intensity": -1}, "intensity must be"),
-        ({"period_seconds": 0}, "period must be"),
+        ({"intensity": True}, "intensity must be"),
+        ({"period_seconds": 0}, "period_seconds must be"),
+        ({"auto_shutdown": "never"}, "auto_shutdown must be an AutoShutdown, not 'never'"),
+        ({"max_zombies": 0.5}, "max_zombies must be"),
     ):
         with pytest.raises(StartError, match=error):
             system.start(Supervisor, [child("a")], **options)
@@ -296,6 +386,26 @@ def wait_until_whole(supervisor: Ref) -> None:
     """Ask until no child is restarting (each question takes its turn in the supervisor's mailbox)."""
     while "restarting" in states(supervisor).values():
         assert supervisor.is_alive()
+
+
+def test_a_failed_group_restart_leaves_what_has_started(
+    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
+) -> None:
+    """As in OTP: the try after next begins at who failed; with one_for_all those before it are stopped for it again."""
+    flaky = Flaky()
+    specs = [child("a"), child("b"), child("c", init=flaky), child("d")]
+    for strategy, expected in (
+        (REST_FOR_ONE, ["-d", "-c", "+b", "+c", "+c", "+d"]),
+        (ONE_FOR_ALL, ["-d", "-c", "-a", "+a", "+b", "+c", "-b", "-a", "+a", "+b", "+c", "+d"]),
+    ):
+        supervisor = system.start(Supervisor, specs, strategy=strategy, intensity=2)
+        log.rest()
+        flaky.failures = 1
+        kill_child(system, "b")
+        wait_until_whole(supervisor)
+        assert log.rest() == expected
+        supervisor.exit(SHUTDOWN)
+        exit_reason_of(supervisor)
 
 
 def test_a_supervisor_stays_responsive_while_a_restart_fails(
@@ -377,9 +487,14 @@ def test_an_operator_can_follow_restarts(
         states(supervisor)
         kill_child(system, "a")
         exit_reason_of(supervisor)
-    assert [record.getMessage() for record in caplog.records] == [
-        "Supervisor (root) restarts child a (1 of at most 1 in 5 s): killed",
-        "Supervisor (root) gives up: child a ended for the 2. time in 5 s, 1 are allowed: killed",
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Supervisor (root): child a ended: killed (restart 1, 1 allowed in 5 s)"),
+        ("ERROR", "Supervisor (root): child a ended: killed (restart 2, 1 allowed in 5 s)"),
+        (
+            "ERROR",
+            "Supervisor (root): gives up because of child a: reached_max_restart_intensity "
+            "(restart 2, 1 allowed in 5 s)",
+        ),
     ]
 
 
@@ -450,7 +565,7 @@ def test_a_child_that_takes_too_long_is_killed(
     assert clock.set_timers.next() == 3
     clock.advance(2.9)
     sync(system.start(Pooled))
-    assert ref.is_alive()
+    assert not ref.process.is_set()
     clock.advance(0.1)
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(ref) == KILLED
@@ -482,7 +597,7 @@ def test_infinity_waits(system: ActorSystem, clock: WatchedClock, trapping: type
     assert seen.next() == ("terminate", SHUTDOWN)
     clock.advance(1e9)
     sync(system.start(Pooled))
-    assert ref.is_alive()
+    assert not ref.process.is_set()
     ref.send("end")
     answer.get(timeout=WAIT_SECONDS)
     assert exit_reason_of(ref) == SHUTDOWN
@@ -539,7 +654,7 @@ def test_start_child_with_something_else_harms_nobody(system: ActorSystem, child
     supervisor = system.start(Supervisor, [child("a")])
     answer = start_child(supervisor, ("not", "a", "spec"))
     assert isinstance(answer, NotStarted)
-    assert "start_child needs a ChildSpec here, not tuple" in str(answer.reason)
+    assert "children are ChildSpecs, not ('not', 'a', 'spec')" in str(answer.reason)
     assert states(supervisor) == {"a": "running"}
 
 
@@ -559,6 +674,16 @@ def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable
     for function in (terminate_child, restart_child, delete_child):
         assert function(supervisor, "a") is ChildError.NOT_FOUND
     assert log.rest() == ["-a", "+a", "-a"]
+
+
+def test_get_child_spec(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
+    """A spec can be had back, as it was given, whether its child runs or not."""
+    spec = child("a")
+    supervisor = system.start(Supervisor, [spec])
+    assert get_child_spec(supervisor, "a") is spec
+    terminate_child(supervisor, "a")
+    assert get_child_spec(supervisor, "a") is spec
+    assert get_child_spec(supervisor, "b") is ChildError.NOT_FOUND
 
 
 def test_terminate_child_forgets_a_temporary_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:

@@ -1,0 +1,262 @@
+"""Reports: what supervisors and dying actors tell operators, through the standard ``logging`` (OTP: SASL's reports).
+
+Each is one record of the logger ``receipt_actors.otp``: a line to read, and the report itself as ``record.report``, a
+frozen dataclass whose ``as_dict()`` holds nothing but JSON's types.
+
+====================  =========================================================================  ====================
+report                says                                                                       level
+====================  =========================================================================  ====================
+``SupervisorReport``  ``child_terminated``: a child ended, and is restarted                      WARNING
+..                    ``child_terminated``: a child ended otherwise than orderly, and is not     ERROR
+..                    ``start_error``: a child did not start when its supervisor started it      ERROR
+..                    ``shutdown_error``: a child that was told to end ended for another reason  ERROR
+..                    ``shutdown``: the supervisor gives up                                      ERROR
+``CrashReport``       an actor's callback raised                                                 ERROR
+``ProgressReport``    a child was started (not: each child of a simple_one_for_one supervisor)   DEBUG
+====================  =========================================================================  ====================
+
+As in OTP, an orderly end of a transient or temporary child is no report, nor is a failed ``start_child`` or
+``restart_child``, which are answered.
+
+**Secrets.** A report never holds the arguments of a start, a message, or an actor's state: a child is described by its
+spec's plain fields, an exception by its type and the first ``TEXT_LIMIT`` characters of what it says.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from receipt_actors.otp._messages import AlreadyStarted, Name
+from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._child_spec import ChildSpec
+    from receipt_actors.otp._ref import Ref
+
+logger = logging.getLogger("receipt_actors.otp")
+
+TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
+
+
+class ReportContext(enum.Enum):
+    """What a ``SupervisorReport`` is about (OTP: ``errorContext``)."""
+
+    START_ERROR = "start_error"
+    CHILD_TERMINATED = "child_terminated"
+    SHUTDOWN_ERROR = "shutdown_error"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedToStartChild:
+    """Why a supervisor did not start: the ``term`` of its ``Shutdown`` (OTP: ``{failed_to_start_child, ...}``)."""
+
+    id: Name
+    reason: object
+
+    def __str__(self) -> str:
+        return f"child {self.id!r} failed to start: {describe_reason(self.reason)}"
+
+
+# --- the reports -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChildDescription:
+    """A child's spec without its arguments, and the child."""
+
+    id: str
+    actor_class: str  #: of the actor, or the name of a start function that is no ``Start``
+    ref: str | None
+    restart: str
+    shutdown: float | str  #: seconds, or ``brutal_kill`` or ``infinity``
+    type: str
+    significant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorReport:
+    """Something went wrong with a child (OTP: supervisor report)."""
+
+    supervisor: str
+    context: str  #: a ``ReportContext``'s value
+    reason: str
+    offender: ChildDescription
+    children: int  #: more than one where several children of one spec ended alike
+    restarts: int  #: that count at this moment
+    note: str  #: what the supervisor does about it
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return {"kind": "supervisor_report", **asdict(self)}
+
+    def __str__(self) -> str:
+        child = f"child {self.offender.id}" if self.children == 1 else f"{self.children} children {self.offender.id}"
+        what = {
+            "start_error": f"{child} failed to start",
+            "child_terminated": f"{child} ended",
+            "shutdown_error": f"{child} did not end as told",
+            "shutdown": f"gives up because of {child}",
+        }[self.context]
+        return f"{self.supervisor}: {what}: {self.reason}{self.note and f' ({self.note})'}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """A supervisor started a child (OTP: progress report)."""
+
+    supervisor: str
+    started: ChildDescription
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return {"kind": "progress_report", **asdict(self)}
+
+    def __str__(self) -> str:
+        return f"{self.supervisor}: child {self.started.id} started: {self.started.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """A callback raised, and its actor ends (OTP: crash report)."""
+
+    actor: str
+    reason: str
+    handling: str  #: the type of the message, or what else it was doing
+    location: str | None  #: where it was raised: file, line and function
+    mailbox_length: int
+    links: tuple[str, ...]
+    parent: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return {"kind": "crash_report", **asdict(self), "links": list(self.links)}
+
+    def __str__(self) -> str:
+        return f"{self.actor} crashed while handling {self.handling}: {self.reason}"
+
+
+# --- reporting -------------------------------------------------------------------------------------------------------
+
+
+def report_supervisor(
+    supervisor: Ref,
+    context: ReportContext,
+    spec: ChildSpec,
+    child: Ref | None,
+    reason: object,
+    *,
+    restarts: int,
+    note: str = "",
+    children: int = 1,
+    level: int = logging.ERROR,
+) -> None:
+    """Log a ``SupervisorReport``."""
+    if logger.isEnabledFor(level):
+        offender = describe_child(spec, child)
+        report = SupervisorReport(
+            describe(supervisor), context.value, describe_reason(reason), offender, children, restarts, note
+        )
+        logger.log(level, "%s", report, extra={"report": report})
+
+
+def report_progress(supervisor: Ref, spec: ChildSpec, child: Ref) -> None:
+    """Log a ``ProgressReport``; one comparison where DEBUG is off."""
+    if logger.isEnabledFor(logging.DEBUG):
+        report = ProgressReport(describe(supervisor), describe_child(spec, child))
+        logger.debug("%s", report, extra={"report": report})
+
+
+class RaisedError(Exception):
+    """Stands in for an exception in a traceback that is logged: its type and the beginning of what it says."""
+
+
+def report_crash(
+    ref: Ref, reason: Crash, *, handling: str, mailbox_length: int, links: Iterable[Ref] = (), parent: Ref | None = None
+) -> None:
+    """Log a ``CrashReport``, with a traceback that shows where, but not everything the exception says.
+
+    Args:
+        ref: who crashed.
+        reason: with the exception.
+        handling: the name of the message's type, or what else it was doing.
+        mailbox_length: how many messages it leaves behind.
+        links: whom its end reaches.
+        parent: who started it.
+    """
+    if not logger.isEnabledFor(logging.ERROR):
+        return
+    error = reason.exception
+    said = describe_exception(error)
+    report = CrashReport(
+        describe(ref),
+        said,
+        handling,
+        _location(error),
+        mailbox_length,
+        tuple(sorted(describe(linked) for linked in links)),
+        None if parent is None else describe(parent),
+    )
+    stand_in = RaisedError(said)
+    logger.error("%s", report, exc_info=(RaisedError, stand_in, error.__traceback__), extra={"report": report})
+
+
+# --- describing ------------------------------------------------------------------------------------------------------
+
+
+def describe(value: object) -> str:
+    """Return what a value says of itself, on one line and not longer than ``TEXT_LIMIT``."""
+    try:
+        text = str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+    shortened = text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT - 3]}..."
+    return " ".join(shortened.split())
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return an exception's type and the beginning of what it says."""
+    said = describe(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def describe_reason(reason: object) -> str:
+    """Describe why an actor ended or did not start; of what is not the runtime's own, only the type is told."""
+    match reason:
+        case Crash(error):
+            return f"crash: {describe_exception(error)}"
+        case Shutdown(term) if term is not None:
+            return f"shutdown: {describe_reason(term)}"
+        case Normal() | Shutdown() | Killed() | NoProcess() | AlreadyStarted() | str():
+            return describe(reason)
+        case FailedToStartChild(id_, why):
+            return f"child {describe(repr(id_))} failed to start: {describe_reason(why)}"
+    return f"<{type(reason).__name__}>"
+
+
+def describe_child(spec: ChildSpec, child: Ref | None) -> ChildDescription:
+    """Describe a child by its spec, without the arguments of its start."""
+    made_by = getattr(spec.start, "actor_class", spec.start)  # a Start's, or the start function itself
+    return ChildDescription(
+        describe(spec.id),
+        getattr(made_by, "__name__", type(made_by).__name__),
+        None if child is None else describe(child),
+        spec.restart.value,
+        spec.shutdown if isinstance(spec.shutdown, int | float) else str(spec.shutdown.value),
+        spec.type.value,
+        spec.significant,
+    )
+
+
+def _location(error: BaseException) -> str | None:
+    traceback = error.__traceback__
+    if traceback is None:
+        return None
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    return f"{code.co_filename}:{traceback.tb_lineno} in {code.co_name}"

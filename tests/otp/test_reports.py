@@ -1,0 +1,476 @@
+"""Reports: what an operator, or a machine that reads JSON, learns of a tree; and what nobody learns."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    BRUTAL_KILL,
+    IGNORE,
+    INFINITY,
+    KILLED,
+    NO_PROCESS,
+    NORMAL,
+    PERMANENT,
+    SHUTDOWN,
+    SUPERVISOR,
+    TEMPORARY,
+    TRANSIENT,
+    ActorSystem,
+    AlreadyStarted,
+    Backoff,
+    ChildSpec,
+    Crash,
+    CrashReport,
+    ExitReason,
+    ProgressReport,
+    Receive,
+    Receiving,
+    Ref,
+    Restart,
+    Shutdown,
+    SimpleOneForOneSupervisor,
+    Start,
+    Started,
+    StartError,
+    Stop,
+    Supervisor,
+    SupervisorReport,
+    restart_child,
+    start_child,
+    terminate_child,
+    which_children,
+)
+from receipt_actors.otp._reports import TEXT_LIMIT, describe_reason, report_crash
+from tests.otp.support import Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, raising
+
+SECRET = "eyJhbGciOiJFUzI1NiJ9"
+BUG = Crash(ValueError("bug"))
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    """Everything that is logged, at whatever level."""
+    caplog.set_level(logging.DEBUG, "receipt_actors.otp")
+    collector = _Collector()
+    logging.getLogger("receipt_actors.otp").addHandler(collector)
+    yield collector.records
+    logging.getLogger("receipt_actors.otp").removeHandler(collector)
+
+
+def reports(records: list[logging.LogRecord], kind: type = SupervisorReport) -> list[Any]:
+    found = [getattr(record, "report", None) for record in records]
+    return [report for report in found if isinstance(report, kind)]
+
+
+def contexts(records: list[logging.LogRecord]) -> list[tuple[str, str]]:
+    return [(report.context, report.reason) for report in reports(records)]
+
+
+def end(ref: Ref | None, reason: ExitReason) -> None:
+    assert ref is not None
+    if reason == KILLED:
+        ref.kill()
+    else:
+        ref.cast(lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+
+
+# --- child_terminated ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("restart", Restart, ids=lambda restart: restart.value)
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("term"), BUG, KILLED], ids=str)
+@pytest.mark.parametrize("simple", [False, True], ids=["supervisor", "simple_one_for_one"])
+def test_which_ends_are_reported(
+    system: ActorSystem, records: list[logging.LogRecord], simple: bool, restart: Restart, reason: ExitReason
+) -> None:
+    """Any end of a permanent child, and the others' that are not orderly; as warnings where they are restarted."""
+    spec = ChildSpec("a", Start(Pooled), restart)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec) if simple else system.start(Supervisor, [spec])
+    if simple:
+        start_child(supervisor, ())
+    ((_, ref, _),) = which_children(supervisor)
+    assert isinstance(ref, Ref)
+    records.clear()
+    end(ref, reason)
+    which_children(supervisor)
+    orderly = isinstance(reason, type(NORMAL) | Shutdown)
+    if orderly and restart is not PERMANENT:
+        assert contexts(records) == []
+        return
+    assert contexts(records) == [("child_terminated", describe_reason(reason))]
+    (level,) = [record.levelno for record in records if isinstance(getattr(record, "report", None), SupervisorReport)]
+    assert level == (logging.ERROR if restart is TEMPORARY else logging.WARNING)
+
+
+def test_a_report_holds_what_json_can_hold(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """Who, what, why, how often, and the child's spec in plain values."""
+    spec = ChildSpec(("a", 1), Start(Pooled, name="a"), TRANSIENT, 2.5)
+    supervisor = system.start(Supervisor, [spec], name="root")
+    end(system.whereis("a"), BUG)
+    which_children(supervisor)
+    (report,) = reports(records)
+    assert json.loads(json.dumps(report.as_dict())) == {
+        "kind": "supervisor_report",
+        "supervisor": "Supervisor (root)",
+        "context": "child_terminated",
+        "reason": "crash: ValueError: bug",
+        "offender": {
+            "id": "('a', 1)",
+            "actor_class": "Pooled",
+            "ref": "Pooled (a)",
+            "restart": "transient",
+            "shutdown": 2.5,
+            "type": "worker",
+            "significant": False,
+        },
+        "children": 1,
+        "restarts": 1,
+        "note": "restart 1, 1 allowed in 5 s",
+    }
+
+
+def test_a_spec_is_described_in_words(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """BRUTAL_KILL and INFINITY have names in JSON, and a start function goes by its own."""
+
+    def start_somehow() -> Any:
+        return Start(Pooled)()
+
+    specs = [
+        ChildSpec("a", start_somehow, shutdown=BRUTAL_KILL),
+        ChildSpec("b", Start(Supervisor), shutdown=INFINITY, type=SUPERVISOR),
+    ]
+    system.start(Supervisor, specs)
+    described = [(report.started.actor_class, report.started.shutdown) for report in reports(records, ProgressReport)]
+    assert described == [("start_somehow", "brutal_kill"), ("Supervisor", "infinity")]
+
+
+def test_a_delayed_restart_says_how_long_it_waits(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """An operator sees when the child comes back."""
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"), backoff=Backoff(1.5))])
+    end(system.whereis("a"), KILLED)
+    which_children(supervisor)
+    (report,) = reports(records)
+    assert report.note == "restart 1 in a row, in 1.5 s"
+
+
+# --- start_error, shutdown -------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_fails_to_start_is_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """By the supervisor that could not start because of it; its own StartError says the same."""
+    specs = [ChildSpec("a", Start(Pooled)), ChildSpec("b", Start(Pooled, init=raising(ValueError("no disk"))))]
+    with pytest.raises(StartError):
+        system.start(Supervisor, specs)
+    assert contexts(records) == [("start_error", "crash: ValueError: no disk")]
+
+
+def test_failed_restarts_and_giving_up_are_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """The end, each failed start, and at last that the supervisor gives up, with the count."""
+    answers = iter([None])
+    spec = ChildSpec("a", Start(Pooled, init=lambda _actor: next(answers, Stop(BUG)), name="a"))
+    supervisor = system.start(Supervisor, [spec], intensity=2)
+    end(system.whereis("a"), KILLED)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert [
+        (*context, report.restarts) for context, report in zip(contexts(records), reports(records), strict=True)
+    ] == [
+        ("child_terminated", "killed", 1),
+        ("start_error", "crash: ValueError: bug", 1),
+        ("start_error", "crash: ValueError: bug", 2),
+        ("shutdown", "reached_max_restart_intensity", 3),
+    ]
+
+
+def test_what_is_answered_is_not_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """As in OTP: a failed start_child or restart_child is known to who asked."""
+    answers = iter([Stop(BUG), IGNORE, Stop(BUG)])
+    supervisor = system.start(Supervisor)
+    spec = ChildSpec("a", Start(Pooled, init=lambda _actor: next(answers)))
+    start_child(supervisor, spec)
+    start_child(supervisor, spec)
+    restart_child(supervisor, "a")
+    assert contexts(records) == []
+
+
+# --- shutdown_error --------------------------------------------------------------------------------------------------
+
+
+def stopping(reason: ExitReason) -> Callable[[Any], Any]:
+    """A terminate that ends its actor for another reason: by raising what the reason holds."""
+    assert isinstance(reason, Crash)
+    return raising(reason.exception)
+
+
+def test_a_crash_while_being_stopped_is_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """A child told to end that ends otherwise has not cleaned up."""
+    spec = ChildSpec("a", Start(PooledTrapping, terminate=stopping(BUG)))
+    supervisor = system.start(Supervisor, [spec, ChildSpec("b", Start(PooledTrapping))])
+    supervisor.exit(SHUTDOWN)
+    exit_reason_of(supervisor)
+    assert contexts(records) == [("shutdown_error", "crash: ValueError: bug")]
+
+
+@pytest.mark.parametrize(
+    ("restart", "reason", "expected"),
+    [
+        (PERMANENT, NORMAL, [("shutdown_error", "normal")]),
+        (PERMANENT, Shutdown("term"), [("shutdown_error", "shutdown: term")]),
+        (PERMANENT, SHUTDOWN, []),
+        (TRANSIENT, NORMAL, []),
+        (TRANSIENT, Shutdown("term"), []),
+        (TEMPORARY, KILLED, [("shutdown_error", "killed")]),
+    ],
+    ids=lambda value: getattr(value, "value", str(value)),
+)
+@pytest.mark.parametrize("simple", [False, True], ids=["supervisor", "simple_one_for_one"])
+def test_which_ends_of_stopped_children_are_expected(
+    system: ActorSystem,
+    records: list[logging.LogRecord],
+    simple: bool,
+    restart: Restart,
+    reason: ExitReason,
+    expected: list[tuple[str, str]],
+) -> None:
+    """Shutdown always; an orderly end for another reason unless the child is permanent."""
+    ended = system.start(Pooled)
+    end(ended, reason)
+    spec = ChildSpec("a", lambda: Started(ended), restart)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec) if simple else system.start(Supervisor, [spec])
+    if simple:
+        start_child(supervisor, ())
+    supervisor.exit(SHUTDOWN)
+    exit_reason_of(supervisor)
+    assert contexts(records) == expected
+
+
+def test_brutal_kill_is_no_error(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """Who is to be killed is killed."""
+    specs = [ChildSpec(restart.value, Start(Pooled), restart, BRUTAL_KILL) for restart in Restart]
+    supervisor = system.start(Supervisor, specs)
+    jobs = system.start(SimpleOneForOneSupervisor, specs[0])
+    start_child(jobs, ())
+    for ref in (supervisor, jobs):
+        ref.exit(SHUTDOWN)
+        exit_reason_of(ref)
+    assert contexts(records) == []
+
+
+def never_ending(_actor: Any) -> Receiving:
+    yield Receive(lambda message: message == "end")
+
+
+def test_a_child_killed_for_being_slow_is_reported(
+    system: ActorSystem, clock: WatchedClock, records: list[logging.LogRecord]
+) -> None:
+    """With the time that it had."""
+    seen = Seen()
+    spec = ChildSpec("a", Start(PooledTrapping, seen, terminate=never_ending), shutdown=3)
+    supervisor = system.start(Supervisor, [spec])
+    supervisor.exit(SHUTDOWN)
+    seen.next()
+    assert clock.set_timers.next() == 3
+    clock.advance(3)
+    exit_reason_of(supervisor)
+    (report,) = reports(records)
+    assert (report.context, report.reason) == ("shutdown_error", "killed")
+    assert str(report).endswith("child a did not end as told: killed (it did not end within 3 s)")
+
+
+def test_children_of_one_spec_that_end_alike_are_one_report(
+    system: ActorSystem, records: list[logging.LogRecord]
+) -> None:
+    """However many: a million slow children are no million lines."""
+    start = Start(PooledTrapping, terminate=stopping(BUG))
+    supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec("job", start, TEMPORARY))
+    for _ in range(5):
+        start_child(supervisor, ())
+    supervisor.exit(SHUTDOWN)
+    exit_reason_of(supervisor)
+    (report,) = reports(records)
+    assert (report.context, report.children, report.offender.ref) == ("shutdown_error", 5, None)
+    assert "5 children job did not end as told: crash: ValueError: bug" in str(report)
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_each_start_is_a_progress_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """At DEBUG, with who started whom; not for children of simple_one_for_one, which are too many."""
+    spec = ChildSpec("a", Start(Pooled, name="a"))
+    supervisor = system.start(Supervisor, [spec], name="root")
+    end(system.whereis("a"), KILLED)
+    terminate_child(supervisor, "a")
+    restart_child(supervisor, "a")
+    start_child(supervisor, ChildSpec("b", Start(Pooled, name="b")))
+    start_child(system.start(SimpleOneForOneSupervisor, ChildSpec("job", Start(Pooled), TEMPORARY)), ())
+    progress = reports(records, ProgressReport)
+    assert [str(report) for report in progress] == [
+        *["Supervisor (root): child a started: Pooled (a)"] * 3,
+        "Supervisor (root): child b started: Pooled (b)",
+    ]
+    assert json.loads(json.dumps(progress[0].as_dict()))["started"]["id"] == "a"
+    assert {record.levelno for record in records if getattr(record, "report", None) in progress} == {logging.DEBUG}
+
+
+def test_progress_is_silent_by_default(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    """At the usual level a start says nothing."""
+    caplog.set_level(logging.INFO, "receipt_actors.otp")
+    system.start(Supervisor, [ChildSpec("a", Start(Pooled))])
+    assert caplog.records == []
+
+
+def test_nothing_is_reported_that_nobody_wants(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    """A logger that is switched off costs no description of anything, and gets none."""
+    caplog.set_level(logging.CRITICAL, "receipt_actors.otp")
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
+    end(system.whereis("a"), KILLED)
+    which_children(supervisor)
+    report_crash(supervisor, BUG, handling="Count", mailbox_length=0)
+    assert caplog.records == []
+
+
+# --- crashes ---------------------------------------------------------------------------------------------------------
+
+
+def caught(error: BaseException) -> Crash:
+    try:
+        raising(error)()
+    except BaseException as raised:  # noqa: BLE001
+        return Crash(raised)
+    raise AssertionError
+
+
+def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """Who, why, over what kind of message, where in the code, what is left behind, and whom it concerns."""
+    ref, parent = system.start(Pooled, name="counter"), system.start(Pooled, name="parent")
+    report_crash(ref, caught(ValueError("bug")), handling="Count", mailbox_length=3, links=[parent], parent=parent)
+    (record,) = records
+    (report,) = reports(records, CrashReport)
+    assert record.getMessage() == "Pooled (counter) crashed while handling Count: ValueError: bug"
+    assert record.levelno == logging.ERROR
+    values = json.loads(json.dumps(report.as_dict()))
+    location = values.pop("location")
+    assert location.startswith(f"{raising.__code__.co_filename}:") and location.endswith(" in script")
+    assert values == {
+        "kind": "crash_report",
+        "actor": "Pooled (counter)",
+        "reason": "ValueError: bug",
+        "handling": "Count",
+        "mailbox_length": 3,
+        "links": ["Pooled (parent)"],
+        "parent": "Pooled (parent)",
+    }
+
+
+def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """It shows the way to the line that raised, and what was said, shortened."""
+    crash = caught(ValueError("x" * 10_000))
+    report_crash(system.start(Pooled), crash, handling="Count", mailbox_length=0)
+    text = logging.Formatter().format(records[0])
+    assert "in script" in text
+    assert "raise error" in text
+    assert "x" * (TEXT_LIMIT - 3) + "..." in text
+    assert "x" * TEXT_LIMIT not in text
+
+
+def test_a_crash_without_a_traceback_is_reported_too(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """An exception that was never raised has no place."""
+    report_crash(system.start(Pooled), Crash(SystemExit()), handling="Count", mailbox_length=0)
+    (report,) = reports(records, CrashReport)
+    assert (report.reason, report.location, report.parent, report.links) == ("SystemExit", None, None, ())
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+class Telling:
+    """A value that would tell its secret to anyone who prints it."""
+
+    def __repr__(self) -> str:
+        return SECRET
+
+
+class Keeper(Pooled):
+    """Takes a secret as an argument, and keeps it."""
+
+    def __init__(self, secret: object, **options: Any) -> None:
+        super().__init__(**options)
+        self.secret = secret
+
+
+def test_no_report_tells_an_argument_or_a_term(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """Neither what a child was started with, nor a term of its end that is not the runtime's own."""
+    spec = ChildSpec("a", Start(Keeper, Telling(), name="a"))
+    failing = ChildSpec("b", Start(Keeper, Telling(), init=raising(ValueError("no"))))
+    supervisor = system.start(Supervisor, [spec], intensity=0)
+    jobs = system.start(SimpleOneForOneSupervisor, ChildSpec("job", Start(Keeper), PERMANENT))
+    start_child(jobs, (Telling(),))
+    with pytest.raises(StartError):
+        system.start(Supervisor, [failing])
+    end(system.whereis("a"), Shutdown(Telling()))
+    exit_reason_of(supervisor)
+    jobs.exit(SHUTDOWN)
+    exit_reason_of(jobs)
+    assert len(reports(records)) >= 3
+    for record in records:
+        assert SECRET not in logging.Formatter().format(record)
+        report = getattr(record, "report", None)
+        assert SECRET not in (json.dumps(report.as_dict()) if report is not None else "")
+
+
+class Mute(Exception):
+    """Can't even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        (NORMAL, "normal"),
+        (SHUTDOWN, "shutdown"),
+        (Shutdown("drained"), "shutdown: drained"),
+        (Shutdown(Telling()), "shutdown: <Telling>"),
+        (Shutdown(BUG), "shutdown: crash: ValueError: bug"),
+        (KILLED, "killed"),
+        (NO_PROCESS, "no process"),
+        (BUG, "crash: ValueError: bug"),
+        (Crash(ValueError()), "crash: ValueError"),
+        (Crash(ValueError("two\nlines")), "crash: ValueError: two lines"),
+        (Crash(Mute()), "crash: Mute: <Mute>"),
+        (Telling(), "<Telling>"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_how_a_reason_is_told(reason: object, text: str) -> None:
+    """On one line, by its type and, where it is an exception or the runtime's own, by what it says."""
+    assert describe_reason(reason) == text
+
+
+def test_a_long_text_is_shortened() -> None:
+    """What an exception says may be as long as the message that it choked on."""
+    told = describe_reason(Crash(ValueError(SECRET * 1000)))
+    assert len(told) == TEXT_LIMIT + len("crash: ValueError: ")
+    assert told.endswith("...")
+
+
+def test_a_taken_name_is_told(system: ActorSystem) -> None:
+    """With who has it."""
+    assert describe_reason(AlreadyStarted(system.start(Pooled, name="a"))) == "already started: Pooled (a)"

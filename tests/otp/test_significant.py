@@ -1,0 +1,268 @@
+"""Significant children: whose end ends their supervisor (OTP: ``significant``, ``auto_shutdown``)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    ALL_SIGNIFICANT,
+    ANY_SIGNIFICANT,
+    KILLED,
+    NEVER,
+    NORMAL,
+    ONE_FOR_ALL,
+    ONE_FOR_ONE,
+    PERMANENT,
+    REST_FOR_ONE,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    TRANSIENT,
+    ActorSystem,
+    AutoShutdown,
+    ChildSpec,
+    Crash,
+    ExitReason,
+    NotStarted,
+    Ref,
+    Restart,
+    Shutdown,
+    SimpleOneForOneSupervisor,
+    Start,
+    Started,
+    Stop,
+    Strategy,
+    Supervisor,
+    TerminateChild,
+    check_child_specs,
+    restart_child,
+    start_child,
+    supervisor_spec,
+    terminate_child,
+    which_children,
+)
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, exit_reason_of
+
+REASONS: dict[str, ExitReason] = {
+    "normal": NORMAL,
+    "shutdown": SHUTDOWN,
+    "shutdown, term": Shutdown("term"),
+    "crash": Crash(ValueError("bug")),
+    "killed": KILLED,
+}
+#: A transient child that ends otherwise is restarted, and that is no end.
+COUNTS = {TRANSIENT: {"normal", "shutdown", "shutdown, term"}, TEMPORARY: set(REASONS)}
+
+
+def spec(actor_class: type[Pooled], id_: str, restart: Restart = TEMPORARY, **options: Any) -> ChildSpec:
+    return ChildSpec(id_, Start(actor_class, name=id_), restart, significant=True, **options)
+
+
+def end(ref: Ref | None, reason: ExitReason = NORMAL) -> None:
+    assert ref is not None
+    if reason == KILLED:
+        ref.kill()
+    else:
+        ref.cast(lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+
+
+def ids(supervisor: Ref) -> list[object]:
+    return [info.id for info in which_children(supervisor)]
+
+
+# --- who ends it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("auto_shutdown", "restart", "reason"),
+    list(itertools.product([ANY_SIGNIFICANT, ALL_SIGNIFICANT], [TRANSIENT, TEMPORARY], REASONS)),
+    ids=lambda value: value if isinstance(value, str) else value.value,
+)
+def test_whose_end_counts(
+    system: ActorSystem, server: type[Pooled], auto_shutdown: AutoShutdown, restart: Restart, reason: str
+) -> None:
+    """An orderly end of a transient child, and any end of a temporary one; the supervisor ends with shutdown."""
+    other = ChildSpec("other", Start(server, name="other"), TEMPORARY)
+    supervisor = system.start(Supervisor, [spec(server, "a", restart), other], auto_shutdown=auto_shutdown)
+    bystander = system.whereis("other")
+    assert bystander is not None
+    end(system.whereis("a"), REASONS[reason])
+    if reason in COUNTS[restart]:
+        assert exit_reason_of(supervisor) == SHUTDOWN
+        assert exit_reason_of(bystander) == SHUTDOWN
+    else:
+        assert ids(supervisor) == ["a", "other"]
+        assert bystander.is_alive()
+
+
+def test_all_significant_waits_for_the_last(system: ActorSystem, server: type[Pooled]) -> None:
+    """Children that are not significant don't keep it, significant ones that run do."""
+    specs = [spec(server, "a"), spec(server, "b", TRANSIENT), ChildSpec("c", Start(server, name="c"))]
+    supervisor = system.start(Supervisor, specs, auto_shutdown=ALL_SIGNIFICANT)
+    end(system.whereis("a"))
+    assert ids(supervisor) == ["b", "c"]
+    end(system.whereis("b"))
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+def test_a_child_that_is_being_restarted_keeps_its_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
+    """It has not ended for good: all_significant waits for it too."""
+    answers = Seen()
+    failures = 0
+
+    def init(_actor: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            end_other()
+            answers.put(supervisor.ask(TerminateChild("nobody"), block=False))
+            return Stop(Crash(ValueError("not yet")))
+        return None
+
+    def end_other() -> None:
+        other = system.whereis("b")
+        if other is not None:
+            other.kill()
+
+    specs = [ChildSpec("a", Start(server, init=init, name="a"), TRANSIENT, significant=True), spec(server, "b")]
+    supervisor = system.start(Supervisor, specs, auto_shutdown=ALL_SIGNIFICANT, intensity=3)
+    failures = 1
+    end(system.whereis("a"), KILLED)
+    answers.next().get(timeout=WAIT_SECONDS)
+    while which_children(supervisor)[0].child == "restarting":
+        assert supervisor.is_alive()
+    assert ids(supervisor) == ["a"]
+
+
+def test_an_ordinary_childs_end_does_not_count(system: ActorSystem, server: type[Pooled]) -> None:
+    """Only significant children matter, however many others end."""
+    specs = [ChildSpec("a", Start(server, name="a"), TEMPORARY), spec(server, "b")]
+    supervisor = system.start(Supervisor, specs, auto_shutdown=ANY_SIGNIFICANT)
+    end(system.whereis("a"))
+    assert ids(supervisor) == ["b"]
+
+
+# --- who does not ----------------------------------------------------------------------------------------------------
+
+
+def test_a_terminated_child_does_not_count(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who is ended by terminate_child has not ended by itself."""
+    specs = [spec(server, "a", TRANSIENT), spec(server, "b")]
+    supervisor = system.start(Supervisor, specs, auto_shutdown=ANY_SIGNIFICANT)
+    assert terminate_child(supervisor, "a") is None
+    assert terminate_child(supervisor, "b") is None
+    assert ids(supervisor) == ["a"]
+    assert isinstance(restart_child(supervisor, "a"), Started)
+    end(system.whereis("a"))
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+@pytest.mark.parametrize("strategy", [ONE_FOR_ALL, REST_FOR_ONE], ids=lambda strategy: strategy.value)
+def test_a_siblings_restart_does_not_count(system: ActorSystem, server: type[Pooled], strategy: Strategy) -> None:
+    """A significant child that is stopped with its group has not ended by itself, though a temporary one is gone."""
+    specs = [ChildSpec("a", Start(server, name="a")), spec(server, "b"), spec(server, "c", TRANSIENT)]
+    supervisor = system.start(Supervisor, specs, strategy=strategy, auto_shutdown=ANY_SIGNIFICANT)
+    end(system.whereis("a"), KILLED)
+    assert ids(supervisor) == ["a", "c"]
+    assert supervisor.is_alive()
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_significant_subtree_ends_the_tree_above(system: ActorSystem, server: type[Pooled]) -> None:
+    """A chain of significant supervisors folds up from its last leaf."""
+    inner = supervisor_spec(
+        "inner",
+        ONE_FOR_ONE,
+        [spec(server, "leaf")],
+        restart=TRANSIENT,
+        auto_shutdown=ANY_SIGNIFICANT,
+        significant=True,
+    )
+    root = system.start(Supervisor, [inner], auto_shutdown=ANY_SIGNIFICANT)
+    end(system.whereis("leaf"))
+    assert exit_reason_of(root) == SHUTDOWN
+    assert system.processes() == []
+
+
+def test_an_automatic_end_is_no_crash_to_the_supervisor_above(system: ActorSystem, server: type[Pooled]) -> None:
+    """It ends with shutdown: a transient supervisor stays down, a permanent one is started anew."""
+    specs = [
+        supervisor_spec(
+            f"inner-{restart.value}",
+            ONE_FOR_ONE,
+            [spec(server, f"leaf-{restart.value}")],
+            restart=restart,
+            auto_shutdown=ALL_SIGNIFICANT,
+        )
+        for restart in (TRANSIENT, PERMANENT)
+    ]
+    root = system.start(Supervisor, specs)
+    for info in which_children(root):
+        assert isinstance(info.child, Ref)
+        ((leaf, _, _),) = which_children(info.child)
+        end(system.whereis(leaf))
+        assert exit_reason_of(info.child) == SHUTDOWN
+    transient, permanent = which_children(root)
+    assert transient.child is None
+    assert isinstance(permanent.child, Ref) and permanent.child.is_alive()
+
+
+# --- what makes no sense ---------------------------------------------------------------------------------------------
+
+
+def test_a_permanent_child_cannot_be_significant() -> None:
+    """It is always restarted, so its end would never count."""
+    with pytest.raises(ValueError, match="child 'a': a permanent child can't be significant: .* use TRANSIENT"):
+        spec(Pooled, "a", PERMANENT)
+
+
+def test_a_significant_child_needs_a_supervisor_that_can_end(system: ActorSystem) -> None:
+    """While auto_shutdown is NEVER, which is the default, nothing of it starts."""
+    for make in (
+        lambda: supervisor_spec("s", ONE_FOR_ONE, [spec(Pooled, "a")]),
+        lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, [spec(Pooled, "a")], auto_shutdown=NEVER),
+        lambda: system.start(Supervisor, [spec(Pooled, "a")]),
+        lambda: system.start(SimpleOneForOneSupervisor, spec(Pooled, "a")),
+    ):
+        with pytest.raises(Exception, match="'a': it can't be significant while .* auto_shutdown is NEVER; give"):
+            make()
+    assert system.processes() == []
+
+
+def test_a_significant_child_cannot_be_added_to_such_a_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
+    """start_child is refused like any bad spec, and the children live on."""
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(server))])
+    answer = start_child(supervisor, spec(server, "b"))
+    assert isinstance(answer, NotStarted)
+    assert "it can't be significant while" in str(answer.reason)
+    assert ids(supervisor) == ["a"]
+
+
+@pytest.mark.parametrize("auto_shutdown", [ANY_SIGNIFICANT, ALL_SIGNIFICANT], ids=lambda value: value.value)
+def test_simple_one_for_one_has_no_significant_children(system: ActorSystem, auto_shutdown: AutoShutdown) -> None:
+    """Refused by OTP 27 as a bad combination, whether the child is significant or not."""
+    child = ChildSpec("a", Start(Pooled), TEMPORARY)
+    for make in (
+        lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, [child], auto_shutdown=auto_shutdown),
+        lambda: system.start(SimpleOneForOneSupervisor, child, auto_shutdown=auto_shutdown),
+    ):
+        with pytest.raises(Exception, match=f"can't have auto_shutdown {auto_shutdown.name}: its children come and go"):
+            make()
+
+
+def test_check_child_specs_knows_of_auto_shutdown() -> None:
+    """Without an auto_shutdown only the specs themselves are looked at; with one, whether they go together."""
+    specs = [spec(Pooled, "a")]
+    check_child_specs(specs)
+    check_child_specs(specs, ANY_SIGNIFICANT)
+    check_child_specs(specs, ALL_SIGNIFICANT)
+    with pytest.raises(ValueError, match="can't be significant"):
+        check_child_specs(specs, NEVER)
+    with pytest.raises(ValueError, match="auto_shutdown must be an AutoShutdown, not 'never'"):
+        check_child_specs(specs, "never")  # type: ignore[arg-type]

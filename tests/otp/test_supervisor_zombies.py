@@ -1,0 +1,130 @@
+"""Killed children whose threads go on: a supervisor counts its own, and gives up when there are too many."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from receipt_actors.otp import (
+    BRUTAL_KILL,
+    ONE_FOR_ALL,
+    SHUTDOWN,
+    TEMPORARY,
+    ActorSystem,
+    ChildSpec,
+    Ref,
+    Shutdown,
+    SimpleOneForOneSupervisor,
+    Start,
+    Started,
+    Supervisor,
+    restart_child,
+    start_child,
+    supervisor_spec,
+    terminate_child,
+    which_children,
+)
+from tests.otp.support import Gate, Threaded, WatchedClock, exit_reason_of, settle, thread_of
+
+TWO = Shutdown("killed children that still run: 2 (allowed: 1)")
+ONE = Shutdown("killed children that still run: 1 (allowed: 0)")
+
+
+@contextmanager
+def blocked(ref: Ref) -> Iterator[threading.Thread]:
+    """Have a child's thread busy in a callback for as long as the block lasts."""
+    thread = thread_of(ref)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        yield thread
+
+
+def specs(*ids: str) -> list[ChildSpec]:
+    return [ChildSpec(id_, Start(Threaded, name=id_), shutdown=BRUTAL_KILL) for id_ in ids]
+
+
+def whereis(system: ActorSystem, name: str) -> Ref:
+    ref = system.whereis(name)
+    assert ref is not None
+    return ref
+
+
+def test_too_many_end_their_supervisor(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    """One more than allowed, and it is a matter for those above; who asked for the kill still gets the answer."""
+    supervisor = system.start(Supervisor, specs("a", "b", "c"), max_zombies=1)
+    with blocked(whereis(system, "a")), blocked(whereis(system, "b")):
+        assert terminate_child(supervisor, "a") is None
+        assert [info.id for info in which_children(supervisor) if info.child is not None] == ["b", "c"]
+        assert terminate_child(supervisor, "b") is None
+        assert exit_reason_of(supervisor) == TWO
+    assert "gives up because of child b: killed children that still run: 2" in caplog.text
+    assert system.processes() == []
+
+
+def test_one_that_took_too_long_counts(system: ActorSystem, clock: WatchedClock) -> None:
+    """A child that is killed because its time was up is no better."""
+    spec = ChildSpec("a", Start(Threaded, name="a"), shutdown=3)
+    supervisor = system.start(Supervisor, [spec], max_zombies=0)
+    with blocked(whereis(system, "a")):
+        request = threading.Thread(target=terminate_child, args=(supervisor, "a"))
+        request.start()
+        assert clock.set_timers.next() == 3
+        clock.advance(3)
+        assert exit_reason_of(supervisor) == ONE
+        request.join()
+
+
+def test_one_that_has_returned_does_not_count(system: ActorSystem) -> None:
+    """Only those that still run are a burden, however many there have been."""
+    supervisor = system.start(Supervisor, specs("a"), max_zombies=1)
+    for _ in range(3):
+        with blocked(whereis(system, "a")) as thread:
+            assert terminate_child(supervisor, "a") is None
+        settle(system, thread)
+        assert isinstance(restart_child(supervisor, "a"), Started)
+
+
+def test_one_that_somebody_else_killed_counts(system: ActorSystem) -> None:
+    """A restart would leave its thread behind all the same."""
+    supervisor = system.start(Supervisor, specs("a"), max_zombies=0, intensity=9)
+    child = whereis(system, "a")
+    with blocked(child):
+        child.kill()
+        assert exit_reason_of(supervisor) == ONE
+
+
+def test_a_group_that_is_killed_is_not_started_again(system: ActorSystem) -> None:
+    """The siblings that a restart has to kill count as well."""
+    supervisor = system.start(Supervisor, specs("a", "b", "c"), strategy=ONE_FOR_ALL, max_zombies=1, intensity=9)
+    with blocked(whereis(system, "a")), blocked(whereis(system, "b")):
+        whereis(system, "c").kill()
+        assert exit_reason_of(supervisor) == TWO
+
+
+def test_simple_one_for_one_counts_them_too(system: ActorSystem) -> None:
+    """Whether it killed a child itself, or the child was killed."""
+    spec = ChildSpec("job", Start(Threaded), TEMPORARY, BRUTAL_KILL)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec, max_zombies=1)
+    first, second = (start_child(supervisor, ()) for _ in range(2))
+    assert isinstance(first, Started) and isinstance(second, Started)
+    with blocked(first.ref), blocked(second.ref):
+        assert terminate_child(supervisor, first.ref) is None
+        second.ref.kill()
+        assert exit_reason_of(supervisor) == TWO
+
+
+def test_the_supervisor_above_starts_anew(system: ActorSystem) -> None:
+    """It is a restart like any other, counted there; the new supervisor counts from nothing."""
+    tree = supervisor_spec("inner", ONE_FOR_ALL, specs("a"), max_zombies=0)
+    root = system.start(Supervisor, [tree], intensity=1)
+    for _ in range(2):
+        assert [info.child for info in which_children(root)] == [whereis(system, "inner")]
+        inner, child = whereis(system, "inner"), whereis(system, "a")
+        with blocked(child):
+            child.kill()
+            assert exit_reason_of(inner) == ONE
+    assert exit_reason_of(root) == SHUTDOWN
