@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,14 +12,23 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
+    KILLED,
     NORMAL,
+    SHUTDOWN,
     Actor,
     ActorSystem,
+    ChildSpec,
     Crash,
     ExitReason,
+    ManualClock,
+    Receive,
+    Receiving,
     Ref,
     Runtime,
+    Start,
     StartError,
+    Stop,
+    Supervisor,
 )
 from tests.otp.support import (
     WAIT_SECONDS,
@@ -28,6 +39,7 @@ from tests.otp.support import (
     exit_reason_of,
     raising,
     run_in,
+    sync,
 )
 
 
@@ -61,6 +73,9 @@ class Plain(Actor):
     def urns(self) -> tuple[str, Any]:
         return self.actor_urn, self.actor_ref
 
+    def call(self, function: Any) -> None:
+        function()
+
     def finish(self) -> None:
         self.stop()
 
@@ -83,17 +98,37 @@ def plain(system: ActorSystem, runtime: Runtime, seen: Seen) -> Ref:
     return system.start(Plain if runtime is Runtime.POOLED else PlainThreaded, seen)
 
 
-@pytest.fixture
-def foreigner() -> Iterator[pykka.ActorRef[Any]]:
+class Foreigner(pykka.ThreadingActor):
     """An actor of the embedding application, in pykka's global registry."""
 
-    class Foreigner(pykka.ThreadingActor):
-        def on_receive(self, message: Any) -> Any:
-            return message
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
+
+@pytest.fixture
+def foreigner() -> Iterator[pykka.ActorRef[Any]]:
     ref = Foreigner.start()
     yield ref
     ref.stop()
+
+
+@pytest.fixture
+def registered(no_threads_left: None) -> Iterator[ActorSystem]:
+    """A system whose actors are in pykka's registry; nothing of it may stay there."""
+    system = ActorSystem("registered", ManualClock(), register_with_pykka=True)
+    yield system
+    assert system.stop() == []
+    assert pykka.ActorRegistry.get_all() == []
+
+
+@pytest.fixture
+def other(no_threads_left: None) -> Iterator[ActorSystem]:
+    """A second system in the same Python process."""
+    system = ActorSystem("other", ManualClock())
+    yield system
+    assert system.stop() == []
 
 
 def test_it_is_a_pykka_actor_ref(plain: Ref) -> None:
@@ -123,6 +158,49 @@ def test_a_proxy(plain: Ref) -> None:
     proxy.double.defer(1)
     with pytest.raises(AttributeError):
         _ = proxy.nonsense
+
+
+def test_futures_of_requests_compose(plain: Ref) -> None:
+    """map, filter, reduce, join, get_all and await work on what ask and a proxy return."""
+    asked = [plain.ask([number], block=False) for number in (1, 2, 3)]
+    assert pykka.get_all(asked, timeout=WAIT_SECONDS) == [[1], [2], [3]]
+    assert asked[0].join(asked[1]).get(timeout=WAIT_SECONDS) == [[1], [2]]
+    numbers = plain.ask([1, 2, 3], block=False)
+    assert numbers.map(len).get(timeout=WAIT_SECONDS) == 3
+    odd = plain.ask([1, 2, 3], block=False).filter(lambda number: number % 2)
+    assert odd.get(timeout=WAIT_SECONDS) == [1, 3]
+    total = plain.ask([1, 2, 3], block=False).reduce(lambda first, second: first + second)
+    assert total.get(timeout=WAIT_SECONDS) == 6
+
+    async def double() -> int:
+        result: int = await plain.proxy().double(4)
+        return result
+
+    assert asyncio.run(double()) == 8
+
+
+def test_a_urn_is_unique_and_stays(system: ActorSystem, plain: Ref) -> None:
+    """actor_urn is a UUID, the same for actor and reference, for ever; that of an ended actor is not used again."""
+    urn = plain.actor_urn
+    assert uuid.UUID(urn).version == 4
+    assert plain.proxy().urns().get(timeout=WAIT_SECONDS) == (urn, plain)
+    plain.stop(timeout=WAIT_SECONDS)
+    assert plain.actor_urn == urn
+    assert {system.start(Plain, Seen()).actor_urn for _ in range(10)}.isdisjoint({urn})
+
+
+def test_an_actor_prints_as_its_reference_does(system: ActorSystem) -> None:
+    """Class and URN, or the registered name; of an actor that nobody started, the class."""
+
+    class Printing(Actor):
+        def on_receive(self, message: Any) -> str:
+            return str(self)
+
+    nameless = system.start(Printing)
+    assert nameless.ask("print", timeout=WAIT_SECONDS) == str(nameless) == f"Printing ({nameless.actor_urn})"
+    named = system.start(Printing, name="press")
+    assert named.ask("print", timeout=WAIT_SECONDS) == str(named) == "Printing (press)"
+    assert str(Printing()) == "Printing (not started)"
 
 
 def test_stop_handles_what_came_before(plain: Ref, seen: Seen) -> None:
@@ -165,6 +243,42 @@ def test_an_ended_actor_can_not_be_told(plain: Ref) -> None:
         plain.proxy()
 
 
+@pytest.mark.parametrize("ending", ["on_stop", "on_failure"])
+def test_an_actor_that_cleans_up_can_not_be_told(system: ActorSystem, server: type[Pooled], ending: str) -> None:
+    """While on_stop or on_failure runs, tell and ask say that nothing is handled any more; stop waits for the end."""
+    gate = Gate()
+
+    class Ending(Actor):
+        runtime = server.runtime
+
+        def on_receive(self, message: Any) -> Any:
+            raise message
+
+        def on_stop(self) -> None:
+            gate()
+
+        def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+            gate()
+
+    ref = system.start(Ending)
+    with gate:
+        if ending == "on_stop":
+            ref.stop(block=False)
+        else:
+            ref.tell(ValueError("bug"))
+        gate.wait_entered()
+        assert not ref.is_alive()
+        with pytest.raises(pykka.ActorDeadError):
+            ref.tell("message")
+        with pytest.raises(pykka.ActorDeadError):
+            ref.ask("message")
+        stopped = ref.stop(block=False)
+        with pytest.raises(pykka.Timeout):
+            stopped.get(timeout=0)
+    assert stopped.get(timeout=WAIT_SECONDS) is True
+    assert exit_reason_of(ref) is not None
+
+
 @pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1)], ids=lambda error: type(error).__name__)
 def test_on_failure_sees_every_crash(plain: Ref, seen: Seen, error: BaseException) -> None:
     """Unlike pykka's, an exception ends the actor in an ask too; the asker and on_failure both get it."""
@@ -172,6 +286,104 @@ def test_on_failure_sees_every_crash(plain: Ref, seen: Seen, error: BaseExceptio
         plain.ask(error, timeout=WAIT_SECONDS)
     assert exit_reason_of(plain) == Crash(error)
     assert seen.rest() == ["on_start", ("on_failure", type(error), error, True)]
+
+
+def test_exit_signals_end_it_without_on_stop(system: ActorSystem, plain: Ref, seen: Seen) -> None:
+    """A kill and an exit signal leave no time for on_stop, which a pykka actor that traps exits still gets."""
+
+    class Trapping(Plain):
+        trap_exit = True
+
+    plain.kill()
+    assert exit_reason_of(plain) == KILLED
+    not_trapping = system.start(Plain, seen)
+    not_trapping.exit(SHUTDOWN)
+    assert exit_reason_of(not_trapping) == SHUTDOWN
+    assert seen.rest() == ["on_start", "on_start"]
+    trapping = system.start(Trapping, seen)
+    trapping.exit(SHUTDOWN)
+    assert exit_reason_of(trapping) == SHUTDOWN
+    assert seen.rest() == ["on_start", "on_stop"]
+
+
+def test_a_pooled_actor_may_not_wait_for_another(system: ActorSystem) -> None:
+    """It would wait for its own thread, for ever: ask, a proxy's future and stop say so; a THREAD actor may wait."""
+    plain = system.start(Plain, Seen())
+    ways = (
+        lambda _actor: plain.ask("asked"),
+        lambda _actor: plain.proxy().limit.get(),
+        lambda _actor: plain.stop(),
+    )
+    for way in ways:
+        with pytest.raises(RuntimeError, match="must not block"):
+            run_in(system.start(Pooled), way)
+    plain = system.start(Plain, Seen())
+    assert [run_in(system.start(Threaded), way) for way in ways] == ["asked", 10, True]
+
+
+def test_a_pooled_actor_may_take_an_answer_that_is_there(system: ActorSystem, plain: Ref) -> None:
+    """A future that has its value needs no waiting; get(timeout=0) looks whether it has."""
+    ready = plain.ask("ready", block=False)
+    ready.get(timeout=WAIT_SECONDS)
+    pooled = system.start(Pooled)
+    assert run_in(pooled, lambda _actor: ready.get()) == "ready"
+    with Gate() as gate:
+        plain = system.start(PlainThreaded, Seen())
+        plain.proxy().call.defer(gate)
+        late = plain.ask("late", block=False)
+        with pytest.raises(pykka.Timeout):
+            run_in(pooled, lambda _actor: late.get(timeout=0))
+
+
+def test_an_actor_may_have_a_process_of_its_own(system: ActorSystem, server: type[Pooled]) -> None:
+    """A common name for a method, or for what subprocess started: the runtime keeps away from it."""
+
+    class Worker(Actor):
+        runtime = server.runtime
+
+        def process(self, item: int) -> int:
+            return item + 1
+
+    proxy = system.start(Worker).proxy()
+    assert proxy.process(1).get(timeout=WAIT_SECONDS) == 2
+    proxy.process = "a value"
+    assert proxy.actor_ref.ask("still there?", timeout=WAIT_SECONDS) is None
+
+
+@pytest.mark.parametrize("way", ["tell", "ask"])
+def test_on_receive_may_return_what_otp_knows(system: ActorSystem, server: type[Pooled], way: str) -> None:
+    """Stop ends the actor, a generator receives selectively, however the message was sent."""
+    seen = Seen()
+
+    class Knowing(Actor):
+        runtime = server.runtime
+
+        def on_receive(self, message: Any) -> Any:
+            if message == "stop":
+                return Stop(SHUTDOWN, "stopped")
+            return self.receive(message) if message == "receive" else None
+
+        def receive(self, first: Any) -> Receiving:
+            second = yield Receive(lambda message: message == "second")
+            seen.put((first, second))
+
+    ref = system.start(Knowing)
+    send = ref.tell if way == "tell" else lambda message: ref.ask(message, block=False)
+    send("receive")
+    ref.tell("second")
+    assert seen.next() == ("receive", "second")
+    send("stop")
+    assert exit_reason_of(ref) == SHUTDOWN
+
+
+def test_an_attribute_is_only_a_value(plain: Ref) -> None:
+    """What a proxy reads is not taken for something that a callback returned."""
+    proxy = plain.proxy()
+    values = (number for number in range(3))
+    for value in (values, Stop(SHUTDOWN)):
+        proxy.limit = value
+        assert proxy.limit.get(timeout=WAIT_SECONDS) is value
+    assert plain.is_alive()
 
 
 def test_a_crash_in_on_start_is_a_failed_start(system: ActorSystem) -> None:
@@ -200,8 +412,15 @@ def test_a_crash_is_logged_with_its_actor(
         ref.cast(raising(SystemExit(1)))
         exit_reason_of(ref)
     (record,) = caplog.records
-    assert record.getMessage() == f"{server.__name__} (counter) crashed while handling function: SystemExit"
+    assert record.getMessage() == f"{server.__name__} (counter) crashed while handling function: SystemExit: 1"
     assert record.exc_info is not None
+
+
+def test_name_is_the_name_to_register(system: ActorSystem, seen: Seen) -> None:
+    """The argument that ActorSystem.start keeps for itself; the actor's own arguments reach its __init__."""
+    ref = system.start(Plain, seen, limit=3, name="plain")
+    assert system.whereis("plain") is ref
+    assert ref.proxy().limit.get(timeout=WAIT_SECONDS) == 3
 
 
 # --- other actors of the application ---------------------------------------------------------------------------------
@@ -228,6 +447,14 @@ def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.
     assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
 
 
+def test_a_foreign_base_exception_does_not_reach_our_actors(plain: Ref, foreigner: pykka.ActorRef[Any]) -> None:
+    """One of the embedding application's own stops all that pykka knows of, which are not ours."""
+    culprit = Foreigner.start()
+    culprit.tell(SystemExit(1))
+    assert foreigner.actor_stopped.wait(WAIT_SECONDS)
+    assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
+
+
 def test_actors_of_both_kinds_talk(plain: Ref, foreigner: pykka.ActorRef[Any], system: ActorSystem) -> None:
     """A foreign reference can be used from our actors, and ours from foreign ones."""
     assert run_in(system.start(Threaded), lambda _actor: foreigner.ask("hello", timeout=WAIT_SECONDS)) == "hello"
@@ -243,3 +470,113 @@ def test_its_exit_reason_reaches_terminate(system: ActorSystem) -> None:
 
     system.start(Terminating).stop(timeout=WAIT_SECONDS)
     assert seen.rest() == [NORMAL]
+
+
+# --- register_with_pykka ---------------------------------------------------------------------------------------------
+
+
+def test_a_registered_actor_is_found(registered: ActorSystem, server: type[Pooled]) -> None:
+    """By class, name of class and URN, already in its init; broadcast reaches it."""
+    seen = Seen()
+    ref = registered.start(server, seen, init=lambda actor: seen.put(pykka.ActorRegistry.get_by_urn(actor.actor_urn)))
+    assert seen.next() is ref
+    assert pykka.ActorRegistry.get_by_class(Pooled) == [ref]
+    assert pykka.ActorRegistry.get_by_class_name(server.__name__) == [ref]
+    pykka.ActorRegistry.broadcast("message", server)
+    assert seen.next() == "message"
+
+
+def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: ActorSystem, server: type[Pooled]) -> None:
+    """By a stop, a crash, an exit signal, a kill, and by a start that failed."""
+    with pytest.raises(StartError):
+        registered.start(server, init=raising(ValueError("bug")))
+    refs = [registered.start(server) for _ in range(4)]
+    assert pykka.ActorRegistry.get_all() == refs
+    refs[0].stop(timeout=WAIT_SECONDS)
+    refs[1].cast(raising(SystemExit(1)))
+    refs[2].exit(SHUTDOWN)
+    refs[3].kill()
+    for ref in refs:
+        exit_reason_of(ref)
+    assert pykka.ActorRegistry.get_all() == []
+
+
+def test_a_registered_actor_has_left_when_its_hook_runs(registered: ActorSystem, seen: Seen) -> None:
+    """As in pykka: who sees that on_stop was called finds it in the registry no more."""
+
+    class Looking(Actor):
+        def on_stop(self) -> None:
+            seen.put(pykka.ActorRegistry.get_all())
+
+    registered.start(Looking).stop(timeout=WAIT_SECONDS)
+    assert seen.next() == []
+
+
+def test_stop_all_ends_a_registered_tree(registered: ActorSystem, server: type[Pooled]) -> None:
+    """A supervisor that restarts a child which pykka has stopped is stopped after it, and takes it along."""
+    children = [ChildSpec(child, Start(server, name=child)) for child in ("a", "b", "c", "d")]
+    registered.start(Supervisor, children)
+    pykka.ActorRegistry.stop_all(timeout=WAIT_SECONDS)
+    assert registered.processes() == []
+    assert pykka.ActorRegistry.get_all() == []
+
+
+def test_a_registered_actor_that_raises_a_base_exception_stops_no_other(
+    registered: ActorSystem, server: type[Pooled], foreigner: pykka.ActorRef[Any]
+) -> None:
+    """Registered or not, a BaseException ends one actor."""
+    neighbour = registered.start(server)
+    with pytest.raises(KeyboardInterrupt):
+        registered.start(server).call(raising(KeyboardInterrupt()), WAIT_SECONDS)
+    sync(neighbour)
+    assert foreigner.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
+
+
+# --- two systems -----------------------------------------------------------------------------------------------------
+
+
+def test_two_systems_share_no_names(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
+    """A name is taken in one system only, and looked up in one system only."""
+    ours, theirs = system.start(server, name="twin"), other.start(server, name="twin")
+    assert (system.whereis("twin"), other.whereis("twin")) == (ours, theirs)
+    assert (system.registered(), other.registered()) == ({"twin": ours}, {"twin": theirs})
+    assert (system.processes(), other.processes()) == ([ours], [theirs])
+
+
+def test_two_systems_share_no_end(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
+    """A crash, a kill and the stop of one system leave the other's actors alone."""
+    survivor = system.start(server)
+    other.start(server).cast(raising(SystemExit(1)))
+    other.start(server).kill()
+    other.start(server)
+    assert other.stop() == []
+    sync(survivor)
+    assert system.processes() == [survivor]
+
+
+def test_two_systems_share_no_thread(system: ActorSystem, other: ActorSystem) -> None:
+    """An actor that blocks holds up the pooled actors of its own system, not those of another."""
+    with Gate() as gate:
+        other.start(Pooled).cast(gate)
+        gate.wait_entered()
+        sync(system.start(Pooled))
+
+
+def test_two_systems_share_no_zombies(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
+    """A killed actor whose callback goes on is a zombie of its own system."""
+    with Gate() as gate:
+        zombie = other.start(server)
+        zombie.cast(gate)
+        gate.wait_entered()
+        zombie.kill()
+        assert zombie.is_zombie
+        assert (system.zombies(), other.zombies()) == ([], [zombie])
+
+
+def test_a_monitor_reaches_into_another_system(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
+    """Who holds a reference may watch it, wherever it lives."""
+    watched, watcher = other.start(server), system.start(server, seen := Seen())
+    monitor = run_in(watcher, lambda actor: actor.monitor(watched))
+    watched.exit(SHUTDOWN)
+    down = seen.next()
+    assert (down.monitor, down.ref, down.reason) == (monitor, watched, SHUTDOWN)
