@@ -6,13 +6,15 @@ from typing import Any
 
 from receipt_actors.otp import (
     ActorSystem,
+    ManualClock,
+)
+from receipt_actors.otp.gen_statem import (
     Call,
     Cast,
     Enter,
     Event,
     EventTimeout,
     GenStateMachine,
-    ManualClock,
     StateResult,
     StateTimeout,
     event_timeout,

@@ -42,8 +42,8 @@ class GenServer(Actor):
     ``terminate``        the end                               nothing
     ===================  ====================================  ========================================================
 
-    From ``handle_call``, ``Stop``, ``Continue`` and ``IdleTimeout`` carry the ``reply``; without one it comes later. Any
-    callback may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
+    From ``handle_call``, ``Stop``, ``Continue`` and ``IdleTimeout`` carry the ``reply``; without one it comes later.
+    Any callback may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
     """
 
     def init(self) -> Any:

@@ -52,6 +52,8 @@ class Crash:
 
 ExitReason: TypeAlias = Normal | Shutdown | Killed | NoProcess | Crash
 
+_ORDERLY = (Normal, Shutdown)
+
 NORMAL = Normal()
 SHUTDOWN = Shutdown()
 KILLED = Killed()
@@ -60,4 +62,4 @@ NO_PROCESS = NoProcess()
 
 def is_orderly(reason: ExitReason) -> bool:
     """Tell whether a transient child that ended so is left alone (OTP: normal, shutdown, {shutdown, Term})."""
-    return isinstance(reason, Normal | Shutdown)
+    return isinstance(reason, _ORDERLY)

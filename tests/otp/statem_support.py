@@ -8,19 +8,23 @@ from typing import Any, TypeAlias
 
 from receipt_actors.otp import (
     ActorSystem,
-    Call,
-    Enter,
     ExitReason,
     From,
-    GenericTimeout,
-    GenStateMachine,
     Ref,
     Runtime,
+)
+from receipt_actors.otp import (
+    sys as otp_sys,
+)
+from receipt_actors.otp.gen_statem import (
+    Call,
+    Enter,
+    GenericTimeout,
+    GenStateMachine,
     keep_state,
     next_state,
     reply,
 )
-from receipt_actors.otp import sys as otp_sys
 from tests.otp.support import WAIT_SECONDS, Seen
 
 #: For "state content", or "state" and an enter call: the result, or who makes it from machine and event.

@@ -14,18 +14,23 @@ from receipt_actors.otp import (
     NO_PROCESS,
     SHUTDOWN,
     ActorSystem,
+    Receive,
+    Receiving,
+    Runtime,
+    Shutdown,
+    Stop,
+)
+from receipt_actors.otp import (
+    sys as otp_sys,
+)
+from receipt_actors.otp.gen_statem import (
     Call,
     Cast,
     Failed,
     GenStateMachine,
     Internal,
-    Receive,
-    Receiving,
     Replied,
-    Runtime,
-    Shutdown,
     StateTimeout,
-    Stop,
     event_timeout,
     generic_timeout,
     keep_state,
@@ -36,7 +41,6 @@ from receipt_actors.otp import (
     state_timeout,
     stop_and_reply,
 )
-from receipt_actors.otp import sys as otp_sys
 from tests.otp.statem_support import Machines, state_of
 from tests.otp.support import WAIT_SECONDS, Pooled, WatchedClock, exit_reason_of
 

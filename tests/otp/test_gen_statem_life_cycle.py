@@ -15,12 +15,9 @@ from receipt_actors.otp import (
     PERMANENT,
     SHUTDOWN,
     ActorSystem,
-    Call,
     ChildSpec,
     Continue,
     Crash,
-    GenStateMachine,
-    Internal,
     NotStarted,
     Receive,
     Receiving,
@@ -29,6 +26,12 @@ from receipt_actors.otp import (
     StartError,
     Stop,
     Supervisor,
+    which_children,
+)
+from receipt_actors.otp.gen_statem import (
+    Call,
+    GenStateMachine,
+    Internal,
     keep_state,
     next_event,
     next_state,
@@ -36,7 +39,6 @@ from receipt_actors.otp import (
     reply,
     state_timeout,
     stop_and_reply,
-    which_children,
 )
 from tests.otp.statem_support import Machines, TableMachine, state_of
 from tests.otp.support import WAIT_SECONDS, Gate, Seen, WatchedClock, exit_reason_of, settle

@@ -14,26 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.otp import (
-    CANCEL,
     NORMAL,
-    UPDATE,
-    Cast,
-    Enter,
-    EventTimeout,
-    GenericTimeout,
-    Info,
-    Internal,
-    StateTimeout,
     Stop,
-    event_timeout,
-    generic_timeout,
-    keep_state,
-    next_event,
-    next_state,
-    postpone,
-    repeat_state,
-    state_timeout,
-    stop_and_reply,
 )
 from receipt_actors.otp._state_machine_actions import (
     KeepState,
@@ -45,6 +27,26 @@ from receipt_actors.otp._state_machine_actions import (
     kind_of,
 )
 from receipt_actors.otp._state_machine_loop import CancelTimer, StartTimer, StateMachineLoop
+from receipt_actors.otp.gen_statem import (
+    CANCEL,
+    UPDATE,
+    Cast,
+    Enter,
+    EventTimeout,
+    GenericTimeout,
+    Info,
+    Internal,
+    StateTimeout,
+    event_timeout,
+    generic_timeout,
+    keep_state,
+    next_event,
+    next_state,
+    postpone,
+    repeat_state,
+    state_timeout,
+    stop_and_reply,
+)
 
 # --- any machine: what it returns the first time it is called, the second time, and so on; then it keeps its state ----
 

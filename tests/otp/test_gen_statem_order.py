@@ -9,15 +9,17 @@ import pytest
 from receipt_actors.otp import (
     SHUTDOWN,
     ActorSystem,
+    Crash,
+    Runtime,
+    Stop,
+)
+from receipt_actors.otp.gen_statem import (
     Call,
     Cast,
-    Crash,
     GenericTimeout,
     Info,
     Internal,
-    Runtime,
     StateTimeout,
-    Stop,
     keep_state,
     next_event,
     next_state,

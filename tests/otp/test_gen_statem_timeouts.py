@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from receipt_actors.otp import (
-    CANCEL,
     NORMAL,
-    UPDATE,
     ActorSystem,
-    Internal,
     Ref,
     Runtime,
     Stop,
+)
+from receipt_actors.otp.gen_statem import (
+    CANCEL,
+    UPDATE,
+    Internal,
     event_timeout,
     generic_timeout,
     keep_state,
