@@ -13,12 +13,17 @@ from receipt_actors.otp._calls import From, Future, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
 from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop
 from receipt_actors.otp._process import Process
-from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason
+from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:
     from receipt_actors.otp._system import ActorSystem
+
+
+def kind_of(value: object) -> str:
+    """Name a value's type, and its length where it has one."""
+    return f"{type(value).__name__}[{len(value)}]" if isinstance(value, Sized) else type(value).__name__
 
 
 class Actor(pykka.Actor):
@@ -179,11 +184,17 @@ class Actor(pykka.Actor):
     def run_blocking(self, pool: BlockingPool, label: object, function: Callable[..., object], *args: object) -> None:
         """Run ``function(*args)`` on a thread of ``pool``; its result comes as ``handle_reply(label, result)``.
 
-        What it raises comes as ``handle_failure(label, Crash(exception))``.
+        What it raises comes as ``handle_failure(label, Crash(exception))``; from a pool that has been closed comes
+        ``handle_failure(label, NO_PROCESS)``. Where the actor is killed first, it is not begun.
         """
-        reply_to = RequestReply(self._process, label)
+        process = self._process
+        if process.is_set():
+            return
+        reply_to = RequestReply(process, label)
 
         def work() -> None:
+            if process.exit_reason is KILLED:
+                return
             try:
                 result = function(*args)
             except BaseException as error:
@@ -191,7 +202,8 @@ class Actor(pykka.Actor):
             else:
                 reply_to.set(result)
 
-        pool.submit(work)
+        if not pool.submit(work):
+            reply_to.fail(NO_PROCESS)
 
     def send_after(self, seconds: float, message: object) -> Timer:
         """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result."""
@@ -206,7 +218,15 @@ class Actor(pykka.Actor):
         self._process.demonitor(monitor, flush=flush)
 
     def link(self, ref: Ref) -> None:
-        """Tie this actor's life to that of ``ref``, both ways (``erlang:link/1``); at once where it has ended."""
+        """Tie this actor's life to that of ``ref``, both ways (``erlang:link/1``).
+
+        Where ``ref`` has ended, an actor that traps exits gets its ``Exit`` at once.
+
+        Raises:
+            pykka.ActorDeadError: ``ref`` has ended, and this actor does not trap exits (OTP: ``noproc``).
+        """
+        if ref.process.is_set() and not self._process.trap_exit:
+            raise pykka.ActorDeadError(f"{ref} has ended: it can't be linked to")
         self._process.link(ref.process)
 
     def unlink(self, ref: Ref) -> None:
@@ -242,7 +262,5 @@ class Actor(pykka.Actor):
 
         Values are left out because a status ends up in logs and on pages, and a state may hold secrets.
         """
-        return {
-            name: f"{type(value).__name__}[{len(value)}]" if isinstance(value, Sized) else type(value).__name__
-            for name, value in self.get_state().items()
-        }
+        state = self.get_state()
+        return {name: kind_of(value) for name, value in state.items()} if isinstance(state, dict) else kind_of(state)

@@ -26,11 +26,11 @@ class BlockingPool:
         self._idle = 0  # threads that wait for work, or have been woken for it
         self._closed = False
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Run ``work`` on a thread of the pool. It must not raise. After ``close`` it is dropped."""
+    def submit(self, work: Callable[[], None]) -> bool:
+        """Run ``work`` on a thread of the pool. It must not raise. False, and it is not run, after ``close``."""
         with self._changed:
             if self._closed:
-                return
+                return False
             self._work.append(work)
             if len(self._work) <= self._idle:
                 self._changed.notify()
@@ -38,6 +38,7 @@ class BlockingPool:
                 thread = threading.Thread(target=self._loop, name=f"{self.name}-{len(self._threads)}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
+        return True
 
     def close(self) -> None:
         """End each thread after the call it is in; what still waits in the queue is done first. Does not wait."""

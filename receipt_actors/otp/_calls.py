@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from receipt_actors.otp._context import current_process
+from receipt_actors.otp._context import context, current_process, current_process_is_dead
 from receipt_actors.otp._messages import ReplyEnvelope
 from receipt_actors.otp._reasons import Crash, ExitReason
 
@@ -77,11 +77,15 @@ class From:
         return reply_to is not None and (not isinstance(reply_to, RequestReply) or reply_to.is_wanted())
 
     def reply(self, value: object) -> None:
-        """Answer the call. A second answer is dropped."""
+        """Answer the call. A second answer is dropped, and so is one from an actor that has been killed."""
+        if context.running.process.observed and current_process_is_dead():
+            return
         reply_to, self._reply_to = self._reply_to, None
         if reply_to is not None:
             self._owner.forget_call(reply_to)
             send_reply(reply_to, value)
+            if self._owner.debug is not None:
+                self._owner.debug.replied(value)
 
 
 def send_reply(reply_to: Any, value: object) -> None:

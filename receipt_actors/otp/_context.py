@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._mailbox import Mailbox
     from receipt_actors.otp._process import Process
 
 
@@ -22,10 +23,24 @@ NOBODY = Nobody()
 class Running:
     """The process that one thread is running at this moment. Only that thread changes it."""
 
-    __slots__ = ("process",)
+    __slots__ = ("_interrupted", "process")
 
     def __init__(self) -> None:
         self.process: Process | Nobody = NOBODY
+        self._interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
+
+    def enter(self, process: Mailbox) -> None:
+        """Run a process in the middle of another's turn (which starts it, say); ``leave`` must follow."""
+        self._interrupted.append(self.process)
+        self.process = cast("Process", process)
+
+    def leave(self) -> None:
+        """Go on with whom ``enter`` interrupted."""
+        self.process = self._interrupted.pop()
+
+    def is_inside(self, process: Process) -> bool:
+        """Tell whether a callback of the process is under way (asked from any thread)."""
+        return self.process is process or process in self._interrupted
 
 
 class _Context(threading.local):
@@ -41,3 +56,9 @@ def current_process() -> Process | None:
     """Return the process that the calling thread runs, or None."""
     process = context.running.process
     return None if process is NOBODY else process  # type: ignore[return-value]
+
+
+def current_process_is_dead() -> bool:
+    """Tell whether the calling thread runs a callback of a process that has been killed meanwhile."""
+    process = current_process()
+    return process is not None and process.is_set()

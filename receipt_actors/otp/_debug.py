@@ -50,7 +50,7 @@ class Event:
         to = "" if self.peer is None else f" to {self.peer}"
         content = self.content
         if isinstance(content, Reply):
-            return f"{self.ref} {self.kind.value} to {content.label!r}"
+            return f"{self.ref} {self.kind.value} to a request with a label of type {type(content.label).__name__}"
         return f"{self.ref} {self.kind.value} {type(content).__name__}{to}"
 
 
@@ -123,8 +123,10 @@ class Debug:
         for id_, function in list(self.functions.items()):
             try:
                 done = function(event)
-            except Exception:  # it is the watcher that is at fault, not who is watched
+            except BaseException:  # it is the watcher that is at fault, not who is watched
                 logger.exception("debug function %r of %s failed and is removed", id_, self._process.ref)
                 done = True
             if done is True:
                 self.functions.pop(id_, None)
+                if self.is_idle and not self._process.is_set():
+                    self._process.watch(None)

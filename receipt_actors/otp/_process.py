@@ -21,8 +21,6 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 
 from __future__ import annotations
 
-import enum
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -33,8 +31,10 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import fail_reply, send_reply
-from receipt_actors.otp._context import NOBODY, context
+from receipt_actors.otp._context import context
 from receipt_actors.otp._debug import Debug
+from receipt_actors.otp._life import EXITED, RUNNING, STARTING, TERMINATING, State
+from receipt_actors.otp._mailbox import Mailbox
 from receipt_actors.otp._messages import (
     IGNORE,
     NO_REPLY,
@@ -53,92 +53,57 @@ from receipt_actors.otp._messages import (
     SystemEnvelope,
 )
 from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason, Normal
-from receipt_actors.otp._receive import Idle, Suspended, Waiting
+from receipt_actors.otp._receive import Idle, Waiting
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._relations import Relations, tell_down
+from receipt_actors.otp._relations import tell_down
 from receipt_actors.otp._reports import report_crash
-from receipt_actors.otp._scheduler import Runtime, Scheduler
+from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
     from receipt_actors.otp._system import ActorSystem
 
-MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for others
-
-
-class _State(enum.Enum):
-    STARTING = "starting"
-    RUNNING = "running"
-    TERMINATING = "terminating"
-    EXITED = "exited"
-
-
-# Each is looked at several times a message, and a global is found faster than an attribute of a class.
-_STARTING: Final = _State.STARTING
-_RUNNING: Final = _State.RUNNING
-_TERMINATING: Final = _State.TERMINATING
-_EXITED: Final = _State.EXITED
-
 _RUNTIME_ENVELOPES: Final = frozenset({SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
 
 
-class Process(Relations):
+class Process(Mailbox):
     """See the module."""
 
     __slots__ = (
         "__weakref__",
         "_acknowledge",
-        "_backlog",
         "_current",
         "_deferred",
-        "_exit_signal",
         "_last_reply",
-        "_mailbox",
-        "_scheduled",
-        "_scheduler",
-        "_state",
         "_terminate_reason",
-        "_waiting",
         "actor",
         "debug",
-        "exit_reason",
         "name",
         "observed",
         "parent",
-        "ref",
         "start_result",
-        "system",
         "trap_exit",
     )
 
     def __init__(
         self, system: ActorSystem, actor_class: type[Actor], *, name: Name | None, parent: Process | None
     ) -> None:
-        super().__init__()
+        super().__init__(
+            system.scheduler
+            if actor_class.runtime is Runtime.POOLED
+            else system.new_scheduler(actor_class.__name__ if name is None else str(name))
+        )
         self.system = system
         self.name = name
         self.parent = parent
         self.trap_exit = actor_class.trap_exit
         self.actor: Actor | None = None
         self.ref: Ref = Ref(self, actor_class)
-        self.exit_reason: ExitReason | None = None
         self.start_result: StartResult | None = None
         self.debug: Debug | None = None  # what ``sys`` was asked to watch
         self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
-        self._state = _STARTING
-        self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
-        self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
         self._current: Envelope[Any] | None = None  # the call that is being handled
         self._last_reply: object = NO_REPLY  # its answer, where the process ends with it
-        self._scheduled = threading.Lock()  # held: the process is queued or running; taking it is the test-and-set
-        self._scheduled.acquire()
-        self._scheduler: Scheduler = (
-            system.scheduler
-            if actor_class.runtime is Runtime.POOLED
-            else system.new_scheduler(actor_class.__name__ if name is None else str(name))
-        )
-        self._waiting: Waiting | Suspended | Idle | None = None
-        self._exit_signal: ExitReason | None = None
         self._terminate_reason: ExitReason = NORMAL
         self._acknowledge: Callable[[StartResult], None] | None = None
         self._deferred: set[Any] | None = None  # the reply_to of each call that is answered later
@@ -162,11 +127,11 @@ class Process(Relations):
                 self._backlog = deque((SystemEnvelope(lambda: self._initialise(args, kwargs)),))
                 self._scheduler.schedule(self)
             return result
-        starter, running.process = running.process, self
+        running.enter(self)
         try:
             self._initialise(args, kwargs)
         finally:
-            running.process = starter
+            running.leave()
         result = self.start_result
         if result is None:  # init is a generator that waits for a message
             result = self._acknowledge_to(acknowledge)
@@ -197,41 +162,14 @@ class Process(Relations):
         """Tell how the start ended; False when it was ended from outside meanwhile, which has been told then."""
         with self.system.lock:
             if type(result) is Started:
-                if self._state is not _STARTING:
+                if self._state is not STARTING:
                     return False
-                self._state = _RUNNING
+                self._state = RUNNING
             self.start_result = result
             acknowledge, self._acknowledge = self._acknowledge, None
         if acknowledge is not None:
             acknowledge(result)
         return True
-
-    # --- mailbox (pykka's ActorInbox) ---
-
-    def put(self, envelope: Envelope[Any], /) -> None:
-        """Queue a message; the sender of one to an ended process is told where it waits for an answer."""
-        self._mailbox.put(envelope)
-        if self._scheduled.acquire(False):  # positional: the keyword costs as much again
-            if self._state is _EXITED:
-                self._scheduled.release()
-                self._refuse_mailbox(NO_PROCESS)
-            else:
-                self._scheduler.schedule(self)
-        elif self._state is _EXITED:
-            self._refuse_mailbox(NO_PROCESS)
-
-    def get(self) -> Envelope[Any]:
-        """Take the next message (pykka's protocol; the runtime itself does not call it)."""
-        return self._mailbox.get_nowait()
-
-    def empty(self) -> bool:
-        """Tell whether no message waits."""
-        return self._mailbox.empty()
-
-    @property
-    def mailbox_length(self) -> int:
-        """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
-        return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
 
     @property
     def unanswered_calls(self) -> int:
@@ -240,14 +178,10 @@ class Process(Relations):
 
     # --- stop flag (pykka's actor_stopped) ---
 
-    def is_set(self) -> bool:
-        """Tell whether the process has ended."""
-        return self._state is _EXITED
-
     @property
     def takes_messages(self) -> bool:
         """Tell whether its callbacks still get what is put into the mailbox: until ``terminate`` begins."""
-        return self._state is _RUNNING or self._state is _STARTING
+        return self._state is RUNNING or self._state is STARTING
 
     def set(self) -> None:
         """End it at once (pykka's way of stopping from within)."""
@@ -264,51 +198,10 @@ class Process(Relations):
 
     # --- running ---
 
-    def run(self) -> None:
-        """Handle the messages of one turn (the scheduler calls this)."""
-        running = self._scheduler.running
-        running.process = self
-        mailbox = self._mailbox
-        goes_on = False
-        for _ in range(MESSAGES_PER_TURN):
-            if self._exit_signal is not None:
-                self._obey_exit_signal()
-            if self._state is _EXITED:
-                break
-            try:
-                backlog = self._backlog
-                if backlog:
-                    envelope = backlog.popleft()
-                elif mailbox.empty():
-                    break
-                else:
-                    envelope = mailbox.get_nowait()
-            except (IndexError, queue.Empty):  # killed at this moment, and its mailbox emptied
-                break
-            self.step(envelope)
-        else:
-            goes_on = True
-        running.process = NOBODY
-        self._end_turn(goes_on=goes_on)
-
     def fail(self, error: BaseException) -> None:
         """End because of a bug of the runtime itself, so that nobody waits for this process for ever."""
         self._exit(Crash(error))
-        self._end_turn(goes_on=False)
-
-    def _end_turn(self, *, goes_on: bool) -> None:
-        """Queue for the next turn, or give up the turn and take it again at once if a message came in meanwhile."""
-        if self._state is _EXITED:
-            self.system.bury(self)
-            self._abandon()  # again: it may have been killed while this turn had a message in hand
-            return
-        if not goes_on:
-            self._scheduled.release()
-            goes_on = bool(
-                not self._mailbox.empty() or self._exit_signal is not None or self._backlog
-            ) and self._scheduled.acquire(False)
-        if goes_on:
-            self._scheduler.schedule(self)
+        self._end_last_turn()
 
     def step(self, envelope: Envelope[Any]) -> None:
         """Deal with one message."""
@@ -316,7 +209,7 @@ class Process(Relations):
         waiting = self._waiting
         if waiting is not None and kind is not SystemEnvelope:
             waiting.offer(envelope)
-            if self._state is _EXITED:  # killed at this moment, when what it had passed over was refused already
+            if self._state is EXITED:  # killed at this moment, when what it had passed over was refused already
                 self._refuse_all(waiting.give_back())
             return
         if kind in _RUNTIME_ENVELOPES and not self._is_for_actor(envelope):
@@ -351,17 +244,20 @@ class Process(Relations):
 
     def _settle(self, envelope: Envelope[Any] | None, result: Any) -> None:
         """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate``, ``handle_continue``."""
+        if self._exit_signal is not None:  # it came while the callback ran: what that returned does not count
+            self._obey_exit_signal()
         state = self._state
-        if state is _EXITED:  # killed while the callback ran: nothing of it counts any more
+        if state is EXITED:  # killed while the callback ran: nothing of it counts any more
             return
         if type(result) is GeneratorType:
             self._waiting = waiting = Waiting(self, envelope, result)
             waiting.resume(None)
             return
-        if state is _TERMINATING:
+        if state is TERMINATING:
+            self._give_last_reply()
             self._exit(self._terminate_reason)
             return
-        if state is _STARTING:
+        if state is STARTING:
             if result is IGNORE:
                 self._exit(NORMAL, start_result=IGNORE)
                 return
@@ -391,7 +287,18 @@ class Process(Relations):
         elif type(result) is IdleTimeout:
             self._waiting = Idle(self, result.seconds)
 
-    def _advance(self, before: _State, after: _State) -> bool:
+    def _give_last_reply(self) -> None:
+        """Send the reply of a ``Stop``, after ``terminate`` and before anyone learns of the end (OTP).
+
+        Who asked by pykka's ``stop`` wants to know of the end itself, and is told by ``_abandon``.
+        """
+        current = self._current
+        if current is None or self._last_reply is NO_REPLY or isinstance(current.message, pykka.messages._ActorStop):
+            return
+        self._current = None
+        send_reply(current.reply_to, self._last_reply)
+
+    def _advance(self, before: State, after: State) -> bool:
         """Go from one state to the next; False when it was ended from outside meanwhile."""
         with self.system.lock:
             if self._state is not before:
@@ -401,7 +308,7 @@ class Process(Relations):
 
     def _defer(self, reply_to: Any) -> None:
         with self.system.lock:
-            if self._state is not _EXITED:
+            if self._state is not EXITED:
                 self._deferred = set() if self._deferred is None else self._deferred
                 self._deferred.add(reply_to)
                 return
@@ -446,50 +353,24 @@ class Process(Relations):
         self.debug = debug
         self.observed = debug is not None
 
-    def suspend(self) -> None:
-        """Handle no message but those of ``sys`` until ``resume``."""
-        idle = self._waiting
-        if idle is None:
-            self._waiting = Suspended(self)
-        elif isinstance(idle, Idle):
-            idle.give_back()
-            self._waiting = Suspended(self, idle.seconds)
-
-    def resume(self) -> None:
-        """Undo ``suspend``."""
-        if isinstance(self._waiting, Suspended):
-            self.resume_from(self._waiting)
-
-    @property
-    def is_suspended(self) -> bool:
-        """Tell whether ``sys.suspend`` has stopped it."""
-        return isinstance(self._waiting, Suspended)
-
-    def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
-        """Take back the messages that were passed over: they come before all others."""
-        self._waiting = None
-        if isinstance(waiting, Suspended) and waiting.idle_seconds is not None:
-            self._waiting = Idle(self, waiting.idle_seconds)  # from the start again, as in OTP
-        passed_over = waiting.give_back()
-        if self._backlog:
-            passed_over.extend(self._backlog)
-        self._backlog = passed_over or None
-
-    def is_idle(self, idle: Idle) -> bool:
-        """Tell whether this time-out still counts: nothing has come since it was set."""
-        waiting = self._waiting
-        return waiting is idle
-
     def answer_sys(self, envelope: Envelope[Any]) -> None:
         """Answer a request of ``sys``; what it raises is its caller's business alone."""
-        reply_to = envelope.reply_to
-        assert reply_to is not None
+        self._current = envelope
         try:
-            answer = envelope.message(self)
-        except Exception:
-            reply_to.set_exception()
+            answer, error = envelope.message(self), None
+        except BaseException as raised:
+            answer, error = None, Crash(raised)
+        if self._current is not envelope:  # killed meanwhile, and the caller told so
+            return
+        self._current = None
+        if error is None:
+            send_reply(envelope.reply_to, answer)
         else:
-            send_reply(reply_to, answer)
+            fail_reply(envelope.reply_to, error)
+
+    def terminate_next(self, reason: ExitReason) -> None:
+        """Have it end as if its parent had said so, before it handles any other message."""
+        self._backlog = deque((ParentExitEnvelope(reason), *(self._backlog or ())))
 
     # --- ending ---
 
@@ -516,7 +397,7 @@ class Process(Relations):
 
         CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
         """
-        self._exit(KILLED)
+        self._exit(KILLED, is_kill=True)
 
     def _obey_exit_signal(self) -> None:
         reason, self._exit_signal = self._exit_signal, None
@@ -524,9 +405,15 @@ class Process(Relations):
         self._exit(reason)
 
     def terminate(self, reason: ExitReason) -> None:
-        """Run the actor's ``terminate`` and exit. On the process's own turn only."""
+        """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
+        if isinstance(reason, Crash) and self._state is RUNNING:
+            self._report(reason, "an order to end")
+        self._terminate(reason)
+
+    def _terminate(self, reason: ExitReason) -> None:
+        """Run the actor's ``terminate`` and exit."""
         actor = self.actor
-        if not self._advance(_RUNNING, _TERMINATING) or actor is None:
+        if not self._advance(RUNNING, TERMINATING) or actor is None:
             return
         self._terminate_reason = reason
         self.system.leave_pykka(self)
@@ -539,44 +426,46 @@ class Process(Relations):
 
     def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
         reason = Crash(error)
+        state = self._state
+        if state is EXITED:  # a zombie: what it still does is nobody's business
+            return
         if self.debug is not None:
             self.debug.crashed(error)
-        state = self._state
-        if state is _EXITED:  # a zombie: what it still does is nobody's business
-            return
+        self._report(reason, "init" if state is STARTING else "terminate" if state is TERMINATING else handling)
+        if state is RUNNING:
+            self._terminate(reason)
+        else:
+            self._exit(reason, start_result=NotStarted(reason))
+
+    def _report(self, reason: Crash, handling: str) -> None:
         report_crash(
             self.ref,
             reason,
-            handling="init" if state is _STARTING else "terminate" if state is _TERMINATING else handling,
+            handling=handling,
             mailbox_length=self.mailbox_length,
             links=[linked.ref for linked in self.links],
             parent=None if self.parent is None else self.parent.ref,
         )
-        if state is _RUNNING:
-            self.terminate(reason)
-        else:
-            self._exit(reason, start_result=NotStarted(reason))
 
-    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
+    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None, is_kill: bool = False) -> None:
         """End, once, from whichever thread: everything that others must learn of it is sent here."""
         if self.takes_messages:  # otherwise it left when it began to terminate
             self.system.leave_pykka(self)
-        running = self._scheduler.running
         with self.system.lock:
-            if self._state is _EXITED:
+            if self._state is EXITED:
                 return
-            was_starting = self._state is _STARTING
-            self._state = _EXITED
+            was_starting = self._state is STARTING
             self.exit_reason = reason
+            self._state = EXITED
             self.observed = True
             linked, monitors = self.cut()
             deferred, self._deferred = self._deferred, None
-            self.system.forget(self, is_zombie=running.process is self and running is not context.running)
+            self.system.forget(self, is_zombie=is_kill and self._scheduler.running.is_inside(self))
         if was_starting:
             self._finish_start(start_result or NotStarted(reason))
         for other in linked:
-            # A start that failed is told by its result; the parent gets no exit signal on top of it.
-            if not (was_starting and other is self.parent):
+            # A start that failed is told by its result; a parent that traps exits gets no message on top of it (OTP).
+            if not (was_starting and other is self.parent and other.trap_exit):
                 other.signal(self, reason)
         for monitor, watcher in monitors.items():
             tell_down(watcher, Down(monitor, self.ref, reason))
@@ -586,49 +475,25 @@ class Process(Relations):
         for reply_to in deferred or ():
             fail_reply(reply_to, reason)
         self._abandon()
+        if self._waiting is not None and self._scheduled.acquire(False):
+            self._scheduler.schedule(self)
         if self._scheduler is not self.system.scheduler:
             self._scheduler.stop()
 
     def _abandon(self) -> None:
-        """Give up what the ended process had in hand, and tell everyone whose call will not be handled any more."""
+        """Give up what the ended process had in hand, and tell everyone whose call will not be handled any more.
+
+        What it waits in is kept for the last turn: a generator's ``finally`` runs on the process's own thread, fenced.
+        """
         reason = self.exit_reason or NO_PROCESS
         self.actor = None
-        waiting, self._waiting = self._waiting, None
+        waiting = self._waiting
         current, self._current = self._current, None
         if current is not None:
-            if self._last_reply is NO_REPLY:
-                fail_reply(current.reply_to, reason)
-            else:
-                send_reply(current.reply_to, self._last_reply)
+            self._refuse(current, reason, begun=True)
         backlog, self._backlog = self._backlog, None
         if waiting is not None:
             self._refuse_all(waiting.give_back())
         if backlog is not None:
             self._refuse_all(backlog)
         self._refuse_mailbox(reason)
-
-    def _refuse_all(self, messages: deque[Envelope[Any]]) -> None:
-        while messages:
-            try:
-                envelope = messages.popleft()
-            except IndexError:  # another thread is at it as well
-                break
-            self._refuse(envelope, self.exit_reason or NO_PROCESS)
-
-    def _refuse_mailbox(self, reason: ExitReason) -> None:
-        mailbox = self._mailbox
-        while not mailbox.empty():
-            try:
-                envelope = mailbox.get_nowait()
-            except queue.Empty:  # another thread is at it as well
-                break
-            self._refuse(envelope, reason)
-
-    @staticmethod
-    def _refuse(envelope: Envelope[Any], reason: ExitReason) -> None:
-        if envelope.reply_to is None:
-            return
-        if isinstance(envelope.message, pykka.messages._ActorStop):
-            send_reply(envelope.reply_to, None)
-        else:
-            fail_reply(envelope.reply_to, reason, begun=False)

@@ -6,6 +6,7 @@ Owned by one process and touched on its own turns only. A crash of the process f
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,13 @@ from receipt_actors.otp._messages import (
 )
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._mailbox import Mailbox
     from receipt_actors.otp._process import Process
 
+logger = logging.getLogger("receipt_actors.otp")
 
-def start_timer(process: Process, seconds: float, time_out: Callable[[], None]) -> Timer:
+
+def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
     """Have ``time_out`` run on the process's turn after that many seconds.
 
     No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
@@ -65,6 +69,13 @@ class Waiting:
         if self._timer is not None:
             self._timer.cancel()
         return self._passed_over
+
+    def close(self) -> None:
+        """End the callback where it stands: its process has been killed. Its ``finally`` blocks run, fenced."""
+        try:
+            self._generator.close()
+        except BaseException as error:
+            logger.debug("a callback of %s that was killed raised %s", self._process.ref, type(error).__name__)
 
     def offer(self, envelope: Envelope[Any]) -> None:
         """Go on with a message that it waits for; keep any other."""
@@ -111,7 +122,7 @@ class Waiting:
             value = found.message
 
     def _arm(self, receive: Receive) -> None:
-        if receive.timeout_seconds is None:
+        if receive.timeout_seconds is None or self._process.is_set():
             return
 
         def time_out() -> None:
@@ -141,7 +152,7 @@ class Idle:
 
     __slots__ = ("_process", "_timer", "seconds")
 
-    def __init__(self, process: Process, seconds: float) -> None:
+    def __init__(self, process: Mailbox, seconds: float) -> None:
         self._process = process
         self.seconds = seconds
         self._timer = start_timer(process, seconds, self._time_out)
@@ -158,6 +169,9 @@ class Idle:
         self._timer.cancel()
         return deque()
 
+    def close(self) -> None:
+        """Nothing is under way."""
+
     def offer(self, envelope: Envelope[Any]) -> None:
         """Handle the message, and wait no more; ``sys`` is not counted."""
         if type(envelope) is SysEnvelope:
@@ -172,7 +186,7 @@ class Suspended:
 
     __slots__ = ("_passed_over", "_process", "idle_seconds")
 
-    def __init__(self, process: Process, idle_seconds: float | None = None) -> None:
+    def __init__(self, process: Mailbox, idle_seconds: float | None = None) -> None:
         self._process = process
         self.idle_seconds = idle_seconds  # of the ``IdleTimeout`` that it was in
         self._passed_over: deque[Envelope[Any]] = deque()
@@ -183,6 +197,9 @@ class Suspended:
     def give_back(self) -> deque[Envelope[Any]]:
         """Return what was passed over."""
         return self._passed_over
+
+    def close(self) -> None:
+        """Nothing is under way."""
 
     def offer(self, envelope: Envelope[Any]) -> None:
         """Let ``sys`` and the parent in, and keep the rest."""

@@ -1,4 +1,4 @@
-"""Links and monitors: what ties the life of one process to others. The system's lock guards them.
+"""Links and monitors: what ties the life of one process to others. ``_system.LOCK`` guards them.
 
 Most processes have one link, to the supervisor that started them, so a single one is kept without a set around it.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pykka._envelope import Envelope
 
+from receipt_actors.otp._life import EXITED, STARTING, State
 from receipt_actors.otp._messages import Down, DownEnvelope
 from receipt_actors.otp._reasons import NO_PROCESS, ExitReason
 
@@ -25,19 +26,21 @@ Watcher: TypeAlias = "Relations | Callable[[Down], None]"
 class Relations:
     """The links and monitors of one process. ``Process`` is the only subclass."""
 
-    __slots__ = ("_links", "_monitored", "_monitors")
+    __slots__ = ("_links", "_monitored", "_monitors", "_state", "exit_reason", "ref", "system")
 
     system: ActorSystem
     ref: Ref
 
     def __init__(self) -> None:
+        self._state: State = STARTING
+        self.exit_reason: ExitReason | None = None
         self._links: Relations | set[Relations] | None = None
         self._monitors: dict[int, Watcher] | None = None  # who watches this process
         self._monitored: dict[int, Relations] | None = None  # whom this one watches, until their Down is delivered
 
-    @abstractmethod
     def is_set(self) -> bool:
         """Tell whether the process has ended."""
+        return self._state is EXITED
 
     @abstractmethod
     def put(self, envelope: Envelope[Any], /) -> None:
@@ -142,11 +145,11 @@ class Relations:
         linked = list(links) if isinstance(links, set) else [] if links is None else [links]
         for other in linked:
             other.drop_link(self)
-        if monitored:
-            # A copy: where the other is in another system and ends now, another lock guards its side.
-            for monitor, target in list(monitored.items()):
-                if target._monitors is not None:
-                    target._monitors.pop(monitor, None)
+        for monitor, target in (monitored or {}).items():
+            if target is self:
+                del (monitors or {})[monitor]  # nobody is left to be told
+            elif target._monitors is not None:
+                target._monitors.pop(monitor, None)
         return linked, monitors or {}
 
 

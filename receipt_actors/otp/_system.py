@@ -15,6 +15,7 @@ from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import Clock, SystemClock
 from receipt_actors.otp._context import current_process
+from receipt_actors.otp._mailbox import Mailbox
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -28,6 +29,9 @@ from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._scheduler import Scheduler
+
+#: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
+LOCK = threading.Lock()
 
 
 class StartError(Exception):
@@ -56,12 +60,12 @@ class ActorSystem:
         self.clock: Clock = SystemClock() if clock is None else clock
         self._owns_clock = clock is None
         self.scheduler = Scheduler(f"{name}-scheduler")
-        self.lock = threading.Lock()  # guards names, processes, links and monitors
+        self.lock = LOCK
         self.monitor_ids = itertools.count(1)
         self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
         self._processes: dict[Process, None] = {}
-        self._zombies: dict[Process, None] = {}
+        self._zombies: dict[Mailbox, None] = {}
         self._own_threads: list[Scheduler] = []
         self._pools: list[BlockingPool] = []
         self._stopped = False
@@ -98,12 +102,12 @@ class ActorSystem:
         Where the child's ``init`` takes its time, ``Starting`` is returned and ``StartFinished`` follows as a message.
 
         Raises:
-            RuntimeError: called from outside the actors.
-            pykka.ActorDeadError: called by an actor that was killed meanwhile, or that belongs to another system.
+            RuntimeError: called from outside the system's actors.
+            pykka.ActorDeadError: called by an actor that was killed meanwhile.
         """
         parent = current_process()
-        if parent is None:
-            raise RuntimeError("start_link() is for actors; from outside use start()")
+        if parent is None or parent.system is not self:
+            raise RuntimeError("start_link() is for the actors of this system; from outside use start()")
         process = self._create(actor_class, name, parent)
         if isinstance(process, NotStarted):
             return process
@@ -112,14 +116,15 @@ class ActorSystem:
         return Starting(ref) if result is None else result
 
     def _create(self, actor_class: type[Actor], name: Name | None, parent: Process | None) -> Process | NotStarted:
+        starter = current_process()
         with self.lock:
+            if starter is not None and starter.is_set():
+                raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
             if self._stopped:
                 raise RuntimeError(f"actor system {self.name!r} has been stopped")
             taken = self._names.get(name) if name is not None else None
             if taken is not None:
                 return NotStarted(AlreadyStarted(taken.ref))
-            if parent is not None and parent.is_set():
-                raise pykka.ActorDeadError(f"{parent.ref} was killed; what it still starts comes to nothing")
             process = Process(self, actor_class, name=name, parent=parent)
             self._processes[process] = None
             if name is not None:
@@ -149,11 +154,10 @@ class ActorSystem:
         if self._register_with_pykka:
             pykka.ActorRegistry.unregister(process.ref)
 
-    def bury(self, process: Process) -> None:
-        """Note that a process that has ended runs no more (the runtime calls this)."""
-        if self._zombies:
-            with self.lock:
-                self._zombies.pop(process, None)
+    def bury(self, process: Mailbox) -> None:
+        """Note that a process that was killed runs no more (the runtime calls this)."""
+        with self.lock:
+            self._zombies.pop(process, None)
 
     def is_zombie(self, process: Process) -> bool:
         """Tell whether a callback of a killed process still runs."""
@@ -215,7 +219,11 @@ class ActorSystem:
 
         Raises:
             RuntimeError: a pooled actor calls this: all others would wait for it while it waits for them.
+            pykka.ActorDeadError: an actor calls this that was killed meanwhile.
         """
+        caller = current_process()
+        if caller is not None and caller.is_set():
+            raise pykka.ActorDeadError(f"{caller.ref} was killed; what it still does comes to nothing")
         if self.scheduler.is_current():
             raise RuntimeError("a pooled actor can't stop its own actor system: have a thread outside do it")
         deadline = time.monotonic() + timeout_seconds

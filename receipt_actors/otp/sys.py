@@ -18,6 +18,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pykka
+
 from receipt_actors.otp._debug import Counters, Debug, DebugFunction, Event, EventKind
 from receipt_actors.otp._messages import Name, SysEnvelope
 from receipt_actors.otp._reasons import ExitReason
@@ -133,11 +135,14 @@ def resume(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
 
 
 def terminate(ref: Ref, reason: ExitReason, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
-    """Have the actor end in an orderly way, by ``terminate(reason)`` (``sys:terminate/2``)."""
+    """Have the actor end in an orderly way, by ``terminate(reason)`` (``sys:terminate/2``).
+
+    It is told to when this returns, and may still be at it: ``ref.process.wait(seconds)`` waits for its end.
+    """
 
     def end(process: Process) -> None:
         process.resume()
-        process.terminate(reason)
+        process.terminate_next(reason)
 
     _ask(ref, end, timeout)
 
@@ -200,8 +205,9 @@ def get_log(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> list[E
 
 
 def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
-    """Have ``function(event)`` called at each event of the actor (``sys:install/2``), on the actor's own thread.
+    """Have ``function(event)`` called at each event of the actor (``sys:install/2``).
 
+    It is called on the actor's own thread, the last event (its end) on the thread that the end comes from.
     It is removed when it returns True, when it raises, and by ``remove(ref, id)``. An ``id`` that is there is replaced.
     """
 
@@ -252,5 +258,6 @@ def _ask(ref: Ref, function: Callable[[Process], T], timeout: float | None) -> T
 
 def _actor_of(process: Process) -> Any:
     actor = process.actor
-    assert actor is not None, "a process answers only while its actor lives"
+    if actor is None:
+        raise pykka.ActorDeadError(f"{process.ref} was killed at this moment")
     return actor

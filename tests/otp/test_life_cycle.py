@@ -194,10 +194,27 @@ def test_a_stop_without_an_answer_fails_its_call(system: ActorSystem, server: ty
 def test_a_crash_in_terminate_replaces_the_reason(
     system: ActorSystem, server: type[Pooled], error: BaseException
 ) -> None:
-    """A crash while cleaning up is what the actor ended of; the answer of the last call still goes out."""
+    """A crash while cleaning up is what the actor ended of, and what the last caller is told instead of the answer."""
     ref = system.start(server, terminate=raising(error))
-    assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
+    future = ref.ask(lambda _actor, _from: Stop(NORMAL, "bye"), block=False)
+    with pytest.raises(type(error)) as raised:
+        future.get(timeout=WAIT_SECONDS)
+    assert raised.value is error
     assert exit_reason_of(ref) == Crash(error)
+
+
+def test_the_last_answer_comes_before_the_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who asked and watches sees the reply of a Stop first, then the Down (gen_server)."""
+    seen = Seen()
+    ref = system.start(server)
+    asker = system.start(Pooled, seen)
+
+    def ask(actor: Any) -> None:
+        actor.monitor(ref)
+        actor.send_request(ref, lambda _actor, _from: Stop(NORMAL, "bye"), "label")
+
+    asker.send(ask)
+    assert [type(item).__name__ for item in seen.take(2)] == ["tuple", "Down"]
 
 
 def test_terminate_may_wait_for_a_message(system: ActorSystem, server: type[Pooled]) -> None:
@@ -331,9 +348,11 @@ def test_kill_abandons_a_busy_actor_at_once(system: ActorSystem, server: type[Po
     [None, IGNORE, Stop(NORMAL), Continue(raising(ValueError("bug")))],
     ids=["None", "IGNORE", "Stop", "Continue"],
 )
-def test_kill_during_init_is_a_failed_start(system: ActorSystem, server: type[Pooled], returns: object) -> None:
+def test_kill_during_init_is_a_failed_start(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], returns: object
+) -> None:
     """An actor that is killed while its init runs has not started, whatever init returns in the end."""
-    parent = system.start(server)
+    parent = system.start(trapping)
     with Gate(returns) as gate:
         result = parent.ask(lambda actor, _from: link_child_script(actor, server, init=gate, name="it"), block=False)
         gate.wait_entered()

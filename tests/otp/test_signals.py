@@ -11,6 +11,7 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
+    IGNORE,
     KILLED,
     NO_PROCESS,
     NORMAL,
@@ -106,14 +107,21 @@ def test_the_end_of_its_parent_terminates_a_child_that_traps_exits(
 def test_a_failed_start_sends_no_exit_signal_on_top(
     system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
 ) -> None:
-    """The parent is told of a failed start by its result alone, so that it is not counted twice."""
-    for parent_class in (server, trapping):
-        seen = Seen()
-        parent = system.start(parent_class, seen)
-        result = run_in(parent, lambda actor: link_child_script(actor, server, init=lambda _: Stop(CRASH)))
-        assert result == NotStarted(CRASH)
-        sync(parent)
-        assert seen.rest() == []
+    """A parent that traps exits is told of a failed start by its result alone, so that it is not counted twice."""
+    seen = Seen()
+    parent = system.start(trapping, seen)
+    result = run_in(parent, lambda actor: link_child_script(actor, server, init=lambda _: Stop(CRASH)))
+    assert result == NotStarted(CRASH)
+    sync(parent)
+    assert seen.rest() == []
+
+
+def test_a_failed_start_ends_a_parent_that_does_not_trap_exits(system: ActorSystem, server: type[Pooled]) -> None:
+    """It was linked already, as with gen_server:start_link; an init that says ignore is no such failure."""
+    parent = system.start(server)
+    run_in(parent, lambda actor: link_child_script(actor, server, init=lambda _: IGNORE))
+    parent.cast(lambda actor: link_child_script(actor, server, init=lambda _: Stop(CRASH)))
+    assert exit_reason_of(parent) == CRASH
 
 
 def test_a_child_of_a_parent_that_has_just_been_killed_ends_too(system: ActorSystem, server: type[Pooled]) -> None:
