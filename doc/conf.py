@@ -18,6 +18,7 @@ version = release
 copyright = "the authors of receipt_actors"
 extensions = [
     "commands_reference",
+    "conformance_reference",
     "settings_reference",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",

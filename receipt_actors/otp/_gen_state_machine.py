@@ -11,7 +11,16 @@ from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._calls import From
 from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._gen_server import PYKKA_REQUESTS
-from receipt_actors.otp._messages import IGNORE, NO_REPLY, CastEnvelope, Continue, Receiving, ReplyEnvelope, Stop
+from receipt_actors.otp._messages import (
+    IGNORE,
+    NO_REPLY,
+    CastEnvelope,
+    Continue,
+    NotStarted,
+    Receiving,
+    ReplyEnvelope,
+    Stop,
+)
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import ExitReason
 from receipt_actors.otp._state_machine_actions import (
@@ -166,13 +175,13 @@ class GenStateMachine(Actor):
         return self.__first((yield from callback))
 
     def __first(self, result: Any) -> Any:
-        if result is IGNORE:
+        if result is IGNORE or isinstance(result, NotStarted):
             return result
         if isinstance(result, Stop):
             check_stop(result)
             return result
         if not isinstance(result, NextState):
-            raise TypeError(f"init returned {result!r}, and not next_state(...), Stop(...) or IGNORE")
+            raise TypeError(f"init returned {result!r}, and not next_state(...), Stop(...), NotStarted(...) or IGNORE")
         self.__check_state(result.state)
         return Continue(result)
 

@@ -173,9 +173,12 @@ class Idle:
         """Nothing is under way."""
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Handle the message, and wait no more; ``sys`` is not counted."""
+        """Handle the message, and wait no more; a request of ``sys`` begins the time anew, as in OTP."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
+            if self._process.is_idle(self):
+                self._timer.cancel()
+                self._timer = start_timer(self._process, self.seconds, self._time_out)
         else:
             self._process.resume_from(self)
             self._process.step(envelope)

@@ -5,6 +5,7 @@ Most processes have one link, to the supervisor that started them, so a single o
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Who is told of an end: a process, by a ``Down`` in its mailbox; or a function, on the thread that the end comes from.
 Watcher: TypeAlias = "Relations | Callable[[Down], None]"
+
+
+#: Numbers of monitors: of all systems, since a process may watch others of another.
+_monitors = itertools.count(1)
 
 
 class Relations:
@@ -99,7 +104,7 @@ class Relations:
 
     def add_monitor(self, watcher: Watcher) -> int:
         """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
-        monitor = next(self.system.monitor_ids)
+        monitor = next(_monitors)
         with self.system.lock:
             alive = not self.is_set()
             if not callable(watcher):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from types import TracebackType
@@ -61,7 +60,6 @@ class ActorSystem:
         self._owns_clock = clock is None
         self.scheduler = Scheduler(f"{name}-scheduler")
         self.lock = LOCK
-        self.monitor_ids = itertools.count(1)
         self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
         self._processes: dict[Process, None] = {}

@@ -61,7 +61,8 @@ class TestStart:
 
     def test_init_may_decline(self, machines: Machines, system: ActorSystem) -> None:
         """With IGNORE, or for a reason, as any actor's init."""
-        for first, result in ((IGNORE, IGNORE), (Stop(SHUTDOWN), NotStarted(SHUTDOWN))):
+        declined = NotStarted(SHUTDOWN)
+        for first, result in ((IGNORE, IGNORE), (Stop(SHUTDOWN), declined), (declined, declined)):
             with pytest.raises(StartError) as caught:
                 machines.start({}, first)
             assert caught.value.result == result

@@ -1,0 +1,559 @@
+"""What OTP's manual page of ``gen_server`` says, as far as no other file of these tests is about it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+import pytest
+
+from receipt_actors.otp import (
+    BRUTAL_KILL,
+    IGNORE,
+    KILLED,
+    NO_REPLY,
+    NORMAL,
+    SHUTDOWN,
+    TIMEOUT,
+    ActorSystem,
+    ChildSpec,
+    Continue,
+    Crash,
+    CrashReport,
+    Down,
+    ExitReason,
+    From,
+    GenServer,
+    IdleTimeout,
+    NotStarted,
+    Ref,
+    Shutdown,
+    Start,
+    StartError,
+    StartFinished,
+    Starting,
+    Stop,
+    Supervisor,
+    terminate_child,
+)
+from receipt_actors.otp import sys as otp_sys
+from receipt_actors.otp.gen_statem import GenStateMachine, keep_state, next_state, reply
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    Seen,
+    Threaded,
+    WatchedClock,
+    deferring,
+    exit_reason_of,
+    raising,
+    run_in,
+    sync,
+)
+
+BUG = Crash(ValueError("bug"))
+DONE = Shutdown("done")
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("returned", "result", "exit_reason"),
+    [
+        (IGNORE, IGNORE, NORMAL),
+        (NotStarted(DONE), NotStarted(DONE), NORMAL),
+        (Stop(DONE), NotStarted(DONE), DONE),
+        (BUG, NotStarted(BUG), BUG),
+    ],
+    ids=["ignore", "error", "stop", "crash"],
+)
+def test_init_that_ignores_or_fails_ends_the_process(
+    system: ActorSystem, server: type[Pooled], returned: Any, result: object, exit_reason: ExitReason
+) -> None:
+    """As OTP: normal after ``ignore`` and ``{error, Reason}``, the reason itself after ``{stop, Reason}``."""
+    refs = Seen()
+
+    def init(actor: Any) -> Any:
+        refs.put(actor.ref)
+        if isinstance(returned, Crash):
+            raise returned.exception
+        return returned
+
+    with pytest.raises(StartError) as raised:
+        system.start(server, init=init)
+    assert raised.value.result == result
+    assert exit_reason_of(refs.next()) == exit_reason
+
+
+def test_a_start_under_a_taken_name_runs_nothing(system: ActorSystem, server: type[Pooled]) -> None:
+    """OTP: it ends before init is called."""
+    system.start(server, name="taken")
+    started = Seen()
+    with pytest.raises(StartError, match="already started"):
+        system.start(server, init=started.put, name="taken")
+    assert started.rest() == []
+
+
+def test_a_pooled_parent_is_not_blocked_by_a_start(system: ActorSystem) -> None:
+    """``start_link`` of a child that takes its time says so; the parent goes on, and is told of the result."""
+    seen = Seen()
+    parent = system.start(Pooled, seen)
+    with Gate() as gate:
+        starting = run_in(parent, lambda actor: actor.system.start_link(Threaded, init=gate))
+        assert isinstance(starting, Starting)
+        sync(parent)
+        assert seen.rest() == []
+    finished = seen.next()
+    assert isinstance(finished, StartFinished)
+    assert finished.ref is starting.ref
+
+
+@pytest.mark.parametrize("value", [0, "text", object()], ids=["0", "text", "object"])
+def test_a_value_that_means_nothing_is_ignored(system: ActorSystem, server: type[Pooled], value: object) -> None:
+    """Of any callback but handle_call: as pykka does it, and unlike OTP, which ends the server."""
+    ref = system.start(server, init=lambda _actor: value)
+    ref.cast(lambda _actor: value)
+    ref.send(lambda _actor: value)
+    ref.cast(lambda _actor: Continue(lambda _actor: value))
+    sync(ref)
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+def test_deferred_calls_are_answered_in_any_order(system: ActorSystem, server: type[Pooled]) -> None:
+    """Each caller gets its own answer, whoever is answered first."""
+    ref, kept = system.start(server), Seen()
+    futures = [ref.ask(deferring(kept), block=False) for _ in range(3)]
+    for number, from_ in reversed(list(enumerate(kept.take(3)))):
+        from_.reply(number)
+    assert [future.get(timeout=WAIT_SECONDS) for future in futures] == [0, 1, 2]
+
+
+def test_answers_come_with_their_labels(system: ActorSystem, server: type[Pooled]) -> None:
+    """Whatever the order of the answers, a label says whose it is."""
+    seen, kept = Seen(), Seen()
+    ref, asker = system.start(server), system.start(server, seen)
+
+    def ask_twice(actor: Any) -> None:
+        for label in ("first", "second"):
+            actor.send_request(ref, deferring(kept), label)
+
+    run_in(asker, ask_twice)
+    first, second = kept.take(2)
+    second.reply(2)
+    first.reply(1)
+    assert seen.take(2) == [("reply", "second", 2), ("reply", "first", 1)]
+
+
+def test_a_call_may_be_answered_and_go_on(system: ActorSystem, server: type[Pooled]) -> None:
+    """``Continue(term, reply)`` answers first (OTP: ``{reply, Reply, State, {continue, Term}}``)."""
+    ref = system.start(server)
+    with Gate() as gate:
+        assert ref.call(lambda _actor, _from: Continue(gate, reply="answer"), WAIT_SECONDS) == "answer"
+        gate.wait_entered()
+
+
+def test_an_answer_before_stop_is_the_answer(system: ActorSystem, server: type[Pooled]) -> None:
+    """``reply/2`` and then ``{stop, Reason, State}``: the caller has its answer, and the server ends."""
+    ref = system.start(server)
+
+    def script(_actor: Any, from_: From) -> Stop:
+        from_.reply("answer")
+        return Stop(DONE)
+
+    assert ref.call(script, WAIT_SECONDS) == "answer"
+    assert exit_reason_of(ref) == DONE
+
+
+def test_a_call_waits_five_seconds_or_as_long_as_it_is_told(system: ActorSystem, server: type[Pooled]) -> None:
+    """OTP's default; None, its ``infinity``, waits for an answer that comes later."""
+    assert inspect.signature(Ref.call).parameters["timeout"].default == 5.0
+    ref = system.start(server)
+
+    def script(actor: Any, from_: From) -> Any:
+        actor.ref.cast(lambda _actor: from_.reply("later"))
+        return NO_REPLY
+
+    assert ref.call(script, None) == "later"
+
+
+def test_a_server_may_not_call_itself(system: ActorSystem) -> None:
+    """It would wait for itself for ever (OTP: ``calling_self``)."""
+    with pytest.raises(RuntimeError, match="must not call itself"):
+        run_in(system.start(Threaded), lambda actor: actor.ref.call("request"))
+
+
+# --- requests and messages that a server does not know ---------------------------------------------------------------
+
+
+class Bare(GenServer):
+    """Has no callback at all."""
+
+
+@pytest.mark.parametrize("send", [Ref.cast, lambda ref, request: ref.ask(request, block=False)], ids=["cast", "call"])
+def test_a_request_without_its_callback_is_a_crash(system: ActorSystem, send: Callable[[Ref, object], object]) -> None:
+    """A request that nobody handles is a bug of who sent it or of the server; it does not pass in silence."""
+    ref = system.start(Bare)
+    send(ref, "request")
+    reason = exit_reason_of(ref)
+    assert isinstance(reason, Crash)
+    assert isinstance(reason.exception, NotImplementedError)
+
+
+def test_a_message_without_its_callback_is_logged_and_dropped(
+    system: ActorSystem, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may send anything to a process: it says so, and lives on."""
+    ref = system.start(Bare)
+    with caplog.at_level(logging.WARNING, "receipt_actors.otp"):
+        ref.send("message")
+        otp_sys.get_state(ref, WAIT_SECONDS)
+    assert [record.getMessage() for record in caplog.records] == [f"{ref} dropped an unexpected message of type str"]
+
+
+def test_a_server_needs_no_callback(system: ActorSystem) -> None:
+    """``init`` and ``terminate`` are optional, too."""
+    ref = system.start(Bare)
+    assert ref.stop(timeout=WAIT_SECONDS)
+    assert exit_reason_of(ref) == NORMAL
+
+
+def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
+    """What is no request goes to handle_info, which may end the server: sent, told, by a timer, by the runtime."""
+    seen = Seen()
+    ref, other = system.start(server, seen), system.start(server)
+    monitor = run_in(ref, lambda actor: actor.monitor(other))
+    run_in(ref, lambda actor: actor.send_after(1.0, "later"))
+    ref.send("sent")
+    ref.tell("told")
+    assert seen.take(2) == ["sent", "told"]
+    clock.advance(1.0)
+    assert seen.next() == "later"
+    other.kill()
+    assert seen.next() == Down(monitor, other, KILLED)
+    ref.send(lambda _actor: Stop(DONE))
+    assert exit_reason_of(ref) == DONE
+
+
+def test_continue_may_go_on_and_stop(system: ActorSystem, server: type[Pooled]) -> None:
+    """handle_continue returns what any callback does: once more, and the end; no message comes in between."""
+    seen = Seen()
+
+    def step(number: int) -> Callable[[Any], Any]:
+        def run(actor: Any) -> Any:
+            actor.seen.put(number)
+            return Continue(step(number + 1)) if number < 3 else Stop(DONE)
+
+        return run
+
+    def first(actor: Any) -> Continue:
+        actor.ref.send("message")
+        return Continue(step(1))
+
+    ref = system.start(server, seen)
+    ref.cast(first)
+    assert exit_reason_of(ref) == DONE
+    assert seen.rest() == [1, 2, 3, ("terminate", DONE)]
+
+
+# --- terminate -------------------------------------------------------------------------------------------------------
+
+
+def _stop(_supervisor: Ref, child: Ref) -> None:
+    child.cast(lambda _actor: Stop(DONE))
+
+
+def _crash(_supervisor: Ref, child: Ref) -> None:
+    child.cast(raising(BUG.exception))
+
+
+def _kill(_supervisor: Ref, child: Ref) -> None:
+    child.kill()
+
+
+def _order(supervisor: Ref, _child: Ref) -> None:
+    terminate_child(supervisor, "child", WAIT_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("end", "shutdown", "when_trapping", "when_not", "exit_reason"),
+    [
+        (_stop, 5.0, DONE, DONE, DONE),
+        (_crash, 5.0, BUG, BUG, BUG),
+        (_order, 5.0, SHUTDOWN, None, SHUTDOWN),
+        (_order, BRUTAL_KILL, None, None, KILLED),
+        (_kill, 5.0, None, None, KILLED),
+    ],
+    ids=["stop", "crash", "supervisor's order", "brutal_kill", "kill"],
+)
+@pytest.mark.parametrize("traps", [True, False], ids=["trapping", "not trapping"])
+def test_terminate_runs_exactly_when_otp_says(
+    system: ActorSystem,
+    server: type[Pooled],
+    trapping: type[Pooled],
+    traps: bool,
+    end: Callable[[Ref, Ref], None],
+    shutdown: Any,
+    when_trapping: ExitReason | None,
+    when_not: ExitReason | None,
+    exit_reason: ExitReason,
+) -> None:
+    """After a stop and a crash always, by a supervisor's order where exits are trapped, and never after a kill."""
+    seen = Seen()
+    start = Start(trapping if traps else server, seen, name="child")
+    supervisor = system.start(Supervisor, [ChildSpec("child", start, shutdown=shutdown)], intensity=0)
+    child = system.whereis("child")
+    assert child is not None
+    end(supervisor, child)
+    assert exit_reason_of(child) == exit_reason
+    expected = when_trapping if traps else when_not
+    assert seen.rest() == ([] if expected is None else [("terminate", expected)])
+
+
+def test_what_terminate_returns_is_ignored(system: ActorSystem, server: type[Pooled]) -> None:
+    """The reason stays what it was."""
+    ref = system.start(server, terminate=lambda _actor: Stop(Shutdown("other")))
+    ref.cast(lambda _actor: Stop(DONE))
+    assert exit_reason_of(ref) == DONE
+
+
+def reported(caplog: pytest.LogCaptureFixture) -> list[CrashReport]:
+    reports = [vars(record).get("report") for record in caplog.records]
+    return [report for report in reports if isinstance(report, CrashReport)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_reported"), [(NORMAL, False), (SHUTDOWN, False), (DONE, False), (BUG, True)], ids=str
+)
+def test_an_abnormal_stop_is_reported(
+    system: ActorSystem,
+    server: type[Pooled],
+    caplog: pytest.LogCaptureFixture,
+    reason: ExitReason,
+    is_reported: bool,
+) -> None:
+    """Once: any reason but normal and shutdown is taken for an error, whoever gave it."""
+    with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
+        ref = system.start(server)
+        ref.cast(lambda _actor: Stop(reason))
+        exit_reason_of(ref)
+    assert len(reported(caplog)) == is_reported
+
+
+# --- stop ------------------------------------------------------------------------------------------------------------
+
+
+def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> None:
+    """It ends the server with normal, and returns when it has ended; or gives up when its time is over."""
+    seen = Seen()
+    with Gate() as gate:
+        ref = system.start(server, seen, terminate=gate)
+        with pytest.raises(pykka.Timeout):
+            ref.stop(timeout=0)
+        gate.wait_entered()
+        assert not ref.process.is_set()
+        gate.open()
+        ref.stop(timeout=WAIT_SECONDS)
+        assert ref.process.is_set()
+    assert seen.rest() == [("terminate", NORMAL)]
+    assert exit_reason_of(ref) == NORMAL
+
+
+def test_stop_of_what_has_ended_is_told(system: ActorSystem, server: type[Pooled]) -> None:
+    """OTP exits with ``noproc``; pykka's ``stop`` answers that it was not the one to stop it."""
+    ref = system.start(server)
+    ref.kill()
+    assert ref.stop() is False
+
+
+def test_a_server_can_be_ended_for_a_reason(system: ActorSystem, server: type[Pooled]) -> None:
+    """``sys.terminate`` runs terminate with the reason, which is that of the end; who wants to know monitors it."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    otp_sys.terminate(ref, DONE, WAIT_SECONDS)
+    assert exit_reason_of(ref) == DONE
+    assert seen.rest() == [("terminate", DONE)]
+
+
+# --- sys -------------------------------------------------------------------------------------------------------------
+
+
+def test_sys_waits_five_seconds_unless_told_otherwise() -> None:
+    """OTP's default, of every function that has a time-out."""
+    functions = [getattr(otp_sys, name) for name in otp_sys.__all__ if name.islower()]
+    timeouts = {function.__name__: inspect.signature(function).parameters["timeout"].default for function in functions}
+    assert timeouts == dict.fromkeys(timeouts, 5.0)
+    assert "get_state" in timeouts
+
+
+def test_replace_state_by_itself_changes_nothing(system: ActorSystem, server: type[Pooled]) -> None:
+    """A function that wants no change returns what it got."""
+    ref = system.start(server)
+    before = otp_sys.get_state(ref, WAIT_SECONDS)
+    assert otp_sys.replace_state(ref, lambda state: state, WAIT_SECONDS) == before
+    sync(ref)
+    assert otp_sys.get_state(ref, WAIT_SECONDS) == before
+
+
+class Answering(GenStateMachine):
+    """A machine that answers by action."""
+
+    def init(self) -> Any:
+        return next_state("ready")
+
+    def ready(self, event: Any) -> Any:
+        return keep_state(reply(event.from_, "answer"))
+
+
+def test_every_answer_is_an_event_of_sys(system: ActorSystem, server: type[Pooled]) -> None:
+    """One that is returned, one that a machine gives by action, and (not so in OTP) one given by ``From.reply``."""
+    for ref, request in (
+        (system.start(server), lambda _actor, _from: "answer"),
+        (system.start(server), lambda _actor, from_: from_.reply("answer")),
+        (system.start(Answering), "request"),
+    ):
+        otp_sys.log(ref, 10, WAIT_SECONDS)
+        assert ref.call(request, WAIT_SECONDS) == "answer"
+        events = otp_sys.get_log(ref, WAIT_SECONDS)
+        assert [event.kind for event in events] == [otp_sys.EventKind.CALL, otp_sys.EventKind.SENT]
+        assert events[-1].content == "answer"
+
+
+# --- the time-out for when nothing comes -----------------------------------------------------------------------------
+
+
+def wait_idle(_actor: Any, *_args: object) -> IdleTimeout:
+    """Return a time-out of five seconds from any callback."""
+    return IdleTimeout(5.0)
+
+
+def assert_timeout_after_five_seconds(ref: Ref, seen: Seen, clock: WatchedClock) -> None:
+    """Neither earlier nor twice; ``sys`` is no message, so it tells without disturbing."""
+    otp_sys.get_state(ref, WAIT_SECONDS)
+    for _ in range(2):
+        clock.advance(4.9)
+        otp_sys.get_state(ref, WAIT_SECONDS)  # which begins the time anew
+        assert seen.rest() == []
+    clock.advance(5.0)
+    assert seen.next() is TIMEOUT
+    clock.advance(100.0)
+    sync(ref)
+    assert seen.rest() == []
+
+
+def test_a_timeout_from_init_comes_when_nothing_else_does(
+    system: ActorSystem, server: type[Pooled], clock: WatchedClock
+) -> None:
+    """OTP: ``{ok, State, Timeout}``."""
+    seen = Seen()
+    assert_timeout_after_five_seconds(system.start(server, seen, init=wait_idle), seen, clock)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ref, _other: ref.cast(wait_idle),
+        lambda ref, _other: ref.send(wait_idle),
+        lambda ref, _other: ref.cast(lambda _actor: Continue(wait_idle)),
+        lambda ref, other: run_in(ref, lambda actor: actor.send_request(other, lambda *_args: 1, wait_idle)),
+        lambda ref, _other: run_in(ref, lambda actor: actor.send_request("nobody", "request", wait_idle)),
+    ],
+    ids=["cast", "info", "continue", "reply", "failure"],
+)
+def test_a_timeout_comes_when_nothing_else_does(
+    system: ActorSystem, server: type[Pooled], clock: WatchedClock, ask: Callable[[Ref, Ref], object]
+) -> None:
+    """OTP: ``{noreply, State, Timeout}`` of every callback; once, as a message to handle_info."""
+    seen = Seen()
+    ref, other = system.start(server, seen), system.start(server)
+    ask(ref, other)
+    assert clock.set_timers.next() == 5.0
+    assert_timeout_after_five_seconds(ref, seen, clock)
+
+
+def test_a_call_may_be_answered_and_a_timeout_set(
+    system: ActorSystem, server: type[Pooled], clock: WatchedClock
+) -> None:
+    """OTP: ``{reply, Reply, State, Timeout}``; without a reply it comes later, as with ``NO_REPLY``."""
+    seen, kept = Seen(), Seen()
+    ref = system.start(server, seen)
+    assert ref.call(lambda _actor, _from: IdleTimeout(5.0, reply="answer"), WAIT_SECONDS) == "answer"
+    assert_timeout_after_five_seconds(ref, seen, clock)
+
+    def script(_actor: Any, from_: From) -> IdleTimeout:
+        kept.put(from_)
+        return IdleTimeout(5.0)
+
+    future = ref.ask(script, block=False)
+    kept.next().reply("later")
+    assert future.get(timeout=WAIT_SECONDS) == "later"
+    assert_timeout_after_five_seconds(ref, seen, clock)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda ref, _other: ref.cast(lambda _actor: None),
+        lambda ref, _other: sync(ref),
+        lambda ref, _other: ref.send("message"),
+        lambda _ref, other: other.kill(),
+    ],
+    ids=["cast", "call", "message", "Down"],
+)
+def test_any_message_cancels_a_timeout(
+    system: ActorSystem, server: type[Pooled], clock: WatchedClock, send: Callable[[Ref, Ref], object]
+) -> None:
+    """Whatever comes, and whatever its callback returns, unless that is another time-out."""
+    seen = Seen()
+    ref, other = system.start(server, seen), system.start(server)
+    run_in(ref, lambda actor: actor.monitor(other))
+    ref.cast(wait_idle)
+    assert clock.set_timers.next() == 5.0
+    send(ref, other)
+    otp_sys.get_state(ref, WAIT_SECONDS)
+    clock.advance(100.0)
+    sync(ref)
+    assert TIMEOUT not in seen.rest()
+
+
+def test_a_timeout_of_zero_comes_only_where_nothing_waits(system: ActorSystem, server: type[Pooled]) -> None:
+    """As Erlang's ``receive ... after 0``: a message that is there already is handled in its place."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate(returns=IdleTimeout(0.0)) as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.send("message")
+    sync(ref)
+    assert seen.rest() == ["message"]
+    ref.cast(lambda _actor: IdleTimeout(0.0))
+    assert seen.next() is TIMEOUT
+
+
+def test_a_timeout_of_infinity_is_none(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
+    """It waits for a message for ever."""
+    seen = Seen()
+    ref = system.start(server, seen, init=lambda _actor: IdleTimeout(math.inf))
+    clock.advance(1e9)
+    sync(ref)
+    assert seen.rest() == []
+
+
+def test_a_server_may_end_when_nothing_comes(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
+    """What the time-out is for: a server that nobody needs any more goes away."""
+
+    class Session(server):  # type: ignore[misc, valid-type]
+        def handle_info(self, message: Any) -> Any:
+            return Stop(DONE) if message is TIMEOUT else super().handle_info(message)
+
+    ref = system.start(Session, init=wait_idle)
+    assert clock.set_timers.next() == 5.0
+    clock.advance(5.0)
+    assert exit_reason_of(ref) == DONE
