@@ -1,0 +1,873 @@
+"""Honest kill: a killed actor is gone for everyone at once, and what its callback still does comes to nothing.
+
+CPython can't end a thread, so the callback that was under way goes on: the actor is a zombie until it returns.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pykka
+import pytest
+
+from receipt_actors.otp import (
+    KILLED,
+    NO_PROCESS,
+    NO_REPLY,
+    NORMAL,
+    SHUTDOWN,
+    ActorSystem,
+    AlreadyStarted,
+    BlockingPool,
+    ChildSpec,
+    Continue,
+    Down,
+    Exit,
+    From,
+    NotStarted,
+    Receive,
+    Receiving,
+    Ref,
+    Start,
+    StartError,
+    Stop,
+    Supervisor,
+    which_children,
+)
+from receipt_actors.otp import sys as otp_sys
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    PooledTrapping,
+    Seen,
+    Threaded,
+    ThreadedTrapping,
+    WatchedClock,
+    deferring,
+    exit_reason_of,
+    link_child_script,
+    raising,
+    run_in,
+    settle,
+    sync,
+    thread_of,
+)
+
+Action = Callable[[Any, Ref], object]
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """What the bystander observes."""
+    return Seen()
+
+
+@pytest.fixture
+def bystander(system: ActorSystem, seen: Seen) -> Ref:
+    """An actor that tells of everything that reaches it."""
+    return system.start(PooledTrapping, seen, name="bystander")
+
+
+@pytest.fixture
+def pool(system: ActorSystem) -> Iterator[BlockingPool]:
+    """A pool with one thread that no actor owns."""
+    pool = system.new_blocking_pool("shared", 1)
+    yield pool
+    pool.close()
+    assert pool.join(WAIT_SECONDS)
+
+
+def mark(actor: Any, *_: object) -> str:
+    """A message of any kind that tells of having been handled."""
+    actor.seen.put("late")
+    return "late"
+
+
+def as_zombie(system: ActorSystem, ref: Ref, action: Callable[[Any], object]) -> Any:
+    """Kill an actor in a callback that then does ``action``; return what that returns, or the exception it raises."""
+    outcome = Seen()
+    thread = thread_of(ref)
+
+    def script(actor: Any) -> None:
+        gate()
+        try:
+            outcome.put(action(actor))
+        except Exception as error:  # noqa: BLE001
+            outcome.put(error)
+
+    with Gate() as gate:
+        ref.cast(script)
+        gate.wait_entered()
+        ref.kill()
+    result = outcome.next()
+    settle(system, thread)
+    return result
+
+
+# --- what a zombie does comes to nothing -----------------------------------------------------------------------------
+
+COMES_TO_NOTHING: dict[str, Action] = {
+    "send": lambda _actor, other: other.send(mark),
+    "tell": lambda _actor, other: other.tell(mark),
+    "cast": lambda _actor, other: other.cast(mark),
+    "cast to a ref": lambda actor, other: actor.cast(other, mark),
+    "cast to a name": lambda actor, _other: actor.cast("bystander", mark),
+    "send_request": lambda actor, other: actor.send_request(other, mark, "label"),
+    "send_request to a name": lambda actor, _other: actor.send_request("bystander", mark, "label"),
+    "send_request to nobody": lambda actor, _other: actor.send_request("nobody", mark, "label"),
+    "exit": lambda _actor, other: other.exit(SHUTDOWN),
+    "kill": lambda _actor, other: other.kill(),
+    "link": lambda actor, other: actor.link(other),
+    "unlink": lambda actor, other: actor.unlink(other),
+    "monitor": lambda actor, other: actor.monitor(other) and None,
+    "demonitor": lambda actor, _other: actor.demonitor(1, flush=True),
+    "send_after": lambda actor, _other: actor.send_after(0, mark) and None,
+    "send to itself": lambda actor, _other: actor.ref.send(mark),
+}
+
+IS_REFUSED: dict[str, Action] = {
+    "ask": lambda _actor, other: other.ask(mark, block=False),
+    "stop": lambda _actor, other: other.stop(block=False),
+    "start": lambda actor, _other: actor.system.start(Pooled, name="late"),
+    "start a thread": lambda actor, _other: actor.system.start(Threaded, name="late"),
+    "start_link": lambda actor, _other: actor.system.start_link(Pooled, name="late"),
+    "start_link of a thread": lambda actor, _other: actor.system.start_link(Threaded, name="late"),
+    "start_link with a name that is taken": lambda actor, _other: actor.system.start_link(Pooled, name="bystander"),
+}
+
+IS_REFUSED_ON_A_THREAD: dict[str, Action] = {
+    "call": lambda _actor, other: other.call(mark, WAIT_SECONDS),
+    "ask and wait": lambda _actor, other: other.ask(mark, timeout=WAIT_SECONDS),
+    "stop and wait": lambda _actor, other: other.stop(timeout=WAIT_SECONDS),
+    "sys.suspend": lambda _actor, other: otp_sys.suspend(other),
+    "sys.terminate": lambda _actor, other: otp_sys.terminate(other, SHUTDOWN),
+    "supervisor call": lambda _actor, other: which_children(other),
+    "system.stop": lambda actor, _other: actor.system.stop(),
+}
+
+
+def assert_untouched(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
+    sync(bystander)
+    assert seen.rest() == []
+    status = run_in(bystander, lambda actor: (actor.ref.process.links, actor.ref.process.is_suspended))
+    assert status == ([], False)
+    assert system.registered() == {"bystander": bystander}
+
+
+@pytest.mark.parametrize("action", COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING.keys())
+def test_what_a_zombie_sends_is_dropped(
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, clock: WatchedClock, action: Action
+) -> None:
+    """Nobody gets a message, a signal or a link from an actor that has ended; the zombie itself is not told."""
+    ref = system.start(server, seen)
+    assert as_zombie(system, ref, lambda actor: action(actor, bystander)) is None
+    clock.advance(1)
+    assert_untouched(system, bystander, seen)
+
+
+@pytest.mark.parametrize("action", IS_REFUSED.values(), ids=IS_REFUSED.keys())
+def test_what_a_zombie_wants_an_answer_to_is_refused(
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, action: Action
+) -> None:
+    """What returns something can't be dropped silently: the zombie is told that it is none among the living."""
+    result = as_zombie(system, system.start(server, seen), lambda actor: action(actor, bystander))
+    assert isinstance(result, pykka.ActorDeadError)
+    assert "was killed" in str(result)
+    assert_untouched(system, bystander, seen)
+
+
+@pytest.mark.parametrize("action", IS_REFUSED_ON_A_THREAD.values(), ids=IS_REFUSED_ON_A_THREAD.keys())
+def test_what_a_zombie_would_wait_for_is_refused(
+    system: ActorSystem, bystander: Ref, seen: Seen, action: Action
+) -> None:
+    """It is told at once, and does not hold its thread any longer by waiting."""
+    result = as_zombie(system, system.start(Threaded, seen), lambda actor: action(actor, bystander))
+    assert isinstance(result, pykka.ActorDeadError)
+    assert "was killed" in str(result)
+    assert_untouched(system, bystander, seen)
+
+
+def test_a_zombie_does_not_answer_its_own_calls(system: ActorSystem, server: type[Pooled], bystander: Ref) -> None:
+    """Callers were told of the end already, by future and by message alike; they are not told twice."""
+    ref = system.start(server)
+    kept, asker_seen = Seen(), Seen()
+    asker = system.start(Threaded, asker_seen)
+    run_in(asker, lambda actor: actor.send_request(ref, deferring(kept), "request"))
+    answer = ref.ask(deferring(kept), block=False)
+    from_asker, from_future = kept.take(2)
+
+    def reply_to_both(_actor: Any) -> None:
+        from_asker.reply("late")
+        from_future.reply("late")
+
+    as_zombie(system, ref, reply_to_both)
+    with pytest.raises(pykka.ActorDeadError, match="killed"):
+        answer.get(timeout=WAIT_SECONDS)
+    sync(asker)
+    assert asker_seen.rest() == [("failure", "request", KILLED)]
+
+
+def test_a_zombie_does_not_answer_others_calls(system: ActorSystem, server: type[Pooled], bystander: Ref) -> None:
+    """A call that it was to answer for another actor stays open, and can still be answered by that."""
+    kept = Seen()
+    answer = bystander.ask(deferring(kept), block=False)
+    from_ = kept.next()
+    as_zombie(system, system.start(server), lambda _actor: from_.reply("late"))
+    assert from_.is_wanted()
+    run_in(bystander, lambda _actor: from_.reply("answer"))
+    assert answer.get(timeout=WAIT_SECONDS) == "answer"
+
+
+RETURNS: dict[str, Callable[[], object]] = {
+    "a reply": lambda: "late",
+    "NO_REPLY": lambda: NO_REPLY,
+    "Stop": lambda: Stop(NORMAL, "late"),
+    "Continue": lambda: Continue(mark),
+    "a generator": lambda: (receive for receive in [Receive(lambda _message: True)]),
+    "an exception": raising(ValueError("late")),
+    "an exit": raising(SystemExit(1)),
+}
+
+
+@pytest.mark.parametrize("returns", RETURNS.values(), ids=RETURNS.keys())
+def test_what_a_zombies_callback_returns_does_not_count(
+    system: ActorSystem,
+    server: type[Pooled],
+    seen: Seen,
+    returns: Callable[[], object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was killed, whatever comes of its last callback; terminate does not run and no crash is reported."""
+    ref = system.start(server, seen)
+    thread = thread_of(ref)
+    with Gate() as gate:
+        answer = ref.ask(lambda _actor, _from: gate() or returns(), block=False)
+        gate.wait_entered()
+        ref.send("waiting")
+        ref.kill()
+        with pytest.raises(pykka.ActorDeadError, match="killed"):
+            answer.get(timeout=WAIT_SECONDS)
+    settle(system, thread)
+    assert ref.process.exit_reason == KILLED
+    assert seen.rest() == []
+    assert caplog.records == []
+
+
+# --- its name, and who it is -----------------------------------------------------------------------------------------
+
+
+def test_the_name_of_a_zombie_is_free(system: ActorSystem, server: type[Pooled]) -> None:
+    """A successor can be started under it at once, and the zombie's end does not take it away again."""
+    first = system.start(server, name="it")
+    thread = thread_of(first)
+    with Gate() as gate:
+        first.cast(gate)
+        gate.wait_entered()
+        first.kill()
+        assert system.whereis("it") is None
+        second = system.start(Threaded, name="it")
+        assert first.is_zombie
+        with pytest.raises(StartError) as raised:
+            system.start(Threaded, name="it")
+        assert raised.value.result == NotStarted(AlreadyStarted(second))
+    settle(system, thread)
+    assert system.whereis("it") is second
+    sync(second)
+
+
+def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server: type[Pooled]) -> None:
+    """is_zombie and zombies() tell who still holds a thread though it has ended."""
+    ref = system.start(server)
+    thread = thread_of(ref)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        assert not ref.is_zombie
+        ref.kill()
+        assert ref.is_zombie
+        assert not ref.is_alive()
+        assert exit_reason_of(ref) == KILLED
+        assert (system.zombies(), system.processes()) == ([ref], [])
+        ref.kill()
+        assert system.zombies() == [ref]
+    settle(system, thread)
+    assert not ref.is_zombie
+    assert system.zombies() == []
+
+
+@pytest.mark.parametrize("end", [Ref.kill, lambda ref: ref.exit(SHUTDOWN), Ref.stop], ids=["kill", "exit", "stop"])
+def test_who_ends_between_two_messages_leaves_no_zombie(
+    system: ActorSystem, server: type[Pooled], end: Callable[[Ref], object]
+) -> None:
+    """Nothing of an idle actor runs on."""
+    ref = system.start(server)
+    thread = thread_of(ref)
+    end(ref)
+    exit_reason_of(ref)
+    settle(system, thread)
+    assert not ref.is_zombie
+    assert system.zombies() == []
+
+
+def test_an_exit_signal_makes_no_zombie(system: ActorSystem, server: type[Pooled]) -> None:
+    """It waits until the callback is done: only kill does not."""
+    ref = system.start(server)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.exit(SHUTDOWN)
+        assert not ref.is_zombie
+        assert ref.process.exit_reason is None
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert system.zombies() == []
+
+
+def test_many_zombies_at_once(system: ActorSystem) -> None:
+    """All are told, in the order in which they were killed, and each is forgotten when it returns."""
+    with ExitStack() as stack:
+        gates = [stack.enter_context(Gate()) for _ in range(20)]
+        refs = [system.start(Threaded, name=f"worker {number}") for number in range(len(gates))]
+        threads = [thread_of(ref) for ref in refs]
+        for ref, gate in zip(refs, gates, strict=True):
+            ref.cast(gate)
+            gate.wait_entered()
+        for ref in reversed(refs):
+            ref.kill()
+        assert system.zombies() == refs[::-1]
+        assert (system.processes(), system.registered()) == ([], {})
+        for gate, thread in zip(gates[::2], threads[::2], strict=True):
+            gate.open()
+            thread.join(WAIT_SECONDS)
+        assert system.zombies() == refs[::-2]
+    for thread in threads:
+        thread.join(WAIT_SECONDS)
+    assert system.zombies() == []
+
+
+def test_a_zombie_is_forgotten_in_memory(system: ActorSystem, server: type[Pooled]) -> None:
+    """When its callback has returned, nothing of the runtime keeps it."""
+    ref = system.start(server)
+    as_zombie(system, ref, lambda actor: actor.monitor(actor.ref) and None)
+    process = weakref.ref(ref.process)
+    del ref
+    gc.collect()
+    assert process() is None
+
+
+def test_stopping_the_system_names_threads_that_are_busy(system: ActorSystem, server: type[Pooled]) -> None:
+    """A zombie's thread can't be ended; who stops the system learns of it, and can ask again."""
+    ref = system.start(server, name="stuck")
+    thread = thread_of(ref)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.kill()
+        assert system.stop(timeout_seconds=0) == [thread.name]
+        assert thread.name in ("test-stuck", "test-scheduler")
+        assert system.zombies() == [ref]
+    thread.join(WAIT_SECONDS)
+    assert system.stop() == []
+    assert system.zombies() == []
+
+
+# --- whoever kills, whenever -----------------------------------------------------------------------------------------
+
+
+def test_an_actor_that_kills_itself_is_a_zombie_too(system: ActorSystem, server: type[Pooled], bystander: Ref) -> None:
+    """Its callback runs on like any other, and may block as long: it is counted, and fenced."""
+    ref = system.start(server, name="it")
+    thread = thread_of(ref)
+    states = Seen()
+
+    def script(actor: Any) -> None:
+        actor.ref.kill()
+        bystander.send("late")
+        states.put((actor.ref.is_zombie, actor.system.zombies(), actor.system.whereis("it")))
+
+    ref.cast(script)
+    assert states.next() == (True, [ref], None)
+    assert exit_reason_of(ref) == KILLED
+    settle(system, thread)
+    assert system.zombies() == []
+    sync(bystander)
+    assert run_in(bystander, lambda actor: actor.seen.rest()) == []
+
+
+def test_an_actor_that_is_killed_by_its_own_pool(system: ActorSystem, server: type[Pooled]) -> None:
+    """A kill from a thread that works for the actor is one from outside."""
+    ref = system.start(server)
+    thread = thread_of(ref)
+    with Gate() as gate:
+
+        def script(actor: Any) -> None:
+            actor.run_blocking(actor.system.new_blocking_pool("own", 1), "label", actor.ref.kill)
+            gate()
+
+        ref.cast(script)
+        assert exit_reason_of(ref) == KILLED
+        assert ref.is_zombie
+    settle(system, thread)
+    assert system.zombies() == []
+
+
+def test_killed_in_init(system: ActorSystem, server: type[Pooled]) -> None:
+    """A start that is killed has failed at once; the init that runs on is a zombie's, and fenced."""
+    parent_seen, late = Seen(), Seen()
+    parent = system.start(ThreadedTrapping, parent_seen)
+
+    def init(actor: Any) -> None:
+        gate()
+        parent.send("late")
+        late.put("done")
+
+    with Gate() as gate:
+        result = parent.ask(lambda actor, _from: link_child_script(actor, server, init=init, name="it"), block=False)
+        gate.wait_entered()
+        child = system.whereis("it")
+        assert child is not None
+        child.kill()
+        assert result.get(timeout=WAIT_SECONDS) == NotStarted(KILLED)
+        assert system.zombies() == [child]
+        assert system.whereis("it") is None
+    assert late.next() == "done"
+    sync(parent)
+    assert parent_seen.rest() == []
+
+
+def test_a_pooled_parent_killed_while_its_childs_init_runs(system: ActorSystem) -> None:
+    """Both run on one thread, one inside the other: both are zombies, and both are gone afterwards."""
+    parent, after = system.start(Pooled), Seen()
+    with Gate() as gate:
+
+        def script(actor: Any) -> None:
+            try:
+                actor.system.start_link(Pooled, init=gate, name="child")
+            finally:
+                after.put(actor.ref.is_zombie)
+
+        parent.cast(script)
+        gate.wait_entered()
+        child = system.whereis("child")
+        assert child is not None
+        parent.kill()
+        assert parent.is_zombie
+        assert not child.is_zombie
+        child.kill()
+        assert system.zombies() == [parent, child]
+    assert after.next() is True
+    sync(system.start(Pooled))
+    assert system.zombies() == []
+
+
+def test_a_pooled_parent_killed_by_its_childs_init(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
+    """The callback that started the child goes on as a zombie's when the child's init has returned."""
+    parent, after = system.start(Pooled), Seen()
+
+    def script(actor: Any) -> None:
+        actor.system.start_link(Pooled, init=lambda _child: parent.kill())
+        after.put(actor.ref.is_zombie)
+        bystander.send("late")
+
+    parent.cast(script)
+    assert exit_reason_of(parent) == KILLED
+    assert after.next() is True
+    sync(bystander)
+    assert seen.rest() == []
+    assert system.zombies() == []
+    assert system.processes() == [bystander]
+
+
+def test_killed_in_terminate(system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen) -> None:
+    """Cleaning up can be cut short, too: everyone learns the reason killed, and what it still sends is dropped."""
+
+    def terminate(_actor: Any) -> None:
+        gate()
+        bystander.send("late")
+
+    ref = system.start(server, terminate=terminate)
+    thread = thread_of(ref)
+    monitor = run_in(bystander, lambda actor: actor.monitor(ref))
+    run_in(bystander, lambda actor: actor.link(ref))
+    with Gate() as gate:
+        otp_sys.terminate(ref, SHUTDOWN)
+        gate.wait_entered()
+        assert not ref.is_zombie
+        ref.kill()
+        assert ref.is_zombie
+    settle(system, thread)
+    sync(bystander)
+    assert seen.rest() == [Exit(ref, KILLED), Down(monitor, ref, KILLED)]
+    assert system.zombies() == []
+
+
+def test_killed_between_two_receives(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
+    """A callback that receives selectively ends at its next receive: a zombie gets no message."""
+    ref = system.start(server, seen)
+    thread = thread_of(ref)
+    with Gate() as gate:
+
+        def script(actor: Any) -> Receiving:
+            gate()
+            actor.seen.put("goes on")
+            actor.seen.put((yield Receive(lambda message: message == "there", 0)))
+
+        ref.send("there")
+        ref.cast(script)
+        gate.wait_entered()
+        seen.take(1)
+        ref.send("there")
+        ref.kill()
+        ref.send("there")
+    settle(system, thread)
+    assert seen.rest() == ["goes on"]
+
+
+@pytest.mark.parametrize("timeout_seconds", [None, 0, 3600])
+def test_killed_before_a_receive(
+    system: ActorSystem,
+    clock: WatchedClock,
+    server: type[Pooled],
+    bystander: Ref,
+    seen: Seen,
+    timeout_seconds: float | None,
+) -> None:
+    """The receive that a zombie comes to ends its callback: cleaning up is fenced, and no timer is left behind."""
+    ref, cleaned = system.start(server), Seen()
+    thread = thread_of(ref)
+    with Gate() as gate:
+
+        def script(_actor: Any) -> Receiving:
+            try:
+                gate()
+                yield Receive(lambda _message: False, timeout_seconds)
+            finally:
+                bystander.send("late")
+                cleaned.put(threading.current_thread())
+
+        ref.cast(script)
+        gate.wait_entered()
+        ref.kill()
+    assert cleaned.next() is thread
+    settle(system, thread)
+    clock.advance(3600)
+    sync(bystander)
+    assert seen.rest() == []
+    assert clock.set_timers.rest() == []
+
+
+def waiting_script(bystander: Ref, looked: Seen, cleaned: Seen) -> Callable[[Any], Receiving]:
+    """Make a callback that waits in a receive, and sends when it is closed."""
+
+    def script(_actor: Any) -> Receiving:
+        try:
+            yield Receive(lambda message: bool(looked.put(message)), 3600)
+        finally:
+            bystander.send("late")
+            cleaned.put(threading.current_thread())
+
+    return script
+
+
+def kill_from_a_thread(_system: ActorSystem, ref: Ref) -> None:
+    ref.kill()
+
+
+def kill_from_an_actor(system: ActorSystem, ref: Ref) -> None:
+    run_in(system.start(Threaded), lambda _actor: ref.kill())
+
+
+def kill_from_a_pooled_actor(system: ActorSystem, ref: Ref) -> None:
+    run_in(system.start(Pooled), lambda _actor: ref.kill())
+
+
+@pytest.mark.parametrize("kill", [kill_from_a_thread, kill_from_an_actor, kill_from_a_pooled_actor])
+def test_killed_in_a_receive(
+    system: ActorSystem,
+    server: type[Pooled],
+    bystander: Ref,
+    seen: Seen,
+    kill: Callable[[ActorSystem, Ref], None],
+) -> None:
+    """Its finally blocks run on its own thread, and are fenced: not in the name of who killed it."""
+    ref, looked, cleaned = system.start(server), Seen(), Seen()
+    thread = thread_of(ref)
+    ref.cast(waiting_script(bystander, looked, cleaned))
+    ref.send("passed over")
+    assert looked.next() == "passed over"
+    held = ref.ask(lambda _actor, _from: "never", block=False)
+    kill(system, ref)
+    assert exit_reason_of(ref) == KILLED
+    with pytest.raises(pykka.ActorDeadError, match="killed"):
+        held.get(timeout=WAIT_SECONDS)
+    assert cleaned.next() is thread
+    settle(system, thread)
+    sync(bystander)
+    assert seen.rest() == []
+    assert system.zombies() == []
+
+
+def test_an_exit_signal_in_a_receive(system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen) -> None:
+    """It is the same with any end from outside."""
+    ref, looked, cleaned = system.start(server), Seen(), Seen()
+    thread = thread_of(ref)
+    ref.cast(waiting_script(bystander, looked, cleaned))
+    ref.send("passed over")
+    looked.next()
+    ref.exit(SHUTDOWN)
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert cleaned.next() is thread
+    settle(system, thread)
+    sync(bystander)
+    assert seen.rest() == []
+
+
+def test_a_killed_receive_that_will_not_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """A callback that goes on after it was closed, or raises, disturbs nobody."""
+
+    def stubborn(_actor: Any) -> Receiving:
+        try:
+            yield Receive(lambda message: bool(looked.put(message)))
+        finally:
+            yield Receive(lambda _message: False)
+
+    def failing(_actor: Any) -> Receiving:
+        try:
+            yield Receive(lambda message: bool(looked.put(message)))
+        finally:
+            raise ValueError("bug")
+
+    looked = Seen()
+    for script in (stubborn, failing):
+        ref = system.start(server)
+        thread = thread_of(ref)
+        ref.cast(script)
+        ref.send("passed over")
+        looked.next()
+        ref.kill()
+        settle(system, thread)
+    gc.collect()
+    sync(system.start(server))
+
+
+def test_timers_of_a_killed_actor_are_harmless(
+    system: ActorSystem, clock: WatchedClock, server: type[Pooled], seen: Seen
+) -> None:
+    """What it had set falls due for nobody, its successor under the same name included."""
+    ref = system.start(server, seen, name="it")
+    run_in(ref, lambda actor: actor.send_after(1, "late") and None)
+    ref.kill()
+    successor = system.start(server, seen, name="it")
+    clock.advance(1)
+    sync(successor)
+    assert seen.rest() == []
+
+
+# --- the work of a killed actor --------------------------------------------------------------------------------------
+
+
+def test_its_pool_is_closed(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
+    """Blocking work under way is completed, its result dropped; what had not begun never begins; no thread stays."""
+    ref = system.start(server, seen)
+    pool = run_in(ref, lambda actor: actor.system.new_blocking_pool("own", 1))
+    done = Seen()
+    with Gate() as gate:
+
+        def script(actor: Any) -> None:
+            actor.run_blocking(pool, "under way", lambda: gate() or done.put("completed") or "result")
+            actor.run_blocking(pool, "queued", done.put, "begun")
+
+        run_in(ref, script)
+        gate.wait_entered()
+        ref.kill()
+        assert not pool.is_over
+        assert system.zombies() == []
+        assert system.stop(timeout_seconds=0) == ["test-own"]
+    assert pool.join(WAIT_SECONDS)
+    assert pool.is_over
+    assert done.rest() == ["completed"]
+    assert seen.rest() == []
+
+
+@pytest.mark.parametrize("end", [Stop(), Stop(SHUTDOWN)], ids=repr)
+def test_its_pool_is_closed_at_any_end(system: ActorSystem, server: type[Pooled], end: Stop) -> None:
+    """An orderly end closes it as well; then what it had queued is done."""
+    ref = system.start(server)
+    pool = run_in(ref, lambda actor: actor.system.new_blocking_pool("own", 1))
+    done = Seen()
+    with Gate() as gate:
+
+        def script(actor: Any) -> Stop:
+            actor.run_blocking(pool, "under way", gate)
+            actor.run_blocking(pool, "queued", done.put, "done")
+            return end
+
+        ref.cast(script)
+        exit_reason_of(ref)
+    assert pool.join(WAIT_SECONDS)
+    assert done.rest() == ["done"]
+
+
+def test_work_for_a_closed_pool_fails(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
+    """An actor that uses the pool of one that has ended is told so; it does not wait for ever."""
+    owner, user = system.start(server), system.start(server, seen)
+    pool = run_in(owner, lambda actor: actor.system.new_blocking_pool("own", 1))
+    owner.kill()
+    exit_reason_of(owner)
+    run_in(user, lambda actor: actor.run_blocking(pool, "label", seen.put, "begun"))
+    assert seen.next() == ("failure", "label", NO_PROCESS)
+    assert pool.is_over
+
+
+def test_a_zombie_begins_no_blocking_work(
+    system: ActorSystem, server: type[Pooled], seen: Seen, pool: BlockingPool
+) -> None:
+    """A pool that it shares with others takes nothing from it, and goes on for them."""
+    as_zombie(system, system.start(server, seen), lambda actor: actor.run_blocking(pool, "label", seen.put, "late"))
+    other = system.start(server, seen)
+    run_in(other, lambda actor: actor.run_blocking(pool, "label", lambda: 1))
+    assert seen.next() == ("reply", "label", 1)
+
+
+def test_what_a_killed_actor_had_queued_in_a_shared_pool_never_begins(
+    system: ActorSystem, server: type[Pooled], seen: Seen, pool: BlockingPool
+) -> None:
+    """Nobody is there to whom its result would matter; others' work is done."""
+    ref, other = system.start(server, seen), system.start(server, seen)
+    with Gate() as gate:
+        pool.submit(gate)
+        gate.wait_entered()
+        run_in(ref, lambda actor: actor.run_blocking(pool, "label", seen.put, "late"))
+        run_in(other, lambda actor: actor.run_blocking(pool, "label", lambda: 1))
+        ref.kill()
+        exit_reason_of(ref)
+    assert seen.next() == ("reply", "label", 1)
+
+
+def test_a_pool_that_a_zombie_makes_is_closed_at_once(system: ActorSystem, server: type[Pooled]) -> None:
+    """It starts no thread that nobody would end."""
+    pool = as_zombie(system, system.start(server), lambda actor: actor.system.new_blocking_pool("late", 1))
+    assert pool.is_over or isinstance(pool, pykka.ActorDeadError)
+
+
+# --- supervised ------------------------------------------------------------------------------------------------------
+
+
+def test_a_zombie_and_its_successor(system: ActorSystem) -> None:
+    """A supervisor restarts a killed child at once, under its name; the zombie's end is not the successor's."""
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Threaded, name="a"))])
+    first = system.whereis("a")
+    assert first is not None
+    thread = thread_of(first)
+    with Gate() as gate:
+        first.cast(gate)
+        gate.wait_entered()
+        first.kill()
+        (info,) = which_children(supervisor)
+        assert info.child is system.whereis("a") is not first
+        assert first.is_zombie
+    settle(system, thread)
+    assert which_children(supervisor) == [info]
+
+
+# --- races -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def answer(_actor: Any, _from: From) -> str:
+    return "answer"
+
+
+def answer_after_work(_actor: Any, _from: From) -> str:
+    return "answer" if sum(range(300)) else "never"
+
+
+def answer_by_from(_actor: Any, from_: From) -> Any:
+    from_.reply("answer")
+    return NO_REPLY
+
+
+def answer_after_receive(actor: Any, _from: From) -> Receiving:
+    actor.ref.send("token")
+    yield Receive(lambda message: message == "token", 3600)
+    return "answer"
+
+
+def answer_later(actor: Any, from_: From) -> Any:
+    actor.ref.cast(lambda _actor: from_.reply("answer"))
+    return NO_REPLY
+
+
+def start_and_answer(actor: Any, _from: From) -> str:
+    actor.system.start_link(Pooled)
+    return "answer"
+
+
+REQUESTS = [answer, answer_after_work, answer_by_from, answer_after_receive, answer_later, start_and_answer]
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_killed_by_many_at_any_moment(system: ActorSystem, server: type[Pooled]) -> None:
+    """Everyone is told exactly once, names and threads are free, and no zombie is left, wherever the kill hits it."""
+    asker_seen, watcher_seen, outcomes, labels, monitors = Seen(), Seen(), Seen(), Seen(), Seen()
+    asker, watcher = system.start(Pooled, asker_seen), system.start(Pooled, watcher_seen)
+
+    def victim_of(rng: random.Random, kill: Callable[[Callable[[], object]], Any], name: int) -> None:
+        ref = system.start(server, name=name)
+        monitors.put(run_in(watcher, lambda actor: actor.monitor(ref)))
+        futures = [ref.ask(rng.choice(REQUESTS), block=False) for _ in range(5)]
+        label = object()
+        request = rng.choice(REQUESTS)
+        asker.cast(lambda actor: actor.send_request(ref, request, label))
+        kills = [kill(ref.kill) for _ in range(2)]
+        otp_request = kill(lambda: otp_sys.get_state(ref, WAIT_SECONDS))
+        futures += [ref.ask(rng.choice(REQUESTS), block=False) for _ in range(5)]
+        for killed in kills:
+            killed.result(WAIT_SECONDS)
+        labels.put(label)
+        assert exit_reason_of(ref) == KILLED
+        assert system.whereis(name) is None
+        for future in futures:
+            try:
+                outcomes.put(future.get(timeout=WAIT_SECONDS))
+            except pykka.ActorDeadError:
+                outcomes.put("dead")
+        assert otp_request.exception(WAIT_SECONDS) is None or isinstance(otp_request.exception(), pykka.ActorDeadError)
+
+    with ThreadPoolExecutor(3) as workers, ThreadPoolExecutor(4) as killers:
+
+        def work(seed: int) -> None:
+            rng = random.Random(seed)
+            for _ in range(40):
+                victim_of(rng, killers.submit, seed)
+
+        for done in [workers.submit(work, seed) for seed in range(3)]:
+            done.result()
+    assert set(outcomes.rest()) <= {"answer", "dead"}
+    sync(asker)
+    told = Counter(label for _kind, label, _value in asker_seen.take(120))
+    assert told == Counter(labels.rest())
+    downs = watcher_seen.take(120)
+    sync(asker)
+    sync(watcher)
+    assert (asker_seen.rest(), watcher_seen.rest()) == ([], [])
+    assert [down.reason for down in downs] == [KILLED] * 120
+    assert Counter(down.monitor for down in downs) == Counter(monitors.rest())
+    assert system.stop() == []
+    assert system.zombies() == []

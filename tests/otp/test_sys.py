@@ -1,0 +1,686 @@
+"""``sys``: looking into a running actor, holding it, watching it (named after the functions of OTP's manual page)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pykka
+import pytest
+
+from receipt_actors.otp import (
+    KILLED,
+    NORMAL,
+    SHUTDOWN,
+    WORKER,
+    Actor,
+    ActorSystem,
+    ChildInfo,
+    ChildSpec,
+    Crash,
+    Down,
+    Exit,
+    ExitReason,
+    From,
+    GenServer,
+    Receive,
+    Receiving,
+    Ref,
+    Runtime,
+    Shutdown,
+    Start,
+    Stop,
+    Supervisor,
+    terminate_child,
+    which_children,
+)
+from receipt_actors.otp import (
+    sys as otp_sys,
+)
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    Seen,
+    Threaded,
+    WatchedClock,
+    deferring,
+    exit_reason_of,
+    link_child,
+    raising,
+    run_in,
+    sync,
+)
+
+SECRET = "hunter2"
+
+EVERY_FUNCTION: dict[str, Callable[[Ref], object]] = {
+    "get_state": otp_sys.get_state,
+    "replace_state": lambda ref: otp_sys.replace_state(ref, lambda state: state),
+    "get_status": otp_sys.get_status,
+    "suspend": otp_sys.suspend,
+    "resume": otp_sys.resume,
+    "terminate": lambda ref: otp_sys.terminate(ref, SHUTDOWN),
+    "statistics": lambda ref: otp_sys.statistics(ref, True),
+    "trace": lambda ref: otp_sys.trace(ref, True),
+    "log": lambda ref: otp_sys.log(ref, 10),
+    "get_log": otp_sys.get_log,
+    "install": lambda ref: otp_sys.install(ref, "id", lambda _event: None),
+    "remove": lambda ref: otp_sys.remove(ref, "id"),
+    "no_debug": otp_sys.no_debug,
+}
+
+any_function = pytest.mark.parametrize("function", EVERY_FUNCTION.values(), ids=EVERY_FUNCTION.keys())
+
+
+class Counter(GenServer):
+    """Counts its calls."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        self.count += 1
+        return self.count
+
+
+class ThreadedCounter(Counter):
+    runtime = Runtime.THREAD
+
+
+class PlainCounter(Actor):
+    """The same, as pykka's users write it."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+    def on_receive(self, message: Any) -> Any:
+        self.count += 1
+        return self.count
+
+
+class ThreadedPlainCounter(PlainCounter):
+    runtime = Runtime.THREAD
+
+
+@pytest.fixture(params=[Counter, ThreadedCounter, PlainCounter, ThreadedPlainCounter])
+def counter(request: pytest.FixtureRequest, system: ActorSystem) -> Ref:
+    """A running counter, of either kind and runtime."""
+    return system.start(request.param, 1)
+
+
+@contextmanager
+def asked(function: Callable[[], object]) -> Iterator[Seen]:
+    """Have a thread of its own call ``function``; what comes of it goes into what is yielded."""
+    outcome = Seen()
+
+    def ask() -> None:
+        try:
+            outcome.put(function())
+        except Exception as error:  # noqa: BLE001
+            outcome.put(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield outcome
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
+
+
+def wait_for_message(ref: Ref) -> None:
+    """Wait until something is in the mailbox of an actor that is busy (there is no event for it)."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not ref.process.mailbox_length:
+        assert time.monotonic() < deadline
+
+
+# --- get_state, replace_state ----------------------------------------------------------------------------------------
+
+
+def test_get_state_tells_the_attributes(counter: Ref) -> None:
+    """The state is what the actor keeps in itself, without what the runtime keeps there."""
+    assert otp_sys.get_state(counter) == {"count": 1}
+    assert counter.ask("next") == 2
+    assert otp_sys.get_state(counter) == {"count": 2}
+
+
+def test_get_state_gives_a_copy(counter: Ref) -> None:
+    """To change what has been told changes nothing in the actor; replace_state does."""
+    otp_sys.get_state(counter)["count"] = 100
+    assert counter.ask("next") == 2
+
+
+def test_replace_state_changes_the_attributes(counter: Ref) -> None:
+    """The next message meets the new state, which is returned as well; attributes that it lacks are gone."""
+    assert otp_sys.replace_state(counter, lambda state: {"count": state["count"] + 40}) == {"count": 41}
+    assert counter.ask("next") == 42
+    otp_sys.replace_state(counter, lambda state: {**state, "more": 1})
+    assert otp_sys.replace_state(counter, lambda _state: {"count": 0}) == {"count": 0}
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_replace_state_with_a_function_that_fails_changes_nothing(counter: Ref, error: BaseException) -> None:
+    """Its error is that of who asked; the actor goes on with the state that it had."""
+
+    def fail(state: dict[str, Any]) -> Any:
+        state["count"] = 100
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        otp_sys.replace_state(counter, fail, WAIT_SECONDS)
+    assert raised.value is error
+    assert otp_sys.get_state(counter) == {"count": 1}
+    assert counter.ask("next") == 2
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [("count", 5)], {5: "count"}], ids=repr)
+def test_replace_state_refuses_what_is_no_state(counter: Ref, wrong: object) -> None:
+    """A state that an actor could not have is an error of who sent it, and changes nothing."""
+    with pytest.raises(TypeError, match="must be a dict of attributes"):
+        otp_sys.replace_state(counter, lambda _state: wrong)
+    assert otp_sys.get_state(counter) == {"count": 1}
+    assert counter.ask("next") == 2
+
+
+def test_replace_state_can_not_take_the_actor_from_its_process(counter: Ref) -> None:
+    """Whatever the new state holds, the actor is still itself."""
+    otp_sys.replace_state(counter, lambda state: {**state, "_process": None})
+    assert counter.ask("next") == 2
+    assert otp_sys.get_state(counter) == {"count": 2}
+
+
+class Wrapped(Counter):
+    """Says of itself what it likes."""
+
+    def get_state(self) -> Any:
+        return ("count", self.count)
+
+    def replace_state(self, state: Any) -> None:
+        name, self.count = state
+        assert name == "count"
+
+    def format_status(self) -> Any:
+        return f"{self.count} so far"
+
+
+def test_an_actor_may_say_itself_what_its_state_is(system: ActorSystem) -> None:
+    """The hooks get_state, replace_state and format_status replace the attributes."""
+    ref = system.start(Wrapped, 1)
+    assert otp_sys.get_state(ref) == ("count", 1)
+    assert otp_sys.replace_state(ref, lambda state: (state[0], 41)) == ("count", 41)
+    assert otp_sys.get_status(ref).state == "41 so far"
+    assert ref.call("next") == 42
+
+
+@pytest.mark.parametrize(
+    "function",
+    [otp_sys.get_state, otp_sys.get_status, lambda ref: otp_sys.replace_state(ref, lambda state: state)],
+    ids=["get_state", "get_status", "replace_state"],
+)
+@pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1)], ids=repr)
+def test_a_hook_that_fails_does_not_end_its_actor(
+    system: ActorSystem, function: Callable[[Ref], object], error: BaseException
+) -> None:
+    """To look at an actor must not end it, however badly it describes itself."""
+
+    class Broken(Counter):
+        get_state = raising(error)
+        format_status = raising(error)
+
+    ref = system.start(Broken)
+    with pytest.raises(type(error)) as raised:
+        function(ref)
+    assert raised.value is error
+    assert ref.call("next") == 1
+
+
+# --- get_status ------------------------------------------------------------------------------------------------------
+
+
+def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
+    """Who it is, whom it is tied to, and what waits for it."""
+    parent = system.start(trapping)
+    ref = link_child(parent, server, name="it")
+    kept = Seen()
+    ref.ask(deferring(kept), block=False)
+    kept.next()
+    status = otp_sys.get_status(ref)
+    assert (status.ref, status.name, status.actor_class) == (ref, "it", server)
+    assert (status.parent, status.links, status.trap_exit) == (parent, (parent,), False)
+    assert (status.is_suspended, status.is_watched) == (False, False)
+    assert (status.mailbox_length, status.unanswered_calls) == (0, 1)
+
+    status = otp_sys.get_status(parent)
+    assert (status.name, status.parent, status.links, status.trap_exit) == (None, None, (ref,), True)
+
+
+def test_get_status_follows_what_changes(system: ActorSystem, server: type[Pooled]) -> None:
+    """Messages that wait, a suspension, a watch, and a change of trap_exit are seen."""
+    ref = system.start(server)
+    run_in(ref, lambda actor: actor.set_trap_exit(True))
+    otp_sys.suspend(ref)
+    otp_sys.trace(ref, True)
+    for number in range(3):
+        ref.send(number)
+    status = otp_sys.get_status(ref)
+    assert (status.is_suspended, status.is_watched, status.trap_exit, status.mailbox_length) == (True, True, True, 3)
+    otp_sys.resume(ref)
+    otp_sys.no_debug(ref)
+    status = otp_sys.get_status(ref)
+    assert (status.is_suspended, status.is_watched, status.mailbox_length) == (False, False, 0)
+
+
+class Confidant(Counter):
+    """Keeps secrets of many shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.password = SECRET
+        self.key = SECRET.encode()
+        self.users = {SECRET: SECRET}
+        self.tokens = [SECRET]
+        self.error = ValueError(SECRET)
+
+
+def test_get_status_holds_no_contents(system: ActorSystem) -> None:
+    """A status may go to a log: of values it says what they are and how many, of messages how many."""
+    ref = system.start(Confidant)
+    otp_sys.suspend(ref)
+    ref.cast(SECRET)
+    ref.ask(SECRET, block=False)
+    status = otp_sys.get_status(ref)
+    assert status.mailbox_length == 2
+    assert status.state == {
+        "count": "int",
+        "password": "str[7]",
+        "key": "bytes[7]",
+        "users": "dict[1]",
+        "tokens": "list[1]",
+        "error": "ValueError",
+    }
+    assert SECRET not in repr(status)
+    ref.kill()
+
+
+@pytest.mark.parametrize("state", [("secret", 1), 5, None, {1: "secret"}], ids=repr)
+def test_get_status_of_a_state_that_is_no_dict_of_attributes(system: ActorSystem, state: object) -> None:
+    """An actor that overrides get_state alone still has a status, and that gives away no more."""
+
+    class Other(Counter):
+        def get_state(self) -> Any:
+            return state
+
+    ref = system.start(Other)
+    assert otp_sys.get_state(ref) == state
+    assert "secret" not in repr(otp_sys.get_status(ref))
+
+
+# --- suspend, resume -------------------------------------------------------------------------------------------------
+
+
+def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: ActorSystem, server: type[Pooled]) -> None:
+    """Messages of every kind wait, and are handled as they came, what was there before the suspension first."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.send(1)
+        with asked(lambda: otp_sys.suspend(ref)):
+            gate.open()
+    assert seen.rest() == [1]
+    ref.send(2)
+    ref.cast(lambda actor: actor.seen.put(3))
+    answer = ref.ask(lambda actor, _from: actor.seen.put(4), block=False)
+    ref.tell(5)
+    assert otp_sys.get_status(ref).mailbox_length == 4
+    assert seen.rest() == []
+    otp_sys.resume(ref)
+    answer.get(timeout=WAIT_SECONDS)
+    sync(ref)
+    assert seen.rest() == [2, 3, 4, 5]
+
+
+def test_suspend_holds_down_replies_and_timers(
+    system: ActorSystem, clock: WatchedClock, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """What the runtime delivers waits like any message."""
+    seen = Seen()
+    ref, target, linked = system.start(trapping, seen), system.start(server), system.start(server)
+    monitor = run_in(ref, lambda actor: actor.monitor(target))
+    run_in(ref, lambda actor: actor.link(linked))
+    run_in(ref, lambda actor: actor.send_after(1, "timer") and None)
+    kept = Seen()
+    run_in(ref, lambda actor: actor.send_request(linked, deferring(kept), "label"))
+    from_ = kept.next()
+    otp_sys.suspend(ref)
+    clock.advance(1)
+    target.kill()
+    from_.reply("answer")
+    linked.kill()
+    assert otp_sys.get_status(ref).mailbox_length == 4
+    assert seen.rest() == []
+    otp_sys.resume(ref)
+    sync(ref)
+    assert seen.rest() == ["timer", Down(monitor, target, KILLED), ("reply", "label", "answer"), Exit(linked, KILLED)]
+
+
+def test_suspend_leaves_sys_its_voice(counter: Ref) -> None:
+    """A suspended actor can be looked at and changed, and is suspended still."""
+    otp_sys.suspend(counter)
+    answer = counter.ask("next", block=False)
+    assert otp_sys.get_state(counter) == {"count": 1}
+    assert otp_sys.replace_state(counter, lambda _state: {"count": 41}) == {"count": 41}
+    assert otp_sys.statistics(counter, True) is None
+    assert otp_sys.get_status(counter).is_suspended
+    otp_sys.resume(counter)
+    assert answer.get(timeout=WAIT_SECONDS) == 42
+
+
+def test_suspend_does_not_count(counter: Ref) -> None:
+    """An actor that was suspended twice is resumed at once; one that was not suspended is not disturbed by resume."""
+    otp_sys.resume(counter)
+    otp_sys.suspend(counter)
+    answer = counter.ask("next", block=False)
+    otp_sys.suspend(counter)
+    otp_sys.resume(counter)
+    assert answer.get(timeout=WAIT_SECONDS) == 2
+    otp_sys.resume(counter)
+    assert counter.ask("next") == 3
+
+
+def test_calls_to_a_suspended_actor_time_out(counter: Ref) -> None:
+    """Callers wait no longer than they said; what they asked for is done all the same, when it is resumed."""
+    otp_sys.suspend(counter)
+    with pytest.raises(pykka.Timeout):
+        counter.call("next", 0)
+    otp_sys.resume(counter)
+    assert counter.call("next") == 3
+
+
+def test_a_suspended_actor_can_be_killed(system: ActorSystem, server: type[Pooled]) -> None:
+    """Whoever waits for an answer is told, deferred calls and those that were never looked at alike."""
+    ref = system.start(server, name="it")
+    kept = Seen()
+    deferred = ref.ask(deferring(kept), block=False)
+    kept.next()
+    otp_sys.suspend(ref)
+    held = ref.ask(lambda _actor, _from: "never", block=False)
+    otp_sys.get_status(ref)
+    ref.kill()
+    assert exit_reason_of(ref) == KILLED
+    assert system.whereis("it") is None
+    for answer in (deferred, held):
+        with pytest.raises(pykka.ActorDeadError):
+            answer.get(timeout=WAIT_SECONDS)
+
+
+def test_an_exit_signal_ends_a_suspended_actor_that_does_not_trap_exits(
+    system: ActorSystem, server: type[Pooled]
+) -> None:
+    """Signals are no messages: nobody has to resume it first."""
+    seen = Seen()
+    ref, linked = system.start(server, seen), system.start(server)
+    run_in(ref, lambda actor: actor.link(linked))
+    otp_sys.suspend(ref)
+    held = ref.ask(lambda _actor, _from: "never", block=False)
+    linked.kill()
+    assert exit_reason_of(ref) == KILLED
+    with pytest.raises(pykka.ActorDeadError):
+        held.get(timeout=WAIT_SECONDS)
+    assert seen.rest() == []
+
+
+def test_a_suspended_actor_hears_its_parent(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
+    """Its parent can end it, as OTP's suspend loop lets it; it cleans up, and what was held is refused."""
+    seen = Seen()
+    parent = system.start(server)
+    ref = link_child(parent, trapping, seen)
+    otp_sys.suspend(ref)
+    ref.send("held")
+    held = ref.ask(lambda _actor, _from: "never", block=False)
+    run_in(parent, lambda _actor: ref.exit(Shutdown("parent")))
+    assert exit_reason_of(ref) == Shutdown("parent")
+    assert seen.rest() == [("terminate", Shutdown("parent"))]
+    with pytest.raises(pykka.ActorDeadError):
+        held.get(timeout=WAIT_SECONDS)
+
+
+def test_a_suspended_actor_does_not_hear_others(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """An exit signal of anybody but the parent is a message where exits are trapped, and waits as one."""
+    seen = Seen()
+    ref, other = system.start(trapping, seen), system.start(server)
+    otp_sys.suspend(ref)
+    run_in(other, lambda _actor: ref.exit(SHUTDOWN))
+    assert otp_sys.get_status(ref).mailbox_length == 1
+    assert seen.rest() == []
+    otp_sys.resume(ref)
+    sync(ref)
+    assert seen.rest() == [Exit(other, SHUTDOWN)]
+
+
+def test_terminate_of_a_suspended_actor_may_receive_what_was_held(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """What came in while it was suspended is still there for a selective receive of its terminate, in order."""
+    seen = Seen()
+
+    def terminate(actor: Any) -> Receiving:
+        for _ in range(2):
+            actor.seen.put((yield Receive(lambda message: isinstance(message, int), 0)))
+
+    parent = system.start(server)
+    ref = link_child(parent, trapping, seen, terminate=terminate)
+    otp_sys.suspend(ref)
+    for message in ("other", 1, 2):
+        ref.send(message)
+    run_in(parent, lambda _actor: ref.exit(SHUTDOWN))
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == [("terminate", SHUTDOWN), 1, 2]
+
+
+def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor in the middle of a callback hears sys afterwards, as in OTP: then it does what it was asked."""
+    seen = Seen()
+    ref = system.start(server, seen)
+
+    def script(actor: Any) -> Receiving:
+        actor.seen.put("waiting")
+        message = yield Receive(lambda message: message == "awaited")
+        actor.seen.put(message)
+
+    ref.cast(script)
+    assert seen.next() == "waiting"
+    for function in (otp_sys.get_state, otp_sys.suspend):
+        with pytest.raises(pykka.Timeout):
+            function(ref, 0)
+    ref.send("passed over")
+    ref.send("awaited")
+    assert otp_sys.get_status(ref).is_suspended
+    assert seen.rest() == ["awaited"]
+    otp_sys.resume(ref)
+    sync(ref)
+    assert seen.rest() == ["passed over"]
+
+
+def test_a_suspended_supervisor_restarts_its_children_later(system: ActorSystem, server: type[Pooled]) -> None:
+    """A child that crashes meanwhile stays down until its supervisor is resumed; its state can be looked at."""
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(server, name="a"))])
+    first = system.whereis("a")
+    assert first is not None
+    otp_sys.suspend(supervisor)
+    first.kill()
+    assert otp_sys.get_status(supervisor).mailbox_length == 1
+    assert list(otp_sys.get_state(supervisor)["_children"]) == ["a"]
+    assert system.whereis("a") is None
+    with pytest.raises(pykka.Timeout):
+        which_children(supervisor, 0)
+    otp_sys.resume(supervisor)
+    assert which_children(supervisor) == [ChildInfo("a", system.whereis("a"), WORKER)]
+    assert system.whereis("a") not in (None, first)
+
+
+def test_a_supervisor_can_end_a_suspended_child(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """A suspended child holds up no shutdown, whether it traps exits or not, and need not be killed."""
+    specs = [
+        ChildSpec(class_.__name__, Start(class_, name=class_.__name__), shutdown=5) for class_ in (server, trapping)
+    ]
+    supervisor = system.start(Supervisor, specs)
+    for spec in specs:
+        child = system.whereis(spec.id)
+        assert child is not None
+        otp_sys.suspend(child)
+        assert terminate_child(supervisor, spec.id) is None
+        assert exit_reason_of(child) == SHUTDOWN
+
+
+# --- terminate -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("over"), Crash(ValueError("bug"))], ids=str)
+def test_terminate_ends_it_in_an_orderly_way(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], reason: ExitReason
+) -> None:
+    """terminate runs with the reason that was given, and those that are linked to it get that reason."""
+    seen, linked_seen = Seen(), Seen()
+    ref, linked = system.start(server, seen), system.start(trapping, linked_seen)
+    run_in(linked, lambda actor: actor.link(ref))
+    otp_sys.terminate(ref, reason)
+    assert exit_reason_of(ref) == reason
+    assert seen.rest() == [("terminate", reason)]
+    assert linked_seen.next() == Exit(ref, reason)
+
+
+def test_terminate_ends_a_suspended_actor(system: ActorSystem, server: type[Pooled]) -> None:
+    """It need not be resumed first; what was held is refused, not handled."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    otp_sys.suspend(ref)
+    ref.send("held")
+    held = ref.ask(lambda _actor, _from: "never", block=False)
+    otp_sys.terminate(ref, SHUTDOWN)
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == [("terminate", SHUTDOWN)]
+    with pytest.raises(pykka.ActorDeadError):
+        held.get(timeout=WAIT_SECONDS)
+
+
+def test_terminate_takes_its_turn(system: ActorSystem, server: type[Pooled]) -> None:
+    """What came before the request is handled first."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.send("before")
+        with asked(lambda: otp_sys.terminate(ref, SHUTDOWN)) as outcome:
+            gate.open()
+    assert outcome.rest() == [None]
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == ["before", ("terminate", SHUTDOWN)]
+
+
+def test_terminate_does_not_wait_for_the_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """The request is answered when the actor begins to end, as in OTP: it may take its time to clean up."""
+    with Gate() as gate:
+        ref = system.start(server, terminate=gate)
+        otp_sys.terminate(ref, SHUTDOWN, WAIT_SECONDS / 5)
+        gate.wait_entered()
+        assert ref.process.exit_reason is None
+    assert exit_reason_of(ref) == SHUTDOWN
+
+
+def test_terminate_of_a_supervisor_ends_its_children(system: ActorSystem, server: type[Pooled]) -> None:
+    """Last to first, as its parent would have it."""
+    specs = [ChildSpec(id_, Start(server, name=id_)) for id_ in "ab"]
+    supervisor = system.start(Supervisor, specs)
+    otp_sys.terminate(supervisor, SHUTDOWN)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert system.registered() == {}
+
+
+def test_killed_in_the_middle_of_a_request(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who asked learns of the kill at once, not when the function returns."""
+    ref = system.start(server)
+    with Gate({}) as gate, asked(lambda: otp_sys.replace_state(ref, gate, WAIT_SECONDS)) as outcome:
+        gate.wait_entered()
+        ref.kill()
+        assert ref.is_zombie
+        assert isinstance(outcome.next(), pykka.ActorDeadError)
+        gate.open()
+
+
+# --- who may ask, and whom -------------------------------------------------------------------------------------------
+
+
+@any_function
+def test_pooled_actors_must_not_ask(
+    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
+) -> None:
+    """It would block all others; it is told so, and nothing has happened to whom it asked."""
+    ref, asker = system.start(server), system.start(Pooled)
+
+    def script(_actor: Any, _from: From) -> None:
+        with pytest.raises(RuntimeError, match="must not block"):
+            function(ref)
+
+    asker.call(script, WAIT_SECONDS)
+    status = otp_sys.get_status(ref)
+    assert (status.is_suspended, status.is_watched) == (False, False)
+
+
+@any_function
+def test_an_actor_must_not_ask_itself(
+    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
+) -> None:
+    """It would wait for itself for ever; it is told so, and goes on."""
+    ref = system.start(server)
+
+    def script(actor: Any, _from: From) -> None:
+        with pytest.raises(RuntimeError, match="must not"):
+            function(actor.ref)
+
+    ref.call(script, WAIT_SECONDS)
+    sync(ref)
+
+
+@any_function
+def test_threaded_actors_may_ask(system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]) -> None:
+    """Their thread is their own."""
+    ref = system.start(server)
+    asker = system.start(Threaded)
+    run_in(asker, lambda _actor: function(ref) and None)
+
+
+@any_function
+def test_an_ended_actor_has_no_answer(
+    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
+) -> None:
+    """Who asks too late is told at once."""
+    ref = system.start(server)
+    ref.cast(lambda _actor: Stop())
+    exit_reason_of(ref)
+    with pytest.raises(pykka.ActorDeadError):
+        function(ref)
+
+
+@any_function
+def test_an_actor_that_ends_before_it_answers(
+    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
+) -> None:
+    """Who has asked already is told at its end."""
+    ref = system.start(server)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        with asked(lambda: function(ref)) as outcome:
+            wait_for_message(ref)
+            ref.kill()
+            assert isinstance(outcome.next(), pykka.ActorDeadError)
