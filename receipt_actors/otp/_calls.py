@@ -84,8 +84,9 @@ class From:
         if reply_to is not None:
             self._owner.forget_call(reply_to)
             send_reply(reply_to, value)
-            if self._owner.debug is not None:
-                self._owner.debug.replied(value)
+            owner = self._owner
+            if owner.debug is not None and context.running.process is owner:  # its events are noted on its own turns
+                owner.debug.replied(value)
 
 
 def send_reply(reply_to: Any, value: object) -> None:

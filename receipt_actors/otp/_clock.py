@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+
+logger = logging.getLogger("receipt_actors.otp")
 
 
 class Timer:
@@ -144,7 +148,10 @@ class SystemClock:
                         None if due is None else min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)
                     )
                     continue
-            timer.fire()
+            try:
+                timer.fire()
+            except BaseException:  # others' timers must not suffer for it
+                logger.error("a timer's callback failed", exc_info=True)
 
 
 class ManualClock:
@@ -155,6 +162,7 @@ class ManualClock:
         self._unix_offset = unix_time - monotonic
         self._timers = _Timers()
         self._lock = threading.Lock()
+        self._closed = False
 
     def monotonic(self) -> float:
         """See ``Clock``."""
@@ -168,16 +176,24 @@ class ManualClock:
         """See ``Clock``. Fires in ``advance``, on the thread that calls it."""
         timer = Timer(self._now + seconds, callback, self._timers)
         with self._lock:
-            self._timers.add(timer)
+            if not self._closed:
+                self._timers.add(timer)
         return timer
 
     def close(self) -> None:
         """See ``Clock``."""
         with self._lock:
+            self._closed = True
             self._timers.clear()
 
     def advance(self, seconds: float) -> None:
-        """Move the time on and fire what falls due on the way, in order, each at its own time."""
+        """Move the time on and fire what falls due on the way, in order, each at its own time.
+
+        Raises:
+            ValueError: ``seconds`` is negative (or NaN): a monotonic clock never goes back.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"a clock can't be moved by {seconds} seconds: 0 or more are expected")
         end = self._now + seconds
         while True:
             with self._lock:

@@ -426,6 +426,8 @@ class Process(Mailbox):
 
     def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
         reason = Crash(error)
+        if self._exit_signal is not None:  # it came while the callback ran, and so before what that raised
+            self._obey_exit_signal()
         state = self._state
         if state is EXITED:  # a zombie: what it still does is nobody's business
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from receipt_actors.otp import (
     Receiving,
     SystemClock,
 )
+from receipt_actors.otp._clock import SWEEP_AT_LEAST
 from tests.otp.support import (
     WAIT_SECONDS,
     Pooled,
@@ -192,3 +195,59 @@ def receiving_in_vain(actor: Pooled) -> Receiving:
     """Wait for a message that does not come; a script."""
     got = yield Receive(lambda _message: False, 0.01)
     actor.seen.put(got)
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    """Who starts a long time-out anew with every message costs a bounded amount of memory."""
+    clock = ManualClock()
+    last = clock.call_later(1e6, list)
+    for _ in range(10 * SWEEP_AT_LEAST):
+        last.cancel()
+        last = clock.call_later(1e6, list)
+    assert len(clock._timers) <= 2 * SWEEP_AT_LEAST + 2
+
+
+def test_sweeping_loses_no_timer() -> None:
+    """Those that were not cancelled fire, in their order."""
+    clock = ManualClock()
+    fired: list[int] = []
+    for number in range(4 * SWEEP_AT_LEAST):
+        timer = clock.call_later(number, partial(fired.append, number))
+        if number % 4:
+            timer.cancel()
+    clock.advance(1e6)
+    assert fired == list(range(0, 4 * SWEEP_AT_LEAST, 4))
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan])
+def test_a_manual_clock_never_goes_back(seconds: float) -> None:
+    """It is monotonic."""
+    clock = ManualClock(monotonic=5.0)
+    with pytest.raises(ValueError, match="0 or more are expected"):
+        clock.advance(seconds)
+    assert clock.monotonic() == 5.0
+
+
+def test_a_closed_clock_fires_nothing() -> None:
+    """Also not what is set after its end."""
+    clock = ManualClock()
+    fired: list[str] = []
+    clock.call_later(1.0, partial(fired.append, "before"))
+    clock.close()
+    clock.call_later(1.0, partial(fired.append, "after"))
+    clock.advance(10.0)
+    assert fired == []
+
+
+def test_a_callback_that_raises_costs_no_other_timer(caplog: pytest.LogCaptureFixture) -> None:
+    """It is a bug, and told; the clock goes on."""
+    clock = SystemClock()
+    fired = threading.Event()
+    clock.call_later(0.0, partial(int, "no number"))
+    clock.call_later(0.001, fired.set)
+    assert fired.wait(10.0)
+    clock.close()
+    assert [record.getMessage() for record in caplog.records] == ["a timer's callback failed"]
