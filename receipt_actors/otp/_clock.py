@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-
 logger = logging.getLogger("receipt_actors.otp")
 
 

@@ -218,16 +218,24 @@ class GenStateMachine(Actor):
 
     def __run(self) -> Any:
         """Make callbacks until the machine has to wait for a message; a call under way may be answered by then."""
-        outcome = self.__advance()
+        try:
+            outcome = self.__advance()
+        except BaseException:
+            self.__loop.crashed()
+            raise
         return self.__run_receiving(outcome) if type(outcome) is GeneratorType else outcome
 
     def __run_receiving(self, callback: Receiving) -> Receiving:
-        while True:
-            stop = self.__settle((yield from callback))
-            outcome = self.__advance() if stop is None else stop
-            if type(outcome) is not GeneratorType:
-                return outcome
-            callback = outcome
+        try:
+            while True:
+                stop = self.__settle((yield from callback))
+                outcome = self.__advance() if stop is None else stop
+                if type(outcome) is not GeneratorType:
+                    return outcome
+                callback = outcome
+        except BaseException:
+            self.__loop.crashed()
+            raise
 
     def __advance(self) -> Any:
         """Go on to the end, which is ``Stop`` or ``NO_REPLY``, or to a callback that receives: a generator."""

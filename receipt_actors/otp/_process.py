@@ -382,7 +382,8 @@ class Process(Mailbox):
         and it comes from another.
         """
         if self.trap_exit:
-            if sender is None or sender is self.parent:
+            # One that nobody started linked is its own parent (OTP).
+            if sender is None or sender is self.parent or (sender is self and self.parent is None):
                 self.put(ParentExitEnvelope(reason))
             else:
                 self.put(Envelope(Exit(sender.ref, reason)))
@@ -437,6 +438,7 @@ class Process(Mailbox):
         if state is RUNNING:
             self._terminate(reason)
         else:
+            self._give_last_reply()
             self._exit(reason, start_result=NotStarted(reason))
 
     def _report(self, reason: Crash, handling: str) -> None:

@@ -131,6 +131,11 @@ class StateMachineLoop:
         self.receive(timeout.event)
         return True
 
+    def crashed(self) -> None:
+        """Note that the callback raised, or its result was illegal: a state whose enter call it was isn't entered."""
+        if isinstance(self.current, Enter):
+            self.state = self.current.old_state
+
     def settle(self, result: object) -> list[Effect]:
         """Carry out what the callback for ``current`` returned.
 

@@ -222,14 +222,14 @@ class TestEnter:
     def test_an_enter_call_must_not_change_what_happens_next(
         self, machines: Machines, result: Any, complaint: str
     ) -> None:
-        """That ends the machine, in the state that it was entering."""
+        """That ends the machine, in the state that it was leaving: the transition was not complete (OTP)."""
         ref = machines.start({"a go": next_state("b"), "b": result}, state_enter=True)
         ref.cast("go")
         reason = exit_reason_of(ref)
         assert isinstance(reason, Crash)
         with pytest.raises(TypeError, match=complaint):
             raise reason.exception
-        assert machines.seen.take(4) == ["a Enter a", "a Cast go", "b Enter a", "b terminate"]
+        assert machines.seen.take(4) == ["a Enter a", "a Cast go", "b Enter a", "a terminate"]
 
     def test_an_enter_call_may_stop_the_machine(self, machines: Machines) -> None:
         """Also the first one: the start has succeeded by then."""
