@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 
 
 class Future(pykka.ThreadingFuture[Any]):
-    """pykka's future, except that a pooled actor is told so where it would stop its own scheduler by waiting."""
+    """pykka's future, except that an actor is told so where it would wait for its own thread, for ever."""
+
+    answerer: Process | None = None  #: who is to answer, where that is one actor
 
     def get(self, *, timeout: float | None = None) -> Any:
         """See ``pykka.Future.get``.
 
         Raises:
-            RuntimeError: called by a pooled actor before the answer is there.
+            RuntimeError: called by a pooled actor before the answer is there, or by the actor that is to give it.
         """
-        if self._result is None and self._get_hook is None and timeout != 0:
+        if self._result is None and timeout != 0:
             waiter = current_process()
-            if waiter is not None and waiter.system.scheduler.is_current():
+            if waiter is not None and waiter is self.answerer:
+                raise RuntimeError(f"{waiter.ref} must not wait for itself: it would wait for ever")
+            if waiter is not None and self._get_hook is None and waiter.system.scheduler.is_current():
                 raise RuntimeError(f"{waiter.ref} is pooled and must not block: use send_request() and handle_reply()")
         return super().get(timeout=timeout)
 

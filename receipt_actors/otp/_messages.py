@@ -52,6 +52,16 @@ class Continue:
     reply: object = NO_REPLY
 
 
+def check_seconds(seconds: object) -> None:
+    """Refuse what is no length of time.
+
+    Raises:
+        ValueError: no number, NaN, or negative.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise ValueError(f"a time-out must be a number of seconds, 0 or more, not {seconds!r}")
+
+
 class _Timeout(enum.Enum):
     TIMEOUT = "timeout"
 
@@ -70,6 +80,10 @@ class IdleTimeout:
     seconds: float
     reply: object = NO_REPLY
 
+    def __post_init__(self) -> None:
+        """Refuse what is no length of time where it was written."""
+        check_seconds(self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Receive:
@@ -77,6 +91,11 @@ class Receive:
 
     matches: Callable[[object], bool]
     timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no length of time where it was written."""
+        if self.timeout_seconds is not None:
+            check_seconds(self.timeout_seconds)
 
 
 #: A callback that receives selectively.

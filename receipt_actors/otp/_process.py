@@ -24,7 +24,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import GeneratorType
+from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 import pykka
@@ -253,6 +253,11 @@ class Process(Mailbox):
             self._waiting = waiting = Waiting(self, envelope, result)
             waiting.resume(None)
             return
+        if type(result) is CoroutineType:
+            result.close()
+            name = self.ref.actor_class.__name__
+            self._crash(TypeError(f"a callback of {name} is async def, which needs an event loop: use def"))
+            return
         if state is TERMINATING:
             self._give_last_reply()
             self._exit(self._terminate_reason)
@@ -382,8 +387,7 @@ class Process(Mailbox):
         and it comes from another.
         """
         if self.trap_exit:
-            # One that nobody started linked is its own parent (OTP).
-            if sender is None or sender is self.parent or (sender is self and self.parent is None):
+            if sender is None or sender is self.parent:
                 self.put(ParentExitEnvelope(reason))
             else:
                 self.put(Envelope(Exit(sender.ref, reason)))

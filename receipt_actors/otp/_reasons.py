@@ -47,7 +47,10 @@ class Crash:
     exception: BaseException
 
     def __str__(self) -> str:
-        return f"crash: {type(self.exception).__name__}: {self.exception}"
+        try:
+            return f"crash: {type(self.exception).__name__}: {self.exception}"
+        except Exception:  # an exception that can't say what it is must not hide that it was raised
+            return f"crash: {type(self.exception).__name__}"
 
 
 ExitReason: TypeAlias = Normal | Shutdown | Killed | NoProcess | Crash

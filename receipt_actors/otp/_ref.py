@@ -87,7 +87,10 @@ class Ref(pykka.ActorRef[Any]):
         """See ``pykka.ActorRef.ask``."""
         if context.running.process.observed and not self._may_be_sent(message):
             raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
-        return super().ask(message, block=block, timeout=timeout)
+        future = super().ask(message, block=False)
+        if isinstance(future, Future):
+            future.answerer = self.process
+        return future.get(timeout=timeout) if block else future
 
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Ask it to end, and wait until it has: also where it is cleaning up already (pykka's own would not wait then).
@@ -97,11 +100,14 @@ class Ref(pykka.ActorRef[Any]):
 
         Raises:
             pykka.Timeout: it has not ended in time.
+            RuntimeError: an actor would wait for its own end.
             pykka.ActorDeadError: an actor asks that was killed meanwhile.
         """
         message = pykka.messages._ActorStop()
         if context.running.process.observed and not self._may_be_sent(message):
             raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
+        if block and context.running.process is self.process:
+            raise RuntimeError(f"{self} must not wait for its own end: call self.stop(), or return Stop()")
         stopped: pykka.Future[Any] = Future()
         if self.process.is_set():
             stopped.set(False)

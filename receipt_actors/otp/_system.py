@@ -23,11 +23,12 @@ from receipt_actors.otp._messages import (
     StartFinished,
     Starting,
     StartResult,
+    check_seconds,
 )
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._scheduler import Scheduler
+from receipt_actors.otp._scheduler import Runtime, Scheduler
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
 LOCK = threading.Lock()
@@ -73,6 +74,7 @@ class ActorSystem:
 
         Raises:
             StartError: ``init`` failed or said ``IGNORE``, or the name is taken.
+            ValueError: ``timeout_seconds`` is no number of seconds.
             RuntimeError: a pooled actor calls this and would have to wait; ``start_link`` does not wait.
         """
         done = threading.Event()
@@ -115,6 +117,10 @@ class ActorSystem:
 
     def _create(self, actor_class: type[Actor], name: Name | None, parent: Process | None) -> Process | NotStarted:
         starter = current_process()
+        if not isinstance(actor_class, type) or not issubclass(actor_class, Actor):
+            raise TypeError(f"an actor's class is expected, a subclass of Actor or GenServer, not {actor_class!r}")
+        if not isinstance(actor_class.runtime, Runtime):
+            raise TypeError(f"{actor_class.__name__}.runtime must be a Runtime, not {actor_class.runtime!r}")
         with self.lock:
             if starter is not None and starter.is_set():
                 raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
@@ -209,7 +215,7 @@ class ActorSystem:
     def stop(self, timeout_seconds: float = 5.0) -> list[str]:
         """End every actor, those that nobody supervises newest first, then the system's own threads.
 
-        Actors that do not end in time are killed.
+        Actors that do not end in time are killed. A second call finds nothing left to do.
 
         Returns:
             The names of threads that are still busy in a callback that does not return; CPython can't end them. They
@@ -224,7 +230,8 @@ class ActorSystem:
             raise pykka.ActorDeadError(f"{caller.ref} was killed; what it still does comes to nothing")
         if self.scheduler.is_current():
             raise RuntimeError("a pooled actor can't stop its own actor system: have a thread outside do it")
-        deadline = time.monotonic() + timeout_seconds
+        check_seconds(timeout_seconds)
+        deadline = time.monotonic() + min(timeout_seconds, threading.TIMEOUT_MAX)
 
         def seconds_left() -> float:
             return max(0.0, deadline - time.monotonic())
