@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pykka
@@ -11,7 +11,7 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._calls import From, Future, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
-from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop
+from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop, shape_of
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason
 from receipt_actors.otp._ref import Ref
@@ -19,11 +19,6 @@ from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:
     from receipt_actors.otp._system import ActorSystem
-
-
-def kind_of(value: object) -> str:
-    """Name a value's type, and its length where it has one."""
-    return f"{type(value).__name__}[{len(value)}]" if isinstance(value, Sized) else type(value).__name__
 
 
 class Actor(pykka.Actor):
@@ -41,7 +36,7 @@ class Actor(pykka.Actor):
     trap_exit: ClassVar[bool] = False
     """True: exit signals become messages, and ``terminate`` runs when a supervisor ends the actor."""
 
-    _process: Process
+    _otp_process: Process
 
     # --- construction; pykka's own would make a queue, an event and a UUID for each actor ---
 
@@ -57,32 +52,34 @@ class Actor(pykka.Actor):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         """Keep the arguments; effects belong in ``init``."""
 
-    def adopt(self, process: Process) -> None:
+    _otp_takes_nothing = __init__  # a class that has no other is not started with arguments
+
+    def _otp_adopt(self, process: Process) -> None:
         """Give the actor its process (the runtime calls this before ``__init__``)."""
-        self._process = process
+        self._otp_process = process
 
     def __str__(self) -> str:
         # An actor may be made without being started, say in a unit test of its methods.
-        return str(self.ref) if hasattr(self, "_process") else f"{type(self).__name__} (not started)"
+        return str(self.ref) if hasattr(self, "_otp_process") else f"{type(self).__name__} (not started)"
 
     @property
     def _actor_ref(self) -> Ref:  # type: ignore[override]
-        return self._process.ref
+        return self._otp_process.ref
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
         """See ``pykka.Actor``."""
-        return self._process.ref.actor_urn
+        return self._otp_process.ref.actor_urn
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
         """See ``pykka.Actor``."""
-        return self._process
+        return self._otp_process
 
     @property
     def actor_stopped(self) -> Process:  # type: ignore[override]
         """See ``pykka.Actor``."""
-        return self._process
+        return self._otp_process
 
     @staticmethod
     def _create_actor_inbox() -> NoReturn:
@@ -113,21 +110,21 @@ class Actor(pykka.Actor):
 
     def handle_continue(self, term: Any) -> Any:
         """Go on after ``Continue(term)``, before any message."""
-        raise NotImplementedError(f"{type(self).__name__} returned Continue({term!r}) but has no handle_continue")
+        raise NotImplementedError(f"{type(self).__name__} returned Continue but has no handle_continue")
 
     def handle_reply(self, label: Any, value: Any) -> Any:
         """Take the answer to ``send_request`` or ``run_blocking``."""
-        raise NotImplementedError(f"{type(self).__name__} got a reply to {label!r} but has no handle_reply")
+        raise NotImplementedError(f"{type(self).__name__} got a reply but has no handle_reply")
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         """Learn that a request will not be answered (its actor ended), or that a blocking call raised ``Crash``."""
-        raise NotImplementedError(f"{type(self).__name__} got a failure of {label!r} but has no handle_failure")
+        raise NotImplementedError(f"{type(self).__name__} got a failure of a request but has no handle_failure")
 
-    def initialise(self) -> Any:
+    def _otp_initialise(self) -> Any:
         """Have ``init`` called and return what it returned (the runtime calls this)."""
         return self.init()
 
-    def deliver(self, envelope: Envelope[Any]) -> Any:
+    def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
         """Hand a message to its callback and return what that returns (the runtime calls this)."""
         if isinstance(envelope, ReplyEnvelope):
             if envelope.failure is None:
@@ -138,7 +135,8 @@ class Actor(pykka.Actor):
             return Stop(NORMAL, reply=None)
         result = self._handle_receive(message)
         if envelope.reply_to is not None and isinstance(message, pykka.messages.ProxyGetAttr):
-            From(self._process, envelope.reply_to).reply(result)  # a value, whatever it would mean if it were returned
+            # A value, whatever it would mean if a callback returned it.
+            From(self._otp_process, envelope.reply_to).reply(result)
             return NO_REPLY
         return result
 
@@ -147,20 +145,20 @@ class Actor(pykka.Actor):
     @property
     def ref(self) -> Ref:
         """This actor's reference (``self()``)."""
-        return self._process.ref
+        return self._otp_process.ref
 
     @property
     def system(self) -> ActorSystem:
         """The ``ActorSystem`` that it belongs to."""
-        return self._process.system
+        return self._otp_process.system
 
     @property
     def clock(self) -> Clock:
         """The system's clock."""
-        return self._process.system.clock
+        return self._otp_process.system.clock
 
     def _find(self, destination: Ref | Name) -> Ref | None:
-        return destination if isinstance(destination, Ref) else self._process.system.whereis(destination)
+        return destination if isinstance(destination, Ref) else self._otp_process.system.whereis(destination)
 
     def cast(self, destination: Ref | Name, request: object) -> None:
         """Send a request without a reply to an actor or to a name; dropped when there is none."""
@@ -174,7 +172,7 @@ class Actor(pykka.Actor):
         Exactly one of ``handle_reply(label, value)`` and ``handle_failure(label, reason)`` follows, unless this actor
         ends first.
         """
-        reply_to: Any = RequestReply(self._process, label)
+        reply_to: Any = RequestReply(self._otp_process, label)
         target = self._find(destination)
         if target is None:
             reply_to.fail(NO_PROCESS)
@@ -187,7 +185,7 @@ class Actor(pykka.Actor):
         What it raises comes as ``handle_failure(label, Crash(exception))``; from a pool that has been closed comes
         ``handle_failure(label, NO_PROCESS)``. Where the actor is killed first, it is not begun.
         """
-        process = self._process
+        process = self._otp_process
         if process.is_set():
             return
         reply_to = RequestReply(process, label)
@@ -207,15 +205,15 @@ class Actor(pykka.Actor):
 
     def send_after(self, seconds: float, message: object) -> Timer:
         """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result."""
-        return self._process.system.clock.call_later(seconds, lambda: self._process.put(Envelope(message)))
+        return self._otp_process.system.clock.call_later(seconds, lambda: self._otp_process.put(Envelope(message)))
 
     def monitor(self, ref: Ref) -> int:
         """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names."""
-        return ref.process.add_monitor(self._process)
+        return ref.process.add_monitor(self._otp_process)
 
     def demonitor(self, monitor: int, *, flush: bool = False) -> None:
         """Undo ``monitor``; a ``Down`` already sent still arrives, unless ``flush`` is set (``erlang:demonitor/2``)."""
-        self._process.demonitor(monitor, flush=flush)
+        self._otp_process.demonitor(monitor, flush=flush)
 
     def link(self, ref: Ref) -> None:
         """Tie this actor's life to that of ``ref``, both ways (``erlang:link/1``).
@@ -225,42 +223,42 @@ class Actor(pykka.Actor):
         Raises:
             pykka.ActorDeadError: ``ref`` has ended, and this actor does not trap exits (OTP: ``noproc``).
         """
-        if ref.process.is_set() and not self._process.trap_exit:
+        if ref.process.is_set() and not self._otp_process.trap_exit:
             raise pykka.ActorDeadError(f"{ref} has ended: it can't be linked to")
-        self._process.link(ref.process)
+        self._otp_process.link(ref.process)
 
     def unlink(self, ref: Ref) -> None:
         """Undo ``link``: no exit signal comes through it from now on; an ``Exit`` already sent still arrives."""
-        self._process.unlink(ref.process)
+        self._otp_process.unlink(ref.process)
 
     def set_trap_exit(self, trap_exit: bool) -> bool:
         """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``)."""
-        before, self._process.trap_exit = self._process.trap_exit, trap_exit
+        before, self._otp_process.trap_exit = self._otp_process.trap_exit, trap_exit
         return before
 
     # --- what ``sys`` sees ---
 
-    def get_state(self) -> Any:
+    def system_get_state(self) -> Any:
         """Return the state for ``sys.get_state``: the attributes (OTP: ``system_get_state/1``)."""
-        return {name: value for name, value in vars(self).items() if name != "_process"}
+        return {name: value for name, value in vars(self).items() if name != "_otp_process"}
 
-    def replace_state(self, state: Any) -> None:
+    def system_replace_state(self, state: Any) -> None:
         """Take what ``sys.replace_state`` made of ``get_state`` (OTP: ``system_replace_state/2``).
 
         Raises:
             TypeError: it is no dictionary of attributes.
         """
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-            raise TypeError(f"the new state must be a dict of attributes, as get_state returns it, not {state!r}")
-        process = self._process
+            raise TypeError(f"the state must be a dict of attributes, as system_get_state gives it: {shape_of(state)}")
+        process = self._otp_process
         vars(self).clear()
         vars(self).update(state)
-        self._process = process
+        self._otp_process = process
 
     def format_status(self) -> Any:
         """Describe the state for ``sys.get_status`` (OTP: ``format_status/1``): attributes and their types.
 
         Values are left out because a status ends up in logs and on pages, and a state may hold secrets.
         """
-        state = self.get_state()
-        return {name: kind_of(value) for name, value in state.items()} if isinstance(state, dict) else kind_of(state)
+        state = self.system_get_state()
+        return {name: shape_of(value) for name, value in state.items()} if isinstance(state, dict) else shape_of(state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -37,7 +38,7 @@ class Future(pykka.ThreadingFuture[Any]):
                 raise RuntimeError(f"{waiter.ref} must not wait for itself: it would wait for ever")
             if waiter is not None and self._get_hook is None and waiter.system.scheduler.is_current():
                 raise RuntimeError(f"{waiter.ref} is pooled and must not block: use send_request() and handle_reply()")
-        return super().get(timeout=timeout)
+        return super().get(timeout=None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
 
 class RequestReply:

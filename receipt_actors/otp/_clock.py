@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-logger = logging.getLogger("receipt_actors.otp")
+from receipt_actors.otp._log import log
 
 
 class Timer:
@@ -150,7 +150,7 @@ class SystemClock:
             try:
                 timer.fire()
             except BaseException:  # others' timers must not suffer for it
-                logger.error("a timer's callback failed", exc_info=True)
+                log(logging.ERROR, "a timer's callback failed", exc_info=True)
 
 
 class ManualClock:

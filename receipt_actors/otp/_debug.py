@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pykka._envelope import Envelope
 
+from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import CastEnvelope, Reply, ReplyEnvelope
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
     from receipt_actors.otp._ref import Ref
-
-logger = logging.getLogger("receipt_actors.otp")
 
 
 class EventKind(enum.Enum):
@@ -119,12 +118,12 @@ class Debug:
         if self.log is not None:
             self.log.append(event)
         if self.traced:
-            logger.info("trace: %s", event, extra={"event": event})
+            log(logging.INFO, "trace: %s", event, extra={"event": event})
         for id_, function in list(self.functions.items()):
             try:
                 done = function(event)
             except BaseException:  # it is the watcher that is at fault, not who is watched
-                logger.exception("debug function %r of %s failed and is removed", id_, self._process.ref)
+                log(logging.ERROR, "debug function %r of %s failed and goes", id_, self._process.ref, exc_info=True)
                 done = True
             if done is True:
                 self.functions.pop(id_, None)

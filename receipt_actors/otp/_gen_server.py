@@ -64,8 +64,8 @@ class GenServer(Actor):
     def terminate(self, reason: ExitReason) -> Any:
         """Clean up; see ``Actor.terminate``."""
 
-    def deliver(self, envelope: Envelope[Any]) -> Any:
-        """See ``Actor.deliver``."""
+    def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
+        """See ``Actor``."""
         kind = type(envelope)
         if kind is CastEnvelope:
             return self.handle_cast(envelope.message)
@@ -75,7 +75,7 @@ class GenServer(Actor):
             return self.handle_failure(envelope.label, envelope.failure)
         message = envelope.message
         if type(message) in PYKKA_REQUESTS:
-            return super().deliver(envelope)
+            return super()._otp_deliver(envelope)
         if envelope.reply_to is None:
             return self.handle_info(message)
-        return self.handle_call(message, From(self._process, envelope.reply_to))
+        return self.handle_call(message, From(self._otp_process, envelope.reply_to))

@@ -20,6 +20,7 @@ from receipt_actors.otp._messages import (
     Receiving,
     ReplyEnvelope,
     Stop,
+    shape_of,
 )
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import ExitReason
@@ -122,12 +123,12 @@ class GenStateMachine(Actor):
         """The state that the machine is in; None in ``init``."""
         return self.__loop.state
 
-    def get_state(self) -> tuple[Any, dict[str, Any]]:
+    def system_get_state(self) -> tuple[Any, dict[str, Any]]:
         """Return the state and the data, for ``sys`` (OTP: ``{State, Data}``)."""
         data = {name: value for name, value in vars(self).items() if name not in self.__not_data}
         return self.state, data
 
-    def replace_state(self, state: tuple[Any, dict[str, Any]]) -> None:
+    def system_replace_state(self, state: tuple[Any, dict[str, Any]]) -> None:
         """Take state and data as ``get_state`` gives them; the data are replaced as a whole.
 
         It counts as a renaming: no state enter call, no retry of postponed events, no time-out cancelled.
@@ -148,7 +149,7 @@ class GenStateMachine(Actor):
 
         A subclass whose states are values with secrets in them overrides it.
         """
-        state, data = self.get_state()
+        state, data = self.system_get_state()
         return {
             "state": state,
             "data": {name: type(value).__name__ for name, value in data.items()},
@@ -158,16 +159,16 @@ class GenStateMachine(Actor):
 
     # --- what the runtime calls ---
 
-    def adopt(self, process: Process) -> None:
-        """See ``Actor.adopt``."""
-        super().adopt(process)
+    def _otp_adopt(self, process: Process) -> None:
+        """See ``Actor``."""
+        super()._otp_adopt(process)
         self.__loop = StateMachineLoop(state_enter=self.state_enter)
         self.__timers: dict[int, Timer] = {}
         self.__not_data: frozenset[str] = frozenset()
         self.__not_data = frozenset(vars(self))
 
-    def initialise(self) -> Any:
-        """See ``Actor.initialise``. What ``init`` returns is checked while the start can still fail."""
+    def _otp_initialise(self) -> Any:
+        """See ``Actor``. What ``init`` returns is checked while the start can still fail."""
         result = self.init()
         return self.__initialise_receiving(result) if type(result) is GeneratorType else self.__first(result)
 
@@ -181,7 +182,9 @@ class GenStateMachine(Actor):
             check_stop(result)
             return result
         if not isinstance(result, NextState):
-            raise TypeError(f"init returned {result!r}, and not next_state(...), Stop(...), NotStarted(...) or IGNORE")
+            raise TypeError(
+                f"init returned {shape_of(result)}, and not next_state(...), Stop(...), NotStarted(...) or IGNORE"
+            )
         self.__check_state(result.state)
         return Continue(result)
 
@@ -190,15 +193,15 @@ class GenStateMachine(Actor):
         self.__do(self.__loop.begin(term))
         return self.__run()
 
-    def deliver(self, envelope: Envelope[Any]) -> Any:
-        """See ``Actor.deliver``."""
+    def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
+        """See ``Actor``."""
         message = envelope.message
         if type(envelope) is _TimerEnvelope:
             kind, tag = message
             self.__timers.pop(tag, None)
             return self.__run() if self.__loop.time_out(kind, tag) else None
         if type(message) in PYKKA_REQUESTS:
-            return super().deliver(envelope)
+            return super()._otp_deliver(envelope)
         self.__loop.receive(self.__event(envelope))
         return self.__run()
 
@@ -212,7 +215,7 @@ class GenStateMachine(Actor):
             return Replied(message.label, message.value) if failure is None else Failed(message.label, failure)
         if envelope.reply_to is None:
             return Info(message)
-        return Call(message, From(self._process, envelope.reply_to))
+        return Call(message, From(self._otp_process, envelope.reply_to))
 
     # --- the shell around the loop ---
 
@@ -240,7 +243,9 @@ class GenStateMachine(Actor):
     def __advance(self) -> Any:
         """Go on to the end, which is ``Stop`` or ``NO_REPLY``, or to a callback that receives: a generator."""
         loop = self.__loop
-        while (current := loop.current) is not None and not self._process.is_set():  # killed: nothing counts any more
+        while (current := loop.current) is not None:
+            if self._otp_process.is_set():  # killed: nothing counts any more
+                break
             result = self.__call_back(current)
             if type(result) is GeneratorType:
                 return result
@@ -256,7 +261,7 @@ class GenStateMachine(Actor):
         return self.handle_event(event, state)
 
     def __settle(self, result: Any) -> Stop | None:
-        if self._process.is_set():
+        if self._otp_process.is_set():
             return None
         if isinstance(result, NextState):
             self.__check_state(result.state)
@@ -279,7 +284,7 @@ class GenStateMachine(Actor):
         return None
 
     def __start_timer(self, start: StartTimer) -> None:
-        process = self._process
+        process = self._otp_process
         envelope = _TimerEnvelope((start.kind, start.tag))
         seconds = start.seconds - self.clock.monotonic() if start.absolute else start.seconds
         if seconds > 0:

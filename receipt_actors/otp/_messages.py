@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._reasons import NORMAL, ExitReason
+from receipt_actors.otp._reasons import NORMAL, ExitReason, check_exit_reason
 
 if TYPE_CHECKING:
     from receipt_actors.otp._ref import Ref
@@ -40,6 +40,10 @@ class Stop:
     reason: ExitReason = NORMAL
     reply: object = NO_REPLY
 
+    def __post_init__(self) -> None:
+        """Refuse what is no exit reason where it was written."""
+        check_exit_reason(self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Continue:
@@ -50,6 +54,13 @@ class Continue:
 
     term: object = None
     reply: object = NO_REPLY
+
+
+def shape_of(value: object) -> str:
+    """Name a value without telling it, since it may be a secret: its type, and its length where it has one."""
+    if value is None:
+        return "None"
+    return f"{type(value).__name__}[{len(value)}]" if isinstance(value, Sized) else type(value).__name__
 
 
 def check_seconds(seconds: object) -> None:

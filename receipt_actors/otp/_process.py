@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
     from receipt_actors.otp._system import ActorSystem
 
+_RESULT_CLASSES: Final = frozenset({Stop, Continue, IdleTimeout, NotStarted})
 _RUNTIME_ENVELOPES: Final = frozenset({SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
 
 
@@ -149,10 +150,12 @@ class Process(Mailbox):
         try:
             actor_class: Any = self.ref.actor_class
             actor: Actor = actor_class.__new__(actor_class)
-            actor.adopt(self)
+            actor._otp_adopt(self)
             self.actor = actor
+            if (args or kwargs) and actor_class.__init__ is actor_class._otp_takes_nothing:
+                raise TypeError(f"{actor_class.__name__} has no __init__ that takes arguments (are they misspelt?)")
             actor.__init__(*args, **kwargs)  # type: ignore[misc]
-            result = actor.initialise()
+            result = actor._otp_initialise()
         except BaseException as error:
             self._crash(error)
             return
@@ -222,7 +225,7 @@ class Process(Mailbox):
         if actor is None:  # killed at this moment by another thread
             return
         try:
-            result = actor.deliver(envelope)
+            result = actor._otp_deliver(envelope)
         except BaseException as error:
             self._crash(error, type(envelope.message).__name__)
             return
@@ -253,10 +256,8 @@ class Process(Mailbox):
             self._waiting = waiting = Waiting(self, envelope, result)
             waiting.resume(None)
             return
-        if type(result) is CoroutineType:
-            result.close()
-            name = self.ref.actor_class.__name__
-            self._crash(TypeError(f"a callback of {name} is async def, which needs an event loop: use def"))
+        if type(result) is CoroutineType or (type(result) is type and result in _RESULT_CLASSES):
+            self._refuse_result(result)
             return
         if state is TERMINATING:
             self._give_last_reply()
@@ -291,6 +292,14 @@ class Process(Mailbox):
             self._continue(result.term)
         elif type(result) is IdleTimeout:
             self._waiting = Idle(self, result.seconds)
+
+    def _refuse_result(self, result: Any) -> None:
+        name = self.ref.actor_class.__name__
+        if type(result) is CoroutineType:
+            result.close()
+            self._crash(TypeError(f"a callback of {name} is async def, which needs an event loop: use def"))
+        else:
+            self._crash(TypeError(f"a callback of {name} returned the class {result.__name__}: return an instance"))
 
     def _give_last_reply(self) -> None:
         """Send the reply of a ``Stop``, after ``terminate`` and before anyone learns of the end (OTP).

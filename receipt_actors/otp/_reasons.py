@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 
+def text_of(value: object) -> str:
+    """Return what a value says of itself; of one that can't say it, the type: naming it must never fail."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 @dataclass(frozen=True, slots=True)
 class Normal:
     """It had done its work."""
@@ -21,7 +29,7 @@ class Shutdown:
     term: object = None
 
     def __str__(self) -> str:
-        return "shutdown" if self.term is None else f"shutdown: {self.term}"
+        return "shutdown" if self.term is None else f"shutdown: {text_of(self.term)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +55,7 @@ class Crash:
     exception: BaseException
 
     def __str__(self) -> str:
-        try:
-            return f"crash: {type(self.exception).__name__}: {self.exception}"
-        except Exception:  # an exception that can't say what it is must not hide that it was raised
-            return f"crash: {type(self.exception).__name__}"
+        return f"crash: {type(self.exception).__name__}: {text_of(self.exception)}"
 
 
 ExitReason: TypeAlias = Normal | Shutdown | Killed | NoProcess | Crash
@@ -66,3 +71,15 @@ NO_PROCESS = NoProcess()
 def is_orderly(reason: ExitReason) -> bool:
     """Tell whether a transient child that ended so is left alone (OTP: normal, shutdown, {shutdown, Term})."""
     return isinstance(reason, _ORDERLY)
+
+
+def check_exit_reason(reason: object) -> None:
+    """Refuse what is no exit reason.
+
+    Raises:
+        TypeError: it is none of the classes here.
+    """
+    if not isinstance(reason, ExitReason):
+        raise TypeError(
+            f"an exit reason is NORMAL, SHUTDOWN, Shutdown(term) or Crash(exception), not a {type(reason).__name__}"
+        )

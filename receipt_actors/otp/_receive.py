@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._clock import Timer
+from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     TIMEOUT,
     DownEnvelope,
@@ -23,13 +24,12 @@ from receipt_actors.otp._messages import (
     ReplyEnvelope,
     SysEnvelope,
     SystemEnvelope,
+    shape_of,
 )
 
 if TYPE_CHECKING:
     from receipt_actors.otp._mailbox import Mailbox
     from receipt_actors.otp._process import Process
-
-logger = logging.getLogger("receipt_actors.otp")
 
 
 def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
@@ -75,7 +75,7 @@ class Waiting:
         try:
             self._generator.close()
         except BaseException as error:
-            logger.debug("a callback of %s that was killed raised %s", self._process.ref, type(error).__name__)
+            log(logging.DEBUG, "a callback of %s that was killed raised %s", self._process.ref, type(error).__name__)
 
     def offer(self, envelope: Envelope[Any]) -> None:
         """Go on with a message that it waits for; keep any other."""
@@ -109,7 +109,7 @@ class Waiting:
                 return
             try:
                 if not isinstance(receive, Receive):
-                    raise TypeError(f"a callback that is a generator yields Receive, not {receive!r}")
+                    raise TypeError(f"a callback that is a generator yields Receive, not {shape_of(receive)}")
                 self._receive = receive
                 # What was passed over for this very receive need not be looked at again.
                 found = self._take(receive) if receive is not previous else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,12 @@ from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import Future
 from receipt_actors.otp._context import context, current_process
-from receipt_actors.otp._messages import CastEnvelope, Name
+from receipt_actors.otp._messages import CastEnvelope, Name, check_seconds
+from receipt_actors.otp._reasons import ExitReason, check_exit_reason
 
 if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
     from receipt_actors.otp._process import Process
-    from receipt_actors.otp._reasons import ExitReason
 
 
 class Ref(pykka.ActorRef[Any]):
@@ -85,6 +86,8 @@ class Ref(pykka.ActorRef[Any]):
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """See ``pykka.ActorRef.ask``."""
+        if timeout is not None:
+            check_seconds(timeout)
         if context.running.process.observed and not self._may_be_sent(message):
             raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
         future = super().ask(message, block=False)
@@ -170,6 +173,8 @@ class Ref(pykka.ActorRef[Any]):
         running = context.running
         if running is self.process.system.scheduler.running:
             raise RuntimeError("a pooled actor must not block in call(): use send_request() and handle_reply()")
+        if timeout is not None:
+            check_seconds(timeout)
         if running.process is self.process:
             raise RuntimeError(f"{self} must not call itself: it would wait for its own answer")
         if running.process.observed and not self._may_be_sent(message):
@@ -179,7 +184,12 @@ class Ref(pykka.ActorRef[Any]):
         return future.get(timeout=timeout)
 
     def exit(self, reason: ExitReason) -> None:
-        """Send an exit signal (``exit/2``). From an actor it comes from that actor."""
+        """Send an exit signal (``exit/2``). From an actor it comes from that actor.
+
+        Raises:
+            TypeError: ``reason`` is no exit reason.
+        """
+        check_exit_reason(reason)
         sender = current_process()
         if sender is None or not sender.is_set():
             self.process.signal(sender, reason)
@@ -189,6 +199,22 @@ class Ref(pykka.ActorRef[Any]):
         sender = current_process()
         if sender is None or not sender.is_set():
             self.process.kill()
+
+    def wait(self, timeout: float | None = None) -> ExitReason | None:
+        """Wait for the actor's end, and return why it ended; None where it has not ended in time.
+
+        For threads of one's own and ``THREAD`` actors; an actor otherwise monitors it.
+
+        Raises:
+            RuntimeError: called by a pooled actor, or by the very actor.
+        """
+        running = context.running
+        if running is self.process.system.scheduler.running or running.process is self.process:
+            raise RuntimeError("an actor must not wait for its own thread: monitor the other, and handle its Down")
+        if timeout is not None:
+            check_seconds(timeout)
+            timeout = min(timeout, threading.TIMEOUT_MAX)
+        return self.process.exit_reason if self.process.wait(timeout) else None
 
     @property
     def is_zombie(self) -> bool:

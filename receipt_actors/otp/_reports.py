@@ -30,14 +30,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from receipt_actors.otp._log import log, logger
 from receipt_actors.otp._messages import AlreadyStarted, Name
 from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown
 
 if TYPE_CHECKING:
     from receipt_actors.otp._child_spec import ChildSpec
     from receipt_actors.otp._ref import Ref
-
-logger = logging.getLogger("receipt_actors.otp")
 
 TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
 
@@ -161,14 +160,14 @@ def report_supervisor(
         report = SupervisorReport(
             describe(supervisor), context.value, describe_reason(reason), offender, children, restarts, note
         )
-        logger.log(level, "%s", report, extra={"report": report})
+        log(level, "%s", report, extra={"report": report})
 
 
 def report_progress(supervisor: Ref, spec: ChildSpec, child: Ref) -> None:
     """Log a ``ProgressReport``; one comparison where DEBUG is off."""
     if logger.isEnabledFor(logging.DEBUG):
         report = ProgressReport(describe(supervisor), describe_child(spec, child))
-        logger.debug("%s", report, extra={"report": report})
+        log(logging.DEBUG, "%s", report, extra={"report": report})
 
 
 class RaisedError(Exception):
@@ -202,7 +201,7 @@ def report_crash(
         None if parent is None else describe(parent),
     )
     stand_in = RaisedError(said)
-    logger.error("%s", report, exc_info=(RaisedError, stand_in, error.__traceback__), extra={"report": report})
+    log(logging.ERROR, "%s", report, exc_info=(RaisedError, stand_in, error.__traceback__), extra={"report": report})
 
 
 # --- describing ------------------------------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ import threading
 from typing import Protocol
 
 from receipt_actors.otp._context import NOBODY, Running, context
-
-logger = logging.getLogger("receipt_actors.otp")
+from receipt_actors.otp._log import log
 
 
 class Runtime(enum.Enum):
@@ -88,6 +87,12 @@ class Scheduler:
             try:
                 runnable.run()
             except BaseException as error:  # a bug of the runtime itself; the other processes go on
-                logger.critical("the actor runtime failed while running %r", runnable, exc_info=True)
-                self.running.process = NOBODY
-                runnable.fail(error)
+                self._failed(runnable, error)
+
+    def _failed(self, runnable: Runnable, error: BaseException) -> None:
+        log(logging.CRITICAL, "the actor runtime failed while running %s", type(runnable).__name__, exc_info=True)
+        self.running.process = NOBODY
+        try:
+            runnable.fail(error)
+        except BaseException:  # this thread is everybody's: whatever happens, it goes on
+            log(logging.CRITICAL, "the actor runtime failed once more, in ending it", exc_info=True)

@@ -27,7 +27,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from receipt_actors.otp._messages import Stop
+from receipt_actors.otp._messages import Stop, shape_of
 from receipt_actors.otp._state_machine_actions import (
     CANCEL,
     UPDATE,
@@ -151,8 +151,8 @@ class StateMachineLoop:
             return [*result.replies, Stop(result.reason)]
         if not isinstance(result, NextState | KeepState | RepeatState):
             raise TypeError(
-                f"a state callback returned {result!r} for {type(self.current).__name__}, and not next_state(...), "
-                "keep_state(...), repeat_state(...), Stop(...) or stop_and_reply(...)"
+                f"a state callback returned {shape_of(result)} for {type(self.current).__name__}, and not "
+                "next_state(...), keep_state(...), repeat_state(...), Stop(...) or stop_and_reply(...)"
                 + (" (no case fits, or a return is missing)" if result is None else "")
             )
         state = result.state if isinstance(result, NextState) else self.state
@@ -166,10 +166,12 @@ class StateMachineLoop:
 
     def _check_enter(self, result: NextState | KeepState | RepeatState, changes: bool) -> None:
         if changes:
-            raise TypeError(f"a state enter call must not change the state, here from {self.state!r} by {result!r}")
+            raise TypeError(
+                f"a state enter call must not change the state, here from {self.state!r} by {shape_of(result)}"
+            )
         for action in result.actions:
             if isinstance(action, NextEvent) or (isinstance(action, Postpone) and action.value):
-                raise TypeError(f"a state enter call must not postpone or insert an event, as {action!r} does")
+                raise TypeError(f"a state enter call must not postpone or insert an event, as {shape_of(action)} does")
 
     # --- the transition; the numbers are those of the module ---
 

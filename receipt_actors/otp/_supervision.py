@@ -83,7 +83,11 @@ class SupervisorBase(GenServer):
             return result
         if isinstance(result, NotStarted) or result is IGNORE:
             return result
-        if isinstance(result, Starting) and isinstance(result.ref, Ref) and result.ref.process.parent is self._process:
+        if (
+            isinstance(result, Starting)
+            and isinstance(result.ref, Ref)
+            and result.ref.process.parent is self._otp_process
+        ):
             return result
         wrong = TypeError(
             f"start of child {spec.id!r} must return what start_link() gave it, or Started(ref), NotStarted(reason) or "

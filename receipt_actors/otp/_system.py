@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,6 +70,8 @@ class ActorSystem:
         self._own_threads: list[Scheduler] = []
         self._pools: list[BlockingPool] = []
         self._stopped = False
+        self._why_stopped = ""
+        _systems.add(self)
 
     def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
         """Start an actor that nobody supervises and wait for its ``init``.
@@ -125,7 +129,7 @@ class ActorSystem:
             if starter is not None and starter.is_set():
                 raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
             if self._stopped:
-                raise RuntimeError(f"actor system {self.name!r} has been stopped")
+                raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
             taken = self._names.get(name) if name is not None else None
             if taken is not None:
                 return NotStarted(AlreadyStarted(taken.ref))
@@ -264,3 +268,18 @@ class ActorSystem:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+_systems: weakref.WeakSet[ActorSystem] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    """In the child of a fork: no thread came along, so no actor system can go on; and who held the lock is gone."""
+    lock = threading.Lock()
+    for system in _systems:
+        system.lock = lock
+        system._stopped = True
+        system._why_stopped = " by a fork: make a new one in the child"
+
+
+os.register_at_fork(after_in_child=_leave_behind)

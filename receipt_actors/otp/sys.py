@@ -22,7 +22,7 @@ import pykka
 
 from receipt_actors.otp._debug import Counters, Debug, DebugFunction, Event, EventKind
 from receipt_actors.otp._messages import Name, SysEnvelope
-from receipt_actors.otp._reasons import ExitReason
+from receipt_actors.otp._reasons import ExitReason, check_exit_reason
 from receipt_actors.otp._ref import Ref
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class Statistics:
 
 
 def get_state(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Any:
-    """Return the actor's state (``sys:get_state/1``): what ``Actor.get_state`` says, by default its attributes."""
-    return _ask(ref, lambda process: _actor_of(process).get_state(), timeout)
+    """Return the actor's state (``sys:get_state/1``): what its ``system_get_state`` says, by default its attributes."""
+    return _ask(ref, lambda process: _actor_of(process).system_get_state(), timeout)
 
 
 def replace_state(ref: Ref, function: Callable[[Any], Any], timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Any:
@@ -94,8 +94,8 @@ def replace_state(ref: Ref, function: Callable[[Any], Any], timeout: float | Non
 
     def replace(process: Process) -> Any:
         actor = _actor_of(process)
-        actor.replace_state(function(actor.get_state()))
-        return actor.get_state()
+        actor.system_replace_state(function(actor.system_get_state()))
+        return actor.system_get_state()
 
     return _ask(ref, replace, timeout)
 
@@ -137,8 +137,9 @@ def resume(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
 def terminate(ref: Ref, reason: ExitReason, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Have the actor end in an orderly way, by ``terminate(reason)`` (``sys:terminate/2``).
 
-    It is told to when this returns, and may still be at it: ``ref.process.wait(seconds)`` waits for its end.
+    It is told to when this returns, and may still be at it: ``ref.wait(seconds)`` waits for its end.
     """
+    check_exit_reason(reason)
 
     def end(process: Process) -> None:
         process.resume()

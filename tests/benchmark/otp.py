@@ -320,6 +320,11 @@ def measure_here(name: str, *, plain: bool, scale: float) -> float:
     return figure.measure(max(10, int(figure.count * scale)))
 
 
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def shown(value: float | None) -> str:
     if value is None:
         return "-"
@@ -334,12 +339,12 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="with --only: measure pykka's ThreadingActor")
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure_here(options.only, plain=options.plain, scale=options.scale)))
+        tell(json.dumps(measure_here(options.only, plain=options.plain, scale=options.scale)))
         return
     runtime = Runtime.POOLED.value
     pykkas = version("pykka")
-    print(f"CPython {platform.python_version()}, pykka {pykkas}, {runtime} actors, medians of {options.runs}")
-    print(f"{'':38}{'unit':>6}{'here':>10}{'at least':>10}{'aim':>8}{'pykka':>10}{'ratio':>8}")
+    tell(f"CPython {platform.python_version()}, pykka {pykkas}, {runtime} actors, medians of {options.runs}")
+    tell(f"{'':38}{'unit':>6}{'here':>10}{'at least':>10}{'aim':>8}{'pykka':>10}{'ratio':>8}")
     for name, figure in FIGURES.items():
         # By turns, so that what disturbs the machine for a while disturbs both.
         here, plain = [], []
@@ -350,10 +355,9 @@ def main() -> None:
         ours = statistics.median(here)
         theirs = statistics.median(plain) if plain else None
         ratio = None if theirs is None or math.isclose(ours, 0) else theirs / ours
-        print(
+        tell(
             f"{figure.what:38}{figure.unit:>6}{shown(ours):>10}{shown(figure.at_least):>10}{shown(figure.aim):>8}"
-            f"{shown(theirs):>10}{shown(ratio):>8}",
-            flush=True,
+            f"{shown(theirs):>10}{shown(ratio):>8}"
         )
 
 

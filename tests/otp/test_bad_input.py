@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pykka
 import pytest
 
-from receipt_actors.otp import ActorSystem, Crash, GenServer, IdleTimeout, Receive, Ref, StartError
-from tests.otp.support import WAIT_SECONDS, Pooled, Threaded, exit_reason_of, raising
+from receipt_actors.otp import (
+    SHUTDOWN,
+    ActorSystem,
+    Continue,
+    Crash,
+    GenServer,
+    IdleTimeout,
+    NotStarted,
+    Receive,
+    Ref,
+    Shutdown,
+    StartError,
+    Stop,
+)
+from receipt_actors.otp import sys as otp_sys
+from tests.otp.support import WAIT_SECONDS, Pooled, Threaded, exit_reason_of, raising, run_in
 
 
 class Silent(Exception):
@@ -99,3 +115,111 @@ def test_an_actor_can_not_wait_for_itself(system: ActorSystem, wait: Callable[[R
     ref = system.start(Threaded)
     with pytest.raises((RuntimeError, pykka.ActorDeadError), match="must not"):
         ref.call(lambda actor, _from: wait(actor.ref), WAIT_SECONDS)
+
+
+class _Broken(logging.Handler):
+    """A log handler of the application that raises, whatever it is given."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self._error
+
+
+@pytest.fixture(params=[RuntimeError("handler"), SystemExit(1)], ids=["RuntimeError", "SystemExit"])
+def broken_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The application's logging is broken."""
+    handler = _Broken(request.param)
+    logger = logging.getLogger("receipt_actors.otp")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("broken_log")
+def test_a_log_handler_that_raises_ends_nobody(
+    system: ActorSystem, server: type[Pooled], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A crash can't be reported then; it is printed, its caller is answered, and the other actors go on."""
+    bystander = system.start(server)
+    with pytest.raises(ValueError, match="bug"):
+        system.start(server).call(raising(ValueError("bug")), WAIT_SECONDS)
+    assert run_in(bystander, lambda _actor: "here") == "here"
+    assert "emit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", ["normal", None, ValueError("bug"), Crash], ids=repr)
+def test_what_is_no_exit_reason_is_refused(system: ActorSystem, reason: Any) -> None:
+    """Where it was written: a transient child must not be restarted because of a misspelt reason."""
+    ref = system.start(Pooled)
+    for use in (Stop, ref.exit, lambda wrong: otp_sys.terminate(ref, wrong)):
+        with pytest.raises(TypeError, match="an exit reason is NORMAL, SHUTDOWN"):
+            use(reason)
+    assert ref.is_alive()
+
+
+@pytest.mark.parametrize("result", [Stop, Continue, IdleTimeout, NotStarted])
+def test_a_class_in_place_of_a_result_is_refused(system: ActorSystem, server: type[Pooled], result: type) -> None:
+    """``return Stop`` for ``return Stop()``: an actor that does not stop would be hard to explain."""
+    with pytest.raises(TypeError, match=f"returned the class {result.__name__}: return an instance"):
+        system.start(server).call(lambda _actor, _from: result, WAIT_SECONDS)
+    with pytest.raises(StartError, match=f"returned the class {result.__name__}"):
+        system.start(server, init=lambda _actor: result)
+
+
+def test_arguments_that_nobody_takes_are_refused(system: ActorSystem) -> None:
+    """A misspelt ``name=`` must not vanish."""
+
+    class Plain(GenServer):
+        pass
+
+    with pytest.raises(StartError, match=r"Plain has no __init__ that takes arguments \(are they misspelt"):
+        system.start(Plain, nmae="it")
+
+
+@pytest.mark.parametrize("seconds", ["1", math.nan, -1.0])
+def test_a_call_with_a_senseless_time_out_is_not_sent(system: ActorSystem, seconds: Any) -> None:
+    """It is refused before anything happens; infinity means for ever, as in Erlang."""
+    ref = system.start(Pooled)
+    for ask in (ref.call, lambda request, timeout: ref.ask(request, timeout=timeout)):
+        with pytest.raises(ValueError, match="must be a number of seconds, 0 or more"):
+            ask(lambda _actor, _from: pytest.fail("it was sent"), seconds)
+    with pytest.raises(ValueError, match="must be a number of seconds, 0 or more"):
+        ref.wait(seconds)
+    assert ref.call(lambda _actor, _from: "answer", math.inf) == "answer"
+
+
+def test_a_thread_may_wait_for_an_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """It is told the reason; a pooled actor that would wait is told not to."""
+    ref, other = system.start(server), system.start(Pooled)
+    assert ref.wait(0) is None
+    with pytest.raises(RuntimeError, match="monitor the other"):
+        run_in(other, lambda _actor: ref.wait())
+    ref.cast(lambda _actor: Stop(Shutdown("over")))
+    assert ref.wait(math.inf) == Shutdown("over")
+    assert ref.wait() != SHUTDOWN
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_system_does_not_survive_a_fork(system: ActorSystem) -> None:
+    """No thread comes along: in the child nothing is started, and says so, instead of hanging; a new system works."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            try:
+                system.start(Pooled)
+            except RuntimeError as error:
+                told = str(error)
+            with ActorSystem() as fresh:
+                told += f"; {run_in(fresh.start(Pooled), lambda _actor: 'fresh')}"
+            os.write(writer, told.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "actor system 'test' has been stopped by a fork: make a new one in the child; fresh"
+    os.waitpid(child, 0)
+    assert run_in(system.start(Pooled), lambda _actor: "still here") == "still here"

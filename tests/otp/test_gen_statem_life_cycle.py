@@ -71,7 +71,7 @@ class TestStart:
         ("first", "error", "complaint"),
         [
             (lambda: None, TypeError, "init returned None, and not next_state"),
-            (lambda: "a", TypeError, "init returned 'a'"),
+            (lambda: "a", TypeError, "init returned str\\[1\\], and not"),
             (Continue("x"), TypeError, "init returned Continue"),
             (keep_state(), TypeError, "init returned KeepState"),
             (next_state("d"), ValueError, "has no state 'd'.*these are: a, answer, b, c, in_state"),
@@ -121,7 +121,7 @@ class TestEnd:
         ("result", "error", "complaint"),
         [
             (None, TypeError, "returned None for Cast.*no case fits"),
-            ("b", TypeError, "returned 'b' for Cast"),
+            ("b", TypeError, "returned str\\[1\\] for Cast"),
             (Continue("x"), TypeError, "returned Continue"),
             (Stop(NORMAL, reply=1), TypeError, "stop_and_reply"),
             (next_state("d"), ValueError, "TableMachine has no state 'd'"),

@@ -187,7 +187,7 @@ def test_replace_state_refuses_what_is_no_state(counter: Ref, wrong: object) -> 
 
 def test_replace_state_can_not_take_the_actor_from_its_process(counter: Ref) -> None:
     """Whatever the new state holds, the actor is still itself."""
-    otp_sys.replace_state(counter, lambda state: {**state, "_process": None})
+    otp_sys.replace_state(counter, lambda state: {**state, "_otp_process": None})
     assert counter.ask("next") == 2
     assert otp_sys.get_state(counter) == {"count": 2}
 
@@ -195,10 +195,10 @@ def test_replace_state_can_not_take_the_actor_from_its_process(counter: Ref) -> 
 class Wrapped(Counter):
     """Says of itself what it likes."""
 
-    def get_state(self) -> Any:
+    def system_get_state(self) -> Any:
         return ("count", self.count)
 
-    def replace_state(self, state: Any) -> None:
+    def system_replace_state(self, state: Any) -> None:
         name, self.count = state
         assert name == "count"
 
@@ -227,7 +227,7 @@ def test_a_hook_that_fails_does_not_end_its_actor(
     """To look at an actor must not end it, however badly it describes itself."""
 
     class Broken(Counter):
-        get_state = raising(error)
+        system_get_state = raising(error)
         format_status = raising(error)
 
     ref = system.start(Broken)
@@ -310,7 +310,7 @@ def test_get_status_of_a_state_that_is_no_dict_of_attributes(system: ActorSystem
     """An actor that overrides get_state alone still has a status, and that gives away no more."""
 
     class Other(Counter):
-        def get_state(self) -> Any:
+        def system_get_state(self) -> Any:
             return state
 
     ref = system.start(Other)

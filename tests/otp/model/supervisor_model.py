@@ -40,6 +40,7 @@ from receipt_actors.otp import (
     Crash,
     DeleteChild,
     ExitReason,
+    FailedToStartChild,
     NotStarted,
     RestartChild,
     Shutdown,
@@ -66,8 +67,13 @@ class Boom(Exception):
 
 BAD_END = Crash(Boom("in terminate"))
 REFUSALS = {"stop": Shutdown("refused"), "raise": Crash(Boom("in init"))}  #: why an ``init`` fails
-ANY_TERM = Shutdown("any term")  #: stands for every ``{shutdown, Term}`` of a supervisor that did not start
-NO_ANSWER = "no answer"  #: the supervisor ended first
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """The supervisor ended first, for this reason."""
+
+    reason: ExitReason
 
 
 @dataclass(frozen=True)
@@ -238,9 +244,10 @@ class Model:
         for spec in supervisor.spec.children:
             supervisor.children[spec.id] = Child(spec, f"{supervisor.path}/{spec.id}")
         for child in list(supervisor.children.values()):
-            if isinstance(self._start_child(supervisor, child), NotStarted):
+            result = self._start_child(supervisor, child)
+            if isinstance(result, NotStarted):
                 self._stop_children(supervisor, list(supervisor.children.values()))
-                return NotStarted(ANY_TERM)
+                return NotStarted(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
         return None
 
     def _start_child(self, supervisor: Process, child: Child) -> Any:
@@ -263,7 +270,7 @@ class Model:
         self.ends.append((process, reason))
         for kind, *rest in process.mailbox:
             if kind == "request":
-                self.answers[rest[0]] = NO_ANSWER
+                self.answers[rest[0]] = NoAnswer(reason)
         if process.parent is not None and process.parent.alive:
             process.parent.mailbox.append(("exit", process, reason))
         if process is self.root:
@@ -500,7 +507,9 @@ class Model:
 
     def _end_who_is_done(self) -> None:
         if self._ending is not None and self._ending[1] <= self.now:
-            self._end(self._ending[0], self._ending[2])
+            worker, moment, reason = self._ending
+            self.moments.add(moment)
+            self._end(worker, reason)
 
     @contextmanager
     def _meanwhile(self) -> Iterator[None]:

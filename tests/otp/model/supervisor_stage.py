@@ -37,6 +37,7 @@ from tests.otp.model.supervisor_model import (
     REFUSALS,
     SLOW_SECONDS,
     Event,
+    NoAnswer,
 )
 from tests.otp.model.supervisor_specs import AnySpec, SupervisorSpec, WorkerSpec
 from tests.otp.support import WAIT_SECONDS
@@ -253,7 +254,7 @@ class Driver(GenServer):
         self.heard.append(message.result if isinstance(message, StartFinished) else message)
 
     def handle_reply(self, label: int, value: Any) -> None:
-        self.heard.append(("answer", label, value))
+        self.heard.append((label, value))
 
     def handle_failure(self, label: int, reason: ExitReason) -> None:
-        self.heard.append(("no answer", label, reason))
+        self.heard.append((label, NoAnswer(reason)))

@@ -1,0 +1,73 @@
+"""A family of scenarios, how it is played on both sides, and what differs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pytest
+
+from receipt_actors.otp import Runtime
+from tests.differential.erlang_peer import ErlangPeer
+from tests.differential.scenario import difference, plain, shrink
+
+ScenarioT = TypeVar("ScenarioT")
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[ScenarioT]):
+    """What one kind of scenario needs."""
+
+    name: str  #: as the Erlang side knows it
+    generate: Callable[[int], ScenarioT]
+    play: Callable[[ScenarioT, Runtime], Any]  #: on our side
+    canonical: Callable[[ScenarioT, Any], Any]  #: takes what may be in any order out of a trace
+    is_fair: Callable[[ScenarioT], bool]  #: tells whether nothing in it races; what is generated is fair
+    is_explained: Callable[[ScenarioT, Any, Any], bool] = lambda _scenario, _erlang, _ours: False
+
+    def traces(self, erlang: ErlangPeer, runtime: Runtime, scenario: ScenarioT) -> tuple[Any, Any]:
+        """Play a scenario on both sides; a dictionary instead of a list says that this failed."""
+        theirs = erlang.play({"family": self.name, **plain(scenario)})
+        try:
+            ours = self.play(scenario, runtime)
+        except AssertionError as error:
+            ours = {"failure": repr(error)}
+        if isinstance(theirs, list) and isinstance(ours, list):
+            theirs, ours = self.canonical(scenario, theirs), self.canonical(scenario, ours)
+            if theirs != ours and self.is_explained(scenario, theirs, ours):
+                theirs = ours
+        return theirs, ours
+
+
+def differences(
+    family: Family[ScenarioT], erlang: ErlangPeer, runtime: Runtime, seeds: Iterable[int], most: int = 3
+) -> list[str]:
+    """Play scenarios and describe the first few that differ, each made as small as it gets."""
+
+    def differing() -> Iterator[str]:
+        for seed in seeds:
+            scenario = family.generate(seed)
+            theirs, ours = family.traces(erlang, runtime, scenario)
+            if theirs == ours:
+                continue
+            kinds = type(theirs), type(ours)
+
+            def differs(other: ScenarioT, kinds: tuple[type, type] = kinds) -> bool:
+                if not family.is_fair(other):
+                    return False
+                one, two = family.traces(erlang, runtime, other)
+                return one != two and (type(one), type(two)) == kinds
+
+            small = shrink(scenario, differs)
+            yield f"seed {seed}, {runtime}: {difference(small, *family.traces(erlang, runtime, small))}"
+
+    return list(itertools.islice(differing(), most))
+
+
+def assert_same(family: Family[ScenarioT], erlang: ErlangPeer, runtime: Runtime, seeds: Iterable[int]) -> None:
+    """Fail with the first few differences, where there are any."""
+    found = differences(family, erlang, runtime, seeds)
+    if found:
+        pytest.fail("\n\n".join(found), pytrace=False)

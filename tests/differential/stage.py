@@ -1,0 +1,261 @@
+"""Where a scenario is played on ``receipt_actors.otp``: an actor system, who is in it, what has been seen.
+
+The counterpart of the collector in ``erlang/otp_peer.erl``. Nothing here waits for a time to pass.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from receipt_actors.otp import (
+    KILLED,
+    NO_PROCESS,
+    NORMAL,
+    SHUTDOWN,
+    ActorSystem,
+    AlreadyStarted,
+    Crash,
+    Down,
+    FailedToStartChild,
+    GenServer,
+    ManualClock,
+    Receive,
+    Receiving,
+    Ref,
+    Runtime,
+    Shutdown,
+    StartFinished,
+    Starting,
+    StartResult,
+    Timer,
+)
+
+WAIT_SECONDS = 10.0  #: until a scenario is given up; nothing takes that long
+AT_ONCE_SECONDS = 0.01  #: timers up to this fire at once: no scenario has one that is a race
+
+
+class Boom(Exception):
+    """What a scripted crash raises; equal where it says the same."""
+
+
+REASONS = {
+    "normal": NORMAL,
+    "shutdown": SHUTDOWN,
+    "shutdown_done": Shutdown("done"),
+    "crash": Crash(Boom("given")),
+    "kill": KILLED,
+}
+
+
+def as_text(reason: Any) -> str:
+    """Say an exit reason as the Erlang side says it."""
+    if reason == NORMAL:
+        return "normal"
+    if reason == KILLED:
+        return "killed"
+    if reason == NO_PROCESS:
+        return "noproc"
+    if isinstance(reason, AlreadyStarted):
+        return "already started"
+    if isinstance(reason, Shutdown):
+        match reason.term:
+            case None:
+                return "shutdown"
+            case FailedToStartChild(id_, why):
+                return f"shutdown: failed to start {id_}: {as_text(why)}"
+        return f"shutdown: {reason.term}"
+    error = reason.exception
+    if isinstance(error, Boom):
+        return f"crash: {error}"
+    return "bad spec" if isinstance(error, ValueError) else "crash: other"
+
+
+class _Clock(ManualClock):
+    """Stands still; short timers fire at once."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        if seconds > AT_ONCE_SECONDS:
+            return super().call_later(seconds, callback)
+        timer = Timer(self.monotonic(), callback)
+        timer.fire()
+        return timer
+
+
+class Puppet(GenServer):
+    """Runs the functions that it is sent; answers go to the queues that are their labels."""
+
+    def handle_call(self, request: Any, from_: Any) -> Any:
+        return request(self)
+
+    def handle_cast(self, request: Any) -> Any:
+        return request(self)
+
+    def handle_info(self, message: Any) -> Any:
+        pass
+
+    def handle_reply(self, label: Any, value: Any) -> Any:
+        label.put(("reply", value))
+
+    def handle_failure(self, label: Any, reason: Any) -> Any:
+        label.put(("exit", reason))
+
+
+class _Driver(Puppet):
+    trap_exit = True
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process of the scenario."""
+
+    ref: Ref
+    label: str
+    number: int
+    is_tree: bool
+    thread: threading.Thread
+
+
+class Stage:
+    """A context manager; what is in it ends with it, or the scenario has failed."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.system = ActorSystem("differential", _Clock())
+        self._lock = threading.Lock()  # guards what follows; actors of either runtime report here
+        self._events: list[Any] = []
+        self._attempts: Counter[str] = Counter()
+        self._members: dict[Ref, Member] = {}
+        self._ended: dict[Ref, str] = {}
+        self._driver = self.system.start(_Driver)
+        self._stranger = self.system.start(Puppet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        busy = self.system.stop(WAIT_SECONDS)
+        assert busy == []
+
+    # --- what actors report ---
+
+    def attempt(self, label: str) -> int:
+        """Number the next start of this label."""
+        with self._lock:
+            self._attempts[label] += 1
+            return self._attempts[label]
+
+    def log(self, event: Any) -> None:
+        with self._lock:
+            self._events.append(event)
+
+    def register(self, ref: Ref, label: str, number: int, *, is_tree: bool = False) -> None:
+        """Note a process, and how it ends."""
+        with self._lock:
+            self._members[ref] = Member(ref, label, number, is_tree, threading.current_thread())
+
+        def ended(down: Down) -> None:
+            with self._lock:
+                self._ended[down.ref] = as_text(down.reason)
+
+        ref.process.add_monitor(ended)
+
+    # --- what the player asks ---
+
+    def take_events(self) -> list[Any]:
+        with self._lock:
+            events, self._events = self._events, []
+            return events
+
+    def members(self, label: str) -> list[Member]:
+        """Return all processes that ever had this label, oldest first."""
+        with self._lock:
+            return [member for member in self._members.values() if member.label == label]
+
+    def member(self, ref: Ref) -> Member:
+        return self._members[ref]
+
+    def alive(self) -> list[Member]:
+        with self._lock:
+            return [member for ref, member in self._members.items() if ref not in self._ended]
+
+    def find(self, ref: Ref) -> Member | None:
+        return self._members.get(ref)
+
+    def at(self, index: int) -> Ref:
+        """Return the process of this index, modulo how many there have been."""
+        with self._lock:
+            return list(self._members)[index % len(self._members)]
+
+    def join_ended(self) -> None:
+        """Wait until the threads of those who have ended have let go of them: everybody has been told then."""
+        self.act(lambda _driver: None)
+        for member in self._members.values():
+            if member.ref in self._ended and self.runtime is Runtime.THREAD:
+                member.thread.join(WAIT_SECONDS)
+
+    def is_over(self, ref: Ref) -> bool:
+        return ref in self._ended
+
+    def ended(self) -> list[Any]:
+        """Return who has ended and why, oldest process first."""
+        with self._lock:
+            return [
+                [member.label, member.number, self._ended[ref]]
+                for ref, member in self._members.items()
+                if ref in self._ended
+            ]
+
+    def mark(self) -> tuple[int, int, int]:
+        """Return what changes whenever anything is reported."""
+        with self._lock:
+            return len(self._events), len(self._members), len(self._ended)
+
+    def reference(self, ref: Ref) -> list[Any]:
+        member = self._members[ref]
+        return [member.label, member.number]
+
+    # --- what the player does; it is the parent of what it starts ---
+
+    def start_child(self, start: Callable[[], StartResult | Starting]) -> StartResult:
+        """Start a process as a child of the player."""
+
+        def script(_driver: Puppet) -> Receiving:
+            result = start()
+            if isinstance(result, Starting):
+                ref = result.ref
+                finished = yield Receive(lambda message: isinstance(message, StartFinished) and message.ref is ref)
+                return finished.result
+            return result
+
+        result: StartResult = self._driver.call(script, WAIT_SECONDS)
+        return result
+
+    def request(self, ref: Ref, request: object) -> queue.SimpleQueue[Any]:
+        """Call a process without waiting; the answer comes on the queue: "reply" and what, or "exit" and why."""
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.act(lambda driver: driver.send_request(ref, request, answer))
+        return answer
+
+    def wait_for(self, answer: queue.SimpleQueue[Any]) -> tuple[str, Any]:
+        """Return an answer, once it is there."""
+        try:
+            kind, value = answer.get(timeout=WAIT_SECONDS)
+        except queue.Empty:
+            raise AssertionError("a request is not answered") from None
+        return kind, value
+
+    def act(self, action: Callable[[Puppet], None]) -> None:
+        """Have the player do something, and wait until it is done."""
+        self._driver.call(action, WAIT_SECONDS)
+
+    def act_as_stranger(self, action: Callable[[Puppet], None]) -> None:
+        """The same with somebody who is nobody's parent."""
+        self._stranger.call(action, WAIT_SECONDS)
