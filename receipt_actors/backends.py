@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,21 +42,20 @@ def open_backend(settings: Settings) -> Backend:
     """
     # Sends to each post queue and the dead-letter queue, deletes, visibility changes; each receive has its consumer.
     batchers = len(settings.post_queues) + 3
-    queues = open_queues(
-        settings,
-        max_connections=max(settings.consumers, batchers * settings.batch_requests),
-        longest_wait_seconds=settings.receive_wait_seconds,
-    )
-    ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
-    app_store = open_app_store(settings, max_connections=settings.app_store_concurrency)
-
-    def close() -> None:
-        queues.close()
-        ledger.close()
-        app_store.close()
-
-    interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
-    return Backend(queues, ledger, app_store, interrupt_receives, close, random.Random())
+    with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
+        queues = open_queues(
+            settings,
+            max_connections=max(settings.consumers, batchers * settings.batch_requests),
+            longest_wait_seconds=settings.receive_wait_seconds,
+        )
+        opened.callback(queues.close)
+        ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
+        opened.callback(ledger.close)
+        app_store = open_app_store(settings, max_connections=settings.app_store_concurrency)
+        opened.callback(app_store.close)
+        interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
+        rng = random.Random()  # nosec B311 - jitter of waits
+        return Backend(queues, ledger, app_store, interrupt_receives, opened.pop_all().close, rng)
 
 
 def open_queues(

@@ -149,12 +149,18 @@ class ReceiptSystem:
         for key, value in (("transaction_id", transaction_id), ("product_id", product_id)):
             if value is not None:
                 body[key] = value
-        message = OutgoingMessage(json.dumps(body), {SUBMISSION_ID_ATTRIBUTE: submission_id})
+        try:
+            text = json.dumps(body)
+        except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
+            raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
+        message = OutgoingMessage(text, {SUBMISSION_ID_ATTRIBUTE: submission_id})
         delivery = ReceivedMessage("", "", message.body, "", message.attributes)
         outcome = parse_submission(delivery, self.settings.post_queues, self.settings.source_queue)
         if isinstance(outcome, Unanswerable):
             raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
         (failure,) = self._backend.queues.send(self.settings.source_queue, [message])
+        if failure is not None and failure.sender_fault:
+            raise SubmissionRefused(f"{failure.code}: {failure.detail}")
         if failure is not None:
             raise QueueUnavailable(f"{failure.code}: {failure.detail}")
         return submission_id

@@ -221,24 +221,21 @@ class GenStateMachine(Actor):
 
     def __run(self) -> Any:
         """Make callbacks until the machine has to wait for a message; a call under way may be answered by then."""
-        try:
-            outcome = self.__advance()
-        except BaseException:
-            self.__loop.crashed()
-            raise
+        outcome = self.__advance()
         return self.__run_receiving(outcome) if type(outcome) is GeneratorType else outcome
 
     def __run_receiving(self, callback: Receiving) -> Receiving:
-        try:
-            while True:
-                stop = self.__settle((yield from callback))
-                outcome = self.__advance() if stop is None else stop
-                if type(outcome) is not GeneratorType:
-                    return outcome
-                callback = outcome
-        except BaseException:
-            self.__loop.crashed()
-            raise
+        while True:
+            try:
+                result = yield from callback
+            except BaseException:
+                self.__loop.raised()
+                raise
+            stop = self.__settle(result)
+            outcome = self.__advance() if stop is None else stop
+            if type(outcome) is not GeneratorType:
+                return outcome
+            callback = outcome
 
     def __advance(self) -> Any:
         """Go on to the end, which is ``Stop`` or ``NO_REPLY``, or to a callback that receives: a generator."""
@@ -246,7 +243,11 @@ class GenStateMachine(Actor):
         while (current := loop.current) is not None:
             if self._otp_process.is_set():  # killed: nothing counts any more
                 break
-            result = self.__call_back(current)
+            try:
+                result = self.__call_back(current)
+            except BaseException:
+                loop.raised()
+                raise
             if type(result) is GeneratorType:
                 return result
             stop = self.__settle(result)

@@ -131,8 +131,8 @@ class StateMachineLoop:
         self.receive(timeout.event)
         return True
 
-    def crashed(self) -> None:
-        """Note that the callback raised, or its result was illegal: a state whose enter call it was isn't entered."""
+    def raised(self) -> None:
+        """Note that the callback raised: a state whose enter call this was has not been entered (OTP)."""
         if isinstance(self.current, Enter):
             self.state = self.current.old_state
 

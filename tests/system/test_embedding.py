@@ -119,7 +119,11 @@ def test_a_callback_that_raises_is_an_error_in_the_log_and_no_more(
         ({"user_id": 2**63}, "bad_user_id"),
         ({"post_queue": "SomebodyElses"}, "post_queue_not_allowed"),
         ({"submission_id": ""}, "bad_submission_id"),
+        ({"user_id": 10**5000}, "can't be written as JSON"),
+        ({"receipt": b"bytes"}, "can't be written as JSON"),
+        ({"receipt": "A" * (2**20 - 100), "submission_id": "s" * 256}, "InvalidParameterValue"),
     ],
+    ids=["receipt", "user_id", "post_queue", "submission_id", "digits", "bytes", "size"],
 )
 def test_what_could_never_be_answered_is_refused_by_submit(
     store: SimulatedAppStore, tmp_path: Path, arguments: dict[str, object], reason: str

@@ -117,9 +117,7 @@ class SupervisorTree(RuleBasedStateMachine):
         """Requests to one supervisor and kills of its children, all of them before it handles the first."""
         supervisors = self._supervisors()
         if supervisors:
-            supervisor = picked(supervisors, pick)
-            modelled, script = self._burst(supervisor, messages)
-            self._do(lambda: self.model.send(supervisor, modelled), lambda: self.stage.drive(script))
+            self._send(picked(supervisors, pick), messages)
 
     @rule(pick=PICKS, reason=END_REASONS | st.just(KILLED), outcomes=OUTCOMES)
     def send_exit_signal(self, pick: int, reason: ExitReason, outcomes: list[str]) -> None:
@@ -146,11 +144,11 @@ class SupervisorTree(RuleBasedStateMachine):
             ref = self._ref(root)
             self._do(lambda: self.model.exit_root(reason), lambda: self.stage.drive(lambda _, __: ref.exit(reason)))
 
-    @rule(seconds=st.integers(1, 11))
-    def let_time_pass(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([1.0, 2.0, 5.0, 6.0, 10.0, 11.0]))
+    def let_time_pass(self, seconds: float) -> None:
         """Restarts are forgotten; nothing else depends on the time when nothing runs."""
         if any(each.restarts for each in self.model.living):
-            self._do(lambda: self.model.advance(float(seconds)), lambda: None)
+            self._do(lambda: self.model.advance(seconds), lambda: None)
 
     # --- who is there ---
 
@@ -160,6 +158,8 @@ class SupervisorTree(RuleBasedStateMachine):
             self.stimuli = 0
             spec = next(self.specs)
             self._do(lambda: self.model.start_root(spec), lambda: self.stage.start_root(spec))
+            for supervisor in [each for each in self.model.living if each.is_simple]:
+                self._send(supervisor, 2 * [("start", 0, [], None)])
         return [each for each in self.model.living if isinstance(each.spec, SupervisorSpec)]
 
     def _workers(self) -> list[Process]:
@@ -174,6 +174,10 @@ class SupervisorTree(RuleBasedStateMachine):
         return workers if self.stage.named else self.model.living[self.stimuli < MANY_STIMULI :]
 
     # --- requests ---
+
+    def _send(self, supervisor: Process, messages: list[Message]) -> None:
+        modelled, script = self._burst(supervisor, messages)
+        self._do(lambda: self.model.send(supervisor, modelled), lambda: self.stage.drive(script))
 
     def _burst(
         self, supervisor: Process, messages: list[Message]
