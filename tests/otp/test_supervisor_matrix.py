@@ -1,8 +1,9 @@
-"""Every strategy x restart type x exit reason, against two small tables."""
+"""Every strategy x restart type x exit reason x position of the child, against two small tables."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -50,7 +51,12 @@ RESTARTED_AFTER = {
     TRANSIENT: {"crash", "killed"},
     TEMPORARY: set(),
 }
-TAKES_ALONG = {ONE_FOR_ONE: "b", ONE_FOR_ALL: "abc", REST_FOR_ONE: "bc"}
+#: strategy -> the child that ended, of a, b and c -> who is started again with it
+TAKES_ALONG: dict[Strategy, Callable[[str], str]] = {
+    ONE_FOR_ONE: lambda ended: ended,
+    ONE_FOR_ALL: lambda _ended: "abc",
+    REST_FOR_ONE: lambda ended: "abc"["abc".index(ended) :],
+}
 
 
 def end(ref: Ref, reason: ExitReason) -> None:
@@ -66,38 +72,37 @@ def running(supervisor: Ref) -> dict[object, object]:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "restart", "reason"),
-    list(itertools.product(TAKES_ALONG, Restart, REASONS)),
+    ("strategy", "restart", "reason", "position"),
+    list(itertools.product(TAKES_ALONG, Restart, REASONS, "abc")),
     ids=lambda value: value if isinstance(value, str) else value.value,
 )
 def test_who_is_restarted(
-    system: ActorSystem, server: type[Pooled], strategy: Strategy, restart: Restart, reason: str
+    system: ActorSystem, server: type[Pooled], strategy: Strategy, restart: Restart, reason: str, position: str
 ) -> None:
-    """The middle one of three children ends: the tables say whether it is started again, and who with it."""
-    types = {"a": PERMANENT, "b": restart, "c": PERMANENT}
-    specs = [ChildSpec(id_, Start(server), type_) for id_, type_ in types.items()]
+    """One of three children ends: the tables say whether it is started again, and who with it."""
+    specs = [ChildSpec(id_, Start(server), restart if id_ == position else PERMANENT) for id_ in "abc"]
     supervisor = system.start(Supervisor, specs, strategy=strategy)
     before = running(supervisor)
-    middle = before["b"]
-    assert isinstance(middle, Ref)
-    end(middle, REASONS[reason])
+    ended = before[position]
+    assert isinstance(ended, Ref)
+    end(ended, REASONS[reason])
     after = running(supervisor)
     restarted = reason in RESTARTED_AFTER[restart]
-    taken_along = TAKES_ALONG[strategy] if restarted else ""
-    for id_ in "ac":
+    taken_along = TAKES_ALONG[strategy](position) if restarted else ""
+    for id_ in "abc".replace(position, ""):
         child = after[id_]
         assert isinstance(child, Ref)
         assert child.is_alive()
         assert (child is not before[id_]) == (id_ in taken_along)
     if restarted:
-        child = after["b"]
+        child = after[position]
         assert isinstance(child, Ref)
-        assert child is not middle
+        assert child is not ended
         assert child.is_alive()
     elif restart is TEMPORARY:
-        assert "b" not in after  # its spec is forgotten
+        assert position not in after  # its spec is forgotten
     else:
-        assert after["b"] is None  # its spec stays known
+        assert after[position] is None  # its spec stays known
 
 
 @pytest.mark.parametrize(
