@@ -49,19 +49,24 @@ def differences(
     def differing() -> Iterator[str]:
         for seed in seeds:
             scenario = family.generate(seed)
-            theirs, ours = family.traces(erlang, runtime, scenario)
-            if theirs == ours:
-                continue
-            kinds = type(theirs), type(ours)
+            traces = family.traces(erlang, runtime, scenario)
+            if traces[0] != traces[1]:
+                yield f"seed {seed}, {runtime}: {smallest(scenario, traces)}"
 
-            def differs(other: ScenarioT, kinds: tuple[type, type] = kinds) -> bool:
-                if not family.is_fair(other):
-                    return False
-                one, two = family.traces(erlang, runtime, other)
-                return one != two and (type(one), type(two)) == kinds
+    def smallest(scenario: ScenarioT, traces: tuple[Any, Any]) -> str:
+        failing = traces  # those of the smallest scenario so far: what races may not fail again
 
-            small = shrink(scenario, differs)
-            yield f"seed {seed}, {runtime}: {difference(small, *family.traces(erlang, runtime, small))}"
+        def differs(other: ScenarioT) -> bool:
+            nonlocal failing
+            if not family.is_fair(other):
+                return False
+            theirs, ours = family.traces(erlang, runtime, other)
+            if theirs == ours or (type(theirs), type(ours)) != (type(traces[0]), type(traces[1])):
+                return False
+            failing = theirs, ours
+            return True
+
+        return difference(shrink(scenario, differs), *failing)
 
     return list(itertools.islice(differing(), most))
 

@@ -91,7 +91,7 @@ class Signal:
 
     index: int
     reason: str = "kill"
-    afterwards: str | None = None  #: unlink, demonitor, flush, link, monitor
+    afterwards: str | None = None  #: unlink, demonitor, flush, monitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ class _Generator:
         if kind < 0.1:
             return ExitSelf(rng.choice((*REASONS, "kill")))
         if kind < 0.35:
-            return Signal(index, "kill", rng.choice((None, "unlink", "demonitor", "flush", "link", "monitor")))
+            return Signal(index, "kill", rng.choice((None, "unlink", "demonitor", "flush", "monitor")))
         if kind < 0.6:
             return Signal(index, rng.choice(REASONS))
         if kind < 0.8:

@@ -161,12 +161,11 @@ class Scenario:
     steps: tuple[Step, ...] = ()
 
     def is_ordered(self) -> bool:
-        """Tell whether one thing happens after another: the orphans of a killed supervisor all end at once."""
-        return not any(
-            (isinstance(part, EndTree) and part.how == "kill")
-            or (isinstance(part, Spec) and isinstance(part.start, Tree) and part.shutdown in {"brutal_kill", 0})
-            for part in parts(self)
-        )
+        """Tell whether one thing happens after another.
+
+        The orphans of a killed supervisor all end at once, and so do the trees under a simple_one_for_one supervisor.
+        """
+        return not any(map(_is_unordered, parts(self)))
 
     def is_fair(self) -> bool:
         """Tell whether no two things race: a child that never ends is one that is killed, at once or on time."""
@@ -178,6 +177,15 @@ class Scenario:
                 case _ if spec.shutdown == ENDLESS_SHUTDOWN:
                     return False
         return True
+
+
+def _is_unordered(part: object) -> bool:
+    match part:
+        case EndTree(how="kill") | Spec(start=Tree(), shutdown="brutal_kill" | 0):
+            return True
+        case Tree("simple_one_for_one", children=children):
+            return any(isinstance(child.start, Tree) for child in children)
+    return False
 
 
 def parts(value: object) -> Iterator[object]:
