@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from receipt_actors.otp._backoff import Streak
 from receipt_actors.otp._child_spec import (
@@ -20,6 +20,7 @@ from receipt_actors.otp._child_spec import (
 from receipt_actors.otp._gen_server import GenServer
 from receipt_actors.otp._messages import (
     IGNORE,
+    AlreadyStarted,
     Down,
     NotStarted,
     Receive,
@@ -29,7 +30,7 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
-from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown
+from receipt_actors.otp._reasons import KILLED, SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import ReportContext, report_supervisor
 from receipt_actors.otp._restart_window import RestartWindow
@@ -42,6 +43,14 @@ class RestartPlan:
     allowed: bool  #: False: the supervisor gives up
     delay_seconds: float | None  #: None: at once
     note: str  #: the same for a report
+
+
+def is_orphaned(reason: object) -> TypeGuard[AlreadyStarted]:
+    """Tell whether a name is taken by one whose own supervisor has been killed."""
+    if not isinstance(reason, AlreadyStarted):
+        return False
+    parent = reason.ref.process.parent
+    return parent is not None and parent.exit_reason is KILLED
 
 
 class SupervisorBase(GenServer):
@@ -106,7 +115,25 @@ class SupervisorBase(GenServer):
 
     def _start_and_wait(self, spec: ChildSpec, args: Sequence[Any] = ()) -> Generator[Receive, Any, StartResult]:
         result = self._start(spec, args)
+        if isinstance(result, NotStarted) and is_orphaned(result.reason):
+            yield from self._see_off(spec, result.reason.ref)
+            result = self._start(spec, args)
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
+
+    def _see_off(self, spec: ChildSpec, orphan: Ref) -> Generator[Receive, Any, None]:
+        """Wait for the end of one who has the child's name and whose own supervisor was killed.
+
+        It is ending, and gets the time that the spec gives a child for that; then it is killed. (OTP would try again
+        at once, and may use up its restart intensity before the name is free.)
+        """
+        monitor = self.monitor(orphan)
+        ended = Receive(
+            lambda message: type(message) is Down and message.monitor == monitor,
+            spec.shutdown if isinstance(spec.shutdown, int | float) else None,
+        )
+        if spec.shutdown is BRUTAL_KILL or (yield ended) is None:
+            orphan.kill()
+            yield Receive(ended.matches)
 
     # --- stopping ---
 

@@ -302,3 +302,51 @@ def test_count_children_counts_who_lives_at_that_moment(system: ActorSystem, tra
     cleaning.ref.send("go on")
     exit_reason_of(cleaning.ref)
     assert count_children(supervisor) == ChildCounts(specs=1, active=1, supervisors=0, workers=1)
+
+
+# --- beyond the manual: a supervisor that was killed ------------------------------------------------------------------
+
+
+def until_told(_actor: Any) -> Receiving:
+    yield Receive(lambda message: message == "go on")
+
+
+def killed_middle(system: ActorSystem, trapping: type[Pooled], seen: Seen) -> tuple[Ref, Ref]:
+    """Kill the supervisor between a root and a child that takes its time to end; return the root and the child."""
+    child = ChildSpec("child", Start(trapping, seen, terminate=until_told, name="child"), shutdown=3.0)
+    root = system.start(Supervisor, [supervisor_spec("middle", ONE_FOR_ONE, [child])])
+    middle, orphan = system.whereis("middle"), system.whereis("child")
+    assert middle is not None
+    assert orphan is not None
+    middle.kill()
+    assert seen.next() == ("terminate", KILLED)
+    return root, orphan
+
+
+def assert_restarted(system: ActorSystem, root: Ref, orphan: Ref) -> None:
+    """Both are there again: one restart, of the one that is allowed."""
+    assert exit_reason_of(orphan) == KILLED
+    assert isinstance(which_children(root)[0].child, Ref)
+    successor = system.whereis("child")
+    assert successor is not None
+    assert successor is not orphan
+    successor.kill()
+
+
+def test_a_killed_supervisor_is_restarted_once_its_children_are_gone(
+    system: ActorSystem, trapping: type[Pooled]
+) -> None:
+    """They end on their own and hold their names meanwhile: that must not use up the restart intensity."""
+    root, orphan = killed_middle(system, trapping, Seen())
+    orphan.send("go on")
+    assert_restarted(system, root, orphan)
+
+
+def test_an_orphan_that_does_not_end_is_killed(
+    system: ActorSystem, trapping: type[Pooled], clock: WatchedClock
+) -> None:
+    """It gets the time that its spec gives it, as if its supervisor were still there."""
+    root, orphan = killed_middle(system, trapping, Seen())
+    assert clock.set_timers.next() == 3.0
+    clock.advance(3.0)
+    assert_restarted(system, root, orphan)
