@@ -31,7 +31,7 @@ from receipt_actors.otp import (
     Supervisor,
 )
 from tests.otp.model.quiet_system import QuietSystem
-from tests.otp.model.supervisor_model import (
+from tests.otp.model.supervisor_records import (
     BAD_END,
     OWN_END_SECONDS,
     REFUSALS,

@@ -19,7 +19,6 @@ from receipt_actors.otp import (
     NO_PROCESS,
     NO_REPLY,
     NORMAL,
-    SHUTDOWN,
     Continue,
     Crash,
     ExitReason,
@@ -29,21 +28,18 @@ from receipt_actors.otp import (
     Receiving,
     Ref,
     Runtime,
-    Shutdown,
     Stop,
 )
-from tests.otp.model.picking import PICKS, picked
+from tests.otp.model.common import END_REASONS, PICKS, Boom, picked
 from tests.otp.model.quiet_system import QuietSystem
 from tests.otp.model.request_model import HOW_CALLS_GO, HOW_CASTS_GO, Call, Cast, Model, Outcome, Server, answer_to
-from tests.otp.model.supervisor_model import Boom
 from tests.otp.support import WAIT_SECONDS
 
-REASONS = st.sampled_from([Crash(Boom("by itself")), NORMAL, SHUTDOWN, Shutdown("done")])
 #: A call or a cast, the reason where the server stops with it, and which deferred call a cast answers.
 MESSAGES = st.tuples(
     st.sampled_from([how for how in HOW_CALLS_GO + HOW_CASTS_GO if "stop" not in how])
     | st.sampled_from(HOW_CALLS_GO + HOW_CASTS_GO),
-    REASONS,
+    END_REASONS,
     PICKS,
 )
 AT_ONCE = {
@@ -216,7 +212,7 @@ class Requests(RuleBasedStateMachine):
             self._compare()
 
     @precondition(lambda self: self._threaded_clients() and self._living_servers())
-    @rule(pick=PICKS, pick_server=PICKS, how=st.sampled_from(sorted(AT_ONCE)), reason=REASONS)
+    @rule(pick=PICKS, pick_server=PICKS, how=st.sampled_from(sorted(AT_ONCE)), reason=END_REASONS)
     def call_and_wait(self, pick: int, pick_server: int, how: str, reason: ExitReason) -> None:
         """An actor with a thread of its own waits for an answer that comes at once."""
         client = picked(self._threaded_clients(), pick)
@@ -248,7 +244,7 @@ class Requests(RuleBasedStateMachine):
         self._compare()
 
     @precondition(lambda self: self._living_servers())
-    @rule(pick_server=PICKS, reason=REASONS | st.just(KILLED))
+    @rule(pick_server=PICKS, reason=END_REASONS | st.just(KILLED))
     def end_server(self, pick_server: int, reason: ExitReason) -> None:
         server, ref = self._server(pick_server)
         if reason == KILLED:

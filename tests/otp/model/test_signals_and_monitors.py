@@ -17,7 +17,6 @@ from pykka import ActorDeadError
 
 from receipt_actors.otp import (
     NO_PROCESS,
-    NORMAL,
     SHUTDOWN,
     Crash,
     Down,
@@ -26,19 +25,16 @@ from receipt_actors.otp import (
     GenServer,
     Ref,
     Runtime,
-    Shutdown,
     Started,
     StartFinished,
     Starting,
     Stop,
 )
-from tests.otp.model.picking import PICKS, picked
+from tests.otp.model.common import END_REASONS, PICKS, picked
 from tests.otp.model.quiet_system import QuietSystem
 from tests.otp.model.signal_model import Model, Process
-from tests.otp.model.supervisor_model import Boom
 from tests.otp.support import WAIT_SECONDS
 
-REASONS = st.sampled_from([Crash(Boom("by itself")), NORMAL, SHUTDOWN, Shutdown("done")])
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["link", "link", "monitor", "monitor", "send", "unlink", "demonitor", "trap", "do not trap"]),
@@ -48,7 +44,7 @@ STEPS = st.lists(
     max_size=5,
 )
 LAST_STEPS = st.tuples(
-    st.sampled_from(["nothing", "stop", "exit", "kill", "link to the dead", "start"]), PICKS, REASONS
+    st.sampled_from(["nothing", "stop", "exit", "exit twice", "kill", "link to the dead", "start"]), PICKS, END_REASONS
 )
 
 
@@ -202,7 +198,7 @@ class SignalsAndMonitors(RuleBasedStateMachine):
                 return lambda peer: ref.send((peer.number, text))
             case "trap" | "do not trap":
                 before, actor.traps = actor.traps, what == "trap"
-                return lambda peer: _assert_equal(peer.set_trap_exit(what == "trap"), before)
+                return lambda peer: assert_equal(peer.set_trap_exit(what == "trap"), before)
         return lambda peer: None
 
     def _last_step(self, actor: Process, what: str, pick: int, reason: ExitReason) -> Callable[[Peer], Any]:
@@ -212,10 +208,12 @@ class SignalsAndMonitors(RuleBasedStateMachine):
         match what:
             case "stop":
                 model.stop(actor, reason)
-                return lambda _peer: _end(reason)
-            case "exit":
-                model.exit(actor, target, reason)
-                return lambda _peer: ref.exit(reason)
+                return lambda _peer: stop(reason)
+            case "exit" | "exit twice":  # of two that would end it, the first counts
+                reasons = [reason, SHUTDOWN] if what == "exit twice" else [reason]
+                for each in reasons:
+                    model.exit(actor, target, each)
+                return lambda _peer: exit_with(ref, reasons)
             case "kill":
                 model.kill(target)
                 return lambda _peer: ref.kill()
@@ -226,7 +224,7 @@ class SignalsAndMonitors(RuleBasedStateMachine):
                 traps, threaded = bool(pick & 1), bool(pick & 2)
                 child = model.start(traps, actor)
                 actor_class = ThreadedPeer if threaded else Peer
-                return lambda peer: _assert_started(
+                return lambda peer: assert_started(
                     peer.system.start_link(actor_class, self.journal, child.number, traps)
                 )
         return lambda _peer: None
@@ -286,22 +284,27 @@ class SignalsAndMonitors(RuleBasedStateMachine):
         return "message", self.model.processes[message[0]], message[1]
 
 
+def exit_with(ref: Ref, reasons: list[ExitReason]) -> None:
+    for reason in reasons:
+        ref.exit(reason)
+
+
 def said(reason: ExitReason) -> ExitReason:
     """Return a reason as the model says it: noproc is an exception of ours."""
     return NO_PROCESS if isinstance(reason, Crash) and isinstance(reason.exception, ActorDeadError) else reason
 
 
-def _end(reason: ExitReason) -> Stop:
+def stop(reason: ExitReason) -> Stop:
     if isinstance(reason, Crash):
         raise reason.exception.with_traceback(None)
     return Stop(reason)
 
 
-def _assert_equal(actual: object, expected: object) -> None:
+def assert_equal(actual: object, expected: object) -> None:
     assert actual == expected
 
 
-def _assert_started(result: object) -> None:
+def assert_started(result: object) -> None:
     assert isinstance(result, Started | Starting)
 
 

@@ -18,18 +18,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from receipt_actors.otp import (
     KILLED,
-    NORMAL,
-    SHUTDOWN,
     AlreadyStarted,
     CountChildren,
-    Crash,
     DeleteChild,
     Down,
     Exit,
     ExitReason,
     NotStarted,
     RestartChild,
-    Shutdown,
     StartChild,
     Started,
     TerminateChild,
@@ -37,8 +33,9 @@ from receipt_actors.otp import (
     count_children,
     which_children,
 )
-from tests.otp.model.picking import PICKS, picked
-from tests.otp.model.supervisor_model import Boom, Event, Model, Process
+from tests.otp.model.common import END_REASONS, PICKS, picked
+from tests.otp.model.supervisor_model import Model
+from tests.otp.model.supervisor_records import Event, Process
 from tests.otp.model.supervisor_specs import (
     AnySpec,
     SupervisorSpec,
@@ -52,7 +49,6 @@ from tests.otp.model.supervisor_stage import Driver, Stage
 from tests.otp.support import WAIT_SECONDS
 
 REQUESTS_BY_ID = {"terminate": TerminateChild, "restart": RestartChild, "delete": DeleteChild}
-END_REASONS = st.sampled_from([Crash(Boom("by itself")), NORMAL, SHUTDOWN, Shutdown("done")])
 OUTCOMES = st.lists(st.sampled_from(["stop", "raise", "ignore", "slow", "ok"]), max_size=4)
 #: What is sent, about which child, how the next starts of that child will go, and the spec of a new one.
 MESSAGES = st.one_of(
