@@ -18,11 +18,19 @@ For applications that embed ``receipt_actors``::
 The fakes keep the promises of ``domain.ports`` and pass the contract tests of the real clients. All of them can be used
 from any thread, and each can be told to ``fail`` the next calls, to carry them out and ``lose_answer``, to
 ``fail_entries`` of batches, and to ``hold`` calls or their answers until a test releases them.
+
+For chaos, with the real clients or with the fakes:
+
+``intercept``   puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow, half-done
+                and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or your own
+``audit``       reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken
 """
 
 from receipt_actors.otp import ManualClock
 from receipt_actors.testing._app_store import FakeAppStore, genuine, receipt_data_of
+from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake, Hold
+from receipt_actors.testing._interception import CrashPoint, FaultRates, FaultyCalls, PortCall, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
 from receipt_actors.testing._services import FakeServices
@@ -30,17 +38,25 @@ from receipt_actors.testing._settling import advance, settle, wait_until
 
 __all__ = [
     "PATIENCE_SECONDS",
+    "AuditReport",
+    "CrashPoint",
     "Event",
     "Fake",
     "FakeAppStore",
     "FakeLedger",
     "FakeQueues",
     "FakeServices",
+    "FaultRates",
+    "FaultyCalls",
     "Hold",
     "ManualClock",
+    "PortCall",
+    "SentSubmission",
     "StoredMessage",
     "advance",
+    "audit",
     "genuine",
+    "intercept",
     "receipt_data_of",
     "settle",
     "wait_until",

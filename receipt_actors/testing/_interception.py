@@ -1,0 +1,295 @@
+"""``intercept``: real clients (or fakes) behind the ports, with a function of yours around each call.
+
+The calls of the ports are all that the actors do to the world. So whatever can go wrong between them and the world can
+be made to happen here: ``FaultyCalls`` makes it happen at random, ``CrashPoint`` ends the process at a chosen step.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from receipt_actors.backends import Backend
+from receipt_actors.domain.ports import (
+    AppStore,
+    EntryFailure,
+    Environment,
+    Ledger,
+    LedgerItem,
+    OutgoingMessage,
+    Queues,
+    ReceivedMessage,
+)
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
+
+_UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
+    "verify_receipt": AppStoreUnavailable,
+    "claim": LedgerUnavailable,
+    "get": LedgerUnavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PortCall:
+    """A call of a port on its way to the client."""
+
+    operation: str  #: the port's method: ``receive``, ``claim``, ``verify_receipt``, ...
+    queue: str | None  #: of ``Queues``, else None
+    entries: Sequence[Any] | None  #: of a batch call, else None
+    client: Any  #: what stands behind the port
+    _function: Callable[[Any], Any] = field(repr=False)
+
+    def carry_out(self, entries: Sequence[Any] | None = None) -> Any:
+        """Have the client do it, for all the entries or for some of them, and return its answer."""
+        return self._function(self.entries if entries is None else entries)
+
+    def unavailable(self, detail: str) -> UnavailableError:
+        """Make the error that a client raises when this call got no answer."""
+        return _UNAVAILABLE.get(self.operation, QueueUnavailable)(f"{self.operation}: {detail}")
+
+
+#: Carries the call out (or not), and answers or raises what a client might.
+Around: TypeAlias = Callable[[PortCall], Any]
+
+
+def intercept(backend: Backend, around: Around) -> Backend:
+    """Return the same backend with ``around`` around each call of its ports; it is called from many threads."""
+    return replace(
+        backend,
+        queues=_InterceptedQueues(backend.queues, around),
+        ledger=_InterceptedLedger(backend.ledger, around),
+        app_store=_InterceptedAppStore(backend.app_store, around),
+    )
+
+
+class _InterceptedQueues:
+    """See ``Queues``."""
+
+    def __init__(self, queues: Queues, around: Around) -> None:
+        self._queues = queues
+        self._around = around
+
+    def receive(
+        self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
+    ) -> Sequence[ReceivedMessage]:
+        client = partial(
+            self._queues.receive,
+            queue,
+            max_messages=max_messages,
+            wait_seconds=wait_seconds,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+        )
+        call = PortCall("receive", queue, None, self._queues, lambda _: client())
+        received: Sequence[ReceivedMessage] = self._around(call)
+        return received
+
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+        return self._batch("send", queue, messages)
+
+    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
+        return self._batch("delete", queue, receipt_handles)
+
+    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
+        return self._batch("change_visibility", queue, changes)
+
+    def dead_letter_queue(self, queue: str) -> str | None:
+        return self._queues.dead_letter_queue(queue)  # asked once, by whoever starts
+
+    def approximate_number_of_messages(self, queue: str) -> int:
+        return self._queues.approximate_number_of_messages(queue)
+
+    def _batch(self, operation: str, queue: str, entries: Sequence[Any]) -> Sequence[EntryFailure | None]:
+        method = getattr(self._queues, operation)
+        outcomes: Sequence[EntryFailure | None] = self._around(
+            PortCall(operation, queue, entries, self._queues, lambda some: method(queue, some) if some else [])
+        )
+        return outcomes
+
+
+class _InterceptedLedger:
+    """See ``Ledger``."""
+
+    def __init__(self, ledger: Ledger, around: Around) -> None:
+        self._ledger = ledger
+        self._around = around
+
+    def claim(self, item: LedgerItem) -> LedgerItem | None:
+        call = PortCall("claim", None, None, self._ledger, lambda _: self._ledger.claim(item))
+        standing: LedgerItem | None = self._around(call)
+        return standing
+
+    def get(self, transaction_id: str) -> LedgerItem | None:
+        call = PortCall("get", None, None, self._ledger, lambda _: self._ledger.get(transaction_id))
+        standing: LedgerItem | None = self._around(call)
+        return standing
+
+    def check(self) -> None:
+        self._ledger.check()  # once, by whoever starts
+
+
+class _InterceptedAppStore:
+    """See ``AppStore``."""
+
+    def __init__(self, app_store: AppStore, around: Around) -> None:
+        self._app_store = app_store
+        self._around = around
+
+    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+        store = self._app_store
+        call = PortCall("verify_receipt", None, None, store, lambda _: store.verify_receipt(receipt_data, environment))
+        answer: Mapping[str, object] = self._around(call)
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRates:
+    """How often calls fare badly: probabilities from 0 to 1, one beside the other (together at most 1).
+
+    Raises:
+        ValueError: a rate is outside of 0 to 1, or all together are above 1.
+    """
+
+    refused: float = 0.0  #: the service does nothing, and the call fails: no connection, 5xx, throttling
+    lost: float = 0.0  #: it is carried out, and the answer is lost
+    slow: float = 0.0  #: it takes ``slow_seconds`` longer
+    failed_entries: float = 0.0  #: some entries of the batch are not carried out, and answered as failed
+    unconfirmed_entries: float = 0.0  #: some entries are carried out, and answered as failed all the same
+    delivered_twice: float = 0.0  #: what was received can be received again at once, by anyone
+    slow_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability."""
+        rates = {name: getattr(self, name) for name in _RATES}
+        if not all(0 <= rate <= 1 for rate in rates.values()) or sum(rates.values()) > 1:
+            raise ValueError(f"rates must be from 0 to 1, and together at most 1; found {rates}")
+
+
+_RATES = ("refused", "lost", "slow", "failed_entries", "unconfirmed_entries", "delivered_twice")
+_FAILED = EntryFailure("InternalError", "injected", sender_fault=False)
+
+
+class FaultyCalls:
+    """Faults at random, for ``intercept``: the same seed draws the same faults, in the order of the calls.
+
+    ``rates`` are for every operation, ``by_operation`` for those that fare otherwise. ``happened`` counts what was
+    drawn, so that a test can tell that there were any.
+    """
+
+    def __init__(
+        self, rates: FaultRates, by_operation: Mapping[str, FaultRates] | None = None, *, seed: int = 0
+    ) -> None:
+        self._rates = rates
+        self._by_operation = dict(by_operation or {})
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()  # over the two others
+        self.happened: Counter[tuple[str, str]] = Counter()
+
+    def calm(self) -> None:
+        """From now on nothing fails."""
+        self._rates, self._by_operation = FaultRates(), {}
+
+    def __call__(self, call: PortCall) -> Any:
+        """Draw a fault, and carry the call out as it says."""
+        rates = self._by_operation.get(call.operation, self._rates)
+        fault = self._draw(call, rates)
+        match fault:
+            case "refused":
+                raise call.unavailable("refused (injected)")
+            case "lost":
+                call.carry_out()
+                raise call.unavailable("the answer was lost (injected)")
+            case "slow":
+                time.sleep(rates.slow_seconds)
+                return call.carry_out()
+            case "failed_entries" | "unconfirmed_entries":
+                return self._spoil_entries(call, carried_out=fault == "unconfirmed_entries")
+            case "delivered_twice":
+                received: Sequence[ReceivedMessage] = call.carry_out()
+                call.client.change_visibility(call.queue, [(message.receipt_handle, 0) for message in received])
+                return received
+            case _:
+                return call.carry_out()
+
+    def _draw(self, call: PortCall, rates: FaultRates) -> str | None:
+        with self._lock:
+            number = self._random.random()
+            for fault in _RATES:
+                number -= getattr(rates, fault)
+                if number < 0:
+                    if not _can_befall(fault, call):
+                        return None
+                    self.happened[call.operation, fault] += 1
+                    return fault
+        return None
+
+    def _spoil_entries(self, call: PortCall, *, carried_out: bool) -> list[EntryFailure | None]:
+        assert call.entries is not None
+        with self._lock:
+            spoilt = [self._random.random() < 0.5 for _ in call.entries]
+        done = [entry for entry, is_spoilt in zip(call.entries, spoilt, strict=True) if carried_out or not is_spoilt]
+        answers = iter(call.carry_out(done))
+        outcomes = [next(answers) if carried_out or not is_spoilt else None for is_spoilt in spoilt]
+        return [_FAILED if is_spoilt else outcome for is_spoilt, outcome in zip(spoilt, outcomes, strict=True)]
+
+
+def _can_befall(fault: str, call: PortCall) -> bool:
+    if fault == "delivered_twice":
+        return call.operation == "receive"
+    return call.entries is not None or not fault.endswith("entries")
+
+
+def kill_this_process() -> None:
+    """``kill -9``, by our own hand: nothing is closed, flushed or handed back."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CrashPoint:
+    """Ends the process at one step of the walk, for ``intercept``: before or after its n-th call of an operation.
+
+    The calls of the ports are the only steps that anybody outside can see, so a run for each call, before it and after
+    it, is a run for every moment at which a process can die. ``steps`` lists the calls of a run, for finding the n.
+
+    Args:
+        operation: the call to die at; None only counts.
+        number: which call of this operation, 1 for the first.
+        after: die when it has been carried out and its answer is not known yet, instead of before.
+        crash: what dying is.
+    """
+
+    def __init__(
+        self,
+        operation: str | None = None,
+        number: int = 1,
+        *,
+        after: bool = False,
+        crash: Callable[[], None] = kill_this_process,
+    ) -> None:
+        self._operation = operation
+        self._number = number
+        self._after = after
+        self._crash = crash
+        self._lock = threading.Lock()  # over what follows
+        self._counts: Counter[str] = Counter()
+        self.steps: list[tuple[str, int]] = []
+
+    def __call__(self, call: PortCall) -> Any:
+        """Count the call, carry it out, and die if this is the one."""
+        with self._lock:
+            self._counts[call.operation] += 1
+            number = self._counts[call.operation]
+            self.steps.append((call.operation, number))
+        dies = (call.operation, number) == (self._operation, self._number)
+        if dies and not self._after:
+            self._crash()
+        answer = call.carry_out()
+        if dies and self._after:
+            self._crash()
+        return answer

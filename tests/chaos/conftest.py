@@ -1,0 +1,53 @@
+"""Chaos, in two sizes: short as a part of every check, and ``--full``, which is what the manual's figures come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import open_programs
+from tests.system.processes import Programs
+
+_figures: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run chaos at full size: about an hour, instead of a minute")
+
+
+@pytest.fixture
+def is_full(request: pytest.FixtureRequest) -> bool:
+    """Tell whether this is the full size."""
+    full: bool = request.config.getoption("--full")
+    return full
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Note a line for the end of the report: what was done, how often, and what came out."""
+
+    def note(text: str) -> None:
+        # By way of the test's own report, which also comes back from a process of pytest-xdist.
+        request.node.user_properties.append(("figure", text))
+
+    return note
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        _figures.extend(f"{report.nodeid.rpartition('::')[2]}: {text}" for _, text in report.user_properties)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("figures")
+        for line in _figures:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    with open_programs(tmp_path) as programs:
+        yield programs

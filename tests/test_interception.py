@@ -1,0 +1,132 @@
+"""Chaos around the ports: the faults that were ordered happen, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from receipt_actors import Settings
+from receipt_actors.domain.ports import Environment, OutgoingMessage
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
+from receipt_actors.testing import CrashPoint, FakeServices, FaultRates, FaultyCalls, PortCall, intercept
+
+SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",))
+SOURCE = SETTINGS.source_queue
+
+
+@pytest.fixture
+def services() -> FakeServices:
+    return FakeServices(SETTINGS)
+
+
+def send(services: FakeServices, faults: FaultyCalls, count: int = 10) -> list[bool]:
+    outcomes = intercept(services.backend, faults).queues.send(SOURCE, [OutgoingMessage("x") for _ in range(count)])
+    return [outcome is None for outcome in outcomes]
+
+
+def test_a_call_without_a_fault_reaches_the_client_as_it_is(services: FakeServices) -> None:
+    """Every port, every operation: with all rates at 0 nobody can tell that something is in between."""
+    backend = intercept(services.backend, FaultyCalls(FaultRates()))
+    receipt = services.app_store.sell("t-1")
+    assert backend.app_store.verify_receipt(receipt, Environment.PRODUCTION)["status"] == 0
+    assert backend.ledger.get("t-1") is None
+    backend.ledger.check()
+    assert backend.queues.dead_letter_queue(SOURCE) == services.dead_letter_queue
+    assert backend.queues.send(SOURCE, [OutgoingMessage("x")]) == [None]
+    assert backend.queues.approximate_number_of_messages(SOURCE) == 1
+    (message,) = backend.queues.receive(SOURCE, max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
+    assert backend.queues.change_visibility(SOURCE, [(message.receipt_handle, 60)]) == [None]
+    assert services.queues.messages(SOURCE)[0].hidden_for_seconds == 60
+    assert backend.queues.delete(SOURCE, [message.receipt_handle]) == [None]
+    assert services.queues.messages(SOURCE) == []
+
+
+@pytest.mark.parametrize(("rates", "arrives"), [(FaultRates(refused=1), 0), (FaultRates(lost=1), 1)])
+def test_a_refused_call_does_nothing_and_a_lost_one_did_it(
+    services: FakeServices, rates: FaultRates, arrives: int
+) -> None:
+    """The caller can't tell one from the other: both raise the port's own error."""
+    backend = intercept(services.backend, FaultyCalls(rates))
+    with pytest.raises(QueueUnavailable):
+        backend.queues.send(SOURCE, [OutgoingMessage("x")])
+    with pytest.raises(LedgerUnavailable):
+        backend.ledger.get("t-1")
+    with pytest.raises(AppStoreUnavailable):
+        backend.app_store.verify_receipt("x", Environment.PRODUCTION)
+    assert len(services.queues.messages(SOURCE)) == arrives
+
+
+def test_failed_entries_are_not_carried_out(services: FakeServices) -> None:
+    """Only what was confirmed has arrived."""
+    confirmed = send(services, FaultyCalls(FaultRates(failed_entries=1)))
+    assert set(confirmed) == {True, False}
+    assert len(services.queues.messages(SOURCE)) == sum(confirmed)
+
+
+def test_unconfirmed_entries_are_carried_out(services: FakeServices) -> None:
+    """All have arrived, and some are said not to have."""
+    assert set(send(services, FaultyCalls(FaultRates(unconfirmed_entries=1)))) == {True, False}
+    assert len(services.queues.messages(SOURCE)) == 10
+
+
+def test_what_is_delivered_twice_can_be_received_again_at_once(services: FakeServices) -> None:
+    """As SQS may do on any day; both receivers have it, and only the newest handle works."""
+    services.queues.put(SOURCE, "x")
+    queues = intercept(services.backend, FaultyCalls(FaultRates(delivered_twice=1))).queues
+    ids = [
+        message.message_id
+        for _ in range(2)
+        for message in queues.receive(SOURCE, max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
+    ]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
+
+
+def test_the_same_seed_draws_the_same_faults(services: FakeServices) -> None:
+    """A run that failed can be run again; ``happened`` tells what was drawn, ``calm`` ends it."""
+    rates = FaultRates(failed_entries=0.3, unconfirmed_entries=0.3)
+    first, second, other = (FaultyCalls(rates, seed=seed) for seed in (1, 1, 2))
+    runs = [[send(services, faults) for _ in range(20)] for faults in (first, second, other)]
+    assert runs[0] == runs[1] != runs[2]
+    assert first.happened == second.happened
+    assert set(first.happened) == {("send", "failed_entries"), ("send", "unconfirmed_entries")}
+    first.calm()
+    assert all(send(services, first))
+
+
+def test_rates_that_are_no_probabilities_are_refused() -> None:
+    """A typing slip is told at once, with what was found."""
+    with pytest.raises(ValueError, match="together at most 1"):
+        FaultRates(refused=0.6, lost=0.6)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        FaultRates(lost=-0.1)
+
+
+@pytest.mark.parametrize(("after", "arrived"), [(False, 1), (True, 2)])
+def test_a_crash_point_dies_at_its_step(services: FakeServices, after: bool, arrived: int) -> None:
+    """Before the second send, or after it and before anybody knows; the steps up to there are listed."""
+
+    class Died(Exception):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    point = CrashPoint("send", 2, after=after, crash=die)
+    queues = intercept(services.backend, point).queues
+    queues.send(SOURCE, [OutgoingMessage("x")])
+    with pytest.raises(Died):
+        queues.send(SOURCE, [OutgoingMessage("x")])
+    assert len(services.queues.messages(SOURCE)) == arrived
+    assert point.steps == [("send", 1), ("send", 2)]
+
+
+def test_any_function_can_stand_around_the_calls(services: FakeServices) -> None:
+    """It sees the operation, the queue and the entries, and decides."""
+    seen: list[tuple[str, str | None, int]] = []
+
+    def watch(call: PortCall) -> object:
+        seen.append((call.operation, call.queue, len(call.entries or ())))
+        return call.carry_out()
+
+    intercept(services.backend, watch).queues.send(SOURCE, [OutgoingMessage("x")] * 3)
+    assert seen == [("send", SOURCE, 3)]
