@@ -4,8 +4,9 @@ It owns the requests that wait and those under way, a bounded pool of I/O thread
 promises one answer for each request: the service's, or one of ``Refused``, ``GaveUp`` and ``Broken``. A crash of it
 forgets the requests under way; whoever asked learns that it ended and asks its successor.
 
-While the breaker is open requests are **kept**, uncounted: an outage costs no attempts. One after the other they try
-whether the service is back.
+While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. One after the
+other they try whether the service is back. Where those that are kept have tried often and may themselves be what fails,
+intake is asked for another one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, Refused, ServiceAvailable, ServiceUnavailable
+from receipt_actors.actors.protocol import (
+    INTAKE,
+    Broken,
+    DescribeService,
+    GaveUp,
+    Refused,
+    ServiceAvailable,
+    ServiceUnavailable,
+)
 from receipt_actors.domain.breaker import Breaker
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
@@ -25,7 +34,8 @@ from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Rec
 
 logger = logging.getLogger(__name__)
 
-MAX_PROBES = 10  #: probes that one request may fail before it is handed back: it may itself be what fails
+MAX_PROBES = 10  #: probes that a request may fail before it counts as one that may itself be what fails
+MIN_PROBERS = 3  #: with fewer messages than this to try with, intake is asked for another
 
 #: A blocking function and its arguments, to be run on an I/O thread.
 BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
@@ -85,6 +95,7 @@ class Gateway(GenServer):
         self._pool = self.system.new_blocking_pool(service, concurrency)
         self._ready: deque[Job] = deque()
         self._under_way = 0
+        self._pausing = 0  # jobs that are tried again when their pause is over
         self._breaker = Breaker()
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
         self._probe_timer: Timer | None = None
@@ -141,6 +152,8 @@ class Gateway(GenServer):
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Take a request; the answer follows."""
+        if isinstance(request, DescribeService):
+            return (ServiceAvailable if self._breaker.is_closed else ServiceUnavailable)(self.service)
         self.accept(Job(request, from_))
         return NO_REPLY
 
@@ -233,24 +246,22 @@ class Gateway(GenServer):
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
         wish = error.retry_after_seconds or 0.0
-        if batch is self._probe:
-            for job in batch:
-                job.probes += 1
-            self._probe_failed(wish)
-        elif self._breaker.is_closed:
+        if self._breaker.is_closed:
             self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
             if self._breaker.is_closed:
                 for job in batch:
                     self.retry(job, str(error), at_least_seconds=wish)
                 return
             logger.error("%s is unavailable, requests are kept until it is back: %s", self.service, error)
+            self._ready.extend(batch)
             self._wait_and_probe(self._breaker.pause_seconds)
+            return
+        self._ready.extend(batch)  # at the end: another one is the next to try
+        if batch is self._probe:
+            for job in batch:
+                job.probes += 1
+            self._probe_failed(wish)
         # Else it was sent before the breaker opened, and says nothing new.
-        for job in batch:
-            if job.probes < MAX_PROBES:
-                self._ready.append(job)
-            else:  # others shall try
-                job.from_.reply(GaveUp(str(error)))
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
         """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""
@@ -259,12 +270,14 @@ class Gateway(GenServer):
         if pause_seconds is None:
             job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
         else:
+            self._pausing += 1
             self.send_after(pause_seconds, _Retry(job))
 
     def handle_info(self, message: Any) -> Any:
         """A pause is over."""
         match message:
             case _Retry(job):
+                self._pausing -= 1
                 self.accept(job)
             case _RateAllows():
                 self._waits_for_rate = False
@@ -277,8 +290,8 @@ class Gateway(GenServer):
 
     # --- while the breaker is open ---
 
-    def _wait_and_probe(self, pause_seconds: float) -> None:
-        self._announce(ServiceUnavailable(self.service))
+    def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
+        self._announce(ServiceUnavailable(self.service, wants_a_prober))
         if self._probe_timer is not None:
             self._probe_timer.cancel()
         self._probe_timer = self.send_after(pause_seconds, _Probe())
@@ -289,13 +302,20 @@ class Gateway(GenServer):
         self._probe = self._send_next()
         if self._probe is not None:
             self._breaker = self._breaker.probing()
-        else:  # nobody is there to try; intake will let someone in
-            self._wait_and_probe(self._breaker.first_pause_seconds)
+        else:  # nobody is there to try
+            self._wait_and_probe(self._breaker.first_pause_seconds, wants_a_prober=True)
 
     def _probe_failed(self, wish_seconds: float = 0.0) -> None:
         self._probe = None
         self._breaker = self._breaker.failed((), retry_after_seconds=wish_seconds)
-        self._wait_and_probe(self._breaker.pause_seconds)
+        self._wait_and_probe(self._breaker.pause_seconds, wants_a_prober=not self._has_probers())
+
+    def _has_probers(self) -> bool:
+        """Tell whether there are several messages to try with, one of which has not tried often."""
+        if self._pausing:
+            return True  # in a moment
+        is_fresh = any(job.probes < MAX_PROBES for job in self._ready)
+        return is_fresh and len({self.message_of(job) for job in self._ready}) >= MIN_PROBERS
 
     def _announce(self, fact: ServiceAvailable | ServiceUnavailable) -> None:
         if self.closes_intake:

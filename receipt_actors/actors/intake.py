@@ -2,12 +2,12 @@
 
 It owns the count of what is in flight (a credit for each custodian that lives, and those reserved by receives under
 way), so that N consumers never take in more than ``max_in_flight``; and the gate, which closes while a service is
-unavailable, or for good when the process stops. A closed gate with nothing in flight lets a single message in: somebody
-has to find out whether the service is back.
+unavailable, or for good when the process stops. A closed gate with nothing in flight lets a single message in, and so
+it does when a gateway wants another one to try with: somebody has to find out whether the service is back.
 
-A crash of it forgets the count, which is rebuilt from the supervisors of the custodians, and the receives under way:
-until they are over, up to 10 messages a consumer too many may come in. Gateways announce an outage at every probe, so
-the gate closes again by itself; until that probe (half a minute at most) it is open for all of ``max_in_flight``.
+A crash of it forgets the count, the outages, and the receives under way. The first is rebuilt from the supervisors of
+the custodians, the second by asking the gateways; nothing is granted before they have answered. Until the receives are
+over, up to 10 messages a consumer too many may come in.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from collections import deque
 from typing import Any
 
 from receipt_actors.actors.protocol import (
+    APP_STORE_GATEWAY,
+    DELETE_BATCHER,
+    LEDGER_GATEWAY,
     MOVERS,
     VALIDATORS,
+    VISIBILITY_BATCHER,
     CloseIntake,
     CreditsGranted,
     DescribeIntake,
+    DescribeService,
     Done,
     IntakeStatus,
     MessageTaken,
@@ -30,9 +35,15 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
     SettleReservation,
 )
-from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Ref, WhichChildren
+from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
 
 logger = logging.getLogger(__name__)
+
+#: Whom to ask, after a restart, for what the one before knew.
+_WITNESSES: dict[Name, object] = {
+    **dict.fromkeys((VALIDATORS, MOVERS), WhichChildren()),
+    **dict.fromkeys((APP_STORE_GATEWAY, LEDGER_GATEWAY, DELETE_BATCHER, VISIBILITY_BATCHER), DescribeService()),
+}
 
 
 class Intake(GenServer):
@@ -45,6 +56,7 @@ class Intake(GenServer):
         self._reserved: dict[Ref, int] = {}  # by consumer
         self._waiting: deque[ReserveCredits] = deque()
         self._unavailable: set[str] = set()
+        self._not_heard = set(_WITNESSES)  # until all of them have answered nothing is granted
         self._is_closed = False
         self._closers: list[From] = []
         self._last_activity_seconds = self.clock.monotonic()
@@ -54,18 +66,30 @@ class Intake(GenServer):
         return Continue()
 
     def handle_continue(self, term: Any) -> None:
-        """Ask the supervisors of the custodians."""
-        for supervisor in (VALIDATORS, MOVERS):
-            self.send_request(supervisor, WhichChildren(), supervisor)
+        """Ask the supervisors of the custodians, and the gateways."""
+        for witness, question in _WITNESSES.items():
+            self.send_request(witness, question, witness)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Count the custodians that an Intake before this one knew."""
-        for child in value:
-            if isinstance(child.child, Ref):
-                self._take(child.child)
+        """Count the custodians, and the outages, that an Intake before this one knew."""
+        match value:
+            case ServiceUnavailable(service):
+                self._unavailable.add(service)
+            case ServiceAvailable():
+                pass
+            case children:
+                for child in children:
+                    if isinstance(child.child, Ref):
+                        self._take(child.child)
+        self._heard(label)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """There is no such supervisor yet: this is the first start, and nothing is in flight."""
+        """There is no such actor yet: this is the first start, and nothing is in flight; or it will announce itself."""
+        self._heard(label)
+
+    def _heard(self, witness: Name) -> None:
+        self._not_heard.discard(witness)
+        self._grant()
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Describe what is in flight, or close for good."""
@@ -98,9 +122,11 @@ class Intake(GenServer):
                 if received:
                     self._note_activity()
                 self._grant()
-            case ServiceUnavailable(service):
+            case ServiceUnavailable(service, wants_a_prober):
                 self._unavailable.add(service)
                 self._grant()
+                if wants_a_prober and not self._reserved:
+                    self._grant_next(min(1, self._room()))
             case ServiceAvailable(service):
                 self._unavailable.discard(service)
                 self._grant()
@@ -141,13 +167,22 @@ class Intake(GenServer):
                 self._closers.clear()
             return
         while self._waiting and (available := self._available()) > 0:
+            self._grant_next(available)
+
+    def _grant_next(self, available: int) -> None:
+        if self._waiting and available > 0:
             waiting = self._waiting.popleft()
             count = min(waiting.count, available)
             self._reserved[waiting.consumer] = count
             waiting.consumer.send(CreditsGranted(count))
 
     def _available(self) -> int:
-        in_use = len(self._custodians) + sum(self._reserved.values())
+        if self._not_heard:
+            return 0
+        room = self._room()
         if self._unavailable:
-            return 1 if in_use == 0 else 0
-        return self._max_in_flight - in_use
+            return 1 if room == self._max_in_flight else 0
+        return room
+
+    def _room(self) -> int:
+        return self._max_in_flight - len(self._custodians) - sum(self._reserved.values())

@@ -71,9 +71,10 @@ class MessageTaken:
 
 @dataclass(frozen=True, slots=True)
 class ServiceUnavailable:
-    """A service failed again and again; receive nothing until ``ServiceAvailable``."""
+    """A service failed again and again; receive nothing until ``ServiceAvailable``. Said again at every probe."""
 
     service: str
+    wants_a_prober: bool = False  #: let one message in all the same: those that are kept may themselves be what fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,14 @@ class ServiceAvailable:
     """The service answers again."""
 
     service: str
+
+
+# --- intake -> gateways ---
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeService:
+    """Say what intake should know: ``ServiceUnavailable`` or ``ServiceAvailable``."""
 
 
 # --- the system -> intake ---

@@ -7,7 +7,8 @@
                                                           +------(failure)---------+   with a longer pause
 
 Any answer of the service, whatever it says, is a success. A trip takes failures of **several** messages in a row: one
-poisonous message that makes the service fail, each time anew, must not stop everybody else's.
+poisonous message that makes the service fail, each time anew, must not stop everybody else's. Where nobody else has
+anything to say for long, one message is enough: in an outage at night it must not use up its deliveries all alone.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class Breaker:
     """One service's breaker. Every step returns the next one."""
 
     min_failures: int = 5  #: failures in a row that trip it,
-    min_messages: int = 3  #: of at least so many different messages
+    min_messages: int = 3  #: of at least so many different messages;
+    max_failures: int = 10  #: or so many in a row, of whatever messages
     first_pause_seconds: float = 1.0
-    max_pause_seconds: float = 30.0
+    max_pause_seconds: float = 5.0  #: how late the end of an outage may be noticed
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0
     messages: frozenset[Hashable] = frozenset()
@@ -63,7 +65,8 @@ class Breaker:
             return replace(self, state=BreakerState.OPEN, pause_seconds=max(doubled, retry_after_seconds))
         failures = self.failures + 1
         failed = self.messages.union(messages) if len(self.messages) < self.min_messages else self.messages
-        if failures < self.min_failures or len(failed) < self.min_messages:
+        is_spread = failures >= self.min_failures and len(failed) >= self.min_messages
+        if not is_spread and failures < self.max_failures:
             return replace(self, failures=failures, messages=failed)
         pause = max(self.first_pause_seconds, retry_after_seconds)
         return replace(self, state=BreakerState.OPEN, failures=failures, messages=failed, pause_seconds=pause)

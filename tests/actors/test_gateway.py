@@ -11,6 +11,7 @@ from receipt_actors.actors.ledger_gateway import LedgerGateway
 from receipt_actors.actors.protocol import (
     INTAKE,
     Broken,
+    DescribeService,
     GaveUp,
     LookUpTransaction,
     Refused,
@@ -212,7 +213,7 @@ def test_one_request_at_a_time_tries_the_service(house: House) -> None:
     house.stage.settle()
     sent = house.ledger.count("get")
     assert sent == 40
-    for pause in (1, 2, 4, 8, 16, 30, 30):
+    for pause in (1, 2, 4, 5, 5):
         house.stage.advance(pause - 0.5)
         assert house.ledger.count("get") == sent
         house.stage.advance(0.5)
@@ -260,17 +261,36 @@ def test_a_straggler_that_succeeds_ends_the_outage(house: House) -> None:
     assert house.ledger.count("get") == requests
 
 
-def test_one_request_does_not_probe_for_ever(house: House) -> None:
-    """It may itself be what fails: after ten probes it is given up, and others try."""
+def test_those_who_may_themselves_be_what_fails_get_company(house: House) -> None:
+    """They are kept, in turn, but after ten probes each intake is asked for somebody else to try with."""
     tripped = house.trip()
     house.ledger.fail("get", DOWN, times=None)
-    house.stage.advance(31 + 30 * 5 * MAX_PROBES)
-    assert {house.stage.reply_to(asking) for asking in tripped} == {GaveUp("503")}
-    assert house.ledger.count("get") == 5 + 5 * MAX_PROBES
-    late = house.look_up(1)
+    house.stage.advance(5 * 5 * MAX_PROBES - 20)
+    assert not any(fact.wants_a_prober for fact in house.stage.told(house.intake, ServiceUnavailable))
+    house.stage.advance(40)
+    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wants_a_prober
     house.ledger.recover()
-    house.stage.advance(31)
-    assert house.stage.reply_to(late) is Ownership.FREE
+    newcomer = house.look_up(1)
+    house.stage.advance(5 * 6)
+    assert {house.stage.reply_to(asking) for asking in (*tripped, newcomer)} == {Ownership.FREE}
+
+
+def test_few_who_try_get_company_at_once(house: House) -> None:
+    """A single message that alone met the outage, ten times: it is kept, and another one is asked for."""
+    house.ledger.fail("get", DOWN, times=None)
+    lonely = [house.look_up(1) for _ in range(4)]
+    house.stage.advance(60)
+    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wants_a_prober
+    house.ledger.recover()
+    house.stage.advance(6)
+    assert house.stage.reply_to(lonely[-1]) is Ownership.FREE
+
+
+def test_a_gateway_says_what_it_knows(house: House) -> None:
+    """For an intake that is new and knows of no outage."""
+    assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceAvailable("ledger")
+    house.trip()
+    assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceUnavailable("ledger")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from receipt_actors.actors.intake import Intake
 from receipt_actors.actors.protocol import (
+    APP_STORE_GATEWAY,
     INTAKE,
+    LEDGER_GATEWAY,
     MOVERS,
     VALIDATORS,
     CloseIntake,
@@ -256,6 +258,36 @@ def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
     assert granted(stage, consumer) == [17]
     end(stage, *custodians)
     assert status(stage, successor).in_flight == 0
+
+
+def test_a_restarted_intake_knows_of_the_outage(stage: Stage) -> None:
+    """It asks the gateways, and grants nothing before they have answered: no flood meets a service that is down."""
+    stage.stand_in(LEDGER_GATEWAY, answer=lambda _: ServiceUnavailable("ledger"))
+    app_store = stage.stand_in(APP_STORE_GATEWAY)
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == []
+    assert status(stage, intake).unavailable == {"ledger"}
+    stage.answer(app_store, ServiceAvailable("app_store"))
+    assert granted(stage, consumer) == [1]  # nothing is in flight: one may try
+    intake.cast(ServiceAvailable("ledger"))
+    assert granted(stage, reserve(stage, intake)) == [10]
+
+
+def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
+    """When a gateway wants one; and not two at once, nor beyond the room there is."""
+    intake = start(stage, max_in_flight=3)
+    take(stage, intake, 1)
+    intake.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, intake), reserve(stage, intake)
+    assert granted(stage, first) == []
+    for _ in range(3):
+        intake.cast(ServiceUnavailable("ledger", wants_a_prober=True))
+    assert (granted(stage, first), granted(stage, second)) == ([1], [])
+    take(stage, intake, 2)
+    intake.cast(SettleReservation(first, 1))
+    intake.cast(ServiceUnavailable("ledger", wants_a_prober=True))
+    assert granted(stage, second) == []
 
 
 def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
