@@ -80,13 +80,16 @@ def supervision_tree(
     app_store_retry = exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0)
     ledger_retry = exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0)
     queue_retry = exponential(6, first_seconds=0.2, max_seconds=5.0)
-    receive_retry = exponential(1_000_000_000, first_seconds=0.5, max_seconds=15.0)  # a consumer never gives up
+    receive_retry = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  # a consumer never gives up
     rate = settings.app_store_rate_per_second
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
         idle_seconds = settings.result_batcher_idle_seconds
-        return Start(ResultBatcher, queues, requests, queue_retry, idle_seconds, queue, name=name)()
+        # However many post queues are down, what is in flight has room for another one's messages.
+        shares = 2 if queue == dead_letter_queue else len(settings.post_queues)
+        max_parked = settings.max_in_flight // shares
+        return Start(ResultBatcher, queues, requests, queue_retry, idle_seconds, max_parked, queue, name=name)()
 
     telemetry = supervisor_spec(
         "telemetry",

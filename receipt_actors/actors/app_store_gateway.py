@@ -106,8 +106,10 @@ class AppStoreGateway(Gateway):
             case TryAgain(_, detail, _):
                 self.retry(job, detail, given_up=meaning)
             case Misconfigured(detail):
+                # Not the breaker's affair: a receipt of somebody else's app is answered so, too, and whoever sends
+                # such receipts must not be able to close the gate.
                 logger.error("Apple refuses our requests, check shared_secret and the URLs: %s", detail)
-                self.retry(job, detail, given_up=meaning)
+                job.from_.reply(meaning)
             case Unidentified():
                 self._refuse(job, meaning)
             case _:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
-from receipt_actors.actors.protocol import Done, Refused
+from receipt_actors.actors.protocol import Done, NoRoom, Refused
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.ports import EntryFailure, Queues
 from receipt_actors.domain.retrying import RetryPolicy
@@ -64,13 +64,25 @@ class _EndWhenIdle:
 
 
 class ResultBatcher(_Batcher):
-    """See the module. Trouble with its queue parks the messages for this queue, not the intake."""
+    """See the module. Trouble with its queue parks the messages for this queue, not the intake.
+
+    At most ``max_parked`` of them: what is in flight is bounded, and other queues' messages need room as well.
+    """
 
     closes_intake: ClassVar[bool] = False
 
-    def __init__(self, queues: Queues, concurrency: int, retry: RetryPolicy, idle_seconds: float, queue: str) -> None:
+    def __init__(
+        self,
+        queues: Queues,
+        concurrency: int,
+        retry: RetryPolicy,
+        idle_seconds: float,
+        max_parked: int,
+        queue: str,
+    ) -> None:
         super().__init__("send to", queues, queue, concurrency, retry)
         self._idle_seconds = idle_seconds
+        self._max_parked = max_parked
         self._requests = 0
 
     def init(self) -> None:
@@ -81,6 +93,15 @@ class ResultBatcher(_Batcher):
         """See ``Gateway``."""
         self._requests += 1
         super().accept(job)
+        self._keep_room()
+
+    def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
+        super()._wait_and_probe(pause_seconds, wants_a_prober=wants_a_prober)
+        self._keep_room()
+
+    def _keep_room(self) -> None:
+        while not self._breaker.is_closed and len(self._ready) > self._max_parked:
+            self._ready.pop().from_.reply(NoRoom(f"{self.service}: down, and {self._max_parked} wait for it already"))
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""

@@ -27,6 +27,7 @@ from receipt_actors.actors.protocol import (
     GaveUp,
     HandBack,
     MessageTaken,
+    NoRoom,
     Refused,
     SendMessage,
     WatchMessage,
@@ -102,6 +103,8 @@ class Custodian(GenServer):
                 raise error
             case Refused(detail) | GaveUp(detail):
                 return self.hand_back(Reason.GAVE_UP_FOR_NOW, detail)
+            case NoRoom(detail):
+                return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
 
     # --- steps ---
 
@@ -153,7 +156,7 @@ class Custodian(GenServer):
             return self._batcher_started(label)
         if self._questions.pop(label, None) is None:
             return None
-        if isinstance(value, Refused | GaveUp | Broken):
+        if isinstance(value, Refused | GaveUp | NoRoom | Broken):
             if label == _DELETE:
                 # Answered, but not deleted: it comes back, and gets the same answer again.
                 logger.warning("message %s could not be deleted: %s", self.delivery.message_id, value)

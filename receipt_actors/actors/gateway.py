@@ -1,7 +1,7 @@
 """``Gateway``: the base of every actor that owns access to a service.
 
 It owns the requests that wait and those under way, a bounded pool of I/O threads, the retries and the breaker. It
-promises one answer for each request: the service's, or one of ``Refused``, ``GaveUp`` and ``Broken``. A crash of it
+promises one answer for each request: the service's, or a ``GatewayFailure``. A crash of it
 forgets the requests under way; whoever asked learns that it ended and asks its successor.
 
 While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. One after the

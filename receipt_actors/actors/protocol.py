@@ -209,10 +209,17 @@ class GaveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The service is down, and as many requests as may wait for it do."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """The client raised what it never should: a bug. Whoever asked crashes with it; the gateway lives."""
 
     error: BaseException
 
 
-GatewayFailure: TypeAlias = Refused | GaveUp | Broken
+GatewayFailure: TypeAlias = Refused | GaveUp | NoRoom | Broken

@@ -13,6 +13,9 @@ crash, killed   is counted and logged with its id, and handed back later: a pois
                 seldom and ends in the dead-letter queue, while nobody else is disturbed
 ==============  ====================================================================================================
 
+A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
+newest receive decides; its custodian goes on, and its claim protects it.
+
 A crash of the keeper forgets the table; it is rebuilt by asking the custodians that live.
 """
 
@@ -29,7 +32,9 @@ from receipt_actors.actors.protocol import (
     VISIBILITY_BATCHER,
     AnnounceYourself,
     ChangeVisibility,
+    GaveUp,
     HandBack,
+    Refused,
     WatchMessage,
 )
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
@@ -48,15 +53,23 @@ class _Tick:
     """To itself: look for messages to extend."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Extension:
+    """Label of the request to extend the message of this custodian."""
+
+    custodian: Ref
+
+
 class _Watched:
     """A message and the custodian it belongs to."""
 
-    __slots__ = ("extend_at_seconds", "hand_back", "message")
+    __slots__ = ("extend_at_seconds", "hand_back", "is_lost", "message")
 
     def __init__(self, message: WatchMessage, extend_at_seconds: float) -> None:
         self.message = message
         self.extend_at_seconds = extend_at_seconds  # monotonic
         self.hand_back: Reason | None = None
+        self.is_lost = False
 
 
 class VisibilityKeeper(GenServer):
@@ -80,8 +93,11 @@ class VisibilityKeeper(GenServer):
             self.send_request(supervisor, WhichChildren(), supervisor)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Ask each custodian for its message. (Answers of the visibility batcher need nothing to be done.)"""
-        if label in (VALIDATORS, MOVERS):
+        """Ask each custodian for its message, or see that an extension failed. (A hand-back that fails comes back.)"""
+        if isinstance(label, _Extension):
+            if isinstance(value, Refused | GaveUp):
+                self._lost(label.custodian, value.detail)
+        elif label in (VALIDATORS, MOVERS):
             for child in value:
                 if isinstance(child.child, Ref):
                     child.child.send(AnnounceYourself())
@@ -119,37 +135,49 @@ class VisibilityKeeper(GenServer):
                 return super().handle_info(message)
         return None
 
+    def _lost(self, custodian: Ref, detail: str) -> None:
+        watched = self._table.get(custodian)
+        if watched is not None:
+            watched.is_lost = True
+            logger.warning(
+                "message %s could not be extended and may be with another worker by now: %s",
+                watched.message.message_id,
+                detail,
+            )
+
     def _tick_later(self) -> None:
         self.send_after(self._timeout_seconds / TICKS_PER_TIMEOUT, _Tick())
 
     def _extend(self) -> None:
         now = self.clock.monotonic()
-        for watched in self._table.values():
+        for custodian, watched in self._table.items():
             message = watched.message
             latest = message.received_at_seconds + MAX_VISIBILITY_SECONDS - self._timeout_seconds
-            if watched.extend_at_seconds <= now <= latest:
+            if watched.extend_at_seconds <= now <= latest and not watched.is_lost:
                 watched.extend_at_seconds = now + self._timeout_seconds / 2
-                self._change(message, self._timeout_seconds)
+                self._change(message, self._timeout_seconds, _Extension(custodian))
 
     def _custodian_ended(self, watched: _Watched, reason: ExitReason) -> None:
         message = watched.message
         match reason:
             # It may have ended before it was monitored: then nobody says how, but it said that it would.
             case Normal() | NoProcess() if watched.hand_back is not None:
-                why, seconds = watched.hand_back, self._later(message)
+                why = watched.hand_back
+                seconds = self._later(message, why)
             case Normal():
                 return
             case Shutdown():
                 why, seconds = Reason.DRAINED, 0
             case _:
                 logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
-                why, seconds = Reason.CRASHED, self._later(message)
-        self._change(message, seconds)
+                why, seconds = Reason.CRASHED, self._later(message, Reason.CRASHED)
+        if not watched.is_lost:
+            self._change(message, seconds, message.message_id)
         logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)
         self.cast(STATISTICS, MessageFinished("handed_back", why, self.clock.monotonic() - message.received_at_seconds))
 
-    def _later(self, message: WatchMessage) -> int:
-        return hand_back_seconds(message.approximate_receive_count, self._rng)
+    def _later(self, message: WatchMessage, why: Reason) -> int:
+        return hand_back_seconds(why, message.approximate_receive_count, self._rng)
 
-    def _change(self, message: WatchMessage, seconds: int) -> None:
-        self.send_request(VISIBILITY_BATCHER, ChangeVisibility(message.receipt_handle, seconds), message.message_id)
+    def _change(self, message: WatchMessage, seconds: int, label: object) -> None:
+        self.send_request(VISIBILITY_BATCHER, ChangeVisibility(message.receipt_handle, seconds), label)

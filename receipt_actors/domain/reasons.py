@@ -58,4 +58,5 @@ class Reason(StrEnum):
     MISCONFIGURED = "misconfigured"  #: 21000 or 21004: our own request or secret is wrong; never a verdict
     CRASHED = "crashed"  #: a bug: the validator crashed; handed back with a growing visibility timeout
     DRAINED = "drained"  #: handed back at once because the process stops
+    POST_QUEUE_UNAVAILABLE = "post_queue_unavailable"  #: its post queue is down, and as many as may wait for it do
     NO_DEAD_LETTER_QUEUE = "no_dead_letter_queue"  #: unanswerable, and there is nowhere to move it

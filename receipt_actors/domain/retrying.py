@@ -9,6 +9,8 @@ import tenacity
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from receipt_actors.domain.reasons import Reason
+
 MIN_HAND_BACK_SECONDS = 30  #: visibility timeout of the first hand-back
 MAX_HAND_BACK_SECONDS = 15 * 60
 
@@ -40,13 +42,18 @@ def exponential(attempts: int, *, first_seconds: float, max_seconds: float) -> R
     )
 
 
-def hand_back_seconds(approximate_receive_count: int, rng: random.Random) -> int:
+#: What only an operator can put right: to come back soon would only use up deliveries.
+_FOR_THE_OPERATOR = frozenset({Reason.MISCONFIGURED, Reason.NO_DEAD_LETTER_QUEUE, Reason.POST_QUEUE_UNAVAILABLE})
+
+
+def hand_back_seconds(reason: Reason, approximate_receive_count: int, rng: random.Random) -> int:
     """Return the visibility timeout with which a message is handed back: 30 s x 2^n with jitter, at most 15 minutes.
 
     Args:
+        reason: why; what waits for an operator is handed back for the longest time at once.
         approximate_receive_count: how often it has been received, 1 for the first time.
         rng: where the jitter (up to a fifth less) comes from.
     """
-    doublings = min(max(approximate_receive_count - 1, 0), 10)
+    doublings = 10 if reason in _FOR_THE_OPERATOR else min(max(approximate_receive_count - 1, 0), 10)
     seconds = min(MIN_HAND_BACK_SECONDS * (1 << doublings), MAX_HAND_BACK_SECONDS)
     return round(seconds * rng.uniform(0.8, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from receipt_actors.actors.protocol import (
     AnnounceYourself,
     ChangeVisibility,
     Done,
+    GaveUp,
     HandBack,
+    Refused,
     WatchMessage,
 )
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
@@ -48,9 +51,9 @@ TIMEOUT = 120
 class House:
     """A keeper, with stand-ins for custodians and for the batcher that it has carry out its wishes."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, answer: Callable[[Any], object] = lambda _: Done()) -> None:
         self.stage = stage
-        self.batcher = stage.stand_in(VISIBILITY_BATCHER, lambda _: Done())
+        self.batcher = stage.stand_in(VISIBILITY_BATCHER, answer)
         self.statistics = stage.stand_in(STATISTICS)
         self.keeper = self.start()
 
@@ -133,13 +136,13 @@ def test_a_message_that_is_done_is_left(house: House) -> None:
 def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receives: int, seconds: int) -> None:
     """30 s x 2^n, at most 15 minutes, up to a fifth less, and counted under its reason."""
     custodian = house.watch(receives=receives)
-    house.keeper.cast(HandBack(custodian, Reason.MISCONFIGURED))
+    house.keeper.cast(HandBack(custodian, Reason.GAVE_UP_FOR_NOW))
     assert house.changes() == []
     house.end(custodian)
     ((handle, hidden_seconds),) = house.changes()
     assert handle == "m-1/handle"
     assert 0.8 * seconds <= hidden_seconds <= seconds
-    assert house.counted() == [("handed_back", Reason.MISCONFIGURED)]
+    assert house.counted() == [("handed_back", Reason.GAVE_UP_FOR_NOW)]
 
 
 def test_what_was_shut_down_is_handed_back_at_once(house: House) -> None:
@@ -201,6 +204,22 @@ def test_the_last_hand_backs_come_before_its_own_end(house: House) -> None:
     house.stage.settle()
     assert not house.keeper.is_alive()
     assert sorted(house.changes()) == sorted((f"m-{number}/handle", 0) for number in range(200))
+
+
+@pytest.mark.parametrize("failure", [Refused("MessageNotInflight"), GaveUp("503")])
+def test_a_message_whose_extension_fails_is_lost(
+    stage: Stage, failure: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another worker may have it: it is neither extended nor handed back any more, and its custodian goes on."""
+    house = House(stage, answer=lambda _: failure)
+    lost = house.watch()
+    house.stage.advance(TIMEOUT / 2)
+    assert "m-1 could not be extended" in caplog.text
+    house.stage.advance(10 * TIMEOUT)
+    assert lost.is_alive()
+    house.end(lost, SHUTDOWN)
+    assert house.changes() == [("m-1/handle", TIMEOUT)]
+    assert house.counted() == [("handed_back", Reason.DRAINED)]
 
 
 def test_a_batcher_that_is_away_is_survived(house: House) -> None:

@@ -32,8 +32,8 @@ STEP_IDS = [f"{'after' if after else 'before'} {operation}" for _, operation, af
 class Tree:
     """A running system; ``restart`` gives it a successor on the same services."""
 
-    def __init__(self, settings: Settings = SETTINGS) -> None:
-        self.services = FakeServices(settings)
+    def __init__(self, settings: Settings = SETTINGS, services: FakeServices | None = None) -> None:
+        self.services = services or FakeServices(settings)
         self.system: ReceiptSystem = self.services.start()
         self.settle()
         self.names_at_first = self._names()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.breaker import Breaker, BreakerState
 from receipt_actors.domain.rate import BURST_SECONDS, RateLimit
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import (
     MAX_HAND_BACK_SECONDS,
     MIN_HAND_BACK_SECONDS,
@@ -238,7 +239,14 @@ def test_the_service_may_ask_for_a_longer_pause_between_attempts() -> None:
 @given(receives=st.integers(-1, 10**6), seed=st.integers(0, 2**32))
 def test_a_hand_back_waits_the_longer_the_oftener(receives: int, seed: int) -> None:
     """30 s x 2^n, at most 15 minutes, up to a fifth less at random; an odd receive count does no harm."""
-    seconds = hand_back_seconds(receives, random.Random(seed))
+    seconds = hand_back_seconds(Reason.GAVE_UP_FOR_NOW, receives, random.Random(seed))
     full = min(MIN_HAND_BACK_SECONDS * 2 ** min(max(receives - 1, 0), 20), MAX_HAND_BACK_SECONDS)
     assert isinstance(seconds, int)
     assert 0.8 * full - 0.5 <= seconds <= full
+
+
+@given(receives=st.integers(1, 20), seed=st.integers(0, 2**32))
+def test_what_waits_for_an_operator_waits_long(receives: int, seed: int) -> None:
+    """A wrong secret is not put right within a minute: to come back soon would only use up deliveries."""
+    seconds = hand_back_seconds(Reason.MISCONFIGURED, receives, random.Random(seed))
+    assert 0.8 * MAX_HAND_BACK_SECONDS <= seconds <= MAX_HAND_BACK_SECONDS
