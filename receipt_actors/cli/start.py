@@ -15,6 +15,7 @@ from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.settings import Settings, load_settings
+from receipt_actors.telemetry.log_floods import FloodGuard
 
 if TYPE_CHECKING:
     from receipt_actors.receipt_system import ReceiptSystem
@@ -48,7 +49,9 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     """
     settings = load_settings(flags, config=config)
     raise_limit(settings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[FloodGuard(handler)])
     for library in ("botocore", "boto3", "urllib3"):  # their DEBUG lines hold receipts and credentials
         logging.getLogger(library).setLevel(logging.WARNING)
     from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
