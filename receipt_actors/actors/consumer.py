@@ -96,11 +96,11 @@ class Consumer(GenServer):
 
     def _receive(self, count: int) -> None:
         started_at = self.clock.monotonic()  # the visibility timeout begins at some time after this
-        deliveries, pause_seconds = self._take(count)
+        deliveries, failure, pause_seconds = self._take(count)
         if deliveries:
             self.cast(STATISTICS, MessagesReceived(len(deliveries)))
             self._start_custodians(deliveries, started_at)
-        self.cast(INTAKE, SettleReservation(self.ref, len(deliveries)))
+        self.cast(INTAKE, SettleReservation(self.ref, len(deliveries), failure))
         if self._intake_monitor is not None:
             self.demonitor(self._intake_monitor, flush=True)
             self._intake_monitor = None
@@ -109,8 +109,8 @@ class Consumer(GenServer):
         else:
             self._ask_for_credits()
 
-    def _take(self, count: int) -> tuple[Sequence[ReceivedMessage], float]:
-        """Receive up to ``count`` messages; the second value says how long to pause before the next receive."""
+    def _take(self, count: int) -> tuple[Sequence[ReceivedMessage], str | None, float]:
+        """Receive up to ``count`` messages; or say why not. The last value is the pause before the next receive."""
         started_at = self.clock.monotonic()
         try:
             deliveries = self._queues.receive(
@@ -121,15 +121,11 @@ class Consumer(GenServer):
             )
         except (QueueUnavailable, QueueRefused) as error:
             self._failures += 1
-            if self._failures == 1:
-                logger.error("cannot receive from %s, trying again: %s", self._source_queue, error)
-            return (), self._retry.pause_seconds(self._failures) or 0.0
-        if self._failures:
-            logger.warning("can receive from %s again", self._source_queue)
+            return (), str(error), self._retry.pause_seconds(self._failures) or 0.0
         self._failures = 0
         # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
         spins = not deliveries and self.clock.monotonic() - started_at < EMPTY_RECEIVE_SECONDS
-        return deliveries, EMPTY_RECEIVE_SECONDS if spins else 0.0
+        return deliveries, None, EMPTY_RECEIVE_SECONDS if spins else 0.0
 
     def _start_custodians(self, deliveries: Sequence[ReceivedMessage], received_at_seconds: float) -> None:
         started: list[pykka.Future[Any]] = []

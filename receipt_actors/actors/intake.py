@@ -56,6 +56,7 @@ class Intake(GenServer):
         self._reserved: dict[Ref, int] = {}  # by consumer
         self._waiting: deque[ReserveCredits] = deque()
         self._unavailable: set[str] = set()
+        self._failing: set[Ref] = set()  # consumers whose last receive failed
         self._not_heard = set(_WITNESSES)  # until all of them have answered nothing is granted
         self._is_closed = False
         self._closers: list[From] = []
@@ -117,10 +118,11 @@ class Intake(GenServer):
                     self.monitor(consumer)
                 self._waiting.append(request)
                 self._grant()
-            case SettleReservation(consumer, received):
+            case SettleReservation(consumer, received, failure):
                 self._reserved.pop(consumer, None)
-                if received:
+                if received or failure is not None:  # who can't look does not know that there is nothing to do
                     self._note_activity()
+                self._note_receive(consumer, failure)
                 self._grant()
             case ServiceUnavailable(service, wants_a_prober):
                 self._unavailable.add(service)
@@ -144,6 +146,7 @@ class Intake(GenServer):
             self._note_activity()
         else:
             self._consumers.discard(ref)
+            self._failing.discard(ref)
             self._reserved.pop(ref, None)
             self._waiting = deque(waiting for waiting in self._waiting if waiting.consumer is not ref)
         self._grant()
@@ -153,6 +156,17 @@ class Intake(GenServer):
         if custodian not in self._custodians:
             self._custodians.add(custodian)
             self.monitor(custodian)
+
+    def _note_receive(self, consumer: Ref, failure: str | None) -> None:
+        """Tell once that receives fail, and once that they do not any more: all consumers meet the same outage."""
+        if failure is not None:
+            if not self._failing:
+                logger.error("receives fail, and are tried again: %s", failure)
+            self._failing.add(consumer)
+        elif self._failing:
+            self._failing.discard(consumer)
+            if not self._failing:
+                logger.warning("receives succeed again")
 
     def _note_activity(self) -> None:
         self._last_activity_seconds = self.clock.monotonic()

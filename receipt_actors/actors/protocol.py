@@ -57,6 +57,7 @@ class SettleReservation:
 
     consumer: Ref
     received: int
+    failure: str | None = None  #: why none could come
 
 
 @dataclass(frozen=True, slots=True)

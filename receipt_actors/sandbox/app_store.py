@@ -195,6 +195,9 @@ class SimulatedAppStore:
                 return "drop", Reply(b"", self._delay_seconds())
             case FaultKind.HANG:
                 return "hang", Reply(b"", fault.seconds, hangs=True)
+            case FaultKind.TRICKLE:
+                data = response(http.client.OK, b'{"status": 21005}', "application/json")
+                return "trickle", Reply(data, hangs=True, byte_seconds=fault.seconds)
 
     def _reply(self, status: int, body: bytes, content_type: str, retry_after: str | None = None) -> Reply:
         return Reply(response(status, body, content_type, retry_after), self._delay_seconds())

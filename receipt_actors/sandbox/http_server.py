@@ -26,6 +26,7 @@ class Reply:
     data: bytes  #: a whole response (``response``); empty: close the connection without one
     delay_seconds: float = 0.0
     hangs: bool = False
+    byte_seconds: float = 0.0  #: pause before each byte of a response that trickles
 
 
 Handler = Callable[[str, str, bytes], Reply]  #: method, path, body; called in the server's thread, must not block
@@ -184,10 +185,13 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, head: _Head, body: bytes) -> None:
         reply = self._server.begin(head.method, head.path, body)
+        self.hangs = reply.hangs
+        if reply.byte_seconds > 0:
+            self._trickle(reply, 0)
+            return
         if reply.delay_seconds <= 0:
             self._finish(reply, head.keep_alive)
             return
-        self.hangs = reply.hangs
         self._answer = asyncio.get_running_loop().call_later(
             reply.delay_seconds, self._finish_late, reply, head.keep_alive
         )
@@ -197,6 +201,17 @@ class _Connection(asyncio.Protocol):
         self.hangs = False
         self._finish(reply, keep_alive)
         self._advance()
+
+    def _trickle(self, reply: Reply, sent: int) -> None:
+        """Send one byte, and the next after a pause."""
+        self._write(reply.data[sent : sent + 1], keep_alive=sent < len(reply.data))
+        if sent < len(reply.data):
+            loop = asyncio.get_running_loop()
+            self._answer = loop.call_later(reply.byte_seconds, self._trickle, reply, sent + 1)
+        else:
+            self._answer = None
+            self.hangs = False
+            self._server.end()
 
     def _finish(self, reply: Reply, keep_alive: bool) -> None:
         self._server.end()

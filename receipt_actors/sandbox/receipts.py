@@ -55,6 +55,7 @@ class FaultKind(StrEnum):
     GARBAGE = "garbage"  #: HTTP 200 with JSON that ends in the middle
     DROP = "drop"  #: the connection is closed without an answer
     HANG = "hang"  #: nothing happens for a time, then the connection is closed
+    TRICKLE = "trickle"  #: a right answer begins, and comes byte by byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,11 @@ class Fault:
     def hang(cls, seconds: float) -> Fault:
         """Stay silent for so long (or until the outage is over), then close the connection."""
         return cls(FaultKind.HANG, seconds=seconds)
+
+    @classmethod
+    def trickle(cls, seconds: float) -> Fault:
+        """Answer HTTP 200 with valid JSON, one byte in so many seconds."""
+        return cls(FaultKind.TRICKLE, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

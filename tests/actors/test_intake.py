@@ -236,6 +236,29 @@ def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
     assert status(stage, intake).idle_seconds == 2
 
 
+def test_failing_receives_are_told_once(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Four consumers meet the same outage again and again: one line when it begins, one when all is well again."""
+    intake = start(stage)
+    consumers = [stage.stand_in() for _ in range(4)]
+    for _ in range(5):
+        for consumer in consumers:
+            intake.cast(SettleReservation(consumer, 0, "503"))
+    stage.settle()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    for consumer in consumers:
+        intake.cast(SettleReservation(consumer, 0))
+    stage.settle()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
+    """A batch run must not end because it can't see its work."""
+    intake = start(stage)
+    stage.advance(60)
+    intake.cast(SettleReservation(stage.stand_in(), 0, "503"))
+    assert status(stage, intake).idle_seconds == 0
+
+
 def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
     """It asks the supervisors of the custodians, and announces nothing that it does not know."""
     specs = [

@@ -154,6 +154,12 @@ class EmbeddedWorld(World):
         finally:
             queues.close()
 
+    def most_receives(self) -> int:
+        """How often the message was received that was received most often, of those that are still there."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            (most,) = connection.execute("SELECT MAX(receive_count) FROM messages").fetchone()
+            return most or 0
+
     def take(self, queue: str) -> list[Letter]:
         return list(self._receive(self._queues, queue))
 
@@ -178,16 +184,25 @@ class EmbeddedWorld(World):
                 yield Letter(message.message_id, message.body, message.attributes)
 
 
-class AwsServer:
-    """moto over HTTP on loopback, with something in front of it that makes trouble.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error answer of AWS."""
 
-    ``refused`` are operations that are answered 503 and not carried out. Of each ``lossy`` one the third, sixth,
-    ninth and twelfth request is carried out, but answered 500, the worst that a service can do: often enough to meet
-    many messages, and too seldom for anyone to give up.
+    status: str = "503 Service Unavailable"
+    code: str = "ServiceUnavailable"
+
+
+class AwsServer:
+    """moto over HTTP on loopback, with something in front of it that makes trouble for the program.
+
+    ``refused`` are operations that are answered with ``refusal`` (503) and not carried out. Of each ``lossy`` one the
+    third, sixth, ninth and twelfth request is carried out, but answered 500, the worst that a service can do: often
+    enough to meet many messages, and too seldom for anyone to give up.
     """
 
     def __init__(self) -> None:
         self.refused: frozenset[str] = frozenset()
+        self.refusal = Refusal()
         self.lossy: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
@@ -206,18 +221,20 @@ class AwsServer:
     def reset(self) -> None:
         """Make an empty account without trouble of it: the names are the same in every test."""
         self.refused = self.lossy = frozenset()
+        self.refusal = Refusal()
         self._requests.clear()
         with urlopen(Request(f"{self.url}/moto-api/reset", method="POST")):
             pass
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        is_program = environ.get("HTTP_USER_AGENT", "").startswith("receipt-actors")
+        operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] if is_program else ""
         if operation in self.refused:
-            return _error("503 Service Unavailable", start_response)
+            return _error(self.refusal, start_response)
         if operation in self.lossy and self._is_lost(operation):
             for _chunk in self._moto(environ, lambda *_: None):
                 pass
-            return _error("500 Internal Server Error", start_response)
+            return _error(Refusal("500 Internal Server Error", "InternalServerError"), start_response)
         answer: Iterable[bytes] = self._moto(environ, start_response)
         return answer
 
@@ -227,10 +244,10 @@ class AwsServer:
             return self._requests[operation] in (3, 6, 9, 12)
 
 
-def _error(status: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    body = b'{"__type": "InternalServerError", "message": "try again"}'
+def _error(refusal: Refusal, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = json.dumps({"__type": refusal.code, "message": "made by a test"}).encode()
     headers = [("Content-Type", "application/x-amz-json-1.0"), ("Content-Length", str(len(body)))]
-    start_response(status, headers)
+    start_response(refusal.status, headers)
     return [body]
 
 
@@ -271,6 +288,9 @@ class AwsWorld(World):
             KeySchema=[{"AttributeName": "TransactionId", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "TransactionId", "AttributeType": "S"}],
         )
+
+    def delete_table(self) -> None:
+        self._dynamodb.delete_table(TableName=TABLE)
 
     def run(self, settings: Mapping[str, str]) -> Program:
         arguments = ["start"]

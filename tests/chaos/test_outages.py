@@ -1,0 +1,230 @@
+"""Outages that last for many visibility timeouts, with the real program: messages wait, and nobody gets a verdict.
+
+Each is told in one line when it begins and in one when it is over; and when it is over the work goes on at full rate
+within seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault
+from tests.system.conftest import empty_account
+from tests.system.processes import Program, Programs
+from tests.system.worlds import (
+    DEAD_LETTERS,
+    RESULTS,
+    SOURCE,
+    AwsServer,
+    AwsWorld,
+    EmbeddedWorld,
+    Refusal,
+    World,
+    genuine_messages,
+)
+
+VISIBILITY_TIMEOUT_SECONDS = 10  # the shortest there is
+IN_FLIGHT = 30
+WAITING = 40
+
+APPLE = {
+    "503": Fault.http(503),
+    "429": Fault.http(429, retry_after="3"),
+    "hangs": Fault.hang(3600),
+    "slow bodies": Fault.trickle(1.0),
+    "web page": Fault.html(),
+    "half a body": Fault.garbage(),
+    "closed connections": Fault.drop(),
+    "status 21005": Fault.apple(21005),
+}
+SHORT = ["429", "slow bodies"]
+
+
+@pytest.fixture
+def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
+    with contextlib.closing(EmbeddedWorld(programs, tmp_path)) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def aws_server() -> Iterator[AwsServer]:
+    with contextlib.closing(AwsServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def aws(programs: Programs, aws_server: AwsServer) -> Iterator[AwsWorld]:
+    with empty_account(programs, aws_server) as account:
+        account.create_queues()
+        account.create_table()
+        yield account
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """How something fails, and how it is put right."""
+
+    begin: Callable[[], None]
+    end: Callable[[], None]
+    alarms: int = 1  #: lines that say so, at most
+
+
+class Watch:
+    """What the program logs from now on, as warnings and worse."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._begin = len(program.stderr)
+
+    def lines(self, *levels: str) -> list[str]:
+        lines = self._program.stderr[self._begin :].splitlines()
+        return [line for line in lines if any(f" {level} " in line for level in levels)]
+
+
+def survive(
+    world: World,
+    store: SimulatedAppStore,
+    outage: Outage,
+    *,
+    timeouts: float,
+    figure: Callable[[str], None],
+) -> None:
+    """Let the outage last, end it, and see that everybody gets OK, at once, and nothing else has happened."""
+    early, late = genuine_messages(IN_FLIGHT, 51), genuine_messages(WAITING, 52)
+    program = world.start(
+        store,
+        visibility_timeout_seconds=VISIBILITY_TIMEOUT_SECONDS,
+        app_store_read_timeout_seconds=2,
+        app_store_concurrency=50,
+        max_in_flight=IN_FLIGHT + WAITING,
+    )
+    program.wait_for_log("consumers take receipts")
+    watch = Watch(program)
+    outage.begin()
+    world.send(early)
+    program.wait_until(lambda: watch.lines("ERROR"), "it is told")
+    world.send(late)
+    until = time.monotonic() + timeouts * VISIBILITY_TIMEOUT_SECONDS
+    program.wait_until(lambda: time.monotonic() > until, "the outage has lasted", seconds=600)
+    assert world.total(RESULTS) == world.total(DEAD_LETTERS) == 0
+    assert world.total(SOURCE) == len(early) + len(late)
+    if isinstance(world, EmbeddedWorld):
+        assert world.most_receives() == 1, "deliveries are used up"
+
+    outage.end()
+    ended_at = time.monotonic()
+    program.wait_until(lambda: world.total(RESULTS) > 0, "the first is answered")
+    first_seconds = time.monotonic() - ended_at
+    program.wait_until(lambda: world.total(SOURCE) == 0, "everything is done")
+    all_seconds = time.monotonic() - ended_at
+    program.send_signal(signal.SIGTERM)
+    assert program.wait_for_end() == 0
+
+    assert len(watch.lines("ERROR", "CRITICAL")) <= outage.alarms, watch.lines("ERROR", "CRITICAL")
+    assert {(letter.fields["user_id"], letter.fields["status"]) for letter in world.take(RESULTS)} == {
+        (message.user_id, "OK") for message in (*early, *late)
+    }
+    assert world.total(DEAD_LETTERS) == 0
+    lines = len(watch.lines("WARNING", "ERROR"))
+    figure(
+        f"{timeouts * VISIBILITY_TIMEOUT_SECONDS:.0f} s, {lines} lines logged; first answer {first_seconds:.1f} s, "
+        f"all {len(early) + len(late)} {all_seconds:.1f} s after its end"
+    )
+
+
+def length(is_full: bool) -> float:
+    """Of an outage, in visibility timeouts."""
+    return 4.5 if is_full else 1.2
+
+
+@pytest.mark.parametrize("kind", APPLE)
+def test_an_outage_of_the_app_store(
+    embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None], kind: str
+) -> None:
+    """However it shows: what is in flight is kept and tries now and then, what is not stays on the queue."""
+    if not is_full and kind not in SHORT:
+        pytest.skip("at full size only")
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        outage = Outage(lambda: store.outage(APPLE[kind]), store.recover)
+        survive(embedded, store, outage, timeouts=length(is_full), figure=figure)
+
+
+def test_an_app_store_that_refuses_connections(
+    embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None]
+) -> None:
+    """Nobody listens; then somebody does, at the same address."""
+    if not is_full:
+        pytest.skip("at full size only")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    store = SimulatedAppStore(port=port, latency_seconds=0.3)
+    try:
+        survive(embedded, store, Outage(lambda: None, store.start), timeouts=length(is_full), figure=figure)
+    finally:
+        store.stop()
+
+
+def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld) -> None:
+    """DNS fails: one alarm, nothing is lost; a process that finds it answers everybody."""
+    messages = genuine_messages(IN_FLIGHT, 53)
+    embedded.send(messages)
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, app_store_production_url="https://no-such-host.invalid/verifyReceipt")
+        program.wait_for_log("unavailable")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+        assert program.stderr.count(" ERROR ") == 1
+        assert embedded.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+    assert {letter.fields["user_id"] for letter in embedded.take(RESULTS)} == {m.user_id for m in messages}
+    assert embedded.total(DEAD_LETTERS) == embedded.total(SOURCE) == 0
+
+
+DYNAMODB = frozenset({"PutItem", "GetItem"})
+SQS = frozenset({"ReceiveMessage", "SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"})
+SQS_ALARMS = 4  # receives, sends, deletes, visibility changes: each has a gateway of its own
+
+AWS = {
+    "DynamoDB throttles": (DYNAMODB, Refusal("400 Bad Request", "ProvisionedThroughputExceededException"), 1),
+    "DynamoDB 500": (DYNAMODB, Refusal("500 Internal Server Error", "InternalServerError"), 1),
+    "SQS 503": (SQS, Refusal(), SQS_ALARMS),
+    "expired credentials": (DYNAMODB | SQS, Refusal("403 Forbidden", "ExpiredTokenException"), 1 + SQS_ALARMS),
+    "a source queue that is gone": (
+        SQS - {"SendMessageBatch"},
+        Refusal("400 Bad Request", "AWS.SimpleQueueService.NonExistentQueue"),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AWS)
+def test_an_outage_of_aws(aws: AwsWorld, is_full: bool, figure: Callable[[str], None], kind: str) -> None:
+    """Throttling, 5xx, expired credentials, a queue that is gone: as with the App Store, and no log flood."""
+    if not is_full and kind != "expired credentials":
+        pytest.skip("at full size only")
+    operations, refusal, alarms = AWS[kind]
+
+    def begin() -> None:
+        aws.server.refusal, aws.server.refused = refusal, operations
+
+    def end() -> None:
+        aws.server.refused = frozenset()
+
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        survive(aws, store, Outage(begin, end, alarms), timeouts=length(is_full), figure=figure)
+
+
+def test_a_table_that_is_gone(aws: AwsWorld, is_full: bool, figure: Callable[[str], None]) -> None:
+    """Deleted by mistake, made again an hour later: nobody got a verdict meanwhile."""
+    if not is_full:
+        pytest.skip("at full size only")
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        survive(aws, store, Outage(aws.delete_table, aws.create_table), timeouts=length(is_full), figure=figure)
