@@ -65,16 +65,18 @@ class Moto:
         return name
 
     def create_table(self, *keys: str) -> str:
-        name = unique_name()
-        self.dynamodb.create_table(
-            TableName=name,
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[
-                {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
-            ],
-            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
-        )
-        return name
+        return create_table(self.dynamodb, *keys)
+
+
+def create_table(dynamodb: Any, *keys: str) -> str:
+    name = unique_name()
+    dynamodb.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+    )
+    return name
 
 
 def unique_name() -> str:
@@ -143,9 +145,34 @@ def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
         queues.close()
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="session")
+def ministack_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start MiniStack, a second opinion on DynamoDB, for all tests that want it."""
+    from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
+    from tests.system.processes import Programs
+
+    if not IS_INSTALLED:
+        pytest.skip(WHY_NOT)
+    programs = Programs(tmp_path_factory.mktemp("ministack"))
+    try:
+        yield MiniStack(programs).url
+    finally:
+        programs.close()
+
+
+@pytest.fixture
+def ministack_table(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[boto3.Session, str]:
+    """An empty table of MiniStack, to which clients that the test builds of the session will talk."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", ministack_url)
+    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    return session, create_table(session.client("dynamodb"), "TransactionId")
+
+
+@pytest.fixture(params=[*BACKENDS, "ministack"])
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    """Each backend's empty ledger in turn."""
+    """Each backend's empty ledger in turn; DynamoDB as two emulators understand it."""
     if request.param == "aws":
         from receipt_actors.clients.aws import AwsLedger
 
@@ -153,6 +180,13 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         aws = AwsLedger(moto.create_table("TransactionId"), moto.session)
         yield aws
         aws.close()
+    elif request.param == "ministack":
+        from receipt_actors.clients.aws import AwsLedger
+
+        session, table = request.getfixturevalue("ministack_table")
+        emulated = AwsLedger(table, session)
+        yield emulated
+        emulated.close()
     elif request.param == "fake":
         from receipt_actors.testing import FakeLedger
 

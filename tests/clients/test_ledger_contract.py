@@ -1,14 +1,22 @@
-"""What every adapter of the port ``Ledger`` promises: the same tests for the embedded ledger and DynamoDB (moto)."""
+"""What every adapter of the port ``Ledger`` promises: the same tests for the embedded ledger and DynamoDB.
+
+DynamoDB is moto and, where it is installed, MiniStack, which is also met through a proxy that makes trouble.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import boto3
 import pytest
 
+from receipt_actors.clients.aws import AwsLedger
 from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
+from receipt_actors.errors import LedgerUnavailable
+from tests.chaos.aws_proxy import AwsProxy
 
 ITEM = LedgerItem(
     transaction_id="1000000046178817",
@@ -23,13 +31,13 @@ ITEM = LedgerItem(
     post_queue="ResultsSQS",
     claimed_at_seconds=1_700_000_000.125,
 )
+RIVAL = replace(ITEM, submission_id="another", user_id=7, receipt_sha256="cd" * 32)
 
 
 def test_a_claim_is_made_once(ledger: Ledger) -> None:
     """The first claim is put; the second gets the whole item that stands in its way, and changes nothing."""
-    rival = replace(ITEM, submission_id="another", user_id=7, receipt_sha256="cd" * 32)
     assert ledger.claim(ITEM) is None
-    assert ledger.claim(rival) == ITEM
+    assert ledger.claim(RIVAL) == ITEM
     assert ledger.get(ITEM.transaction_id) == ITEM
 
 
@@ -92,3 +100,71 @@ def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
     ledger.check()
     assert ledger.claim(ITEM) is None
     ledger.check()
+
+
+@pytest.fixture
+def proxy(
+    ministack_url: str, ministack_table: tuple[boto3.Session, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AwsProxy]:
+    """What a client that the test builds will talk to from now on."""
+    proxy = AwsProxy(ministack_url, {}, seed=0)
+    proxy.late_seconds = 60.0  # or until it is released
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def far_ledger(ministack_table: tuple[boto3.Session, str], proxy: AwsProxy) -> Iterator[AwsLedger]:
+    """DynamoDB at the other end of a bad line."""
+    session, table = ministack_table
+    ledger = AwsLedger(table, session, read_timeout_seconds=0.5)
+    yield ledger
+    ledger.close()
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+def test_a_claim_whose_answer_was_lost_is_found_to_be_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
+    """500, a closed connection or a time-out after the put: nothing is told of it, and the claim stands."""
+    proxy.rates = {"PutItem": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim(ITEM)
+    proxy.calm()
+    assert far_ledger.claim(RIVAL) == ITEM
+    assert far_ledger.claim(ITEM) == ITEM
+
+
+@pytest.mark.parametrize("fault", ["refused", "throttled"])
+def test_a_claim_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
+    """It is unavailable, not the answer that nobody has it."""
+    proxy.rates = {"PutItem": {fault: 1.0}, "GetItem": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim(ITEM)
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.get(ITEM.transaction_id)
+    proxy.calm()
+    assert far_ledger.get(ITEM.transaction_id) is None
+
+
+def test_a_put_that_arrives_late_takes_nothing_from_anybody(far_ledger: AwsLedger, proxy: AwsProxy) -> None:
+    """Its client has given up, and somebody else has claimed meanwhile: who came first keeps it."""
+    proxy.rates = {"PutItem": {"late": 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim(ITEM)
+    proxy.calm()
+    assert far_ledger.claim(RIVAL) is None
+    proxy.release()
+    proxy.wait_until_idle()
+    assert far_ledger.claim(ITEM) == RIVAL
+
+
+def test_a_put_that_arrives_late_is_the_claim_of_who_sent_it(far_ledger: AwsLedger, proxy: AwsProxy) -> None:
+    """Likewise, but nobody came in between."""
+    proxy.rates = {"PutItem": {"late": 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim(ITEM)
+    proxy.calm()
+    assert far_ledger.get(ITEM.transaction_id) is None
+    proxy.release()
+    proxy.wait_until_idle()
+    assert far_ledger.claim(ITEM) == ITEM

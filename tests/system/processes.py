@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,15 +18,17 @@ POLL_SECONDS = 0.02
 
 
 class Program:
-    """One run of ``python -m receipt_actors``. Its output goes to files, which a failing test shows."""
+    """One run of ``python -m receipt_actors``, or of another module. Its output goes to files."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path) -> None:
-        self.command_line = " ".join(["receipt_actors", *arguments])
+    def __init__(
+        self, module: str, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path
+    ) -> None:
+        self.command_line = " ".join([module, *arguments])
         self._stdout = stdout
         self._stderr = stderr
         with stdout.open("wb") as out, stderr.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "receipt_actors", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=stdout.parent,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -59,6 +63,12 @@ class Program:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the program has not ended after {seconds:g} s") from None
 
+    def ends_within(self, seconds: float) -> bool:
+        """Tell whether it ends by itself in this time."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
+
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -66,6 +76,11 @@ class Program:
         """kill -9, in the middle of a run: that it was still running is part of the claim."""
         self._process.kill()
         assert self.wait_for_end() == -signal.SIGKILL, "the program had ended by itself before it was killed"
+
+    def kill_if_running(self) -> bool:
+        """kill -9 where it may end by itself at this very moment; tell whether it had not."""
+        self._process.kill()
+        return self.wait_for_end() == -signal.SIGKILL
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -80,7 +95,9 @@ class Programs:
         self._folder = folder
         self._runs: list[Program] = []
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, module: str = "receipt_actors"
+    ) -> Program:
         number = len(self._runs) + 1
         surroundings = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -92,7 +109,7 @@ class Programs:
             **(environment or {}),
         }
         out, err = self._folder / f"run-{number}.out", self._folder / f"run-{number}.err"
-        program = Program(list(arguments), surroundings, out, err)
+        program = Program(module, list(arguments), surroundings, out, err)
         self._runs.append(program)
         return program
 
@@ -103,3 +120,10 @@ class Programs:
     def close(self) -> None:
         for run in self._runs:
             run.close()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
 
-from .processes import Program
+from .processes import Program, free_port
 from .worlds import DEAD_LETTERS, RESULTS, SOURCE, World, genuine_messages
 
 
@@ -18,7 +16,7 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
     """
     early, late = genuine_messages(20, 41), genuine_messages(15, 42)
     world.send(early)
-    store = SimulatedAppStore(port=_free_port())
+    store = SimulatedAppStore(port=free_port())
     program = world.start(store, receive_wait_seconds=0, exit_when_idle_seconds=1)
     program.wait_for_log("unavailable")
     store.outage(Fault.http(503))
@@ -41,9 +39,3 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
 
 def _wait_until_met(program: Program, store: SimulatedAppStore, fault: str) -> None:
     program.wait_until(lambda: store.statistics().answers.get(fault), f"a request meets the fault {fault}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

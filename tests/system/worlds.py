@@ -24,8 +24,9 @@ import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from receipt_actors.clients.embedded import EmbeddedQueues
-from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, OutgoingMessage
+from receipt_actors.clients.aws.ledger import _from_attributes
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
+from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, SampleMessage, Scenario, make_scenario
@@ -38,6 +39,7 @@ DEAD_LETTERS = "ReceiptsSQSDLQ"
 TABLE = "TransactionIdTable"
 BUNDLE_ID = "com.example.game"
 REGION = "eu-west-1"
+_OUTBOX = "OutboxOfTheTests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,15 @@ class Outcome:
 
 
 class World(ABC):
-    """See the module. ``start`` takes settings by their names, as in a TOML file."""
+    """See the module. ``start`` takes settings by their names, as in a TOML file.
+
+    ``environment`` and ``module`` are what every program is started with.
+    """
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
+        self.environment: dict[str, str] = {}
+        self.module = "receipt_actors"
 
     def start(self, store: SimulatedAppStore, **settings: object) -> Program:
         """Start the program against this App Store."""
@@ -94,8 +101,12 @@ class World(ABC):
         """Start the program with these settings, spelled as this backend's user would."""
 
     @abstractmethod
-    def send(self, messages: Iterable[SampleMessage]) -> None:
-        """Send to the source queue, as a producer."""
+    def command(self, *arguments: str) -> Program:
+        """Run another command of ours on this backend's queues."""
+
+    @abstractmethod
+    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+        """Send to the source queue, as a producer. Returns the message ids, in this order."""
 
     @abstractmethod
     def visible(self, queue: str) -> int:
@@ -110,8 +121,16 @@ class World(ABC):
         """Receive all that can be received now."""
 
     @abstractmethod
+    def read(self, queue: str) -> list[Letter]:
+        """Receive all that can be received now and delete it, as those do whom the answers are for."""
+
+    @abstractmethod
     def claimed_transaction_ids(self) -> list[str]:
         """List the keys of the ledger."""
+
+    @abstractmethod
+    def ledger_items(self) -> list[LedgerItem]:
+        """List all that is claimed."""
 
     def outcome(self) -> Outcome:
         return Outcome(self.take(RESULTS), self.take(DEAD_LETTERS))
@@ -124,6 +143,7 @@ class EmbeddedWorld(World):
         self._queues = EmbeddedQueues(self.database)
         self._queues.create_queue(SOURCE, DEAD_LETTERS)
         self._queues.create_queue(RESULTS)
+        self._queues.create_queue(_OUTBOX)
         # To a reader who lives after every visibility timeout nothing is hidden.
         self._later = EmbeddedQueues(self.database, clock=lambda: time.time() + MAX_VISIBILITY_SECONDS)
 
@@ -134,11 +154,33 @@ class EmbeddedWorld(World):
     def run(self, settings: Mapping[str, str]) -> Program:
         flags = {name.replace("exit_when_idle_seconds", "exit_when_idle"): value for name, value in settings.items()}
         arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", value)]
-        return self.programs.start("start", "--database", str(self.database), *arguments)
+        return self.command("start", *arguments)
 
-    def send(self, messages: Iterable[SampleMessage]) -> None:
-        for batch in _batches([OutgoingMessage(message.body, message.attributes) for message in messages]):
-            assert self._queues.send(SOURCE, batch) == [None] * len(batch)
+    def command(self, *arguments: str) -> Program:
+        name, *others = arguments
+        database = ("--database", str(self.database))
+        return self.programs.start(name, *database, *others, environment=self.environment, module=self.module)
+
+    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+        """See ``World``. The port tells no message ids, and a program that runs may delete a message at any time; so
+        they are read on a queue that it does not know, and then moved.
+        """
+        message_ids: list[str] = []
+        with closing(sqlite3.connect(self.database)) as connection:
+            for batch in _batches([OutgoingMessage(message.body, message.attributes) for message in messages]):
+                assert self._queues.send(_OUTBOX, batch) == [None] * len(batch)
+                rows = connection.execute(
+                    "SELECT message_id FROM messages JOIN queues USING (queue_id) WHERE name = ? ORDER BY row_id",
+                    (_OUTBOX,),
+                )
+                message_ids += [message_id for (message_id,) in rows]
+                with connection:
+                    connection.execute(
+                        "UPDATE messages SET queue_id = (SELECT queue_id FROM queues WHERE name = ?)"
+                        " WHERE queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
+                        (SOURCE, _OUTBOX),
+                    )
+        return message_ids
 
     def visible(self, queue: str) -> int:
         return self._queues.approximate_number_of_messages(queue)
@@ -163,6 +205,13 @@ class EmbeddedWorld(World):
     def take(self, queue: str) -> list[Letter]:
         return list(self._receive(self._queues, queue))
 
+    def read(self, queue: str) -> list[Letter]:
+        letters: list[Letter] = []
+        while received := self._queues.receive(queue, max_messages=10, wait_seconds=0, visibility_timeout_seconds=600):
+            letters += [Letter(message.message_id, message.body, message.attributes) for message in received]
+            self._queues.delete(queue, [message.receipt_handle for message in received])
+        return letters
+
     def bring_back(self, queue: str) -> None:
         """Make the messages of a dead process visible now, instead of waiting for their visibility timeout."""
         handles: list[str] = []
@@ -176,6 +225,11 @@ class EmbeddedWorld(World):
     def claimed_transaction_ids(self) -> list[str]:
         with closing(sqlite3.connect(self.database)) as connection:
             return [transaction_id for (transaction_id,) in connection.execute("SELECT transaction_id FROM ledger")]
+
+    def ledger_items(self) -> list[LedgerItem]:
+        with closing(EmbeddedLedger(self.database)) as ledger:
+            items = [ledger.get(transaction_id) for transaction_id in self.claimed_transaction_ids()]
+        return [item for item in items if item is not None]
 
     @staticmethod
     def _receive(queues: EmbeddedQueues, queue: str) -> Iterator[Letter]:
@@ -252,13 +306,16 @@ def _error(refusal: Refusal, start_response: Callable[..., Any]) -> Iterable[byt
 
 
 class AwsWorld(World):
-    """An account in which nothing exists until ``create_queues`` and ``create_table``."""
+    """An account in which nothing exists until ``create_queues`` and ``create_table``.
 
-    def __init__(self, programs: Programs, server: AwsServer) -> None:
+    ``server`` is anything with a ``url``; the program may be given another one, of what stands in front of it.
+    """
+
+    def __init__(self, programs: Programs, server: AwsServer, programs_url: str | None = None) -> None:
         super().__init__(programs)
         self.server = server
         self.environment = {
-            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ENDPOINT_URL": programs_url or server.url,
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -271,14 +328,14 @@ class AwsWorld(World):
         self._sqs.close()
         self._dynamodb.close()
 
-    def create_queues(self, *, redrive: bool = True) -> None:
+    def create_queues(self, *, redrive: bool = True, max_receive_count: int = 20) -> None:
         """Create all three; without ``redrive`` the source queue knows nothing of the dead-letter queue."""
         self._sqs.create_queue(QueueName=RESULTS)
         url = self._sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"]
         attributes = {}
         if redrive:
             arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 20})
+            attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
         self._sqs.create_queue(QueueName=SOURCE, Attributes=attributes)
 
     def create_table(self) -> None:
@@ -298,9 +355,12 @@ class AwsWorld(World):
         if "exit_when_idle_seconds" in variables:
             arguments += ["--exit-when-idle", variables.pop("exit_when_idle_seconds")]
         environment = {f"RECEIPT_ACTORS_{name.upper()}": value for name, value in variables.items()}
-        return self.programs.start(*arguments, environment=self.environment | environment)
+        return self.programs.start(*arguments, environment=self.environment | environment, module=self.module)
 
-    def send(self, messages: Iterable[SampleMessage]) -> None:
+    def command(self, *arguments: str) -> Program:
+        return self.programs.start(*arguments, environment=self.environment, module=self.module)
+
+    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
         entries = [
             {
                 "Id": str(number),
@@ -311,9 +371,13 @@ class AwsWorld(World):
             }
             for number, message in enumerate(messages)
         ]
+        message_ids: list[str] = []
         for batch in _batches(entries):
             answer = self._sqs.send_message_batch(QueueUrl=self._url(SOURCE), Entries=batch)
             assert len(answer["Successful"]) == len(batch)
+            given = {entry["Id"]: entry["MessageId"] for entry in answer["Successful"]}
+            message_ids += [given[entry["Id"]] for entry in batch]
+        return message_ids
 
     def visible(self, queue: str) -> int:
         return self._count(queue, "ApproximateNumberOfMessages")
@@ -322,23 +386,31 @@ class AwsWorld(World):
         return self._count(queue, "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
     def take(self, queue: str) -> list[Letter]:
-        letters: list[Letter] = []
+        return [letter for letters in self._receive(queue) for letter, _ in letters]
+
+    def read(self, queue: str) -> list[Letter]:
+        read: list[Letter] = []
+        for letters in self._receive(queue):
+            read += [letter for letter, _ in letters]
+            entries = [{"Id": str(number), "ReceiptHandle": handle} for number, (_, handle) in enumerate(letters)]
+            answer = self._sqs.delete_message_batch(QueueUrl=self._url(queue), Entries=entries)
+            assert len(answer["Successful"]) == len(entries)
+        return read
+
+    def _receive(self, queue: str) -> Iterator[list[tuple[Letter, str]]]:
+        """Receive batch by batch, with receipt handles, until there is nothing."""
         while received := self._sqs.receive_message(
             QueueUrl=self._url(queue), MaxNumberOfMessages=10, VisibilityTimeout=600, MessageAttributeNames=["All"]
         ).get("Messages"):
-            letters += [
-                Letter(
-                    message["MessageId"],
-                    message["Body"],
-                    {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()},
-                )
-                for message in received
-            ]
-        return letters
+            yield [(_letter(message), message["ReceiptHandle"]) for message in received]
 
     def claimed_transaction_ids(self) -> list[str]:
         pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
         return [item["TransactionId"]["S"] for page in pages for item in page["Items"]]
+
+    def ledger_items(self) -> list[LedgerItem]:
+        pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
+        return [_from_attributes(item) for page in pages for item in page["Items"]]  # one read each would take minutes
 
     def _count(self, queue: str, *names: str) -> int:
         answer = self._sqs.get_queue_attributes(QueueUrl=self._url(queue), AttributeNames=list(names))
@@ -347,6 +419,11 @@ class AwsWorld(World):
     def _url(self, queue: str) -> str:
         url: str = self._sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         return url
+
+
+def _letter(message: Mapping[str, Any]) -> Letter:
+    attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+    return Letter(message["MessageId"], message["Body"], attributes)
 
 
 def genuine_messages(count: int, seed: int, post_queue: str = RESULTS) -> list[SampleMessage]:

@@ -1,0 +1,389 @@
+"""kill -9 of the whole program, again and again, at random moments of its life; then the books are checked.
+
+``Load`` is what producers send, ``Scene`` a backend with the duplicates that it delivers, ``Killer`` lets one process
+after another live for a moment, and ``settle_up`` lets the last one finish and holds everything against what was sent.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, is_name
+from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.results import PostedResult, parse_result
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import Answered, Kind, OneOfGroup, SampleMessage, make_scenario
+from receipt_actors.testing import AuditReport, SentSubmission, audit
+from tests.system.processes import PATIENCE_SECONDS, Program
+from tests.system.worlds import (
+    BUNDLE_ID,
+    DEAD_LETTERS,
+    RESULTS,
+    SOURCE,
+    AwsWorld,
+    EmbeddedWorld,
+    Letter,
+    Outcome,
+    World,
+)
+
+from .aws_proxy import AwsProxy
+
+STARTED = "consumers take receipts"
+DRAINING = "draining for at most"
+START_SECONDS = 0.6  #: about what the program takes to start; to die in the middle of it
+MAX_RUNS = 12  #: of the last program, until nothing is left
+
+#: Short, so that what a dead process holds comes back soon; few in flight, so that not everything is held by the dead.
+SETTINGS = {
+    "visibility_timeout_seconds": 10,
+    "max_in_flight": 150,
+    "app_store_concurrency": 100,
+    "drain_seconds": 5,
+}
+
+
+class Load:
+    """What producers send: messages of every kind, and genuine ones twice that do not name their submission."""
+
+    def __init__(self, count: int, seed: int, *, without: Collection[Kind] = ()) -> None:
+        sent_twice = count // 40
+        scenario = make_scenario(count - 2 * sent_twice, seed, BUNDLE_ID, RESULTS)
+        scenario = replace(scenario, messages=tuple(each for each in scenario.messages if each.kind not in without))
+        others = make_scenario(4 * sent_twice + 20, seed + 1, BUNDLE_ID, RESULTS).messages
+        self.scenario = scenario
+        self.sent_twice = [replace(message, attributes={}) for message in others if message.kind == Kind.GENUINE][
+            :sent_twice
+        ]
+        self._to_come = [*scenario.messages, *self.sent_twice, *self.sent_twice]
+        random.Random(seed).shuffle(self._to_come)
+        self.submissions: list[SentSubmission] = []
+
+    @property
+    def left(self) -> int:
+        """How many messages are still to be sent."""
+        return len(self._to_come)
+
+    def send(self, world: World, count: int) -> None:
+        """Send the next ones."""
+        messages, self._to_come = self._to_come[:count], self._to_come[count:]
+        self.submissions += submissions_of(messages, world.send(messages))
+
+    def faults(self, answers: Sequence[Letter], dead_letters: Sequence[Letter]) -> list[str]:
+        """Say whose status or reason is not as it should be (of what is sent twice ``audit`` says more)."""
+        users = {message.user_id for message in self.sent_twice}
+        others = [letter for letter in answers if letter.fields["user_id"] not in users]
+        return [*Outcome(others, dead_letters).faults(self.scenario)]
+
+
+def submissions_of(messages: Iterable[SampleMessage], message_ids: Iterable[str]) -> list[SentSubmission]:
+    """Say what was sent, for ``audit``: a submission's id is its attribute where usable, else the message id."""
+    return [
+        SentSubmission(
+            named if is_name(named := message.attributes.get(SUBMISSION_ID_ATTRIBUTE)) else message_id,
+            message.user_id,
+            _genuine(message),
+        )
+        for message, message_id in zip(messages, message_ids, strict=True)
+    ]
+
+
+def _genuine(message: SampleMessage) -> frozenset[str]:
+    match message.expected:
+        case Answered("OK", transaction_ids):
+            return frozenset(transaction_ids)
+        case OneOfGroup(transaction_id):
+            return frozenset({transaction_id})
+    return frozenset()
+
+
+class Scene(ABC):
+    """A backend that delivers some messages twice, and tells what the process had in its hands when it died."""
+
+    world: World
+
+    @abstractmethod
+    def begin_life(self) -> None:
+        """Another process begins."""
+
+    @abstractmethod
+    def disturb(self) -> None:
+        """Called every now and then while a process lives."""
+
+    @abstractmethod
+    def in_flight(self) -> int:
+        """Count the messages that the process has received and not deleted."""
+
+    @abstractmethod
+    def received(self) -> int:
+        """Count the deliveries from the source queue, of all processes."""
+
+    @abstractmethod
+    def calm(self) -> None:
+        """From now on nothing is delivered twice, and nothing fails."""
+
+    @abstractmethod
+    def bring_back(self) -> None:
+        """Make visible what dead processes have in their hands."""
+
+    def figures(self) -> str:
+        """Say what else happened."""
+        return ""
+
+
+class EmbeddedScene(Scene):
+    """Deliveries are counted by a trigger, and doubled behind the program's back: both in the SQLite file."""
+
+    def __init__(self, world: EmbeddedWorld, seed: int) -> None:
+        self.world = world
+        self._database = world.database
+        self._random = random.Random(seed)
+        self._born_at = time.time()
+        self._is_calm = False
+        self._doubled = 0
+        with closing(sqlite3.connect(self._database)) as connection, connection:
+            (self._source,) = connection.execute("SELECT queue_id FROM queues WHERE name = ?", (SOURCE,)).fetchone()
+            connection.execute("CREATE TABLE observed (received INTEGER NOT NULL)")
+            connection.execute("INSERT INTO observed VALUES (0)")
+            connection.execute(
+                "CREATE TRIGGER observe AFTER UPDATE OF receive_count ON messages"
+                f" WHEN new.queue_id = {self._source} BEGIN UPDATE observed SET received = received + 1; END"
+            )
+
+    def begin_life(self) -> None:
+        self._born_at = time.time()
+
+    def disturb(self) -> None:
+        if self._is_calm or self._random.random() > 0.1:
+            return
+        with closing(sqlite3.connect(self._database)) as connection, connection:
+            self._doubled += connection.execute(
+                "UPDATE messages SET visible_at_seconds = ? WHERE row_id IN (SELECT row_id FROM messages"
+                " WHERE queue_id = ? AND visible_at_seconds > ? AND received_at_seconds >= ?"
+                " ORDER BY RANDOM() LIMIT ?)",
+                (time.time(), self._source, time.time(), self._born_at, self._random.randrange(1, 10)),
+            ).rowcount
+
+    def in_flight(self) -> int:
+        with closing(sqlite3.connect(self._database)) as connection:
+            (count,) = connection.execute(
+                "SELECT COUNT(*) FROM messages"
+                " WHERE queue_id = ? AND received_at_seconds >= ? AND visible_at_seconds > ?",
+                (self._source, self._born_at, time.time()),
+            ).fetchone()
+            return int(count)
+
+    def received(self) -> int:
+        with closing(sqlite3.connect(self._database)) as connection:
+            (count,) = connection.execute("SELECT received FROM observed").fetchone()
+            return int(count)
+
+    def calm(self) -> None:
+        self._is_calm = True
+
+    def bring_back(self) -> None:
+        with closing(sqlite3.connect(self._database)) as connection, connection:
+            connection.execute("UPDATE messages SET visible_at_seconds = MIN(visible_at_seconds, ?)", (time.time(),))
+
+    def figures(self) -> str:
+        return f"{self._doubled} made visible while in flight"
+
+
+class AwsScene(Scene):
+    """An emulator behind a proxy that doubles deliveries, loses answers and refuses requests."""
+
+    def __init__(self, world: AwsWorld, proxy: AwsProxy) -> None:
+        self.world = world
+        self._proxy = proxy
+
+    def begin_life(self) -> None:
+        self._proxy.begin_life()
+
+    def disturb(self) -> None:
+        """The proxy does, all the time."""
+
+    def in_flight(self) -> int:
+        return self._proxy.in_flight
+
+    def received(self) -> int:
+        return self._proxy.messages_received
+
+    def calm(self) -> None:
+        self._proxy.calm()
+
+    def bring_back(self) -> None:
+        self._proxy.bring_back()
+
+    def figures(self) -> str:
+        requests = sum(self._proxy.requests.values())
+        faults = Counter[str]()
+        for (_, fault), count in self._proxy.happened.items():
+            faults[fault] += count
+        return f"{requests} requests, of which " + ", ".join(f"{count} {name}" for name, count in faults.most_common())
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the killer did."""
+
+    kills: Counter[str] = field(default_factory=Counter)  #: by phase
+    hits: int = 0  #: kills that found messages in flight
+    in_flight: int = 0  #: messages, over all kills
+
+
+class Killer:
+    """Lets one process after another live for a moment, and reads the answers meanwhile."""
+
+    def __init__(self, scene: Scene, store: SimulatedAppStore, load: Load, settings: Mapping[str, object], seed: int):
+        self.scene = scene
+        self.load = load
+        self.answers: list[Letter] = []
+        self.tally = Tally()
+        self.lives: list[Program] = []
+        self._store = store
+        self._settings = settings
+        self._random = random.Random(seed)
+
+    def kill(self, times: int) -> None:
+        """Kill so often; by then the whole load is sent."""
+        while (left := times - self.tally.kills.total()) > 0:
+            portion = -(-self.load.left // left)
+            phase = self._random.choices(("start-up", "work", "drain"), (15, 65, 20))[0]
+            self._live_and_die(phase, portion)
+        self.load.send(self.scene.world, self.load.left)
+
+    def start(self, **settings: object) -> Program:
+        self.scene.begin_life()
+        program = self.scene.world.start(self._store, **self._settings, **settings)
+        self.lives.append(program)
+        return program
+
+    def read_answers(self) -> None:
+        self.answers += self.scene.world.read(RESULTS)
+
+    def _live_and_die(self, phase: str, portion: int) -> None:
+        world = self.scene.world
+        program = self.start()
+        self.read_answers()  # of the one before
+        if phase == "start-up":
+            self._let_live(program, self._random.uniform(0, START_SECONDS))
+        else:
+            program.wait_for_log(STARTED)
+            life_seconds = self._random.uniform(0.4, 2.0)
+            for part in _parts(portion, self._random.randint(1, 4)):
+                self.load.send(world, part)
+                self._let_live(program, self._random.uniform(0, life_seconds / 3))
+            if phase == "drain":
+                program.send_signal(signal.SIGTERM)
+                program.ends_within(self._random.uniform(0, 0.4))  # or not
+        if program.kill_if_running():
+            in_flight = self.scene.in_flight()
+            self.tally.kills[_phase_of(program)] += 1
+            self.tally.hits += in_flight > 0
+            self.tally.in_flight += in_flight
+        else:
+            assert phase == "drain", f"the program ended by itself:\n{program.stderr[-2000:]}"
+
+    def _let_live(self, program: Program, seconds: float) -> None:
+        end = time.monotonic() + seconds
+
+        def is_over() -> bool:
+            self.scene.disturb()
+            return time.monotonic() >= end
+
+        program.wait_until(is_over, "its time has come")
+
+
+def _phase_of(program: Program) -> str:
+    log = program.stderr
+    return "drain" if DRAINING in log else "work" if STARTED in log else "start-up"
+
+
+def _parts(count: int, parts: int) -> Iterator[int]:
+    for number in range(parts):
+        yield count * (number + 1) // parts - count * number // parts
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What came out in the end."""
+
+    report: AuditReport
+    faults: list[str]  #: of the audit, and of the scenario's own expectations
+    left_on_source: int
+    redriven: int
+
+
+def settle_up(killer: Killer, *, redrives: bool) -> Books:
+    """Let the last process finish, redrive what the queue itself gave up (where that is wanted), and judge."""
+    scene, world = killer.scene, killer.scene.world
+    scene.calm()
+    redriven = 0
+    for _ in range(MAX_RUNS):
+        _finish(killer)
+        if not redrives:
+            break
+        moved = _redrive(world)
+        redriven += moved
+        if not moved:
+            break
+    killer.read_answers()
+    dead_letters = world.read(DEAD_LETTERS)
+    report = judge(killer.load.submissions, killer.answers, dead_letters, world)
+    unreasoned = [f"{letter.message_id}: no reason" for letter in dead_letters if "reason" not in letter.attributes]
+    faults = [*report.faults, *unreasoned, *killer.load.faults(killer.answers, dead_letters)]
+    return Books(report, faults, world.total(SOURCE), redriven)
+
+
+def judge(
+    submissions: Iterable[SentSubmission], answers: Iterable[Letter], dead_letters: Iterable[Letter], world: World
+) -> AuditReport:
+    """Hold what came out, and the world's ledger, against what was sent."""
+    return audit(
+        submissions,
+        [_posted(letter) for letter in answers],
+        [letter.attributes.get(SUBMISSION_ID_ATTRIBUTE, letter.message_id) for letter in dead_letters],
+        world.ledger_items(),
+    )
+
+
+def _finish(killer: Killer) -> None:
+    """Run the program, undisturbed, until the source queue is empty."""
+    for _ in range(MAX_RUNS):
+        killer.scene.bring_back()
+        program = killer.start(exit_when_idle_seconds=1.5)
+        assert program.wait_for_end(4 * PATIENCE_SECONDS) == 0, program.stderr[-2000:]
+        killer.read_answers()
+        if killer.scene.world.total(SOURCE) == 0:
+            return
+
+
+def _redrive(world: World) -> int:
+    """Run our own command; returns how many it moved."""
+    command = world.command("redrive", "--reason", "none")
+    assert command.wait_for_end() == 0, command.stderr
+    return int(command.stdout.partition(": ")[2].partition(" moved")[0])
+
+
+def _posted(letter: Letter) -> PostedResult:
+    result = parse_result(
+        ReceivedMessage(
+            message_id=letter.message_id,
+            receipt_handle="",
+            body=letter.body,
+            body_md5="",
+            attributes=letter.attributes,
+            approximate_receive_count=1,
+            sent_at_seconds=0.0,
+        )
+    )
+    assert result is not None, f"no answer: {letter.body!r}"
+    return result
