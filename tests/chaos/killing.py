@@ -359,7 +359,7 @@ def _finish(killer: Killer) -> None:
     """Run the program, undisturbed, until the source queue is empty."""
     for _ in range(MAX_RUNS):
         killer.scene.bring_back()
-        program = killer.start(exit_when_idle_seconds=1.5)
+        program = killer.start(exit_when_idle_seconds=0.6)
         assert program.wait_for_end(4 * PATIENCE_SECONDS) == 0, program.stderr[-2000:]
         killer.read_answers()
         if killer.scene.world.total(SOURCE) == 0:

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ SETTINGS = {
     "max_receive_count": 1000,
     "exit_when_idle_seconds": 0.2,
 }
-SHORT = 4  #: steps of the short size
+SHORT = 3  #: steps of the short size
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +92,15 @@ class Case:
     submissions: list[SentSubmission]
 
     def start(self, crash_at: Step | None = None) -> Program:
-        with self._crashing(crash_at):
-            return self.world.start(self.store, **SETTINGS)
+        self._arm(crash_at)
+        return self.world.start(self.store, **SETTINGS)
 
     def redrive(self, crash_at: Step | None = None) -> Program:
-        with self._crashing(crash_at):
-            return self.world.command("redrive", "--reason", "none")
+        self._arm(crash_at)
+        return self.world.command("redrive", "--reason", "none")
 
-    @contextmanager
-    def _crashing(self, crash_at: Step | None) -> Iterator[None]:
+    def _arm(self, crash_at: Step | None) -> None:
         self.world.environment["CRASH_AT"] = "" if crash_at is None else str(crash_at)
-        yield
 
     def finish(self) -> list[str]:
         """Let a successor finish; returns what is not as it was promised."""
@@ -110,12 +108,16 @@ class Case:
         successor = self.start()
         if successor.wait_for_end() != 0:
             return [f"the successor failed: {successor.stderr[-1000:]}"]
+        return self.faults()
+
+    def faults(self) -> list[str]:
+        """Look at what came out when all is over."""
         dead_letters = self.world.take(DEAD_LETTERS)
-        faults = judge(self.submissions, self.world.take(RESULTS), dead_letters, self.world).faults
+        report = judge(self.submissions, self.world.take(RESULTS), dead_letters, self.world)
         left = self.world.total(SOURCE)
         reasons = {letter.attributes.get("reason") for letter in dead_letters}
         return [
-            *faults,
+            *report.faults,
             *([f"{left} messages are left on the source queue"] if left else []),
             *([f"dead letters for {reasons}"] if reasons != {Reason.NOT_JSON, Reason.NOT_AUTHENTIC} else []),
         ]
@@ -172,10 +174,7 @@ def test_a_crash_of_redrive_breaks_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
     """It may be killed at any step and started again: what is then there twice is the same submission."""
-    case = _given_up(new_case)
-    redrive = case.redrive()
-    assert redrive.wait_for_end() == 0, redrive.stderr
-    steps = _steps(redrive) if is_full else [Step("send", 1, "after")]
+    steps = _steps_of_a_redrive(new_case) if is_full else [Step("send", 1, "after")]
 
     def die_redriving(step: Step) -> list[str] | None:
         case = _given_up(new_case)
@@ -225,9 +224,18 @@ def _steps_of_a_run(new_case: Callable[[], Case]) -> list[Step]:
     case = new_case()
     program = case.start()
     assert program.wait_for_end() == 0, program.stderr
-    assert case.finish() == []
+    assert case.faults() == []
     case.world.close()
     return _steps(program)
+
+
+def _steps_of_a_redrive(new_case: Callable[[], Case]) -> list[Step]:
+    case = _given_up(new_case)
+    redrive = case.redrive()
+    assert redrive.wait_for_end() == 0, redrive.stderr
+    assert case.finish() == []
+    case.world.close()
+    return _steps(redrive)
 
 
 def _steps(program: Program) -> list[Step]:
