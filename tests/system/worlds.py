@@ -25,7 +25,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from receipt_actors.clients.embedded import EmbeddedQueues
-from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, OutgoingMessage
+from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, Environment, LedgerItem, OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, SampleMessage, Scenario, make_scenario
@@ -320,6 +320,11 @@ class AwsWorld(World):
         pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
         return [item["TransactionId"]["S"] for page in pages for item in page["Items"]]
 
+    def claims(self) -> list[LedgerItem]:
+        """Read every claim of the ledger."""
+        pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
+        return [_claim(item) for page in pages for item in page["Items"]]
+
     def _count(self, queue: str, *names: str) -> int:
         answer = self._sqs.get_queue_attributes(QueueUrl=self._url(queue), AttributeNames=list(names))
         return sum(int(answer["Attributes"][name]) for name in names)
@@ -327,6 +332,25 @@ class AwsWorld(World):
     def _url(self, queue: str) -> str:
         url: str = self._sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         return url
+
+
+def _claim(item: Mapping[str, Any]) -> LedgerItem:
+    def text(name: str) -> Any:
+        return item[name]["S"] if name in item else None
+
+    return LedgerItem(
+        transaction_id=text("TransactionId"),
+        submission_id=text("SubmissionId"),
+        message_id=text("MessageId"),
+        user_id=int(item["UserId"]["N"]),
+        receipt_sha256=text("ReceiptSha256"),
+        product_id=text("ProductId"),
+        original_transaction_id=text("OriginalTransactionId"),
+        environment=Environment(text("Environment")),
+        source_queue=text("SourceQueue"),
+        post_queue=text("PostQueue"),
+        claimed_at_seconds=float(item["ClaimedAt"]["N"]),
+    )
 
 
 def genuine_messages(count: int, seed: int, post_queue: str = RESULTS) -> list[SampleMessage]:
