@@ -58,10 +58,6 @@ def worker(name: str, **fields: Any) -> ChildSpec:
     return ChildSpec(name, Start(Worker, name=name), **fields)
 
 
-def sparing(*names: str) -> dict[Any, float]:
-    return dict.fromkeys(names, 0.0)
-
-
 INTENSITY, PERIOD_SECONDS = 2, 10.0
 TREE = supervisor_spec(
     "root",
@@ -109,7 +105,7 @@ def test_a_strike_ends_an_actor_and_is_recorded(
 ) -> None:
     """By a crash, which is reported as any bug's, or by a kill; the supervisor starts a successor."""
     before = find(actors, "one")
-    monkey = Monkey(actors, random.Random(0), kills=kills, weights=sparing("two", "pair", "crowd"))
+    monkey = Monkey(actors, random.Random(0), kills=kills, weights={"one": 1}, elsewhere=0)
     strike = monkey.strike()
     wait_until_whole(actors, TREE)
     assert strike is not None
@@ -142,7 +138,7 @@ def test_a_supervisor_bears_as_many_strikes_as_its_intensity(
     actors: ActorSystem, root: Ref, clock: ManualClock
 ) -> None:
     """Not one more within its period, whoever else ended its children; and more again afterwards."""
-    monkey = Monkey(actors, random.Random(0), weights=sparing("pair", "crowd"))
+    monkey = Monkey(actors, random.Random(0), weights={"one": 1, "two": 1}, elsewhere=0)
     find(actors, "two").kill()  # somebody else's doing counts as well
     wait_until_whole(actors, TREE)
     assert monkey.strike() is not None
@@ -157,7 +153,7 @@ def test_temporary_children_are_free(actors: ActorSystem, root: Ref) -> None:
     crowd = find(actors, "crowd")
     for _ in range(50):
         start_child(crowd, ())
-    monkey = Monkey(actors, random.Random(0), weights=sparing("one", "two", "pair", "crowd"))
+    monkey = Monkey(actors, random.Random(0), weights={"Worker": 1, "one": 0, "two": 0}, elsewhere=0)
     while monkey.strike():
         pass
     assert len(monkey.strikes) == 50
@@ -227,7 +223,7 @@ def test_who_has_no_supervisor_is_spared(actors: ActorSystem) -> None:
     assert Monkey(actors, random.Random(0), respects_budgets=False).strike() is None
 
 
-@pytest.mark.parametrize("wrong", [{"weights": {"one": -1}}, {"kills": 1.1}, {"kills": -0.1}])
+@pytest.mark.parametrize("wrong", [{"weights": {"one": -1}}, {"elsewhere": -1}, {"kills": 1.1}, {"kills": -0.1}])
 def test_what_makes_no_sense_is_refused(actors: ActorSystem, wrong: dict[str, Any]) -> None:
     """Before anybody is hurt."""
     with pytest.raises(ValueError, match="must be"):

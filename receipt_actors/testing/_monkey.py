@@ -74,8 +74,9 @@ class Monkey:
     Args:
         actors: whose actors.
         rng: draws; the same seed makes the same choices among the same actors.
-        weights: how often a place is drawn beside the others, by an actor's name, or else by the name of its class; 1
-            where nothing is said, 0 to spare it.
+        weights: how often a place is drawn beside the others, by an actor's name, or else by the name of its class; 0
+            spares it.
+        elsewhere: the weight of the places that ``weights`` does not name.
         kills: the share of strikes that kill, from 0 to 1; the others crash.
         respects_budgets: True: nobody is struck whose restart its supervisor may no longer carry out: the restarts that
             it has counted within its ``period_seconds`` (whatever they were for) stay within its ``intensity``, and its
@@ -94,6 +95,7 @@ class Monkey:
         rng: random.Random,
         *,
         weights: Mapping[Hashable, float] | None = None,
+        elsewhere: float = 1.0,
         kills: float = 0.5,
         respects_budgets: bool = True,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -101,8 +103,9 @@ class Monkey:
         self._actors = actors
         self._random = rng
         self._weights = dict(weights or {})
-        if any(weight < 0 for weight in self._weights.values()):
-            raise ValueError(f"weights must be 0 or more, not {self._weights}")
+        self._elsewhere = elsewhere
+        if any(weight < 0 for weight in (elsewhere, *self._weights.values())):
+            raise ValueError(f"weights must be 0 or more, not {self._weights}, elsewhere {elsewhere}")
         if not 0 <= kills <= 1:
             raise ValueError(f"kills must be a share from 0 to 1, not {kills}")
         self._kills = kills
@@ -133,7 +136,7 @@ class Monkey:
         return places
 
     def _weight(self, ref: Ref) -> float:
-        return self._weights.get(_place_of(ref), self._weights.get(ref.actor_class.__name__, 1.0))
+        return self._weights.get(_place_of(ref), self._weights.get(ref.actor_class.__name__, self._elsewhere))
 
     def _strike(self, place: Hashable, victim: Ref, manner: Manner) -> Strike:
         if manner is Manner.KILL:

@@ -16,15 +16,20 @@ POLL_SECONDS = 0.02
 
 
 class Program:
-    """One run of ``python -m receipt_actors``. Its output goes to files, which a failing test shows."""
+    """One run of ``python -m receipt_actors``. Its output goes to files, which a failing test shows.
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path) -> None:
-        self.command_line = " ".join(["receipt_actors", *arguments])
+    ``module`` runs the program in a wrapper of its own, which does something to it.
+    """
+
+    def __init__(
+        self, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path, module: str
+    ) -> None:
+        self.command_line = " ".join([module, *arguments])
         self._stdout = stdout
         self._stderr = stderr
         with stdout.open("wb") as out, stderr.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "receipt_actors", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=stdout.parent,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -62,6 +67,10 @@ class Program:
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         """kill -9, in the middle of a run: that it was still running is part of the claim."""
         self._process.kill()
@@ -80,7 +89,9 @@ class Programs:
         self._folder = folder
         self._runs: list[Program] = []
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, module: str = "receipt_actors"
+    ) -> Program:
         number = len(self._runs) + 1
         surroundings = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -92,7 +103,7 @@ class Programs:
             **(environment or {}),
         }
         out, err = self._folder / f"run-{number}.out", self._folder / f"run-{number}.err"
-        program = Program(list(arguments), surroundings, out, err)
+        program = Program(list(arguments), surroundings, out, err, module)
         self._runs.append(program)
         return program
 

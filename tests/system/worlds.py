@@ -121,6 +121,8 @@ class EmbeddedWorld(World):
     def __init__(self, programs: Programs, folder: Path) -> None:
         super().__init__(programs)
         self.database = folder / "receipts.db"
+        self.module = "receipt_actors"  # what is run as the program,
+        self.environment: dict[str, str] = {}  # and in what environment
         self._queues = EmbeddedQueues(self.database)
         self._queues.create_queue(SOURCE, DEAD_LETTERS)
         self._queues.create_queue(RESULTS)
@@ -134,7 +136,8 @@ class EmbeddedWorld(World):
     def run(self, settings: Mapping[str, str]) -> Program:
         flags = {name.replace("exit_when_idle_seconds", "exit_when_idle"): value for name, value in settings.items()}
         arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", value)]
-        return self.programs.start("start", "--database", str(self.database), *arguments)
+        command = ["start", "--database", str(self.database), *arguments]
+        return self.programs.start(*command, environment=self.environment, module=self.module)
 
     def send(self, messages: Iterable[SampleMessage]) -> None:
         for batch in _batches([OutgoingMessage(message.body, message.attributes) for message in messages]):
@@ -153,6 +156,13 @@ class EmbeddedWorld(World):
             return queues.approximate_number_of_messages(queue)
         finally:
             queues.close()
+
+    def most_receives(self, queue: str) -> int:
+        """Tell how often the message of this queue was received that was received most often."""
+        select = "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) WHERE name = ?"
+        with closing(sqlite3.connect(self.database)) as connection:
+            (receives,) = connection.execute(select, (queue,)).fetchone()
+        return receives or 0
 
     def take(self, queue: str) -> list[Letter]:
         return list(self._receive(self._queues, queue))
