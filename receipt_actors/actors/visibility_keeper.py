@@ -13,7 +13,8 @@ crash, killed   is counted and logged with its id, and handed back later: a pois
                 seldom and ends in the dead-letter queue, while nobody else is disturbed
 ==============  ====================================================================================================
 
-A crash of the keeper forgets the table; it is rebuilt by asking the custodians that live.
+A crash of the keeper forgets the table; it is rebuilt by asking the custodians that live. Where the keeper is told to
+end before them (its supervisor gives up, and the pipeline ends them next) it hands back what it still watches.
 """
 
 from __future__ import annotations
@@ -35,7 +36,18 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import hand_back_seconds
-from receipt_actors.otp import Continue, Down, ExitReason, GenServer, NoProcess, Normal, Ref, Shutdown, WhichChildren
+from receipt_actors.otp import (
+    Continue,
+    Crash,
+    Down,
+    ExitReason,
+    GenServer,
+    NoProcess,
+    Normal,
+    Ref,
+    Shutdown,
+    WhichChildren,
+)
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 
 logger = logging.getLogger(__name__)
@@ -144,6 +156,15 @@ class VisibilityKeeper(GenServer):
             case _:
                 logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
                 why, seconds = Reason.CRASHED, self._later(message)
+        self._hand_back(message, why, seconds)
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Hand back what has a custodian still, unless it was the keeper alone that crashed."""
+        if not isinstance(reason, Crash):
+            for watched in self._table.values():
+                self._hand_back(watched.message, Reason.CRASHED, self._later(watched.message))
+
+    def _hand_back(self, message: WatchMessage, why: Reason, seconds: int) -> None:
         self._change(message, seconds)
         logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)
         self.cast(STATISTICS, MessageFinished("handed_back", why, self.clock.monotonic() - message.received_at_seconds))
