@@ -8,7 +8,8 @@ it ended        then the message
 ==============  ====================================================================================================
 ``normal``      is deleted or moved; nothing is to be done. Or it sent ``HandBack``: handed back later, the later the
                 oftener it was received
-``shutdown``    is handed back at once, for another process to take
+``shutdown``    is handed back at once, for another process to take; later, where it was received often already: a
+                pipeline that is restarted again and again must not use up its receives
 crash, killed   is counted and logged with its id, and handed back later: a poisonous message comes round ever more
                 seldom and ends in the dead-letter queue, while nobody else is disturbed
 ==============  ====================================================================================================
@@ -53,6 +54,7 @@ from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 logger = logging.getLogger(__name__)
 
 TICKS_PER_TIMEOUT = 12  #: how often in a visibility timeout the table is looked through
+RECEIVES_AT_ONCE = 4  #: receives after which a message is no longer handed back at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ class VisibilityKeeper(GenServer):
             case Normal():
                 return
             case Shutdown():
-                why, seconds = Reason.DRAINED, 0
+                is_fresh = message.approximate_receive_count <= RECEIVES_AT_ONCE
+                why, seconds = Reason.DRAINED, 0 if is_fresh else self._later(message)
             case _:
                 logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
                 why, seconds = Reason.CRASHED, self._later(message)

@@ -129,6 +129,15 @@ def test_a_message_that_is_done_is_left(house: House) -> None:
     assert (house.changes(), house.counted()) == ([], [])
 
 
+@pytest.mark.parametrize(("receives", "at_once"), [(1, True), (4, True), (5, False), (19, False)])
+def test_restarts_of_the_pipeline_do_not_use_up_the_receives(house: House, receives: int, at_once: bool) -> None:
+    """Where a process stops the next one takes over at once; but not again and again, up to the dead-letter queue."""
+    house.end(house.watch(receives=receives), SHUTDOWN)
+    ((_, seconds),) = house.changes()
+    assert (seconds == 0) == at_once
+    assert house.counted() == [("handed_back", Reason.DRAINED)]
+
+
 def test_a_keeper_that_is_ended_before_the_custodians_hands_back(house: House) -> None:
     """Its supervisor gives up, and nobody would see the custodians end: no message has to wait for its timeout."""
     house.watch("m-1")
@@ -166,7 +175,7 @@ def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receiv
 
 def test_what_was_shut_down_is_handed_back_at_once(house: House) -> None:
     """For another process to take."""
-    house.end(house.watch(receives=7), SHUTDOWN)
+    house.end(house.watch(receives=2), SHUTDOWN)
     assert house.changes() == [("m-1/handle", 0)]
     assert house.counted() == [("handed_back", Reason.DRAINED)]
 
