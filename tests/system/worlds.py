@@ -167,6 +167,13 @@ class EmbeddedWorld(World):
     def take(self, queue: str) -> list[Letter]:
         return list(self._receive(self._queues, queue))
 
+    def take_away(self, queue: str) -> list[Letter]:
+        """Receive and delete up to ten messages, as a reader does who goes on for ever."""
+        received = self._queues.receive(queue, max_messages=10, wait_seconds=0, visibility_timeout_seconds=600)
+        if received:
+            self._queues.delete(queue, [message.receipt_handle for message in received])
+        return [Letter(message.message_id, message.body, message.attributes) for message in received]
+
     def bring_back(self, queue: str) -> None:
         """Make the messages of a dead process visible now, instead of waiting for their visibility timeout."""
         handles: list[str] = []
