@@ -52,7 +52,8 @@ class Series:
             self._pass_time(program, 1.0)
         self._end(program, moment)
         self._store.recover()
-        assert self.world.visible(SOURCE) == self.world.total(SOURCE), f"{moment}: left to the visibility timeout"
+        hidden = self.world.total(SOURCE) - self.world.visible(SOURCE)
+        assert hidden == 0, f"{moment}: {hidden} messages are left to their visibility timeout"
 
     def finish(self) -> None:
         """Have everything answered that is still to come."""
