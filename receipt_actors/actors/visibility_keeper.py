@@ -54,7 +54,7 @@ from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 logger = logging.getLogger(__name__)
 
 TICKS_PER_TIMEOUT = 12  #: how often in a visibility timeout the table is looked through
-RECEIVES_AT_ONCE = 4  #: receives after which a message is no longer handed back at once
+RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import Kind
 from receipt_actors.sandbox.receipts import Fault
 from tests.system.conftest import empty_account
 from tests.system.processes import Program, Programs
@@ -31,7 +32,8 @@ class Series:
 
     def __init__(self, world: World, store: SimulatedAppStore, rng: random.Random) -> None:
         self.world = world
-        self.traffic = Traffic(world, seed=8000)
+        # One that is tried for longer than any of these runs takes comes back more often than is handed back at once.
+        self.traffic = Traffic(world, seed=8000, without=[Kind.MALFORMED])
         self.moments: Counter[str] = Counter()
         self.drain_seconds: list[float] = []
         self._store = store

@@ -6,7 +6,7 @@ import dataclasses
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,7 +15,7 @@ from pathlib import Path
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.ports import Environment, LedgerItem
 from receipt_actors.domain.results import PostedResult
-from receipt_actors.sandbox.load import Answered, OneOfGroup, SampleMessage, make_scenario
+from receipt_actors.sandbox.load import Answered, Kind, OneOfGroup, SampleMessage, make_scenario
 from receipt_actors.testing import AuditReport, SentSubmission, audit
 from tests.system.processes import PATIENCE_SECONDS
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, Letter, World
@@ -36,8 +36,9 @@ class _Sent:
 class Traffic:
     """What was sent to a world, and what came of it."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, *, without: Collection[Kind] = ()) -> None:
         self.world = world
+        self._without = frozenset(without)
         self._seed = seed
         self.messages_sent = 0
         self.answers: list[PostedResult] = []
@@ -53,7 +54,8 @@ class Traffic:
     def send(self, count: int = SCENARIO_MESSAGES) -> None:
         """Send the next messages: genuine ones, replays, duplicates, forgeries, garbage."""
         self._seed += 1
-        messages = make_scenario(count, self._seed, BUNDLE_ID, RESULTS).messages
+        scenario = make_scenario(count, self._seed, BUNDLE_ID, RESULTS)
+        messages = [message for message in scenario.messages if message.kind not in self._without]
         for message in messages:
             sent = _Sent(message.user_id, message.attributes.get("submission_id"), _genuine(message))
             if sent.submission_id is not None and len(sent.submission_id) > 256:  # garbage
