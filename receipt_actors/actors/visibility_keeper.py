@@ -8,7 +8,8 @@ it ended        then the message
 ==============  ====================================================================================================
 ``normal``      is deleted or moved; nothing is to be done. Or it sent ``HandBack``: handed back later, the later the
                 oftener it was received
-``shutdown``    is handed back at once, for another process to take
+``shutdown``    is handed back at once, for another process to take; later, where it was received often already: a
+                pipeline that is restarted again and again must not use up its receives
 crash, killed   is counted and logged with its id, and handed back later: a poisonous message comes round ever more
                 seldom and ends in the dead-letter queue, while nobody else is disturbed
 ==============  ====================================================================================================
@@ -16,7 +17,8 @@ crash, killed   is counted and logged with its id, and handed back later: a pois
 A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
 newest receive decides; its custodian goes on, and its claim protects it.
 
-A crash of the keeper forgets the table; it is rebuilt by asking the custodians that live.
+A crash of the keeper forgets the table; it is rebuilt by asking the custodians that live. Where the keeper is told to
+end before them (its supervisor gives up, and the pipeline ends them next) it hands back what it still watches.
 """
 
 from __future__ import annotations
@@ -40,12 +42,24 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import hand_back_seconds
-from receipt_actors.otp import Continue, Down, ExitReason, GenServer, NoProcess, Normal, Ref, Shutdown, WhichChildren
+from receipt_actors.otp import (
+    Continue,
+    Crash,
+    Down,
+    ExitReason,
+    GenServer,
+    NoProcess,
+    Normal,
+    Ref,
+    Shutdown,
+    WhichChildren,
+)
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 
 logger = logging.getLogger(__name__)
 
 TICKS_PER_TIMEOUT = 12  #: how often in a visibility timeout the table is looked through
+RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +181,21 @@ class VisibilityKeeper(GenServer):
             case Normal():
                 return
             case Shutdown():
-                why, seconds = Reason.DRAINED, 0
+                is_fresh = message.approximate_receive_count <= RECEIVES_AT_ONCE
+                why, seconds = Reason.DRAINED, 0 if is_fresh else self._later(message, Reason.DRAINED)
             case _:
                 logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
                 why, seconds = Reason.CRASHED, self._later(message, Reason.CRASHED)
+        self._hand_back(watched, why, seconds)
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Hand back what has a custodian still, unless it was the keeper alone that crashed."""
+        if not isinstance(reason, Crash):
+            for watched in self._table.values():
+                self._hand_back(watched, Reason.CRASHED, self._later(watched.message, Reason.CRASHED))
+
+    def _hand_back(self, watched: _Watched, why: Reason, seconds: int) -> None:
+        message = watched.message
         if not watched.is_lost:
             self._change(message, seconds, message.message_id)
         logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)

@@ -57,6 +57,6 @@ class Reason(StrEnum):
     GAVE_UP_FOR_NOW = "gave_up_for_now"  #: a service kept failing; handed back with a growing visibility timeout
     MISCONFIGURED = "misconfigured"  #: 21000 or 21004: our own request or secret is wrong; never a verdict
     CRASHED = "crashed"  #: a bug: the validator crashed; handed back with a growing visibility timeout
-    DRAINED = "drained"  #: handed back at once because the process stops
+    DRAINED = "drained"  #: handed back because the process stops; at once, unless it was received often
     POST_QUEUE_UNAVAILABLE = "post_queue_unavailable"  #: its post queue is down, and as many as may wait for it do
     NO_DEAD_LETTER_QUEUE = "no_dead_letter_queue"  #: unanswerable, and there is nowhere to move it

@@ -23,6 +23,9 @@ For chaos, with the real clients or with the fakes:
 
 ``intercept``   puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow, half-done
                 and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or your own
+``Monkey``      ends actors of a running tree, by crash or kill, as often as the tree bears it, or oftener;
+                ``is_whole``, ``wait_until_whole`` and ``faults_of_tree`` tell whether it is again what its specs say.
+                It needs nothing of receipts: any actor system of ``receipt_actors.otp`` will do
 ``audit``       reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken
 """
 
@@ -32,6 +35,7 @@ from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake, Hold
 from receipt_actors.testing._interception import CrashPoint, FaultRates, FaultyCalls, PortCall, intercept
 from receipt_actors.testing._ledger import FakeLedger
+from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, is_whole, wait_until_whole
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
 from receipt_actors.testing._services import FakeServices
 from receipt_actors.testing._settling import advance, settle, wait_until
@@ -49,15 +53,21 @@ __all__ = [
     "FaultRates",
     "FaultyCalls",
     "Hold",
+    "Manner",
     "ManualClock",
+    "Monkey",
     "PortCall",
     "SentSubmission",
     "StoredMessage",
+    "Strike",
     "advance",
     "audit",
+    "faults_of_tree",
     "genuine",
     "intercept",
+    "is_whole",
     "receipt_data_of",
     "settle",
     "wait_until",
+    "wait_until_whole",
 ]

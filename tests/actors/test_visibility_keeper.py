@@ -132,6 +132,37 @@ def test_a_message_that_is_done_is_left(house: House) -> None:
     assert (house.changes(), house.counted()) == ([], [])
 
 
+@pytest.mark.parametrize(("receives", "at_once"), [(1, True), (8, True), (9, False), (19, False)])
+def test_restarts_of_the_pipeline_do_not_use_up_the_receives(house: House, receives: int, at_once: bool) -> None:
+    """Where a process stops the next one takes over at once; but not again and again, up to the dead-letter queue."""
+    house.end(house.watch(receives=receives), SHUTDOWN)
+    ((_, seconds),) = house.changes()
+    assert (seconds == 0) == at_once
+    assert house.counted() == [("handed_back", Reason.DRAINED)]
+
+
+def test_a_keeper_that_is_ended_before_the_custodians_hands_back(house: House) -> None:
+    """Its supervisor gives up, and nobody would see the custodians end: no message has to wait for its timeout."""
+    house.watch("m-1")
+    house.watch("m-2", receives=2)
+    house.keeper.exit(SHUTDOWN)
+    house.stage.settle()
+    first, second = house.changes()
+    assert (first[0], second[0]) == ("m-1/handle", "m-2/handle")
+    assert 24 <= first[1] <= 30
+    assert 48 <= second[1] <= 60
+    assert house.counted() == [("handed_back", Reason.CRASHED)] * 2
+
+
+def test_a_keeper_that_crashes_alone_hands_nothing_back(house: House) -> None:
+    """The custodians live, and its successor watches them."""
+    house.watch()
+    house.keeper.cast(object())
+    house.stage.settle()
+    assert not house.keeper.is_alive()
+    assert house.changes() == []
+
+
 @pytest.mark.parametrize(("receives", "seconds"), [(1, 30), (2, 60), (4, 240), (6, 900), (19, 900)])
 def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receives: int, seconds: int) -> None:
     """30 s x 2^n, at most 15 minutes, up to a fifth less, and counted under its reason."""

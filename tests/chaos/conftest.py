@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import open_programs
+from tests.system.conftest import open_programs, pytest_runtest_makereport
 from tests.system.processes import Programs
+
+__all__ = ["pytest_runtest_makereport"]  # what the processes of a failing test have written
 
 _figures: list[str] = []
 

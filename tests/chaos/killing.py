@@ -12,16 +12,13 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, is_name
-from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.load import Answered, Kind, OneOfGroup, SampleMessage, make_scenario
-from receipt_actors.testing import AuditReport, SentSubmission, audit
+from receipt_actors.sandbox.load import Kind, make_scenario
+from receipt_actors.testing import AuditReport, SentSubmission
 from tests.system.processes import PATIENCE_SECONDS, Program
 from tests.system.worlds import (
     BUNDLE_ID,
@@ -36,6 +33,7 @@ from tests.system.worlds import (
 )
 
 from .aws_proxy import AwsProxy
+from .books import judge, posted, submissions_of
 
 STARTED = "consumers take receipts"
 DRAINING = "draining for at most"
@@ -82,27 +80,6 @@ class Load:
         users = {message.user_id for message in self.sent_twice}
         others = [letter for letter in answers if letter.fields["user_id"] not in users]
         return [*Outcome(others, dead_letters).faults(self.scenario)]
-
-
-def submissions_of(messages: Iterable[SampleMessage], message_ids: Iterable[str]) -> list[SentSubmission]:
-    """Say what was sent, for ``audit``: a submission's id is its attribute where usable, else the message id."""
-    return [
-        SentSubmission(
-            named if is_name(named := message.attributes.get(SUBMISSION_ID_ATTRIBUTE)) else message_id,
-            message.user_id,
-            _genuine(message),
-        )
-        for message, message_id in zip(messages, message_ids, strict=True)
-    ]
-
-
-def _genuine(message: SampleMessage) -> frozenset[str]:
-    match message.expected:
-        case Answered("OK", transaction_ids):
-            return frozenset(transaction_ids)
-        case OneOfGroup(transaction_id):
-            return frozenset({transaction_id})
-    return frozenset()
 
 
 class Scene(ABC):
@@ -337,22 +314,10 @@ def settle_up(killer: Killer, *, redrives: bool) -> Books:
             break
     killer.read_answers()
     dead_letters = world.read(DEAD_LETTERS)
-    report = judge(killer.load.submissions, killer.answers, dead_letters, world)
+    report = judge(killer.load.submissions, map(posted, killer.answers), dead_letters, world)
     unreasoned = [f"{letter.message_id}: no reason" for letter in dead_letters if "reason" not in letter.attributes]
     faults = [*report.faults, *unreasoned, *killer.load.faults(killer.answers, dead_letters)]
     return Books(report, faults, world.total(SOURCE), redriven)
-
-
-def judge(
-    submissions: Iterable[SentSubmission], answers: Iterable[Letter], dead_letters: Iterable[Letter], world: World
-) -> AuditReport:
-    """Hold what came out, and the world's ledger, against what was sent."""
-    return audit(
-        submissions,
-        [_posted(letter) for letter in answers],
-        [letter.attributes.get(SUBMISSION_ID_ATTRIBUTE, letter.message_id) for letter in dead_letters],
-        world.ledger_items(),
-    )
 
 
 def _finish(killer: Killer) -> None:
@@ -371,19 +336,3 @@ def _redrive(world: World) -> int:
     command = world.command("redrive", "--reason", "none")
     assert command.wait_for_end() == 0, command.stderr
     return int(command.stdout.partition(": ")[2].partition(" moved")[0])
-
-
-def _posted(letter: Letter) -> PostedResult:
-    result = parse_result(
-        ReceivedMessage(
-            message_id=letter.message_id,
-            receipt_handle="",
-            body=letter.body,
-            body_md5="",
-            attributes=letter.attributes,
-            approximate_receive_count=1,
-            sent_at_seconds=0.0,
-        )
-    )
-    assert result is not None, f"no answer: {letter.body!r}"
-    return result

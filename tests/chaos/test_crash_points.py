@@ -28,7 +28,7 @@ from receipt_actors.testing import SentSubmission
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
-from .killing import judge, submissions_of
+from .books import judge, posted, submissions_of
 
 SETTINGS = {
     "consumers": 1,
@@ -113,7 +113,7 @@ class Case:
     def faults(self) -> list[str]:
         """Look at what came out when all is over."""
         dead_letters = self.world.take(DEAD_LETTERS)
-        report = judge(self.submissions, self.world.take(RESULTS), dead_letters, self.world)
+        report = judge(self.submissions, map(posted, self.world.take(RESULTS)), dead_letters, self.world)
         left = self.world.total(SOURCE)
         reasons = {letter.attributes.get("reason") for letter in dead_letters}
         return [

@@ -18,7 +18,10 @@ POLL_SECONDS = 0.02
 
 
 class Program:
-    """One run of ``python -m receipt_actors``, or of another module. Its output goes to files."""
+    """One run of ``python -m receipt_actors``, or of another module that runs it and does something to it.
+
+    Its output goes to files, which a failing test shows.
+    """
 
     def __init__(
         self, module: str, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path
@@ -71,6 +74,10 @@ class Program:
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def kill(self) -> None:
         """kill -9, in the middle of a run: that it was still running is part of the claim."""

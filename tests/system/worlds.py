@@ -196,11 +196,12 @@ class EmbeddedWorld(World):
         finally:
             queues.close()
 
-    def most_receives(self) -> int:
-        """How often the message was received that was received most often, of those that are still there."""
+    def most_receives(self, queue: str) -> int:
+        """Tell how often the message of this queue was received that was received most often."""
+        select = "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) WHERE name = ?"
         with closing(sqlite3.connect(self.database)) as connection:
-            (most,) = connection.execute("SELECT MAX(receive_count) FROM messages").fetchone()
-            return most or 0
+            (receives,) = connection.execute(select, (queue,)).fetchone()
+        return receives or 0
 
     def take(self, queue: str) -> list[Letter]:
         return list(self._receive(self._queues, queue))

@@ -1,0 +1,60 @@
+"""A storm of crashes above every intensity: the program gives up by itself, says because of whom, and loses nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.actors.visibility_keeper import RECEIVES_AT_ONCE
+from receipt_actors.cli import EXIT_WORLD_FAILED
+from receipt_actors.domain.retrying import MAX_HAND_BACK_SECONDS
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.system.processes import Programs
+from tests.system.worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
+
+MESSAGES = genuine_messages(60, 51)
+
+
+@pytest.mark.parametrize(
+    ("victim", "offender"),
+    [
+        ("consumers", r"child consumer-\d ended: crash: Storm: ordered"),
+        ("app_store_gateway", "child app_store_gateway ended: killed"),
+        ("intake", "child intake ended: killed"),
+    ],
+    ids=["consumers", "gateway", "intake"],
+)
+def test_a_storm_ends_the_program_and_loses_nothing(
+    programs: Programs, tmp_path: Path, victim: str, offender: str, figure: Callable[[str], None]
+) -> None:
+    """A code that tells an operator's supervisor to start it anew, the culprit in the log, the messages handed back."""
+    world = EmbeddedWorld(programs, tmp_path)
+    world.module = "tests.chaos.storming_program"
+    world.environment = {"RECEIPT_STORM": victim}
+    world.send(MESSAGES)
+    with SimulatedAppStore(latency_seconds=0.5) as store:
+        program = world.start(
+            store,
+            app_store_concurrency=5,
+            consumers=2,
+            receive_wait_seconds=0,  # else each restart of the pipeline waits for a long poll
+            visibility_timeout_seconds=2 * MAX_HAND_BACK_SECONDS,
+        )
+        assert program.wait_for_end() == EXIT_WORLD_FAILED
+    log = program.stderr
+    assert re.search(offender, log)
+    assert re.search(f"gives up because of child {victim.removesuffix('s')}.*reached_max_restart_intensity", log)
+    assert "the supervision tree has ended: too many crashes" in log
+    answered = {letter.fields["user_id"] for letter in world.take(RESULTS)}
+    at_once, in_all, receives = world.visible(SOURCE), world.total(SOURCE), world.most_receives(SOURCE)
+    figure(f"{victim}: {len(answered)} answered, {at_once} of {in_all} back at once; at most {receives} receives")
+    assert receives <= RECEIVES_AT_ONCE + 1, "a storm uses up the receives of messages that are fine"
+    assert world.visible_after(MAX_HAND_BACK_SECONDS, SOURCE) == in_all, "not handed back: left to its timeout"
+    world.bring_back(SOURCE)
+    handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
+    assert handed_back
+    assert answered | handed_back == {message.user_id for message in MESSAGES}
+    world.close()

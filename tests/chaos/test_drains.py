@@ -1,0 +1,120 @@
+"""SIGTERM at any moment, again and again on the same queues: each drain is in order, and no verdict changes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import Kind
+from receipt_actors.sandbox.receipts import Fault
+from tests.system.conftest import empty_account
+from tests.system.processes import Program, Programs
+from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
+
+from .traffic import Traffic
+
+DRAIN_SECONDS = 7
+GRACE_SECONDS = 4.0  #: for the interpreter to end, on a busy machine
+LONGEST_START_SECONDS = 1.5
+BACKLOG = 60
+HAS_STARTED = "consumers take receipts"  #: in its log
+
+
+class Series:
+    """Runs of the program on one world, each ended by SIGTERM at a moment drawn by ``rng``."""
+
+    def __init__(self, world: World, store: SimulatedAppStore, rng: random.Random) -> None:
+        self.world = world
+        # One that is tried for longer than any of these runs takes comes back more often than is handed back at once.
+        self.traffic = Traffic(world, seed=8000, without=[Kind.MALFORMED])
+        self.moments: Counter[str] = Counter()
+        self.drain_seconds: list[float] = []
+        self._store = store
+        self._random = rng
+
+    def run(self) -> None:
+        """Start the program under load, end it, and look at what it leaves behind."""
+        while self.world.visible(SOURCE) < BACKLOG:
+            self.traffic.send()
+        program = self.world.start(self._store, app_store_concurrency=20, drain_seconds=DRAIN_SECONDS, consumers=3)
+        moment = self._random.choices(["start-up", "at work", "while Apple hangs"], [3, 5, 2])[0]
+        if moment == "start-up":
+            self._pass_time(program, LONGEST_START_SECONDS)
+        else:
+            program.wait_for_log(HAS_STARTED)
+            if moment == "while Apple hangs":
+                self._store.outage(Fault.hang(600))
+            self._pass_time(program, 1.0)
+        self._end(program, moment)
+        self._store.recover()
+        hidden = self.world.total(SOURCE) - self.world.visible(SOURCE)
+        assert hidden == 0, f"{moment}: {hidden} messages are left to their visibility timeout"
+
+    def finish(self) -> None:
+        """Have everything answered that is still to come."""
+        assert self.world.start(self._store, exit_when_idle_seconds=1).wait_for_end() == 0
+        assert self.world.total(SOURCE) == 0
+
+    def _pass_time(self, program: Program, longest_seconds: float) -> None:
+        over = time.monotonic() + longest_seconds * self._random.random()
+        program.wait_until(lambda: time.monotonic() >= over, "the moment has come")
+
+    def _end(self, program: Program, moment: str) -> None:
+        told_at = time.monotonic()
+        program.send_signal(signal.SIGTERM)
+        code = program.wait_for_end(DRAIN_SECONDS + GRACE_SECONDS)
+        if code == -signal.SIGTERM:
+            assert HAS_STARTED not in program.stderr, "it had begun, and did not drain"
+            moment = "before Python was up"
+        else:
+            assert code == 0
+            assert "Traceback" not in program.stderr
+            self.drain_seconds.append(time.monotonic() - told_at)
+        self.moments[moment] += 1
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AwsServer]:
+    server = AwsServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
+    world = EmbeddedWorld(programs, tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def aws(programs: Programs, server: AwsServer) -> Iterator[AwsWorld]:
+    with empty_account(programs, server) as account:
+        account.create_queues()
+        account.create_table()
+        yield account
+
+
+@pytest.mark.parametrize(("backend", "short", "full"), [("embedded", 2, 100), ("aws", 1, 10)])
+def test_a_drain_at_any_moment_is_in_order(
+    backend: str, short: int, full: int, request: pytest.FixtureRequest, is_full: bool, figure: Callable[[str], None]
+) -> None:
+    """Exit code 0 in time; all that was in flight is finished, or can be received at once; no verdict is changed."""
+    world: World = request.getfixturevalue(backend)
+    with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.3) as store:
+        series = Series(world, store, random.Random(5))
+        for _ in range(full if is_full else short):
+            series.run()
+        series.finish()
+    report = series.traffic.audit()
+    assert report.faults == ()
+    times = sorted(series.drain_seconds)
+    figure(f"{backend}: SIGTERM {dict(series.moments)}; the slowest drain took {times[-1]:.1f} s of {DRAIN_SECONDS}")
+    figure(f"{backend}: {report}")

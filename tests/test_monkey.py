@@ -1,0 +1,291 @@
+"""The monkey ends whom it may, as often as it may; and a tree is whole only when all of it is there."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from receipt_actors.otp import (
+    ONE_FOR_ALL,
+    ONE_FOR_ONE,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    ActorSystem,
+    Backoff,
+    ChildSpec,
+    GenServer,
+    ManualClock,
+    NotStarted,
+    Receive,
+    Ref,
+    Start,
+    Supervisor,
+    delete_child,
+    start_child,
+    supervisor_spec,
+    terminate_child,
+    which_children,
+)
+from receipt_actors.testing import Manner, Monkey, faults_of_tree, is_whole, wait_until_whole
+
+
+class Worker(GenServer):
+    """Has nothing to do."""
+
+
+class Tough(GenServer):
+    """Minds nothing."""
+
+    def handle_cast(self, request: Any) -> None:
+        """Take it."""
+
+
+class Fragile(GenServer):
+    """Starts as long as ``starts`` says so."""
+
+    starts: ClassVar[bool] = True
+
+    def init(self) -> NotStarted | None:
+        return None if Fragile.starts else NotStarted(SHUTDOWN)
+
+
+def worker(name: str, **fields: Any) -> ChildSpec:
+    return ChildSpec(name, Start(Worker, name=name), **fields)
+
+
+INTENSITY, PERIOD_SECONDS = 2, 10.0
+TREE = supervisor_spec(
+    "root",
+    ONE_FOR_ONE,
+    [
+        supervisor_spec(
+            "pair", ONE_FOR_ALL, [worker("one"), worker("two")], intensity=INTENSITY, period_seconds=PERIOD_SECONDS
+        ),
+        supervisor_spec("crowd", SIMPLE_ONE_FOR_ONE, [ChildSpec("member", Start(Worker), restart=TEMPORARY)]),
+    ],
+    intensity=1,
+    period_seconds=60.0,
+)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def actors(clock: ManualClock) -> Iterator[ActorSystem]:
+    with ActorSystem("test", clock) as actors:
+        yield actors
+
+
+@pytest.fixture
+def root(actors: ActorSystem) -> Ref:
+    assert isinstance(TREE.start, Start)
+    return actors.start(TREE.start.actor_class, *TREE.start.args, name="root", **TREE.start.kwargs)
+
+
+def find(actors: ActorSystem, name: str) -> Ref:
+    ref = actors.whereis(name)
+    assert ref is not None
+    return ref
+
+
+# --- the monkey ---
+
+
+@pytest.mark.parametrize(("kills", "manner"), [(0.0, Manner.CRASH), (1.0, Manner.KILL)])
+def test_a_strike_ends_an_actor_and_is_recorded(
+    actors: ActorSystem, root: Ref, kills: float, manner: Manner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a crash, which is reported as any bug's, or by a kill; the supervisor starts a successor."""
+    before = find(actors, "one")
+    monkey = Monkey(actors, random.Random(0), kills=kills, weights={"one": 1}, elsewhere=0)
+    strike = monkey.strike()
+    wait_until_whole(actors, TREE)
+    assert strike is not None
+    assert (strike.place, strike.manner, strike.ended) == ("one", manner, True)
+    assert (strike.actor, strike.supervisor) == ("Worker (one)", "Supervisor (pair)")
+    assert monkey.strikes == [strike]
+    assert not before.is_alive()
+    assert find(actors, "one") is not before
+    assert ("crashed while handling Unexpected" in caplog.text) == (manner is Manner.CRASH)
+
+
+def test_a_tree_survives_any_number_of_strikes_within_its_budgets(
+    actors: ActorSystem, root: Ref, clock: ManualClock
+) -> None:
+    """Workers and supervisors, for as long as one likes: when nobody may be struck, nobody is."""
+    monkey = Monkey(actors, random.Random(1))
+    idle = 0
+    for _ in range(400):
+        if monkey.strike() is None:
+            idle += 1
+        clock.advance(1.0)
+        wait_until_whole(actors, TREE)
+    assert root.is_alive()
+    assert idle > 0
+    assert {strike.place for strike in monkey.strikes} == {"one", "two", "pair", "crowd"}
+    assert len(monkey.strikes) > 400 * INTENSITY / PERIOD_SECONDS / 2
+
+
+def test_a_supervisor_bears_as_many_strikes_as_its_intensity(
+    actors: ActorSystem, root: Ref, clock: ManualClock
+) -> None:
+    """Not one more within its period, whoever else ended its children; and more again afterwards."""
+    monkey = Monkey(actors, random.Random(0), weights={"one": 1, "two": 1}, elsewhere=0)
+    find(actors, "two").kill()  # somebody else's doing counts as well
+    wait_until_whole(actors, TREE)
+    assert monkey.strike() is not None
+    wait_until_whole(actors, TREE)
+    assert monkey.strike() is None
+    clock.advance(PERIOD_SECONDS + 1)
+    assert monkey.strike() is not None
+
+
+def test_temporary_children_are_free(actors: ActorSystem, root: Ref) -> None:
+    """They are not restarted, so that no budget is used up."""
+    crowd = find(actors, "crowd")
+    for _ in range(50):
+        start_child(crowd, ())
+    monkey = Monkey(actors, random.Random(0), weights={"Worker": 1, "one": 0, "two": 0}, elsewhere=0)
+    while monkey.strike():
+        pass
+    assert len(monkey.strikes) == 50
+    assert which_children(crowd) == []
+    assert is_whole(actors, TREE)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_child_that_waits_for_its_restart_is_free_without_a_limit(actors: ActorSystem, limit: int | None) -> None:
+    """Delayed restarts don't count; where their number is limited the monkey can't know, and spares the child."""
+    backoff = Backoff(first_seconds=1.0, give_up_after=limit)
+    actors.start(Supervisor, [ChildSpec("one", Start(Worker, name="one"), backoff=backoff)], intensity=0)
+    assert (Monkey(actors, random.Random(0)).strike() is None) == (limit is not None)
+
+
+def test_a_storm_ends_the_tree(actors: ActorSystem, root: Ref) -> None:
+    """Without budgets the supervisors give up, one after the other, and at last nobody is left to strike."""
+    monkey = Monkey(actors, random.Random(0), respects_budgets=False)
+    while monkey.strike() is not None or root.wait(0) is None:
+        pass
+    assert faults_of_tree(actors) == ("no supervisor runs",)
+
+
+def test_a_crowd_is_one_place(actors: ActorSystem) -> None:
+    """A hundred validators don't keep the monkey from everybody else; the weights say who is struck how often."""
+    crowd = supervisor_spec("crowd", SIMPLE_ONE_FOR_ONE, [ChildSpec("member", Start(Worker), restart=TEMPORARY)])
+    actors.start(Supervisor, [worker("one"), worker("two"), crowd], intensity=1000)
+    for _ in range(100):
+        start_child(find(actors, "crowd"), ())
+    monkey = Monkey(actors, random.Random(0), weights={"one": 3, "two": 0, "crowd": 0})
+    for _ in range(60):
+        monkey.strike()
+        wait_until_whole(actors)
+    places = Counter(strike.place for strike in monkey.strikes)
+    assert set(places) == {"one", "Worker"}
+    assert places["one"] > 2 * places["Worker"]
+
+
+def test_the_seed_chooses(clock: ManualClock) -> None:
+    """The same seed strikes the same places in the same manner, and another one others."""
+
+    def strikes(seed: int) -> list[tuple[Any, Manner]]:
+        with ActorSystem("test", ManualClock()) as actors:
+            actors.start(Supervisor, [worker(str(number)) for number in range(8)], intensity=99)
+            monkey = Monkey(actors, random.Random(seed))
+            for _ in range(12):
+                monkey.strike()
+                wait_until_whole(actors)
+            return [(strike.place, strike.manner) for strike in monkey.strikes]
+
+    assert strikes(1) == strikes(1) != strikes(2)
+
+
+def test_who_minds_no_cast_is_told_apart(actors: ActorSystem) -> None:
+    """An actor that swallows whatever comes does not crash, and the record says that it did not end."""
+    actors.start(Supervisor, [ChildSpec("tough", Start(Tough))], intensity=9)
+    monkey = Monkey(actors, random.Random(0), kills=0.0, patience_seconds=0.01)
+    strike = monkey.strike()
+    assert strike is not None
+    assert not strike.ended
+
+
+def test_who_has_no_supervisor_is_spared(actors: ActorSystem) -> None:
+    """Nobody would start it again."""
+    actors.start(Worker, name="alone")
+    assert Monkey(actors, random.Random(0), respects_budgets=False).strike() is None
+
+
+@pytest.mark.parametrize("wrong", [{"weights": {"one": -1}}, {"elsewhere": -1}, {"kills": 1.1}, {"kills": -0.1}])
+def test_what_makes_no_sense_is_refused(actors: ActorSystem, wrong: dict[str, Any]) -> None:
+    """Before anybody is hurt."""
+    with pytest.raises(ValueError, match="must be"):
+        Monkey(actors, random.Random(0), **wrong)
+
+
+# --- the tree ---
+
+
+def test_a_tree_as_it_was_started_is_whole(actors: ActorSystem, root: Ref) -> None:
+    """With what was added to it as well."""
+    start_child(root, worker("added"))
+    start_child(find(actors, "crowd"), ())
+    assert faults_of_tree(actors, TREE) == ()
+    assert faults_of_tree(actors) == ()
+
+
+def test_a_child_that_is_missing_is_a_fault(actors: ActorSystem, root: Ref) -> None:
+    """Ended and known still, or forgotten altogether."""
+    pair = find(actors, "pair")
+    terminate_child(pair, "one")
+    assert faults_of_tree(actors, TREE) == ("Supervisor (pair): child 'one' does not run",)
+    delete_child(pair, "one")
+    assert faults_of_tree(actors, TREE) == ("Supervisor (pair) has the children ['two'], expected ['one', 'two']",)
+
+
+def test_the_root_is_held_against_the_spec_that_is_given(actors: ActorSystem, root: Ref) -> None:
+    """Nobody can be asked for it; and children out of order are a fault, since start and stop follow the order."""
+    terminate_child(root, "pair")
+    delete_child(root, "pair")
+    assert is_whole(actors)
+    assert not is_whole(actors, TREE)
+    assert isinstance(TREE.start, Start)
+    start_child(root, TREE.start.args[0][0])
+    expected = "Supervisor (root) has the children ['crowd', 'pair'], expected ['pair', 'crowd']"
+    assert faults_of_tree(actors, TREE) == (expected,)
+
+
+def test_a_child_that_is_being_restarted_is_a_fault(actors: ActorSystem, clock: ManualClock) -> None:
+    """Until it runs again: the wait for it says what is missing when it is too long."""
+    spec = ChildSpec("fragile", Start(Fragile, name="fragile"), backoff=Backoff(first_seconds=5.0))
+    actors.start(Supervisor, [spec], name="root")
+    find(actors, "fragile").kill()
+    assert faults_of_tree(actors) == ("Supervisor (root): child 'fragile' is being restarted",)
+    with pytest.raises(TimeoutError, match="'fragile' is being restarted"):
+        wait_until_whole(actors, timeout_seconds=0.0)
+    clock.advance(10.0)
+    wait_until_whole(actors)
+
+
+def test_who_outlives_its_supervisor_is_a_fault(actors: ActorSystem) -> None:
+    """An actor that nobody would end or restart any more."""
+
+    class Stubborn(GenServer):
+        trap_exit = True
+
+        def terminate(self, reason: Any) -> Any:
+            yield Receive(lambda message: message == "go")
+
+    supervisor = actors.start(Supervisor, [ChildSpec("stubborn", Start(Stubborn, name="stubborn"))], name="root")
+    stubborn = find(actors, "stubborn")
+    supervisor.kill()
+    assert "Stubborn (stubborn) has outlived its supervisor" in faults_of_tree(actors)
+    stubborn.send("go")
+    stubborn.wait(10.0)
+    assert faults_of_tree(actors) == ("no supervisor runs",)
