@@ -23,6 +23,7 @@ For chaos, with the real clients or with the fakes:
 
 ``intercept``   puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow, half-done
                 and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or your own
+``hostile_messages``  bodies and attributes of every malice, each with the reason that it must be refused for
 ``audit``       reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken
 """
 
@@ -30,6 +31,7 @@ from receipt_actors.otp import ManualClock
 from receipt_actors.testing._app_store import FakeAppStore, genuine, receipt_data_of
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake, Hold
+from receipt_actors.testing._hostile import HostileMessage, hostile_messages
 from receipt_actors.testing._interception import CrashPoint, FaultRates, FaultyCalls, PortCall, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
@@ -49,6 +51,7 @@ __all__ = [
     "FaultRates",
     "FaultyCalls",
     "Hold",
+    "HostileMessage",
     "ManualClock",
     "PortCall",
     "SentSubmission",
@@ -56,6 +59,7 @@ __all__ = [
     "advance",
     "audit",
     "genuine",
+    "hostile_messages",
     "intercept",
     "receipt_data_of",
     "settle",
