@@ -47,9 +47,14 @@ class OutgoingMessage:
     @property
     def size_bytes(self) -> int:
         """What SQS counts against its limit: the body, and each attribute's name, type and value."""
-        return len(self.body.encode()) + sum(
-            len(name.encode()) + len("String") + len(value.encode()) for name, value in self.attributes.items()
+        return _size_bytes(self.body) + sum(
+            _size_bytes(name) + len("String") + _size_bytes(value) for name, value in self.attributes.items()
         )
+
+
+def _size_bytes(text: str) -> int:
+    # SQS refuses a lone surrogate, entry by entry; but whoever gathers a batch must not stumble over one before.
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
