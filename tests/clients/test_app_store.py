@@ -215,6 +215,8 @@ def test_urls_that_cannot_work_are_refused_at_once(url: str) -> None:
         (200, b'{"status": ' + b"9" * 10_000 + b"}", "no JSON"),
         (200, b'{"status": 0, "x": NaN}', "no JSON"),
         (200, b'[{"status": 0}]', "no JSON object with an integer status"),
+        (200, b'{"status": 21003, "status": 0}', "a key has two values"),
+        (200, b'{"status": 0, "receipt": {"in_app": [], "in_app": [1]}}', "a key has two values"),
         (200, b"0", "no JSON object with an integer status"),
         (200, b"{}", "no JSON object with an integer status"),
         (200, b'{"status": "0"}', "no JSON object with an integer status"),
@@ -230,6 +232,11 @@ def test_what_is_no_answer_of_apple_means_unavailable(status: int, body: bytes, 
         error = unavailable(client)
     assert cause in str(error)
     assert str(error).startswith("Production App Store answered HTTP")
+
+
+def test_the_same_twice_is_not_ambiguous() -> None:
+    """A key that is repeated with its value can only be read in one way."""
+    assert parse_answer(b'{"status": 0, "status": 0, "x": {"y": [1], "y": [1]}}') == {"status": 0, "x": {"y": [1]}}
 
 
 @given(
