@@ -30,7 +30,7 @@ class ReceivedMessage:
 
     message_id: str  #: the same over redeliveries; new after a redrive or a producer's retry
     receipt_handle: str  #: new at every delivery; only the newest works reliably
-    body: str
+    body: str = field(repr=False)  #: what a log must not show
     body_md5: str  #: ``MD5OfBody`` as the service computed it, hexadecimal
     attributes: Mapping[str, str] = field(default_factory=dict)  #: message attributes of type String
     approximate_receive_count: int = 1
@@ -41,7 +41,7 @@ class ReceivedMessage:
 class OutgoingMessage:
     """A message to send: a body, and up to ten attributes of type String (none may be empty, says SQS)."""
 
-    body: str
+    body: str = field(repr=False)
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -21,10 +21,13 @@ from any thread, and each can be told to ``fail`` the next calls, to carry them 
 
 For chaos, with the real clients or with the fakes:
 
-``intercept``   puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow, half-done
-                and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or your own
-``hostile_messages``  bodies and attributes of every malice, each with the reason that it must be refused for
-``audit``       reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken
+``intercept``         puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow,
+                      half-done and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or
+                      your own
+``hostile_messages``  makes bodies and attributes of every malice, each with the reason that it must be refused for, by us
+                      and by consumers of your own
+``audit``             reads what was sent, every answer, the dead letters and the ledger, and says which promise was
+                      broken
 """
 
 from receipt_actors.otp import ManualClock

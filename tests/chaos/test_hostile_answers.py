@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, ParamValidationError
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.aws import AwsLedger
@@ -23,11 +24,23 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
 from receipt_actors.domain.verdicts import Plan, make_plan
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
+from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.load import Answered, SampleMessage
 from tests.clients.test_aws import FakeAws, error
 from tests.clients.test_aws import Reply as AwsReply
+from tests.system.conftest import empty_account
 from tests.system.processes import Programs
-from tests.system.worlds import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
+from tests.system.worlds import (
+    DEAD_LETTERS,
+    REGION,
+    RESULTS,
+    SOURCE,
+    TABLE,
+    AwsServer,
+    EmbeddedWorld,
+    genuine_messages,
+)
 
 from .hostile_answers import BUNDLE_ID, HostileAnswer, Outcome, hostile_answers
 
@@ -143,6 +156,48 @@ def test_the_whole_program_survives_a_hostile_app_store(
 
 
 # --- the ledger ---
+
+
+def test_what_another_program_left_in_the_table_crashes_nobody(
+    programs: Programs, is_full: bool, figure: Figure
+) -> None:
+    """Through the whole program: an item that DynamoDB holds, whatever its attributes, is another's claim."""
+    messages = genuine_messages(200 if is_full else 15, SEED)
+    server = AwsServer()
+    try:
+        with empty_account(programs, server) as aws, SimulatedAppStore() as store:
+            aws.create_queues()
+            aws.create_table()
+            items = [item for item, _ in hostile_items(20 * len(messages), SEED) if isinstance(item, dict)]
+            planted = [message for message in messages if plant(server.url, message, items)]
+            aws.send(messages)
+            program = aws.start(store, exit_when_idle_seconds=1)
+            assert program.wait_for_end() == 0
+            statuses = {letter.fields["user_id"]: letter.fields["status"] for letter in aws.take(RESULTS)}
+    finally:
+        server.close()
+    assert "Traceback" not in program.stderr
+    assert planted
+    assert statuses == {message.user_id: "INVALID" if message in planted else "OK" for message in messages}
+    figure(f"{len(planted)} claims of another program among {len(messages)}")
+
+
+def plant(url: str, message: SampleMessage, items: list[dict[str, Any]]) -> bool:
+    """Put the next item that DynamoDB takes under the message's transaction, for two messages of three."""
+    assert isinstance(message.expected, Answered)
+    (transaction_id,) = message.expected.transaction_ids
+    if message.user_id % 3 == 0:
+        return False
+    session = boto3.Session("testing", "testing", region_name=REGION)
+    with closing(session.client("dynamodb", endpoint_url=url)) as dynamodb:
+        while True:
+            item = {**items.pop(), "TransactionId": {"S": transaction_id}}
+            try:
+                dynamodb.put_item(TableName=TABLE, Item=item)
+            except (ClientError, ParamValidationError):
+                continue  # not even DynamoDB would hold that
+            return True
+
 
 WANTED = LedgerItem(
     *("1000", "s-1", "m-1", 42, "0a" * 32, "coins", "1000", Environment.PRODUCTION, SOURCE, RESULTS),

@@ -65,7 +65,7 @@ def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, a
 
     What gets through names no queue but the allowed one, and a user within 64 bits.
     """
-    count = 100_000 if is_full else 1500
+    count = 100_000 if is_full else 1000
     found: Counter[Reason | None] = Counter()
     for message in hostile_messages(count, SEED, receipt=RECEIPT, large=24 if is_full else 4, any_queue=any_queue):
         outcome = parsed(message)
@@ -90,7 +90,7 @@ def test_the_whole_program_moves_every_malice_and_answers_the_honest(
 
     No crash, no flood in the log, and the process is no larger at the end than when it was warm.
     """
-    count = 100_000 if is_full else 2000
+    count = 100_000 if is_full else 1200
     hostile = list(hostile_messages(count, SEED + 1, receipt=RECEIPT, large=36 if is_full else 4))
     honest = genuine_messages(count // HONEST_SHARE, SEED)
     with SimulatedAppStore() as store:

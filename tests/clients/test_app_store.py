@@ -579,7 +579,7 @@ def tls_server(certificate: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.MAX
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_is_verified_and_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown certificate is refused; one of the environment's CA bundle is fine from TLS 1.2 on, not before."""
+    """An unknown certificate is refused, and another host's; one of the CA bundle is fine, from TLS 1.2 on."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url, url) as client:
@@ -590,6 +590,11 @@ def test_tls_is_verified_and_recent(certificate: Path, monkeypatch: pytest.Monke
         tls = tls_server(certificate, newest=newest)
         with raw_server(answers(b'{"status":0}'), tls) as url, client_of(url, url) as client:
             assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+    with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url:
+        by_another_name = url.replace("127.0.0.1", "localhost")
+        with client_of(by_another_name, by_another_name) as client:
+            assert "Hostname mismatch" in str(unavailable(client))
 
     tls = tls_server(certificate, newest=ssl.TLSVersion.TLSv1_1)
     with raw_server(answers(b'{"status":0}'), tls) as url, client_of(url, url) as client:

@@ -466,6 +466,25 @@ def test_an_item_of_another_program_is_nobodys(moto: Moto, foreign: dict[str, An
     assert ownership_after_claim(standing, ITEM) is Ownership.OTHER_USER
 
 
+@pytest.mark.parametrize(
+    "user_id",
+    [
+        *({"N": number} for number in ("NaN", "sNaN", "Infinity", "1E+999999999", "", "x", 42, None)),
+        *({}, None, [], "42", 42),
+    ],
+    ids=repr,
+)
+def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger, user_id: object) -> None:
+    """What stands in for DynamoDB may answer what DynamoDB never would: it is not ours, or no answer."""
+    item = {"TransactionId": {"S": "1"}, "UserId": user_id}
+    fake.answer("GetItem", Reply({"Item": item}))
+    try:
+        standing = ledger.get("1")
+    except LedgerUnavailable:
+        return
+    assert standing is not None and standing.user_id == NO_USER_ID
+
+
 def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Moto) -> None:
     """Whole numbers and fractions are read alike."""
     table, ledger = table_of(moto)
