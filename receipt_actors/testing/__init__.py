@@ -24,8 +24,8 @@ For chaos, with the real clients or with the fakes:
 ``intercept``         puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow,
                       half-done and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or
                       your own
-``hostile_messages``  makes bodies and attributes of every malice, each with the reason that it must be refused for, by us
-                      and by consumers of your own
+``hostile_messages``  makes bodies and attributes of every malice, each with the reason that it must be refused for, by
+                      us and by consumers of your own
 ``audit``             reads what was sent, every answer, the dead letters and the ledger, and says which promise was
                       broken
 """
