@@ -307,6 +307,19 @@ def sent(request: Mapping[str, Any]) -> Reply:
     return Reply({"Successful": confirmed, "Failed": []})
 
 
+def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQueues) -> None:
+    """SQS is asked for the URL of a name, once; what is no name is never sent anywhere."""
+    fake.answer("SendMessageBatch", sent)
+    for _ in range(3):
+        assert queues.send(QUEUE, [OutgoingMessage("a")]) == [None]
+    assert [request["QueueName"] for request in fake.asked("GetQueueUrl")] == [QUEUE]
+    before = len(fake.requests)
+    for name in (f"{fake.url}/1/{QUEUE}", f"arn:aws:sqs:eu-west-1:1:{QUEUE}", f"../{QUEUE}"):
+        with pytest.raises(QueueRefused):
+            queues.send(name, [OutgoingMessage("a")])
+    assert len(fake.requests) == before
+
+
 def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queues: AwsQueues) -> None:
     """200 confirms nothing by itself: failed entries keep their code and fault, those left out may be tried again."""
 
