@@ -54,7 +54,7 @@ def open_backend(settings: Settings) -> Backend:
         app_store = open_app_store(settings, max_connections=settings.app_store_concurrency)
         opened.callback(app_store.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
-        rng = random.Random()  # nosec B311 - jitter of waits
+        rng = random.Random()  # nosec B311 # jitter of waits
         return Backend(queues, ledger, app_store, interrupt_receives, opened.pop_all().close, rng)
 
 

@@ -154,11 +154,16 @@ def _url_fault(environment: Environment, url: str) -> str | None:
 
 
 def parse_answer(body: bytes) -> Mapping[str, object]:
-    """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``."""
+    """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``.
+
+    An object in which a key has two different values is refused: whichever counted, the other would be a verdict too.
+    """
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
     try:
-        answer: object = json.loads(body, parse_constant=_refuse_constant)
+        answer: object = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_unambiguous)
+    except _Ambiguous:
+        raise
     except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
         raise ValueError("no JSON") from None
     if isinstance(answer, dict):
@@ -189,6 +194,17 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+class _Ambiguous(ValueError):
+    """A key with two values."""
+
+
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs) and any(repr(fields[name]) != repr(value) for name, value in pairs):
+        raise _Ambiguous("a key has two values")
+    return fields
 
 
 def _read(response: requests.Response, limit_bytes: int) -> bytes:

@@ -188,6 +188,9 @@ def _environment(answer: _Fields, receipt: _Fields, asked: Environment) -> Envir
 
 def _bundle_id(receipt: _Fields) -> str | None:
     """Read ``bundle_id`` (unified) or ``bid`` (iOS 6 style)."""
+    for key in ("bundle_id", "bid"):
+        if _is_integer(receipt.get(key)):  # unlike a transaction's, an app's id is never a number: garbled, not foreign
+            raise _Unreadable(f"{key}: expected a string, found a number")
     bundle_ids = {_id(receipt, key) for key in ("bundle_id", "bid")} - {None}
     if len(bundle_ids) > 1:
         raise _Unreadable("bundle_id and bid contradict one another")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
@@ -49,7 +49,7 @@ class Submission:
     submission_id: str  #: attribute ``submission_id``, else the ``MessageId``
     message_id: str
     user_id: int  #: within -2^63 to 2^63-1
-    receipt_data: str  #: as it was given: base64, or a signed transaction
+    receipt_data: str = field(repr=False)  #: as it was given: base64, or a signed transaction
     receipt_sha256: str  #: hexadecimal, of ``receipt_data`` as it was given
     post_queue: str  #: a name in the allow-list
     transaction_id: str | None  #: the one transaction that the message is about, where it names one

@@ -30,7 +30,7 @@ class ReceivedMessage:
 
     message_id: str  #: the same over redeliveries; new after a redrive or a producer's retry
     receipt_handle: str  #: new at every delivery; only the newest works reliably
-    body: str
+    body: str = field(repr=False)  #: what a log must not show
     body_md5: str  #: ``MD5OfBody`` as the service computed it, hexadecimal
     attributes: Mapping[str, str] = field(default_factory=dict)  #: message attributes of type String
     approximate_receive_count: int = 1
@@ -41,15 +41,20 @@ class ReceivedMessage:
 class OutgoingMessage:
     """A message to send: a body, and up to ten attributes of type String (none may be empty, says SQS)."""
 
-    body: str
+    body: str = field(repr=False)
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
         """What SQS counts against its limit: the body, and each attribute's name, type and value."""
-        return len(self.body.encode()) + sum(
-            len(name.encode()) + len("String") + len(value.encode()) for name, value in self.attributes.items()
+        return _size_bytes(self.body) + sum(
+            _size_bytes(name) + len("String") + _size_bytes(value) for name, value in self.attributes.items()
         )
+
+
+def _size_bytes(text: str) -> int:
+    # SQS refuses a lone surrogate, entry by entry; but whoever gathers a batch must not stumble over one before.
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What strangers may call things: the one rule for ids and names that come from a message or from Apple.
 
 Ids travel on, into attributes of SQS messages, keys of DynamoDB items and lines of logs. ``is_name`` lets through what
-all of those take; ``sendable`` repairs free text for SQS, which refuses a whole message for one character.
+all of those take; ``sendable`` repairs free text for SQS, which refuses a whole message for one character; and
+``masked`` takes out of a service's own words what they may have quoted of a receipt or a key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ UNSENDABLE_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # A name has no control characters at all: a line break in an id forges lines in a log.
 _NAME = re.compile(f"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{{1,{MAX_NAME_CHARACTERS}}}")
+
+# Base64, a part of a signed transaction, a key of AWS; an id (36), a name of AWS or an address stays readable.
+_ENCODED_DATA = re.compile(r"""(?P<name>(?:arn:|https?://)[^\s"']+)|[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_%\\-]{40,}""")
 
 
 def is_name(value: object) -> TypeGuard[str]:
@@ -36,6 +40,11 @@ def is_queue_name(value: object) -> TypeGuard[str]:
 def sendable(text: str) -> str:
     """Replace every character that SQS refuses (control characters, lone surrogates, U+FFFE, U+FFFF) by U+FFFD."""
     return UNSENDABLE_CHARACTER.sub("\ufffd", text)
+
+
+def masked(text: str) -> str:
+    """Replace by ``...`` whatever looks like encoded data: 40 and more of its characters, or 32 of hexadecimal."""
+    return _ENCODED_DATA.sub(lambda found: found["name"] or "...", text)
 
 
 def json_type(value: object) -> str:

@@ -9,7 +9,7 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pykka._envelope import Envelope
@@ -40,7 +40,7 @@ class Event:
 
     ref: Ref
     kind: EventKind
-    content: object  #: the message, request, reply, exception or exit reason itself: take care where it goes
+    content: object = field(repr=False)  #: the message, reply, exception or exit reason itself: take care where it goes
     peer: Ref | None  #: to whom it was sent, where that is known
     at_seconds: float  #: on the system's monotonic clock
 

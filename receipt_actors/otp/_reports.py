@@ -19,13 +19,15 @@ As in OTP, an orderly end of a transient or temporary child is no report, nor is
 ``restart_child``, which are answered.
 
 **Secrets.** A report never holds the arguments of a start, a message, or an actor's state: a child is described by its
-spec's plain fields, an exception by its type and the first ``TEXT_LIMIT`` characters of what it says.
+spec's plain fields, an exception by its type and the first ``TEXT_LIMIT`` characters of what it says. What looks like a
+key or like encoded data in those (see ``masked``) is left out, since an exception quotes what somebody choked on.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from receipt_actors.otp._ref import Ref
 
 TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
+_ENCODED_DATA = re.compile(r"[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_-]{40,}")
 
 
 class ReportContext(enum.Enum):
@@ -217,9 +220,21 @@ def describe(value: object) -> str:
     return " ".join(shortened.split())
 
 
+def masked(text: str) -> str:
+    """Replace by ``...`` each run of 40 characters and more of base64, or 32 of hex digits, but words and paths."""
+
+    def mask(run: re.Match[str]) -> str:
+        characters = run[0]
+        is_mixed = any(map(str.isdigit, characters)) and any(map(str.isalpha, characters))
+        is_path = "/" in characters and characters.islower()
+        return "..." if is_mixed and not is_path else characters
+
+    return _ENCODED_DATA.sub(mask, text)
+
+
 def describe_exception(error: BaseException) -> str:
     """Return an exception's type and the beginning of what it says."""
-    said = describe(error)
+    said = masked(describe(error))
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

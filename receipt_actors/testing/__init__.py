@@ -21,18 +21,23 @@ from any thread, and each can be told to ``fail`` the next calls, to carry them 
 
 For chaos, with the real clients or with the fakes:
 
-``intercept``   puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow, half-done
-                and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or your own
-``Monkey``      ends actors of a running tree, by crash or kill, as often as the tree bears it, or oftener;
-                ``is_whole``, ``wait_until_whole`` and ``faults_of_tree`` tell whether it is again what its specs say.
-                It needs nothing of receipts: any actor system of ``receipt_actors.otp`` will do
-``audit``       reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken
+``intercept``         puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow,
+                      half-done and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or
+                      your own
+``Monkey``            ends actors of a running tree, by crash or kill, as often as the tree bears it, or oftener;
+                      ``is_whole``, ``wait_until_whole`` and ``faults_of_tree`` tell whether it is again what its specs
+                      say. It needs nothing of receipts: any actor system of ``receipt_actors.otp`` will do
+``hostile_messages``  makes bodies and attributes of every malice, each with the reason that it must be refused for, by
+                      us and by consumers of your own
+``audit``             reads what was sent, every answer, the dead letters and the ledger, and says which promise was
+                      broken
 """
 
 from receipt_actors.otp import ManualClock
 from receipt_actors.testing._app_store import FakeAppStore, genuine, receipt_data_of
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake, Hold
+from receipt_actors.testing._hostile import HostileMessage, hostile_messages
 from receipt_actors.testing._interception import CrashPoint, FaultRates, FaultyCalls, PortCall, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, is_whole, wait_until_whole
@@ -53,6 +58,7 @@ __all__ = [
     "FaultRates",
     "FaultyCalls",
     "Hold",
+    "HostileMessage",
     "Manner",
     "ManualClock",
     "Monkey",
@@ -64,6 +70,7 @@ __all__ = [
     "audit",
     "faults_of_tree",
     "genuine",
+    "hostile_messages",
     "intercept",
     "is_whole",
     "receipt_data_of",

@@ -215,6 +215,8 @@ def test_urls_that_cannot_work_are_refused_at_once(url: str) -> None:
         (200, b'{"status": ' + b"9" * 10_000 + b"}", "no JSON"),
         (200, b'{"status": 0, "x": NaN}', "no JSON"),
         (200, b'[{"status": 0}]', "no JSON object with an integer status"),
+        (200, b'{"status": 21003, "status": 0}', "a key has two values"),
+        (200, b'{"status": 0, "receipt": {"in_app": [], "in_app": [1]}}', "a key has two values"),
         (200, b"0", "no JSON object with an integer status"),
         (200, b"{}", "no JSON object with an integer status"),
         (200, b'{"status": "0"}', "no JSON object with an integer status"),
@@ -230,6 +232,11 @@ def test_what_is_no_answer_of_apple_means_unavailable(status: int, body: bytes, 
         error = unavailable(client)
     assert cause in str(error)
     assert str(error).startswith("Production App Store answered HTTP")
+
+
+def test_the_same_twice_is_not_ambiguous() -> None:
+    """A key that is repeated with its value can only be read in one way."""
+    assert parse_answer(b'{"status": 0, "status": 0, "x": {"y": [1], "y": [1]}}') == {"status": 0, "x": {"y": [1]}}
 
 
 @given(
@@ -572,7 +579,7 @@ def tls_server(certificate: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.MAX
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_is_verified_and_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown certificate is refused; one of the environment's CA bundle is fine from TLS 1.2 on, not before."""
+    """An unknown certificate is refused, and another host's; one of the CA bundle is fine, from TLS 1.2 on."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url, url) as client:
@@ -583,6 +590,11 @@ def test_tls_is_verified_and_recent(certificate: Path, monkeypatch: pytest.Monke
         tls = tls_server(certificate, newest=newest)
         with raw_server(answers(b'{"status":0}'), tls) as url, client_of(url, url) as client:
             assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+    with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url:
+        by_another_name = url.replace("127.0.0.1", "localhost")
+        with client_of(by_another_name, by_another_name) as client:
+            assert "Hostname mismatch" in str(unavailable(client))
 
     tls = tls_server(certificate, newest=ssl.TLSVersion.TLSv1_1)
     with raw_server(answers(b'{"status":0}'), tls) as url, client_of(url, url) as client:

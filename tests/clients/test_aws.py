@@ -307,6 +307,19 @@ def sent(request: Mapping[str, Any]) -> Reply:
     return Reply({"Successful": confirmed, "Failed": []})
 
 
+def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQueues) -> None:
+    """SQS is asked for the URL of a name, once; what is no name is never sent anywhere."""
+    fake.answer("SendMessageBatch", sent)
+    for _ in range(3):
+        assert queues.send(QUEUE, [OutgoingMessage("a")]) == [None]
+    assert [request["QueueName"] for request in fake.asked("GetQueueUrl")] == [QUEUE]
+    before = len(fake.requests)
+    for name in (f"{fake.url}/1/{QUEUE}", f"arn:aws:sqs:eu-west-1:1:{QUEUE}", f"../{QUEUE}"):
+        with pytest.raises(QueueRefused):
+            queues.send(name, [OutgoingMessage("a")])
+    assert len(fake.requests) == before
+
+
 def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queues: AwsQueues) -> None:
     """200 confirms nothing by itself: failed entries keep their code and fault, those left out may be tried again."""
 
@@ -464,6 +477,25 @@ def test_an_item_of_another_program_is_nobodys(moto: Moto, foreign: dict[str, An
     assert standing is not None and standing == ledger.get(ITEM.transaction_id)
     assert (standing.submission_id, standing.user_id, standing.receipt_sha256) == ("", NO_USER_ID, "")
     assert ownership_after_claim(standing, ITEM) is Ownership.OTHER_USER
+
+
+@pytest.mark.parametrize(
+    "user_id",
+    [
+        *({"N": number} for number in ("NaN", "sNaN", "Infinity", "1E+999999999", "", "x", 42, None)),
+        *({}, None, [], "42", 42),
+    ],
+    ids=repr,
+)
+def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger, user_id: object) -> None:
+    """What stands in for DynamoDB may answer what DynamoDB never would: it is not ours, or no answer."""
+    item = {"TransactionId": {"S": "1"}, "UserId": user_id}
+    fake.answer("GetItem", Reply({"Item": item}))
+    try:
+        standing = ledger.get("1")
+    except LedgerUnavailable:
+        return
+    assert standing is not None and standing.user_id == NO_USER_ID
 
 
 def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Moto) -> None:

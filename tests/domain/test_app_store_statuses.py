@@ -268,6 +268,7 @@ class TestReceipts:
             unified(COINS, environment=["Production"]),
             flat(bundle_id="com.example.other"),
             flat(bid=["com.example.game"]),
+            {"status": 0, "receipt": {"bundle_id": 5, "in_app": [COINS]}},
             *(unified({**COINS, key: value}) for key, values in UNUSABLE.items() for value in values),
         ],
     )

@@ -466,9 +466,24 @@ def test_how_a_reason_is_told(reason: object, text: str) -> None:
 
 def test_a_long_text_is_shortened() -> None:
     """What an exception says may be as long as the message that it choked on."""
-    told = describe_reason(Crash(ValueError(SECRET * 1000)))
+    told = describe_reason(Crash(ValueError(f"{SECRET} " * 1000)))
     assert len(told) == TEXT_LIMIT + len("crash: ValueError: ")
     assert told.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no such receipt: MIITuAYJKoZIhvcNAQcCoIITqTCCE6UCAQExCzAJBgUrDgMC", "no such receipt: ..."),
+        ("password 5f0c8e6d9b7a41c2a3d4e5f60718293a of the app", "password ... of the app"),
+        ("message 550e8400-e29b-41d4-a716-446655440000", "message 550e8400-e29b-41d4-a716-446655440000"),
+        ("/srv/receipt-actors/releases/2026/receipts/of/today", "/srv/receipt-actors/releases/2026/receipts/of/today"),
+        ("=" * 60, "=" * 60),
+    ],
+)
+def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str) -> None:
+    """An exception quotes what its code choked on; ids, words and paths are told, as one needs them."""
+    assert describe_reason(Crash(ValueError(text))) == f"crash: ValueError: {told}"
 
 
 def test_a_taken_name_is_told(system: ActorSystem) -> None:

@@ -12,10 +12,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from receipt_actors.domain.values import masked
 from receipt_actors.errors import ConfigurationError, UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 5.0  #: a receive: its long poll and this
+MAX_QUOTED_CHARACTERS = 4096  #: of a service's words that are looked at,
+MAX_TOLD_CHARACTERS = 500  #: and that are passed on
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer", bound=Mapping[str, Any])
@@ -63,7 +66,7 @@ def call(
         return operation(*args, **kwargs)
     except _TROUBLE as error:
         name = getattr(operation, "__name__", type(operation).__name__)
-        raise unavailable(f"{name}: {type(error).__name__}: {error}") from error
+        raise unavailable(f"{name}: {type(error).__name__}: {told(error)}") from error
 
 
 def error_code(error: ClientError) -> str:
@@ -73,8 +76,13 @@ def error_code(error: ClientError) -> str:
 
 def describe(error: ClientError) -> str:
     """Operation, code and message of an error answer, in one line."""
-    message = str(error.response.get("Error", {}).get("Message", ""))
-    return f"{error.operation_name}: {error_code(error)}: {message[:500]}"
+    message = error.response.get("Error", {}).get("Message", "")
+    return f"{error.operation_name}: {error_code(error)}: {told(message)}"
+
+
+def told(words: object) -> str:
+    """The beginning of what a service, or whoever answers in its place, says; it may quote what we sent."""
+    return masked(str(words)[:MAX_QUOTED_CHARACTERS])[:MAX_TOLD_CHARACTERS]
 
 
 def _refuse_foreign_answer(http_response: AWSResponse, parsed: Mapping[str, object], **_context: object) -> None:
@@ -93,7 +101,7 @@ def _refuse_foreign_answer(http_response: AWSResponse, parsed: Mapping[str, obje
     # an empty object, not somebody's object of other keys.
     found_nothing = not parsed.keys() - {"ResponseMetadata"}
     if not _is_object(content) or (found_nothing and content.split() != [b"{}"]):
-        raise ResponseParserError(f"the answer is none of AWS's, is a proxy in the way? {content[:80]!r}")
+        raise ResponseParserError(f"the answer is none of AWS's, is a proxy in the way? {told(content[:80])}")
 
 
 def _is_object(content: bytes) -> bool:

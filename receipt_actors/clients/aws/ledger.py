@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
 NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
 CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
-
-_ABSENT: Mapping[str, str] = {}
+MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 
 
 class AwsLedger:
@@ -173,16 +172,24 @@ def _environment(attributes: Mapping[str, Any]) -> Environment:
     return Environment.SANDBOX if sandbox else Environment.PRODUCTION
 
 
+def _value(attributes: Mapping[str, Any], name: str, type_: str) -> str | None:
+    """Return the attribute's value of a type (``S`` or ``N``, both of which travel as strings), where it has one."""
+    attribute = attributes.get(name)
+    value = attribute.get(type_) if isinstance(attribute, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
 def _text(attributes: Mapping[str, Any], name: str) -> str | None:
-    text: str | None = attributes.get(name, _ABSENT).get("S")
-    return text
+    return _value(attributes, name, "S")
 
 
 def _number(attributes: Mapping[str, Any], name: str) -> Decimal | None:
     try:
-        return Decimal(attributes.get(name, _ABSENT)["N"])
-    except (KeyError, InvalidOperation):
+        number = Decimal(_value(attributes, name, "N") or "NaN")
+    except InvalidOperation:
         return None
+    # DynamoDB knows neither NaN nor Infinity nor more digits; what stands in for it may, and int() would choke on them.
+    return number if number.is_finite() and abs(number.adjusted()) < MAX_NUMBER_DIGITS else None
 
 
 def _integer(attributes: Mapping[str, Any], name: str, *, default: int) -> int:

@@ -17,6 +17,7 @@ from receipt_actors.clients.aws.connection import (
     call,
     describe,
     error_code,
+    told,
 )
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueRefused, QueueUnavailable
@@ -236,7 +237,7 @@ def _results(answer: Mapping[str, Any], count: int) -> list[EntryFailure | None]
     for entry in answer.get("Successful") or ():
         _put(results, entry, None)
     for entry in answer.get("Failed") or ():
-        code, detail = str(entry.get("Code", "")), str(entry.get("Message", ""))
+        code, detail = str(entry.get("Code", "")), told(entry.get("Message", ""))
         _put(results, entry, EntryFailure(code, detail, entry.get("SenderFault") is True))
     return results
 

@@ -12,10 +12,10 @@ from receipt_actors.errors import LedgerUnavailable
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(LedgerItem))
 _INSERT = (
-    f"INSERT INTO ledger ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+    f"INSERT INTO ledger ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # nosec B608 # our own columns
     " ON CONFLICT (transaction_id) DO NOTHING"
 )
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE transaction_id = ?"
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE transaction_id = ?"  # nosec B608 # our own columns
 
 
 class EmbeddedLedger:

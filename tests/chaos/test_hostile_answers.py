@@ -1,0 +1,309 @@
+"""Hostile answers: of an App Store that is none, and of a table that somebody else writes to as well."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, ParamValidationError
+
+from receipt_actors.clients.app_store import VerifyReceiptClient
+from receipt_actors.clients.aws import AwsLedger
+from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.domain.app_store import Genuine, Unidentified, interpret
+from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.messages import Submission
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
+from receipt_actors.domain.verdicts import Plan, make_plan
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.load import Answered, SampleMessage
+from tests.clients.test_aws import FakeAws, error
+from tests.clients.test_aws import Reply as AwsReply
+from tests.system.conftest import empty_account
+from tests.system.processes import Programs
+from tests.system.worlds import (
+    DEAD_LETTERS,
+    REGION,
+    RESULTS,
+    SOURCE,
+    TABLE,
+    AwsServer,
+    EmbeddedWorld,
+    genuine_messages,
+)
+
+from .hostile_answers import BUNDLE_ID, HostileAnswer, Outcome, hostile_answers
+
+SEED = 77
+POLICY = Policy(frozenset({BUNDLE_ID}))
+SLOW_SECONDS = 0.5
+Figure = Callable[[str], None]
+
+
+class HostileAppStore(HttpServer):
+    """Answers the receipt that is a number with the answer of that number."""
+
+    def __init__(self, answers: list[HostileAnswer], slow_every: int = 0) -> None:
+        super().__init__("127.0.0.1", 0, self._answer, name="hostile-app-store")
+        self._answers = answers
+        self._slow_every = slow_every
+
+    def _answer(self, _method: str, _path: str, body: bytes) -> Reply:
+        number = int(json.loads(body)["receipt-data"])
+        is_slow = self._slow_every and number % self._slow_every == 0
+        data = response(200, self._answers[number].body, "application/json")
+        return Reply(data, 2 * SLOW_SECONDS if is_slow else 0.0)
+
+    def __enter__(self) -> HostileAppStore:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+
+def submission(number: int) -> Submission:
+    return Submission(f"s-{number}", f"m-{number}", number, str(number), "hash", RESULTS, None, None, 1_760_000_000.0)
+
+
+def outcome_of(client: VerifyReceiptClient, number: int) -> tuple[Outcome, frozenset[str]]:
+    """What the answer leads to, as far as ledger and actors are told, and which transactions it names."""
+    try:
+        meaning = interpret(client.verify_receipt(str(number), Environment.PRODUCTION), Environment.PRODUCTION)
+    except AppStoreUnavailable:
+        return Outcome.NOTHING, frozenset()
+    if isinstance(meaning, Unidentified):
+        return Outcome.REFUSED, frozenset()
+    plan = make_plan(submission(number), meaning, POLICY) if isinstance(meaning, Genuine) else None
+    if not isinstance(plan, Plan):
+        return Outcome.NOTHING, frozenset()
+    is_refused = any(candidate.refusal for candidate in plan.candidates)
+    return Outcome.INVALID if is_refused else Outcome.OK, frozenset(each.transaction_id for each in plan.candidates)
+
+
+def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -> None:
+    """Through the real client: garbage of every shape is no verdict, neither OK nor INVALID; what is clear is read.
+
+    Bodies of 10 MB are read, larger ones and slow ones are given up.
+    """
+    count, large = (20_000, 12) if is_full else (400, 2)
+    answers = list(hostile_answers(count, SEED, large=large))
+    slow_every = count // 3
+    found: Counter[Outcome] = Counter()
+    with HostileAppStore(answers, slow_every) as store:
+        urls = (f"{store.url}/production", f"{store.url}/sandbox")
+        with (
+            closing(VerifyReceiptClient(*urls, "secret", 5.0, 5.0, pool_size=1)) as client,
+            closing(VerifyReceiptClient(*urls, "secret", 5.0, SLOW_SECONDS, pool_size=1)) as hasty,
+        ):
+            for number, answer in enumerate(answers):
+                is_slow = number % slow_every == 0
+                outcome, transaction_ids = outcome_of(hasty if is_slow else client, number)
+                allowed = {Outcome.NOTHING} if is_slow else answer.allowed
+                assert outcome in allowed, (answer.family, outcome, answer.body[:400])
+                assert all(each.encode() in answer.body for each in transaction_ids), answer.body[:400]
+                found[outcome] += 1
+    told = ", ".join(f"{found[each]} {each.value}" for each in Outcome)
+    figure(f"{count} answers through the client: {told}")
+
+
+def test_the_whole_program_survives_a_hostile_app_store(
+    programs: Programs, tmp_path: Path, is_full: bool, figure: Figure
+) -> None:
+    """OK for what is clear, and nobody else is answered: moved, or still to come. No crash."""
+    count = 5000 if is_full else 160
+    answers = list(hostile_answers(count, SEED + 1, only_readable=True))
+    answers += hostile_answers(count // 20, SEED + 2)
+    random.Random(SEED).shuffle(answers)
+    world = EmbeddedWorld(programs, tmp_path)
+    with closing(world), HostileAppStore(answers) as store, closing(EmbeddedQueues(world.database)) as queues:
+        for number in range(len(answers)):
+            body = json.dumps({"receipt": str(number), "user_id": number, "post_queue": RESULTS})
+            assert queues.send(SOURCE, [OutgoingMessage(body)]) == [None]
+        settings = {
+            "bundle_ids": BUNDLE_ID,
+            "app_store_production_url": f"{store.url}/production",
+            "app_store_sandbox_url": f"{store.url}/sandbox",
+            "app_store_attempts": "1",
+            "receive_wait_seconds": "1",
+            "exit_when_idle_seconds": "2",
+        }
+        program = world.run(settings)
+        assert program.wait_for_end(300) == 0
+        given = {letter.fields["user_id"]: letter.fields for letter in world.take(RESULTS)}
+        moved = {letter.fields["user_id"] for letter in world.take(DEAD_LETTERS)}
+        left = world.total(SOURCE)
+    assert "Traceback" not in program.stderr
+    assert "crash" not in program.stderr
+    for number, answer in enumerate(answers):
+        if answer.allowed == {Outcome.OK}:
+            assert given[number]["status"] == "OK"
+            assert given[number]["transaction_id"] == answer.transaction_id
+        elif len(answer.allowed) == 1:
+            assert number not in given, (answer.family, given[number], answer.body[:400])
+    assert len(given) + len(moved) + left == len(answers)
+    figure(f"{len(answers)} answers through the program: {len(given)} answered, {len(moved)} moved, {left} to come")
+
+
+# --- the ledger ---
+
+
+def test_what_another_program_left_in_the_table_crashes_nobody(
+    programs: Programs, is_full: bool, figure: Figure
+) -> None:
+    """Through the whole program: an item that DynamoDB holds, whatever its attributes, is another's claim."""
+    messages = genuine_messages(200 if is_full else 15, SEED)
+    server = AwsServer()
+    try:
+        with empty_account(programs, server) as aws, SimulatedAppStore() as store:
+            aws.create_queues()
+            aws.create_table()
+            items = [item for item, _ in hostile_items(20 * len(messages), SEED) if isinstance(item, dict)]
+            planted = plant(server.url, messages, items)
+            aws.send(messages)
+            program = aws.start(store, exit_when_idle_seconds=1)
+            assert program.wait_for_end() == 0
+            statuses = {letter.fields["user_id"]: letter.fields["status"] for letter in aws.take(RESULTS)}
+    finally:
+        server.close()
+    assert "Traceback" not in program.stderr
+    assert planted
+    assert statuses == {message.user_id: "INVALID" if message in planted else "OK" for message in messages}
+    figure(f"{len(planted)} claims of another program among {len(messages)}")
+
+
+def plant(url: str, messages: list[SampleMessage], items: list[dict[str, Any]]) -> list[SampleMessage]:
+    """Put items that DynamoDB takes under the transactions of two messages of three; return these messages."""
+    session = boto3.Session("testing", "testing", region_name=REGION)
+    planted = [message for message in messages if message.user_id % 3]
+    with closing(session.client("dynamodb", endpoint_url=url)) as dynamodb:
+        for message in planted:
+            assert isinstance(message.expected, Answered)
+            (transaction_id,) = message.expected.transaction_ids
+            while True:
+                item = {**items.pop(), "TransactionId": {"S": transaction_id}}
+                try:
+                    dynamodb.put_item(TableName=TABLE, Item=item)
+                except (ClientError, ParamValidationError):
+                    continue  # not even DynamoDB would hold that
+                break
+    return planted
+
+
+WANTED = LedgerItem(
+    *("1000", "s-1", "m-1", 42, "0a" * 32, "coins", "1000", Environment.PRODUCTION, SOURCE, RESULTS),
+    claimed_at_seconds=1_760_000_000.0,
+)
+OURS: Mapping[str, Any] = {
+    "TransactionId": {"S": "1000"},
+    "SubmissionId": {"S": "s-1"},
+    "UserId": {"N": "42"},
+    "ReceiptSha256": {"S": "0a" * 32},
+    "MessageId": {"S": "m-1"},
+    "Environment": {"S": "Production"},
+    "ClaimedAt": {"N": "1760000000"},
+    "RefundedAt": {"N": "1760000001"},
+    "SchemaVersion": {"N": "1"},
+}
+#: What makes a submission the same: one of these wrong, and the item is not ours.
+IDENTITY = ("SubmissionId", "UserId", "ReceiptSha256")
+
+
+def hostile_attribute(rng: random.Random, name: str) -> object:
+    """A value that is not what our program writes there."""
+    good = next(iter(OURS[name].values()))
+    numbers = (
+        "NaN",
+        "sNaN",
+        "Infinity",
+        "-Infinity",
+        "1E+999999",
+        "1E-999999",
+        "",
+        "x",
+        "4 2",
+        "42.5",
+        "9" * 400,
+        "٤٢٫٥",
+    )
+    values: list[object] = [
+        *({"S": text} for text in ("", "x" * 5000, f"{good} ", "\x00", "\ud800")),
+        *({"N": number} for number in numbers),
+        *({"SS": [good]}, {"NS": ["42"]}, {"L": [{"S": good}]}, {"M": {"S": {"S": good}}}, {"B": "AAAA"}),
+        *({"BOOL": True}, {"NULL": True}, {}, {"X": good}, {"S": None}, {"N": None}),
+        *({"S": 42}, {"N": 43}, {"S": [good]}, {"N": [good]}, {"N": True}, {"S": {"S": good}}),
+        *(good, 42, None, [], [good], True),
+    ]
+    return rng.choice(values)
+
+
+def hostile_items(count: int, seed: int) -> Iterator[tuple[object, bool]]:
+    """Items of the table, and whether each is ours beyond doubt."""
+    rng = random.Random(seed)
+    for number in range(count):
+        item = dict(OURS)
+        names = rng.sample(list(OURS), rng.choice((1, 1, 2, 5, len(OURS))))
+        for name in names:
+            if rng.random() < 0.3:
+                del item[name]
+            else:
+                item[name] = hostile_attribute(rng, name)
+        if number % 50 == 49:
+            yield rng.choice(([], "x", 5, True, [item], {"Item": item})), False
+        else:
+            yield item, not set(names) & set(IDENTITY)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeAws]:
+    server = FakeAws()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ledger(fake: FakeAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsLedger]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)  # read when a client is built
+    with closing(AwsLedger("claims", boto3.Session("testing", "testing", region_name="eu-west-1"))) as ledger:
+        yield ledger
+
+
+def test_no_item_of_the_table_is_taken_for_ours_unless_it_is(
+    fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
+) -> None:
+    """Attributes that are missing or of a wrong type: the item is somebody else's, or the ledger is unavailable.
+
+    Never a crash of whoever asked; and never an invitation to claim what is claimed.
+    """
+    count = 5000 if is_full else 300
+    found: Counter[str] = Counter()
+    asking = Submission("s-1", "m-1", 42, "receipt", "0a" * 32, RESULTS, None, None, 1_760_000_000.0)
+    questions = (
+        lambda: ownership_after_claim(ledger.claim(WANTED), WANTED),
+        lambda: ownership_after_lookup(ledger.get("1000"), asking),
+    )
+    for item, is_ours in hostile_items(count, SEED):
+        fake.answer("PutItem", error("ConditionalCheckFailedException", Item=item))
+        fake.answer("GetItem", AwsReply({"Item": item}))
+        for ask in questions:
+            try:
+                ownership = ask()
+            except LedgerUnavailable:
+                found["unavailable"] += 1
+                continue
+            assert ownership not in (Ownership.NEW, Ownership.FREE), item
+            assert is_ours or ownership is not Ownership.OURS, item
+            found[ownership.value] += 1
+    assert found[Ownership.OURS.value]
+    told = ", ".join(f"{number} {name}" for name, number in found.most_common())
+    figure(f"{count} items, each as the answer to a claim and to a look-up: {told}")
