@@ -23,7 +23,7 @@ class Policy:
 
 
 def refusal_of_receipt(receipt: Genuine, policy: Policy) -> Reason | None:
-    """Say why no transaction of this receipt counts here, or None. A receipt that names no app is a foreign one."""
+    """Say why no transaction of this receipt counts here, or None."""
     if policy.bundle_ids is not None and receipt.bundle_id not in policy.bundle_ids:
         return Reason.FOREIGN_BUNDLE
     if receipt.environment not in policy.environments:

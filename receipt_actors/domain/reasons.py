@@ -47,6 +47,7 @@ class Reason(StrEnum):
     POST_QUEUE_REFUSED = "post_queue_refused"  #: allowed, but it does not exist or may not be written
     RECEIPT_MALFORMED = "receipt_malformed"  #: 21002, again and again
     UNKNOWN_STATUS = "unknown_status"  #: a status or an answer that nobody has documented, again and again
+    NO_BUNDLE_ID = "no_bundle_id"  #: a valid receipt that does not say of which app it is
     NO_TRANSACTION = "no_transaction"  #: a valid receipt in which nothing was bought
     TOO_MANY_TRANSACTIONS = "too_many_transactions"  #: more than 100 to claim for one message
     TRANSACTION_NOT_IN_RECEIPT = "transaction_not_in_receipt"

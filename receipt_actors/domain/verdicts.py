@@ -124,10 +124,12 @@ class Plan:
 
 
 def make_plan(submission: Submission, receipt: Genuine, policy: Policy) -> Plan | Unanswerable:
-    """Narrow the receipt to what the message is about. Unanswerable: no transaction there, or more than 100.
+    """Narrow the receipt to what the message is about. Unanswerable: no app or transaction there, or more than 100.
 
     A message that names both a transaction and a product is about that transaction, which must be of that product.
     """
+    if receipt.bundle_id is None and policy.bundle_ids is not None:
+        return Unanswerable(Reason.NO_BUNDLE_ID, "the receipt does not say of which app it is")
     transactions = receipt.transactions
     if not transactions:
         return Unanswerable(Reason.NO_TRANSACTION, "the receipt holds no transaction")

@@ -250,6 +250,14 @@ class TestLimits:
         """There is nothing on which a verdict could be given."""
         assert refusal(submission=submission) is Reason.NO_TRANSACTION
 
+    def test_a_receipt_that_names_no_app_is_unanswerable_where_the_app_matters(self) -> None:
+        """Apple always says of which app a receipt is: an answer without it is garbled, and no reason for INVALID."""
+        nameless = replace(receipt(OLD), bundle_id=None)
+        made = make_plan(SUBMISSION, nameless, Policy(frozenset({"com.example.game"})))
+        assert isinstance(made, Unanswerable)
+        assert made.reason is Reason.NO_BUNDLE_ID
+        assert isinstance(make_plan(SUBMISSION, nameless, ANYTHING), Plan)
+
     def test_more_than_a_hundred_are_too_many_unless_the_message_names_one(self) -> None:
         """The limit holds for what the message is about, not for what the receipt holds."""
         many = [replace(OLD, transaction_id=str(number)) for number in range(1, MAX_TRANSACTIONS + 2)]
