@@ -99,7 +99,7 @@ def test_a_long_life_leaks_nothing(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:
     """Memory, threads and open files of the last quarter are those of the second one; all promises are kept."""
-    cycles, messages = (40, 2600) if is_full else (2, 500)
+    cycles, messages = (40, 2600) if is_full else (1, 500)
     world = EmbeddedWorld(programs, tmp_path)
     world.module = "tests.chaos.soaking_program"
     world.environment = {"SOAK_STRIKE_SECONDS": "2" if is_full else "1"}
