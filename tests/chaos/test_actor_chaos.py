@@ -22,7 +22,7 @@ from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld
 
 from .traffic import Traffic, bring_back_until_done
 
-BACKLOG = 100  #: messages that are always there to be received
+BACKLOG = 60  #: messages that are always there to be received
 RATES = FaultRates(refused=0.01, lost=0.01, slow=0.01, failed_entries=0.02, unconfirmed_entries=0.01, slow_seconds=0.3)
 #: Without them (they may be struck at any rate) the budgets of all others are used to the full.
 LONG_LIVED = {"Validator": 0.0, "Mover": 0.0, "ResultBatcher": 0.0}
@@ -91,7 +91,7 @@ def test_any_actor_may_end_at_any_time(
     programs: Programs, tmp_path: Path, ports: str, is_full: bool, figure: Callable[[str], None]
 ) -> None:
     """Nobody is refused, granted twice or lost; credits, threads and gates are as at the start, and work goes on."""
-    strikes, calm_messages = (1000, 3000) if is_full else (20, 100)
+    strikes, calm_messages = (1000, 3000) if is_full else (12, 60)
     faults = FaultyCalls(RATES, {"receive": RECEIVE_RATES}, seed=3) if ports == "faulty" else None
     logging.getLogger("receipt_actors").setLevel(logging.CRITICAL)
     threads_before = set(threading.enumerate())

@@ -10,11 +10,13 @@ import pytest
 
 from receipt_actors.actors.visibility_keeper import RECEIVES_AT_ONCE
 from receipt_actors.cli import EXIT_WORLD_FAILED
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES
 from receipt_actors.domain.retrying import MAX_HAND_BACK_SECONDS
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.system.processes import Programs
 from tests.system.worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
 
+CONSUMERS = 2
 MESSAGES = genuine_messages(60, 51)
 
 
@@ -39,7 +41,7 @@ def test_a_storm_ends_the_program_and_loses_nothing(
         program = world.start(
             store,
             app_store_concurrency=5,
-            consumers=2,
+            consumers=CONSUMERS,
             receive_wait_seconds=0,  # else each restart of the pipeline waits for a long poll
             visibility_timeout_seconds=2 * MAX_HAND_BACK_SECONDS,
         )
@@ -52,7 +54,9 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     at_once, in_all, receives = world.visible(SOURCE), world.total(SOURCE), world.most_receives(SOURCE)
     figure(f"{victim}: {len(answered)} answered, {at_once} of {in_all} back at once; at most {receives} receives")
     assert receives <= RECEIVES_AT_ONCE + 1, "a storm uses up the receives of messages that are fine"
-    assert world.visible_after(MAX_HAND_BACK_SECONDS, SOURCE) == in_all, "not handed back: left to its timeout"
+    # What a receive brought at the very moment when custody had ended, nobody has seen: that is left to its timeout.
+    unseen = in_all - world.visible_after(MAX_HAND_BACK_SECONDS, SOURCE)
+    assert unseen <= (MAX_BATCH_ENTRIES * CONSUMERS if victim == "intake" else 0), f"{unseen} were not handed back"
     world.bring_back(SOURCE)
     handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
     assert handed_back

@@ -102,7 +102,7 @@ def aws(programs: Programs, server: AwsServer) -> Iterator[AwsWorld]:
         yield account
 
 
-@pytest.mark.parametrize(("backend", "short", "full"), [("embedded", 2, 100), ("aws", 1, 10)])
+@pytest.mark.parametrize(("backend", "short", "full"), [("embedded", 1, 100), ("aws", 1, 10)])
 def test_a_drain_at_any_moment_is_in_order(
     backend: str, short: int, full: int, request: pytest.FixtureRequest, is_full: bool, figure: Callable[[str], None]
 ) -> None:

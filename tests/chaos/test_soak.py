@@ -19,13 +19,15 @@ from tests.system.worlds import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 from .traffic import Traffic
 
 BACKLOG = 300
+WARM_UP_MESSAGES = 200  #: before anything is compared: threads and connections are made when they are first needed
 SAMPLE_SECONDS = 0.25
 OUTAGE_SECONDS = 1.0
 IDLE_SECONDS = 1.5  #: longer than a result batcher lives without work
 MIB = 1024 * 1024
 GROWTH_BYTES = 8 * MIB  #: from the second quarter to the last; what one arena of the allocator more or less makes
 GROWTH_SHARE = 0.1
-FEW = 4  #: threads or files that come and go with who was just restarted
+FEW = 4  #: threads or files that come and go with who was just restarted: in the median of a long run,
+ONE_POOL = 40  #: and in that of a few seconds, of which one gateway's new pool may have filled up
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,16 @@ def test_a_long_life_leaks_nothing(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:
     """Memory, threads and open files of the last quarter are those of the second one; all promises are kept."""
-    cycles, messages = (40, 2600) if is_full else (2, 500)
+    cycles, messages = (40, 2600) if is_full else (1, 400)
     world = EmbeddedWorld(programs, tmp_path)
     world.module = "tests.chaos.soaking_program"
     world.environment = {"SOAK_STRIKE_SECONDS": "2" if is_full else "1"}
     with SimulatedAppStore() as store:
-        program = world.start(store, app_store_concurrency=20, result_batcher_idle_seconds=1)
+        program = world.start(store, app_store_concurrency=20, ledger_concurrency=10, result_batcher_idle_seconds=1)
         program.wait_for_log("consumers take receipts")
         soak = Soak(world, store, program)
+        soak.cycle(WARM_UP_MESSAGES)
+        soak.samples.clear()
         began_at = time.monotonic()
         for _ in range(cycles):
             soak.cycle(messages)
@@ -117,7 +121,7 @@ def test_a_long_life_leaks_nothing(
     assert report.faults == ()
     sent = soak.traffic.messages_sent
     figure(f"{sent} messages in {seconds:.0f} s, outages and idleness included: {sent / seconds:.0f}/s; {report}")
-    _check_flat(soak.samples, figure)
+    _check_flat(soak.samples, FEW if is_full else ONE_POOL, figure)
 
 
 def _finish(world: EmbeddedWorld, store: SimulatedAppStore, soak: Soak) -> None:
@@ -129,13 +133,13 @@ def _finish(world: EmbeddedWorld, store: SimulatedAppStore, soak: Soak) -> None:
     soak.read_answers()
 
 
-def _check_flat(samples: Sequence[Sample], figure: Callable[[str], None]) -> None:
+def _check_flat(samples: Sequence[Sample], few: int, figure: Callable[[str], None]) -> None:
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[3 * quarter :]
     for name, unit, allowed_growth in (
         ("resident_bytes", MIB, GROWTH_BYTES),
-        ("threads", 1, FEW),
-        ("files", 1, FEW),
+        ("threads", 1, few),
+        ("files", 1, few),
     ):
         values = [getattr(sample, name) / unit for sample in samples]
         middle, end = (statistics.median(getattr(sample, name) for sample in part) for part in (second, last))
