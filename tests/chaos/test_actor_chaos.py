@@ -86,6 +86,17 @@ def stage(programs: Programs, folder: Path, faults: FaultyCalls | None = None) -
             stage.world.close()
 
 
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Thousands of crash reports are expected, and pytest would keep them all."""
+    logger = logging.getLogger("receipt_actors")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("ports", ["sound", "faulty"])
 def test_any_actor_may_end_at_any_time(
     programs: Programs, tmp_path: Path, ports: str, is_full: bool, figure: Callable[[str], None]
@@ -93,7 +104,6 @@ def test_any_actor_may_end_at_any_time(
     """Nobody is refused, granted twice or lost; credits, threads and gates are as at the start, and work goes on."""
     strikes, calm_messages = (1000, 3000) if is_full else (12, 60)
     faults = FaultyCalls(RATES, {"receive": RECEIVE_RATES}, seed=3) if ports == "faulty" else None
-    logging.getLogger("receipt_actors").setLevel(logging.CRITICAL)
     threads_before = set(threading.enumerate())
     with stage(programs, tmp_path, faults) as here:
         traffic, actors = here.traffic, here.system.actors
