@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import open_programs, pytest_runtest_makereport
+from tests.system.conftest import account, aws, aws_server, embedded, open_programs, pytest_runtest_makereport
 from tests.system.processes import Programs
 
-__all__ = ["pytest_runtest_makereport"]  # what the processes of a failing test have written
+#: The worlds of the system's tests, and what the processes of a failing test have written.
+__all__ = ["account", "aws", "aws_server", "embedded", "pytest_runtest_makereport"]
 
 _figures: list[str] = []
 

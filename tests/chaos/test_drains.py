@@ -6,17 +6,15 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind
 from receipt_actors.sandbox.receipts import Fault
-from tests.system.conftest import empty_account
-from tests.system.processes import Program, Programs
-from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
+from tests.system.processes import Program
+from tests.system.worlds import SOURCE, World
 
 from .traffic import Traffic
 
@@ -78,28 +76,6 @@ class Series:
             assert "Traceback" not in program.stderr
             self.drain_seconds.append(time.monotonic() - told_at)
         self.moments[moment] += 1
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AwsServer]:
-    server = AwsServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
-    world = EmbeddedWorld(programs, tmp_path)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def aws(programs: Programs, server: AwsServer) -> Iterator[AwsWorld]:
-    with empty_account(programs, server) as account:
-        account.create_queues()
-        account.create_table()
-        yield account
 
 
 @pytest.mark.parametrize(("backend", "short", "full"), [("embedded", 1, 100), ("aws", 1, 10)])

@@ -6,25 +6,21 @@ within seconds.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
-from tests.system.conftest import empty_account
-from tests.system.processes import Program, Programs
+from tests.system.processes import Program
 from tests.system.worlds import (
     DEAD_LETTERS,
     RESULTS,
     SOURCE,
-    AwsServer,
     AwsWorld,
     EmbeddedWorld,
     Refusal,
@@ -47,26 +43,6 @@ APPLE = {
     "status 21005": Fault.apple(21005),
 }
 SHORT = ["429", "slow bodies"]
-
-
-@pytest.fixture
-def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
-    with contextlib.closing(EmbeddedWorld(programs, tmp_path)) as world:
-        yield world
-
-
-@pytest.fixture(scope="module")
-def aws_server() -> Iterator[AwsServer]:
-    with contextlib.closing(AwsServer()) as server:
-        yield server
-
-
-@pytest.fixture
-def aws(programs: Programs, aws_server: AwsServer) -> Iterator[AwsWorld]:
-    with empty_account(programs, aws_server) as account:
-        account.create_queues()
-        account.create_table()
-        yield account
 
 
 @dataclass(frozen=True, slots=True)
