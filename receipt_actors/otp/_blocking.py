@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -25,6 +27,7 @@ class BlockingPool:
         self._threads: list[threading.Thread] = []
         self._idle = 0  # threads that wait for work, or have been woken for it
         self._closed = False
+        _pools.add(self)
 
     def submit(self, work: Callable[[], None]) -> bool:
         """Run ``work`` on a thread of the pool. It must not raise. False, and it is not run, after ``close``."""
@@ -58,6 +61,13 @@ class BlockingPool:
             thread.join(max(0.0, deadline - time.monotonic()))
         return self.is_over
 
+    def leave_behind(self) -> None:
+        """Close without a word, in the child of a fork: no thread came along, and one may have held the condition."""
+        self._closed = True
+        self._changed = threading.Condition()
+        self._work = deque()
+        self._threads = []
+
     def _loop(self) -> None:
         while self._run_next():
             pass
@@ -73,3 +83,14 @@ class BlockingPool:
             work = self._work.popleft()
         work()
         return True
+
+
+_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for pool in list(_pools):
+        pool.leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)

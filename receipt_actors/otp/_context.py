@@ -36,7 +36,13 @@ class Running:
 
     def leave(self) -> None:
         """Go on with whom ``enter`` interrupted."""
-        self.process = self._interrupted.pop()
+        self.process = self._interrupted[-1]
+        self._interrupted.pop()  # in this order: a kill from another thread always finds it in one of the two
+
+    @property
+    def depth(self) -> int:
+        """How many are in the middle of starting another on this thread's stack."""
+        return len(self._interrupted)
 
     def is_inside(self, process: Process) -> bool:
         """Tell whether a callback of the process is under way (asked from any thread)."""
@@ -50,6 +56,11 @@ class _Context(threading.local):
 
 
 context = _Context()
+
+
+def forget_current_process() -> None:
+    """Have the calling thread run nobody: it is the only one in the child of a fork, and no actor's any more."""
+    context.running = _Context.running
 
 
 def current_process() -> Process | None:

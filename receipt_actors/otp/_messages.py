@@ -229,6 +229,12 @@ class SystemEnvelope(Envelope[Any]):
     __slots__ = ()
 
 
+class ContinueEnvelope(Envelope[Any]):
+    """To itself: call ``handle_continue(message)``, before any other message is looked at."""
+
+    __slots__ = ()
+
+
 class SysEnvelope(Envelope[Any]):
     """A request of ``sys``: ``message`` is a function of the process whose result is the answer."""
 

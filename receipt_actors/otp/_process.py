@@ -21,6 +21,7 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from receipt_actors.otp._messages import (
     IGNORE,
     NO_REPLY,
     Continue,
+    ContinueEnvelope,
     Down,
     DownEnvelope,
     Exit,
@@ -64,7 +66,8 @@ if TYPE_CHECKING:
     from receipt_actors.otp._system import ActorSystem
 
 _RESULT_CLASSES: Final = frozenset({Stop, Continue, IdleTimeout, NotStarted})
-_RUNTIME_ENVELOPES: Final = frozenset({SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
+_RUNTIME_ENVELOPES: Final = frozenset({ContinueEnvelope, SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
+_NESTED_STARTS: Final = 16  #: who starts another in ``init``, and so on: more of them than this don't share one stack
 
 
 class Process(Mailbox):
@@ -119,10 +122,11 @@ class Process(Mailbox):
     ) -> StartResult | None:
         """Have ``init`` run and return its result, or None where ``acknowledge`` will be told later.
 
-        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, no hop.
+        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, no hop;
+        unless too many are at that already, each in the ``init`` of the one before: the stack has an end.
         """
         running = context.running
-        if running is not self._scheduler.running:
+        if running is not self._scheduler.running or (self.parent is not None and running.depth >= _NESTED_STARTS):
             result = self._acknowledge_to(acknowledge)
             if result is None:
                 self._backlog = deque((SystemEnvelope(lambda: self._initialise(args, kwargs)),))
@@ -131,6 +135,8 @@ class Process(Mailbox):
         running.enter(self)
         try:
             self._initialise(args, kwargs)
+        except BaseException as error:  # the runtime's own, as where the stack is used up: it must not stay half done
+            self.fail(error)
         finally:
             running.leave()
         result = self.start_result
@@ -201,6 +207,10 @@ class Process(Mailbox):
 
     # --- running ---
 
+    def discard(self) -> None:
+        """End before it has begun: its name was taken at this moment."""
+        self._exit(NORMAL)
+
     def fail(self, error: BaseException) -> None:
         """End because of a bug of the runtime itself, so that nobody waits for this process for ever."""
         self._exit(Crash(error))
@@ -239,6 +249,8 @@ class Process(Mailbox):
             return self.take_down(envelope.message)
         if kind is SystemEnvelope:
             envelope.message()
+        elif kind is ContinueEnvelope:
+            self._continue(envelope.message)
         elif kind is SysEnvelope:
             self.answer_sys(envelope)
         else:
@@ -289,7 +301,8 @@ class Process(Mailbox):
                 if self.debug is not None:
                     self.debug.replied(reply)
         if type(result) is Continue:
-            self._continue(result.term)
+            # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
+            self._put_first(ContinueEnvelope(result.term))
         elif type(result) is IdleTimeout:
             self._waiting = Idle(self, result.seconds)
 
@@ -384,7 +397,7 @@ class Process(Mailbox):
 
     def terminate_next(self, reason: ExitReason) -> None:
         """Have it end as if its parent had said so, before it handles any other message."""
-        self._backlog = deque((ParentExitEnvelope(reason), *(self._backlog or ())))
+        self._put_first(ParentExitEnvelope(reason))
 
     # --- ending ---
 
@@ -465,37 +478,85 @@ class Process(Mailbox):
         )
 
     def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None, is_kill: bool = False) -> None:
-        """End, once, from whichever thread: everything that others must learn of it is sent here."""
+        """End, once, from whichever thread: everything that others must learn of it is sent here.
+
+        What may fail (a name that can't be compared, ctrl-C in a ``kill`` on the main thread) or be interrupted comes
+        first and can be done twice: then it has not ended, and can be killed again. The end itself is made of
+        statements that do neither.
+        """
+        system = self.system
         if self.takes_messages:  # otherwise it left when it began to terminate
-            self.system.leave_pykka(self)
-        with self.system.lock:
+            system.leave_pykka(self)
+        with system.lock:
             if self._state is EXITED:
                 return
+            system.free_name(self)
+            self.cut()
+            is_zombie = is_kill and self._scheduler.running.is_inside(self)
+            if self.is_set():  # a finalizer came in between and killed it
+                return
+            links, self._links = self._links, None
+            monitors, self._monitors = self._monitors, None
+            deferred, self._deferred = self._deferred, None
+            self._monitored = None
+            if self in system.alive:
+                del system.alive[self]
+            if is_zombie:
+                system.undead[self] = None
             was_starting = self._state is STARTING
             self.exit_reason = reason
-            self._state = EXITED
             self.observed = True
-            linked, monitors = self.cut()
-            deferred, self._deferred = self._deferred, None
-            self.system.forget(self, is_zombie=is_kill and self._scheduler.running.is_inside(self))
+            self._state = EXITED
         if was_starting:
+            system.leave_pykka(self)  # it may have been registered meanwhile
             self._finish_start(start_result or NotStarted(reason))
-        for other in linked:
-            # A start that failed is told by its result; a parent that traps exits gets no message on top of it (OTP).
-            if not (was_starting and other is self.parent and other.trap_exit):
-                other.signal(self, reason)
-        for monitor, watcher in monitors.items():
+        linked: list[Any] = list(links) if isinstance(links, set) else [] if links is None else [links]
+        if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
+            linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
+        watchers = [] if monitors is None else list(monitors.items())[::-1]
+        calls = [] if deferred is None else list(deferred)
+        try:
+            self._tell(reason, linked, watchers, calls)
+        except BaseException:  # ctrl-C in a ``kill`` on the main thread, say: those who are left have to know as well
+            self._tell(reason, linked, watchers, calls)
+            raise
+
+    def leave_behind(self) -> None:
+        """In the child of a fork, where its thread has not come along: it has ended, and there is nobody to be told.
+
+        What it holds that another thread may have been at is replaced, not looked at. What its callbacks hold is left
+        as it is: to let go of it would run the program's own ``finally`` blocks and finalizers once more.
+        """
+        self._links = self._monitors = self._monitored = None
+        self._current = self._deferred = self._backlog = self._exit_signal = self._acknowledge = None
+        self._mailbox = queue.SimpleQueue()
+        self._scheduled = threading.Lock()
+        self._scheduled.acquire()
+        self.start_result = self.start_result or NotStarted(NO_PROCESS)
+        self.exit_reason = self.exit_reason or NO_PROCESS
+        self.observed = True
+        self._state = EXITED
+
+    def _tell(self, reason: ExitReason, linked: list[Process], watchers: list[Any], calls: list[Any]) -> None:
+        """Tell all of them, from each list's end, of the end; who has been told is taken off the list."""
+        while linked:
+            linked[-1].signal(self, reason)
+            linked.pop()
+        while watchers:
+            monitor, watcher = watchers[-1]
             tell_down(watcher, Down(monitor, self.ref, reason))
+            watchers.pop()
         if self.debug is not None:
             self.debug.exited(reason)
         # Callers learn of it last, so that what they do next comes after a supervisor's reaction.
-        for reply_to in deferred or ():
-            fail_reply(reply_to, reason)
+        while calls:
+            fail_reply(calls[-1], reason)
+            calls.pop()
         self._abandon()
-        if self._waiting is not None and self._scheduled.acquire(False):
+        if self._waiting is None:
+            self._stop_own_scheduler()
+        elif self._scheduled.acquire(False):  # otherwise whoever has the turn sees to it that the last one is taken
             self._scheduler.schedule(self)
-        if self._scheduler is not self.system.scheduler:
-            self._scheduler.stop()
 
     def _abandon(self) -> None:
         """Give up what the ended process had in hand, and tell everyone whose call will not be handled any more.

@@ -142,20 +142,14 @@ class Relations:
 
     # --- the end ---
 
-    def cut(self) -> tuple[list[Relations], dict[int, Watcher]]:
-        """Forget all links and monitors, on both sides, and return who has to be told. The caller holds the lock."""
-        links, self._links = self._links, None
-        monitors, self._monitors = self._monitors, None
-        monitored, self._monitored = self._monitored, None
-        linked = list(links) if isinstance(links, set) else [] if links is None else [links]
-        for other in linked:
+    def cut(self) -> None:
+        """Have the others forget its links and its monitors, since it ends. The caller holds the lock."""
+        for other in self.links:
             other.drop_link(self)
-        for monitor, target in (monitored or {}).items():
-            if target is self:
-                del (monitors or {})[monitor]  # nobody is left to be told
-            elif target._monitors is not None:
-                target._monitors.pop(monitor, None)
-        return linked, monitors or {}
+        if self._monitored:
+            for monitor, target in list(self._monitored.items()):
+                if target._monitors is not None:  # where it watches itself: nobody is left to be told
+                    target._monitors.pop(monitor, None)
 
 
 def tell_down(watcher: Watcher, down: Down) -> None:

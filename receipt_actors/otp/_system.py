@@ -15,8 +15,7 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import Clock, SystemClock
-from receipt_actors.otp._context import current_process
-from receipt_actors.otp._mailbox import Mailbox
+from receipt_actors.otp._context import current_process, forget_current_process
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -33,7 +32,9 @@ from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._scheduler import Runtime, Scheduler
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
-LOCK = threading.Lock()
+#: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is
+#: re-entrant, and the blocks under it are written so that what they change holds wherever they may be interrupted.
+LOCK = threading.RLock()
 
 
 class StartError(Exception):
@@ -65,12 +66,16 @@ class ActorSystem:
         self.lock = LOCK
         self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
-        self._processes: dict[Process, None] = {}
-        self._zombies: dict[Mailbox, None] = {}
-        self._own_threads: list[Scheduler] = []
+        self.alive: dict[
+            Process, None
+        ] = {}  # these three are the runtime's own; ``processes`` and so on are for others
+        self.undead: dict[Process, None] = {}
+        self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
+        self._own_threads: dict[Scheduler, None] = {}
         self._pools: list[BlockingPool] = []
         self._stopped = False
         self._why_stopped = ""
+        self._is_left_behind = False
         _systems.add(self)
 
     def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
@@ -120,39 +125,58 @@ class ActorSystem:
         return Starting(ref) if result is None else result
 
     def _create(self, actor_class: type[Actor], name: Name | None, parent: Process | None) -> Process | NotStarted:
-        starter = current_process()
         if not isinstance(actor_class, type) or not issubclass(actor_class, Actor):
             raise TypeError(f"an actor's class is expected, a subclass of Actor or GenServer, not {actor_class!r}")
         if not isinstance(actor_class.runtime, Runtime):
             raise TypeError(f"{actor_class.__name__}.runtime must be a Runtime, not {actor_class.runtime!r}")
-        with self.lock:
-            if starter is not None and starter.is_set():
-                raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
-            if self._stopped:
-                raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
-            taken = self._names.get(name) if name is not None else None
-            if taken is not None:
-                return NotStarted(AlreadyStarted(taken.ref))
+        self._check_may_start()
+        taken = self._names.get(name) if name is not None else None
+        if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
-            self._processes[process] = None
-            if name is not None:
-                self._names[name] = process
-            if parent is not None:
-                process.add_link(parent)
-                parent.add_link(process)
+            try:
+                taken = self._enter(process)
+            except BaseException:
+                process.discard()
+                raise
+            if taken is not None:  # since a moment ago
+                process.discard()
+        if taken is not None:
+            return NotStarted(AlreadyStarted(taken.ref))
         if self._register_with_pykka:
             pykka.ActorRegistry.register(process.ref)
             if process.is_set():  # killed between its name's being known and its being registered
                 self.leave_pykka(process)
         return process
 
-    def forget(self, process: Process, *, is_zombie: bool) -> None:
-        """Free the name of a process that has ended. The caller holds the lock."""
-        self._processes.pop(process, None)
+    def _check_may_start(self) -> None:
+        starter = current_process()
+        if starter is not None and starter.is_set():
+            raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
+        self._check_not_stopped()
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped:
+            raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
+
+    def _enter(self, process: Process) -> Process | None:
+        """Make a new process known and link it to its parent; or return who has its name, and change nothing."""
+        name, parent = process.name, process.parent
+        with self.lock:
+            self._check_may_start()
+            if name is not None:
+                taken = self._names.setdefault(name, process)
+                if taken is not process:
+                    return taken
+            if parent is not None:
+                process.add_link(parent)
+                parent.add_link(process)
+            self.alive[process] = None
+        return None
+
+    def free_name(self, process: Process) -> None:
+        """Free the name of a process that ends. The caller holds the lock."""
         if process.name is not None and self._names.get(process.name) is process:
             del self._names[process.name]
-        if is_zombie:
-            self._zombies[process] = None
 
     def leave_pykka(self, process: Process) -> None:
         """Take a process out of pykka's registry: when it begins to clean up, as in pykka (the runtime calls this).
@@ -162,14 +186,14 @@ class ActorSystem:
         if self._register_with_pykka:
             pykka.ActorRegistry.unregister(process.ref)
 
-    def bury(self, process: Mailbox) -> None:
+    def bury(self, process: Process) -> None:
         """Note that a process that was killed runs no more (the runtime calls this)."""
         with self.lock:
-            self._zombies.pop(process, None)
+            self.undead.pop(process, None)
 
     def is_zombie(self, process: Process) -> bool:
         """Tell whether a callback of a killed process still runs."""
-        return process in self._zombies
+        return process in self.undead
 
     def zombies(self) -> list[Ref]:
         """Return the actors that were killed while a callback ran that still runs, oldest first.
@@ -178,7 +202,8 @@ class ActorSystem:
         nothing; but the call that holds its thread goes on, and may still have an effect outside.
         """
         with self.lock:
-            return [process.ref for process in self._zombies]
+            zombies = list(self.undead)
+        return [process.ref for process in zombies]
 
     def whereis(self, name: Name) -> Ref | None:
         """Return who is registered under the name, or None."""
@@ -188,18 +213,23 @@ class ActorSystem:
     def registered(self) -> dict[Name, Ref]:
         """Return a copy of the names and whom they name."""
         with self.lock:
-            return {name: process.ref for name, process in self._names.items()}
+            names = dict(self._names)
+        return {name: process.ref for name, process in names.items()}
 
     def processes(self) -> list[Ref]:
         """Return all actors that live, oldest first."""
         with self.lock:
-            return [process.ref for process in self._processes]
+            processes = list(self.alive)
+        return [process.ref for process in processes]
 
     def new_scheduler(self, name: str) -> Scheduler:
-        """Make a thread of its own for one process (the runtime calls this, and holds the lock)."""
+        """Make a thread of its own for one process (the runtime calls this)."""
         scheduler = Scheduler(f"{self.name}-{name}")
-        self._own_threads = [other for other in self._own_threads if other.is_running()]
-        self._own_threads.append(scheduler)
+        with self.lock:
+            for other in list(self._own_threads):
+                if not other.is_running():
+                    self._own_threads.pop(other, None)
+            self._own_threads[scheduler] = None
         return scheduler
 
     def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
@@ -235,6 +265,8 @@ class ActorSystem:
         if self.scheduler.is_current():
             raise RuntimeError("a pooled actor can't stop its own actor system: have a thread outside do it")
         check_seconds(timeout_seconds)
+        if self._is_left_behind:
+            return []
         deadline = time.monotonic() + min(timeout_seconds, threading.TIMEOUT_MAX)
 
         def seconds_left() -> float:
@@ -256,6 +288,18 @@ class ActorSystem:
         threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
         return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
 
+    def _leave_behind(self) -> None:
+        """Stop without a word, in the child of a fork: all actors have ended, nobody is waited for."""
+        self.lock = LOCK
+        self._stopped = self._is_left_behind = True
+        self._why_stopped = " by a fork: make a new one in the child"
+        for process in [*self.alive, *self.undead]:
+            process.leave_behind()
+        for known in (self.alive, self.undead, self.orphans, self._names):
+            known.clear()
+        for scheduler in (self.scheduler, *self._own_threads):
+            scheduler.stop()  # one of them may have forked, and must not wait for more when its callback returns
+
     def _roots(self) -> list[Process]:
         """Return whom ``stop`` has to end: who has no (living) parent, newest first, without who calls it."""
         processes = [ref.process for ref in reversed(self.processes()) if ref.process is not current_process()]
@@ -275,11 +319,11 @@ _systems: weakref.WeakSet[ActorSystem] = weakref.WeakSet()
 
 def _leave_behind() -> None:
     """In the child of a fork: no thread came along, so no actor system can go on; and who held the lock is gone."""
-    lock = threading.Lock()
-    for system in _systems:
-        system.lock = lock
-        system._stopped = True
-        system._why_stopped = " by a fork: make a new one in the child"
+    global LOCK
+    LOCK = threading.RLock()
+    for system in list(_systems):
+        system._leave_behind()
+    forget_current_process()
 
 
 os.register_at_fork(after_in_child=_leave_behind)

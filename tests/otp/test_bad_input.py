@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -200,26 +199,3 @@ def test_a_thread_may_wait_for_an_end(system: ActorSystem, server: type[Pooled])
     ref.cast(lambda _actor: Stop(Shutdown("over")))
     assert ref.wait(math.inf) == Shutdown("over")
     assert ref.wait() != SHUTDOWN
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_system_does_not_survive_a_fork(system: ActorSystem) -> None:
-    """No thread comes along: in the child nothing is started, and says so, instead of hanging; a new system works."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            try:
-                system.start(Pooled)
-            except RuntimeError as error:
-                told = str(error)
-            with ActorSystem() as fresh:
-                told += f"; {run_in(fresh.start(Pooled), lambda _actor: 'fresh')}"
-            os.write(writer, told.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        assert pipe.read() == "actor system 'test' has been stopped by a fork: make a new one in the child; fresh"
-    os.waitpid(child, 0)
-    assert run_in(system.start(Pooled), lambda _actor: "still here") == "still here"
