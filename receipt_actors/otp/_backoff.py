@@ -90,7 +90,7 @@ class Streak:
         """Note that the child runs from now on."""
         self._started_at = now_seconds
 
-    def next_delay(self, backoff: Backoff, now_seconds: float) -> float | None:
+    def count_restart(self, backoff: Backoff, now_seconds: float) -> float | None:
         """Count one more restart and return how long to wait for it, or None when the limit has been reached."""
         if self._started_at is not None and now_seconds - self._started_at >= backoff.reset_after_seconds:
             self._restarts = 0

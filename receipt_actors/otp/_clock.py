@@ -62,6 +62,8 @@ class Clock(Protocol):
         """Let no further timer fire."""
 
 
+CLOCK_FUNCTIONS = ("monotonic", "time", "call_later", "close")
+
 SWEEP_AT_LEAST = 1_000  #: fewer cancelled timers than this are left where they are
 
 
@@ -100,6 +102,29 @@ class _Timers:
 
     def clear(self) -> None:
         self._heap.clear()
+
+
+class OwnTimers:
+    """The timers that one process has set, so that they end with it. Those that are over are swept out now and then."""
+
+    __slots__ = ("_sweep_at", "_timers")
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+        self._sweep_at = 8
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def add(self, timer: Timer) -> None:
+        if len(self._timers) >= self._sweep_at:
+            self._timers = [other for other in self._timers if not other.is_over]
+            self._sweep_at = 8 + 2 * len(self._timers)
+        self._timers.append(timer)
+
+    def cancel_all(self) -> None:
+        for timer in list(self._timers):
+            timer.cancel()
 
 
 class SystemClock:

@@ -109,6 +109,12 @@ class Receive:
             check_seconds(self.timeout_seconds)
 
 
+class ReceiveMore(Receive):
+    """One of the runtime's own, yielded again and again: what was passed over for it is not looked at once more."""
+
+    __slots__ = ()
+
+
 #: A callback that receives selectively.
 Receiving: TypeAlias = Generator[Receive, Any, Any]
 

@@ -26,12 +26,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import fail_reply, send_reply
+from receipt_actors.otp._clock import OwnTimers, Timer
 from receipt_actors.otp._context import context
 from receipt_actors.otp._debug import Debug
 from receipt_actors.otp._life import EXITED, RUNNING, STARTING, TERMINATING, State
@@ -54,7 +55,7 @@ from receipt_actors.otp._messages import (
     SysEnvelope,
     SystemEnvelope,
 )
-from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason, Normal
+from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason, Killed, Normal, text_of
 from receipt_actors.otp._receive import Idle, Waiting
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._relations import tell_down
@@ -80,6 +81,7 @@ class Process(Mailbox):
         "_deferred",
         "_last_reply",
         "_terminate_reason",
+        "_timers",
         "actor",
         "debug",
         "name",
@@ -95,7 +97,7 @@ class Process(Mailbox):
         super().__init__(
             system.scheduler
             if actor_class.runtime is Runtime.POOLED
-            else system.new_scheduler(actor_class.__name__ if name is None else str(name))
+            else system.new_scheduler(actor_class.__name__ if name is None else text_of(name))
         )
         self.system = system
         self.name = name
@@ -110,6 +112,7 @@ class Process(Mailbox):
         self._last_reply: object = NO_REPLY  # its answer, where the process ends with it
         self._terminate_reason: ExitReason = NORMAL
         self._acknowledge: Callable[[StartResult], None] | None = None
+        self._timers: OwnTimers | None = None
         self._deferred: set[Any] | None = None  # the reply_to of each call that is answered later
 
     def __repr__(self) -> str:
@@ -292,14 +295,15 @@ class Process(Mailbox):
             self.terminate(result.reason)
             return
         if envelope is not None and envelope.reply_to is not None:
-            unanswered, self._current = self._current is envelope, None
             reply = result.reply if type(result) is Continue or type(result) is IdleTimeout else result
-            if unanswered and reply is NO_REPLY:
-                self._defer(envelope.reply_to)
-            elif unanswered:
-                send_reply(envelope.reply_to, reply)
-                if self.debug is not None:
-                    self.debug.replied(reply)
+            if reply is NO_REPLY:
+                self._defer(envelope)
+            else:
+                unanswered, self._current = self._current is envelope, None
+                if unanswered:
+                    send_reply(envelope.reply_to, reply)
+                    if self.debug is not None:
+                        self.debug.replied(reply)
         if type(result) is Continue:
             # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
             self._put_first(ContinueEnvelope(result.term))
@@ -333,13 +337,20 @@ class Process(Mailbox):
             self._state = after
         return True
 
-    def _defer(self, reply_to: Any) -> None:
+    def _defer(self, envelope: Envelope[Any]) -> None:
+        """Remember a call that is answered later; another thread may be answering it at this moment."""
+        deferred = self._deferred
+        if deferred is None:
+            deferred = set()
         with self.system.lock:
-            if self._state is not EXITED:
-                self._deferred = set() if self._deferred is None else self._deferred
-                self._deferred.add(reply_to)
+            if self._current is not envelope:  # answered
                 return
-        fail_reply(reply_to, self.exit_reason or NO_PROCESS)
+            self._current = None
+            if self._state is not EXITED:
+                self._deferred = deferred
+                deferred.add(envelope.reply_to)
+                return
+        fail_reply(envelope.reply_to, self.exit_reason or NO_PROCESS)
 
     def _continue(self, term: object) -> None:
         actor = self.actor
@@ -355,12 +366,11 @@ class Process(Mailbox):
 
     def forget_call(self, reply_to: object) -> None:
         """Note that a call has been answered, so that nobody tells its caller otherwise."""
-        current = self._current
-        if current is not None and current.reply_to is reply_to:
-            self._current = None
-            return
         with self.system.lock:
-            if self._deferred is not None:
+            current = self._current
+            if current is not None and current.reply_to is reply_to:
+                self._current = None
+            elif self._deferred is not None:
                 self._deferred.discard(reply_to)
 
     # --- selective receive and suspension: what ``Waiting`` and ``Suspended`` report ---
@@ -377,8 +387,9 @@ class Process(Mailbox):
 
     def watch(self, debug: Debug | None) -> None:
         """Begin or end being watched by ``sys``."""
-        self.debug = debug
-        self.observed = debug is not None
+        with self.system.lock:
+            self.debug = debug
+            self.observed = debug is not None or self._state is EXITED
 
     def answer_sys(self, envelope: Envelope[Any]) -> None:
         """Answer a request of ``sys``; what it raises is its caller's business alone."""
@@ -398,6 +409,17 @@ class Process(Mailbox):
     def terminate_next(self, reason: ExitReason) -> None:
         """Have it end as if its parent had said so, before it handles any other message."""
         self._put_first(ParentExitEnvelope(reason))
+
+    def send_later(self, seconds: float, envelope: Envelope[Any]) -> Timer:
+        """Put a message into its own mailbox after that many seconds, unless it has ended by then."""
+        timer = self.system.clock.call_later(seconds, lambda: self.put(envelope))
+        timers = self._timers
+        if timers is None:
+            timers = self._timers = OwnTimers()
+        timers.add(timer)
+        if self._state is EXITED:
+            timer.cancel()
+        return timer
 
     # --- ending ---
 
@@ -491,6 +513,8 @@ class Process(Mailbox):
             if self._state is EXITED:
                 return
             system.free_name(self)
+            if type(reason) is Killed or self.is_orphan:
+                self._leave_orphans()
             self.cut()
             is_zombie = is_kill and self._scheduler.running.is_inside(self)
             if self.is_set():  # a finalizer came in between and killed it
@@ -501,6 +525,8 @@ class Process(Mailbox):
             self._monitored = None
             if self in system.alive:
                 del system.alive[self]
+            if self in system.orphans:
+                del system.orphans[self]
             if is_zombie:
                 system.undead[self] = None
             was_starting = self._state is STARTING
@@ -520,6 +546,16 @@ class Process(Mailbox):
         except BaseException:  # ctrl-C in a ``kill`` on the main thread, say: those who are left have to know as well
             self._tell(reason, linked, watchers, calls)
             raise
+
+    @property
+    def is_orphan(self) -> bool:
+        """Tell whether it is about to end because its parent was killed, and it was linked to it."""
+        return self in self.system.orphans
+
+    def _leave_orphans(self) -> None:
+        for other in cast("list[Process]", self.links):
+            if other.parent is self:
+                self.system.orphans[other] = None
 
     def leave_behind(self) -> None:
         """In the child of a fork, where its thread has not come along: it has ended, and there is nobody to be told.
@@ -565,6 +601,9 @@ class Process(Mailbox):
         """
         reason = self.exit_reason or NO_PROCESS
         self.actor = None
+        timers, self._timers = self._timers, None
+        if timers is not None:
+            timers.cancel_all()
         waiting = self._waiting
         current, self._current = self._current, None
         if current is not None:

@@ -1,4 +1,4 @@
-"""Links and monitors: what ties the life of one process to others. ``_system.LOCK`` guards them.
+"""Links and monitors: what ties the life of one process to others. The lock of all systems guards them.
 
 Most processes have one link, to the supervisor that started them, so a single one is kept without a set around it.
 """
@@ -63,6 +63,11 @@ class Relations:
         with self.system.lock:
             links = self._links
             return list(links) if isinstance(links, set) else [] if links is None else [links]
+
+    def is_linked_to(self, other: Relations) -> bool:
+        """Tell whether the two lives are tied."""
+        links = self._links
+        return other in links if isinstance(links, set) else links is other
 
     def link(self, other: Relations) -> None:
         """Tie two lives together; a link to an ended process is an exit signal at once."""
@@ -135,6 +140,10 @@ class Relations:
             if flush or not sent:
                 assert self._monitored is not None
                 del self._monitored[monitor]
+
+    def expects(self, down: Down) -> bool:
+        """Tell whether a ``Down`` counts: False when its monitor has been flushed."""
+        return self._monitored is not None and down.monitor in self._monitored
 
     def take_down(self, down: Down) -> bool:
         """Note that a ``Down`` is being delivered; False when its monitor has been flushed."""

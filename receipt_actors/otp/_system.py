@@ -14,7 +14,7 @@ from pykka._envelope import Envelope
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._clock import Clock, SystemClock
+from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
 from receipt_actors.otp._context import current_process, forget_current_process
 from receipt_actors.otp._messages import (
     AlreadyStarted,
@@ -25,6 +25,7 @@ from receipt_actors.otp._messages import (
     Starting,
     StartResult,
     check_seconds,
+    shape_of,
 )
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
@@ -56,9 +57,16 @@ class ActorSystem:
         clock: where its time comes from; who passes one closes it. None: the real time.
         register_with_pykka: True: its actors are in ``pykka.ActorRegistry`` as well, which is a list: the more
             there are, the longer each start and end takes.
+
+    Raises:
+        TypeError: ``clock`` is none.
     """
 
     def __init__(self, name: str = "otp", clock: Clock | None = None, *, register_with_pykka: bool = False) -> None:
+        if clock is not None and not all(callable(getattr(clock, name, None)) for name in CLOCK_FUNCTIONS):
+            raise TypeError(
+                f"clock must have {', '.join(CLOCK_FUNCTIONS)}, as SystemClock has; {shape_of(clock)} has not"
+            )
         self.name = name
         self.clock: Clock = SystemClock() if clock is None else clock
         self._owns_clock = clock is None
@@ -72,27 +80,34 @@ class ActorSystem:
         self.undead: dict[Process, None] = {}
         self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
         self._own_threads: dict[Scheduler, None] = {}
-        self._pools: list[BlockingPool] = []
+        self._pools: dict[BlockingPool, None] = {}
         self._stopped = False
         self._why_stopped = ""
         self._is_left_behind = False
         _systems.add(self)
 
     def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
-        """Start an actor that nobody supervises and wait for its ``init``.
+        """Start an actor that nobody supervises and wait for its ``init``, however long that takes.
 
         Raises:
             StartError: ``init`` failed or said ``IGNORE``, or the name is taken.
-            ValueError: ``timeout_seconds`` is no number of seconds.
-            RuntimeError: a pooled actor calls this and would have to wait; ``start_link`` does not wait.
+            RuntimeError: a pooled actor calls this and would have to wait, and nothing is started; ``start_link`` does
+                not wait.
         """
         done = threading.Event()
+        is_pooled = self.scheduler.is_current()
+        if is_pooled and getattr(actor_class, "runtime", None) is Runtime.THREAD:
+            self._check_may_start()
+            raise RuntimeError(
+                f"{actor_class.__name__} has a thread of its own, and a pooled actor must not wait for it"
+            )
         process = self._create(actor_class, name, None)
         if isinstance(process, NotStarted):
             raise StartError(actor_class, process)
         result = process.start(args, kwargs, lambda _result: done.set())
         if result is None:
-            if self.scheduler.is_current():
+            if is_pooled:
+                process.kill()
                 raise RuntimeError(f"{actor_class.__name__} takes its time to start, and a pooled actor must not wait")
             done.wait()
             result = process.start_result
@@ -236,20 +251,28 @@ class ActorSystem:
         """Make a pool of threads for blocking calls. It is closed when the actor that calls this ends; ``stop`` waits.
 
         Called from outside the actors, it has to be closed by who made it.
+
+        Raises:
+            RuntimeError: the system has been stopped.
         """
         pool = BlockingPool(f"{self.name}-{name}", size)
         with self.lock:
-            self._pools = [other for other in self._pools if not other.is_over]
-            self._pools.append(pool)
+            self._check_not_stopped()
+            for other in list(self._pools):
+                if other.is_over:
+                    self._pools.pop(other, None)
+            self._pools[pool] = None
         owner = current_process()
         if owner is not None:
-            owner.add_monitor(lambda _down: pool.close())
+            monitor = owner.add_monitor(lambda _down: pool.close())
+            pool.when_closed = lambda: owner.remove_monitor(monitor)
         return pool
 
     def stop(self, timeout_seconds: float = 5.0) -> list[str]:
         """End every actor, those that nobody supervises newest first, then the system's own threads.
 
-        Actors that do not end in time are killed. A second call finds nothing left to do.
+        Actors that do not end in time are killed. Each that nobody supervises has its share of the time left, so that
+        one which does not end leaves some to the others. A second call finds nothing left to do.
 
         Returns:
             The names of threads that are still busy in a callback that does not return; CPython can't end them. They
@@ -273,13 +296,13 @@ class ActorSystem:
             return max(0.0, deadline - time.monotonic())
 
         while (roots := self._roots()) and seconds_left():
-            for process in roots:
+            for index, process in enumerate(roots):
                 process.signal(None, SHUTDOWN)  # from the system, also where an actor's thread calls this
-                process.wait(seconds_left())
+                process.wait(seconds_left() / (len(roots) - index))
         with self.lock:
             self._stopped = True
         for ref in reversed(self.processes()):
-            ref.kill()
+            ref.process.kill()  # also where the actor that calls this has been killed meanwhile
         if self._owns_clock:
             self.clock.close()
         self.scheduler.stop()
