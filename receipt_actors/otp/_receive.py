@@ -29,8 +29,8 @@ from receipt_actors.otp._messages import (
 )
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._callbacks import Callbacks
     from receipt_actors.otp._mailbox import Mailbox
-    from receipt_actors.otp._process import Process
 
 
 def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
@@ -54,7 +54,7 @@ class Waiting:
 
     __slots__ = ("_envelope", "_generator", "_passed_over", "_process", "_receive", "_timer")
 
-    def __init__(self, process: Process, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+    def __init__(self, process: Callbacks, envelope: Envelope[Any] | None, generator: Receiving) -> None:
         self._process = process
         self._envelope = envelope
         self._generator = generator

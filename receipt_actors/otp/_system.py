@@ -160,7 +160,7 @@ class ActorSystem:
         if self._register_with_pykka:
             pykka.ActorRegistry.register(process.ref)
             if process.is_set():  # killed between its name's being known and its being registered
-                self.leave_pykka(process)
+                self.leave_pykka(process.ref)
         return process
 
     def _check_may_start(self) -> None:
@@ -193,13 +193,13 @@ class ActorSystem:
         if process.name is not None and self._names.get(process.name) is process:
             del self._names[process.name]
 
-    def leave_pykka(self, process: Process) -> None:
+    def leave_pykka(self, ref: Ref) -> None:
         """Take a process out of pykka's registry: when it begins to clean up, as in pykka (the runtime calls this).
 
         Not under the lock: pykka's registry logs, and a log handler may use the system.
         """
         if self._register_with_pykka:
-            pykka.ActorRegistry.unregister(process.ref)
+            pykka.ActorRegistry.unregister(ref)
 
     def bury(self, process: Process) -> None:
         """Note that a process that was killed runs no more (the runtime calls this)."""

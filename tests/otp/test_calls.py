@@ -378,8 +378,8 @@ def test_an_answer_that_comes_before_the_call_is_put_off_leaves_nothing(
     kept = Seen()
     process.__class__ = Owner
     assert ref.call(deferring(kept), WAIT_SECONDS) == "early"
-    process.__class__ = Owner.__mro__[1]
     sync(ref)
+    process.__class__ = Owner.__mro__[1]
     assert process.unanswered_calls == 0
 
 
