@@ -15,7 +15,7 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
-from receipt_actors.otp._context import current_process, forget_current_process
+from receipt_actors.otp._context import context, current_process, forget_current_process
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -144,8 +144,9 @@ class ActorSystem:
             raise TypeError(f"an actor's class is expected, a subclass of Actor or GenServer, not {actor_class!r}")
         if not isinstance(actor_class.runtime, Runtime):
             raise TypeError(f"{actor_class.__name__}.runtime must be a Runtime, not {actor_class.runtime!r}")
-        self._check_may_start()
-        taken = self._names.get(name) if name is not None else None
+        taken = None
+        if name is not None and (taken := self._names.get(name)) is not None:
+            self._check_may_start()
         if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
             try:
@@ -177,7 +178,8 @@ class ActorSystem:
         """Make a new process known and link it to its parent; or return who has its name, and change nothing."""
         name, parent = process.name, process.parent
         with self.lock:
-            self._check_may_start()
+            if self._stopped or context.running.process.observed:
+                self._check_may_start()
             if name is not None:
                 taken = self._names.setdefault(name, process)
                 if taken is not process:

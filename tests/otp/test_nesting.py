@@ -62,10 +62,10 @@ class Counting(GenServer):
         return Continue(1)
 
     def handle_continue(self, count: int) -> Any:
-        return self.receive_and_go_on(count) if self.by_generator else self.go_on(count)
+        return self.go_on_from_a_generator(count) if self.by_generator else self.go_on(count)
 
-    def receive_and_go_on(self, count: int) -> Receiving:
-        yield Receive(lambda _message: True, 0)
+    def go_on_from_a_generator(self, count: int) -> Receiving:
+        yield from ()
         return self.go_on(count)
 
     def go_on(self, count: int) -> Continue | None:

@@ -208,11 +208,12 @@ def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) 
         stuck = system.start(Threaded)
         stuck.cast(gate)
         gate.wait_entered()
-        thread = stuck.process._scheduler.name
-        assert system.stop(0.4) == [thread]
+        thread = next(other for other in threading.enumerate() if other.name == stuck.process._scheduler.name)
+        assert system.stop(0.4) == [thread.name]
         assert exit_reason_of(tidy) == SHUTDOWN
         assert cleaned.rest() == ["tidy"]
         assert exit_reason_of(stuck) == KILLED
+    thread.join(WAIT_SECONDS)
 
 
 def test_an_actor_that_is_killed_while_it_stops_its_system_stops_it(no_threads_left: None) -> None:
