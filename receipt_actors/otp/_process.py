@@ -187,8 +187,10 @@ class Process(Callbacks):
     # --- running ---
 
     def discard(self) -> None:
-        """End before it has begun: its name was taken at this moment."""
+        """End before it has begun: its name was taken at this moment, or its system was stopped."""
         self._exit(NORMAL)
+        if self._scheduler is not self.system.scheduler:
+            self._scheduler.join(1.0)  # it has nothing to do, and ends at once
 
     def fail(self, error: BaseException) -> None:
         """End because of a bug of the runtime itself, so that nobody waits for this process for ever."""

@@ -47,10 +47,10 @@ class StartError(Exception):
 
 
 class ActorSystem:
-    """Names, processes, a clock and a scheduler thread of their own: two systems in one Python process never meet.
+    """Names, processes, a clock and a scheduler thread of their own; two systems share nothing but the runtime's lock.
 
-    Its actors are not in pykka's global registry: ``ActorRegistry.stop_all()`` does not touch them. Use it as a context
-    manager, or call ``stop``.
+    A ``Ref`` of one may be sent to, linked and monitored from another. Its actors are not in pykka's global registry:
+    ``ActorRegistry.stop_all()`` does not touch them. Use it as a context manager, or call ``stop``.
 
     Args:
         name: stands before the names of its threads.
@@ -144,8 +144,8 @@ class ActorSystem:
             raise TypeError(f"an actor's class is expected, a subclass of Actor or GenServer, not {actor_class!r}")
         if not isinstance(actor_class.runtime, Runtime):
             raise TypeError(f"{actor_class.__name__}.runtime must be a Runtime, not {actor_class.runtime!r}")
-        taken = None
-        if name is not None and (taken := self._names.get(name)) is not None:
+        taken = None if name is None else self._names.get(name)
+        if taken is not None or self._stopped or context.running.process.observed:
             self._check_may_start()
         if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
