@@ -51,15 +51,14 @@ _RUNTIME_ENVELOPES: Final = frozenset({ContinueEnvelope, SystemEnvelope, SysEnve
 class Callbacks(Mailbox):
     """See the module. ``Process`` is the only subclass."""
 
-    __slots__ = ("_current", "_deferred", "_last_reply", "_terminate_reason", "actor", "debug", "parent")
+    __slots__ = ("_current", "_deferred", "_ending", "actor", "debug", "parent")
 
     # ``Process`` makes them: one ``__init__`` fewer for each actor.
     parent: Process | None
     actor: Actor | None
     debug: Debug | None  # what ``sys`` was asked to watch
     _current: Envelope[Any] | None  # the call that is being handled
-    _last_reply: object  # its answer, where the process ends with it
-    _terminate_reason: ExitReason
+    _ending: tuple[ExitReason, object] | None  # while ``terminate`` runs: why, and the answer to the call at hand
     _deferred: set[Any] | None  # the reply_to of each call that is answered later
 
     @abstractmethod
@@ -146,7 +145,8 @@ class Callbacks(Mailbox):
             return
         if state is TERMINATING:
             self._give_last_reply()
-            self._exit(self._terminate_reason)
+            assert self._ending is not None
+            self._exit(self._ending[0])
             return
         if state is STARTING:
             if result is IGNORE:
@@ -161,8 +161,7 @@ class Callbacks(Mailbox):
             if not self._acknowledge_start(Started(self.ref)):
                 return
         if type(result) is Stop:
-            self._last_reply = result.reply
-            self.terminate(result.reason)
+            self.terminate(result.reason, result.reply)
             return
         if envelope is not None and envelope.reply_to is not None:
             reply = result.reply if type(result) is Continue or type(result) is IdleTimeout else result
@@ -194,10 +193,11 @@ class Callbacks(Mailbox):
         Who asked by pykka's ``stop`` wants to know of the end itself, and is told by ``_abandon``.
         """
         current = self._current
-        if current is None or self._last_reply is NO_REPLY or isinstance(current.message, pykka.messages._ActorStop):
+        reply = NO_REPLY if self._ending is None else self._ending[1]
+        if current is None or reply is NO_REPLY or isinstance(current.message, pykka.messages._ActorStop):
             return
         self._current = None
-        send_reply(current.reply_to, self._last_reply)
+        send_reply(current.reply_to, reply)
 
     def _continue(self, term: object) -> None:
         actor = self.actor
@@ -268,18 +268,18 @@ class Callbacks(Mailbox):
         """Have it end as if its parent had said so, before it handles any other message."""
         self._put_first(ParentExitEnvelope(reason))
 
-    def terminate(self, reason: ExitReason) -> None:
+    def terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
         """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
         if isinstance(reason, Crash) and self._state is RUNNING:
             self._report(reason, "an order to end")
-        self._terminate(reason)
+        self._terminate(reason, reply)
 
-    def _terminate(self, reason: ExitReason) -> None:
+    def _terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
         """Run the actor's ``terminate`` and exit."""
         actor = self.actor
         if not self._advance(RUNNING, TERMINATING) or actor is None:
             return
-        self._terminate_reason = reason
+        self._ending = (reason, reply)
         self.system.leave_pykka(self.ref)
         try:
             result = actor.terminate(reason)

@@ -37,7 +37,6 @@ from receipt_actors.otp._context import context
 from receipt_actors.otp._debug import Debug
 from receipt_actors.otp._life import EXITED, RUNNING, STARTING
 from receipt_actors.otp._messages import (
-    NO_REPLY,
     Down,
     Exit,
     Name,
@@ -90,8 +89,7 @@ class Process(Callbacks):
         self.debug = None
         self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
         self._current = None
-        self._last_reply = NO_REPLY
-        self._terminate_reason = NORMAL
+        self._ending = None
         self._acknowledge: Callable[[StartResult], None] | None = None
         self._timers: OwnTimers | None = None  # what it has set for later
         self._deferred = None
@@ -110,7 +108,9 @@ class Process(Callbacks):
         unless too many are at that already, each in the ``init`` of the one before: the stack has an end.
         """
         running = context.running
-        if running is not self._scheduler.running or (self.parent is not None and running.depth >= _NESTED_STARTS):
+        if running is not self._scheduler.running or (
+            self.parent is not None and len(running.interrupted) >= _NESTED_STARTS
+        ):
             result = self._acknowledge_to(acknowledge)
             if result is None:
                 self._backlog = deque((SystemEnvelope(lambda: self._initialise(args, kwargs)),))
@@ -259,7 +259,8 @@ class Process(Callbacks):
         with system.lock:
             if self._state is EXITED:
                 return
-            system.free_name(self)
+            if self.name is not None:
+                system.free_name(self)
             if type(reason) is Killed or self in system.orphans:
                 self._leave_orphans()
             self.cut()
@@ -286,8 +287,8 @@ class Process(Callbacks):
         linked: list[Any] = list(links) if isinstance(links, set) else [] if links is None else [links]
         if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
             linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
-        watchers = [] if monitors is None else list(monitors.items())[::-1]
-        calls = [] if deferred is None else list(deferred)
+        watchers = list(monitors.items())[::-1] if monitors else []
+        calls = list(deferred) if deferred else []
         try:
             self._tell(reason, linked, watchers, calls)
         except BaseException:  # ctrl-C in a ``kill`` on the main thread, say: those who are left have to know as well

@@ -153,8 +153,10 @@ class Relations:
 
     def cut(self) -> None:
         """Have the others forget its links and its monitors, since it ends. The caller holds the lock."""
-        for other in self.links:
-            other.drop_link(self)
+        links = self._links
+        if links is not None:
+            for other in list(links) if isinstance(links, set) else (links,):
+                other.drop_link(self)
         if self._monitored:
             for monitor, target in list(self._monitored.items()):
                 if target._monitors is not None:  # where it watches itself: nobody is left to be told

@@ -107,14 +107,16 @@ def test_a_pool_without_threads_is_refused(size: Any) -> None:
         BlockingPool("io", size)
 
 
-def test_work_that_raises_costs_no_thread(pool: BlockingPool, caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_raises_costs_no_thread(no_threads_left: None, caplog: pytest.LogCaptureFixture) -> None:
     """What a pool's work raises is logged, and its thread does the next."""
-    done = threading.Event()
+    pool, done = BlockingPool("io", 1), threading.Event()
     for _ in range(5):
         assert pool.submit(raising(SystemExit("work")))
     assert pool.submit(done.set)
     assert done.wait(WAIT_SECONDS)
-    assert [record.getMessage() for record in caplog.records] == [f"work in pool {pool.name} failed"] * 5
+    assert [record.getMessage() for record in caplog.records] == ["work in pool io failed"] * 5
+    pool.close()
+    assert pool.join(WAIT_SECONDS)
 
 
 def test_work_that_no_thread_can_be_started_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -911,7 +911,7 @@ def test_who_is_between_two_turns_of_a_stack_is_seen_by_a_kill() -> None:
             seen.append(running.is_inside(process))  # type: ignore[arg-type]
             return item
 
-    running._interrupted = Watched(running._interrupted)
+    running.interrupted = Watched(running.interrupted)
     running.leave()
     assert seen == [True]
     assert running.process is process
