@@ -17,9 +17,9 @@ class Backoff:
     restart in the row. Time is the actor system's clock's.
 
     While it waits, the child is ``restarting``: ``terminate_child`` cancels the restart and ends the row,
-    ``restart_child`` and ``delete_child`` are refused. With one_for_all and rest_for_one the group is stopped at once and
-    started together after the delay; when a sibling is restarted meanwhile and takes the child along, the child starts
-    with it. Members of the group that are significant have not ended: they are about to start.
+    ``restart_child`` and ``delete_child`` are refused. With one_for_all and rest_for_one the group is stopped at once
+    and started together after the delay; when a sibling is restarted meanwhile and takes the child along, the child
+    starts with it. Members of the group that are significant have not ended: they are about to start.
 
     Delayed restarts do **not** count for the supervisor's ``intensity``, which is there to notice a child that burns
     through restarts: the delay itself bounds their rate, and counted they would let a service that is away for a while
