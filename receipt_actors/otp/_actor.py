@@ -11,10 +11,10 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._calls import From, Future, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
-from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop, shape_of
+from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop, check_seconds, shape_of
 from receipt_actors.otp._process import Process
-from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason
-from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason, Killed
+from receipt_actors.otp._ref import Ref, check_ref
 from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Actor(pykka.Actor):
         reply_to = RequestReply(process, label)
 
         def work() -> None:
-            if process.exit_reason is KILLED:
+            if isinstance(process.exit_reason, Killed):
                 return
             try:
                 result = function(*args)
@@ -204,11 +204,21 @@ class Actor(pykka.Actor):
             reply_to.fail(NO_PROCESS)
 
     def send_after(self, seconds: float, message: object) -> Timer:
-        """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result."""
-        return self._otp_process.system.clock.call_later(seconds, lambda: self._otp_process.put(Envelope(message)))
+        """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result.
+
+        Raises:
+            ValueError: ``seconds`` is no number of seconds, or negative.
+        """
+        check_seconds(seconds)
+        return self._otp_process.send_later(seconds, Envelope(message))
 
     def monitor(self, ref: Ref) -> int:
-        """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names."""
+        """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names.
+
+        Raises:
+            TypeError: ``ref`` is no ``Ref`` (of a name: ``system.whereis(name)``).
+        """
+        check_ref(ref)
         return ref.process.add_monitor(self._otp_process)
 
     def demonitor(self, monitor: int, *, flush: bool = False) -> None:
@@ -222,17 +232,32 @@ class Actor(pykka.Actor):
 
         Raises:
             pykka.ActorDeadError: ``ref`` has ended, and this actor does not trap exits (OTP: ``noproc``).
+            TypeError: ``ref`` is no ``Ref`` (of a name: ``system.whereis(name)``).
         """
+        check_ref(ref)
         if ref.process.is_set() and not self._otp_process.trap_exit:
             raise pykka.ActorDeadError(f"{ref} has ended: it can't be linked to")
         self._otp_process.link(ref.process)
 
     def unlink(self, ref: Ref) -> None:
-        """Undo ``link``: no exit signal comes through it from now on; an ``Exit`` already sent still arrives."""
+        """Undo ``link``: who ends from now on sends no exit signal through it.
+
+        A signal that was sent before, also at this very moment by another thread, may arrive after this has returned.
+
+        Raises:
+            TypeError: ``ref`` is no ``Ref``.
+        """
+        check_ref(ref)
         self._otp_process.unlink(ref.process)
 
     def set_trap_exit(self, trap_exit: bool) -> bool:
-        """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``)."""
+        """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``).
+
+        Raises:
+            TypeError: ``trap_exit`` is neither True nor False.
+        """
+        if not isinstance(trap_exit, bool):
+            raise TypeError(f"trap_exit must be True or False, not {shape_of(trap_exit)}")
         before, self._otp_process.trap_exit = self._otp_process.trap_exit, trap_exit
         return before
 

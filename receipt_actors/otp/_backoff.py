@@ -16,9 +16,10 @@ class Backoff:
     ``max_seconds``. A child that ran for ``reset_after_seconds`` starts the row anew. A start that fails is one more
     restart in the row. Time is the actor system's clock's.
 
-    While it waits, the child is ``restarting``: ``terminate_child`` cancels the restart, ``restart_child`` and
-    ``delete_child`` are refused. With one_for_all and rest_for_one the group is stopped at once and started together
-    after the delay; when a sibling is restarted meanwhile and takes the child along, the child starts with it.
+    While it waits, the child is ``restarting``: ``terminate_child`` cancels the restart and ends the row,
+    ``restart_child`` and ``delete_child`` are refused. With one_for_all and rest_for_one the group is stopped at once
+    and started together after the delay; when a sibling is restarted meanwhile and takes the child along, the child
+    starts with it. Members of the group that are significant have not ended: they are about to start.
 
     Delayed restarts do **not** count for the supervisor's ``intensity``, which is there to notice a child that burns
     through restarts: the delay itself bounds their rate, and counted they would let a service that is away for a while
@@ -90,7 +91,7 @@ class Streak:
         """Note that the child runs from now on."""
         self._started_at = now_seconds
 
-    def next_delay(self, backoff: Backoff, now_seconds: float) -> float | None:
+    def count_restart(self, backoff: Backoff, now_seconds: float) -> float | None:
         """Count one more restart and return how long to wait for it, or None when the limit has been reached."""
         if self._started_at is not None and now_seconds - self._started_at >= backoff.reset_after_seconds:
             self._restarts = 0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
+
+from receipt_actors.otp._log import log
 
 
 class BlockingPool:
@@ -16,8 +21,8 @@ class BlockingPool:
     """
 
     def __init__(self, name: str, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"pool {name!r}: size must be at least 1, not {size}")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"pool {name!r}: size must be a whole number of threads, 1 or more, not {size!r}")
         self.name = name
         self._size = size
         self._work: deque[Callable[[], None]] = deque()
@@ -25,9 +30,15 @@ class BlockingPool:
         self._threads: list[threading.Thread] = []
         self._idle = 0  # threads that wait for work, or have been woken for it
         self._closed = False
+        self.when_closed: Callable[[], None] | None = None  # told once (the runtime's own)
+        _pools.add(self)
 
     def submit(self, work: Callable[[], None]) -> bool:
-        """Run ``work`` on a thread of the pool. It must not raise. False, and it is not run, after ``close``."""
+        """Run ``work`` on a thread of the pool. False, and it is not run, after ``close``. What it raises is logged.
+
+        Raises:
+            RuntimeError: not even one thread can be started.
+        """
         with self._changed:
             if self._closed:
                 return False
@@ -36,8 +47,14 @@ class BlockingPool:
                 self._changed.notify()
             elif len(self._threads) < self._size:
                 thread = threading.Thread(target=self._loop, name=f"{self.name}-{len(self._threads)}", daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                try:
+                    thread.start()
+                except RuntimeError:  # out of threads: those that there are do it in their turn
+                    if not self._threads:
+                        self._work.pop()
+                        raise
+                else:
+                    self._threads.append(thread)
         return True
 
     def close(self) -> None:
@@ -45,6 +62,9 @@ class BlockingPool:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            when_closed, self.when_closed = self.when_closed, None
+        if when_closed is not None:
+            when_closed()
 
     @property
     def is_over(self) -> bool:
@@ -52,11 +72,19 @@ class BlockingPool:
         return self._closed and not any(thread.is_alive() for thread in self._threads)
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for all threads to end after ``close``; False when a call still blocks one."""
+        """Wait for all threads to end after ``close``; False when a call still blocks one, or is what calls this."""
         deadline = time.monotonic() + timeout_seconds
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
         return self.is_over
+
+    def leave_behind(self) -> None:
+        """Close without a word, in the child of a fork: no thread came along, and one may have held the condition."""
+        self._closed = True
+        self._changed = threading.Condition()
+        self._work = deque()
+        self._threads = []
 
     def _loop(self) -> None:
         while self._run_next():
@@ -71,5 +99,19 @@ class BlockingPool:
             if not self._work:
                 return False
             work = self._work.popleft()
-        work()
+        try:
+            work()
+        except BaseException:  # the thread is there for others' work as well
+            log(logging.ERROR, "work in pool %s failed", self.name, exc_info=True)
         return True
+
+
+_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for pool in list(_pools):
+        pool.leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 
 from receipt_actors.otp._context import context, current_process, current_process_is_dead
-from receipt_actors.otp._messages import ReplyEnvelope
+from receipt_actors.otp._messages import ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ class Future(pykka.ThreadingFuture[Any]):
 
         Raises:
             RuntimeError: called by a pooled actor before the answer is there, or by the actor that is to give it.
+            ValueError: ``timeout`` is no number of seconds.
         """
+        if timeout is not None:
+            check_seconds(timeout)
         if self._result is None and timeout != 0:
             waiter = current_process()
             if waiter is not None and waiter is self.answerer:
@@ -79,7 +82,12 @@ class From:
     def is_wanted(self) -> bool:
         """Tell whether somebody still waits: False once answered, or when the actor that asked has ended."""
         reply_to = self._reply_to
-        return reply_to is not None and (not isinstance(reply_to, RequestReply) or reply_to.is_wanted())
+        if reply_to is None:
+            return False
+        if isinstance(reply_to, RequestReply) and not reply_to.is_wanted():
+            self._owner.forget_call(reply_to)  # who learns of this drops the call, and will not answer it
+            return False
+        return True
 
     def reply(self, value: object) -> None:
         """Answer the call. A second answer is dropped, and so is one from an actor that has been killed."""

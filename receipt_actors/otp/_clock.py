@@ -6,8 +6,10 @@ import heapq
 import itertools
 import logging
 import math
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -60,6 +62,8 @@ class Clock(Protocol):
         """Let no further timer fire."""
 
 
+CLOCK_FUNCTIONS = ("monotonic", "time", "call_later", "close")
+
 SWEEP_AT_LEAST = 1_000  #: fewer cancelled timers than this are left where they are
 
 
@@ -81,7 +85,8 @@ class _Timers:
         """Add a timer and tell whether it is the next one now."""
         if self.cancelled > max(SWEEP_AT_LEAST, len(self._heap) // 2):
             self.cancelled = 0
-            self._heap = [entry for entry in self._heap if not entry[2].is_over]
+            heap, self._heap = self._heap, []  # a finalizer may add one in the middle of this
+            self._heap += [entry for entry in heap if not entry[2].is_over]
             heapq.heapify(self._heap)
         entry = (timer.due_seconds, next(self._order), timer)
         heapq.heappush(self._heap, entry)
@@ -99,6 +104,29 @@ class _Timers:
         self._heap.clear()
 
 
+class OwnTimers:
+    """The timers that one process has set, so that they end with it. Those that are over are swept out now and then."""
+
+    __slots__ = ("_sweep_at", "_timers")
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+        self._sweep_at = 8
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def add(self, timer: Timer) -> None:
+        if len(self._timers) >= self._sweep_at:
+            self._timers = [other for other in self._timers if not other.is_over]
+            self._sweep_at = 8 + 2 * len(self._timers)
+        self._timers.append(timer)
+
+    def cancel_all(self) -> None:
+        for timer in list(self._timers):
+            timer.cancel()
+
+
 class SystemClock:
     """The real time; its timers fire on one daemon thread, started with the first of them."""
 
@@ -110,6 +138,7 @@ class SystemClock:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        _clocks.add(self)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """See ``Clock``."""
@@ -123,6 +152,12 @@ class SystemClock:
             if self._timers.add(timer):
                 self._changed.notify()
         return timer
+
+    def leave_behind(self) -> None:
+        """Begin anew, in the child of a fork: the thread has not come along, and may have held the condition."""
+        self._timers = _Timers()
+        self._changed = threading.Condition()
+        self._thread = None
 
     def close(self) -> None:
         """See ``Clock``. Waits for the timer thread, unless called from it."""
@@ -153,6 +188,17 @@ class SystemClock:
                 log(logging.ERROR, "a timer's callback failed", exc_info=True)
 
 
+_clocks: weakref.WeakSet[SystemClock] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for clock in list(_clocks):
+        clock.leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)
+
+
 class ManualClock:
     """A clock that stands still until a test moves it."""
 
@@ -160,7 +206,7 @@ class ManualClock:
         self._now = monotonic
         self._unix_offset = unix_time - monotonic
         self._timers = _Timers()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may set a timer in the middle of this
         self._closed = False
 
     def monotonic(self) -> float:
@@ -198,9 +244,9 @@ class ManualClock:
             with self._lock:
                 due = self._timers.next_due()
                 if due is None or due > end:
-                    break
+                    self._now = max(self._now, end)  # another thread may have moved it further meanwhile
+                    return
                 self._now = max(self._now, due)
                 timer = self._timers.pop_due(self._now)
             if timer is not None:
                 timer.fire()
-        self._now = end

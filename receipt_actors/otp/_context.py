@@ -23,24 +23,25 @@ NOBODY = Nobody()
 class Running:
     """The process that one thread is running at this moment. Only that thread changes it."""
 
-    __slots__ = ("_interrupted", "process")
+    __slots__ = ("interrupted", "process")
 
     def __init__(self) -> None:
         self.process: Process | Nobody = NOBODY
-        self._interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
+        self.interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
 
     def enter(self, process: Mailbox) -> None:
         """Run a process in the middle of another's turn (which starts it, say); ``leave`` must follow."""
-        self._interrupted.append(self.process)
+        self.interrupted.append(self.process)
         self.process = cast("Process", process)
 
     def leave(self) -> None:
         """Go on with whom ``enter`` interrupted."""
-        self.process = self._interrupted.pop()
+        self.process = self.interrupted[-1]
+        self.interrupted.pop()  # in this order: a kill from another thread always finds it in one of the two
 
     def is_inside(self, process: Process) -> bool:
         """Tell whether a callback of the process is under way (asked from any thread)."""
-        return self.process is process or process in self._interrupted
+        return self.process is process or process in self.interrupted
 
 
 class _Context(threading.local):
@@ -50,6 +51,11 @@ class _Context(threading.local):
 
 
 context = _Context()
+
+
+def forget_current_process() -> None:
+    """Have the calling thread run nobody: it is the only one in the child of a fork, and no actor's any more."""
+    context.running = _Context.running
 
 
 def current_process() -> Process | None:

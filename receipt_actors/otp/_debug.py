@@ -1,12 +1,16 @@
 """What ``sys`` has been asked to watch of one process. There is none, and it costs nothing, until something is asked.
 
-It belongs to its process: all but ``sent`` is called on the process's own turns, and ``sent`` on its thread.
+It belongs to its process: ``sent`` is called on the process's thread, ``exited`` on the one that the end comes from (a
+killer's, say), and everything else on the process's own turns.
+
+What a debug function (or a log handler, of ``trace``) does itself is no event: one that sends is not told of it.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -32,6 +36,9 @@ class EventKind(enum.Enum):
     SENT = "sent"  #: it sent a message, or a reply
     CRASHED = "crashed"  #: a callback raised an exception
     EXITED = "exited"  #: it has ended
+
+
+_MESSAGES_IN = frozenset({EventKind.CALL, EventKind.CAST, EventKind.INFO, EventKind.REPLY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class Debug:
         self.counters: Counters | None = None
         self.log: deque[Event] | None = None
         self.traced = False
+        self._noting_thread: int | None = None  # which is in the middle of telling of an event
 
     @property
     def is_idle(self) -> bool:
@@ -83,8 +91,6 @@ class Debug:
 
     def received(self, envelope: Envelope[Any]) -> None:
         """Note a message that is about to be handled."""
-        if self.counters is not None:
-            self.counters.messages_in += 1
         if type(envelope) is ReplyEnvelope:
             kind = EventKind.REPLY
         elif envelope.reply_to is not None:
@@ -95,14 +101,10 @@ class Debug:
 
     def sent(self, peer: Ref, message: object) -> None:
         """Note a message that it sends."""
-        if self.counters is not None:
-            self.counters.messages_out += 1
         self._note(EventKind.SENT, message, peer)
 
     def replied(self, reply: object) -> None:
         """Note an answer that it gives."""
-        if self.counters is not None:
-            self.counters.messages_out += 1
         self._note(EventKind.SENT, reply)
 
     def crashed(self, error: BaseException) -> None:
@@ -114,6 +116,19 @@ class Debug:
         self._note(EventKind.EXITED, reason)
 
     def _note(self, kind: EventKind, content: object, peer: Ref | None = None) -> None:
+        thread = threading.get_ident()
+        if self._noting_thread == thread:
+            return
+        before, self._noting_thread = self._noting_thread, thread
+        try:
+            self._tell(kind, content, peer)
+        finally:
+            self._noting_thread = before
+
+    def _tell(self, kind: EventKind, content: object, peer: Ref | None) -> None:
+        if self.counters is not None:
+            self.counters.messages_in += kind in _MESSAGES_IN
+            self.counters.messages_out += kind is EventKind.SENT
         event = Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic())
         if self.log is not None:
             self.log.append(event)

@@ -10,10 +10,9 @@ from pykka._envelope import Envelope
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._calls import From
+from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import CastEnvelope, ReplyEnvelope
 from receipt_actors.otp._reasons import ExitReason
-
-logger = logging.getLogger("receipt_actors.otp")
 
 PYKKA_REQUESTS = frozenset(
     {
@@ -59,7 +58,7 @@ class GenServer(Actor):
 
     def handle_info(self, message: Any) -> Any:
         """Handle any other message. By default it is logged and dropped, as in OTP."""
-        logger.warning("%s dropped an unexpected message of type %s", self.ref, type(message).__name__)
+        log(logging.WARNING, "%s dropped an unexpected message of type %s", self.ref, type(message).__name__)
 
     def terminate(self, reason: ExitReason) -> Any:
         """Clean up; see ``Actor.terminate``."""

@@ -289,7 +289,7 @@ class GenStateMachine(Actor):
         envelope = _TimerEnvelope((start.kind, start.tag))
         seconds = start.seconds - self.clock.monotonic() if start.absolute else start.seconds
         if seconds > 0:
-            self.__timers[start.tag] = self.clock.call_later(seconds, lambda: process.put(envelope))
+            self.__timers[start.tag] = process.send_later(seconds, envelope)
         else:
             process.put(envelope)
 

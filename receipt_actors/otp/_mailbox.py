@@ -55,7 +55,10 @@ class Mailbox(Relations):
         self._mailbox.put(envelope)
         if self._scheduled.acquire(False):  # positional: the keyword costs as much again
             if self._state is EXITED:
-                self._scheduled.release()
+                if self._waiting is None:
+                    self._scheduled.release()
+                else:  # it has just ended, and could not take its last turn because this thread had it for a moment
+                    self._scheduler.schedule(self)
                 self._refuse_mailbox(NO_PROCESS)
             else:
                 self._scheduler.schedule(self)
@@ -155,7 +158,13 @@ class Mailbox(Relations):
             self._refuse_all(waiting.give_back())
         self._abandon()
         if self.exit_reason is KILLED:
-            self.system.bury(self)
+            self.system.bury(self)  # type: ignore[arg-type]  # Process is the only subclass
+        self._stop_own_scheduler()
+
+    def _stop_own_scheduler(self) -> None:
+        """End the thread, where it is this process's own."""
+        if self._scheduler is not self.system.scheduler:
+            self._scheduler.stop()
 
     # --- what takes messages first ---
 
@@ -192,6 +201,14 @@ class Mailbox(Relations):
         if self._backlog:
             passed_over.extend(self._backlog)
         self._backlog = passed_over or None
+
+    def _put_first(self, envelope: Envelope[Any]) -> None:
+        """Have a message handled before all others; on the process's own turn only."""
+        backlog = self._backlog
+        if backlog:
+            backlog.appendleft(envelope)
+        else:
+            self._backlog = deque((envelope,))
 
     # --- refusing ---
 

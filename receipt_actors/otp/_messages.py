@@ -109,6 +109,12 @@ class Receive:
             check_seconds(self.timeout_seconds)
 
 
+class ReceiveMore(Receive):
+    """One of the runtime's own, yielded again and again: what was passed over for it is not looked at once more."""
+
+    __slots__ = ()
+
+
 #: A callback that receives selectively.
 Receiving: TypeAlias = Generator[Receive, Any, Any]
 
@@ -225,6 +231,12 @@ class DownEnvelope(Envelope[Any]):
 
 class SystemEnvelope(Envelope[Any]):
     """The runtime's own business: ``message`` is a function to run now, whatever the process waits for."""
+
+    __slots__ = ()
+
+
+class ContinueEnvelope(Envelope[Any]):
+    """To itself: call ``handle_continue(message)``, before any other message is looked at."""
 
     __slots__ = ()
 

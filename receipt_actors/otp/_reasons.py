@@ -10,7 +10,15 @@ def text_of(value: object) -> str:
     """Return what a value says of itself; of one that can't say it, the type: naming it must never fail."""
     try:
         return str(value)
-    except Exception:
+    except BaseException:
+        return f"<{type(value).__name__}>"
+
+
+def repr_of(value: object) -> str:
+    """Return ``repr(value)``; of what has none that works, the type."""
+    try:
+        return repr(value)
+    except BaseException:
         return f"<{type(value).__name__}>"
 
 
@@ -81,5 +89,6 @@ def check_exit_reason(reason: object) -> None:
     """
     if not isinstance(reason, ExitReason):
         raise TypeError(
-            f"an exit reason is NORMAL, SHUTDOWN, Shutdown(term) or Crash(exception), not a {type(reason).__name__}"
+            "an exit reason is NORMAL, SHUTDOWN, Shutdown(term), Crash(exception), KILLED or NO_PROCESS, "
+            f"not a {type(reason).__name__}"
         )

@@ -20,6 +20,7 @@ from receipt_actors.otp._messages import (
     DownEnvelope,
     ParentExitEnvelope,
     Receive,
+    ReceiveMore,
     Receiving,
     ReplyEnvelope,
     SysEnvelope,
@@ -28,8 +29,8 @@ from receipt_actors.otp._messages import (
 )
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._callbacks import Callbacks
     from receipt_actors.otp._mailbox import Mailbox
-    from receipt_actors.otp._process import Process
 
 
 def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
@@ -53,7 +54,7 @@ class Waiting:
 
     __slots__ = ("_envelope", "_generator", "_passed_over", "_process", "_receive", "_timer")
 
-    def __init__(self, process: Process, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+    def __init__(self, process: Callbacks, envelope: Envelope[Any] | None, generator: Receiving) -> None:
         self._process = process
         self._envelope = envelope
         self._generator = generator
@@ -111,8 +112,8 @@ class Waiting:
                 if not isinstance(receive, Receive):
                     raise TypeError(f"a callback that is a generator yields Receive, not {shape_of(receive)}")
                 self._receive = receive
-                # What was passed over for this very receive need not be looked at again.
-                found = self._take(receive) if receive is not previous else None
+                again = receive is previous and type(receive) is ReceiveMore
+                found = None if again else self._take(receive)
                 if found is None:
                     self._arm(receive)
                     return
@@ -179,6 +180,8 @@ class Idle:
             if self._process.is_idle(self):
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
+        elif type(envelope) is DownEnvelope and not self._process.expects(envelope.message):
+            return  # flushed: it never came
         else:
             self._process.resume_from(self)
             self._process.step(envelope)

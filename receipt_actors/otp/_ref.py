@@ -13,7 +13,7 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._calls import Future
 from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import CastEnvelope, Name, check_seconds
-from receipt_actors.otp._reasons import ExitReason, check_exit_reason
+from receipt_actors.otp._reasons import ExitReason, check_exit_reason, text_of
 
 if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
@@ -58,7 +58,7 @@ class Ref(pykka.ActorRef[Any]):
 
     def __str__(self) -> str:
         name = self.process.name
-        return f"{self.actor_class.__name__} ({self.actor_urn if name is None else name})"
+        return f"{self.actor_class.__name__} ({self.actor_urn if name is None else text_of(name)})"
 
     def is_alive(self) -> bool:
         """Tell whether it handles what it is sent. False while it cleans up already, as in pykka.
@@ -105,7 +105,10 @@ class Ref(pykka.ActorRef[Any]):
             pykka.Timeout: it has not ended in time.
             RuntimeError: an actor would wait for its own end.
             pykka.ActorDeadError: an actor asks that was killed meanwhile.
+            ValueError: ``timeout`` is no number of seconds; nothing has been asked then.
         """
+        if timeout is not None:
+            check_seconds(timeout)
         message = pykka.messages._ActorStop()
         if context.running.process.observed and not self._may_be_sent(message):
             raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
@@ -220,3 +223,13 @@ class Ref(pykka.ActorRef[Any]):
     def is_zombie(self) -> bool:
         """Tell whether it was killed while a callback ran that still runs: CPython can't end a thread."""
         return self.process.system.is_zombie(self.process)
+
+
+def check_ref(ref: object) -> None:
+    """Refuse what is no reference of an actor of ours.
+
+    Raises:
+        TypeError: saying what it is.
+    """
+    if not isinstance(ref, Ref):
+        raise TypeError(f"a Ref is expected, as system.whereis(name) and start() give it, not a {type(ref).__name__}")

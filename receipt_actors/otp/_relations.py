@@ -1,4 +1,4 @@
-"""Links and monitors: what ties the life of one process to others. ``_system.LOCK`` guards them.
+"""Links and monitors: what ties the life of one process to others. The lock of all systems guards them.
 
 Most processes have one link, to the supervisor that started them, so a single one is kept without a set around it.
 """
@@ -63,6 +63,11 @@ class Relations:
         with self.system.lock:
             links = self._links
             return list(links) if isinstance(links, set) else [] if links is None else [links]
+
+    def is_linked_to(self, other: Relations) -> bool:
+        """Tell whether the two lives are tied."""
+        links = self._links
+        return other in links if isinstance(links, set) else links is other
 
     def link(self, other: Relations) -> None:
         """Tie two lives together; a link to an ended process is an exit signal at once."""
@@ -136,26 +141,26 @@ class Relations:
                 assert self._monitored is not None
                 del self._monitored[monitor]
 
+    def expects(self, down: Down) -> bool:
+        """Tell whether a ``Down`` counts: False when its monitor has been flushed."""
+        return self._monitored is not None and down.monitor in self._monitored
+
     def take_down(self, down: Down) -> bool:
         """Note that a ``Down`` is being delivered; False when its monitor has been flushed."""
         return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
 
     # --- the end ---
 
-    def cut(self) -> tuple[list[Relations], dict[int, Watcher]]:
-        """Forget all links and monitors, on both sides, and return who has to be told. The caller holds the lock."""
-        links, self._links = self._links, None
-        monitors, self._monitors = self._monitors, None
-        monitored, self._monitored = self._monitored, None
-        linked = list(links) if isinstance(links, set) else [] if links is None else [links]
-        for other in linked:
-            other.drop_link(self)
-        for monitor, target in (monitored or {}).items():
-            if target is self:
-                del (monitors or {})[monitor]  # nobody is left to be told
-            elif target._monitors is not None:
-                target._monitors.pop(monitor, None)
-        return linked, monitors or {}
+    def cut(self) -> None:
+        """Have the others forget its links and its monitors, since it ends. The caller holds the lock."""
+        links = self._links
+        if links is not None:
+            for other in list(links) if isinstance(links, set) else (links,):
+                other.drop_link(self)
+        if self._monitored:
+            for monitor, target in list(self._monitored.items()):
+                if target._monitors is not None:  # where it watches itself: nobody is left to be told
+                    target._monitors.pop(monitor, None)
 
 
 def tell_down(watcher: Watcher, down: Down) -> None:

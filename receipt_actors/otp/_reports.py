@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from receipt_actors.otp._log import log, logger
 from receipt_actors.otp._messages import AlreadyStarted, Name
-from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown
+from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown, repr_of, text_of
 
 if TYPE_CHECKING:
     from receipt_actors.otp._child_spec import ChildSpec
@@ -61,7 +61,7 @@ class FailedToStartChild:
     reason: object
 
     def __str__(self) -> str:
-        return f"child {self.id!r} failed to start: {describe_reason(self.reason)}"
+        return f"child {repr_of(self.id)} failed to start: {describe_reason(self.reason)}"
 
 
 # --- the reports -----------------------------------------------------------------------------------------------------
@@ -212,10 +212,7 @@ def report_crash(
 
 def describe(value: object) -> str:
     """Return what a value says of itself, on one line and not longer than ``TEXT_LIMIT``."""
-    try:
-        text = str(value)
-    except Exception:
-        return f"<{type(value).__name__}>"
+    text = text_of(value)
     shortened = text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT - 3]}..."
     return " ".join(shortened.split())
 
@@ -248,7 +245,7 @@ def describe_reason(reason: object) -> str:
         case Normal() | Shutdown() | Killed() | NoProcess() | AlreadyStarted() | str():
             return describe(reason)
         case FailedToStartChild(id_, why):
-            return f"child {describe(repr(id_))} failed to start: {describe_reason(why)}"
+            return f"child {describe(repr_of(id_))} failed to start: {describe_reason(why)}"
     return f"<{type(reason).__name__}>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ class RestartWindow:
 
     def add(self, now_seconds: float) -> tuple[RestartWindow, bool]:
         """Count a restart; the second value says whether it may be carried out."""
-        recent = tuple(at for at in self.restarts if now_seconds - at <= self.period_seconds)
-        restarts = (*recent, now_seconds)
+        # They are in order. More than one too many need not be kept: that is too many as well.
+        first = bisect.bisect_left(self.restarts, True, key=lambda at: now_seconds - at <= self.period_seconds)
+        restarts = (*self.restarts[max(first, len(self.restarts) - self.intensity) :], now_seconds)
         return replace(self, restarts=restarts), len(restarts) <= self.intensity

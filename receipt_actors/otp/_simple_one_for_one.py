@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pykka._envelope import Envelope
+
 from receipt_actors.otp._backoff import Streak
 from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import BRUTAL_KILL, AutoShutdown, ChildSpec, ChildType, Restart, Strategy
@@ -19,7 +21,7 @@ from receipt_actors.otp._messages import (
     Down,
     Exit,
     NotStarted,
-    Receive,
+    ReceiveMore,
     Receiving,
     Started,
     StartFinished,
@@ -30,7 +32,7 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import ReportContext, describe_reason
-from receipt_actors.otp._supervision import RestartPlan, SupervisorBase, ended_as_told
+from receipt_actors.otp._supervision import RestartPlan, SupervisorBase, ended_as_told, seconds_to_end
 from receipt_actors.otp._supervisor_functions import (
     ChildCounts,
     ChildError,
@@ -46,7 +48,7 @@ from receipt_actors.otp._supervisor_functions import (
 
 
 @dataclass(frozen=True, slots=True)
-class _TryAgain:
+class _RestartDue:
     """To itself: the restart of the child that ``ended`` failed, or its ``Backoff`` is over; try (once more)."""
 
     ended: Ref
@@ -107,10 +109,12 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         if not monitors:
             return
         time_is_up = _TimeIsUp()
-        limit_seconds = spec.shutdown if isinstance(spec.shutdown, int | float) else None
-        timer = None if limit_seconds is None else self.send_after(limit_seconds, time_is_up)
-        # One and the same Receive, so that what was passed over (an Exit for each child) is not looked at again.
-        ended = Receive(
+        limit_seconds = seconds_to_end(spec)
+        timer = self.send_after(limit_seconds, time_is_up) if limit_seconds else None
+        if limit_seconds == 0:  # once the mailbox has been looked through, as for the children of other supervisors
+            self._otp_process.put(Envelope(time_is_up))
+        # What was passed over (an Exit for each child) is not looked at again.
+        ended = ReceiveMore(
             lambda message: message is time_is_up or (type(message) is Down and message.monitor in monitors)
         )
         unexpected: Counter[str] = Counter()
@@ -134,7 +138,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
     def handle_info(self, message: Any) -> Any:
         """Restart a child that ended, as the spec says."""
         if type(message) is not Exit:
-            if type(message) is _TryAgain:
+            if type(message) is _RestartDue:
                 return self._try_again(message.ended)
             # A start whose result was there before this message needs no second one.
             return None if type(message) is StartFinished else super().handle_info(message)
@@ -156,7 +160,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             self._report_termination(spec, ref, reason, None)
             return self._too_many_zombies(spec, ref)
         waiting = _Restarting(args, self._streaks.pop(ref, None))
-        plan = self._plan_restart(spec, waiting.streak)
+        plan = self._count_restart(spec, waiting.streak)
         self._report_termination(spec, ref, reason, plan)
         return self._too_many_zombies(spec, ref) or self._carry_out(plan, ref, waiting)
 
@@ -166,7 +170,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         if not plan.allowed:
             return self._give_up(self._spec, ended, plan)
         if plan.delay_seconds is not None:
-            waiting.timer = self.send_after(plan.delay_seconds, _TryAgain(ended))
+            waiting.timer = self.send_after(plan.delay_seconds, _RestartDue(ended))
             self._restarting[ended] = waiting
             return None
         return self._restart(ended, waiting)
@@ -187,15 +191,15 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             return None
         self._report(ReportContext.START_ERROR, self._spec, None, result.reason)
         if waiting.streak is not None:
-            outcome: Stop | None = self._carry_out(self._plan_restart(self._spec, waiting.streak), ended, waiting)
+            outcome: Stop | None = self._carry_out(self._count_restart(self._spec, waiting.streak), ended, waiting)
             return outcome
         self._restarting[ended] = waiting
-        self.ref.cast(_TryAgain(ended))
+        self.ref.cast(_RestartDue(ended))
         return None
 
     def handle_cast(self, request: Any) -> Any:
         """Try a failed restart again."""
-        return self._try_again(request.ended) if type(request) is _TryAgain else super().handle_cast(request)
+        return self._try_again(request.ended) if type(request) is _RestartDue else super().handle_cast(request)
 
     def _try_again(self, ended: Ref) -> Any:
         waiting = self._restarting.pop(ended, None)
@@ -203,7 +207,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             return None
         if waiting.timer is not None:  # it has been counted, and has waited
             return self._restart(ended, waiting)
-        return self._carry_out(self._plan_restart(self._spec, waiting.streak), ended, waiting)
+        return self._carry_out(self._count_restart(self._spec, waiting.streak), ended, waiting)
 
     # --- requests ---
 
@@ -236,9 +240,9 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             error = TypeError(f"start_child of simple_one_for_one takes arguments, not {type(args).__name__}")
             return NotStarted(Crash(error))
         result = self._start(self._spec, args)
-        return self._finish_start(result, args) if isinstance(result, Starting) else self._add(result, args)
+        return self._add_when_started(result, args) if isinstance(result, Starting) else self._add(result, args)
 
-    def _finish_start(self, starting: Starting, args: Sequence[Any]) -> Receiving:
+    def _add_when_started(self, starting: Starting, args: Sequence[Any]) -> Receiving:
         result = yield from self._await_start(starting)
         return self._add(result, args)
 
@@ -266,5 +270,4 @@ class SimpleOneForOneSupervisor(SupervisorBase):
 
     def _stop_child(self, ref: Ref) -> Receiving:
         yield from self._shut_down(self._spec, ref)
-        give_up = self._too_many_zombies(self._spec, ref)
-        return None if give_up is None else Stop(give_up.reason, reply=None)
+        return self._answer_unless_too_many_zombies(self._spec, ref, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from receipt_actors.otp._backoff import Streak
 from receipt_actors.otp._child_spec import (
@@ -30,10 +30,13 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
-from receipt_actors.otp._reasons import KILLED, SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown
+from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import ReportContext, report_supervisor
 from receipt_actors.otp._restart_window import RestartWindow
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,22 @@ class RestartPlan:
     note: str  #: the same for a report
 
 
-def is_orphaned(reason: object) -> TypeGuard[AlreadyStarted]:
-    """Tell whether a name is taken by one whose own supervisor has been killed."""
-    if not isinstance(reason, AlreadyStarted):
-        return False
-    parent = reason.ref.process.parent
-    return parent is not None and parent.exit_reason is KILLED
+def is_orphaned(process: Process) -> bool:
+    """Tell whether a process is bound to end because a supervisor above it was killed.
+
+    Its own was, or its own is still there and bound to end for this reason, and then ends it.
+    """
+    while not process.is_orphan:
+        parent = process.parent
+        if parent is None or not parent.is_linked_to(process):
+            return False
+        process = parent
+    return True
+
+
+def seconds_to_end(spec: ChildSpec) -> float | None:
+    """Return how long a child has to end once it is told to; None: as long as it takes."""
+    return spec.shutdown if isinstance(spec.shutdown, int | float) else None
 
 
 class SupervisorBase(GenServer):
@@ -115,27 +128,35 @@ class SupervisorBase(GenServer):
 
     def _start_and_wait(self, spec: ChildSpec, args: Sequence[Any] = ()) -> Generator[Receive, Any, StartResult]:
         result = self._start(spec, args)
-        if isinstance(result, NotStarted) and is_orphaned(result.reason):
-            yield from self._see_off(spec, result.reason.ref)
-            result = self._start(spec, args)
+        if isinstance(result, NotStarted) and isinstance(result.reason, AlreadyStarted):
+            has_name = result.reason.ref
+            if is_orphaned(has_name.process) and not is_orphaned(self._otp_process):
+                yield from self._see_off(spec, has_name)
+                result = self._start(spec, args)
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
 
     def _see_off(self, spec: ChildSpec, orphan: Ref) -> Generator[Receive, Any, None]:
-        """Wait for the end of one who has the child's name and whose own supervisor was killed.
+        """Wait for the end of one who has the child's name, and ends because a supervisor above it was killed.
 
-        It is ending, and gets the time that the spec gives a child for that; then it is killed. (OTP would try again
-        at once, and may use up its restart intensity before the name is free.)
+        It gets the time that the spec gives a child to end; then it is killed, and counts as a child that was. (OTP
+        would try again at once, and may use up its restart intensity before the name is free.)
         """
-        monitor = self.monitor(orphan)
-        ended = Receive(
-            lambda message: type(message) is Down and message.monitor == monitor,
-            spec.shutdown if isinstance(spec.shutdown, int | float) else None,
-        )
-        if spec.shutdown is BRUTAL_KILL or (yield ended) is None:
-            orphan.kill()
-            yield Receive(ended.matches)
+        yield from self._await_end(spec, orphan, self.monitor(orphan))
+        self._note_zombie(orphan, orphan.process.exit_reason)
 
     # --- stopping ---
+
+    def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
+        """Wait for the end of one who has been told to, as long as the spec says; then kill it. True: that was late."""
+        ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
+        was_late = False
+        if spec.shutdown is not BRUTAL_KILL:
+            was_late = (yield Receive(ended.matches, seconds_to_end(spec))) is None
+            if not was_late:
+                return False
+        ref.kill()
+        yield ended
+        return was_late
 
     def _shut_down(self, spec: ChildSpec, ref: Ref) -> Generator[Receive, Any, None]:
         """Ask a child to end, wait for it as its spec says, kill it then, and report an end that is none of these.
@@ -143,19 +164,10 @@ class SupervisorBase(GenServer):
         It is monitored, as in OTP: one that is not linked to its supervisor (any more) must not hold it up.
         """
         monitor = self.monitor(ref)
-        ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
-        note = ""
-        if spec.shutdown is BRUTAL_KILL:
-            ref.kill()
-            yield ended
-        else:
+        if spec.shutdown is not BRUTAL_KILL:
             ref.exit(SHUTDOWN)
-            timeout_seconds = spec.shutdown if isinstance(spec.shutdown, int | float) else None
-            if (yield Receive(ended.matches, timeout_seconds)) is None:
-                note = f"it did not end within {timeout_seconds} s"
-                ref.kill()
-                yield ended
-        self._has_been_stopped(spec, ref, note)
+        was_late = yield from self._await_end(spec, ref, monitor)
+        self._has_been_stopped(spec, ref, f"it did not end within {seconds_to_end(spec)} s" if was_late else "")
 
     def _has_been_stopped(self, spec: ChildSpec, ref: Ref, note: str) -> None:
         reason = ref.process.exit_reason
@@ -179,13 +191,17 @@ class SupervisorBase(GenServer):
         self._report(ReportContext.SHUTDOWN, spec, ref, why)
         return Stop(Shutdown(why))
 
+    def _answer_unless_too_many_zombies(self, spec: ChildSpec, ref: Ref | None, answer: object) -> object:
+        give_up = self._too_many_zombies(spec, ref)
+        return answer if give_up is None else Stop(give_up.reason, reply=answer)
+
     # --- restarting ---
 
-    def _plan_restart(self, spec: ChildSpec, streak: Streak | None) -> RestartPlan:
+    def _count_restart(self, spec: ChildSpec, streak: Streak | None) -> RestartPlan:
         """Count a restart and decide about it."""
         now = self.clock.monotonic()
         if spec.backoff is not None and streak is not None:
-            delay_seconds = streak.next_delay(spec.backoff, now)
+            delay_seconds = streak.count_restart(spec.backoff, now)
             if delay_seconds is None:
                 return RestartPlan(False, None, f"restarted {streak.restarts} times in a row")
             return RestartPlan(True, delay_seconds, f"restart {streak.restarts} in a row, in {delay_seconds:g} s")

@@ -76,8 +76,12 @@ class _Child:
         self.spec = spec
         self.ref: Ref | None = None
         self.restarting = False
-        self.streak = None if spec.backoff is None else Streak()
+        self.begin_anew()
         self._delay: tuple[_DelayOver, Timer] | None = None
+
+    def begin_anew(self) -> None:
+        """Count its restarts from none: an operator has taken it in hand."""
+        self.streak = None if self.spec.backoff is None else Streak()
 
     @property
     def state(self) -> Ref | Literal["restarting"] | None:
@@ -89,6 +93,11 @@ class _Child:
 
     def wait_for(self, over: _DelayOver, timer: Timer) -> None:
         self.restarting, self._delay = True, (over, timer)
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether its ``Backoff`` is under way, after which it is started, and so is who shares its fate."""
+        return self._delay is not None
 
     def waits_for(self, over: _DelayOver) -> bool:
         return self._delay is not None and self._delay[0] is over
@@ -131,6 +140,10 @@ class Supervisor(SupervisorBase):
                 self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
                 yield from self._stop_children(list(self._children))
                 return Stop(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
+            give_up = self._too_many_zombies(child.spec, None)
+            if give_up is not None:
+                yield from self._stop_children(list(self._children))
+                return give_up
         return None
 
     def terminate(self, reason: ExitReason) -> Receiving:
@@ -180,7 +193,7 @@ class Supervisor(SupervisorBase):
         self._note_zombie(ref, reason)
         spec, orderly = child.spec, is_orderly(reason)
         if spec.restart is Restart.PERMANENT or (spec.restart is Restart.TRANSIENT and not orderly):
-            plan = self._plan_restart(spec, child.streak)
+            plan = self._count_restart(spec, child.streak)
             self._report_termination(spec, ref, reason, plan)
             return self._too_many_zombies(spec, ref) or self._carry_out(plan, child, ref)
         if not orderly:
@@ -192,11 +205,18 @@ class Supervisor(SupervisorBase):
     def _shut_down_automatically(self, ended: ChildSpec) -> Stop | None:
         if not ended.significant or self._auto_shutdown is AutoShutdown.NEVER:
             return None
-        if self._auto_shutdown is AutoShutdown.ALL_SIGNIFICANT and any(
-            child.spec.significant and child.is_known_to_run for child in self._children.values()
-        ):
+        if self._auto_shutdown is AutoShutdown.ALL_SIGNIFICANT and self._has_significant_left():
             return None
         return Stop(SHUTDOWN)
+
+    def _has_significant_left(self) -> bool:
+        """Tell whether a significant child runs, or is to be started again after a ``Backoff``."""
+        ids = list(self._children)
+        waiting = [child for child in self._children.values() if child.waits]
+        due = {member for child in waiting for member in restart_group(self._strategy, ids, child.spec.id)}
+        return any(
+            child.spec.significant and (child.is_known_to_run or id_ in due) for id_, child in self._children.items()
+        )
 
     # --- restarting ---
 
@@ -222,12 +242,12 @@ class Supervisor(SupervisorBase):
             result = yield from self._start_one(sibling)
             if isinstance(result, NotStarted):
                 return self._start_failed(sibling, result)
-        return None
+        return self._too_many_zombies(child.spec, None)
 
     def _start_failed(self, child: _Child, result: NotStarted) -> Receiving | Stop | None:
         self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
         if child.spec.backoff is not None:
-            return self._carry_out(self._plan_restart(child.spec, child.streak), child, None)
+            return self._carry_out(self._count_restart(child.spec, child.streak), child, None)
         child.restarting = True
         self.ref.cast(_TryAgain(child.spec.id))
         return None
@@ -246,7 +266,7 @@ class Supervisor(SupervisorBase):
             child = self._children.get(request.id)
             if child is None or not child.restarting:
                 return None
-            return self._carry_out(self._plan_restart(child.spec, child.streak), child, None)
+            return self._carry_out(self._count_restart(child.spec, child.streak), child, None)
         return super().handle_cast(request)
 
     # --- requests ---
@@ -262,7 +282,7 @@ class Supervisor(SupervisorBase):
             case RestartChild(child_id):
                 child = self._children.get(child_id)
                 return (
-                    self._why_not_at_rest(child) if child is None or child.is_known_to_run else self._start_one(child)
+                    self._why_not_at_rest(child) if child is None or child.is_known_to_run else self._start_again(child)
                 )
             case DeleteChild(child_id):
                 return self._delete_child(child_id)
@@ -285,6 +305,7 @@ class Supervisor(SupervisorBase):
             return NotStarted(Crash(error))
         present = self._children.get(spec.id)
         if present is not None:
+            # OTP: ``already_present`` also while it is about to be restarted.
             return ChildError.ALREADY_PRESENT if present.ref is None else NotStarted(AlreadyStarted(present.ref))
         return self._start_added(_Child(spec))
 
@@ -292,13 +313,17 @@ class Supervisor(SupervisorBase):
         result = yield from self._start_one(child)
         if isinstance(result, Started) or (result is IGNORE and child.spec.restart is not Restart.TEMPORARY):
             self._children[child.spec.id] = child
-        return result
+        return self._answer_unless_too_many_zombies(child.spec, None, result)
+
+    def _start_again(self, child: _Child) -> Receiving:
+        result = yield from self._start_one(child)
+        return self._answer_unless_too_many_zombies(child.spec, None, result)
 
     def _terminate_child(self, child: _Child) -> Receiving:
         ref = child.ref
         yield from self._stop_children([child.spec.id])
-        give_up = self._too_many_zombies(child.spec, ref)
-        return None if give_up is None else Stop(give_up.reason, reply=None)
+        child.begin_anew()
+        return self._answer_unless_too_many_zombies(child.spec, ref, None)
 
     def _delete_child(self, child_id: Hashable) -> ChildError | None:
         child = self._children.get(child_id)

@@ -105,7 +105,7 @@ def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeou
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
         simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` where the id
-        runs already; ``ChildError.ALREADY_PRESENT`` where the id is known but its child does not run.
+        runs already; ``ChildError.ALREADY_PRESENT`` where the id is known but its child does not run (at this moment).
     """
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer

@@ -14,9 +14,8 @@ from pykka._envelope import Envelope
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._clock import Clock, SystemClock
-from receipt_actors.otp._context import current_process
-from receipt_actors.otp._mailbox import Mailbox
+from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
+from receipt_actors.otp._context import context, current_process, forget_current_process
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -26,6 +25,7 @@ from receipt_actors.otp._messages import (
     Starting,
     StartResult,
     check_seconds,
+    shape_of,
 )
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
@@ -33,7 +33,9 @@ from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._scheduler import Runtime, Scheduler
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
-LOCK = threading.Lock()
+#: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is
+#: re-entrant, and the blocks under it are written so that what they change holds wherever they may be interrupted.
+LOCK = threading.RLock()
 
 
 class StartError(Exception):
@@ -45,19 +47,26 @@ class StartError(Exception):
 
 
 class ActorSystem:
-    """Names, processes, a clock and a scheduler thread of their own: two systems in one Python process never meet.
+    """Names, processes, a clock and a scheduler thread of their own; two systems share nothing but the runtime's lock.
 
-    Its actors are not in pykka's global registry: ``ActorRegistry.stop_all()`` does not touch them. Use it as a context
-    manager, or call ``stop``.
+    A ``Ref`` of one may be sent to, linked and monitored from another. Its actors are not in pykka's global registry:
+    ``ActorRegistry.stop_all()`` does not touch them. Use it as a context manager, or call ``stop``.
 
     Args:
         name: stands before the names of its threads.
         clock: where its time comes from; who passes one closes it. None: the real time.
         register_with_pykka: True: its actors are in ``pykka.ActorRegistry`` as well, which is a list: the more
             there are, the longer each start and end takes.
+
+    Raises:
+        TypeError: ``clock`` is none.
     """
 
     def __init__(self, name: str = "otp", clock: Clock | None = None, *, register_with_pykka: bool = False) -> None:
+        if clock is not None and not all(callable(getattr(clock, name, None)) for name in CLOCK_FUNCTIONS):
+            raise TypeError(
+                f"clock must have {', '.join(CLOCK_FUNCTIONS)}, as SystemClock has; {shape_of(clock)} has not"
+            )
         self.name = name
         self.clock: Clock = SystemClock() if clock is None else clock
         self._owns_clock = clock is None
@@ -65,29 +74,40 @@ class ActorSystem:
         self.lock = LOCK
         self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
-        self._processes: dict[Process, None] = {}
-        self._zombies: dict[Mailbox, None] = {}
-        self._own_threads: list[Scheduler] = []
-        self._pools: list[BlockingPool] = []
+        self.alive: dict[
+            Process, None
+        ] = {}  # these three are the runtime's own; ``processes`` and so on are for others
+        self.undead: dict[Process, None] = {}
+        self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
+        self._own_threads: dict[Scheduler, None] = {}
+        self._pools: dict[BlockingPool, None] = {}
         self._stopped = False
         self._why_stopped = ""
+        self._is_left_behind = False
         _systems.add(self)
 
     def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
-        """Start an actor that nobody supervises and wait for its ``init``.
+        """Start an actor that nobody supervises and wait for its ``init``, however long that takes.
 
         Raises:
             StartError: ``init`` failed or said ``IGNORE``, or the name is taken.
-            ValueError: ``timeout_seconds`` is no number of seconds.
-            RuntimeError: a pooled actor calls this and would have to wait; ``start_link`` does not wait.
+            RuntimeError: a pooled actor calls this and would have to wait, and nothing is started; ``start_link`` does
+                not wait.
         """
         done = threading.Event()
+        is_pooled = self.scheduler.is_current()
+        if is_pooled and getattr(actor_class, "runtime", None) is Runtime.THREAD:
+            self._check_may_start()
+            raise RuntimeError(
+                f"{actor_class.__name__} has a thread of its own, and a pooled actor must not wait for it"
+            )
         process = self._create(actor_class, name, None)
         if isinstance(process, NotStarted):
             raise StartError(actor_class, process)
         result = process.start(args, kwargs, lambda _result: done.set())
         if result is None:
-            if self.scheduler.is_current():
+            if is_pooled:
+                process.kill()
                 raise RuntimeError(f"{actor_class.__name__} takes its time to start, and a pooled actor must not wait")
             done.wait()
             result = process.start_result
@@ -120,56 +140,77 @@ class ActorSystem:
         return Starting(ref) if result is None else result
 
     def _create(self, actor_class: type[Actor], name: Name | None, parent: Process | None) -> Process | NotStarted:
-        starter = current_process()
         if not isinstance(actor_class, type) or not issubclass(actor_class, Actor):
             raise TypeError(f"an actor's class is expected, a subclass of Actor or GenServer, not {actor_class!r}")
         if not isinstance(actor_class.runtime, Runtime):
             raise TypeError(f"{actor_class.__name__}.runtime must be a Runtime, not {actor_class.runtime!r}")
-        with self.lock:
-            if starter is not None and starter.is_set():
-                raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
-            if self._stopped:
-                raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
-            taken = self._names.get(name) if name is not None else None
-            if taken is not None:
-                return NotStarted(AlreadyStarted(taken.ref))
+        taken = None if name is None else self._names.get(name)
+        if taken is not None or self._stopped or context.running.process.observed:
+            self._check_may_start()
+        if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
-            self._processes[process] = None
-            if name is not None:
-                self._names[name] = process
-            if parent is not None:
-                process.add_link(parent)
-                parent.add_link(process)
+            try:
+                taken = self._enter(process)
+            except BaseException:
+                process.discard()
+                raise
+            if taken is not None:  # since a moment ago
+                process.discard()
+        if taken is not None:
+            return NotStarted(AlreadyStarted(taken.ref))
         if self._register_with_pykka:
             pykka.ActorRegistry.register(process.ref)
             if process.is_set():  # killed between its name's being known and its being registered
-                self.leave_pykka(process)
+                self.leave_pykka(process.ref)
         return process
 
-    def forget(self, process: Process, *, is_zombie: bool) -> None:
-        """Free the name of a process that has ended. The caller holds the lock."""
-        self._processes.pop(process, None)
+    def _check_may_start(self) -> None:
+        starter = current_process()
+        if starter is not None and starter.is_set():
+            raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
+        self._check_not_stopped()
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped:
+            raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
+
+    def _enter(self, process: Process) -> Process | None:
+        """Make a new process known and link it to its parent; or return who has its name, and change nothing."""
+        name, parent = process.name, process.parent
+        with self.lock:
+            if self._stopped or context.running.process.observed:
+                self._check_may_start()
+            if name is not None:
+                taken = self._names.setdefault(name, process)
+                if taken is not process:
+                    return taken
+            if parent is not None:
+                process.add_link(parent)
+                parent.add_link(process)
+            self.alive[process] = None
+        return None
+
+    def free_name(self, process: Process) -> None:
+        """Free the name of a process that ends. The caller holds the lock."""
         if process.name is not None and self._names.get(process.name) is process:
             del self._names[process.name]
-        if is_zombie:
-            self._zombies[process] = None
 
-    def leave_pykka(self, process: Process) -> None:
+    def leave_pykka(self, ref: Ref) -> None:
         """Take a process out of pykka's registry: when it begins to clean up, as in pykka (the runtime calls this).
 
         Not under the lock: pykka's registry logs, and a log handler may use the system.
         """
         if self._register_with_pykka:
-            pykka.ActorRegistry.unregister(process.ref)
+            pykka.ActorRegistry.unregister(ref)
 
-    def bury(self, process: Mailbox) -> None:
+    def bury(self, process: Process) -> None:
         """Note that a process that was killed runs no more (the runtime calls this)."""
         with self.lock:
-            self._zombies.pop(process, None)
+            self.undead.pop(process, None)
 
     def is_zombie(self, process: Process) -> bool:
         """Tell whether a callback of a killed process still runs."""
-        return process in self._zombies
+        return process in self.undead
 
     def zombies(self) -> list[Ref]:
         """Return the actors that were killed while a callback ran that still runs, oldest first.
@@ -178,7 +219,8 @@ class ActorSystem:
         nothing; but the call that holds its thread goes on, and may still have an effect outside.
         """
         with self.lock:
-            return [process.ref for process in self._zombies]
+            zombies = list(self.undead)
+        return [process.ref for process in zombies]
 
     def whereis(self, name: Name) -> Ref | None:
         """Return who is registered under the name, or None."""
@@ -188,38 +230,51 @@ class ActorSystem:
     def registered(self) -> dict[Name, Ref]:
         """Return a copy of the names and whom they name."""
         with self.lock:
-            return {name: process.ref for name, process in self._names.items()}
+            names = dict(self._names)
+        return {name: process.ref for name, process in names.items()}
 
     def processes(self) -> list[Ref]:
         """Return all actors that live, oldest first."""
         with self.lock:
-            return [process.ref for process in self._processes]
+            processes = list(self.alive)
+        return [process.ref for process in processes]
 
     def new_scheduler(self, name: str) -> Scheduler:
-        """Make a thread of its own for one process (the runtime calls this, and holds the lock)."""
+        """Make a thread of its own for one process (the runtime calls this)."""
         scheduler = Scheduler(f"{self.name}-{name}")
-        self._own_threads = [other for other in self._own_threads if other.is_running()]
-        self._own_threads.append(scheduler)
+        with self.lock:
+            for other in list(self._own_threads):
+                if not other.is_running():
+                    self._own_threads.pop(other, None)
+            self._own_threads[scheduler] = None
         return scheduler
 
     def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
         """Make a pool of threads for blocking calls. It is closed when the actor that calls this ends; ``stop`` waits.
 
         Called from outside the actors, it has to be closed by who made it.
+
+        Raises:
+            RuntimeError: the system has been stopped.
         """
         pool = BlockingPool(f"{self.name}-{name}", size)
         with self.lock:
-            self._pools = [other for other in self._pools if not other.is_over]
-            self._pools.append(pool)
+            self._check_not_stopped()
+            for other in list(self._pools):
+                if other.is_over:
+                    self._pools.pop(other, None)
+            self._pools[pool] = None
         owner = current_process()
         if owner is not None:
-            owner.add_monitor(lambda _down: pool.close())
+            monitor = owner.add_monitor(lambda _down: pool.close())
+            pool.when_closed = lambda: owner.remove_monitor(monitor)
         return pool
 
     def stop(self, timeout_seconds: float = 5.0) -> list[str]:
         """End every actor, those that nobody supervises newest first, then the system's own threads.
 
-        Actors that do not end in time are killed. A second call finds nothing left to do.
+        Actors that do not end in time are killed. Each that nobody supervises has its share of the time left, so that
+        one which does not end leaves some to the others. A second call finds nothing left to do.
 
         Returns:
             The names of threads that are still busy in a callback that does not return; CPython can't end them. They
@@ -235,19 +290,21 @@ class ActorSystem:
         if self.scheduler.is_current():
             raise RuntimeError("a pooled actor can't stop its own actor system: have a thread outside do it")
         check_seconds(timeout_seconds)
+        if self._is_left_behind:
+            return []
         deadline = time.monotonic() + min(timeout_seconds, threading.TIMEOUT_MAX)
 
         def seconds_left() -> float:
             return max(0.0, deadline - time.monotonic())
 
         while (roots := self._roots()) and seconds_left():
-            for process in roots:
+            for index, process in enumerate(roots):
                 process.signal(None, SHUTDOWN)  # from the system, also where an actor's thread calls this
-                process.wait(seconds_left())
+                process.wait(seconds_left() / (len(roots) - index))
         with self.lock:
             self._stopped = True
         for ref in reversed(self.processes()):
-            ref.kill()
+            ref.process.kill()  # also where the actor that calls this has been killed meanwhile
         if self._owns_clock:
             self.clock.close()
         self.scheduler.stop()
@@ -255,6 +312,18 @@ class ActorSystem:
             pool.close()
         threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
         return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
+
+    def _leave_behind(self) -> None:
+        """Stop without a word, in the child of a fork: all actors have ended, nobody is waited for."""
+        self.lock = LOCK
+        self._stopped = self._is_left_behind = True
+        self._why_stopped = " by a fork: make a new one in the child"
+        for process in [*self.alive, *self.undead]:
+            process.leave_behind()
+        for known in (self.alive, self.undead, self.orphans, self._names):
+            known.clear()
+        for scheduler in (self.scheduler, *self._own_threads):
+            scheduler.stop()  # one of them may have forked, and must not wait for more when its callback returns
 
     def _roots(self) -> list[Process]:
         """Return whom ``stop`` has to end: who has no (living) parent, newest first, without who calls it."""
@@ -275,11 +344,11 @@ _systems: weakref.WeakSet[ActorSystem] = weakref.WeakSet()
 
 def _leave_behind() -> None:
     """In the child of a fork: no thread came along, so no actor system can go on; and who held the lock is gone."""
-    lock = threading.Lock()
-    for system in _systems:
-        system.lock = lock
-        system._stopped = True
-        system._why_stopped = " by a fork: make a new one in the child"
+    global LOCK
+    LOCK = threading.RLock()
+    for system in list(_systems):
+        system._leave_behind()
+    forget_current_process()
 
 
 os.register_at_fork(after_in_child=_leave_behind)

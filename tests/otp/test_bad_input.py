@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,21 +11,26 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
+    NO_REPLY,
     SHUTDOWN,
     ActorSystem,
+    ChildSpec,
     Continue,
     Crash,
     GenServer,
     IdleTimeout,
+    Killed,
     NotStarted,
     Receive,
     Ref,
     Shutdown,
+    Start,
     StartError,
     Stop,
+    Supervisor,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import WAIT_SECONDS, Pooled, Threaded, exit_reason_of, raising, run_in
+from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_reason_of, raising, run_in
 
 
 class Silent(Exception):
@@ -202,24 +206,113 @@ def test_a_thread_may_wait_for_an_end(system: ActorSystem, server: type[Pooled])
     assert ref.wait() != SHUTDOWN
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_system_does_not_survive_a_fork(system: ActorSystem) -> None:
-    """No thread comes along: in the child nothing is started, and says so, instead of hanging; a new system works."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            try:
-                system.start(Pooled)
-            except RuntimeError as error:
-                told = str(error)
-            with ActorSystem() as fresh:
-                told += f"; {run_in(fresh.start(Pooled), lambda _actor: 'fresh')}"
-            os.write(writer, told.encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        assert pipe.read() == "actor system 'test' has been stopped by a fork: make a new one in the child; fresh"
-    os.waitpid(child, 0)
-    assert run_in(system.start(Pooled), lambda _actor: "still here") == "still here"
+class Unprintable:
+    """A name that can't say what it is, and would end the program if it could."""
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+class Leaving(Exception):
+    """One whose text would end the program."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def test_a_name_that_can_not_be_printed_is_one_all_the_same(system: ActorSystem, server: type[Pooled]) -> None:
+    """Threads, references and reports are named after it, and need not know what it says."""
+    name = Unprintable()
+    ref = system.start(server, name=name)
+    assert str(ref) == f"{server.__name__} (<Unprintable>)"
+    with pytest.raises(StartError, match="already started: .*<Unprintable>"):
+        system.start(server, name=name)
+    spec = ChildSpec(name, Start(server, init=raising(ValueError("bug"))))  # type: ignore[arg-type]
+    with pytest.raises(StartError, match="child <Unprintable> failed to start"):
+        system.start(Supervisor, [spec])
+
+
+def test_an_exception_whose_text_ends_programs_ends_its_actor_alone(system: ActorSystem, server: type[Pooled]) -> None:
+    """It is named by its type; callers, supervisors and the runtime go on."""
+    error = Leaving()
+    ref = system.start(server)
+    later = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
+    with pytest.raises(Leaving):
+        ref.call(raising(error), WAIT_SECONDS)
+    with pytest.raises(Leaving):
+        later.get(timeout=WAIT_SECONDS)
+    assert str(exit_reason_of(ref)) == "crash: Leaving: <Leaving>"
+
+
+@pytest.mark.parametrize("wrong", ["name", None, 5], ids=repr)
+def test_what_is_no_reference_can_not_be_linked_or_monitored(system: ActorSystem, wrong: Any) -> None:
+    """A name, None or something else: said so at once, in the actor that tried."""
+    ref = system.start(Pooled)
+
+    def try_all(actor: Any) -> None:
+        for function in (actor.monitor, actor.link, actor.unlink):
+            with pytest.raises(TypeError, match=f"a Ref is expected, .*, not a {type(wrong).__name__}"):
+                function(wrong)
+
+    run_in(ref, try_all)
+
+
+def test_a_reference_of_plain_pykka_can_not_be_linked_or_monitored(system: ActorSystem) -> None:
+    """Its actor has no links and sends no exit signals."""
+    plain = pykka.ThreadingActor.start()
+    try:
+        with pytest.raises(TypeError, match="a Ref is expected, .*, not a ActorRef"):
+            run_in(system.start(Pooled), lambda actor: actor.monitor(plain))
+    finally:
+        plain.stop()
+
+
+@pytest.mark.parametrize("seconds", ["1", None, math.nan, -1])
+def test_a_timer_with_a_senseless_time_is_refused(system: ActorSystem, seconds: Any) -> None:
+    """Also a negative one (Erlang: badarg)."""
+    with pytest.raises(ValueError, match="must be a number of seconds, 0 or more, not"):
+        run_in(system.start(Pooled), lambda actor: actor.send_after(seconds, "late"))
+
+
+@pytest.mark.parametrize("value", ["false", 0, None], ids=repr)
+def test_to_trap_exits_is_yes_or_no(system: ActorSystem, value: Any) -> None:
+    """A text that says "false" would be taken for yes."""
+    with pytest.raises(TypeError, match="trap_exit must be True or False, not"):
+        run_in(system.start(Pooled), lambda actor: actor.set_trap_exit(value))
+
+
+@pytest.mark.parametrize("seconds", ["1", math.nan, -1.0])
+def test_a_stop_or_a_future_with_a_senseless_time_limit_does_nothing(system: ActorSystem, seconds: Any) -> None:
+    """It is refused before the actor is asked to end, and can be had again, properly."""
+    ref = system.start(Pooled)
+    future = ref.ask(lambda _actor, _from: 1, block=False)
+    with pytest.raises(ValueError, match="must be a number of seconds, 0 or more, not"):
+        future.get(timeout=seconds)
+    with pytest.raises(ValueError, match="must be a number of seconds, 0 or more, not"):
+        ref.stop(timeout=seconds)
+    assert future.get(timeout=WAIT_SECONDS) == 1
+    assert run_in(ref, lambda _actor: "lives") == "lives"
+
+
+def test_what_is_no_exit_reason_is_told_all_that_are(system: ActorSystem) -> None:
+    """The message names each of them."""
+    with pytest.raises(
+        TypeError, match=r"NORMAL, SHUTDOWN, Shutdown\(term\), Crash\(exception\), KILLED or NO_PROCESS"
+    ):
+        system.start(Pooled).exit("stop")  # type: ignore[arg-type]
+
+
+def test_work_of_one_that_ended_as_killed_is_not_begun(system: ActorSystem, no_threads_left: None) -> None:
+    """Whether it was killed or sent the reason ``killed`` (OTP: ``exit(Pid, killed)``)."""
+    pool = system.new_blocking_pool("io", 1)
+    done = Seen()
+    ref = system.start(Threaded)
+    with Gate() as gate:
+        pool.submit(gate)
+        gate.wait_entered()
+        run_in(ref, lambda actor: actor.run_blocking(pool, "label", done.put, "begun"))
+        ref.exit(Killed())
+        exit_reason_of(ref)
+    pool.submit(lambda: done.put("after"))
+    assert done.next() == "after"
+    pool.close()

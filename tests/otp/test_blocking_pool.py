@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,10 @@ from receipt_actors.otp import (
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
+    Pooled,
     Seen,
+    raising,
+    run_in,
 )
 
 
@@ -96,11 +100,73 @@ def test_an_unused_pool_has_no_thread(no_threads_left: None) -> None:
     assert pool.is_over
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_a_pool_without_threads_is_refused(size: int) -> None:
-    """A pool that could never run anything is an error at once."""
-    with pytest.raises(ValueError, match=f"pool 'io': size must be at least 1, not {size}"):
+@pytest.mark.parametrize("size", [0, -1, 2.5, float("nan"), "3", True, None])
+def test_a_pool_without_threads_is_refused(size: Any) -> None:
+    """A pool that could never run anything, or no one knows how much at once, is an error at once."""
+    with pytest.raises(ValueError, match=f"pool 'io': size must be a whole number of threads, 1 or more, not {size!r}"):
         BlockingPool("io", size)
+
+
+def test_work_that_raises_costs_no_thread(no_threads_left: None, caplog: pytest.LogCaptureFixture) -> None:
+    """What a pool's work raises is logged, and its thread does the next."""
+    pool, done = BlockingPool("io", 1), threading.Event()
+    for _ in range(5):
+        assert pool.submit(raising(SystemExit("work")))
+    assert pool.submit(done.set)
+    assert done.wait(WAIT_SECONDS)
+    assert [record.getMessage() for record in caplog.records] == ["work in pool io failed"] * 5
+    pool.close()
+    assert pool.join(WAIT_SECONDS)
+
+
+def test_work_that_no_thread_can_be_started_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of threads, the first submit raises and forgets its work; where threads are, they do it in their turn."""
+    seen = Seen()
+    pool = BlockingPool("io", 2)
+    start = threading.Thread.start
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.submit(lambda: seen.put("never"))
+        with Gate() as gate, monkeypatch.context() as patch:
+            assert pool.submit(gate)
+            gate.wait_entered()
+            patch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+            assert pool.submit(lambda: seen.put("later"))
+            patch.setattr(threading.Thread, "start", start)
+        assert seen.next() == "later"
+        assert seen.rest() == []
+    finally:
+        pool.close()
+        assert pool.join(WAIT_SECONDS)
+
+
+def test_a_systems_own_pool_may_stop_it(no_threads_left: None) -> None:
+    """A blocking call that stops the system is told that its own thread is still busy, and waits for no end of it."""
+    system = ActorSystem()
+    pool = system.new_blocking_pool("io", 1)
+    said = Seen()
+    pool.submit(lambda: said.put((threading.current_thread(), system.stop())))
+    thread, busy = said.next()
+    assert busy == ["otp-io"]
+    thread.join(WAIT_SECONDS)
+
+
+def test_a_closed_pool_leaves_nothing_at_its_owner(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor that makes pools and closes them keeps none of them."""
+    ref = system.start(server)
+    for _ in range(3):
+        run_in(ref, lambda actor: actor.system.new_blocking_pool("io", 1).close())
+    assert not ref.process._monitors
+
+
+def test_a_stopped_system_gives_no_pool() -> None:
+    """Nobody would close it: it is refused, as a start is."""
+    system = ActorSystem()
+    system.stop()
+    with pytest.raises(RuntimeError, match="actor system 'otp' has been stopped"):
+        system.new_blocking_pool("io", 1)
 
 
 def test_a_system_ends_the_pools_that_its_actors_left_open(no_threads_left: None) -> None:

@@ -355,3 +355,43 @@ def test_blocking_work_comes_back_as_a_message(system: ActorSystem, server: type
         run_in(ref, lambda actor: actor.run_blocking(pool, "bad", raising(error)))
         assert seen.next() == ("failure", "bad", Crash(error))
     assert seen.next() == ("reply", "slow", "result")
+
+
+def test_an_answer_that_comes_before_the_call_is_put_off_leaves_nothing(
+    system: ActorSystem, server: type[Pooled]
+) -> None:
+    """Another thread answers while ``handle_call`` is still about to return NO_REPLY: the call is over."""
+    ref = system.start(server)
+    process = ref.process
+    answered = Seen()
+
+    class Owner(type(process)):  # type: ignore[misc]
+        __slots__ = ()
+
+        def _defer(self, envelope: Any) -> None:
+            thread = threading.Thread(target=lambda: answered.put(kept.next().reply("early")))
+            thread.start()
+            answered.next()
+            thread.join(WAIT_SECONDS)
+            super()._defer(envelope)
+
+    kept = Seen()
+    process.__class__ = Owner
+    assert ref.call(deferring(kept), WAIT_SECONDS) == "early"
+    sync(ref)
+    process.__class__ = Owner.__mro__[1]
+    assert process.unanswered_calls == 0
+
+
+def test_a_call_that_is_dropped_since_nobody_wants_it_is_forgotten(system: ActorSystem, server: type[Pooled]) -> None:
+    """``is_wanted()`` says False where who asked has ended; the runtime then keeps nothing of the call either."""
+    ref, kept = system.start(server), Seen()
+    asker = system.start(server)
+    run_in(asker, lambda actor: actor.send_request(ref, deferring(kept), "label"))
+    from_: From = kept.next()
+    sync(ref)
+    assert ref.process.unanswered_calls == 1
+    asker.kill()
+    exit_reason_of(asker)
+    assert not from_.is_wanted()
+    assert ref.process.unanswered_calls == 0

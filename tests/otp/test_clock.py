@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,16 +20,34 @@ from receipt_actors.otp import (
     ManualClock,
     Receive,
     Receiving,
+    Ref,
     SystemClock,
+    Timer,
 )
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._clock import SWEEP_AT_LEAST
+from receipt_actors.otp.gen_statem import GenStateMachine, keep_state, next_state, state_timeout
 from tests.otp.support import (
     WAIT_SECONDS,
+    Gate,
     Pooled,
     Seen,
+    Threaded,
+    exit_reason_of,
     run_in,
     sync,
+    thread_of,
 )
+
+
+class Timed(GenStateMachine):
+    """Has a time-out of its state set, from the start."""
+
+    def init(self) -> Any:
+        return next_state("on", state_timeout(3600))
+
+    def on(self, _event: object) -> Any:
+        return keep_state()
 
 
 @pytest.fixture
@@ -255,3 +276,74 @@ def test_a_callback_that_raises_costs_no_other_timer(caplog: pytest.LogCaptureFi
     assert fired.wait(10.0)
     clock.close()
     assert [record.getMessage() for record in caplog.records] == ["a timer's callback failed"]
+
+
+@pytest.mark.parametrize("end", [lambda ref: ref.stop(), lambda ref: ref.kill()], ids=["stop", "kill"])
+def test_the_timers_of_an_actor_end_with_it(
+    system: ActorSystem, server: type[Pooled], end: Callable[[Ref], None]
+) -> None:
+    """What it had set for later is cancelled and holds it no longer; so do the time-outs of a state machine (OTP)."""
+    set_timers: list[Timer] = []
+    refs = [system.start(server), system.start(Timed)]
+    set_timers.append(run_in(refs[0], lambda actor: actor.send_after(3600, "late")))
+    otp_sys.get_state(refs[1])
+    set_timers += refs[1].process._timers._timers  # type: ignore[union-attr]
+    kept = [weakref.ref(ref.process) for ref in refs]
+    assert [timer.is_over for timer in set_timers] == [False, False]
+    threads = [] if server is Pooled else [thread_of(refs[0])]
+    for ref in refs:
+        end(ref)
+        exit_reason_of(ref)
+    assert [timer.is_over for timer in set_timers] == [True, True]
+    for thread in threads:
+        thread.join(WAIT_SECONDS)
+    sync(system.start(Pooled))
+    del refs, ref
+    gc.collect()
+    assert [process() for process in kept] == [None, None]
+
+
+def test_an_actor_keeps_no_timers_that_are_over(system: ActorSystem, server: type[Pooled]) -> None:
+    """However many it sets and cancels, few of them are kept."""
+    ref = system.start(server)
+
+    def set_many(actor: Any) -> int:
+        for _ in range(1_000):
+            actor.send_after(3600, "late").cancel()
+        return len(actor._otp_process._timers)
+
+    assert run_in(ref, set_many) < 50
+
+
+def test_an_ended_actor_sets_no_timer(system: ActorSystem) -> None:
+    """A callback that runs on after a kill sets timers that are over at once."""
+    ref = system.start(Threaded)
+    timers = Seen()
+
+    def kill_and_set(actor: Any) -> None:
+        actor._otp_process.kill()
+        timers.put(actor.send_after(1, "late"))
+
+    ref.cast(kill_and_set)
+    assert timers.next().is_over
+
+
+def test_two_threads_may_move_the_manual_clock() -> None:
+    """Whoever has moved it further: it never goes back."""
+    clock = ManualClock()
+    with Gate() as gate:
+        clock.call_later(0.5, gate)
+        thread = threading.Thread(target=clock.advance, args=(1,))
+        thread.start()
+        gate.wait_entered()
+        clock.advance(10)
+        before = clock.monotonic()
+    thread.join(WAIT_SECONDS)
+    assert clock.monotonic() == before == 10.5
+
+
+@pytest.mark.parametrize("clock", [5, "system", object()], ids=["number", "text", "object"])
+def test_what_is_no_clock_is_refused(clock: Any) -> None:
+    """Where the system is made, not where the first actor wants to know the time."""
+    with pytest.raises(TypeError, match="clock must have monotonic, time, call_later, close, as SystemClock has"):
+        ActorSystem(clock=clock)

@@ -557,3 +557,48 @@ def test_a_server_may_end_when_nothing_comes(system: ActorSystem, server: type[P
     assert clock.set_timers.next() == 5.0
     clock.advance(5.0)
     assert exit_reason_of(ref) == DONE
+
+
+@pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
+def test_a_flushed_down_does_not_cancel_an_idle_time_out(
+    system: ActorSystem, clock: WatchedClock, server: type[Pooled], suspended: bool
+) -> None:
+    """``demonitor`` with ``flush`` takes the message out of the mailbox (OTP): nothing has come, and TIMEOUT is due."""
+    seen = Seen()
+    ref, other = system.start(server, seen), system.start(server)
+
+    def flush_and_idle(actor: Any) -> IdleTimeout:
+        monitor = actor.monitor(other)
+        other.process.kill()
+        actor.demonitor(monitor, flush=True)
+        return IdleTimeout(1)
+
+    if suspended:
+        otp_sys.suspend(ref)
+    ref.cast(flush_and_idle)
+    if suspended:
+        otp_sys.resume(ref)
+    otp_sys.get_state(ref)
+    clock.advance(1)
+    assert seen.next() is TIMEOUT
+
+
+def test_a_log_handler_that_raises_ends_nobody_who_drops_a_message(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line about an unexpected message is the runtime's own: what a handler of it raises goes no further."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("disk full")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    handler = Broken()
+    logger = logging.getLogger("receipt_actors.otp")
+    logger.addHandler(handler)
+    try:
+        supervisor = system.start(Supervisor, [])
+        supervisor.send("stray")
+        assert otp_sys.get_state(supervisor)
+    finally:
+        logger.removeHandler(handler)

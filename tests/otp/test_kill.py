@@ -44,6 +44,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
+from receipt_actors.otp._context import Running
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -871,3 +872,70 @@ def test_killed_by_many_at_any_moment(system: ActorSystem, server: type[Pooled])
     assert Counter(down.monitor for down in downs) == Counter(monitors.rest())
     assert system.stop() == []
     assert system.zombies() == []
+
+
+def test_a_message_at_the_moment_of_a_kill_does_not_keep_a_callback_open(
+    system: ActorSystem, server: type[Pooled]
+) -> None:
+    """The sender holds the turn for a moment when the end wants it: it takes the turn then, and ``finally`` runs."""
+    closed = Seen()
+
+    def receive(_actor: Any) -> Receiving:
+        try:
+            yield Receive(lambda _message: False)
+        finally:
+            closed.put(threading.current_thread())
+
+    ref = system.start(server)
+    thread = thread_of(ref)
+    ref.cast(receive)
+    turn = ref.process._scheduled
+    assert turn.acquire(timeout=WAIT_SECONDS)  # the sender: nobody has the turn any more, since the callback waits
+    ref.kill()
+    turn.release()
+    ref.send("late")
+    assert closed.next() is thread
+    settle(system, thread)
+
+
+def test_who_is_between_two_turns_of_a_stack_is_seen_by_a_kill() -> None:
+    """The thread that goes back from a child's start to its parent is in the parent all the time."""
+    running, process = Running(), object()
+    running.process = process  # type: ignore[assignment]
+    running.enter(object())  # type: ignore[arg-type]
+    seen: list[bool] = []
+
+    class Watched(list[Any]):
+        def pop(self, *args: Any) -> Any:
+            item = super().pop(*args)
+            seen.append(running.is_inside(process))  # type: ignore[arg-type]
+            return item
+
+    running.interrupted = Watched(running.interrupted)
+    running.leave()
+    assert seen == [True]
+    assert running.process is process
+
+
+def test_one_that_is_killed_while_it_is_registered_leaves_pykkas_registry(no_threads_left: None) -> None:
+    """The killer unregisters it before it has been registered: it does not stay there for ever."""
+    with ActorSystem(register_with_pykka=True) as system:
+        register = pykka.ActorRegistry.register
+        unregister = pykka.ActorRegistry.unregister
+
+        def killed_before(ref: Any) -> None:
+            with pytest.MonkeyPatch.context() as inner:
+
+                def too_early(actor_ref: Any) -> None:
+                    unregister(actor_ref)
+                    inner.undo()
+                    register(actor_ref)
+
+                inner.setattr(pykka.ActorRegistry, "unregister", too_early)
+                ref.process.kill()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pykka.ActorRegistry, "register", killed_before)
+            with pytest.raises(StartError):
+                system.start(Pooled)
+        assert pykka.ActorRegistry.get_all() == []

@@ -73,6 +73,15 @@ def test_the_window_is_a_value() -> None:
     assert later.add(6)[0].restarts == (6,)
 
 
+def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
+    """One more than allowed is too many; how many more does not matter."""
+    window = RestartWindow(2, 5)
+    for now in range(5):
+        window, allowed = window.add(now)
+        assert allowed == (now < 2)
+    assert window.restarts == (2, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("intensity", "period", "error"),
     [

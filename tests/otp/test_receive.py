@@ -251,3 +251,21 @@ def test_a_stop_after_a_receive_keeps_what_it_passed_over_for_terminate(
         ref.send(message)
     exit_reason_of(ref)
     assert seen.rest()[1:] == [1, 2]
+
+
+def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
+    """A predicate may have changed its mind: each ``yield`` looks through the mailbox from the beginning (Erlang)."""
+    seen, wanted = Seen(), {"b"}
+    ref = system.start(server, seen)
+
+    def script(actor: Any, _from: object) -> Receiving:
+        receive = Receive(lambda message: message in wanted)
+        actor.seen.put((yield receive))
+        wanted.add("a")
+        actor.seen.put((yield receive))
+
+    answer = ref.ask(script, block=False)
+    ref.send("a")
+    ref.send("b")
+    answer.get(timeout=WAIT_SECONDS)
+    assert seen.rest() == ["b", "a"]

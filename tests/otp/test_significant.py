@@ -23,6 +23,7 @@ from receipt_actors.otp import (
     TRANSIENT,
     ActorSystem,
     AutoShutdown,
+    Backoff,
     ChildSpec,
     Crash,
     ExitReason,
@@ -44,7 +45,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import WAIT_SECONDS, Pooled, Seen, exit_reason_of
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, WatchedClock, exit_reason_of
 
 REASONS: dict[str, ExitReason] = {
     "normal": NORMAL,
@@ -266,3 +267,24 @@ def test_check_child_specs_knows_of_auto_shutdown() -> None:
         check_child_specs(specs, NEVER)
     with pytest.raises(ValueError, match="auto_shutdown must be an AutoShutdown, not 'never'"):
         check_child_specs(specs, "never")  # type: ignore[arg-type]
+
+
+def test_one_that_waits_to_be_started_again_keeps_its_supervisor(system: ActorSystem, clock: WatchedClock) -> None:
+    """A significant child that was stopped for the delayed restart of a sibling has not ended for good."""
+    specs = [
+        spec(Pooled, "first", TRANSIENT),
+        ChildSpec("delayed", Start(Pooled), backoff=Backoff(first_seconds=1)),
+        spec(Pooled, "last", TRANSIENT),
+    ]
+    supervisor = system.start(Supervisor, specs, strategy=REST_FOR_ONE, auto_shutdown=ALL_SIGNIFICANT)
+    children = {info.id: info.child for info in which_children(supervisor)}
+    children["delayed"].kill()  # type: ignore[union-attr]
+    assert clock.set_timers.take(2) == [5, 1]  # of the end of the last, and of the delay
+    children["first"].cast(lambda _actor: Stop(NORMAL))  # type: ignore[union-attr]
+    exit_reason_of(children["first"])  # type: ignore[arg-type]
+    assert [info.child for info in which_children(supervisor)][::2] == [None, None]
+    clock.advance(1)
+    last = which_children(supervisor)[-1].child
+    assert isinstance(last, Ref)
+    last.cast(lambda _actor: Stop(NORMAL))
+    assert exit_reason_of(supervisor) == SHUTDOWN

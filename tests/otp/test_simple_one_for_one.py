@@ -48,6 +48,7 @@ from receipt_actors.otp import (
 from tests.otp.support import (
     WAIT_SECONDS,
     Pooled,
+    PooledTrapping,
     Seen,
     WatchedClock,
     exit_reason_of,
@@ -355,3 +356,26 @@ def test_a_supervisor_of_supervisors_counts_them_as_such(system: ActorSystem) ->
     )
     assert isinstance(start_child(supervisor, ()), Started)
     assert count_children(supervisor) == ChildCounts(specs=1, active=1, supervisors=1, workers=0)
+
+
+@pytest.mark.parametrize("supervisor_class", [Supervisor, SimpleOneForOneSupervisor], ids=["one_for_one", "simple"])
+def test_no_time_at_all_to_end_is_the_same_for_all_supervisors(
+    system: ActorSystem, clock: WatchedClock, supervisor_class: Any
+) -> None:
+    """``shutdown=0``: who has not ended once the mailbox has been looked through is killed (``after 0``)."""
+
+    def never(_actor: Any) -> Receiving:
+        yield Receive(lambda _message: False)
+
+    spec = ChildSpec("a", Start(PooledTrapping, terminate=never), shutdown=0)
+    if supervisor_class is Supervisor:
+        supervisor = system.start(Supervisor, [spec])
+        child = which_children(supervisor)[0].child
+    else:
+        supervisor = system.start(SimpleOneForOneSupervisor, spec)
+        child = start_child(supervisor, []).ref  # type: ignore[union-attr]
+    assert isinstance(child, Ref)
+    supervisor.exit(SHUTDOWN)
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert exit_reason_of(child) == KILLED
+    assert clock.set_timers.rest() == []

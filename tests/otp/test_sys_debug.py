@@ -26,6 +26,7 @@ from tests.otp.support import (
     Gate,
     Pooled,
     Seen,
+    Threaded,
     WatchedClock,
     deferring,
     exit_reason_of,
@@ -370,3 +371,36 @@ def test_one_watch_that_ends_leaves_the_others(ref: Ref) -> None:
     otp_sys.statistics(ref, False)
     sync(ref)
     assert [event.kind for event in otp_sys.get_log(ref)] == [EventKind.SENT]
+
+
+def test_a_debug_function_that_sends_is_not_told_of_it(system: ActorSystem, server: type[Pooled]) -> None:
+    """What a function does itself is no event of the actor, nor counted: otherwise it would go on for ever."""
+    seen = Seen()
+    ref, sink = system.start(server), system.start(server, seen)
+    otp_sys.statistics(ref, True)
+    otp_sys.install(ref, "forward", lambda event: sink.send(event.kind))
+    ref.send("one")
+    ref.send("two")
+    sync(ref)
+    sync(sink)
+    assert seen.rest() == [EventKind.INFO, EventKind.INFO, EventKind.CALL, EventKind.SENT]
+    assert otp_sys.get_status(ref).is_watched
+    assert otp_sys.statistics(ref) == otp_sys.Statistics(0, messages_in=3, messages_out=1)
+
+
+def test_a_zombie_that_is_watched_no_more_stays_fenced(system: ActorSystem) -> None:
+    """The last debug function goes at the moment of the kill: what the callback still sends comes to nothing."""
+    seen = Seen()
+    ref, other = system.start(Threaded), system.start(Pooled, seen)
+
+    def watched_no_more(actor: Any) -> None:
+        ref.process.kill()
+        actor._otp_process.watch(None)
+        other.send("from a zombie")
+
+    thread = thread_of(ref)
+    ref.cast(watched_no_more)
+    exit_reason_of(ref)
+    settle(system, thread)
+    sync(other)
+    assert seen.rest() == []

@@ -19,6 +19,7 @@ from receipt_actors.otp import (
     StartError,
     Stop,
 )
+from receipt_actors.otp._process import Process
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -196,3 +197,68 @@ def test_one_turn_is_bounded(system: ActorSystem) -> None:
     sync(system.start(Pooled))
     busy.exit(Shutdown("enough"))
     assert exit_reason_of(busy) == Shutdown("enough")
+
+
+def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) -> None:
+    """An older actor cleans up although a newer one takes no notice of its end: the time of ``stop`` is shared."""
+    system = ActorSystem()
+    with Gate() as gate:
+        cleaned = Seen()
+        tidy = system.start(PooledTrapping, terminate=lambda _actor: cleaned.put("tidy"))
+        stuck = system.start(Threaded)
+        stuck.cast(gate)
+        gate.wait_entered()
+        thread = next(other for other in threading.enumerate() if other.name == stuck.process._scheduler.name)
+        assert system.stop(0.4) == [thread.name]
+        assert exit_reason_of(tidy) == SHUTDOWN
+        assert cleaned.rest() == ["tidy"]
+        assert exit_reason_of(stuck) == KILLED
+    thread.join(WAIT_SECONDS)
+
+
+def test_an_actor_that_is_killed_while_it_stops_its_system_stops_it(no_threads_left: None) -> None:
+    """Its supervisor kills it because it waits in ``stop``; ``stop`` kills who is left all the same."""
+    system = ActorSystem()
+    done = Seen()
+
+    def never(_actor: Any) -> Receiving:
+        yield Receive(lambda _message: False)
+
+    stubborn = system.start(PooledTrapping, terminate=never)
+    caller = system.start(Threaded)
+
+    def stop(actor: Any) -> None:
+        stubborn.process.add_monitor(lambda _down: done.put("ended"))
+        system.stop(0.2)
+        done.put(stubborn.process.exit_reason)
+
+    wait = Process.wait
+
+    def killed_meanwhile(process: Process, timeout: float | None = None) -> bool:
+        if process is stubborn.process:
+            caller.kill()
+        return wait(process, timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Process, "wait", killed_meanwhile)
+        caller.cast(stop)
+        assert done.take(2) == ["ended", KILLED]
+    assert system.processes() == []
+
+
+def test_a_pooled_actor_starts_nobody_that_it_would_wait_for(system: ActorSystem) -> None:
+    """It is told so, and nothing is left behind: neither one with its own thread, nor one whose init receives."""
+
+    def init(_actor: Any) -> Receiving:
+        yield Receive(lambda _message: False)
+
+    def start_both(actor: Any) -> None:
+        with pytest.raises(RuntimeError, match="Threaded has a thread of its own, and a pooled actor must not wait"):
+            actor.system.start(Threaded, name="thread")
+        with pytest.raises(RuntimeError, match="Pooled takes its time to start, and a pooled actor must not wait"):
+            actor.system.start(Pooled, init=init, name="receiving")
+
+    starter = system.start(Pooled)
+    run_in(starter, start_both)
+    assert system.processes() == [starter]
+    assert system.registered() == {}

@@ -82,7 +82,7 @@ class QuietSystem(ActorSystem):
 
     def new_scheduler(self, name: str) -> Scheduler:
         scheduler = _CountingScheduler(f"{self.name}-{name}", self._turns)
-        self._own_threads.append(scheduler)
+        self._own_threads[scheduler] = None
         return scheduler
 
     def settle(self) -> None:

@@ -1,0 +1,165 @@
+"""What comes in between: a finalizer or a signal handler that kills or sends, an exception in the middle of an end."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import KILLED, NORMAL, ActorSystem, Down, Exit, GenServer, Stop
+from receipt_actors.otp._process import Process
+from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, exit_reason_of, run_in, sync
+
+
+class Name:
+    """A name that runs ``on_compare`` where it is compared, as a name of a program's own may."""
+
+    def __init__(self) -> None:
+        self.on_compare: Any = None
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        hook, self.on_compare = self.on_compare, None
+        if hook is not None:
+            hook()
+        return self is other
+
+
+@pytest.fixture
+def alarm() -> Iterator[Any]:
+    """Run a function as the handler of a signal, in the middle of whatever the main thread does."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def send(handler: Any) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: handler())
+        signal.raise_signal(signal.SIGUSR1)
+
+    yield send
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_end_that_fails_half_way_can_be_had_again(system: ActorSystem, server: type[Pooled]) -> None:
+    """A name that can't be compared breaks a kill off: the actor lives on, whole, until it is killed again."""
+    other, name = Name(), Name()
+    system.start(server, name=other)  # all names of this kind are compared with it first
+    ref = system.start(server, name=name)
+    watcher = system.start(PooledTrapping)
+    run_in(watcher, lambda actor: actor.link(ref))
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    other.on_compare = broken
+    with pytest.raises(ZeroDivisionError):
+        ref.kill()
+    assert ref in system.processes()
+    assert run_in(ref, lambda _actor: "whole") == "whole"
+    ref.kill()
+    assert exit_reason_of(ref) == KILLED
+    assert run_in(watcher, lambda actor: actor.seen.next()) == Exit(ref, KILLED)
+    assert system.whereis(name) is None
+
+
+def test_an_exception_while_others_are_told_leaves_nobody_untold(
+    system: ActorSystem, server: type[Pooled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ctrl-C in the middle of a kill is raised; links, monitors and callers have learned of the end all the same."""
+    watcher = system.start(PooledTrapping)
+    ref = system.start(server)
+    waiting = ref.ask(lambda _actor, _from: None, block=False)
+    waiting.get(timeout=WAIT_SECONDS)
+    run_in(watcher, lambda actor: actor.link(ref))
+    monitor = run_in(watcher, lambda actor: actor.monitor(ref))
+    original, interrupted = Process.signal, threading.Event()
+
+    def signal_once(self: Process, sender: Process | None, reason: Any) -> None:
+        if sender is ref.process and not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+        original(self, sender, reason)
+
+    monkeypatch.setattr(Process, "signal", signal_once)
+    with pytest.raises(KeyboardInterrupt):
+        ref.kill()
+    assert [watcher.call(lambda actor, _from: actor.seen.next()) for _ in range(2)] == [
+        Exit(ref, KILLED),
+        Down(monitor, ref, KILLED),
+    ]
+
+
+def test_a_finalizer_may_kill_while_the_runtime_holds_its_lock(system: ActorSystem) -> None:
+    """An actor's handle that is collected in the middle of a start kills its actor, and nobody waits for himself."""
+
+    class Handle:
+        def __init__(self) -> None:
+            self.ref = system.start(Pooled)
+            self.cycle = self
+
+        def __del__(self) -> None:
+            self.ref.kill()
+
+    done = threading.Event()
+
+    def start_many() -> None:
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for _ in range(300):
+                Handle()
+        finally:
+            gc.set_threshold(*threshold)
+        gc.collect()
+        done.set()
+
+    thread = threading.Thread(target=start_many, daemon=True)
+    thread.start()
+    assert done.wait(3 * WAIT_SECONDS), "somebody waits for himself"
+    thread.join(WAIT_SECONDS)
+    assert system.processes() == []
+
+
+def test_a_name_may_be_looked_up_by_what_starts_and_kills(system: ActorSystem, server: type[Pooled]) -> None:
+    """Code of a name's own ``__eq__`` that runs within the runtime may use the actor system."""
+    first, second = Name(), Name()
+    victim = system.start(server)
+    system.start(server, name=first)
+    first.on_compare = lambda: (victim.kill(), system.start(server, name="by the way"))
+    system.start(server, name=second)
+    assert exit_reason_of(victim) == KILLED
+    assert set(system.registered()) == {first, second, "by the way"}
+
+
+def test_an_actor_killed_in_the_middle_of_its_end_ends_once(system: ActorSystem) -> None:
+    """Its links, its monitors and its callers are told of one end, whichever of the two came first."""
+    other, name, seen = Name(), Name(), Seen()
+
+    class Ending(GenServer):
+        def handle_cast(self, request: object) -> Stop:
+            return Stop(NORMAL)
+
+    system.start(Pooled, name=other)  # all names of this kind are compared with it first
+    ref = system.start(Ending, name=name)
+    ref.process.add_monitor(seen.put)
+    watcher = system.start(PooledTrapping)
+    run_in(watcher, lambda actor: actor.link(ref))
+    other.on_compare = ref.process.kill
+    ref.cast("end")
+    assert exit_reason_of(ref) == KILLED
+    assert run_in(watcher, lambda actor: actor.seen.next()) == Exit(ref, KILLED)
+    sync(watcher)
+    assert len(seen.rest()) == 1
+
+
+def test_a_signal_handler_may_use_actors(system: ActorSystem, server: type[Pooled], alarm: Any) -> None:
+    """A handler that runs while the main thread is inside the runtime sends and kills."""
+    ref, victim = system.start(server), system.start(server)
+    with system.lock:
+        alarm(lambda: (ref.send("signalled"), victim.kill()))
+    assert exit_reason_of(victim) == KILLED
+    assert run_in(ref, lambda actor: actor.seen.next()) == "signalled"
