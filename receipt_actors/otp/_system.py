@@ -74,9 +74,8 @@ class ActorSystem:
         self.lock = LOCK
         self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
-        self.alive: dict[
-            Process, None
-        ] = {}  # these three are the runtime's own; ``processes`` and so on are for others
+        # These three are the runtime's own; ``processes`` and so on are for others.
+        self.alive: dict[Process, None] = {}
         self.undead: dict[Process, None] = {}
         self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
         self._own_threads: dict[Scheduler, None] = {}
