@@ -308,14 +308,18 @@ settled(Collector, Answer) ->
     #{answer => Answer, events => log(Collector, take), ended => Ended}.
 
 %% Quiet: nobody has to do with somebody who has ended, all (but one that is held) have answered, and nothing has been
-%% logged meanwhile.
-settle(Collector, Held) ->
+%% logged meanwhile. Twice: a request is answered without a word in the log, and its answer may wait in the mailbox of one
+%% who was looked at before.
+settle(Collector, Held) -> settle(Collector, Held, 2).
+
+settle(_, _, 0) -> ok;
+settle(Collector, Held, Rounds) ->
     {Processes, _} = Before = processes(Collector),
     Alive = [Pid || {Pid, _, _, _, alive} <- Processes],
     Dead = [Pid || {Pid, _, _, _, Reason} <- Processes, Reason =/= alive],
     IsQuiet = lists:all(fun(Pid) -> is_untied(Pid, Dead) andalso (Pid =:= Held orelse is_synced(Pid)) end, Alive),
     case IsQuiet andalso processes(Collector) =:= Before of
-        true -> ok;
+        true -> settle(Collector, Held, Rounds - 1);
         false -> erlang:yield(), settle(Collector, Held)
     end.
 
