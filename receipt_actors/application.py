@@ -30,6 +30,7 @@ whoever waits for its answer asks its successor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypedDict
 
 from receipt_actors.actors import protocol
 from receipt_actors.actors.app_store_gateway import AppStoreGateway
@@ -67,6 +68,20 @@ CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever d
 CUSTODIAN_SHUTDOWN_SECONDS = 5.0
 
 
+class Restarts(TypedDict):
+    """How many restarts a group may have, in how long."""
+
+    intensity: int
+    period_seconds: float
+
+
+BUSY_GROUP: Restarts = {"intensity": 10, "period_seconds": 10}  #: of actors that stand in the middle of the traffic
+
+# One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
+QUEUE_RETRY = exponential(6, first_seconds=0.2, max_seconds=5.0)
+RECEIVE_RETRY = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
+
+
 def supervision_tree(
     settings: Settings,
     backend: Backend,
@@ -74,14 +89,96 @@ def supervision_tree(
     on_result: Callable[[PostedResult], object] | None = None,
 ) -> ChildSpec:
     """Describe the whole tree; see the module."""
-    queues, source_queue, requests = backend.queues, settings.source_queue, settings.batch_requests
-    policy = policy_of(settings)
-    # One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
-    app_store_retry = exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0)
-    ledger_retry = exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0)
-    queue_retry = exponential(6, first_seconds=0.2, max_seconds=5.0)
-    receive_retry = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  # a consumer never gives up
+    pipeline = supervisor_spec(
+        "pipeline",
+        REST_FOR_ONE,
+        [
+            _custody(settings, backend),
+            _gateways(settings, backend),
+            _batchers(settings, backend, dead_letter_queue),
+            _movers(settings, dead_letter_queue),
+            _validators(settings, dead_letter_queue),
+            _consumers(settings, backend),
+        ],
+        intensity=3,
+        period_seconds=30,
+    )
+    listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
+    return supervisor_spec("root", ONE_FOR_ONE, [_telemetry(), *listeners, pipeline], intensity=3, period_seconds=60)
+
+
+def _telemetry() -> ChildSpec:
+    return supervisor_spec(
+        "telemetry",
+        ONE_FOR_ONE,
+        [ChildSpec("statistics", Start(Statistics, name=STATISTICS))],
+        **BUSY_GROUP,
+        restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without statistics
+    )
+
+
+def _listeners(settings: Settings, backend: Backend, on_result: Callable[[PostedResult], object]) -> ChildSpec:
+    return supervisor_spec(
+        "listeners",
+        ONE_FOR_ONE,
+        [
+            ChildSpec(
+                f"result_listener of {queue}",
+                Start(ResultListener, backend.queues, queue, settings.receive_wait_seconds, on_result),
+            )
+            for queue in settings.post_queues
+        ],
+        **BUSY_GROUP,
+        restart=TRANSIENT,
+    )
+
+
+def _custody(settings: Settings, backend: Backend) -> ChildSpec:
+    batcher = Start(
+        VisibilityBatcher,
+        backend.queues,
+        settings.source_queue,
+        settings.batch_requests,
+        QUEUE_RETRY,
+        name=protocol.VISIBILITY_BATCHER,
+    )
+    keeper = Start(VisibilityKeeper, settings.visibility_timeout_seconds, backend.rng, name=protocol.VISIBILITY_KEEPER)
+    return supervisor_spec(
+        "custody",
+        ONE_FOR_ONE,
+        [
+            ChildSpec("intake", Start(Intake, settings.max_in_flight, name=protocol.INTAKE)),
+            ChildSpec("visibility_batcher", batcher, shutdown=HAND_BACK_SECONDS),
+            ChildSpec("visibility_keeper", keeper),
+        ],
+        **BUSY_GROUP,
+    )
+
+
+def _gateways(settings: Settings, backend: Backend) -> ChildSpec:
     rate = settings.app_store_rate_per_second
+    app_store = Start(
+        AppStoreGateway,
+        backend.app_store,
+        policy_of(settings),
+        settings.app_store_concurrency,
+        exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
+        None if rate is None else RateLimit(rate),
+        name=protocol.APP_STORE_GATEWAY,
+    )
+    ledger = Start(
+        LedgerGateway,
+        backend.ledger,
+        settings.ledger_concurrency,
+        exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
+        name=protocol.LEDGER_GATEWAY,
+    )
+    children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
+    return supervisor_spec("gateways", ONE_FOR_ONE, children, **BUSY_GROUP)
+
+
+def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None) -> ChildSpec:
+    queues, requests = backend.queues, settings.batch_requests
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
@@ -89,156 +186,46 @@ def supervision_tree(
         # However many post queues are down, what is in flight has room for another one's messages.
         shares = 2 if queue == dead_letter_queue else len(settings.post_queues)
         max_parked = settings.max_in_flight // shares
-        return Start(ResultBatcher, queues, requests, queue_retry, idle_seconds, max_parked, queue, name=name)()
+        return Start(ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, name=name)()
 
-    telemetry = supervisor_spec(
-        "telemetry",
-        ONE_FOR_ONE,
-        [ChildSpec("statistics", Start(Statistics, name=STATISTICS))],
-        intensity=10,
-        period_seconds=10,
-        restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without statistics
-    )
-    custody = supervisor_spec(
-        "custody",
-        ONE_FOR_ONE,
-        [
-            ChildSpec("intake", Start(Intake, settings.max_in_flight, name=protocol.INTAKE)),
-            ChildSpec(
-                "visibility_batcher",
-                Start(VisibilityBatcher, queues, source_queue, requests, queue_retry, name=protocol.VISIBILITY_BATCHER),
-                shutdown=HAND_BACK_SECONDS,
-            ),
-            ChildSpec(
-                "visibility_keeper",
-                Start(
-                    VisibilityKeeper,
-                    settings.visibility_timeout_seconds,
-                    backend.rng,
-                    name=protocol.VISIBILITY_KEEPER,
-                ),
-            ),
-        ],
-        intensity=10,
-        period_seconds=10,
-    )
-    gateways = supervisor_spec(
-        "gateways",
-        ONE_FOR_ONE,
-        [
-            ChildSpec(
-                "app_store_gateway",
-                Start(
-                    AppStoreGateway,
-                    backend.app_store,
-                    policy,
-                    settings.app_store_concurrency,
-                    app_store_retry,
-                    None if rate is None else RateLimit(rate),
-                    name=protocol.APP_STORE_GATEWAY,
-                ),
-            ),
-            ChildSpec(
-                "ledger_gateway",
-                Start(
-                    LedgerGateway,
-                    backend.ledger,
-                    settings.ledger_concurrency,
-                    ledger_retry,
-                    name=protocol.LEDGER_GATEWAY,
-                ),
-            ),
-        ],
-        intensity=10,
-        period_seconds=10,
-    )
-    batchers = supervisor_spec(
-        "batchers",
-        ONE_FOR_ONE,
-        [
-            ChildSpec(
-                "delete_batcher",
-                Start(DeleteBatcher, queues, source_queue, requests, queue_retry, name=protocol.DELETE_BATCHER),
-            ),
-            supervisor_spec(
-                protocol.RESULT_BATCHERS,
-                SIMPLE_ONE_FOR_ONE,
-                [ChildSpec("result_batcher", start_result_batcher, restart=TEMPORARY)],
-            ),
-        ],
-        intensity=10,
-        period_seconds=10,
-    )
-    movers = supervisor_spec(
-        protocol.MOVERS,
+    delete = Start(DeleteBatcher, queues, settings.source_queue, requests, QUEUE_RETRY, name=protocol.DELETE_BATCHER)
+    results = supervisor_spec(
+        protocol.RESULT_BATCHERS,
         SIMPLE_ONE_FOR_ONE,
-        [
-            ChildSpec(
-                "mover",
-                Start(Mover, source_queue, dead_letter_queue),
-                restart=TEMPORARY,
-                shutdown=CUSTODIAN_SHUTDOWN_SECONDS,
-            )
-        ],
+        [ChildSpec("result_batcher", start_result_batcher, restart=TEMPORARY)],
     )
-    validators = supervisor_spec(
-        protocol.VALIDATORS,
-        SIMPLE_ONE_FOR_ONE,
-        [
-            ChildSpec(
-                "validator",
-                Start(Validator, source_queue, dead_letter_queue, policy, settings.unidentified == "reply"),
-                restart=TEMPORARY,
-                shutdown=CUSTODIAN_SHUTDOWN_SECONDS,
-            )
-        ],
-    )
-    consumers = supervisor_spec(
-        protocol.CONSUMERS,
-        ONE_FOR_ONE,
-        [
-            ChildSpec(
-                f"consumer-{number}",
-                Start(
-                    Consumer,
-                    queues,
-                    source_queue,
-                    settings.post_queues,
-                    settings.receive_wait_seconds,
-                    settings.visibility_timeout_seconds,
-                    receive_retry,
-                    name=f"consumer-{number}",
-                ),
-                shutdown=CONSUMER_SHUTDOWN_SECONDS,
-            )
-            for number in range(1, settings.consumers + 1)
-        ],
-        intensity=10,
-        period_seconds=10,
-    )
-    pipeline = supervisor_spec(
-        "pipeline",
-        REST_FOR_ONE,
-        [custody, gateways, batchers, movers, validators, consumers],
-        intensity=3,
-        period_seconds=30,
-    )
-    listeners = supervisor_spec(
-        "listeners",
-        ONE_FOR_ONE,
-        [
-            ChildSpec(
-                f"result_listener of {queue}",
-                Start(ResultListener, queues, queue, settings.receive_wait_seconds, on_result),
-            )
-            for queue in settings.post_queues
-        ],
-        intensity=10,
-        period_seconds=10,
-        restart=TRANSIENT,
-    )
-    children = [telemetry, pipeline] if on_result is None else [telemetry, listeners, pipeline]
-    return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60)
+    return supervisor_spec("batchers", ONE_FOR_ONE, [ChildSpec("delete_batcher", delete), results], **BUSY_GROUP)
+
+
+def _movers(settings: Settings, dead_letter_queue: str | None) -> ChildSpec:
+    start = Start(Mover, settings.source_queue, dead_letter_queue)
+    mover = ChildSpec("mover", start, restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+    return supervisor_spec(protocol.MOVERS, SIMPLE_ONE_FOR_ONE, [mover])
+
+
+def _validators(settings: Settings, dead_letter_queue: str | None) -> ChildSpec:
+    answers_unidentified = settings.unidentified == "reply"
+    start = Start(Validator, settings.source_queue, dead_letter_queue, policy_of(settings), answers_unidentified)
+    validator = ChildSpec("validator", start, restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+    return supervisor_spec(protocol.VALIDATORS, SIMPLE_ONE_FOR_ONE, [validator])
+
+
+def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
+    def consumer(name: str) -> ChildSpec:
+        start = Start(
+            Consumer,
+            backend.queues,
+            settings.source_queue,
+            settings.post_queues,
+            settings.receive_wait_seconds,
+            settings.visibility_timeout_seconds,
+            RECEIVE_RETRY,
+            name=name,
+        )
+        return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)
+
+    names = [f"consumer-{number}" for number in range(1, settings.consumers + 1)]
+    return supervisor_spec(protocol.CONSUMERS, ONE_FOR_ONE, [consumer(name) for name in names], **BUSY_GROUP)
 
 
 def policy_of(settings: AppStoreSettings) -> Policy:
