@@ -114,7 +114,7 @@ def test_a_strike_ends_an_actor_and_is_recorded(
     assert monkey.strikes == [strike]
     assert not before.is_alive()
     assert find(actors, "one") is not before
-    assert ("crashed while handling Unexpected" in caplog.text) == (manner is Manner.CRASH)
+    assert ("crashed while handling StruckByMonkey" in caplog.text) == (manner is Manner.CRASH)
 
 
 def test_a_tree_survives_any_number_of_strikes_within_its_budgets(

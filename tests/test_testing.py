@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from receipt_actors.testing import (
     FakeQueues,
     FakeServices,
     ManualClock,
+    SentSubmission,
     advance,
     genuine,
     receipt_data_of,
@@ -304,3 +307,23 @@ def test_the_example_of_the_package_works() -> None:
         services.submit(receipt, user_id=7)
         services.advance(seconds=5, actors=system.actors)
         assert services.results() == [{"user_id": 7, "transaction_id": "1000001", "status": "OK"}]
+
+
+def test_the_example_of_chaos_in_the_manual_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Crashes, lost calls and doubled deliveries, and the audit has nothing to say against the answers."""
+    runpy.run_path(str(Path(__file__).parents[1] / "doc" / "examples" / "chaos.py"), run_name="__main__")
+    assert "300 submissions" in capsys.readouterr().out
+
+
+def test_services_audit_themselves() -> None:
+    """Answered, dead-lettered and still to come: each is told from the queues; a foreign submission is a fault."""
+    services = FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
+    services.submit(services.app_store.sell("t-1"), 1, submission_id="honest")
+    services.submit("bm8gcmVjZWlwdA==", 2, submission_id="forger")
+    with services.start() as system:
+        services.settle(system.actors)
+    services.submit(services.app_store.sell("t-2"), 3, submission_id="late")
+    honest, forger = SentSubmission("honest", 1, frozenset({"t-1"})), SentSubmission("forger", 2)
+    report = services.audit([honest, forger, SentSubmission("late", 3, frozenset({"t-2"}))])
+    assert (report.faults, report.answered, report.dead_lettered) == ((), 1, 1)
+    assert services.audit([forger]).faults != ()

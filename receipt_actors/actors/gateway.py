@@ -95,7 +95,7 @@ class Gateway(GenServer):
         self._pool = self.system.new_blocking_pool(service, concurrency)
         self._ready: deque[Job] = deque()
         self._under_way = 0
-        self._pausing = 0  # jobs that are tried again when their pause is over
+        self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
         self._breaker = Breaker()
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
         self._probe_timer: Timer | None = None
@@ -242,6 +242,8 @@ class Gateway(GenServer):
         if not self._breaker.is_closed:
             logger.warning("%s is available again", self.service)
             self._announce(ServiceAvailable(self.service))
+            self._ready.extend(self._pausing)  # their pauses were for the outage
+            self._pausing.clear()
         self._breaker = self._breaker.succeeded()
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
@@ -252,9 +254,15 @@ class Gateway(GenServer):
                 for job in batch:
                     self.retry(job, str(error), at_least_seconds=wish)
                 return
-            logger.error("%s is unavailable, requests are kept until it is back: %s", self.service, error)
+            pause_seconds = self._breaker.pause_seconds
+            logger.error(
+                "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
+                self.service,
+                pause_seconds,
+                error,
+            )
             self._ready.extend(batch)
-            self._wait_and_probe(self._breaker.pause_seconds)
+            self._wait_and_probe(pause_seconds)
             return
         self._ready.extend(batch)  # at the end: another one is the next to try
         if batch is self._probe:
@@ -270,15 +278,16 @@ class Gateway(GenServer):
         if pause_seconds is None:
             job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
         else:
-            self._pausing += 1
+            self._pausing[job] = None
             self.send_after(pause_seconds, _Retry(job))
 
     def handle_info(self, message: Any) -> Any:
         """A pause is over."""
         match message:
             case _Retry(job):
-                self._pausing -= 1
-                self.accept(job)
+                if job in self._pausing:  # else an outage was over before
+                    del self._pausing[job]
+                    self.accept(job)
             case _RateAllows():
                 self._waits_for_rate = False
                 self._dispatch()
@@ -308,6 +317,8 @@ class Gateway(GenServer):
     def _probe_failed(self, wish_seconds: float = 0.0) -> None:
         self._probe = None
         self._breaker = self._breaker.failed((), retry_after_seconds=wish_seconds)
+        if self._breaker.pause_seconds > self._breaker.max_pause_seconds:
+            logger.warning("%s asks for patience: next try in %.0f s", self.service, self._breaker.pause_seconds)
         self._wait_and_probe(self._breaker.pause_seconds, wants_a_prober=not self._has_probers())
 
     def _has_probers(self) -> bool:

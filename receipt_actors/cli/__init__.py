@@ -71,6 +71,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: this process's own) and return the exit code."""
+    _fill_standard_streams()
     return run(lambda: cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False))
 
 
@@ -104,6 +105,26 @@ def run(body: Callable[[], object]) -> int:
 def complain(text: str) -> None:
     """Write one line to stderr, under the program's name."""
     click.echo(f"{PROGRAM}: {text}", err=True)
+
+
+def _fill_standard_streams() -> None:
+    """Put something in the place of standard streams that whoever started us has closed.
+
+    Python has None there, and the next file that is opened would get the number: what is printed would go into the
+    database. Nothing is read and nothing is complained; but what is *printed* fails, as into a pipe whose reader is
+    gone: an answer that nobody could have read must not count as written.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            if name == "stdout":
+                reader, stand_in = os.pipe()
+                os.close(reader)
+            else:
+                stand_in = os.open(os.devnull, os.O_RDWR)
+            if stand_in != number:
+                os.dup2(stand_in, number)
+                os.close(stand_in)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
 
 
 def _discard_output() -> None:

@@ -6,15 +6,19 @@ import os
 import select
 import signal
 import socket
+import time
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
+
+ECHO_SECONDS = 0.2  #: in which the same signal counts once; shorter than anybody presses Ctrl-C twice
 
 
 class StopSignals:
     """Waits for a signal to stop, or for ``wake``. A context manager, for the main thread; the handlers are its own.
 
-    The second signal ends the process on the spot, with the exit code 128 + its number.
+    The second signal ends the process on the spot, with the exit code 128 + its number. The same one at the same
+    moment is no second one: ``timeout`` of coreutils, say, sends it to the process and then to its whole group.
 
     It is a byte in a socket that is waited for (``signal.set_wakeup_fd``), since nothing of ``threading`` will do: a
     signal that comes while the main thread is about to block on a lock, and waits for the GIL, is not noticed until the
@@ -23,6 +27,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._received: str | None = None
+        self._received_at_seconds = 0.0  # monotonic
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
 
@@ -58,6 +63,8 @@ class StopSignals:
         self._writer.close()
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._received is not None:
+        name = signal.Signals(number).name
+        if self._received is None:
+            self._received, self._received_at_seconds = name, time.monotonic()
+        elif name != self._received or time.monotonic() - self._received_at_seconds > ECHO_SECONDS:
             os._exit(128 + number)
-        self._received = signal.Signals(number).name

@@ -40,7 +40,7 @@ from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024  #: after decompression; years of renewals come to some hundred kilobytes
 MAX_EXCERPT_CHARACTERS = 200
-MAX_RETRY_AFTER_SECONDS = 3600.0  #: a garbled ``Retry-After`` must not silence us for days
+MAX_RETRY_AFTER_SECONDS = 300.0  #: players wait: a garbled ``Retry-After`` must not silence us for hours
 
 _EXCERPT_BYTES = 4096
 _CHUNK_BYTES = 64 * 1024

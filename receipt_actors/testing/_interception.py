@@ -159,7 +159,7 @@ class FaultRates:
 
     refused: float = 0.0  #: the service does nothing, and the call fails: no connection, 5xx, throttling
     lost: float = 0.0  #: it is carried out, and the answer is lost
-    slow: float = 0.0  #: it takes ``slow_seconds`` longer
+    slow: float = 0.0  #: it takes ``slow_seconds`` longer, of real time, whatever the clock
     failed_entries: float = 0.0  #: some entries of the batch are not carried out, and answered as failed
     unconfirmed_entries: float = 0.0  #: some entries are carried out, and answered as failed all the same
     delivered_twice: float = 0.0  #: what was received can be received again at once, by anyone

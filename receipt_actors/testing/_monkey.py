@@ -7,6 +7,7 @@ It needs nothing of receipts: any ``otp.ActorSystem`` will do. For a ``ReceiptSy
         monkey.strike()
         wait_until_whole(system.actors)
 
+It needs the real clock (``otp.SystemClock``): the end of a supervisor takes time, and nobody would move a manual one.
 All of it blocks, and is for threads of one's own: an actor would wait for others that wait for it.
 """
 
@@ -61,8 +62,8 @@ class Strike:
     ended: bool  #: False: it is busy still (it will crash when it comes to it), or minds no unknown cast
 
 
-class Unexpected:
-    """A cast that no actor knows; a ``GenServer`` crashes at it."""
+class StruckByMonkey:
+    """A cast that no actor knows; a ``GenServer`` crashes at it, and its crash report names it."""
 
 
 class Monkey:
@@ -142,7 +143,7 @@ class Monkey:
         if manner is Manner.KILL:
             victim.kill()
         else:
-            victim.cast(Unexpected())
+            victim.cast(StruckByMonkey())
         ended = victim.wait(self._patience_seconds) is not None
         if not ended:
             self._still_to_end.append(victim)

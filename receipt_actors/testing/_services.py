@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from receipt_actors.backends import Backend
+from receipt_actors.domain.messages import submission_id_of
+from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.results import parse_result
 from receipt_actors.otp import ActorSystem, Clock, ManualClock
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.settings import Settings
 from receipt_actors.testing import _settling
 from receipt_actors.testing._app_store import FakeAppStore
+from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
+from receipt_actors.testing._interception import Around, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import FakeQueues
 
@@ -47,9 +52,13 @@ class FakeServices:
             rng=random.Random(0),
         )
 
-    def start(self) -> ReceiptSystem:
-        """Start a receipt system on these services."""
-        return ReceiptSystem.start(self.settings, backend=self.backend, clock=self.clock)
+    def start(self, around: Around | None = None) -> ReceiptSystem:
+        """Start a receipt system on these services, with ``around`` around each of its calls (see ``intercept``).
+
+        ``submit`` and ``results`` of these services are not among those; the receipt system's own are.
+        """
+        backend = self.backend if around is None else intercept(self.backend, around)
+        return ReceiptSystem.start(self.settings, backend=backend, clock=self.clock)
 
     def submit(self, receipt_data: str, user_id: int = 1, *, submission_id: str | None = None, **fields: object) -> str:
         """Put a message on the source queue; ``fields`` are added to it, or replace its own. Returns its message id."""
@@ -60,6 +69,24 @@ class FakeServices:
     def results(self, queue: str | None = None) -> list[Mapping[str, Any]]:
         """Return the answers on a post queue (the first one by default), oldest first."""
         return [json.loads(message.body) for message in self.queues.messages(queue or self.settings.post_queues[0])]
+
+    def audit(self, sent: Iterable[SentSubmission]) -> AuditReport:
+        """See ``testing.audit``: of all that the queues and the ledger hold; what is on the source queue is to come."""
+        post_queues = [self._received(queue) for queue in self.settings.post_queues]
+        answers = [parse_result(message) for messages in post_queues for message in messages]
+        return audit(
+            sent,
+            [answer for answer in answers if answer is not None],
+            map(submission_id_of, self._received(self.dead_letter_queue)),
+            self.ledger.items.values(),
+            still_to_come=frozenset(map(submission_id_of, self._received(self.settings.source_queue))),
+        )
+
+    def _received(self, queue: str) -> list[ReceivedMessage]:
+        return [
+            ReceivedMessage(message.message_id, "", message.body, "", message.attributes)
+            for message in self.queues.messages(queue)
+        ]
 
     def settle(self, actors: ActorSystem) -> None:
         """See ``testing.settle``."""

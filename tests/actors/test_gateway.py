@@ -286,6 +286,17 @@ def test_few_who_try_get_company_at_once(house: House) -> None:
     assert {house.stage.reply_to(asking) for asking in lonely} == {Ownership.FREE}
 
 
+def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
+    """Whoever was told to wait for five minutes at its beginning does not wait them out."""
+    house.ledger.fail("get", LedgerUnavailable("503", retry_after_seconds=300), times=4)
+    waiting = [house.look_up(number) for number in range(4)]
+    tripping = house.ledger.hold("get", times=1, then=DOWN)
+    last = house.look_up(4)
+    tripping.release()
+    house.stage.advance(2)
+    assert all(is_answered(house, *waiting, last))
+
+
 def test_a_gateway_says_what_it_knows(house: House) -> None:
     """For an intake that is new and knows of no outage."""
     assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceAvailable("ledger")

@@ -56,3 +56,11 @@ def test_what_handled_signals_before_does_so_again() -> None:
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_the_same_signal_at_the_same_moment_counts_once() -> None:
+    """A wrapper such as ``timeout`` tells the process, and then its group: that is no wish to stop at once."""
+    with StopSignals() as signals:
+        for _ in range(5):
+            signal.raise_signal(signal.SIGTERM)
+        assert signals.received == "SIGTERM"
