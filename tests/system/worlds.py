@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,10 @@ class EmbeddedWorld(World):
                 yield Letter(message.message_id, message.body, message.attributes)
 
 
+#: moto makes a new list of a queue's messages at each delete: what another request has done meanwhile is undone.
+_REBUILD = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch"})
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An error answer of AWS."""
@@ -260,6 +264,7 @@ class AwsServer:
         self.refusal = Refusal()
         self.lossy: frozenset[str] = frozenset()
         self._lock = threading.Lock()
+        self._rebuilding = threading.Lock()
         self._requests: Counter[str] = Counter()
         self._moto = DomainDispatcherApplication(create_backend_app)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
@@ -283,15 +288,16 @@ class AwsServer:
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         is_program = environ.get("HTTP_USER_AGENT", "").startswith("receipt-actors")
-        operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] if is_program else ""
-        if operation in self.refused:
+        operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        if is_program and operation in self.refused:
             return _error(self.refusal, start_response)
-        if operation in self.lossy and self._is_lost(operation):
-            for _chunk in self._moto(environ, lambda *_: None):
-                pass
-            return _error(Refusal("500 Internal Server Error", "InternalServerError"), start_response)
-        answer: Iterable[bytes] = self._moto(environ, start_response)
-        return answer
+        with self._rebuilding if operation in _REBUILD else nullcontext():
+            if is_program and operation in self.lossy and self._is_lost(operation):
+                for _chunk in self._moto(environ, lambda *_: None):
+                    pass
+                return _error(Refusal("500 Internal Server Error", "InternalServerError"), start_response)
+            answer: Iterable[bytes] = self._moto(environ, start_response)
+            return answer
 
     def _is_lost(self, operation: str) -> bool:
         with self._lock:
