@@ -87,20 +87,18 @@ def unique_name() -> str:
 def moto_server() -> Iterator[tuple[str, Moto]]:
     """Start one moto server for all tests; they keep apart by the names of their queues and tables."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
     from receipt_actors.clients.aws import AwsQueues
+    from tests.system.worlds import AwsServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
+    server = AwsServer()
+    url = server.url
     session = boto3.Session("testing", "testing", region_name="eu-west-1")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL", url)
         moto = Moto(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session))
     yield url, moto
-    server.stop()
+    server.close()
 
 
 @pytest.fixture

@@ -239,8 +239,9 @@ class EmbeddedWorld(World):
                 yield Letter(message.message_id, message.body, message.attributes)
 
 
-#: moto makes a new list of a queue's messages at each delete: what another request has done meanwhile is undone.
-_REBUILD = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch"})
+#: What AWS does at one stroke, and moto does not: each delete makes a new list of a queue's messages, and undoes what
+#: another request has done meanwhile; two conditional puts may both find that nothing stands in their way.
+_ONE_AT_A_TIME = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "PutItem"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ class AwsServer:
         self.refusal = Refusal()
         self.lossy: frozenset[str] = frozenset()
         self._lock = threading.Lock()
-        self._rebuilding = threading.Lock()
+        self._writing = threading.Lock()
         self._requests: Counter[str] = Counter()
         self._moto = DomainDispatcherApplication(create_backend_app)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
@@ -291,7 +292,7 @@ class AwsServer:
         operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         if is_program and operation in self.refused:
             return _error(self.refusal, start_response)
-        with self._rebuilding if operation in _REBUILD else nullcontext():
+        with self._writing if operation in _ONE_AT_A_TIME else nullcontext():
             if is_program and operation in self.lossy and self._is_lost(operation):
                 for _chunk in self._moto(environ, lambda *_: None):
                     pass
