@@ -220,6 +220,7 @@ def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
             settings.receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
+            backend.rng,
             name=name,
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)

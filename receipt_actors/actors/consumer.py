@@ -5,13 +5,15 @@ for; it blocks in the long poll, so it has a thread of its own. A crash of it fo
 messages come back by their visibility timeout.
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
-mover.
+mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +23,7 @@ from receipt_actors.actors.protocol import (
     INTAKE,
     MOVERS,
     VALIDATORS,
+    VISIBILITY_KEEPER,
     CreditsGranted,
     ReserveCredits,
     SettleReservation,
@@ -28,7 +31,7 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.domain.messages import Submission, is_intact, parse_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import Down, GenServer, Runtime, StartChild
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived
@@ -58,6 +61,7 @@ class Consumer(GenServer):
         wait_seconds: float,
         visibility_timeout_seconds: int,
         retry: RetryPolicy,
+        rng: random.Random,
     ) -> None:
         self._queues = queues
         self._source_queue = source_queue
@@ -65,6 +69,7 @@ class Consumer(GenServer):
         self._wait_seconds = wait_seconds
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._retry = retry
+        self._rng = rng
         self._failures = 0
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
@@ -99,7 +104,10 @@ class Consumer(GenServer):
         deliveries, failure, pause_seconds = self._take(count)
         if deliveries:
             self.cast(STATISTICS, MessagesReceived(len(deliveries)))
-            self._start_custodians(deliveries, started_at)
+            if self.system.whereis(VISIBILITY_KEEPER) is None:
+                self._hand_back(deliveries)
+            else:
+                self._start_custodians(deliveries, started_at)
         self.cast(INTAKE, SettleReservation(self.ref, len(deliveries), failure))
         if self._intake_monitor is not None:
             self.demonitor(self._intake_monitor, flush=True)
@@ -140,3 +148,13 @@ class Consumer(GenServer):
                 started.append(supervisor.ask(StartChild((delivery, work, received_at_seconds)), block=False))
         for start in started:  # the credits of those started are theirs now
             start.get(timeout=START_TIMEOUT_SECONDS)
+
+    def _hand_back(self, deliveries: Sequence[ReceivedMessage]) -> None:
+        changes = [
+            (delivery.receipt_handle, hand_back_unfinished_seconds(delivery.approximate_receive_count, self._rng))
+            for delivery in deliveries
+        ]
+        with suppress(QueueUnavailable, QueueRefused):  # then they come back by their visibility timeout
+            self._queues.change_visibility(self._source_queue, changes)
+        for _ in deliveries:
+            self.cast(STATISTICS, MessageFinished("handed_back", Reason.DRAINED, 0.0))

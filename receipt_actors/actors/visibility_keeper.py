@@ -41,7 +41,7 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.retrying import hand_back_seconds
+from receipt_actors.domain.retrying import hand_back_seconds, hand_back_unfinished_seconds
 from receipt_actors.otp import (
     Continue,
     Crash,
@@ -59,7 +59,6 @@ from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 logger = logging.getLogger(__name__)
 
 TICKS_PER_TIMEOUT = 12  #: how often in a visibility timeout the table is looked through
-RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +180,8 @@ class VisibilityKeeper(GenServer):
             case Normal():
                 return
             case Shutdown():
-                is_fresh = message.approximate_receive_count <= RECEIVES_AT_ONCE
-                why, seconds = Reason.DRAINED, 0 if is_fresh else self._later(message, Reason.DRAINED)
+                why = Reason.DRAINED
+                seconds = hand_back_unfinished_seconds(message.approximate_receive_count, self._rng)
             case _:
                 logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
                 why, seconds = Reason.CRASHED, self._later(message, Reason.CRASHED)

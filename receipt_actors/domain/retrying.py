@@ -13,6 +13,7 @@ from receipt_actors.domain.reasons import Reason
 
 MIN_HAND_BACK_SECONDS = 30  #: visibility timeout of the first hand-back
 MAX_HAND_BACK_SECONDS = 15 * 60
+RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,14 @@ def hand_back_seconds(reason: Reason, approximate_receive_count: int, rng: rando
     doublings = 10 if reason in _FOR_THE_OPERATOR else min(max(approximate_receive_count - 1, 0), 10)
     seconds = min(MIN_HAND_BACK_SECONDS * (1 << doublings), MAX_HAND_BACK_SECONDS)
     return round(seconds * rng.uniform(0.8, 1.0))
+
+
+def hand_back_unfinished_seconds(approximate_receive_count: int, rng: random.Random) -> int:
+    """Return the visibility timeout of a message that its process could not finish, through no fault of the message.
+
+    0, for another process to take it at once. Later, where it was received often already: a pipeline that is restarted
+    again and again must not use up its receives.
+    """
+    if approximate_receive_count <= RECEIVES_AT_ONCE:
+        return 0
+    return hand_back_seconds(Reason.DRAINED, approximate_receive_count, rng)

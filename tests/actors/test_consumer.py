@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from receipt_actors.actors.protocol import (
     INTAKE,
     MOVERS,
     VALIDATORS,
+    VISIBILITY_KEEPER,
     CreditsGranted,
     ReserveCredits,
     SettleReservation,
@@ -39,12 +41,15 @@ class House:
         self.custodian = stage.stand_in()
         self.validators = stage.stand_in(VALIDATORS, lambda _: Started(self.custodian))
         self.movers = stage.stand_in(MOVERS, lambda _: Started(self.custodian))
+        self.keeper = stage.stand_in(VISIBILITY_KEEPER)
         self.statistics = stage.stand_in(STATISTICS)
         self.intake = stage.stand_in(INTAKE)
         self.consumer: Ref | None = None
 
     def start(self) -> Ref:
-        self.consumer = self.stage.actors.start(Consumer, self.queues, SOURCE, {POST}, POLL_SECONDS, 120, RETRY)
+        self.consumer = self.stage.actors.start(
+            Consumer, self.queues, SOURCE, {POST}, POLL_SECONDS, 120, RETRY, random.Random(0)
+        )
         self.stage.settle()
         return self.consumer
 
@@ -114,6 +119,16 @@ def test_the_reservation_is_held_until_the_custodians_have_begun(house: House) -
     assert (house.started(house.validators), house.settled()) == ([], [])
     hold.release()
     assert (len(house.started(house.validators)), house.settled()) == (1, [1])
+
+
+def test_what_nobody_would_watch_is_handed_back(house: House) -> None:
+    """Custody has ended while the receive was under way: its messages are there for another process at once."""
+    house.put(1)
+    house.start()
+    house.stage.crash(house.keeper)
+    house.grant(10)
+    assert (house.started(house.validators), house.settled()) == ([], [1])
+    assert house.queues.approximate_number_of_messages(SOURCE) == 1
 
 
 def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from receipt_actors.actors.visibility_keeper import RECEIVES_AT_ONCE
 from receipt_actors.cli import EXIT_WORLD_FAILED
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES
-from receipt_actors.domain.retrying import MAX_HAND_BACK_SECONDS
+from receipt_actors.domain.retrying import MAX_HAND_BACK_SECONDS, RECEIVES_AT_ONCE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.system.processes import Programs
 from tests.system.worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
@@ -54,7 +53,7 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     at_once, in_all, receives = world.visible(SOURCE), world.total(SOURCE), world.most_receives(SOURCE)
     figure(f"{victim}: {len(answered)} answered, {at_once} of {in_all} back at once; at most {receives} receives")
     assert receives <= RECEIVES_AT_ONCE + 1, "a storm uses up the receives of messages that are fine"
-    # What a receive brought at the very moment when custody had ended, nobody has seen: that is left to its timeout.
+    # What had just got its custodians when custody ended, nobody has seen: that is left to its timeout.
     unseen = in_all - world.visible_after(MAX_HAND_BACK_SECONDS, SOURCE)
     assert unseen <= (MAX_BATCH_ENTRIES * CONSUMERS if victim == "intake" else 0), f"{unseen} were not handed back"
     world.bring_back(SOURCE)
