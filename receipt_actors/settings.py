@@ -245,6 +245,9 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     exit_when_idle_seconds: float | None = Field(
         default=None, ge=0, description="Stop after this time without a message. Left out: run until told to stop."
     )
+    statistics_file: Annotated[FilePath | None, Expected("a path")] = Field(
+        default=None, description="File that gets the statistics, as JSON, when the command ends. Left out: none."
+    )
     processes: int = Field(default=1, ge=1, description="Processes that share the work; 1 for now.")
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
 

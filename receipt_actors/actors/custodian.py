@@ -85,6 +85,7 @@ class Custodian(GenServer):
         self._started_at_seconds = self.clock.monotonic()
         self._questions: dict[Hashable, _Question] = {}
         self._moved_for: Unanswerable | None = None
+        self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
 
     # --- what a subclass says ---
 
@@ -114,6 +115,10 @@ class Custodian(GenServer):
         self._announce_to_keeper()
         return self.begin()
 
+    def enter(self, step: str) -> None:
+        """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
+        self._steps.append((step, self.clock.monotonic()))
+
     def ask(self, label: Hashable, destination: Name, request: object) -> None:
         """Send a request; ``answered(label, value)`` or ``failed(label, failure)`` follows."""
         self._questions[label] = _Question(destination, request)
@@ -135,11 +140,13 @@ class Custodian(GenServer):
         if self._dead_letter_queue is None:
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
+        self.enter("moving")
         self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.delivery, unanswerable))
         return None
 
     def delete(self) -> None:
         """Delete the message: its answer is confirmed, or it has been moved."""
+        self.enter("deleting")
         self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
@@ -237,5 +244,8 @@ class Custodian(GenServer):
         if moved_for is not None:
             logger.info("message %s moved, %s: %s", self.delivery.message_id, moved_for.reason, moved_for.detail)
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
-        self.cast(STATISTICS, MessageFinished(fate, reason, self.clock.monotonic() - self._started_at_seconds))
+        now = self.clock.monotonic()
+        ends = [begin for _step, begin in self._steps[1:]] + [now]
+        steps = tuple((step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True))
+        self.cast(STATISTICS, MessageFinished(fate, reason, now - self._started_at_seconds, steps))
         return Stop(NORMAL)

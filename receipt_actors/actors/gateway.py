@@ -31,6 +31,7 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
+from receipt_actors.telemetry.events import STATISTICS, RequestMade
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +217,7 @@ class Gateway(GenServer):
         """The service answered a batch."""
         self._under_way -= 1
         self._service_answered()
+        self.cast(STATISTICS, RequestMade(self.service, len(label)))
         self.settle(label, value)
         self._queue_dispatch()
 

@@ -90,6 +90,7 @@ class Validator(Custodian):
 
     def begin(self) -> None:
         """Ask Apple."""
+        self.enter("verifying")
         self.ask(_Verify(), APP_STORE_GATEWAY, VerifyReceipt(self._submission))
 
     def answered(self, label: _Label, value: Any) -> Stop | None:
@@ -113,6 +114,7 @@ class Validator(Custodian):
                 if isinstance(plan, Unanswerable):
                     return self.move(plan)
                 self._plan = plan
+                self.enter("claiming")
                 return self._go_on_claiming()
             case Unidentified(reason):
                 if self._answers_unidentified:
@@ -150,6 +152,7 @@ class Validator(Custodian):
     # --- replying ---
 
     def _reply(self, results: Sequence[Result]) -> None:
+        self.enter("replying")
         for result in results:
             logger.debug(
                 "message %s: transaction %s is %s, %s",

@@ -159,7 +159,7 @@ def _print_report(console: Console, report: CheckReport, statistics: StatisticsS
         )
     console.print("\n[bold]What was sent, and what came of it[/bold]", table)
     finished = statistics.count("answered") + statistics.count("moved")
-    latencies = [statistics.percentile_seconds(percent) for percent in (50, 95, 99)]
+    latencies = [statistics.latencies.percentile_seconds(percent) for percent in (50, 95, 99)]
     p50, p95, p99 = (f"{value:.2f} s" if value is not None else "-" for value in latencies)
     console.print(
         f"{finished} messages in {seconds:.1f} s, {finished / seconds:.0f} a second; from receive to delete "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.log_floods import FloodGuard
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
     from receipt_actors.receipt_system import ReceiptSystem
@@ -73,16 +75,24 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
             return EXIT_WORLD_FAILED
         logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)
         unfinished = system.drain(settings.drain_seconds)
-        _log_totals(system, unfinished)
+        try:
+            statistics = system.statistics()
+        except pykka.ActorDeadError:  # telemetry has given up, which nobody else minds
+            statistics = StatisticsSnapshot()
+        _log_totals(statistics, unfinished)
+        if settings.statistics_file is not None:
+            _write(statistics, settings.statistics_file)
     return EXIT_DONE
 
 
-def _log_totals(system: ReceiptSystem, unfinished: int) -> None:
+def _write(statistics: StatisticsSnapshot, file: Path) -> None:
     try:
-        statistics = system.statistics()
-    except pykka.ActorDeadError:  # telemetry has given up, which nobody else minds
-        logger.info("stopped: %d messages handed back", unfinished)
-        return
+        file.write_text(json.dumps(statistics.as_json(), indent=2) + "\n")
+    except OSError as error:
+        logger.error("the statistics could not be written: %s", error)
+
+
+def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:
     logger.info(
         "stopped: %d deliveries received, %d messages answered, %d moved to the dead-letter queue, %d handed back",
         statistics.received,

@@ -11,6 +11,14 @@ STATISTICS = "statistics"  #: the name of the actor that counts
 
 
 @dataclass(frozen=True, slots=True)
+class RequestMade:
+    """A service answered one request."""
+
+    service: str  #: ``app_store``, ``ledger``, ``receive from ReceiptsSQS``, ``send to ResultsSQS``, ...
+    entries: int  #: how many messages, claims or deletes it was for
+
+
+@dataclass(frozen=True, slots=True)
 class MessagesReceived:
     """A receive brought messages."""
 
@@ -32,3 +40,4 @@ class MessageFinished:
     fate: str  #: ``answered``, ``moved``, ``handed_back`` or ``left``
     reason: Reason | None  #: why, unless it was answered
     seconds: float  #: since it was received
+    steps: tuple[tuple[str, float], ...] = ()  #: what took how many of these seconds, such as ``verifying``

@@ -5,17 +5,18 @@ It owns the counts since it was started; a crash of it forgets them, and nothing
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import From, GenServer
-from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, ResultPosted
+from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestMade, ResultPosted
+from receipt_actors.telemetry.latencies import Latencies
 
-REMEMBERED_LATENCIES = 10_000  #: the newest of them; percentiles are of these
+_TIMED_FATES = frozenset({"answered", "moved"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +25,78 @@ class DescribeStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class StatisticsSnapshot:
-    """What has been counted since the start."""
+class ServiceCalls:
+    """Requests that a service answered, and how many messages, claims or deletes were in them."""
 
-    received: int  #: deliveries, redeliveries included
-    results: Mapping[tuple[Verdict, Reason], int]  #: answers that a post queue confirmed
-    fates: Mapping[tuple[str, Reason | None], int]  #: ``answered``, ``moved``, ``handed_back``, ``left``, and why
-    latencies_seconds: Sequence[float]  #: from receive to delete, of answered and moved messages, sorted
+    requests: int = 0
+    entries: int = 0
+
+    def __add__(self, other: ServiceCalls) -> ServiceCalls:
+        return ServiceCalls(self.requests + other.requests, self.entries + other.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsSnapshot:
+    """What has been counted since the start, by one process or by several together (``merged``)."""
+
+    received: int = 0  #: deliveries, redeliveries included
+    results: Mapping[tuple[Verdict, Reason], int] = field(default_factory=dict)  #: that a post queue confirmed
+    fates: Mapping[tuple[str, Reason | None], int] = field(default_factory=dict)
+    """``answered``, ``moved``, ``handed_back``, ``left``, and why."""
+    latencies: Latencies = field(default_factory=Latencies)  #: from receive to delete, of answered and moved messages
+    steps: Mapping[str, Latencies] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
+    calls: Mapping[str, ServiceCalls] = field(default_factory=dict)  #: by service
 
     def count(self, fate: str) -> int:
         """Count the messages of one fate."""
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
 
-    def percentile_seconds(self, percent: float) -> float | None:
-        """Return the latency that so many percent do not exceed; None where nothing was finished."""
-        latencies = self.latencies_seconds
-        if not latencies:
-            return None
-        return latencies[min(len(latencies) - 1, int(len(latencies) * percent / 100))]
+    def merged(self, other: StatisticsSnapshot) -> StatisticsSnapshot:
+        """Return what both have counted together."""
+        steps, calls = dict(self.steps), dict(self.calls)
+        for step, latencies in other.steps.items():
+            steps[step] = steps.get(step, Latencies()).merged(latencies)
+        for service, count in other.calls.items():
+            calls[service] = calls.get(service, ServiceCalls()) + count
+        return StatisticsSnapshot(
+            self.received + other.received,
+            Counter(self.results) + Counter(other.results),
+            Counter(self.fates) + Counter(other.fates),
+            self.latencies.merged(other.latencies),
+            steps,
+            calls,
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """Return what can be written as JSON, and read again by ``from_json``."""
+        return {
+            "received": self.received,
+            "results": [
+                {"verdict": verdict, "reason": reason, "count": count}
+                for (verdict, reason), count in self.results.items()
+            ],
+            "fates": [{"fate": fate, "reason": reason, "count": count} for (fate, reason), count in self.fates.items()],
+            "latencies": self.latencies.as_json(),
+            "steps": {step: latencies.as_json() for step, latencies in self.steps.items()},
+            "calls": {
+                service: {"requests": calls.requests, "entries": calls.entries} for service, calls in self.calls.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``as_json`` wrote."""
+        return cls(
+            data["received"],
+            {(Verdict(row["verdict"]), Reason(row["reason"])): row["count"] for row in data["results"]},
+            {
+                (row["fate"], None if row["reason"] is None else Reason(row["reason"])): row["count"]
+                for row in data["fates"]
+            },
+            Latencies.from_json(data["latencies"]),
+            {step: Latencies.from_json(latencies) for step, latencies in data["steps"].items()},
+            {service: ServiceCalls(**calls) for service, calls in data["calls"].items()},
+        )
 
 
 class Statistics(GenServer):
@@ -51,19 +106,27 @@ class Statistics(GenServer):
         self._received = 0
         self._results: Counter[tuple[Verdict, Reason]] = Counter()
         self._fates: Counter[tuple[str, Reason | None]] = Counter()
-        self._latencies: deque[float] = deque(maxlen=REMEMBERED_LATENCIES)
+        self._latencies = Latencies()
+        self._steps: defaultdict[str, Latencies] = defaultdict(Latencies)
+        self._requests: Counter[str] = Counter()
+        self._entries: Counter[str] = Counter()
 
     def handle_cast(self, request: Any) -> Any:
         """Count."""
         match request:
-            case MessagesReceived(count):
-                self._received += count
+            case RequestMade(service, entries):
+                self._requests[service] += 1
+                self._entries[service] += entries
             case ResultPosted(verdict, reason):
                 self._results[verdict, reason] += 1
-            case MessageFinished(fate, reason, seconds):
+            case MessageFinished(fate, reason, seconds, steps):
                 self._fates[fate, reason] += 1
-                if fate in ("answered", "moved"):
-                    self._latencies.append(seconds)
+                if fate in _TIMED_FATES:
+                    self._latencies.record(seconds)
+                for step, step_seconds in steps:
+                    self._steps[step].record(step_seconds)
+            case MessagesReceived(count):
+                self._received += count
             case _:
                 return super().handle_cast(request)
         return None
@@ -73,5 +136,10 @@ class Statistics(GenServer):
         if not isinstance(request, DescribeStatistics):
             return super().handle_call(request, from_)
         return StatisticsSnapshot(
-            self._received, dict(self._results), dict(self._fates), tuple(sorted(self._latencies))
+            self._received,
+            dict(self._results),
+            dict(self._fates),
+            self._latencies.copy(),
+            {step: latencies.copy() for step, latencies in self._steps.items()},
+            {service: ServiceCalls(self._requests[service], self._entries[service]) for service in self._requests},
         )

@@ -41,6 +41,7 @@ class FinishedRun:
     outcome: Outcome
     left_on_source_queue: int
     claimed_transaction_ids: list[str]
+    statistics: StatisticsSnapshot
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -53,10 +54,13 @@ def finished_run(
     """Messages are sent beside the running program, which ends by itself when nothing has come for two seconds."""
     folder = tmp_path_factory.mktemp("world")
     with _open_world(request.param, module_programs, aws_server, folder) as world, SimulatedAppStore() as store:
-        program = world.start(store, exit_when_idle_seconds=2)
+        file = folder / "statistics.json"
+        program = world.start(store, exit_when_idle_seconds=2, statistics_file=str(file))
         world.send(SCENARIO.messages)
         exit_code = program.wait_for_end()
-        return FinishedRun(program, exit_code, world.outcome(), world.total(SOURCE), world.claimed_transaction_ids())
+        statistics = StatisticsSnapshot.from_json(json.loads(file.read_text()))
+        claimed = world.claimed_transaction_ids()
+        return FinishedRun(program, exit_code, world.outcome(), world.total(SOURCE), claimed, statistics)
 
 
 @contextmanager
@@ -132,6 +136,20 @@ def test_a_dead_letter_is_the_message_itself_with_its_submission_id(finished_run
         usable = given if 0 < len(given) <= 256 else ""
         assert letter.attributes["submission_id"] == (usable or letter.attributes["source_message_id"])
         assert letter.attributes["reason"]
+
+
+def test_the_statistics_file_tells_the_run(finished_run: FinishedRun) -> None:
+    """What was answered and moved, how long each step took, and what it took to ask the services."""
+    statistics = finished_run.statistics
+    results = Counter[str]()
+    for (verdict, _reason), count in statistics.results.items():
+        results[verdict] += count
+    assert results == Counter(letter.fields["status"] for letter in finished_run.outcome.answers)
+    assert statistics.count("moved") == len(finished_run.outcome.dead_letters)
+    assert statistics.latencies.count == len(SCENARIO.messages)
+    assert {"verifying", "claiming", "replying", "moving", "deleting"} == statistics.steps.keys()
+    assert statistics.calls[f"receive from {SOURCE}"].entries == statistics.received
+    assert statistics.calls[f"delete from {SOURCE}"].entries == len(SCENARIO.messages)
 
 
 def test_the_log_has_no_traceback_and_no_receipt(finished_run: FinishedRun) -> None:

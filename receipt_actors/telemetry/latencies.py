@@ -1,0 +1,74 @@
+"""``Latencies``: a histogram of durations that can be added up over processes.
+
+Its buckets grow by 2 % each, so a percentile is right to 1 %; what is shorter than 10 microseconds counts as that. It
+costs a dictionary entry for each bucket in use, however many durations are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+SHORTEST_SECONDS = 1e-5
+_BUCKETS_PER_E = 1 / math.log(1.02)
+
+
+class Latencies:
+    """See the module."""
+
+    __slots__ = ("_buckets",)
+
+    def __init__(self, buckets: Mapping[int, int] | None = None) -> None:
+        self._buckets: Counter[int] = Counter(buckets)
+
+    def record(self, seconds: float) -> None:
+        """Count one duration."""
+        self._buckets[int(math.log(max(seconds, SHORTEST_SECONDS) / SHORTEST_SECONDS) * _BUCKETS_PER_E)] += 1
+
+    @property
+    def count(self) -> int:
+        """How many durations were counted."""
+        return self._buckets.total()
+
+    def percentile_seconds(self, percent: float) -> float | None:
+        """Return the duration that so many percent do not exceed; None where nothing was counted."""
+        rank = self.count * percent / 100
+        seen = 0
+        middle = None
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            middle = SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E)
+            if seen >= rank:
+                break
+        return middle
+
+    def merged(self, other: Latencies) -> Latencies:
+        """Return the histogram of both."""
+        return Latencies(self._buckets + other._buckets)
+
+    def copy(self) -> Latencies:
+        """Return one that no longer changes with this one."""
+        return Latencies(self._buckets)
+
+    def as_json(self) -> dict[str, object]:
+        """Return what ``from_json`` reads, and the percentiles that people look for."""
+        percentiles = {f"p{percent:g}_seconds": self.percentile_seconds(percent) for percent in (50, 95, 99)}
+        return {
+            "count": self.count,
+            **percentiles,
+            "buckets": {str(key): n for key, n in sorted(self._buckets.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Mapping[str, int]]) -> Latencies:
+        """Read what ``as_json`` wrote."""
+        return cls({int(key): count for key, count in data["buckets"].items()})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Latencies) and self._buckets == other._buckets
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"<Latencies count={self.count} p50={self.percentile_seconds(50)} p99={self.percentile_seconds(99)}>"
