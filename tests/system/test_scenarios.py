@@ -13,6 +13,7 @@ import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import DeadLettered, Kind, SampleMessage, Scenario, make_scenario
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 from .conftest import BACKENDS, empty_account
 from .processes import Program, Programs
