@@ -1,7 +1,7 @@
 """The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
 
-Several batches (``concurrency``) are under way at once. An entry leaves at once while one of these slots is free and
-waits only while all are busy: batching costs no latency when it is quiet. Only the entries that SQS did not confirm are
+Several batches (``concurrency``) are under way at once. An entry leaves at once when it is quiet, and waits for others
+for milliseconds only where many come. Only the entries that SQS did not confirm are
 sent again, alone. A crash of a batcher forgets what waits and what is under way; whoever asked asks its successor.
 
 ``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
@@ -21,15 +21,20 @@ from typing import Any, ClassVar
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import Done, NoRoom, Refused
 from receipt_actors.domain.batching import take_batch
-from receipt_actors.domain.ports import EntryFailure, Queues
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, Queues
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.otp import NORMAL, Stop
 
 logger = logging.getLogger(__name__)
 
+PACE_SECONDS = 0.005  #: what an entry waits for others at most: half of what SQS itself takes
+
 
 class _Batcher(Gateway):
     """What the batchers share: a queue's name, and answers entry by entry."""
+
+    batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
+    pace_seconds: ClassVar[float] = PACE_SECONDS
 
     def __init__(self, kind: str, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
         super().__init__(f"{kind} {queue}", concurrency, retry)

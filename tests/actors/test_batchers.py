@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
+from receipt_actors.actors.batchers import PACE_SECONDS, DeleteBatcher, ResultBatcher, VisibilityBatcher
 from receipt_actors.actors.protocol import (
     INTAKE,
     ChangeVisibility,
@@ -50,8 +50,14 @@ class House:
     def extender(self, concurrency: int = 2) -> Ref:
         return self.stage.actors.start(VisibilityBatcher, self.queues, SOURCE, concurrency, THREE_ATTEMPTS)
 
-    def send(self, batcher: Ref, *bodies: str) -> list[Ref]:
-        return [self.stage.ask(batcher, SendMessage(OutgoingMessage(body))) for body in bodies]
+    def ask(self, batcher: Ref, request: object, pause_seconds: float = PACE_SECONDS) -> Ref:
+        """Ask, and let as much time pass as the next request needs to leave at once."""
+        asking = self.stage.ask(batcher, request)
+        self.stage.advance(pause_seconds)
+        return asking
+
+    def send(self, batcher: Ref, *bodies: str, pause_seconds: float = PACE_SECONDS) -> list[Ref]:
+        return [self.ask(batcher, SendMessage(OutgoingMessage(body)), pause_seconds) for body in bodies]
 
     def answers(self, asking: list[Ref]) -> list[Any]:
         return [self.stage.reply_to(each) if self.stage.replies(each) else None for each in asking]
@@ -80,6 +86,17 @@ def test_an_entry_leaves_at_once_while_a_slot_is_free(house: House) -> None:
         assert house.queues.count("send") == 2
 
 
+def test_entries_gather_where_many_come(house: House) -> None:
+    """The first leaves at once, ten leave as soon as they are ten, and the rest when they have waited a little."""
+    batcher = house.sender(concurrency=10)
+    asking = house.send(batcher, *"abcdefghijklmno", pause_seconds=0.0)
+    assert house.queues.count("send") == 2
+    assert house.answers(asking) == [Done()] * 11 + [None] * 4
+    house.stage.advance(PACE_SECONDS)
+    assert house.queues.count("send") == 3
+    assert house.answers(asking) == [Done()] * 15
+
+
 def test_entries_gather_while_all_slots_are_busy(house: House) -> None:
     """Twenty-five wait for two slots; then they go as ten, ten and five."""
     batcher = house.sender()
@@ -88,6 +105,8 @@ def test_entries_gather_while_all_slots_are_busy(house: House) -> None:
     asking = house.send(batcher, *[f"{number:02}" for number in range(25)])
     assert house.queues.count("send") == 2
     hold.release()
+    house.stage.settle()
+    house.stage.advance(PACE_SECONDS)
     assert house.answers(asking) == [Done()] * 25
     assert house.queues.count("send") == 2 + 3
     assert sorted(house.sent()) == sorted(["a", "b", *[f"{number:02}" for number in range(25)]])
@@ -100,6 +119,8 @@ def test_a_batch_stays_within_a_mebibyte(house: House) -> None:
     house.send(batcher, "first")
     asking = house.send(batcher, *["x" * 400 * 1024] * 3)
     hold.release()
+    house.stage.settle()
+    house.stage.advance(PACE_SECONDS)
     assert house.answers(asking) == [Done()] * 3
     assert house.queues.count("send") == 3
 
@@ -134,7 +155,7 @@ def test_entries_that_fail_are_no_outage(house: House) -> None:
     handles = house.receive(*"abcdefgh")
     house.queues.fail_entries("delete", failure=SERVER_FAULT, times=12)
     for handle in handles:
-        house.stage.ask(batcher, DeleteMessage(handle))
+        house.ask(batcher, DeleteMessage(handle))
     assert house.stage.told(house.intake, ServiceUnavailable) == []
 
 
@@ -154,8 +175,8 @@ def test_one_failed_batch_is_no_outage(house: House) -> None:
     batcher = house.deleter(concurrency=1)
     handles = house.receive(*"abcdefghij")
     hold = house.queues.hold("delete", times=1)
-    house.stage.ask(batcher, DeleteMessage(handles[0]))
-    asking = [house.stage.ask(batcher, DeleteMessage(handle)) for handle in handles[1:]]
+    house.ask(batcher, DeleteMessage(handles[0]))
+    asking = [house.ask(batcher, DeleteMessage(handle)) for handle in handles[1:]]
     house.queues.fail("delete", QueueUnavailable("503"))
     hold.release()
     assert house.answers(asking) == [None] * 9
@@ -169,7 +190,7 @@ def test_deletes_are_safe_to_repeat(house: House) -> None:
     batcher = house.deleter()
     (handle,) = house.receive("body")
     house.queues.lose_answer("delete", QueueUnavailable("time-out"))
-    asking = house.stage.ask(batcher, DeleteMessage(handle))
+    asking = house.ask(batcher, DeleteMessage(handle))
     house.stage.advance(LONGEST_PAUSE_SECONDS)
     assert house.stage.reply_to(asking) == Done()
     assert house.queues.messages(SOURCE) == []
@@ -183,7 +204,7 @@ def test_whose_outage_closes_the_gate(house: House, kind: str) -> None:
     house.queues.fail(operation, QueueUnavailable("503"), times=8)
     handles = house.receive(*"abcdefgh")
     if kind == "deleter":
-        asking = [house.stage.ask(batcher, DeleteMessage(handle)) for handle in handles]
+        asking = [house.ask(batcher, DeleteMessage(handle)) for handle in handles]
     else:
         asking = house.send(batcher, *"abcdefgh")
     assert house.answers(asking) == [None] * 8
