@@ -10,7 +10,8 @@
     │   └── LedgerUnavailable
     ├── SubmissionRefused        a message that could never be answered, told before it is sent
     ├── QueueRefused             permanent: this queue does not exist or may not be used
-    └── LedgerRefused            permanent: the table is missing, of another make, or may not be used
+    ├── LedgerRefused            permanent: the table is missing, of another make, or may not be used
+    └── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
 
 A client raises nothing else for trouble that is to be expected. Anything else that comes out of a client is a bug:
 it crashes the actor that asked, and a supervisor handles it. *After* an ``UnavailableError`` nobody knows whether the
@@ -72,6 +73,15 @@ class QueueRefused(ReceiptActorsError):
 
 class LedgerRefused(ReceiptActorsError):
     """A ledger that cannot hold claims as it is. Told at the start; later it is only unavailable."""
+
+    def __init__(self, table: str, reason: str) -> None:
+        super().__init__(f"table {table!r}: {reason}")
+        self.table = table
+        self.reason = reason
+
+
+class BatchesRefused(ReceiptActorsError):
+    """A ledger that takes no batches of claims. None of this batch was made; single claims may work all the same."""
 
     def __init__(self, table: str, reason: str) -> None:
         super().__init__(f"table {table!r}: {reason}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from receipt_actors import Settings
-from receipt_actors.domain.ports import Environment, OutgoingMessage
+from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
 from receipt_actors.testing import CrashPoint, FakeServices, FaultRates, FaultyCalls, PortCall, intercept
 
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",))
 SOURCE = SETTINGS.source_queue
+ITEM = LedgerItem("t-1", "s-1", "m-1", 7, "ab" * 32, None, None, Environment.PRODUCTION, SOURCE, "R", 1.7e9)
 
 
 @pytest.fixture
@@ -29,6 +32,8 @@ def test_a_call_without_a_fault_reaches_the_client_as_it_is(services: FakeServic
     receipt = services.app_store.sell("t-1")
     assert backend.app_store.verify_receipt(receipt, Environment.PRODUCTION)["status"] == 0
     assert backend.ledger.get("t-1") is None
+    assert backend.ledger.claim(ITEM) is None
+    assert backend.ledger.claim_all([ITEM, replace(ITEM, transaction_id="t-2")]) == [TAKEN, None]
     backend.ledger.check()
     assert backend.queues.dead_letter_queue(SOURCE) == services.dead_letter_queue
     assert backend.queues.send(SOURCE, [OutgoingMessage("x")]) == [None]
@@ -66,6 +71,31 @@ def test_unconfirmed_entries_are_carried_out(services: FakeServices) -> None:
     """All have arrived, and some are said not to have."""
     assert set(send(services, FaultyCalls(FaultRates(unconfirmed_entries=1)))) == {True, False}
     assert len(services.queues.messages(SOURCE)) == 10
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_claims_of_a_batch_fail_alone(services: FakeServices, carried_out: bool) -> None:
+    """Whether they were made all the same is what the caller has to find out."""
+    rates = FaultRates(unconfirmed_entries=1) if carried_out else FaultRates(failed_entries=1)
+    items = [replace(ITEM, transaction_id=str(number)) for number in range(10)]
+    outcomes = intercept(services.backend, FaultyCalls(rates)).ledger.claim_all(items)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, EntryFailure)]
+    assert 0 < len(failures) < 10
+    assert len(services.ledger.items) == (10 if carried_out else 10 - len(failures))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_batch_of_claims_is_a_step_to_die_at(services: FakeServices, after: bool) -> None:
+    """Before it nothing stands, after it everything does."""
+    claimed: list[int] = []
+
+    def die() -> None:
+        claimed.append(len(services.ledger.items))
+
+    point = CrashPoint("claim_all", after=after, crash=die)
+    intercept(services.backend, point).ledger.claim_all([ITEM, replace(ITEM, transaction_id="t-2")])
+    assert claimed == [2 if after else 0]
+    assert point.steps == [("claim_all", 1)]
 
 
 def test_what_is_delivered_twice_can_be_received_again_at_once(services: FakeServices) -> None:

@@ -1,12 +1,12 @@
-"""How entries are gathered into batches: as many as fit, in order. Pure."""
+"""How entries are gathered into batches: as many as fit, in order; and what a batch of claims must be. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from receipt_actors.domain.ports import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_CLAIMS, LedgerItem
 
 T = TypeVar("T")
 
@@ -31,3 +31,11 @@ def take_batch(
         total += size
         batch.append(waiting.popleft())
     return batch
+
+
+def check_claims(items: Sequence[LedgerItem]) -> None:
+    """Raise ``ValueError`` for what no ledger takes as a batch: too many claims, or two on the same transaction."""
+    if len(items) > MAX_CLAIMS:
+        raise ValueError(f"{len(items)} claims: expected at most {MAX_CLAIMS} a batch")
+    if len({item.transaction_id for item in items}) < len(items):
+        raise ValueError("two claims on the same transaction: expected different ones in a batch")

@@ -1,19 +1,21 @@
 """What the actors need of the outside world, as Protocols; ``clients`` has the adapters, ``application`` joins them.
 
 Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
-``UnavailableError`` where trying again may help, ``QueueRefused`` where it does not. A method must be safe to repeat.
-The limits are SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch.
+``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
+must be safe to repeat. The limits are SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch; and
+DynamoDB's: 25 claims a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from enum import Enum, StrEnum
+from typing import Final, Protocol, TypeAlias
 
 MAX_BATCH_ENTRIES = 10  #: entries a receive, send, delete or visibility batch may have (SQS)
 MAX_BATCH_BYTES = 1024 * 1024  #: bytes of all bodies and attributes of a send batch, and of a single message (SQS)
+MAX_CLAIMS = 25  #: statements a PartiQL batch may have (DynamoDB)
 MAX_VISIBILITY_SECONDS = 12 * 60 * 60  #: SQS counts it from the receive
 
 
@@ -112,6 +114,19 @@ class LedgerItem:
     schema_version: int = 1
 
 
+class Taken(Enum):
+    """The type of ``TAKEN``."""
+
+    TAKEN = "taken"
+
+
+#: Not put: an item stands in the way, or may. It may be our own, after a lost answer; ``Ledger.claim`` tells.
+TAKEN: Final = Taken.TAKEN
+
+#: What became of one claim of a batch: None when it was put now, ``TAKEN``, or why it was not made.
+ClaimOutcome: TypeAlias = Taken | EntryFailure | None
+
+
 class Ledger(Protocol):
     """The table of claims: DynamoDB, or something that keeps its promises."""
 
@@ -120,6 +135,16 @@ class Ledger(Protocol):
 
         Returns None when it was put now, else the item that stands in the way, read consistently. After a lost answer
         the item in the way may be our own: comparing is the caller's part (``domain.ledger``).
+        """
+
+    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+        """Put each item whose transaction id is not taken, in one call; each by itself is atomic, the batch is not.
+
+        Up to ``MAX_CLAIMS`` items of different transaction ids, else ``ValueError``. Answers one value an item, in
+        their order. After ``LedgerUnavailable`` any of them may have been put, and is ``TAKEN`` when it is claimed
+        again; so may what is an ``EntryFailure``. A ledger in trouble may raise it instead of failing every entry.
+
+        Raises ``BatchesRefused`` where the ledger takes no batches: nothing was put, ``claim`` may work.
         """
 
     def get(self, transaction_id: str) -> LedgerItem | None:

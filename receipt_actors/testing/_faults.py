@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from receipt_actors.domain.ports import EntryFailure
 
 T = TypeVar("T")
+Outcome = TypeVar("Outcome")
 
 PATIENCE_SECONDS = 10.0  #: real time after which a test that waits has failed
 INTERNAL_ERROR = EntryFailure("InternalError", "injected by a test", sender_fault=False)
@@ -126,9 +127,9 @@ class Fake:
         """Have entries of the next batches answered with ``failure``.
 
         Args:
-            operation: ``send``, ``delete`` or ``change_visibility``.
+            operation: ``send``, ``delete``, ``change_visibility`` or ``claim_all``.
             times: how many batches; None: until ``recover``.
-            befalls: picks the entries: by its message, its receipt handle, or (receipt handle, seconds).
+            befalls: picks the entries: by its message, its receipt handle, (receipt handle, seconds), or its item.
             failure: the answer.
             carried_out: the entries are carried out all the same, only their confirmation is lost.
         """
@@ -201,8 +202,8 @@ class Fake:
             return result
 
     def _carry_out_batch(
-        self, operation: str, entries: Sequence[T], work: Callable[[Sequence[T]], Sequence[EntryFailure | None]]
-    ) -> Sequence[EntryFailure | None]:
+        self, operation: str, entries: Sequence[T], work: Callable[[Sequence[T]], Sequence[Outcome]]
+    ) -> Sequence[Outcome | EntryFailure | None]:
         with self._call(operation) as fault:
             fault.strike(after=False)
             befallen = [fault.entry_failure is not None and fault.befalls(entry) for entry in entries]

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from receipt_actors.backends import Backend
 from receipt_actors.domain.ports import (
     AppStore,
+    ClaimOutcome,
     EntryFailure,
     Environment,
     Ledger,
@@ -33,6 +34,7 @@ from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueU
 _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "verify_receipt": AppStoreUnavailable,
     "claim": LedgerUnavailable,
+    "claim_all": LedgerUnavailable,
     "get": LedgerUnavailable,
 }
 
@@ -125,6 +127,12 @@ class _InterceptedLedger:
         call = PortCall("claim", None, None, self._ledger, lambda _: self._ledger.claim(item))
         standing: LedgerItem | None = self._around(call)
         return standing
+
+    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+        ledger = self._ledger
+        call = PortCall("claim_all", None, items, ledger, lambda some: ledger.claim_all(some) if some else [])
+        outcomes: Sequence[ClaimOutcome] = self._around(call)
+        return outcomes
 
     def get(self, transaction_id: str) -> LedgerItem | None:
         call = PortCall("get", None, None, self._ledger, lambda _: self._ledger.get(transaction_id))
@@ -230,7 +238,7 @@ class FaultyCalls:
                     return fault
         return None
 
-    def _spoil_entries(self, call: PortCall, *, carried_out: bool) -> list[EntryFailure | None]:
+    def _spoil_entries(self, call: PortCall, *, carried_out: bool) -> list[Any]:
         assert call.entries is not None
         with self._lock:
             spoilt = [self._random.random() < 0.5 for _ in call.entries]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from receipt_actors.domain.ports import LedgerItem
+from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ports import TAKEN, ClaimOutcome, LedgerItem
 from receipt_actors.testing._faults import Fake
 
 
 class FakeLedger(Fake):
     """See ``domain.ports.Ledger``."""
 
-    operations: ClassVar[frozenset[str]] = frozenset({"claim", "get", "check"})
+    operations: ClassVar[frozenset[str]] = frozenset({"claim", "claim_all", "get", "check"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,12 +40,19 @@ class FakeLedger(Fake):
 
         def work() -> LedgerItem | None:
             with self._changed:
-                standing = self._items.get(item.transaction_id)
-                if standing is None:
-                    self._items[item.transaction_id] = item
-                return standing
+                return self._put(item)
 
         return self._carry_out("claim", work)
+
+    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+        """See ``Ledger.claim_all``."""
+        check_claims(items)
+
+        def work(some: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+            with self._changed:
+                return [None if self._put(item) is None else TAKEN for item in some]
+
+        return self._carry_out_batch("claim_all", items, work)
 
     def get(self, transaction_id: str) -> LedgerItem | None:
         """See ``Ledger.get``."""
@@ -58,3 +66,9 @@ class FakeLedger(Fake):
     def check(self) -> None:
         """See ``Ledger.check``."""
         self._carry_out("check", lambda: None)
+
+    def _put(self, item: LedgerItem) -> LedgerItem | None:
+        standing = self._items.get(item.transaction_id)
+        if standing is None:
+            self._items[item.transaction_id] = item
+        return standing

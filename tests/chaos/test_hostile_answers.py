@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from receipt_actors.domain.app_store import Genuine, Unidentified, interpret
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
+from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
 from receipt_actors.domain.verdicts import Plan, make_plan
-from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
+from receipt_actors.errors import AppStoreUnavailable, BatchesRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.load import Answered, SampleMessage
@@ -307,3 +308,47 @@ def test_no_item_of_the_table_is_taken_for_ours_unless_it_is(
     assert found[Ownership.OURS.value]
     told = ", ".join(f"{number} {name}" for name, number in found.most_common())
     figure(f"{count} items, each as the answer to a claim and to a look-up: {told}")
+
+
+def hostile_entry(rng: random.Random) -> tuple[object, bool]:
+    """What might be answered for one claim of a batch, and whether it says that it was put."""
+    if rng.random() < 0.3:
+        return {"TableName": "claims"}, True
+    code = rng.choice(("DuplicateItem", "ThrottlingError", "ValidationError", "AccessDenied", "?", "", 7, None, {}))
+    entries = (
+        {"Error": {"Code": code, "Message": "x"}, "TableName": "claims"},
+        {"Error": {"Code": code}},
+        {"Error": {}, "TableName": "claims"},
+        {"Item": OURS},
+        {"tablename": "claims"},
+        {},
+        None,
+        [],
+        "claims",
+    )
+    return rng.choice(entries), False
+
+
+def test_no_claim_of_a_batch_is_made_unless_its_own_entry_says_so(
+    fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
+) -> None:
+    """Entries of any sort, too few and too many of them: nobody gets OK for a claim that was not made."""
+    count = 5000 if is_full else 300
+    rng = random.Random(SEED)
+    found: Counter[str] = Counter()
+    for _ in range(count):
+        wanted = [replace(WANTED, transaction_id=str(number)) for number in range(rng.randint(1, 4))]
+        entries = [hostile_entry(rng) for _ in range(max(0, len(wanted) + rng.choice((0, 0, 0, 0, 0, 0, -1, 1))))]
+        fake.answer("BatchExecuteStatement", AwsReply({"Responses": [entry for entry, _ in entries]}))
+        try:
+            outcomes = ledger.claim_all(wanted)
+        except (LedgerUnavailable, BatchesRefused) as error:
+            found[type(error).__name__] += 1
+            continue
+        assert [outcome is None for outcome in outcomes] == [was_put for _, was_put in entries]
+        found["put"] += sum(outcome is None for outcome in outcomes)
+        found["taken"] += sum(outcome is TAKEN for outcome in outcomes)
+        found["failed"] += sum(isinstance(outcome, EntryFailure) for outcome in outcomes)
+    assert found["put"] and found["taken"] and found["failed"]
+    told = ", ".join(f"{number} {name}" for name, number in found.most_common())
+    figure(f"{count} batches of claims: {told}")

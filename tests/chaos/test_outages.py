@@ -166,7 +166,7 @@ def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld) -> None:
     assert embedded.total(DEAD_LETTERS) == embedded.total(SOURCE) == 0
 
 
-DYNAMODB = frozenset({"PutItem", "GetItem"})
+DYNAMODB = frozenset({"PutItem", "BatchExecuteStatement", "GetItem"})
 SQS = frozenset({"ReceiveMessage", "SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"})
 SQS_ALARMS = 4  # receives, sends, deletes, visibility changes: each has a gateway of its own
 

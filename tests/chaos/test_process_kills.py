@@ -25,6 +25,14 @@ RATES: Rates = {
     "DeleteMessageBatch": {"refused": 0.01, "throttled": 0.01, "lost": 0.01, "cut": 0.01, "late": 0.001},
     "ChangeMessageVisibilityBatch": {"refused": 0.02, "lost": 0.02, "late": 0.01},
     "PutItem": {"refused": 0.01, "throttled": 0.01, "lost": 0.02, "cut": 0.02, "slow": 0.001, "late": 0.001},
+    "BatchExecuteStatement": {
+        "refused": 0.01,
+        "throttled": 0.01,
+        "lost": 0.02,
+        "cut": 0.02,
+        "slow": 0.001,
+        "late": 0.001,
+    },
     "GetItem": {"refused": 0.01, "throttled": 0.01, "lost": 0.01, "cut": 0.01, "slow": 0.001},
 }
 

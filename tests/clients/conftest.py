@@ -5,9 +5,11 @@ Fixtures are made on demand: a test that asks for none of them pays for none of 
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,37 +163,64 @@ def ministack_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def ministack_table(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[boto3.Session, str]:
     """An empty table of MiniStack, to which clients that the test builds of the session will talk."""
+    return table_at(ministack_url, monkeypatch)
+
+
+def table_at(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[boto3.Session, str]:
     import boto3
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", ministack_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     session = boto3.Session("testing", "testing", region_name="eu-west-1")
     return session, create_table(session.client("dynamodb"), "TransactionId")
 
 
-@pytest.fixture(params=[*BACKENDS, "ministack"])
+#: Of a DynamoDB that somebody runs for these tests, such as AWS's own DynamoDB Local.
+DYNAMODB_URL = os.environ.get("DYNAMODB_URL")
+_EMULATORS = ["ministack", *(["dynamodb"] if DYNAMODB_URL else [])]
+
+
+@pytest.fixture(params=[*BACKENDS, *_EMULATORS])
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    """Each backend's empty ledger in turn; DynamoDB as two emulators understand it."""
-    if request.param == "aws":
-        from receipt_actors.clients.aws import AwsLedger
+    """Each backend's empty ledger in turn; DynamoDB as several emulators understand it."""
+    with open_ledger(request) as ledger:
+        yield ledger
 
-        moto: Moto = request.getfixturevalue("moto")
-        aws = AwsLedger(moto.create_table("TransactionId"), moto.session)
-        yield aws
-        aws.close()
-    elif request.param == "ministack":
-        from receipt_actors.clients.aws import AwsLedger
 
-        session, table = request.getfixturevalue("ministack_table")
-        emulated = AwsLedger(table, session)
-        yield emulated
-        emulated.close()
-    elif request.param == "fake":
-        from receipt_actors.testing import FakeLedger
+@pytest.fixture(params=["embedded", "fake", *_EMULATORS])
+def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
+    with open_ledger(request) as ledger:
+        yield ledger
 
-        yield FakeLedger()
-    else:
-        from receipt_actors.clients.embedded import EmbeddedLedger
 
-        embedded = EmbeddedLedger(request.getfixturevalue("database"))
-        yield embedded
-        embedded.close()
+@contextmanager
+def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    match request.param:
+        case "fake":
+            from receipt_actors.testing import FakeLedger
+
+            yield FakeLedger()
+        case "embedded":
+            from receipt_actors.clients.embedded import EmbeddedLedger
+
+            with closing(EmbeddedLedger(request.getfixturevalue("database"))) as embedded:
+                yield embedded
+        case _:
+            from receipt_actors.clients.aws import AwsLedger
+
+            session, table = aws_table(request)
+            with closing(AwsLedger(table, session)) as aws:
+                yield aws
+
+
+def aws_table(request: pytest.FixtureRequest) -> tuple[boto3.Session, str]:
+    match request.param:
+        case "aws":
+            moto: Moto = request.getfixturevalue("moto")
+            return moto.session, moto.create_table("TransactionId")
+        case "ministack":
+            session, table = request.getfixturevalue("ministack_table")
+            return session, table
+        case _:
+            assert DYNAMODB_URL is not None
+            return table_at(DYNAMODB_URL, request.getfixturevalue("monkeypatch"))

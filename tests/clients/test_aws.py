@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,15 @@ import pytest
 from receipt_actors.clients.aws import AwsLedger, AwsQueues
 from receipt_actors.clients.aws.ledger import NO_USER_ID
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim
-from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
-from receipt_actors.errors import ConfigurationError, LedgerRefused, LedgerUnavailable, QueueRefused, QueueUnavailable
+from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
+from receipt_actors.errors import (
+    BatchesRefused,
+    ConfigurationError,
+    LedgerRefused,
+    LedgerUnavailable,
+    QueueRefused,
+    QueueUnavailable,
+)
 
 if TYPE_CHECKING:
     from tests.clients.conftest import Moto
@@ -39,6 +47,7 @@ ITEM = LedgerItem(
     post_queue="ResultsSQS",
     claimed_at_seconds=1_700_000_000.125,
 )
+ITEMS = [replace(ITEM, transaction_id=transaction_id) for transaction_id in "abcde"]
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,7 @@ QUEUE_CALLS: dict[str, Callable[[AwsQueues], object]] = {
 LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
     "PutItem": lambda ledger: ledger.claim(ITEM),
     "GetItem": lambda ledger: ledger.get("1"),
+    "BatchExecuteStatement": lambda ledger: ledger.claim_all(ITEMS),
 }
 
 
@@ -549,3 +559,92 @@ def test_a_table_that_may_not_be_read_fails_the_check(fake: FakeAws, ledger: Aws
     fake.answer("GetItem", error("AccessDeniedException"))
     with pytest.raises(LedgerRefused, match="dynamodb:GetItem"):
         ledger.check()
+
+
+# --- batches of claims ---
+
+PUT = {"TableName": "claims"}
+
+
+def failed(code: str) -> dict[str, Any]:
+    return {"Error": {"Code": code, "Message": "told by the test"}, "TableName": "claims"}
+
+
+def test_a_batch_is_one_insert_each_with_every_value_as_a_parameter(fake: FakeAws, ledger: AwsLedger) -> None:
+    """No value is ever part of a statement's text; together they are what a single claim puts."""
+    items = [ITEM, replace(ITEM, transaction_id="'?", product_id=None)]
+    fake.answer("PutItem", Reply({}))
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, PUT]}))
+    for item in items:
+        ledger.claim(item)
+    assert ledger.claim_all(items) == [None, None]
+    (batch,) = fake.asked("BatchExecuteStatement")
+    for statement, put in zip(batch["Statements"], fake.asked("PutItem"), strict=True):
+        inserted = re.fullmatch(r"INSERT INTO \"claims\" VALUE \{(('\w+': \?(, )?)+)\}", statement["Statement"])
+        assert inserted is not None
+        names = re.findall(r"\w+", inserted[1])
+        assert dict(zip(names, statement["Parameters"], strict=True)) == put["Item"]
+
+
+def test_each_claim_of_a_batch_fares_by_itself(fake: FakeAws, ledger: AwsLedger) -> None:
+    """What a duplicate is, a single claim decides; trouble may pass; what is not valid never will."""
+    answers = [
+        PUT,
+        failed("DuplicateItem"),
+        failed("ThrottlingError"),
+        failed("ValidationError"),
+        failed("AccessDenied"),
+    ]
+    fake.answer("BatchExecuteStatement", Reply({"Responses": answers}))
+    assert ledger.claim_all(ITEMS) == [
+        None,
+        TAKEN,
+        EntryFailure("ThrottlingError", "told by the test", sender_fault=False),
+        EntryFailure("ValidationError", "told by the test", sender_fault=True),
+        EntryFailure("AccessDenied", "told by the test", sender_fault=False),
+    ]
+
+
+@pytest.mark.parametrize("entry", [{}, {"Item": {}}, {"blocked": True}, {"TableName": ""}], ids=repr)
+def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsLedger, entry: object) -> None:
+    """Whether it was put is in doubt, and only a single claim tells."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, entry, PUT, PUT, PUT]}))
+    assert ledger.claim_all(ITEMS) == [None, TAKEN, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [None, {}, "PUT", [], [PUT] * 4, [PUT] * 6, [PUT, None, PUT, PUT, PUT], [PUT, "PUT", PUT, PUT, PUT]],
+    ids=["null", "an object", "a text", "none", "too few", "too many", "one null", "one text"],
+)
+def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(
+    fake: FakeAws, ledger: AwsLedger, responses: object
+) -> None:
+    """No claim of it is taken for made."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": responses}))
+    with pytest.raises(LedgerUnavailable):
+        ledger.claim_all(ITEMS)
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "ValidationException"])
+def test_a_batch_refused_as_a_whole_says_that_batches_are(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
+    """No permission, no PartiQL, or another dialect: single claims are left, and a word for the operator."""
+    fake.answer("BatchExecuteStatement", error(code))
+    with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):
+        ledger.claim_all(ITEMS)
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "ValidationError"])
+def test_a_batch_of_which_no_statement_is_let_pass_says_so_too(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
+    """The same, said entry by entry."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+    with pytest.raises(BatchesRefused, match=code):
+        ledger.claim_all(ITEMS)
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"])
+def test_a_batch_of_which_every_claim_fails_is_unavailable(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
+    """The table is in trouble, not these claims."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+    with pytest.raises(LedgerUnavailable, match=code):
+        ledger.claim_all(ITEMS)

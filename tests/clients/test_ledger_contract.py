@@ -1,12 +1,13 @@
 """What every adapter of the port ``Ledger`` promises: the same tests for the embedded ledger and DynamoDB.
 
-DynamoDB is moto and, where it is installed, MiniStack, which is also met through a proxy that makes trouble.
+DynamoDB is moto and, where it is installed, MiniStack, which is also met through a proxy that makes trouble; and what
+``DYNAMODB_URL`` names, where that is set. Batches are never tried on moto, which does not understand them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ import boto3
 import pytest
 
 from receipt_actors.clients.aws import AwsLedger
-from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
+from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, ClaimOutcome, Environment, Ledger, LedgerItem
 from receipt_actors.errors import LedgerUnavailable
 from tests.chaos.aws_proxy import AwsProxy
 
@@ -102,6 +103,82 @@ def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
     ledger.check()
 
 
+# --- batches of claims ---
+
+
+def claims(*transaction_ids: str, of: LedgerItem = ITEM) -> list[LedgerItem]:
+    return [replace(of, transaction_id=transaction_id) for transaction_id in transaction_ids]
+
+
+def test_a_batch_puts_what_is_free_and_tells_what_is_taken(batching_ledger: Ledger) -> None:
+    """Each claim fares as it would alone, and is answered in its place; what stood in the way stays as it was."""
+    (taken,) = claims("2", of=RIVAL)
+    assert batching_ledger.claim(taken) is None
+    items = claims("1", "2", "3")
+    assert list(batching_ledger.claim_all(items)) == [None, TAKEN, None]
+    assert [batching_ledger.get(item.transaction_id) for item in items] == [items[0], taken, items[2]]
+
+
+def test_a_batch_again_finds_itself_claim_by_claim(batching_ledger: Ledger) -> None:
+    """After a lost answer everything is taken, and a single claim of each finds our own item, field by field."""
+    items = claims("1", "2", "3")
+    assert list(batching_ledger.claim_all(items)) == [None] * 3
+    assert list(batching_ledger.claim_all(items)) == [TAKEN] * 3
+    assert [batching_ledger.claim(item) for item in items] == items
+
+
+def test_a_batch_writes_what_a_single_claim_writes(batching_ledger: Ledger) -> None:
+    """Every value comes back as it went, at the ends of its range, where it is left out, and whatever it quotes."""
+    items = [
+        replace(ITEM, transaction_id="0", product_id=None, original_transaction_id=None),
+        replace(ITEM, transaction_id="1", environment=Environment.PRODUCTION, user_id=2**63 - 1),
+        replace(ITEM, transaction_id="2", refunded_at_seconds=1_800_000_000.5, schema_version=7, user_id=-(2**63)),
+        replace(ITEM, transaction_id="3", user_id=0, claimed_at_seconds=0.0),
+        replace(ITEM, transaction_id="交易 🪙", product_id="x" * 256),
+        replace(ITEM, transaction_id='\'}; DELETE FROM "claims" --', submission_id="', 'UserId': 7 \\ ?"),
+    ]
+    assert list(batching_ledger.claim_all(items)) == [None] * len(items)
+    assert [batching_ledger.get(item.transaction_id) for item in items] == items
+    assert [batching_ledger.claim(replace(item, submission_id="another")) for item in items] == items
+
+
+def test_a_batch_has_up_to_25_claims(batching_ledger: Ledger) -> None:
+    """That many pass, none is fine as well, and more are the caller's mistake."""
+    items = claims(*map(str, range(MAX_CLAIMS + 1)))
+    assert list(batching_ledger.claim_all([])) == []
+    with pytest.raises(ValueError, match="at most 25"):
+        batching_ledger.claim_all(items)
+    assert list(batching_ledger.claim_all(items[:MAX_CLAIMS])) == [None] * MAX_CLAIMS
+
+
+def test_a_batch_names_a_transaction_once(batching_ledger: Ledger) -> None:
+    """Two claims on the same one are the caller's mistake, and neither is made."""
+    with pytest.raises(ValueError, match="different"):
+        batching_ledger.claim_all([ITEM, RIVAL])
+    assert batching_ledger.get(ITEM.transaction_id) is None
+
+
+def test_one_of_many_batches_wins_each_claim(batching_ledger: Ledger) -> None:
+    """Eight threads claim the same ten transactions at once: each goes to one of them, whose item is the one there."""
+    transaction_ids = [str(number) for number in range(10)]
+    rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(8)]
+    start = threading.Barrier(len(rivals))
+
+    def claim_all(rival: LedgerItem) -> Sequence[ClaimOutcome]:
+        start.wait(timeout=10)
+        return batching_ledger.claim_all(claims(*transaction_ids, of=rival))
+
+    with ThreadPoolExecutor(len(rivals)) as pool:
+        answers = list(pool.map(claim_all, rivals))
+
+    for index, transaction_id in enumerate(transaction_ids):
+        (winner,) = [rival for rival, answer in zip(rivals, answers, strict=True) if answer[index] is None]
+        assert batching_ledger.get(transaction_id) == replace(winner, transaction_id=transaction_id)
+
+
+# --- at the other end of a bad line ---
+
+
 @pytest.fixture
 def proxy(
     ministack_url: str, ministack_table: tuple[boto3.Session, str], monkeypatch: pytest.MonkeyPatch
@@ -168,3 +245,38 @@ def test_a_put_that_arrives_late_is_the_claim_of_who_sent_it(far_ledger: AwsLedg
     proxy.release()
     proxy.wait_until_idle()
     assert far_ledger.claim(ITEM) == ITEM
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+def test_a_batch_whose_answer_was_lost_is_found_to_be_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
+    """Nothing is told of any claim in it; each stands, and a single claim finds it."""
+    items = claims("1", "2")
+    proxy.rates = {"BatchExecuteStatement": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim_all(items)
+    proxy.calm()
+    assert far_ledger.claim_all([*items, ITEM]) == [TAKEN, TAKEN, None]
+    assert [far_ledger.claim(item) for item in items] == items
+
+
+@pytest.mark.parametrize("fault", ["refused", "throttled"])
+def test_a_batch_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
+    """It is unavailable as a whole, and may be sent again."""
+    proxy.rates = {"BatchExecuteStatement": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim_all([ITEM])
+    proxy.calm()
+    assert far_ledger.claim_all([ITEM]) == [None]
+
+
+def test_a_batch_that_arrives_late_takes_nothing_from_anybody(far_ledger: AwsLedger, proxy: AwsProxy) -> None:
+    """Its client has given up, and somebody else has claimed one of them meanwhile: who came first keeps it."""
+    ours, theirs = claims("1", "2"), claims("1", of=RIVAL)
+    proxy.rates = {"BatchExecuteStatement": {"late": 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.claim_all(ours)
+    proxy.calm()
+    assert far_ledger.claim_all(theirs) == [None]
+    proxy.release()
+    proxy.wait_until_idle()
+    assert [far_ledger.claim(item) for item in ours] == [*theirs, ours[1]]

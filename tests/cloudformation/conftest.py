@@ -22,12 +22,14 @@ TEMPLATE = Path(__file__).parents[2] / "cloudformation/receipt-actors.yaml"
 ACCOUNT = "123456789012"  # moto's
 REGION = "eu-west-1"
 
-#: SQS knows no actions for batches: it authorizes them as the single call.
+#: SQS knows no actions for batches: it authorizes them as the single call. A batch of PartiQL of ours only inserts.
 _ACTIONS = {
+    "BatchExecuteStatement": "PartiQLInsert",
     "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
     "DeleteMessageBatch": "DeleteMessage",
     "SendMessageBatch": "SendMessage",
 }
+_INSERT = re.compile('INSERT INTO "(?P<name>[^"]+)"')
 _CREDENTIAL = re.compile(r"Credential=(?P<user>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
 
 
@@ -69,6 +71,8 @@ def _permission(service: str, region: str, environ: Mapping[str, str], body: byt
             resource = name
         case "dynamodb", {"TableName": name}:
             resource = f"table/{name}"
+        case "dynamodb", {"Statements": [{"Statement": statement}, *_]}:
+            resource = f"table/{_INSERT.match(statement)['name']}"  # type: ignore[index]
         case _:
             resource = "?"  # what no policy of ours may grant
     return Permission(

@@ -243,6 +243,9 @@ class EmbeddedWorld(World):
 #: another request has done meanwhile; two conditional puts may both find that nothing stands in their way.
 _ONE_AT_A_TIME = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "PutItem"})
 
+#: What moto answers as if it did it: its INSERT of PartiQL overwrites what stands in its way. Some emulators lack it.
+_UNKNOWN = frozenset({"BatchExecuteStatement"})
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -254,6 +257,8 @@ class Refusal:
 
 class AwsServer:
     """moto over HTTP on loopback, with something in front of it that makes trouble for the program.
+
+    It knows no PartiQL.
 
     ``refused`` are operations that are answered with ``refusal`` (503) and not carried out. Of each ``lossy`` one the
     third, sixth, ninth and twelfth request is carried out, but answered 500, the worst that a service can do: often
@@ -292,6 +297,8 @@ class AwsServer:
         operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         if is_program and operation in self.refused:
             return _error(self.refusal, start_response)
+        if operation in _UNKNOWN:
+            return _error(Refusal("400 Bad Request", "UnknownOperationException"), start_response)
         with self._writing if operation in _ONE_AT_A_TIME else nullcontext():
             if is_program and operation in self.lossy and self._is_lost(operation):
                 for _chunk in self._moto(environ, lambda *_: None):

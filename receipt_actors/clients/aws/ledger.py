@@ -3,6 +3,10 @@
 An item is laid out under plain names, so that an operator can read it: see ``_to_attributes``. A value that is None is
 an attribute that is not there.
 
+A batch of claims is one ``INSERT`` of PartiQL each: the only batch of DynamoDB's that takes conditions, here the one
+that every ``INSERT`` has, that nothing stands there yet. It saves round trips, not capacity. Only DynamoDB's own word
+that an item was put confirms a claim; ownership is never judged by a batch, which need not return what is in the way.
+
 Items that another program wrote may lack attributes of ours. They stand in the way of a claim all the same, and are
 read as nobody's: a submission id and a receipt hash that are missing are empty, a user id that is missing is
 ``NO_USER_ID``. None of the three can equal what a message brings, so such an item is never taken for our own.
@@ -10,7 +14,7 @@ read as nobody's: a submission id and a receipt hash that are missing are empty,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +27,11 @@ from receipt_actors.clients.aws.connection import (
     call,
     describe,
     error_code,
+    told,
 )
-from receipt_actors.domain.ports import Environment, LedgerItem
-from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ports import TAKEN, ClaimOutcome, EntryFailure, Environment, LedgerItem
+from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -35,12 +41,19 @@ NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, who
 CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
 MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 
+#: Error codes of a batch as a whole that no batch of ours will be spared: no permission, no PartiQL, or not this one.
+_BATCHES_REFUSED = frozenset({"AccessDeniedException", "UnknownOperationException", "ValidationException"})
+
+#: Error codes of a statement that fails as it is. Where none of a batch passes, batches are what is refused.
+_STATEMENT_REFUSED = frozenset({"AccessDenied", "ValidationError"})
+
 
 class AwsLedger:
     """``Ledger`` in the DynamoDB table ``table``; the methods may be called from any thread.
 
-    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table. Every error answer but a failed condition is
-    ``LedgerUnavailable``, and so is all trouble with the connection and the credentials: a claim never fails for good.
+    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches. Every
+    error answer but a failed condition is ``LedgerUnavailable``, and so is all trouble with the connection and the
+    credentials: a claim never fails for good. Batches may be refused.
     """
 
     def __init__(
@@ -81,6 +94,28 @@ class AwsLedger:
             return standing
         return None
 
+    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+        """See ``Ledger.claim_all``: one ``BatchExecuteStatement`` of an ``INSERT`` each."""
+        check_claims(items)
+        if not items:
+            return []
+        try:
+            answer = call(
+                LedgerUnavailable,
+                self._client.batch_execute_statement,
+                Statements=[self._insert_statement(item) for item in items],
+            )
+        except ClientError as error:
+            if error_code(error) in _BATCHES_REFUSED:
+                raise BatchesRefused(self._table, describe(error)) from error
+            raise LedgerUnavailable(describe(error)) from error
+        entries: Sequence[Any] = answer.get("Responses") or ()
+        if len(entries) != len(items) or not all(isinstance(entry, Mapping) for entry in entries):
+            raise LedgerUnavailable(f"BatchExecuteStatement: {len(items)} claims, not an answer to each")
+        outcomes = [_outcome(entry) for entry in entries]
+        self._refuse_common_failure(outcomes)
+        return outcomes
+
     def get(self, transaction_id: str) -> LedgerItem | None:
         """See ``Ledger.get``: one consistent ``GetItem``."""
         try:
@@ -103,6 +138,27 @@ class AwsLedger:
         """Close the connections that are not in use. Closing twice is fine."""
         self._client.close()
 
+    def _insert_statement(self, item: LedgerItem) -> Any:
+        attributes = _to_attributes(item)
+        # Names of ours and question marks; not a character of the text comes from a message.
+        names = ", ".join(f"'{name}': ?" for name in attributes)
+        table = self._table.replace('"', '""')
+        return {
+            "Statement": f'INSERT INTO "{table}" VALUE {{{names}}}',  # nosec B608
+            "Parameters": list(attributes.values()),
+        }
+
+    def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
+        """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, EntryFailure)]
+        if not failures or len(failures) < len(outcomes):
+            return
+        told_first = f"BatchExecuteStatement: {failures[0].code}: {failures[0].detail}"
+        if all(failure.code in _STATEMENT_REFUSED for failure in failures):
+            raise BatchesRefused(self._table, told_first)
+        if not any(failure.sender_fault for failure in failures):
+            raise LedgerUnavailable(told_first)
+
     def _get_item(self, transaction_id: str) -> Mapping[str, Any] | None:
         answer = call(
             LedgerUnavailable,
@@ -120,6 +176,18 @@ _WISHES = {
     "ValidationException": f"expected a table whose only key is the hash key {KEY} of type S (string)",
     "AccessDeniedException": "grant dynamodb:GetItem and dynamodb:PutItem on it",
 }
+
+
+def _outcome(entry: Mapping[str, Any]) -> ClaimOutcome:
+    """Read what became of one statement of a batch. An entry that names neither table nor error confirms nothing."""
+    error = entry.get("Error")
+    if error is None:
+        # TAKEN is safe for what is in doubt: a single claim puts it, or finds it put.
+        return None if entry.get("TableName") else TAKEN
+    code = str(error.get("Code", ""))
+    if code == "DuplicateItem":
+        return TAKEN
+    return EntryFailure(code, told(error.get("Message", "")), sender_fault=code == "ValidationError")
 
 
 def _to_attributes(item: LedgerItem) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from receipt_actors.clients.embedded.database import Database
-from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ports import TAKEN, ClaimOutcome, Environment, LedgerItem
 from receipt_actors.errors import LedgerUnavailable
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(LedgerItem))
@@ -31,8 +33,15 @@ class EmbeddedLedger:
     def claim(self, item: LedgerItem) -> LedgerItem | None:
         """See ``Ledger.claim``. What was confirmed is on the disk."""
         with self._database.transaction() as connection:
-            inserted = connection.execute(_INSERT, dataclasses.astuple(item)).rowcount == 1
-            return None if inserted else _select(connection, item.transaction_id)
+            return None if _insert(connection, item) else _select(connection, item.transaction_id)
+
+    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+        """See ``Ledger.claim_all``: one transaction, hence one wait for the disk, and all of them or none."""
+        check_claims(items)
+        if not items:
+            return []
+        with self._database.transaction() as connection:
+            return [None if _insert(connection, item) else TAKEN for item in items]
 
     def get(self, transaction_id: str) -> LedgerItem | None:
         """See ``Ledger.get``."""
@@ -46,6 +55,11 @@ class EmbeddedLedger:
     def close(self) -> None:
         """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
         self._database.close()
+
+
+def _insert(connection: sqlite3.Connection, item: LedgerItem) -> bool:
+    """Put the item unless its transaction id is taken; tell whether it was put."""
+    return connection.execute(_INSERT, dataclasses.astuple(item)).rowcount == 1
 
 
 def _select(connection: sqlite3.Connection, transaction_id: str) -> LedgerItem | None:
