@@ -124,6 +124,10 @@ class Gateway(GenServer):
         """Take from the front what goes into one call; one job unless overridden."""
         return [ready.popleft()]
 
+    def leaves_at_once(self, ready: deque[Job]) -> bool:
+        """Tell whether the next batch is not worth waiting for others."""
+        return len(ready) >= self.batch_entries
+
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """Return the client's call that carries out the batch."""
         raise NotImplementedError
@@ -200,7 +204,7 @@ class Gateway(GenServer):
                 return
 
     def _must_gather(self) -> bool:
-        if self.pace_seconds <= 0 or len(self._ready) >= self.batch_entries or self._is_finishing:
+        if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once(self._ready):
             return False
         wait_seconds = self._next_partial_at_seconds - self.clock.monotonic()
         if wait_seconds > 0 and not self._is_gathering:

@@ -1,77 +1,169 @@
 """The ledger gateway: the one actor that has claims made and looked up.
 
-It owns the requests to the ledger, at most ``concurrency`` at once, their retries, and a bounded map of transaction id
--> item, filled from confirmed answers only, by which replays of *other* submissions are refused without a call (the ETS
-table of an Erlang design). The map never answers OK and never speaks against the owner; it evicts the oldest. A crash
-forgets all that: a claim whose answer was forgotten is recognised by the ledger as the submission's own.
+It owns the requests to the ledger, at most ``concurrency`` at once, their retries, and the claims that are known, by
+which replays of *other* submissions are refused without a call. A crash forgets all that: a claim whose answer was
+forgotten is recognised by the ledger as the submission's own.
+
+Where many claims come they go in batches, each transaction at most once in a batch. What a batch did not put a single
+claim decides, for it returns what stands in the way; so does what has failed before, lest one entry that spoils its
+batch, each time anew, spoils everybody else's claims. Where the ledger takes no batches all claims go one by one.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Hashable, Sequence
-from typing import Any
-
-import cachetools
+from math import inf
+from typing import Any, ClassVar
 
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
-from receipt_actors.actors.protocol import ClaimTransaction, LookUpTransaction
+from receipt_actors.actors.protocol import ClaimTransaction, LookUpTransaction, Refused
+from receipt_actors.domain.known_claims import KnownClaims
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
-from receipt_actors.domain.ports import Ledger, LedgerItem
+from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, ClaimOutcome, EntryFailure, Ledger, LedgerItem
 from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.otp import NO_REPLY, From
+from receipt_actors.errors import BatchesRefused
+from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
+
+logger = logging.getLogger(__name__)
 
 KNOWN_CLAIMS = 100_000  #: transactions whose owner is remembered
+PACE_SECONDS = 0.005  #: what a claim waits for others at most: as long as DynamoDB itself takes
+BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operator may have allowed them meanwhile
 
-_FOREIGN = frozenset({Ownership.SAME_USER, Ownership.OTHER_USER, Ownership.REFUNDED})
+
+class _LedgerJob(Job):
+    """A claim or a look-up on its way."""
+
+    __slots__ = ("goes_alone",)
+
+    def __init__(self, request: ClaimTransaction | LookUpTransaction, from_: From) -> None:
+        super().__init__(request, from_)
+        self.goes_alone = isinstance(request, LookUpTransaction)
 
 
 class LedgerGateway(Gateway):
     """See the module."""
 
+    batch_entries: ClassVar[int] = MAX_CLAIMS
+    pace_seconds: ClassVar[float] = PACE_SECONDS
+
     def __init__(self, ledger: Ledger, concurrency: int, retry: RetryPolicy) -> None:
         super().__init__("ledger", concurrency, retry)
         self._ledger = ledger
-        self._known: cachetools.FIFOCache[str, LedgerItem] = cachetools.FIFOCache(KNOWN_CLAIMS)
+        self._known = KnownClaims(KNOWN_CLAIMS)
+        self._batches_from_seconds = -inf  # monotonic
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Claim or look up, unless the map knows that the transaction is somebody else's."""
-        match request:
-            case ClaimTransaction(item):
-                known = self._known.get(item.transaction_id)
-                ownership = None if known is None else ownership_after_claim(known, item)
-            case LookUpTransaction(transaction_id, submission):
-                known = self._known.get(transaction_id)
-                ownership = None if known is None else ownership_after_lookup(known, submission)
-            case _:
-                return super().handle_call(request, from_)
-        if ownership in _FOREIGN:
-            return ownership
-        self.accept(Job(request, from_))
+        """Claim or look up, unless it is known that the transaction is somebody else's."""
+        if not isinstance(request, ClaimTransaction | LookUpTransaction):
+            return super().handle_call(request, from_)
+        obstacle = self._obstacle(request)
+        if obstacle is not None:
+            return obstacle
+        self.accept(_LedgerJob(request, from_))
         return NO_REPLY
+
+    def _obstacle(self, request: ClaimTransaction | LookUpTransaction) -> Ownership | None:
+        if isinstance(request, ClaimTransaction):
+            return self._known.obstacle(request.item.transaction_id, request.item)
+        return self._known.obstacle(request.transaction_id, request.submission)
 
     def message_of(self, job: Job) -> Hashable:
         """See ``Gateway``."""
         request = job.request
         return request.item.message_id if isinstance(request, ClaimTransaction) else request.submission.message_id
 
-    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+    def leaves_at_once(self, ready: deque[Job]) -> bool:
         """See ``Gateway``."""
+        return self._goes_alone(ready[0]) or super().leaves_at_once(ready)
+
+    def take_batch(self, ready: deque[Job]) -> list[Job]:
+        """See ``Gateway``. What may not go along keeps its place; what is known by now needs no call any more."""
+        batch: dict[str, Job] = {}  # by transaction id
+        passed_over = []
+        while ready and len(batch) < MAX_CLAIMS:
+            job = ready.popleft()
+            obstacle = self._obstacle(job.request)
+            if obstacle is not None:
+                job.from_.reply(obstacle)
+            elif self._goes_alone(job):
+                if not batch:
+                    return [job]
+                passed_over.append(job)
+            elif job.request.item.transaction_id in batch:
+                passed_over.append(job)
+            else:
+                batch[job.request.item.transaction_id] = job
+        ready.extendleft(reversed(passed_over))
+        return list(batch.values())
+
+    def _goes_alone(self, job: Job) -> bool:
+        assert isinstance(job, _LedgerJob)
+        return job.goes_alone or job.attempts > 0 or self.clock.monotonic() < self._batches_from_seconds
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``. A claim that has no company is a single one: it says at once what stands in the way."""
+        if len(batch) > 1:
+            return self._ledger.claim_all, ([job.request.item for job in batch],)
         (job,) = batch
         if isinstance(job.request, ClaimTransaction):
             return self._ledger.claim, (job.request.item,)
         return self._ledger.get, (job.request.transaction_id,)
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Say whose the transaction is, and remember it."""
+        """Say whose the transaction is, and remember it; or have a single claim find out."""
+        if len(batch) > 1:
+            outcomes: Sequence[ClaimOutcome] = answer
+            for job, outcome in zip(batch, outcomes, strict=True):
+                self._settle_entry(job, outcome)
+            return
         (job,) = batch
-        request = job.request
         standing: LedgerItem | None = answer
+        request = job.request
         if isinstance(request, ClaimTransaction):
             ownership = ownership_after_claim(standing, request.item)
-            owner: LedgerItem | None = request.item if standing is None else standing
+            self._reply(job, ownership, request.item if standing is None else standing)
         else:
-            ownership = ownership_after_lookup(standing, request.submission)
-            owner = standing
+            self._reply(job, ownership_after_lookup(standing, request.submission), standing)
+
+    def _settle_entry(self, job: Job, outcome: ClaimOutcome) -> None:
+        match outcome:
+            case None:
+                self._reply(job, Ownership.NEW, job.request.item)
+            case EntryFailure(code, detail, True):
+                job.from_.reply(Refused(f"{code}: {detail}"))
+            case EntryFailure(code, detail, False):
+                self.retry(job, f"{code}: {detail}")
+            case _:
+                assert outcome is TAKEN
+                self._claim_alone(job)
+
+    def _claim_alone(self, job: Job) -> None:
+        assert isinstance(job, _LedgerJob)
+        job.goes_alone = True
+        self.accept(job)
+
+    def _reply(self, job: Job, ownership: Ownership, owner: LedgerItem | None) -> None:
         if owner is not None:
-            self._known[owner.transaction_id] = owner
+            self._known.learn(owner)
         job.from_.reply(ownership)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """A ledger that takes no batches is asked claim by claim; everything else is a failure like any gateway's."""
+        if not isinstance(reason, Crash) or not isinstance(reason.exception, BatchesRefused):
+            return super().handle_failure(label, reason)
+        self._batches_refused(reason.exception)
+        return self.handle_reply(label, [TAKEN] * len(label))  # it is there, and each is claimed alone
+
+    def _batches_refused(self, refusal: BatchesRefused) -> None:
+        now = self.clock.monotonic()
+        if now >= self._batches_from_seconds:
+            logger.warning(
+                "the ledger takes no batches of claims, which go one by one for the next %.0f min (does the role allow "
+                "dynamodb:PartiQLInsert?): %s",
+                BATCHES_AGAIN_SECONDS / 60,
+                refusal,
+            )
+        self._batches_from_seconds = now + BATCHES_AGAIN_SECONDS

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from receipt_actors.actors import ledger_gateway
-from receipt_actors.actors.ledger_gateway import LedgerGateway
-from receipt_actors.actors.protocol import ClaimTransaction, GaveUp, LookUpTransaction
+from receipt_actors.actors.ledger_gateway import BATCHES_AGAIN_SECONDS, PACE_SECONDS, LedgerGateway
+from receipt_actors.actors.protocol import ClaimTransaction, GaveUp, LookUpTransaction, Refused
 from receipt_actors.domain.ledger import Ownership
-from receipt_actors.domain.ports import LedgerItem
-from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.domain.ports import EntryFailure, LedgerItem
+from receipt_actors.errors import BatchesRefused, LedgerUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.testing import FakeLedger
 
 from .stand_ins import THREE_ATTEMPTS, Stage, item, submission
 
+CONCURRENCY = 20
 TIME_OUT = LedgerUnavailable("time-out")
 
 
@@ -30,12 +31,19 @@ class House:
         self.gateway = self.start()
 
     def start(self) -> Ref:
-        return self.stage.actors.start(LedgerGateway, self.ledger, 20, THREE_ATTEMPTS)
+        return self.stage.actors.start(LedgerGateway, self.ledger, CONCURRENCY, THREE_ATTEMPTS)
 
     def claim(self, wanted: LedgerItem) -> Any:
         asking = self.stage.ask(self.gateway, ClaimTransaction(wanted))
         self.stage.advance(30)
         return self.stage.reply_to(asking)
+
+    def claim_together(self, *wanted: LedgerItem) -> list[Any]:
+        """Claim while the first request is under way, so that the others gather."""
+        with self.ledger.hold("claim", times=1):
+            asking = [self.stage.ask(self.gateway, ClaimTransaction(each)) for each in (item("t-first"), *wanted)]
+        self.stage.advance(30)
+        return [self.stage.reply_to(each) for each in asking[1:]]
 
     def look_up(self, user: int, transaction_id: str = "t-1") -> Any:
         asking = self.stage.ask(self.gateway, LookUpTransaction(transaction_id, submission(user)))
@@ -134,8 +142,82 @@ def test_the_map_forgets_the_oldest(house: House, monkeypatch: pytest.MonkeyPatc
 
 
 def test_of_many_that_claim_at_once_one_wins(house: House) -> None:
-    """All are under way together; the others are told whose it is."""
+    """All are under way together; the others are told whose it is, most of them without a call."""
     with house.ledger.hold("claim"):
-        rivals = [house.stage.ask(house.gateway, ClaimTransaction(item(user=user))) for user in range(20)]
+        rivals = [house.stage.ask(house.gateway, ClaimTransaction(item(user=user))) for user in range(200)]
+    house.stage.advance(PACE_SECONDS)
     answers = [house.stage.reply_to(rival) for rival in rivals]
-    assert (answers.count(Ownership.NEW), answers.count(Ownership.OTHER_USER)) == (1, 19)
+    assert (answers.count(Ownership.NEW), answers.count(Ownership.OTHER_USER)) == (1, 199)
+    assert house.ledger.count("claim") <= CONCURRENCY
+
+
+# --- batches ---
+
+
+def test_a_claim_leaves_at_once_when_it_is_quiet(house: House) -> None:
+    """No time passes on the clock: batching costs nothing at low load."""
+    asking = house.stage.ask(house.gateway, ClaimTransaction(item()))
+    assert house.stage.reply_to(asking) is Ownership.NEW
+
+
+def test_claims_gather_where_many_come(house: House) -> None:
+    """Sixty behind one go as twenty-five, twenty-five and ten."""
+    wanted = [item(f"t-{number}", user=number) for number in range(60)]
+    assert house.claim_together(*wanted) == [Ownership.NEW] * 60
+    assert (house.ledger.count("claim"), house.ledger.count("claim_all")) == (1, 3)
+
+
+def test_a_batch_never_decides_whose_a_taken_transaction_is(house: House) -> None:
+    """Each that was not put is asked for alone: it may be the submission's own, after a lost answer."""
+    house.ledger.claim(item("t-1", user=1))
+    house.ledger.claim(item("t-2", user=9))
+    calls = house.ledger.count("claim")
+    answers = house.claim_together(item("t-1", user=1), item("t-2", user=2), item("t-3", user=3))
+    assert answers == [Ownership.OURS, Ownership.OTHER_USER, Ownership.NEW]
+    assert (house.ledger.count("claim") - calls, house.ledger.count("claim_all")) == (1 + 2, 1)
+
+
+def test_the_same_transaction_is_once_in_a_batch(house: House) -> None:
+    """DynamoDB refuses a batch with a key that occurs twice; the second claim waits for the first one's answer."""
+    answers = house.claim_together(item("t-1", user=1), item("t-2", user=2), item("t-1", user=3), item("t-1", user=1))
+    assert answers == [Ownership.NEW, Ownership.NEW, Ownership.OTHER_USER, Ownership.OURS]
+
+
+def test_look_ups_wait_for_nobody(house: House) -> None:
+    """There is no batch for them; claims that gather do not hold them up."""
+    with house.ledger.hold("claim", times=1):
+        house.stage.ask(house.gateway, ClaimTransaction(item("t-first")))
+        house.stage.ask(house.gateway, ClaimTransaction(item("t-1")))
+        asking = house.stage.ask(house.gateway, LookUpTransaction("t-2", submission(1)))
+        house.stage.advance(PACE_SECONDS)
+        assert house.stage.reply_to(asking) is Ownership.FREE
+
+
+def test_what_failed_in_a_batch_is_tried_again_alone(house: House) -> None:
+    """Whichever of them spoilt it, the next tries are no longer each other's affair."""
+    house.ledger.lose_answer("claim_all", TIME_OUT)
+    assert house.claim_together(item("t-1"), item("t-2")) == [Ownership.OURS] * 2
+    assert (house.ledger.count("claim"), house.ledger.count("claim_all")) == (1 + 2, 1)
+
+
+@pytest.mark.parametrize(("sender_fault", "answer"), [(False, Ownership.NEW), (True, Refused("Odd: words"))])
+def test_an_entry_that_fails_fails_alone(house: House, sender_fault: bool, answer: object) -> None:
+    """Throttled it is tried again; refused it is not."""
+    failure = EntryFailure("Odd", "words", sender_fault)
+    house.ledger.fail_entries("claim_all", befalls=lambda each: each.transaction_id == "t-1", failure=failure)
+    assert house.claim_together(item("t-1"), item("t-2")) == [answer, Ownership.NEW]
+
+
+def test_a_ledger_without_batches_is_asked_claim_by_claim(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """PartiQL may not be allowed: said once, and tried again after ten minutes. Nobody's claim suffers."""
+    house.ledger.fail("claim_all", BatchesRefused("T", "AccessDeniedException"), times=None)
+    wanted = [item(f"t-{number}", user=number) for number in range(40)]
+    assert house.claim_together(*wanted) == [Ownership.NEW] * 40
+    assert house.ledger.count("claim_all") == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "dynamodb:PartiQLInsert" in caplog.text
+    house.ledger.recover()
+    house.stage.advance(BATCHES_AGAIN_SECONDS)
+    more = [item(f"u-{number}", user=number) for number in range(40)]
+    assert house.claim_together(*more) == [Ownership.NEW] * 40
+    assert house.ledger.count("claim_all") > 1

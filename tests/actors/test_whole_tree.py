@@ -24,16 +24,26 @@ LONGEST_HAND_BACK_SECONDS = 16 * 60.0  #: 15 minutes, and the time to be answere
 ERRORS: dict[str, Exception] = {
     "verify_receipt": AppStoreUnavailable("503"),
     "claim": LedgerUnavailable("time-out"),
+    "claim_all": LedgerUnavailable("time-out"),
     "receive": QueueUnavailable("503"),
     "send": QueueUnavailable("503"),
     "delete": QueueUnavailable("503"),
     "change_visibility": QueueUnavailable("503"),
 }
 
+THROTTLED = EntryFailure("ThrottlingError", "too fast", sender_fault=False)
+
 
 def fake_of(tree: Tree, operation: str) -> Any:
     services = tree.services
-    return {"verify_receipt": services.app_store, "claim": services.ledger}.get(operation, services.queues)
+    fakes = {"verify_receipt": services.app_store, "claim": services.ledger, "claim_all": services.ledger}
+    return fakes.get(operation, services.queues)
+
+
+def begin_outage(tree: Tree, operation: str) -> None:
+    """Have an operation fail until its fake recovers; claims fail alone and in batches."""
+    for each in ("claim", "claim_all") if operation == "claim" else (operation,):
+        fake_of(tree, each).fail(each, ERRORS[each], times=None)
 
 
 def submit(tree: Tree, *numbers: int) -> None:
@@ -79,21 +89,48 @@ def test_entries_that_are_not_confirmed_are_done_again(tree: Tree, operation: st
     tree.check_whole()
 
 
+@pytest.mark.parametrize("times", [1, 2, 7])
+def test_a_batch_of_claims_whose_answer_is_lost_changes_nothing(tree: Tree, times: int) -> None:
+    """Each claim is recognised as its own submission's: everybody gets OK, once."""
+    tree.services.ledger.lose_answer("claim_all", ERRORS["claim_all"], times=times)
+    with tree.hold("app_store", "verify_receipt", False):
+        submit(tree, *range(20))
+        tree.settle()
+    tree.advance(LONG_ENOUGH_SECONDS)
+    assert tree.services.ledger.count("claim_all") >= 1
+    assert by_user(tree.results()) == [ok(number, f"t-{number}") for number in range(20)]
+    tree.check_whole()
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+def test_claims_of_a_batch_that_fail_alone_are_made_alone(tree: Tree, carried_out: bool) -> None:
+    """Throttled entries do not hold up the others, and change nobody's verdict."""
+    hits = iter([True, False, True, True])
+    tree.services.ledger.fail_entries(
+        "claim_all", times=None, befalls=lambda _: next(hits, False), failure=THROTTLED, carried_out=carried_out
+    )
+    with tree.hold("app_store", "verify_receipt", False):
+        submit(tree, *range(20))
+        tree.settle()
+    tree.advance(LONG_ENOUGH_SECONDS)
+    assert by_user(tree.results()) == [ok(number, f"t-{number}") for number in range(20)]
+    tree.check_whole()
+
+
 # --- outages ---
 
 
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "send", "delete", "receive", "change_visibility"])
 def test_an_outage_of_an_hour_costs_nothing_but_the_hour(tree: Tree, operation: str) -> None:
     """Every message is answered once it is over; none got a verdict from us; none is near the dead-letter queue."""
-    fake = fake_of(tree, operation)
-    fake.fail(operation, ERRORS[operation], times=None)
+    begin_outage(tree, operation)
     submit(tree, *range(60))
     tree.advance(3600)
     assert [result for result in tree.results() if result["status"] != "OK"] == []
     receives = [message.receive_count for message in tree.services.queues.messages(SETTINGS.source_queue)]
     # Without deletes, or without extensions, messages come back by their visibility timeout.
     assert max(receives, default=0) <= 6 or operation in ("delete", "change_visibility")
-    fake.recover()
+    fake_of(tree, operation).recover()
     tree.advance(LONG_ENOUGH_SECONDS)
     assert {result["user_id"] for result in tree.results()} == set(range(60))
     assert {result["status"] for result in tree.results()} == {"OK"}
@@ -104,8 +141,7 @@ def test_an_outage_of_an_hour_costs_nothing_but_the_hour(tree: Tree, operation: 
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "delete"])
 def test_an_outage_closes_the_gate(tree: Tree, operation: str) -> None:
     """What is on the queue stays there, unreceived, but for what was in flight, and one now and then to try with."""
-    fake = fake_of(tree, operation)
-    fake.fail(operation, ERRORS[operation], times=None)
+    begin_outage(tree, operation)
     submit(tree, *range(6))
     tree.advance(20)
     assert tree.system.in_flight().unavailable

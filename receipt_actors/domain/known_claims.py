@@ -1,0 +1,59 @@
+"""``KnownClaims``: a bounded memory of who owns which transaction (the ETS table of an Erlang design).
+
+It is filled from the ledger's confirmed answers only, and serves one purpose: a replay of *another* submission is
+refused without asking the ledger again. It never says that a transaction is free or the asker's own: then the ledger
+decides. What it says stays true, since a claim is kept for ever and never changes its owner; where it was refunded
+since, another submission is refused all the same. It forgets the oldest first.
+
+Of a submission it keeps a hash of 16 bytes and the user, some 400 bytes a transaction with all that goes around them.
+Two submissions with the same hash would be taken for the same, which only means that the ledger is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import cachetools
+
+from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.messages import Submission
+from receipt_actors.domain.ports import LedgerItem
+
+_HASH_BYTES = 16
+
+
+class _Owner(NamedTuple):
+    submission_hash: bytes
+    user_id: int
+    is_refunded: bool
+
+
+class KnownClaims:
+    """See the module. ``max_transactions`` bounds it."""
+
+    def __init__(self, max_transactions: int) -> None:
+        self._owners: cachetools.FIFOCache[str, _Owner] = cachetools.FIFOCache(max_transactions)
+
+    def learn(self, owner: LedgerItem) -> None:
+        """Remember an item of the ledger."""
+        is_refunded = owner.refunded_at_seconds is not None
+        self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id, is_refunded)
+
+    def obstacle(self, transaction_id: str, asking: LedgerItem | Submission) -> Ownership | None:
+        """Say who else owns the transaction; None where that is not known, or it is the asker: ask the ledger."""
+        owner = self._owners.get(transaction_id)
+        if owner is None or owner.submission_hash == _hash(asking):
+            return None
+        if owner.is_refunded:
+            return Ownership.REFUNDED
+        return Ownership.SAME_USER if owner.user_id == asking.user_id else Ownership.OTHER_USER
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+
+def _hash(asking: LedgerItem | Submission) -> bytes:
+    # The receipt's hash has a fixed length and the user id no letters: no two submissions run into the same text.
+    identity = f"{asking.receipt_sha256} {asking.user_id} {asking.submission_id}"
+    return hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
