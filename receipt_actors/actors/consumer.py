@@ -17,8 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pykka
-
 from receipt_actors.actors.protocol import (
     INTAKE,
     MOVERS,
@@ -33,12 +31,11 @@ from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessa
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
 from receipt_actors.errors import QueueRefused, QueueUnavailable
-from receipt_actors.otp import Down, GenServer, Runtime, StartChild
+from receipt_actors.otp import Down, ExitReason, GenServer, Runtime, StartChild
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestMade
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT_SECONDS = 30.0  #: to start ten custodians; more means that the scheduler hangs
 EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
 INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 
@@ -46,6 +43,20 @@ INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 @dataclass(frozen=True, slots=True)
 class _AskForCredits:
     """To itself: the pause is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Label of the request to start a custodian."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReceiveOver:
+    """What a receive brought."""
+
+    received: int
+    failure: str | None
+    pause_seconds: float  #: before the next one
 
 
 class Consumer(GenServer):
@@ -71,6 +82,8 @@ class Consumer(GenServer):
         self._retry = retry
         self._rng = rng
         self._failures = 0
+        self._starting = 0  # custodians whose start is not confirmed yet
+        self._receive_over: _ReceiveOver | None = None  # until those have started
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
     def init(self) -> None:
@@ -93,7 +106,7 @@ class Consumer(GenServer):
             case _AskForCredits():
                 self._ask_for_credits()
             case Down(monitor):
-                if self._intake_monitor == monitor:
+                if self._intake_monitor == monitor and self._receive_over is None:  # else it asks after the receive
                     self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
             case _:
                 return super().handle_info(message)
@@ -102,18 +115,27 @@ class Consumer(GenServer):
     def _receive(self, count: int) -> None:
         started_at = self.clock.monotonic()  # the visibility timeout begins at some time after this
         deliveries, failure, pause_seconds = self._take(count)
+        self._receive_over = _ReceiveOver(len(deliveries), failure, pause_seconds)
         if deliveries:
             self.cast(STATISTICS, MessagesReceived(len(deliveries)))
             if self.system.whereis(VISIBILITY_KEEPER) is None:
                 self._hand_back(deliveries)
             else:
                 self._start_custodians(deliveries, started_at)
-        self.cast(INTAKE, SettleReservation(self.ref, len(deliveries), failure))
+        self._settle_when_started()
+
+    def _settle_when_started(self) -> None:
+        """Give back the credits that were not used, once the custodians hold theirs; then ask for the next."""
+        over = self._receive_over
+        if self._starting or over is None:
+            return
+        self._receive_over = None
+        self.cast(INTAKE, SettleReservation(self.ref, over.received, over.failure))
         if self._intake_monitor is not None:
             self.demonitor(self._intake_monitor, flush=True)
             self._intake_monitor = None
-        if pause_seconds:
-            self.send_after(pause_seconds, _AskForCredits())
+        if over.pause_seconds:
+            self.send_after(over.pause_seconds, _AskForCredits())
         else:
             self._ask_for_credits()
 
@@ -137,18 +159,24 @@ class Consumer(GenServer):
         return deliveries, None, EMPTY_RECEIVE_SECONDS if spins else 0.0
 
     def _start_custodians(self, deliveries: Sequence[ReceivedMessage], received_at_seconds: float) -> None:
-        started: list[pykka.Future[Any]] = []
         for delivery in deliveries:
             if not is_intact(delivery):
                 logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
                 self.cast(STATISTICS, MessageFinished("left", Reason.BODY_MD5_MISMATCH, 0.0))
                 continue
             work = parse_submission(delivery, self._post_queues, self._source_queue)
-            supervisor = self.system.whereis(VALIDATORS if isinstance(work, Submission) else MOVERS)
-            if supervisor is not None:  # else it is being restarted, and the message comes back
-                started.append(supervisor.ask(StartChild((delivery, work, received_at_seconds)), block=False))
-        for start in started:  # the credits of those started are theirs now
-            start.get(timeout=START_TIMEOUT_SECONDS)
+            supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
+            self._starting += 1
+            self.send_request(supervisor, StartChild((delivery, work, received_at_seconds)), _Start())
+
+    def handle_reply(self, label: Any, value: Any) -> None:
+        """A custodian has started, and holds its credit."""
+        self._starting -= 1
+        self._settle_when_started()
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        """The supervisor of the custodians is being restarted: the message comes back."""
+        self.handle_reply(label, None)
 
     def _hand_back(self, deliveries: Sequence[ReceivedMessage]) -> None:
         changes = [

@@ -159,7 +159,7 @@ def result_message(submission: Submission, result: Result) -> OutgoingMessage:
         "environment": result.environment,
     }
     return OutgoingMessage(
-        body=json.dumps(body, separators=(",", ":")),
+        body=_ENCODER.encode(body),
         attributes={name: sendable(value) for name, value in attributes.items() if value},
     )
 
@@ -276,6 +276,7 @@ def _no_constant(name: str) -> object:
     raise _Refusal(Reason.NOT_JSON, f"body: {name} is not JSON")
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # made once: json.dumps would make one for each answer
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=_bounded_integer, parse_constant=_no_constant)
 
 
