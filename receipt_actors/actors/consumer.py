@@ -32,7 +32,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import Down, ExitReason, GenServer, Runtime, StartChild
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestMade
+from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestsMade
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Consumer(GenServer):
             self._failures += 1
             return (), str(error), self._retry.pause_seconds(self._failures) or 0.0
         self._failures = 0
-        self.cast(STATISTICS, RequestMade(f"receive from {self._source_queue}", len(deliveries)))
+        self.cast(STATISTICS, RequestsMade(f"receive from {self._source_queue}", 1, len(deliveries)))
         # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
         spins = not deliveries and self.clock.monotonic() - started_at < EMPTY_RECEIVE_SECONDS
         return deliveries, None, EMPTY_RECEIVE_SECONDS if spins else 0.0

@@ -35,7 +35,7 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
-from receipt_actors.telemetry.events import STATISTICS, RequestMade
+from receipt_actors.telemetry.events import STATISTICS, RequestsMade
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ class Gateway(GenServer):
         self._pool = self.system.new_blocking_pool(service, concurrency)
         self._ready: deque[Job] = deque()
         self._under_way = 0
+        self._answered_requests = self._answered_entries = 0  # since the statistics were last told
         self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
         self._breaker = Breaker()
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
@@ -199,9 +200,15 @@ class Gateway(GenServer):
         return super().handle_cast(request)
 
     def _dispatch(self) -> None:
+        self._report_requests()
         while self._breaker.is_closed and self._under_way < self._concurrency and self._ready:
             if self._must_gather() or self._must_wait_for_rate() or self._send_next() is None:
                 return
+
+    def _report_requests(self) -> None:
+        if self._answered_requests:
+            self.cast(STATISTICS, RequestsMade(self.service, self._answered_requests, self._answered_entries))
+            self._answered_requests = self._answered_entries = 0
 
     def _must_gather(self) -> bool:
         if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once(self._ready):
@@ -248,7 +255,8 @@ class Gateway(GenServer):
         """The service answered a batch."""
         self._under_way -= 1
         self._service_answered()
-        self.cast(STATISTICS, RequestMade(self.service, len(label)))
+        self._answered_requests += 1
+        self._answered_entries += len(label)
         self.settle(label, value)
         self._queue_dispatch()
 

@@ -11,11 +11,12 @@ STATISTICS = "statistics"  #: the name of the actor that counts
 
 
 @dataclass(frozen=True, slots=True)
-class RequestMade:
-    """A service answered one request."""
+class RequestsMade:
+    """A service answered some requests."""
 
     service: str  #: ``app_store``, ``ledger``, ``receive from ReceiptsSQS``, ``send to ResultsSQS``, ...
-    entries: int  #: how many messages, claims or deletes it was for
+    requests: int
+    entries: int  #: how many messages, claims or deletes they were for
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import From, GenServer
-from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestMade, ResultPosted
+from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestsMade, ResultPosted
 from receipt_actors.telemetry.latencies import Latencies
 
 _TIMED_FATES = frozenset({"answered", "moved"})
@@ -114,8 +114,8 @@ class Statistics(GenServer):
     def handle_cast(self, request: Any) -> Any:
         """Count."""
         match request:
-            case RequestMade(service, entries):
-                self._requests[service] += 1
+            case RequestsMade(service, requests, entries):
+                self._requests[service] += requests
                 self._entries[service] += entries
             case ResultPosted(verdict, reason):
                 self._results[verdict, reason] += 1

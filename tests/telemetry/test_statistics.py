@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem
-from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestMade, ResultPosted
+from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestsMade, ResultPosted
 from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
 from receipt_actors.telemetry.statistics import DescribeStatistics, ServiceCalls, Statistics, StatisticsSnapshot
 
@@ -67,8 +67,8 @@ def snapshot(*facts: object) -> StatisticsSnapshot:
 
 FACTS = [
     MessagesReceived(3),
-    RequestMade("ledger", 25),
-    RequestMade("ledger", 1),
+    RequestsMade("ledger", 1, 25),
+    RequestsMade("ledger", 1, 1),
     ResultPosted(Verdict.OK, Reason.CLAIMED),
     MessageFinished("answered", None, 0.25, (("verifying", 0.2), ("deleting", 0.05))),
     MessageFinished("handed_back", Reason.DRAINED, 9.0),
@@ -94,8 +94,8 @@ def test_a_snapshot_goes_through_json_unchanged() -> None:
 
 def test_snapshots_of_two_processes_add_up() -> None:
     """What only one of them has seen is there, too."""
-    assert snapshot(*FACTS).merged(snapshot(RequestMade("app_store", 1), *FACTS)) == snapshot(
-        *FACTS, *FACTS, RequestMade("app_store", 1)
+    assert snapshot(*FACTS).merged(snapshot(RequestsMade("app_store", 1, 1), *FACTS)) == snapshot(
+        *FACTS, *FACTS, RequestsMade("app_store", 1, 1)
     )
     assert snapshot(*FACTS).merged(StatisticsSnapshot()) == snapshot(*FACTS)
 
