@@ -9,7 +9,8 @@ that: validators ask its successor, and Apple is asked again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import cachetools
@@ -25,7 +26,7 @@ from receipt_actors.domain.app_store import (
     interpret,
 )
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import AppStore, Environment
+from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Environment
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy
@@ -50,7 +51,7 @@ class _Verification(Job):
 
 
 class AppStoreGateway(Gateway):
-    """See the module."""
+    """See the module. With ``transfers`` no thread waits for Apple; without them, a thread for each request does."""
 
     def __init__(
         self,
@@ -59,9 +60,11 @@ class AppStoreGateway(Gateway):
         concurrency: int,
         retry: RetryPolicy,
         rate: RateLimit | None = None,
+        transfers: AppStoreTransfers | None = None,
     ) -> None:
         super().__init__("app_store", concurrency, retry, rate)
         self._app_store = app_store
+        self._transfers = transfers
         self._policy = policy
         self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
             REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
@@ -88,12 +91,19 @@ class AppStoreGateway(Gateway):
         assert isinstance(job, _Verification)
         return self._verify, (job.request.submission.receipt_data, job.environment)
 
+    def carry_out(self, batch: tuple[Job, ...]) -> None:
+        """See ``Gateway``."""
+        if self._transfers is None:
+            super().carry_out(batch)
+            return
+        (job,) = batch
+        assert isinstance(job, _Verification)
+        receipt_data, environment = job.request.submission.receipt_data, job.environment
+        self.run_async(batch, self._transfers.begin, receipt_data, environment, then=partial(_meaning, environment))
+
     def _verify(self, receipt_data: str, environment: Environment) -> Interpretation:
-        """Ask Apple, on an I/O thread. A status that speaks of Apple's own trouble (21005, say) is no answer."""
-        meaning = interpret(self._app_store.verify_receipt(receipt_data, environment), environment)
-        if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
-            raise AppStoreUnavailable(meaning.detail)
-        return meaning
+        """Ask Apple, on an I/O thread."""
+        return _meaning(environment, self._app_store.verify_receipt(receipt_data, environment))
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Redirect, retry, or pass on what Apple's answer means."""
@@ -128,6 +138,17 @@ class AppStoreGateway(Gateway):
     def _refuse(self, job: _Verification, refusal: Unidentified) -> None:
         self._refusals[_memory_key(job.request)] = refusal
         job.from_.reply(refusal)
+
+
+def _meaning(environment: Environment, answer: Mapping[str, object]) -> Interpretation:
+    """Interpret an answer, on the thread that brings it. One that speaks of Apple's own trouble (21005, say) is none.
+
+    Raises ``AppStoreUnavailable``.
+    """
+    meaning = interpret(answer, environment)
+    if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
+        raise AppStoreUnavailable(meaning.detail)
+    return meaning
 
 
 def _memory_key(request: VerifyReceipt) -> Hashable:

@@ -133,6 +133,11 @@ class Gateway(GenServer):
         """Return the client's call that carries out the batch."""
         raise NotImplementedError
 
+    def carry_out(self, batch: tuple[Job, ...]) -> None:
+        """Have the batch carried out: on an I/O thread, unless overridden. Its ``handle_reply`` or failure follows."""
+        function, args = self.blocking_call(batch)
+        self.run_blocking(self._pool, batch, function, *args)
+
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Answer each job of the batch, or give it to ``retry``."""
         raise NotImplementedError
@@ -242,10 +247,9 @@ class Gateway(GenServer):
                     job.from_.reply(GaveUp("whoever asked has ended"))
             if jobs:
                 batch = tuple(jobs)
-                function, args = self.blocking_call(batch)
                 self._under_way += 1
                 self._next_partial_at_seconds = self.clock.monotonic() + self.pace_seconds
-                self.run_blocking(self._pool, batch, function, *args)
+                self.carry_out(batch)
                 return batch
         return None
 

@@ -2,13 +2,13 @@
 
 Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
 ``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
-must be safe to repeat. The limits are SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch; and
-DynamoDB's: 25 claims a batch.
+must be safe to repeat. ``AppStoreTransfers`` alone blocks nobody. The limits are SQS's: 10 entries and 1 MiB (bodies
+and attributes together) a batch; and DynamoDB's: 25 claims a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -166,4 +166,21 @@ class AppStore(Protocol):
 
         Raises ``AppStoreUnavailable`` for no connection, a time-out, any HTTP status but 200, and a 200 whose body
         is no JSON object or lacks an integer ``status`` (Apple has served web pages with status 200 in an outage).
+        """
+
+
+class AppStoreTransfers(Protocol):
+    """``AppStore`` without a thread that waits: any number of questions may be under way at once."""
+
+    def begin(
+        self,
+        receipt_data: str,
+        environment: Environment,
+        done: Callable[[Mapping[str, object] | Exception], object],
+    ) -> None:
+        """Begin what ``AppStore.verify_receipt`` does, and return at once.
+
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with the answer, or with an
+        ``AppStoreUnavailable`` (anything else is a bug). It must be quick, for others' answers wait behind it; what it
+        raises is logged.
         """

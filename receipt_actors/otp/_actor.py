@@ -113,11 +113,11 @@ class Actor(pykka.Actor):
         raise NotImplementedError(f"{type(self).__name__} returned Continue but has no handle_continue")
 
     def handle_reply(self, label: Any, value: Any) -> Any:
-        """Take the answer to ``send_request`` or ``run_blocking``."""
+        """Take the answer to ``send_request``, ``run_blocking`` or ``run_async``."""
         raise NotImplementedError(f"{type(self).__name__} got a reply but has no handle_reply")
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """Learn that a request will not be answered (its actor ended), or that a blocking call raised ``Crash``."""
+        """Learn that a request will not be answered (its actor ended), or that a call elsewhere failed (``Crash``)."""
         raise NotImplementedError(f"{type(self).__name__} got a failure of a request but has no handle_failure")
 
     def _otp_initialise(self) -> Any:
@@ -202,6 +202,45 @@ class Actor(pykka.Actor):
 
         if not pool.submit(work):
             reply_to.fail(NO_PROCESS)
+
+    def run_async(
+        self,
+        label: object,
+        begin: Callable[..., object],
+        *args: object,
+        then: Callable[[Any], object] | None = None,
+    ) -> None:
+        """Have ``begin(*args, done)`` start something that ends later; it must return at once.
+
+        What ``done(outcome)`` is called with, from any thread, comes as ``handle_reply(label, outcome)``; an exception,
+        also one that ``begin`` raises, as ``handle_failure(label, Crash(exception))``. Only the first call of ``done``
+        counts, and none once this actor has ended. No call of it raises.
+
+        ``then`` is applied to an outcome that is no exception, on the thread that calls ``done``; what it returns or
+        raises takes the outcome's place.
+        """
+        process = self._otp_process
+        if process.is_set():
+            return
+        reply_to = RequestReply(process, label)
+
+        def done(outcome: object) -> None:
+            if not reply_to.is_wanted():
+                return
+            try:
+                if then is not None and not isinstance(outcome, BaseException):
+                    outcome = then(outcome)
+            except BaseException as error:
+                outcome = error
+            if isinstance(outcome, BaseException):
+                reply_to.fail(Crash(outcome))
+            else:
+                reply_to.set(outcome)
+
+        try:
+            begin(*args, done)
+        except BaseException as error:
+            reply_to.fail(Crash(error))
 
     def send_after(self, seconds: float, message: object) -> Timer:
         """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result.

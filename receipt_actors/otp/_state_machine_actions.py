@@ -42,7 +42,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """The answer to a ``send_request`` or ``run_blocking`` of this machine (``handle_reply`` of other actors)."""
+    """The answer to a ``send_request``, ``run_blocking`` or ``run_async`` (``handle_reply`` of other actors)."""
 
     label: Any
     value: Any
@@ -50,7 +50,7 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A ``send_request`` will not be answered, or a blocking call raised (``handle_failure`` of other actors)."""
+    """A ``send_request`` will not be answered, or a call elsewhere failed (``handle_failure`` of other actors)."""
 
     label: Any
     reason: ExitReason

@@ -357,6 +357,69 @@ def test_blocking_work_comes_back_as_a_message(system: ActorSystem, server: type
     assert seen.next() == ("reply", "slow", "result")
 
 
+def in_thread(function: Callable[..., object], *args: object) -> None:
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    thread.join(WAIT_SECONDS)
+
+
+def test_what_is_begun_comes_back_as_a_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """run_async waits for nobody, and brings the outcome, or the exception given as one, from another thread."""
+    seen, begun = Seen(), Seen()
+    ref = system.start(server, seen)
+    run_in(ref, lambda actor: actor.run_async("good", lambda *args: begun.put(args), 1, 2))
+    one, two, done = begun.next()
+    assert (one, two) == (1, 2)
+    in_thread(done, "result")
+    assert seen.next() == ("reply", "good", "result")
+    run_in(ref, lambda actor: actor.run_async("bad", begun.put))
+    error = SystemExit(1)
+    in_thread(begun.next(), error)
+    assert seen.next() == ("failure", "bad", Crash(error))
+
+
+def test_what_can_not_be_begun_fails(system: ActorSystem, server: type[Pooled]) -> None:
+    """What the beginning raises is the answer, and the actor lives; an outcome may also be there at once."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    error = ValueError("no such thing")
+    run_in(ref, lambda actor: actor.run_async("bad", raising(error)))
+    run_in(ref, lambda actor: actor.run_async("at once", lambda done: done("result")))
+    assert [seen.next(), seen.next()] == [("failure", "bad", Crash(error)), ("reply", "at once", "result")]
+
+
+def test_only_the_first_outcome_counts(system: ActorSystem, server: type[Pooled]) -> None:
+    """A second outcome, good or bad, is dropped, and so is what a beginning raises that had an outcome."""
+    seen = Seen()
+    ref = system.start(server, seen)
+
+    def begin(done: Any) -> None:
+        done("first")
+        done("second")
+        done(ValueError("third"))
+        raise ValueError("fourth")
+
+    run_in(ref, lambda actor: actor.run_async("label", begin))
+    sync(ref)
+    assert seen.rest() == [("reply", "label", "first")]
+
+
+def test_an_outcome_is_worked_on_where_it_arrives(system: ActorSystem, server: type[Pooled]) -> None:
+    """``then`` sees outcomes that are no exceptions; what it returns or raises counts, and its caller is not hurt."""
+    seen, begun = Seen(), Seen()
+    ref = system.start(server, seen)
+    error = ZeroDivisionError()
+    for label, then in (("good", lambda outcome: outcome + 1), ("bad", raising(error))):
+        run_in(ref, lambda actor, label=label, then=then: actor.run_async(label, begun.put, then=then))
+        begun.next()(1)
+    run_in(ref, lambda actor: actor.run_async("failed", lambda done: done(error), then=raising(SystemExit())))
+    assert [seen.next() for _ in range(3)] == [
+        ("reply", "good", 2),
+        ("failure", "bad", Crash(error)),
+        ("failure", "failed", Crash(error)),
+    ]
+
+
 def test_an_answer_that_comes_before_the_call_is_put_off_leaves_nothing(
     system: ActorSystem, server: type[Pooled]
 ) -> None:

@@ -739,6 +739,23 @@ def test_a_zombie_begins_no_blocking_work(
     assert seen.next() == ("reply", "label", 1)
 
 
+def test_a_zombie_begins_nothing(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
+    """What it would have another thread or an event loop do is not begun."""
+    as_zombie(system, system.start(server, seen), lambda actor: actor.run_async("label", seen.put))
+    assert seen.rest() == []
+
+
+def test_an_outcome_for_a_killed_actor_is_dropped(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
+    """Whoever brings it notices nothing, and no work is done for it."""
+    begun, worked = Seen(), Seen()
+    ref = system.start(server, seen)
+    run_in(ref, lambda actor: actor.run_async("label", begun.put, then=worked.put))
+    ref.kill()
+    exit_reason_of(ref)
+    begun.next()("late")
+    assert (worked.rest(), seen.rest()) == ([], [])
+
+
 def test_what_a_killed_actor_had_queued_in_a_shared_pool_never_begins(
     system: ActorSystem, server: type[Pooled], seen: Seen, pool: BlockingPool
 ) -> None:
