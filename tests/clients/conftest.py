@@ -1,4 +1,4 @@
-"""The real things that the clients' tests talk to: an SQLite file, and moto's server over loopback HTTP.
+"""The real things that the clients' tests talk to: an SQLite file, and emulators of AWS over loopback HTTP.
 
 Fixtures are made on demand: a test that asks for none of them pays for none of them (moto is imported with the server).
 """
@@ -21,7 +21,7 @@ from receipt_actors.domain.ports import Ledger, Queues
 if TYPE_CHECKING:
     import boto3
 
-BACKENDS = ["embedded", "aws", "fake"]
+BACKENDS = ["embedded", "aws", "simulated", "fake"]
 
 
 class ManualClock:
@@ -49,8 +49,8 @@ class QueueHouse:
 
 
 @dataclass(frozen=True)
-class Moto:
-    """A moto server: sessions that talk to it, and plain boto3 clients to prepare it and to look inside."""
+class Aws:
+    """An emulator: sessions that talk to it, and plain boto3 clients to prepare it and to look inside."""
 
     session: boto3.Session
     sqs: Any
@@ -86,29 +86,49 @@ def unique_name() -> str:
 
 
 @pytest.fixture(scope="session")
-def moto_server() -> Iterator[tuple[str, Moto]]:
+def moto_server() -> Iterator[tuple[str, Aws]]:
     """Start one moto server for all tests; they keep apart by the names of their queues and tables."""
-    import boto3
-
-    from receipt_actors.clients.aws import AwsQueues
     from tests.system.worlds import AwsServer
 
     server = AwsServer()
-    url = server.url
-    session = boto3.Session("testing", "testing", region_name="eu-west-1")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", url)
-        moto = Moto(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session))
-    yield url, moto
+    yield server.url, _clients_of(server.url)
     server.close()
 
 
 @pytest.fixture
-def moto(moto_server: tuple[str, Moto], monkeypatch: pytest.MonkeyPatch) -> Moto:
+def moto(moto_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
     """The moto server, to which clients that the test builds will talk as well."""
     url, moto = moto_server
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     return moto
+
+
+@pytest.fixture(scope="session")
+def simulated_server() -> Iterator[tuple[str, Aws]]:
+    """Start the simulated services of the benchmark, likewise."""
+    from receipt_actors.sandbox.services.process import ServiceProcess
+
+    with closing(ServiceProcess(["aws"])) as process:
+        yield process.url, _clients_of(process.url)
+
+
+@pytest.fixture
+def simulated(simulated_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """The simulated services, to which clients that the test builds will talk as well."""
+    url, aws = simulated_server
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    return aws
+
+
+def _clients_of(url: str) -> Aws:
+    import boto3
+
+    from receipt_actors.clients.aws import AwsQueues
+
+    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        return Aws(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session))
 
 
 @pytest.fixture
@@ -123,10 +143,10 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=BACKENDS)
 def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
-    """Each backend's queues in turn, on the real clock."""
-    if request.param == "aws":
-        moto: Moto = request.getfixturevalue("moto")
-        yield QueueHouse(moto.queues, moto.create_queue)
+    """Each backend's queues in turn, on the real clock; SQS as two emulators understand it."""
+    if request.param in ("aws", "simulated"):
+        aws: Aws = request.getfixturevalue("moto" if request.param == "aws" else "simulated")
+        yield QueueHouse(aws.queues, aws.create_queue)
         return
 
     from receipt_actors.clients.embedded import EmbeddedQueues
@@ -186,7 +206,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["embedded", "fake", *_EMULATORS])
+@pytest.fixture(params=["embedded", "simulated", "fake", *_EMULATORS])
 def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
     with open_ledger(request) as ledger:
@@ -215,9 +235,9 @@ def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
 
 def aws_table(request: pytest.FixtureRequest) -> tuple[boto3.Session, str]:
     match request.param:
-        case "aws":
-            moto: Moto = request.getfixturevalue("moto")
-            return moto.session, moto.create_table("TransactionId")
+        case "aws" | "simulated":
+            aws: Aws = request.getfixturevalue("moto" if request.param == "aws" else "simulated")
+            return aws.session, aws.create_table("TransactionId")
         case "ministack":
             session, table = request.getfixturevalue("ministack_table")
             return session, table

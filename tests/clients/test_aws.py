@@ -31,7 +31,7 @@ from receipt_actors.errors import (
 )
 
 if TYPE_CHECKING:
-    from tests.clients.conftest import Moto
+    from tests.clients.conftest import Aws
 
 QUEUE = "ReceiptsSQS"
 ITEM = LedgerItem(
@@ -444,12 +444,12 @@ def test_a_garbled_redrive_policy_is_unavailable(fake: FakeAws, queues: AwsQueue
 # --- ledger ---------------------------------------------------------------------------------------------------------
 
 
-def table_of(moto: Moto) -> tuple[str, AwsLedger]:
+def table_of(moto: Aws) -> tuple[str, AwsLedger]:
     table = moto.create_table("TransactionId")
     return table, AwsLedger(table, moto.session)
 
 
-def test_the_layout_of_an_item(moto: Moto) -> None:
+def test_the_layout_of_an_item(moto: Aws) -> None:
     """Attribute names and types are a contract with every program that reads the table; None is no attribute."""
     table, ledger = table_of(moto)
     ledger.claim(ITEM)
@@ -479,7 +479,7 @@ def test_the_layout_of_an_item(moto: Moto) -> None:
     ],
     ids=["nothing but the key", "other types", "other values"],
 )
-def test_an_item_of_another_program_is_nobodys(moto: Moto, foreign: dict[str, Any]) -> None:
+def test_an_item_of_another_program_is_nobodys(moto: Aws, foreign: dict[str, Any]) -> None:
     """It can be read, it stands in the way of every claim, and no user or submission of ours is taken for its owner."""
     table, ledger = table_of(moto)
     moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": ITEM.transaction_id}, **foreign})
@@ -508,7 +508,7 @@ def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger,
     assert standing is not None and standing.user_id == NO_USER_ID
 
 
-def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Moto) -> None:
+def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Aws) -> None:
     """Whole numbers and fractions are read alike."""
     table, ledger = table_of(moto)
     moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000"}})
@@ -538,14 +538,14 @@ def test_an_item_in_the_way_that_nobody_can_find_is_unavailable(fake: FakeAws, l
 
 
 @pytest.mark.parametrize("keys", [("Id",), ("TransactionId", "UserId")], ids=["another key", "a range key too"])
-def test_a_table_with_another_key_fails_the_check(moto: Moto, keys: tuple[str, ...]) -> None:
+def test_a_table_with_another_key_fails_the_check(moto: Aws, keys: tuple[str, ...]) -> None:
     """The fault says which key was expected."""
     ledger = AwsLedger(moto.create_table(*keys), moto.session)
     with pytest.raises(LedgerRefused, match=r"expected .* TransactionId of type S"):
         ledger.check()
 
 
-def test_a_missing_table_fails_the_check(moto: Moto) -> None:
+def test_a_missing_table_fails_the_check(moto: Aws) -> None:
     """The fault names the table and says what to do; a claim meanwhile is unavailable, never a verdict."""
     ledger = AwsLedger("nowhere", moto.session)
     with pytest.raises(LedgerRefused, match=r"'nowhere'.*create the table"):

@@ -1,0 +1,134 @@
+"""One run of a program against the simulated services, measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+
+from receipt_actors.sandbox.bench.measurement import Measurement, Sample, percentiles_ms, steady_per_second
+from receipt_actors.sandbox.bench.program import Meter, Program, Usage
+from receipt_actors.sandbox.bench.services import Services
+
+START_SECONDS = 60.0  #: until a program has asked for messages
+REST_SECONDS = 0.25  #: a program that uses next to nothing for so long has come to rest
+REST_SHARE = 0.1  #: of a core
+REST_PATIENCE_SECONDS = 5.0
+LOOK_SECONDS = 0.05  #: between two looks at a run
+PATIENCE_SECONDS = 60.0  #: without a message that is finished
+STOP_SECONDS = 60.0  #: from SIGTERM to the end
+
+OnProgress = Callable[[int], object]
+
+
+class BenchFailed(OSError):
+    """A run that came to nothing: the program did not start, ended early, or stood still."""
+
+
+def run(
+    command: Sequence[str],
+    services: Services,
+    *,
+    environment: Mapping[str, str] | None = None,
+    rate: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> Measurement:
+    """Run ``command`` on the messages that ``services`` has prepared, and measure it.
+
+    ``environment`` adds to what the program is told; ``rate`` makes so many messages available a second, instead of all
+    at once; ``on_progress`` is told how many messages are done, now and then. Raises ``BenchFailed``.
+    """
+    services.ask("aws", "begin")
+    services.ask("app_store", "begin")
+    meters = {name: Meter(process_id) for name, process_id in services.process_ids.items()}
+    with closing(Program(command, {**services.environment, **(environment or {})})) as program:
+        first_receive_at = _wait_for_first_receive(program, services)
+        start = _wait_for_rest(program)
+        before = {name: meter.usage() for name, meter in meters.items()}
+        services.ask("aws", "go", rate=rate)
+        samples = _watch(program, services, start, on_progress or (lambda _: None))
+        end = program.usage(is_exact=True)
+        after = {name: meter.usage() for name, meter in meters.items()}
+        services.ask("aws", "finish")
+        exit_code = program.stop(STOP_SECONDS)
+    aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
+    messages = services.load.messages
+    deleted_at: list[float] = aws["deleted_at"]
+    received_at: list[float] = aws["received_at"]
+    seconds = max(deleted_at) - min(received_at)
+    went_at: float = aws["went_at"]
+    finished = [(gone - went_at, gone - came) for came, gone in zip(received_at, deleted_at, strict=True)]
+    return Measurement(
+        messages=messages,
+        body_bytes=len(services.load.body(0)),
+        seconds=seconds,
+        per_second=messages / seconds,
+        steady_per_second=steady_per_second(deleted_at),
+        cpu_ms=_cpu_ms(start, end, messages),
+        services_cpu_ms={name: _cpu_ms(before[name], after[name], messages) for name in meters},
+        start_seconds=first_receive_at - program.started_at,
+        start_cpu_seconds=start.cpu_seconds,
+        rss_start_bytes=start.rss_bytes,
+        rss_peak_bytes=max(sample.rss_bytes for sample in samples),
+        in_flight_peak=max(sample.in_flight for sample in samples),
+        latency_ms=percentiles_ms([latency for _, latency in finished]),
+        apple_latency_ms=percentiles_ms(app_store["delays_seconds"]),
+        apple_concurrency_peak=app_store["concurrent_requests_high_water"],
+        requests={**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], "verifyReceipt": app_store["requests"]},
+        entries={**aws["entries"]["sqs"], **aws["entries"]["dynamodb"], "verifyReceipt": app_store["requests"]},
+        wrong=aws["wrong"],
+        wrong_shown=aws["shown"],
+        redelivered=aws["redelivered"],
+        exit_code=exit_code,
+        samples=samples,
+        finished=finished,
+    )
+
+
+def _wait_for_first_receive(program: Program, services: Services) -> float:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        first_receive_at: float | None = services.ask("aws", "progress")["first_receive_at"]
+        if first_receive_at is not None:
+            return first_receive_at
+        if program.exit_code is not None:
+            raise BenchFailed(f"the program ended with code {program.exit_code} before it asked for messages")
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"the program has not asked for messages within {START_SECONDS:g} s")
+        time.sleep(LOOK_SECONDS)
+
+
+def _wait_for_rest(program: Program) -> Usage:
+    deadline = time.monotonic() + REST_PATIENCE_SECONDS
+    before = program.usage(is_exact=True)
+    while True:
+        time.sleep(REST_SECONDS)
+        now = program.usage(is_exact=True)
+        if now.cpu_seconds - before.cpu_seconds < REST_SHARE * REST_SECONDS or time.monotonic() > deadline:
+            return now
+        before = now
+
+
+def _watch(program: Program, services: Services, start: Usage, on_progress: OnProgress) -> list[Sample]:
+    """Look at the run until all messages are deleted."""
+    began_at = start.at
+    samples = [Sample(0.0, 0, 0, start.rss_bytes)]
+    last_progress_at = time.monotonic()
+    while samples[-1].deleted < services.load.messages:
+        time.sleep(LOOK_SECONDS)
+        progress = services.ask("aws", "progress")
+        usage = program.usage()
+        deleted = progress["deleted"]
+        if deleted > samples[-1].deleted:
+            last_progress_at = usage.at
+            on_progress(deleted)
+        samples.append(Sample(usage.at - began_at, progress["received"] - deleted, deleted, usage.rss_bytes))
+        if program.exit_code is not None:
+            raise BenchFailed(f"the program ended with code {program.exit_code}, {deleted} messages done")
+        if usage.at - last_progress_at > PATIENCE_SECONDS:
+            raise BenchFailed(f"nothing was finished for {PATIENCE_SECONDS:g} s, {deleted} messages done")
+    return samples
+
+
+def _cpu_ms(before: Usage, after: Usage, messages: int) -> float:
+    return 1000 * (after.cpu_seconds - before.cpu_seconds) / messages

@@ -1,0 +1,139 @@
+"""The simulated services as processes of their own, and how a benchmark talks to them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from receipt_actors.sandbox.services.app_store import PRODUCTION_PATH, SANDBOX_PATH, Latency
+from receipt_actors.sandbox.services.certificates import make_certificates
+from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE, TABLE, Load
+from receipt_actors.sandbox.services.process import ServiceProcess
+
+APPLE_LATENCY = Latency(0.25, 0.1)
+CONTROL_TIMEOUT_SECONDS = 600.0  #: to mint and to audit the largest load
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """What the services are like."""
+
+    apple: Latency = APPLE_LATENCY
+    sqs_latency_seconds: float = 0.01
+    dynamodb_latency_seconds: float = 0.005
+    tls: bool = True  #: to the App Store; AWS is always spoken to in the clear, which boto3 allows for an endpoint URL
+
+
+class Services:
+    """SQS and DynamoDB in one process, the App Store in another. A context manager.
+
+    ``environment`` is what the program under test is told.
+    """
+
+    def __init__(self, options: ServiceOptions) -> None:
+        self.options = options
+        self.load = Load(0)
+        self.environment: dict[str, str] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="receipt-actors-bench-")))
+            self._start(folder)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def process_ids(self) -> Mapping[str, int]:
+        """Of each service's process, by its name."""
+        return {"aws": self._aws.process_id, "app_store": self._app_store.process_id}
+
+    def prepare(self, load: Load) -> None:
+        """Mint the messages and Apple's answers: each process for itself, at the same time."""
+        self.load = load
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda control: self.ask(control, "load", **asdict(load)), ("aws", "app_store")))
+
+    def ask(self, service: str, command: str, **fields: object) -> dict[str, Any]:
+        """Have a service do a command of ``services.control``."""
+        process = self._aws if service == "aws" else self._app_store
+        parts = urlsplit(process.url)
+        assert parts.hostname is not None
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=CONTROL_TIMEOUT_SECONDS, context=self._tls
+            )
+        else:
+            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONTROL_TIMEOUT_SECONDS)
+        try:
+            connection.request("POST", f"/_bench/{command}", json.dumps(fields))
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
+        finally:
+            connection.close()
+
+    def _start(self, folder: Path) -> None:
+        options = self.options
+        self._aws = self._serve(
+            "aws",
+            *("--sqs-latency", str(options.sqs_latency_seconds)),
+            *("--dynamodb-latency", str(options.dynamodb_latency_seconds)),
+        )
+        arguments = ["--latency", str(options.apple.seconds), "--jitter", str(options.apple.jitter_seconds)]
+        trust: dict[str, str] = {}
+        self._tls = None
+        if options.tls:
+            import ssl
+
+            files = make_certificates(folder)
+            arguments += ["--certificate", str(files.certificate), "--key", str(files.key)]
+            self._tls = ssl.create_default_context(cafile=str(files.authority))
+            authority = str(files.authority)
+            trust = {"REQUESTS_CA_BUNDLE": authority, "CURL_CA_BUNDLE": authority, "SSL_CERT_FILE": authority}
+        self._app_store = self._serve("app-store", *arguments)
+        self.environment = {
+            **_clean_environment(),
+            **trust,
+            "AWS_ENDPOINT_URL": self._aws.url,
+            "AWS_ACCESS_KEY_ID": "simulated",
+            "AWS_SECRET_ACCESS_KEY": "simulated",
+            "AWS_REGION": "eu-west-1",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "RECEIPT_ACTORS_SOURCE_QUEUE": SOURCE_QUEUE,
+            "RECEIPT_ACTORS_POST_QUEUES": POST_QUEUE,
+            "RECEIPT_ACTORS_LEDGER_TABLE": TABLE,
+            "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
+            "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": self._app_store.url + PRODUCTION_PATH,
+            "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": self._app_store.url + SANDBOX_PATH,
+        }
+
+    def _serve(self, *arguments: str) -> ServiceProcess:
+        process = ServiceProcess(arguments)
+        self._stack.callback(process.close)
+        return process
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process's, without what would lead the program elsewhere: settings, accounts, proxies."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "RECEIPT_ACTORS_")) and not name.lower().endswith("_proxy")
+    }

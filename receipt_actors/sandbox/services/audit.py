@@ -1,0 +1,90 @@
+"""Whether every message of a load was answered as it should be, and in order. Pure: looks at what the services saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from receipt_actors.sandbox.services.load import POST_QUEUE, number_of, transaction_id, user_id
+from receipt_actors.sandbox.services.queues import Content, Message
+
+MAX_SHOWN = 20  #: of what was wrong; all of it is counted
+CLOCK_SLACK_SECONDS = 0.003  #: timers go off so much too early, at worst
+
+
+@dataclass(frozen=True, slots=True)
+class SentAnswer:
+    """A message that the program under test sent."""
+
+    queue: str
+    content: Content
+    sent_at: float  #: monotonic, when the request came in
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was wrong: how often, and the first few in words."""
+
+    count: int
+    shown: tuple[str, ...]
+
+
+def audit(
+    messages: int,
+    answers: Iterable[SentAnswer],
+    deleted: Sequence[Message],
+    claimed: Collection[str],
+    *,
+    confirmed_after_seconds: float,
+) -> Finding:
+    """Compare what happened with what should have.
+
+    Of ``messages`` messages, numbered from 1 in the source queue, each must have been answered OK, once, with its user
+    and transaction, on the post queue; claimed; and deleted when its answer had been confirmed, which is
+    ``confirmed_after_seconds`` after it was sent.
+    """
+    wrong: list[str] = []
+    answered_at: dict[int, float] = {}
+    for answer in answers:
+        number, fault = _judge(answer, messages)
+        if fault is None and number in answered_at:
+            fault = f"message {number}: answered twice"
+        if fault is not None:
+            wrong.append(fault)
+        if number is not None:
+            answered_at.setdefault(number, answer.sent_at)
+    deleted_at = {message.number - 1: message.deleted_at for message in deleted}
+    for number in range(messages):
+        answered, gone = answered_at.get(number), deleted_at.get(number)
+        if answered is None:
+            wrong.append(f"message {number}: not answered")
+        if gone is None:
+            wrong.append(f"message {number}: not deleted")
+        elif answered is not None and gone < answered + confirmed_after_seconds - CLOCK_SLACK_SECONDS:
+            wrong.append(f"message {number}: deleted before its answer was confirmed")
+        if transaction_id(number) not in claimed:
+            wrong.append(f"message {number}: not claimed")
+    if len(claimed) > messages:
+        wrong.append(f"{len(claimed)} claims of {messages} transactions")
+    return Finding(len(wrong), tuple(wrong[:MAX_SHOWN]))
+
+
+def _judge(answer: SentAnswer, messages: int) -> tuple[int | None, str | None]:
+    """Whose answer it is, and what is wrong with it."""
+    try:
+        fields = json.loads(answer.content.body_json)
+        fields = json.loads(fields)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return None, f"an answer that is no JSON object: {answer.content.body_json[:80]!r}"
+    number = number_of(fields.get("user_id"))
+    if number is None or number >= messages:
+        return None, f"an answer to nobody: {fields}"
+    expected = {"user_id": user_id(number), "transaction_id": transaction_id(number), "status": "OK"}
+    if fields != expected:
+        return number, f"message {number}: expected {expected}, found {fields}"
+    if answer.queue != POST_QUEUE:
+        return number, f"message {number}: answered on {answer.queue}, expected {POST_QUEUE}"
+    return number, None

@@ -1,0 +1,173 @@
+"""What a benchmark asks of the services beside their work, under ``/_bench/``: prepare, begin, tell.
+
+The order is: ``load``; then for each run ``begin``, ``go`` once the program under test waits for messages, ``progress``
+until all are deleted, ``finish`` to let its long polls end, and ``report``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import time
+from collections.abc import Callable
+from typing import Any
+
+from receipt_actors.sandbox.services.app_store import FastAppStore
+from receipt_actors.sandbox.services.audit import SentAnswer, audit
+from receipt_actors.sandbox.services.dynamodb import SimulatedDynamoDb
+from receipt_actors.sandbox.services.load import DEAD_LETTER_QUEUE, POST_QUEUE, SOURCE_QUEUE, TABLE, TABLE_KEY, Load
+from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, loads, response
+from receipt_actors.sandbox.services.queues import Content, Queue
+from receipt_actors.sandbox.services.sqs import SimulatedSqs, make_content
+
+MAX_RECEIVE_COUNT = 20  #: as in the CloudFormation template
+
+_PREFIX = b"/_bench/"
+_RELEASE_SECONDS = 0.001  #: messages that come at a rate are looked after so often, at most
+
+Command = Callable[[dict[str, Any]], object]
+
+
+class AwsControl:
+    """The benchmark's view of SQS and DynamoDB."""
+
+    def __init__(self, sqs: SimulatedSqs, dynamodb: SimulatedDynamoDb) -> None:
+        self._sqs = sqs
+        self._dynamodb = dynamodb
+        self._contents: list[Content] = []
+        self._answers: list[SentAnswer] = []
+        self._source = Queue(SOURCE_QUEUE)
+        self._went_at = 0.0
+        self._handle = _dispatch(
+            {
+                "load": self._load,
+                "begin": self._begin,
+                "go": self._go,
+                "progress": self._progress,
+                "finish": self._finish,
+                "report": self._report,
+            }
+        )
+
+    def handle(self, connection: Connection, request: Request) -> bool:
+        """Answer a request, unless it is none for the control."""
+        return self._handle(connection, request)
+
+    def on_sent(self, queue: Queue, content: Content, now: float) -> None:
+        """Remember what the program under test sends; ``SimulatedSqs`` calls it."""
+        self._answers.append(SentAnswer(queue.name, content, now))
+
+    def _load(self, fields: dict[str, Any]) -> object:
+        load = Load(**fields)
+        self._contents = [make_content(load.body(number), {}) for number in range(load.messages)]
+        return {}
+
+    def _begin(self, _fields: dict[str, Any]) -> object:
+        for name in (POST_QUEUE, DEAD_LETTER_QUEUE):
+            self._sqs.create_queue(name)
+        self._source = self._sqs.create_queue(SOURCE_QUEUE, keep_deleted=True)
+        self._source.redrive_to(self._sqs.queues[DEAD_LETTER_QUEUE], MAX_RECEIVE_COUNT)
+        self._sqs.held = self._source
+        self._sqs.is_patient = True
+        self._sqs.first_receive_at = None
+        self._dynamodb.create_table(TABLE, TABLE_KEY)
+        self._answers = []
+        return {}
+
+    def _go(self, fields: dict[str, Any]) -> object:
+        for counter in (self._sqs.requests, self._sqs.entries, self._dynamodb.requests, self._dynamodb.entries):
+            counter.clear()
+        self._sqs.held = None
+        self._went_at = time.monotonic()
+        rate = fields.get("rate")
+        self._release(None if rate is None else float(rate), self._source, 0)
+        return {"now": self._went_at}
+
+    def _release(self, rate: float | None, source: Queue, released: int) -> None:
+        """Put what is due by now into the queue; without a rate all is due."""
+        if source is not self._source:  # another run has begun
+            return
+        total = len(self._contents)
+        due = total if rate is None else min(total, int((time.monotonic() - self._went_at) * rate) + 1)
+        now_ms = int(time.time() * 1000)
+        for content in self._contents[released:due]:
+            source.put(content, now_ms)
+        self._sqs.wake(source)
+        if due < total:
+            assert rate is not None
+            pause = max(_RELEASE_SECONDS, self._went_at + due / rate - time.monotonic())
+            asyncio.get_running_loop().call_later(pause, self._release, rate, source, due)
+
+    def _progress(self, _fields: dict[str, Any]) -> object:
+        return {
+            "first_receive_at": self._sqs.first_receive_at,
+            "received": self._source.received,
+            "deleted": self._source.deletions,
+            "dead_letters": self._sqs.queues[DEAD_LETTER_QUEUE].sent,
+        }
+
+    def _finish(self, _fields: dict[str, Any]) -> object:
+        self._sqs.end_polls()
+        return {}
+
+    def _report(self, _fields: dict[str, Any]) -> object:
+        deleted = self._source.deleted
+        finding = audit(
+            len(self._contents),
+            self._answers,
+            deleted,
+            self._dynamodb.tables[TABLE].items.keys(),
+            confirmed_after_seconds=self._sqs.latency_seconds,
+        )
+        return {
+            "went_at": self._went_at,
+            "wrong": finding.count,
+            "shown": finding.shown,
+            "redelivered": self._source.received - len(self._contents),
+            "received_at": [message.first_received_at for message in deleted],
+            "deleted_at": [message.deleted_at for message in deleted],
+            "requests": {"sqs": dict(self._sqs.requests), "dynamodb": dict(self._dynamodb.requests)},
+            "entries": {"sqs": dict(self._sqs.entries), "dynamodb": dict(self._dynamodb.entries)},
+        }
+
+
+class AppStoreControl:
+    """The benchmark's view of the App Store."""
+
+    def __init__(self, store: FastAppStore) -> None:
+        self._store = store
+        self._handle = _dispatch({"load": self._load, "begin": self._begin, "report": self._report})
+
+    def handle(self, connection: Connection, request: Request) -> bool:
+        """Answer a request, unless it is none for the control."""
+        return self._handle(connection, request)
+
+    def _load(self, fields: dict[str, Any]) -> object:
+        self._store.prepare(Load(**fields))
+        return {}
+
+    def _begin(self, _fields: dict[str, Any]) -> object:
+        self._store.begin()
+        return {}
+
+    def _report(self, _fields: dict[str, Any]) -> object:
+        return {
+            "requests": self._store.requests,
+            "concurrent_requests_high_water": self._store.concurrent_requests_high_water,
+            "delays_seconds": self._store.delays_seconds,
+        }
+
+
+def _dispatch(commands: dict[str, Command]) -> Callable[[Connection, Request], bool]:
+    def handle(connection: Connection, request: Request) -> bool:
+        if not request.path.startswith(_PREFIX):
+            return False
+        command = commands.get(request.path.removeprefix(_PREFIX).decode("latin-1"))
+        if command is None:
+            connection.respond(response(http.client.NOT_FOUND, b""))
+        else:
+            answer = command(loads(request.body) if request.body else {})
+            connection.respond(response(http.client.OK, dumps(answer)))
+        return True
+
+    return handle

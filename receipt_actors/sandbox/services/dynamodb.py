@@ -1,0 +1,196 @@
+"""DynamoDB's protocol over tables in memory: conditional puts, reads, and batches of PartiQL INSERT.
+
+Tables have one key, of type string. The one condition that is understood is ``attribute_not_exists`` of an attribute.
+What is not simulated is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
+from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps, loads
+
+MAX_STATEMENTS = 25
+
+_TARGET = b"x-amz-target: dynamodb_20120810."
+_NAMESPACE = "com.amazonaws.dynamodb.v20120810"
+_NOT_EXISTS = re.compile(r"\s*attribute_not_exists\s*\(\s*([#A-Za-z0-9_.]+)\s*\)\s*")
+
+Fields = Mapping[str, Any]
+
+_PUT_FIELDS = {
+    "TableName",
+    "Item",
+    "ConditionExpression",
+    "ExpressionAttributeNames",
+    "ReturnValuesOnConditionCheckFailure",
+    "ReturnValues",
+    "ReturnConsumedCapacity",
+    "ReturnItemCollectionMetrics",
+}
+
+
+@dataclass(slots=True)
+class Table:
+    """A table, and its items by the value of their key."""
+
+    name: str
+    key: str
+    items: dict[str, Attributes] = field(default_factory=dict)
+
+    def key_of(self, attributes: Fields) -> str:
+        """Read the key; refuse what lacks it."""
+        value = attributes.get(self.key)
+        if not isinstance(value, dict) or list(value) != ["S"] or not value["S"]:
+            raise _invalid(f"One of the required keys was not given a value, or of the wrong type: {self.key}")
+        key: str = value["S"]
+        return key
+
+
+class SimulatedDynamoDb:
+    """The service. ``requests`` and ``entries`` count what was asked for, by operation."""
+
+    def __init__(self, latency_seconds: float) -> None:
+        self.latency_seconds = latency_seconds
+        self.tables: dict[str, Table] = {}
+        self.requests: Counter[str] = Counter()
+        self.entries: Counter[str] = Counter()
+        self._operations: dict[bytes, tuple[str, Callable[[Fields], bytes]]] = {
+            name.lower().encode(): (name, operation)
+            for name, operation in {
+                "PutItem": self._put,
+                "GetItem": self._get,
+                "BatchExecuteStatement": self._batch,
+                "DescribeTable": self._describe,
+                "CreateTable": self._create,
+            }.items()
+        }
+
+    def create_table(self, name: str, key: str) -> Table:
+        """Make a table, in the place of the one of that name if there is one."""
+        table = self.tables[name] = Table(name, key)
+        return table
+
+    def handle(self, connection: Connection, request: Request) -> bool:
+        """Answer a request, unless it is none for DynamoDB."""
+        start = request.head.find(_TARGET)
+        if start < 0:
+            return False
+        start += len(_TARGET)
+        end = request.head.find(b"\r\n", start)
+        target = request.head[start:end] if end > 0 else request.head[start:]
+        try:
+            known = self._operations.get(target)
+            if known is None:
+                raise AwsError("UnknownOperationException", f"{target.decode('latin-1')} is not simulated")
+            name, operation = known
+            self.requests[name] += 1
+            try:
+                answer = operation(loads(request.body))
+            except ValueError:
+                raise AwsError("SerializationException", "the body is no JSON") from None
+            except (AttributeError, KeyError, TypeError) as error:
+                raise _invalid(f"{type(error).__name__}: {error}") from None
+        except AwsError as error:
+            answer = error.response(_NAMESPACE)
+        connection.respond(answer, self.latency_seconds)
+        return True
+
+    # --- operations ---
+
+    def _put(self, fields: Fields) -> bytes:
+        unknown = fields.keys() - _PUT_FIELDS
+        if unknown:
+            raise _invalid(f"PutItem: {', '.join(sorted(unknown))} is not simulated")
+        table, item = self._table(fields), fields["Item"]
+        key = table.key_of(item)
+        self.entries["PutItem"] += 1
+        condition = fields.get("ConditionExpression")
+        old = table.items.get(key)
+        if condition is not None and old is not None and _fails(condition, fields, old):
+            more = {"Item": old} if fields.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else {}
+            raise AwsError("ConditionalCheckFailedException", "The conditional request failed", more=more)
+        table.items[key] = item
+        if old is not None and fields.get("ReturnValues") == "ALL_OLD":
+            return aws_ok(dumps({"Attributes": old}))
+        return aws_ok(b"{}")
+
+    def _get(self, fields: Fields) -> bytes:
+        table = self._table(fields)
+        if list(fields["Key"]) != [table.key]:
+            raise _invalid("The provided key element does not match the schema")
+        self.entries["GetItem"] += 1
+        item = table.items.get(table.key_of(fields["Key"]))
+        return aws_ok(b"{}" if item is None else dumps({"Item": item}))
+
+    def _batch(self, fields: Fields) -> bytes:
+        statements = fields["Statements"]
+        if not 1 <= len(statements) <= MAX_STATEMENTS:
+            raise _invalid(f"{len(statements)} statements: expected 1 to {MAX_STATEMENTS}")
+        inserts: list[tuple[Table, str, Attributes]] = []
+        try:
+            for statement in statements:
+                insert = parse_insert(statement["Statement"])
+                table = self._table({"TableName": insert.table})
+                item = insert.item(statement.get("Parameters") or ())
+                inserts.append((table, table.key_of(item), item))
+        except BadStatement as error:
+            raise _invalid(str(error)) from None
+        if len({(table.name, key) for table, key, _ in inserts}) != len(inserts):
+            raise _invalid("Multiple statements of a batch must not be for the same item")
+        self.entries["BatchExecuteStatement"] += len(inserts)
+        return aws_ok(b'{"Responses":[%b]}' % b",".join([_insert(*insert) for insert in inserts]))
+
+    def _describe(self, fields: Fields) -> bytes:
+        return aws_ok(dumps({"Table": _description(self._table(fields))}))
+
+    def _create(self, fields: Fields) -> bytes:
+        keys = [schema["AttributeName"] for schema in fields["KeySchema"]]
+        if len(keys) != 1:
+            raise _invalid("a range key is not simulated")
+        if fields["TableName"] in self.tables:
+            raise AwsError("ResourceInUseException", f"Table already exists: {fields['TableName']}")
+        return aws_ok(dumps({"TableDescription": _description(self.create_table(fields["TableName"], keys[0]))}))
+
+    def _table(self, fields: Fields) -> Table:
+        table = self.tables.get(fields["TableName"])
+        if table is None:
+            raise AwsError("ResourceNotFoundException", "Requested resource not found")
+        return table
+
+
+def _insert(table: Table, key: str, item: Attributes) -> bytes:
+    if key in table.items:
+        return (
+            b'{"Error":{"Code":"DuplicateItem","Message":"Duplicate primary key exists in table"},"TableName":"%b"}'
+            % table.name.encode()
+        )
+    table.items[key] = item
+    return b'{"TableName":"%b"}' % table.name.encode()
+
+
+def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
+    match = _NOT_EXISTS.fullmatch(condition)
+    if match is None:
+        raise _invalid(f"ConditionExpression {condition!r} is not simulated")
+    name = match[1]
+    return fields["ExpressionAttributeNames"][name] in old if name.startswith("#") else name in old
+
+
+def _description(table: Table) -> dict[str, object]:
+    return {
+        "TableName": table.name,
+        "TableStatus": "ACTIVE",
+        "KeySchema": [{"AttributeName": table.key, "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": table.key, "AttributeType": "S"}],
+        "ItemCount": len(table.items),
+    }
+
+
+def _invalid(message: str) -> AwsError:
+    return AwsError("ValidationException", message)
