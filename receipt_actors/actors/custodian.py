@@ -107,6 +107,10 @@ class Custodian(GenServer):
             case NoRoom(detail):
                 return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
 
+    def whole_delivery(self) -> ReceivedMessage:
+        """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
+        return self.delivery
+
     # --- steps ---
 
     def init(self) -> Stop | None:
@@ -141,7 +145,7 @@ class Custodian(GenServer):
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
-        self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.delivery, unanswerable))
+        self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.whole_delivery(), unanswerable))
         return None
 
     def delete(self) -> None:

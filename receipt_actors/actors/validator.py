@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from receipt_actors.actors.custodian import Custodian
@@ -33,7 +33,7 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.app_store import Genuine, Interpretation, Misconfigured, TryAgain, Unidentified
 from receipt_actors.domain.ledger import Ownership, ledger_item
-from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, result_message
+from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -79,12 +79,21 @@ class Validator(Custodian):
         submission: Submission,
         received_at_seconds: float,
     ) -> None:
-        super().__init__(source_queue, dead_letter_queue, delivery, received_at_seconds)
+        # The receipt is nearly all of the body: thousands of messages in flight need not hold it twice.
+        self._around_receipt = around_receipt(delivery.body, submission.receipt_data)
+        light = delivery if self._around_receipt is None else replace(delivery, body="")
+        super().__init__(source_queue, dead_letter_queue, light, received_at_seconds)
         self._policy = policy
         self._answers_unidentified = answers_unidentified
         self._submission = submission
         self._plan: Plan | None = None
         self._known: dict[str, Ownership] = {}
+
+    def whole_delivery(self) -> ReceivedMessage:
+        """See ``Custodian``."""
+        if self._around_receipt is None:
+            return self.delivery
+        return replace(self.delivery, body=self._submission.receipt_data.join(self._around_receipt))
 
     # --- verifying ---
 

@@ -148,6 +148,15 @@ def parse_submission(
         return refusal.unanswerable
 
 
+def around_receipt(body: str, receipt_data: str) -> tuple[str, str] | None:
+    """Return what is before and after the receipt in its body; None where the body spells it another way (escapes).
+
+    ``receipt_data.join(...)`` of the two is the body again, to the last character.
+    """
+    before, found, after = body.partition(receipt_data)
+    return (before, after) if found else None
+
+
 def result_message(submission: Submission, result: Result) -> OutgoingMessage:
     """Make the answer: the contract's three fields in the body, in ASCII; what else is known in attributes."""
     body = {"user_id": submission.user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}

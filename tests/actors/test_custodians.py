@@ -253,6 +253,17 @@ def test_one_of_a_product_is_looked_up_then_claimed(house: House) -> None:
 # --- unanswerable ---
 
 
+def test_a_dead_letter_keeps_the_spelling_of_its_receipt(house: House) -> None:
+    """A receipt may be written with JSON's escapes; the copy is the body as it came."""
+    body = delivery(1).body
+    receipt_data = json.loads(body)["receipt"]
+    escaped = body.replace(receipt_data, "".join(f"\\u{ord(character):04x}" for character in receipt_data))
+    house.validate(body=escaped)
+    house.answer(house.apple, Unidentified(Reason.NOT_AUTHENTIC))
+    (message,) = house.posted(house.dead_letters)
+    assert message.body == escaped
+
+
 @pytest.mark.parametrize(
     ("meaning", "reason"),
     [

@@ -19,6 +19,7 @@ from receipt_actors.domain.messages import (
     Submission,
     Unanswerable,
     Verdict,
+    around_receipt,
     dead_letter_message,
     first_sent_at_seconds,
     is_intact,
@@ -546,3 +547,11 @@ class TestRedrivenMessage:
         assert_sendable(redriven)
         copy = ReceivedMessage("m-2", "h", "body", "", redriven.attributes, sent_at_seconds=SENT_AT_MS / 1000)
         assert submission_id_of(copy) == submission_id_of(message)
+
+
+@given(st.text("ab\\u{}", max_size=30), st.text("ab", min_size=1, max_size=5))
+def test_a_body_is_whole_again_with_its_receipt(body: str, receipt_data: str) -> None:
+    """To the last character, wherever in it the receipt was found; where it wasn't, nothing was taken away."""
+    around = around_receipt(body, receipt_data)
+    assert (around is None) == (receipt_data not in body)
+    assert around is None or receipt_data.join(around) == body
