@@ -59,7 +59,7 @@ from receipt_actors.otp import (
     StartResult,
     supervisor_spec,
 )
-from receipt_actors.settings import AppStoreSettings, Settings
+from receipt_actors.settings import MAX_BLOCKING_CONCURRENCY, AppStoreSettings, Settings
 from receipt_actors.telemetry.events import STATISTICS
 from receipt_actors.telemetry.statistics import Statistics
 
@@ -156,14 +156,17 @@ def _custody(settings: Settings, backend: Backend) -> ChildSpec:
 
 
 def _gateways(settings: Settings, backend: Backend) -> ChildSpec:
-    rate = settings.app_store_rate_per_second
+    rate, transfers = settings.app_store_rate_per_second, backend.app_store_transfers
+    concurrency = settings.effective_app_store_concurrency
     app_store = Start(
         AppStoreGateway,
         backend.app_store,
         policy_of(settings),
-        settings.app_store_concurrency,
+        # A backend that is not made from the settings may want a thread for each request whatever they say.
+        concurrency if transfers is not None else min(concurrency, MAX_BLOCKING_CONCURRENCY),
         exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
         None if rate is None else RateLimit(rate),
+        transfers,
         name=protocol.APP_STORE_GATEWAY,
     )
     ledger = Start(

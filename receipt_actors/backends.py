@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
-from receipt_actors.domain.ports import AppStore, Ledger, Queues
+from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Ledger, Queues
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
 
 if TYPE_CHECKING:
+    from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
     from receipt_actors.clients.aws import AwsLedger, AwsQueues
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
@@ -31,6 +32,7 @@ class Backend:
     interrupt_receives: Callable[[], None]  #: long polls under way return, where that is possible
     close: Callable[[], None]
     rng: random.Random
+    app_store_transfers: AppStoreTransfers | None = None  #: the App Store without a thread that waits, where there is
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -51,11 +53,12 @@ def open_backend(settings: Settings) -> Backend:
         opened.callback(queues.close)
         ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
         opened.callback(ledger.close)
-        app_store = open_app_store(settings, max_connections=settings.app_store_concurrency)
+        transfers = _open_app_store_transfers(settings) if settings.uses_curl else None
+        app_store = transfers or open_app_store(settings, max_connections=settings.effective_app_store_concurrency)
         opened.callback(app_store.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        return Backend(queues, ledger, app_store, interrupt_receives, opened.pop_all().close, rng)
+        return Backend(queues, ledger, app_store, interrupt_receives, opened.pop_all().close, rng, transfers)
 
 
 def open_queues(
@@ -95,15 +98,25 @@ def open_ledger(
 
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
-    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
+    """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
+    return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
+
+
+def _open_app_store_transfers(settings: Settings) -> CurlVerifyReceiptClient:
+    from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
+
+    max_connections = settings.effective_app_store_concurrency
+    return CurlVerifyReceiptClient(*_app_store_arguments(settings), max_connections=max_connections)
+
+
+def _app_store_arguments(settings: AppStoreSettings) -> tuple[str, str, str | None, float, float]:
     secret = settings.shared_secret
-    return VerifyReceiptClient(
+    return (
         settings.app_store_production_url,
         settings.app_store_sandbox_url,
         None if secret is None else secret.get_secret_value(),
         settings.app_store_connect_timeout_seconds,
         settings.app_store_read_timeout_seconds,
-        pool_size=max_connections,
     )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import select
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,10 @@ _AWS_SETTINGS = ("source_queue", "post_queues", "ledger_table")
 _TO_BE_CHOSEN: Any = None
 Chosen = TypeVar("Chosen", bound="SomeSettings")
 _MASK = "**********"
+
+MAX_BLOCKING_CONCURRENCY = 200  #: requests to Apple at once in a process: more threads than this are slower, not faster
+MAX_CURL_CONCURRENCY = 5000
+_INSTALL_CURL = "pip install 'receipt-actors[fast]'"
 
 
 class SomeSettings(BaseModel, frozen=True):
@@ -230,7 +235,19 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     result_batcher_idle_seconds: float = Field(
         default=60, gt=0, description="Time without answers that ends a result batcher."
     )
-    app_store_concurrency: int = Field(default=200, ge=1, le=200, description="Requests to Apple under way at once.")
+    app_store_client: Literal["auto", "requests", "curl"] = Field(
+        default="auto",
+        description="Client that asks Apple. requests keeps a thread for each answer that it waits for; curl has one "
+        "thread for thousands, at a fraction of the cost, and needs pycurl (the extra fast). auto takes curl where it "
+        "is installed.",
+    )
+    app_store_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_CURL_CONCURRENCY,
+        description=f"Requests to Apple under way at once. Left out: max_in_flight with curl, "
+        f"{MAX_BLOCKING_CONCURRENCY} with requests, which can't have more.",
+    )
     app_store_rate_per_second: float | None = Field(
         default=None, gt=0, description="Requests to Apple a second. Left out: no limit."
     )
@@ -259,12 +276,57 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
             raise ValueError(f"expected more than receive_wait_seconds ({wait}): a drain waits for receives under way")
         return seconds
 
+    @property
+    def uses_curl(self) -> bool:
+        """Whether Apple is asked by way of curl, and not of requests."""
+        return _is_curl(self.app_store_client)
+
+    @property
+    def effective_app_store_concurrency(self) -> int:
+        """Requests to Apple under way at once, in one process."""
+        if self.app_store_concurrency is not None:
+            return self.app_store_concurrency
+        return min(self.max_in_flight, MAX_CURL_CONCURRENCY) if self.uses_curl else MAX_BLOCKING_CONCURRENCY
+
+    @field_validator("app_store_client")
+    @classmethod
+    def _curl_is_there(cls, client: str) -> str:
+        if client == "curl" and (fault := _curl_fault()) is not None:
+            raise ValueError(f"expected pycurl to be usable: {fault}; {_INSTALL_CURL}, or choose requests")
+        return client
+
+    @field_validator("app_store_concurrency")
+    @classmethod
+    def _threads_are_few(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
+        is_many = concurrency is not None and concurrency > MAX_BLOCKING_CONCURRENCY
+        if is_many and not _is_curl(info.data.get("app_store_client", "curl")):  # absent: a fault that is told already
+            raise ValueError(
+                f"expected at most {MAX_BLOCKING_CONCURRENCY} with requests, of which each takes a thread; "
+                f"up to {MAX_CURL_CONCURRENCY} with app_store_client curl ({_INSTALL_CURL})"
+            )
+        return concurrency
+
     @field_validator("processes")
     @classmethod
     def _one_process_for_now(cls, processes: int) -> int:
         if processes > 1:
             raise ValueError("expected 1: more than one process is not available yet")
         return processes
+
+
+def _is_curl(client: str) -> bool:
+    return client == "curl" or (client == "auto" and _curl_fault() is None)
+
+
+def _curl_fault() -> str | None:
+    """Say why the client on curl can't be used; None where it can."""
+    if not hasattr(select, "epoll"):
+        return "it would need Linux's epoll"
+    try:
+        import pycurl  # noqa: F401
+    except ImportError as error:  # also where it is there, and its libcurl is not, or has another TLS library
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

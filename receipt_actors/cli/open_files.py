@@ -12,7 +12,8 @@ SPARE_FILES = 64  #: standard streams, the database, libraries, and what else a 
 
 def files_needed(settings: Settings) -> int:
     """Count the files that may be open at once: nearly all of them are connections that are kept alive."""
-    app_store = 2 * settings.app_store_concurrency  # production and sandbox
+    environments = 1 if settings.uses_curl else 2  # production and sandbox: pools of their own with requests
+    app_store = environments * settings.effective_app_store_concurrency
     batchers = (len(settings.post_queues) + 3) * settings.batch_requests  # and dead letters, deletes, visibility
     return SPARE_FILES + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.consumers)
 

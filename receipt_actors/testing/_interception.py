@@ -63,12 +63,16 @@ Around: TypeAlias = Callable[[PortCall], Any]
 
 
 def intercept(backend: Backend, around: Around) -> Backend:
-    """Return the same backend with ``around`` around each call of its ports; it is called from many threads."""
+    """Return the same backend with ``around`` around each call of its ports; it is called from many threads.
+
+    Each call blocks: the App Store is asked through its blocking port, also where the backend has another.
+    """
     return replace(
         backend,
         queues=_InterceptedQueues(backend.queues, around),
         ledger=_InterceptedLedger(backend.ledger, around),
         app_store=_InterceptedAppStore(backend.app_store, around),
+        app_store_transfers=None,
     )
 
 

@@ -1,0 +1,272 @@
+"""Servers for the clients of verifyReceipt: canned answers, raw bytes, TLS, a proxy that tunnels."""
+
+from __future__ import annotations
+
+import itertools
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+def read_request(connection: socket.socket) -> None:
+    """Read it all: to close a connection with something unread in it would reset it, answer and all."""
+    with connection.makefile("rb") as stream:
+        lines = itertools.takewhile(lambda line: line != b"\r\n", stream)
+        headers = dict(line.split(b": ") for line in lines if line.count(b": ") == 1)
+        stream.read(int(headers.get(b"Content-Length", 0)))
+
+
+@contextmanager
+def raw_server(converse: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Accept connections one after the other, read a request from each and hand it to ``converse``; yields the URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                if tls is not None:
+                    connection = tls.wrap_socket(connection, server_side=True)
+                with connection:
+                    read_request(connection)
+                    converse(connection)
+            except OSError:
+                continue  # the client hung up, which some tests are about
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    scheme = "http" if tls is None else "https"
+    try:
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/verifyReceipt"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
+def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:
+    """Answer HTTP 200 with the body as it is."""
+
+    def converse(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), head, body))
+
+    return converse
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it arrived."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Reply:
+    """What a ``Recorder`` answers."""
+
+    status: int = 200
+    body: bytes | Callable[[bytes], bytes] = b'{"status":0}'  #: or made from the request's body
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Recorder(ThreadingHTTPServer):
+    """An HTTP server that answers as it is told, and remembers connections and requests."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _RecorderHandler)
+        self.reply = Reply()
+        self.connections: set[object] = set()
+        self.asked: list[Asked] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _RecorderHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Recorder
+
+    def do_POST(self) -> None:
+        question = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.connections.add(self.client_address)
+        self.server.asked.append(Asked(self.path, dict(self.headers), question))
+        reply = self.server.reply
+        body = reply.body(question) if callable(reply.body) else reply.body
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    with Recorder() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(10)
+
+
+@contextmanager
+def tunnelling_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that does CONNECT, one connection after the other; yields its URL and where it was asked to go."""
+    targets: list[str] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client, client.makefile("rb") as stream:
+                lines = list(iter(stream.readline, b"\r\n"))
+                target = lines[0].split()[1].decode()
+                targets.append(target)
+                host, port = target.rsplit(":", 1)
+                with socket.create_connection((host, int(port))) as server:
+                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    _relay(client, server)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", targets
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    while True:
+        for side in select.select([one, other], [], [])[0]:
+            try:
+                data = side.recv(65536)
+                (other if side is one else one).sendall(data)
+            except OSError:
+                return
+            if not data:
+                return
+
+
+def make_certificate(folder: Path, *, host: str = "127.0.0.1", days: int = 1) -> Path:
+    """Make a certificate that only itself vouches for, with its key, in one PEM file; past for ``days`` below 0."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / f"{host}{days}.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path
+
+
+def tls_server(certificate: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = newest
+    return context
+
+
+@contextmanager
+def http2_server(certificate: Path, *, gathers: int) -> Iterator[tuple[str, list[int]]]:
+    """Answer over HTTP/2 once ``gathers`` requests wait on one connection; yields the URL and their numbers so far."""
+    gathered: list[int] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        tls = context.wrap_socket(connection, server_side=True)
+        assert tls.selected_alpn_protocol() == "h2"
+        http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http2.initiate_connection()
+        waiting: list[int] = []
+        given_up: set[int] = set()
+        with tls:
+            while True:
+                tls.sendall(http2.data_to_send())
+                data = tls.recv(65536)
+                if not data:
+                    return
+                for event in http2.receive_data(data):
+                    if isinstance(event, h2.events.DataReceived):
+                        http2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    elif isinstance(event, h2.events.StreamEnded):
+                        waiting.append(event.stream_id)
+                    elif isinstance(event, h2.events.StreamReset):
+                        given_up.add(event.stream_id)
+                if len(waiting) == gathers:
+                    gathered.append(gathers)
+                    for stream in set(waiting) - given_up:
+                        http2.send_headers(stream, [(":status", "200"), ("content-type", "application/json")])
+                        http2.send_data(stream, b'{"status":0}', end_stream=True)
+                    waiting.clear()
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=serve, args=(connection,), daemon=True))
+            threads[-1].start()
+
+    threads = [threading.Thread(target=accept, daemon=True)]
+    threads[0].start()
+    try:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/verifyReceipt", gathered
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for thread in threads:
+            thread.join(10)
