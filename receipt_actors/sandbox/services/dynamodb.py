@@ -6,6 +6,7 @@ What is not simulated is refused, never ignored.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
-from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps, loads
+from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
 
 MAX_STATEMENTS = 25
 
@@ -91,7 +92,7 @@ class SimulatedDynamoDb:
             name, operation = known
             self.requests[name] += 1
             try:
-                answer = operation(loads(request.body))
+                answer = operation(json.loads(request.body))
             except ValueError:
                 raise AwsError("SerializationException", "the body is no JSON") from None
             except (AttributeError, KeyError, TypeError) as error:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps, loads
+from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
 from receipt_actors.sandbox.services.queues import (
     MAX_VISIBILITY_SECONDS,
     Content,
@@ -105,7 +105,7 @@ class SimulatedSqs:
             name, operation = self._operations.get(target) or _no_operation(target)
             self.requests[name] += 1
             try:
-                fields = loads(request.body)
+                fields = json.loads(request.body)
             except ValueError:
                 raise AwsError("SerializationException", "the body is no JSON") from None
             try:
@@ -408,11 +408,15 @@ def _entries(fields: Fields) -> list[dict[str, Any]]:
 
 
 def _size_bytes(fields: Fields) -> int:
-    size = len(fields["MessageBody"].encode())
+    size = _bytes(fields["MessageBody"])
     for name, attribute in (fields.get("MessageAttributes") or {}).items():
-        size += len(name.encode()) + len(attribute["DataType"].encode())
-        size += len(attribute.get("StringValue", attribute.get("BinaryValue", "")).encode())
+        size += _bytes(name) + _bytes(attribute["DataType"])
+        size += _bytes(attribute.get("StringValue", attribute.get("BinaryValue", "")))
     return size
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))  # a lone surrogate is refused later, entry by entry
 
 
 def _batch_answer(entries: list[dict[str, Any]], action: Callable[[Fields], None]) -> bytes:
