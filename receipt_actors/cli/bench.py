@@ -99,6 +99,11 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option("--processes", metavar="N|auto", help="As for start.")
 @click.option("--max-in-flight", type=click.IntRange(1), metavar="N", help="As for start.")
 @click.option(
+    "--client",
+    type=click.Choice(["auto", "requests", "curl"]),
+    help="--app-store-client of start: what asks Apple. [default: what start takes]",
+)
+@click.option(
     "--in-flight-sweep",
     callback=_numbers,
     metavar="N,N,...",
@@ -145,6 +150,7 @@ def command(
     runs: int,
     processes: str | None,
     max_in_flight: int | None,
+    client: str | None,
     in_flight_sweep: tuple[int, ...],
     rate: float | None,
     half_load: bool,
@@ -178,7 +184,11 @@ def command(
 
     apple = Latency() if no_latency else Latency(apple_latency, apple_jitter)
     options = ServiceOptions(apple, 0.0 if no_latency else sqs_latency, 0.0 if no_latency else dynamodb_latency, tls)
-    flags = [*(["--processes", processes] if processes is not None else []), *start_flags]
+    flags = [
+        *(["--processes", processes] if processes is not None else []),
+        *(["--app-store-client", client] if client is not None else []),
+        *start_flags,
+    ]
     series: list[Series] = []
     with _sigterm_as_interrupt(), Services(options) as services:
         plans = _plans(flags, max_in_flight, in_flight_sweep, rate)

@@ -19,7 +19,8 @@ from receipt_actors.sandbox.services.dynamodb import SimulatedDynamoDb
 from receipt_actors.sandbox.services.load import DEAD_LETTER_QUEUE, POST_QUEUE, SOURCE_QUEUE, TABLE, TABLE_KEY, Load
 from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
 from receipt_actors.sandbox.services.queues import Content, Queue
-from receipt_actors.sandbox.services.sqs import SimulatedSqs, make_content
+from receipt_actors.sandbox.services.sqs import SimulatedSqs
+from receipt_actors.sandbox.services.sqs_messages import make_content
 
 MAX_RECEIVE_COUNT = 20  #: as in the CloudFormation template
 
