@@ -36,10 +36,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     where = machine(os.cpu_count() or 1)
-    print(
-        f"{where['cpu']}, {where['cores']} cores, {where['python']}; {options.messages} messages, {options.runs} runs"
-    )
-    print(f"{'':28}{'receipts/s':>12}{'SQS+DynamoDB':>14}{'App Store':>12}{'client':>10}   CPU ms a receipt")
+    _say(f"{where['cpu']}, {where['cores']} cores, {where['python']}; {options.messages:,} messages")
+    _say(f"{'':28}{'receipts/s':>12}{'SQS+DynamoDB':>14}{'App Store':>12}{'client':>10}   CPU ms a receipt")
     wrong = 0
     for name, (services_options, claims) in CONDITIONS.items():
         with Services(services_options) as services:

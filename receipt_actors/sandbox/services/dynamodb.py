@@ -113,8 +113,8 @@ class SimulatedDynamoDb:
         self.entries["PutItem"] += 1
         condition = fields.get("ConditionExpression")
         old = table.items.get(key)
-        if condition is not None and old is not None and _fails(condition, fields, old):
-            more = {"Item": old} if fields.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else {}
+        if condition is not None and _fails(condition, fields, old or {}):
+            more = {"Item": old} if old and fields.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else {}
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", more=more)
         table.items[key] = item
         if old is not None and fields.get("ReturnValues") == "ALL_OLD":
