@@ -1,61 +1,310 @@
-"""``receipt-actors bench``: what a receipt costs on this machine."""
+"""``receipt-actors bench``: what a receipt costs on this machine, measured from outside on the real program."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import signal
 import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
+from receipt_actors.cli.progress import SlowProgress
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+if TYPE_CHECKING:
+    from receipt_actors.sandbox.bench import Load, Measurement, Series, Services
+
+DEFAULT_MESSAGES = 20_000
+MAX_MESSAGES = 1_000_000
+PILOT_MESSAGES = 2_000  #: of the run that tells how many messages ``--seconds`` takes
+PLOT_EXTENSIONS = (".png", ".svg", ".html")
+BYTES_A_MESSAGE = 4096  #: that the simulated services hold, beyond twice its receipt
+MEMORY_SHARE = 0.5  #: of what is available, that the messages may take
+PERCENTS = (50, 95, 99)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--messages", type=click.IntRange(1), default=20_000, show_default=True, help="How many to validate.")
-@click.option("--apple-latency", type=click.FloatRange(0, 60), default=0.25, show_default=True, metavar="SECONDS")
-@click.option("--apple-jitter", type=click.FloatRange(0, 60), default=0.1, show_default=True, metavar="SECONDS")
-@click.option("--dynamodb-latency", type=click.FloatRange(0, 60), default=0.005, show_default=True, metavar="SECONDS")
-@click.option("--sqs-latency", type=click.FloatRange(0, 60), default=0.01, show_default=True, metavar="SECONDS")
-@click.option("--no-latency", is_flag=True, help="Services answer at once.")
-@click.option("--tls/--no-tls", default=True, show_default=True, help="To the simulated App Store.")
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Messages available a second, instead of all at once."
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to run: one series of runs."""
+
+    label: str
+    flags: tuple[str, ...]
+    rate: float | None = None
+    max_in_flight: int | None = None
+
+
+def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix not in PLOT_EXTENSIONS:
+        raise click.BadParameter(f"{str(path)!r} does not end in {', '.join(PLOT_EXTENSIONS)}.")
+    return _new_file(_context, _parameter, path)
+
+
+def _new_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse now what could not be written after minutes of measuring."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise click.BadParameter(f"{str(path)!r} can't be written.")
+    return path
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{text!r}: expected numbers above 0, comma separated.")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _latency(name: str, default: float, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    seconds = click.FloatRange(0, 60)
+    return click.option(name, type=seconds, default=default, show_default=True, metavar="SECONDS", help=help)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  # one run of 20,000 messages: Apple takes 0.15 to 0.35 s, DynamoDB 5 ms, SQS 10 ms
+  receipt-actors bench
+  # CPU alone, medians of five runs
+  receipt-actors bench --no-latency --runs 5
+  # a minute on all cores, then latencies at half that load, with plots
+  receipt-actors bench --seconds 60 --processes auto --half-load --plot bench.html
+  # what more in flight brings; flags of `start` come last
+  receipt-actors bench --in-flight-sweep 100,500,2000 --json bench.json -- --consumers 8
+
+\b
+Needs the extra: pip install "receipt-actors[bench]"
+"""
 )
-@click.argument("start_flags", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--messages", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help=f"How many. [default: {DEFAULT_MESSAGES:,}]"
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 3600),
+    metavar="S",
+    help="As many as take about so long, found by a short run.",
+)
+@click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
+@click.option("--processes", metavar="N|auto", help="As for start.")
+@click.option("--max-in-flight", type=click.IntRange(1), metavar="N", help="As for start.")
+@click.option(
+    "--client",
+    type=click.Choice(["auto", "requests", "curl"]),
+    help="--app-store-client of start: what asks Apple. [default: what start takes]",
+)
+@click.option(
+    "--in-flight-sweep",
+    callback=_numbers,
+    metavar="N,N,...",
+    help="A series of runs for each of these --max-in-flight.",
+)
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), metavar="R", help="Messages available a second, not all at once."
+)
+@click.option("--half-load", is_flag=True, help="Then another series at half the rate that was found.")
+@_latency("--apple-latency", 0.25, "How long the simulated App Store takes,")
+@_latency("--apple-jitter", 0.1, "so much more or less, evenly spread.")
+@_latency("--dynamodb-latency", 0.005, "How long the simulated DynamoDB takes.")
+@_latency("--sqs-latency", 0.01, "How long the simulated SQS takes.")
+@click.option("--no-latency", is_flag=True, help="All of them answer at once: what remains is CPU time.")
+@click.option("--tls/--no-tls", default=True, show_default=True, help="To the App Store, as Apple is spoken to.")
+@click.option(
+    "--receipt-bytes",
+    type=click.IntRange(0, 500_000),
+    default=5 * 1024,
+    show_default=True,
+    metavar="N",
+    help="Of each receipt, before base64.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    callback=_new_file,
+    metavar="FILE",
+    help="Write all figures of all runs.",
+)
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path),
+    callback=_plot_path,
+    metavar="FILE",
+    help="Draw rate and latency over time, and the sweep: .png, .svg or .html.",
+)
+@click.argument("start_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS OF START]")
 def command(
-    messages: int,
+    messages: int | None,
+    seconds: float | None,
+    runs: int,
+    processes: str | None,
+    max_in_flight: int | None,
+    client: str | None,
+    in_flight_sweep: tuple[int, ...],
+    rate: float | None,
+    half_load: bool,
     apple_latency: float,
     apple_jitter: float,
     dynamodb_latency: float,
     sqs_latency: float,
     no_latency: bool,
     tls: bool,
-    rate: float | None,
+    receipt_bytes: int,
+    json_path: Path | None,
+    plot_path: Path | None,
     start_flags: tuple[str, ...],
 ) -> int:
-    """Measure what a receipt costs. Flags of ``start`` are passed on to it."""
-    from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services, run
+    """Measure what a receipt costs on this machine.
 
-    if no_latency:
-        options = ServiceOptions(Latency(), 0.0, 0.0, tls)
-    else:
-        options = ServiceOptions(Latency(apple_latency, apple_jitter), sqs_latency, dynamodb_latency, tls)
-    program = [sys.executable, "-m", "receipt_actors", "start", "--backend", "aws", *start_flags]
-    with Services(options) as services:
-        services.prepare(Load(messages))
-        result = run(program, services, rate=rate)
-    click.echo(
-        f"{result.per_second:.0f} receipts/s ({result.steady_per_second:.0f} steady), {result.cpu_ms:.3f} ms CPU each"
-    )
-    click.echo(f"latency {_ms(result.latency_ms)}; Apple's {_ms(result.apple_latency_ms)}")
-    click.echo(f"services: CPU ms {_ms(result.services_cpu_ms, 3)}")
-    click.echo(f"start {result.start_seconds:.2f} s; memory {result.memory_bytes / 1024:.1f} KiB a receipt in flight")
-    for operation, requests in result.requests.items():
-        click.echo(f"  {operation:30} {requests / messages:.3f} a receipt, filled {result.fill(operation):.1f}")
-    for line in result.wrong_shown:
-        complain(f"wrong: {line}")
-    return EXIT_WORLD_FAILED if result.wrong or result.exit_code else EXIT_DONE
+    Runs the real program (`receipt-actors start`, on SQS, DynamoDB and an App Store that are simulated by processes of
+    their own) on prepared messages with genuine receipts, and measures it from outside: rate, CPU time, memory,
+    latencies, calls. Every answer is checked: the exit code is 1 if one is missing, wrong, doubled, or deleted before
+    it was sent. What starting takes is told apart.
+    """
+    if messages is not None and seconds is not None:
+        raise click.UsageError("--messages and --seconds: give one of them")
+    if max_in_flight is not None and in_flight_sweep:
+        raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
+    if rate is not None and half_load:
+        raise click.UsageError("--rate and --half-load: give one of them")
+    _check_extra(["psutil", *(["cryptography"] if tls else []), *(["matplotlib"] if plot_path is not None else [])])
+    from receipt_actors.cli.bench_report import BenchReport
+    from receipt_actors.sandbox.bench import Latency, Load, Series, ServiceOptions, Services
+
+    apple = Latency() if no_latency else Latency(apple_latency, apple_jitter)
+    options = ServiceOptions(apple, 0.0 if no_latency else sqs_latency, 0.0 if no_latency else dynamodb_latency, tls)
+    flags = [
+        *(["--processes", processes] if processes is not None else []),
+        *(["--app-store-client", client] if client is not None else []),
+        *start_flags,
+    ]
+    series: list[Series] = []
+    with _sigterm_as_interrupt(), Services(options) as services:
+        plans = _plans(flags, max_in_flight, in_flight_sweep, rate)
+        count = messages or DEFAULT_MESSAGES
+        if seconds is not None:
+            count = _messages_in(seconds, services, plans[0], receipt_bytes)
+        load = Load(count, receipt_bytes)
+        _check_memory(load)
+        services.prepare(load)
+        for plan in plans:
+            series.append(Series(plan.label, _run_all(services, plan, runs), plan.max_in_flight))
+        if half_load:
+            best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
+            half = series[best].middle_run().steady_per_second / 2
+            plan = replace(plans[best], label=f"half load, {half:.0f}/s", rate=half)
+            series.append(Series(plan.label, _run_all(services, plan, runs)))
+    told = BenchReport(series, options, load)
+    told.print()
+    if json_path is not None:
+        told.write_json(json_path)
+    if plot_path is not None:
+        told.write_plot(plot_path)
+    wrong = [run for each in series for run in each.runs if run.wrong]
+    for run in wrong:
+        complain(f"{run.wrong} answers or claims were wrong, among them:")
+        for line in run.wrong_shown:
+            complain(line)
+    return EXIT_WORLD_FAILED if wrong else EXIT_DONE
 
 
-def _ms(values: object, digits: int = 0) -> str:
-    assert isinstance(values, dict)
-    return ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
+def _check_extra(modules: Sequence[str]) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ConfigurationError(
+            [f'bench: {", ".join(missing)} not found, expected the extra: pip install "receipt-actors[bench]"']
+        )
+
+
+def _check_memory(load: Load) -> None:
+    import psutil
+
+    needed = load.messages * (2 * load.receipt_bytes + BYTES_A_MESSAGE)
+    available = int(psutil.virtual_memory().available * MEMORY_SHARE)
+    if needed > available:
+        raise ConfigurationError(
+            [
+                f"bench: {load.messages:,} messages take {needed >> 20:,} MiB of memory, expected at most "
+                f"{available >> 20:,} MiB, {MEMORY_SHARE:.0%} of what is available; give fewer --messages or --seconds"
+            ]
+        )
+
+
+def _plans(
+    flags: Sequence[str], max_in_flight: int | None, in_flight_sweep: Sequence[int], rate: float | None
+) -> list[_Plan]:
+    how = "all at once" if rate is None else f"{rate:g}/s"
+    if in_flight_sweep:
+        return [
+            _Plan(f"{limit} in flight, {how}", ("--max-in-flight", str(limit), *flags), rate, limit)
+            for limit in in_flight_sweep
+        ]
+    limit_flags = () if max_in_flight is None else ("--max-in-flight", str(max_in_flight))
+    return [_Plan(how, (*limit_flags, *flags), rate)]
+
+
+def _messages_in(seconds: float, services: Services, plan: _Plan, receipt_bytes: int) -> int:
+    """How many messages take about so long."""
+    if plan.rate is not None:
+        return min(MAX_MESSAGES, max(1, round(plan.rate * seconds)))
+    from receipt_actors.sandbox.bench import Load
+
+    services.prepare(Load(PILOT_MESSAGES, receipt_bytes))
+    (pilot,) = _run_all(services, replace(plan, label="short run"), 1)
+    return min(MAX_MESSAGES, max(PILOT_MESSAGES, round(pilot.steady_per_second * seconds)))
+
+
+def _run_all(services: Services, plan: _Plan, runs: int) -> list[Measurement]:
+    """Run the program again and again, each time as a new process."""
+    from receipt_actors.sandbox.bench import run
+
+    measurements = []
+    for number in range(1, runs + 1):
+        title = f"{plan.label}, run {number} of {runs}" if runs > 1 else plan.label
+        done = 0
+        with (
+            SlowProgress(title, services.load.messages) as progress,
+            tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder,
+        ):
+
+            def show(now: int) -> None:
+                nonlocal done
+                progress.advance(now - done)
+                done = now
+
+            statistics_file = Path(folder) / "statistics.json"
+            start = ("start", "--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file))
+            program = [sys.executable, "-m", "receipt_actors", *start, *plan.flags]
+            measurement = run(program, services, rate=plan.rate, on_progress=show)
+            measurements.append(replace(measurement, steps_ms=_steps_ms(statistics_file)))
+    return measurements
+
+
+def _steps_ms(statistics_file: Path) -> Mapping[str, Mapping[str, float]]:
+    """The percentiles of each step, as the program itself counted them; in buckets of 2 %."""
+    statistics = StatisticsSnapshot.from_json(json.loads(statistics_file.read_text(encoding="utf-8")))
+    return {
+        step: {f"p{percent}": 1000 * (latencies.percentile_seconds(percent) or 0.0) for percent in PERCENTS}
+        for step, latencies in statistics.steps.items()
+    }
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Have SIGTERM end us as Ctrl-C does, so that no process of ours stays behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
-from receipt_actors.sandbox.bench.measurement import Measurement, Sample, percentiles_ms, steady_per_second
+from receipt_actors.sandbox.bench.measurement import (
+    Measurement,
+    in_flight_peak,
+    percentiles_ms,
+    slices,
+    steady_per_second,
+)
 from receipt_actors.sandbox.bench.program import Meter, Program, Usage
 from receipt_actors.sandbox.bench.services import Services
 
@@ -22,7 +31,7 @@ OnProgress = Callable[[int], object]
 
 
 class BenchFailed(OSError):
-    """A run that came to nothing: the program did not start, ended early, or stood still."""
+    """A run that came to nothing: the program did not start, ended early, stood still, or ended with an error."""
 
 
 def run(
@@ -41,26 +50,31 @@ def run(
     services.ask("aws", "begin")
     services.ask("app_store", "begin")
     meters = {name: Meter(process_id) for name, process_id in services.process_ids.items()}
-    with closing(Program(command, {**services.environment, **(environment or {})})) as program:
-        first_receive_at = _wait_for_first_receive(program, services)
-        start = _wait_for_rest(program)
-        before = {name: meter.usage() for name, meter in meters.items()}
-        services.ask("aws", "go", rate=rate)
-        samples = _watch(program, services, start, on_progress or (lambda _: None))
-        end = program.usage(is_exact=True)
-        after = {name: meter.usage() for name, meter in meters.items()}
-        services.ask("aws", "finish")
-        exit_code = program.stop(STOP_SECONDS)
-    aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
     messages = services.load.messages
-    deleted_at: list[float] = aws["deleted_at"]
-    received_at: list[float] = aws["received_at"]
+    with tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder:
+        surroundings = {**services.environment, **(environment or {})}
+        with closing(Program(command, surroundings, Path(folder) / "output")) as program:
+            first_receive_at = _wait_for_first_receive(program, services)
+            start = _wait_for_rest(program)
+            before = {name: meter.usage() for name, meter in meters.items()}
+            services.ask("aws", "go", rate=rate)
+            rss_peak_bytes = _watch(program, services, on_progress or (lambda _: None))
+            end = program.usage(is_exact=True)
+            after = {name: meter.usage() for name, meter in meters.items()}
+            services.ask("aws", "finish")
+            exit_code = program.stop(STOP_SECONDS)
+            if exit_code is None:
+                raise _failed(program, f"has not ended {STOP_SECONDS:g} s after SIGTERM")
+            if exit_code != 0:
+                raise _failed(program, f"ended with code {exit_code} after SIGTERM, expected 0")
+    aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
+    received_at, deleted_at = _times(aws)
     seconds = max(deleted_at) - min(received_at)
-    went_at: float = aws["went_at"]
-    finished = [(gone - went_at, gone - came) for came, gone in zip(received_at, deleted_at, strict=True)]
+    latencies = [gone - came for came, gone in zip(received_at, deleted_at, strict=True)]
     return Measurement(
         messages=messages,
         body_bytes=len(services.load.body(0)),
+        rate=rate,
         seconds=seconds,
         per_second=messages / seconds,
         steady_per_second=steady_per_second(deleted_at),
@@ -69,9 +83,9 @@ def run(
         start_seconds=first_receive_at - program.started_at,
         start_cpu_seconds=start.cpu_seconds,
         rss_start_bytes=start.rss_bytes,
-        rss_peak_bytes=max(sample.rss_bytes for sample in samples),
-        in_flight_peak=max(sample.in_flight for sample in samples),
-        latency_ms=percentiles_ms([latency for _, latency in finished]),
+        rss_peak_bytes=max(rss_peak_bytes, start.rss_bytes),
+        in_flight_peak=in_flight_peak(received_at, deleted_at),
+        latency_ms=percentiles_ms(latencies),
         apple_latency_ms=percentiles_ms(app_store["delays_seconds"]),
         apple_concurrency_peak=app_store["concurrent_requests_high_water"],
         requests={**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], "verifyReceipt": app_store["requests"]},
@@ -79,10 +93,14 @@ def run(
         wrong=aws["wrong"],
         wrong_shown=aws["shown"],
         redelivered=aws["redelivered"],
-        exit_code=exit_code,
-        samples=samples,
-        finished=finished,
+        slices=slices(list(zip(deleted_at, latencies, strict=True))),
     )
+
+
+def _times(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """When each message was received and deleted, in seconds since the load began."""
+    went_at: float = report["went_at"]
+    return [at - went_at for at in report["received_at"]], [at - went_at for at in report["deleted_at"]]
 
 
 def _wait_for_first_receive(program: Program, services: Services) -> float:
@@ -92,13 +110,14 @@ def _wait_for_first_receive(program: Program, services: Services) -> float:
         if first_receive_at is not None:
             return first_receive_at
         if program.exit_code is not None:
-            raise BenchFailed(f"the program ended with code {program.exit_code} before it asked for messages")
+            raise _failed(program, f"ended with code {program.exit_code} before it asked for messages")
         if time.monotonic() > deadline:
-            raise BenchFailed(f"the program has not asked for messages within {START_SECONDS:g} s")
+            raise _failed(program, f"has not asked for messages within {START_SECONDS:g} s")
         time.sleep(LOOK_SECONDS)
 
 
 def _wait_for_rest(program: Program) -> Usage:
+    """Wait until all that a start takes is done: its figures are apart."""
     deadline = time.monotonic() + REST_PATIENCE_SECONDS
     before = program.usage(is_exact=True)
     while True:
@@ -109,25 +128,28 @@ def _wait_for_rest(program: Program) -> Usage:
         before = now
 
 
-def _watch(program: Program, services: Services, start: Usage, on_progress: OnProgress) -> list[Sample]:
-    """Look at the run until all messages are deleted."""
-    began_at = start.at
-    samples = [Sample(0.0, 0, 0, start.rss_bytes)]
+def _watch(program: Program, services: Services, on_progress: OnProgress) -> int:
+    """Look at the run until all messages are deleted; return the most memory that was seen."""
+    rss_peak_bytes = deleted = 0
     last_progress_at = time.monotonic()
-    while samples[-1].deleted < services.load.messages:
+    while deleted < services.load.messages:
         time.sleep(LOOK_SECONDS)
-        progress = services.ask("aws", "progress")
+        deleted_before, deleted = deleted, services.ask("aws", "progress")["deleted"]
         usage = program.usage()
-        deleted = progress["deleted"]
-        if deleted > samples[-1].deleted:
+        rss_peak_bytes = max(rss_peak_bytes, usage.rss_bytes)
+        if deleted > deleted_before:
             last_progress_at = usage.at
             on_progress(deleted)
-        samples.append(Sample(usage.at - began_at, progress["received"] - deleted, deleted, usage.rss_bytes))
         if program.exit_code is not None:
-            raise BenchFailed(f"the program ended with code {program.exit_code}, {deleted} messages done")
+            raise _failed(program, f"ended with code {program.exit_code}, {deleted} messages done")
         if usage.at - last_progress_at > PATIENCE_SECONDS:
-            raise BenchFailed(f"nothing was finished for {PATIENCE_SECONDS:g} s, {deleted} messages done")
-    return samples
+            raise _failed(program, f"has finished nothing for {PATIENCE_SECONDS:g} s, {deleted} messages done")
+    return rss_peak_bytes
+
+
+def _failed(program: Program, what: str) -> BenchFailed:
+    words = program.last_words()
+    return BenchFailed(f"the program {what}" + (f"; its last words:\n{words}" if words else ", and has said nothing"))
 
 
 def _cpu_ms(before: Usage, after: Usage, messages: int) -> float:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 STEADY_SHARE = 0.8  #: of the messages, those in the middle: no ramp, no tail
 PERCENTS = (50, 95, 99)
+MAX_SLICES = 60
+SHORTEST_SLICE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A look at the program under load."""
+class Slice:
+    """What happened in a piece of the run."""
 
-    at_seconds: float  #: since the load began
-    in_flight: int  #: received and not deleted
-    deleted: int
-    rss_bytes: int
+    at_seconds: float  #: its middle, since the load began
+    per_second: float
+    latency_ms: Mapping[str, float]  #: of the messages that were finished in it; empty where none was
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Measurement:
 
     messages: int
     body_bytes: int
+    rate: float | None  #: messages made available a second; None: all at once
     seconds: float  #: from the first receive to the last delete
     per_second: float
     steady_per_second: float  #: of the middle 80 %
@@ -42,17 +45,15 @@ class Measurement:
     requests: Mapping[str, int]  #: by operation
     entries: Mapping[str, int]  #: in them: messages, statements
     wrong: int  #: answers that were not as they should be, or not in order
-    wrong_shown: Sequence[str]
+    wrong_shown: Sequence[str]  #: the first of them, in words
     redelivered: int
-    exit_code: int | None
-    samples: Sequence[Sample] = field(repr=False)
-    finished: Sequence[tuple[float, float]] = field(
-        repr=False
-    )  #: when (since the load began), and its latency, in seconds
+    slices: Sequence[Slice] = field(repr=False)
+    steps_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Percentiles of the program's own steps, where it tells of them; the harness does not see them."""
 
     @property
     def memory_bytes(self) -> float:
-        """For each receipt in flight at the peak, beyond its body."""
+        """For each receipt in flight at the peak, beyond its body: all that the process has grown by."""
         if not self.in_flight_peak:
             return 0.0
         return (self.rss_peak_bytes - self.rss_start_bytes) / self.in_flight_peak - self.body_bytes
@@ -62,6 +63,11 @@ class Measurement:
         """Requests to all services for each receipt."""
         return sum(self.requests.values()) / self.messages
 
+    @property
+    def p99_over_apple_ms(self) -> float:
+        """How much longer than Apple alone: the difference of the two p99."""
+        return self.latency_ms.get("p99", 0.0) - self.apple_latency_ms.get("p99", 0.0)
+
     def fill(self, operation: str) -> float | None:
         """Entries in each request of an operation; None where there was none."""
         requests = self.requests.get(operation, 0)
@@ -69,24 +75,54 @@ class Measurement:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, derived figures too."""
-        return {**asdict(self), "memory_bytes": self.memory_bytes, "calls_per_receipt": self.calls_per_receipt}
+        return {
+            **asdict(self),
+            "memory_bytes": self.memory_bytes,
+            "calls_per_receipt": self.calls_per_receipt,
+            "p99_over_apple_ms": self.p99_over_apple_ms,
+        }
 
 
 def percentiles_ms(values_seconds: Sequence[float]) -> dict[str, float]:
     """The values that 50, 95 and 99 % do not exceed, in milliseconds; nothing of nothing."""
     ordered = sorted(values_seconds)
     return {
-        f"p{percent}": 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+        f"p{percent}": 1000 * ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
         for percent in PERCENTS
         if ordered
     }
 
 
 def steady_per_second(finished_at: Sequence[float]) -> float:
-    """The rate of the middle 80 %."""
+    """The rate of the middle 80 %; 0 where there are too few to say."""
     ordered = sorted(finished_at)
     margin = int(len(ordered) * (1 - STEADY_SHARE) / 2)
     first, last = margin, len(ordered) - 1 - margin
     if last <= first or ordered[last] <= ordered[first]:
         return 0.0
     return (last - first) / (ordered[last] - ordered[first])
+
+
+def in_flight_peak(received_at: Sequence[float], deleted_at: Sequence[float]) -> int:
+    """The most messages that were received and not deleted at one time."""
+    changes = sorted([*((at, 1) for at in received_at), *((at, -1) for at in deleted_at)])
+    peak = now = 0
+    for _, change in changes:
+        now += change
+        peak = max(peak, now)
+    return peak
+
+
+def slices(finished: Sequence[tuple[float, float]]) -> list[Slice]:
+    """Cut a run into at most 60 equal pieces; ``finished`` says of each message when, and its latency, in seconds."""
+    if not finished:
+        return []
+    end = max(at for at, _ in finished)
+    width = max(end / MAX_SLICES, SHORTEST_SLICE_SECONDS)
+    pieces: list[list[float]] = [[] for _ in range(max(1, math.ceil(end / width)))]
+    for at, latency in finished:
+        pieces[min(int(at / width), len(pieces) - 1)].append(latency)
+    return [
+        Slice((number + 0.5) * width, len(latencies) / width, percentiles_ms(latencies))
+        for number, latencies in enumerate(pieces)
+    ]

@@ -8,10 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-CHILDREN_SECONDS = 1.0  #: the list of child processes is that old, at most: it takes a look at every process there is
+CHILDREN_SECONDS = 1.0  #: the list of children is that old, at most: to make it takes a look at every process there is
+MAX_TOLD_LINES = 20  #: of its output, where it fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +26,23 @@ class Usage:
 
 
 class Program:
-    """A process, in a session of its own, so that Ctrl-C is for who measures it. ``close`` leaves nothing behind."""
+    """A process, in a session of its own, so that Ctrl-C is for who measures it. ``close`` leaves nothing behind.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    What it prints goes to the file ``output``.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
+        self._output = output
         self.started_at = time.monotonic()
-        self._process = subprocess.Popen(
-            list(command), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        with output.open("wb") as out:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self._meter = Meter(self._process.pid)
 
     @property
@@ -41,6 +53,11 @@ class Program:
     def usage(self, *, is_exact: bool = False) -> Usage:
         """Measure; ``is_exact`` looks for new children first."""
         return self._meter.usage(is_exact=is_exact)
+
+    def last_words(self) -> str:
+        """The end of what it printed."""
+        lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-MAX_TOLD_LINES:])
 
     def stop(self, seconds: float) -> int | None:
         """Ask it to end (SIGTERM) and wait; None where it did not in this time."""
@@ -62,24 +79,32 @@ class Meter:
     """Measures a process and its children."""
 
     def __init__(self, process_id: int) -> None:
-        self._process = psutil.Process(process_id)
+        self._process: psutil.Process | None
+        try:
+            self._process = psutil.Process(process_id)
+        except psutil.NoSuchProcess:  # it has ended already
+            self._process = None
         self._children: list[psutil.Process] = []
         self._looked_at = 0.0
 
     def processes(self) -> list[psutil.Process]:
-        """Those that run."""
+        """Those that run, or did when they were looked for last."""
+        if self._process is None:
+            return []
         with suppress(psutil.NoSuchProcess):
             self._children = self._process.children(recursive=True)
         return [self._process, *self._children]
 
     def usage(self, *, is_exact: bool = False) -> Usage:
-        """Measure; a process that has ended counts with what its parent knows of it."""
+        """Measure; a child that has ended counts with what its parent knows of it."""
         now = time.monotonic()
         if is_exact or now - self._looked_at > CHILDREN_SECONDS:
             self.processes()
             self._looked_at = now
         cpu_seconds, rss_bytes = 0.0, 0
         for process in (self._process, *self._children):
+            if process is None:
+                continue
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 rss_bytes += process.memory_info().rss

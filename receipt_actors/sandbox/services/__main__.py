@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import gc
 import http.client
+import resource
 import signal
 import ssl
 import sys
@@ -34,6 +35,8 @@ def main() -> None:
     """Serve until standard input ends."""
     options = _parse()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and then our standard input ends
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection for each receipt in flight
     gc.disable()  # nothing here makes cycles, and a full collection over a whole load is a pause that would be measured
     if options.service == "aws":
         sqs = SimulatedSqs(options.sqs_latency)

@@ -7,6 +7,7 @@ faults on demand here, and no shared secret.
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox import answers
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
 from receipt_actors.sandbox.services.load import Load
-from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, loads, response
+from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
 
 PRODUCTION_PATH = "/production/verifyReceipt"
 SANDBOX_PATH = "/sandbox/verifyReceipt"
@@ -88,7 +89,7 @@ class FastAppStore:
         if request.method != b"POST":
             return _reply({"status": answers.NOT_A_POST})
         try:
-            question = loads(request.body)
+            question = json.loads(request.body)
         except ValueError:
             question = None
         receipt_data = question.get("receipt-data") if isinstance(question, dict) else None

@@ -73,8 +73,7 @@ def audit(
 def _judge(answer: SentAnswer, messages: int) -> tuple[int | None, str | None]:
     """Whose answer it is, and what is wrong with it."""
     try:
-        fields = json.loads(answer.content.body_json)
-        fields = json.loads(fields)
+        fields = json.loads(json.loads(answer.content.body_json))
     except ValueError:
         fields = None
     if not isinstance(fields, dict):

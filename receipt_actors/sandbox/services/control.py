@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,10 @@ from receipt_actors.sandbox.services.app_store import FastAppStore
 from receipt_actors.sandbox.services.audit import SentAnswer, audit
 from receipt_actors.sandbox.services.dynamodb import SimulatedDynamoDb
 from receipt_actors.sandbox.services.load import DEAD_LETTER_QUEUE, POST_QUEUE, SOURCE_QUEUE, TABLE, TABLE_KEY, Load
-from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, loads, response
+from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
 from receipt_actors.sandbox.services.queues import Content, Queue
-from receipt_actors.sandbox.services.sqs import SimulatedSqs, make_content
+from receipt_actors.sandbox.services.sqs import SimulatedSqs
+from receipt_actors.sandbox.services.sqs_messages import make_content
 
 MAX_RECEIVE_COUNT = 20  #: as in the CloudFormation template
 
@@ -166,7 +168,7 @@ def _dispatch(commands: dict[str, Command]) -> Callable[[Connection, Request], b
         if command is None:
             connection.respond(response(http.client.NOT_FOUND, b""))
         else:
-            answer = command(loads(request.body) if request.body else {})
+            answer = command(json.loads(request.body) if request.body else {})
             connection.respond(response(http.client.OK, dumps(answer)))
         return True
 

@@ -6,6 +6,7 @@ What is not simulated is refused, never ignored.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
-from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps, loads
+from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
 
 MAX_STATEMENTS = 25
 
@@ -91,7 +92,7 @@ class SimulatedDynamoDb:
             name, operation = known
             self.requests[name] += 1
             try:
-                answer = operation(loads(request.body))
+                answer = operation(json.loads(request.body))
             except ValueError:
                 raise AwsError("SerializationException", "the body is no JSON") from None
             except (AttributeError, KeyError, TypeError) as error:
@@ -112,8 +113,8 @@ class SimulatedDynamoDb:
         self.entries["PutItem"] += 1
         condition = fields.get("ConditionExpression")
         old = table.items.get(key)
-        if condition is not None and old is not None and _fails(condition, fields, old):
-            more = {"Item": old} if fields.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else {}
+        if condition is not None and _fails(condition, fields, old or {}):
+            more = {"Item": old} if old and fields.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else {}
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", more=more)
         table.items[key] = item
         if old is not None and fields.get("ReturnValues") == "ALL_OLD":

@@ -7,38 +7,34 @@ when the request is in, and answered after the latency.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import re
 import time
-import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps, loads
-from receipt_actors.sandbox.services.queues import (
-    MAX_VISIBILITY_SECONDS,
-    Content,
-    InvalidHandle,
-    Message,
-    NotInFlight,
-    Queue,
+from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
+from receipt_actors.sandbox.services.queues import Content, InvalidHandle, Message, NotInFlight, Queue
+from receipt_actors.sandbox.services.sqs_messages import (
+    ACCOUNT,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_ENTRIES,
+    Fields,
+    attributes_md5,
+    checked_content,
+    checked_entries,
+    checked_seconds,
+    encoded,
+    size_bytes,
 )
 
-ACCOUNT = "123456789012"
 REGION = "eu-west-1"
-MAX_BATCH_ENTRIES = 10
-MAX_BATCH_BYTES = 1024 * 1024
 DEFAULT_VISIBILITY_SECONDS = 30
 
 _TARGET = b"x-amz-target: amazonsqs."
 _NAMESPACE = "com.amazonaws.sqs"
-_NOT_ALLOWED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_SUCH_QUEUE = "AWS.SimpleQueueService.NonExistentQueue"
-
-Fields = Mapping[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +101,7 @@ class SimulatedSqs:
             name, operation = self._operations.get(target) or _no_operation(target)
             self.requests[name] += 1
             try:
-                fields = loads(request.body)
+                fields = json.loads(request.body)
             except ValueError:
                 raise AwsError("SerializationException", "the body is no JSON") from None
             try:
@@ -147,7 +143,7 @@ class SimulatedSqs:
             connection,
             self._queue(fields),
             int(fields.get("MaxNumberOfMessages", 1)),
-            _seconds(fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS)),
+            checked_seconds(fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS)),
             frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ()),
             frozenset(fields.get("MessageAttributeNames") or ()),
         )
@@ -179,8 +175,8 @@ class SimulatedSqs:
         if not messages:
             poll.connection.respond(aws_ok(b"{}"))
             return
-        encoded = b",".join([_encoded(message, poll) for message in messages])
-        poll.connection.respond(aws_ok(b'{"Messages":[%b]}' % encoded))
+        parts = [encoded(message, poll.system_attributes, poll.message_attributes) for message in messages]
+        poll.connection.respond(aws_ok(b'{"Messages":[%b]}' % b",".join(parts)))
         self.entries["ReceiveMessage"] += len(messages)
         now = time.monotonic()
         for message in messages:
@@ -207,8 +203,8 @@ class SimulatedSqs:
         self._revealing[queue] = asyncio.get_running_loop().call_later(delay_seconds, wake)
 
     def _send_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries = self._queue(fields), _entries(fields)
-        if sum(map(_size_bytes, entries)) > MAX_BATCH_BYTES:
+        queue, entries = self._queue(fields), checked_entries(fields)
+        if sum(map(size_bytes, entries)) > MAX_BATCH_BYTES:
             raise AwsError(
                 "BatchRequestTooLong",
                 "Batch requests cannot be longer than 1048576 bytes.",
@@ -226,7 +222,7 @@ class SimulatedSqs:
 
     def _send(self, _connection: Connection, fields: Fields) -> bytes:
         queue = self._queue(fields)
-        if _size_bytes(fields) > MAX_BATCH_BYTES:
+        if size_bytes(fields) > MAX_BATCH_BYTES:
             raise AwsError("InvalidParameterValue", "One or more parameters are invalid: more than 1048576 bytes.")
         self.entries["SendMessage"] += 1
         sent = self._put(queue, fields)
@@ -234,27 +230,17 @@ class SimulatedSqs:
         return aws_ok(dumps(sent))
 
     def _put(self, queue: Queue, fields: Fields) -> dict[str, str]:
-        body = fields["MessageBody"]
-        if not body or _NOT_ALLOWED.search(body):
-            raise AwsError("InvalidMessageContents", "empty, or with characters that XML does not have")
-        attributes = fields.get("MessageAttributes") or {}
-        if len(attributes) > MAX_BATCH_ENTRIES:
-            raise AwsError("InvalidParameterValue", f"{len(attributes)} message attributes: expected 10 at most")
-        for name, attribute in attributes.items():
-            value = attribute.get("StringValue", attribute.get("BinaryValue"))
-            if not name or not attribute["DataType"] or not value or _NOT_ALLOWED.search(value):
-                raise AwsError("InvalidParameterValue", f"message attribute {name!r}: empty, or not allowed")
-        content = make_content(body, attributes)
+        content = checked_content(fields)
         queue.put(content, int(time.time() * 1000))
         if self.on_sent is not None:
             self.on_sent(queue, content, time.monotonic())
         sent = {"MessageId": content.message_id, "MD5OfMessageBody": content.body_md5}
-        if attributes:
-            sent["MD5OfMessageAttributes"] = attributes_md5(attributes)
+        if content.attributes:
+            sent["MD5OfMessageAttributes"] = attributes_md5(content.attributes)
         return sent
 
     def _delete_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries, now = self._queue(fields), _entries(fields), time.monotonic()
+        queue, entries, now = self._queue(fields), checked_entries(fields), time.monotonic()
         self.entries["DeleteMessageBatch"] += len(entries)
         return _batch_answer(entries, lambda entry: _delete(queue, entry["ReceiptHandle"], now))
 
@@ -264,7 +250,7 @@ class SimulatedSqs:
         return aws_ok(b"{}")
 
     def _change_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries = self._queue(fields), _entries(fields)
+        queue, entries = self._queue(fields), checked_entries(fields)
         self.entries["ChangeMessageVisibilityBatch"] += len(entries)
         answer = _batch_answer(entries, lambda entry: _change_visibility(queue, entry))
         self._changed(queue)
@@ -333,88 +319,6 @@ class SimulatedSqs:
         return queue
 
 
-def make_content(body: str, attributes: Mapping[str, dict[str, str]]) -> Content:
-    """Encode a message that is sent now."""
-    encoded = body.encode()
-    md5 = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
-    return Content(str(uuid.uuid4()), dumps(body), md5, dict(attributes))
-
-
-def attributes_md5(attributes: Mapping[str, Mapping[str, str]]) -> str:
-    """The sum of message attributes, as SQS's manual defines it (of those that are strings or numbers)."""
-    parts = []
-    for name, attribute in sorted(attributes.items()):
-        for text in (name, attribute["DataType"]):
-            encoded = text.encode()
-            parts += [len(encoded).to_bytes(4, "big"), encoded]
-        value = attribute.get("StringValue", "").encode()
-        parts += [b"\x01", len(value).to_bytes(4, "big"), value]
-    return hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
-
-
-def _encoded(message: Message, poll: _Poll) -> bytes:
-    content = message.content
-    more = b""
-    if poll.system_attributes:
-        everything = "All" in poll.system_attributes
-        system = {
-            name: value
-            for name, value in (
-                ("ApproximateReceiveCount", str(message.receive_count)),
-                ("SentTimestamp", str(message.sent_at_ms)),
-                ("SenderId", ACCOUNT),
-            )
-            if everything or name in poll.system_attributes
-        }
-        more = b',"Attributes":' + dumps(system)
-    if content.attributes and poll.message_attributes:
-        wanted = {
-            name: value
-            for name, value in content.attributes.items()
-            if name in poll.message_attributes or "All" in poll.message_attributes
-        }
-        if wanted:
-            more += b',"MD5OfMessageAttributes":"%b","MessageAttributes":%b' % (
-                attributes_md5(wanted).encode(),
-                dumps(wanted),
-            )
-    return b'{"MessageId":"%b","ReceiptHandle":"%d.%d","MD5OfBody":"%b","Body":%b%b}' % (
-        content.message_id.encode(),
-        message.number,
-        message.receive_count,
-        content.body_md5.encode(),
-        content.body_json,
-        more,
-    )
-
-
-def _entries(fields: Fields) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = fields["Entries"]
-    if not entries:
-        raise AwsError("EmptyBatchRequest", "no entries", query_code="AWS.SimpleQueueService.EmptyBatchRequest")
-    if len(entries) > MAX_BATCH_ENTRIES:
-        raise AwsError(
-            "TooManyEntriesInBatchRequest",
-            f"Maximum number of entries per request are 10. You have sent {len(entries)}.",
-            query_code="AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
-        )
-    if len({entry["Id"] for entry in entries}) != len(entries):
-        raise AwsError(
-            "BatchEntryIdsNotDistinct",
-            "an Id is repeated",
-            query_code="AWS.SimpleQueueService.BatchEntryIdsNotDistinct",
-        )
-    return entries
-
-
-def _size_bytes(fields: Fields) -> int:
-    size = len(fields["MessageBody"].encode())
-    for name, attribute in (fields.get("MessageAttributes") or {}).items():
-        size += len(name.encode()) + len(attribute["DataType"].encode())
-        size += len(attribute.get("StringValue", attribute.get("BinaryValue", "")).encode())
-    return size
-
-
 def _batch_answer(entries: list[dict[str, Any]], action: Callable[[Fields], None]) -> bytes:
     successful: list[dict[str, str]] = []
     failed = []
@@ -441,19 +345,13 @@ def _delete(queue: Queue, receipt_handle: str, now: float) -> None:
 
 def _change_visibility(queue: Queue, fields: Fields) -> None:
     try:
-        queue.change_visibility(fields["ReceiptHandle"], _seconds(fields["VisibilityTimeout"]), time.monotonic())
+        queue.change_visibility(fields["ReceiptHandle"], checked_seconds(fields["VisibilityTimeout"]), time.monotonic())
     except InvalidHandle:
         raise _invalid_handle() from None
     except NotInFlight:
         raise AwsError(
             "MessageNotInflight", "not in flight", query_code="AWS.SimpleQueueService.MessageNotInflight"
         ) from None
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int) or not 0 <= value <= MAX_VISIBILITY_SECONDS:
-        raise AwsError("InvalidParameterValue", f"VisibilityTimeout: expected 0 to {MAX_VISIBILITY_SECONDS}")
-    return float(value)
 
 
 def _invalid_handle() -> AwsError:

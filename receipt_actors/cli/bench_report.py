@@ -1,0 +1,95 @@
+"""What ``receipt-actors bench`` found, as a table, as JSON, and as a plot. Needs the extra ``bench``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
+from receipt_actors.sandbox.bench.figures import machine, memory_slope_bytes
+
+PIPE_COLUMNS = 120  #: width of the table where nobody's terminal says
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """All series of one benchmark, and the conditions that they share."""
+
+    series: Sequence[Series]
+    options: ServiceOptions
+    load: Load
+
+    def print(self) -> None:
+        """Print the table."""
+        console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+        where = machine(os.cpu_count() or 1)
+        console.print(f"{self._conditions()}; {'TLS' if self.options.tls else 'no TLS'} to Apple")
+        console.print(f"{where['cpu']}, {where['cores']} cores, {where['python']}, {where['system']}\n")
+        console.print(_table(self.series))
+        slope = self._memory_slope_bytes()
+        if slope is not None:
+            console.print(f"Each receipt more in flight takes {slope / 1024:.1f} KiB, beyond its body.")
+
+    def write_json(self, path: Path) -> None:
+        """Write all figures of all runs."""
+        content = {
+            "machine": machine(os.cpu_count() or 1),
+            "load": asdict(self.load),
+            "services": asdict(self.options),
+            "memory_slope_bytes": self._memory_slope_bytes(),
+            "series": [each.as_json() for each in self.series],
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def write_plot(self, path: Path) -> None:
+        """Draw rate and latency over time, and the sweep if there is one."""
+        from receipt_actors.sandbox.bench.plots import write_plot  # matplotlib takes its time to import
+
+        write_plot(path, self.series, f"receipt-actors bench: {self._conditions()}")
+
+    def _conditions(self) -> str:
+        options = self.options
+        latencies = (
+            f"Apple {options.apple.seconds * 1000:g} ms +- {options.apple.jitter_seconds * 1000:g}, DynamoDB "
+            f"{options.dynamodb_latency_seconds * 1000:g} ms, SQS {options.sqs_latency_seconds * 1000:g} ms"
+        )
+        return f"{self.load.messages:,} messages with receipts of {self.load.receipt_bytes:,} bytes; {latencies}"
+
+    def _memory_slope_bytes(self) -> float | None:
+        return memory_slope_bytes([each for each in self.series if each.max_in_flight is not None])
+
+
+def _table(series: Sequence[Series]) -> Table:
+    """One column for each series: medians, and in brackets the least and the most."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("")
+    for each in series:
+        table.add_column(each.label, justify="right")
+    columns = [each.figures() for each in series]
+    medians = [each.medians() for each in series]
+    section = None
+    for key in dict.fromkeys(key for figures in medians for key in figures):
+        figure = next(figures[key] for figures in medians if key in figures)
+        if figure.section != section:
+            if section is not None:
+                table.add_section()
+            section = figure.section
+            table.add_row(f"[bold]{section}[/bold]")
+        cells = []
+        for median, figures in zip(medians, columns, strict=True):
+            values = [each.value for each in figures.get(key, ())]
+            digits = figure.digits
+            cell = f"{median[key].value:,.{digits}f}" if values else ""
+            if len(values) > 1:
+                cell += f" ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+            cells.append(cell)
+        table.add_row(f"  {figure.name}", *cells)
+    return table

@@ -1,0 +1,133 @@
+"""The figures of a measurement, in the order in which people read them, and their medians over runs. Pure."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from receipt_actors.sandbox.bench.measurement import Measurement
+
+KIBIBYTE, MEBIBYTE = 1024, 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of one run."""
+
+    section: str
+    name: str
+    value: float
+    digits: int = 0  #: behind the point, where people read it
+
+    @property
+    def key(self) -> str:
+        """Tells it from the others."""
+        return f"{self.section}: {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Several runs under the same conditions."""
+
+    label: str  #: what is special about it
+    runs: Sequence[Measurement]
+    max_in_flight: int | None = None  #: that was asked for
+
+    def medians(self) -> dict[str, Figure]:
+        """The median of each figure, by its key; a figure that some runs lack is the median of the others."""
+        return {
+            key: Figure(figures[0].section, figures[0].name, _median(figures), figures[0].digits)
+            for key, figures in self.figures().items()
+        }
+
+    def figures(self) -> dict[str, list[Figure]]:
+        """Each figure of all runs, by its key."""
+        found: dict[str, list[Figure]] = {}
+        for run in self.runs:
+            for figure in figures_of(run):
+                found.setdefault(figure.key, []).append(figure)
+        return found
+
+    def middle_run(self) -> Measurement:
+        """The run whose rate is the median: the one to draw."""
+        ordered = sorted(self.runs, key=lambda run: run.per_second)
+        return ordered[len(ordered) // 2]
+
+    def as_json(self) -> dict[str, Any]:
+        """Medians and runs."""
+        return {
+            "label": self.label,
+            "max_in_flight": self.max_in_flight,
+            "medians": {key: figure.value for key, figure in self.medians().items()},
+            "runs": [run.as_json() for run in self.runs],
+        }
+
+
+def figures_of(run: Measurement) -> Iterator[Figure]:
+    """Name every figure of a run."""
+    yield Figure("rate", "receipts a second", run.per_second)
+    yield Figure("rate", "of the middle 80 %", run.steady_per_second)
+    yield Figure("CPU ms a receipt", "the program", run.cpu_ms, 3)
+    yield Figure("CPU ms a receipt", "simulated SQS and DynamoDB", run.services_cpu_ms["aws"], 3)
+    yield Figure("CPU ms a receipt", "simulated App Store", run.services_cpu_ms["app_store"], 3)
+    for name, milliseconds in run.latency_ms.items():
+        yield Figure("ms from receive to delete", name, milliseconds, 1)
+    yield Figure("ms from receive to delete", "p99 over Apple's p99", run.p99_over_apple_ms, 1)
+    for name, milliseconds in run.apple_latency_ms.items():
+        yield Figure("ms at Apple alone", name, milliseconds, 1)
+    for step, percentiles in run.steps_ms.items():
+        for name in ("p50", "p99"):
+            yield Figure("ms of each step", f"{step} {name}", percentiles[name], 1)
+    yield Figure("in flight", "messages, at the peak", run.in_flight_peak)
+    yield Figure("in flight", "questions to Apple, at the peak", run.apple_concurrency_peak)
+    yield Figure("memory", "MiB before the load", run.rss_start_bytes / MEBIBYTE, 1)
+    yield Figure("memory", "MiB at the peak", run.rss_peak_bytes / MEBIBYTE, 1)
+    yield Figure("memory", "KiB a receipt in flight, beyond its body", run.memory_bytes / KIBIBYTE, 1)
+    yield Figure("start", "seconds to the first receive", run.start_seconds, 2)
+    yield Figure("start", "CPU seconds before the load", run.start_cpu_seconds, 2)
+    yield Figure("calls a receipt", "all", run.calls_per_receipt, 3)
+    for operation, requests in sorted(run.requests.items()):
+        yield Figure("calls a receipt", operation, requests / run.messages, 3)
+    for operation in sorted(run.requests):
+        fill = run.fill(operation)
+        if (fill and "Batch" in operation) or operation == "ReceiveMessage":
+            yield Figure("entries a call", operation, fill or 0.0, 1)
+
+
+def memory_slope_bytes(series: Sequence[Series]) -> float | None:
+    """What a receipt more in flight takes, beyond its body: the slope over series that differ in what is in flight.
+
+    Unlike a single run's figure it leaves out what does not grow with the load. None where there are too few.
+    """
+    points = [(run.in_flight_peak, run.rss_peak_bytes) for each in series for run in each.runs]
+    in_flight = [point[0] for point in points]
+    if len(set(in_flight)) < 2:
+        return None
+    slope, _ = statistics.linear_regression(in_flight, [point[1] for point in points])
+    return slope - series[0].runs[0].body_bytes
+
+
+def machine(cores: int) -> dict[str, object]:
+    """What the figures were measured on."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "system": platform.platform(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:  # no Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _median(figures: Sequence[Figure]) -> float:
+    return statistics.median(figure.value for figure in figures)

@@ -1,0 +1,113 @@
+"""The App Store of the benchmark answers what the simulated App Store answers, only faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, Shape, forge, mint
+from receipt_actors.sandbox.services.app_store import PRODUCTION_PATH, SANDBOX_PATH
+from receipt_actors.sandbox.services.certificates import make_certificates
+from receipt_actors.sandbox.services.load import Load, transaction_id
+from receipt_actors.sandbox.services.process import ServiceProcess
+
+BUNDLE_ID = "com.example.game"
+PURCHASE = Purchase("1000000001", "coins_100")
+PAST_MS, FUTURE_MS = 1_600_000_000_000, 4_100_000_000_000
+RECEIPTS: dict[str, object] = {
+    "genuine": mint(SampleReceipt(BUNDLE_ID, (PURCHASE, Purchase("1000000002")))),
+    "iOS 6 style": mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), shape=Shape.TRANSACTION)),
+    "subscription": mint(SampleReceipt(BUNDLE_ID, (Purchase("3", expires_at_ms=FUTURE_MS),))),
+    "expired": mint(SampleReceipt(BUNDLE_ID, (Purchase("4", expires_at_ms=PAST_MS),), shape=Shape.TRANSACTION)),
+    "refunded": mint(SampleReceipt(BUNDLE_ID, (Purchase("5", cancelled_at_ms=PAST_MS),))),
+    "sandbox": mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), environment=Environment.SANDBOX)),
+    "account gone": mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), status=21010)),
+    "forged": forge(SampleReceipt(BUNDLE_ID, (PURCHASE,))),
+    "malformed": "bm8gcmVjZWlwdA==",
+    "surrogate": "\ud800",
+    "none": None,
+}
+
+
+@pytest.fixture(scope="module")
+def fast_url() -> Iterator[str]:
+    with closing(ServiceProcess(["app-store"])) as process:
+        yield process.url
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with SimulatedAppStore() as store:
+        yield store.production_url.removesuffix(PRODUCTION_PATH)
+
+
+def answer(url: str, **asked: Any) -> dict[str, Any]:
+    content: dict[str, Any] = requests.post(url, **asked, timeout=10).json()
+    receipt = content.get("receipt", {})
+    return content | {"receipt": {key: value for key, value in receipt.items() if not key.startswith("request_date")}}
+
+
+@pytest.mark.parametrize("path", [PRODUCTION_PATH, SANDBOX_PATH])
+@pytest.mark.parametrize("kind", RECEIPTS)
+def test_each_receipt_has_the_same_answer(fast_url: str, url: str, path: str, kind: str) -> None:
+    """Word for word, but for the time of the request; the second time as well, when it is remembered."""
+    asked = {"receipt-data": RECEIPTS[kind]}
+    expected = answer(url + path, json=asked)
+    assert answer(fast_url + path, json=asked) == expected
+    assert answer(fast_url + path, json=asked) == expected
+
+
+def test_what_is_no_question_has_the_same_answer(fast_url: str, url: str) -> None:
+    """No JSON, no object."""
+    for content in (b"{", b"[]", b""):
+        assert answer(fast_url + PRODUCTION_PATH, data=content) == answer(url + PRODUCTION_PATH, data=content)
+    assert requests.get(fast_url + PRODUCTION_PATH, timeout=10).json() == {"status": 21000}
+    assert requests.post(fast_url + "/elsewhere", timeout=10).status_code == 404
+
+
+def test_a_load_is_answered_over_tls(tmp_path: Path) -> None:
+    """Answers made beforehand are those of the load; the certificate is verified, and nobody else's will do."""
+    files = make_certificates(tmp_path)
+    arguments = ["app-store", "--certificate", str(files.certificate), "--key", str(files.key)]
+    with closing(ServiceProcess(arguments)) as process:
+        assert process.url.startswith("https://127.0.0.1:")
+        load = Load(3, receipt_bytes=100)
+
+        def ask(path: str, **fields: object) -> dict[str, Any]:
+            content: dict[str, Any] = requests.post(
+                process.url + path, json=fields, verify=str(files.authority), timeout=10
+            ).json()
+            return content
+
+        ask("/_bench/load", messages=3, receipt_bytes=100)
+        for number in range(3):
+            content = ask(PRODUCTION_PATH, **{"receipt-data": load.receipt(number)})
+            assert content["receipt"]["in_app"][0]["transaction_id"] == transaction_id(number)
+        report = ask("/_bench/report")
+        assert (report["requests"], len(report["delays_seconds"])) == (3, 3)
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.post(process.url + PRODUCTION_PATH, timeout=10)
+
+
+def test_a_latency_is_kept() -> None:
+    """Between latency - jitter and latency + jitter, as the service itself measured it."""
+    with closing(ServiceProcess(["app-store", "--latency", "0.05", "--jitter", "0.02"])) as process:
+        for _ in range(5):
+            answer(process.url + PRODUCTION_PATH, json={"receipt-data": ""})
+        delays = requests.post(f"{process.url}/_bench/report", timeout=10).json()["delays_seconds"]
+    assert len(delays) == 5
+    assert all(0.028 <= delay for delay in delays)  # a timer may be a little early; late it is where a machine is busy
+    assert len(set(delays)) > 1
+
+
+def test_a_service_that_cannot_start_is_told(tmp_path: Path) -> None:
+    """Not waited for."""
+    with pytest.raises(OSError, match="app-store did not start"):
+        ServiceProcess(["app-store", "--certificate", str(tmp_path / "missing.pem"), "--key", "x"])
