@@ -51,11 +51,13 @@ from receipt_actors._setting_types import (
     Ids,
     LogLevel,
     OptionalQueueName,
+    Processes,
     QueueName,
     QueueNames,
     TableName,
     Url,
 )
+from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, Environment
 from receipt_actors.errors import ConfigurationError
 
@@ -215,8 +217,10 @@ class AppStoreSettings(SomeSettings, frozen=True):
 class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
 
-    consumers: int = Field(default=4, ge=1, description="Receives under way at once.")
-    max_in_flight: int = Field(default=2000, ge=1, description="Messages taken in and not finished yet, at most.")
+    consumers: int = Field(default=4, ge=1, description="Receives under way at once, in each process.")
+    max_in_flight: int = Field(
+        default=2000, ge=1, description="Messages taken in and not finished yet, at most; by all processes together."
+    )
     visibility_timeout_seconds: int = Field(
         default=120,
         ge=10,
@@ -226,18 +230,24 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     receive_wait_seconds: int = Field(
         default=10, ge=0, le=20, description="Long poll of a receive; shorter than the drain."
     )
-    batch_requests: int = Field(default=4, ge=1, description="Sends or deletes under way at once, for each batcher.")
+    batch_requests: int = Field(
+        default=4, ge=1, description="Sends or deletes under way at once, for each batcher of each process."
+    )
     result_batcher_idle_seconds: float = Field(
         default=60, gt=0, description="Time without answers that ends a result batcher."
     )
-    app_store_concurrency: int = Field(default=200, ge=1, le=200, description="Requests to Apple under way at once.")
+    app_store_concurrency: int = Field(
+        default=200, ge=1, le=200, description="Requests to Apple under way at once, of all processes."
+    )
     app_store_rate_per_second: float | None = Field(
-        default=None, gt=0, description="Requests to Apple a second. Left out: no limit."
+        default=None, gt=0, description="Requests to Apple a second, of all processes. Left out: no limit."
     )
     app_store_attempts: int = Field(
         default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
     )
-    ledger_concurrency: int = Field(default=50, ge=1, description="Requests to the ledger under way at once.")
+    ledger_concurrency: int = Field(
+        default=50, ge=1, description="Requests to the ledger under way at once, of all processes."
+    )
     ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
     drain_seconds: float = Field(
         default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
@@ -248,7 +258,11 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     statistics_file: Annotated[FilePath | None, Expected("a path")] = Field(
         default=None, description="File that gets the statistics, as JSON, when the command ends. Left out: none."
     )
-    processes: int = Field(default=1, ge=1, description="Processes that share the work; 1 for now.")
+    processes: Processes = Field(
+        default=1,
+        description="Processes that share the work, supervised by one more; auto: one for each core that may be used. "
+        "What is said of all processes is divided among them.",
+    )
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
 
     @field_validator("drain_seconds")
@@ -261,10 +275,19 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
 
     @field_validator("processes")
     @classmethod
-    def _one_process_for_now(cls, processes: int) -> int:
-        if processes > 1:
-            raise ValueError("expected 1: more than one process is not available yet")
+    def _each_process_has_a_share(cls, processes: int | str, info: ValidationInfo) -> int | str:
+        for name in ("max_in_flight", "app_store_concurrency", "ledger_concurrency"):
+            whole = info.data.get(name)
+            if isinstance(processes, int) and whole is not None and whole < processes:
+                raise ValueError(f"expected no more processes than {name} ({whole}), which is divided among them")
         return processes
+
+    @property
+    def limits(self) -> Limits:
+        """What all processes together keep to."""
+        return Limits(
+            self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency, self.app_store_rate_per_second
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import LedgerItem, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
@@ -17,6 +18,7 @@ from receipt_actors.otp import Ref
 # --- names ---
 
 INTAKE = "intake"
+LIMITS_KEEPER = "limits_keeper"
 VISIBILITY_BATCHER = "visibility_batcher"
 VISIBILITY_KEEPER = "visibility_keeper"
 APP_STORE_GATEWAY = "app_store_gateway"
@@ -114,6 +116,21 @@ class IntakeStatus:
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed
     idle_seconds: float  #: how long nothing has been in flight or received
+
+
+# --- the system -> limits keeper -> intake and gateways ---
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLimits:
+    """Let these limits hold; answered by ``Done`` when no more is under way than the newest limits allow."""
+
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ObeyLimits:
+    """The limits have changed: look again; answered by ``Done`` when no more is under way than they allow."""
 
 
 # --- custodians <-> visibility keeper ---

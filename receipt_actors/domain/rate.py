@@ -26,6 +26,10 @@ class RateLimit:
         # What rounding leaves over is no time to wait: a clock may be too coarse to let it pass.
         return wait_seconds if wait_seconds > ROUNDING_SECONDS else 0.0
 
+    def at(self, per_second: float) -> RateLimit:
+        """Go on at another rate; what has been used stays used."""
+        return self if per_second == self.per_second else replace(self, per_second=per_second)
+
     def taken(self, now_seconds: float) -> RateLimit:
         """Note that a request was made."""
         return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + 1.0 / self.per_second)

@@ -9,6 +9,7 @@ import pytest
 from receipt_actors.actors.app_store_gateway import REFUSAL_MEMORY_SECONDS, AppStoreGateway
 from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavailable, VerifyReceipt
 from receipt_actors.domain.app_store import Genuine, Misconfigured, TryAgain, Unidentified
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
@@ -29,7 +30,8 @@ class House:
         self.store: FakeAppStore = stage.with_fake(FakeAppStore())
         self.intake = stage.stand_in(INTAKE)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
-        self.gateway: Ref = stage.actors.start(AppStoreGateway, self.store, policy, 20, THREE_ATTEMPTS)
+        self.limits = LiveLimits(Limits(20, 20, 20))
+        self.gateway: Ref = stage.actors.start(AppStoreGateway, self.store, policy, self.limits, THREE_ATTEMPTS)
 
     def script(self, *answers: Any, message: int = 1) -> None:
         self.store.script(submission(message).receipt_data, *answers)

@@ -19,6 +19,7 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
 )
 from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
@@ -39,7 +40,8 @@ class House:
         self.gateway = self.start()
 
     def start(self, concurrency: int = 50) -> Ref:
-        return self.stage.actors.start(LedgerGateway, self.ledger, concurrency, THREE_ATTEMPTS)
+        self.limits = LiveLimits(Limits(20, concurrency, 20))
+        return self.stage.actors.start(LedgerGateway, self.ledger, self.limits, THREE_ATTEMPTS)
 
     def look_up(self, message: int) -> Ref:
         return self.stage.ask(self.gateway, LookUpTransaction(f"t-{message}", submission(message)))
@@ -87,7 +89,7 @@ def test_the_rate_is_kept(stage: Stage) -> None:
 
     class Limited(LedgerGateway):
         def __init__(self, ledger: FakeLedger) -> None:
-            super().__init__(ledger, 50, THREE_ATTEMPTS)
+            super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
             self._rate = RateLimit(10)
 
     ledger: FakeLedger = stage.with_fake(FakeLedger())

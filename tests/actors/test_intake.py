@@ -25,6 +25,7 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
     SettleReservation,
 )
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.otp import (
     NORMAL,
     PERMANENT,
@@ -43,7 +44,7 @@ from .stand_ins import Stage, StandIn, started
 
 
 def start(stage: Stage, max_in_flight: int = 25) -> Ref:
-    return stage.actors.start(Intake, max_in_flight, name=INTAKE)
+    return stage.actors.start(Intake, LiveLimits(Limits(max_in_flight, 1, 1)), name=INTAKE)
 
 
 def granted(stage: Stage, consumer: Ref) -> list[int]:
@@ -262,7 +263,7 @@ def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
 def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
     """It asks the supervisors of the custodians, and announces nothing that it does not know."""
     specs = [
-        ChildSpec("intake", Start(Intake, 20, name=INTAKE), PERMANENT),
+        ChildSpec("intake", Start(Intake, LiveLimits(Limits(20, 1, 1)), name=INTAKE), PERMANENT),
         supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
         supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
     ]
