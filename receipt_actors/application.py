@@ -9,7 +9,6 @@
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
        ├─ custody            one_for_one: what is in flight, and for how long
-       │  ├─ limits_keeper
        │  ├─ intake
        │  ├─ visibility_batcher
        │  └─ visibility_keeper
@@ -39,7 +38,6 @@ from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, Visibil
 from receipt_actors.actors.consumer import Consumer
 from receipt_actors.actors.intake import Intake
 from receipt_actors.actors.ledger_gateway import LedgerGateway
-from receipt_actors.actors.limits_keeper import LimitsKeeper
 from receipt_actors.actors.mover import Mover
 from receipt_actors.actors.result_listener import ResultListener
 from receipt_actors.actors.validator import Validator
@@ -151,7 +149,6 @@ def _custody(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildS
         "custody",
         ONE_FOR_ONE,
         [
-            ChildSpec("limits_keeper", Start(LimitsKeeper, limits, name=protocol.LIMITS_KEEPER)),
             ChildSpec("intake", Start(Intake, limits, name=protocol.INTAKE)),
             ChildSpec("visibility_batcher", batcher, shutdown=HAND_BACK_SECONDS),
             ChildSpec("visibility_keeper", keeper),

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pykka
 
 from receipt_actors.actors import protocol
-from receipt_actors.actors.protocol import ChangeLimits, CloseIntake, DescribeIntake, IntakeStatus
+from receipt_actors.actors.protocol import CloseIntake, DescribeIntake, IntakeStatus, ObeyLimits
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
 from receipt_actors.backends import Backend, open_backend
@@ -36,6 +36,7 @@ from receipt_actors.telemetry.statistics import DescribeStatistics, StatisticsSn
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  #: for questions about the system
+_LIMITED = (protocol.INTAKE, protocol.APP_STORE_GATEWAY, protocol.LEDGER_GATEWAY)
 INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 
 
@@ -46,8 +47,11 @@ class ReceiptSystem:
     and when one has stopped, nothing of it is left. It installs no signal handler and touches no other pykka actor.
     """
 
-    def __init__(self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref) -> None:
+    def __init__(
+        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits
+    ) -> None:
         self.settings = settings
+        self._limits = limits
         self._backend = backend
         self._actors = actors
         self._root = root
@@ -100,9 +104,8 @@ class ReceiptSystem:
                 settings.source_queue,
             )
         actors = ActorSystem("receipt-actors", clock)
-        root_spec = supervision_tree(
-            settings, opened, dead_letter_queue, on_result, LiveLimits(settings.limits, limits)
-        )
+        live_limits = LiveLimits(settings.limits, limits)
+        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -111,7 +114,7 @@ class ReceiptSystem:
             actors.stop()
             opened.close()
             raise
-        return cls(settings, opened, actors, root)
+        return cls(settings, opened, actors, root, live_limits)
 
     @property
     def actors(self) -> ActorSystem:
@@ -217,16 +220,29 @@ class ReceiptSystem:
         status: IntakeStatus = self._ask(protocol.INTAKE, DescribeIntake(), ANSWER_SECONDS)
         return status
 
-    def change_limits(self, limits: Limits) -> None:
+    def change_limits(self, limits: Limits) -> Callable[[], None]:
         """Let other limits hold for new work from now on; at most those that the settings name.
 
-        Returns when no more is in flight or under way than the limits allow that were set last, by whomever: at once
-        where they have become wider, else when enough of what was begun before is over.
-
-        Raises:
-            pykka.ActorDeadError: the system has ended.
+        Returns:
+            What waits until no more is in flight or under way than the newest limits allow: not at all where they have
+            become wider, else until enough of what was begun before is over. It raises ``pykka.ActorDeadError`` when
+            the system has ended.
         """
-        self._ask(protocol.LIMITS_KEEPER, ChangeLimits(limits), None)
+        self._limits.change(limits)
+        asked = [(name, self._actors.whereis(name)) for name in _LIMITED]
+        answers = [(name, None if ref is None else ref.ask(ObeyLimits(), block=False)) for name, ref in asked]
+
+        def wait() -> None:
+            for name, answer in answers:
+                try:
+                    if answer is not None:
+                        answer.get()
+                        continue
+                except pykka.ActorDeadError:
+                    pass
+                self._ask(name, ObeyLimits(), None)  # its successor is to say what is under way
+
+        return wait
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
         """Call an actor; a restart of it is waited for."""

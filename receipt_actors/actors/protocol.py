@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import LedgerItem, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
@@ -18,7 +17,6 @@ from receipt_actors.otp import Ref
 # --- names ---
 
 INTAKE = "intake"
-LIMITS_KEEPER = "limits_keeper"
 VISIBILITY_BATCHER = "visibility_batcher"
 VISIBILITY_KEEPER = "visibility_keeper"
 APP_STORE_GATEWAY = "app_store_gateway"
@@ -118,14 +116,7 @@ class IntakeStatus:
     idle_seconds: float  #: how long nothing has been in flight or received
 
 
-# --- the system -> limits keeper -> intake and gateways ---
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeLimits:
-    """Let these limits hold; answered by ``Done`` when no more is under way than the newest limits allow."""
-
-    limits: Limits
+# --- the system -> intake and gateways ---
 
 
 @dataclass(frozen=True, slots=True)
