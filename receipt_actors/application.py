@@ -185,7 +185,10 @@ def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | Non
         idle_seconds = settings.result_batcher_idle_seconds
         # However many post queues are down, what is in flight has room for another one's messages.
         shares = 2 if queue == dead_letter_queue else len(settings.post_queues)
-        max_parked = limits.current.max_in_flight // shares
+
+        def max_parked() -> int:
+            return limits.current.max_in_flight // shares
+
         return Start(ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, name=name)()
 
     delete = Start(DeleteBatcher, queues, settings.source_queue, requests, QUEUE_RETRY, name=protocol.DELETE_BATCHER)

@@ -82,7 +82,7 @@ class AppStoreGateway(Gateway):
         per_second = self._limits.current.app_store_rate_per_second
         if per_second is None:
             return None
-        return RateLimit(per_second) if self._rate is None else self._rate.at(per_second)
+        return RateLimit(per_second) if self._rate is None else self._rate.at(per_second, self.clock.monotonic())
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Have a receipt verified, unless this very message was refused for good a while ago."""

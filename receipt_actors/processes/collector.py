@@ -42,6 +42,7 @@ class _Look:
     """A question about what is in flight now, under way."""
 
     from_: From
+    until_seconds: float  #: monotonic; by then nobody waits for the answer any more
     missing: set[str]
     reports: list[WorkerReport]
 
@@ -71,6 +72,8 @@ class Collector(GenServer):
         """Ask how it goes."""
         if not isinstance(message, _AskEveryone):
             return super().handle_info(message)
+        now = self.clock.monotonic()
+        self._looks = [look for look in self._looks if look.until_seconds > now]
         self._ask_everyone()
         self.send_after(REPORT_SECONDS, _AskEveryone())
         return None
@@ -121,7 +124,8 @@ class Collector(GenServer):
                     total = total.merged(report.said.statistics)
                 return GroupTotals(total, self._handed_back)
             case DescribeInFlight():
-                self._looks.append(_Look(from_, set(self._group.names), []))
+                until = self.clock.monotonic() + request.patience_seconds
+                self._looks.append(_Look(from_, until, set(self._group.names), []))
                 self._ask_everyone()
                 return NO_REPLY
             case _:

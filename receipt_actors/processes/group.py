@@ -149,7 +149,7 @@ class ProcessGroup:
         reports: Sequence[WorkerReport] | None = None
         if collector is not None:
             with suppress(pykka.Timeout):  # one hangs
-                reports = collector.call(DescribeInFlight(), ANSWER_SECONDS)
+                reports = collector.call(DescribeInFlight(ANSWER_SECONDS), ANSWER_SECONDS)
         said = [report.said for report in reports or () if isinstance(report.said, Reported)]
         if len(said) < len(self._group.names):
             raise pykka.ActorDeadError("not every worker consumes")

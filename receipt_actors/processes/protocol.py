@@ -131,3 +131,5 @@ class DescribeGroup:
 @dataclass(frozen=True, slots=True)
 class DescribeInFlight:
     """Ask every worker now what is in flight; answered by their reports, or None where one of them does not consume."""
+
+    patience_seconds: float

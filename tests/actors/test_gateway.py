@@ -12,8 +12,10 @@ from receipt_actors.actors.protocol import (
     INTAKE,
     Broken,
     DescribeService,
+    Done,
     GaveUp,
     LookUpTransaction,
+    ObeyLimits,
     Refused,
     ServiceAvailable,
     ServiceUnavailable,
@@ -81,6 +83,36 @@ def test_requests_under_way_are_bounded(house: House) -> None:
     house.stage.settle()
     assert (sum(is_answered(house, *asking)), house.ledger.count("get")) == (3, 6)
     second.release()
+    assert all(is_answered(house, *asking))
+
+
+def test_a_smaller_limit_holds_for_the_next_requests(house: House) -> None:
+    """Those under way are not stopped; the change is confirmed when no more are under way than allowed."""
+    first = house.ledger.hold("get", times=5)
+    asking = [house.look_up(number) for number in range(5)]
+    second = house.ledger.hold("get", times=2)
+    asking += [house.look_up(5 + number) for number in range(2)]
+    house.limits.change(Limits(20, 2, 20))
+    obeying = house.stage.ask(house.gateway, ObeyLimits())
+    asking += [house.look_up(7 + number) for number in range(2)]
+    assert (house.ledger.count("get"), house.stage.replies(obeying)) == (7, [])
+    first.release()
+    house.stage.settle()
+    assert house.stage.reply_to(obeying) == Done()
+    assert house.ledger.count("get") == 7
+    second.release()
+    assert all(is_answered(house, *asking))
+
+
+def test_a_wider_limit_lets_what_waits_go_at_once(house: House) -> None:
+    """It need not wait for an answer to come."""
+    house.limits.change(Limits(20, 1, 20))
+    with house.ledger.hold("get", times=3):
+        asking = [house.look_up(number) for number in range(3)]
+        assert house.ledger.count("get") == 1
+        house.limits.change(Limits(20, 3, 20))
+        assert house.stage.reply_to(house.stage.ask(house.gateway, ObeyLimits())) == Done()
+        assert house.ledger.count("get") == 3
     assert all(is_answered(house, *asking))
 
 

@@ -20,6 +20,7 @@ from receipt_actors.actors.protocol import (
     Done,
     IntakeStatus,
     MessageTaken,
+    ObeyLimits,
     ReserveCredits,
     ServiceAvailable,
     ServiceUnavailable,
@@ -119,6 +120,52 @@ def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
     assert status(stage, intake).in_flight == 1
     end(stage, custodian)
     assert status(stage, intake).in_flight == 0
+
+
+def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
+    """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    intake = stage.actors.start(Intake, limits, name=INTAKE)
+    consumer = reserve(stage, intake)
+    custodians = take(stage, intake, 10)
+    limits.change(Limits(4, 1, 1))
+    obeying = stage.ask(INTAKE, ObeyLimits())
+    end(stage, *custodians[:6])
+    intake.cast(SettleReservation(consumer, 0))
+    assert stage.reply_to(obeying) == Done()
+    reserve(stage, intake, consumer)
+    assert granted(stage, consumer) == [10]
+    end(stage, custodians[6])
+    assert granted(stage, consumer) == [10, 1]
+
+
+def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
+    """Credits of receives under way count: they may bring as many messages."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    intake = stage.actors.start(Intake, limits, name=INTAKE)
+    consumer = reserve(stage, intake)
+    (custodian,) = take(stage, intake, 1)
+    limits.change(Limits(10, 1, 1))
+    obeying = stage.ask(INTAKE, ObeyLimits())
+    assert stage.replies(obeying) == []
+    end(stage, custodian)
+    assert stage.reply_to(obeying) == Done()
+    limits.change(Limits(9, 1, 1))
+    obeying = stage.ask(INTAKE, ObeyLimits())
+    assert stage.replies(obeying) == []
+    intake.cast(SettleReservation(consumer, 0))
+    assert stage.reply_to(obeying) == Done()
+
+
+def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
+    """They need not wait for something to end."""
+    limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
+    intake = stage.actors.start(Intake, limits, name=INTAKE)
+    _, waiting = reserve(stage, intake), reserve(stage, intake)
+    assert granted(stage, waiting) == []
+    limits.change(Limits(15, 1, 1))
+    assert stage.reply_to(stage.ask(INTAKE, ObeyLimits())) == Done()
+    assert granted(stage, waiting) == [5]
 
 
 def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> None:
