@@ -87,6 +87,18 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _count_or_auto(value: object) -> object:
+    if value == "auto":
+        return value
+    try:
+        count = int(value) if isinstance(value, str | int) else 0
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise PydanticCustomError("count", "no count")
+    return count
+
+
 _A_QUEUE = Expected("the name of an SQS queue")
 QueueName = Annotated[str, AfterValidator(_queue_name), _A_QUEUE]
 OptionalQueueName = Annotated[QueueName | None, _A_QUEUE]
@@ -114,6 +126,9 @@ TableName = Annotated[
     Expected("the name of a DynamoDB table: 3 to 255 letters, digits, _, - and ."),
 ]
 Url = Annotated[str, AfterValidator(_app_store_url), Expected("an https URL")]
+Processes = Annotated[
+    int | Literal["auto"], BeforeValidator(_count_or_auto), Expected("an integer, 1 or more, or auto")
+]
 FilePath = Annotated[Path, AfterValidator(_expand_home)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],

@@ -43,8 +43,8 @@ from receipt_actors.actors.result_listener import ResultListener
 from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
+from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import (
@@ -59,7 +59,7 @@ from receipt_actors.otp import (
     StartResult,
     supervisor_spec,
 )
-from receipt_actors.settings import MAX_BLOCKING_CONCURRENCY, AppStoreSettings, Settings
+from receipt_actors.settings import AppStoreSettings, Settings
 from receipt_actors.telemetry.events import STATISTICS
 from receipt_actors.telemetry.statistics import Statistics
 
@@ -87,15 +87,17 @@ def supervision_tree(
     backend: Backend,
     dead_letter_queue: str | None,
     on_result: Callable[[PostedResult], object] | None = None,
+    limits: LiveLimits | None = None,
 ) -> ChildSpec:
-    """Describe the whole tree; see the module."""
+    """Describe the whole tree; see the module. Without ``limits`` those of the settings hold all the time."""
+    limits = LiveLimits(settings.limits_of(1)) if limits is None else limits
     pipeline = supervisor_spec(
         "pipeline",
         REST_FOR_ONE,
         [
-            _custody(settings, backend),
-            _gateways(settings, backend),
-            _batchers(settings, backend, dead_letter_queue),
+            _custody(settings, backend, limits),
+            _gateways(settings, backend, limits),
+            _batchers(settings, backend, dead_letter_queue, limits),
             _movers(settings, dead_letter_queue),
             _validators(settings, dead_letter_queue),
             _consumers(settings, backend),
@@ -133,7 +135,7 @@ def _listeners(settings: Settings, backend: Backend, on_result: Callable[[Posted
     )
 
 
-def _custody(settings: Settings, backend: Backend) -> ChildSpec:
+def _custody(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildSpec:
     batcher = Start(
         VisibilityBatcher,
         backend.queues,
@@ -147,7 +149,7 @@ def _custody(settings: Settings, backend: Backend) -> ChildSpec:
         "custody",
         ONE_FOR_ONE,
         [
-            ChildSpec("intake", Start(Intake, settings.max_in_flight, name=protocol.INTAKE)),
+            ChildSpec("intake", Start(Intake, limits, name=protocol.INTAKE)),
             ChildSpec("visibility_batcher", batcher, shutdown=HAND_BACK_SECONDS),
             ChildSpec("visibility_keeper", keeper),
         ],
@@ -155,24 +157,20 @@ def _custody(settings: Settings, backend: Backend) -> ChildSpec:
     )
 
 
-def _gateways(settings: Settings, backend: Backend) -> ChildSpec:
-    rate, transfers = settings.app_store_rate_per_second, backend.app_store_transfers
-    concurrency = settings.effective_app_store_concurrency
+def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildSpec:
     app_store = Start(
         AppStoreGateway,
         backend.app_store,
         policy_of(settings),
-        # A backend that is not made from the settings may want a thread for each request whatever they say.
-        concurrency if transfers is not None else min(concurrency, MAX_BLOCKING_CONCURRENCY),
+        limits,
         exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
-        None if rate is None else RateLimit(rate),
-        transfers,
+        backend.app_store_transfers,
         name=protocol.APP_STORE_GATEWAY,
     )
     ledger = Start(
         LedgerGateway,
         backend.ledger,
-        settings.ledger_concurrency,
+        limits,
         exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
         name=protocol.LEDGER_GATEWAY,
     )
@@ -180,7 +178,7 @@ def _gateways(settings: Settings, backend: Backend) -> ChildSpec:
     return supervisor_spec("gateways", ONE_FOR_ONE, children, **BUSY_GROUP)
 
 
-def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None) -> ChildSpec:
+def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None, limits: LiveLimits) -> ChildSpec:
     queues, requests = backend.queues, settings.batch_requests
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
@@ -188,7 +186,10 @@ def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | Non
         idle_seconds = settings.result_batcher_idle_seconds
         # However many post queues are down, what is in flight has room for another one's messages.
         shares = 2 if queue == dead_letter_queue else len(settings.post_queues)
-        max_parked = settings.max_in_flight // shares
+
+        def max_parked() -> int:
+            return limits.current.max_in_flight // shares
+
         return Start(ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, name=name)()
 
     delete = Start(DeleteBatcher, queues, settings.source_queue, requests, QUEUE_RETRY, name=protocol.DELETE_BATCHER)

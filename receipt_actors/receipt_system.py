@@ -10,15 +10,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pykka
 
 from receipt_actors.actors import protocol
-from receipt_actors.actors.protocol import CloseIntake, DescribeIntake, IntakeStatus
+from receipt_actors.actors.protocol import CloseIntake, DescribeIntake, IntakeStatus, ObeyLimits
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
 from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
     SUBMISSION_ID_ATTRIBUTE,
     Unanswerable,
@@ -27,7 +28,7 @@ from receipt_actors.domain.messages import (
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
-from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Ref, Start, StartError
+from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.events import STATISTICS
 from receipt_actors.telemetry.statistics import DescribeStatistics, StatisticsSnapshot
@@ -35,6 +36,7 @@ from receipt_actors.telemetry.statistics import DescribeStatistics, StatisticsSn
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  #: for questions about the system
+_LIMITED = (protocol.INTAKE, protocol.APP_STORE_GATEWAY, protocol.LEDGER_GATEWAY)
 INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 
 
@@ -45,8 +47,11 @@ class ReceiptSystem:
     and when one has stopped, nothing of it is left. It installs no signal handler and touches no other pykka actor.
     """
 
-    def __init__(self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref) -> None:
+    def __init__(
+        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits
+    ) -> None:
         self.settings = settings
+        self._limits = limits
         self._backend = backend
         self._actors = actors
         self._root = root
@@ -63,6 +68,7 @@ class ReceiptSystem:
         on_result: Callable[[PostedResult], object] | None = None,
         backend: Backend | None = None,
         clock: Clock | None = None,
+        limits: Limits | None = None,
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
 
@@ -73,6 +79,7 @@ class ReceiptSystem:
                 may come more than once.
             backend: the outside world, where it is not to be made from the settings. It is closed with the system.
             clock: the time, where it is not the real one.
+            limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used.
@@ -97,7 +104,8 @@ class ReceiptSystem:
                 settings.source_queue,
             )
         actors = ActorSystem("receipt-actors", clock)
-        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result)
+        live_limits = LiveLimits(settings.limits_of(1), limits)
+        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -106,7 +114,7 @@ class ReceiptSystem:
             actors.stop()
             opened.close()
             raise
-        return cls(settings, opened, actors, root)
+        return cls(settings, opened, actors, root, live_limits)
 
     @property
     def actors(self) -> ActorSystem:
@@ -209,17 +217,45 @@ class ReceiptSystem:
 
     def in_flight(self) -> IntakeStatus:
         """Say what is in flight and how long nothing has been; a restart of intake is waited for."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+        status: IntakeStatus = self._ask(protocol.INTAKE, DescribeIntake(), ANSWER_SECONDS)
+        return status
+
+    def change_limits(self, limits: Limits) -> Callable[[], None]:
+        """Let other limits hold for new work from now on; at most those that the settings name.
+
+        Returns:
+            What waits until no more is in flight or under way than the newest limits allow: not at all where they have
+            become wider, else until enough of what was begun before is over. It raises ``pykka.ActorDeadError`` when
+            the system has ended.
+        """
+        self._limits.change(limits)
+        asked = [(name, self._actors.whereis(name)) for name in _LIMITED]
+        answers = [(name, None if ref is None else ref.ask(ObeyLimits(), block=False)) for name, ref in asked]
+
+        def wait() -> None:
+            for name, answer in answers:
+                try:
+                    if answer is not None:
+                        answer.get()
+                        continue
+                except pykka.ActorDeadError:
+                    pass
+                self._ask(name, ObeyLimits(), None)  # its successor is to say what is under way
+
+        return wait
+
+    def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
+        """Call an actor; a restart of it is waited for."""
+        deadline = time.monotonic() + ANSWER_SECONDS  # to be there again
         while True:
-            intake = self._actors.whereis(protocol.INTAKE)
+            actor = self._actors.whereis(name)
             try:
-                if intake is not None:
-                    status: IntakeStatus = intake.call(DescribeIntake(), ANSWER_SECONDS)
-                    return status
+                if actor is not None:
+                    return actor.call(request, timeout_seconds)
             except pykka.ActorDeadError:
-                pass  # it has a successor in a moment
+                deadline = time.monotonic() + ANSWER_SECONDS
             if time.monotonic() > deadline or self._ended.wait(0.02):
-                raise pykka.ActorDeadError("intake does not run")
+                raise pykka.ActorDeadError(f"{name} does not run")
 
     def statistics(self) -> StatisticsSnapshot:
         """Return what has been counted since the start; after a drain, what had been counted when it was over.

@@ -52,11 +52,13 @@ from receipt_actors._setting_types import (
     Ids,
     LogLevel,
     OptionalQueueName,
+    Processes,
     QueueName,
     QueueNames,
     TableName,
     Url,
 )
+from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, MAX_CURL_CONCURRENCY, Limits
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, Environment
 from receipt_actors.errors import ConfigurationError
 
@@ -73,8 +75,6 @@ _TO_BE_CHOSEN: Any = None
 Chosen = TypeVar("Chosen", bound="SomeSettings")
 _MASK = "**********"
 
-MAX_BLOCKING_CONCURRENCY = 200  #: requests to Apple at once in a process: more threads than this are slower, not faster
-MAX_CURL_CONCURRENCY = 5000
 _INSTALL_CURL = "pip install 'receipt-actors[fast]'"
 
 
@@ -220,8 +220,15 @@ class AppStoreSettings(SomeSettings, frozen=True):
 class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
 
-    consumers: int = Field(default=4, ge=1, description="Receives under way at once.")
-    max_in_flight: int = Field(default=2000, ge=1, description="Messages taken in and not finished yet, at most.")
+    processes: Processes = Field(
+        default=1,
+        description="Processes that share the work, supervised by one more; auto: one for each core that may be used. "
+        "What is said of all processes is divided among them.",
+    )
+    consumers: int = Field(default=4, ge=1, description="Receives under way at once, in each process.")
+    max_in_flight: int = Field(
+        default=2000, ge=1, description="Messages taken in and not finished yet, at most; by all processes together."
+    )
     visibility_timeout_seconds: int = Field(
         default=120,
         ge=10,
@@ -231,7 +238,9 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     receive_wait_seconds: int = Field(
         default=10, ge=0, le=20, description="Long poll of a receive; shorter than the drain."
     )
-    batch_requests: int = Field(default=4, ge=1, description="Sends or deletes under way at once, for each batcher.")
+    batch_requests: int = Field(
+        default=4, ge=1, description="Sends or deletes under way at once, for each batcher of each process."
+    )
     result_batcher_idle_seconds: float = Field(
         default=60, gt=0, description="Time without answers that ends a result batcher."
     )
@@ -244,17 +253,18 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     app_store_concurrency: int | None = Field(
         default=None,
         ge=1,
-        le=MAX_CURL_CONCURRENCY,
-        description=f"Requests to Apple under way at once. Left out: max_in_flight with curl, "
-        f"{MAX_BLOCKING_CONCURRENCY} with requests, which can't have more.",
+        description="Requests to Apple under way at once, of all processes. Left out: max_in_flight with curl; with "
+        f"requests {MAX_BLOCKING_CONCURRENCY} a process, which can't have more.",
     )
     app_store_rate_per_second: float | None = Field(
-        default=None, gt=0, description="Requests to Apple a second. Left out: no limit."
+        default=None, gt=0, description="Requests to Apple a second, of all processes. Left out: no limit."
     )
     app_store_attempts: int = Field(
         default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
     )
-    ledger_concurrency: int = Field(default=50, ge=1, description="Requests to the ledger under way at once.")
+    ledger_concurrency: int = Field(
+        default=50, ge=1, description="Requests to the ledger under way at once, of all processes."
+    )
     ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
     drain_seconds: float = Field(
         default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
@@ -265,7 +275,6 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     statistics_file: Annotated[FilePath | None, Expected("a path")] = Field(
         default=None, description="File that gets the statistics, as JSON, when the command ends. Left out: none."
     )
-    processes: int = Field(default=1, ge=1, description="Processes that share the work; 1 for now.")
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
 
     @field_validator("drain_seconds")
@@ -283,10 +292,16 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
 
     @property
     def effective_app_store_concurrency(self) -> int:
-        """Requests to Apple under way at once, in one process."""
-        if self.app_store_concurrency is not None:
-            return self.app_store_concurrency
-        return min(self.max_in_flight, MAX_CURL_CONCURRENCY) if self.uses_curl else MAX_BLOCKING_CONCURRENCY
+        """Requests to Apple that one process may ever have under way."""
+        most = _most_requests(self.app_store_client)
+        chosen = self.app_store_concurrency or (self.max_in_flight if self.uses_curl else most)
+        return min(chosen, most)
+
+    def limits_of(self, processes: int) -> Limits:
+        """Return what so many processes keep to together."""
+        by_default = self.max_in_flight if self.uses_curl else MAX_BLOCKING_CONCURRENCY * processes
+        concurrency = self.app_store_concurrency or by_default
+        return Limits(self.max_in_flight, self.ledger_concurrency, concurrency, self.app_store_rate_per_second)
 
     @field_validator("app_store_client")
     @classmethod
@@ -297,21 +312,29 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
 
     @field_validator("app_store_concurrency")
     @classmethod
-    def _threads_are_few(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
-        is_many = concurrency is not None and concurrency > MAX_BLOCKING_CONCURRENCY
-        if is_many and not _is_curl(info.data.get("app_store_client", "curl")):  # absent: a fault that is told already
+    def _no_process_has_too_many_requests(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
+        client, processes = info.data.get("app_store_client"), info.data.get("processes")
+        if concurrency is None or client is None or not isinstance(processes, int):  # a fault told already, or "auto"
+            return concurrency
+        if concurrency > _most_requests(client) * processes:
             raise ValueError(
-                f"expected at most {MAX_BLOCKING_CONCURRENCY} with requests, of which each takes a thread; "
-                f"up to {MAX_CURL_CONCURRENCY} with app_store_client curl ({_INSTALL_CURL})"
+                f"expected at most {MAX_BLOCKING_CONCURRENCY} a process with requests, of which each takes a thread; "
+                f"up to {MAX_CURL_CONCURRENCY} a process with app_store_client curl ({_INSTALL_CURL})"
             )
         return concurrency
 
-    @field_validator("processes")
+    @field_validator("max_in_flight", "ledger_concurrency", "app_store_concurrency")
     @classmethod
-    def _one_process_for_now(cls, processes: int) -> int:
-        if processes > 1:
-            raise ValueError("expected 1: more than one process is not available yet")
-        return processes
+    def _each_process_has_a_share(cls, whole: int | None, info: ValidationInfo) -> int | None:
+        processes = info.data.get("processes")
+        if whole is not None and isinstance(processes, int) and whole < processes:
+            raise ValueError(f"expected {processes} or more: each of the processes gets its share of it")
+        return whole
+
+
+def _most_requests(client: str) -> int:
+    """How many requests to Apple one process can have under way."""
+    return MAX_CURL_CONCURRENCY if _is_curl(client) else MAX_BLOCKING_CONCURRENCY
 
 
 def _is_curl(client: str) -> bool:

@@ -1,9 +1,9 @@
 """The App Store gateway: the one actor that has Apple asked.
 
-It owns the requests to verifyReceipt, at most ``concurrency`` at once; the redirect between production and sandbox (at
-most one a receipt, and only where policy lets the other environment count); the retries of passing trouble; and the
-memory of final refusals, so that Apple is asked once about a message, not once a delivery. A crash of it forgets all
-that: validators ask its successor, and Apple is asked again.
+It owns the requests to verifyReceipt, as many at once and a second as the limits allow; the redirect between production
+and sandbox (at most one a receipt, and only where policy lets the other environment count); the retries of passing
+trouble; and the memory of final refusals, so that Apple is asked once about a message, not once a delivery. A crash of
+it forgets all that: validators ask its successor, and Apple is asked again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from receipt_actors.domain.app_store import (
     WrongEnvironment,
     interpret,
 )
+from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Environment
 from receipt_actors.domain.rate import RateLimit
@@ -57,18 +58,32 @@ class AppStoreGateway(Gateway):
         self,
         app_store: AppStore,
         policy: Policy,
-        concurrency: int,
+        limits: LiveLimits,
         retry: RetryPolicy,
-        rate: RateLimit | None = None,
         transfers: AppStoreTransfers | None = None,
     ) -> None:
-        super().__init__("app_store", concurrency, retry, rate)
+        most = limits.whole.app_store_concurrency
+        super().__init__("app_store", most if transfers is not None else min(most, MAX_BLOCKING_CONCURRENCY), retry)
+        self._limits = limits
         self._app_store = app_store
         self._transfers = transfers
         self._policy = policy
         self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
             REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
         )
+
+    @property
+    def concurrency(self) -> int:
+        """See ``Gateway``."""
+        return min(self._limits.current.app_store_concurrency, self._concurrency)
+
+    @property
+    def rate(self) -> RateLimit | None:
+        """See ``Gateway``."""
+        per_second = self._limits.current.app_store_rate_per_second
+        if per_second is None:
+            return None
+        return RateLimit(per_second) if self._rate is None else self._rate.at(per_second, self.clock.monotonic())
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Have a receipt verified, unless this very message was refused for good a while ago."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,7 +71,7 @@ class _EndWhenIdle:
 class ResultBatcher(_Batcher):
     """See the module. Trouble with its queue parks the messages for this queue, not the intake.
 
-    At most ``max_parked`` of them: what is in flight is bounded, and other queues' messages need room as well.
+    At most ``max_parked()`` of them: what is in flight is bounded, and other queues' messages need room as well.
     """
 
     closes_intake: ClassVar[bool] = False
@@ -82,7 +82,7 @@ class ResultBatcher(_Batcher):
         concurrency: int,
         retry: RetryPolicy,
         idle_seconds: float,
-        max_parked: int,
+        max_parked: Callable[[], int],
         queue: str,
     ) -> None:
         super().__init__("send to", queues, queue, concurrency, retry)
@@ -105,8 +105,11 @@ class ResultBatcher(_Batcher):
         self._keep_room()
 
     def _keep_room(self) -> None:
-        while not self._breaker.is_closed and len(self._ready) > self._max_parked:
-            self._ready.pop().from_.reply(NoRoom(f"{self.service}: down, and {self._max_parked} wait for it already"))
+        if self._breaker.is_closed:
+            return
+        max_parked = self._max_parked()
+        while len(self._ready) > max_parked:
+            self._ready.pop().from_.reply(NoRoom(f"{self.service}: down, and {max_parked} wait for it already"))
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""

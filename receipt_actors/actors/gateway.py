@@ -25,7 +25,9 @@ from receipt_actors.actors.protocol import (
     INTAKE,
     Broken,
     DescribeService,
+    Done,
     GaveUp,
+    ObeyLimits,
     Refused,
     ServiceAvailable,
     ServiceUnavailable,
@@ -100,11 +102,11 @@ class Gateway(GenServer):
     finishes_on_shutdown: ClassVar[bool] = False
     """Whether what waits is still done when the supervisor ends the actor."""
 
-    def __init__(self, service: str, concurrency: int, retry: RetryPolicy, rate: RateLimit | None = None) -> None:
+    def __init__(self, service: str, concurrency: int, retry: RetryPolicy) -> None:
         self.service = service
         self._concurrency = concurrency
         self._retry = retry
-        self._rate = rate
+        self._rate: RateLimit | None = None
         self._waits_for_rate = False
         self._next_partial_at_seconds = -inf  # monotonic; until then what is no full batch gathers
         self._is_gathering = False
@@ -118,6 +120,7 @@ class Gateway(GenServer):
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
         self._probe_timer: Timer | None = None
         self._dispatch_is_queued = False
+        self._yielding: list[From] = []  # who waits for no more to be under way than the limits allow
 
     # --- what a subclass says ---
 
@@ -145,6 +148,16 @@ class Gateway(GenServer):
     def message_of(self, job: Job) -> Hashable:
         """Return what tells the job's message from others; the breaker counts by it."""
         return id(job.from_)
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may be under way at once, now."""
+        return self._concurrency
+
+    @property
+    def rate(self) -> RateLimit | None:
+        """How many may be made a second, now."""
+        return self._rate
 
     # --- life ---
 
@@ -182,6 +195,11 @@ class Gateway(GenServer):
         """Take a request; the answer follows."""
         if isinstance(request, DescribeService):
             return (ServiceAvailable if self._breaker.is_closed else ServiceUnavailable)(self.service)
+        if isinstance(request, ObeyLimits):
+            self._yielding.append(from_)
+            self._waits_for_rate = False  # the pause may be another one now
+            self._queue_dispatch()
+            return NO_REPLY
         self.accept(Job(request, from_))
         return NO_REPLY
 
@@ -206,7 +224,11 @@ class Gateway(GenServer):
 
     def _dispatch(self) -> None:
         self._report_requests()
-        while self._breaker.is_closed and self._under_way < self._concurrency and self._ready:
+        if self._yielding and self._under_way <= self.concurrency:
+            for from_ in self._yielding:
+                from_.reply(Done())
+            self._yielding.clear()
+        while self._breaker.is_closed and self._under_way < self.concurrency and self._ready:
             if self._must_gather() or self._must_wait_for_rate() or self._send_next() is None:
                 return
 
@@ -225,12 +247,13 @@ class Gateway(GenServer):
         return wait_seconds > 0
 
     def _must_wait_for_rate(self) -> bool:
-        if self._rate is None:
+        rate = self.rate
+        if rate is None:
             return False
         now = self.clock.monotonic()
-        wait_seconds = self._rate.wait_seconds(now)
+        wait_seconds = rate.wait_seconds(now)
         if wait_seconds <= 0:
-            self._rate = self._rate.taken(now)
+            self._rate = rate.taken(now)
         elif not self._waits_for_rate:
             self._waits_for_rate = True
             self.send_after(wait_seconds, _RateAllows())

@@ -1,7 +1,7 @@
 """Intake: the one gate, and the credits. It decides how many more messages may be taken in now.
 
 It owns the count of what is in flight (a credit for each custodian that lives, and those reserved by receives under
-way), so that N consumers never take in more than ``max_in_flight``; and the gate, which closes while a service is
+way), so that N consumers never take in more than the limits allow; and the gate, which closes while a service is
 unavailable, or for good when the process stops. A closed gate with nothing in flight lets a single message in, and so
 it does when a gateway wants another one to try with: somebody has to find out whether the service is back.
 
@@ -30,11 +30,13 @@ from receipt_actors.actors.protocol import (
     Done,
     IntakeStatus,
     MessageTaken,
+    ObeyLimits,
     ReserveCredits,
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
 )
+from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
 
 logger = logging.getLogger(__name__)
@@ -49,8 +51,8 @@ _WITNESSES: dict[Name, object] = {
 class Intake(GenServer):
     """See the module."""
 
-    def __init__(self, max_in_flight: int) -> None:
-        self._max_in_flight = max_in_flight
+    def __init__(self, limits: LiveLimits) -> None:
+        self._limits = limits
         self._custodians: set[Ref] = set()
         self._consumers: set[Ref] = set()
         self._reserved: dict[Ref, int] = {}  # by consumer
@@ -60,6 +62,7 @@ class Intake(GenServer):
         self._not_heard = set(_WITNESSES)  # until all of them have answered nothing is granted
         self._is_closed = False
         self._closers: list[From] = []
+        self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._last_activity_seconds = self.clock.monotonic()
 
     def init(self) -> Continue:
@@ -97,6 +100,10 @@ class Intake(GenServer):
         if isinstance(request, CloseIntake):
             self._is_closed = True
             self._closers.append(from_)
+            self._grant()
+            return NO_REPLY
+        if isinstance(request, ObeyLimits):
+            self._yielding.append(from_)
             self._grant()
             return NO_REPLY
         if not isinstance(request, DescribeIntake):
@@ -173,6 +180,10 @@ class Intake(GenServer):
 
     def _grant(self) -> None:
         """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
+        if self._yielding and not self._not_heard and self._room() >= 0:
+            for from_ in self._yielding:
+                from_.reply(Done())
+            self._yielding.clear()
         if self._is_closed:
             self._waiting.clear()
             if not self._custodians and not self._reserved:
@@ -195,8 +206,8 @@ class Intake(GenServer):
             return 0
         room = self._room()
         if self._unavailable:
-            return 1 if room == self._max_in_flight else 0
+            return 1 if room == self._limits.current.max_in_flight else 0
         return room
 
     def _room(self) -> int:
-        return self._max_in_flight - len(self._custodians) - sum(self._reserved.values())
+        return self._limits.current.max_in_flight - len(self._custodians) - sum(self._reserved.values())

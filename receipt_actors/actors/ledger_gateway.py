@@ -1,7 +1,7 @@
 """The ledger gateway: the one actor that has claims made and looked up.
 
-It owns the requests to the ledger, at most ``concurrency`` at once, their retries, and the claims that are known, by
-which replays of *other* submissions are refused without a call. A crash forgets all that: a claim whose answer was
+It owns the requests to the ledger, as many at once as the limits allow, their retries, and the claims that are known,
+by which replays of *other* submissions are refused without a call. A crash forgets all that: a claim whose answer was
 forgotten is recognised by the ledger as the submission's own.
 
 Where many claims come they go in batches, each transaction at most once in a batch. What a batch did not put a single
@@ -21,6 +21,7 @@ from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import ClaimTransaction, LookUpTransaction, Refused
 from receipt_actors.domain.known_claims import KnownClaims
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, ClaimOutcome, EntryFailure, Ledger, LedgerItem
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import BatchesRefused
@@ -49,11 +50,17 @@ class LedgerGateway(Gateway):
     batch_entries: ClassVar[int] = MAX_CLAIMS
     pace_seconds: ClassVar[float] = PACE_SECONDS
 
-    def __init__(self, ledger: Ledger, concurrency: int, retry: RetryPolicy) -> None:
-        super().__init__("ledger", concurrency, retry)
+    def __init__(self, ledger: Ledger, limits: LiveLimits, retry: RetryPolicy) -> None:
+        super().__init__("ledger", limits.whole.ledger_concurrency, retry)
         self._ledger = ledger
+        self._limits = limits
         self._known = KnownClaims(KNOWN_CLAIMS)
         self._batches_from_seconds = -inf  # monotonic
+
+    @property
+    def concurrency(self) -> int:
+        """See ``Gateway``."""
+        return self._limits.current.ledger_concurrency
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Claim or look up, unless it is known that the transaction is somebody else's."""

@@ -116,6 +116,14 @@ class IntakeStatus:
     idle_seconds: float  #: how long nothing has been in flight or received
 
 
+# --- the system -> intake and gateways ---
+
+
+@dataclass(frozen=True, slots=True)
+class ObeyLimits:
+    """The limits have changed: look again; answered by ``Done`` when no more is under way than they allow."""
+
+
 # --- custodians <-> visibility keeper ---
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,15 @@ import click
 import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.domain.limits import divide
+from receipt_actors.processes.cores import usable_cores
+from receipt_actors.processes.divider import described
+from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.settings import Settings, load_settings
-from receipt_actors.telemetry.log_floods import FloodGuard
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("receipt_actors")
 
+WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 SHORTEST_LOOK_SECONDS = 0.05  #: between two looks at whether it is idle
 
 
@@ -36,6 +42,8 @@ Examples:
   receipt-actors start --database receipts.db --bundle-ids com.example.game
   # a batch run: end once nothing has come for 30 seconds
   receipt-actors start --config receipts.toml --exit-when-idle 30
+  # one process a core
+  receipt-actors start --config receipts.toml --processes auto
 
 \b
 Signals:
@@ -51,24 +59,13 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     """
     settings = load_settings(flags, config=config)
     raise_limit(settings)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level, handlers=[FloodGuard(handler)])
-    for library in ("botocore", "boto3", "urllib3"):  # their DEBUG lines hold receipts and credentials
-        logging.getLogger(library).setLevel(logging.WARNING)
-    from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
-
+    write_log(settings.log_level)
     with StopSignals() as signals:
-        system = ReceiptSystem.start(settings)
+        system = _start(settings, signals)
         system.on_end(signals.wake)
-        logger.info(
-            "%d consumers take receipts from %s (%s), at most %d in flight",
-            settings.consumers,
-            settings.source_queue,
-            settings.backend,
-            settings.max_in_flight,
-        )
         _wait(system, signals, settings)
+        if isinstance(system, ProcessGroup):
+            system.check()
         if system.end_reason is not None:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
             system.stop()
@@ -83,6 +80,30 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         if settings.statistics_file is not None:
             _write(statistics, settings.statistics_file)
     return EXIT_DONE
+
+
+def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessGroup:
+    """Start the system in this process, or the processes that run one each."""
+    chosen = settings.processes
+    count = chosen if isinstance(chosen, int) else min(usable_cores(), settings.limits_of(1).smallest_count)
+    what = (settings.source_queue, settings.backend, settings.max_in_flight)
+    if count == 1:
+        from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
+
+        system = ReceiptSystem.start(settings)
+        logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
+        return system
+
+    def tell() -> None:
+        share = described(divide(settings.limits_of(count), count)[-1])
+        logger.info(
+            "%d processes of %d consumers take receipts from %s (%s), at most %d in flight; each may have %s",
+            *(count, settings.consumers, *what, share),
+        )
+
+    group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
+    signals.before_end = group.kill
+    return group
 
 
 def _write(statistics: StatisticsSnapshot, file: Path) -> None:
@@ -102,16 +123,15 @@ def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:
     )
 
 
-def _wait(system: ReceiptSystem, signals: StopSignals, settings: Settings) -> None:
+def _wait(system: ReceiptSystem | ProcessGroup, signals: StopSignals, settings: Settings) -> None:
     """Wait for a signal, for the tree's end, or until nothing has been in flight for as long as the settings say."""
     limit = settings.exit_when_idle_seconds
     pause_seconds = limit
     while not signals.wait(pause_seconds):
         assert limit is not None
-        try:
+        idle_seconds = 0.0
+        with suppress(pykka.ActorDeadError):  # intake, or a process, is being started
             idle_seconds = system.in_flight().idle_seconds
-        except pykka.ActorDeadError:
-            idle_seconds = 0.0  # intake is being restarted
-        if idle_seconds >= limit:
-            return
+            if idle_seconds >= limit:
+                return
         pause_seconds = max(SHORTEST_LOOK_SECONDS, limit - idle_seconds)

@@ -26,6 +26,13 @@ class RateLimit:
         # What rounding leaves over is no time to wait: a clock may be too coarse to let it pass.
         return wait_seconds if wait_seconds > ROUNDING_SECONDS else 0.0
 
+    def at(self, per_second: float, now_seconds: float) -> RateLimit:
+        """Go on at another rate. At a faster one what has been used is made up for sooner."""
+        if per_second == self.per_second:
+            return self
+        ahead_seconds = max(0.0, self.used_until_seconds - now_seconds) * min(1.0, self.per_second / per_second)
+        return RateLimit(per_second, now_seconds + ahead_seconds)
+
     def taken(self, now_seconds: float) -> RateLimit:
         """Note that a request was made."""
         return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + 1.0 / self.per_second)

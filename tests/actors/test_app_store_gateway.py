@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from receipt_actors.actors.app_store_gateway import REFUSAL_MEMORY_SECONDS, AppStoreGateway
-from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavailable, VerifyReceipt
+from receipt_actors.actors.protocol import (
+    INTAKE,
+    Broken,
+    Done,
+    GaveUp,
+    ObeyLimits,
+    ServiceUnavailable,
+    VerifyReceipt,
+)
 from receipt_actors.domain.app_store import Genuine, Misconfigured, TryAgain, Unidentified
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
@@ -29,7 +38,8 @@ class House:
         self.store: FakeAppStore = stage.with_fake(FakeAppStore())
         self.intake = stage.stand_in(INTAKE)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
-        self.gateway: Ref = stage.actors.start(AppStoreGateway, self.store, policy, 20, THREE_ATTEMPTS)
+        self.limits = LiveLimits(Limits(20, 20, 20))
+        self.gateway: Ref = stage.actors.start(AppStoreGateway, self.store, policy, self.limits, THREE_ATTEMPTS)
 
     def script(self, *answers: Any, message: int = 1) -> None:
         self.store.script(submission(message).receipt_data, *answers)
@@ -196,3 +206,16 @@ def test_a_bug_in_the_client_is_passed_on(stage: Stage) -> None:
     house.script(KeyError("bug"))
     assert isinstance(house.verified(), Broken)
     assert house.gateway.is_alive()
+
+
+def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
+    """What waits for a slow rate does not wait on when it becomes a faster one."""
+    house = House(stage)
+    house.limits.change(Limits(20, 20, 20, 0.1))
+    house.script(genuine("t-1"), message=1)
+    house.script(genuine("t-2"), message=2)
+    first, second = house.verify(1), house.verify(2)
+    assert [bool(stage.replies(asking)) for asking in (first, second)] == [True, False]
+    house.limits.change(Limits(20, 20, 20, 100.0))
+    assert stage.reply_to(stage.ask(house.gateway, ObeyLimits())) == Done()
+    assert stage.replies(second)

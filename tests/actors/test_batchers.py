@@ -42,7 +42,9 @@ class House:
         self.sizes: list[int] = []
 
     def sender(self, concurrency: int = 2) -> Ref:
-        return self.stage.actors.start(ResultBatcher, self.queues, concurrency, THREE_ATTEMPTS, IDLE_SECONDS, 50, POST)
+        return self.stage.actors.start(
+            ResultBatcher, self.queues, concurrency, THREE_ATTEMPTS, IDLE_SECONDS, lambda: 50, POST
+        )
 
     def deleter(self, concurrency: int = 2) -> Ref:
         return self.stage.actors.start(DeleteBatcher, self.queues, SOURCE, concurrency, THREE_ATTEMPTS)

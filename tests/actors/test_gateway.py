@@ -12,13 +12,16 @@ from receipt_actors.actors.protocol import (
     INTAKE,
     Broken,
     DescribeService,
+    Done,
     GaveUp,
     LookUpTransaction,
+    ObeyLimits,
     Refused,
     ServiceAvailable,
     ServiceUnavailable,
 )
 from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
@@ -39,7 +42,8 @@ class House:
         self.gateway = self.start()
 
     def start(self, concurrency: int = 50) -> Ref:
-        return self.stage.actors.start(LedgerGateway, self.ledger, concurrency, THREE_ATTEMPTS)
+        self.limits = LiveLimits(Limits(20, concurrency, 20))
+        return self.stage.actors.start(LedgerGateway, self.ledger, self.limits, THREE_ATTEMPTS)
 
     def look_up(self, message: int) -> Ref:
         return self.stage.ask(self.gateway, LookUpTransaction(f"t-{message}", submission(message)))
@@ -82,12 +86,42 @@ def test_requests_under_way_are_bounded(house: House) -> None:
     assert all(is_answered(house, *asking))
 
 
+def test_a_smaller_limit_holds_for_the_next_requests(house: House) -> None:
+    """Those under way are not stopped; the change is confirmed when no more are under way than allowed."""
+    first = house.ledger.hold("get", times=5)
+    asking = [house.look_up(number) for number in range(5)]
+    second = house.ledger.hold("get", times=2)
+    asking += [house.look_up(5 + number) for number in range(2)]
+    house.limits.change(Limits(20, 2, 20))
+    obeying = house.stage.ask(house.gateway, ObeyLimits())
+    asking += [house.look_up(7 + number) for number in range(2)]
+    assert (house.ledger.count("get"), house.stage.replies(obeying)) == (7, [])
+    first.release()
+    house.stage.settle()
+    assert house.stage.reply_to(obeying) == Done()
+    assert house.ledger.count("get") == 7
+    second.release()
+    assert all(is_answered(house, *asking))
+
+
+def test_a_wider_limit_lets_what_waits_go_at_once(house: House) -> None:
+    """It need not wait for an answer to come."""
+    house.limits.change(Limits(20, 1, 20))
+    with house.ledger.hold("get", times=3):
+        asking = [house.look_up(number) for number in range(3)]
+        assert house.ledger.count("get") == 1
+        house.limits.change(Limits(20, 3, 20))
+        assert house.stage.reply_to(house.stage.ask(house.gateway, ObeyLimits())) == Done()
+        assert house.ledger.count("get") == 3
+    assert all(is_answered(house, *asking))
+
+
 def test_the_rate_is_kept(stage: Stage) -> None:
     """Twenty requests at ten a second take two seconds, less the burst."""
 
     class Limited(LedgerGateway):
         def __init__(self, ledger: FakeLedger) -> None:
-            super().__init__(ledger, 50, THREE_ATTEMPTS)
+            super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
             self._rate = RateLimit(10)
 
     ledger: FakeLedger = stage.with_fake(FakeLedger())

@@ -20,11 +20,13 @@ from receipt_actors.actors.protocol import (
     Done,
     IntakeStatus,
     MessageTaken,
+    ObeyLimits,
     ReserveCredits,
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
 )
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.otp import (
     NORMAL,
     PERMANENT,
@@ -43,7 +45,7 @@ from .stand_ins import Stage, StandIn, started
 
 
 def start(stage: Stage, max_in_flight: int = 25) -> Ref:
-    return stage.actors.start(Intake, max_in_flight, name=INTAKE)
+    return stage.actors.start(Intake, LiveLimits(Limits(max_in_flight, 1, 1)), name=INTAKE)
 
 
 def granted(stage: Stage, consumer: Ref) -> list[int]:
@@ -118,6 +120,52 @@ def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
     assert status(stage, intake).in_flight == 1
     end(stage, custodian)
     assert status(stage, intake).in_flight == 0
+
+
+def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
+    """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    intake = stage.actors.start(Intake, limits, name=INTAKE)
+    consumer = reserve(stage, intake)
+    custodians = take(stage, intake, 10)
+    limits.change(Limits(4, 1, 1))
+    obeying = stage.ask(INTAKE, ObeyLimits())
+    end(stage, *custodians[:6])
+    intake.cast(SettleReservation(consumer, 0))
+    assert stage.reply_to(obeying) == Done()
+    reserve(stage, intake, consumer)
+    assert granted(stage, consumer) == [10]
+    end(stage, custodians[6])
+    assert granted(stage, consumer) == [10, 1]
+
+
+def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
+    """Credits of receives under way count: they may bring as many messages."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    intake = stage.actors.start(Intake, limits, name=INTAKE)
+    consumer = reserve(stage, intake)
+    (custodian,) = take(stage, intake, 1)
+    limits.change(Limits(10, 1, 1))
+    obeying = stage.ask(INTAKE, ObeyLimits())
+    assert stage.replies(obeying) == []
+    end(stage, custodian)
+    assert stage.reply_to(obeying) == Done()
+    limits.change(Limits(9, 1, 1))
+    obeying = stage.ask(INTAKE, ObeyLimits())
+    assert stage.replies(obeying) == []
+    intake.cast(SettleReservation(consumer, 0))
+    assert stage.reply_to(obeying) == Done()
+
+
+def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
+    """They need not wait for something to end."""
+    limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
+    intake = stage.actors.start(Intake, limits, name=INTAKE)
+    _, waiting = reserve(stage, intake), reserve(stage, intake)
+    assert granted(stage, waiting) == []
+    limits.change(Limits(15, 1, 1))
+    assert stage.reply_to(stage.ask(INTAKE, ObeyLimits())) == Done()
+    assert granted(stage, waiting) == [5]
 
 
 def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> None:
@@ -262,7 +310,7 @@ def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
 def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
     """It asks the supervisors of the custodians, and announces nothing that it does not know."""
     specs = [
-        ChildSpec("intake", Start(Intake, 20, name=INTAKE), PERMANENT),
+        ChildSpec("intake", Start(Intake, LiveLimits(Limits(20, 1, 1)), name=INTAKE), PERMANENT),
         supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
         supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
     ]

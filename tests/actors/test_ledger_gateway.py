@@ -11,6 +11,7 @@ from receipt_actors.actors import ledger_gateway
 from receipt_actors.actors.ledger_gateway import BATCHES_AGAIN_SECONDS, PACE_SECONDS, LedgerGateway
 from receipt_actors.actors.protocol import ClaimTransaction, GaveUp, LookUpTransaction, Refused
 from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.ports import EntryFailure, LedgerItem
 from receipt_actors.errors import BatchesRefused, LedgerUnavailable
 from receipt_actors.otp import Ref
@@ -31,7 +32,8 @@ class House:
         self.gateway = self.start()
 
     def start(self) -> Ref:
-        return self.stage.actors.start(LedgerGateway, self.ledger, CONCURRENCY, THREE_ATTEMPTS)
+        limits = LiveLimits(Limits(20, CONCURRENCY, 20))
+        return self.stage.actors.start(LedgerGateway, self.ledger, limits, THREE_ATTEMPTS)
 
     def claim(self, wanted: LedgerItem) -> Any:
         asking = self.stage.ask(self.gateway, ClaimTransaction(wanted))

@@ -37,6 +37,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                process_group=0,  # as a shell starts it, so that it can be interrupted as by a terminal
             )
 
     @property
@@ -78,6 +79,15 @@ class Program:
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def interrupt_group(self) -> None:
+        """Press Ctrl-C: the terminal tells the process and all that it has started."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def children(self) -> list[int]:
+        """List the processes that it has started and that have not been reaped."""
+        by_thread = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(child) for children in by_thread for child in children.read_text().split()]
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,157 @@
+"""What a worker process of ``receipt-actors start --processes`` runs; no command of its own.
+
+``python -m receipt_actors.cli.worker NAME DESCRIPTOR``, with the channel to the parent behind the descriptor. It runs
+one ``ReceiptSystem`` with its share of the limits until it is told to end. A parent that is gone tells it so, too: the
+worker drains. It ignores SIGINT, which a terminal sends to every process there: the parent passes on what it means. A
+SIGTERM to this process alone drains it, and the parent starts another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pykka
+
+from receipt_actors.backends import open_backend
+from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.logs import write_log
+from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError
+from receipt_actors.processes.channel import Channel
+from receipt_actors.processes.messages import (
+    Configure,
+    Drain,
+    LimitsObeyed,
+    Loaded,
+    Message,
+    Report,
+    Reported,
+    Started,
+    StartRefused,
+    Stop,
+    Stopped,
+    UseLimits,
+)
+from receipt_actors.processes.worker_process import STOP_SIGNALS
+from receipt_actors.receipt_system import ReceiptSystem
+from receipt_actors.settings import Settings
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+logger = logging.getLogger("receipt_actors")
+
+
+class _Worker:
+    """The main thread's view: what the parent says, a signal, and the end of the tree."""
+
+    def __init__(self, name: str, channel: Channel, signals: StopSignals) -> None:
+        self._name = name
+        self._channel = channel
+        self._signals = signals
+        self._system: ReceiptSystem | None = None
+        self._statistics = StatisticsSnapshot()  # as they were last known
+
+    def run(self) -> int:
+        """Do what the parent says until it is over, and return the exit status."""
+        watched: list[Any] = [self._channel, self._signals]
+        try:
+            while True:
+                messages: Sequence[Message] = ()
+                readable, _, _ = select.select(watched, [], [])
+                if self._channel in readable:
+                    messages = self._channel.receive()
+                for message in messages:
+                    status = self._obey(message)
+                    if status is not None:
+                        return status
+                if self._signals in readable:
+                    return self._interrupted()
+                if self._channel.is_over:
+                    logger.warning("the parent process is gone: draining")
+                    return self._drain(None)
+        except (ReceiptActorsError, OSError) as error:
+            if self._system is not None:
+                raise
+            is_configuration = isinstance(error, ConfigurationError)
+            faults = error.faults if isinstance(error, ConfigurationError) else [str(error)]
+            self._channel.send(StartRefused(faults, is_configuration))
+            return EXIT_WORLD_FAILED
+
+    def _obey(self, message: Message) -> int | None:
+        match message:
+            case Configure(values):
+                self._settings = Settings.model_validate(values)
+                write_log(self._settings.log_level, self._name)
+                self._backend = open_backend(self._settings)
+                self._channel.send(Loaded())
+            case UseLimits(number, limits):
+                if self._system is None:
+                    self._system = ReceiptSystem.start(self._settings, backend=self._backend, limits=limits)
+                    self._system.on_end(self._signals.wake)
+                    self._channel.send(Started())
+                wait = self._system.change_limits(limits)
+                # On a thread, for it may take as long as what is in flight.
+                threading.Thread(target=self._confirm, args=(number, wait), name="limits", daemon=True).start()
+            case Report():
+                self._report()
+            case Drain(seconds):
+                return self._drain(seconds)
+            case Stop():
+                if self._system is not None:
+                    self._system.stop()
+                return EXIT_DONE
+        return None
+
+    def _confirm(self, number: int, wait: Callable[[], None]) -> None:
+        with suppress(pykka.ActorDeadError):  # it is about to end
+            wait()
+            self._channel.send(LimitsObeyed(number))
+
+    def _report(self) -> None:
+        assert self._system is not None
+        in_flight, reserved, unavailable, idle_seconds = 0, 0, frozenset[str](), 0.0
+        with suppress(pykka.ActorDeadError, pykka.Timeout):  # else that much is not known, and it is not idle
+            status = self._system.in_flight()
+            in_flight, reserved, unavailable = status.in_flight, status.reserved, status.unavailable
+            idle_seconds = status.idle_seconds
+        self._channel.send(Reported(in_flight, reserved, tuple(unavailable), idle_seconds, self._look_at_statistics()))
+
+    def _look_at_statistics(self) -> StatisticsSnapshot:
+        if self._system is not None:
+            with suppress(pykka.ActorDeadError, pykka.Timeout):  # they have given up, or are being restarted
+                self._statistics = self._system.statistics()
+        return self._statistics
+
+    def _interrupted(self) -> int:
+        if self._system is not None and self._system.end_reason is not None:
+            logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
+            self._system.stop()
+            return EXIT_WORLD_FAILED
+        logger.info("%s: draining", self._signals.received)
+        return self._drain(None)
+
+    def _drain(self, seconds: float | None) -> int:
+        if self._system is not None:
+            unfinished = self._system.drain(seconds)
+            self._channel.send(Stopped(unfinished, self._look_at_statistics()))
+        return EXIT_DONE
+
+
+def main(name: str, descriptor: str) -> int:
+    """Run a worker and return its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(descriptor)))
+    with StopSignals((signal.SIGTERM,)) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the parent had them held up until here
+        return _Worker(name, channel, signals).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

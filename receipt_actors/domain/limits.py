@@ -1,0 +1,159 @@
+"""The limits of the whole command, their division over processes, and what holds in this process now.
+
+``Limits`` are values, ``divide`` and ``Division`` are pure. ``LiveLimits`` is the one object here that changes: actors
+are given it in the place of numbers and look at ``current`` whenever they decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field, replace
+
+MAX_BLOCKING_CONCURRENCY = 200  #: threads of a process that wait for Apple: more of them are slower, not faster
+MAX_CURL_CONCURRENCY = 5000  #: requests to Apple that one thread with curl has under way
+
+_ROUNDING = 1e-9  #: what a sum of rates may be off, as a part of the whole
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be going on at once."""
+
+    max_in_flight: int  #: messages taken in and not finished yet
+    ledger_concurrency: int  #: requests to the ledger under way
+    app_store_concurrency: int  #: requests to Apple under way
+    app_store_rate_per_second: float | None = None  #: requests to Apple a second; None: no limit
+
+    @property
+    def smallest_count(self) -> int:
+        """Into how many parts it can be divided so that each has something of everything."""
+        return min(self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency)
+
+
+class LiveLimits:
+    """The limits that hold in this process now: a share of the whole, which may change at any time."""
+
+    def __init__(self, whole: Limits, current: Limits | None = None) -> None:
+        self.whole = whole  #: the most that this process may ever be given
+        self._current = whole if current is None else current
+
+    @property
+    def current(self) -> Limits:
+        """What new work has to keep to."""
+        return self._current
+
+    def change(self, limits: Limits) -> None:
+        """Let these hold from now on."""
+        self._current = limits
+
+
+def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
+    """Divide into parts that sum up to the whole and, of what is counted, differ by at most 1."""
+
+    def counts(number: int) -> list[int]:
+        return [number // parts + (index < number % parts) for index in range(parts)]
+
+    rate = whole.app_store_rate_per_second
+    return tuple(
+        Limits(in_flight, ledger, app_store, None if rate is None else rate / parts)
+        for in_flight, ledger, app_store in zip(
+            counts(whole.max_in_flight),
+            counts(whole.ledger_concurrency),
+            counts(whole.app_store_concurrency),
+            strict=True,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one worker was told, and what it may be using."""
+
+    number: int  #: of what it was told; the worker confirms by it
+    told: Limits
+    held: Limits  #: more than ``told`` until the worker has confirmed that it uses no more than that
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Who has which share of the whole.
+
+    **What all of them hold never sums up to more than the whole.** Who is to have less is told so first; what it gives
+    back is given to others only when it has confirmed. A worker that has left holds nothing. Each event returns the
+    division after it, and whom to tell what.
+    """
+
+    whole: Limits
+    shares: Mapping[str, Share | None] = field(default_factory=dict)  #: None: nothing is free for it yet
+
+    def joined(self, name: str) -> tuple[Division, Mapping[str, Share]]:
+        """Count in a worker that holds nothing yet."""
+        return replace(self, shares={**self.shares, name: self.shares.get(name)})._divided()
+
+    def left(self, name: str) -> tuple[Division, Mapping[str, Share]]:
+        """Count a worker out: what it held is free at once."""
+        return replace(self, shares={other: it for other, it in self.shares.items() if other != name})._divided()
+
+    def confirmed(self, name: str, number: int) -> tuple[Division, Mapping[str, Share]]:
+        """Note that a worker uses no more than it was told by this number. What is out of date confirms nothing."""
+        share = self.shares.get(name)
+        if share is None or share.number != number:
+            return self, {}
+        return replace(self, shares={**self.shares, name: replace(share, held=share.told)})._divided()
+
+    def found(self, shares: Mapping[str, Share | None]) -> tuple[Division, Mapping[str, Share]]:
+        """Begin with what the workers say that they have."""
+        return replace(self, shares=shares)._divided()
+
+    def _divided(self) -> tuple[Division, Mapping[str, Share]]:
+        """Tell everyone as much of what is due to it as is free."""
+        if not self.shares:
+            return self, {}
+        names = sorted(self.shares)  # so that a worker that comes back finds its own share again
+        due = dict(zip(names, divide(self.whole, len(names)), strict=True))
+        shares = dict(self.shares)
+        for name, share in self.shares.items():
+            if share is not None:
+                shares[name] = replace(share, told=_each(min, share.told, due[name]))
+        for name in sorted(names, key=lambda name: shares[name] is not None):  # first who has nothing
+            free = self._free(shares)
+            share = shares[name]
+            if share is None:
+                first = _each(_first, due[name], free)
+                if _is_some(first, due[name]):
+                    shares[name] = Share(0, first, first)
+                continue
+            told = _each(_grown, share.told, due[name], share.held, free)
+            shares[name] = replace(share, told=told, held=_each(max, share.held, told))
+        orders = {}
+        for name, share in shares.items():
+            before = self.shares[name]
+            if share is not None and (before is None or share.told != before.told):
+                orders[name] = shares[name] = replace(share, number=share.number + 1)
+        return replace(self, shares=shares), orders
+
+    def _free(self, shares: Mapping[str, Share | None]) -> Limits:
+        held = [share.held for share in shares.values() if share is not None]
+        return _each(lambda whole, *parts: whole - sum(parts), self.whole, *held)
+
+
+def _each(function: Callable[..., float], *limits: Limits) -> Limits:
+    """Apply a function to the limits' values of each kind; no limit is none, whatever is done to it."""
+    rows = zip(*map(astuple, limits), strict=True)
+    return Limits(*(None if None in values else function(*values) for values in rows))  # type: ignore[arg-type]
+
+
+def _first(due: float, free: float) -> float:
+    return due if due <= free + due * _ROUNDING else max(free, 0)
+
+
+def _grown(told: float, due: float, held: float, free: float) -> float:
+    room = max(free, 0) + held - told
+    if due <= told or room <= due * _ROUNDING:
+        return told
+    return due if due - told <= room + due * _ROUNDING else told + room
+
+
+def _is_some(limits: Limits, due: Limits) -> bool:
+    rate, rate_due = limits.app_store_rate_per_second, due.app_store_rate_per_second
+    return limits.smallest_count >= 1 and (rate is None or rate_due is None or rate > rate_due * _ROUNDING)

@@ -1,0 +1,251 @@
+"""``ProcessGroup``: one command in several processes, with the API of ``ReceiptSystem`` as far as it goes.
+
+The parent's whole supervision tree::
+
+    root             one_for_one; ends when ``workers`` gives up
+    ├─ telemetry     one_for_one; ends quietly rather than take anyone along
+    │  └─ collector
+    ├─ divider
+    └─ workers       one_for_one; each is an actor that owns a process
+       ├─ worker-1
+       └─ ...
+
+A worker process that dies is restarted at once and alone, whatever it died of. More than ``RESTARTS_PER_WORKER`` for
+each worker within a minute are a storm: ``workers`` stops those that are left, one after the other, and with it ends
+everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess  # nosec B404 # for an exception's name
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import pykka
+
+from receipt_actors.actors.protocol import IntakeStatus
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError
+from receipt_actors.otp import (
+    ANY_SIGNIFICANT,
+    ONE_FOR_ONE,
+    TRANSIENT,
+    ActorSystem,
+    ChildSpec,
+    Crash,
+    Down,
+    ExitReason,
+    NotStarted,
+    Start,
+    StartError,
+    supervisor_spec,
+)
+from receipt_actors.processes.collector import Collector, GroupTotals
+from receipt_actors.processes.divider import Divider
+from receipt_actors.processes.messages import Reported, settings_as_json
+from receipt_actors.processes.protocol import (
+    COLLECTOR,
+    DIVIDER,
+    AwaitEnd,
+    DescribeGroup,
+    DescribeInFlight,
+    DrainWorker,
+    Group,
+    WorkerReport,
+)
+from receipt_actors.processes.worker import GRACE_SECONDS, Worker
+from receipt_actors.settings import Settings
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0  #: for questions about the group
+STOP_SECONDS = 8.0  #: for a worker to hand back what is in flight and to end; then it is killed
+RESTARTS_PER_WORKER = 5  #: in a minute, of all workers together
+
+
+class WorkersRefused(ReceiptActorsError):
+    """A worker cannot start, and has said why."""
+
+
+class ProcessGroup:
+    """Workers that run; see the module. It installs no signal handler."""
+
+    def __init__(self, group: Group, actors: ActorSystem) -> None:
+        self._group = group
+        self._actors = actors
+        self._end_reason: ExitReason | None = None
+        self._final_statistics: StatisticsSnapshot | None = None
+
+    @classmethod
+    def start(
+        cls,
+        settings: Settings,
+        processes: int,
+        program: Sequence[str],
+        *,
+        on_refusal: Callable[[], None] = lambda: None,
+        on_complete: Callable[[], None] = lambda: None,
+    ) -> ProcessGroup:
+        """Start the workers; does not wait until they consume.
+
+        Args:
+            settings: of all of them together.
+            processes: how many.
+            program: what a worker runs, after the interpreter on its command line; see ``WorkerProcess``.
+            on_refusal: called, on a thread of the group, when a worker could not start: ``check`` says why.
+            on_complete: called likewise when all workers consume for the first time.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        names = [f"worker-{number}" for number in range(1, processes + 1)]
+        group = Group(names, tuple(program), settings_as_json(settings), on_refusal, on_complete)
+        actors = ActorSystem("receipt-actors-parent")
+        running = cls(group, actors)
+        start = _tree(settings, group).start
+        assert isinstance(start, Start)
+        try:
+            root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
+        except StartError as error:
+            running.stop()
+            raise _cause(error) from error
+        root.process.add_monitor(running._root_ended)
+        return running
+
+    def check(self) -> None:
+        """Stop and complain if a worker could not start before all of them had been started once.
+
+        Raises:
+            ConfigurationError: for what it said of its settings.
+            WorkersRefused: for what it said of the world.
+        """
+        refusal = self._group.refusal
+        if refusal is not None:
+            self.stop()
+            raise ConfigurationError(refusal.faults) if refusal.is_configuration else WorkersRefused(*refusal.faults)
+
+    @property
+    def end_reason(self) -> ExitReason | None:
+        """Why the tree ended by itself (a storm); None while it runs."""
+        return self._end_reason
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when the tree ends, for whatever reason, on a thread of the group."""
+        root = self._actors.whereis("root")
+        if root is None:
+            callback()
+        else:
+            root.process.add_monitor(lambda _down: callback())
+
+    def in_flight(self) -> IntakeStatus:
+        """Ask all workers what is in flight, and how long nothing has been in any of them.
+
+        Raises:
+            pykka.ActorDeadError: one of them does not consume just now.
+        """
+        collector = self._actors.whereis(COLLECTOR)
+        reports: Sequence[WorkerReport] | None = None
+        if collector is not None:
+            with suppress(pykka.Timeout):  # one hangs
+                reports = collector.call(DescribeInFlight(ANSWER_SECONDS), ANSWER_SECONDS)
+        said = [report.said for report in reports or () if isinstance(report.said, Reported)]
+        if len(said) < len(self._group.names):
+            raise pykka.ActorDeadError("not every worker consumes")
+        return IntakeStatus(
+            sum(report.in_flight for report in said),
+            sum(report.reserved for report in said),
+            frozenset(service for report in said for service in report.unavailable),
+            min(report.idle_seconds for report in said),
+        )
+
+    def statistics(self) -> StatisticsSnapshot:
+        """Return what all workers have counted; of one that died, what it had when it was asked last.
+
+        Raises:
+            pykka.ActorDeadError: nobody collects them any more.
+        """
+        return self._totals().statistics if self._final_statistics is None else self._final_statistics
+
+    def _totals(self) -> GroupTotals:
+        collector = self._actors.whereis(COLLECTOR)
+        if collector is None:
+            raise pykka.ActorDeadError("the collector does not run")
+        totals: GroupTotals = collector.call(DescribeGroup(), ANSWER_SECONDS)
+        return totals
+
+    def drain(self, seconds: float) -> int:
+        """Have all workers drain at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""
+        deadline = time.monotonic() + seconds + GRACE_SECONDS
+        self._group.is_closing = True
+        workers = [worker for name in self._group.names if (worker := self._actors.whereis(name)) is not None]
+        for worker in workers:
+            worker.cast(DrainWorker(seconds))
+        for worker in workers:
+            with suppress(pykka.ActorDeadError, pykka.Timeout):
+                worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
+        handed_back = 0
+        with suppress(pykka.ActorDeadError, pykka.Timeout):
+            totals = self._totals()
+            handed_back = totals.handed_back
+            self._final_statistics = totals.statistics
+        self.stop()
+        return handed_back
+
+    def stop(self) -> None:
+        """Have all workers hand back what is in flight and end, and the parent's actors with them."""
+        self._group.is_closing = True
+        self._actors.stop(STOP_SECONDS + 1.0)
+        for process in list(self._group.processes.values()):
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):  # the kernel holds it: nobody can do more
+                process.wait(1.0)
+
+    def kill(self) -> None:
+        """End all workers on the spot. Safe in a signal handler."""
+        self._group.kill()
+
+    def _root_ended(self, down: Down) -> None:
+        self._end_reason = down.reason
+
+
+def _tree(settings: Settings, group: Group) -> ChildSpec:
+    """Describe the whole tree; see the module."""
+    telemetry = supervisor_spec(
+        "telemetry",
+        ONE_FOR_ONE,
+        [ChildSpec("collector", Start(Collector, group, name=COLLECTOR))],
+        intensity=10,
+        period_seconds=10,
+        restart=TRANSIENT,
+    )
+    workers = supervisor_spec(
+        "workers",
+        ONE_FOR_ONE,
+        [ChildSpec(name, Start(Worker, name, group, name=name), shutdown=STOP_SECONDS) for name in group.names],
+        intensity=RESTARTS_PER_WORKER * len(group.names),
+        period_seconds=60,
+        restart=TRANSIENT,  # giving up is an orderly end ...
+        significant=True,  # ... and the end of everything
+    )
+    divider = ChildSpec("divider", Start(Divider, settings.limits_of(len(group.names)), group, name=DIVIDER))
+    return supervisor_spec(
+        "root",
+        ONE_FOR_ONE,
+        [telemetry, divider, workers],
+        intensity=3,
+        period_seconds=60,
+        auto_shutdown=ANY_SIGNIFICANT,
+    )
+
+
+def _cause(error: StartError) -> Exception:
+    """Return what is to be expected when processes are started, out of a failure that is not."""
+    reason = error.result.reason if isinstance(error.result, NotStarted) else None
+    while reason is not None:
+        if isinstance(reason, Crash) and isinstance(reason.exception, OSError):
+            return reason.exception
+        term = getattr(reason, "term", None)
+        reason = getattr(term, "reason", None)
+    return error

@@ -1,0 +1,135 @@
+"""What the parent's actors say to each other, and what they share with the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from receipt_actors.domain.limits import Share
+from receipt_actors.otp import Ref
+from receipt_actors.processes.messages import Reported, StartRefused, Stopped
+from receipt_actors.processes.worker_process import WorkerProcess
+
+DIVIDER = "divider"
+COLLECTOR = "collector"
+
+
+@dataclass(slots=True)
+class Group:
+    """What is true of all workers. The main thread writes ``is_closing``, the workers' actors the rest."""
+
+    names: Sequence[str]
+    program: Sequence[str]
+    settings: Mapping[str, Any] = field(repr=False)
+    on_refusal: Callable[[], None]
+    on_complete: Callable[[], None]
+    is_closing: bool = False  #: no process is started any more
+    refusal: StartRefused | None = None  #: why a worker could not start before all had been started once
+    started: set[str] = field(default_factory=set)  #: workers that have consumed
+    processes: dict[str, WorkerProcess] = field(default_factory=dict)  #: those alive
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every worker has been started once: from then on nothing that keeps one away ends the rest."""
+        return len(self.started) == len(self.names)
+
+    def kill(self) -> None:
+        """End every worker process on the spot. Safe in a signal handler."""
+        self.is_closing = True
+        for process in list(self.processes.values()):
+            process.kill()
+
+
+# --- workers -> divider ---
+
+
+@dataclass(frozen=True, slots=True)
+class JoinDivision:
+    """A worker wants its share; it holds none."""
+
+    name: str
+    worker: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveDivision:
+    """A worker holds nothing any more, and wants nothing for now."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmShare:
+    """A worker uses no more than it was told by this number."""
+
+    name: str
+    number: int
+
+
+# --- divider -> workers ---
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeShare:
+    """Keep to this; answered by ``ConfirmShare``."""
+
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeShare:
+    """To a worker, by a divider that knows nothing yet: ``ShareDescribed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDescribed:
+    """The answer to ``DescribeShare``."""
+
+    worker: Ref
+    has_joined: bool
+    share: Share | None
+
+
+# --- collector <-> workers ---
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeWorker:
+    """Say how it goes: ``WorkerReport``, or None where its process does not consume."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker's process said last, when it was asked or when it stopped."""
+
+    name: str
+    pid: int
+    said: Reported | Stopped
+
+
+# --- the main thread -> workers, collector ---
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Have the process drain; it is not started again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """Answered by None when the process of a worker that drains has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeGroup:
+    """Say what all workers together have counted and handed back: ``GroupTotals``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeInFlight:
+    """Ask every worker now what is in flight; answered by their reports, or None where one of them does not consume."""
+
+    patience_seconds: float

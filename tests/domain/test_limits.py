@@ -1,0 +1,185 @@
+"""Limits over processes: how they are divided, and that no more than the whole is ever held, whoever dies when."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from receipt_actors.domain.limits import Division, Limits, LiveLimits, Share, divide
+
+counts = st.integers(1, 5_000)
+rates = st.none() | st.floats(0.001, 10_000)
+wholes = st.builds(Limits, counts, counts, counts, rates)
+
+
+def counted(limits: Limits) -> tuple[int, int, int]:
+    return limits.max_in_flight, limits.ledger_concurrency, limits.app_store_concurrency
+
+
+@given(wholes, st.integers(1, 64))
+def test_shares_sum_up_to_the_whole(whole: Limits, parts: int) -> None:
+    """Nothing is lost and nothing added; the rate is divided evenly."""
+    shares = divide(whole, parts)
+    assert len(shares) == parts
+    assert tuple(map(sum, zip(*map(counted, shares), strict=True))) == counted(whole)
+    rate = whole.app_store_rate_per_second
+    for share in shares:
+        assert share.app_store_rate_per_second == (None if rate is None else rate / parts)
+
+
+@given(wholes, st.integers(1, 64))
+def test_shares_differ_by_at_most_one(whole: Limits, parts: int) -> None:
+    """No process is favoured, and each gets something where there is enough for all."""
+    for amounts in zip(*map(counted, divide(whole, parts)), strict=True):
+        assert max(amounts) - min(amounts) <= 1
+        assert min(amounts) >= 1 or sum(amounts) < parts
+
+
+def test_what_holds_now_begins_as_the_whole() -> None:
+    """A process alone needs nobody to tell it its share."""
+    limits = LiveLimits(Limits(10, 5, 5))
+    assert limits.current == limits.whole
+    limits.change(Limits(5, 2, 2))
+    assert (limits.current, limits.whole) == (Limits(5, 2, 2), Limits(10, 5, 5))
+
+
+def test_a_dead_workers_share_goes_to_the_living_at_once() -> None:
+    """It holds nothing any more."""
+    division, _ = Division(Limits(10, 4, 8, 6.0)).joined("a")
+    division, orders = division.joined("b")
+    division, orders = division.confirmed("a", orders["a"].number)
+    assert {name: share.told for name, share in orders.items()} == {"b": Limits(5, 2, 4, 3.0)}
+    _, orders = division.left("b")
+    assert {name: share.told for name, share in orders.items()} == {"a": Limits(10, 4, 8, 6.0)}
+
+
+def test_a_newcomer_gets_what_has_been_given_back() -> None:
+    """Not before: who gives back is told first, and has to confirm."""
+    division, _ = Division(Limits(10, 4, 8)).joined("a")
+    division, orders = division.joined("b")
+    assert {name: share.told for name, share in orders.items()} == {"a": Limits(5, 2, 4)}
+    assert division.shares["b"] is None
+    unchanged, nothing = division.confirmed("a", orders["a"].number - 1)
+    assert (unchanged, nothing) == (division, {})
+    _, orders = division.confirmed("a", orders["a"].number)
+    assert {name: share.told for name, share in orders.items()} == {"b": Limits(5, 2, 4)}
+
+
+def test_one_that_does_not_answer_keeps_only_its_own() -> None:
+    """A newcomer begins with what the others have given back, and gets more later."""
+    division, _ = Division(Limits(12, 12, 12)).joined("a")
+    division, orders = division.joined("b")
+    division, _ = division.confirmed("a", orders["a"].number)
+    division, orders = division.joined("c")
+    later = orders["b"].number
+    division, orders = division.confirmed("a", orders["a"].number)
+    assert {name: share.told for name, share in orders.items()} == {"c": Limits(2, 2, 2)}
+    division, orders = division.confirmed("b", later)
+    assert {name: share.told for name, share in orders.items()} == {"c": Limits(4, 4, 4)}
+
+
+class Redivision(RuleBasedStateMachine):
+    """Workers come, die and confirm in any order, and what they were told arrives in any delay.
+
+    The model is what each worker really keeps to: the most that any order on its way or obeyed allows it.
+    """
+
+    workers: Bundle[str] = Bundle("workers")
+    orders: Bundle[tuple[str, int, Share]] = Bundle("orders")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.division: Division = Division(Limits(23, 11, 17, 7.3))
+        self.lives: dict[str, int] = {}  # of each name, to tell a successor from the one before
+        self.living: dict[str, int] = {}
+        self.may_use: dict[str, Limits] = {}
+        self.on_the_way: dict[str, list[Share]] = {}
+
+    def note(self, orders: dict[str, Share]) -> None:
+        for name, share in orders.items():
+            assert name in self.living, "a worker was told something that has left"
+            self.on_the_way.setdefault(name, []).append(share)
+
+    @rule(name=st.sampled_from("abcde"))
+    def join(self, name: str) -> None:
+        if name in self.living:
+            return
+        self.lives[name] = self.living[name] = self.lives.get(name, 0) + 1
+        self.division, orders = self.division.joined(name)
+        self.note(dict(orders))
+
+    @rule(name=st.sampled_from("abcde"))
+    def die(self, name: str) -> None:
+        if self.living.pop(name, None) is None:
+            return
+        self.may_use.pop(name, None)
+        self.on_the_way.pop(name, None)
+        self.division, orders = self.division.left(name)
+        self.note(dict(orders))
+
+    @rule(name=st.sampled_from("abcde"))
+    def obey(self, name: str) -> None:
+        """The oldest order arrives and is obeyed; its confirmation reaches the parent at once, others never left."""
+        if waiting := self.on_the_way.get(name):
+            share = waiting.pop(0)
+            self.may_use[name] = share.told
+            self.division, orders = self.division.confirmed(name, share.number)
+            self.note(dict(orders))
+
+    @rule(name=st.sampled_from("abcde"))
+    def obey_only_the_newest(self, name: str) -> None:
+        """What was on its way before is out of date and never confirmed."""
+        if waiting := self.on_the_way.get(name):
+            del waiting[:-1]
+            self.obey(name)
+
+    @rule(name=st.sampled_from("abcde"), number=st.integers(0, 3))
+    def confirm_what_is_out_of_date(self, name: str, number: int) -> None:
+        share = self.division.shares.get(name)
+        if share is not None and number < share.number:
+            self.division, orders = self.division.confirmed(name, number)
+            assert not orders
+
+    @rule()
+    def forget(self) -> None:
+        """Whoever divides has crashed; its successor asks the workers."""
+        self.division, orders = Division(self.division.whole).found(self.division.shares)
+        self.note(dict(orders))
+
+    @rule()
+    def settle(self) -> None:
+        """When all have obeyed everything, each has exactly what is due to it."""
+        while any(self.on_the_way.values()):
+            for name in list(self.living):
+                self.obey(name)
+        due = divide(self.division.whole, max(1, len(self.living)))
+        for name, limits in zip(sorted(self.living), due, strict=False):
+            assert self.may_use[name] == limits
+
+    @invariant()
+    def never_more_than_the_whole(self) -> None:
+        used = []
+        for name in self.living:
+            possible = [share.told for share in self.on_the_way.get(name, ())]
+            possible += [self.may_use[name]] if name in self.may_use else []
+            if possible:
+                used.append([max(amounts) for amounts in zip(*map(amounts_of, possible), strict=True)])
+        for kind, whole in enumerate(amounts_of(self.division.whole)):
+            total = sum(amounts[kind] for amounts in used)
+            assert total <= whole * (1 + 1e-6)
+            if kind < 3:
+                assert total <= whole
+
+    @invariant()
+    def whoever_has_anything_has_some_of_everything(self) -> None:
+        for share in self.division.shares.values():
+            assert share is None or min(amounts_of(share.told)) > 0
+
+
+def amounts_of(limits: Limits) -> tuple[float, ...]:
+    assert limits.app_store_rate_per_second is not None
+    return *counted(limits), limits.app_store_rate_per_second
+
+
+TestRedivision = Redivision.TestCase
