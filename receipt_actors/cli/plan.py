@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from receipt_actors.actors.batchers import PACE_SECONDS
 from receipt_actors.cli.bench_report import cost_of_report
 from receipt_actors.domain import measured_costs
 from receipt_actors.domain.capacity import (
@@ -150,7 +151,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     default=0.65,
     show_default=True,
     metavar="SHARE",
-    help="How busy a core may be at the peak.",
+    help="How much a process may have at the peak, of what it carries at most.",
 )
 @click.option(
     "--client",
@@ -232,6 +233,7 @@ def default_setup(task: TaskSize) -> Setup:
         batch_requests=default("batch_requests"),
         ledger_concurrency=default("ledger_concurrency"),
         receive_wait_seconds=default("receive_wait_seconds"),
+        pace_seconds=PACE_SECONDS,
     )
 
 
@@ -305,7 +307,7 @@ def _takes(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
     yield (
         "CPU of a receipt",
         f"{capacity.cpu_seconds * 1000:.2f} ms",
-        f"cores are {capacity.utilisation:.0%} busy at the peak",
+        f"at the peak; cores are {capacity.cores_busy:.0%} busy then",
     )
     yield "in flight", _number(capacity.in_flight), f"messages, each for {_seconds_of(capacity.in_house_seconds)}"
     yield "requests to Apple", _number(capacity.apple_requests_per_second), "a second at the peak"

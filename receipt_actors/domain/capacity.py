@@ -2,22 +2,23 @@
 
 With *u* for the utilisation that is aimed at, and *r* for the part of the peak rate that one process has:
 
-entries a request
-    A batcher sends at once while one of its ``slots`` is free, or when an entry has waited for ``linger``; so
-    ``entries = max(1, 1 + r x linger, r x seconds / slots)``, at most what the service allows. Requests a second are
-    ``r / entries``: the more a process has to do, the fuller its batches, the cheaper a receipt.
-CPU of a process
-    ``r x base + requests a second x cost of a request``, where the base is what a receipt was measured to cost without
-    its requests to AWS.
-in flight (Little's law)
-    ``rate x time in house``, the time being Apple's, the ledger's, a send's and a delete's, and what entries wait.
 processes
-    The least number at which none is busier than *u*, has more than *u* of the requests to Apple that its client
-    carries well, or more than *u* of the ``MAX_IN_FLIGHT`` messages that a process carries well. All three grow with
-    *r*, so more processes always help.
+    The least number at which none has more than *u* of what it carries at most: of the rate at which its core was
+    measured to be used up (``1 / CPU of a receipt``), of the requests to Apple that its client carries at once
+    (``r x Apple's time``), of the ``MAX_IN_FLIGHT`` messages that it carries (``r x time in house``).
 tasks
     One process for each vCPU, and spare tasks, so that the loss of one is no loss of answers in time. Settings are
     those with which the others carry the load alone.
+in flight (Little's law)
+    ``rate x time in house``, the time being Apple's, the ledger's, a send's and a delete's, and what entries wait.
+entries a request
+    A batcher sends what is no full batch once every ``pace``, at most, and only while one of its ``slots`` is free; so
+    ``entries = max(1, r x pace, r x seconds / slots)``, at most what the service allows. Requests a second are
+    ``r / entries``: the more a process has to do, the fuller its batches, the cheaper a receipt.
+CPU of a receipt
+    ``base + requests for a receipt x cost of a request``, where the base is what a receipt was measured to cost without
+    its requests to AWS. So a core that is busy says little of how much more it could do: with half the load, batches
+    are half as full, and it is busy for more than half of the time. Scale by the backlog.
 what limits first
     For each limit of ``service_limits`` the rate at which it is reached, all else being as planned; the lowest first.
 """
@@ -25,7 +26,7 @@ what limits first
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -64,7 +65,7 @@ class Cost:
     """What a receipt was measured to cost."""
 
     machine: str  #: on which, for people
-    cpu_seconds: float  #: of the whole process, for one receipt, with
+    cpu_seconds: float  #: of the whole process, for one receipt, when it has as much to do as it can, with
     requests: Mapping[Call, float]  #: so many requests for one receipt
     cpu_seconds_of_call: Mapping[Call, float]  #: of one request, whatever is in it
     process_bytes: int  #: resident, with nothing in flight
@@ -104,12 +105,12 @@ class Setup:
 
     task: TaskSize = limits.TASK_SIZES[1]
     spare_tasks: int = 1
-    utilisation: float = 0.65  #: of a core, of the connections to Apple, of what may be in flight
+    utilisation: float = 0.65  #: how much a process may have at the peak, of what it carries at most
     core_speed: float = 1.0  #: of a vCPU, against a core of the machine that was measured
     consumers: int = 2  #: of a process: more than the rate needs make emptier receives
     batch_requests: int = 4  #: at once, of each batcher of a process
     ledger_concurrency: int = 50  #: of a task
-    linger_seconds: float = 0.005  #: that an entry waits for company
+    pace_seconds: float = 0.005  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
     source_queues: int = 1  #: each read by a service of its own
 
@@ -168,8 +169,8 @@ class Capacity:
     tasks: int
     bound_by: str  #: what keeps a process from doing more
     most_per_process_per_second: float  #: receipts that a process may have, by the utilisation that is aimed at
-    cpu_seconds: float  #: a receipt at the peak
-    utilisation: float  #: of each core at the peak, when all tasks are there
+    cpu_seconds: float  #: a receipt at the peak, when all tasks are there
+    cores_busy: float  #: each of them, then
     in_house_seconds: float  #: mean time from receive to delete
     in_flight: float  #: at the peak
     settings: TaskSettings
@@ -206,19 +207,20 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
     """Work out what the load takes. All numbers of ``load`` and ``setup`` must be positive and finite."""
     process = _Process(load, setup, cost)
     peak = load.peak_per_second
-    needed = _least(lambda processes: process.carries(peak / processes))
+    most_by_reason = process.most_by_reason()
+    bound_by = min(most_by_reason, key=most_by_reason.__getitem__)
+    most = most_by_reason[bound_by]
+    needed = math.ceil(peak / most)
     of_task = setup.processes_of_task
     tasks_needed = math.ceil(needed / of_task)
     tasks = tasks_needed + setup.spare_tasks
     busiest = peak / (tasks_needed * of_task)  # the rate of a process while the spare tasks are away
     usual = peak / (tasks * of_task)
     settings = process.settings(busiest)
-    apple_connections = peak * load.apple_requests * load.apple_seconds
     memory = process.memory_bytes(settings)
     memory_gb = _memory_gb(setup.task, memory * of_task)
     requests = tuple(process.requests(call, tasks * of_task) for call in Call)
     growth = load.rate_per_second * load.claims * (ITEM_BYTES + ITEM_OVERHEAD_BYTES) * SECONDS_A_MONTH
-    most = process.most_per_second()
     return Capacity(
         load=load,
         setup=setup,
@@ -226,10 +228,10 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
         processes_needed=needed,
         tasks_needed=tasks_needed,
         tasks=tasks,
-        bound_by=process.bound_by(),
+        bound_by=bound_by,
         most_per_process_per_second=most,
         cpu_seconds=process.cpu_seconds(usual) / usual,
-        utilisation=process.cpu_seconds(usual) / setup.core_speed,
+        cores_busy=process.cpu_seconds(usual) / setup.core_speed,
         in_house_seconds=process.in_house_seconds,
         in_flight=peak * process.in_house_seconds,
         settings=settings,
@@ -238,7 +240,7 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
         partitions=math.ceil(peak * process.write_units / _known(limits.DYNAMODB_PARTITION_WRITES)),
         ledger_growth_bytes_per_month=growth,
         apple_requests_per_second=peak * load.apple_requests,
-        apple_connections=apple_connections,
+        apple_connections=peak * process.apple_seconds,
         connections_of_task=_connections(settings) * of_task,
         open_files_of_process=SPARE_FILES + _connections(settings),
         memory_of_process_bytes=memory,
@@ -254,60 +256,42 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
 
 
 def entries_per_request(
-    rate_per_second: float, *, seconds: float, slots: float, linger_seconds: float, max_entries: int
+    rate_per_second: float, *, seconds: float, slots: float, pace_seconds: float, max_entries: int
 ) -> float:
     """Return how many entries a request has on average, when entries come at this rate: see the module."""
-    company = 1 + rate_per_second * linger_seconds
+    while_gathering = rate_per_second * pace_seconds
     while_busy = rate_per_second * seconds / slots
-    return min(float(max_entries), max(company, while_busy))
+    return min(float(max_entries), max(1.0, while_gathering, while_busy))
 
 
 class _Process:
-    """One process under a part of the load; every figure grows with ``rate``, the receipts that it has a second."""
+    """One process under a part of the load: ``rate`` is what it has, in receipts a second."""
 
     def __init__(self, load: Load, setup: Setup, cost: Cost) -> None:
         self.load = load
         self.setup = setup
         self._cost = cost
         self.write_units = load.claims * math.ceil(ITEM_BYTES / limits.DYNAMODB_WRITE_UNIT_BYTES)
-        # A message waits for company three times: as a claim, as an answer and as a delete.
-        requests = load.apple_requests * load.apple_seconds + load.ledger_seconds + 2 * load.queue_seconds
-        self.in_house_seconds = requests + 3 * setup.linger_seconds
+        # A message waits for others three times, half the pace on average: as a claim, as an answer and as a delete.
+        self.apple_seconds = load.apple_requests * load.apple_seconds
+        requests = self.apple_seconds + load.ledger_seconds + 2 * load.queue_seconds
+        self.in_house_seconds = requests + 3 * setup.pace_seconds / 2
 
-    def carries(self, rate: float) -> bool:
-        return all(used <= self.setup.utilisation for used in self._used(rate).values())
-
-    def bound_by(self) -> str:
-        used = self._used(self.most_per_second())
-        return max(used, key=used.__getitem__)
-
-    def most_per_second(self) -> float:
-        """The highest rate that the process carries, found by halving: all that it uses grows with the rate."""
-        low, high = 0.0, 1.0
-        while self.carries(high):
-            low, high = high, high * 2
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.carries(middle) else (low, middle)
-        return low
-
-    def _used(self, rate: float) -> dict[str, float]:
-        """How much of what one process can carry the rate takes."""
-        load = self.load
-        return {
-            "CPU": self.cpu_seconds(rate) / self.setup.core_speed,
-            f"requests to Apple at once ({self._cost.client.name})": rate
-            * load.apple_requests
-            * load.apple_seconds
-            / self._cost.client.max_concurrency,
-            "messages in flight": rate * self.in_house_seconds / MAX_IN_FLIGHT,
+    def most_by_reason(self) -> dict[str, float]:
+        """The highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
+        cost = self._cost
+        most = {
+            "CPU": self.setup.core_speed / cost.cpu_seconds,
+            f"requests to Apple at once ({cost.client.name})": cost.client.max_concurrency / self.apple_seconds,
+            "messages in flight": MAX_IN_FLIGHT / self.in_house_seconds,
         }
+        return {reason: rate * self.setup.utilisation for reason, rate in most.items()}
 
     def cpu_seconds(self, rate: float) -> float:
-        """CPU seconds a second."""
+        """CPU seconds a second; a core that is used up lets entries gather for longer, so there is no more than one."""
         cost = self._cost
         of_calls = sum(self.requests_per_second(call, rate) * cost.cpu_seconds_of_call[call] for call in Call)
-        return rate * cost.base_cpu_seconds + of_calls
+        return min(rate * cost.base_cpu_seconds + of_calls, self.setup.core_speed)
 
     def entries(self, call: Call, rate: float) -> float:
         load, setup = self.load, self.setup
@@ -319,7 +303,7 @@ class _Process:
             rate * load.claims if call is Call.CLAIM else rate,
             seconds=load.ledger_seconds if call is Call.CLAIM else load.queue_seconds,
             slots=slots,
-            linger_seconds=0.0 if call is Call.RECEIVE else setup.linger_seconds,  # SQS answers with what it has
+            pace_seconds=0.0 if call is Call.RECEIVE else setup.pace_seconds,  # SQS answers with what it has
             max_entries=MAX_ENTRIES[call],
         )
 
@@ -348,11 +332,11 @@ class _Process:
 
     def settings(self, rate: float) -> TaskSettings:
         """Return what a task needs whose processes have this rate each."""
-        load, setup = self.load, self.setup
+        setup = self.setup
         of_task = setup.processes_of_task
         consumers = self._consumers(rate)
         in_flight = rate * self.in_house_seconds / setup.utilisation + consumers * MAX_ENTRIES[Call.RECEIVE]
-        asking = rate * load.apple_requests * load.apple_seconds / setup.utilisation
+        asking = rate * self.apple_seconds / setup.utilisation
         return TaskSettings(
             processes=of_task,
             max_in_flight=_rounded_up(in_flight * of_task),
@@ -394,14 +378,13 @@ def _reached(process: _Process, most_per_second: float, tasks: int) -> tuple[Lim
         """A limit of which every receipt a second takes ``amount_per_rate``, and of which ``share`` may be used."""
         return LimitReached(limit, _known(limit) * share / amount_per_rate, peak * amount_per_rate)
 
-    asking = load.apple_requests * load.apple_seconds
     known = [
         by_tasks(limits.FARGATE_VCPUS, _known(limits.FARGATE_VCPUS) / setup.task.vcpus, tasks * setup.task.vcpus),
         by_tasks(limits.ECS_TASKS, _known(limits.ECS_TASKS), tasks),
         by_amount(limits.DYNAMODB_NEW_TABLE_WRITES, process.write_units),
         by_amount(limits.DYNAMODB_TABLE_WRITES, process.write_units),
         by_amount(limits.SQS_IN_FLIGHT, process.in_house_seconds / setup.source_queues, setup.utilisation),
-        by_amount(limits.NAT_CONNECTIONS, asking, setup.utilisation),
+        by_amount(limits.NAT_CONNECTIONS, process.apple_seconds, setup.utilisation),
     ]
     apple = LimitReached(limits.APPLE_VERIFY_RECEIPT, None, peak * load.apple_requests)
     if load.apple_limit_per_second is not None:
@@ -409,18 +392,6 @@ def _reached(process: _Process, most_per_second: float, tasks: int) -> tuple[Lim
         known.append(LimitReached(limits.APPLE_VERIFY_RECEIPT, at, apple.used))
     known.sort(key=lambda each: each.at_per_second or 0.0)
     return (*known, *([apple] if load.apple_limit_per_second is None else []))
-
-
-def _least(holds: Callable[[int], bool]) -> int:
-    """Return the least number from 1 on for which ``holds``; it must hold for all above that one."""
-    high = 1
-    while not holds(high):
-        high *= 2
-    low = high // 2  # 0, or a number for which it does not hold
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
 
 
 def _known(limit: Limit) -> float:

@@ -48,7 +48,7 @@ setups = st.builds(
     spare_tasks=st.integers(0, 3),
     utilisation=st.floats(0.3, 0.9),
     core_speed=st.floats(0.5, 2),
-    linger_seconds=st.floats(0, 0.02),
+    pace_seconds=st.floats(0, 0.02),
 )
 costs = st.sampled_from([FAST, REQUESTS])
 
@@ -68,7 +68,8 @@ def test_no_process_has_more_than_it_carries(load: Load, setup: Setup, cost: Cos
     asking = share * load.apple_requests * load.apple_seconds
     assert asking <= setup.utilisation * cost.client.max_concurrency * (1 + 1e-9)
     assert share * capacity.in_house_seconds <= setup.utilisation * MAX_IN_FLIGHT * (1 + 1e-9)
-    assert capacity.utilisation <= setup.utilisation * (1 + 1e-9)
+    assert share * cost.cpu_seconds <= setup.utilisation * setup.core_speed * (1 + 1e-9)
+    assert 0 < capacity.cores_busy <= 1
 
 
 @given(loads, setups, costs)
@@ -158,7 +159,7 @@ def test_a_limit_is_reached_where_it_says(rate: float, setup: Setup) -> None:
 def test_a_plan_worked_out_by_hand() -> None:
     """1,000/s at a millisecond each, cores 50 % busy: 2 processes; Apple takes 0.4 s: 400 connections."""
     load = Load(1_000, apple_seconds=0.4, ledger_seconds=0.02, queue_seconds=0.04, message_bytes=5_000)
-    setup = Setup(ONE_VCPU, spare_tasks=1, utilisation=0.5, linger_seconds=0.0)
+    setup = Setup(ONE_VCPU, spare_tasks=1, utilisation=0.5, pace_seconds=0.0)
     capacity = plan_capacity(load, setup, EVEN)
     assert (capacity.processes_needed, capacity.tasks_needed, capacity.tasks, capacity.processes) == (2, 2, 3, 3)
     assert capacity.bound_by == "CPU"
@@ -166,7 +167,7 @@ def test_a_plan_worked_out_by_hand() -> None:
     assert capacity.in_house_seconds == pytest.approx(0.5)
     assert capacity.in_flight == pytest.approx(500)
     assert capacity.apple_connections == pytest.approx(400)
-    assert capacity.utilisation == pytest.approx(1 / 3)
+    assert capacity.cores_busy == pytest.approx(1 / 3)
     settings = capacity.settings
     # 500/s for 0.5 s at 50 %, and what the consumers may have reserved: 4 that have 5/s each of 10.
     assert settings.consumers == 4
@@ -184,7 +185,7 @@ def test_a_plan_worked_out_by_hand() -> None:
     ("changes", "bound_by"),
     [
         ({"apple_seconds": 3.0}, "requests to Apple at once (even)"),
-        ({"queue_seconds": 20.0}, "messages in flight"),
+        ({"apple_seconds": 0.1, "queue_seconds": 20.0}, "messages in flight"),
         ({}, "CPU"),
     ],
 )
@@ -223,11 +224,11 @@ def test_bigger_messages_fill_more_than_one_billed_part() -> None:
 
 
 @given(st.floats(0, 1e5), st.floats(0.001, 1), st.integers(1, 50), st.floats(0, 0.1), st.sampled_from([10, 25]))
-def test_batches_fill_with_the_rate(rate: float, seconds: float, slots: int, linger: float, most: int) -> None:
+def test_batches_fill_with_the_rate(rate: float, seconds: float, slots: int, pace: float, most: int) -> None:
     """More entries never make emptier batches, nor fewer requests; an entry alone leaves alone."""
 
     def entries(at: float) -> float:
-        return entries_per_request(at, seconds=seconds, slots=slots, linger_seconds=linger, max_entries=most)
+        return entries_per_request(at, seconds=seconds, slots=slots, pace_seconds=pace, max_entries=most)
 
     assert entries(0) == 1
     assert entries(rate) <= entries(rate * 2) <= most
