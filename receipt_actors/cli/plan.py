@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from receipt_actors.actors.batchers import PACE_SECONDS
-from receipt_actors.cli.bench_report import cost_of_report
+from receipt_actors.cli.measured_cost import cost_of_report
 from receipt_actors.domain import measured_costs
 from receipt_actors.domain.capacity import (
     MAX_ENTRIES,
@@ -76,7 +76,8 @@ Examples:
   # ten million a day, at the busiest hour four times the mean
   receipt-actors plan --rate 10M/day --peak 4
   # by what this machine was measured to do
-  receipt-actors bench --json > bench.json; receipt-actors plan --rate 1500/s --bench bench.json
+  receipt-actors bench --no-latency --runs 5 --json bench.json
+  receipt-actors plan --rate 1500/s --bench bench.json
   # all of the internet, for a program to read
   receipt-actors plan --rate 2M/s --vcpus 16 --source-queues 12 --json
 
@@ -160,7 +161,9 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     show_default=True,
     help="What asks Apple: pycurl (the extra fast), or requests.",
 )
-@click.option("--bench", metavar="PATH", help="A report of bench --json, to take the cost of a receipt from.")
+@click.option(
+    "--bench", metavar="PATH", help="Report of bench --json, of one process, to take the cost of a receipt from."
+)
 @click.option(
     "--core-speed",
     type=click.FloatRange(0.05, 20),

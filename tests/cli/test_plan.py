@@ -15,9 +15,9 @@ from .conftest import BUNDLE_ID, Ended
 
 Cli = Callable[..., Ended]
 
-REPORT = {
-    "machine": "a fine machine",
+RUN = {
     "messages": 1000,
+    "rate": None,
     "cpu_ms": 0.5,
     "requests": {
         "ReceiveMessage": 100,
@@ -30,6 +30,12 @@ REPORT = {
     "rss_start_bytes": 70_000_000,
     "memory_bytes": 6000.5,
 }
+
+
+def report(*runs: object, **fields: object) -> str:
+    machine = {"cpu": "a fine machine", "cores": 8, "python": "CPython 3.13.0"}
+    content = {"machine": machine, "memory_slope_bytes": None, "series": [{"label": "all at once", "runs": runs}]}
+    return json.dumps({**content, **fields})
 
 
 def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
@@ -137,14 +143,17 @@ def test_the_settings_can_be_set(cli: Cli) -> None:
 
 
 def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
-    """Its CPU time, its requests and its memory; the plan says whose figures they are."""
-    Path("bench.json").write_text(json.dumps(REPORT))
+    """Medians of its CPU time, requests and memory; the plan says on which machine they were measured."""
+    slow, fast = {**RUN, "cpu_ms": 0.7, "rss_start_bytes": 71_000_000}, {**RUN, "cpu_ms": 0.4}
+    Path("bench.json").write_text(report(slow, RUN, fast))
     cost = planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]
-    assert cost["machine"] == "a fine machine"
+    assert cost["machine"] == "a fine machine, 8 cores, CPython 3.13.0"
     assert cost["cpu_seconds"] == 0.0005
     assert cost["requests"] == {"receive": 0.1, "send": 0.12, "delete": 0.11, "claim": 0.06}
     assert (cost["process_bytes"], cost["in_flight_bytes"]) == (70_000_000, 6000)
     assert "a fine machine" in cli("plan", "--rate", "1500/s", "--bench", "bench.json").out
+    Path("bench.json").write_text(report(RUN, memory_slope_bytes=4000.0))
+    assert planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]["in_flight_bytes"] == 4000
 
 
 @pytest.mark.parametrize(
@@ -152,9 +161,14 @@ def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
     [
         ("what?", "found no JSON"),
         ("[]", "expected the report to be an object, found list"),
-        (json.dumps({**REPORT, "cpu_ms": "half"}), "expected cpu_ms to be a number above 0, found 'half'"),
-        (json.dumps({**REPORT, "messages": 0}), "expected messages to be a number above 0, found 0"),
-        (json.dumps({**REPORT, "requests": None}), "expected requests to be an object, found NoneType"),
+        (report(RUN, machine=None), "expected machine to be an object, found NoneType"),
+        (report(RUN, series=[]), "expected series to be a list with something in it, found []"),
+        (report(), "expected runs to be a list with something in it, found []"),
+        (report(7), "expected a run to be an object, found int"),
+        (report({**RUN, "cpu_ms": "half"}), "expected cpu_ms to be a number above 0, found 'half'"),
+        (report({**RUN, "messages": 0}), "expected messages to be a number above 0, found 0"),
+        (report({**RUN, "requests": None}), "expected requests to be an object, found NoneType"),
+        (report({**RUN, "rate": 100.0}), "found runs at a rate"),
     ],
 )
 def test_what_is_no_report_is_refused(cli: Cli, text: str, fault: str) -> None:
