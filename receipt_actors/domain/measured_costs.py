@@ -29,7 +29,7 @@ FAST = Cost(
     cpu_seconds_of_call=CPU_SECONDS_OF_CALL,
     process_bytes=80_000_000,
     in_flight_bytes=12_288,
-    client=Client("fast (pycurl)", max_concurrency=4_000),
+    client=Client("fast (pycurl)", max_concurrency=5_000),
 )
 REQUESTS = Cost(
     machine=MACHINE,
