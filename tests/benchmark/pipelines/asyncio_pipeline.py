@@ -188,7 +188,7 @@ class Pipeline:
         status, answer = await self._verify(submission.receipt)
         sent = []
         for transaction, refusal in _transactions(status, answer):
-            reason = refusal or await self._claim(transaction, answer["environment"], submission)
+            reason = refusal or await self._claim(transaction, answer.get("environment", "Production"), submission)
             result = {
                 "user_id": submission.user_id,
                 "transaction_id": str(transaction["transaction_id"]),
@@ -199,7 +199,7 @@ class Pipeline:
                 "submission_id": submission.submission_id,
                 "source_message_id": submission.message_id,
                 "product_id": transaction["product_id"],
-                "environment": answer["environment"],
+                "environment": answer.get("environment", "Production"),
             }
             sent.append(answers.put((orjson.dumps(result).decode(), attributes)))
         for each in sent:
@@ -305,13 +305,16 @@ def _transactions(status: int, answer: dict[str, Any]) -> Iterator[tuple[dict[st
     if not entries:
         raise NotYet("the receipt holds no transaction")
     is_ours = receipt.get("bundle_id", receipt.get("bid")) in BUNDLE_IDS
+    now_ms = time.time() * 1000
     for entry in entries:
         if not is_ours:
             yield entry, "foreign_bundle"
-        elif status == EXPIRED:
+        elif "cancellation_date" in entry:
+            yield entry, "refunded"
+        elif status == EXPIRED or float(entry.get("expires_date_ms", "inf")) < now_ms:
             yield entry, "expired"
         else:
-            yield entry, "refunded" if "cancellation_date" in entry else None
+            yield entry, None
 
 
 async def main() -> None:
