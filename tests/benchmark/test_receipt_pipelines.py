@@ -31,7 +31,6 @@ PATIENCE_SECONDS = 60.0
 ASYNCIO_PYTHON = os.environ.get("ASYNCIO_PYTHON")
 PROGRAMS = [
     threads(),
-    threads().several(2),
     pytest.param(
         asyncio_pipeline(Path(ASYNCIO_PYTHON or "python")),
         marks=pytest.mark.skipif(ASYNCIO_PYTHON is None, reason="ASYNCIO_PYTHON names no environment of its own"),
@@ -61,7 +60,7 @@ def queues(services: Services) -> Iterator[AwsQueues]:
             yield queues
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [*PROGRAMS, threads().several(2)], ids=lambda program: program.name)
 def test_every_message_is_answered_rightly_and_then_deleted(services: Services, program: Program) -> None:
     """As the services saw it: one OK each, one claim each, deleted only when the answer was confirmed."""
     services.prepare(Load(MESSAGES))
