@@ -17,6 +17,7 @@ release = _metadata["metadata"]["version"]
 version = release
 copyright = "the authors of receipt_actors"
 extensions = [
+    "capacity_reference",
     "commands_reference",
     "conformance_reference",
     "settings_reference",

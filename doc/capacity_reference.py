@@ -1,0 +1,110 @@
+"""A Sphinx extension: ``service-limits``, ``list-prices`` and ``measured-costs``, what ``plan`` computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import ClassVar
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import ExtensionMetadata
+
+from receipt_actors.domain import measured_costs, service_limits
+from receipt_actors.domain.capacity import Call
+
+
+class _Table(SphinxDirective):
+    """A table of a module's data, built again when that changes."""
+
+    source: ClassVar[ModuleType] = service_limits
+    titles: ClassVar[Sequence[str]]
+    widths: ClassVar[Sequence[int]]
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        """Return the rows."""
+        raise NotImplementedError
+
+    def words(self) -> str:
+        """Return what stands above the table."""
+        return ""
+
+    def run(self) -> list[nodes.Node]:
+        """Build the table."""
+        assert self.source.__file__ is not None
+        self.env.note_dependency(self.source.__file__)
+        columns = [nodes.colspec(colwidth=width) for width in self.widths]
+        head = nodes.thead("", _row(self.titles))
+        body = nodes.tbody("", *map(_row, self.rows()))
+        table = nodes.table("", nodes.tgroup("", *columns, head, body, cols=len(columns)))
+        return [*([nodes.paragraph(text=self.words())] if self.words() else []), table]
+
+
+class ServiceLimits(_Table):
+    """Every limit, where it comes from, and what to do about it."""
+
+    titles = ("Service", "Limit", "It is", "When it is in the way", "Source")
+    widths = (10, 25, 20, 30, 15)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        """Return a row for each limit."""
+        for limit in service_limits.LIMITS:
+            value = limit.unit if limit.value is None else f"{_number(limit.value)} {limit.unit}"
+            yield limit.service, limit.what, value, limit.remedy, limit.source
+
+
+class ListPrices(_Table):
+    """Every price, and of when."""
+
+    titles = ("Service", "What", "USD")
+    widths = (20, 50, 30)
+
+    def words(self) -> str:
+        """Return whose prices, and of when."""
+        return (
+            f"List prices of us-east-1 in USD, {service_limits.PRICES_AS_OF}, without free tier, discounts and taxes."
+        )
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        """Return a row for each price."""
+        for price in service_limits.PRICES:
+            is_tiny = price.usd < 1e-4
+            usd = f"{price.usd * 1e6:g} for a million {price.unit}s" if is_tiny else f"{price.usd:g} a {price.unit}"
+            yield price.service, price.what, usd
+
+
+class MeasuredCosts(_Table):
+    """What a receipt was measured to cost, with each client."""
+
+    source = measured_costs
+    titles = ("Client", "CPU of a receipt", "with requests a receipt", "at Apple at once, at most", "memory")
+    widths = (15, 15, 30, 15, 25)
+
+    def words(self) -> str:
+        """Return what was measured."""
+        return f"Measured on {measured_costs.MACHINE}."
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        """Return a row for each client."""
+        for cost in (measured_costs.FAST, measured_costs.REQUESTS):
+            requests = ", ".join(f"{call} {cost.requests[call]:g}" for call in Call)
+            memory = f"{cost.process_bytes / 1e6:.0f} MB, and {cost.in_flight_bytes / 1024:.0f} KiB a message in flight"
+            most = f"{cost.client.max_concurrency:,}"
+            yield cost.client.name, f"{cost.cpu_seconds * 1000:.2f} ms", requests, most, memory
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
+
+
+def _row(texts: Iterable[str]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register the directives (Sphinx calls this)."""
+    app.add_directive("service-limits", ServiceLimits)
+    app.add_directive("list-prices", ListPrices)
+    app.add_directive("measured-costs", MeasuredCosts)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

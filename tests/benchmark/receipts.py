@@ -1,0 +1,237 @@
+"""What a receipt costs, here and in pipelines that others would write, on the same messages in the same run.
+
+::
+
+    python -m tests.benchmark.receipts                          # medians of 5 runs, about half an hour
+    python -m tests.benchmark.receipts --messages 500 --runs 1  # does everything still work?
+
+Each run of each program is a process of its own against the simulated services of ``receipt_actors.sandbox``, by turns,
+so that what disturbs the machine for a while disturbs all. Every answer is checked. Beside our own program stand
+
+- a script with 200 threads, boto3 and requests, one call each (``pipelines.threads_pipeline``);
+- one on an event loop, aiobotocore and aiohttp, with batches (``pipelines.asyncio_pipeline``). It pins botocore: an
+  environment of its own is made for it, unless ``--asyncio-python`` names one that has what it needs;
+- our own clients in a loop without actors (``pipelines.bare_clients``), with the batches that our program was just seen
+  to have: what it costs beyond them, the actors add.
+
+CPU is that of the program and its children, from outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from receipt_actors.sandbox.bench import Latency, Load, Measurement, ServiceOptions, Services, run
+
+PIPELINES = Path(__file__).parent / "pipelines"
+ASYNCIO_REQUIREMENTS = ("aiobotocore", "aiohttp", "orjson", "uvloop")
+CLIENT_VARIABLE = "RECEIPT_ACTORS_APP_STORE_CLIENT"
+
+#: What the services are like, and what that shows.
+CONDITIONS = {
+    "Apple 250 +- 100 ms, DynamoDB 5 ms, SQS 10 ms": ServiceOptions(),
+    "no latency: CPU alone": ServiceOptions(Latency(), 0.0, 0.0),
+}
+BARE_CONDITION = "no latency: CPU alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is run and measured."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    bare_of: str | None = None  #: the program whose batches it has
+
+    def several(self, count: int) -> Program:
+        """The same in several processes."""
+        return Program(
+            f"{self.name}, {count} processes",
+            [sys.executable, str(PIPELINES / "several.py"), str(count), *self.command],
+            self.environment,
+        )
+
+
+def ours(client: str, processes: int) -> Program:
+    command = [sys.executable, "-m", "receipt_actors", "start", "--backend", "aws", "--log-level", "WARNING"]
+    many = [] if processes == 1 else ["--processes", str(processes)]
+    name = _ours(client) + ("" if processes == 1 else f", {processes} processes")
+    return Program(name, [*command, *many], {CLIENT_VARIABLE: client})
+
+
+def bare(client: str, *flags: str) -> Program:
+    what = "the same calls and rules, no actors" if flags else "the same calls alone"
+    command = [sys.executable, str(PIPELINES / "bare_clients.py"), *flags]
+    return Program(f"{_ours(client)}: {what}", command, {CLIENT_VARIABLE: client}, bare_of=_ours(client))
+
+
+def _ours(client: str) -> str:
+    return f"receipt_actors [{'fast' if client == 'curl' else client}]"
+
+
+def threads() -> Program:
+    return Program("threads, boto3, requests", [sys.executable, str(PIPELINES / "threads_pipeline.py")])
+
+
+def asyncio_pipeline(python: Path) -> Program:
+    return Program("asyncio, aiobotocore, aiohttp", [str(python), str(PIPELINES / "asyncio_pipeline.py")])
+
+
+REFERENCE = _ours("curl")
+
+
+def programs(condition: str, asyncio_python: Path) -> Iterator[Program]:
+    """All programs in the order of the table; one whose batches another has comes before it."""
+    yield ours("curl", 1)
+    yield ours("requests", 1)
+    yield threads()
+    yield asyncio_pipeline(asyncio_python)
+    if condition == BARE_CONDITION:
+        for client in ("curl", "requests"):
+            yield bare(client)
+            yield bare(client, "--rules")
+    else:
+        yield ours("curl", 2)
+        yield ours("requests", 2)
+        yield threads().several(2)
+        yield asyncio_pipeline(asyncio_python).several(2)
+
+
+def batches_of(measurement: Measurement) -> str:
+    """The mean number of entries of each request, as ``bare_clients`` takes it."""
+    claims = measurement.requests.get("BatchExecuteStatement", 0) + measurement.requests.get("PutItem", 0)
+    sizes = {
+        "claim": measurement.messages / claims,
+        "send": measurement.fill("SendMessageBatch") or 1.0,
+        "delete": measurement.fill("DeleteMessageBatch") or 1.0,
+    }
+    return ",".join(f"{name}={size:.3f}" for name, size in sizes.items())
+
+
+def measure(
+    services: Services, all_programs: Sequence[Program], runs: int, tell: Callable[[str], None]
+) -> dict[str, list[Measurement]]:
+    """Run each program so many times, by turns."""
+    found: dict[str, list[Measurement]] = defaultdict(list)
+    for number in range(1, runs + 1):
+        for program in all_programs:
+            environment = dict(program.environment)
+            if program.bare_of is not None:
+                environment["BARE_BATCHES"] = batches_of(found[program.bare_of][-1])
+            measurement = run(program.command, services, environment=environment)
+            found[program.name].append(measurement)
+            tell(f"run {number} of {runs}: {program.name}: {measurement.steady_per_second:,.0f}/s")
+            if measurement.wrong:
+                raise SystemExit(f"{program.name}: {measurement.wrong} wrong, such as {measurement.wrong_shown[0]}")
+    return found
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+COLUMNS: Mapping[str, Callable[[Measurement], float]] = {
+    "receipts/s": lambda measurement: measurement.steady_per_second,
+    "CPU ms": lambda measurement: measurement.cpu_ms,
+    "p50 ms": lambda measurement: measurement.latency_ms["p50"],
+    "p99 ms": lambda measurement: measurement.latency_ms["p99"],
+    "calls": lambda measurement: sum(measurement.requests.values()) / measurement.messages,
+    "MiB": lambda measurement: measurement.rss_peak_bytes / 2**20,
+}
+
+
+def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
+    """A line for each program, medians; ratios say how many times as good the reference is."""
+    titles = "".join(f"{title:>11}" for title in COLUMNS)
+    yield f"{condition:53}{titles}{'rate x':>9}{'CPU x':>9}"
+    medians = {
+        name: {title: statistics.median(map(figure, measurements)) for title, figure in COLUMNS.items()}
+        for name, measurements in found.items()
+    }
+    reference = medians[REFERENCE]
+    for name, figures in medians.items():
+        cells = "".join(f"{_shown(value):>11}" for value in figures.values())
+        faster = reference["receipts/s"] / figures["receipts/s"]
+        cheaper = figures["CPU ms"] / reference["CPU ms"]
+        yield f"{name:53}{cells}{faster:>9.2f}{cheaper:>9.2f}"
+
+
+def added(found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
+    """What our program costs beyond its calls: the differences of each run, of which the median."""
+
+    def difference(more: str, less: str) -> str:
+        pairs = zip(found[more], found[less], strict=True)
+        differences = [one.cpu_ms - other.cpu_ms for one, other in pairs]
+        spread = f"{min(differences):.3f} to {max(differences):.3f}"
+        return f"{statistics.median(differences):8.3f} CPU ms a receipt ({spread})"
+
+    for client in ("curl", "requests"):
+        whole, calls, rules = _ours(client), bare(client).name, bare(client, "--rules").name
+        if all(name in found for name in (whole, calls, rules)):
+            yield f"{whole}: what the actors add to calls and rules {difference(whole, rules):>50}"
+            yield f"{whole}: what actors and rules add to the calls {difference(whole, calls):>50}"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def environment_for_asyncio(folder: Path, tell: Callable[[str], None]) -> Path:
+    """Make an environment with what ``asyncio_pipeline`` needs, or take the one that is there."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        tell(f"making an environment for aiobotocore in {folder}")
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *ASYNCIO_REQUIREMENTS], check=True)
+    return python
+
+
+def describe(asyncio_python: Path) -> Iterator[str]:
+    """What was measured, and where."""
+    script = f"from importlib.metadata import version; print(*map(version, {ASYNCIO_REQUIREMENTS!r}))"
+    theirs = subprocess.run([str(asyncio_python), "-c", script], capture_output=True, text=True, check=True)
+    versions = zip(ASYNCIO_REQUIREMENTS, theirs.stdout.split(), strict=True)
+    libraries = [f"{name} {version(name)}" for name in ("boto3", "requests")] + [" ".join(each) for each in versions]
+    yield f"CPython {platform.python_version()}, {os.cpu_count()} cores, {', '.join(libraries)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="of each program; medians are shown (default 5)")
+    parser.add_argument("--messages", type=int, default=10_000, help="in each run (default 10000)")
+    parser.add_argument("--output", type=Path, help="file that gets the tables, too")
+    parser.add_argument("--asyncio-python", type=Path, help="a Python that has aiobotocore, aiohttp, orjson and uvloop")
+    parser.add_argument("--work-dir", type=Path, help="where the environment for aiobotocore is made, and kept")
+    options = parser.parse_args()
+
+    def tell(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+
+    with tempfile.TemporaryDirectory(prefix="receipt-benchmark-") as temporary:
+        folder = (options.work_dir or Path(temporary)) / "asyncio-environment"
+        asyncio_python = options.asyncio_python or environment_for_asyncio(folder, tell)
+        lines = [*describe(asyncio_python), f"{options.messages:,} messages, medians of {options.runs} runs"]
+        for condition, service_options in CONDITIONS.items():
+            tell(condition)
+            with Services(service_options) as services:
+                services.prepare(Load(options.messages))
+                found = measure(services, list(programs(condition, asyncio_python)), options.runs, tell)
+            lines += ["", *table(condition, found), *added(found)]
+    text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)
+    if options.output is not None:
+        options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

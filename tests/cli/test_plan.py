@@ -1,0 +1,186 @@
+"""``receipt-actors plan``: rates in, a plan out, for people and for programs; faults as of every command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipt_actors.settings import load_settings
+
+from .conftest import BUNDLE_ID, Ended
+
+Cli = Callable[..., Ended]
+
+RUN = {
+    "messages": 1000,
+    "rate": None,
+    "cpu_ms": 0.5,
+    "requests": {
+        "ReceiveMessage": 100,
+        "SendMessageBatch": 120,
+        "DeleteMessageBatch": 110,
+        "BatchExecuteStatement": 50,
+        "PutItem": 10,
+        "verifyReceipt": 1000,
+    },
+    "rss_start_bytes": 70_000_000,
+    "memory_bytes": 6000.5,
+}
+
+
+def report(*runs: object, **fields: object) -> str:
+    machine = {"cpu": "a fine machine", "cores": 8, "python": "CPython 3.13.0"}
+    content = {"machine": machine, "memory_slope_bytes": None, "series": [{"label": "all at once", "runs": runs}]}
+    return json.dumps({**content, **fields})
+
+
+def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
+    ended = cli("plan", *arguments, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    (plan,) = ended.lines
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("text", "per_second"),
+    [
+        ("1500/s", 1500),
+        ("100000/min", 100_000 / 60),
+        ("100_000/min", 100_000 / 60),
+        ("100,000/min", 100_000 / 60),
+        ("2.5k/h", 2500 / 3600),
+        ("10M/day", 1e7 / 86_400),
+        ("1/day", 1 / 86_400),
+        ("2e6/s", 2e6),
+        ("1G/min", 1e9 / 60),
+        (" 7/s ", 7),
+    ],
+)
+def test_rates_are_read_as_people_write_them(cli: Cli, text: str, per_second: float) -> None:
+    """A number, perhaps with a multiple, and a unit of time."""
+    assert planned(cli, "--rate", text)["load"]["rate_per_second"] == pytest.approx(per_second)
+
+
+@pytest.mark.parametrize(
+    "text", ["1500", "fast", "0/s", "-1/s", "1/fortnight", "1e99/s", "inf/s", "nan/s", "/s", "", "1 /s"]
+)
+def test_what_is_no_rate_is_refused(cli: Cli, text: str) -> None:
+    """With code 2, what was found, and what was expected."""
+    ended = cli("plan", f"--rate={text}")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"found {text!r}, expected a number and a unit of time" in ended.err
+
+
+def test_a_rate_has_to_be_given(cli: Cli) -> None:
+    """There is no sensible default of it."""
+    ended = cli("plan")
+    assert ended.code == 2
+    assert "--rate" in ended.err
+
+
+def test_people_get_an_answer_to_every_question(cli: Cli) -> None:
+    """Processes, tasks, settings, requests, the bill, what limits first and what to do about it."""
+    ended = cli("plan", "--rate", "100000/min", "--apple-latency", "0.3")
+    assert (ended.code, ended.err) == (0, "")
+    for words in (
+        "1,667 receipts/s. Apple takes 300 ms, DynamoDB 5 ms, SQS 10 ms.",
+        "tasks",
+        "processes",
+        "in flight",
+        "max_in_flight",
+        "app_store_concurrency",
+        "consumers",
+        "entries each",
+        "SQS receive",
+        "DynamoDB claim",
+        "USD a month",
+        "What limits, the first first",
+        "verifyReceipt",
+        "nobody knows",
+    ):
+        assert words in ended.out
+
+
+def test_a_narrow_terminal_cuts_no_figure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the scale: tables fit 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for rate in ("1/day", "1234567/min", "5M/s", "900G/s"):
+        assert "…" not in cli("plan", "--rate", rate).out
+
+
+def test_what_is_in_the_way_is_told_with_a_remedy(cli: Cli) -> None:
+    """A rate beyond the default quotas says which, and what to ask for; a small one says what would come first."""
+    small, large = cli("plan", "--rate", "10/s").out, cli("plan", "--rate", "60k/s").out
+    assert "Nothing that is known is in the way." in small
+    assert "In the way of this rate:" in large
+    assert "ask AWS for a higher table-level" in large
+
+
+def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
+    """One JSON object; what limits comes first to last."""
+    plan = planned(
+        cli, "--rate", "60k/s", "--peak", "2", "--vcpus", "4", "--spare-tasks", "2", "--apple-limit", "3M/min"
+    )
+    assert plan["load"]["peak"] == 2
+    assert plan["tasks"] == plan["tasks_needed"] + 2
+    assert plan["processes"] == plan["tasks"] * 4 == plan["tasks"] * plan["settings"]["processes"]
+    assert [each["call"] for each in plan["requests"]] == ["receive", "send", "delete", "claim"]
+    assert "writes to one table, by default" in plan["exceeded"]
+    assert plan["first_limit"] == plan["reached"][0]["limit"]["what"]
+    apple = next(each for each in plan["reached"] if each["limit"]["what"] == "requests to verifyReceipt")
+    assert apple["at_per_second"] == 50_000
+
+
+def test_the_settings_can_be_set(cli: Cli) -> None:
+    """``start`` takes what ``plan`` recommends, for a load that requests carries."""
+    settings = planned(cli, "--rate", "500/s", "--client", "requests", "--vcpus", "1")["settings"]
+    flags = {name: str(value) for name, value in settings.items()}
+    load_settings({**flags, "bundle_ids": BUNDLE_ID, "backend": "aws"}, environ={})
+
+
+def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
+    """Medians of its CPU time, requests and memory; the plan says on which machine they were measured."""
+    slow, fast = {**RUN, "cpu_ms": 0.7, "rss_start_bytes": 71_000_000}, {**RUN, "cpu_ms": 0.4}
+    Path("bench.json").write_text(report(slow, RUN, fast))
+    cost = planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]
+    assert cost["machine"] == "a fine machine, 8 cores, CPython 3.13.0"
+    assert cost["cpu_seconds"] == 0.0005
+    assert cost["requests"] == {"receive": 0.1, "send": 0.12, "delete": 0.11, "claim": 0.06}
+    assert (cost["process_bytes"], cost["in_flight_bytes"]) == (70_000_000, 6000)
+    assert "a fine machine" in cli("plan", "--rate", "1500/s", "--bench", "bench.json").out
+    Path("bench.json").write_text(report(RUN, memory_slope_bytes=4000.0))
+    assert planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]["in_flight_bytes"] == 4000
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("what?", "found no JSON"),
+        ("[]", "expected the report to be an object, found list"),
+        (report(RUN, machine=None), "expected machine to be an object, found NoneType"),
+        (report(RUN, series=[]), "expected series to be a list with something in it, found []"),
+        (report(), "expected runs to be a list with something in it, found []"),
+        (report(7), "expected a run to be an object, found int"),
+        (report({**RUN, "cpu_ms": "half"}), "expected cpu_ms to be a number above 0, found 'half'"),
+        (report({**RUN, "messages": 0}), "expected messages to be a number above 0, found 0"),
+        (report({**RUN, "requests": None}), "expected requests to be an object, found NoneType"),
+        (report({**RUN, "rate": 100.0}), "found runs at a rate"),
+    ],
+)
+def test_what_is_no_report_is_refused(cli: Cli, text: str, fault: str) -> None:
+    """With code 2, and what is wrong with it."""
+    Path("bench.json").write_text(text)
+    ended = cli("plan", "--rate", "1500/s", "--bench", "bench.json")
+    assert (ended.code, ended.out) == (2, "")
+    assert fault in " ".join(ended.err.split())
+
+
+def test_a_report_that_is_not_there_is_a_failure_of_the_world(cli: Cli) -> None:
+    """With code 1, like any file that cannot be read."""
+    ended = cli("plan", "--rate", "1500/s", "--bench", "nowhere.json")
+    assert (ended.code, ended.out) == (1, "")
+    assert "nowhere.json" in ended.err
