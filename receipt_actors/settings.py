@@ -328,7 +328,7 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     def _each_process_has_a_share(cls, whole: int | None, info: ValidationInfo) -> int | None:
         processes = info.data.get("processes")
         if whole is not None and isinstance(processes, int) and whole < processes:
-            raise ValueError(f"expected {processes} or more: each of the processes gets its share of it")
+            raise ValueError(f"expected {processes} or more: each of the {processes} processes gets a share of it")
         return whole
 
 
