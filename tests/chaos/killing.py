@@ -6,6 +6,7 @@ after another live for a moment, and ``settle_up`` lets the last one finish and 
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -13,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
@@ -277,6 +278,32 @@ class Killer:
             return time.monotonic() >= end
 
         program.wait_until(is_over, "its time has come")
+
+
+class GroupKiller(Killer):
+    """Kills workers of a program with several processes, and then its parent, whose other workers drain meanwhile."""
+
+    def _live_and_die(self, phase: str, portion: int) -> None:
+        program = self.start()
+        self.read_answers()
+        if phase != "start-up":
+            program.wait_for_log(STARTED)
+        for part in _parts(portion, self._random.randint(1, 4)):
+            self.load.send(self.scene.world, part)
+            self._let_live(program, self._random.uniform(0, 0.7))
+            if workers := program.children():
+                self._note("worker")
+                with suppress(ProcessLookupError):
+                    os.kill(self._random.choice(workers), signal.SIGKILL)
+        self._let_live(program, self._random.uniform(0, 0.7))
+        self._note("parent")
+        program.kill()
+
+    def _note(self, victim: str) -> None:
+        in_flight = self.scene.in_flight()
+        self.tally.kills[victim] += 1
+        self.tally.hits += in_flight > 0
+        self.tally.in_flight += in_flight
 
 
 def _phase_of(program: Program) -> str:

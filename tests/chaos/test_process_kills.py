@@ -16,7 +16,7 @@ from tests.system.processes import Programs
 from tests.system.worlds import AwsWorld, EmbeddedWorld
 
 from .aws_proxy import AwsProxy, Rates
-from .killing import SETTINGS, AwsScene, Books, EmbeddedScene, Killer, Load, Scene, settle_up
+from .killing import SETTINGS, AwsScene, Books, EmbeddedScene, GroupKiller, Killer, Load, Scene, settle_up
 
 #: Answers that are late cost the client 5 s and more, so they are rare.
 RATES: Rates = {
@@ -46,6 +46,7 @@ class Size:
 
 #: In full, and short. Nothing is received a thousand times; kills and duplicates alone come to five.
 PATIENT = Size(20_400, 204, 1000), Size(160, 3, 1000)
+GROUP = Size(20_400, 204, 1000), Size(240, 6, 1000)
 REDRIVEN = Size(6_000, 60, 5), Size(160, 3, 2)
 
 
@@ -56,6 +57,14 @@ def test_kills_on_the_embedded_backend(
     _only_in_full(is_full)  # the next one is as much, but for its size
     with _embedded_scene(programs, tmp_path) as scene:
         _kill_and_check(scene, PATIENT, figure, is_full=is_full)
+
+
+def test_kills_of_workers_and_parents_on_the_embedded_backend(
+    programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
+) -> None:
+    """Several processes on one file: a worker dies and is replaced, or the parent does and its workers drain alone."""
+    with _embedded_scene(programs, tmp_path) as scene:
+        _kill_and_check(scene, GROUP, figure, is_full=is_full, killer_class=GroupKiller, processes=2)
 
 
 def test_kills_that_exhaust_receive_counts_on_the_embedded_backend(
@@ -112,14 +121,21 @@ def _aws_scene(programs: Programs, max_receive_count: int) -> Iterator[AwsScene]
 
 
 def _kill_and_check(
-    scene: Scene, sizes: tuple[Size, Size], figure: Callable[[str], None], *, is_full: bool, redrives: bool = False
+    scene: Scene,
+    sizes: tuple[Size, Size],
+    figure: Callable[[str], None],
+    *,
+    is_full: bool,
+    redrives: bool = False,
+    killer_class: type[Killer] = Killer,
+    **more_settings: object,
 ) -> None:
     size = sizes[not is_full]
     # A malformed receipt is tried for seconds before it is moved: too long for the short size.
     load = Load(size.messages, seed=3, without=() if is_full else (Kind.MALFORMED, Kind.TEMPORARY_FAILURE))
-    settings = {**SETTINGS, "max_receive_count": size.max_receive_count}
+    settings = {**SETTINGS, "max_receive_count": size.max_receive_count, **more_settings}
     with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.4) as store:
-        killer = Killer(scene, store, load, settings, seed=4)
+        killer = killer_class(scene, store, load, settings, seed=4)
         killer.kill(size.kills)
         books = settle_up(killer, redrives=redrives)
     _note(figure, killer, books)
