@@ -87,7 +87,7 @@ class MeasuredCosts(_Table):
 
     def rows(self) -> Iterable[Sequence[str]]:
         """Return a row for each client."""
-        for cost in (measured_costs.FAST, measured_costs.REQUESTS):
+        for cost in (measured_costs.CURL, measured_costs.REQUESTS):
             requests = ", ".join(f"{call} {cost.requests[call]:g}" for call in Call)
             memory = f"{cost.process_bytes / 1e6:.0f} MB, and {cost.in_flight_bytes / 1024:.0f} KiB a message in flight"
             most = f"{cost.client.max_concurrency:,}"

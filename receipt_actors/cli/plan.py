@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import annotated_types
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -37,7 +38,7 @@ MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND = 1 / 86_400, 1e12
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _RATE = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]{1,2})?)(?P<multiple>[kMG]?)/(?P<unit>s|min|h|day)")
-_COSTS = {"fast": measured_costs.FAST, "requests": measured_costs.REQUESTS}
+_COSTS = {"curl": measured_costs.CURL, "requests": measured_costs.REQUESTS}
 _SIZES = {f"{size.vcpus:g}": size for size in TASK_SIZES}
 
 
@@ -155,11 +156,11 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     help="How much a process may have at the peak, of what it carries at most.",
 )
 @click.option(
-    "--client",
+    "--app-store-client",
     type=click.Choice(list(_COSTS)),
-    default="fast",
+    default="curl",
     show_default=True,
-    help="What asks Apple: pycurl (the extra fast), or requests.",
+    help="What asks Apple: curl (the extra fast), or requests.",
 )
 @click.option(
     "--bench", metavar="PATH", help="Report of bench --json, of one process, to take the cost of a receipt from."
@@ -187,7 +188,7 @@ def command(
     vcpus: str,
     spare_tasks: int,
     utilisation: float,
-    client: str,
+    app_store_client: str,
     bench: str | None,
     core_speed: float,
     as_json: bool,
@@ -197,7 +198,7 @@ def command(
     Processes and tasks, the settings of each, requests to SQS, DynamoDB and Apple with what they cost, what is in
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
-    cost = _COSTS[client]
+    cost = _COSTS[app_store_client]
     if bench is not None:
         cost = _cost_of(bench, cost)
     load = Load(
@@ -237,7 +238,14 @@ def default_setup(task: TaskSize) -> Setup:
         ledger_concurrency=default("ledger_concurrency"),
         receive_wait_seconds=default("receive_wait_seconds"),
         pace_seconds=PACE_SECONDS,
+        max_app_store_concurrency=_most("app_store_concurrency"),
     )
+
+
+def _most(setting: str) -> int | None:
+    """Return the highest value that a setting takes."""
+    bounds = [note.le for note in Settings.model_fields[setting].metadata if isinstance(note, annotated_types.Le)]
+    return int(str(bounds[0])) if bounds else None
 
 
 def _cost_of(path: str, otherwise: Cost) -> Cost:
@@ -251,7 +259,6 @@ def _cost_of(path: str, otherwise: Cost) -> Cost:
 def as_plain(capacity: Capacity) -> dict[str, Any]:
     """Return all figures as JSON has them; their names say the units."""
     plain = asdict(capacity)
-    del plain["cost"]["client"]["max_concurrency"]
     return {
         **plain,
         "processes": capacity.processes,

@@ -4,7 +4,7 @@ With *u* for the utilisation that is aimed at, and *r* for the part of the peak 
 
 processes
     The least number at which none has more than *u* of what it carries at most: of the rate at which its core was
-    measured to be used up (``1 / CPU of a receipt``), of the requests to Apple that its client carries at once
+    measured to be used up (``1 / CPU of a receipt``), of the requests to Apple that it may have under way
     (``r x Apple's time``), of the ``MAX_IN_FLIGHT`` messages that it carries (``r x time in house``).
 tasks
     One process for each vCPU, and spare tasks, so that the loss of one is no loss of answers in time. Settings are
@@ -110,6 +110,7 @@ class Setup:
     consumers: int = 2  #: of a process: more than the rate needs make emptier receives
     batch_requests: int = 4  #: at once, of each batcher of a process
     ledger_concurrency: int = 50  #: of a task
+    max_app_store_concurrency: int | None = None  #: of a task: the highest that can be set
     pace_seconds: float = 0.005  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
     source_queues: int = 1  #: each read by a service of its own
@@ -279,13 +280,16 @@ class _Process:
 
     def most_by_reason(self) -> dict[str, float]:
         """The highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
-        cost = self._cost
+        cost, setup = self._cost, self.setup
+        asking = float(cost.client.max_concurrency)
+        if setup.max_app_store_concurrency is not None:
+            asking = min(asking, setup.max_app_store_concurrency / setup.processes_of_task)
         most = {
-            "CPU": self.setup.core_speed / cost.cpu_seconds,
-            f"requests to Apple at once ({cost.client.name})": cost.client.max_concurrency / self.apple_seconds,
+            "CPU": setup.core_speed / cost.cpu_seconds,
+            f"requests to Apple at once ({cost.client.name})": asking / self.apple_seconds,
             "messages in flight": MAX_IN_FLIGHT / self.in_house_seconds,
         }
-        return {reason: rate * self.setup.utilisation for reason, rate in most.items()}
+        return {reason: rate * setup.utilisation for reason, rate in most.items()}
 
     def cpu_seconds(self, rate: float) -> float:
         """CPU seconds a second; a core that is used up lets entries gather for longer, so there is no more than one."""
@@ -336,11 +340,11 @@ class _Process:
         of_task = setup.processes_of_task
         consumers = self._consumers(rate)
         in_flight = rate * self.in_house_seconds / setup.utilisation + consumers * MAX_ENTRIES[Call.RECEIVE]
-        asking = rate * self.apple_seconds / setup.utilisation
+        asking = max(MIN_APP_STORE_CONCURRENCY, rate * self.apple_seconds / setup.utilisation)
         return TaskSettings(
             processes=of_task,
             max_in_flight=_rounded_up(in_flight * of_task),
-            app_store_concurrency=_rounded_up(max(MIN_APP_STORE_CONCURRENCY, asking) * of_task),
+            app_store_concurrency=_rounded_up(asking * of_task, setup.max_app_store_concurrency),
             ledger_concurrency=self._ledger_concurrency(rate),
             consumers=consumers,
             batch_requests=self._batch_requests(rate),
@@ -428,8 +432,9 @@ def _tiered_usd(requests: float) -> float:
     )
 
 
-def _rounded_up(number: float) -> int:
-    """Round up to two digits: what is set by hand should be easy to read."""
-    exact = math.ceil(number)
+def _rounded_up(number: float, most: int | None = None) -> int:
+    """Round up to two digits, since what is set by hand should be easy to read; but not beyond what can be set."""
+    exact = math.ceil(number - 1e-9)
     unit: int = 10 ** max(0, len(str(exact)) - 2)
-    return math.ceil(exact / unit) * unit
+    rounded = math.ceil(exact / unit) * unit
+    return rounded if most is None else min(rounded, most)

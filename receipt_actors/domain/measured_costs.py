@@ -22,14 +22,14 @@ CPU_SECONDS_OF_CALL: Mapping[Call, float] = {
 
 _FULL_BATCHES: Mapping[Call, float] = {Call.RECEIVE: 0.1, Call.SEND: 0.1, Call.DELETE: 0.1, Call.CLAIM: 0.04}
 
-FAST = Cost(
+CURL = Cost(
     machine=MACHINE,
     cpu_seconds=0.6e-3,
     requests=_FULL_BATCHES,
     cpu_seconds_of_call=CPU_SECONDS_OF_CALL,
     process_bytes=80_000_000,
     in_flight_bytes=12_288,
-    client=Client("fast (pycurl)", max_concurrency=5_000),
+    client=Client("curl", max_concurrency=5_000),
 )
 REQUESTS = Cost(
     machine=MACHINE,

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from receipt_actors.sandbox.bench import Latency, Load, Measurement, ServiceOptions, Services, run
+from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, Measurement, ServiceOptions, Services, run
 
 PIPELINES = Path(__file__).parent / "pipelines"
 ASYNCIO_REQUIREMENTS = ("aiobotocore", "aiohttp", "orjson", "uvloop")
@@ -134,7 +134,7 @@ def measure(
             found[program.name].append(measurement)
             tell(f"run {number} of {runs}: {program.name}: {measurement.steady_per_second:,.0f}/s")
             if measurement.wrong:
-                raise SystemExit(f"{program.name}: {measurement.wrong} wrong, such as {measurement.wrong_shown[0]}")
+                raise BenchFailed(f"{measurement.wrong} answers are wrong, such as {measurement.wrong_shown[0]}")
     return found
 
 

@@ -137,7 +137,7 @@ def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
 
 def test_the_settings_can_be_set(cli: Cli) -> None:
     """``start`` takes what ``plan`` recommends, for a load that requests carries."""
-    settings = planned(cli, "--rate", "500/s", "--client", "requests", "--vcpus", "1")["settings"]
+    settings = planned(cli, "--rate", "500/s", "--app-store-client", "requests", "--vcpus", "1")["settings"]
     flags = {name: str(value) for name, value in settings.items()}
     load_settings({**flags, "bundle_ids": BUNDLE_ID, "backend": "aws"}, environ={})
 

@@ -23,7 +23,7 @@ from receipt_actors.domain.capacity import (
     entries_per_request,
     plan_capacity,
 )
-from receipt_actors.domain.measured_costs import FAST, REQUESTS
+from receipt_actors.domain.measured_costs import CURL, REQUESTS
 
 NO_REQUESTS = dict.fromkeys(Call, 0.0)
 #: A millisecond a receipt, whatever the batches; asks a thousand at once.
@@ -49,8 +49,9 @@ setups = st.builds(
     utilisation=st.floats(0.3, 0.9),
     core_speed=st.floats(0.5, 2),
     pace_seconds=st.floats(0, 0.02),
+    max_app_store_concurrency=st.none() | st.integers(200, 5_000),
 )
-costs = st.sampled_from([FAST, REQUESTS])
+costs = st.sampled_from([CURL, REQUESTS])
 
 
 def of(capacity: Capacity, call: Call) -> Any:
@@ -106,7 +107,8 @@ def test_in_flight_is_rate_times_time_in_house(load: Load, setup: Setup, cost: C
     assert capacity.in_house_seconds >= load.apple_requests * load.apple_seconds
     settings = capacity.settings
     assert settings.max_in_flight * capacity.tasks_needed >= capacity.in_flight
-    assert settings.app_store_concurrency * capacity.tasks_needed >= capacity.apple_connections
+    assert settings.app_store_concurrency * capacity.tasks_needed >= capacity.apple_connections * (1 - 1e-9)
+    assert settings.app_store_concurrency <= (setup.max_app_store_concurrency or math.inf)
 
 
 @given(loads, setups, costs)
@@ -143,15 +145,15 @@ def test_limits_come_in_order_and_beyond_them_is_beyond(load: Load, setup: Setup
 @given(rates, setups)
 def test_a_limit_is_reached_where_it_says(rate: float, setup: Setup) -> None:
     """A plan for the very rate at which a limit is reached uses all of it."""
-    capacity = plan_capacity(Load(rate), setup, FAST)
+    capacity = plan_capacity(Load(rate), setup, CURL)
     for each in capacity.reached:
         if each.limit is limits.DYNAMODB_TABLE_WRITES:
             assert each.at_per_second is not None
-            there = plan_capacity(Load(each.at_per_second), setup, FAST)
+            there = plan_capacity(Load(each.at_per_second), setup, CURL)
             assert there.write_units_per_second == pytest.approx(limits.DYNAMODB_TABLE_WRITES.value)
         if each.limit is limits.SQS_IN_FLIGHT:
             assert each.at_per_second is not None
-            there = plan_capacity(Load(each.at_per_second), setup, FAST)
+            there = plan_capacity(Load(each.at_per_second), setup, CURL)
             assert limits.SQS_IN_FLIGHT.value is not None
             assert there.in_flight == pytest.approx(limits.SQS_IN_FLIGHT.value * setup.utilisation)
 
@@ -197,7 +199,7 @@ def test_what_binds_a_process_is_told(changes: dict[str, float], bound_by: str) 
 def test_a_known_limit_of_apple_takes_its_place() -> None:
     """Where experience says what Apple bears, that is a limit like others; two requests a receipt halve it."""
     load = Load(10, apple_requests=2, apple_limit_per_second=600)
-    reached = plan_capacity(load, Setup(), FAST).reached
+    reached = plan_capacity(load, Setup(), CURL).reached
     assert all(each.at_per_second is not None for each in reached)
     apple = next(each for each in reached if each.limit is limits.APPLE_VERIFY_RECEIPT)
     assert (apple.at_per_second, apple.used) == (300, 20)
@@ -205,7 +207,7 @@ def test_a_known_limit_of_apple_takes_its_place() -> None:
 
 def test_internet_scale_gives_sensible_numbers() -> None:
     """Five million a second: thousands of cores, terabytes, and every default quota in the way."""
-    capacity = plan_capacity(Load(5e6), Setup(limits.TASK_SIZES[-1], source_queues=20), FAST)
+    capacity = plan_capacity(Load(5e6), Setup(limits.TASK_SIZES[-1], source_queues=20), CURL)
     assert 1_000 < capacity.processes_needed < 100_000
     assert capacity.partitions == 5_000
     assert capacity.in_flight == pytest.approx(5e6 * capacity.in_house_seconds)
