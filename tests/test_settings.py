@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -385,3 +386,55 @@ def test_every_documented_default_may_be_written_out(name: str) -> None:
     """A default as the manual prints it is a valid value that means the same."""
     written = load({name: SETTINGS[name].default})
     assert getattr(written, name) == getattr(load(), name)
+
+
+class TestAppStoreClient:
+    @pytest.fixture
+    def no_pycurl(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pycurl", None)
+
+    def test_curl_is_taken_where_it_is_installed(self) -> None:
+        """And then as many requests may be under way as there are messages in flight."""
+        settings = load({"max_in_flight": "3000"})
+        assert (settings.app_store_client, settings.uses_curl) == ("auto", True)
+        assert settings.effective_app_store_concurrency == 3000
+        assert load({"max_in_flight": "9000"}).effective_app_store_concurrency == 5000
+
+    @pytest.mark.usefixtures("no_pycurl")
+    def test_requests_will_do_where_it_is_not(self) -> None:
+        """With as many threads as are of use."""
+        settings = load({"max_in_flight": "3000"})
+        assert (settings.app_store_client, settings.uses_curl) == ("auto", False)
+        assert settings.effective_app_store_concurrency == 200
+
+    @pytest.mark.usefixtures("no_pycurl")
+    def test_curl_can_not_be_had_without_pycurl(self) -> None:
+        """Who asks for it is told what to install."""
+        (told,) = faults({"app_store_client": "curl", "app_store_concurrency": "1000"})
+        assert "--app-store-client: found 'curl', expected pycurl" in told
+        assert "pip install 'receipt-actors[fast]'" in told
+
+    def test_either_can_be_asked_for(self) -> None:
+        """Whatever is installed."""
+        assert load({"app_store_client": "curl"}).uses_curl
+        assert not load({"app_store_client": "requests"}).uses_curl
+
+    def test_what_is_given_counts(self) -> None:
+        """Within what the client can do."""
+        assert load({"app_store_concurrency": "7"}).effective_app_store_concurrency == 7
+        assert load({"app_store_concurrency": "5000"}).effective_app_store_concurrency == 5000
+        few = load({"app_store_client": "requests", "app_store_concurrency": "200"})
+        assert few.effective_app_store_concurrency == 200
+
+    def test_many_threads_are_refused(self) -> None:
+        """With requests each takes a thread, and more than 200 are slower."""
+        (told,) = faults({"app_store_client": "requests", "app_store_concurrency": "201"})
+        assert "--app-store-concurrency: found '201', expected at most 200 with requests" in told
+        assert "app_store_client curl" in told
+
+    @pytest.mark.usefixtures("no_pycurl")
+    def test_many_threads_are_refused_where_curl_is_not_installed(self) -> None:
+        """Who gives a number for curl learns that it is missing."""
+        (told,) = faults({"app_store_concurrency": "2000"})
+        assert "expected at most 200 with requests" in told
+        assert "pip install 'receipt-actors[fast]'" in told

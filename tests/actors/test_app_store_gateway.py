@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,8 +31,24 @@ from .stand_ins import THREE_ATTEMPTS, Stage, submission
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
 
+class AtOnce:
+    """``AppStoreTransfers`` on a fake App Store: the outcome is there before ``begin`` returns."""
+
+    def __init__(self, store: FakeAppStore) -> None:
+        self.store = store
+
+    def begin(self, receipt_data: str, environment: Environment, done: Callable[[Any], object]) -> None:
+        try:
+            outcome: Any = self.store.verify_receipt(receipt_data, environment)
+        except Exception as error:  # noqa: BLE001 # whatever the test has ordered
+            outcome = error
+        done(outcome)
+
+
 class House:
     """A gateway to a fake App Store, in which a given policy rules."""
+
+    has_transfers = False
 
     def __init__(self, stage: Stage, *environments: Environment) -> None:
         self.stage = stage
@@ -39,7 +56,10 @@ class House:
         self.intake = stage.stand_in(INTAKE)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
-        self.gateway: Ref = stage.actors.start(AppStoreGateway, self.store, policy, self.limits, THREE_ATTEMPTS)
+        transfers = AtOnce(self.store) if self.has_transfers else None
+        self.gateway: Ref = stage.actors.start(
+            AppStoreGateway, self.store, policy, self.limits, THREE_ATTEMPTS, transfers
+        )
 
     def script(self, *answers: Any, message: int = 1) -> None:
         self.store.script(submission(message).receipt_data, *answers)
@@ -55,6 +75,12 @@ class House:
         asking = self.verify(message)
         self.stage.advance(60)
         return self.stage.reply_to(asking)
+
+
+@pytest.fixture(autouse=True, params=["threads", "transfers"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way the App Store is asked, the gateway does the same."""
+    monkeypatch.setattr(House, "has_transfers", request.param == "transfers")
 
 
 def test_production_is_asked_first(stage: Stage) -> None:
