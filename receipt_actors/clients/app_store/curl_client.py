@@ -39,6 +39,7 @@ from receipt_actors.errors import AppStoreUnavailable
 
 logger = logging.getLogger(__name__)
 
+MAX_CONNECTING = 64  #: new connections that are being made at once; what else is asked meanwhile waits a little
 CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which a name server may hold up
 
 Outcome: TypeAlias = Mapping[str, object] | Exception
@@ -283,6 +284,11 @@ class _Transfer:
         seconds: float = self.handle.getinfo(pycurl.PRETRANSFER_TIME)
         return self.begun_at + seconds if seconds else None
 
+    @property
+    def is_connecting(self) -> bool:
+        """Whether its request has not been sent yet."""
+        return self.question is not None and self.sent_at is None
+
     def outcome(self, code: int, words: str) -> Outcome:
         """Read what libcurl's result, and what it has received, come to."""
         assert self.question is not None
@@ -325,6 +331,9 @@ class _Exchange:
         self._idle: dict[Environment, list[_Transfer]] = {environment: [] for environment in Environment}
         self._under_way: dict[pycurl.Curl, _Transfer] = {}
         self._begun = 0
+        self._waiting: deque[tuple[float, _Question]] = deque()  # since when, monotonic; for a connection to be free
+        self._connecting: list[_Transfer] = []  # begun, and not sent when that was looked at last
+        self._freed = 0  # connections whose answers have come since something began to wait
         # When to look whether an answer takes too long, and whose; the oldest first, and those that are over stay in.
         self._looks: list[tuple[float, int, _Transfer]] = []
         self._share = pycurl.CurlShare()
@@ -367,15 +376,42 @@ class _Exchange:
             if socket != self._wake_fd:
                 self._multi.socket_action(socket, _as_libcurl_says(events))
         now = time.monotonic()
-        for question in questions:
-            self._begin(question, now)
+        self._waiting.extend((now, question) for question in questions)
         if self._act_at is not None and self._act_at <= now:
-            self._act_at = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            self._act()
         self._collect()
+        while self._begin_what_may(now):
+            self._collect()
         self._look_for_late_ones(now)
 
-    def _begin(self, question: _Question, now: float) -> None:
+    def _act(self) -> None:
+        self._act_at = None
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _begin_what_may(self, now: float) -> bool:
+        """Begin what finds a connection at once, and of the others as many as may connect; False where nothing may.
+
+        Thousands of handshakes at once would take so long that the first of them are given up. And many a connection
+        is not needed at all: by the time it would be there, an answer has freed another.
+        """
+        while self._waiting and self._waiting[0][0] + self._options.read_timeout_seconds < now:
+            _, question = self._waiting.popleft()
+            cause = f"no connection within {self._options.read_timeout_seconds:g} s, nor for those before it"
+            _tell(question, no_answer(question.environment, cause, question.secrets))
+        if not self._waiting:
+            self._freed = 0
+            return False
+        self._connecting = [transfer for transfer in self._connecting if transfer.is_connecting]
+        room = min(len(self._waiting), max(MAX_CONNECTING - len(self._connecting), self._freed))
+        for _ in range(room):
+            _, question = self._waiting.popleft()
+            self._connecting.append(self._begin(question, now))
+        self._freed = max(0, self._freed - room)
+        if room:
+            self._act()
+        return room > 0
+
+    def _begin(self, question: _Question, now: float) -> _Transfer:
         idle = self._idle[question.environment]
         transfer = idle.pop() if idle else _Transfer(question.environment, self._options, self._share)
         self._begun += 1
@@ -383,6 +419,7 @@ class _Exchange:
         self._under_way[transfer.handle] = transfer
         self._multi.add_handle(transfer.handle)
         heapq.heappush(self._looks, (now + self._options.read_timeout_seconds, transfer.number, transfer))
+        return transfer
 
     def _collect(self) -> None:
         remaining = 1
@@ -396,6 +433,8 @@ class _Exchange:
     def _finish(self, handle: pycurl.Curl, code: int, words: str) -> None:
         transfer = self._under_way.pop(handle)
         self._multi.remove_handle(handle)
+        if code == pycurl.E_OK and self._waiting:
+            self._freed += 1
         outcome: Outcome
         try:
             outcome = transfer.outcome(code, words)
@@ -429,6 +468,8 @@ class _Exchange:
         self._under_way.clear()
         for transfer in transfers:
             question = transfer.let_go()
+            _tell(question, outcome(question.environment))
+        for _, question in self._waiting:
             _tell(question, outcome(question.environment))
         for transfer in transfers:
             self._multi.remove_handle(transfer.handle)
