@@ -429,12 +429,12 @@ class TestAppStoreClient:
     def test_many_threads_are_refused(self) -> None:
         """With requests each takes a thread, and more than 200 are slower."""
         (told,) = faults({"app_store_client": "requests", "app_store_concurrency": "201"})
-        assert "--app-store-concurrency: found '201', expected at most 200 with requests" in told
+        assert "--app-store-concurrency: found '201', expected at most 200 a process with requests" in told
         assert "app_store_client curl" in told
 
     @pytest.mark.usefixtures("no_pycurl")
     def test_many_threads_are_refused_where_curl_is_not_installed(self) -> None:
         """Who gives a number for curl learns that it is missing."""
         (told,) = faults({"app_store_concurrency": "2000"})
-        assert "expected at most 200 with requests" in told
+        assert "expected at most 200 a process with requests" in told
         assert "pip install 'receipt-actors[fast]'" in told
