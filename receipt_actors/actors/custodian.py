@@ -167,7 +167,7 @@ class Custodian(GenServer):
             return self._batcher_started(label)
         if self._questions.pop(label, None) is None:
             return None
-        if isinstance(value, Refused | GaveUp | NoRoom | Broken):
+        if isinstance(value, GatewayFailure):
             if label == _DELETE:
                 # Answered, but not deleted: it comes back, and gets the same answer again.
                 logger.warning("message %s could not be deleted: %s", self.delivery.message_id, value)

@@ -64,7 +64,7 @@ class LedgerGateway(Gateway):
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Claim or look up, unless it is known that the transaction is somebody else's."""
-        if not isinstance(request, ClaimTransaction | LookUpTransaction):
+        if not isinstance(request, (ClaimTransaction, LookUpTransaction)):
             return super().handle_call(request, from_)
         obstacle = self._obstacle(request)
         if obstacle is not None:

@@ -44,19 +44,22 @@ from receipt_actors.telemetry.events import STATISTICS, ResultPosted
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+# Labels are told apart by identity: to hash all that they hold would cost more than the dictionary does.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Verify:
     """Label: what is the receipt?"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Own:
     """Label: whose is this transaction?"""
 
     transaction_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Post:
     """Label: has this result been sent?"""
 

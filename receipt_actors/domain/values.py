@@ -39,6 +39,8 @@ def is_queue_name(value: object) -> TypeGuard[str]:
 
 def sendable(text: str) -> str:
     """Replace every character that SQS refuses (control characters, lone surrogates, U+FFFE, U+FFFF) by U+FFFD."""
+    if text.isascii() and text.isprintable():  # nearly every text
+        return text
     return UNSENDABLE_CHARACTER.sub("\ufffd", text)
 
 
