@@ -56,7 +56,7 @@ class OutgoingMessage:
 
 def _size_bytes(text: str) -> int:
     # SQS refuses a lone surrogate, entry by entry; but whoever gathers a batch must not stumble over one before.
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
