@@ -319,6 +319,8 @@ def hostile_entry(rng: random.Random) -> tuple[object, bool]:
         {"Error": {"Code": code, "Message": "x"}, "TableName": "claims"},
         {"Error": {"Code": code}},
         {"Error": {}, "TableName": "claims"},
+        {"Error": rng.choice(("x", [], 5, True)), "TableName": "claims"},
+        {"TableName": rng.choice(("another", "", 7, ["claims"], {"S": "claims"}))},
         {"Item": OURS},
         {"tablename": "claims"},
         {},

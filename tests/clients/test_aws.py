@@ -423,14 +423,28 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
     [
         {"MessageId": "m"},
         {"MessageId": "m", "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5", "Attributes": {"SentTimestamp": "x"}},
+        {"MessageId": "m", "ReceiptHandle": "r", "Body": {"receipt": "x"}, "MD5OfBody": "5"},
     ],
-    ids=["fields missing", "no number"],
+    ids=["fields missing", "no number", "no text"],
 )
 def test_a_garbled_message_is_unavailable(fake: FakeAws, queues: AwsQueues, message: dict[str, Any]) -> None:
     """A delivery that cannot be read is left to be redelivered; nothing is made up for what is missing."""
     fake.answer("ReceiveMessage", Reply({"Messages": [message]}))
     with pytest.raises(QueueUnavailable, match="garbled"):
         QUEUE_CALLS["ReceiveMessage"](queues)
+
+
+@pytest.mark.parametrize("garbled", [5, "abc", {"Id": "0"}, ["abc"], [None], [[]]], ids=repr)
+def test_a_batch_that_is_answered_in_the_wrong_shape(fake: FakeAws, queues: AwsQueues, garbled: object) -> None:
+    """Nothing is confirmed, or the queue is unavailable: whoever asked tries again."""
+    fake.answer("ReceiveMessage", Reply({"Messages": garbled}))
+    with pytest.raises(QueueUnavailable, match="garbled"):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+    for operation in ("SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
+        for member in ("Successful", "Failed"):
+            fake.answer(operation, Reply({member: garbled}))
+            with pytest.raises(QueueUnavailable, match="garbled"):
+                QUEUE_CALLS[operation](queues)
 
 
 @pytest.mark.parametrize("attributes", [{"RedrivePolicy": "{"}, {"RedrivePolicy": "[]"}, {"RedrivePolicy": "{}"}])
@@ -605,7 +619,9 @@ def test_each_claim_of_a_batch_fares_by_itself(fake: FakeAws, ledger: AwsLedger)
     ]
 
 
-@pytest.mark.parametrize("entry", [{}, {"Item": {}}, {"blocked": True}, {"TableName": ""}], ids=repr)
+@pytest.mark.parametrize(
+    "entry", [{}, {"Item": {}}, {"blocked": True}, {"TableName": ""}, {"TableName": "another"}], ids=repr
+)
 def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsLedger, entry: object) -> None:
     """Whether it was put is in doubt, and only a single claim tells."""
     fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, entry, PUT, PUT, PUT]}))

@@ -14,6 +14,7 @@ read as nobody's: a submission id and a receipt hash that are missing are empty,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -69,9 +70,11 @@ class AwsLedger:
         Raises ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
         """
         self._table = table
-        self._client: DynamoDBClient = build_client(
+        client = build_client(
             session, "dynamodb", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
         )
+        self._client: DynamoDBClient = client.api
+        self._close = client.close
 
     def claim(self, item: LedgerItem) -> LedgerItem | None:
         """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
@@ -103,16 +106,17 @@ class AwsLedger:
             answer = call(
                 LedgerUnavailable,
                 self._client.batch_execute_statement,
-                Statements=[self._insert_statement(item) for item in items],
+                Statements=[_insert_statement(self._table, item) for item in items],
             )
         except ClientError as error:
             if error_code(error) in _BATCHES_REFUSED:
                 raise BatchesRefused(self._table, describe(error)) from error
             raise LedgerUnavailable(describe(error)) from error
-        entries: Sequence[Any] = answer.get("Responses") or ()
-        if len(entries) != len(items) or not all(isinstance(entry, Mapping) for entry in entries):
+        entries = answer.get("Responses")
+        is_whole = isinstance(entries, list) and len(entries) == len(items)
+        if not is_whole or not all(isinstance(entry, Mapping) for entry in entries):
             raise LedgerUnavailable(f"BatchExecuteStatement: {len(items)} claims, not an answer to each")
-        outcomes = [_outcome(entry) for entry in entries]
+        outcomes = [_outcome(entry, self._table) for entry in entries]
         self._refuse_common_failure(outcomes)
         return outcomes
 
@@ -136,17 +140,7 @@ class AwsLedger:
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._client.close()
-
-    def _insert_statement(self, item: LedgerItem) -> Any:
-        attributes = _to_attributes(item)
-        # Names of ours and question marks; not a character of the text comes from a message.
-        names = ", ".join(f"'{name}': ?" for name in attributes)
-        table = self._table.replace('"', '""')
-        return {
-            "Statement": f'INSERT INTO "{table}" VALUE {{{names}}}',  # nosec B608
-            "Parameters": list(attributes.values()),
-        }
+        self._close()
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
         """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
@@ -178,41 +172,54 @@ _WISHES = {
 }
 
 
-def _outcome(entry: Mapping[str, Any]) -> ClaimOutcome:
-    """Read what became of one statement of a batch. An entry that names neither table nor error confirms nothing."""
+def _insert_statement(table: str, item: LedgerItem) -> Any:
+    attributes = _to_attributes(item)
+    return {"Statement": _insert(table, tuple(attributes)), "Parameters": list(attributes.values())}
+
+
+@functools.lru_cache(maxsize=64)
+def _insert(table: str, names: tuple[str, ...]) -> str:
+    """Write a statement of names of ours and question marks; not a character of it comes from a message."""
+    quoted = table.replace('"', '""')
+    members = ", ".join(f"'{name}': ?" for name in names)
+    return f'INSERT INTO "{quoted}" VALUE {{{members}}}'  # nosec B608
+
+
+def _outcome(entry: Mapping[str, Any], table: str) -> ClaimOutcome:
+    """Read what became of one statement of a batch. An entry that names neither the table nor an error says nothing."""
     error = entry.get("Error")
     if error is None:
         # TAKEN is safe for what is in doubt: a single claim puts it, or finds it put.
-        return None if entry.get("TableName") else TAKEN
-    code = str(error.get("Code", ""))
+        return None if entry.get("TableName") == table else TAKEN
+    code, message = (
+        (str(error.get(name, "")) for name in ("Code", "Message")) if isinstance(error, Mapping) else ("", "")
+    )
     if code == "DuplicateItem":
         return TAKEN
-    return EntryFailure(code, told(error.get("Message", "")), sender_fault=code == "ValidationError")
+    return EntryFailure(code, told(message), sender_fault=code == "ValidationError")
 
 
 def _to_attributes(item: LedgerItem) -> dict[str, Any]:
     """The item as DynamoDB keeps it: texts as S, numbers as N, UNIX times in seconds."""
-    texts = {
-        KEY: item.transaction_id,
-        "SubmissionId": item.submission_id,
-        "MessageId": item.message_id,
-        "ReceiptSha256": item.receipt_sha256,
-        "ProductId": item.product_id,
-        "OriginalTransactionId": item.original_transaction_id,
-        "Environment": item.environment.value,
-        "SourceQueue": item.source_queue,
-        "PostQueue": item.post_queue,
+    attributes = {
+        KEY: {"S": item.transaction_id},
+        "SubmissionId": {"S": item.submission_id},
+        "MessageId": {"S": item.message_id},
+        "UserId": {"N": repr(item.user_id)},
+        "ReceiptSha256": {"S": item.receipt_sha256},
+        "Environment": {"S": item.environment.value},
+        "SourceQueue": {"S": item.source_queue},
+        "PostQueue": {"S": item.post_queue},
+        "ClaimedAt": {"N": repr(item.claimed_at_seconds)},
+        "SchemaVersion": {"N": repr(item.schema_version)},
     }
-    numbers = {
-        "UserId": item.user_id,
-        "ClaimedAt": item.claimed_at_seconds,
-        "RefundedAt": item.refunded_at_seconds,
-        "SchemaVersion": item.schema_version,
-    }
-    return {
-        **{name: {"S": text} for name, text in texts.items() if text is not None},
-        **{name: {"N": repr(number)} for name, number in numbers.items() if number is not None},
-    }
+    if item.product_id is not None:
+        attributes["ProductId"] = {"S": item.product_id}
+    if item.original_transaction_id is not None:
+        attributes["OriginalTransactionId"] = {"S": item.original_transaction_id}
+    if item.refunded_at_seconds is not None:
+        attributes["RefundedAt"] = {"N": repr(item.refunded_at_seconds)}
+    return attributes
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:

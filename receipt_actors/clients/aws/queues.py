@@ -17,6 +17,7 @@ from receipt_actors.clients.aws.connection import (
     call,
     describe,
     error_code,
+    reading,
     told,
 )
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
@@ -76,15 +77,18 @@ class AwsQueues:
         ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
         """
         self._longest_wait_seconds = longest_wait_seconds
-        self._client: SQSClient = build_client(
+        client = build_client(
             session, "sqs", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
         )
-        self._receiving_client: SQSClient = build_client(
+        receiving_client = build_client(
             session,
             "sqs",
             read_timeout_seconds=longest_wait_seconds + read_timeout_seconds,
             max_connections=max_connections,
         )
+        self._client: SQSClient = client.api
+        self._receiving_client: SQSClient = receiving_client.api
+        self._closes = (client.close, receiving_client.close)
         self._urls: dict[str, str] = {}
 
     def receive(
@@ -102,10 +106,8 @@ class AwsQueues:
             MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             MessageAttributeNames=["All"],
         )
-        try:
+        with reading(QueueUnavailable, "ReceiveMessage"):
             return [_received_message(message) for message in answer.get("Messages") or ()]
-        except (KeyError, ValueError) as error:
-            raise QueueUnavailable(f"ReceiveMessage: a garbled answer: {type(error).__name__}: {error}") from error
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
         """See ``Queues.send``. Entries that SQS would refuse are not sent, so that they do not fail the others."""
@@ -148,8 +150,8 @@ class AwsQueues:
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._client.close()
-        self._receiving_client.close()
+        for close in self._closes:
+            close()
 
     def _attribute(self, queue: str, name: str) -> str | None:
         answer = self._call(queue, self._client.get_queue_attributes, AttributeNames=[name])
@@ -177,8 +179,9 @@ class AwsQueues:
                 return [refusal.failure]
             middle = len(messages) // 2
             return [*self._send_all(queue, messages[:middle]), *self._send_all(queue, messages[middle:])]
-        digests = {entry.get("Id"): entry.get("MD5OfMessageBody") for entry in answer.get("Successful") or ()}
-        results = _results(answer, len(messages))
+        with reading(QueueUnavailable, "SendMessageBatch"):
+            digests = {entry.get("Id"): entry.get("MD5OfMessageBody") for entry in answer.get("Successful") or ()}
+            results = _results(answer, len(messages))
         for index, message in enumerate(messages):
             expected = sqs_rules.body_md5(message.body)
             if results[index] is None and digests[str(index)] != expected:
@@ -193,7 +196,9 @@ class AwsQueues:
         if crowd or not entries:
             return crowd or []
         numbered = [{"Id": str(index), **entry} for index, entry in enumerate(entries)]
-        return _results(self._call(queue, operation, Entries=numbered), len(entries))
+        answer = self._call(queue, operation, Entries=numbered)
+        with reading(QueueUnavailable, operation.__name__):
+            return _results(answer, len(entries))
 
     def _call(self, queue: str, operation: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
         try:
@@ -251,6 +256,9 @@ def _put(results: list[EntryFailure | None], entry: Mapping[str, Any], result: E
 def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
     system = message.get("Attributes") or {}
     attributes = message.get("MessageAttributes") or {}
+    for name in ("MessageId", "ReceiptHandle", "Body", "MD5OfBody"):
+        if not isinstance(message[name], str):
+            raise TypeError(f"{name} is no text")
     return ReceivedMessage(
         message_id=message["MessageId"],
         receipt_handle=message["ReceiptHandle"],
@@ -259,7 +267,7 @@ def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
         attributes={
             name: attribute["StringValue"]
             for name, attribute in attributes.items()
-            if attribute.get("DataType") == "String" and "StringValue" in attribute
+            if attribute.get("DataType") == "String" and isinstance(attribute.get("StringValue"), str)
         },
         approximate_receive_count=int(system.get("ApproximateReceiveCount", 1)),
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1000,

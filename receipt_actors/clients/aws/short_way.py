@@ -1,0 +1,236 @@
+"""``ShortWay``: how a request of boto3's gets to AWS and back for a fraction of the CPU time.
+
+Most of what boto3 needs for a call goes into what ours have no use for: headers in dictionaries of five kinds, events
+that nobody listens to, retries that are off, parameters and answers walked through shape by shape. botocore offers two
+places to do without: handlers of ``before-call`` may answer a request themselves (its stubs do), and handlers of
+``provide-client-params`` may replace parameters. What stays is boto3's: settings, endpoints (resolved for every call),
+credentials and their renewal, models, exceptions, the reading of errors, and the event ``before-send``, by which mocks
+answer in AWS's place.
+
+Milliseconds of CPU time a call, the kernel's included, of botocore's own way and of this one (CPython 3.11, boto3 1.44,
+plain HTTP on loopback, bodies of 7 KB, the best of fourteen runs):
+
+========================= ==== ==== =============================================================
+receive of ten messages   0.82 0.22 of that: reading 77 KB of JSON 0.06
+send batch of ten         0.79 0.21 sending 0.04, checking what is sent 0.07
+delete batch of ten       0.61 0.13
+visibility batch of ten   0.61 0.13
+conditional put           0.57 0.13 parameters, events and endpoint (boto3) 0.07, signature 0.02
+PartiQL batch of 25 puts  1.24 0.30 making 25 items 0.1; through botocore's serializer 0.4 more
+========================= ==== ==== =============================================================
+
+**What is not plain goes botocore's own way**, so that nothing that it can do is lost: a proxy, a client certificate, an
+endpoint with a path, another signature than version 4, endpoint discovery, checksums. Handlers that an application has
+registered in its session are called for ``before-call``, ``before-send`` and ``after-call``, not for the other steps.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
+from botocore.exceptions import NoCredentialsError
+from botocore.hooks import first_non_none_response
+from botocore.httpsession import create_urllib3_context, get_cert_path
+from botocore.model import OperationModel
+from botocore.parsers import ResponseParserError, create_parser
+from botocore.signers import RequestSigner
+from botocore.utils import get_environ_proxies
+
+from receipt_actors.clients.aws.http_pool import HttpAnswer, HttpPool, Origin
+from receipt_actors.clients.aws.signature import sign
+
+#: Operations of many entries: their parameters are plain JSON already, and their answers are read entry by entry by
+#: whoever asked. botocore would walk through both, shape by shape.
+_BATCHES = frozenset(
+    {
+        "BatchExecuteStatement",
+        "ChangeMessageVisibilityBatch",
+        "DeleteMessageBatch",
+        "ReceiveMessage",
+        "SendMessageBatch",
+    }
+)
+_PARAMETERS = "receipt_actors_parameters"  #: where a call's context keeps what is to be its body
+_UNSIGNED_HEADERS = {"Accept-Encoding": "identity"}  #: as botocore's own transport asks
+_UNSIGNED_HEADER_LINES = "".join(f"{name}: {value}\r\n" for name, value in _UNSIGNED_HEADERS.items())
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class ShortWay:
+    """See the module. ``install`` it in a client that speaks JSON; used by any thread."""
+
+    def __init__(self, client: Any, verify: str | bool, *, max_connections: int) -> None:
+        """Prepare for ``client``; ``verify`` is what it was built with: a file of certificates, or True."""
+        self._events = client.meta.events
+        config = client.meta.config
+        self._parser = create_parser("json")
+        self._origins: dict[str, Origin | None] = {}
+        self._pool = HttpPool(
+            max_idle=max_connections,
+            connect_timeout_seconds=config.connect_timeout,
+            read_timeout_seconds=config.read_timeout,
+            make_tls_context=lambda: _tls_context(verify),
+        )
+
+    @staticmethod
+    def is_open_to(client: Any) -> bool:
+        """Tell whether nothing about the client calls for botocore's own way, whatever the call."""
+        config = client.meta.config
+        return (
+            client.meta.service_model.metadata.get("protocol") == "json"
+            and not (config.proxies or config.proxies_config or config.client_cert)
+            and not get_environ_proxies(client.meta.endpoint_url)
+        )
+
+    def install(self) -> None:
+        """Have the client's calls come this way."""
+        self._events.register("provide-client-params", self._take_parameters)
+        self._events.register_last("before-call", self._answer)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._pool.close()
+
+    def _take_parameters(
+        self, params: Mapping[str, Any], model: OperationModel, context: dict[str, Any], **_others: object
+    ) -> Mapping[str, Any] | None:
+        """Keep what is to be the body from botocore's serializer (a ``provide-client-params`` handler)."""
+        if model.name not in _BATCHES:
+            return None
+        context[_PARAMETERS] = params
+        return {}
+
+    def _answer(
+        self,
+        model: OperationModel,
+        params: dict[str, Any],
+        request_signer: RequestSigner,
+        context: dict[str, Any],
+        **_others: object,
+    ) -> tuple[AWSResponse, dict[str, Any]] | None:
+        """Carry a request out, or leave it to botocore (a ``before-call`` handler). Raises what botocore raises."""
+        parameters = context.pop(_PARAMETERS, None)
+        if parameters is not None:
+            params["body"] = _to_json(parameters).encode()
+        origin = self._origin(params, context)
+        version = context.get("auth_type") or request_signer.signature_version
+        if origin is None or version != "v4":
+            return None
+        headers = self._sign(origin, params, request_signer, context)
+        request = _Request(params["url"], headers, params["body"])
+        event = f"before-send.{model.service_model.service_id.hyphenize()}.{model.name}"
+        http = first_non_none_response(self._events.emit(event, request=request))
+        if http is None:
+            http = _Response(params["url"], self._pool.exchange(origin, request.as_bytes()))
+        return http, self._parse(model, http)
+
+    def _origin(self, params: Mapping[str, Any], context: Mapping[str, Any]) -> Origin | None:
+        """Return where the request goes; None where there is something about it that only botocore knows."""
+        if params["method"] != "POST" or context.get("checksum") or context.get("discovery"):
+            return None
+        url: str = params["url"]
+        if url not in self._origins:
+            self._origins[url] = Origin.of(url)
+        return self._origins[url]
+
+    def _sign(
+        self, origin: Origin, params: Mapping[str, Any], request_signer: RequestSigner, context: Mapping[str, Any]
+    ) -> dict[str, str]:
+        signing = context.get("signing", {})
+        service = signing.get("signing_name") or request_signer.signing_name
+        region = signing.get("region") or request_signer.region_name
+        auth = request_signer.get_auth_instance(service, region, "v4")  # its credentials are renewed by now
+        if auth.credentials is None:
+            raise NoCredentialsError
+        headers = {"Host": origin.netloc, **params["headers"]}
+        return sign(headers, params["body"], auth.credentials, service=service, region=region, now_seconds=time.time())
+
+    def _parse(self, model: OperationModel, http: AWSResponse) -> dict[str, Any]:
+        """Read an answer as botocore does, or for batches as it is, without what the model does not know."""
+        if model.name in _BATCHES and http.status_code < HTTPStatus.MULTIPLE_CHOICES:
+            return _plain_answer(model, http.content)
+        response = {
+            "status_code": http.status_code,
+            "headers": headers_of(http),
+            "body": http.content,
+            "context": {"operation_name": model.name},
+        }
+        assert model.output_shape is not None
+        parsed: dict[str, Any] = self._parser.parse(response, model.output_shape)
+        if http.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+            shape = model.service_model.shape_for_error_code(parsed.get("Error", {}).get("Code"))
+            if shape is not None:  # it has members of its own, such as the item that stands in the way
+                parsed.update(self._parser.parse(response, shape))
+        return parsed
+
+
+def headers_of(http: AWSResponse) -> Mapping[str, str]:
+    """Return an answer's headers, to be asked for by their names in lower case."""
+    return http.lower_headers if isinstance(http, _Response) else http.headers
+
+
+def _plain_answer(model: OperationModel, content: bytes) -> dict[str, Any]:
+    answer = json.loads(content)
+    if not isinstance(answer, dict):
+        raise ResponseParserError(f"an object was expected, not a {type(answer).__name__}")
+    assert model.output_shape is not None
+    known = {name: answer[name] for name in model.output_shape.members if answer.get(name) is not None}
+    return {**known, "ResponseMetadata": {}}
+
+
+class _Request(AWSPreparedRequest):
+    """A request on its way. Its headers become botocore's dictionary only for whoever looks at them, or adds some."""
+
+    body: bytes
+
+    def __init__(self, url: str, headers: dict[str, str], body: bytes) -> None:
+        self.method = "POST"
+        self.url = url
+        self.body = body
+        self.stream_output = False
+        self.context: dict[str, Any] = {}
+        self._plain_headers = headers
+
+    @cached_property
+    def headers(self) -> HeadersDict:  # type: ignore[override]
+        return HeadersDict({**self._plain_headers, **_UNSIGNED_HEADERS, "Content-Length": str(len(self.body))})
+
+    def as_bytes(self) -> bytes:
+        """Return head and body as they travel. Raises ``ValueError`` for a header that would become two."""
+        looked_at = self.__dict__.get("headers")
+        headers = self._plain_headers if looked_at is None else looked_at
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if head.count("\n") != len(headers) or head.count("\r") != len(headers):
+            raise ValueError("a line break in a header")
+        if looked_at is None:
+            head += f"{_UNSIGNED_HEADER_LINES}Content-Length: {len(self.body)}\r\n"
+        return f"POST / HTTP/1.1\r\n{head}\r\n".encode("latin-1") + self.body
+
+
+class _Response(AWSResponse):
+    """A whole answer. Its headers become botocore's dictionary only for whoever looks at them."""
+
+    def __init__(self, url: str, answer: HttpAnswer) -> None:
+        self.url = url
+        self.status_code = answer.status
+        self.lower_headers = answer.headers
+        self.raw = None
+        self._content = answer.content
+
+    @cached_property
+    def headers(self) -> HeadersDict:  # type: ignore[override]
+        return HeadersDict(self.lower_headers)
+
+
+def _tls_context(verify: str | bool) -> ssl.SSLContext:
+    context: ssl.SSLContext = create_urllib3_context()
+    context.check_hostname = True  # botocore leaves this to urllib3
+    context.load_verify_locations(get_cert_path(verify))  # type: ignore[arg-type]
+    return context
