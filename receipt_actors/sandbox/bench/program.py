@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import subprocess
+import subprocess  # nosec B404
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +35,7 @@ class Program:
         self._output = output
         self.started_at = time.monotonic()
         with output.open("wb") as out:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 # what is to be measured
                 list(command),
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,

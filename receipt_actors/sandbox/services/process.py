@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import subprocess  # nosec B404
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ class ServiceProcess:
     """One process that serves, until ``close``."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603 # this very package
             [sys.executable, "-m", "receipt_actors.sandbox.services", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -86,6 +86,10 @@ class SimulatedSqs:
 
     def create_queue(self, name: str, *, keep_deleted: bool = False) -> Queue:
         """Make a queue, in the place of the one of that name if there is one."""
+        if (old := self.queues.get(name)) is not None:
+            self._polls.pop(old, None)
+            if (timer := self._revealing.pop(old, None)) is not None:
+                timer.cancel()
         queue = self.queues[name] = Queue(name, keep_deleted=keep_deleted)
         return queue
 
@@ -184,7 +188,8 @@ class SimulatedSqs:
                 message.first_received_at = now
 
     def _end_poll(self, poll: _Poll) -> None:
-        self._polls[poll.queue].remove(poll)
+        if poll.queue in self._polls:  # not where it has been replaced
+            self._polls[poll.queue].remove(poll)
         poll.connection.on_lost = None
         if poll.timer is not None:
             poll.timer.cancel()
