@@ -16,6 +16,7 @@ from rich.table import Table
 from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
 from receipt_actors.sandbox.bench.figures import machine, memory_slope_bytes
 
+QUIET_SHARE = 0.1  #: of the machine that others may use without a word
 PIPE_COLUMNS = 120  #: width of the table where nobody's terminal says
 
 
@@ -34,6 +35,12 @@ class BenchReport:
         console.print(f"{self._conditions()}; {'TLS' if self.options.tls else 'no TLS'} to Apple")
         console.print(f"{where['cpu']}, {where['cores']} cores, {where['python']}, {where['system']}\n")
         console.print(_table(self.series))
+        others_share = max(run.others_share for each in self.series for run in each.runs)
+        if others_share > QUIET_SHARE:
+            console.print(
+                f"Other programs used up to {others_share:.0%} of the machine: without them rates would be higher, and "
+                "latencies shorter."
+            )
         slope = self._memory_slope_bytes()
         if slope is not None:
             console.print(f"Each receipt more in flight takes {slope / 1024:.1f} KiB, beyond its body.")

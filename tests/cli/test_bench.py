@@ -37,6 +37,7 @@ def test_a_run_is_measured(cli: Cli) -> None:
     assert claims >= 300
     assert run["entries"]["DeleteMessageBatch"] == run["entries"]["SendMessageBatch"] == 300
     assert set(run["steps_ms"]) == {"verifying", "claiming", "replying", "deleting"}
+    assert 0 <= run["others_share"] <= 1
     for name in ("per_second", "cpu_ms", "start_seconds", "rss_start_bytes", "in_flight_peak"):
         assert run[name] > 0, name
     assert content["services"]["tls"] is True

@@ -150,6 +150,7 @@ def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_
         wrong=0,
         wrong_shown=(),
         redelivered=0,
+        others_share=0.0,
         slices=(),
     )
 

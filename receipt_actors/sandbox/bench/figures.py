@@ -81,6 +81,7 @@ def figures_of(run: Measurement) -> Iterator[Figure]:
     for step, percentiles in run.steps_ms.items():
         for name in ("p50", "p99"):
             yield Figure("ms of each step", f"{step} {name}", percentiles[name], 1)
+    yield Figure("machine", "% used by others meanwhile", 100 * run.others_share)
     yield Figure("in flight", "messages, at the peak", run.in_flight_peak)
     yield Figure("in flight", "questions to Apple, at the peak", run.apple_concurrency_peak)
     yield Figure("memory", "MiB before the load", run.rss_start_bytes / MEBIBYTE, 1)

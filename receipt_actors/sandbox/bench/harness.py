@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from receipt_actors.sandbox.bench.measurement import (
     slices,
     steady_per_second,
 )
-from receipt_actors.sandbox.bench.program import Meter, Program, Usage
+from receipt_actors.sandbox.bench.program import Meter, Program, Usage, machine_cpu_seconds, own_cpu_seconds
 from receipt_actors.sandbox.bench.services import Services
 
 START_SECONDS = 60.0  #: until a program has asked for messages
@@ -57,10 +58,13 @@ def run(
             first_receive_at = _wait_for_first_receive(program, services)
             start = _wait_for_rest(program)
             before = {name: meter.usage() for name, meter in meters.items()}
+            others = _Others()
             services.ask("aws", "go", rate=rate)
             rss_peak_bytes = _watch(program, services, on_progress or (lambda _: None))
             end = program.usage(is_exact=True)
             after = {name: meter.usage() for name, meter in meters.items()}
+            parts = [(start, end), *((before[name], after[name]) for name in meters)]
+            others_share = others.share(sum(now.cpu_seconds - then.cpu_seconds for then, now in parts))
             services.ask("aws", "finish")
             exit_code = program.stop(STOP_SECONDS)
             if exit_code is None:
@@ -93,8 +97,23 @@ def run(
         wrong=aws["wrong"],
         wrong_shown=aws["shown"],
         redelivered=aws["redelivered"],
+        others_share=others_share,
         slices=slices(list(zip(deleted_at, latencies, strict=True))),
     )
+
+
+class _Others:
+    """What others do to the machine, from now on."""
+
+    def __init__(self) -> None:
+        self._began_at = time.monotonic()
+        self._before = machine_cpu_seconds() - own_cpu_seconds()
+
+    def share(self, ours_seconds: float) -> float:
+        """The share of the machine that is neither free nor this process's nor ``ours_seconds``."""
+        used = machine_cpu_seconds() - own_cpu_seconds() - self._before - ours_seconds
+        there_was = (time.monotonic() - self._began_at) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, used / there_was))
 
 
 def _times(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:

@@ -47,6 +47,7 @@ class Measurement:
     wrong: int  #: answers that were not as they should be, or not in order
     wrong_shown: Sequence[str]  #: the first of them, in words
     redelivered: int
+    others_share: float  #: of the machine's CPU time during the load, used by programs that have no part in it
     slices: Sequence[Slice] = field(repr=False)
     steps_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Percentiles of the program's own steps, where it tells of them; the harness does not see them."""

@@ -75,6 +75,18 @@ class Program:
         self._process.wait()
 
 
+def machine_cpu_seconds() -> float:
+    """What all programs of this machine have used together; what a host gave to other machines counts as used."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+def own_cpu_seconds() -> float:
+    """What this process has used."""
+    times = psutil.Process().cpu_times()
+    return times.user + times.system
+
+
 class Meter:
     """Measures a process and its children."""
 
