@@ -96,12 +96,12 @@ Needs the extra: pip install "receipt-actors[bench]"
     help="As many as take about so long, found by a short run.",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
-@click.option("--processes", metavar="N|auto", help="As for start.")
-@click.option("--max-in-flight", type=click.IntRange(1), metavar="N", help="As for start.")
+@click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
+@click.option("--max-in-flight", type=click.IntRange(1), metavar="N", help="Messages in flight, at most.")
 @click.option(
     "--client",
     type=click.Choice(["auto", "requests", "curl"]),
-    help="--app-store-client of start: what asks Apple. [default: what start takes]",
+    help="What asks Apple.",
 )
 @click.option(
     "--in-flight-sweep",

@@ -27,6 +27,7 @@ from receipt_actors.sandbox.services.protocol import Connection, Request, Servic
 from receipt_actors.sandbox.services.sqs import SimulatedSqs
 
 LISTEN_BACKLOG = 4096
+MAX_CONNECTIONS = 20_000
 
 Part = Callable[[Connection, Request], bool]
 
@@ -35,8 +36,7 @@ def main() -> None:
     """Serve until standard input ends."""
     options = _parse()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and then our standard input ends
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection for each receipt in flight
+    _raise_file_limit()
     gc.disable()  # nothing here makes cycles, and a full collection over a whole load is a pause that would be measured
     if options.service == "aws":
         sqs = SimulatedSqs(options.sqs_latency)
@@ -81,6 +81,14 @@ def _parse() -> argparse.Namespace:
     app_store.add_argument("--certificate")
     app_store.add_argument("--key")
     return parser.parse_args()
+
+
+def _raise_file_limit() -> None:
+    """Let in a connection for each receipt in flight, where the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _service(parts: Sequence[Part]) -> Service:
