@@ -41,13 +41,18 @@ class Channel:
             self._connection.sendall(encode(message))
 
     def send_at_once(self, message: Message) -> bool:
-        """Send without ever waiting; False when that is not possible: then the channel is of no use any more."""
+        """Send without ever waiting; False when the other end does not read: the channel is of no use any more then.
+
+        Nothing happens when it has closed.
+        """
         data = encode(message)
         with self._sending:
             try:
                 return self._connection.send(data, socket.MSG_DONTWAIT) == len(data)
-            except OSError:
+            except BlockingIOError:
                 return False
+            except OSError:
+                return True
 
     def close(self) -> None:
         """Let the other end know that nothing comes any more."""

@@ -274,7 +274,7 @@ class Worker(GenServer):
             case DescribeShare():
                 return ShareDescribed(self.ref, self._has_joined, self._share)
             case DescribeWorker():
-                if self._process is None or self._phase is not _Phase.RUNNING:
+                if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
                     return None
                 if not self._asking:
                     self._process.send(Report())

@@ -78,7 +78,7 @@ class WorkerProcess:
         return self._popen.pid
 
     def send(self, message: Message) -> None:
-        """Send without ever waiting; a process that has stopped listening is killed."""
+        """Send without ever waiting; one that does not read what it is sent is killed."""
         if not self._channel.send_at_once(message):
             self.kill()
 

@@ -46,7 +46,7 @@ class Size:
 
 #: In full, and short. Nothing is received a thousand times; kills and duplicates alone come to five.
 PATIENT = Size(20_400, 204, 1000), Size(160, 3, 1000)
-GROUP = Size(20_400, 204, 1000), Size(240, 6, 1000)
+GROUP = Size(10_200, 102, 1000), Size(240, 6, 1000)
 REDRIVEN = Size(6_000, 60, 5), Size(160, 3, 2)
 
 
