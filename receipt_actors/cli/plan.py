@@ -102,7 +102,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--message-bytes",
     type=click.IntRange(1, 1024 * 1024),
-    default=5200,
+    default=7000,
     show_default=True,
     metavar="N",
     help="Size of a message: its receipt, mostly.",

@@ -88,7 +88,7 @@ class Load:
     apple_seconds: float = 0.25  #: until Apple has answered
     ledger_seconds: float = 0.005
     queue_seconds: float = 0.010  #: a send or a delete
-    message_bytes: int = 5_200
+    message_bytes: int = 7_000  #: receipts of 5 KB, as base64
     claims: float = 1.0  #: transactions that a receipt claims
     apple_requests: float = 1.0  #: for one receipt: more with sandbox receipts, or retries
     apple_limit_per_second: float | None = None  #: known from experience; Apple documents none
