@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import annotated_types
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -102,7 +101,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--message-bytes",
     type=click.IntRange(1, 1024 * 1024),
-    default=5200,
+    default=7000,
     show_default=True,
     metavar="N",
     help="Size of a message: its receipt, mostly.",
@@ -238,14 +237,7 @@ def default_setup(task: TaskSize) -> Setup:
         ledger_concurrency=default("ledger_concurrency"),
         receive_wait_seconds=default("receive_wait_seconds"),
         pace_seconds=PACE_SECONDS,
-        max_app_store_concurrency=_most("app_store_concurrency"),
     )
-
-
-def _most(setting: str) -> int | None:
-    """Return the highest value that a setting takes."""
-    bounds = [note.le for note in Settings.model_fields[setting].metadata if isinstance(note, annotated_types.Le)]
-    return int(str(bounds[0])) if bounds else None
 
 
 def _cost_of(path: str, otherwise: Cost) -> Cost:

@@ -57,7 +57,7 @@ class Client:
     """What asks Apple."""
 
     name: str
-    max_concurrency: int  #: requests under way at once that one process carries well
+    max_concurrency: int  #: requests under way at once that one process carries well, and that can be set for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Load:
     apple_seconds: float = 0.25  #: until Apple has answered
     ledger_seconds: float = 0.005
     queue_seconds: float = 0.010  #: a send or a delete
-    message_bytes: int = 5_200
+    message_bytes: int = 7_000  #: receipts of 5 KB, as base64
     claims: float = 1.0  #: transactions that a receipt claims
     apple_requests: float = 1.0  #: for one receipt: more with sandbox receipts, or retries
     apple_limit_per_second: float | None = None  #: known from experience; Apple documents none
@@ -110,7 +110,6 @@ class Setup:
     consumers: int = 2  #: of a process: more than the rate needs make emptier receives
     batch_requests: int = 4  #: at once, of each batcher of a process
     ledger_concurrency: int = 50  #: of a task
-    max_app_store_concurrency: int | None = None  #: of a task: the highest that can be set
     pace_seconds: float = 0.005  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
     source_queues: int = 1  #: each read by a service of its own
@@ -281,12 +280,9 @@ class _Process:
     def most_by_reason(self) -> dict[str, float]:
         """The highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
         cost, setup = self._cost, self.setup
-        asking = float(cost.client.max_concurrency)
-        if setup.max_app_store_concurrency is not None:
-            asking = min(asking, setup.max_app_store_concurrency / setup.processes_of_task)
         most = {
             "CPU": setup.core_speed / cost.cpu_seconds,
-            f"requests to Apple at once ({cost.client.name})": asking / self.apple_seconds,
+            f"requests to Apple at once ({cost.client.name})": cost.client.max_concurrency / self.apple_seconds,
             "messages in flight": MAX_IN_FLIGHT / self.in_house_seconds,
         }
         return {reason: rate * setup.utilisation for reason, rate in most.items()}
@@ -344,7 +340,7 @@ class _Process:
         return TaskSettings(
             processes=of_task,
             max_in_flight=_rounded_up(in_flight * of_task),
-            app_store_concurrency=_rounded_up(asking * of_task, setup.max_app_store_concurrency),
+            app_store_concurrency=_rounded_up(asking * of_task),
             ledger_concurrency=self._ledger_concurrency(rate),
             consumers=consumers,
             batch_requests=self._batch_requests(rate),
@@ -432,9 +428,8 @@ def _tiered_usd(requests: float) -> float:
     )
 
 
-def _rounded_up(number: float, most: int | None = None) -> int:
-    """Round up to two digits, since what is set by hand should be easy to read; but not beyond what can be set."""
+def _rounded_up(number: float) -> int:
+    """Round up to two digits: what is set by hand should be easy to read."""
     exact = math.ceil(number - 1e-9)
     unit: int = 10 ** max(0, len(str(exact)) - 2)
-    rounded = math.ceil(exact / unit) * unit
-    return rounded if most is None else min(rounded, most)
+    return math.ceil(exact / unit) * unit

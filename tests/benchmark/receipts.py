@@ -20,6 +20,7 @@ CPU is that of the program and its children, from outside.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -120,22 +121,42 @@ def batches_of(measurement: Measurement) -> str:
     return ",".join(f"{name}={size:.3f}" for name, size in sizes.items())
 
 
-def measure(
-    services: Services, all_programs: Sequence[Program], runs: int, tell: Callable[[str], None]
-) -> dict[str, list[Measurement]]:
-    """Run each program so many times, by turns."""
-    found: dict[str, list[Measurement]] = defaultdict(list)
+@dataclass(slots=True)
+class Findings:
+    """What came of all runs under one condition."""
+
+    measurements: dict[str, list[Measurement]] = field(default_factory=lambda: defaultdict(list))  #: by program
+    failures: list[str] = field(default_factory=list)  #: runs that came to nothing, or to wrong answers
+
+
+def measure(services: Services, all_programs: Sequence[Program], runs: int, tell: Callable[[str], None]) -> Findings:
+    """Run each program so many times, by turns. What fails is told, and the others go on."""
+    findings = Findings()
     for number in range(1, runs + 1):
         for program in all_programs:
-            environment = dict(program.environment)
-            if program.bare_of is not None:
-                environment["BARE_BATCHES"] = batches_of(found[program.bare_of][-1])
-            measurement = run(program.command, services, environment=environment)
-            found[program.name].append(measurement)
-            tell(f"run {number} of {runs}: {program.name}: {measurement.steady_per_second:,.0f}/s")
-            if measurement.wrong:
-                raise BenchFailed(f"{measurement.wrong} answers are wrong, such as {measurement.wrong_shown[0]}")
-    return found
+            try:
+                measurement = _measure_once(services, program, findings.measurements)
+            except BenchFailed as error:
+                findings.failures.append(f"{program.name}, run {number}: {error}")
+                tell(findings.failures[-1])
+            else:
+                findings.measurements[program.name].append(measurement)
+                tell(f"run {number} of {runs}: {program.name}: {measurement.steady_per_second:,.0f}/s")
+    return findings
+
+
+def _measure_once(
+    services: Services, program: Program, measurements: Mapping[str, Sequence[Measurement]]
+) -> Measurement:
+    environment = dict(program.environment)
+    if program.bare_of is not None:
+        if not measurements[program.bare_of]:
+            raise BenchFailed(f"{program.bare_of} has no batches to imitate")
+        environment["BARE_BATCHES"] = batches_of(measurements[program.bare_of][-1])
+    measurement = run(program.command, services, environment=environment)
+    if measurement.wrong:
+        raise BenchFailed(f"{measurement.wrong} answers are wrong, such as {measurement.wrong_shown[0]}")
+    return measurement
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -151,35 +172,31 @@ COLUMNS: Mapping[str, Callable[[Measurement], float]] = {
 
 
 def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """A line for each program, medians; ratios say how many times as good the reference is."""
+    """A line for each program, medians; and how the reference compares."""
     titles = "".join(f"{title:>11}" for title in COLUMNS)
-    yield f"{condition:53}{titles}{'rate x':>9}{'CPU x':>9}"
+    yield f"{condition:63}{titles}{'rate x':>9}{'CPU x':>9}"
     medians = {
         name: {title: statistics.median(map(figure, measurements)) for title, figure in COLUMNS.items()}
         for name, measurements in found.items()
+        if measurements
     }
-    reference = medians[REFERENCE]
+    reference = medians.get(REFERENCE)
     for name, figures in medians.items():
         cells = "".join(f"{_shown(value):>11}" for value in figures.values())
-        faster = reference["receipts/s"] / figures["receipts/s"]
-        cheaper = figures["CPU ms"] / reference["CPU ms"]
-        yield f"{name:53}{cells}{faster:>9.2f}{cheaper:>9.2f}"
+        faster = reference["receipts/s"] / figures["receipts/s"] if reference else math.nan
+        cheaper = figures["CPU ms"] / reference["CPU ms"] if reference else math.nan
+        yield f"{name:63}{cells}{faster:>9.2f}{cheaper:>9.2f}"
 
 
 def added(found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """What our program costs beyond its calls: the differences of each run, of which the median."""
-
-    def difference(more: str, less: str) -> str:
-        pairs = zip(found[more], found[less], strict=True)
-        differences = [one.cpu_ms - other.cpu_ms for one, other in pairs]
-        spread = f"{min(differences):.3f} to {max(differences):.3f}"
-        return f"{statistics.median(differences):8.3f} CPU ms a receipt ({spread})"
-
+    """What our program costs beyond its calls: of the differences in each run the median, the least and the most."""
     for client in ("curl", "requests"):
         whole, calls, rules = _ours(client), bare(client).name, bare(client, "--rules").name
-        if all(name in found for name in (whole, calls, rules)):
-            yield f"{whole}: what the actors add to calls and rules {difference(whole, rules):>50}"
-            yield f"{whole}: what actors and rules add to the calls {difference(whole, calls):>50}"
+        for what, less in (("the actors add to calls and rules", rules), ("actors and rules add to the calls", calls)):
+            pairs = zip(found.get(whole, ()), found.get(less, ()), strict=False)
+            if differences := [one.cpu_ms - other.cpu_ms for one, other in pairs]:
+                spread = f"{min(differences):.3f} to {max(differences):.3f}"
+                yield f"{f'{whole}: what {what}, CPU ms':74}{statistics.median(differences):>11.3f}  ({spread})"
 
 
 def _shown(value: float) -> str:
@@ -205,7 +222,7 @@ def describe(asyncio_python: Path) -> Iterator[str]:
     yield f"CPython {platform.python_version()}, {os.cpu_count()} cores, {', '.join(libraries)}"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="of each program; medians are shown (default 5)")
     parser.add_argument("--messages", type=int, default=10_000, help="in each run (default 10000)")
@@ -221,17 +238,21 @@ def main() -> None:
         folder = (options.work_dir or Path(temporary)) / "asyncio-environment"
         asyncio_python = options.asyncio_python or environment_for_asyncio(folder, tell)
         lines = [*describe(asyncio_python), f"{options.messages:,} messages, medians of {options.runs} runs"]
+        lines += [f"rate x, CPU x: how many times as fast, and as cheap, {REFERENCE} in one process is"]
+        failures: list[str] = []
         for condition, service_options in CONDITIONS.items():
             tell(condition)
             with Services(service_options) as services:
                 services.prepare(Load(options.messages))
-                found = measure(services, list(programs(condition, asyncio_python)), options.runs, tell)
-            lines += ["", *table(condition, found), *added(found)]
-    text = "\n".join(lines) + "\n"
+                findings = measure(services, list(programs(condition, asyncio_python)), options.runs, tell)
+            lines += ["", *table(condition, findings.measurements), *added(findings.measurements)]
+            failures += findings.failures
+    text = "\n".join([*lines, *(f"failed: {failure}" for failure in failures)]) + "\n"
     sys.stdout.write(text)
     if options.output is not None:
         options.output.write_text(text, encoding="utf-8")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -135,11 +135,16 @@ def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
     assert apple["at_per_second"] == 50_000
 
 
-def test_the_settings_can_be_set(cli: Cli) -> None:
-    """``start`` takes what ``plan`` recommends, for a load that requests carries."""
-    settings = planned(cli, "--rate", "500/s", "--app-store-client", "requests", "--vcpus", "1")["settings"]
-    flags = {name: str(value) for name, value in settings.items()}
-    load_settings({**flags, "bundle_ids": BUNDLE_ID, "backend": "aws"}, environ={})
+@pytest.mark.parametrize("client", ["curl", "requests"])
+@pytest.mark.parametrize("vcpus", ["1", "2", "16"])
+@pytest.mark.parametrize("rate", ["1/day", "500/s", "5M/s"])
+@pytest.mark.parametrize("latency", ["0.05", "1.3"])
+def test_the_settings_can_be_set(cli: Cli, client: str, vcpus: str, rate: str, latency: str) -> None:
+    """``start`` takes what ``plan`` recommends, whatever the load."""
+    flags = ["--app-store-client", client, "--apple-latency", latency]
+    settings = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)["settings"]
+    given = {name: str(value) for name, value in settings.items()}
+    load_settings({**given, "app_store_client": client, "bundle_ids": BUNDLE_ID, "backend": "aws"}, environ={})
 
 
 def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
