@@ -1,15 +1,16 @@
 """The App Store gateway: the one actor that has Apple asked.
 
-It owns the requests to verifyReceipt, as many at once and a second as the limits allow; the redirect between production
-and sandbox (at most one a receipt, and only where policy lets the other environment count); the retries of passing
-trouble; and the memory of final refusals, so that Apple is asked once about a message, not once a delivery. A crash of
-it forgets all that: validators ask its successor, and Apple is asked again.
+It owns the requests to verifyReceipt, as many at once and a second as the limits allow, and no more at once than help;
+the redirect between production and sandbox (at most one a receipt, and only where policy lets the other environment
+count); the retries of passing trouble; and the memory of final refusals, so that Apple is asked once about a message,
+not once a delivery. A crash of it forgets all that: validators ask its successor, and Apple is asked again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Environment
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import NO_REPLY, From
 
@@ -51,6 +53,14 @@ class _Verification(Job):
         self.was_redirected = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What Apple's answer means, and when it came."""
+
+    meaning: Interpretation
+    at_seconds: float  #: monotonic
+
+
 class AppStoreGateway(Gateway):
     """See the module. With ``transfers`` no thread waits for Apple; without them, a thread for each request does."""
 
@@ -65,6 +75,7 @@ class AppStoreGateway(Gateway):
         most = limits.whole.app_store_concurrency
         super().__init__("app_store", most if transfers is not None else min(most, MAX_BLOCKING_CONCURRENCY), retry)
         self._limits = limits
+        self._window = Window()
         self._app_store = app_store
         self._transfers = transfers
         self._policy = policy
@@ -75,7 +86,7 @@ class AppStoreGateway(Gateway):
     @property
     def concurrency(self) -> int:
         """See ``Gateway``."""
-        return min(self._limits.current.app_store_concurrency, self._concurrency)
+        return min(self._limits.current.app_store_concurrency, self._concurrency, self._window.size)
 
     @property
     def rate(self) -> RateLimit | None:
@@ -114,17 +125,29 @@ class AppStoreGateway(Gateway):
         (job,) = batch
         assert isinstance(job, _Verification)
         receipt_data, environment = job.request.submission.receipt_data, job.environment
-        self.run_async(batch, self._transfers.begin, receipt_data, environment, then=partial(_meaning, environment))
+        self.run_async(batch, self._transfers.begin, receipt_data, environment, then=partial(self._read, environment))
 
-    def _verify(self, receipt_data: str, environment: Environment) -> Interpretation:
+    def _verify(self, receipt_data: str, environment: Environment) -> _Answer:
         """Ask Apple, on an I/O thread."""
-        return _meaning(environment, self._app_store.verify_receipt(receipt_data, environment))
+        return self._read(environment, self._app_store.verify_receipt(receipt_data, environment))
+
+    def _read(self, environment: Environment, answer: Mapping[str, object]) -> _Answer:
+        """Interpret an answer, on the thread that brings it. One that speaks of Apple's own trouble (21005) is none.
+
+        Raises ``AppStoreUnavailable``.
+        """
+        meaning = interpret(answer, environment)
+        if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
+            raise AppStoreUnavailable(meaning.detail)
+        return _Answer(meaning, self.clock.monotonic())
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Redirect, retry, or pass on what Apple's answer means."""
         (job,) = batch
         assert isinstance(job, _Verification)
-        meaning: Interpretation = answer
+        assert isinstance(answer, _Answer)
+        self._window = self._window.answered(self._under_way + 1, self.clock.monotonic() - answer.at_seconds)
+        meaning = answer.meaning
         match meaning:
             case WrongEnvironment(right):
                 self._redirect(job, right)
@@ -153,17 +176,6 @@ class AppStoreGateway(Gateway):
     def _refuse(self, job: _Verification, refusal: Unidentified) -> None:
         self._refusals[_memory_key(job.request)] = refusal
         job.from_.reply(refusal)
-
-
-def _meaning(environment: Environment, answer: Mapping[str, object]) -> Interpretation:
-    """Interpret an answer, on the thread that brings it. One that speaks of Apple's own trouble (21005, say) is none.
-
-    Raises ``AppStoreUnavailable``.
-    """
-    meaning = interpret(answer, environment)
-    if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
-        raise AppStoreUnavailable(meaning.detail)
-    return meaning
 
 
 def _memory_key(request: VerifyReceipt) -> Hashable:

@@ -22,6 +22,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.window import FIRST_SIZE
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.testing import FakeAppStore, genuine
@@ -245,3 +246,18 @@ def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
     house.limits.change(Limits(20, 20, 20, 100.0))
     assert stage.reply_to(stage.ask(house.gateway, ObeyLimits())) == Done()
     assert stage.replies(second)
+
+
+def test_a_burst_opens_few_connections_at_first(stage: Stage) -> None:
+    """As many as the window's first size; each answer that comes while all are in use makes room for one more."""
+    store: FakeAppStore = stage.with_fake(FakeAppStore())
+    limits = LiveLimits(Limits(2000, 20, 2000))
+    gateway = stage.actors.start(AppStoreGateway, store, Policy(None), limits, THREE_ATTEMPTS)
+    first, second = (store.hold("verify_receipt", times=FIRST_SIZE * waves) for waves in (1, 2))
+    for number in range(4 * FIRST_SIZE):
+        stage.ask(gateway, VerifyReceipt(submission(number)))
+    assert store.count("verify_receipt") == FIRST_SIZE
+    first.release()
+    stage.settle()
+    assert store.count("verify_receipt") == FIRST_SIZE + 2 * FIRST_SIZE
+    second.release()
