@@ -12,6 +12,7 @@ from receipt_actors.sandbox.bench.measurement import (
     in_flight_peak,
     percentiles_ms,
     slices,
+    steady_cpu_ms,
     steady_per_second,
 )
 from receipt_actors.sandbox.services.audit import MAX_SHOWN, SentAnswer, audit
@@ -108,6 +109,13 @@ def test_the_steady_rate_leaves_ramp_and_tail_out() -> None:
     assert steady_per_second([1.0]) == steady_per_second([]) == 0
 
 
+def test_the_steady_cpu_leaves_the_start_out() -> None:
+    """A second to open connections does not count; where there was hardly a look, nothing is made up."""
+    looks = [(0, 5.0), *((done, 6.0 + done / 1000) for done in range(0, 1001, 50))]
+    assert steady_cpu_ms(looks) == pytest.approx(1.0)
+    assert steady_cpu_ms([(0, 5.0), (500, 6.0), (1000, 7.0)]) == steady_cpu_ms([]) == 0
+
+
 def test_the_peak_in_flight_counts_overlaps() -> None:
     """A message that is deleted as the next one is received is not in flight with it."""
     assert in_flight_peak([0, 1, 2], [3, 3, 3]) == 3
@@ -136,6 +144,7 @@ def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_
         per_second=per_second,
         steady_per_second=per_second,
         cpu_ms=1.0,
+        steady_cpu_ms=0.8,
         services_cpu_ms={"aws": 0.1, "app_store": 0.1},
         start_seconds=0.5,
         start_cpu_seconds=0.4,

@@ -71,6 +71,8 @@ def figures_of(run: Measurement) -> Iterator[Figure]:
     yield Figure("rate", "receipts a second", run.per_second)
     yield Figure("rate", "of the middle 80 %", run.steady_per_second)
     yield Figure("CPU ms a receipt", "the program", run.cpu_ms, 3)
+    if run.steady_cpu_ms:
+        yield Figure("CPU ms a receipt", "the program, of the middle 80 %", run.steady_cpu_ms, 3)
     yield Figure("CPU ms a receipt", "simulated SQS and DynamoDB", run.services_cpu_ms["aws"], 3)
     yield Figure("CPU ms a receipt", "simulated App Store", run.services_cpu_ms["app_store"], 3)
     for name, milliseconds in run.latency_ms.items():

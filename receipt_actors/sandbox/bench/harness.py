@@ -15,6 +15,7 @@ from receipt_actors.sandbox.bench.measurement import (
     in_flight_peak,
     percentiles_ms,
     slices,
+    steady_cpu_ms,
     steady_per_second,
 )
 from receipt_actors.sandbox.bench.program import Meter, Program, Usage, machine_cpu_seconds, own_cpu_seconds
@@ -60,7 +61,7 @@ def run(
             before = {name: meter.usage() for name, meter in meters.items()}
             others = _Others()
             services.ask("aws", "go", rate=rate)
-            rss_peak_bytes = _watch(program, services, on_progress or (lambda _: None))
+            looks = _watch(program, services, on_progress or (lambda _: None))
             end = program.usage(is_exact=True)
             after = {name: meter.usage() for name, meter in meters.items()}
             parts = [(start, end), *((before[name], after[name]) for name in meters)]
@@ -83,11 +84,12 @@ def run(
         per_second=messages / seconds,
         steady_per_second=steady_per_second(deleted_at),
         cpu_ms=_cpu_ms(start, end, messages),
+        steady_cpu_ms=steady_cpu_ms([(done, usage.cpu_seconds) for done, usage in looks]),
         services_cpu_ms={name: _cpu_ms(before[name], after[name], messages) for name in meters},
         start_seconds=first_receive_at - program.started_at,
         start_cpu_seconds=start.cpu_seconds,
         rss_start_bytes=start.rss_bytes,
-        rss_peak_bytes=max(rss_peak_bytes, start.rss_bytes),
+        rss_peak_bytes=max(usage.rss_bytes for usage in (start, *(usage for _, usage in looks))),
         in_flight_peak=in_flight_peak(received_at, deleted_at),
         latency_ms=percentiles_ms(latencies),
         apple_latency_ms=percentiles_ms(app_store["delays_seconds"]),
@@ -147,23 +149,23 @@ def _wait_for_rest(program: Program) -> Usage:
         before = now
 
 
-def _watch(program: Program, services: Services, on_progress: OnProgress) -> int:
-    """Look at the run until all messages are deleted; return the most memory that was seen."""
-    rss_peak_bytes = deleted = 0
+def _watch(program: Program, services: Services, on_progress: OnProgress) -> list[tuple[int, Usage]]:
+    """Look at the run until all messages are deleted: how many were, and what was used by then."""
+    looks = [(0, program.usage())]
     last_progress_at = time.monotonic()
-    while deleted < services.load.messages:
+    while looks[-1][0] < services.load.messages:
         time.sleep(LOOK_SECONDS)
-        deleted_before, deleted = deleted, services.ask("aws", "progress")["deleted"]
+        deleted: int = services.ask("aws", "progress")["deleted"]
         usage = program.usage()
-        rss_peak_bytes = max(rss_peak_bytes, usage.rss_bytes)
-        if deleted > deleted_before:
+        if deleted > looks[-1][0]:
             last_progress_at = usage.at
             on_progress(deleted)
+        looks.append((deleted, usage))
         if program.exit_code is not None:
             raise _failed(program, f"ended with code {program.exit_code}, {deleted} messages done")
         if usage.at - last_progress_at > PATIENCE_SECONDS:
             raise _failed(program, f"has finished nothing for {PATIENCE_SECONDS:g} s, {deleted} messages done")
-    return rss_peak_bytes
+    return looks
 
 
 def _failed(program: Program, what: str) -> BenchFailed:

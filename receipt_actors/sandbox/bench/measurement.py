@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 STEADY_SHARE = 0.8  #: of the messages, those in the middle: no ramp, no tail
+MIN_LOOKS = 5  #: at the middle 80 %, to say what CPU time that took
 PERCENTS = (50, 95, 99)
 MAX_SLICES = 60
 SHORTEST_SLICE_SECONDS = 0.25
@@ -33,6 +34,7 @@ class Measurement:
     per_second: float
     steady_per_second: float  #: of the middle 80 %
     cpu_ms: float  #: of the program and its children, for each receipt, from the load's begin to its end
+    steady_cpu_ms: float  #: the same of the middle 80 %: without what it takes to open connections; 0: too few to say
     services_cpu_ms: Mapping[str, float]  #: of each simulated service, likewise
     start_seconds: float  #: from the start of the process to its first request for messages
     start_cpu_seconds: float  #: what it had used when the load began
@@ -102,6 +104,20 @@ def steady_per_second(finished_at: Sequence[float]) -> float:
     if last <= first or ordered[last] <= ordered[first]:
         return 0.0
     return (last - first) / (ordered[last] - ordered[first])
+
+
+def steady_cpu_ms(looks: Sequence[tuple[int, float]]) -> float:
+    """CPU time for each message of the middle 80 %, out of looks at (messages done, CPU seconds used), in their order.
+
+    0 where the looks are too few or too far between.
+    """
+    total = looks[-1][0] if looks else 0
+    margin = total * (1 - STEADY_SHARE) / 2
+    inside = [look for look in looks if margin <= look[0] <= total - margin]
+    if len(inside) < MIN_LOOKS or inside[-1][0] == inside[0][0]:
+        return 0.0
+    (first_done, first_seconds), (last_done, last_seconds) = inside[0], inside[-1]
+    return 1000 * (last_seconds - first_seconds) / (last_done - first_done)
 
 
 def in_flight_peak(received_at: Sequence[float], deleted_at: Sequence[float]) -> int:
