@@ -76,6 +76,7 @@ class AppStoreGateway(Gateway):
         super().__init__("app_store", most if transfers is not None else min(most, MAX_BLOCKING_CONCURRENCY), retry)
         self._limits = limits
         self._window = Window()
+        self._is_full = False
         self._app_store = app_store
         self._transfers = transfers
         self._policy = policy
@@ -105,6 +106,10 @@ class AppStoreGateway(Gateway):
             return refusal
         self.accept(_Verification(request, from_))
         return NO_REPLY
+
+    def _dispatch(self) -> None:
+        super()._dispatch()
+        self._is_full = self._under_way >= self._window.size and bool(self._ready)
 
     def message_of(self, job: Job) -> Hashable:
         """See ``Gateway``."""
@@ -146,7 +151,8 @@ class AppStoreGateway(Gateway):
         (job,) = batch
         assert isinstance(job, _Verification)
         assert isinstance(answer, _Answer)
-        self._window = self._window.answered(self._under_way + 1, self.clock.monotonic() - answer.at_seconds)
+        lag_seconds = self.clock.monotonic() - answer.at_seconds
+        self._window = self._window.answered(is_full=self._is_full, lag_seconds=lag_seconds)
         meaning = answer.meaning
         match meaning:
             case WrongEnvironment(right):

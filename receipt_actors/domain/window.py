@@ -20,13 +20,13 @@ class Window:
 
     size: int = FIRST_SIZE
 
-    def answered(self, under_way: int, lag_seconds: float) -> Window:
+    def answered(self, *, is_full: bool, lag_seconds: float) -> Window:
         """Note an answer.
 
         Args:
-            under_way: requests until this answer came.
-            lag_seconds: from its coming to its being looked at.
+            is_full: whether requests wait because so many are under way.
+            lag_seconds: from the answer's coming to its being looked at.
         """
-        if under_way < self.size or lag_seconds > MAX_LAG_SECONDS:
+        if not is_full or lag_seconds > MAX_LAG_SECONDS:
             return self
         return replace(self, size=self.size + 1)
