@@ -469,11 +469,13 @@ def test_both_ways_ask_for_the_same(serve: Callable[..., Wire], monkeypatch: pyt
     """
     server = serve(answer_as_aws)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # for others
     session = boto3.Session("testing", "testing", "a-token", region_name="eu-west-1")
     call_everything(session)
     short = list(server.asked)
     server.asked.clear()
     monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "internal.example.com")
     call_everything(session)
     assert len(short) == len(server.asked) == 9
     assert all(map(is_short, short)) and not any(map(is_short, server.asked))

@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.exceptions import NoCredentialsError
@@ -82,11 +83,11 @@ class ShortWay:
     @staticmethod
     def is_open_to(client: Any) -> bool:
         """Tell whether nothing about the client calls for botocore's own way, whatever the call."""
-        config = client.meta.config
+        config, url = client.meta.config, client.meta.endpoint_url
         return (
             client.meta.service_model.metadata.get("protocol") == "json"
             and not (config.proxies or config.proxies_config or config.client_cert)
-            and not get_environ_proxies(client.meta.endpoint_url)
+            and not get_environ_proxies(url).get(urlsplit(url).scheme)
         )
 
     def install(self) -> None:
@@ -117,7 +118,7 @@ class ShortWay:
     ) -> tuple[AWSResponse, dict[str, Any]] | None:
         """Carry a request out, or leave it to botocore (a ``before-call`` handler). Raises what botocore raises."""
         parameters = context.pop(_PARAMETERS, None)
-        if parameters is not None:
+        if parameters is not None and params["body"] == b"{}":  # else a handler of the application's has had its say
             params["body"] = _to_json(parameters).encode()
         origin = self._origin(params, context)
         version = context.get("auth_type") or request_signer.signature_version
