@@ -182,7 +182,7 @@ def _insert(table: str, names: tuple[str, ...]) -> str:
     """Write a statement of names of ours and question marks; not a character of it comes from a message."""
     quoted = table.replace('"', '""')
     members = ", ".join(f"'{name}': ?" for name in names)
-    return f'INSERT INTO "{quoted}" VALUE {{{members}}}'  # nosec B608
+    return f'INSERT INTO "{quoted}" VALUE {{{members}}}'
 
 
 def _outcome(entry: Mapping[str, Any], table: str) -> ClaimOutcome:
