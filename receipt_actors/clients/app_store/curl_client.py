@@ -39,7 +39,7 @@ from receipt_actors.errors import AppStoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTING = 64  #: new connections that are being made at once; what else is asked meanwhile waits a little
+MAX_CONNECTING = 32  #: new connections that are being made at once; what else is asked meanwhile waits a little
 CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which a name server may hold up
 
 Outcome: TypeAlias = Mapping[str, object] | Exception
