@@ -104,8 +104,10 @@ class HttpServer:
                 connection.drop()
 
     def opened(self, connection: _Connection) -> None:
-        """Remember an open connection."""
+        """Remember an open connection; one that was accepted at the very end is closed at once."""
         self._connections.add(connection)
+        if self._stopped.is_set():
+            connection.drop()
 
     def closed(self, connection: _Connection) -> None:
         """Forget a connection that is gone."""
