@@ -58,7 +58,12 @@ from receipt_actors._setting_types import (
     TableName,
     Url,
 )
-from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, MAX_CURL_CONCURRENCY, Limits
+from receipt_actors.domain.limits import (
+    DEFAULT_CURL_CONCURRENCY,
+    MAX_BLOCKING_CONCURRENCY,
+    MAX_CURL_CONCURRENCY,
+    Limits,
+)
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, Environment
 from receipt_actors.errors import ConfigurationError
 
@@ -253,8 +258,9 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     app_store_concurrency: int | None = Field(
         default=None,
         ge=1,
-        description="Requests to Apple under way at once, of all processes. Left out: max_in_flight with curl; with "
-        f"requests {MAX_BLOCKING_CONCURRENCY} a process, which can't have more.",
+        description="Requests to Apple under way at once, of all processes. Left out: a process with curl has "
+        f"{DEFAULT_CURL_CONCURRENCY}, of at most {MAX_CURL_CONCURRENCY}; one with requests {MAX_BLOCKING_CONCURRENCY}, "
+        "of as many.",
     )
     app_store_rate_per_second: float | None = Field(
         default=None, gt=0, description="Requests to Apple a second, of all processes. Left out: no limit."
@@ -293,13 +299,13 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
     @property
     def effective_app_store_concurrency(self) -> int:
         """Requests to Apple that one process may ever have under way."""
-        most = _most_requests(self.app_store_client)
-        chosen = self.app_store_concurrency or (self.max_in_flight if self.uses_curl else most)
-        return min(chosen, most)
+        concurrency = self.limits_of(1).app_store_concurrency
+        return min(concurrency, _most_requests(self.app_store_client))
 
     def limits_of(self, processes: int) -> Limits:
         """Return what so many processes keep to together."""
-        by_default = self.max_in_flight if self.uses_curl else MAX_BLOCKING_CONCURRENCY * processes
+        a_process = DEFAULT_CURL_CONCURRENCY if self.uses_curl else MAX_BLOCKING_CONCURRENCY
+        by_default = min(self.max_in_flight, a_process * processes)
         concurrency = self.app_store_concurrency or by_default
         return Limits(self.max_in_flight, self.ledger_concurrency, concurrency, self.app_store_rate_per_second)
 

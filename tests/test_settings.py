@@ -394,11 +394,12 @@ class TestAppStoreClient:
         monkeypatch.setitem(sys.modules, "pycurl", None)
 
     def test_curl_is_taken_where_it_is_installed(self) -> None:
-        """And then as many requests may be under way as there are messages in flight."""
+        """And then many more requests may be under way than there could be threads."""
         settings = load({"max_in_flight": "3000"})
         assert (settings.app_store_client, settings.uses_curl) == ("auto", True)
-        assert settings.effective_app_store_concurrency == 3000
-        assert load({"max_in_flight": "9000"}).effective_app_store_concurrency == 5000
+        assert settings.effective_app_store_concurrency == 1000
+        assert load({"max_in_flight": "300"}).effective_app_store_concurrency == 300
+        assert load({"app_store_concurrency": "5000"}).effective_app_store_concurrency == 5000
 
     @pytest.mark.usefixtures("no_pycurl")
     def test_requests_will_do_where_it_is_not(self) -> None:

@@ -13,6 +13,7 @@ import click
 import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
@@ -91,6 +92,7 @@ def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessG
         from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
 
         system = ReceiptSystem.start(settings)
+        collect_seldom()
         logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
         return system
 

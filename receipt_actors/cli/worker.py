@@ -22,6 +22,7 @@ import pykka
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError
@@ -94,6 +95,7 @@ class _Worker:
             case UseLimits(number, limits):
                 if self._system is None:
                     self._system = ReceiptSystem.start(self._settings, backend=self._backend, limits=limits)
+                    collect_seldom()
                     self._system.on_end(self._signals.wake)
                     self._channel.send(Started())
                 wait = self._system.change_limits(limits)

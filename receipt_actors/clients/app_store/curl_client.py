@@ -46,6 +46,7 @@ Outcome: TypeAlias = Mapping[str, object] | Exception
 Done: TypeAlias = Callable[[Outcome], object]
 
 _HTTP_OK = 200
+_UPLOAD_BUFFER_BYTES = 16 * 1024  #: as little as libcurl takes: each transfer has one, and 64 KiB by default
 
 
 class CurlVerifyReceiptClient:
@@ -224,6 +225,7 @@ class _Transfer:
         set_option(pycurl.ACCEPT_ENCODING, HEADERS["Accept-Encoding"])
         set_option(pycurl.WRITEFUNCTION, self._write)
         set_option(pycurl.NOSIGNAL, 1)
+        set_option(pycurl.UPLOAD_BUFFERSIZE, _UPLOAD_BUFFER_BYTES)
         set_option(pycurl.FOLLOWLOCATION, 0)
         set_option(pycurl.HTTP09_ALLOWED, 0)
         set_option(pycurl.SHARE, share)
