@@ -352,9 +352,12 @@ def _curl_fault() -> str | None:
     if not hasattr(select, "epoll"):
         return "it would need Linux's epoll"
     try:
-        import pycurl  # noqa: F401
+        import pycurl
     except ImportError as error:  # also where it is there, and its libcurl is not, or has another TLS library
         return str(error)
+    found = pycurl.version.split()[0]  # such as PycURL/7.49.0
+    if tuple(map(int, re.findall(r"[0-9]+", found)[:2])) < (7, 49):  # a distribution's own, say
+        return f"{found} is older than 7.49"
     return None
 
 

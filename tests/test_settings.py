@@ -415,6 +415,13 @@ class TestAppStoreClient:
         assert "--app-store-client: found 'curl', expected pycurl" in told
         assert "pip install 'receipt-actors[fast]'" in told
 
+    def test_an_old_pycurl_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A distribution's own may lack what the client needs: it is left alone, and named to who asks for it."""
+        monkeypatch.setattr("pycurl.version", "PycURL/7.45.7 libcurl/8.16.0")
+        assert not load().uses_curl
+        (told,) = faults({"app_store_client": "curl"})
+        assert "is older than 7.49" in told
+
     def test_either_can_be_asked_for(self) -> None:
         """Whatever is installed."""
         assert load({"app_store_client": "curl"}).uses_curl
