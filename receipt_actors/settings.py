@@ -227,8 +227,8 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
 
     processes: Processes = Field(
         default=1,
-        description="Processes that share the work, supervised by one more; auto: one for each core that may be used. "
-        "What is said of all processes is divided among them.",
+        description="Processes of `start` that share the work, supervised by one more; auto: one for each core that "
+        "may be used. What is said of all processes is divided among them.",
     )
     consumers: int = Field(default=4, ge=1, description="Receives under way at once, in each process.")
     max_in_flight: int = Field(

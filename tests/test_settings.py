@@ -269,6 +269,22 @@ class TestFaults:
         assert load({"log_level": "debug"}).log_level == "DEBUG"
 
 
+class TestProcesses:
+    def test_as_many_as_there_are_cores_is_left_to_start(self) -> None:
+        """A number in any spelling is a number; ``auto`` is resolved where it runs."""
+        chosen = [load({"processes": value}).processes for value in ("auto", "2", 3)]
+        assert chosen == ["auto", 2, 3]
+
+    def test_each_limit_is_refused_that_leaves_somebody_nothing(self) -> None:
+        """All of them at once."""
+        told = faults({"processes": "4", "max_in_flight": "3", "app_store_concurrency": "2", "ledger_concurrency": "1"})
+        assert [line.partition(":")[0] for line in told] == [
+            "--max-in-flight",
+            "--app-store-concurrency",
+            "--ledger-concurrency",
+        ]
+
+
 class TestSecrets:
     def test_the_shared_secret_is_never_shown(self) -> None:
         """Neither a log line with the settings nor a dump of them gives it away; the client can still read it."""

@@ -30,6 +30,7 @@ from receipt_actors.processes.channel import Channel
 from receipt_actors.processes.messages import (
     Configure,
     Drain,
+    Draining,
     LimitsObeyed,
     Loaded,
     Message,
@@ -137,6 +138,8 @@ class _Worker:
             self._system.stop()
             return EXIT_WORLD_FAILED
         logger.info("%s: draining", self._signals.received)
+        if self._system is not None:
+            self._channel.send(Draining(self._settings.drain_seconds))
         return self._drain(None)
 
     def _drain(self, seconds: float | None) -> int:

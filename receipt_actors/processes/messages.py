@@ -86,6 +86,13 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """Somebody else told it to end: it drains, and listens to nothing any more."""
+
+    seconds: float  #: how long that may take
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """It has drained; the process ends."""
 
@@ -94,7 +101,18 @@ class Stopped:
 
 
 Message: TypeAlias = (
-    Configure | UseLimits | Report | Drain | Stop | Loaded | Started | StartRefused | LimitsObeyed | Reported | Stopped
+    Configure
+    | UseLimits
+    | Report
+    | Drain
+    | Stop
+    | Loaded
+    | Started
+    | StartRefused
+    | LimitsObeyed
+    | Reported
+    | Draining
+    | Stopped
 )
 
 _KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}

@@ -4,6 +4,8 @@ It owns the process and its share of the limits. A process that dies is a crash 
 both anew; a crash of the actor kills the process. What keeps a process from *starting* and is to be expected (a service
 that does not answer) is no crash: before all workers have been started once it ends the command, as with one process;
 later it is tried again after a pause, while the others go on.
+
+A process that does not answer for ``HANG_SECONDS`` is killed, too: it hangs, and holds a share that others could use.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenSer
 from receipt_actors.otp import Stop as End
 from receipt_actors.processes.messages import (
     Drain,
+    Draining,
     LimitsObeyed,
     Loaded,
     Message,
@@ -54,15 +57,19 @@ GRACE_SECONDS = 2.0  #: for a process to end after its drain; then it is killed
 START_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
 
 
+HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound one busy is a matter of seconds
+
+
 class WorkerDied(Exception):
     """A worker process has ended, and nobody had told it to."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Overdue:
-    """To itself: this process has had its time to drain."""
+    """To itself: this process has had its time to drain, or to answer."""
 
     process: WorkerProcess
+    asked: int | None = None  #: the number of the question; None: it was to drain
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +82,10 @@ class _Phase(enum.Enum):
     LOADED = "loaded"  #: it waits for its share
     STARTING = "starting"  #: it has its share, and may consume already
     RUNNING = "running"
+    DRAINING = "draining"  #: because somebody else told it to
 
 
-_CONSUMING = (_Phase.STARTING, _Phase.RUNNING)
+_CONSUMING = (_Phase.STARTING, _Phase.RUNNING, _Phase.DRAINING)
 
 
 class Worker(GenServer):
@@ -95,6 +103,7 @@ class Worker(GenServer):
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
         self._asking: list[From] = []  # who wants to know how it goes
+        self._asked = 0  # questions
         self._awaiting_end: list[From] = []
 
     # --- life ---
@@ -142,9 +151,10 @@ class Worker(GenServer):
                     self._said(process, said)
             case ProcessEnded(process, code):
                 return self._ended(process, code)
-            case _Overdue(process):
-                if process is self._process:
-                    logger.error("%s has not ended in its time: it is killed", self._title(process))
+            case _Overdue(process, asked):
+                if process is self._process and (asked is None or (self._asking and asked == self._asked)):
+                    what = "ended" if asked is None else "answered"
+                    logger.error("%s has not %s in its time: it is killed", self._title(process), what)
                     process.kill()
             case _StartAgain():
                 self._start_process()
@@ -169,6 +179,10 @@ class Worker(GenServer):
                 self._confirm(number)
             case Reported():
                 self._answer(WorkerReport(self._name, process.pid, said))
+            case Draining(seconds):
+                self._phase = _Phase.DRAINING
+                self._answer(None)
+                self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
             case Stopped():
                 self.cast(COLLECTOR, WorkerReport(self._name, process.pid, said))
             case StartRefused():
@@ -277,7 +291,7 @@ class Worker(GenServer):
                 if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
                     return None
                 if not self._asking:
-                    self._process.send(Report())
+                    self._ask(self._process)
                 self._asking.append(from_)
             case AwaitEnd():
                 if self._process is None:
@@ -286,6 +300,11 @@ class Worker(GenServer):
             case _:
                 return super().handle_call(request, from_)
         return NO_REPLY
+
+    def _ask(self, process: WorkerProcess) -> None:
+        self._asked += 1
+        process.send(Report())
+        self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
 
     def _answer(self, report: WorkerReport | None) -> None:
         for from_ in self._asking:

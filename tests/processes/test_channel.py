@@ -15,6 +15,7 @@ from receipt_actors.processes.channel import Channel
 from receipt_actors.processes.cores import usable_cores
 from receipt_actors.processes.messages import (
     Drain,
+    Draining,
     LimitsObeyed,
     Loaded,
     Message,
@@ -56,6 +57,7 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
         StartRefused(["no queue"], is_configuration=False),
         LimitsObeyed(3),
         Reported(1, 2, ["ledger"], 0.5, STATISTICS),
+        Draining(25.0),
         Stopped(7, STATISTICS),
     ],
 )
