@@ -31,23 +31,19 @@ from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessa
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
 from receipt_actors.errors import QueueRefused, QueueUnavailable
-from receipt_actors.otp import Down, ExitReason, GenServer, Runtime, StartChild
+from receipt_actors.otp import Down, GenServer, Name, Ref, Runtime, StartChild
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestsMade
 
 logger = logging.getLogger(__name__)
 
 EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
+_START = "start"  # label of the requests to start custodians
 INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 
 
 @dataclass(frozen=True, slots=True)
 class _AskForCredits:
     """To itself: the pause is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Label of the request to start a custodian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ class Consumer(GenServer):
         self._retry = retry
         self._rng = rng
         self._failures = 0
-        self._starting = 0  # custodians whose start is not confirmed yet
+        self._is_starting = False  # the custodians of the last receive
         self._receive_over: _ReceiveOver | None = None  # until those have started
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
@@ -127,7 +123,7 @@ class Consumer(GenServer):
     def _settle_when_started(self) -> None:
         """Give back the credits that were not used, once the custodians hold theirs; then ask for the next."""
         over = self._receive_over
-        if self._starting or over is None:
+        if self._is_starting or over is None:
             return
         self._receive_over = None
         self.cast(INTAKE, SettleReservation(self.ref, over.received, over.failure))
@@ -159,6 +155,7 @@ class Consumer(GenServer):
         return deliveries, None, EMPTY_RECEIVE_SECONDS if spins else 0.0
 
     def _start_custodians(self, deliveries: Sequence[ReceivedMessage], received_at_seconds: float) -> None:
+        starts: list[tuple[Ref | Name, object]] = []
         for delivery in deliveries:
             if not is_intact(delivery):
                 logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
@@ -166,17 +163,14 @@ class Consumer(GenServer):
                 continue
             work = parse_submission(delivery, self._post_queues, self._source_queue)
             supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
-            self._starting += 1
-            self.send_request(supervisor, StartChild((delivery, work, received_at_seconds)), _Start())
+            starts.append((supervisor, StartChild((delivery, work, received_at_seconds))))
+        self._is_starting = True
+        self.send_requests(starts, _START)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """A custodian has started, and holds its credit."""
-        self._starting -= 1
+        """The custodians have started, and hold their credits; what has none (its supervisor ended) comes back."""
+        self._is_starting = False
         self._settle_when_started()
-
-    def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """The supervisor of the custodians is being restarted: the message comes back."""
-        self.handle_reply(label, None)
 
     def _hand_back(self, deliveries: Sequence[ReceivedMessage]) -> None:
         changes = [

@@ -6,10 +6,10 @@ refuse, and keeps strings that are no queue name (URLs, ARNs) from ever reaching
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 
+from receipt_actors.domain.digests import md5_hex
 from receipt_actors.domain.ports import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ENTRIES,
@@ -44,7 +44,7 @@ def queue_name_fault(name: str) -> str | None:
 
 def body_md5(body: str) -> str:
     """Compute what SQS calls ``MD5OfMessageBody``; it detects corruption, it secures nothing."""
-    return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+    return md5_hex(body.encode())
 
 
 def check_send_batch(messages: Sequence[OutgoingMessage]) -> list[EntryFailure | None]:

@@ -7,13 +7,13 @@ to be short and printable; and what is made here SQS will take.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from receipt_actors.domain.digests import md5_hex, sha256_hex
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, is_queue_name, json_type, sendable
@@ -86,7 +86,7 @@ class _Refusal(Exception):
 
 def is_intact(message: ReceivedMessage) -> bool:
     """Tell whether the body is what the service hashed (``MD5OfBody``); where not, this copy is corrupt, no more."""
-    return hashlib.md5(_utf8(message.body), usedforsecurity=False).hexdigest() == message.body_md5.lower()
+    return md5_hex(_utf8(message.body)) == message.body_md5.lower()
 
 
 def submission_id_of(message: ReceivedMessage) -> str:
@@ -138,7 +138,7 @@ def parse_submission(
             message_id=message.message_id,
             user_id=_user_id(fields.get("user_id")),
             receipt_data=receipt_data,
-            receipt_sha256=hashlib.sha256(receipt_data.encode()).hexdigest(),
+            receipt_sha256=sha256_hex(receipt_data.encode()),
             post_queue=_post_queue(fields.get("post_queue"), allowed_post_queues, source_queue),
             transaction_id=_optional_name(fields, "transaction_id", Reason.BAD_TRANSACTION_ID),
             product_id=_optional_name(fields, "product_id", Reason.BAD_PRODUCT_ID),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._calls import From, Future, RequestReply
+from receipt_actors.otp._calls import From, Future, GatheredReplies, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
 from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop, check_seconds, shape_of
 from receipt_actors.otp._process import Process
@@ -178,6 +178,24 @@ class Actor(pykka.Actor):
             reply_to.fail(NO_PROCESS)
         else:
             target.send_request(request, reply_to)
+
+    def send_requests(self, requests: Sequence[tuple[Ref | Name, object]], label: object) -> None:
+        """Send several requests, each to its destination, and get their answers together.
+
+        One ``handle_reply(label, replies)`` follows when all have been answered, or will not be: a list of ``Reply``,
+        in the order of the requests, of which ``label`` is the position, and ``failure`` says why there is no answer.
+        An actor with a thread of its own is woken once, instead of once for each.
+        """
+        gathered = GatheredReplies(self._otp_process, label, len(requests))
+        if not requests:
+            gathered.deliver()
+        for index, (destination, request) in enumerate(requests):
+            reply_to = gathered.part(index)
+            target = self._find(destination)
+            if target is None:
+                reply_to.fail(NO_PROCESS)
+            else:
+                target.send_request(request, reply_to)
 
     def run_blocking(self, pool: BlockingPool, label: object, function: Callable[..., object], *args: object) -> None:
         """Run ``function(*args)`` on a thread of ``pool``; its result comes as ``handle_reply(label, result)``.

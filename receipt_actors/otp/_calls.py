@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 
 from receipt_actors.otp._context import context, current_process, current_process_is_dead
-from receipt_actors.otp._messages import ReplyEnvelope, check_seconds
+from receipt_actors.otp._messages import Reply, ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
 
 if TYPE_CHECKING:
@@ -68,6 +68,48 @@ class RequestReply:
             answered, self._answered = self._answered, True
         if not answered:
             self._process.put(ReplyEnvelope(self._label, value, failure))
+
+
+class GatheredReplies:
+    """The answers to several requests, which reach the process that asked as one: it is woken once for all of them."""
+
+    __slots__ = ("_label", "_missing", "_process", "_replies")
+
+    def __init__(self, process: Process, label: object, count: int) -> None:
+        self._process = process
+        self._label = label
+        self._missing = count
+        self._replies: list[Reply | None] = [None] * count
+
+    def part(self, index: int) -> RequestReply:
+        """Make the ``reply_to`` of one of the requests."""
+        return _PartOfReplies(self._process, index, self)
+
+    def put(self, index: int, value: object, failure: ExitReason | None) -> bool:
+        """Take an answer, with the lock held; True when it was the last one."""
+        self._replies[index] = Reply(index, value, failure)
+        self._missing -= 1
+        return not self._missing
+
+    def deliver(self) -> None:
+        """Put the answers into the mailbox."""
+        self._process.put(ReplyEnvelope(self._label, self._replies, None))
+
+
+class _PartOfReplies(RequestReply):
+    __slots__ = ("_gathered", "_index")
+
+    def __init__(self, process: Process, index: int, gathered: GatheredReplies) -> None:
+        super().__init__(process, None)
+        self._index = index
+        self._gathered = gathered
+
+    def _put(self, value: object, failure: ExitReason | None) -> None:
+        with self._process.system.lock:
+            answered, self._answered = self._answered, True
+            is_last = not answered and self._gathered.put(self._index, value, failure)
+        if is_last:
+            self._gathered.deliver()
 
 
 class From:

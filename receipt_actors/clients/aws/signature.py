@@ -9,10 +9,11 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Mapping
-from hashlib import sha256
 
 from botocore.auth import SIGNED_HEADERS_BLACKLIST
 from botocore.credentials import ReadOnlyCredentials
+
+from receipt_actors.domain.digests import sha256_hex
 
 _UNSIGNED = frozenset(SIGNED_HEADERS_BLACKLIST)
 
@@ -36,9 +37,9 @@ def sign(
     )
     names = ";".join(name for name, _ in canonical)
     lines = "".join(f"{name}:{value}\n" for name, value in canonical)
-    request = f"POST\n/\n\n{lines}\n{names}\n{sha256(body).hexdigest()}"
+    request = f"POST\n/\n\n{lines}\n{names}\n{sha256_hex(body)}"
     scope = f"{timestamp[:8]}/{region}/{service}/aws4_request"
-    to_sign = f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"
+    to_sign = f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256_hex(request.encode())}"
     key = f"AWS4{credentials.secret_key}".encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
