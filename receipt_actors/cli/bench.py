@@ -178,6 +178,7 @@ def command(
         raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
     if rate is not None and half_load:
         raise click.UsageError("--rate and --half-load: give one of them")
+    _check_flags(start_flags)
     _check_extra(["psutil", *(["cryptography"] if tls else []), *(["matplotlib"] if plot_path is not None else [])])
     from receipt_actors.cli.bench_report import BenchReport
     from receipt_actors.sandbox.bench import Latency, Load, Series, ServiceOptions, Services
@@ -217,6 +218,14 @@ def command(
         for line in run.wrong_shown:
             complain(line)
     return EXIT_WORLD_FAILED if wrong else EXIT_DONE
+
+
+def _check_flags(flags: Sequence[str]) -> None:
+    """Complain of what ``start`` would not take, before anything is started."""
+    from receipt_actors.cli.start import command as start
+
+    with start.make_context("start", list(flags), parent=click.get_current_context().parent):
+        pass
 
 
 def _check_extra(modules: Sequence[str]) -> None:

@@ -93,6 +93,8 @@ class HttpServer:
         self._listening.set()
         await self._stopped.wait()
         server.close()
+        while accepting := asyncio.all_tasks() - {asyncio.current_task()}:  # else their sockets would stay open
+            await asyncio.wait(accepting)
         self._drop(hanging_only=False)
 
     def _connection(self) -> _Connection:

@@ -32,8 +32,10 @@ for _name in group.list_commands(_CONTEXT):
 #: What makes each command do its work, given a backend. "receipt.txt" and "messages.jsonl" are there.
 WORK: Mapping[str, tuple[str, ...]] = {
     "app-store": ("--port", "0"),
+    "bench": ("--messages", "20", "--no-latency", "--no-tls"),
     "config": ("--bundle-ids", BUNDLE_ID),
     "demo": ("--messages", "20", "--apple-latency", "0"),
+    "plan": ("--rate", "100000/min"),
     "redrive": (),
     "results": (),
     "start": ("--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0"),
