@@ -35,7 +35,10 @@ EXIT_INTERRUPTED = 130
 
 
 class CommandModules(click.Group):
-    """A group whose commands are the modules of this package that have a ``command``."""
+    """A group whose commands are the modules of this package that have a ``command``.
+
+    A module whose name begins with an underscore is not looked into: it may need an extra.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name every sub-command, in alphabetical order."""
@@ -45,7 +48,7 @@ class CommandModules(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the one sub-command that is wanted; None where there is no such."""
         module_name = cmd_name.replace("-", "_")
-        if all(module.name != module_name for module in pkgutil.iter_modules(__path__)):
+        if module_name.startswith("_") or all(module.name != module_name for module in pkgutil.iter_modules(__path__)):
             return None
         command = getattr(importlib.import_module(f"{__name__}.{module_name}"), "command", None)
         return command if isinstance(command, click.Command) else None

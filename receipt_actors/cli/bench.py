@@ -180,7 +180,7 @@ def command(
         raise click.UsageError("--rate and --half-load: give one of them")
     _check_flags(start_flags)
     _check_extra(["psutil", *(["cryptography"] if tls else []), *(["matplotlib"] if plot_path is not None else [])])
-    from receipt_actors.cli.bench_report import BenchReport
+    from receipt_actors.cli._bench_report import BenchReport
     from receipt_actors.sandbox.bench import Latency, Load, Series, ServiceOptions, Services
 
     apple = Latency() if no_latency else Latency(apple_latency, apple_jitter)

@@ -147,10 +147,12 @@ def test_the_statistics_file_tells_the_run(finished_run: FinishedRun) -> None:
         results[verdict] += count
     assert results == Counter(letter.fields["status"] for letter in finished_run.outcome.answers)
     assert statistics.count("moved") == len(finished_run.outcome.dead_letters)
-    assert statistics.latencies.count == len(SCENARIO.messages)
+    finished = statistics.count("answered") + statistics.count("moved")
+    assert finished >= len(SCENARIO.messages)  # more where a message was delivered twice
+    assert statistics.latencies.count == finished
     assert {"verifying", "claiming", "replying", "moving", "deleting"} == statistics.steps.keys()
     assert statistics.calls[f"receive from {SOURCE}"].entries == statistics.received
-    assert statistics.calls[f"delete from {SOURCE}"].entries == len(SCENARIO.messages)
+    assert statistics.calls[f"delete from {SOURCE}"].entries == finished
 
 
 def test_the_log_has_no_traceback_and_no_receipt(finished_run: FinishedRun) -> None:
