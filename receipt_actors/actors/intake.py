@@ -5,6 +5,9 @@ way), so that N consumers never take in more than the limits allow; and the gate
 unavailable, or for good when the process stops. A closed gate with nothing in flight lets a single message in, and so
 it does when a gateway wants another one to try with: somebody has to find out whether the service is back.
 
+It lets few consumers receive at once while receives are not full: many would bring one message each, and every one
+costs as much as ten.
+
 A crash of it forgets the count, the outages, and the receives under way. The first is rebuilt from the supervisors of
 the custodians, the second by asking the gateways; nothing is granted before they have answered. Until the receives are
 over, up to 10 messages a consumer too many may come in.
@@ -41,6 +44,8 @@ from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenSe
 
 logger = logging.getLogger(__name__)
 
+MIN_RECEIVES = 2  #: at once; a single one that hangs would hold up everything
+
 #: Whom to ask, after a restart, for what the one before knew.
 _WITNESSES: dict[Name, object] = {
     **dict.fromkeys((VALIDATORS, MOVERS), WhichChildren()),
@@ -57,6 +62,7 @@ class Intake(GenServer):
         self._consumers: set[Ref] = set()
         self._reserved: dict[Ref, int] = {}  # by consumer
         self._waiting: deque[ReserveCredits] = deque()
+        self._max_receives = MIN_RECEIVES  # at once, now
         self._unavailable: set[str] = set()
         self._failing: set[Ref] = set()  # consumers whose last receive failed
         self._not_heard = set(_WITNESSES)  # until all of them have answered nothing is granted
@@ -126,7 +132,7 @@ class Intake(GenServer):
                 self._waiting.append(request)
                 self._grant()
             case SettleReservation(consumer, received, failure):
-                self._reserved.pop(consumer, None)
+                self._adapt_receives(self._reserved.pop(consumer, 0), received, failure)
                 if received or failure is not None:  # who can't look does not know that there is nothing to do
                     self._note_activity()
                 self._note_receive(consumer, failure)
@@ -175,6 +181,15 @@ class Intake(GenServer):
             if not self._failing:
                 logger.warning("receives succeed again")
 
+    def _adapt_receives(self, granted: int, received: int, failure: str | None) -> None:
+        """Let one more consumer receive after a full receive, and one fewer after one that was half empty."""
+        if failure is not None or not granted:
+            return
+        if received >= granted:
+            self._max_receives = min(self._max_receives + 1, max(MIN_RECEIVES, len(self._consumers)))
+        elif received <= granted // 2:
+            self._max_receives = max(self._max_receives - 1, MIN_RECEIVES)
+
     def _note_activity(self) -> None:
         self._last_activity_seconds = self.clock.monotonic()
 
@@ -191,7 +206,7 @@ class Intake(GenServer):
                     closer.reply(Done())
                 self._closers.clear()
             return
-        while self._waiting and (available := self._available()) > 0:
+        while self._waiting and len(self._reserved) < self._max_receives and (available := self._available()) > 0:
             self._grant_next(available)
 
     def _grant_next(self, available: int) -> None:

@@ -79,10 +79,36 @@ def end(stage: Stage, *refs: Ref) -> None:
 
 def test_reservations_never_exceed_the_room(stage: Stage) -> None:
     """Of five consumers that want ten each, those who come first get theirs, the next what is left, the rest wait."""
-    intake = start(stage, max_in_flight=25)
+    intake = start(stage, max_in_flight=15)
     consumers = [reserve(stage, intake) for _ in range(5)]
-    assert [granted(stage, consumer) for consumer in consumers] == [[10], [10], [5], [], []]
-    assert status(stage, intake).reserved == 25
+    assert [granted(stage, consumer) for consumer in consumers] == [[10], [5], [], [], []]
+    assert status(stage, intake).reserved == 15
+
+
+def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
+    """Two at first; one more after each receive that was full, one fewer after one that was half empty."""
+    intake = start(stage, max_in_flight=1000)
+    consumers = [reserve(stage, intake) for _ in range(5)]
+
+    def receiving() -> int:
+        return status(stage, intake).reserved // 10
+
+    def receive(consumer: Ref, messages: int) -> None:
+        intake.cast(SettleReservation(consumer, messages))
+        reserve(stage, intake, consumer)
+
+    assert receiving() == 2
+    receive(consumers[0], 10)
+    assert receiving() == 3
+    receive(consumers[1], 10)
+    receive(consumers[2], 10)
+    receive(consumers[3], 10)
+    assert receiving() == 5
+    receive(consumers[4], 7)
+    assert receiving() == 5
+    for consumer in consumers:
+        receive(consumer, 5)
+    assert receiving() == 2
 
 
 def test_who_waits_is_served_in_turn(stage: Stage) -> None:
