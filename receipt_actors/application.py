@@ -142,6 +142,7 @@ def _custody(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildS
         settings.source_queue,
         settings.batch_requests,
         QUEUE_RETRY,
+        backend.background_calls,
         name=protocol.VISIBILITY_BATCHER,
     )
     keeper = Start(VisibilityKeeper, settings.visibility_timeout_seconds, backend.rng, name=protocol.VISIBILITY_KEEPER)
@@ -172,6 +173,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         backend.ledger,
         limits,
         exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
+        backend.background_calls,
         name=protocol.LEDGER_GATEWAY,
     )
     children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
@@ -179,7 +181,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
 
 
 def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None, limits: LiveLimits) -> ChildSpec:
-    queues, requests = backend.queues, settings.batch_requests
+    queues, requests, background = backend.queues, settings.batch_requests, backend.background_calls
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
@@ -190,9 +192,19 @@ def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | Non
         def max_parked() -> int:
             return limits.current.max_in_flight // shares
 
-        return Start(ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, name=name)()
+        return Start(
+            ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, background, name=name
+        )()
 
-    delete = Start(DeleteBatcher, queues, settings.source_queue, requests, QUEUE_RETRY, name=protocol.DELETE_BATCHER)
+    delete = Start(
+        DeleteBatcher,
+        queues,
+        settings.source_queue,
+        requests,
+        QUEUE_RETRY,
+        background,
+        name=protocol.DELETE_BATCHER,
+    )
     results = supervisor_spec(
         protocol.RESULT_BATCHERS,
         SIMPLE_ONE_FOR_ONE,

@@ -40,7 +40,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.clients.aws import AwsLedger, AwsQueues
-from receipt_actors.clients.aws.http_pool import MAX_ANSWER_BYTES, HttpPool, Origin
+from receipt_actors.clients.aws.http_answer import MAX_ANSWER_BYTES, Origin
+from receipt_actors.clients.aws.http_pool import HttpPool
 from receipt_actors.clients.aws.signature import sign
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable
