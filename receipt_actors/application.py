@@ -35,7 +35,7 @@ from typing import TypedDict
 from receipt_actors.actors import protocol
 from receipt_actors.actors.app_store_gateway import AppStoreGateway
 from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
-from receipt_actors.actors.consumer import Consumer
+from receipt_actors.actors.consumer import BackgroundConsumer, Consumer
 from receipt_actors.actors.intake import Intake
 from receipt_actors.actors.ledger_gateway import LedgerGateway
 from receipt_actors.actors.mover import Mover
@@ -227,9 +227,11 @@ def _validators(settings: Settings, dead_letter_queue: str | None) -> ChildSpec:
 
 
 def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
+    background = backend.background_calls
+
     def consumer(name: str) -> ChildSpec:
         start = Start(
-            Consumer,
+            Consumer if background is None else BackgroundConsumer,
             backend.queues,
             settings.source_queue,
             settings.post_queues,
@@ -237,6 +239,7 @@ def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
             backend.rng,
+            *(() if background is None else (background,)),
             name=name,
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)
