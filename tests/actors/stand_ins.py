@@ -93,7 +93,7 @@ class CallsOnThreads:
         def call() -> None:
             try:
                 outcome = method(*args, **keywords)
-            except Exception as error:  # noqa: BLE001 - it is the outcome
+            except BaseException as error:  # noqa: BLE001 - it is the outcome
                 outcome = error
             done(outcome)
             self._threads.discard(thread)

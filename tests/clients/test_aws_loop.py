@@ -165,12 +165,15 @@ def test_whoever_cannot_take_an_answer_harms_nobody(
     """What ``done`` raises is logged, and others' answers come."""
     serve(answer_as_sqs)
     outcomes = Outcomes()
+    told = threading.Event()
 
     def done(_outcome: object) -> None:
+        told.set()
         raise ZeroDivisionError
 
     with closing(AwsQueues(session)) as queues:
         begin_receive(loop, queues, 1, done)
+        assert told.wait(30)
         begin_receive(loop, queues, 2, outcomes.told.put)
         assert outcomes.next()[0].receipt_handle == "2"
     assert "could not take the answer" in caplog.text

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 MAX_EVENTS = 1024  #: that one look brings; more than there are connections
 
-Outcome: TypeAlias = HttpAnswer | Exception
+Outcome: TypeAlias = HttpAnswer | BaseException
 
 
 class HttpLoop:
@@ -112,7 +112,7 @@ class HttpLoop:
         def careful() -> Callable[[], None]:
             try:
                 return work()
-            except Exception as error:
+            except BaseException as error:
                 logger.exception("an exchange with %s is given up", transfer.exchange.origin.url)
                 return partial(self._failed, transfer, error)
 
@@ -121,7 +121,7 @@ class HttpLoop:
         except RuntimeError as error:  # out of threads
             self._failed(transfer, HTTPClientError(error=error))
 
-    def _failed(self, transfer: _Transfer, error: Exception) -> None:
+    def _failed(self, transfer: _Transfer, error: BaseException) -> None:
         if self._is_back(transfer):
             transfer.done(error)
 

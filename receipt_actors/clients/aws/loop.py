@@ -120,7 +120,7 @@ class AwsLoop:
                 self._take_work()
                 while self._taken:
                     self._taken.popleft()()
-        except Exception as crash:
+        except BaseException as crash:
             logger.exception("all calls of AWS are given up; the next call begins anew")
             error = HTTPClientError(error=crash)
         self._end(http, error)
@@ -185,7 +185,7 @@ class AwsLoop:
         outcome: object
         try:
             outcome = step.function()
-        except Exception as error:  # noqa: BLE001 - the operation knows what to make of it
+        except BaseException as error:  # noqa: BLE001 - the operation knows what to make of it
             outcome = error
         return partial(self._go_on, call, outcome)
 
@@ -206,12 +206,12 @@ class _Call:
     def next(self, outcome: object) -> Exchange | Blocking | None:
         """Go on with what the last step brought (None at first), up to the next; None when it is over, and told."""
         try:
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 return self._steps.throw(outcome)
             return self._steps.send(outcome)
         except StopIteration as end:
             self._tell(end.value)
-        except Exception as error:  # noqa: BLE001 - it is what whoever asked is told
+        except BaseException as error:  # noqa: BLE001 - it is what whoever asked is told
             self._tell(error)
         return None
 
@@ -223,5 +223,5 @@ class _Call:
     def _tell(self, outcome: object) -> None:
         try:
             self._done(outcome)
-        except Exception:  # the thread is there for others' answers as well
+        except BaseException:  # the thread is there for others' answers as well
             logger.exception("whoever called AWS could not take the answer")
