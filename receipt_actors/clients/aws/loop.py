@@ -4,7 +4,8 @@ It takes calls from any thread and drives their ``steps`` on a thread of its own
 gather meanwhile: requests are made and signed, sent, and their answers read there. Dozens of threads that wait for AWS
 would fight for the interpreter's lock instead, which costs more than the calls themselves.
 
-Whatever blocks is left to helpers: new connections, the renewal of credentials, and calls that botocore carries out
+Whatever blocks is left to helpers: new connections, requests for which credentials have to be renewed (by botocore's
+own word; credentials of an application's own making that block are not seen), and calls that botocore carries out
 itself. So are calls of somebody else's methods.
 """
 
@@ -131,14 +132,16 @@ class AwsLoop:
         calls, self._calls = self._calls, set()
         for call in calls:
             call.give_up(error)
-        with self._lock:
-            self._thread = None
-            self._is_woken = False
-            os.close(self._wake_fd)
-            left, self._work = [*self._taken, *self._work], deque()
-            self._taken = deque()
-        for work in left:
-            work()
+        while True:
+            while self._taken:
+                self._taken.popleft()()
+            with self._lock:
+                if not self._work:
+                    self._thread = None
+                    self._is_woken = False
+                    os.close(self._wake_fd)
+                    return
+                self._taken, self._work = self._work, self._taken
 
     def _help(self, work: Callable[[], Callable[[], None]]) -> None:
         """Have work done on a helper's thread, and what it returns on ours. Raises ``RuntimeError``."""
