@@ -35,7 +35,7 @@ from typing import TypedDict
 from receipt_actors.actors import protocol
 from receipt_actors.actors.app_store_gateway import AppStoreGateway
 from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
-from receipt_actors.actors.consumer import Consumer
+from receipt_actors.actors.consumer import BackgroundConsumer, Consumer
 from receipt_actors.actors.intake import Intake
 from receipt_actors.actors.ledger_gateway import LedgerGateway
 from receipt_actors.actors.mover import Mover
@@ -142,6 +142,7 @@ def _custody(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildS
         settings.source_queue,
         settings.batch_requests,
         QUEUE_RETRY,
+        backend.background_calls,
         name=protocol.VISIBILITY_BATCHER,
     )
     keeper = Start(VisibilityKeeper, settings.visibility_timeout_seconds, backend.rng, name=protocol.VISIBILITY_KEEPER)
@@ -172,6 +173,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         backend.ledger,
         limits,
         exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
+        backend.background_calls,
         name=protocol.LEDGER_GATEWAY,
     )
     children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
@@ -179,7 +181,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
 
 
 def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None, limits: LiveLimits) -> ChildSpec:
-    queues, requests = backend.queues, settings.batch_requests
+    queues, requests, background = backend.queues, settings.batch_requests, backend.background_calls
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
@@ -190,9 +192,19 @@ def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | Non
         def max_parked() -> int:
             return limits.current.max_in_flight // shares
 
-        return Start(ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, name=name)()
+        return Start(
+            ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, background, name=name
+        )()
 
-    delete = Start(DeleteBatcher, queues, settings.source_queue, requests, QUEUE_RETRY, name=protocol.DELETE_BATCHER)
+    delete = Start(
+        DeleteBatcher,
+        queues,
+        settings.source_queue,
+        requests,
+        QUEUE_RETRY,
+        background,
+        name=protocol.DELETE_BATCHER,
+    )
     results = supervisor_spec(
         protocol.RESULT_BATCHERS,
         SIMPLE_ONE_FOR_ONE,
@@ -215,9 +227,11 @@ def _validators(settings: Settings, dead_letter_queue: str | None) -> ChildSpec:
 
 
 def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
+    background = backend.background_calls
+
     def consumer(name: str) -> ChildSpec:
         start = Start(
-            Consumer,
+            Consumer if background is None else BackgroundConsumer,
             backend.queues,
             settings.source_queue,
             settings.post_queues,
@@ -225,6 +239,7 @@ def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
             backend.rng,
+            *(() if background is None else (background,)),
             name=name,
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
-from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Ledger, Queues
+from receipt_actors.domain.ports import AppStore, AppStoreTransfers, BackgroundCalls, Ledger, Queues
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
 
 if TYPE_CHECKING:
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
-    from receipt_actors.clients.aws import AwsLedger, AwsQueues
+    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -33,6 +34,7 @@ class Backend:
     close: Callable[[], None]
     rng: random.Random
     app_store_transfers: AppStoreTransfers | None = None  #: the App Store without a thread that waits, where there is
+    background_calls: BackgroundCalls | None = None  #: queues and ledger without threads that wait, where there are
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -53,12 +55,28 @@ def open_backend(settings: Settings) -> Backend:
         opened.callback(queues.close)
         ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
         opened.callback(ledger.close)
+        background_calls = _open_background_calls(settings, queues, ledger)
+        if background_calls is not None:
+            opened.callback(background_calls.close)
         transfers = _open_app_store_transfers(settings) if settings.uses_curl else None
         app_store = transfers or open_app_store(settings, max_connections=settings.effective_app_store_concurrency)
         opened.callback(app_store.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        return Backend(queues, ledger, app_store, interrupt_receives, opened.pop_all().close, rng, transfers)
+        close = opened.pop_all().close
+        return Backend(queues, ledger, app_store, interrupt_receives, close, rng, transfers, background_calls)
+
+
+def _open_background_calls(
+    settings: Settings, queues: EmbeddedQueues | AwsQueues, ledger: EmbeddedLedger | AwsLedger
+) -> AwsLoop | None:
+    if isinstance(queues, EmbeddedQueues) or isinstance(ledger, EmbeddedLedger) or settings.aws_client == "threads":
+        return None
+    if not (hasattr(select, "epoll") and queues.goes_the_short_way and ledger.goes_the_short_way):
+        return None
+    from receipt_actors.clients.aws import AwsLoop
+
+    return AwsLoop()
 
 
 def open_queues(

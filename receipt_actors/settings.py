@@ -255,6 +255,11 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
         "thread for thousands, at a fraction of the cost, and needs pycurl (the extra fast). auto takes curl where it "
         "is installed.",
     )
+    aws_client: Literal["auto", "threads"] = Field(
+        default="auto",
+        description="How SQS and DynamoDB are called. threads keeps a thread for each call under way; auto has one "
+        "thread for all of them, at a lower cost, unless something calls for the other (a proxy, no Linux).",
+    )
     app_store_concurrency: int | None = Field(
         default=None,
         ge=1,

@@ -1,4 +1,4 @@
-"""Which client asks Apple: the one on libcurl where pycurl is installed, else the one on requests."""
+"""Which clients a program gets: for Apple libcurl or requests; for AWS one thread, or one for each call."""
 
 from __future__ import annotations
 
@@ -51,3 +51,30 @@ def test_a_connection_is_a_file(tmp_path: Path) -> None:
     assert many - few == 1000
     threads = settings_of(tmp_path, app_store_client="requests", app_store_concurrency=100)
     assert files_needed(threads) - few == 100  # connections to production and to the sandbox are kept apart
+
+
+@pytest.mark.parametrize(
+    ("client", "proxy", "has_loop"),
+    [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
+)
+def test_aws_is_called_on_one_thread_where_that_is_possible(
+    monkeypatch: pytest.MonkeyPatch, client: str, proxy: str | None, has_loop: bool
+) -> None:
+    """Not where an operator says so, nor by way of a proxy, which is botocore's business."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://aws.invalid")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    if proxy is not None:
+        monkeypatch.setenv("http_proxy", proxy)
+    settings = Settings(backend="aws", bundle_ids=("com.example.game",), aws_client=client)
+    with closing(open_backend(settings)) as backend:
+        assert (backend.background_calls is not None) == has_loop
+
+
+def test_the_embedded_backend_has_threads(tmp_path: Path) -> None:
+    """SQLite blocks."""
+    with closing(open_backend(settings_of(tmp_path))) as backend:
+        assert backend.background_calls is None

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import Done, NoRoom, Refused
 from receipt_actors.domain.batching import take_batch
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, Queues
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, EntryFailure, Queues
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.otp import NORMAL, Stop
 
@@ -36,8 +36,16 @@ class _Batcher(Gateway):
     batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
     pace_seconds: ClassVar[float] = PACE_SECONDS
 
-    def __init__(self, kind: str, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
-        super().__init__(f"{kind} {queue}", concurrency, retry)
+    def __init__(
+        self,
+        kind: str,
+        queues: Queues,
+        queue: str,
+        concurrency: int,
+        retry: RetryPolicy,
+        background: BackgroundCalls | None,
+    ) -> None:
+        super().__init__(f"{kind} {queue}", concurrency, retry, background)
         self._queues = queues
         self._queue = queue
 
@@ -84,8 +92,9 @@ class ResultBatcher(_Batcher):
         idle_seconds: float,
         max_parked: Callable[[], int],
         queue: str,
+        background: BackgroundCalls | None = None,
     ) -> None:
-        super().__init__("send to", queues, queue, concurrency, retry)
+        super().__init__("send to", queues, queue, concurrency, retry, background)
         self._idle_seconds = idle_seconds
         self._max_parked = max_parked
         self._requests = 0
@@ -133,8 +142,15 @@ class ResultBatcher(_Batcher):
 class DeleteBatcher(_Batcher):
     """See the module."""
 
-    def __init__(self, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
-        super().__init__("delete from", queues, queue, concurrency, retry)
+    def __init__(
+        self,
+        queues: Queues,
+        queue: str,
+        concurrency: int,
+        retry: RetryPolicy,
+        background: BackgroundCalls | None = None,
+    ) -> None:
+        super().__init__("delete from", queues, queue, concurrency, retry, background)
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""
@@ -147,8 +163,15 @@ class VisibilityBatcher(_Batcher):
     drops_unwanted: ClassVar[bool] = False  # the visibility keeper ends before its last hand-backs are done
     finishes_on_shutdown: ClassVar[bool] = True
 
-    def __init__(self, queues: Queues, queue: str, concurrency: int, retry: RetryPolicy) -> None:
-        super().__init__("visibility of", queues, queue, concurrency, retry)
+    def __init__(
+        self,
+        queues: Queues,
+        queue: str,
+        concurrency: int,
+        retry: RetryPolicy,
+        background: BackgroundCalls | None = None,
+    ) -> None:
+        super().__init__("visibility of", queues, queue, concurrency, retry, background)
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""

@@ -1,8 +1,8 @@
 """The consumer: takes messages from the source queue and has a custodian started for each.
 
 It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room
-for; it blocks in the long poll, so it has a thread of its own. A crash of it forgets a receive under way: those
-messages come back by their visibility timeout.
+for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and is
+told. A crash of it forgets a receive under way: those messages come back by their visibility timeout.
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
 mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from receipt_actors.actors.protocol import (
     INTAKE,
@@ -26,19 +25,25 @@ from receipt_actors.actors.protocol import (
     ReserveCredits,
     SettleReservation,
 )
-from receipt_actors.domain.messages import Submission, is_intact, parse_submission
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
+from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, parse_submission
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
 from receipt_actors.errors import QueueRefused, QueueUnavailable
-from receipt_actors.otp import Down, GenServer, Name, Ref, Runtime, StartChild
+from receipt_actors.otp import Crash, Down, ExitReason, GenServer, Name, Ref, Runtime, StartChild
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestsMade
 
 logger = logging.getLogger(__name__)
 
 EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
-_START = "start"  # label of the requests to start custodians
+_START = "start"  # label of the requests to start custodians,
+_RECEIVE = "receive"  # of a receive that is done without a thread,
+_HAND_BACK = "hand back"  # and of a change of visibility likewise
 INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
+
+
+#: A delivery and what is to be done about it; None: nothing, it is corrupt.
+_Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Consumer(GenServer):
         self._retry = retry
         self._rng = rng
         self._failures = 0
+        self._receive_began_at: float | None = None  # monotonic; while a receive is under way
         self._is_starting = False  # the custodians of the last receive
         self._receive_over: _ReceiveOver | None = None  # until those have started
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
@@ -102,22 +108,57 @@ class Consumer(GenServer):
             case _AskForCredits():
                 self._ask_for_credits()
             case Down(monitor):
-                if self._intake_monitor == monitor and self._receive_over is None:  # else it asks after the receive
+                is_waiting = self._receive_began_at is None and self._receive_over is None
+                if self._intake_monitor == monitor and is_waiting:  # else it asks after the receive
                     self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
             case _:
                 return super().handle_info(message)
         return None
 
     def _receive(self, count: int) -> None:
-        started_at = self.clock.monotonic()  # the visibility timeout begins at some time after this
-        deliveries, failure, pause_seconds = self._take(count)
-        self._receive_over = _ReceiveOver(len(deliveries), failure, pause_seconds)
+        self._receive_began_at = self.clock.monotonic()
+        self._begin_receive(
+            max_messages=count,
+            wait_seconds=self._wait_seconds,
+            visibility_timeout_seconds=self._visibility_timeout_seconds,
+        )
+
+    def _begin_receive(self, **how: Any) -> None:
+        """Receive; ``_received`` or ``_receive_failed`` follows."""
+        try:
+            deliveries = self._read(self._queues.receive(self._source_queue, **how))
+        except (QueueUnavailable, QueueRefused) as error:
+            self._receive_failed(error)
+        else:
+            self._received(deliveries)
+
+    def _read(self, messages: Sequence[ReceivedMessage]) -> Sequence[_Delivery]:
+        """Read what was received, on whatever thread."""
+        return [
+            (each, parse_submission(each, self._post_queues, self._source_queue) if is_intact(each) else None)
+            for each in messages
+        ]
+
+    def _receive_failed(self, error: QueueUnavailable | QueueRefused) -> None:
+        self._failures += 1
+        self._receive_began_at = None
+        self._receive_over = _ReceiveOver(0, str(error), self._retry.pause_seconds(self._failures) or 0.0)
+        self._settle_when_started()
+
+    def _received(self, deliveries: Sequence[_Delivery]) -> None:
+        began_at, self._receive_began_at = self._receive_began_at, None
+        assert began_at is not None  # the visibility timeout begins at some time after this
+        self._failures = 0
+        self.cast(STATISTICS, RequestsMade(f"receive from {self._source_queue}", 1, len(deliveries)))
+        # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
+        spins = not deliveries and self.clock.monotonic() - began_at < EMPTY_RECEIVE_SECONDS
+        self._receive_over = _ReceiveOver(len(deliveries), None, EMPTY_RECEIVE_SECONDS if spins else 0.0)
         if deliveries:
             self.cast(STATISTICS, MessagesReceived(len(deliveries)))
             if self.system.whereis(VISIBILITY_KEEPER) is None:
-                self._hand_back(deliveries)
+                self._hand_back([delivery for delivery, _ in deliveries])
             else:
-                self._start_custodians(deliveries, started_at)
+                self._start_custodians(deliveries, began_at)
         self._settle_when_started()
 
     def _settle_when_started(self) -> None:
@@ -135,33 +176,13 @@ class Consumer(GenServer):
         else:
             self._ask_for_credits()
 
-    def _take(self, count: int) -> tuple[Sequence[ReceivedMessage], str | None, float]:
-        """Receive up to ``count`` messages; or say why not. The last value is the pause before the next receive."""
-        started_at = self.clock.monotonic()
-        try:
-            deliveries = self._queues.receive(
-                self._source_queue,
-                max_messages=count,
-                wait_seconds=self._wait_seconds,
-                visibility_timeout_seconds=self._visibility_timeout_seconds,
-            )
-        except (QueueUnavailable, QueueRefused) as error:
-            self._failures += 1
-            return (), str(error), self._retry.pause_seconds(self._failures) or 0.0
-        self._failures = 0
-        self.cast(STATISTICS, RequestsMade(f"receive from {self._source_queue}", 1, len(deliveries)))
-        # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
-        spins = not deliveries and self.clock.monotonic() - started_at < EMPTY_RECEIVE_SECONDS
-        return deliveries, None, EMPTY_RECEIVE_SECONDS if spins else 0.0
-
-    def _start_custodians(self, deliveries: Sequence[ReceivedMessage], received_at_seconds: float) -> None:
+    def _start_custodians(self, deliveries: Sequence[_Delivery], received_at_seconds: float) -> None:
         starts: list[tuple[Ref | Name, object]] = []
-        for delivery in deliveries:
-            if not is_intact(delivery):
+        for delivery, work in deliveries:
+            if work is None:
                 logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
                 self.cast(STATISTICS, MessageFinished("left", Reason.BODY_MD5_MISMATCH, 0.0))
                 continue
-            work = parse_submission(delivery, self._post_queues, self._source_queue)
             supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
             starts.append((supervisor, StartChild((delivery, work, received_at_seconds))))
         self._is_starting = True
@@ -177,7 +198,64 @@ class Consumer(GenServer):
             (delivery.receipt_handle, hand_back_unfinished_seconds(delivery.approximate_receive_count, self._rng))
             for delivery in deliveries
         ]
-        with suppress(QueueUnavailable, QueueRefused):  # then they come back by their visibility timeout
-            self._queues.change_visibility(self._source_queue, changes)
+        self._change_visibility(changes)
         for _ in deliveries:
             self.cast(STATISTICS, MessageFinished("handed_back", Reason.DRAINED, 0.0))
+
+    def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
+        try:
+            self._queues.change_visibility(self._source_queue, changes)
+        except (QueueUnavailable, QueueRefused) as error:
+            self._not_handed_back(error)
+
+    def _not_handed_back(self, error: QueueUnavailable | QueueRefused) -> None:
+        logger.debug("what was received comes back by its visibility timeout: %s", error)
+
+
+class BackgroundConsumer(Consumer):
+    """A consumer without a thread of its own."""
+
+    runtime: ClassVar[Runtime] = Runtime.POOLED
+
+    def __init__(
+        self,
+        queues: Queues,
+        source_queue: str,
+        post_queues: Collection[str],
+        wait_seconds: float,
+        visibility_timeout_seconds: int,
+        retry: RetryPolicy,
+        rng: random.Random,
+        background: BackgroundCalls,
+    ) -> None:
+        super().__init__(queues, source_queue, post_queues, wait_seconds, visibility_timeout_seconds, retry, rng)
+        self._background = background
+
+    def _begin_receive(self, **how: Any) -> None:
+        self.run_async(
+            _RECEIVE, self._background.begin, self._queues.receive, (self._source_queue,), how, then=self._read
+        )
+
+    def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
+        args = (self._source_queue, changes)
+        self.run_async(_HAND_BACK, self._background.begin, self._queues.change_visibility, args, {})
+
+    def handle_reply(self, label: Any, value: Any) -> None:
+        """A receive is over; or as for any consumer."""
+        if label == _RECEIVE:
+            self._received(value)
+        elif label != _HAND_BACK:
+            super().handle_reply(label, value)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """A receive brought nothing; what a client never should raise is for the supervisor."""
+        match reason:
+            case Crash(QueueUnavailable() | QueueRefused() as error) if label == _RECEIVE:
+                self._receive_failed(error)
+            case Crash(QueueUnavailable() | QueueRefused() as error) if label == _HAND_BACK:
+                self._not_handed_back(error)
+            case Crash(error) if label in (_RECEIVE, _HAND_BACK):
+                raise error
+            case _:
+                return super().handle_failure(label, reason)
+        return None

@@ -1,6 +1,7 @@
 """``Gateway``: the base of every actor that owns access to a service.
 
-It owns the requests that wait and those under way, a bounded pool of I/O threads, the retries and the breaker. It
+It owns the requests that wait and those under way, a bounded pool of I/O threads (used where there is no way to call
+without a thread that waits), the retries and the breaker. It
 promises one answer for each request: the service's, or a ``GatewayFailure``. A crash of it
 forgets the requests under way; whoever asked learns that it ended and asks its successor.
 
@@ -33,6 +34,7 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
 )
 from receipt_actors.domain.breaker import Breaker
+from receipt_actors.domain.ports import BackgroundCalls
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
@@ -102,10 +104,13 @@ class Gateway(GenServer):
     finishes_on_shutdown: ClassVar[bool] = False
     """Whether what waits is still done when the supervisor ends the actor."""
 
-    def __init__(self, service: str, concurrency: int, retry: RetryPolicy) -> None:
+    def __init__(
+        self, service: str, concurrency: int, retry: RetryPolicy, background: BackgroundCalls | None = None
+    ) -> None:
         self.service = service
         self._concurrency = concurrency
         self._retry = retry
+        self._background = background
         self._rate: RateLimit | None = None
         self._waits_for_rate = False
         self._next_partial_at_seconds = -inf  # monotonic; until then what is no full batch gathers
@@ -137,9 +142,12 @@ class Gateway(GenServer):
         raise NotImplementedError
 
     def carry_out(self, batch: tuple[Job, ...]) -> None:
-        """Have the batch carried out: on an I/O thread, unless overridden. Its ``handle_reply`` or failure follows."""
+        """Have the batch carried out; its ``handle_reply`` or failure follows. No thread waits where there is a way."""
         function, args = self.blocking_call(batch)
-        self.run_blocking(self._pool, batch, function, *args)
+        if self._background is None:
+            self.run_blocking(self._pool, batch, function, *args)
+        else:
+            self.run_async(batch, self._background.begin, function, args, {})
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Answer each job of the batch, or give it to ``retry``."""

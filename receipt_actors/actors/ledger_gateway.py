@@ -22,7 +22,15 @@ from receipt_actors.actors.protocol import ClaimTransaction, LookUpTransaction, 
 from receipt_actors.domain.known_claims import KnownClaims
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, ClaimOutcome, EntryFailure, Ledger, LedgerItem
+from receipt_actors.domain.ports import (
+    MAX_CLAIMS,
+    TAKEN,
+    BackgroundCalls,
+    ClaimOutcome,
+    EntryFailure,
+    Ledger,
+    LedgerItem,
+)
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import BatchesRefused
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
@@ -50,8 +58,10 @@ class LedgerGateway(Gateway):
     batch_entries: ClassVar[int] = MAX_CLAIMS
     pace_seconds: ClassVar[float] = PACE_SECONDS
 
-    def __init__(self, ledger: Ledger, limits: LiveLimits, retry: RetryPolicy) -> None:
-        super().__init__("ledger", limits.whole.ledger_concurrency, retry)
+    def __init__(
+        self, ledger: Ledger, limits: LiveLimits, retry: RetryPolicy, background: BackgroundCalls | None = None
+    ) -> None:
+        super().__init__("ledger", limits.whole.ledger_concurrency, retry, background)
         self._ledger = ledger
         self._limits = limits
         self._known = KnownClaims(KNOWN_CLAIMS)

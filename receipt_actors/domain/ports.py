@@ -2,8 +2,8 @@
 
 Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
 ``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
-must be safe to repeat. ``AppStoreTransfers`` alone blocks nobody. The limits are SQS's: 10 entries and 1 MiB (bodies
-and attributes together) a batch; and DynamoDB's: 25 claims a batch.
+must be safe to repeat. ``AppStoreTransfers`` and ``BackgroundCalls`` block nobody. The limits are SQS's: 10 entries and
+1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 MAX_BATCH_ENTRIES = 10  #: entries a receive, send, delete or visibility batch may have (SQS)
 MAX_BATCH_BYTES = 1024 * 1024  #: bytes of all bodies and attributes of a send batch, and of a single message (SQS)
@@ -183,4 +183,22 @@ class AppStoreTransfers(Protocol):
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with the answer, or with an
         ``AppStoreUnavailable`` (anything else is a bug). It must be quick, for others' answers wait behind it; what it
         raises is logged.
+        """
+
+
+class BackgroundCalls(Protocol):
+    """The methods of ``Queues`` and ``Ledger`` without a thread that waits for each."""
+
+    def begin(
+        self,
+        method: Callable[..., object],
+        args: Sequence[object],
+        keywords: Mapping[str, object],
+        done: Callable[[Any], object],
+    ) -> None:
+        """Begin ``method(*args, **keywords)``, a bound method of one of the two, and return at once.
+
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
+        or with the exception that it raises. It must be quick, for others' answers wait behind it; what it raises is
+        logged.
         """

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.ports import Environment, LedgerItem, ReceivedMessage
 from receipt_actors.domain.retrying import RetryPolicy, exponential
 from receipt_actors.otp import NO_REPLY, ActorSystem, ExitReason, From, GenServer, Name, Ref, Started, Stop
-from receipt_actors.testing import Fake, ManualClock, advance, receipt_data_of, settle
+from receipt_actors.testing import ManualClock, advance, receipt_data_of, settle
 
 SOURCE, POST, DEAD = "receipts", "results", "dead"
 
@@ -75,13 +76,50 @@ class Ask:
         self.label = label
 
 
+class CallsOnThreads:
+    """``BackgroundCalls`` of fakes: a thread for each call, which counts as busy from the beginning."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self._threads: set[threading.Thread] = set()
+
+    def begin(
+        self,
+        method: Callable[..., object],
+        args: Sequence[object],
+        keywords: Mapping[str, object],
+        done: Callable[[Any], object],
+    ) -> None:
+        def call() -> None:
+            try:
+                outcome = method(*args, **keywords)
+            except BaseException as error:  # noqa: BLE001 - it is the outcome
+                outcome = error
+            done(outcome)
+            self._threads.discard(thread)
+
+        self.begun += 1
+        thread = threading.Thread(target=call, daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def busy_threads(self) -> set[threading.Thread]:
+        return set(self._threads)
+
+    def standing_threads(self) -> set[threading.Thread]:
+        return set()
+
+    def recover(self) -> None:
+        """Nothing is held here."""
+
+
 class Stage:
     """An actor system on a manual clock, with the fakes that its actors use."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.actors = ActorSystem("test", self.clock)
-        self.fakes: list[Fake] = []
+        self.fakes: list[Any] = []
 
     def with_fake(self, fake: Any) -> Any:
         self.fakes.append(fake)

@@ -23,7 +23,7 @@ from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import NO_PROCESS, NORMAL, SHUTDOWN, Ref, Stop
 from receipt_actors.testing import FakeQueues
 
-from .stand_ins import LONGEST_PAUSE_SECONDS, POST, SOURCE, THREE_ATTEMPTS, Stage
+from .stand_ins import LONGEST_PAUSE_SECONDS, POST, SOURCE, THREE_ATTEMPTS, CallsOnThreads, Stage
 
 IDLE_SECONDS = 60
 SERVER_FAULT = EntryFailure("InternalError", "odd", sender_fault=False)
@@ -33,7 +33,8 @@ SENDER_FAULT = EntryFailure("InvalidMessageContents", "odd", sender_fault=True)
 class House:
     """Fake queues, and batchers to them as they are asked for."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, background: CallsOnThreads | None) -> None:
+        self.background = background
         self.stage = stage
         self.queues: FakeQueues = stage.with_fake(FakeQueues(stage.clock))
         self.queues.create_queue(SOURCE)
@@ -43,14 +44,16 @@ class House:
 
     def sender(self, concurrency: int = 2) -> Ref:
         return self.stage.actors.start(
-            ResultBatcher, self.queues, concurrency, THREE_ATTEMPTS, IDLE_SECONDS, lambda: 50, POST
+            ResultBatcher, self.queues, concurrency, THREE_ATTEMPTS, IDLE_SECONDS, lambda: 50, POST, self.background
         )
 
     def deleter(self, concurrency: int = 2) -> Ref:
-        return self.stage.actors.start(DeleteBatcher, self.queues, SOURCE, concurrency, THREE_ATTEMPTS)
+        return self.stage.actors.start(DeleteBatcher, self.queues, SOURCE, concurrency, THREE_ATTEMPTS, self.background)
 
     def extender(self, concurrency: int = 2) -> Ref:
-        return self.stage.actors.start(VisibilityBatcher, self.queues, SOURCE, concurrency, THREE_ATTEMPTS)
+        return self.stage.actors.start(
+            VisibilityBatcher, self.queues, SOURCE, concurrency, THREE_ATTEMPTS, self.background
+        )
 
     def ask(self, batcher: Ref, request: object, pause_seconds: float = PACE_SECONDS) -> Ref:
         """Ask, and let as much time pass as the next request needs to leave at once."""
@@ -75,9 +78,10 @@ class House:
         return [message.receipt_handle for message in received]
 
 
-@pytest.fixture
-def house(stage: Stage) -> House:
-    return House(stage)
+@pytest.fixture(params=["on I/O threads", "in the background"])
+def house(stage: Stage, request: pytest.FixtureRequest) -> House:
+    is_background = request.param == "in the background"
+    return House(stage, stage.with_fake(CallsOnThreads()) if is_background else None)
 
 
 def test_an_entry_leaves_at_once_while_a_slot_is_free(house: House) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.actors.consumer import Consumer
+from receipt_actors.actors.consumer import BackgroundConsumer, Consumer
 from receipt_actors.actors.protocol import (
     INTAKE,
     MOVERS,
@@ -25,17 +25,19 @@ from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived
 from receipt_actors.testing import FakeQueues
 
-from .stand_ins import POST, SOURCE, Stage, delivery
+from .stand_ins import POST, SOURCE, CallsOnThreads, Stage, delivery
 
 POLL_SECONDS = 10
 RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
 
 
 class House:
-    """A consumer, with stand-ins for whom it talks to."""
+    """A consumer, of either kind, with stand-ins for whom it talks to."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
         self.stage = stage
+        self.kind = kind
+        self.calls: CallsOnThreads = stage.with_fake(CallsOnThreads())
         self.queues: FakeQueues = stage.with_fake(FakeQueues(stage.clock))
         self.queues.create_queue(SOURCE)
         self.custodian = stage.stand_in()
@@ -47,8 +49,9 @@ class House:
         self.consumer: Ref | None = None
 
     def start(self) -> Ref:
+        background = [self.calls] if self.kind is BackgroundConsumer else []
         self.consumer = self.stage.actors.start(
-            Consumer, self.queues, SOURCE, {POST}, POLL_SECONDS, 120, RETRY, random.Random(0)
+            self.kind, self.queues, SOURCE, {POST}, POLL_SECONDS, 120, RETRY, random.Random(0), *background
         )
         self.stage.settle()
         return self.consumer
@@ -72,9 +75,14 @@ class House:
         return [settled.received for settled in self.stage.told(self.intake, SettleReservation)]
 
 
+@pytest.fixture(params=[Consumer, BackgroundConsumer])
+def house(stage: Stage, request: pytest.FixtureRequest) -> House:
+    return House(stage, request.param)
+
+
 @pytest.fixture
-def house(stage: Stage) -> House:
-    return House(stage)
+def background_house(stage: Stage) -> House:
+    return House(stage, BackgroundConsumer)
 
 
 def test_nothing_is_received_without_credits(house: House) -> None:
@@ -280,3 +288,31 @@ def test_an_unexpected_error_is_a_crash(house: House) -> None:
     consumer = house.start()
     house.grant(10)
     assert not consumer.is_alive()
+
+
+def test_an_intake_that_ends_is_replaced_after_the_receive(background_house: House) -> None:
+    """A consumer that learns of it while it receives begins no second receive."""
+    house = background_house
+    house.start()
+    house.put(1)
+    with house.queues.hold_answer("receive", times=1) as hold:
+        house.grant(10)
+        hold.wait_for_call()
+        house.stage.crash(house.intake)
+        house.stage.advance(5)
+        house.intake = house.stage.stand_in(INTAKE)
+        house.stage.advance(5)
+        assert (house.reservations(), house.calls.begun) == (0, 1)
+    assert (house.settled(), house.reservations()) == ([1], 1)
+
+
+def test_what_cannot_be_handed_back_comes_back_by_itself(house: House) -> None:
+    """The consumer goes on; its visibility timeout returns the message."""
+    house.put(1)
+    house.queues.fail("change_visibility", QueueUnavailable("503"))
+    consumer = house.start()
+    house.stage.crash(house.keeper)
+    house.grant(10)
+    assert (house.settled(), consumer.is_alive()) == ([1], True)
+    house.stage.advance(120)
+    assert house.queues.approximate_number_of_messages(SOURCE) == 1

@@ -27,7 +27,7 @@ from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
 from receipt_actors.testing import FakeLedger
 
-from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, Stage, submission
+from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, CallsOnThreads, Stage, submission
 
 DOWN = LedgerUnavailable("503")
 
@@ -35,7 +35,8 @@ DOWN = LedgerUnavailable("503")
 class House:
     """A gateway to a fake ledger, and an intake that listens."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, background: CallsOnThreads | None = None) -> None:
+        self.background = background
         self.stage = stage
         self.ledger: FakeLedger = stage.with_fake(FakeLedger())
         self.intake = stage.stand_in(INTAKE)
@@ -43,7 +44,7 @@ class House:
 
     def start(self, concurrency: int = 50) -> Ref:
         self.limits = LiveLimits(Limits(20, concurrency, 20))
-        return self.stage.actors.start(LedgerGateway, self.ledger, self.limits, THREE_ATTEMPTS)
+        return self.stage.actors.start(LedgerGateway, self.ledger, self.limits, THREE_ATTEMPTS, self.background)
 
     def look_up(self, message: int) -> Ref:
         return self.stage.ask(self.gateway, LookUpTransaction(f"t-{message}", submission(message)))
@@ -59,9 +60,10 @@ class House:
         return [self.look_up(1000 + number) for number in range(messages)]
 
 
-@pytest.fixture
-def house(stage: Stage) -> House:
-    return House(stage)
+@pytest.fixture(params=["on I/O threads", "in the background"])
+def house(stage: Stage, request: pytest.FixtureRequest) -> House:
+    is_background = request.param == "in the background"
+    return House(stage, stage.with_fake(CallsOnThreads()) if is_background else None)
 
 
 def is_answered(house: House, *asking: Ref) -> list[bool]:

@@ -6,6 +6,7 @@ Fixtures are made on demand: a test that asks for none of them pays for none of 
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +22,34 @@ from receipt_actors.domain.ports import Ledger, Queues
 if TYPE_CHECKING:
     import boto3
 
-BACKENDS = ["embedded", "aws", "simulated", "fake"]
+    from receipt_actors.clients.aws import AwsLoop
+
+BACKENDS = ["embedded", "aws", "aws-loop", "simulated", "simulated-loop", "fake"]
+_LOOP = "-loop"  #: of a backend whose methods are called by way of ``AwsLoop``
+
+
+class OnLoop:
+    """Queues or a ledger whose methods are called by way of ``AwsLoop``, as actors do; everything else is theirs."""
+
+    def __init__(self, adapter: Any, loop: AwsLoop) -> None:
+        self._adapter = adapter
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._adapter, name)
+        if not hasattr(method, "steps"):
+            return method
+
+        def call(*args: object, **keywords: object) -> Any:
+            outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._loop.begin(method, args, keywords, outcomes.put)
+            outcome = outcomes.get(timeout=60)
+            if isinstance(outcome, Exception):
+                raise outcome
+            assert outcomes.empty()
+            return outcome
+
+        return call
 
 
 class ManualClock:
@@ -141,12 +169,24 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "receipts.db"
 
 
+@pytest.fixture
+def loop() -> Iterator[AwsLoop]:
+    from receipt_actors.clients.aws import AwsLoop
+
+    with closing(AwsLoop()) as loop:
+        yield loop
+
+
 @pytest.fixture(params=BACKENDS)
 def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
     """Each backend's queues in turn, on the real clock; SQS as two emulators understand it."""
-    if request.param in ("aws", "simulated"):
-        aws: Aws = request.getfixturevalue("moto" if request.param == "aws" else "simulated")
-        yield QueueHouse(aws.queues, aws.create_queue)
+    emulator = request.param.removesuffix(_LOOP)
+    if emulator in ("aws", "simulated"):
+        aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
+        if emulator == request.param:
+            yield QueueHouse(aws.queues, aws.create_queue)
+        else:
+            yield QueueHouse(OnLoop(aws.queues, request.getfixturevalue("loop")), aws.create_queue)
         return
 
     from receipt_actors.clients.embedded import EmbeddedQueues
@@ -206,7 +246,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["embedded", "simulated", "fake", *_EMULATORS])
+@pytest.fixture(params=["embedded", "simulated", "simulated-loop", "fake", *_EMULATORS])
 def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
     with open_ledger(request) as ledger:
@@ -230,13 +270,13 @@ def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
 
             session, table = aws_table(request)
             with closing(AwsLedger(table, session)) as aws:
-                yield aws
+                yield OnLoop(aws, request.getfixturevalue("loop")) if request.param.endswith(_LOOP) else aws
 
 
 def aws_table(request: pytest.FixtureRequest) -> tuple[boto3.Session, str]:
-    match request.param:
-        case "aws" | "simulated":
-            aws: Aws = request.getfixturevalue("moto" if request.param == "aws" else "simulated")
+    match request.param.removesuffix(_LOOP):
+        case "aws" | "simulated" as emulator:
+            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
             return aws.session, aws.create_table("TransactionId")
         case "ministack":
             session, table = request.getfixturevalue("ministack_table")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from receipt_actors.clients.aws import AwsLedger, AwsQueues
+from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
 from receipt_actors.clients.aws.ledger import NO_USER_ID
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
@@ -29,6 +29,7 @@ from receipt_actors.errors import (
     QueueRefused,
     QueueUnavailable,
 )
+from tests.clients.conftest import OnLoop
 
 if TYPE_CHECKING:
     from tests.clients.conftest import Aws
@@ -162,17 +163,23 @@ def session(any_session: boto3.Session, fake: FakeAws, monkeypatch: pytest.Monke
     return any_session
 
 
+@pytest.fixture(params=["on the caller's thread", "on the loop"])
+def way(request: pytest.FixtureRequest, loop: AwsLoop) -> Callable[[Any], Any]:
+    """Each way to call the adapters in turn."""
+    return (lambda adapter: OnLoop(adapter, loop)) if request.param == "on the loop" else lambda adapter: adapter
+
+
 @pytest.fixture
-def queues(session: boto3.Session) -> Iterator[AwsQueues]:
+def queues(session: boto3.Session, way: Callable[[Any], Any]) -> Iterator[AwsQueues]:
     aws = AwsQueues(session, longest_wait_seconds=1, read_timeout_seconds=1)
-    yield aws
+    yield way(aws)
     aws.close()
 
 
 @pytest.fixture
-def ledger(session: boto3.Session) -> Iterator[AwsLedger]:
+def ledger(session: boto3.Session, way: Callable[[Any], Any]) -> Iterator[AwsLedger]:
     aws = AwsLedger("claims", session, read_timeout_seconds=1)
-    yield aws
+    yield way(aws)
     aws.close()
 
 
@@ -218,10 +225,10 @@ def test_trouble_with_the_table_is_unavailable(fake: FakeAws, ledger: AwsLedger,
         ledger.check()
 
 
-def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session) -> None:
+def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, way: Callable[[Any], Any]) -> None:
     """A service that takes a request and never answers costs a read time-out, and no more."""
-    queues = AwsQueues(session, longest_wait_seconds=0, read_timeout_seconds=0.1)
-    ledger = AwsLedger("claims", session, read_timeout_seconds=0.1)
+    queues = way(AwsQueues(session, longest_wait_seconds=0, read_timeout_seconds=0.1))
+    ledger = way(AwsLedger("claims", session, read_timeout_seconds=0.1))
 
     def silence(request: dict[str, Any]) -> Reply:
         fake.stopping.wait(30)
@@ -248,7 +255,9 @@ def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues,
         ledger.check()
 
 
-def test_credentials_that_are_not_there_are_unavailable(monkeypatch: pytest.MonkeyPatch, fake: FakeAws) -> None:
+def test_credentials_that_are_not_there_are_unavailable(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeAws, way: Callable[[Any], Any]
+) -> None:
     """A role's credentials may come back (its metadata service hiccups), so this is trouble too, by its name."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -258,9 +267,9 @@ def test_credentials_that_are_not_there_are_unavailable(monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     with pytest.raises(QueueUnavailable, match="NoCredentialsError"):
-        QUEUE_CALLS["ReceiveMessage"](AwsQueues())
+        QUEUE_CALLS["ReceiveMessage"](way(AwsQueues()))
     with pytest.raises(LedgerUnavailable, match="NoCredentialsError"):
-        AwsLedger("claims").claim(ITEM)
+        way(AwsLedger("claims")).claim(ITEM)
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.clients.aws import AwsLedger, AwsQueues
-from receipt_actors.clients.aws.http_pool import MAX_ANSWER_BYTES, HttpPool, Origin
+from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
+from receipt_actors.clients.aws.http_answer import MAX_ANSWER_BYTES, HttpAnswer, Origin
+from receipt_actors.clients.aws.http_pool import HttpPool
 from receipt_actors.clients.aws.signature import sign
+from receipt_actors.clients.aws.steps import Exchange, Steps, as_call
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable
+from tests.clients.conftest import OnLoop
 from tests.clients.test_aws import ITEM, ITEMS, QUEUE, md5
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -154,11 +157,43 @@ def no_tls() -> ssl.SSLContext:
     raise AssertionError("plain http needs no certificates")
 
 
+class PoolOnLoop:
+    """A pool whose exchanges are carried out by an ``AwsLoop``; any number of threads may ask it at once."""
+
+    def __init__(self, pool: HttpPool, loop: AwsLoop) -> None:
+        self._pool = pool
+        self._on_loop = OnLoop(self, loop)
+
+    @as_call
+    def exchange_on_loop(self, origin: Origin, request: bytes) -> Steps[HttpAnswer]:
+        return (yield Exchange(self._pool, origin, request))
+
+    def exchange(self, origin: Origin, request: bytes) -> HttpAnswer:
+        answer: HttpAnswer = self._on_loop.exchange_on_loop(origin, request)
+        return answer
+
+
+@pytest.fixture(params=["a thread waits", "the loop waits"])
+def open_pool(request: pytest.FixtureRequest, loop: AwsLoop) -> Iterator[Callable[..., HttpPool | PoolOnLoop]]:
+    """Make pools of either kind."""
+    with ExitStack() as at_end:
+
+        def open_pool(read_timeout_seconds: float = 5) -> HttpPool | PoolOnLoop:
+            pool = HttpPool(
+                max_idle=2,
+                connect_timeout_seconds=2,
+                read_timeout_seconds=read_timeout_seconds,
+                make_tls_context=no_tls,
+            )
+            at_end.enter_context(closing(pool))
+            return pool if request.param == "a thread waits" else PoolOnLoop(pool, loop)
+
+        yield open_pool
+
+
 @pytest.fixture
-def pool() -> Iterator[HttpPool]:
-    pool = HttpPool(max_idle=2, connect_timeout_seconds=2, read_timeout_seconds=5, make_tls_context=no_tls)
-    with closing(pool):
-        yield pool
+def pool(open_pool: Callable[..., HttpPool]) -> HttpPool:
+    return open_pool()
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
@@ -235,7 +270,7 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(
     assert len(server.asked) == 2
 
 
-def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire]) -> None:
+def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], open_pool: Callable[..., HttpPool]) -> None:
     """Whoever retries knows better when; the late answer is nobody's."""
     release = threading.Event()
 
@@ -245,13 +280,12 @@ def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire]) -> None:
         return b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + asked.body
 
     server = serve(answer)
-    pool = HttpPool(max_idle=2, connect_timeout_seconds=2, read_timeout_seconds=0.2, make_tls_context=no_tls)
-    with closing(pool):
-        pool.exchange(server.origin, request(b"1st."))
-        with pytest.raises(ReadTimeoutError, match="Read timeout"):
-            pool.exchange(server.origin, request(b"slow"))
-        release.set()
-        assert pool.exchange(server.origin, request(b"next")).content == b"next"
+    pool = open_pool(read_timeout_seconds=0.2)
+    pool.exchange(server.origin, request(b"1st."))
+    with pytest.raises(ReadTimeoutError, match="Read timeout"):
+        pool.exchange(server.origin, request(b"slow"))
+    release.set()
+    assert pool.exchange(server.origin, request(b"next")).content == b"next"
     assert [asked.body for asked in server.asked] == [b"1st.", b"slow", b"next"]
 
 
@@ -378,49 +412,81 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
 
 
-def claim_at(url: str, monkeypatch: pytest.MonkeyPatch, session: boto3.Session | None = None) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    session = session or boto3.Session("testing", "testing", region_name="eu-west-1")
-    with closing(AwsLedger("claims", session, read_timeout_seconds=5)) as ledger:
-        for _ in range(2):
+class Caller:
+    """Calls the adapters, on the caller's thread or on the loop."""
+
+    def __init__(self, loop: AwsLoop | None) -> None:
+        self._loop = loop
+
+    def of(self, adapter: Any) -> Any:
+        return adapter if self._loop is None else OnLoop(adapter, self._loop)
+
+    def claim_at(self, url: str, monkeypatch: pytest.MonkeyPatch, session: boto3.Session | None = None) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        session = session or boto3.Session("testing", "testing", region_name="eu-west-1")
+        with closing(AwsLedger("claims", session, read_timeout_seconds=5)) as aws:
+            ledger = self.of(aws)
+            for _ in range(2):
+                assert ledger.claim(ITEM) is None
+
+    def call_everything(self, session: boto3.Session) -> None:
+        """Make every call of the adapters once, with all that they can carry."""
+        messages = [OutgoingMessage('{"ü": 1}', {"reason": "🪙", "submission_id": "s"}), OutgoingMessage("x")]
+        with closing(AwsQueues(session)) as aws_queues, closing(AwsLedger("claims", session)) as aws_ledger:
+            queues, ledger = self.of(aws_queues), self.of(aws_ledger)
+            queues.receive(QUEUE, max_messages=10, wait_seconds=1, visibility_timeout_seconds=60)
+            assert queues.send(QUEUE, messages) == [None, None]
+            assert queues.delete(QUEUE, ["a", "b"]) == [None, None]
+            assert queues.change_visibility(QUEUE, [("a", 0), ("b", 60)]) == [None, None]
+            assert queues.approximate_number_of_messages(QUEUE) == 7
             assert ledger.claim(ITEM) is None
+            assert ledger.get("1") is None
+            assert ledger.claim_all(ITEMS) == [None] * len(ITEMS)
 
 
-def test_a_server_that_nobody_vouches_for_is_told_nothing(tls_server: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["a thread waits", "the loop waits"])
+def caller(request: pytest.FixtureRequest, loop: AwsLoop) -> Caller:
+    """Each way to call in turn."""
+    return Caller(loop if request.param == "the loop waits" else None)
+
+
+def test_a_server_that_nobody_vouches_for_is_told_nothing(
+    tls_server: Wire, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No request leaves before the certificate is verified."""
     with pytest.raises(LedgerUnavailable, match="certificate verify failed"):
-        claim_at(tls_server.url, monkeypatch)
+        caller.claim_at(tls_server.url, monkeypatch)
     assert tls_server.asked == []
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_a_bundle_of_the_environment_is_used(
-    tls_server: Wire, certificate: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    tls_server: Wire, certificate: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     """Both that botocore knows; the connection is kept."""
     monkeypatch.setenv(variable, str(certificate))
-    claim_at(tls_server.url, monkeypatch)
+    caller.claim_at(tls_server.url, monkeypatch)
     assert [asked.connection for asked in tls_server.asked] == [0, 0]
     assert is_short(tls_server.asked[0])
 
 
 def test_a_bundle_of_the_profile_is_used(
-    tls_server: Wire, certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tls_server: Wire, certificate: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """``ca_bundle`` in the configuration file."""
     config = tmp_path / "config"
     config.write_text(f"[profile office]\nregion = eu-west-1\nca_bundle = {certificate}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    claim_at(tls_server.url, monkeypatch, boto3.Session("testing", "testing", profile_name="office"))
+    caller.claim_at(tls_server.url, monkeypatch, boto3.Session("testing", "testing", profile_name="office"))
 
 
 def test_a_certificate_of_another_host_is_refused(
-    tls_server: Wire, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    tls_server: Wire, certificate: Path, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever vouches for it."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
     with pytest.raises(LedgerUnavailable, match="Hostname mismatch"):
-        claim_at(tls_server.url.replace("127.0.0.1", "localhost"), monkeypatch)
+        caller.claim_at(tls_server.url.replace("127.0.0.1", "localhost"), monkeypatch)
     assert tls_server.asked == []
 
 
@@ -448,21 +514,9 @@ def answer_as_aws(asked: Asked) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
 
 
-def call_everything(session: boto3.Session) -> None:
-    """Make every call of the adapters once, with all that they can carry."""
-    messages = [OutgoingMessage('{"ü": 1}', {"reason": "🪙", "submission_id": "s"}), OutgoingMessage("x")]
-    with closing(AwsQueues(session)) as queues, closing(AwsLedger("claims", session)) as ledger:
-        queues.receive(QUEUE, max_messages=10, wait_seconds=1, visibility_timeout_seconds=60)
-        assert queues.send(QUEUE, messages) == [None, None]
-        assert queues.delete(QUEUE, ["a", "b"]) == [None, None]
-        assert queues.change_visibility(QUEUE, [("a", 0), ("b", 60)]) == [None, None]
-        assert queues.approximate_number_of_messages(QUEUE) == 7
-        assert ledger.claim(ITEM) is None
-        assert ledger.get("1") is None
-        assert ledger.claim_all(ITEMS) == [None] * len(ITEMS)
-
-
-def test_both_ways_ask_for_the_same(serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_ask_for_the_same(
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every call, the short way and through a proxy, which is botocore's own business: the same request, and signed.
 
     A proxy is asked with a whole URL; it may be the server itself.
@@ -471,12 +525,12 @@ def test_both_ways_ask_for_the_same(serve: Callable[..., Wire], monkeypatch: pyt
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # for others
     session = boto3.Session("testing", "testing", "a-token", region_name="eu-west-1")
-    call_everything(session)
+    caller.call_everything(session)
     short = list(server.asked)
     server.asked.clear()
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("no_proxy", "internal.example.com")
-    call_everything(session)
+    caller.call_everything(session)
     assert len(short) == len(server.asked) == 9
     assert all(map(is_short, short)) and not any(map(is_short, server.asked))
     assert {asked.target for asked in short} == {"/"}
@@ -512,7 +566,9 @@ def test_the_signature_is_botocores(
     assert mine == dict(theirs.headers.items())
 
 
-def test_credentials_are_renewed(serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_are_renewed(
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Each request is signed with what botocore has at that moment: here from a program that is asked every time."""
     program = tmp_path / "credentials.py"
     program.write_text(
@@ -530,25 +586,27 @@ def test_credentials_are_renewed(serve: Callable[..., Wire], monkeypatch: pytest
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     server = serve(answer_as_aws)
-    claim_at(server.url, monkeypatch, boto3.Session(profile_name="p"))
+    caller.claim_at(server.url, monkeypatch, boto3.Session(profile_name="p"))
     keys = [asked.headers["authorization"].split("Credential=")[1].split("/")[0] for asked in server.asked]
     assert len(set(keys)) == 2
     assert all(key.startswith("KEY") for key in keys)
 
 
 def test_an_endpoint_with_a_path_is_botocores_business(
-    serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So is all else that is not plain; batches keep their parameters on that way too."""
     server = serve(answer_as_aws)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"{server.url}/emulator")
-    call_everything(boto3.Session("testing", "testing", region_name="eu-west-1"))
+    caller.call_everything(boto3.Session("testing", "testing", region_name="eu-west-1"))
     assert not any(map(is_short, server.asked))
     assert {asked.target.rstrip("/") for asked in server.asked} == {"/emulator"}
     assert json.loads(server.asked[-1].body)["Statements"]
 
 
-def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mock_of_the_application_answers(
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mocks of AWS answer ``before-send``; whoever embeds us and tests with them must not meet the real one.
 
     What only looks, or adds a header, is heard as well.
@@ -567,7 +625,7 @@ def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], monkeypat
         return AWSResponse(request.url, 200, {}, Raw()) if len(seen) == 1 else None  # type: ignore[arg-type]
 
     session.events.register("before-send.dynamodb", answer)
-    claim_at(server.url, monkeypatch, session)
+    caller.claim_at(server.url, monkeypatch, session)
     assert seen == ["DynamoDB_20120810.PutItem"] * 2
     (passed_on,) = server.asked
     assert passed_on.headers["x-trace"] == "abc"
@@ -576,7 +634,7 @@ def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], monkeypat
 
 @pytest.mark.parametrize("is_right", [True, False])
 def test_a_wrong_checksum_confirms_nothing(
-    serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch, is_right: bool
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch, is_right: bool
 ) -> None:
     """DynamoDB sends one with each answer."""
     checksum = zlib.crc32(b"{}") + (not is_right)
@@ -584,16 +642,18 @@ def test_a_wrong_checksum_confirms_nothing(
         lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-amz-crc32: %d\r\n\r\n{}" % checksum,
     )
     if is_right:
-        claim_at(server.url, monkeypatch)
+        caller.claim_at(server.url, monkeypatch)
     else:
         with pytest.raises(LedgerUnavailable, match="checksum"):
-            claim_at(server.url, monkeypatch)
+            caller.claim_at(server.url, monkeypatch)
 
 
-def test_nothing_can_be_slipped_into_the_headers(serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_can_be_slipped_into_the_headers(
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A token with a line break in it, from a broken file, is trouble and no second header."""
     server = serve(answer_as_aws)
     session = boto3.Session("testing", "testing", "token\r\nX-Amz-Target: DynamoDB_20120810.DeleteTable", "eu-west-1")
     with pytest.raises(LedgerUnavailable, match="line break"):
-        claim_at(server.url, monkeypatch, session)
+        caller.claim_at(server.url, monkeypatch, session)
     assert server.asked == []

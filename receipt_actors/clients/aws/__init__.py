@@ -7,6 +7,7 @@ decide otherwise. boto3's own retries are off: one policy decides, and it is not
 from __future__ import annotations
 
 from receipt_actors.clients.aws.ledger import AwsLedger
+from receipt_actors.clients.aws.loop import AwsLoop
 from receipt_actors.clients.aws.queues import AwsQueues
 
-__all__ = ["AwsLedger", "AwsQueues"]
+__all__ = ["AwsLedger", "AwsLoop", "AwsQueues"]

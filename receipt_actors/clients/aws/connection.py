@@ -6,7 +6,8 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
 from botocore.awsrequest import AWSResponse
@@ -15,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from receipt_actors.clients.aws.short_way import ShortWay, headers_of
+from receipt_actors.clients.aws.steps import Blocking, Steps
 from receipt_actors.domain.values import masked
 from receipt_actors.errors import ConfigurationError, UnavailableError
 
@@ -23,7 +25,6 @@ READ_TIMEOUT_SECONDS = 5.0  #: a receive: its long poll and this
 MAX_QUOTED_CHARACTERS = 4096  #: of a service's words that are looked at,
 MAX_TOLD_CHARACTERS = 500  #: and that are passed on
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer", bound=Mapping[str, Any])
 
 #: What boto3 and botocore raise for trouble that is none of the service's answers. The last four come out of botocore's
@@ -32,10 +33,16 @@ _TROUBLE = (BotoCoreError, ResponseParserError, AttributeError, KeyError, TypeEr
 
 
 class Client(NamedTuple):
-    """A client of boto3, and how its idle connections are closed."""
+    """A client of boto3, and the short way where that is open."""
 
     api: Any
-    close: Callable[[], None]
+    short_way: ShortWay | None
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        if self.short_way is not None:
+            self.short_way.close()
+        self.api.close()
 
 
 def build_client(
@@ -63,15 +70,10 @@ def build_client(
         raise ConfigurationError([f"AWS: {type(error).__name__}: {error}; {wish}"]) from error
     client.meta.events.register("after-call", _refuse_foreign_answer)
     if not ShortWay.is_open_to(client):
-        return Client(client, client.close)
-    short_way = ShortWay(client, verify, max_connections=max_connections)
+        return Client(client, None)
+    short_way = ShortWay(client, session.get_credentials(), verify, max_connections=max_connections)
     short_way.install()
-
-    def close() -> None:
-        short_way.close()
-        client.close()
-
-    return Client(client, close)
+    return Client(client, short_way)
 
 
 def _verify(session: boto3.Session) -> str | bool:
@@ -81,18 +83,22 @@ def _verify(session: boto3.Session) -> str | bool:
 
 
 def call(
-    unavailable: type[UnavailableError], operation: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs
-) -> Answer:
+    unavailable: type[UnavailableError], client: Client, operation: Callable[..., Answer], **parameters: object
+) -> Steps[Answer]:
     """Call one operation of a client and return the service's own answer.
 
     Lets ``ClientError`` through, for the caller to judge by its code; raises ``unavailable`` for everything else: no
     connection, a time-out, no or expired credentials, an answer that is garbled, cut short or not from AWS.
     """
     try:
-        return operation(*args, **kwargs)
+        if client.short_way is None:
+            answer: Answer = yield Blocking(partial(operation, **parameters))
+        else:
+            answer = yield from client.short_way.steps(operation, parameters)
     except _TROUBLE as error:
         name = getattr(operation, "__name__", type(operation).__name__)
         raise unavailable(f"{name}: {type(error).__name__}: {told(error)}") from error
+    return answer
 
 
 @contextmanager

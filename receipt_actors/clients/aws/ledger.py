@@ -30,6 +30,7 @@ from receipt_actors.clients.aws.connection import (
     error_code,
     told,
 )
+from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import TAKEN, ClaimOutcome, EntryFailure, Environment, LedgerItem
 from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
@@ -70,18 +71,19 @@ class AwsLedger:
         Raises ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
         """
         self._table = table
-        client = build_client(
+        self._client = build_client(
             session, "dynamodb", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
         )
-        self._client: DynamoDBClient = client.api
-        self._close = client.close
+        self._dynamodb: DynamoDBClient = self._client.api
 
-    def claim(self, item: LedgerItem) -> LedgerItem | None:
+    @as_call
+    def claim(self, item: LedgerItem) -> Steps[LedgerItem | None]:
         """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
         try:
-            call(
+            yield from call(
                 LedgerUnavailable,
-                self._client.put_item,
+                self._client,
+                self._dynamodb.put_item,
                 TableName=self._table,
                 Item=_to_attributes(item),
                 ConditionExpression=f"attribute_not_exists({KEY})",
@@ -91,21 +93,23 @@ class AwsLedger:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise LedgerUnavailable(describe(error)) from error
             old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
-            standing = _from_attributes(old) if old else self.get(item.transaction_id)
+            standing = _from_attributes(old) if old else (yield from self._item(item.transaction_id))
             if standing is None:
                 raise LedgerUnavailable("PutItem: an item stood in the way, and is not there") from error
             return standing
         return None
 
-    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
+    @as_call
+    def claim_all(self, items: Sequence[LedgerItem]) -> Steps[Sequence[ClaimOutcome]]:
         """See ``Ledger.claim_all``: one ``BatchExecuteStatement`` of an ``INSERT`` each."""
         check_claims(items)
         if not items:
             return []
         try:
-            answer = call(
+            answer = yield from call(
                 LedgerUnavailable,
-                self._client.batch_execute_statement,
+                self._client,
+                self._dynamodb.batch_execute_statement,
                 Statements=[_insert_statement(self._table, item) for item in items],
             )
         except ClientError as error:
@@ -120,18 +124,16 @@ class AwsLedger:
         self._refuse_common_failure(outcomes)
         return outcomes
 
-    def get(self, transaction_id: str) -> LedgerItem | None:
+    @as_call
+    def get(self, transaction_id: str) -> Steps[LedgerItem | None]:
         """See ``Ledger.get``: one consistent ``GetItem``."""
-        try:
-            attributes = self._get_item(transaction_id)
-        except ClientError as error:
-            raise LedgerUnavailable(describe(error)) from error
-        return _from_attributes(attributes) if attributes else None
+        return (yield from self._item(transaction_id))
 
-    def check(self) -> None:
+    @as_call
+    def check(self) -> Steps[None]:
         """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read."""
         try:
-            self._get_item(CHECK_TRANSACTION_ID)
+            yield from self._get_item(CHECK_TRANSACTION_ID)
         except ClientError as error:
             wish = _WISHES.get(error_code(error))
             if wish is None:
@@ -140,7 +142,12 @@ class AwsLedger:
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._close()
+        self._client.close()
+
+    @property
+    def goes_the_short_way(self) -> bool:
+        """See ``AwsQueues.goes_the_short_way``."""
+        return self._client.short_way is not None
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
         """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
@@ -153,10 +160,18 @@ class AwsLedger:
         if not any(failure.sender_fault for failure in failures):
             raise LedgerUnavailable(told_first)
 
-    def _get_item(self, transaction_id: str) -> Mapping[str, Any] | None:
-        answer = call(
+    def _item(self, transaction_id: str) -> Steps[LedgerItem | None]:
+        try:
+            attributes = yield from self._get_item(transaction_id)
+        except ClientError as error:
+            raise LedgerUnavailable(describe(error)) from error
+        return _from_attributes(attributes) if attributes else None
+
+    def _get_item(self, transaction_id: str) -> Steps[Mapping[str, Any] | None]:
+        answer = yield from call(
             LedgerUnavailable,
-            self._client.get_item,
+            self._client,
+            self._dynamodb.get_item,
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
             ConsistentRead=True,

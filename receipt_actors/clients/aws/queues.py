@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from receipt_actors.clients import sqs_rules
 from receipt_actors.clients.aws.connection import (
     READ_TIMEOUT_SECONDS,
+    Client,
     build_client,
     call,
     describe,
@@ -20,6 +21,7 @@ from receipt_actors.clients.aws.connection import (
     reading,
     told,
 )
+from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 
@@ -77,29 +79,29 @@ class AwsQueues:
         ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
         """
         self._longest_wait_seconds = longest_wait_seconds
-        client = build_client(
+        self._client = build_client(
             session, "sqs", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
         )
-        receiving_client = build_client(
+        self._receiving_client = build_client(
             session,
             "sqs",
             read_timeout_seconds=longest_wait_seconds + read_timeout_seconds,
             max_connections=max_connections,
         )
-        self._client: SQSClient = client.api
-        self._receiving_client: SQSClient = receiving_client.api
-        self._closes = (client.close, receiving_client.close)
+        self._sqs: SQSClient = self._client.api
         self._urls: dict[str, str] = {}
 
+    @as_call
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
-    ) -> Sequence[ReceivedMessage]:
+    ) -> Steps[Sequence[ReceivedMessage]]:
         """See ``Queues.receive``. SQS waits for whole seconds: a fraction is rounded up."""
         if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
             raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
-        answer = self._call(
+        answer = yield from self._call(
             queue,
-            self._receiving_client.receive_message,
+            self._receiving_client,
+            self._receiving_client.api.receive_message,
             MaxNumberOfMessages=max_messages,
             WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),
             VisibilityTimeout=visibility_timeout_seconds,
@@ -109,31 +111,32 @@ class AwsQueues:
         with reading(QueueUnavailable, "ReceiveMessage"):
             return [_received_message(message) for message in answer.get("Messages") or ()]
 
-    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+    @as_call
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Steps[Sequence[EntryFailure | None]]:
         """See ``Queues.send``. Entries that SQS would refuse are not sent, so that they do not fail the others."""
         results = sqs_rules.check_send_batch(messages)
         passing = [index for index, failure in enumerate(results) if failure is None]
-        for index, result in zip(passing, self._send_all(queue, [messages[index] for index in passing]), strict=True):
+        sent = yield from self._send_all(queue, [messages[index] for index in passing])
+        for index, result in zip(passing, sent, strict=True):
             results[index] = result
         return results
 
-    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
+    @as_call
+    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Steps[Sequence[EntryFailure | None]]:
         """See ``Queues.delete``."""
-        return self._handle_batch(
-            queue, self._client.delete_message_batch, [{"ReceiptHandle": handle} for handle in receipt_handles]
-        )
+        entries: list[dict[str, Any]] = [{"ReceiptHandle": handle} for handle in receipt_handles]
+        return (yield from self._handle_batch(queue, self._sqs.delete_message_batch, entries))
 
-    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
+    @as_call
+    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Steps[Sequence[EntryFailure | None]]:
         """See ``Queues.change_visibility``."""
-        return self._handle_batch(
-            queue,
-            self._client.change_message_visibility_batch,
-            [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in changes],
-        )
+        entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in changes]
+        return (yield from self._handle_batch(queue, self._sqs.change_message_visibility_batch, entries))
 
-    def dead_letter_queue(self, queue: str) -> str | None:
+    @as_call
+    def dead_letter_queue(self, queue: str) -> Steps[str | None]:
         """See ``Queues.dead_letter_queue``."""
-        policy = self._attribute(queue, "RedrivePolicy")
+        policy = yield from self._attribute(queue, "RedrivePolicy")
         if not policy:
             return None
         try:
@@ -141,24 +144,30 @@ class AwsQueues:
         except (KeyError, TypeError, ValueError) as error:
             raise QueueUnavailable(f"GetQueueAttributes: a garbled redrive policy: {policy[:200]!r}") from error
 
-    def approximate_number_of_messages(self, queue: str) -> int:
+    @as_call
+    def approximate_number_of_messages(self, queue: str) -> Steps[int]:
         """See ``Queues.approximate_number_of_messages``."""
-        count = self._attribute(queue, "ApproximateNumberOfMessages")
+        count = yield from self._attribute(queue, "ApproximateNumberOfMessages")
         if count is None or not count.isdecimal():
             raise QueueUnavailable(f"GetQueueAttributes: a garbled number of messages: {count!r}")
         return int(count)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        for close in self._closes:
-            close()
+        self._client.close()
+        self._receiving_client.close()
 
-    def _attribute(self, queue: str, name: str) -> str | None:
-        answer = self._call(queue, self._client.get_queue_attributes, AttributeNames=[name])
+    @property
+    def goes_the_short_way(self) -> bool:
+        """Whether nothing about the settings calls for botocore's own way, which blocks."""
+        return self._receiving_client.short_way is not None
+
+    def _attribute(self, queue: str, name: str) -> Steps[str | None]:
+        answer = yield from self._call(queue, self._client, self._sqs.get_queue_attributes, AttributeNames=[name])
         attributes: Mapping[str, str] = answer.get("Attributes") or {}
         return attributes.get(name)
 
-    def _send_all(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
+    def _send_all(self, queue: str, messages: Sequence[OutgoingMessage]) -> Steps[Sequence[EntryFailure | None]]:
         """Send, in halves where SQS refuses the batch as a whole (a queue may have a smaller limit than 1 MiB)."""
         if not messages:
             return []
@@ -173,12 +182,13 @@ class AwsQueues:
             for index, message in enumerate(messages)
         ]
         try:
-            answer = self._call(queue, self._client.send_message_batch, Entries=entries)
+            answer = yield from self._call(queue, self._client, self._sqs.send_message_batch, Entries=entries)
         except _BatchRefused as refusal:
             if len(messages) == 1:
                 return [refusal.failure]
             middle = len(messages) // 2
-            return [*self._send_all(queue, messages[:middle]), *self._send_all(queue, messages[middle:])]
+            first = yield from self._send_all(queue, messages[:middle])
+            return [*first, *(yield from self._send_all(queue, messages[middle:]))]
         with reading(QueueUnavailable, "SendMessageBatch"):
             digests = {entry.get("Id"): entry.get("MD5OfMessageBody") for entry in answer.get("Successful") or ()}
             results = _results(answer, len(messages))
@@ -191,34 +201,37 @@ class AwsQueues:
 
     def _handle_batch(
         self, queue: str, operation: Callable[..., Mapping[str, Any]], entries: list[dict[str, Any]]
-    ) -> Sequence[EntryFailure | None]:
+    ) -> Steps[Sequence[EntryFailure | None]]:
         crowd = sqs_rules.check_handle_batch(len(entries))
         if crowd or not entries:
             return crowd or []
         numbered = [{"Id": str(index), **entry} for index, entry in enumerate(entries)]
-        answer = self._call(queue, operation, Entries=numbered)
+        answer = yield from self._call(queue, self._client, operation, Entries=numbered)
         with reading(QueueUnavailable, operation.__name__):
             return _results(answer, len(entries))
 
-    def _call(self, queue: str, operation: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+    def _call(
+        self, queue: str, client: Client, operation: Callable[..., Mapping[str, Any]], **parameters: object
+    ) -> Steps[Mapping[str, Any]]:
         try:
-            return call(QueueUnavailable, operation, QueueUrl=self._url(queue), **parameters)
+            url = yield from self._url(queue)
+            return (yield from call(QueueUnavailable, client, operation, QueueUrl=url, **parameters))
         except ClientError as error:
             code = error_code(error)
             if code in _REFUSED:
                 self._urls.pop(queue, None)
                 raise QueueRefused(queue, describe(error)) from error
-            if operation == self._client.send_message_batch and code in _DIVISIBLE:
+            if operation == self._sqs.send_message_batch and code in _DIVISIBLE:
                 raise _BatchRefused(EntryFailure(code, describe(error), True)) from error
             raise QueueUnavailable(describe(error)) from error
 
-    def _url(self, queue: str) -> str:
+    def _url(self, queue: str) -> Steps[str]:
         url = self._urls.get(queue)
         if url is None:
             fault = sqs_rules.queue_name_fault(queue)
             if fault:
                 raise QueueRefused(queue, fault)
-            answer = call(QueueUnavailable, self._client.get_queue_url, QueueName=queue)
+            answer = yield from call(QueueUnavailable, self._client, self._sqs.get_queue_url, QueueName=queue)
             url = answer.get("QueueUrl")
             if not url:
                 raise QueueUnavailable("GetQueueUrl: the answer lacks the URL")

@@ -7,6 +7,10 @@ places to do without: handlers of ``before-call`` may answer a request themselve
 credentials and their renewal, models, exceptions, the reading of errors, and the event ``before-send``, by which mocks
 answer in AWS's place.
 
+An operation has three steps: boto3 makes a request, as far as ``before-call``, where it is signed and taken away; it is
+exchanged for an answer, by whoever drives the ``steps``; the answer is read. The first of them may take a while when
+credentials have to be renewed.
+
 Milliseconds of CPU time a call, the kernel's included, of botocore's own way and of this one (CPython 3.11, boto3 1.44,
 plain HTTP on loopback, bodies of 7 KB, the best of fourteen runs):
 
@@ -28,14 +32,17 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import time
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Never
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
+from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 from botocore.hooks import first_non_none_response
 from botocore.httpsession import create_urllib3_context, get_cert_path
@@ -44,8 +51,10 @@ from botocore.parsers import ResponseParserError, create_parser
 from botocore.signers import RequestSigner
 from botocore.utils import get_environ_proxies
 
-from receipt_actors.clients.aws.http_pool import HttpAnswer, HttpPool, Origin
+from receipt_actors.clients.aws.http_answer import HttpAnswer, Origin
+from receipt_actors.clients.aws.http_pool import HttpPool
 from receipt_actors.clients.aws.signature import sign
+from receipt_actors.clients.aws.steps import Blocking, Exchange, Steps
 
 #: Operations of many entries: their parameters are plain JSON already, and their answers are read entry by entry by
 #: whoever asked. botocore would walk through both, shape by shape.
@@ -67,9 +76,14 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 class ShortWay:
     """See the module. ``install`` it in a client that speaks JSON; used by any thread."""
 
-    def __init__(self, client: Any, verify: str | bool, *, max_connections: int) -> None:
-        """Prepare for ``client``; ``verify`` is what it was built with: a file of certificates, or True."""
+    def __init__(
+        self, client: Any, credentials: Credentials | None, verify: str | bool, *, max_connections: int
+    ) -> None:
+        """Prepare for ``client`` and what it was built with; ``verify`` is a file of certificates, or True."""
+        self._client = client
+        self._credentials = credentials
         self._events = client.meta.events
+        self._preparing = _Preparing()
         config = client.meta.config
         self._parser = create_parser("json")
         self._origins: dict[str, Origin | None] = {}
@@ -93,7 +107,7 @@ class ShortWay:
     def install(self) -> None:
         """Have the client's calls come this way."""
         self._events.register("provide-client-params", self._take_parameters)
-        self._events.register_last("before-call", self._answer)
+        self._events.register_last("before-call", self._take_request)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -108,7 +122,36 @@ class ShortWay:
         context[_PARAMETERS] = params
         return {}
 
-    def _answer(
+    def steps(self, operation: Callable[..., Any], parameters: Mapping[str, object]) -> Steps[Any]:
+        """Carry out an operation of the client. Raises what boto3 raises."""
+        prepare = partial(self._prepare, operation, parameters)
+        # Resolving the endpoint asks for the credentials as well, hence all of it goes where it may take a while.
+        prepared = (yield Blocking(prepare)) if self._needs_renewal() else prepare()
+        if isinstance(prepared, Blocking):
+            return (yield prepared)
+        if not isinstance(prepared, _PreparedRequest):
+            return prepared
+        answer = yield Exchange(self._pool, prepared.origin, prepared.as_bytes)
+        return self._read(prepared, _Response(prepared.url, answer))
+
+    def _needs_renewal(self) -> bool:
+        """Tell whether asking for credentials may take a while; only those that can be renewed have a way to say so."""
+        refresh_needed = getattr(self._credentials, "refresh_needed", None)
+        return refresh_needed is not None and refresh_needed()
+
+    def _prepare(
+        self, operation: Callable[..., Any], parameters: Mapping[str, object]
+    ) -> _PreparedRequest | Blocking | Any:
+        """Return the request that is to be sent; what botocore has to do itself; or the answer of who has answered."""
+        try:
+            with self._preparing:
+                return operation(**parameters)  # a mock, or a handler of the application's
+        except _Prepared as prepared:
+            return prepared.request
+        except _NotPlain:
+            return Blocking(partial(operation, **parameters))
+
+    def _take_request(
         self,
         model: OperationModel,
         params: dict[str, Any],
@@ -116,21 +159,41 @@ class ShortWay:
         context: dict[str, Any],
         **_others: object,
     ) -> tuple[AWSResponse, dict[str, Any]] | None:
-        """Carry a request out, or leave it to botocore (a ``before-call`` handler). Raises what botocore raises."""
+        """Take a request away from botocore, or leave it there (a ``before-call`` handler). Raises ``_Prepared``."""
         parameters = context.pop(_PARAMETERS, None)
         if parameters is not None and params["body"] == b"{}":  # else a handler of the application's has had its say
             params["body"] = _to_json(parameters).encode()
+        if not self._preparing.is_under_way:
+            return None
         origin = self._origin(params, context)
         version = context.get("auth_type") or request_signer.signature_version
         if origin is None or version != "v4":
-            return None
+            raise _NotPlain
         headers = self._sign(origin, params, request_signer, context)
         request = _Request(params["url"], headers, params["body"])
-        event = f"before-send.{model.service_model.service_id.hyphenize()}.{model.name}"
-        http = first_non_none_response(self._events.emit(event, request=request))
-        if http is None:
-            http = _Response(params["url"], self._pool.exchange(origin, request.as_bytes()))
-        return http, self._parse(model, http)
+        event = f"{model.service_model.service_id.hyphenize()}.{model.name}"
+        http = first_non_none_response(self._events.emit(f"before-send.{event}", request=request))
+        if http is not None:
+            return http, self._parse(model, http)
+        raise _Prepared(_PreparedRequest(origin, params["url"], request.as_bytes(), model, context, event))
+
+    def _read(self, request: _PreparedRequest, http: _Response) -> dict[str, Any]:
+        """Do with an answer what botocore does after ``before-call``."""
+        parsed = self._parse(request.model, http)
+        self._events.emit(
+            f"after-call.{request.event}",
+            http_response=http,
+            parsed=parsed,
+            model=request.model,
+            context=request.context,
+        )
+        if http.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+            self._refuse(request, parsed)
+        return parsed
+
+    def _refuse(self, request: _PreparedRequest, parsed: Mapping[str, Any]) -> Never:
+        code = request.context.get("error_code_override") or parsed.get("Error", {}).get("Code")
+        raise self._client.exceptions.from_code(code)(parsed, request.model.name)
 
     def _origin(self, params: Mapping[str, Any], context: Mapping[str, Any]) -> Origin | None:
         """Return where the request goes; None where there is something about it that only botocore knows."""
@@ -170,6 +233,42 @@ class ShortWay:
             if shape is not None:  # it has members of its own, such as the item that stands in the way
                 parsed.update(self._parser.parse(response, shape))
         return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedRequest:
+    """A request that is ready to be sent, and what is needed to read the answer."""
+
+    origin: Origin
+    url: str
+    as_bytes: bytes
+    model: OperationModel
+    context: dict[str, Any]
+    event: str  #: the end of its events' names
+
+
+class _Prepared(BaseException):
+    """Leads out of boto3 with a request. No ``Exception``: nothing on the way has to do with it."""
+
+    def __init__(self, request: _PreparedRequest) -> None:
+        super().__init__()
+        self.request = request
+
+
+class _NotPlain(BaseException):
+    """Likewise: the request is botocore's own business."""
+
+
+class _Preparing(threading.local):
+    """Whether this thread makes a request to be taken away."""
+
+    is_under_way = False
+
+    def __enter__(self) -> None:
+        self.is_under_way = True
+
+    def __exit__(self, *_error: object) -> None:
+        self.is_under_way = False
 
 
 def headers_of(http: AWSResponse) -> Mapping[str, str]:
