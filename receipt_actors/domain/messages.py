@@ -149,12 +149,14 @@ def parse_submission(
 
 
 def around_receipt(body: str, receipt_data: str) -> tuple[str, str] | None:
-    """Return what is before and after the receipt in its body; None where the body spells it another way (escapes).
+    """Return what is before and after the receipt in its body, or None where the body spells it another way (escapes).
 
     ``receipt_data.join(...)`` of the two is the body again, to the last character.
     """
-    before, found, after = body.partition(receipt_data)
-    return (before, after) if found else None
+    # Not ``partition``: to look for a long text it works through all of it beforehand.
+    begin = body.find(receipt_data[:_BEGINNING_CHARACTERS])
+    end = begin + len(receipt_data)
+    return (body[:begin], body[end:]) if begin >= 0 and body.startswith(receipt_data, begin) else None
 
 
 def result_message(submission: Submission, result: Result) -> OutgoingMessage:
@@ -285,6 +287,7 @@ def _no_constant(name: str) -> object:
     raise _Refusal(Reason.NOT_JSON, f"body: {name} is not JSON")
 
 
+_BEGINNING_CHARACTERS = 64
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # made once: json.dumps would make one for each answer
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=_bounded_integer, parse_constant=_no_constant)
 
