@@ -30,7 +30,19 @@ from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queu
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
 from receipt_actors.errors import QueueRefused, QueueUnavailable
-from receipt_actors.otp import Crash, Down, ExitReason, GenServer, Name, Ref, Runtime, StartChild
+from receipt_actors.otp import (
+    Crash,
+    Down,
+    ExitReason,
+    GenServer,
+    Name,
+    Receive,
+    Receiving,
+    Ref,
+    Reply,
+    Runtime,
+    StartChild,
+)
 from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestsMade
 
 logger = logging.getLogger(__name__)
@@ -213,9 +225,14 @@ class Consumer(GenServer):
 
 
 class BackgroundConsumer(Consumer):
-    """A consumer without a thread of its own."""
+    """A consumer without a thread of its own.
+
+    When its supervisor ends it, it waits for a receive under way and hands back what that brings, for as long as it is
+    given time.
+    """
 
     runtime: ClassVar[Runtime] = Runtime.POOLED
+    trap_exit: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -230,6 +247,18 @@ class BackgroundConsumer(Consumer):
     ) -> None:
         super().__init__(queues, source_queue, post_queues, wait_seconds, visibility_timeout_seconds, retry, rng)
         self._background = background
+
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """Finish the receive under way, unless this is a crash."""
+        is_receiving = self._receive_began_at is not None
+        return self._finish() if is_receiving and not isinstance(reason, Crash) else None
+
+    def _finish(self) -> Receiving:
+        reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
+        if reply.failure is None and reply.value:
+            self.cast(STATISTICS, MessagesReceived(len(reply.value)))
+            self._hand_back([delivery for delivery, _ in reply.value])
+            yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
 
     def _begin_receive(self, **how: Any) -> None:
         self.run_async(

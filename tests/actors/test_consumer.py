@@ -316,3 +316,27 @@ def test_what_cannot_be_handed_back_comes_back_by_itself(house: House) -> None:
     assert (house.settled(), consumer.is_alive()) == ([1], True)
     house.stage.advance(120)
     assert house.queues.approximate_number_of_messages(SOURCE) == 1
+
+
+def test_a_receive_under_way_is_finished_before_the_end(background_house: House) -> None:
+    """What it brings is handed back at once: no process has to wait for the visibility timeout."""
+    house = background_house
+    house.put(1, 2)
+    consumer = house.start()
+    with house.queues.hold_answer("receive", times=1) as hold:
+        consumer.send(CreditsGranted(10))
+        hold.wait_for_call()
+        consumer.exit(SHUTDOWN)
+        house.stage.settle()
+        assert house.queues.approximate_number_of_messages(SOURCE) == 0
+    house.stage.settle()
+    assert house.started(house.validators) == []
+    assert house.queues.approximate_number_of_messages(SOURCE) == 2
+
+
+def test_nobody_waits_for_a_consumer_that_waits_for_credits(background_house: House) -> None:
+    """There is nothing to finish."""
+    consumer = background_house.start()
+    consumer.exit(SHUTDOWN)
+    background_house.stage.settle()
+    assert not consumer.is_alive()
