@@ -343,6 +343,11 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
         return whole
 
 
+def default_app_store_client() -> Literal["curl", "requests"]:
+    """Say which client ``auto`` takes here."""
+    return "curl" if _is_curl("auto") else "requests"
+
+
 def _most_requests(client: str) -> int:
     """How many requests to Apple one process can have under way."""
     return MAX_CURL_CONCURRENCY if _is_curl(client) else MAX_BLOCKING_CONCURRENCY

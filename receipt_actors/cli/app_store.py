@@ -8,6 +8,7 @@ import secrets
 import click
 
 from receipt_actors.cli import EXIT_DONE
+from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
@@ -51,7 +52,7 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 )
 @click.option(
     "--latency",
-    type=click.FloatRange(0, 60),
+    type=FiniteFloatRange(0, 60),
     default=0.0,
     show_default=True,
     metavar="SECONDS",
@@ -59,7 +60,7 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 )
 @click.option(
     "--jitter",
-    type=click.FloatRange(0, 60),
+    type=FiniteFloatRange(0, 60),
     default=0.0,
     show_default=True,
     metavar="SECONDS",

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.receipt_system import ReceiptSystem
@@ -44,7 +45,7 @@ Examples:
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same messages.")
 @click.option(
     "--apple-latency",
-    type=click.FloatRange(0, 10),
+    type=FiniteFloatRange(0, 10),
     default=0.1,
     show_default=True,
     metavar="SECONDS",

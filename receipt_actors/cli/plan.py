@@ -17,6 +17,7 @@ from rich.table import Table
 
 from receipt_actors.actors.batchers import PACE_SECONDS
 from receipt_actors.cli.measured_cost import cost_of_report
+from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.domain import measured_costs
 from receipt_actors.domain.capacity import (
     MAX_ENTRIES,
@@ -29,11 +30,12 @@ from receipt_actors.domain.capacity import (
     plan_capacity,
 )
 from receipt_actors.domain.service_limits import ECS_LAUNCHES, PRICES_AS_OF, SECONDS_A_MONTH, TASK_SIZES, TaskSize
-from receipt_actors.settings import Settings
+from receipt_actors.settings import Settings, default_app_store_client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND = 1 / 86_400, 1e12
+MOST = 1_000_000  #: source queues, and spare tasks
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _RATE = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]{1,2})?)(?P<multiple>[kMG]?)/(?P<unit>s|min|h|day)")
@@ -61,7 +63,7 @@ def _seconds(name: str, of: str, default: float, most: float) -> Callable[[Comma
     """Make an option for how long a service takes."""
     return click.option(
         name,
-        type=click.FloatRange(0, most),
+        type=FiniteFloatRange(0, most),
         default=default,
         show_default=True,
         metavar="SECONDS",
@@ -89,7 +91,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @click.option(
     "--peak",
-    type=click.FloatRange(1, 1000),
+    type=FiniteFloatRange(1, 1000),
     default=1.0,
     show_default=True,
     metavar="TIMES",
@@ -108,7 +110,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @click.option(
     "--claims",
-    type=click.FloatRange(0.01, 100),
+    type=FiniteFloatRange(0.01, 100),
     default=1.0,
     show_default=True,
     metavar="N",
@@ -116,7 +118,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @click.option(
     "--apple-requests",
-    type=click.FloatRange(0.01, 100),
+    type=FiniteFloatRange(0.01, 100),
     default=1.0,
     show_default=True,
     metavar="N",
@@ -129,7 +131,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     help="Requests that Apple is known to bear. [default: not documented]",
 )
 @click.option(
-    "--source-queues", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Source queues."
+    "--source-queues", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N", help="Source queues."
 )
 @click.option(
     "--vcpus",
@@ -140,7 +142,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @click.option(
     "--spare-tasks",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MOST),
     default=1,
     show_default=True,
     metavar="N",
@@ -148,7 +150,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0.05, 0.95),
+    type=FiniteFloatRange(0.05, 0.95),
     default=0.65,
     show_default=True,
     metavar="SHARE",
@@ -157,16 +159,17 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--app-store-client",
     type=click.Choice(list(_COSTS)),
-    default="curl",
-    show_default=True,
-    help="What asks Apple: curl (the extra fast), or requests.",
+    help="What asks Apple: curl (the extra fast), or requests. [default: what the report was measured with, else what "
+    "start would take here]",
 )
 @click.option(
-    "--bench", metavar="PATH", help="Report of bench --json, of one process, to take the cost of a receipt from."
+    "--bench",
+    metavar="PATH",
+    help="Report of bench --json, of one process, to take the cost of a receipt from: of its first series.",
 )
 @click.option(
     "--core-speed",
-    type=click.FloatRange(0.05, 20),
+    type=FiniteFloatRange(0.05, 20),
     default=1.0,
     show_default=True,
     metavar="TIMES",
@@ -187,7 +190,7 @@ def command(
     vcpus: str,
     spare_tasks: int,
     utilisation: float,
-    app_store_client: str,
+    app_store_client: str | None,
     bench: str | None,
     core_speed: float,
     as_json: bool,
@@ -197,9 +200,9 @@ def command(
     Processes and tasks, the settings of each, requests to SQS, DynamoDB and Apple with what they cost, what is in
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
-    cost = _COSTS[app_store_client]
-    if bench is not None:
-        cost = _cost_of(bench, cost)
+    cost = (
+        _COSTS[app_store_client or default_app_store_client()] if bench is None else _cost_of(bench, app_store_client)
+    )
     load = Load(
         rate_per_second=rate,
         peak=peak,
@@ -240,10 +243,10 @@ def default_setup(task: TaskSize) -> Setup:
     )
 
 
-def _cost_of(path: str, otherwise: Cost) -> Cost:
+def _cost_of(path: str, client: str | None) -> Cost:
     text = Path(path).read_text(encoding="utf-8", errors="replace")
     try:
-        return cost_of_report(text, otherwise)
+        return cost_of_report(text, _COSTS, client)
     except ValueError as error:
         raise click.BadParameter(f"{path}: {error}", param_hint="'--bench'") from error
 
@@ -271,6 +274,8 @@ def _print(capacity: Capacity) -> None:
         f"{_seconds_of(load.ledger_seconds)}, SQS {_seconds_of(load.queue_seconds)}.\nThe cost of a receipt is that of "
         f"{capacity.cost.machine}; client {capacity.cost.client.name}."
     )
+    for remark in capacity.cost.remarks:
+        console.print(f"- {remark}")
     for title, rows in (
         ("What it takes", _takes(capacity)),
         ("Settings of each task", _settings(capacity)),
@@ -373,11 +378,19 @@ def _limits(capacity: Capacity) -> Table:
         table.add_row(
             "nobody knows" if each.at_per_second is None else f"{_number(each.at_per_second)}/s",
             f"{each.limit.service}: {each.limit.what}",
-            each.limit.unit if each.limit.value is None else f"{_number(each.limit.value)} {each.limit.unit}",
+            _amount(each),
             "-" if each.used is None else _number(each.used),
             style="bold" if each in capacity.exceeded else None,
         )
     return table
+
+
+def _amount(reached: LimitReached) -> str:
+    limit = reached.limit
+    if limit.value is None:
+        return limit.unit
+    share = "" if reached.share == 1 else f"{reached.share:.0%} of "
+    return f"{share}{_number(limit.value)} {limit.unit}"
 
 
 def _advice(capacity: Capacity) -> Iterator[str]:

@@ -21,13 +21,14 @@ CPU of a receipt
     are half as full, and it is busy for more than half of the time. Scale by the backlog.
 what limits first
     For each limit of ``service_limits`` the rate at which it is reached, all else being as planned; the lowest first.
+    Of what is in flight and of connections only *u* of the limit counts as there, for both come in bursts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from receipt_actors.domain import service_limits as limits
@@ -71,6 +72,7 @@ class Cost:
     process_bytes: int  #: resident, with nothing in flight
     in_flight_bytes: int  #: resident, for one message, beside its body
     client: Client
+    remarks: tuple[str, ...] = ()  #: what to know before it is relied upon, for people
 
     @property
     def base_cpu_seconds(self) -> float:
@@ -129,7 +131,7 @@ class Requests:
     per_second: float  #: in the long run
     per_receipt: float
     billed_per_month: float  #: requests; for claims write units
-    usd_per_month: float
+    usd_per_month: float  #: requests of SQS share the tiers of its prices, by how many they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class LimitReached:
     limit: Limit
     at_per_second: float | None  #: receipts; None: nobody knows
     used: float | None  #: of the limit at the planned peak, in its unit
+    share: float = 1.0  #: of the limit, that may be used
 
     def is_exceeded_at(self, rate_per_second: float) -> bool:
         """Tell whether this rate is more than the limit allows."""
@@ -204,7 +207,7 @@ class Capacity:
 
 
 def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
-    """Work out what the load takes. All numbers of ``load`` and ``setup`` must be positive and finite."""
+    """Work out what the load takes. Numbers must be finite, and positive; times may be 0."""
     process = _Process(load, setup, cost)
     peak = load.peak_per_second
     most_by_reason = process.most_by_reason()
@@ -219,7 +222,7 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
     settings = process.settings(busiest)
     memory = process.memory_bytes(settings)
     memory_gb = _memory_gb(setup.task, memory * of_task)
-    requests = tuple(process.requests(call, tasks * of_task) for call in Call)
+    requests = _with_shared_tiers([process.requests(call, tasks * of_task) for call in Call])
     growth = load.rate_per_second * load.claims * (ITEM_BYTES + ITEM_OVERHEAD_BYTES) * SECONDS_A_MONTH
     return Capacity(
         load=load,
@@ -246,7 +249,7 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
         memory_of_process_bytes=memory,
         memory_of_task_gb=memory_gb,
         usd_per_month={
-            "SQS": _tiered_usd(sum(each.billed_per_month for each in requests if each.call is not Call.CLAIM)),
+            "SQS": sum(each.usd_per_month for each in requests if each.call is not Call.CLAIM),
             "DynamoDB writes": next(each.usd_per_month for each in requests if each.call is Call.CLAIM),
             "DynamoDB storage, for each month's claims": growth / 1e9 * limits.DYNAMODB_STORAGE.usd,
             "Fargate": _fargate_usd(setup.task, memory_gb) * tasks,
@@ -280,11 +283,12 @@ class _Process:
     def most_by_reason(self) -> dict[str, float]:
         """The highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
         cost, setup = self._cost, self.setup
-        most = {
-            "CPU": setup.core_speed / cost.cpu_seconds,
-            f"requests to Apple at once ({cost.client.name})": cost.client.max_concurrency / self.apple_seconds,
-            "messages in flight": MAX_IN_FLIGHT / self.in_house_seconds,
-        }
+        most = {"CPU": setup.core_speed / cost.cpu_seconds}
+        if self.apple_seconds:
+            reason = f"requests to Apple at once ({cost.client.name})"
+            most[reason] = cost.client.max_concurrency / self.apple_seconds
+        if self.in_house_seconds:
+            most["messages in flight"] = MAX_IN_FLIGHT / self.in_house_seconds
         return {reason: rate * setup.utilisation for reason, rate in most.items()}
 
     def cpu_seconds(self, rate: float) -> float:
@@ -325,7 +329,7 @@ class _Process:
         else:
             parts = math.ceil(entries * load.message_bytes / limits.SQS_BILLED_BYTES) if call is Call.RECEIVE else 1
             billed = per_second * parts * SECONDS_A_MONTH
-            usd = _tiered_usd(billed)
+            usd = 0.0  # the tiers are for all of SQS together
         return Requests(call, entries, per_second, per_second / load.rate_per_second, billed, usd)
 
     # --- what to set ---
@@ -376,16 +380,18 @@ def _reached(process: _Process, most_per_second: float, tasks: int) -> tuple[Lim
 
     def by_amount(limit: Limit, amount_per_rate: float, share: float = 1.0) -> LimitReached:
         """A limit of which every receipt a second takes ``amount_per_rate``, and of which ``share`` may be used."""
-        return LimitReached(limit, _known(limit) * share / amount_per_rate, peak * amount_per_rate)
+        return LimitReached(limit, _known(limit) * share / amount_per_rate, peak * amount_per_rate, share)
 
     known = [
         by_tasks(limits.FARGATE_VCPUS, _known(limits.FARGATE_VCPUS) / setup.task.vcpus, tasks * setup.task.vcpus),
         by_tasks(limits.ECS_TASKS, _known(limits.ECS_TASKS), tasks),
         by_amount(limits.DYNAMODB_NEW_TABLE_WRITES, process.write_units),
         by_amount(limits.DYNAMODB_TABLE_WRITES, process.write_units),
-        by_amount(limits.SQS_IN_FLIGHT, process.in_house_seconds / setup.source_queues, setup.utilisation),
-        by_amount(limits.NAT_CONNECTIONS, process.apple_seconds, setup.utilisation),
     ]
+    if process.in_house_seconds:
+        known.append(by_amount(limits.SQS_IN_FLIGHT, process.in_house_seconds / setup.source_queues, setup.utilisation))
+    if process.apple_seconds:
+        known.append(by_amount(limits.NAT_CONNECTIONS, process.apple_seconds, setup.utilisation))
     apple = LimitReached(limits.APPLE_VERIFY_RECEIPT, None, peak * load.apple_requests)
     if load.apple_limit_per_second is not None:
         at = load.apple_limit_per_second / load.apple_requests
@@ -417,6 +423,16 @@ def _memory_gb(task: TaskSize, needed_bytes: float) -> int:
 def _fargate_usd(task: TaskSize, memory_gb: int) -> float:
     an_hour = task.vcpus * limits.FARGATE_VCPU_HOURS.usd + memory_gb * limits.FARGATE_GB_HOURS.usd
     return an_hour * SECONDS_A_MONTH / 3600
+
+
+def _with_shared_tiers(requests: Sequence[Requests]) -> tuple[Requests, ...]:
+    """Price the requests to SQS, which has tiers for all kinds together: a request of any kind costs the mean."""
+    billed = sum(each.billed_per_month for each in requests if each.call is not Call.CLAIM)
+    usd_each = _tiered_usd(billed) / billed
+    return tuple(
+        each if each.call is Call.CLAIM else replace(each, usd_per_month=each.billed_per_month * usd_each)
+        for each in requests
+    )
 
 
 def _tiered_usd(requests: float) -> float:

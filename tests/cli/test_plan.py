@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ Cli = Callable[..., Ended]
 RUN = {
     "messages": 1000,
     "rate": None,
+    "seconds": 0.5,
     "cpu_ms": 0.5,
     "requests": {
         "ReceiveMessage": 100,
@@ -34,8 +37,12 @@ RUN = {
 
 def report(*runs: object, **fields: object) -> str:
     machine = {"cpu": "a fine machine", "cores": 8, "python": "CPython 3.13.0"}
-    content = {"machine": machine, "memory_slope_bytes": None, "series": [{"label": "all at once", "runs": runs}]}
+    content = {"machine": machine, "memory_slope_bytes": None, "series": [series(*runs)]}
     return json.dumps({**content, **fields})
+
+
+def series(*runs: object, **fields: object) -> dict[str, object]:
+    return {"label": "all at once", "processes": 1, "client": "requests", "runs": runs, **fields}
 
 
 def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
@@ -73,6 +80,14 @@ def test_what_is_no_rate_is_refused(cli: Cli, text: str) -> None:
     ended = cli("plan", f"--rate={text}")
     assert (ended.code, ended.out) == (2, "")
     assert f"found {text!r}, expected a number and a unit of time" in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--source-queues", "--spare-tasks"])
+def test_numbers_without_sense_are_refused(cli: Cli, flag: str) -> None:
+    """Those too that no float holds."""
+    ended = cli("plan", "--rate", "1/s", flag, "9" * 400)
+    assert (ended.code, ended.out) == (2, "")
+    assert flag in ended.err
 
 
 def test_a_rate_has_to_be_given(cli: Cli) -> None:
@@ -170,11 +185,28 @@ def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
         (report(RUN, series=[]), "expected series to be a list with something in it, found []"),
         (report(), "expected runs to be a list with something in it, found []"),
         (report(7), "expected a run to be an object, found int"),
-        (report({**RUN, "cpu_ms": "half"}), "expected cpu_ms to be a number above 0, found 'half'"),
-        (report({**RUN, "messages": 0}), "expected messages to be a number above 0, found 0"),
+        (report({**RUN, "cpu_ms": "half"}), "expected cpu_ms to be a number from 0.001 to 1e+06, found 'half'"),
+        (report({**RUN, "messages": 0}), "expected messages to be a number from 1 to 1e+12, found 0"),
         (report({**RUN, "requests": None}), "expected requests to be an object, found NoneType"),
         (report({**RUN, "rate": 100.0}), "found runs at a rate"),
+        (report({**RUN, "wrong": 1}), "found wrong answers"),
+        (report({**RUN, "redelivered": 7}), "found messages that were delivered again"),
+        (report(series=[series(RUN, processes=2)]), "expected runs of one process, found processes 2"),
+        (report(series=[series(RUN, processes=None)]), "expected runs of one process, found processes None"),
+        ("[" * 100_000, "nested too deeply"),
+        (report({**RUN, "cpu_ms": math.inf}), "expected cpu_ms to be a number"),
+        (report({**RUN, "cpu_ms": math.nan}), "expected cpu_ms to be a number"),
+        (report({**RUN, "cpu_ms": 10**400}), "expected cpu_ms to be a number"),
+        (report({**RUN, "cpu_ms": 1e-320}), "expected cpu_ms to be a number"),
+        (report({**RUN, "seconds": 0}), "expected seconds to be a number"),
+        (report({**RUN, "messages": math.inf}), "expected messages to be a number"),
+        (report({**RUN, "rss_start_bytes": math.inf}), "expected rss_start_bytes to be a number"),
+        (report({**RUN, "memory_bytes": None}), "expected memory_bytes to be a number"),
+        (report({**RUN, "requests": {"PutItem": 10**400}}), "expected PutItem to be a number"),
+        (report(RUN, memory_slope_bytes="abc"), "expected memory_slope_bytes to be a number"),
+        (report(RUN, memory_slope_bytes=1e300), "expected memory_slope_bytes to be a number"),
     ],
+    ids=lambda value: value[-40:],
 )
 def test_what_is_no_report_is_refused(cli: Cli, text: str, fault: str) -> None:
     """With code 2, and what is wrong with it."""
@@ -182,6 +214,47 @@ def test_what_is_no_report_is_refused(cli: Cli, text: str, fault: str) -> None:
     ended = cli("plan", "--rate", "1500/s", "--bench", "bench.json")
     assert (ended.code, ended.out) == (2, "")
     assert fault in " ".join(ended.err.split())
+
+
+def test_what_makes_a_report_less_than_sure_is_told(cli: Cli) -> None:
+    """A core that was idle, latencies, and that only the first of several series counts; else nothing."""
+    idle = {**RUN, "seconds": 2.0}
+    services = {"apple": {"seconds": 0.25, "jitter_seconds": 0.1}, "sqs_latency_seconds": 0.01, "tls": True}
+    few, many = series(idle, label="10 in flight, all at once"), series(RUN)
+    Path("bench.json").write_text(report(series=[few, many], services=services))
+    told = " ".join(cli("plan", "--rate", "1500/s", "--bench", "bench.json").out.split())
+    assert "the first is used: 10 in flight, all at once." in told
+    assert "The report's core was 25% busy" in told
+    assert "The report's services had latencies" in told
+    at_once = {"apple": {"seconds": 0.0, "jitter_seconds": 0.0}, "sqs_latency_seconds": 0.0, "tls": True}
+    Path("bench.json").write_text(report(RUN, services=at_once))
+    assert planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]["remarks"] == []
+
+
+def test_the_client_is_the_one_that_was_measured_else_that_of_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a flag says which; the plan says which it took."""
+    Path("bench.json").write_text(report(RUN))
+    measured = ("--bench", "bench.json")
+    assert "client requests" in " ".join(cli("plan", "--rate", "1500/s", *measured).out.split())
+    flag = ("--app-store-client", "curl")
+    assert planned(cli, "--rate", "1500/s", *measured, *flag)["cost"]["client"]["name"] == "curl"
+    monkeypatch.setitem(sys.modules, "pycurl", None)
+    assert planned(cli, "--rate", "1500/s")["cost"]["client"]["name"] == "requests"
+    assert planned(cli, "--rate", "1500/s", *flag)["cost"]["client"]["name"] == "curl"
+
+
+def test_a_limit_of_which_only_a_part_counts_says_so(cli: Cli) -> None:
+    """What is in flight is in the way before it has reached the limit."""
+    out = " ".join(cli("plan", "--rate", "60k/s", "--utilisation", "0.65").out.split())
+    assert "65% of 120,000 messages" in out
+
+
+def test_services_that_take_no_time_limit_nothing(cli: Cli) -> None:
+    """Latencies of 0 are no division by it."""
+    none = ("--apple-latency", "0", "--sqs-latency", "0", "--dynamodb-latency", "0")
+    plan = planned(cli, "--rate", "1M/s", *none)
+    assert plan["bound_by"] == "CPU"
+    assert plan["apple_connections"] == 0
 
 
 def test_a_report_that_is_not_there_is_a_failure_of_the_world(cli: Cli) -> None:

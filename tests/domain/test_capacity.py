@@ -246,3 +246,20 @@ def test_every_limit_and_price_is_told_whole() -> None:
     assert all(each.usd > 0 and each.unit for each in limits.PRICES)
     named = {name for name, value in vars(limits).items() if isinstance(value, limits.Limit)}
     assert {id(vars(limits)[name]) for name in named} == {id(each) for each in limits.LIMITS}
+
+
+@given(loads, setups, costs)
+def test_the_bill_is_the_sum_of_its_rows(load: Load, setup: Setup, cost: Cost) -> None:
+    """Requests of all kinds share the tiers of SQS."""
+    capacity = plan_capacity(load, setup, cost)
+    rows = sum(each.usd_per_month for each in capacity.requests)
+    assert rows == pytest.approx(capacity.usd_per_month["SQS"] + capacity.usd_per_month["DynamoDB writes"])
+
+
+def test_what_takes_no_time_has_no_limit() -> None:
+    """Neither connections nor messages in flight are reached by what is over at once."""
+    at_once = Load(1_000, apple_seconds=0.0, ledger_seconds=0.0, queue_seconds=0.0)
+    capacity = plan_capacity(at_once, Setup(pace_seconds=0.0), EVEN)
+    assert capacity.bound_by == "CPU"
+    reached = {each.limit for each in capacity.reached}
+    assert not reached & {limits.NAT_CONNECTIONS, limits.SQS_IN_FLIGHT}
