@@ -35,6 +35,12 @@ class BenchReport:
         console.print(f"{self._conditions()}; {'TLS' if self.options.tls else 'no TLS'} to Apple")
         console.print(f"{where['cpu']}, {where['cores']} cores, {where['python']}, {where['system']}\n")
         console.print(_table(self.series))
+        redelivered = sum(run.redelivered for each in self.series for run in each.runs)
+        if redelivered:
+            console.print(
+                f"{redelivered:,} messages were delivered again: a process of the program died, or was too slow. These "
+                "figures are not valid, and what had been answered before is answered twice."
+            )
         others_share = max(run.others_share for each in self.series for run in each.runs)
         if others_share > QUIET_SHARE:
             console.print(

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +18,12 @@ from typing import TYPE_CHECKING
 import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
+from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.cli.progress import SlowProgress
+from receipt_actors.cli.start import command as start
+from receipt_actors.cli.start import process_count
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import SETTINGS, Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
@@ -31,6 +36,22 @@ PLOT_EXTENSIONS = (".png", ".svg", ".html")
 BYTES_A_MESSAGE = 4096  #: that the simulated services hold, beyond twice its receipt
 MEMORY_SHARE = 0.5  #: of what is available, that the messages may take
 PERCENTS = (50, 95, 99)
+DEFAULT_JITTER_SECONDS = 0.1  #: of Apple's latency; no more than that
+VISIBILITY_SECONDS = 30  #: what the program has for ``visibility_timeout_seconds``, unless it is told otherwise
+PATIENCE_SECONDS = 60.0  #: without a message that is finished, at least
+SPARE_PATIENCE_SECONDS = 30.0  #: for a message that came back to be finished
+#: Settings of ``start`` that bench sets, so that the program uses what is simulated, and tells what it counted.
+OWN = (
+    "database",
+    "backend",
+    "source_queue",
+    "post_queues",
+    "ledger_table",
+    "app_store_production_url",
+    "app_store_sandbox_url",
+    "exit_when_idle_seconds",
+    "statistics_file",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +60,22 @@ class _Plan:
 
     label: str
     flags: tuple[str, ...]
+    settings: Settings  #: that the program makes of the flags
     rate: float | None = None
     max_in_flight: int | None = None
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long nothing may be finished: what a process that dies had in flight comes back before."""
+        pause_seconds = 0.0 if self.rate is None else 1 / self.rate
+        return max(PATIENCE_SECONDS, _visibility_seconds(self.settings) + pause_seconds + SPARE_PATIENCE_SECONDS)
+
+    def series(self, runs: Sequence[Measurement]) -> Series:
+        """What the runs are a series of."""
+        from receipt_actors.sandbox.bench import Series
+
+        client = "curl" if self.settings.uses_curl else "requests"
+        return Series(self.label, runs, self.max_in_flight, self.flags, process_count(self.settings), client)
 
 
 def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -51,8 +86,15 @@ def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path 
 
 def _new_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse now what could not be written after minutes of measuring."""
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise click.BadParameter(f"{str(path)!r} can't be written.")
+    if path is not None:
+        was_there = os.path.lexists(path)
+        try:
+            if not was_there or path.is_file() or path.is_dir():  # to open a pipe would wait for its reader
+                path.open("ab").close()
+        except OSError as error:
+            raise click.BadParameter(f"{str(path)!r} can't be written: {error.strerror}.") from None
+        if not was_there:
+            path.unlink()
     return path
 
 
@@ -60,14 +102,21 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | N
     if text is None:
         return ()
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{text!r}: expected numbers above 0, comma separated.")
+    # What has more digits than the highest is told by its length: Python refuses to read thousands of them.
+    if not all(
+        part.isascii() and part.isdigit() and len(part) <= len(str(MAX_MESSAGES)) and 0 < int(part) <= MAX_MESSAGES
+        for part in parts
+    ):
+        raise click.BadParameter(
+            f"{textwrap.shorten(text, 60)!r}: expected numbers above 0, of at most {MAX_MESSAGES:,}, comma separated."
+        )
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _latency(name: str, default: float, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    seconds = click.FloatRange(0, 60)
-    return click.option(name, type=seconds, default=default, show_default=True, metavar="SECONDS", help=help)
+def _latency(name: str, default: float | None, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    seconds = FiniteFloatRange(0, 60)
+    shown = default is not None
+    return click.option(name, type=seconds, default=default, show_default=shown, metavar="SECONDS", help=help)
 
 
 @click.command(
@@ -91,13 +140,13 @@ Needs the extra: pip install "receipt-actors[bench]"
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 3600),
+    type=FiniteFloatRange(1, 3600),
     metavar="S",
     help="As many as take about so long, found by a short run.",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
-@click.option("--max-in-flight", type=click.IntRange(1), metavar="N", help="Messages in flight, at most.")
+@click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
 @click.option(
     "--client",
     type=click.Choice(["auto", "requests", "curl"]),
@@ -110,11 +159,13 @@ Needs the extra: pip install "receipt-actors[bench]"
     help="A series of runs for each of these --max-in-flight.",
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), metavar="R", help="Messages available a second, not all at once."
+    "--rate", type=FiniteFloatRange(0.001, 1e6), metavar="R", help="Messages available a second, not all at once."
 )
 @click.option("--half-load", is_flag=True, help="Then another series at half the rate that was found.")
 @_latency("--apple-latency", 0.25, "How long the simulated App Store takes,")
-@_latency("--apple-jitter", 0.1, "so much more or less, evenly spread.")
+@_latency(
+    "--apple-jitter", None, f"so much more or less, evenly spread. [default: {DEFAULT_JITTER_SECONDS:g}, or less]"
+)
 @_latency("--dynamodb-latency", 0.005, "How long the simulated DynamoDB takes.")
 @_latency("--sqs-latency", 0.01, "How long the simulated SQS takes.")
 @click.option("--no-latency", is_flag=True, help="All of them answer at once: what remains is CPU time.")
@@ -155,7 +206,7 @@ def command(
     rate: float | None,
     half_load: bool,
     apple_latency: float,
-    apple_jitter: float,
+    apple_jitter: float | None,
     dynamodb_latency: float,
     sqs_latency: float,
     no_latency: bool,
@@ -178,10 +229,23 @@ def command(
         raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
     if rate is not None and half_load:
         raise click.UsageError("--rate and --half-load: give one of them")
-    _check_flags(start_flags)
+    if apple_jitter is None:
+        apple_jitter = min(DEFAULT_JITTER_SECONDS, apple_latency)
+    elif apple_jitter > apple_latency:
+        raise click.UsageError(
+            "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
+        )
+    _check_flags(
+        start_flags,
+        {
+            "processes": processes is not None,
+            "app_store_client": client is not None,
+            "max_in_flight": max_in_flight is not None or bool(in_flight_sweep),
+        },
+    )
     _check_extra(["psutil", *(["cryptography"] if tls else []), *(["matplotlib"] if plot_path is not None else [])])
     from receipt_actors.cli._bench_report import BenchReport
-    from receipt_actors.sandbox.bench import Latency, Load, Series, ServiceOptions, Services
+    from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services
 
     apple = Latency() if no_latency else Latency(apple_latency, apple_jitter)
     options = ServiceOptions(apple, 0.0 if no_latency else sqs_latency, 0.0 if no_latency else dynamodb_latency, tls)
@@ -190,9 +254,9 @@ def command(
         *(["--app-store-client", client] if client is not None else []),
         *start_flags,
     ]
+    plans = _plans(flags, max_in_flight, in_flight_sweep, rate)
     series: list[Series] = []
     with _sigterm_as_interrupt(), Services(options) as services:
-        plans = _plans(flags, max_in_flight, in_flight_sweep, rate)
         count = messages or DEFAULT_MESSAGES
         if seconds is not None:
             count = _messages_in(seconds, services, plans[0], receipt_bytes)
@@ -200,12 +264,13 @@ def command(
         _check_memory(load)
         services.prepare(load)
         for plan in plans:
-            series.append(Series(plan.label, _run_all(services, plan, runs), plan.max_in_flight))
+            series.append(plan.series(_run_all(services, plan, runs)))
         if half_load:
             best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
-            half = series[best].middle_run().steady_per_second / 2
-            plan = replace(plans[best], label=f"half load, {half:.0f}/s", rate=half)
-            series.append(Series(plan.label, _run_all(services, plan, runs)))
+            middle = series[best].middle_run()
+            half = (middle.steady_per_second or middle.per_second) / 2  # the former takes more than a few messages
+            plan = replace(plans[best], label=f"half load, {half:.0f}/s", rate=half, max_in_flight=None)
+            series.append(plan.series(_run_all(services, plan, runs)))
     told = BenchReport(series, options, load)
     told.print()
     if json_path is not None:
@@ -220,12 +285,41 @@ def command(
     return EXIT_WORLD_FAILED if wrong else EXIT_DONE
 
 
-def _check_flags(flags: Sequence[str]) -> None:
-    """Complain of what ``start`` would not take, before anything is started."""
-    from receipt_actors.cli.start import command as start
+def _parsed(flags: Sequence[str]) -> tuple[dict[str, object], Path | None]:
+    """Read flags as ``start`` does: the settings that are given, and the file. Complains of what it would not take."""
+    with start.make_context("start", list(flags), parent=click.get_current_context().parent) as context:
+        given = {name: value for name, value in context.params.items() if value is not None}
+    config: Path | None = given.pop("config", None)
+    return given, config
 
-    with start.make_context("start", list(flags), parent=click.get_current_context().parent):
-        pass
+
+def _check_flags(flags: Sequence[str], given_before: Mapping[str, bool]) -> None:
+    """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
+    given, _ = _parsed(flags)
+    faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
+    for name, is_given in given_before.items():
+        if is_given and name in given:
+            faults.append(f"{SETTINGS[name].flag}: found it after --, and before as an option of bench; expected one")
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _settings(flags: Sequence[str]) -> Settings:
+    """Return what the program makes of its flags. Raises ``ConfigurationError``, with what it would complain of."""
+    from receipt_actors.sandbox.bench import settings_variables
+
+    given, config = _parsed(flags)
+    environ = settings_variables("https://127.0.0.1:1")  # the services have no address yet
+    settings = load_settings({**given, "backend": "aws"}, config=config, environ=environ)
+    if settings.exit_when_idle_seconds is not None:
+        raise ConfigurationError(["exit_when_idle_seconds: found it set, expected not: bench says when it ends"])
+    return settings
+
+
+def _visibility_seconds(settings: Settings) -> int:
+    """How long a message stays away that a process had in flight when it died; shorter than by default."""
+    is_given = "visibility_timeout_seconds" in settings.model_fields_set
+    return settings.visibility_timeout_seconds if is_given else VISIBILITY_SECONDS
 
 
 def _check_extra(modules: Sequence[str]) -> None:
@@ -255,12 +349,13 @@ def _plans(
 ) -> list[_Plan]:
     how = "all at once" if rate is None else f"{rate:g}/s"
     if in_flight_sweep:
+        swept = [("--max-in-flight", str(limit), *flags) for limit in in_flight_sweep]
         return [
-            _Plan(f"{limit} in flight, {how}", ("--max-in-flight", str(limit), *flags), rate, limit)
-            for limit in in_flight_sweep
+            _Plan(f"{limit} in flight, {how}", its_flags, _settings(its_flags), rate, limit)
+            for limit, its_flags in zip(in_flight_sweep, swept, strict=True)
         ]
     limit_flags = () if max_in_flight is None else ("--max-in-flight", str(max_in_flight))
-    return [_Plan(how, (*limit_flags, *flags), rate)]
+    return [_Plan(how, (*limit_flags, *flags), _settings((*limit_flags, *flags)), rate)]
 
 
 def _messages_in(seconds: float, services: Services, plan: _Plan, receipt_bytes: int) -> int:
@@ -293,9 +388,12 @@ def _run_all(services: Services, plan: _Plan, runs: int) -> list[Measurement]:
                 done = now
 
             statistics_file = Path(folder) / "statistics.json"
-            start = ("start", "--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file))
-            program = [sys.executable, "-m", "receipt_actors", *start, *plan.flags]
-            measurement = run(program, services, rate=plan.rate, on_progress=show)
+            own_flags = ["--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file)]
+            own_flags += ["--visibility-timeout-seconds", str(_visibility_seconds(plan.settings))]
+            program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *plan.flags]
+            measurement = run(
+                program, services, rate=plan.rate, patience_seconds=plan.patience_seconds, on_progress=show
+            )
             measurements.append(replace(measurement, steps_ms=_steps_ms(statistics_file)))
     return measurements
 

@@ -83,10 +83,15 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     return EXIT_DONE
 
 
+def process_count(settings: Settings) -> int:
+    """Say how many processes share the work here."""
+    chosen = settings.processes
+    return chosen if isinstance(chosen, int) else min(usable_cores(), settings.limits_of(1).smallest_count)
+
+
 def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessGroup:
     """Start the system in this process, or the processes that run one each."""
-    chosen = settings.processes
-    count = chosen if isinstance(chosen, int) else min(usable_cores(), settings.limits_of(1).smallest_count)
+    count = process_count(settings)
     what = (settings.source_queue, settings.backend, settings.max_in_flight)
     if count == 1:
         from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait

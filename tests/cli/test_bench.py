@@ -7,11 +7,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import psutil
 import pytest
+
+from receipt_actors.cli._bench_report import BenchReport
+from receipt_actors.sandbox.bench import BenchFailed, Load, Series, ServiceOptions, Services, run
 
 from .conftest import PATIENCE_SECONDS, Ended, Processes
 
@@ -44,7 +49,11 @@ def test_a_run_is_measured(cli: Cli) -> None:
     assert content["machine"]["cores"] >= 1
     for section in ("receipts a second", "CPU ms a receipt", "ms from receive to delete", "ms of each step", "memory"):
         assert section in ended.out
-    assert Path("bench.png").read_bytes().startswith(b"\x89PNG")
+    assert (series["processes"], series["flags"]) == (1, [])
+    assert series["client"] in ("curl", "requests")
+    picture = matplotlib.image.imread("bench.png")
+    assert (picture[:, [0, -1], :3] == 1).all()  # nothing is cut off at either side
+    assert "found runs" not in cli("plan", "--rate", "10/s", "--bench", "bench.json").err
 
 
 def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
@@ -83,12 +92,54 @@ def test_wrong_answers_are_told_and_fail_the_benchmark(cli: Cli) -> None:
     assert "expected {'user_id'" in ended.err
 
 
-def test_a_program_that_does_not_start_is_told_in_its_own_words(cli: Cli) -> None:
-    """Not waited for: settings that it refuses, say."""
-    ended = cli(*QUICK, "--messages", "1", "--", "--consumers", "none")
-    assert (ended.code, ended.out) == (1, "")
-    assert "ended with code 2 before it asked for messages" in ended.err
-    assert "--consumers: found 'none'" in ended.err
+def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
+    """Not waited for."""
+    with Services(ServiceOptions(tls=False)) as services, pytest.raises(BenchFailed) as failed:
+        run([sys.executable, "-c", "raise SystemExit('not today')"], services)
+    assert "ended with code 1 before it asked for messages; its last words:\nnot today" in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "start_flags", "wanted"),
+    [
+        ((), ("--consumers", "none"), "--consumers: found 'none'"),
+        (("--processes", "0"), (), "--processes: found '0'"),
+        (("--processes", "x"), (), "--processes: found 'x'"),
+        (("--processes", "4", "--max-in-flight", "2"), (), "--max-in-flight: found '2'"),
+        (("--processes", "4", "--in-flight-sweep", "10,2"), (), "--max-in-flight: found '2'"),
+        ((), ("--config", "missing.toml"), "--config: found 'missing.toml'"),
+        ((), ("--backend", "embedded"), "--backend: found it after --"),
+        ((), ("--statistics-file", "s.json"), "--statistics-file: found it after --"),
+        ((), ("--source-queue", "Other"), "--source-queue: found it after --"),
+        ((), ("--exit-when-idle", "1"), "--exit-when-idle"),
+        ((), ("--config", "idle.toml"), "exit_when_idle_seconds: found it set"),
+        (("--processes", "1"), ("--processes", "2"), "--processes: found it after --, and before"),
+        (("--in-flight-sweep", "1,2"), ("--max-in-flight", "3"), "--max-in-flight: found it after --, and before"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_settings_that_cannot_work_are_told_before_anything_is_started(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], start_flags: tuple[str, ...], wanted: str
+) -> None:
+    """As ``start`` tells them, with code 2; so are those that bench sets itself."""
+    monkeypatch.setattr(Services, "__enter__", None)
+    Path("idle.toml").write_text("exit_when_idle_seconds = 1\n")
+    ended = cli(*QUICK, "--messages", "1", *flags, "--", *start_flags)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("receipt-actors: ")
+    assert wanted in ended.err
+
+
+def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    """The report says so: what a process did that died is lost, and done twice."""
+    options, load = ServiceOptions(tls=False), Load(30)
+    with Services(options) as services:
+        services.prepare(load)
+        measurement = run([sys.executable, "-m", "receipt_actors", "start", "--backend", "aws"], services)
+    BenchReport([Series("fine", [measurement])], options, load).print()
+    assert "delivered again" not in capsys.readouterr().out
+    BenchReport([Series("spoilt", [replace(measurement, redelivered=3)])], options, load).print()
+    assert "3 messages were delivered again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -100,10 +151,14 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words(cli: Cli) -> Non
         (("--max-in-flight", "1", "--in-flight-sweep", "1"), "--max-in-flight and --in-flight-sweep"),
         (("--rate", "1", "--half-load"), "--rate and --half-load"),
         (("--rate", "0"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--rate", "1e7"), "--rate"),
         (("--runs", "0"), "--runs"),
         (("--in-flight-sweep", "10,many"), "above 0"),
         (("--in-flight-sweep", "10,,20"), "above 0"),
         (("--in-flight-sweep", "0"), "above 0"),
+        (("--in-flight-sweep", "9" * 5000), "above 0"),
+        (("--max-in-flight", "9" * 400), "--max-in-flight"),
         (("--apple-latency", "-1"), "--apple-latency"),
         (("--client", "wget"), "--client"),
         (("--plot", "bench.gif"), ".png, .svg, .html"),
@@ -111,9 +166,11 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words(cli: Cli) -> Non
         (("--plot", "missing/bench.png"), "can't be written"),
         (("--json", "missing/bench.json"), "can't be written"),
         (("--json", "."), "can't be written"),
+        (("--json", "/proc/x.json"), "can't be written"),
+        (("--apple-latency", "0.1", "--apple-jitter", "5"), "at most --apple-latency"),
         (("--messages", "1000000", "--receipt-bytes", "500000"), "fewer --messages"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_is_told_before_anything_is_measured(cli: Cli, flags: tuple[str, ...], wanted: str) -> None:
     """With what was wrong, and code 2."""
@@ -148,6 +205,8 @@ def test_an_interrupted_benchmark_leaves_no_process_behind(processes: Processes,
         assert time.monotonic() < deadline
         time.sleep(0.02)  # another process cannot set an event of ours
     children = watched.children(recursive=True)
+    (program,) = (child.cmdline() for child in children if "start" in child.cmdline())
+    assert program[program.index("--visibility-timeout-seconds") + 1] == "30"  # less than anybody's patience
     assert len(children) >= 3
     bench.send_signal(number)
     out, _ = bench.communicate(timeout=PATIENCE_SECONDS)

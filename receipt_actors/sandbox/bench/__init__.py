@@ -31,8 +31,18 @@ from __future__ import annotations
 from receipt_actors.sandbox.bench.figures import Series
 from receipt_actors.sandbox.bench.harness import BenchFailed, run
 from receipt_actors.sandbox.bench.measurement import Measurement
-from receipt_actors.sandbox.bench.services import ServiceOptions, Services
+from receipt_actors.sandbox.bench.services import ServiceOptions, Services, settings_variables
 from receipt_actors.sandbox.services.app_store import Latency
 from receipt_actors.sandbox.services.load import Load
 
-__all__ = ["BenchFailed", "Latency", "Load", "Measurement", "Series", "ServiceOptions", "Services", "run"]
+__all__ = [
+    "BenchFailed",
+    "Latency",
+    "Load",
+    "Measurement",
+    "Series",
+    "ServiceOptions",
+    "Services",
+    "run",
+    "settings_variables",
+]

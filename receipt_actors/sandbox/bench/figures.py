@@ -35,6 +35,9 @@ class Series:
     label: str  #: what is special about it
     runs: Sequence[Measurement]
     max_in_flight: int | None = None  #: that was asked for
+    flags: Sequence[str] = ()  #: of the program, beside those that lead it to the services
+    processes: int = 1  #: that do the work
+    client: str = ""  #: what asks Apple
 
     def medians(self) -> dict[str, Figure]:
         """The median of each figure, by its key; a figure that some runs lack is the median of the others."""
@@ -61,6 +64,9 @@ class Series:
         return {
             "label": self.label,
             "max_in_flight": self.max_in_flight,
+            "flags": list(self.flags),
+            "processes": self.processes,
+            "client": self.client,
             "medians": {key: figure.value for key, figure in self.medians().items()},
             "runs": [run.as_json() for run in self.runs],
         }

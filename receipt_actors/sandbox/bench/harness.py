@@ -42,12 +42,14 @@ def run(
     *,
     environment: Mapping[str, str] | None = None,
     rate: float | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
     on_progress: OnProgress | None = None,
 ) -> Measurement:
     """Run ``command`` on the messages that ``services`` has prepared, and measure it.
 
     ``environment`` adds to what the program is told; ``rate`` makes so many messages available a second, instead of all
-    at once; ``on_progress`` is told how many messages are done, now and then. Raises ``BenchFailed``.
+    at once; a run that finishes nothing for ``patience_seconds`` has failed: they are to be more than a lost message
+    takes to come back; ``on_progress`` is told how many messages are done, now and then. Raises ``BenchFailed``.
     """
     services.ask("aws", "begin")
     services.ask("app_store", "begin")
@@ -61,7 +63,7 @@ def run(
             before = {name: meter.usage() for name, meter in meters.items()}
             others = _Others()
             services.ask("aws", "go", rate=rate)
-            looks = _watch(program, services, on_progress or (lambda _: None))
+            looks = _watch(program, services, patience_seconds, on_progress or (lambda _: None))
             end = program.usage(is_exact=True)
             after = {name: meter.usage() for name, meter in meters.items()}
             parts = [(start, end), *((before[name], after[name]) for name in meters)]
@@ -149,7 +151,9 @@ def _wait_for_rest(program: Program) -> Usage:
         before = now
 
 
-def _watch(program: Program, services: Services, on_progress: OnProgress) -> list[tuple[int, Usage]]:
+def _watch(
+    program: Program, services: Services, patience_seconds: float, on_progress: OnProgress
+) -> list[tuple[int, Usage]]:
     """Look at the run until all messages are deleted: how many were, and what was used by then."""
     looks = [(0, program.usage())]
     last_progress_at = time.monotonic()
@@ -163,8 +167,8 @@ def _watch(program: Program, services: Services, on_progress: OnProgress) -> lis
         looks.append((deleted, usage))
         if program.exit_code is not None:
             raise _failed(program, f"ended with code {program.exit_code}, {deleted} messages done")
-        if usage.at - last_progress_at > PATIENCE_SECONDS:
-            raise _failed(program, f"has finished nothing for {PATIENCE_SECONDS:g} s, {deleted} messages done")
+        if usage.at - last_progress_at > patience_seconds:
+            raise _failed(program, f"has finished nothing for {patience_seconds:g} s, {deleted} messages done")
     return looks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".png", ".svg", ".html")
 _INCHES = (9.0, 3.2)  #: of one plot
+_TITLE_COLUMNS = 80  #: characters that a line of the title has room for
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title>
@@ -43,7 +45,7 @@ def _draw(series: Sequence[Series], title: str) -> Drawing:
     has_sweep = len(swept) > 1
     plots = 3 if has_sweep else 2
     drawing = Drawing(figsize=(_INCHES[0], _INCHES[1] * plots), layout="constrained")
-    drawing.suptitle(title)
+    drawing.suptitle(textwrap.fill(title, _TITLE_COLUMNS))
     axes: Sequence[Axes] = drawing.subplots(plots, 1)
     _draw_rate(axes[0], series)
     _draw_latency(axes[1], series)

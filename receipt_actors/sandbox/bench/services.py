@@ -116,18 +116,25 @@ class Services:
             "AWS_REGION": "eu-west-1",
             "AWS_DEFAULT_REGION": "eu-west-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "RECEIPT_ACTORS_SOURCE_QUEUE": SOURCE_QUEUE,
-            "RECEIPT_ACTORS_POST_QUEUES": POST_QUEUE,
-            "RECEIPT_ACTORS_LEDGER_TABLE": TABLE,
-            "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
-            "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": self._app_store.url + PRODUCTION_PATH,
-            "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": self._app_store.url + SANDBOX_PATH,
+            **settings_variables(self._app_store.url),
         }
 
     def _serve(self, *arguments: str) -> ServiceProcess:
         process = ServiceProcess(arguments)
         self._stack.callback(process.close)
         return process
+
+
+def settings_variables(app_store_url: str) -> dict[str, str]:
+    """Settings that lead the program to the services, as environment variables."""
+    return {
+        "RECEIPT_ACTORS_SOURCE_QUEUE": SOURCE_QUEUE,
+        "RECEIPT_ACTORS_POST_QUEUES": POST_QUEUE,
+        "RECEIPT_ACTORS_LEDGER_TABLE": TABLE,
+        "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
+        "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": app_store_url + PRODUCTION_PATH,
+        "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": app_store_url + SANDBOX_PATH,
+    }
 
 
 def _clean_environment() -> dict[str, str]:
