@@ -75,13 +75,13 @@ def assert_one_line(ended: Ended, code: int, *words: str) -> None:
     assert line.startswith("receipt-actors: ")
 
 
-def options() -> list[tuple[str, str, str]]:
-    """Find the options whose values click itself checks: command, flag, and a value that is wrong."""
+def options(*types: str) -> list[tuple[str, str, str]]:
+    """Find the options of these types, whose values click itself checks: command, flag, and a value that is wrong."""
     return [
         (name, parameter.opts[0], NONSENSE[parameter.type.name])
         for name, command in COMMANDS.items()
         for parameter in command.params
-        if isinstance(parameter, click.Option) and not parameter.is_flag and parameter.type.name in NONSENSE
+        if isinstance(parameter, click.Option) and not parameter.is_flag and parameter.type.name in types
     ]
 
 
@@ -104,10 +104,16 @@ class TestUsage:
         """A forgotten flag in front of its value, most likely."""
         assert_told(cli(name, *WORK[name], "one", "two"), 2, "Usage: ")
 
-    @pytest.mark.parametrize(("name", "flag", "value"), options())
+    @pytest.mark.parametrize(("name", "flag", "value"), options(*NONSENSE))
     def test_a_value_of_the_wrong_type(self, cli: Cli, name: str, flag: str, value: str) -> None:
         """Flag and value are named."""
         assert_told(cli(name, *WORK[name], flag, value), 2, flag, value)
+
+    @pytest.mark.parametrize(("name", "flag"), [each[:2] for each in options("float", "float range")])
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+    def test_a_number_that_is_not_finite(self, cli: Cli, name: str, flag: str, value: str) -> None:
+        """Python reads it as a float, and no comparison refuses the first of them."""
+        assert_told(cli(name, *WORK[name], flag, value), 2, flag)
 
     @pytest.mark.parametrize("name", TAKES_SETTINGS)
     def test_settings_that_cannot_work(self, cli: Cli, name: str) -> None:
