@@ -1,0 +1,113 @@
+"""The figures that the project means to reach, measured here by ``receipt-actors bench``, beside their marks.
+
+::
+
+    python -m tests.benchmark.figures --output doc/performance-figures.txt   # medians of 5 runs, about a quarter hour
+
+What the actors add to the calls is measured by ``tests.benchmark.receipts``, which runs the calls alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NO_LATENCY = ("--no-latency",)
+IN_FLIGHT = (500, 5000)  #: at which memory is compared
+CONNECTIONS = 250  #: to Apple, meanwhile: what is in flight beyond them waits here, without one
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure, and what it is to reach."""
+
+    name: str
+    unit: str
+    measured: float
+    at_least: float
+    aim: float
+
+    def __str__(self) -> str:
+        cells = "".join(f"{value:>12,.3g}" if value < 100 else f"{value:>12,.0f}" for value in self._values())
+        return f"{self.name:66}{self.unit:>10}{cells}"
+
+    def _values(self) -> Sequence[float]:
+        return self.measured, self.at_least, self.aim
+
+
+class Bench:
+    """Runs ``receipt-actors bench``."""
+
+    def __init__(self, folder: Path, runs: int, messages: int) -> None:
+        self._folder = folder
+        self._common = ("--runs", str(runs), "--messages", str(messages))
+
+    def run(self, *flags: str, plot: Path | None = None) -> Mapping[str, Any]:
+        """Return the report of a benchmark. Raises ``CalledProcessError`` where an answer was wrong."""
+        report = self._folder / "report.json"
+        command = [sys.executable, "-m", "receipt_actors", "bench", *self._common, "--json", str(report), *flags]
+        if plot is not None:
+            command[5:5] = ["--plot", str(plot)]
+        sys.stderr.write(f"bench {' '.join(flags)}\n")
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found: Mapping[str, Any] = json.loads(report.read_text())
+        return found
+
+
+def medians(report: Mapping[str, Any], series: int = 0) -> Mapping[str, float]:
+    """Return the medians of one of the report's series."""
+    found: Mapping[str, float] = report["series"][series]["medians"]
+    return found
+
+
+def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
+    """Measure everything."""
+    rate, cpu = "rate: of the middle 80 %", "CPU ms a receipt: the program, of the middle 80 %"
+    full = bench.run("--processes", "2", "--half-load", plot=plot)
+    fast = bench.run(*NO_LATENCY, "--client", "curl")
+    requests = bench.run(*NO_LATENCY, "--client", "requests")
+    two = bench.run(*NO_LATENCY, "--client", "curl", "--processes", "2")
+    sweep = ",".join(map(str, IN_FLIGHT))
+    memory = bench.run("--in-flight-sweep", sweep, "--", "--app-store-concurrency", str(CONNECTIONS))
+    over_apple = medians(full, 1)["ms from receive to delete: p99 over Apple's p99"]
+    slope_bytes: float = memory["memory_slope_bytes"]
+    twice = medians(two)[cpu] / medians(fast)[cpu]
+    return [
+        Row("receipts/s, 2 processes on 2 cores, services beside them", "1/s", medians(full)[rate], 1500, 3000),
+        Row("CPU a receipt, no latency, one process, with curl", "ms", medians(fast)[cpu], 0.8, 0.5),
+        Row("CPU a receipt, no latency, one process, with requests", "ms", medians(requests)[cpu], 1.2, 0.9),
+        Row(
+            "CPU a receipt with two processes, against one", "times", medians(two)[cpu] / medians(fast)[cpu], 1.1, 1.03
+        ),
+        Row("p99 from receive to delete at half load, over Apple's own", "ms", over_apple, 60, 35),
+        Row("memory of one more receipt in flight, beyond its body", "KiB", slope_bytes / 1024, 12, 6),
+        Row("start to the first receive", "s", medians(fast)["start: seconds to the first receive"], 1.5, 0.7),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="of each; medians are shown (default 5)")
+    parser.add_argument("--messages", type=int, default=20_000, help="in each run (default 20000)")
+    parser.add_argument("--output", type=Path, help="file that gets the table, too")
+    parser.add_argument("--plot", type=Path, help="file that gets the plot of the first of them")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="receipt-figures-") as folder:
+        rows = measure(Bench(Path(folder), options.runs, options.messages), options.plot)
+    title = f"{f'medians of {options.runs} runs of {options.messages:,} messages':76}"
+    text = "\n".join([f"{title}{'here':>12}{'mark':>12}{'aim':>12}", *map(str, rows)]) + "\n"
+    sys.stdout.write(text)
+    if options.output is not None:
+        options.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
