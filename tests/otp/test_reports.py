@@ -378,6 +378,14 @@ def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -
     }
 
 
+def test_an_actor_that_stops_because_of_an_error_says_so(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """It handled nothing that crashed, and nobody gave it an order."""
+    end(system.start(Pooled, name="counter"), BUG)
+    (report,) = reports(records, CrashReport)
+    assert str(report) == "Pooled (counter) stops because of ValueError: bug"
+    assert report.as_dict()["handling"] == "its own decision to end"
+
+
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     """It shows the way to the line that raised, and what was said, shortened."""
     crash = caught(ValueError("x" * 10_000))
