@@ -62,8 +62,10 @@ class VerifyReceiptClient:
         proxies = [endpoint.proxy or "" for endpoint in self._endpoints.values()]
         if any(proxy.startswith("socks") for proxy in proxies) and find_spec("socks") is None:
             raise ConfigurationError(
-                "proxy of the environment: found SOCKS, for which the client requests needs PySocks, expected it to be "
-                "installed; pip install pysocks, or choose app_store_client curl"
+                [
+                    "proxy of the environment: found SOCKS, expected PySocks to be installed, which the client "
+                    "requests needs for it; pip install pysocks, or choose app_store_client curl"
+                ]
             )
         self._requests = {
             environment: requests.Request("POST", endpoint.url, headers=HEADERS).prepare()
