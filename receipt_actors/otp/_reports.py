@@ -206,8 +206,9 @@ def report_crash(
         tuple(sorted(describe(linked) for linked in links)),
         None if parent is None else describe(parent),
     )
-    stand_in = RaisedError(said)
-    log(logging.ERROR, "%s", report, exc_info=(RaisedError, stand_in, error.__traceback__), extra={"report": report})
+    # One that was never raised has no traceback, and has been told in full.
+    trace = None if error.__traceback__ is None else (RaisedError, RaisedError(said), error.__traceback__)
+    log(logging.ERROR, "%s", report, exc_info=trace, extra={"report": report})
 
 
 # --- describing ------------------------------------------------------------------------------------------------------

@@ -255,7 +255,7 @@ class Worker(GenServer):
         self._group.processes.pop(self._name, None)
 
     def _title(self, process: WorkerProcess) -> str:
-        return f"{self._name} (process {process.pid})"
+        return f"{self._name} (process {process.pid})" if process.pid else self._name
 
     # --- its share ---
 

@@ -398,10 +398,11 @@ def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[loggi
 
 
 def test_a_crash_without_a_traceback_is_reported_too(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """An exception that was never raised has no place."""
+    """An exception that was never raised has no place, and one line says all of it."""
     report_crash(system.start(Pooled), Crash(SystemExit()), handling="Count", mailbox_length=0)
     (report,) = reports(records, CrashReport)
     assert (report.reason, report.location, report.parent, report.links) == ("SystemExit", None, None, ())
+    assert logging.Formatter().format(records[0]) == str(report)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

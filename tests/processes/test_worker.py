@@ -154,6 +154,7 @@ def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[...
     house.stage.advance(HANG_SECONDS - 1)
     assert not house.is_refused.is_set()
     process = house.group.processes[NAME]
+    wait_until(lambda: process.pid)
     house.stage.advance(1)
     assert house.is_refused.wait(PATIENCE_SECONDS)
     assert process.wait(PATIENCE_SECONDS)
