@@ -327,12 +327,15 @@ class Settings(AppStoreSettings, LedgerSettings, QueueSettings, frozen=True):
         client, processes = info.data.get("app_store_client"), info.data.get("processes")
         if concurrency is None or client is None or not isinstance(processes, int):  # a fault told already, or "auto"
             return concurrency
-        if concurrency > _most_requests(client) * processes:
-            raise ValueError(
-                f"expected at most {MAX_BLOCKING_CONCURRENCY} a process with requests, of which each takes a thread; "
-                f"up to {MAX_CURL_CONCURRENCY} a process with app_store_client curl ({_INSTALL_CURL})"
-            )
-        return concurrency
+        if concurrency <= _most_requests(client) * processes:
+            return concurrency
+        if _is_curl(client):
+            raise ValueError(f"expected at most {MAX_CURL_CONCURRENCY} a process with curl; or give more processes")
+        way_out = "" if _curl_fault() is None else f" ({_INSTALL_CURL})"
+        raise ValueError(
+            f"expected at most {MAX_BLOCKING_CONCURRENCY} a process with requests, of which each takes a thread; "
+            f"up to {MAX_CURL_CONCURRENCY} a process with app_store_client curl{way_out}"
+        )
 
     @field_validator("max_in_flight", "ledger_concurrency", "app_store_concurrency")
     @classmethod

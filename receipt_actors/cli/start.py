@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.domain.limits import divide
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.cores import usable_cores
 from receipt_actors.processes.divider import described
 from receipt_actors.processes.group import ProcessGroup
@@ -49,7 +51,8 @@ Examples:
 \b
 Signals:
   SIGTERM, SIGINT   drain: take nothing in, finish or hand back what is in flight, exit code 0
-  a second one      stop at once; what is in flight comes back by its visibility timeout
+  a second one      stop at once; what is in flight comes back by its visibility timeout. The same
+                    signal within 0.2 s counts once: some programs send it twice
 """
 )
 @settings_options
@@ -59,6 +62,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     Settings come from a TOML file, the environment and flags; the later beat the earlier.
     """
     settings = load_settings(flags, config=config)
+    _check_statistics_file(settings)
     raise_limit(settings)
     write_log(settings.log_level)
     with StopSignals() as signals:
@@ -78,9 +82,8 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         except pykka.ActorDeadError:  # telemetry has given up, which nobody else minds
             statistics = StatisticsSnapshot()
         _log_totals(statistics, unfinished)
-        if settings.statistics_file is not None:
-            _write(statistics, settings.statistics_file)
-    return EXIT_DONE
+        is_written = settings.statistics_file is None or _write(statistics, settings.statistics_file)
+    return EXIT_DONE if is_written else EXIT_WORLD_FAILED
 
 
 def process_count(settings: Settings) -> int:
@@ -113,11 +116,33 @@ def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessG
     return group
 
 
-def _write(statistics: StatisticsSnapshot, file: Path) -> None:
+def _check_statistics_file(settings: Settings) -> None:
+    """Find out now that the file can't be written, and not when there is something to lose."""
+    file = settings.statistics_file
+    if file is None:
+        return
+    folder = file.parent
+    if file.is_dir() or (file.exists() and not os.access(file, os.W_OK)):
+        fault = "expected a file that may be written"
+    elif not file.exists() and not folder.is_dir():
+        fault = f"expected a file in a folder that exists; make {str(folder)!r}, or name another"
+    elif not file.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        fault = (
+            f"expected a file in a folder that may be written to; change the rights of {str(folder)!r}, or name another"
+        )
+    else:
+        return
+    origin = settings.sources.get("statistics_file", "statistics_file")
+    raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])
+
+
+def _write(statistics: StatisticsSnapshot, file: Path) -> bool:
     try:
         file.write_text(json.dumps(statistics.as_json(), indent=2) + "\n")
     except OSError as error:
         logger.error("the statistics could not be written: %s", error)
+        return False
+    return True
 
 
 def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:

@@ -38,7 +38,7 @@ from receipt_actors.otp._messages import (
 )
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason
 from receipt_actors.otp._receive import Idle, Waiting
-from receipt_actors.otp._reports import report_crash
+from receipt_actors.otp._reports import OWN_DECISION, report_crash
 
 if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
@@ -161,7 +161,7 @@ class Callbacks(Mailbox):
             if not self._acknowledge_start(Started(self.ref)):
                 return
         if type(result) is Stop:
-            self.terminate(result.reason, result.reply)
+            self.terminate(result.reason, result.reply, OWN_DECISION)
             return
         if envelope is not None and envelope.reply_to is not None:
             reply = result.reply if type(result) is Continue or type(result) is IdleTimeout else result
@@ -268,10 +268,10 @@ class Callbacks(Mailbox):
         """Have it end as if its parent had said so, before it handles any other message."""
         self._put_first(ParentExitEnvelope(reason))
 
-    def terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
+    def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
         """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
         if isinstance(reason, Crash) and self._state is RUNNING:
-            self._report(reason, "an order to end")
+            self._report(reason, handling)
         self._terminate(reason, reply)
 
     def _terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:

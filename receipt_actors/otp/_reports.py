@@ -11,7 +11,7 @@ report                says                                                      
 ..                    ``start_error``: a child did not start when its supervisor started it      ERROR
 ..                    ``shutdown_error``: a child that was told to end ended for another reason  ERROR
 ..                    ``shutdown``: the supervisor gives up                                      ERROR
-``CrashReport``       an actor's callback raised                                                 ERROR
+``CrashReport``       an actor's callback raised, or gave a crash as its reason to ``Stop``      ERROR
 ``ProgressReport``    a child was started (not: each child of a simple_one_for_one supervisor)   DEBUG
 ====================  =========================================================================  ====================
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from receipt_actors.otp._child_spec import ChildSpec
     from receipt_actors.otp._ref import Ref
 
+OWN_DECISION = "its own decision to end"  #: what an actor was handling that gave a crash as its reason to stop
 TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
 _ENCODED_DATA = re.compile(r"[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_-]{40,}")
 
@@ -124,7 +125,7 @@ class ProgressReport:
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """A callback raised, and its actor ends (OTP: crash report)."""
+    """A callback raised, or stopped for a reason that is a crash, and its actor ends (OTP: crash report)."""
 
     actor: str
     reason: str
@@ -139,6 +140,8 @@ class CrashReport:
         return {"kind": "crash_report", **asdict(self), "links": list(self.links)}
 
     def __str__(self) -> str:
+        if self.handling == OWN_DECISION:
+            return f"{self.actor} stops because of {self.reason}"
         return f"{self.actor} crashed while handling {self.handling}: {self.reason}"
 
 
@@ -203,8 +206,9 @@ def report_crash(
         tuple(sorted(describe(linked) for linked in links)),
         None if parent is None else describe(parent),
     )
-    stand_in = RaisedError(said)
-    log(logging.ERROR, "%s", report, exc_info=(RaisedError, stand_in, error.__traceback__), extra={"report": report})
+    # One that was never raised has no traceback, and has been told in full.
+    trace = None if error.__traceback__ is None else (RaisedError, RaisedError(said), error.__traceback__)
+    log(logging.ERROR, "%s", report, exc_info=trace, extra={"report": report})
 
 
 # --- describing ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ everything.
 from __future__ import annotations
 
 import logging
-import subprocess  # nosec B404 # for an exception's name
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -98,7 +97,7 @@ class ProcessGroup:
             on_complete: called likewise when all workers consume for the first time.
 
         Raises:
-            OSError: no process can be started.
+            OSError: what a process needs can't be had, such as a socket.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         group = Group(names, tuple(program), settings_as_json(settings), on_refusal, on_complete)
@@ -199,8 +198,7 @@ class ProcessGroup:
         self._actors.stop(STOP_SECONDS + 1.0)
         for process in list(self._group.processes.values()):
             process.kill()
-            with suppress(subprocess.TimeoutExpired):  # the kernel holds it: nobody can do more
-                process.wait(1.0)
+            process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
 
     def kill(self) -> None:
         """End all workers on the spot. Safe in a signal handler."""

@@ -6,6 +6,7 @@ that does not answer) is no crash: before all workers have been started once it 
 later it is tried again after a pause, while the others go on.
 
 A process that does not answer for ``HANG_SECONDS`` is killed, too: it hangs, and holds a share that others could use.
+So is one that takes as long to load, or to start once it has its share; it counts as one that cannot start.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ class _Overdue:
 
 
 @dataclass(frozen=True, slots=True)
+class _StartOverdue:
+    """To itself: this process has had its time to get beyond this phase."""
+
+    process: WorkerProcess
+    phase: _Phase
+
+
+@dataclass(frozen=True, slots=True)
 class _StartAgain:
     """To itself: the pause after a start that was refused is over."""
 
@@ -119,6 +128,7 @@ class Worker(GenServer):
         process = WorkerProcess(name, group.program, group.settings, me.send)
         self._process, self._phase, self._refusal = process, _Phase.LOADING, None
         group.processes[name] = process
+        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.LOADING))
         me.process.add_monitor(lambda _down: process.kill())
         if group.is_closing:  # since a moment ago: nobody else may have seen it
             process.kill()
@@ -156,6 +166,9 @@ class Worker(GenServer):
                     what = "ended" if asked is None else "answered"
                     logger.error("%s has not %s in its time: it is killed", self._title(process), what)
                     process.kill()
+            case _StartOverdue(process, phase):
+                if process is self._process and self._phase is phase:
+                    self._give_up_start(process)
             case _StartAgain():
                 self._start_process()
             case _:
@@ -187,6 +200,12 @@ class Worker(GenServer):
                 self.cast(COLLECTOR, WorkerReport(self._name, process.pid, said))
             case StartRefused():
                 self._refusal = said
+
+    def _give_up_start(self, process: WorkerProcess) -> None:
+        what = "loaded" if self._phase is _Phase.LOADING else "started"
+        fault = f"{self._title(process)} has not {what} within {HANG_SECONDS:g} s and was killed"
+        self._refusal = StartRefused([fault], False)
+        process.kill()
 
     def _note_start(self) -> None:
         was_complete = self._group.is_complete
@@ -236,7 +255,7 @@ class Worker(GenServer):
         self._group.processes.pop(self._name, None)
 
     def _title(self, process: WorkerProcess) -> str:
-        return f"{self._name} (process {process.pid})"
+        return f"{self._name} (process {process.pid})" if process.pid else self._name
 
     # --- its share ---
 
@@ -273,6 +292,7 @@ class Worker(GenServer):
     def _give_share(self, process: WorkerProcess, share: Share) -> None:
         if self._phase is _Phase.LOADED:
             self._phase = _Phase.STARTING
+            self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
         process.send(UseLimits(share.number, share.told))
 
     def _confirm(self, number: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.processes.channel import Channel
-from receipt_actors.processes.messages import Configure, Message
+from receipt_actors.processes.messages import Configure, Message, StartRefused
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,17 +35,34 @@ class ProcessEnded:
     code: int  #: its exit status, or minus the number of the signal that killed it
 
 
+class _Child(subprocess.Popen[bytes]):
+    """Makes itself known before it starts the process.
+
+    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that never
+    does, and can be killed all the same: its id is known since it was forked.
+    """
+
+    pid = 0  #: until there is one; ``Popen`` has None there for a moment
+
+    def __init__(self, announce: Callable[[_Child], None], arguments: Sequence[str], descriptor: int) -> None:
+        announce(self)
+        super().__init__(arguments, stdin=subprocess.DEVNULL, pass_fds=[descriptor])  # nosec B603 # likewise
+
+
 class WorkerProcess:
     """Runs ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
+
+    It is started on a thread of its own, which may take as long as the system likes.
 
     Args:
         name: the worker's.
         program: what follows the interpreter on its command line.
         settings: what it is sent first.
-        deliver: gets what the process says, and at last that it has ended; called on a thread of its own.
+        deliver: gets what the process says, and at last that it has ended; called on a thread of its own. Where no
+            process can be started that is a ``StartRefused``, and its end.
 
     Raises:
-        OSError: no process or no socket can be made.
+        OSError: no socket can be made.
     """
 
     def __init__(
@@ -55,27 +72,20 @@ class WorkerProcess:
         settings: Mapping[str, Any],
         deliver: Callable[[MessageFrom | ProcessEnded], None],
     ) -> None:
+        self._arguments = [sys.executable, *_path_flags(), *program, name]
         self._deliver = deliver
         self._settings = settings
+        self._child: _Child | None = None
+        self._is_killed = False
+        self._is_over = threading.Event()
         ours, theirs = socket.socketpair()
-        descriptor = theirs.fileno()
         self._channel = Channel(ours)
-        try:
-            with theirs, _stop_signals_blocked():
-                self._popen = subprocess.Popen(  # nosec B603 # likewise
-                    [sys.executable, *_path_flags(), *program, name, str(descriptor)],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[descriptor],
-                )
-        except OSError:
-            ours.close()
-            raise
-        threading.Thread(target=self._listen, name=f"receipt-actors-{name}", daemon=True).start()
+        threading.Thread(target=self._run, args=(theirs,), name=f"receipt-actors-{name}", daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """The process id."""
-        return self._popen.pid
+        """The process id; 0 as long as there is none."""
+        return 0 if self._child is None else self._child.pid or 0
 
     def send(self, message: Message) -> None:
         """Send without ever waiting; one that does not read what it is sent is killed."""
@@ -83,21 +93,38 @@ class WorkerProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL, unless it has ended."""
-        self._popen.kill()
+        """Send SIGKILL, unless it has ended; one that is being started gets it as soon as it is there."""
+        self._is_killed = True
+        if self._child is not None and self._child.pid:
+            self._child.kill()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until it has ended and been reaped."""
-        self._popen.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended and been reaped; tell whether it has."""
+        return self._is_over.wait(seconds)
 
-    def _listen(self) -> None:
+    def _run(self, theirs: socket.socket) -> None:
+        code = self._start_and_listen(theirs)
+        self._channel.close()
+        self._is_over.set()
+        self._deliver(ProcessEnded(self, code))
+
+    def _start_and_listen(self, theirs: socket.socket) -> int:
+        try:
+            with theirs, _stop_signals_blocked():
+                child = _Child(self._announce, [*self._arguments, str(theirs.fileno())], theirs.fileno())
+        except OSError as error:
+            self._deliver(MessageFrom(self, StartRefused([f"no process can be started: {error}"], False)))
+            return 1
+        if self._is_killed:  # perhaps before there was anything to kill
+            child.kill()
         self._channel.send(Configure(self._settings))
         while not self._channel.is_over:
             for message in self._channel.receive():
                 self._deliver(MessageFrom(self, message))
-        code = self._popen.wait()
-        self._channel.close()
-        self._deliver(ProcessEnded(self, code))
+        return child.wait()
+
+    def _announce(self, child: _Child) -> None:
+        self._child = child
 
 
 def _path_flags() -> Sequence[str]:

@@ -500,6 +500,37 @@ def test_no_proxy_is_for_the_hosts_that_it_names(
     assert recorder.asked == []
 
 
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+@pytest.mark.parametrize(
+    "proxy", ["http://[::bad", "http://", "not a url", "http://host:99999", "http://host:port", "htp://host:3128"]
+)
+def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
+    variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """What no client can read as a proxy's URL is told at once, with the variable."""
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
+        pass
+    (fault,) = raised.value.faults
+    assert fault.startswith(f"{variable}: found ")
+    assert "expected a proxy such as http://host:3128" in fault
+
+
+def test_a_fault_of_a_proxy_does_not_quote_its_password(monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+    """The message goes to logs."""
+    monkeypatch.setenv("https_proxy", "http://user:p@ssword@host:99999")
+    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
+        pass
+    assert "ssword" not in str(raised.value)
+
+
+def test_a_proxy_needs_no_scheme(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+    """As with curl and other programs that read these variables."""
+    monkeypatch.setenv("http_proxy", f"localhost:{urllib.parse.urlsplit(recorder.url).port}")
+    with client_of("http://buy.itunes.apple.com/verifyReceipt") as client:
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+
 def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
     """A proxy sees where an https request goes, and no more: the server's certificate is verified through it."""
     with (
@@ -571,6 +602,24 @@ def test_only_who_is_vouched_for_is_asked(
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(wrong))
         with raw_server(answers(b'{"status":0}'), tls_server(wrong)) as url, client_of(url) as client:
             assert "certificate verify failed" in str(unavailable(client))
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("content", [None, b"", b"no certificate\n", b"\x00\xff"])
+def test_a_ca_bundle_that_cannot_vouch_is_a_fault_of_the_configuration(
+    variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """A path without a file, or a file without certificates: no server would ever be trusted, as in an outage."""
+    bundle = tmp_path / "authorities.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    monkeypatch.setenv(variable, str(bundle))
+    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
+        pass
+    (fault,) = raised.value.faults
+    assert fault.startswith(f"{variable}: found '{bundle}', expected a file of PEM certificates")
+    with client_of("http://127.0.0.1:1/", "http://127.0.0.1:2/"):
+        pass  # nobody has to vouch here
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

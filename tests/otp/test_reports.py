@@ -378,6 +378,14 @@ def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -
     }
 
 
+def test_an_actor_that_stops_because_of_an_error_says_so(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """It handled nothing that crashed, and nobody gave it an order."""
+    end(system.start(Pooled, name="counter"), BUG)
+    (report,) = reports(records, CrashReport)
+    assert str(report) == "Pooled (counter) stops because of ValueError: bug"
+    assert report.as_dict()["handling"] == "its own decision to end"
+
+
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     """It shows the way to the line that raised, and what was said, shortened."""
     crash = caught(ValueError("x" * 10_000))
@@ -390,10 +398,11 @@ def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[loggi
 
 
 def test_a_crash_without_a_traceback_is_reported_too(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """An exception that was never raised has no place."""
+    """An exception that was never raised has no place, and one line says all of it."""
     report_crash(system.start(Pooled), Crash(SystemExit()), handling="Count", mailbox_length=0)
     (report,) = reports(records, CrashReport)
     assert (report.reason, report.location, report.parent, report.links) == ("SystemExit", None, None, ())
+    assert logging.Formatter().format(records[0]) == str(report)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

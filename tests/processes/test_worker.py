@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.otp import Crash, Ref
+from receipt_actors.processes.messages import StartRefused
 from receipt_actors.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -17,15 +22,17 @@ from receipt_actors.processes.protocol import (
     DescribeWorker,
     Group,
     JoinDivision,
+    LeaveDivision,
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
+from receipt_actors.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from tests.actors.stand_ins import Stage
 
 PATIENCE_SECONDS = 30.0
 NAME = "worker-1"
 LIMITS = Limits(4, 4, 4)
 
-#: Says that it is loaded and, when it has its limits, that it consumes; then it does what the test has added.
+#: Gets its settings, says that it is loaded and, when it has its limits, that it consumes; a test adds what comes then.
 PROGRAM = """
 import socket, sys, time
 from receipt_actors.processes.channel import Channel
@@ -35,25 +42,24 @@ def wait_for(kind):
     while not any(isinstance(message, kind) for message in channel.receive()):
         assert not channel.is_over
 wait_for(Configure)
-channel.send(Loaded())
-wait_for(UseLimits)
-channel.send(Started())
 """
+LOADS = PROGRAM + "channel.send(Loaded()); wait_for(UseLimits)\n"
+STARTS = LOADS + "channel.send(Started())\n"
 
 
 class House:
     """A worker, and stand-ins for the actors that it talks to."""
 
-    def __init__(self, stage: Stage, behaviour: str) -> None:
+    def __init__(self, stage: Stage, program: str, *, was_complete: bool = False) -> None:
         self.stage = stage
         self.divider = stage.stand_in(DIVIDER)
         self.collector = stage.stand_in(COLLECTOR)
-        self.consumes = threading.Event()
-        program = ("-c", PROGRAM + behaviour)
-        self.group = Group((NAME,), program, {}, on_refusal=lambda: None, on_complete=self.consumes.set)
+        self.consumes, self.is_refused = threading.Event(), threading.Event()
+        self.group = Group((NAME,), ("-c", program), {}, self.is_refused.set, self.consumes.set)
+        if was_complete:
+            self.group.started.add(NAME)
         self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)
         self.worker.cast(ChangeShare(Share(1, LIMITS, LIMITS)))
-        assert self.consumes.wait(PATIENCE_SECONDS)
 
     def died_of(self) -> str:
         reason = self.worker.wait(PATIENCE_SECONDS)
@@ -63,18 +69,40 @@ class House:
 
 
 @pytest.fixture
-def open_house() -> Iterator[Callable[[str], House]]:
+def build_house() -> Iterator[Callable[..., House]]:
+    """Of a process that runs this program."""
     stage = Stage()
     houses: list[House] = []
 
-    def open_house(behaviour: str) -> House:
-        houses.append(House(stage, behaviour))
+    def build_house(program: str, *, was_complete: bool = False) -> House:
+        houses.append(House(stage, program, was_complete=was_complete))
         return houses[-1]
 
-    yield open_house
+    yield build_house
     for house in houses:
         house.group.kill()
     stage.close()
+
+
+@pytest.fixture
+def open_house(build_house: Callable[..., House]) -> Callable[[str], House]:
+    """Of a process that consumes, and then does this."""
+
+    def open_house(behaviour: str) -> House:
+        house = build_house(STARTS + behaviour)
+        assert house.consumes.wait(PATIENCE_SECONDS)
+        return house
+
+    return open_house
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what a process or a thread of the worker's does."""
+    for _ in range(round(PATIENCE_SECONDS / 0.01)):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it has not come to this")
 
 
 def test_a_process_that_dies_is_a_crash_of_its_actor(open_house: Callable[[str], House]) -> None:
@@ -112,12 +140,72 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
     """An operator told it to; when its time is over it is killed."""
     house = open_house("wait_for(Report); channel.send(Draining(100.0)); time.sleep(600)")
     asking = house.stage.ask(NAME, DescribeWorker())
-    answered = threading.Event()
-    while not answered.wait(0.01):
-        if house.stage.replies(asking):
-            answered.set()
+    wait_until(lambda: house.stage.replies(asking))
     assert house.stage.reply_to(asking) is None
     house.stage.advance(100 + GRACE_SECONDS - 1)
     assert house.worker.is_alive()
     house.stage.advance(1)
     assert "was killed by signal 9" in house.died_of()
+
+
+def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[..., House]) -> None:
+    """It hangs while it starts: it is killed after a minute, and said to be what keeps the group from starting."""
+    house = build_house("import time; time.sleep(600)")
+    house.stage.advance(HANG_SECONDS - 1)
+    assert not house.is_refused.is_set()
+    process = house.group.processes[NAME]
+    wait_until(lambda: process.pid)
+    house.stage.advance(1)
+    assert house.is_refused.wait(PATIENCE_SECONDS)
+    assert process.wait(PATIENCE_SECONDS)
+    assert house.group.refusal == StartRefused(
+        [f"{NAME} (process {process.pid}) has not loaded within 60 s and was killed"], False
+    )
+
+
+def test_a_process_that_does_not_start_ends_the_command(build_house: Callable[..., House], tmp_path: Path) -> None:
+    """It has its share and does not begin; its minute is counted from then."""
+    has_share = tmp_path / "has-share"
+    os.mkfifo(has_share)
+    house = build_house(f"import time\n{LOADS}open({str(has_share)!r}, 'w').close(); time.sleep(600)")
+    house.stage.advance(HANG_SECONDS - 1)
+    has_share.read_bytes()
+    house.stage.advance(HANG_SECONDS - 1)
+    assert not house.is_refused.is_set()
+    house.stage.advance(1)
+    assert house.is_refused.wait(PATIENCE_SECONDS)
+    assert house.group.refusal is not None
+    assert "has not started within 60 s and was killed" in house.group.refusal.faults[0]
+
+
+def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[..., House]) -> None:
+    """Once all have consumed: its share is the others' meanwhile, and it is tried again after a pause."""
+    house = build_house("import time; time.sleep(600)", was_complete=True)
+    first = house.group.processes[NAME]
+    house.stage.advance(HANG_SECONDS)
+    assert first.wait(PATIENCE_SECONDS)
+    wait_until(lambda: house.stage.told(house.divider, LeaveDivision))
+    house.stage.advance(2.0)  # the first pause is one of 1 to 2 s
+    assert house.group.processes[NAME] is not first
+    assert not house.is_refused.is_set()
+
+
+def test_a_process_can_be_killed_while_it_is_being_started() -> None:
+    """However far that has come: it is started on a thread of its own, and none is left behind."""
+    delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
+    process = WorkerProcess(NAME, ("-c", "import time; time.sleep(600)"), {}, delivered.put)
+    process.kill()
+    assert delivered.get(timeout=PATIENCE_SECONDS) == ProcessEnded(process, -9)
+    assert process.wait(PATIENCE_SECONDS)
+
+
+def test_no_process_is_a_start_that_was_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine has no room for one, say: that is to be expected, and told in one line."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
+    process = WorkerProcess(NAME, (), {}, delivered.put)
+    said = delivered.get(timeout=PATIENCE_SECONDS)
+    assert isinstance(said, MessageFrom)
+    assert isinstance(said.message, StartRefused)
+    assert "no process can be started" in said.message.faults[0]
+    assert delivered.get(timeout=PATIENCE_SECONDS) == ProcessEnded(process, 1)

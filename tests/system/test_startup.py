@@ -59,6 +59,26 @@ def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(programs: Program
     assert "2 consumers take receipts from FromTheFile (embedded), at most 30 in flight" in program.stderr
 
 
+def test_a_statistics_file_that_cannot_be_is_told_before_anything_is_done(programs: Programs, tmp_path: Path) -> None:
+    """And not at the end, when the statistics would be lost."""
+    file = tmp_path / "missing" / "statistics.json"
+    program = programs.start(
+        *("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--statistics-file", str(file))
+    )
+    _ends_with_one_line(program, WRONG_USAGE, naming=f"--statistics-file: found '{file}'")
+    assert not (tmp_path / "receipts.db").exists()
+
+
+def test_statistics_that_cannot_be_written_are_a_failure(programs: Programs) -> None:
+    """All was done, but for what a script waits for: exit code 1."""
+    program = programs.start(
+        *("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID),
+        *("--exit-when-idle", "0", "--statistics-file", "/dev/full"),
+    )
+    assert program.wait_for_end() == WORLD_FAILED
+    assert "the statistics could not be written" in program.stderr
+
+
 def test_a_source_queue_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> None:
     """Its name is in the message: most likely it is misspelt, or the region is wrong."""
     account.create_table()

@@ -16,7 +16,7 @@ however slowly a server drips; no answer larger than ``MAX_ANSWER_BYTES`` is hel
 - ``exclude-old-transactions`` is not sent, so that Apple's answer holds all that was bought: leaving renewals out would
   save bytes, and could hide the very transaction that a player asks about.
 - Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and a private CA bundle (``REQUESTS_CA_BUNDLE``) are taken from the process
-  environment once, when the client is made.
+  environment once, when the client is made; what can't be used of them is a ``ConfigurationError`` then.
 """
 
 from receipt_actors.clients.app_store.answers import MAX_ANSWER_BYTES, MAX_EXCERPT_CHARACTERS

@@ -56,7 +56,7 @@ class CurlVerifyReceiptClient:
     ``read_timeout_seconds`` bounds the whole answer, from the moment at which the request is sent. ``max_connections``
     is how many connections are kept alive; as many transfers may be under way as the caller likes, over HTTP/1.1 each
     on a connection of its own, over HTTP/2 (where a server offers it) many on one. Raises ``ConfigurationError`` for
-    URLs that are no HTTP URLs.
+    URLs that are no HTTP URLs, and for a proxy or a CA bundle of the process environment that can't be used.
     """
 
     def __init__(

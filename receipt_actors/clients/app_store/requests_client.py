@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import requests
@@ -30,6 +31,7 @@ from receipt_actors.clients.app_store.answers import (
 )
 from receipt_actors.clients.app_store.endpoints import HEADERS, Questions, endpoints_at
 from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import ConfigurationError
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -40,7 +42,8 @@ class VerifyReceiptClient:
     ``connect_timeout_seconds`` bounds the connection to each address of the host, and the TLS handshake;
     ``read_timeout_seconds`` bounds the whole answer, from the request's last byte to the answer's. ``pool_size`` is how
     many connections are kept alive, and should be the number of threads that call; more callers get connections that
-    are not kept. Raises ``ConfigurationError`` for URLs that are no HTTP URLs.
+    are not kept. Raises ``ConfigurationError`` for URLs that are no HTTP URLs, and for a proxy or a CA bundle of the
+    process environment that can't be used.
     """
 
     def __init__(
@@ -56,6 +59,14 @@ class VerifyReceiptClient:
         self._timeouts = (connect_timeout_seconds, read_timeout_seconds)
         self._adapter = _BoundedAdapter(pool_connections=len(Environment), pool_maxsize=pool_size)
         self._endpoints = endpoints_at(production_url, sandbox_url)
+        proxies = [endpoint.proxy or "" for endpoint in self._endpoints.values()]
+        if any(proxy.startswith("socks") for proxy in proxies) and find_spec("socks") is None:
+            raise ConfigurationError(
+                [
+                    "proxy of the environment: found SOCKS, expected PySocks to be installed, which the client "
+                    "requests needs for it; pip install pysocks, or choose app_store_client curl"
+                ]
+            )
         self._requests = {
             environment: requests.Request("POST", endpoint.url, headers=HEADERS).prepare()
             for environment, endpoint in self._endpoints.items()
