@@ -27,7 +27,7 @@ from receipt_actors.otp import NORMAL, Stop
 
 logger = logging.getLogger(__name__)
 
-PACE_SECONDS = 0.005  #: what an entry waits for others at most: half of what SQS itself takes
+PACE_SECONDS = 0.01  #: what an entry waits for others at most: as long as SQS itself takes
 
 
 class _Batcher(Gateway):

@@ -38,7 +38,7 @@ from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
 logger = logging.getLogger(__name__)
 
 KNOWN_CLAIMS = 100_000  #: transactions whose owner is remembered
-PACE_SECONDS = 0.005  #: what a claim waits for others at most: as long as DynamoDB itself takes
+PACE_SECONDS = 0.01  #: what a claim waits for others at most
 BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operator may have allowed them meanwhile
 
 

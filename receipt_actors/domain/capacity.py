@@ -112,7 +112,7 @@ class Setup:
     consumers: int = 2  #: of a process: more than the rate needs make emptier receives
     batch_requests: int = 4  #: at once, of each batcher of a process
     ledger_concurrency: int = 50  #: of a task
-    pace_seconds: float = 0.005  #: between two requests that are not full
+    pace_seconds: float = 0.01  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
     source_queues: int = 1  #: each read by a service of its own
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from receipt_actors.actors import app_store_gateway
 from receipt_actors.actors.app_store_gateway import REFUSAL_MEMORY_SECONDS, AppStoreGateway
 from receipt_actors.actors.protocol import (
     INTAKE,
@@ -22,7 +23,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.window import FIRST_SIZE
+from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.testing import FakeAppStore, genuine
@@ -248,16 +249,17 @@ def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
     assert stage.replies(second)
 
 
-def test_a_burst_opens_few_connections_at_first(stage: Stage) -> None:
+def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as the window's first size; each answer that comes while all are in use makes room for one more."""
+    monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
     gateway = stage.actors.start(AppStoreGateway, store, Policy(None), limits, THREE_ATTEMPTS)
-    first, second = (store.hold("verify_receipt", times=FIRST_SIZE * waves) for waves in (1, 2))
-    for number in range(4 * FIRST_SIZE):
+    first, second = (store.hold("verify_receipt", times=20 * waves) for waves in (1, 2))
+    for number in range(4 * 20):
         stage.ask(gateway, VerifyReceipt(submission(number)))
-    assert store.count("verify_receipt") == FIRST_SIZE
+    assert store.count("verify_receipt") == 20
     first.release()
     stage.settle()
-    assert store.count("verify_receipt") == FIRST_SIZE + 2 * FIRST_SIZE
+    assert store.count("verify_receipt") == 20 + 2 * 20
     second.release()
