@@ -76,7 +76,8 @@ def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
     two = bench.run(*NO_LATENCY, "--client", "curl", "--processes", "2")
     sweep = ",".join(map(str, IN_FLIGHT))
     memory = bench.run("--in-flight-sweep", sweep, "--", "--app-store-concurrency", str(CONNECTIONS))
-    over_apple = medians(full, 1)["ms from receive to delete: p99 over Apple's p99"]
+    over_apple = "ms from receive to delete: p99 over Apple's p99"
+    half = medians(full, 1)
     slope_bytes: float = memory["memory_slope_bytes"]
     twice = medians(two)[cpu] / medians(fast)[cpu]
     return [
@@ -84,7 +85,8 @@ def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
         Row("CPU a receipt, no latency, one process, with curl", "ms", medians(fast)[cpu], 0.8, 0.5),
         Row("CPU a receipt, no latency, one process, with requests", "ms", medians(requests)[cpu], 1.2, 0.9),
         Row("CPU a receipt with two processes, against one", "times", twice, 1.1, 1.03),
-        Row("p99 from receive to delete at half load, over Apple's own", "ms", over_apple, 60, 35),
+        Row("p99 at half load over Apple's own, middle 80 %", "ms", half[f"{over_apple}, of the middle 80 %"], 60, 35),
+        Row("the same, with the second in which connections are opened", "ms", half[over_apple], 60, 35),
         Row("memory of one more receipt in flight, beyond its body", "KiB", slope_bytes / 1024, 12, 6),
         Row("start to the first receive", "s", medians(fast)["start: seconds to the first receive"], 1.5, 0.7),
     ]

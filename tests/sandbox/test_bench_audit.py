@@ -12,6 +12,7 @@ from receipt_actors.sandbox.bench.measurement import (
     in_flight_peak,
     percentiles_ms,
     slices,
+    steady,
     steady_cpu_ms,
     steady_per_second,
 )
@@ -104,9 +105,15 @@ def test_percentiles_are_values_that_occurred() -> None:
 
 def test_the_steady_rate_leaves_ramp_and_tail_out() -> None:
     """A second's wait at either end does not count; too few messages have no rate."""
-    steady = [1.0 + n / 100 for n in range(100)]
-    assert steady_per_second([0.0, *steady, 10.0]) == pytest.approx(100)
+    even = [1.0 + n / 100 for n in range(100)]
+    assert steady_per_second([0.0, *even, 10.0]) == pytest.approx(100)
     assert steady_per_second([1.0]) == steady_per_second([]) == 0
+
+
+def test_the_middle_leaves_a_tenth_out_at_either_end() -> None:
+    """Of values in the order of time; of none or one there is nothing to leave out."""
+    assert steady(range(20)) == range(2, 18)
+    assert (steady([]), steady([1.0])) == ([], [1.0])
 
 
 def test_the_steady_cpu_leaves_the_start_out() -> None:
@@ -152,6 +159,7 @@ def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_
         rss_peak_bytes=rss,
         in_flight_peak=in_flight,
         latency_ms=percentiles,
+        steady_latency_ms=percentiles,
         apple_latency_ms={"p50": 0.5, "p95": 0.6, "p99": 0.7},
         apple_concurrency_peak=5,
         requests={"SendMessageBatch": 20, "PutItem": 100, "GetQueueUrl": 1},

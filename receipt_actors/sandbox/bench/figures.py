@@ -84,6 +84,8 @@ def figures_of(run: Measurement) -> Iterator[Figure]:
     for name, milliseconds in run.latency_ms.items():
         yield Figure("ms from receive to delete", name, milliseconds, 1)
     yield Figure("ms from receive to delete", "p99 over Apple's p99", run.p99_over_apple_ms, 1)
+    middle = "p99 over Apple's p99, of the middle 80 %"
+    yield Figure("ms from receive to delete", middle, run.steady_p99_over_apple_ms, 1)
     for name, milliseconds in run.apple_latency_ms.items():
         yield Figure("ms at Apple alone", name, milliseconds, 1)
     for step, percentiles in run.steps_ms.items():

@@ -15,6 +15,7 @@ from receipt_actors.sandbox.bench.measurement import (
     in_flight_peak,
     percentiles_ms,
     slices,
+    steady,
     steady_cpu_ms,
     steady_per_second,
 )
@@ -77,7 +78,7 @@ def run(
     aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
     received_at, deleted_at = _times(aws)
     seconds = max(deleted_at) - min(received_at)
-    latencies = [gone - came for came, gone in zip(received_at, deleted_at, strict=True)]
+    latencies = [gone - came for came, gone in sorted(zip(received_at, deleted_at, strict=True))]
     return Measurement(
         messages=messages,
         body_bytes=len(services.load.body(0)),
@@ -94,6 +95,7 @@ def run(
         rss_peak_bytes=max(usage.rss_bytes for usage in (start, *(usage for _, usage in looks))),
         in_flight_peak=in_flight_peak(received_at, deleted_at),
         latency_ms=percentiles_ms(latencies),
+        steady_latency_ms=percentiles_ms(steady(latencies)),
         apple_latency_ms=percentiles_ms(app_store["delays_seconds"]),
         apple_concurrency_peak=app_store["concurrent_requests_high_water"],
         requests={**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], "verifyReceipt": app_store["requests"]},

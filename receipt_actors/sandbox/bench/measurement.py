@@ -42,6 +42,7 @@ class Measurement:
     rss_peak_bytes: int
     in_flight_peak: int
     latency_ms: Mapping[str, float]  #: p50, p95, p99
+    steady_latency_ms: Mapping[str, float]  #: of those that came in the middle 80 %: without the first connections
     apple_latency_ms: Mapping[str, float]  #: what the simulated App Store took, likewise
     apple_concurrency_peak: int
     requests: Mapping[str, int]  #: by operation
@@ -69,7 +70,15 @@ class Measurement:
     @property
     def p99_over_apple_ms(self) -> float:
         """How much longer than Apple alone: the difference of the two p99."""
-        return self.latency_ms.get("p99", 0.0) - self.apple_latency_ms.get("p99", 0.0)
+        return self._over_apple(self.latency_ms)
+
+    @property
+    def steady_p99_over_apple_ms(self) -> float:
+        """The same of the middle 80 %."""
+        return self._over_apple(self.steady_latency_ms)
+
+    def _over_apple(self, latency_ms: Mapping[str, float]) -> float:
+        return latency_ms.get("p99", 0.0) - self.apple_latency_ms.get("p99", 0.0)
 
     def fill(self, operation: str) -> float | None:
         """Entries in each request of an operation; None where there was none."""
@@ -83,6 +92,7 @@ class Measurement:
             "memory_bytes": self.memory_bytes,
             "calls_per_receipt": self.calls_per_receipt,
             "p99_over_apple_ms": self.p99_over_apple_ms,
+            "steady_p99_over_apple_ms": self.steady_p99_over_apple_ms,
         }
 
 
@@ -104,6 +114,12 @@ def steady_per_second(finished_at: Sequence[float]) -> float:
     if last <= first or ordered[last] <= ordered[first]:
         return 0.0
     return (last - first) / (ordered[last] - ordered[first])
+
+
+def steady(values_in_order: Sequence[float]) -> Sequence[float]:
+    """The middle 80 % of values that are in the order of time."""
+    margin = int(len(values_in_order) * (1 - STEADY_SHARE) / 2)
+    return values_in_order[margin : len(values_in_order) - margin]
 
 
 def steady_cpu_ms(looks: Sequence[tuple[int, float]]) -> float:
