@@ -78,7 +78,8 @@ def run(
     aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
     received_at, deleted_at = _times(aws)
     seconds = max(deleted_at) - min(received_at)
-    latencies = [gone - came for came, gone in sorted(zip(received_at, deleted_at, strict=True))]
+    times = sorted(zip(received_at, deleted_at, strict=True))
+    latencies = [gone - came for came, gone in times]
     return Measurement(
         messages=messages,
         body_bytes=len(services.load.body(0)),
@@ -104,7 +105,7 @@ def run(
         wrong_shown=aws["shown"],
         redelivered=aws["redelivered"],
         others_share=others_share,
-        slices=slices(list(zip(deleted_at, latencies, strict=True))),
+        slices=slices([(gone, gone - came) for came, gone in times]),
     )
 
 

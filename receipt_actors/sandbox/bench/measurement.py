@@ -118,7 +118,7 @@ def steady_per_second(finished_at: Sequence[float]) -> float:
 
 def steady(values_in_order: Sequence[float]) -> Sequence[float]:
     """The middle 80 % of values that are in the order of time."""
-    margin = int(len(values_in_order) * (1 - STEADY_SHARE) / 2)
+    margin = round(len(values_in_order) * (1 - STEADY_SHARE) / 2)
     return values_in_order[margin : len(values_in_order) - margin]
 
 
