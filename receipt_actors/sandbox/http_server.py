@@ -93,9 +93,12 @@ class HttpServer:
         self._listening.set()
         await self._stopped.wait()
         server.close()
-        while accepting := asyncio.all_tasks() - {asyncio.current_task()}:  # else their sockets would stay open
-            await asyncio.wait(accepting)
-        self._drop(hanging_only=False)
+        # Who was accepted at the very end is a task first, then a connection, and closed in the round after it was dropped.
+        while (accepting := asyncio.all_tasks() - {asyncio.current_task()}) or self._connections:
+            if accepting:
+                await asyncio.wait(accepting)
+            self._drop(hanging_only=False)
+            await asyncio.sleep(0)
 
     def _connection(self) -> _Connection:
         return _Connection(self)

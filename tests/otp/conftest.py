@@ -9,7 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from receipt_actors.otp import ActorSystem, Runtime
-from tests.otp.support import Pooled, PooledTrapping, Threaded, ThreadedTrapping, WatchedClock
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Pooled,
+    PooledTrapping,
+    Threaded,
+    ThreadedTrapping,
+    WatchedClock,
+)
 
 
 @pytest.fixture
@@ -17,6 +24,8 @@ def no_threads_left() -> Iterator[None]:
     """Fail when a test leaves a thread behind."""
     before = set(threading.enumerate())
     yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_SECONDS)  # it may be about to end
     assert set(threading.enumerate()) - before == set()
 
 

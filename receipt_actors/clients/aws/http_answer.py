@@ -132,15 +132,15 @@ def read_unusual(received: bytes, connected: socket.socket) -> HttpAnswer:
 
     Raises ``OSError`` and ``http.client.HTTPException``.
     """
-    answer = http.client.HTTPResponse(_Replay(received, connected), method="POST")  # type: ignore[arg-type]
-    answer.begin()
-    content = answer.read(MAX_ANSWER_BYTES + 1)
-    if len(content) > MAX_ANSWER_BYTES:
-        raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    if answer.length:  # is still to come; unlike a whole read, one with a limit does not mind
-        raise http.client.IncompleteRead(content, answer.length)
-    headers = {name.lower(): value for name, value in answer.getheaders()}
-    return HttpAnswer(answer.status, headers, content)
+    with http.client.HTTPResponse(_Replay(received, connected), method="POST") as answer:  # type: ignore[arg-type]
+        answer.begin()
+        content = answer.read(MAX_ANSWER_BYTES + 1)
+        if len(content) > MAX_ANSWER_BYTES:
+            raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        if answer.length:  # is still to come; unlike a whole read, one with a limit does not mind
+            raise http.client.IncompleteRead(content, answer.length)
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return HttpAnswer(answer.status, headers, content)
 
 
 def _is_number(text: str) -> bool:
