@@ -93,7 +93,7 @@ class HttpServer:
         self._listening.set()
         await self._stopped.wait()
         server.close()
-        # Who was accepted at the very end is a task first, then a connection, and closed in the round after it was dropped.
+        # Who was accepted at the very end is a task first, then a connection; it is closed a round after it is dropped.
         while (accepting := asyncio.all_tasks() - {asyncio.current_task()}) or self._connections:
             if accepting:
                 await asyncio.wait(accepting)
