@@ -11,7 +11,8 @@
     ├── SubmissionRefused        a message that could never be answered, told before it is sent
     ├── QueueRefused             permanent: this queue does not exist or may not be used
     ├── LedgerRefused            permanent: the table is missing, of another make, or may not be used
-    └── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
+    ├── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
+    └── PredicateRefused         a predicate of a trace that says nothing that can be matched
 
 A client raises nothing else for trouble that is to be expected. Anything else that comes out of a client is a bug:
 it crashes the actor that asked, and a supervisor handles it. *After* an ``UnavailableError`` nobody knows whether the
@@ -87,3 +88,7 @@ class BatchesRefused(ReceiptActorsError):
         super().__init__(f"table {table!r}: {reason}")
         self.table = table
         self.reason = reason
+
+
+class PredicateRefused(ReceiptActorsError):
+    """A predicate of a trace that says nothing that can be matched: the message shows where, and what was expected."""
