@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import textwrap
+from pathlib import Path
 
 import click
 from docutils import nodes
@@ -22,7 +23,8 @@ class CommandsReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the sections, and have them built again when a command or a setting changes."""
-        self.env.note_dependency(settings.__file__)
+        for module in Path(settings.__file__).parent.glob("*.py"):
+            self.env.note_dependency(str(module))
         context = click.Context(cli, info_name=PROGRAM)
         return [self._section(name, context) for name in cli.list_commands(context)]
 

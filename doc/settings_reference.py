@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -15,8 +17,9 @@ class SettingsReference(SphinxDirective):
     """A section for each setting, which can be linked to as ``settings.html#max-in-flight``."""
 
     def run(self) -> list[nodes.Node]:
-        """Build the sections, and have them built again when ``settings.py`` changes."""
-        self.env.note_dependency(settings.__file__)
+        """Build the sections, and have them built again when a setting changes."""
+        for module in Path(settings.__file__).parent.glob("*.py"):
+            self.env.note_dependency(str(module))
         return [self._section(setting) for setting in SETTINGS.values()]
 
     def _section(self, setting: Setting) -> nodes.section:

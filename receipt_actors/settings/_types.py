@@ -1,6 +1,6 @@
 """The types of the settings: each refuses what could not work, and knows in words what it expects.
 
-A refusal that needs words of its own is a ``ValueError`` that says what was expected and what to do; ``settings`` adds
+A refusal that needs words of its own is a ``ValueError`` that says what was expected and what to do; ``_faults`` adds
 where the value came from, and the words of ``Expected`` to all others.
 """
 

@@ -1,0 +1,45 @@
+"""Every setting once: its name, type, unit, default and meaning; and where its value comes from.
+
+A setting named ``max_in_flight`` is the key ``max_in_flight`` of a TOML file, the environment variable
+``RECEIPT_ACTORS_MAX_IN_FLIGHT`` and the flag ``--max-in-flight``; a flag beats a variable, a variable beats the file.
+The command line's flags and the settings reference of the manual are both generated from ``SETTINGS``.
+
+``Settings`` has them all. Whoever needs a part takes a smaller model, such as ``QueueSettings``, and demands no more.
+Each theme has a module: ``_backend`` (queues and claims), ``_app_store``, ``_work`` (how much at once, how long) and
+``_operations`` (what those who run the system see of it).
+
+Embedding applications build ``Settings(bundle_ids=("com.example.game",), ...)`` themselves: the same checks, and the
+environment is not read. Either way, settings that cannot work raise one ``ConfigurationError`` that lists every fault.
+
+pydantic does the validation; pydantic-settings is left out on purpose: it cannot say which file, variable or flag a
+bad value came from, overlooks misspelt variables, reads the environment behind an embedder's back, and doubles the
+import time.
+"""
+
+from receipt_actors.settings._all import SETTINGS, Settings
+from receipt_actors.settings._app_store import AppStoreSettings
+from receipt_actors.settings._app_store_client import default_app_store_client
+from receipt_actors.settings._backend import BackendSettings, LedgerSettings, QueueSettings
+from receipt_actors.settings._base import SomeSettings
+from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, load_some_settings
+from receipt_actors.settings._operations import OperationsSettings
+from receipt_actors.settings._setting import VARIABLE_PREFIX, Setting
+from receipt_actors.settings._work import WorkSettings
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "SETTINGS",
+    "VARIABLE_PREFIX",
+    "AppStoreSettings",
+    "BackendSettings",
+    "LedgerSettings",
+    "OperationsSettings",
+    "QueueSettings",
+    "Setting",
+    "Settings",
+    "SomeSettings",
+    "WorkSettings",
+    "default_app_store_client",
+    "load_settings",
+    "load_some_settings",
+]

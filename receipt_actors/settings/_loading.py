@@ -1,0 +1,119 @@
+"""Where the values come from: a TOML file, the environment, flags; the later over the earlier."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeVar
+
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings._all import SETTINGS, Settings
+from receipt_actors.settings._backend import choose_backend
+from receipt_actors.settings._base import SomeSettings
+from receipt_actors.settings._faults import unknown
+from receipt_actors.settings._setting import VARIABLE_PREFIX
+
+CONFIG_VARIABLE = VARIABLE_PREFIX + "CONFIG"  #: names the TOML file, where no flag does
+
+# Kubernetes puts these into every pod beside a Service named "receipt-actors"; they are not meant for us.
+_KUBERNETES_VARIABLE = re.compile(VARIABLE_PREFIX + r"(SERVICE_(HOST|PORT)|PORT)(_.+)?")
+
+Chosen = TypeVar("Chosen", bound=SomeSettings)
+
+
+def load_settings(
+    flags: Mapping[str, object], *, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the TOML file, the environment and the flags, the later over the earlier, and check the whole.
+
+    See ``load_some_settings``.
+    """
+    return load_some_settings(Settings, flags, config=config, environ=environ)
+
+
+def load_some_settings(
+    model: type[Chosen],
+    flags: Mapping[str, object],
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Chosen:
+    """Do the same for what ``model`` has, so that nobody has to give settings that a command does not use.
+
+    The values of all other settings are left unchecked, but an unknown name is a fault in any case.
+
+    ``flags`` has the settings that were given, by name; a value of None says not given. ``config`` is the TOML file;
+    left out, the variable ``RECEIPT_ACTORS_CONFIG`` may name one. ``environ`` defaults to the process's environment; a
+    variable that is empty says not given. Raises ``ConfigurationError`` with every fault of every layer.
+    """
+    environ = os.environ if environ is None else environ
+    found = _Findings()
+    if config is not None:
+        found.read_file(config, named_by="--config")
+    elif environ.get(CONFIG_VARIABLE):
+        found.read_file(Path(environ[CONFIG_VARIABLE]), named_by=CONFIG_VARIABLE)
+    found.read_variables(environ)
+    found.read_flags(flags)
+    if "backend" not in found.values and (chosen := choose_backend(found.values, environ)):
+        found.put("backend", *chosen)
+    values = {name: value for name, value in found.values.items() if name in model.model_fields}
+    try:
+        settings = model.model_validate(values, context=found.sources)
+    except ConfigurationError as error:
+        raise ConfigurationError([*found.faults, *error.faults]) from None
+    if found.faults:
+        raise ConfigurationError(found.faults)
+    return settings
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What the layers said so far, the later over the earlier, and what was wrong with them."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def put(self, name: str, value: object, source: str) -> None:
+        self.values[name], self.sources[name] = value, source
+
+    def read_file(self, path: Path, *, named_by: str) -> None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self.faults.append(f"{named_by}: found {str(path)!r}, expected a readable TOML file; {error.strerror}")
+            return
+        except ValueError as error:  # no UTF-8, or no TOML: the text of the latter ends in line and column
+            self.faults.append(f"{named_by}: found {str(path)!r}, expected TOML; {error}")
+            return
+        for key, value in table.items():
+            if key in SETTINGS:
+                self.put(key, value, f"{key} in {path}")
+            else:
+                self.faults.append(unknown(f"{key} in {path}", key, SETTINGS))
+
+    def read_variables(self, environ: Mapping[str, str]) -> None:
+        names = {setting.variable: name for name, setting in SETTINGS.items()}
+        for variable, value in sorted(environ.items()):
+            if variable in names:
+                if value:
+                    self.put(names[variable], value, variable)
+            elif (
+                variable.startswith(VARIABLE_PREFIX)
+                and variable != CONFIG_VARIABLE
+                and not _KUBERNETES_VARIABLE.fullmatch(variable)
+            ):
+                name = variable.removeprefix(VARIABLE_PREFIX).lower()
+                self.faults.append(unknown(variable, name, SETTINGS, attrgetter("variable")))
+
+    def read_flags(self, flags: Mapping[str, object]) -> None:
+        for name, value in flags.items():
+            if name not in SETTINGS:
+                self.faults.append(unknown(name, name, SETTINGS))
+            elif value is not None:
+                self.put(name, value, SETTINGS[name].flag)

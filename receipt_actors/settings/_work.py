@@ -1,0 +1,138 @@
+"""How much is done at once, how often it is tried, and how long it may take."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from receipt_actors.domain.limits import (
+    DEFAULT_CURL_CONCURRENCY,
+    MAX_BLOCKING_CONCURRENCY,
+    MAX_CURL_CONCURRENCY,
+    Limits,
+)
+from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
+from receipt_actors.settings._app_store_client import INSTALL_CURL, curl_fault, is_curl, most_requests
+from receipt_actors.settings._base import SomeSettings
+from receipt_actors.settings._types import Processes
+
+
+class WorkSettings(SomeSettings, frozen=True):
+    """How much is done at once, and how long it may take."""
+
+    processes: Processes = Field(
+        default=1,
+        description="Processes of `start` that share the work, supervised by one more; auto: one for each core that "
+        "may be used. What is said of all processes is divided among them.",
+    )
+    consumers: int = Field(default=4, ge=1, description="Receives under way at once, in each process.")
+    max_in_flight: int = Field(
+        default=2000, ge=1, description="Messages taken in and not finished yet, at most; by all processes together."
+    )
+    visibility_timeout_seconds: int = Field(
+        default=120,
+        ge=10,
+        le=MAX_VISIBILITY_SECONDS,
+        description="Time after which a message comes back if this process dies. It is extended while work goes on.",
+    )
+    receive_wait_seconds: int = Field(
+        default=10, ge=0, le=20, description="Long poll of a receive; shorter than the drain."
+    )
+    batch_requests: int = Field(
+        default=4, ge=1, description="Sends or deletes under way at once, for each batcher of each process."
+    )
+    result_batcher_idle_seconds: float = Field(
+        default=60, gt=0, description="Time without answers that ends a result batcher."
+    )
+    app_store_client: Literal["auto", "requests", "curl"] = Field(
+        default="auto",
+        description="Client that asks Apple. requests keeps a thread for each answer that it waits for; curl has one "
+        "thread for thousands, at a fraction of the cost, and needs pycurl (the extra fast). auto takes curl where it "
+        "is installed.",
+    )
+    aws_client: Literal["auto", "threads"] = Field(
+        default="auto",
+        description="How SQS and DynamoDB are called. threads keeps a thread for each call under way; auto has one "
+        "thread for all of them, at a lower cost, unless something calls for the other (a proxy, no Linux).",
+    )
+    app_store_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests to Apple under way at once, of all processes. Left out: a process with curl has "
+        f"{DEFAULT_CURL_CONCURRENCY}, of at most {MAX_CURL_CONCURRENCY}; one with requests {MAX_BLOCKING_CONCURRENCY}, "
+        "of as many.",
+    )
+    app_store_rate_per_second: float | None = Field(
+        default=None, gt=0, description="Requests to Apple a second, of all processes. Left out: no limit."
+    )
+    app_store_attempts: int = Field(
+        default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
+    )
+    ledger_concurrency: int = Field(
+        default=50, ge=1, description="Requests to the ledger under way at once, of all processes."
+    )
+    ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
+    drain_seconds: float = Field(
+        default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
+    )
+    exit_when_idle_seconds: float | None = Field(
+        default=None, ge=0, description="Stop after this time without a message. Left out: run until told to stop."
+    )
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _a_drain_outlasts_a_receive(cls, seconds: float, info: ValidationInfo) -> float:
+        wait = info.data.get("receive_wait_seconds", 0)
+        if seconds <= wait:
+            raise ValueError(f"expected more than receive_wait_seconds ({wait}): a drain waits for receives under way")
+        return seconds
+
+    @property
+    def uses_curl(self) -> bool:
+        """Whether Apple is asked by way of curl, and not of requests."""
+        return is_curl(self.app_store_client)
+
+    @property
+    def effective_app_store_concurrency(self) -> int:
+        """Requests to Apple that one process may ever have under way."""
+        concurrency = self.limits_of(1).app_store_concurrency
+        return min(concurrency, most_requests(self.app_store_client))
+
+    def limits_of(self, processes: int) -> Limits:
+        """Return what so many processes keep to together."""
+        a_process = DEFAULT_CURL_CONCURRENCY if self.uses_curl else MAX_BLOCKING_CONCURRENCY
+        by_default = min(self.max_in_flight, a_process * processes)
+        concurrency = self.app_store_concurrency or by_default
+        return Limits(self.max_in_flight, self.ledger_concurrency, concurrency, self.app_store_rate_per_second)
+
+    @field_validator("app_store_client")
+    @classmethod
+    def _curl_is_there(cls, client: str) -> str:
+        if client == "curl" and (fault := curl_fault()) is not None:
+            raise ValueError(f"expected pycurl to be usable: {fault}; {INSTALL_CURL}, or choose requests")
+        return client
+
+    @field_validator("app_store_concurrency")
+    @classmethod
+    def _no_process_has_too_many_requests(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
+        client, processes = info.data.get("app_store_client"), info.data.get("processes")
+        if concurrency is None or client is None or not isinstance(processes, int):  # a fault told already, or "auto"
+            return concurrency
+        if concurrency <= most_requests(client) * processes:
+            return concurrency
+        if is_curl(client):
+            raise ValueError(f"expected at most {MAX_CURL_CONCURRENCY} a process with curl; or give more processes")
+        way_out = "" if curl_fault() is None else f" ({INSTALL_CURL})"
+        raise ValueError(
+            f"expected at most {MAX_BLOCKING_CONCURRENCY} a process with requests, of which each takes a thread; "
+            f"up to {MAX_CURL_CONCURRENCY} a process with app_store_client curl{way_out}"
+        )
+
+    @field_validator("max_in_flight", "ledger_concurrency", "app_store_concurrency")
+    @classmethod
+    def _each_process_has_a_share(cls, whole: int | None, info: ValidationInfo) -> int | None:
+        processes = info.data.get("processes")
+        if whole is not None and isinstance(processes, int) and whole < processes:
+            raise ValueError(f"expected {processes} or more: each of the {processes} processes gets a share of it")
+        return whole
