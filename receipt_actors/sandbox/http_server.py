@@ -92,11 +92,13 @@ class HttpServer:
         server = await self._loop.create_server(self._connection, sock=listener, backlog=LISTEN_BACKLOG)
         self._listening.set()
         await self._stopped.wait()
+        # Who has been accepted is a task of asyncio's at first, which fails, and leaves its socket open, where it finds
+        # the server closed: let nobody in any more, and see those tasks through before that.
+        self._loop.remove_reader(listener)
+        while accepting := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(accepting)
         server.close()
-        # Who was accepted at the very end is a task first, then a connection; it is closed a round after it is dropped.
-        while (accepting := asyncio.all_tasks() - {asyncio.current_task()}) or self._connections:
-            if accepting:
-                await asyncio.wait(accepting)
+        while self._connections:  # one is closed a round after it is dropped
             self._drop(hanging_only=False)
             await asyncio.sleep(0)
 

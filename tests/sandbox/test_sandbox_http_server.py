@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -156,3 +158,32 @@ def test_stop_may_be_called_twice_and_before_start() -> None:
     server.stop()
     server.stop()
     server.drop_hanging()
+
+
+def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[..., HttpServer]) -> None:
+    """Connections that are accepted in the very moment of the stop are closed like all others."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(20):
+            is_busy, may_answer = threading.Event(), threading.Event()
+
+            def keep_the_loop_busy(
+                method: str, path: str, body: bytes, busy: threading.Event = is_busy, go_on: threading.Event = may_answer
+            ) -> Reply:
+                busy.set()
+                assert go_on.wait(10)
+                return echo(method, path, body)
+
+            server = serve(keep_the_loop_busy)
+            with ExitStack() as stack:
+                stack.enter_context(connect(server)).sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert is_busy.wait(10)
+                for _ in range(5):
+                    stack.enter_context(connect(server))
+                stopping = threading.Thread(target=server.stop)
+                stopping.start()
+                may_answer.set()
+                stopping.join(10)
+                assert not stopping.is_alive()
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
