@@ -60,8 +60,7 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.settings import AppStoreSettings, Settings
-from receipt_actors.telemetry.events import STATISTICS
-from receipt_actors.telemetry.statistics import Statistics
+from receipt_actors.telemetry.statistics import STATISTICS, Statistics
 
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
 CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them

@@ -30,8 +30,7 @@ from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.events import STATISTICS
-from receipt_actors.telemetry.statistics import DescribeStatistics, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
 
 logger = logging.getLogger(__name__)
 

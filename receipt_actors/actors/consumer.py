@@ -43,7 +43,7 @@ from receipt_actors.otp import (
     Runtime,
     StartChild,
 )
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived, RequestsMade
+from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class Consumer(GenServer):
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._retry = retry
         self._rng = rng
+        self._statistics = statistics_of(self.system)
         self._failures = 0
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
         self._is_starting = False  # the custodians of the last receive
@@ -161,12 +162,12 @@ class Consumer(GenServer):
         began_at, self._receive_began_at = self._receive_began_at, None
         assert began_at is not None  # the visibility timeout begins at some time after this
         self._failures = 0
-        self.cast(STATISTICS, RequestsMade(f"receive from {self._source_queue}", 1, len(deliveries)))
+        self._statistics.request_answered(f"receive from {self._source_queue}", len(deliveries))
         # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
         spins = not deliveries and self.clock.monotonic() - began_at < EMPTY_RECEIVE_SECONDS
         self._receive_over = _ReceiveOver(len(deliveries), None, EMPTY_RECEIVE_SECONDS if spins else 0.0)
         if deliveries:
-            self.cast(STATISTICS, MessagesReceived(len(deliveries)))
+            self._statistics.messages_received(len(deliveries))
             if self.system.whereis(VISIBILITY_KEEPER) is None:
                 self._hand_back([delivery for delivery, _ in deliveries])
             else:
@@ -193,7 +194,7 @@ class Consumer(GenServer):
         for delivery, work in deliveries:
             if work is None:
                 logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
-                self.cast(STATISTICS, MessageFinished("left", Reason.BODY_MD5_MISMATCH, 0.0))
+                self._statistics.message_finished("left", Reason.BODY_MD5_MISMATCH, 0.0)
                 continue
             supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
             starts.append((supervisor, StartChild((delivery, work, received_at_seconds))))
@@ -212,7 +213,7 @@ class Consumer(GenServer):
         ]
         self._change_visibility(changes)
         for _ in deliveries:
-            self.cast(STATISTICS, MessageFinished("handed_back", Reason.DRAINED, 0.0))
+            self._statistics.message_finished("handed_back", Reason.DRAINED, 0.0)
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
         try:
@@ -256,7 +257,7 @@ class BackgroundConsumer(Consumer):
     def _finish(self) -> Receiving:
         reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
         if reply.failure is None and reply.value:
-            self.cast(STATISTICS, MessagesReceived(len(reply.value)))
+            self._statistics.messages_received(len(reply.value))
             self._hand_back([delivery for delivery, _ in reply.value])
             yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
 

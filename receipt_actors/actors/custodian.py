@@ -37,7 +37,7 @@ from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import NO_PROCESS, NORMAL, ExitReason, GenServer, Name, StartChild, Stop
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished
+from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
 
@@ -250,6 +250,6 @@ class Custodian(GenServer):
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
         now = self.clock.monotonic()
         ends = [begin for _step, begin in self._steps[1:]] + [now]
-        steps = tuple((step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True))
-        self.cast(STATISTICS, MessageFinished(fate, reason, now - self._started_at_seconds, steps))
+        steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]
+        statistics_of(self.system).message_finished(fate, reason, now - self._started_at_seconds, steps)
         return Stop(NORMAL)

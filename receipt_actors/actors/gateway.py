@@ -39,7 +39,7 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
-from receipt_actors.telemetry.events import STATISTICS, RequestsMade
+from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ class Gateway(GenServer):
         self, service: str, concurrency: int, retry: RetryPolicy, background: BackgroundCalls | None = None
     ) -> None:
         self.service = service
+        self._statistics = statistics_of(self.system)
         self._concurrency = concurrency
         self._retry = retry
         self._background = background
@@ -119,7 +120,6 @@ class Gateway(GenServer):
         self._pool = self.system.new_blocking_pool(service, concurrency)
         self._ready: deque[Job] = deque()
         self._under_way = 0
-        self._answered_requests = self._answered_entries = 0  # since the statistics were last told
         self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
         self._breaker = Breaker()
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
@@ -231,7 +231,6 @@ class Gateway(GenServer):
         return super().handle_cast(request)
 
     def _dispatch(self) -> None:
-        self._report_requests()
         if self._yielding and self._under_way <= self.concurrency:
             for from_ in self._yielding:
                 from_.reply(Done())
@@ -239,11 +238,6 @@ class Gateway(GenServer):
         while self._breaker.is_closed and self._under_way < self.concurrency and self._ready:
             if self._must_gather() or self._must_wait_for_rate() or self._send_next() is None:
                 return
-
-    def _report_requests(self) -> None:
-        if self._answered_requests:
-            self.cast(STATISTICS, RequestsMade(self.service, self._answered_requests, self._answered_entries))
-            self._answered_requests = self._answered_entries = 0
 
     def _must_gather(self) -> bool:
         if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once(self._ready):
@@ -290,8 +284,7 @@ class Gateway(GenServer):
         """The service answered a batch."""
         self._under_way -= 1
         self._service_answered()
-        self._answered_requests += 1
-        self._answered_entries += len(label)
+        self._statistics.request_answered(self.service, len(label))
         self.settle(label, value)
         self._queue_dispatch()
 

@@ -39,7 +39,7 @@ from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
-from receipt_actors.telemetry.events import STATISTICS, ResultPosted
+from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Validator(Custodian):
                 self._known[transaction_id] = value
                 return None if self.has_open_questions else self._go_on_claiming()
             case _Post(result):
-                self.cast(STATISTICS, ResultPosted(result.verdict, result.reason))
+                statistics_of(self.system).result_posted(result.verdict, result.reason)
                 if not self.has_open_questions:
                     self.delete()
                 return None

@@ -54,7 +54,7 @@ from receipt_actors.otp import (
     Shutdown,
     WhichChildren,
 )
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished
+from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,8 @@ class VisibilityKeeper(GenServer):
         if not watched.is_lost:
             self._change(message, seconds, message.message_id)
         logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)
-        self.cast(STATISTICS, MessageFinished("handed_back", why, self.clock.monotonic() - message.received_at_seconds))
+        was_here_seconds = self.clock.monotonic() - message.received_at_seconds
+        statistics_of(self.system).message_finished("handed_back", why, was_here_seconds)
 
     def _later(self, message: WatchMessage, why: Reason) -> int:
         return hand_back_seconds(why, message.approximate_receive_count, self._rng)

@@ -72,6 +72,10 @@ class ActorSystem:
         self._owns_clock = clock is None
         self.scheduler = Scheduler(f"{name}-scheduler")
         self.lock = LOCK
+        self.terms: dict[object, Any] = {}
+        """What its actors share without sending it, by any key (OTP: ``persistent_term``, where references to ETS
+        tables and counters are kept). It outlives them; what is in it must be safe to use from several threads.
+        """
         self._register_with_pykka = register_with_pykka
         self._names: dict[Name, Process] = {}
         # These three are the runtime's own; ``processes`` and so on are for others.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 SHORTEST_SECONDS = 1e-5
 _BUCKETS_PER_E = 1 / math.log(1.02)
+_log = math.log
 
 
 class Latencies:
@@ -24,7 +25,8 @@ class Latencies:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
-        self._buckets[int(math.log(max(seconds, SHORTEST_SECONDS) / SHORTEST_SECONDS) * _BUCKETS_PER_E)] += 1
+        # Some five a receipt: without a call that can be avoided, 0.2 microseconds.
+        self._buckets[int(_log(seconds / SHORTEST_SECONDS) * _BUCKETS_PER_E) if seconds > SHORTEST_SECONDS else 0] += 1
 
     @property
     def count(self) -> int:

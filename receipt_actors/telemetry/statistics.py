@@ -1,21 +1,24 @@
-"""Statistics: counters and latencies of what went through the house.
+"""Statistics: counters and latencies of what went through the house, since the actor system was started.
 
-It owns the counts since it was started; a crash of it forgets them, and nothing else.
+``StatisticsTable``  what actors count in, themselves, as Erlang's do in an ETS table: a receipt is counted some ten
+                     times, and a message to an actor costs ten times what counting does (0.02 ms a receipt less)
+``Statistics``       the actor that keeps the table and describes it; a crash of it forgets nothing
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import From, GenServer
-from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestsMade, ResultPosted
+from receipt_actors.otp import ActorSystem, From, GenServer
 from receipt_actors.telemetry.latencies import Latencies
 
+STATISTICS = "statistics"  #: the name of the actor
 _TIMED_FATES = frozenset({"answered", "moved"})
 
 
@@ -99,10 +102,11 @@ class StatisticsSnapshot:
         )
 
 
-class Statistics(GenServer):
-    """See the module."""
+class StatisticsTable:
+    """What was counted. Any thread may count and read; the lock is held for a moment only."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards all of these
         self._received = 0
         self._results: Counter[tuple[Verdict, Reason]] = Counter()
         self._fates: Counter[tuple[str, Reason | None]] = Counter()
@@ -111,35 +115,72 @@ class Statistics(GenServer):
         self._requests: Counter[str] = Counter()
         self._entries: Counter[str] = Counter()
 
-    def handle_cast(self, request: Any) -> Any:
-        """Count."""
-        match request:
-            case RequestsMade(service, requests, entries):
-                self._requests[service] += requests
-                self._entries[service] += entries
-            case ResultPosted(verdict, reason):
-                self._results[verdict, reason] += 1
-            case MessageFinished(fate, reason, seconds, steps):
-                self._fates[fate, reason] += 1
-                if fate in _TIMED_FATES:
-                    self._latencies.record(seconds)
-                for step, step_seconds in steps:
-                    self._steps[step].record(step_seconds)
-            case MessagesReceived(count):
-                self._received += count
-            case _:
-                return super().handle_cast(request)
-        return None
+    def request_answered(self, service: str, entries: int) -> None:
+        """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
+
+        Args:
+            service: which.
+            entries: how many messages, claims or deletes it was for.
+        """
+        with self._lock:
+            self._requests[service] += 1
+            self._entries[service] += entries
+
+    def messages_received(self, count: int) -> None:
+        """Count what a receive brought."""
+        with self._lock:
+            self._received += count
+
+    def result_posted(self, verdict: Verdict, reason: Reason) -> None:
+        """Count an answer that its post queue confirmed."""
+        with self._lock:
+            self._results[verdict, reason] += 1
+
+    def message_finished(
+        self, fate: str, reason: Reason | None, seconds: float, steps: Sequence[tuple[str, float]] = ()
+    ) -> None:
+        """Count a message that left the house.
+
+        Args:
+            fate: ``answered`` (and deleted), ``moved``, ``handed_back``, or ``left`` as it is.
+            reason: why, unless it was answered.
+            seconds: since it was received.
+            steps: what took how many of these seconds, such as ``verifying``.
+        """
+        with self._lock:
+            self._fates[fate, reason] += 1
+            if fate in _TIMED_FATES:
+                self._latencies.record(seconds)
+            for step, step_seconds in steps:
+                self._steps[step].record(step_seconds)
+
+    def snapshot(self) -> StatisticsSnapshot:
+        """Return what has been counted, all at one moment."""
+        with self._lock:
+            return StatisticsSnapshot(
+                self._received,
+                dict(self._results),
+                dict(self._fates),
+                self._latencies.copy(),
+                {step: latencies.copy() for step, latencies in self._steps.items()},
+                {service: ServiceCalls(count, self._entries[service]) for service, count in self._requests.items()},
+            )
+
+
+def statistics_of(system: ActorSystem) -> StatisticsTable:
+    """Return the table of an actor system; each has its own."""
+    table: StatisticsTable | None = system.terms.get(StatisticsTable)
+    return system.terms.setdefault(StatisticsTable, StatisticsTable()) if table is None else table
+
+
+class Statistics(GenServer):
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._table = statistics_of(self.system)
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Describe what has been counted."""
-        if not isinstance(request, DescribeStatistics):
-            return super().handle_call(request, from_)
-        return StatisticsSnapshot(
-            self._received,
-            dict(self._results),
-            dict(self._fates),
-            self._latencies.copy(),
-            {step: latencies.copy() for step, latencies in self._steps.items()},
-            {service: ServiceCalls(self._requests[service], self._entries[service]) for service in self._requests},
-        )
+        if isinstance(request, DescribeStatistics):
+            return self._table.snapshot()
+        return super().handle_call(request, from_)

@@ -12,6 +12,7 @@ from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.ports import Environment, LedgerItem, ReceivedMessage
 from receipt_actors.domain.retrying import RetryPolicy, exponential
 from receipt_actors.otp import NO_REPLY, ActorSystem, ExitReason, From, GenServer, Name, Ref, Started, Stop
+from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.testing import ManualClock, advance, receipt_data_of, settle
 
 SOURCE, POST, DEAD = "receipts", "results", "dead"
@@ -142,6 +143,10 @@ class Stage:
     def calls(self, stand_in: Ref, kind: type[T]) -> list[T]:
         self.settle()
         return [each for each in _actor(stand_in).calls if isinstance(each, kind)]
+
+    def counted(self) -> StatisticsSnapshot:
+        self.settle()
+        return statistics_of(self.actors).snapshot()
 
     def answer(self, stand_in: Ref, value: object, call: int = -1) -> None:
         """Answer a call that a stand-in was silent to."""

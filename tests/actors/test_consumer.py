@@ -22,7 +22,6 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished, MessagesReceived
 from receipt_actors.testing import FakeQueues
 
 from .stand_ins import POST, SOURCE, CallsOnThreads, Stage, delivery
@@ -44,7 +43,6 @@ class House:
         self.validators = stage.stand_in(VALIDATORS, lambda _: Started(self.custodian))
         self.movers = stage.stand_in(MOVERS, lambda _: Started(self.custodian))
         self.keeper = stage.stand_in(VISIBILITY_KEEPER)
-        self.statistics = stage.stand_in(STATISTICS)
         self.intake = stage.stand_in(INTAKE)
         self.consumer: Ref | None = None
 
@@ -103,7 +101,7 @@ def test_no_more_is_received_than_granted(house: House) -> None:
     started = house.started(house.validators)
     assert [work.user_id for _, work, _ in started if isinstance(work, Submission)] == [1, 2]
     assert [at for _, _, at in started] == [3.0, 3.0]
-    assert house.stage.told(house.statistics, MessagesReceived) == [MessagesReceived(2)]
+    assert house.stage.counted().received == 2
 
 
 def test_a_reservation_is_settled_after_every_receive(house: House) -> None:
@@ -148,8 +146,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
 
     assert [work.user_id for _, work, _ in house.started(house.validators)] == [2]
     assert house.started(house.movers) == []
-    (finished,) = house.stage.told(house.statistics, MessageFinished)
-    assert (finished.fate, finished.reason) == ("left", Reason.BODY_MD5_MISMATCH)
+    assert house.stage.counted().fates == {("left", Reason.BODY_MD5_MISMATCH): 1}
     assert [house.queues.count(each) for each in ("delete", "change_visibility", "send")] == [0, 0, 0]
     assert house.settled() == [2]
 

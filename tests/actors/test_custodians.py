@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started, StartError
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished, ResultPosted
+from receipt_actors.telemetry.latencies import Latencies
 
 from .stand_ins import DEAD, POST, SILENT, SOURCE, Stage, delivery, submission
 
@@ -65,7 +66,6 @@ class House:
         self.apple = stage.stand_in(APP_STORE_GATEWAY)
         self.ledger = stage.stand_in(LEDGER_GATEWAY)
         self.deleter = stage.stand_in(DELETE_BATCHER)
-        self.statistics = stage.stand_in(STATISTICS)
         self.results = stage.stand_in(result_batcher_name(POST))
         self.dead_letters = stage.stand_in(result_batcher_name(DEAD))
         self.custodian: Ref | None = None
@@ -105,7 +105,7 @@ class House:
         return [each.reason for each in self.stage.told(self.keeper, HandBack)]
 
     def fates(self) -> list[tuple[str, Reason | None]]:
-        return [(each.fate, each.reason) for each in self.stage.told(self.statistics, MessageFinished)]
+        return list(Counter(self.stage.counted().fates).elements())
 
     @property
     def ended(self) -> Any:
@@ -164,7 +164,7 @@ def test_one_step_after_the_other(house: House) -> None:
     house.answer(house.deleter, Done())
     assert house.ended == NORMAL
     assert (house.fates(), house.handed_back()) == ([("answered", None)], [])
-    assert house.stage.told(house.statistics, ResultPosted) == [ResultPosted(Verdict.OK, Reason.CLAIMED)]
+    assert house.stage.counted().results == {(Verdict.OK, Reason.CLAIMED): 1}
 
 
 def test_the_claim_says_everything_about_its_owner(house: House) -> None:
@@ -187,8 +187,9 @@ def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
     house.answer(house.ledger, Ownership.NEW)
     house.answer(house.results, Done())
     house.answer(house.deleter, Done())
-    (finished,) = house.stage.told(house.statistics, MessageFinished)
-    assert finished.seconds == 2
+    two_seconds = Latencies()
+    two_seconds.record(2)
+    assert house.stage.counted().latencies == two_seconds
     assert house.stage.told(house.keeper, WatchMessage) == [WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,6 @@ from receipt_actors.otp import (
     start_child,
     supervisor_spec,
 )
-from receipt_actors.telemetry.events import STATISTICS, MessageFinished
 
 from .stand_ins import Stage, StandIn, started
 
@@ -54,7 +54,6 @@ class House:
     def __init__(self, stage: Stage, answer: Callable[[Any], object] = lambda _: Done()) -> None:
         self.stage = stage
         self.batcher = stage.stand_in(VISIBILITY_BATCHER, answer)
-        self.statistics = stage.stand_in(STATISTICS)
         self.keeper = self.start()
 
     def start(self) -> Ref:
@@ -71,7 +70,7 @@ class House:
         return [(each.receipt_handle, each.seconds) for each in self.stage.calls(self.batcher, ChangeVisibility)]
 
     def counted(self) -> list[tuple[str, Reason | None]]:
-        return [(each.fate, each.reason) for each in self.stage.told(self.statistics, MessageFinished)]
+        return list(Counter(self.stage.counted().fates).elements())
 
     def end(self, custodian: Ref, reason: ExitReason = NORMAL) -> None:
         custodian.cast(Stop(reason))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
+import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -12,9 +14,15 @@ from hypothesis import strategies as st
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem
-from receipt_actors.telemetry.events import MessageFinished, MessagesReceived, RequestsMade, ResultPosted
 from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
-from receipt_actors.telemetry.statistics import DescribeStatistics, ServiceCalls, Statistics, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import (
+    DescribeStatistics,
+    ServiceCalls,
+    Statistics,
+    StatisticsSnapshot,
+    StatisticsTable,
+    statistics_of,
+)
 
 seconds = st.floats(SHORTEST_SECONDS, 1e5)
 
@@ -53,31 +61,29 @@ def test_histograms_of_two_processes_add_up(ours: list[float], theirs: list[floa
     assert (mine.count, other.count) == (len(ours), len(theirs))
 
 
-def snapshot(*facts: object) -> StatisticsSnapshot:
-    actors = ActorSystem("statistics")
-    try:
-        counter = actors.start(Statistics)
-        for fact in facts:
-            counter.cast(fact)
-        described: StatisticsSnapshot = counter.call(DescribeStatistics(), 10)
-        return described
-    finally:
-        actors.stop()
+Count = Callable[[StatisticsTable], None]
 
 
-FACTS = [
-    MessagesReceived(3),
-    RequestsMade("ledger", 1, 25),
-    RequestsMade("ledger", 1, 1),
-    ResultPosted(Verdict.OK, Reason.CLAIMED),
-    MessageFinished("answered", None, 0.25, (("verifying", 0.2), ("deleting", 0.05))),
-    MessageFinished("handed_back", Reason.DRAINED, 9.0),
+def snapshot(*counts: Count) -> StatisticsSnapshot:
+    table = StatisticsTable()
+    for count in counts:
+        count(table)
+    return table.snapshot()
+
+
+COUNTS: list[Count] = [
+    lambda table: table.messages_received(3),
+    lambda table: table.request_answered("ledger", 25),
+    lambda table: table.request_answered("ledger", 1),
+    lambda table: table.result_posted(Verdict.OK, Reason.CLAIMED),
+    lambda table: table.message_finished("answered", None, 0.25, [("verifying", 0.2), ("deleting", 0.05)]),
+    lambda table: table.message_finished("handed_back", Reason.DRAINED, 9.0),
 ]
 
 
 def test_everything_is_counted_once() -> None:
     """Latencies are of what was finished; what was handed back would spoil them."""
-    seen = snapshot(*FACTS)
+    seen = snapshot(*COUNTS)
     assert seen.received == 3
     assert seen.results == {(Verdict.OK, Reason.CLAIMED): 1}
     assert (seen.count("answered"), seen.count("handed_back")) == (1, 1)
@@ -88,16 +94,50 @@ def test_everything_is_counted_once() -> None:
 
 def test_a_snapshot_goes_through_json_unchanged() -> None:
     """It travels between processes, and into files."""
-    seen = snapshot(*FACTS)
+    seen = snapshot(*COUNTS)
     assert StatisticsSnapshot.from_json(json.loads(json.dumps(seen.as_json()))) == seen
 
 
 def test_snapshots_of_two_processes_add_up() -> None:
     """What only one of them has seen is there, too."""
-    assert snapshot(*FACTS).merged(snapshot(RequestsMade("app_store", 1, 1), *FACTS)) == snapshot(
-        *FACTS, *FACTS, RequestsMade("app_store", 1, 1)
-    )
-    assert snapshot(*FACTS).merged(StatisticsSnapshot()) == snapshot(*FACTS)
+
+    def asked_apple(table: StatisticsTable) -> None:
+        table.request_answered("app_store", 1)
+
+    assert snapshot(*COUNTS).merged(snapshot(asked_apple, *COUNTS)) == snapshot(*COUNTS, *COUNTS, asked_apple)
+    assert snapshot(*COUNTS).merged(StatisticsSnapshot()) == snapshot(*COUNTS)
+
+
+def test_nothing_is_lost_where_threads_count_at_once() -> None:
+    """Consumers may have threads of their own, and somebody may read meanwhile: always one moment's counts."""
+    table = StatisticsTable()
+    begin = threading.Barrier(4)
+
+    def count() -> None:
+        begin.wait()
+        for _ in range(2000):
+            table.messages_received(1)
+            table.message_finished("answered", None, 0.25, [("verifying", 0.2)])
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    while any(thread.is_alive() for thread in threads):
+        seen = table.snapshot()
+        assert seen.count("answered") == seen.latencies.count
+    seen = table.snapshot()
+    assert (seen.received, seen.count("answered"), seen.steps["verifying"].count) == (6000, 6000, 6000)
+
+
+def test_a_crash_of_the_actor_forgets_nothing() -> None:
+    """Its successor describes the same table; another system has its own."""
+    with ActorSystem("one") as one, ActorSystem("other") as other:
+        first = one.start(Statistics)
+        statistics_of(one).messages_received(3)
+        first.kill()
+        assert one.start(Statistics).call(DescribeStatistics(), 10).received == 3
+        assert other.start(Statistics).call(DescribeStatistics(), 10).received == 0
 
 
 def test_the_percentiles_are_there_to_be_read() -> None:
