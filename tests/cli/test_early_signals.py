@@ -1,0 +1,61 @@
+"""A signal that comes while the program is still being loaded."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, Processes
+
+#: Holds the program up where it is about to import what its environment names, and says so.
+HOLD = """
+import os, signal, sys
+
+class Hold:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["HOLD_AT"]:
+            sys.stdout.write("here\\n")
+            sys.stdout.flush()
+            while True:
+                signal.pause()
+
+sys.meta_path.insert(0, Hold())
+"""
+START = ("start", "--database", "receipts.db", "--bundle-ids", "com.example.game")
+
+
+def signalled(
+    processes: Processes, folder: Path, hold_at: str, number: signal.Signals, *arguments: str
+) -> tuple[int, str]:
+    """Send the signal while the command imports that module; return exit code and stderr."""
+    (folder / "sitecustomize.py").write_text(HOLD)
+    environment = {"PYTHONPATH": f"{folder}:{ROOT}", "HOLD_AT": hold_at}
+    process = processes.start(*arguments, environment=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("hold_at", ["receipt_actors.cli", "click", "receipt_actors.cli.start", "pydantic"])
+def test_start_ends_orderly_while_it_is_being_loaded(
+    processes: Processes, tmp_path: Path, hold_at: str, number: signal.Signals
+) -> None:
+    """Whatever is being imported, the exit code is that of a drain, one line tells why, and nothing was touched."""
+    code, errors = signalled(processes, tmp_path, hold_at, number, *START)
+    assert (code, errors) == (0, f"receipt-actors: {number.name}: nothing to drain\n")
+    assert not (tmp_path / "receipts.db").exists()
+
+
+def test_other_commands_are_interrupted_without_a_traceback(processes: Processes, tmp_path: Path) -> None:
+    """Ctrl-C before a command is loaded is 130 as it is later, and no traceback."""
+    assert signalled(processes, tmp_path, "click", signal.SIGINT, "results") == (130, "")
+
+
+def test_sigterm_ends_other_commands_as_any_program(processes: Processes, tmp_path: Path) -> None:
+    """Who sends it to a command that has nothing to drain sees that it was killed, not that it was done."""
+    assert signalled(processes, tmp_path, "click", signal.SIGTERM, "results") == (-signal.SIGTERM, "")
