@@ -34,8 +34,9 @@ class _Flood:
 class FloodGuard(logging.Handler):
     """Hands records on to ``target``: of those that are alike ``burst`` in each period, and one that counts the rest.
 
-    Only warnings and worse are counted: what is less than that is asked for by the log level. The count comes with the
-    next record of any sort after the period, or with ``close``. A crash of the process forgets it.
+    What is less than a warning has ``info_burst``. DEBUG is not counted, nor what tells an ``event``, as a trace of an
+    actor does: somebody has asked for all of it. The count comes with the next record of any sort after the period, or
+    with ``close``. A crash of the process forgets it.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class FloodGuard(logging.Handler):
         target: logging.Handler,
         *,
         burst: int = 5,
+        info_burst: int = 20,
         period_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._target = target
         self._burst = burst
+        self._info_burst = info_burst
         self._period_seconds = period_seconds
         self._clock = clock
         self._floods: OrderedDict[tuple[str, int, str], _Flood] = OrderedDict()  # oldest first
@@ -57,7 +60,7 @@ class FloodGuard(logging.Handler):
         """Hand the record on, or count it."""
         now = self._clock()
         self._sum_up(now)
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.INFO or hasattr(record, "event"):
             self._target.handle(record)
             return
         key = (record.name, record.levelno, _shape(record))
@@ -66,7 +69,7 @@ class FloodGuard(logging.Handler):
             if len(self._floods) >= MAX_FLOODS:
                 self._report(self._floods.popitem(last=False)[1])
             flood = self._floods[key] = _Flood(now + self._period_seconds)
-        if flood.passed < self._burst:
+        if flood.passed < (self._burst if record.levelno >= logging.WARNING else self._info_burst):
             flood.passed += 1
             self._target.handle(record)
         else:

@@ -18,7 +18,7 @@ class Log:
         self.lines: list[str] = []
         target = logging.Handler()
         target.emit = lambda record: self.lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]
-        self.guard = FloodGuard(target, burst=2, period_seconds=60, clock=lambda: self.now)
+        self.guard = FloodGuard(target, burst=2, info_burst=3, period_seconds=60, clock=lambda: self.now)
         self.logger = logging.Logger("test", logging.DEBUG)
         self.logger.addHandler(self.guard)
 
@@ -53,11 +53,20 @@ def test_other_lines_come_through_in_the_middle_of_a_flood(log: Log) -> None:
     ]
 
 
-def test_what_was_asked_for_is_not_summed_up(log: Log) -> None:
-    """INFO and DEBUG are there because somebody set the level: all of it."""
+def test_a_flood_of_news_is_summed_up_as_well(log: Log) -> None:
+    """A source queue full of garbage is no line for each message; a few more come through than of warnings."""
     for number in range(100):
-        log.logger.info("message %d moved", number)
-    assert len(log.lines) == 100
+        log.logger.info("message %d moved, not_json", number)
+    log.guard.close()
+    assert log.lines[3:] == ["INFO 97 more like this in 60 s: message 99 moved, not_json"]
+
+
+def test_what_was_asked_for_is_not_summed_up(log: Log) -> None:
+    """DEBUG is there because somebody set the level, a trace because somebody watches an actor: all of it."""
+    for number in range(100):
+        log.logger.debug("message %d received", number)
+        log.logger.info("trace: actor received %d", number, extra={"event": number})
+    assert len(log.lines) == 200
 
 
 def test_a_lasting_flood_is_told_once_a_minute(log: Log) -> None:
