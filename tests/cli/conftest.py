@@ -237,6 +237,7 @@ class Processes:
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = ("-m", "receipt_actors"),
         stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *program, *map(str, arguments)],
@@ -249,7 +250,7 @@ class Processes:
             },
             stdin=subprocess.DEVNULL,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self._running.append(process)
