@@ -14,7 +14,7 @@ logging does that), and debug options at the start (``install`` after it).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +34,7 @@ __all__ = [
     "EventKind",
     "Statistics",
     "Status",
+    "describe_state",
     "get_log",
     "get_state",
     "get_status",
@@ -119,6 +120,11 @@ def get_status(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Sta
         )
 
     return _ask(ref, describe, timeout)
+
+
+def describe_state(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Mapping[str, object]:
+    """Describe the actor's state for people, in JSON's types: what its ``describe_state`` says. Not OTP's."""
+    return _ask(ref, lambda process: dict(_actor_of(process).describe_state()), timeout)
 
 
 def suspend(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
