@@ -111,6 +111,19 @@ class Custodian(GenServer):
         """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
         return self.delivery
 
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``: which message it is about, and what it waits for."""
+        step, began_at = self._steps[-1] if self._steps else ("none", self._started_at_seconds)
+        now = self.clock.monotonic()
+        return {
+            "message_id": self.delivery.message_id,
+            "approximate_receive_count": self.delivery.approximate_receive_count,
+            "step": step,
+            "seconds_in_step": round(now - began_at, 3),
+            "seconds_since_start": round(now - self._started_at_seconds, 3),
+            "waits_for": sorted({str(question.destination) for question in self._questions.values()}),
+        }
+
     # --- steps ---
 
     def init(self) -> Stop | None:

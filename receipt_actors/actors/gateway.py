@@ -39,6 +39,7 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
+from receipt_actors.telemetry.overview import ServiceOverview
 from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,8 @@ class Gateway(GenServer):
         self._pool = self.system.new_blocking_pool(service, concurrency)
         self._ready: deque[Job] = deque()
         self._under_way = 0
+        self._retries = 0  # since the start
+        self._unavailable_since_seconds: float | None = None  # UNIX time; since the breaker opened
         self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
         self._breaker = Breaker()
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
@@ -196,6 +199,18 @@ class Gateway(GenServer):
     def is_idle(self) -> bool:
         """Tell whether nobody waits for an answer."""
         return not self.ref.process.unanswered_calls
+
+    def outside_view(self) -> ServiceOverview:
+        """See ``Actor``: lengths, numbers and a breaker that is replaced and never changed."""
+        is_available = self._breaker.is_closed
+        return ServiceOverview(
+            self.service,
+            is_available,
+            len(self._ready) + len(self._pausing),
+            self._under_way,
+            self._retries,
+            None if is_available else self._unavailable_since_seconds,
+        )
 
     # --- requests in ---
 
@@ -324,6 +339,7 @@ class Gateway(GenServer):
                     self.retry(job, str(error), at_least_seconds=wish)
                 return
             pause_seconds = self._breaker.pause_seconds
+            self._unavailable_since_seconds = self.clock.time()
             logger.error(
                 "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
                 self.service,
@@ -347,6 +363,7 @@ class Gateway(GenServer):
         if pause_seconds is None:
             job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
         else:
+            self._retries += 1
             self._pausing[job] = None
             self.send_after(pause_seconds, _Retry(job))
 

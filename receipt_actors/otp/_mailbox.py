@@ -15,6 +15,7 @@ import queue
 import threading
 from abc import abstractmethod
 from collections import deque
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -78,6 +79,10 @@ class Mailbox(Relations):
     def mailbox_length(self) -> int:
         """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
         return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
+
+    def frame(self) -> FrameType | None:
+        """Return where the thread is that runs a callback of this process; None where none is under way."""
+        return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None  # type: ignore[arg-type]
 
     # --- turns ---
 
