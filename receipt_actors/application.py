@@ -5,6 +5,7 @@
     root                     one_for_one
     ├─ telemetry             one_for_one; ends quietly rather than take anyone along
     │  ├─ statistics
+    │  ├─ incidents
     │  └─ queue_depths
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
@@ -61,6 +62,7 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.settings import AppStoreSettings, Settings
+from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 from receipt_actors.telemetry.statistics import STATISTICS, Statistics
 
@@ -118,6 +120,7 @@ def _telemetry(settings: Settings, backend: Backend, dead_letter_queue: str | No
         ONE_FOR_ONE,
         [
             ChildSpec("statistics", Start(Statistics, name=STATISTICS)),
+            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
             ChildSpec("queue_depths", Start(QueueDepths, backend.queues, queues, name=QUEUE_DEPTHS)),
         ],
         **BUSY_GROUP,

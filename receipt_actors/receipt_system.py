@@ -38,6 +38,7 @@ from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
 
@@ -115,6 +116,7 @@ class ReceiptSystem:
                 settings.source_queue,
             )
         actors = ActorSystem("receipt-actors", clock)
+        listen_to_reports(actors)
         live_limits = LiveLimits(settings.limits_of(1), limits)
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)
@@ -347,10 +349,18 @@ class ReceiptSystem:
         deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
         with self._no_long_polls():
             unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
+            if unfinished:
+                self._notice_abandoned(unfinished)
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 self._final_statistics = self.statistics()
             self._stop(max(HAND_BACK_SECONDS / 2, deadline - time.monotonic()))
         return unfinished
+
+    def _notice_abandoned(self, messages: int) -> None:
+        incidents = self._actors.whereis(INCIDENTS)
+        if incidents is not None:
+            summary = f"the drain was over before {messages} messages were finished: they are handed back"
+            incidents.cast(Noticed(IncidentKind.ABANDONED, "drain", summary))
 
     def stop(self) -> None:
         """Stop at once and hand back what is in flight.

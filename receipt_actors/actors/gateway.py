@@ -39,6 +39,7 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import ServiceOverview
 from receipt_actors.telemetry.statistics import statistics_of
 
@@ -310,8 +311,9 @@ class Gateway(GenServer):
         match error:
             case UnavailableError():
                 self._service_failed(label, error)
-            case QueueRefused():
+            case QueueRefused() as refusal:
                 self._service_answered()  # the service is there, it is the queue that is not
+                self._notice(IncidentKind.CONFIGURATION, f"{self.service} is refused: {refusal}")
                 for job in label:
                     job.from_.reply(Refused(str(error)))
             case _:
@@ -325,12 +327,16 @@ class Gateway(GenServer):
         self._probe = None
         if not self._breaker.is_closed:
             logger.warning("%s is available again", self.service)
+            self._notice(IncidentKind.RECOVERED, f"{self.service} is available again")
             self._announce(ServiceAvailable(self.service))
             self._ready.extend(self._pausing)  # their pauses were for the outage
             self._pausing.clear()
         self._breaker = self._breaker.succeeded()
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        if error.is_unknown_answer:
+            logger.warning("%s: %s", self.service, error)
+            self._notice(IncidentKind.UNKNOWN_ANSWER, str(error))
         wish = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
             self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
@@ -346,6 +352,7 @@ class Gateway(GenServer):
                 pause_seconds,
                 error,
             )
+            self._notice(IncidentKind.OUTAGE, f"{self.service} is unavailable: {error}")
             self._ready.extend(batch)
             self._wait_and_probe(pause_seconds)
             return
@@ -420,3 +427,6 @@ class Gateway(GenServer):
     def _announce(self, fact: ServiceAvailable | ServiceUnavailable) -> None:
         if self.closes_intake:
             self.cast(INTAKE, fact)
+
+    def _notice(self, kind: IncidentKind, summary: str, message_id: str | None = None) -> None:
+        self.cast(INCIDENTS, Noticed(kind, self.service, summary, message_id))

@@ -44,8 +44,11 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 
 logger = logging.getLogger(__name__)
+
+_RECEIVES = "receive"  # what is said to be unavailable when no consumer can receive
 
 MIN_RECEIVES = 2  #: at once; a single one that hangs would hold up everything
 
@@ -193,11 +196,14 @@ class Intake(GenServer):
         if failure is not None:
             if not self._failing:
                 logger.error("receives fail, and are tried again: %s", failure)
+                summary = f"receives fail, and are tried again: {failure}"
+                self.cast(INCIDENTS, Noticed(IncidentKind.OUTAGE, _RECEIVES, summary))
             self._failing.add(consumer)
         elif self._failing:
             self._failing.discard(consumer)
             if not self._failing:
                 logger.warning("receives succeed again")
+                self.cast(INCIDENTS, Noticed(IncidentKind.RECOVERED, _RECEIVES, "receives succeed again"))
 
     def _adapt_receives(self, granted: int, received: int, failure: str | None) -> None:
         """Let one more consumer receive after a full receive, and one fewer after one that was half empty."""

@@ -223,3 +223,65 @@ def test_a_suspended_actor_is_seen_as_one(tree: Tree) -> None:
     otp_sys.suspend(ref)
     assert actors(look(tree))[QUEUE_DEPTHS].status == "suspended"
     otp_sys.resume(ref)
+
+
+def test_the_crash_of_a_validator_is_told_with_its_message(tree: Tree) -> None:
+    """A bug of a client, say: which message met it, where it was raised, and when the message comes again."""
+    tree.services.app_store.fail("verify_receipt", ValueError("a bug"))
+    submit(tree)
+    tree.advance(1)
+    (crash,) = look(tree).incidents
+    assert (crash.kind, crash.summary) == ("crash", "Validator crashed while handling Reply: ValueError: a bug")
+    assert crash.message_id is not None
+    assert crash.story[-2] == "validators: it is temporary and not restarted"
+    assert crash.story[-1].startswith(f"message {crash.message_id}, received 1 times, is handed back and comes again")
+
+
+def test_an_outage_and_its_end_are_incidents(tree: Tree) -> None:
+    """Of the same service."""
+    begin_outage(tree)
+    tree.services.recover()
+    tree.advance(30)
+    recovered, outage = look(tree).incidents
+    assert [(each.kind, each.subject) for each in (outage, recovered)] == [
+        ("outage", "ledger"),
+        ("recovered", "ledger"),
+    ]
+    assert "down" in outage.summary
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "text"),
+    [
+        ({"status": 31337}, "unknown_answer", "status 31337 is not documented"),
+        ({"status": 21004}, "configuration", "check shared_secret"),
+    ],
+    ids=["unknown", "misconfigured"],
+)
+def test_what_apple_should_not_answer_is_an_incident(tree: Tree, answer: dict[str, int], kind: str, text: str) -> None:
+    """With the message that it was about."""
+    receipt = tree.services.app_store.sell("t-1")
+    tree.services.app_store.script(receipt, answer)
+    message_id = tree.services.submit(receipt, user_id=1)
+    tree.advance(1)
+    (incident,) = [each for each in look(tree).incidents if each.kind == kind]
+    assert text in incident.summary
+    assert (incident.subject, incident.message_id) == ("app_store", message_id)
+
+
+def test_a_message_that_is_moved_is_an_incident(tree: Tree) -> None:
+    """With its reason."""
+    message_id = tree.services.queues.put(SOURCE, "no JSON")
+    tree.advance(1)
+    (moved,) = look(tree).incidents
+    assert (moved.kind, moved.subject, moved.message_id) == ("moved", "not_json", message_id)
+
+
+def test_a_drain_that_gives_up_is_an_incident(tree: Tree) -> None:
+    """It is there to be seen, and told, after the end."""
+    hold = tree.services.app_store.hold("verify_receipt")
+    submit(tree)
+    tree.advance(1)
+    assert tree.system.drain(5.0) == 1
+    hold.release()
+    assert "abandoned" in [incident.kind for incident in tree.system.overview().incidents]

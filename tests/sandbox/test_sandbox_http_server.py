@@ -168,7 +168,11 @@ def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[...
             is_busy, may_answer = threading.Event(), threading.Event()
 
             def keep_the_loop_busy(
-                method: str, path: str, body: bytes, busy: threading.Event = is_busy, go_on: threading.Event = may_answer
+                method: str,
+                path: str,
+                body: bytes,
+                busy: threading.Event = is_busy,
+                go_on: threading.Event = may_answer,
             ) -> Reply:
                 busy.set()
                 assert go_on.wait(10)
