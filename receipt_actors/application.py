@@ -4,7 +4,9 @@
 
     root                     one_for_one
     ├─ telemetry             one_for_one; ends quietly rather than take anyone along
-    │  └─ statistics
+    │  ├─ statistics
+    │  ├─ incidents
+    │  └─ queue_depths
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
@@ -60,6 +62,8 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.settings import AppStoreSettings, Settings
+from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
+from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 from receipt_actors.telemetry.statistics import STATISTICS, Statistics
 
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
@@ -105,14 +109,20 @@ def supervision_tree(
         period_seconds=30,
     )
     listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
-    return supervisor_spec("root", ONE_FOR_ONE, [_telemetry(), *listeners, pipeline], intensity=3, period_seconds=60)
+    telemetry = _telemetry(settings, backend, dead_letter_queue)
+    return supervisor_spec("root", ONE_FOR_ONE, [telemetry, *listeners, pipeline], intensity=3, period_seconds=60)
 
 
-def _telemetry() -> ChildSpec:
+def _telemetry(settings: Settings, backend: Backend, dead_letter_queue: str | None) -> ChildSpec:
+    queues = [settings.source_queue, *settings.post_queues, *([] if dead_letter_queue is None else [dead_letter_queue])]
     return supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
-        [ChildSpec("statistics", Start(Statistics, name=STATISTICS))],
+        [
+            ChildSpec("statistics", Start(Statistics, name=STATISTICS)),
+            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            ChildSpec("queue_depths", Start(QueueDepths, backend.queues, queues, name=QUEUE_DEPTHS)),
+        ],
         **BUSY_GROUP,
         restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without statistics
     )

@@ -39,12 +39,16 @@ class ConfigurationError(ReceiptActorsError):
 class UnavailableError(ReceiptActorsError):
     """A service failed in a way that may pass: no connection, time-out, 5xx, throttling, a garbled answer.
 
-    ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one.
+    ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one; ``is_unknown_answer``
+    says that it did answer, but what nobody knows: a web page, say.
     """
 
-    def __init__(self, reason: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, retry_after_seconds: float | None = None, is_unknown_answer: bool = False
+    ) -> None:
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
+        self.is_unknown_answer = is_unknown_answer
 
 
 class AppStoreUnavailable(UnavailableError):

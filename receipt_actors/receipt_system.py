@@ -15,7 +15,14 @@ from typing import Any, Self
 import pykka
 
 from receipt_actors.actors import protocol
-from receipt_actors.actors.protocol import CloseIntake, DescribeIntake, IntakeStatus, ObeyLimits
+from receipt_actors.actors.protocol import (
+    CloseIntake,
+    DescribeIntake,
+    IntakeStatus,
+    ObeyLimits,
+    PauseIntake,
+    ResumeIntake,
+)
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
 from receipt_actors.backends import Backend, open_backend
@@ -28,13 +35,17 @@ from receipt_actors.domain.messages import (
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
+from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
+from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
 
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  #: for questions about the system
+PAUSE_SECONDS = 2.0  #: for receives under way to be over
 _LIMITED = (protocol.INTAKE, protocol.APP_STORE_GATEWAY, protocol.LEDGER_GATEWAY)
 INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 
@@ -57,6 +68,8 @@ class ReceiptSystem:
         self._ended = threading.Event()
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
+        self._is_draining = False
+        self._inspection = Inspection(actors, root, settings.source_queue)
         root.process.add_monitor(self._root_ended)
 
     @classmethod
@@ -103,6 +116,7 @@ class ReceiptSystem:
                 settings.source_queue,
             )
         actors = ActorSystem("receipt-actors", clock)
+        listen_to_reports(actors)
         live_limits = LiveLimits(settings.limits_of(1), limits)
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)
@@ -270,6 +284,48 @@ class ReceiptSystem:
         snapshot: StatisticsSnapshot = statistics.call(DescribeStatistics(), ANSWER_SECONDS)
         return snapshot
 
+    # --- operating it: see ``telemetry.control.SystemControl`` ---
+
+    def overview(self) -> Overview:
+        """Look at everything: the tree, services, queues, what was counted, what the process takes of its machine.
+
+        It waits for nobody, works also when the tree has ended, and costs some milliseconds. Queues are looked at in
+        the background: their numbers are up to 10 s old, and None at first.
+        """
+        return self._inspection.overview(is_draining=self._is_draining)
+
+    def pause(self) -> None:
+        """Take in nothing more until ``resume``; what is in flight is finished. A crash of no actor forgets it.
+
+        Receives under way are interrupted where the backend can do that, and waited for, but not for long. A paused
+        system does not count as idle: ``exit_when_idle_seconds`` does not end it.
+        """
+        self._limits.is_paused = True
+        logger.warning("paused: nothing is taken in until it is resumed")
+        intake = self._actors.whereis(protocol.INTAKE)
+        if intake is not None:
+            with self._no_long_polls(), suppress(pykka.ActorDeadError, pykka.Timeout):
+                intake.call(PauseIntake(), PAUSE_SECONDS)
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+        self._limits.is_paused = False
+        logger.warning("resumed")
+        intake = self._actors.whereis(protocol.INTAKE)
+        if intake is not None:
+            intake.cast(ResumeIntake())
+
+    def actor_state(self, name: str) -> dict[str, Any]:
+        """Describe an actor and its state, without receipts and secrets.
+
+        Args:
+            name: as ``overview`` has it.
+
+        Raises:
+            UnknownActor: nobody is called so.
+        """
+        return self._inspection.actor_state(name)
+
     @property
     def end_reason(self) -> ExitReason | None:
         """Why the tree ended by itself (a crash storm); None while it runs."""
@@ -289,13 +345,22 @@ class ReceiptSystem:
         Returns:
             How many messages were handed back unfinished.
         """
+        self._is_draining = True
         deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
         with self._no_long_polls():
             unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
+            if unfinished:
+                self._notice_abandoned(unfinished)
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 self._final_statistics = self.statistics()
             self._stop(max(HAND_BACK_SECONDS / 2, deadline - time.monotonic()))
         return unfinished
+
+    def _notice_abandoned(self, messages: int) -> None:
+        incidents = self._actors.whereis(INCIDENTS)
+        if incidents is not None:
+            summary = f"the drain was over before {messages} messages were finished: they are handed back"
+            incidents.cast(Noticed(IncidentKind.ABANDONED, "drain", summary))
 
     def stop(self) -> None:
         """Stop at once and hand back what is in flight.

@@ -35,6 +35,7 @@ from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import NO_REPLY, From
+from receipt_actors.telemetry.incidents import IncidentKind
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,10 @@ class AppStoreGateway(Gateway):
 
     def message_of(self, job: Job) -> Hashable:
         """See ``Gateway``."""
+        return self._message_id(job)
+
+    @staticmethod
+    def _message_id(job: Job) -> str:
         request: VerifyReceipt = job.request
         return request.submission.message_id
 
@@ -157,12 +162,17 @@ class AppStoreGateway(Gateway):
         match meaning:
             case WrongEnvironment(right):
                 self._redirect(job, right)
-            case TryAgain(_, detail, _):
+            case TryAgain(reason, detail, _):
+                if reason is Reason.UNKNOWN_STATUS:
+                    logger.warning("Apple answered what is not documented: %s", detail)
+                    self._notice(IncidentKind.UNKNOWN_ANSWER, f"Apple answered: {detail}", self._message_id(job))
                 self.retry(job, detail, given_up=meaning)
             case Misconfigured(detail):
                 # Not the breaker's affair: a receipt of somebody else's app is answered so, too, and whoever sends
                 # such receipts must not be able to close the gate.
                 logger.error("Apple refuses our requests, check shared_secret and the URLs: %s", detail)
+                summary = f"Apple refuses our requests, check shared_secret and the URLs: {detail}"
+                self._notice(IncidentKind.CONFIGURATION, summary, self._message_id(job))
                 job.from_.reply(meaning)
             case Unidentified():
                 self._refuse(job, meaning)

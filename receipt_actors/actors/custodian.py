@@ -37,6 +37,7 @@ from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import NO_PROCESS, NORMAL, ExitReason, GenServer, Name, StartChild, Stop
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,19 @@ class Custodian(GenServer):
         """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
         return self.delivery
 
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``: which message it is about, and what it waits for."""
+        step, began_at = self._steps[-1] if self._steps else ("none", self._started_at_seconds)
+        now = self.clock.monotonic()
+        return {
+            "message_id": self.delivery.message_id,
+            "approximate_receive_count": self.delivery.approximate_receive_count,
+            "step": step,
+            "seconds_in_step": round(now - began_at, 3),
+            "seconds_since_start": round(now - self._started_at_seconds, 3),
+            "waits_for": sorted({str(question.destination) for question in self._questions.values()}),
+        }
+
     # --- steps ---
 
     def init(self) -> Stop | None:
@@ -157,6 +171,8 @@ class Custodian(GenServer):
         """Give up for this delivery. No answer is invented: the message comes back."""
         logger.warning("message %s is handed back, %s: %s", self.delivery.message_id, reason, detail)
         self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
+        summary = f"a message is handed back, {reason}: {detail}"
+        self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
         return Stop(NORMAL)
 
     # --- answers ---
@@ -247,6 +263,9 @@ class Custodian(GenServer):
         moved_for = self._moved_for
         if moved_for is not None:
             logger.info("message %s moved, %s: %s", self.delivery.message_id, moved_for.reason, moved_for.detail)
+            summary = f"a message was moved to the dead-letter queue, {moved_for.reason}: {moved_for.detail}"
+            subject = moved_for.reason.value
+            self.cast(INCIDENTS, Noticed(IncidentKind.MOVED, subject, summary, self.delivery.message_id))
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
         now = self.clock.monotonic()
         ends = [begin for _step, begin in self._steps[1:]] + [now]

@@ -39,6 +39,8 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.overview import ServiceOverview
 from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
@@ -120,6 +122,8 @@ class Gateway(GenServer):
         self._pool = self.system.new_blocking_pool(service, concurrency)
         self._ready: deque[Job] = deque()
         self._under_way = 0
+        self._retries = 0  # since the start
+        self._unavailable_since_seconds: float | None = None  # UNIX time; since the breaker opened
         self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
         self._breaker = Breaker()
         self._probe: tuple[Job, ...] | None = None  # the one request that tries whether the service is back
@@ -196,6 +200,18 @@ class Gateway(GenServer):
     def is_idle(self) -> bool:
         """Tell whether nobody waits for an answer."""
         return not self.ref.process.unanswered_calls
+
+    def outside_view(self) -> ServiceOverview:
+        """See ``Actor``: lengths, numbers and a breaker that is replaced and never changed."""
+        is_available = self._breaker.is_closed
+        return ServiceOverview(
+            self.service,
+            is_available,
+            len(self._ready) + len(self._pausing),
+            self._under_way,
+            self._retries,
+            None if is_available else self._unavailable_since_seconds,
+        )
 
     # --- requests in ---
 
@@ -295,8 +311,9 @@ class Gateway(GenServer):
         match error:
             case UnavailableError():
                 self._service_failed(label, error)
-            case QueueRefused():
+            case QueueRefused() as refusal:
                 self._service_answered()  # the service is there, it is the queue that is not
+                self._notice(IncidentKind.CONFIGURATION, f"{self.service} is refused: {refusal}")
                 for job in label:
                     job.from_.reply(Refused(str(error)))
             case _:
@@ -310,12 +327,16 @@ class Gateway(GenServer):
         self._probe = None
         if not self._breaker.is_closed:
             logger.warning("%s is available again", self.service)
+            self._notice(IncidentKind.RECOVERED, f"{self.service} is available again")
             self._announce(ServiceAvailable(self.service))
             self._ready.extend(self._pausing)  # their pauses were for the outage
             self._pausing.clear()
         self._breaker = self._breaker.succeeded()
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        if error.is_unknown_answer:
+            logger.warning("%s: %s", self.service, error)
+            self._notice(IncidentKind.UNKNOWN_ANSWER, str(error))
         wish = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
             self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
@@ -324,12 +345,14 @@ class Gateway(GenServer):
                     self.retry(job, str(error), at_least_seconds=wish)
                 return
             pause_seconds = self._breaker.pause_seconds
+            self._unavailable_since_seconds = self.clock.time()
             logger.error(
                 "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
                 self.service,
                 pause_seconds,
                 error,
             )
+            self._notice(IncidentKind.OUTAGE, f"{self.service} is unavailable: {error}")
             self._ready.extend(batch)
             self._wait_and_probe(pause_seconds)
             return
@@ -347,6 +370,7 @@ class Gateway(GenServer):
         if pause_seconds is None:
             job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
         else:
+            self._retries += 1
             self._pausing[job] = None
             self.send_after(pause_seconds, _Retry(job))
 
@@ -403,3 +427,6 @@ class Gateway(GenServer):
     def _announce(self, fact: ServiceAvailable | ServiceUnavailable) -> None:
         if self.closes_intake:
             self.cast(INTAKE, fact)
+
+    def _notice(self, kind: IncidentKind, summary: str, message_id: str | None = None) -> None:
+        self.cast(INCIDENTS, Noticed(kind, self.service, summary, message_id))

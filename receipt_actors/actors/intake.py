@@ -2,8 +2,9 @@
 
 It owns the count of what is in flight (a credit for each custodian that lives, and those reserved by receives under
 way), so that N consumers never take in more than the limits allow; and the gate, which closes while a service is
-unavailable, or for good when the process stops. A closed gate with nothing in flight lets a single message in, and so
-it does when a gateway wants another one to try with: somebody has to find out whether the service is back.
+unavailable, while an operator has paused it, or for good when the process stops. A gate that a service keeps closed
+lets a single message in while nothing is in flight, and so it does when a gateway wants another one to try with:
+somebody has to find out whether the service is back.
 
 It lets few consumers receive at once while receives are not full: many would bring one message each, and every one
 costs as much as ten.
@@ -34,15 +35,20 @@ from receipt_actors.actors.protocol import (
     IntakeStatus,
     MessageTaken,
     ObeyLimits,
+    PauseIntake,
     ReserveCredits,
+    ResumeIntake,
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
 )
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 
 logger = logging.getLogger(__name__)
+
+_RECEIVES = "receive"  # what is said to be unavailable when no consumer can receive
 
 MIN_RECEIVES = 2  #: at once; a single one that hangs would hold up everything
 
@@ -69,6 +75,7 @@ class Intake(GenServer):
         self._is_closed = False
         self._closers: list[From] = []
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
+        self._pausing: list[From] = []  # who waits for receives under way to be over
         self._last_activity_seconds = self.clock.monotonic()
 
     def init(self) -> Continue:
@@ -102,7 +109,7 @@ class Intake(GenServer):
         self._grant()
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Describe what is in flight, or close for good."""
+        """Describe what is in flight, pause, or close for good."""
         if isinstance(request, CloseIntake):
             self._is_closed = True
             self._closers.append(from_)
@@ -112,12 +119,23 @@ class Intake(GenServer):
             self._yielding.append(from_)
             self._grant()
             return NO_REPLY
-        if not isinstance(request, DescribeIntake):
-            return super().handle_call(request, from_)
-        is_busy = bool(self._custodians)
-        idle_seconds = 0.0 if is_busy else self.clock.monotonic() - self._last_activity_seconds
+        if isinstance(request, PauseIntake):
+            self._pausing.append(from_)
+            self._grant()
+            return NO_REPLY
+        return self.outside_view() if isinstance(request, DescribeIntake) else super().handle_call(request, from_)
+
+    def outside_view(self) -> IntakeStatus:
+        """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
+        is_paused = self._limits.is_paused
+        is_busy = bool(self._custodians) or is_paused  # who was told to wait has something to do
         return IntakeStatus(
-            len(self._custodians), sum(self._reserved.values()), frozenset(self._unavailable), idle_seconds
+            len(self._custodians),
+            sum(list(self._reserved.values())),
+            frozenset(self._unavailable),
+            0.0 if is_busy else self.clock.monotonic() - self._last_activity_seconds,
+            is_paused,
+            bool(self._failing),
         )
 
     def handle_cast(self, request: Any) -> Any:
@@ -144,6 +162,9 @@ class Intake(GenServer):
                     self._grant_next(min(1, self._room()))
             case ServiceAvailable(service):
                 self._unavailable.discard(service)
+                self._grant()
+            case ResumeIntake():
+                self._note_activity()
                 self._grant()
             case _:
                 return super().handle_cast(request)
@@ -175,11 +196,14 @@ class Intake(GenServer):
         if failure is not None:
             if not self._failing:
                 logger.error("receives fail, and are tried again: %s", failure)
+                summary = f"receives fail, and are tried again: {failure}"
+                self.cast(INCIDENTS, Noticed(IncidentKind.OUTAGE, _RECEIVES, summary))
             self._failing.add(consumer)
         elif self._failing:
             self._failing.discard(consumer)
             if not self._failing:
                 logger.warning("receives succeed again")
+                self.cast(INCIDENTS, Noticed(IncidentKind.RECOVERED, _RECEIVES, "receives succeed again"))
 
     def _adapt_receives(self, granted: int, received: int, failure: str | None) -> None:
         """Let one more consumer receive after a full receive, and one fewer after one that was half empty."""
@@ -199,6 +223,10 @@ class Intake(GenServer):
             for from_ in self._yielding:
                 from_.reply(Done())
             self._yielding.clear()
+        if self._pausing and not (self._limits.is_paused and self._reserved):
+            for from_ in self._pausing:
+                from_.reply(Done())
+            self._pausing.clear()
         if self._is_closed:
             self._waiting.clear()
             if not self._custodians and not self._reserved:
@@ -206,11 +234,13 @@ class Intake(GenServer):
                     closer.reply(Done())
                 self._closers.clear()
             return
+        if self._limits.is_paused:
+            return
         while self._waiting and len(self._reserved) < self._max_receives and (available := self._available()) > 0:
             self._grant_next(available)
 
     def _grant_next(self, available: int) -> None:
-        if self._waiting and available > 0:
+        if self._waiting and available > 0 and not self._limits.is_paused:
             waiting = self._waiting.popleft()
             count = min(waiting.count, available)
             self._reserved[waiting.consumer] = count

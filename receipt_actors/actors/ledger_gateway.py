@@ -34,6 +34,7 @@ from receipt_actors.domain.ports import (
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import BatchesRefused
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
+from receipt_actors.telemetry.incidents import IncidentKind
 
 logger = logging.getLogger(__name__)
 
@@ -183,4 +184,6 @@ class LedgerGateway(Gateway):
                 BATCHES_AGAIN_SECONDS / 60,
                 refusal,
             )
+            summary = f"the ledger takes no batches of claims (does the role allow dynamodb:PartiQLInsert?): {refusal}"
+            self._notice(IncidentKind.CONFIGURATION, summary)
         self._batches_from_seconds = now + BATCHES_AGAIN_SECONDS

@@ -102,6 +102,19 @@ class CloseIntake:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseIntake:
+    """``LiveLimits.is_paused`` is set: grant no credit until ``ResumeIntake``.
+
+    Answered by ``Done`` once nothing is being received.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeIntake:
+    """``LiveLimits.is_paused`` is set no more: go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class DescribeIntake:
     """Say what is in flight: ``IntakeStatus``."""
 
@@ -113,7 +126,9 @@ class IntakeStatus:
     in_flight: int  #: messages with a custodian
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed
-    idle_seconds: float  #: how long nothing has been in flight or received
+    idle_seconds: float  #: how long nothing has been in flight or received; 0 while paused
+    is_paused: bool = False
+    receives_fail: bool = False  #: those of some consumer, at least
 
 
 # --- the system -> intake and gateways ---

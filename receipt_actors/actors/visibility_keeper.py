@@ -54,6 +54,7 @@ from receipt_actors.otp import (
     Shutdown,
     WhichChildren,
 )
+from receipt_actors.telemetry.incidents import INCIDENTS, CustodianCrashed
 from receipt_actors.telemetry.statistics import statistics_of
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class VisibilityKeeper(GenServer):
             case Down(_, ref, reason):
                 watched = self._table.pop(ref, None)
                 if watched is not None:
-                    self._custodian_ended(watched, reason)
+                    self._custodian_ended(ref, watched, reason)
             case _:
                 return super().handle_info(message)
         return None
@@ -170,7 +171,7 @@ class VisibilityKeeper(GenServer):
                 watched.extend_at_seconds = now + self._timeout_seconds / 2
                 self._change(message, self._timeout_seconds, _Extension(custodian))
 
-    def _custodian_ended(self, watched: _Watched, reason: ExitReason) -> None:
+    def _custodian_ended(self, custodian: Ref, watched: _Watched, reason: ExitReason) -> None:
         message = watched.message
         match reason:
             # It may have ended before it was monitored: then nobody says how, but it said that it would.
@@ -185,6 +186,11 @@ class VisibilityKeeper(GenServer):
             case _:
                 logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
                 why, seconds = Reason.CRASHED, self._later(message, Reason.CRASHED)
+                outcome = (
+                    f"message {message.message_id}, received {message.approximate_receive_count} times, "
+                    f"is handed back and comes again in {seconds} s"
+                )
+                self.cast(INCIDENTS, CustodianCrashed(custodian, message.message_id, outcome))
         self._hand_back(watched, why, seconds)
 
     def terminate(self, reason: ExitReason) -> None:

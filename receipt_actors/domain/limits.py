@@ -32,11 +32,15 @@ class Limits:
 
 
 class LiveLimits:
-    """The limits that hold in this process now: a share of the whole, which may change at any time."""
+    """The limits that hold in this process now: a share of the whole, which may change at any time.
+
+    And whether anything is taken in at all, for that is an operator's word and outlives whoever obeys it.
+    """
 
     def __init__(self, whole: Limits, current: Limits | None = None) -> None:
         self.whole = whole  #: the most that this process may ever be given
         self._current = whole if current is None else current
+        self.is_paused = False  #: by an operator: nothing more is taken in
 
     @property
     def current(self) -> Limits:

@@ -77,6 +77,7 @@ from receipt_actors.otp._reports import (
     CrashReport,
     FailedToStartChild,
     ProgressReport,
+    Report,
     ReportContext,
     SupervisorReport,
 )
@@ -105,6 +106,7 @@ from receipt_actors.otp._supervisor_functions import (
 )
 from receipt_actors.otp._supervisor_spec import supervisor_spec
 from receipt_actors.otp._system import ActorSystem, StartError
+from receipt_actors.otp._tree import ActorNode, find_actor, look_at, name_of
 
 PERMANENT, TRANSIENT, TEMPORARY = Restart
 ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE, SIMPLE_ONE_FOR_ONE = Strategy
@@ -134,6 +136,7 @@ __all__ = [
     "TRANSIENT",
     "WORKER",
     "Actor",
+    "ActorNode",
     "ActorSystem",
     "AlreadyStarted",
     "AutoShutdown",
@@ -171,6 +174,7 @@ __all__ = [
     "Receiving",
     "Ref",
     "Reply",
+    "Report",
     "ReportContext",
     "Restart",
     "RestartChild",
@@ -196,8 +200,11 @@ __all__ = [
     "check_child_specs",
     "count_children",
     "delete_child",
+    "find_actor",
     "get_child_spec",
     "is_orderly",
+    "look_at",
+    "name_of",
     "restart_child",
     "start_child",
     "supervisor_spec",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pykka
@@ -15,6 +15,7 @@ from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop, ch
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason, Killed
 from receipt_actors.otp._ref import Ref, check_ref
+from receipt_actors.otp._reports import plain_state
 from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:
@@ -318,11 +319,31 @@ class Actor(pykka.Actor):
         before, self._otp_process.trap_exit = self._otp_process.trap_exit, trap_exit
         return before
 
+    # --- what others see ---
+
+    def outside_view(self) -> object:
+        """Return what a picture of the tree shows of this actor (``look_at``); None unless overridden.
+
+        It is called at any time and on the **thread of who looks**, whatever the actor does meanwhile: so that an actor
+        which is busy can be seen as well. It must only read, and only what is always whole: numbers, lengths, values
+        that are replaced and never changed.
+        """
+        return None
+
     # --- what ``sys`` sees ---
 
     def system_get_state(self) -> Any:
         """Return the state for ``sys.get_state``: the attributes (OTP: ``system_get_state/1``)."""
         return {name: value for name, value in vars(self).items() if name != "_otp_process"}
+
+    def describe_state(self) -> Mapping[str, object]:
+        """Describe the state for people, in JSON's types (``sys.describe_state``).
+
+        By default the attributes: numbers and members of an ``Enum`` as they are, texts with what looks like a secret
+        left out, and of all else the type and the length. Override it where more can be told, or less must be.
+        """
+        state = self.system_get_state()
+        return plain_state(state) if isinstance(state, dict) else {"state": shape_of(state)}
 
     def system_replace_state(self, state: Any) -> None:
         """Take what ``sys.replace_state`` made of ``get_state`` (OTP: ``system_replace_state/2``).

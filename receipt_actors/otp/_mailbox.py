@@ -15,6 +15,7 @@ import queue
 import threading
 from abc import abstractmethod
 from collections import deque
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -36,7 +37,7 @@ MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for o
 class Mailbox(Relations):
     """See the module. ``Process`` is the only subclass."""
 
-    __slots__ = ("_backlog", "_exit_signal", "_mailbox", "_scheduled", "_scheduler", "_waiting")
+    __slots__ = ("_backlog", "_exit_signal", "_mailbox", "_scheduled", "_scheduler", "_waiting", "messages_handled")
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Mailbox(Relations):
         self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
         self._waiting: Waiting | Suspended | Idle | None = None  # who is offered messages first
         self._exit_signal: ExitReason | None = None  # to be obeyed before the next message
+        self.messages_handled = 0  #: since the start; counted once a turn
 
     # --- pykka's ActorInbox ---
 
@@ -77,6 +79,10 @@ class Mailbox(Relations):
     def mailbox_length(self) -> int:
         """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
         return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
+
+    def frame(self) -> FrameType | None:
+        """Return where the thread is that runs a callback of this process; None where none is under way."""
+        return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None  # type: ignore[arg-type]
 
     # --- turns ---
 
@@ -110,7 +116,8 @@ class Mailbox(Relations):
         running.process = self  # type: ignore[assignment]  # Process is the only subclass
         mailbox = self._mailbox
         goes_on = False
-        for _ in range(MESSAGES_PER_TURN):
+        handled = 0
+        for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
             if self._exit_signal is not None:
                 self._obey_exit_signal()
             if self._state is EXITED:
@@ -128,6 +135,8 @@ class Mailbox(Relations):
             self.step(envelope)
         else:
             goes_on = True
+            handled = MESSAGES_PER_TURN
+        self.messages_handled += handled
         running.process = NOBODY
         self._end_turn(goes_on=goes_on)
 

@@ -38,9 +38,14 @@ class Ref(pykka.ActorRef[Any]):
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
         """A universally unique name (a UUID 4), made when it is first asked for: most actors never need it."""
-        if "_urn" not in self.__dict__:
+        if not self.is_known_by_urn:
             self.__dict__.setdefault("_urn", uuid.uuid4().urn)  # atomic: two threads may ask at once
         return self._urn
+
+    @property
+    def is_known_by_urn(self) -> bool:
+        """Tell whether anybody has asked for its URN yet."""
+        return "_urn" in self.__dict__
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]

@@ -43,6 +43,11 @@ class Relations:
         self._monitors: dict[int, Watcher] | None = None  # who watches this process
         self._monitored: dict[int, Relations] | None = None  # whom this one watches, until their Down is delivered
 
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._state
+
     def is_set(self) -> bool:
         """Tell whether the process has ended."""
         return self._state is EXITED

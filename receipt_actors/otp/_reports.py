@@ -15,6 +15,8 @@ report                says                                                      
 ``ProgressReport``    a child was started (not: each child of a simple_one_for_one supervisor)   DEBUG
 ====================  =========================================================================  ====================
 
+A program that wants to react to them has them told to a function: ``ActorSystem.add_report_listener``.
+
 As in OTP, an orderly end of a transient or temporary child is no report, nor is a failed ``start_child`` or
 ``restart_child``, which are answered.
 
@@ -27,13 +29,14 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from receipt_actors.otp._log import log, logger
-from receipt_actors.otp._messages import AlreadyStarted, Name
+from receipt_actors.otp._messages import AlreadyStarted, Name, shape_of
 from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown, repr_of, text_of
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 OWN_DECISION = "its own decision to end"  #: what an actor was handling that gave a crash as its reason to stop
 TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
+_SECRET_NAME = re.compile("secret|token|password|credential|key|receipt_data", re.IGNORECASE)
 _ENCODED_DATA = re.compile(r"[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_-]{40,}")
 
 
@@ -145,6 +149,10 @@ class CrashReport:
         return f"{self.actor} crashed while handling {self.handling}: {self.reason}"
 
 
+#: What a listener is told; see ``ActorSystem.add_report_listener``.
+Report: TypeAlias = SupervisorReport | CrashReport | ProgressReport
+
+
 # --- reporting -------------------------------------------------------------------------------------------------------
 
 
@@ -160,20 +168,19 @@ def report_supervisor(
     children: int = 1,
     level: int = logging.ERROR,
 ) -> None:
-    """Log a ``SupervisorReport``."""
-    if logger.isEnabledFor(level):
+    """Log a ``SupervisorReport``, and tell it to the listeners."""
+    if is_wanted(supervisor, level):
         offender = describe_child(spec, child)
         report = SupervisorReport(
             describe(supervisor), context.value, describe_reason(reason), offender, children, restarts, note
         )
-        log(level, "%s", report, extra={"report": report})
+        _publish(supervisor, level, report)
 
 
 def report_progress(supervisor: Ref, spec: ChildSpec, child: Ref) -> None:
-    """Log a ``ProgressReport``; one comparison where DEBUG is off."""
-    if logger.isEnabledFor(logging.DEBUG):
-        report = ProgressReport(describe(supervisor), describe_child(spec, child))
-        log(logging.DEBUG, "%s", report, extra={"report": report})
+    """Log a ``ProgressReport``, and tell it to the listeners; two comparisons where nobody wants it."""
+    if is_wanted(supervisor, logging.DEBUG):
+        _publish(supervisor, logging.DEBUG, ProgressReport(describe(supervisor), describe_child(spec, child)))
 
 
 class RaisedError(Exception):
@@ -183,7 +190,7 @@ class RaisedError(Exception):
 def report_crash(
     ref: Ref, reason: Crash, *, handling: str, mailbox_length: int, links: Iterable[Ref] = (), parent: Ref | None = None
 ) -> None:
-    """Log a ``CrashReport``, with a traceback that shows where, but not everything the exception says.
+    """Log a ``CrashReport``, with a traceback that shows where, but not everything the exception says; tell listeners.
 
     Args:
         ref: who crashed.
@@ -193,7 +200,7 @@ def report_crash(
         links: whom its end reaches.
         parent: who started it.
     """
-    if not logger.isEnabledFor(logging.ERROR):
+    if not is_wanted(ref, logging.ERROR):
         return
     error = reason.exception
     said = describe_exception(error)
@@ -208,7 +215,21 @@ def report_crash(
     )
     # One that was never raised has no traceback, and has been told in full.
     trace = None if error.__traceback__ is None else (RaisedError, RaisedError(said), error.__traceback__)
-    log(logging.ERROR, "%s", report, exc_info=trace, extra={"report": report})
+    _publish(ref, logging.ERROR, report, exc_info=trace)
+
+
+def is_wanted(whose: Ref, level: int) -> bool:
+    """Tell whether anybody will see a report."""
+    return bool(whose.process.system.report_listeners) or logger.isEnabledFor(level)
+
+
+def _publish(whose: Ref, level: int, report: Report, **how: Any) -> None:
+    log(level, "%s", report, extra={"report": report}, **how)
+    for listener in whose.process.system.report_listeners:
+        try:
+            listener(report)
+        except BaseException:  # it is the listener that is at fault, not whom the report is about
+            log(logging.ERROR, "report listener %r failed", listener, exc_info=True)
 
 
 # --- describing ------------------------------------------------------------------------------------------------------
@@ -231,6 +252,23 @@ def masked(text: str) -> str:
         return "..." if is_mixed and not is_path else characters
 
     return _ENCODED_DATA.sub(mask, text)
+
+
+def plain_state(attributes: Mapping[str, object]) -> dict[str, object]:
+    """Describe attributes in JSON's types; of a value that might be long or secret, only what kind it is."""
+    return {name.lstrip("_"): _plain(name, value) for name, value in attributes.items()}
+
+
+def _plain(name: str, value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no infinity
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str) and not _SECRET_NAME.search(name):
+        return masked(describe(value))
+    return shape_of(value)
 
 
 def describe_exception(error: BaseException) -> str:

@@ -17,7 +17,9 @@ from __future__ import annotations
 import enum
 import logging
 import queue
+import sys
 import threading
+from types import FrameType
 from typing import Protocol
 
 from receipt_actors.otp._context import NOBODY, Running, context
@@ -75,6 +77,11 @@ class Scheduler:
     def is_running(self) -> bool:
         """Tell whether the thread lives."""
         return self._thread.is_alive()
+
+    def frame(self) -> FrameType | None:
+        """Return where the thread is in the code."""
+        ident = self._thread.ident
+        return None if ident is None else sys._current_frames().get(ident)
 
     def is_current(self) -> bool:
         """Tell whether the caller runs on this scheduler's thread."""

@@ -93,6 +93,12 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         self._restarting: dict[Ref, _Restarting] = {}  # by the ref of the child that ended
         self._streaks: dict[Ref, Streak] = {}  # of the children that run; empty without a backoff
 
+    def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
+        """See ``SupervisorBase``; the oldest of those that run."""
+        spec, running = self._spec, list(self._children)
+        left_out = max(0, len(running) - max_on_demand) + len(self._restarting)
+        return [ChildInfo(spec.id, ref, spec.type) for ref in running[:max_on_demand]], left_out
+
     # --- shutting down ---
 
     def terminate(self, reason: ExitReason) -> Receiving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +35,7 @@ from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Nor
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import ReportContext, report_supervisor
 from receipt_actors.otp._restart_window import RestartWindow
+from receipt_actors.otp._supervisor_functions import ChildInfo
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
@@ -78,6 +80,11 @@ class SupervisorBase(GenServer):
     """
 
     trap_exit: ClassVar[bool] = True
+    strategy: Strategy
+
+    @abstractmethod
+    def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
+        """List the children for whoever looks from another thread, and count those that are left out."""
 
     def __init__(
         self,
@@ -89,6 +96,7 @@ class SupervisorBase(GenServer):
         max_zombies: int,
     ) -> None:
         self._window = check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        self.strategy = strategy
         self._auto_shutdown = auto_shutdown
         self._max_zombies = max_zombies
         self._zombies: list[Ref] = []

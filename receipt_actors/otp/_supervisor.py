@@ -127,8 +127,11 @@ class Supervisor(SupervisorBase):
         if strategy is Strategy.SIMPLE_ONE_FOR_ONE:
             raise ValueError("strategy must be another one here: SIMPLE_ONE_FOR_ONE is SimpleOneForOneSupervisor's")
         super().__init__(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
-        self._strategy = strategy
         self._children = {spec.id: _Child(spec) for spec in children}
+
+    def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
+        """See ``SupervisorBase``; all of them, for they are a fixed list."""
+        return [ChildInfo(id_, child.state, child.spec.type) for id_, child in list(self._children.items())], 0
 
     # --- start and end ---
 
@@ -213,7 +216,7 @@ class Supervisor(SupervisorBase):
         """Tell whether a significant child runs, or is to be started again after a ``Backoff``."""
         ids = list(self._children)
         waiting = [child for child in self._children.values() if child.waits]
-        due = {member for child in waiting for member in restart_group(self._strategy, ids, child.spec.id)}
+        due = {member for child in waiting for member in restart_group(self.strategy, ids, child.spec.id)}
         return any(
             child.spec.significant and (child.is_known_to_run or id_ in due) for id_, child in self._children.items()
         )
@@ -230,7 +233,7 @@ class Supervisor(SupervisorBase):
 
     def _restart_now(self, child: _Child) -> Receiving:
         """Stop who shares the child's fate, then start all of them; one that does not start is tried again later."""
-        group = restart_group(self._strategy, list(self._children), child.spec.id)
+        group = restart_group(self.strategy, list(self._children), child.spec.id)
         yield from self._stop_children(group)
         give_up = self._too_many_zombies(child.spec, None)
         if give_up is not None:
@@ -242,6 +245,8 @@ class Supervisor(SupervisorBase):
             result = yield from self._start_one(sibling)
             if isinstance(result, NotStarted):
                 return self._start_failed(sibling, result)
+            if isinstance(result, Started):
+                self.system.count_restart(self.ref, child_id)
         return self._too_many_zombies(child.spec, None)
 
     def _start_failed(self, child: _Child, result: NotStarted) -> Receiving | Stop | None:
@@ -254,7 +259,7 @@ class Supervisor(SupervisorBase):
 
     def _restart_later(self, child: _Child, delay_seconds: float) -> Receiving:
         """Stop who shares the child's fate, and have all of them started after the delay."""
-        group = restart_group(self._strategy, list(self._children), child.spec.id)
+        group = restart_group(self.strategy, list(self._children), child.spec.id)
         yield from self._stop_children(group)
         over = _DelayOver(child.spec.id)
         child.wait_for(over, self.send_after(delay_seconds, over))

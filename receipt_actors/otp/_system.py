@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,12 +31,20 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._reports import Report
 from receipt_actors.otp._scheduler import Runtime, Scheduler
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
 #: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is
 #: re-entrant, and the blocks under it are written so that what they change holds wherever they may be interrupted.
 LOCK = threading.RLock()
+
+
+MAX_RESTART_COUNTS = 10_000  #: children whose restarts are remembered
+
+
+def _counted_by(supervisor: Ref) -> Name:
+    return supervisor.actor_urn if supervisor.name is None else supervisor.name
 
 
 class StartError(Exception):
@@ -82,6 +91,8 @@ class ActorSystem:
         self.alive: dict[Process, None] = {}
         self.undead: dict[Process, None] = {}
         self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
+        self.report_listeners: tuple[Callable[[Report], object], ...] = ()  # replaced, never changed
+        self._restarts: dict[tuple[Name, Hashable], int] = {}  # by supervisor and child
         self._own_threads: dict[Scheduler, None] = {}
         self._pools: dict[BlockingPool, None] = {}
         self._stopped = False
@@ -241,6 +252,36 @@ class ActorSystem:
         with self.lock:
             processes = list(self.alive)
         return [process.ref for process in processes]
+
+    def add_report_listener(self, listener: Callable[[Report], object]) -> None:
+        """Have ``listener(report)`` called with each report of this system's supervisors and crashing actors.
+
+        It is called where the report is made, on an actor's thread and at every log level, so it must be quick and not
+        block: it may cast. What it raises is logged and harms nobody.
+        """
+        with self.lock:
+            self.report_listeners = (*self.report_listeners, listener)
+
+    def remove_report_listener(self, listener: Callable[[Report], object]) -> None:
+        """Undo ``add_report_listener``; nothing happens where it is none."""
+        with self.lock:
+            self.report_listeners = tuple(other for other in self.report_listeners if other != listener)
+
+    def restarts_of(self, supervisor: Ref, child_id: Hashable) -> int:
+        """Count how often a supervisor has started a child again, since the system was started.
+
+        A supervisor that has a name goes on counting where the one before it under this name stopped.
+        """
+        return self._restarts.get((_counted_by(supervisor), child_id), 0)
+
+    def count_restart(self, supervisor: Ref, child_id: Hashable) -> None:
+        """Note that a child has been started again (supervisors call this)."""
+        key = (_counted_by(supervisor), child_id)
+        with self.lock:
+            count = self._restarts.pop(key, 0)
+            if len(self._restarts) >= MAX_RESTART_COUNTS:
+                del self._restarts[next(iter(self._restarts))]  # who has not been restarted for the longest time
+            self._restarts[key] = count + 1
 
     def new_scheduler(self, name: str) -> Scheduler:
         """Make a thread of its own for one process (the runtime calls this)."""

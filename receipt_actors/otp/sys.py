@@ -13,8 +13,9 @@ logging does that), and debug options at the start (``install`` after it).
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +35,7 @@ __all__ = [
     "EventKind",
     "Statistics",
     "Status",
+    "describe_state",
     "get_log",
     "get_state",
     "get_status",
@@ -47,11 +49,13 @@ __all__ = [
     "suspend",
     "terminate",
     "trace",
+    "where",
 ]
 
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
+MAX_FRAMES = 10  #: that ``where`` tells of, innermost ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,25 @@ def get_status(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Sta
         )
 
     return _ask(ref, describe, timeout)
+
+
+def describe_state(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> Mapping[str, object]:
+    """Describe the actor's state for people, in JSON's types: what its ``describe_state`` says. Not OTP's."""
+    return _ask(ref, lambda process: dict(_actor_of(process).describe_state()), timeout)
+
+
+def where(ref: Ref) -> tuple[str, ...]:
+    """Say where in the code an actor's callback is at this moment, outermost first; nothing when none is under way.
+
+    Nobody is asked, so it tells of an actor that hangs, too. Not OTP's: there it
+    is ``process_info(Pid, current_stacktrace)``.
+    """
+    frame = ref.process.frame()
+    if frame is None:
+        return ()
+    # Without the lines themselves, which would be read from files.
+    summaries = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=MAX_FRAMES, lookup_lines=False)
+    return tuple(f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in reversed(summaries))
 
 
 def suspend(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:

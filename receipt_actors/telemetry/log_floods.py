@@ -63,7 +63,7 @@ class FloodGuard(logging.Handler):
         if record.levelno < logging.INFO or hasattr(record, "event"):
             self._target.handle(record)
             return
-        key = (record.name, record.levelno, _shape(record))
+        key = (record.name, record.levelno, shape(_text(record)))
         flood = self._floods.get(key)
         if flood is None:
             if len(self._floods) >= MAX_FLOODS:
@@ -103,8 +103,9 @@ class FloodGuard(logging.Handler):
         )
 
 
-def _shape(record: logging.LogRecord) -> str:
-    return _VARIABLE.sub("#", _text(record)[:_SHAPE_CHARACTERS])
+def shape(text: str) -> str:
+    """Return what is the same in lines that say the same."""
+    return _VARIABLE.sub("#", text[:_SHAPE_CHARACTERS])
 
 
 def _text(record: logging.LogRecord) -> str:

@@ -77,6 +77,7 @@ class Incident:
     message_id: str | None = None
     count: int = 1  #: how many were alike
     process: str = ""  #: where there are several
+    subject: str = ""  #: whom it is about: an actor, a service
 
 
 @dataclass(frozen=True, slots=True)

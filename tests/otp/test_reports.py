@@ -498,3 +498,46 @@ def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str)
 def test_a_taken_name_is_told(system: ActorSystem) -> None:
     """With who has it."""
     assert describe_reason(AlreadyStarted(system.start(Pooled, name="a"))) == "already started: Pooled (a)"
+
+
+# --- listeners -------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_is_told_each_report_whatever_the_log_level(system: ActorSystem) -> None:
+    """In the order in which they are made: how it crashed, what the supervisor does about it, that it runs again."""
+    told = Seen()
+    system.add_report_listener(told.put)
+    logging.getLogger("receipt_actors.otp").setLevel(logging.CRITICAL)
+    try:
+        supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
+        started = told.next()
+        assert isinstance(started, ProgressReport)
+        end(system.whereis("a"), BUG)
+        which_children(supervisor)
+        crash, terminated, restarted = told.take(3)
+    finally:
+        logging.getLogger("receipt_actors.otp").setLevel(logging.NOTSET)
+    assert isinstance(crash, CrashReport)
+    assert (terminated.context, terminated.offender.ref) == ("child_terminated", crash.actor)
+    assert restarted.started.id == "a"
+
+
+def test_a_listener_that_raises_harms_nobody(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the other listeners are told, and the actors go on."""
+    told = Seen()
+    system.add_report_listener(raising(KeyboardInterrupt("not mine")))
+    system.add_report_listener(told.put)
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
+    assert isinstance(told.next(), ProgressReport)
+    assert supervisor.is_alive()
+    assert "report listener" in caplog.text
+
+
+def test_a_listener_that_was_removed_is_told_nothing(system: ActorSystem) -> None:
+    """And removing it once more is no error."""
+    told = Seen()
+    system.add_report_listener(told.put)
+    system.remove_report_listener(told.put)
+    system.remove_report_listener(told.put)
+    system.start(Supervisor, [ChildSpec("a", Start(Pooled))])
+    assert told.rest() == []

@@ -36,13 +36,20 @@ def read_answer(
         raise AppStoreUnavailable(
             f"{environment} App Store answered HTTP {status}: {_excerpt(body, secrets)}",
             retry_after_seconds=retry_after,
+            is_unknown_answer=not _is_usual(status),
         )
     try:
         return parse_answer(body)
     except ValueError as error:
         raise AppStoreUnavailable(
-            f"{environment} App Store answered HTTP 200, but {error}: {_excerpt(body, secrets)}"
+            f"{environment} App Store answered HTTP 200, but {error}: {_excerpt(body, secrets)}",
+            is_unknown_answer=True,
         ) from None
+
+
+def _is_usual(status: int) -> bool:
+    """Tell whether an HTTP status says that a server is down, slow or busy: passing trouble, and nothing new."""
+    return status >= 500 or status in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 
 
 def no_answer(environment: Environment, cause: str, secrets: Sequence[str]) -> AppStoreUnavailable:

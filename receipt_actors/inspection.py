@@ -1,0 +1,166 @@
+"""``Inspection``: what one process's system looks like, without waiting for any of its actors.
+
+The picture is put together from what actors show of themselves (``Actor.outside_view``); only who asks for the state of
+one actor waits for that one, and not for long.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+import pykka
+
+from receipt_actors.actors.protocol import INTAKE, IntakeStatus
+from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
+from receipt_actors.otp import sys as otp_sys
+from receipt_actors.telemetry.control import UnknownActor
+from receipt_actors.telemetry.incidents import incidents_of
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    Overview,
+    ProcessOverview,
+    ServiceOverview,
+    State,
+)
+from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
+from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
+from receipt_actors.telemetry.usage import usage_now
+
+STATE_SECONDS = 2.0  #: for an actor to describe its state
+_NOBODY = IntakeStatus(0, 0, frozenset(), 0.0)
+
+
+class Inspection:
+    """See the module. Any thread may look."""
+
+    def __init__(self, actors: ActorSystem, root: Ref, source_queue: str) -> None:
+        self._actors = actors
+        self._root = root
+        self._source_queue = source_queue
+        self._started_at_seconds = actors.clock.time()
+
+    def overview(self, *, is_draining: bool) -> Overview:
+        """Look at everything."""
+        statistics = statistics_of(self._actors).snapshot()
+        tree = None if self._root.process.is_set() else look_at(self._root)
+        views = {} if tree is None else {node.name: node.view for node in _nodes(tree)}
+        self._look_at_queues()
+        process = self._process(tree, views, statistics, is_draining)
+        depths = views.get(QUEUE_DEPTHS)
+        return Overview(
+            at_seconds=self._actors.clock.time(),
+            version=_version(),
+            state=process.state,
+            source_queue=self._source_queue,
+            queues=depths if isinstance(depths, Mapping) else {self._source_queue: None},
+            processes=(process,),
+            statistics=statistics,
+            incidents=incidents_of(self._actors),
+        )
+
+    def _process(
+        self,
+        tree: ActorNode | None,
+        views: Mapping[str, object],
+        statistics: StatisticsSnapshot,
+        is_draining: bool,
+    ) -> ProcessOverview:
+        intake = views.get(INTAKE)
+        status = intake if isinstance(intake, IntakeStatus) else None
+        known = status or _NOBODY
+        unavailable = set(known.unavailable)
+        if known.receives_fail:
+            unavailable.add(f"receive from {self._source_queue}")
+        return ProcessOverview(
+            name="main",
+            pid=os.getpid(),
+            started_at_seconds=self._started_at_seconds,
+            state=_state(tree, status, unavailable, is_draining=is_draining),
+            in_flight=known.in_flight,
+            reserved=known.reserved,
+            unavailable=tuple(sorted(unavailable)),
+            usage=usage_now(),
+            services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
+            tree=None if tree is None else actor_overview(tree),
+            statistics=statistics,
+        )
+
+    def _look_at_queues(self) -> None:
+        queue_depths = self._actors.whereis(QUEUE_DEPTHS)
+        if queue_depths is not None:
+            queue_depths.cast(LookAtQueues())
+
+    def actor_state(self, name: str) -> dict[str, Any]:
+        """See ``SystemControl``."""
+        return actor_state(self._actors, name)
+
+
+@functools.cache
+def _version() -> str:
+    return metadata.version("receipt-actors")
+
+
+def actor_overview(node: ActorNode) -> ActorOverview:
+    """Put a picture into values that can be sent."""
+    return ActorOverview(
+        node.name,
+        node.type.value,
+        node.status,
+        node.mailbox_length,
+        node.messages_handled,
+        node.restarts,
+        None if node.strategy is None else node.strategy.value,
+        tuple(map(actor_overview, node.children)),
+        node.children_unlisted,
+    )
+
+
+def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
+    """Describe one actor of a system, and its state where it answers in time.
+
+    Raises:
+        UnknownActor: nobody is called so.
+    """
+    ref = find_actor(actors, name)
+    if ref is None:
+        raise UnknownActor(f"no actor is called {name!r}")
+    node = look_at(ref, 0)
+    described = {
+        "name": node.name,
+        "class": ref.actor_class.__name__,
+        "kind": node.type.value,
+        "status": node.status,
+        "mailbox_length": node.mailbox_length,
+        "messages": node.messages_handled,
+    }
+    if node.type is ChildType.SUPERVISOR and node.strategy is not None:
+        described["strategy"] = node.strategy.value
+    try:
+        return {**described, "state": otp_sys.describe_state(ref, STATE_SECONDS)}
+    except pykka.Timeout:
+        why = f"it has not answered for {STATE_SECONDS:g} s: it is busy, hangs, or waits for a certain message"
+        return {**described, "state": None, "why": why, "is_at": list(otp_sys.where(ref))}
+    except pykka.ActorDeadError:
+        raise UnknownActor(f"{name!r} has just ended") from None
+
+
+def _nodes(node: ActorNode) -> Iterator[ActorNode]:
+    yield node
+    for child in node.children:
+        yield from _nodes(child)
+
+
+def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set[str], *, is_draining: bool) -> State:
+    if tree is None:
+        return State.ENDED
+    if is_draining:
+        return State.DRAINING
+    if status is None:  # it is being started, for the first time or again
+        return State.STARTING
+    if status.is_paused:
+        return State.PAUSED
+    return State.WAITING if unavailable else State.CONSUMING

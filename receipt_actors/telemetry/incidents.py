@@ -1,0 +1,275 @@
+"""Incidents: the last things that an operator may want to know of, each with its story.
+
+The actor ``incidents`` is told of them by OTP's reports (``listen_to_reports``) and by facts that actors cast to it
+(``Noticed``), in rare paths only. What hangs together becomes one incident: a validator's crash, what its supervisor
+did, and what became of its message. Alike ones within ``PERIOD_SECONDS`` are one with a count. Who has subscribed is
+told of each after a moment, when its story is complete, and of those that were alike when the period is over.
+
+==================  ===================================================================================================
+kind                says
+==================  ===================================================================================================
+``crash``           an actor crashed, could not be started, or did not end as it was told
+``restart``         a supervisor started an actor again that had not crashed itself: somebody killed it, say
+``storm``           a supervisor gave up: more restarts than it allows
+``unknown_answer``  a service answered what nobody has documented
+``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
+``outage``          a service is unavailable
+``recovered``       it is available again
+``handed_back``     a message was given up for this delivery; it comes back
+``moved``           a message was moved to the dead-letter queue
+``abandoned``       a drain was over before all messages were finished, and handed them back
+==================  ===================================================================================================
+
+It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor
+forgets none of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from receipt_actors.domain.values import masked
+from receipt_actors.otp import ActorSystem, CrashReport, Down, ExitReason, GenServer, Ref, Report, SupervisorReport
+from receipt_actors.telemetry.log_floods import shape
+from receipt_actors.telemetry.overview import Incident
+
+INCIDENTS = "incidents"  #: the name of the actor, and of the incidents that its system keeps
+MAX_INCIDENTS = 100  #: that are kept; the oldest goes
+MAX_LINE_CHARACTERS = 300
+MAX_STORY_LINES = 20
+PERIOD_SECONDS = 60.0  #: within which alike ones are one
+SETTLE_SECONDS = 0.5  #: for the rest of a story to come in
+MAX_OPEN = 1_000  #: different ones within a period; then the oldest is told early
+MAX_CRASHES = 1_000  #: whose incident is remembered for what is still to be said of them
+
+
+class IncidentKind(StrEnum):
+    """See the module."""
+
+    CRASH = "crash"
+    RESTART = "restart"
+    STORM = "storm"
+    UNKNOWN_ANSWER = "unknown_answer"
+    CONFIGURATION = "configuration"
+    OUTAGE = "outage"
+    RECOVERED = "recovered"
+    HANDED_BACK = "handed_back"
+    MOVED = "moved"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something happened that an operator may want to know of."""
+
+    kind: IncidentKind
+    subject: str  #: whom it is about: a service, a reason, an actor
+    summary: str  #: one line
+    message_id: str | None = None
+    story: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CustodianCrashed:
+    """What became of the message of an actor whose crash has been, or is about to be, reported."""
+
+    actor: Ref
+    message_id: str
+    outcome: str  #: a line of the story
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeIncidents:
+    """Cast ``IncidentSeen`` to ``subscriber`` from now on, for as long as it lives."""
+
+    subscriber: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentSeen:
+    """An incident; its ``count`` is of those that the subscriber has not been told of."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """To itself: tell of this incident."""
+
+    of: _Open
+
+
+@dataclass(frozen=True, slots=True)
+class _PeriodOver:
+    """To itself: the next one that is alike is another incident."""
+
+    of: _Open
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An incident to which alike ones are added still."""
+
+    key: tuple[str, str, str]
+    incident: Incident
+    told: int = field(default=0)  #: how many of its count
+
+
+def listen_to_reports(system: ActorSystem) -> None:
+    """Have the reports of a system's supervisors and crashing actors told to its actor ``incidents``."""
+
+    def tell(report: Report) -> None:
+        incidents = system.whereis(INCIDENTS)
+        if incidents is not None and isinstance(report, CrashReport | SupervisorReport):
+            incidents.cast(report)
+
+    system.add_report_listener(tell)
+
+
+def incidents_of(system: ActorSystem) -> tuple[Incident, ...]:
+    """Return what has happened in a system, the newest first; from any thread, and after its end as well."""
+    incidents: tuple[Incident, ...] = system.terms.get(INCIDENTS, ())
+    return incidents
+
+
+class Incidents(GenServer):
+    """See the module."""
+
+    trap_exit: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str, str], _Open] = {}
+        self._crashes: OrderedDict[str, _Open] = OrderedDict()  # by the actor, as reports write it; the oldest first
+        self._subscribers: dict[Ref, None] = {}
+
+    # --- what happens ---
+
+    def handle_cast(self, request: Any) -> Any:
+        """Take it down."""
+        match request:
+            case CrashReport():
+                self._crashed(request)
+            case SupervisorReport():
+                self._supervised(request)
+            case CustodianCrashed(actor, message_id, outcome):
+                self._add(self._crashes.get(str(actor)), [outcome], message_id)
+            case Noticed(kind, subject, summary, message_id, story):
+                self._note(kind, subject, summary, story, message_id)
+            case SubscribeIncidents(subscriber):
+                if subscriber not in self._subscribers:
+                    self._subscribers[subscriber] = None
+                    self.monitor(subscriber)
+            case _:
+                return super().handle_cast(request)
+        return None
+
+    def _crashed(self, report: CrashReport) -> None:
+        name = _short(report.actor)
+        story = [] if report.location is None else [f"at {report.location}"]
+        story.append(f"{report.mailbox_length} messages waited for it")
+        summary = str(report).replace(report.actor, name, 1)
+        self._crashes[report.actor] = self._note(IncidentKind.CRASH, name, summary, story)
+        if len(self._crashes) > MAX_CRASHES:
+            self._crashes.popitem(last=False)
+
+    def _supervised(self, report: SupervisorReport) -> None:
+        offender = report.offender
+        crash = None if offender.ref is None else self._crashes.get(offender.ref)
+        line = f"{_short(report.supervisor)}: {report.note or report.context}"
+        match report.context:
+            case "shutdown":
+                self._note(IncidentKind.STORM, _short(report.supervisor), str(report))
+            case "child_terminated" if crash is not None:
+                self._add(crash, [line])
+            case "child_terminated":
+                kind = IncidentKind.CRASH if offender.restart == "temporary" else IncidentKind.RESTART
+                self._note(kind, offender.id, f"{offender.id} ended: {report.reason}", [line])
+            case _:
+                self._note(IncidentKind.CRASH, offender.id, str(report))
+
+    def _note(
+        self, kind: IncidentKind, subject: str, summary: str, story: Sequence[str] = (), message_id: str | None = None
+    ) -> _Open:
+        summary = _line(summary)
+        seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=_line(subject))
+        key = (kind.value, seen.subject, shape(summary))
+        opened = self._open.get(key)
+        if opened is None:
+            if len(self._open) >= MAX_OPEN:
+                self._close(next(iter(self._open.values())))
+            opened = self._open[key] = _Open(key, seen)
+            self.send_after(SETTLE_SECONDS, _Settled(opened))
+            self.send_after(PERIOD_SECONDS, _PeriodOver(opened))
+            self._keep(None, seen)
+        else:
+            self._change(opened, replace(seen, count=opened.incident.count + 1))
+        return opened
+
+    def _add(self, opened: _Open | None, story: Sequence[str], message_id: str | None = None) -> None:
+        """Go on with a story. It may be that of another actor by now, whose end was alike."""
+        if opened is not None:
+            incident = opened.incident
+            lines = (*incident.story, *(line for line in _lines(story) if line not in incident.story))
+            self._change(
+                opened,
+                replace(incident, story=lines[:MAX_STORY_LINES], message_id=message_id or incident.message_id),
+            )
+
+    def _change(self, opened: _Open, incident: Incident) -> None:
+        before, opened.incident = opened.incident, incident
+        self._keep(before, incident)
+
+    def _keep(self, before: Incident | None, incident: Incident) -> None:
+        others = [other for other in incidents_of(self.system) if other is not before]
+        self.system.terms[INCIDENTS] = (incident, *others[: MAX_INCIDENTS - 1])
+
+    # --- who wants to know ---
+
+    def handle_info(self, message: Any) -> Any:
+        """A moment is over, or a subscriber has ended."""
+        match message:
+            case _Settled(opened):
+                self._tell(opened)
+            case _PeriodOver(opened):
+                self._close(opened)
+            case Down(_, ref, _):
+                self._subscribers.pop(ref, None)
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def _close(self, opened: _Open) -> None:
+        self._tell(opened)
+        if self._open.get(opened.key) is opened:
+            del self._open[opened.key]
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Tell what has not been told."""
+        for opened in self._open.values():
+            self._tell(opened)
+
+    def _tell(self, opened: _Open) -> None:
+        news = opened.incident.count - opened.told
+        if news:
+            opened.told = opened.incident.count
+            for subscriber in self._subscribers:
+                subscriber.cast(IncidentSeen(replace(opened.incident, count=news)))
+
+
+def _short(actor: str) -> str:
+    """Return the registered name of an actor as reports write it, else its class: ``Validator (urn:uuid:...)``."""
+    class_name, _, rest = actor.partition(" (")
+    return class_name if not rest or rest.startswith("urn:") else rest.removesuffix(")")
+
+
+def _lines(story: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(_line, story[:MAX_STORY_LINES]))
+
+
+def _line(text: str) -> str:
+    plain = " ".join(masked(text).split())
+    return plain if len(plain) <= MAX_LINE_CHARACTERS else f"{plain[: MAX_LINE_CHARACTERS - 3]}..."

@@ -1,0 +1,76 @@
+"""Queue depths: about how many messages wait on each queue, for whoever looks at the system now and then.
+
+It owns the numbers that were found last, and one thread to look them up, which may take as long as it likes: whoever
+looks gets what is known, and sees to it that more is known the next time. Queues are looked at only while somebody
+looks, and at most every ``LOOK_SECONDS``. A crash of it forgets the numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from receipt_actors.domain.ports import Queues
+from receipt_actors.errors import QueueRefused, QueueUnavailable
+from receipt_actors.otp import ExitReason, GenServer
+
+logger = logging.getLogger(__name__)
+
+QUEUE_DEPTHS = "queue_depths"  #: the name of the actor
+LOOK_SECONDS = 10.0  #: between two looks
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtQueues:
+    """Somebody wants to know: look, unless that has been done a moment ago."""
+
+
+class QueueDepths(GenServer):
+    """See the module."""
+
+    def __init__(self, queues: Queues, names: Sequence[str]) -> None:
+        self._queues = queues
+        self._names = tuple(dict.fromkeys(names))
+        self._depths: Mapping[str, int | None] = dict.fromkeys(self._names)  # replaced, never changed
+        self._looks_again_at_seconds = -inf  # monotonic
+        self._is_looking = False
+        self._pool = self.system.new_blocking_pool(QUEUE_DEPTHS, 1)
+
+    def outside_view(self) -> Mapping[str, int | None]:
+        """Return what is known; see ``Actor``."""
+        return self._depths
+
+    def handle_cast(self, request: Any) -> Any:
+        """Look, where it is time to."""
+        if not isinstance(request, LookAtQueues):
+            return super().handle_cast(request)
+        now = self.clock.monotonic()
+        if not self._is_looking and now >= self._looks_again_at_seconds:
+            self._is_looking = True
+            self._looks_again_at_seconds = now + LOOK_SECONDS
+            self.run_blocking(self._pool, None, self._look)
+        return None
+
+    def _look(self) -> Mapping[str, int | None]:
+        """Look at all queues, on the pool's thread."""
+        return {name: self._depth(name) for name in self._names}
+
+    def _depth(self, name: str) -> int | None:
+        try:
+            return self._queues.approximate_number_of_messages(name)
+        except (QueueUnavailable, QueueRefused) as error:
+            logger.debug("nobody knows how many messages wait on %s: %s", name, error)
+            return None
+
+    def handle_reply(self, label: Any, value: Any) -> None:
+        """Keep what was found."""
+        self._is_looking = False
+        self._depths = value
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        """Know nothing: the system ends, or a client raised what it should not."""
+        self._is_looking = False
+        self._depths = dict.fromkeys(self._names)

@@ -1,0 +1,198 @@
+"""A picture of the tree: what it shows, and that nobody in it can hold up who looks."""
+
+from __future__ import annotations
+
+import enum
+import json
+
+import pytest
+
+from receipt_actors.otp import (
+    ONE_FOR_ALL,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    ActorNode,
+    ActorSystem,
+    ChildSpec,
+    GenServer,
+    Ref,
+    Start,
+    Supervisor,
+    find_actor,
+    look_at,
+    name_of,
+    start_child,
+    supervisor_spec,
+    terminate_child,
+    which_children,
+)
+from receipt_actors.otp import sys as otp_sys
+from tests.otp.support import Gate, Pooled, Threaded, raising, run_in, sync
+
+
+def named(node: ActorNode) -> dict[str, ActorNode]:
+    """All nodes of a picture by their names."""
+    return {node.name: node, **{name: each for child in node.children for name, each in named(child).items()}}
+
+
+def start_root(system: ActorSystem, *specs: ChildSpec) -> Ref:
+    return system.start(Supervisor, specs, intensity=100, name="root")
+
+
+def worker(name: str) -> ChildSpec:
+    return ChildSpec(name, Start(Pooled, name=name))
+
+
+def find(system: ActorSystem, name: str) -> Ref:
+    ref = system.whereis(name)
+    assert ref is not None
+    return ref
+
+
+def crash(system: ActorSystem, name: str) -> None:
+    ref = find(system, name)
+    ref.cast(raising(ValueError("bug")))
+    assert ref.wait(10) is not None
+
+
+def test_a_picture_shows_each_actor_and_what_it_has_done(system: ActorSystem) -> None:
+    """Names, kinds, strategies, how many messages were handled and how many wait."""
+    root = start_root(system, worker("a"), supervisor_spec("group", ONE_FOR_ALL, [worker("b")]))
+    b = find(system, "b")
+    for _ in range(3):
+        sync(b)
+    otp_sys.suspend(b)
+    b.send("waits")
+    seen = named(look_at(root))
+    assert list(seen) == ["root", "a", "group", "b"]
+    assert (seen["group"].type.value, seen["group"].strategy) == ("supervisor", ONE_FOR_ALL)
+    assert (seen["a"].type.value, seen["a"].strategy, seen["a"].status) == ("worker", None, "running")
+    assert seen["a"].ref is find(system, "a")
+    assert seen["b"].status == "suspended"
+    assert seen["b"].messages_handled >= 3
+    assert seen["b"].mailbox_length == 1
+
+
+def test_restarts_are_counted_also_those_of_a_supervisor_above(system: ActorSystem) -> None:
+    """A child that was started again together with its supervisor has been started again."""
+    root = start_root(system, supervisor_spec("group", ONE_FOR_ALL, [worker("a"), worker("b")], intensity=10))
+    crash(system, "a")
+    which_children(find(system, "group"))  # it has been started again
+    find(system, "group").kill()
+    which_children(root)
+    seen = named(look_at(root))
+    assert {name: seen[name].restarts for name in seen} == {"root": 0, "group": 1, "a": 2, "b": 2}
+
+
+def test_a_place_without_an_actor_is_shown_as_well(system: ActorSystem) -> None:
+    """A child that an operator has stopped is known to its supervisor, and does not run."""
+    root = start_root(system, worker("a"))
+    terminate_child(root, "a")
+    assert look_at(root).children == (ActorNode("a", None, look_at(root).children[0].type, "stopped"),)
+
+
+def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> None:
+    """And the others are counted; each that is listed can be found by what it is called."""
+    spec = ChildSpec("child", Start(Pooled), TEMPORARY)
+    root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
+    for _ in range(5):
+        start_child(find(system, "many"), ())
+    (seen,) = look_at(root, 3).children
+    assert (len(seen.children), seen.children_unlisted) == (3, 2)
+    for child in seen.children:
+        assert child.name.startswith("child ")
+        assert find_actor(system, child.name) is child.ref
+    assert find_actor(system, "child 00000000") is None
+
+
+def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> None:
+    """A name may be a tuple; its parts are written one after the other."""
+    ref = system.start(Pooled, name=("result_batcher", "ResultsSQS"))
+    assert name_of(ref) == "result_batcher ResultsSQS"
+    assert find_actor(system, "result_batcher ResultsSQS") is ref
+    assert find_actor(system, "nobody") is None
+
+
+def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
+    """Neither an actor with a thread of its own nor one that has the thread of all pooled actors, supervisors too."""
+    root = start_root(system, ChildSpec("stuck", Start(Threaded, name="stuck")), worker("a"))
+    with Gate() as own, Gate() as shared:
+        find(system, "stuck").cast(own)
+        find(system, "a").cast(shared)
+        own.wait_entered()
+        shared.wait_entered()
+        assert list(named(look_at(root))) == ["root", "stuck", "a"]
+
+
+class Viewed(GenServer):
+    """Shows how many it has counted; or fails to."""
+
+    def __init__(self) -> None:
+        self.count = 2
+
+    def outside_view(self) -> object:
+        return {"half": 14 // self.count}
+
+
+def test_an_actor_may_show_something_of_itself(system: ActorSystem) -> None:
+    """A view that fails is left out of the picture, and is no crash."""
+    ref = system.start(Viewed, name="viewed")
+    assert look_at(ref).view == {"half": 7}
+    otp_sys.replace_state(ref, lambda _state: {"count": 0})
+    assert look_at(ref).view is None
+    assert ref.is_alive()
+
+
+class Colour(enum.Enum):
+    """Something with members."""
+
+    RED = "red"
+
+
+class Stateful(GenServer):
+    """Has a state of all sorts."""
+
+    def __init__(self) -> None:
+        self.count, self.ratio, self.endless, self.is_on = 3, 0.5, float("inf"), True
+        self.colour, self.nothing = Colour.RED, None
+        self.text = "plain"
+        self._shared_secret = "hunter2"
+        self.receipt = "MIIT0" + "aB3" * 30
+        self.table = {"one": "secret", "two": "secret"}
+
+
+def test_a_state_is_described_without_what_might_be_secret(system: ActorSystem) -> None:
+    """Numbers and members are told, texts are masked, and of all else the kind and the length."""
+    described = otp_sys.describe_state(system.start(Stateful))
+    assert json.loads(json.dumps(described)) == {
+        "count": 3,
+        "ratio": 0.5,
+        "endless": "inf",
+        "is_on": True,
+        "colour": "RED",
+        "nothing": None,
+        "text": "plain",
+        "shared_secret": "str[7]",
+        "receipt": "...",
+        "table": "dict[2]",
+    }
+
+
+def test_messages_are_counted_over_many_turns(system: ActorSystem) -> None:
+    """A turn has an end, the count goes on."""
+    ref = system.start(Pooled)
+    for _ in range(200):
+        ref.cast(lambda _actor: None)
+    sync(ref)
+    run_in(ref, lambda _actor: None)  # so that the turns before this one are over
+    assert look_at(ref).messages_handled >= 200
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_picture_may_leave_out_children_on_demand(system: ActorSystem, number: int) -> None:
+    """Somebody may want to see the fixed actors only."""
+    spec = ChildSpec("child", Start(Pooled), TEMPORARY)
+    root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
+    start_child(find(system, "many"), ())
+    (seen,) = look_at(root, number).children
+    assert (len(seen.children), seen.children_unlisted) == (number, 1 - number)

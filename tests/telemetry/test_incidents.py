@@ -1,0 +1,205 @@
+"""Incidents: what becomes of reports and facts, who is told of them when, and what a crash does not forget."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from receipt_actors.otp import (
+    ONE_FOR_ONE,
+    SHUTDOWN,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    ChildSpec,
+    GenServer,
+    Ref,
+    Start,
+    Started,
+    start_child,
+    supervisor_spec,
+)
+from receipt_actors.telemetry.incidents import (
+    INCIDENTS,
+    MAX_INCIDENTS,
+    PERIOD_SECONDS,
+    SETTLE_SECONDS,
+    CustodianCrashed,
+    IncidentKind,
+    Incidents,
+    IncidentSeen,
+    Noticed,
+    SubscribeIncidents,
+    incidents_of,
+    listen_to_reports,
+)
+from receipt_actors.telemetry.overview import Incident
+from tests.actors.stand_ins import Stage
+
+
+class Fragile(GenServer):
+    """Breaks when it is told to."""
+
+    def handle_cast(self, request: Any) -> Any:
+        raise ValueError(request)
+
+
+class House:
+    """Supervisors, and the actor that hears of their trouble."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        listen_to_reports(stage.actors)
+        self.subscriber = stage.stand_in("subscriber")
+        children = [
+            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            supervisor_spec("group", ONE_FOR_ONE, [ChildSpec("fragile", Start(Fragile, name="fragile"))], intensity=3),
+            supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [ChildSpec("one", Start(Fragile), TEMPORARY)]),
+        ]
+        spec = supervisor_spec("root", ONE_FOR_ONE, children, intensity=10)
+        assert isinstance(spec.start, Start)
+        stage.actors.start(spec.start.actor_class, *spec.start.args, name="root", **spec.start.kwargs)
+        self.find(INCIDENTS).cast(SubscribeIncidents(self.subscriber))
+
+    def find(self, name: str) -> Ref:
+        ref = self.stage.actors.whereis(name)
+        assert ref is not None
+        return ref
+
+    def notice(self, summary: str, kind: IncidentKind = IncidentKind.OUTAGE, message_id: str | None = None) -> None:
+        self.find(INCIDENTS).cast(Noticed(kind, "ledger", summary, message_id))
+
+    def incidents(self) -> tuple[Incident, ...]:
+        self.stage.settle()
+        return incidents_of(self.stage.actors)
+
+    def told(self) -> list[Incident]:
+        return [seen.incident for seen in self.stage.told(self.subscriber, IncidentSeen)]
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    stage = Stage()
+    yield House(stage)
+    stage.close()
+
+
+def test_a_crash_is_told_with_its_story(house: House) -> None:
+    """What it was handling, where, and what the supervisor did about it."""
+    house.find("fragile").cast("bug")
+    (crash,) = house.incidents()
+    assert (crash.kind, crash.subject, crash.count) == ("crash", "fragile", 1)
+    assert crash.summary == "fragile crashed while handling str: ValueError: bug"
+    where, waited, supervisor = crash.story
+    assert where.startswith("at ")
+    assert "in handle_cast" in where
+    assert waited == "0 messages waited for it"
+    assert supervisor == "group: restart 1, 3 allowed in 5 s"
+
+
+def test_the_crash_of_a_custodian_is_told_with_its_message(house: House) -> None:
+    """Whoever watched over the message says what became of it."""
+    result = start_child(house.find("many"), ())
+    assert isinstance(result, Started)
+    result.ref.cast("bug")
+    house.stage.settle()
+    house.find(INCIDENTS).cast(CustodianCrashed(result.ref, "m-1", "message m-1 is handed back"))
+    (crash,) = house.incidents()
+    assert (crash.kind, crash.subject, crash.message_id) == ("crash", "Fragile", "m-1")
+    assert crash.story[-2:] == ("many: it is temporary and not restarted", "message m-1 is handed back")
+
+
+def test_a_child_that_was_killed_is_a_restart(house: House) -> None:
+    """It had done nothing itself."""
+    house.find("fragile").kill()
+    (restart,) = house.incidents()
+    assert (restart.kind, restart.subject) == ("restart", "fragile")
+    assert restart.story == ("group: restart 1, 3 allowed in 5 s",)
+
+
+def test_a_supervisor_that_gives_up_is_a_storm(house: House) -> None:
+    """And its own supervisor starts it again."""
+    for _ in range(4):
+        house.find("fragile").kill()
+        house.stage.settle()
+    kinds = [incident.kind for incident in house.incidents()]
+    assert sorted(kinds) == ["restart", "restart", "storm"]
+    (storm,) = [incident for incident in house.incidents() if incident.kind == "storm"]
+    assert storm.subject == "group"
+    assert "reached_max_restart_intensity" in storm.summary
+
+
+def test_alike_ones_within_a_minute_are_one(house: House) -> None:
+    """Those that differ in numbers and ids only; the newest is shown, with the time of its end."""
+    house.notice("message 17 failed", message_id="m-17")
+    house.stage.advance(PERIOD_SECONDS - 1)
+    house.notice("message 18 failed", message_id="m-18")
+    house.notice("something else")
+    other, alike = house.incidents()
+    assert (alike.summary, alike.message_id, alike.count) == ("message 18 failed", "m-18", 2)
+    assert (other.summary, other.count) == ("something else", 1)
+    assert alike.at_seconds == house.stage.clock.time()
+    house.stage.advance(1)
+    house.notice("message 19 failed")
+    assert [incident.count for incident in house.incidents()] == [1, 1, 2]
+
+
+def test_a_subscriber_is_told_when_a_story_is_complete(house: House) -> None:
+    """And at the end of the period of those that came on top: all counts together are all that happened."""
+    house.notice("down")
+    house.notice("down")
+    assert house.told() == []
+    house.stage.advance(SETTLE_SECONDS)
+    assert [incident.count for incident in house.told()] == [2]
+    for _ in range(3):
+        house.notice("down")
+    assert len(house.told()) == 1
+    house.stage.advance(PERIOD_SECONDS)
+    assert [incident.count for incident in house.told()] == [2, 3]
+    house.stage.advance(PERIOD_SECONDS)
+    assert len(house.told()) == 2
+
+
+def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:
+    """An orderly one: there is no later."""
+    house.notice("down")
+    house.stage.settle()
+    house.find("root").exit(SHUTDOWN)
+    assert [incident.summary for incident in house.told()] == ["down"]
+
+
+def test_a_crash_of_the_actor_forgets_no_incident(house: House) -> None:
+    """The system keeps them; the actor's successor goes on."""
+    house.notice("down")
+    house.stage.settle()
+    house.find(INCIDENTS).kill()
+    house.stage.settle()
+    house.notice("down again")
+    assert [incident.summary for incident in house.incidents()] == ["down again", "down"]
+
+
+def test_a_subscriber_that_has_ended_is_forgotten(house: House) -> None:
+    """It may come again as another one."""
+    house.subscriber.kill()
+    house.notice("down")
+    house.stage.advance(SETTLE_SECONDS)
+    assert house.find(INCIDENTS).process.actor._subscribers == {}
+
+
+def test_only_the_last_ones_are_kept(house: House) -> None:
+    """Whatever happens, and however much is said of it."""
+    summaries = [f"{first} {second}" for first, second in itertools.product("abcdefghijk", repeat=2)]
+    for summary in summaries:
+        house.notice(summary)
+    newest_first = [incident.summary for incident in house.incidents()]
+    assert newest_first == summaries[: -MAX_INCIDENTS - 1 : -1]
+
+
+def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:
+    """An exception quotes what somebody choked on; and it fits on a line."""
+    house.notice("it said " + "MIIT0aB3" * 20 + "\nand more" + ", and more" * 100)
+    (incident,) = house.incidents()
+    assert incident.summary.startswith("it said ... and more, and more")
+    assert len(incident.summary) == 300
