@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
+LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
 MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
 MAX_CALLS = 16  #: calls to the system under way or waiting
@@ -13,7 +14,8 @@ MAX_BODY_BYTES = 16 * 1024
 REQUEST_SECONDS = 10.0  #: for a request to arrive completely
 STALL_SECONDS = 20.0  #: in which a client has to read something of what was sent to it
 ANSWER_SECONDS = 8.0  #: for the system to answer
-STOP_SECONDS = 0.5  #: for answers under way, when the server stops
+STOP_SECONDS = 0.3  #: for answers under way, when the server stops
+JOIN_SECONDS = 0.1  #: for each thread to end
 
 LOOK_SECONDS = 1.0  #: between two looks at the system while a page is open
 SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; nobody looks in between without a page

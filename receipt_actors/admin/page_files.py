@@ -27,7 +27,7 @@ class PageFile:
     content: bytes
     media_type: str
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer; a browser that has this very file is not sent it again."""
         tag = f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache"}

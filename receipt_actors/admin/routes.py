@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from receipt_actors.admin.calls import Calls, NotAnswered
-from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_TRACES
+from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_PAGES, MAX_TRACES
 from receipt_actors.admin.metrics import exposition
 from receipt_actors.admin.page_files import page_files
 from receipt_actors.admin.security import Guard
@@ -24,7 +24,7 @@ from receipt_actors.admin.server_sent_events import MEDIA_TYPE, EventStream
 from receipt_actors.admin.traces import TraceStream, trace_request
 from receipt_actors.admin.watch import Watch
 from receipt_actors.errors import PredicateRefused
-from receipt_actors.telemetry.control import UnknownActor
+from receipt_actors.telemetry.control import Trace, UnknownActor
 from receipt_actors.telemetry.health import Health
 
 
@@ -49,9 +49,9 @@ class Routes:
         """Stream an overview a second."""
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
-        if self._watch.is_full:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "as many pages are open as there may be")
-        return EventStream(self._watch.page_events())
+        if not self._watch.open_page():
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_PAGES} pages are open, and no more may be")
+        return EventStream(self._watch.page_events(), self._watch.close_page)
 
     async def pause(self, request: Request) -> Response:
         """Have nothing more taken in."""
@@ -85,17 +85,17 @@ class Routes:
         except ValueError as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         if len(self._traces) >= MAX_TRACES:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "as many traces run as there may be")
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_TRACES} traces run, and no more may")
         stream = TraceStream()
         self._traces.add(stream)
+        trace: Trace | None = None
         try:
             trace = await self._calls.run(partial(self._watch.control.trace, wanted, stream.take, stream.end))
         except PredicateRefused as error:
-            self._traces.discard(stream)
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
-        except BaseException:
-            self._traces.discard(stream)
-            raise
+        finally:
+            if trace is None:
+                self._traces.discard(stream)
 
         def over() -> None:
             self._traces.discard(stream)
@@ -130,7 +130,7 @@ def application(routes: Routes, host: str, token: str | None) -> ASGIApp:
     files = page_files()
     app = Starlette(
         routes=[
-            *(Route(path, file) for path, file in files.items()),
+            *(Route(path, file.answer) for path, file in files.items()),
             Route("/api/overview", routes.overview),
             Route("/api/history", routes.history),
             Route("/api/events", routes.events),

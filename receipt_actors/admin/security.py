@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Collection
+from email.utils import formatdate
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -22,6 +23,7 @@ from receipt_actors.domain.addresses import is_loopback
 
 PROBES = frozenset({"/healthz", "/readyz"})
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -61,6 +63,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
+                headers["Date"] = formatdate(usegmt=True)
             await send(message)
 
         if scope["type"] == "http":
@@ -87,11 +90,11 @@ class Guard:
         return None
 
     def _is_our_name(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
+        match = _HOST.fullmatch(host)
+        if match is None:
             return False
-        return name is not None and (name == self._host or is_loopback(name))
+        name = match[1].strip("[]").lower()
+        return name == self._host or is_loopback(name)
 
     def _has_token(self, headers: Headers) -> bool:
         given = headers.getlist("authorization")

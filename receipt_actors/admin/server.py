@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from receipt_actors.admin.calls import Calls
 from receipt_actors.admin.connections import Connection
-from receipt_actors.admin.limits import MAX_CONNECTIONS, MAX_HEAD_BYTES, STOP_SECONDS
+from receipt_actors.admin.limits import LISTEN_BACKLOG, MAX_HEAD_BYTES, STOP_SECONDS
 from receipt_actors.admin.routes import Routes, application
 from receipt_actors.admin.watch import Watch
 from receipt_actors.domain.addresses import Address
@@ -54,6 +55,7 @@ class AdminServer:
         self.address = Address(address.host, self._listener.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self._calls: Calls | None = None  # made by the event loop
         self._thread = threading.Thread(target=self._run, name="receipt-actors-admin", daemon=True)
         self._thread.start()
 
@@ -71,6 +73,8 @@ class AdminServer:
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+        if self._calls is not None:
+            self._calls.join()
 
     def __enter__(self) -> Self:
         return self
@@ -85,44 +89,59 @@ class AdminServer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        calls = Calls()
+        calls = self._calls = Calls()
         watch = Watch(calls, lambda: self._system)
         routes = Routes(watch, calls)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                application(routes, self.address.host, self._token),
-                http=Connection,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                log_level=logging.ERROR,  # what clients do wrong is told to them
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=MAX_CONNECTIONS,
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-            )
+        config = uvicorn.Config(
+            application(routes, self.address.host, self._token),
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level=logging.ERROR,  # what clients do wrong is told to them
+            access_log=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        )
+        # Without uvicorn's Server: it would wake up ten times a second, and take its time to end.
+        state = ServerState()
+        server = await self._loop.create_server(
+            lambda: Connection(config, state, app_state={}), sock=self._listener, backlog=LISTEN_BACKLOG
         )
         looking = asyncio.create_task(watch.run())
-        serving = asyncio.create_task(server.serve([self._listener]))
         await self._stop.wait()
+        server.close()
         watch.close()
         routes.close()
         calls.close()
-        server.should_exit = True
-        await asyncio.wait({serving}, timeout=STOP_SECONDS)
-        for connection in tuple(server.server_state.connections):
-            connection.transport.abort()  # does not read, or does not end its request
-        await serving
+        await _end_connections(state)
         await looking
+        calls.end()
+
+
+async def _end_connections(state: ServerState) -> None:
+    """Let answers under way be finished for a moment, and cut off the rest; also who is being accepted right now."""
+    for connection in tuple(state.connections):
+        connection.shutdown()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            while state.connections:
+                await asyncio.sleep(0.005)
+    this = asyncio.current_task()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            while state.connections or asyncio.all_tasks() - {this}:
+                for connection in tuple(state.connections):
+                    connection.transport.abort()
+                await asyncio.sleep(0.005)
 
 
 def _listen(address: Address) -> socket.socket:
     try:
         infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, bound = infos[0]
-        listener = socket.create_server(bound[:2], family=family, backlog=MAX_CONNECTIONS)
+        listener = socket.create_server(bound[:2], family=family, backlog=LISTEN_BACKLOG)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise AddressRefused(f"admin: {address} can't be listened on: {why}; choose another") from error

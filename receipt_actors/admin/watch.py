@@ -1,7 +1,8 @@
 """``Watch``: looks at the system for everybody, keeps the history, and wakes the pages.
 
 It owns the newest overview, the samples of the last minutes, and what all open pages are about to be sent. It looks
-every two seconds, every second while a page is open, and when somebody asks; never twice at a time.
+every two seconds, every second while a page is open, and when somebody asks; whoever asks while a look is under way, or
+shortly after one, shares it.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ class Watch:
         self._newest: Overview | None = None
         self._newest_at_seconds = float("-inf")  # monotonic
         self._pages = 0
+        self._page_event = b""
+        self._page_events = 0  # that have been written
+        self._news = asyncio.Event()  # another one for each of them
         self._closed = asyncio.Event()
-        self._news = asyncio.Event()  # replaced by another one each time
-        self._event = b""
 
     @property
     def control(self) -> SystemControl:
@@ -65,7 +67,7 @@ class Watch:
         return await asyncio.shield(self._look_under_way)
 
     def forget(self) -> None:
-        """Look anew for the next who asks: the system was told to be different."""
+        """Let the next who asks have a new look: the system was told to do something else."""
         self._newest = None
         self._look_under_way = None
 
@@ -81,37 +83,41 @@ class Watch:
         """Return the samples of the last minutes, in JSON's types."""
         return self._history.as_json()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there are as many pages open as there may be."""
-        return self._pages >= MAX_PAGES
+    def open_page(self) -> bool:
+        """Count one more page; False if there are as many as there may be."""
+        if self._pages >= MAX_PAGES:
+            return False
+        self._pages += 1
+        return True
+
+    def close_page(self) -> None:
+        """Count one page less."""
+        self._pages -= 1
 
     async def page_events(self) -> AsyncIterator[bytes]:
-        """Yield what a page gets to know: at once, and every second. A slow one misses some."""
-        self._pages += 1
-        try:
-            self._event = await self._page_event(self._event)
-            if self._event:
-                yield self._event
-            while not self._closed.is_set():
-                news = self._news
-                try:
-                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                        await news.wait()
-                except TimeoutError:
-                    yield KEEP_ALIVE
-                else:
-                    yield self._event
-        finally:
-            self._pages -= 1
+        """Yield what an open page gets to know: at once, and every second. A slow one misses some."""
+        if self._pages == 1 or not self._page_events:  # else another page has just had one written
+            await self._write_page_event()
+        seen = 0
+        while not self._closed.is_set():
+            if seen != self._page_events:
+                seen = self._page_events
+                yield self._page_event
+                continue
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                yield KEEP_ALIVE
 
     async def run(self) -> None:
         """Look, until ``close``."""
         looks = 0
         next_at = time.monotonic()
         while not self._closed.is_set():
-            if self._control() is not None and (self._pages or looks % SAMPLE_LOOKS == 0):
-                await self._tick(is_sample=looks % SAMPLE_LOOKS == 0)
+            is_sample = looks % SAMPLE_LOOKS == 0
+            if self._control() is not None and (self._pages or is_sample):
+                await self._tick(is_sample)
             looks += 1
             next_at = max(next_at + LOOK_SECONDS, time.monotonic())
             try:
@@ -123,38 +129,46 @@ class Watch:
     def close(self) -> None:
         """End ``run``, and what is sent to pages."""
         self._closed.set()
-        self._wake()
+        self._news.set()
 
-    async def _tick(self, *, is_sample: bool) -> None:
+    async def _tick(self, is_sample: bool) -> None:
         try:
             overview = await self.overview()
         except NotAnswered as error:
-            logger.warning("the admin port can't look at the system: %s", error)
+            if not self._closed.is_set():
+                logger.warning("the admin port has no answer from the system: %s", error)
             return
+        self._health.judge(overview)
         if is_sample:
             self._history.add(overview)
-        self._health.judge(overview)
         if self._pages:
-            self._event = await self._page_event(self._event)
-            self._wake()
+            await self._write_page_event()
 
-    def _wake(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-
-    async def _page_event(self, former: bytes) -> bytes:
+    async def _write_page_event(self) -> None:
         try:
             overview = await self.overview()
         except NotAnswered:
-            return former
+            return
         sample = self._history.newest
         data = {"overview": slim(overview.as_json()), "sample": None if sample is None else sample.as_json()}
-        return event("overview", data)
+        self._page_event = event("overview", data)
+        self._page_events += 1
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def _look(self) -> Overview:
-        overview = await self._calls.run(self.control.overview)
-        self._newest, self._newest_at_seconds = overview, time.monotonic()
-        return overview
+        this = self._look_under_way
+        look = asyncio.ensure_future(self._calls.run(self.control.overview))
+        await asyncio.wait({look})
+        error = look.exception()
+        if isinstance(error, NotAnswered):
+            raise error
+        if error is not None:
+            logger.error("the system can't be looked at", exc_info=error)
+            raise NotAnswered("the system can't be looked at, see the log") from error
+        if self._look_under_way is this:
+            self._newest, self._newest_at_seconds = look.result(), time.monotonic()
+        return look.result()
 
     def _looked(self, look: asyncio.Task[Overview]) -> None:
         if self._look_under_way is look:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -158,10 +158,10 @@ class FakeSystem:
 
 
 class Answer:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
+    def __init__(self, response: http.client.HTTPResponse, read: bool) -> None:
         self.status = response.status
         self.headers = response.headers
-        self.body = response.read()
+        self.body = response.read() if read else b""
 
     @property
     def json(self) -> Any:
@@ -175,12 +175,19 @@ class Client:
         self.address = address
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        read: bool = True,
     ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.address.port, timeout=PATIENCE_SECONDS)
         with closing(connection):
             connection.request(method, path, body, dict(headers or {}))
-            return Answer(connection.getresponse())
+            with closing(connection.getresponse()) as response:
+                return Answer(response, read)
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, None, headers)
@@ -229,7 +236,3 @@ def serving(system: FakeSystem | None, host: str = "127.0.0.1", token: str | Non
 def client(system: FakeSystem) -> Iterator[Client]:
     with serving(system) as client:
         yield client
-
-
-def all_of(text: str, *parts: Sequence[str]) -> bool:
-    return all(part in text for part in parts)
