@@ -31,8 +31,11 @@ def test_a_host_and_a_port(text: str, host: str, port: int, is_loopback: bool) -
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "9464", "localhost", "localhost:", ":9464", "localhost:65536", "localhost:-1", "localhost:٣", "::1:80"]
-    + ["[::g]:80", "[127.0.0.1]:80", "http://localhost:80", "a b:80", "a/b:80", "a@b:80", "-a:80", "a..b:80", "a\n:80"],
+    [
+        *("", ":", "9464", "localhost", "localhost:", ":9464", "localhost:65536", "localhost:-1", "localhost:٣"),
+        *("::1:80", "[::g]:80", "[127.0.0.1]:80", "http://localhost:80", "a b:80", "a/b:80", "a@b:80", "-a:80"),
+        *("a..b:80", "a\n:80"),
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     """It is refused in words."""
