@@ -7,8 +7,10 @@ costs a dictionary entry for each bucket in use, however many durations are coun
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 SHORTEST_SECONDS = 1e-5
 _BUCKETS_PER_E = 1 / math.log(1.02)
@@ -40,7 +42,7 @@ class Latencies:
         middle = None
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
-            middle = SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E)
+            middle = _middle_seconds(bucket)
             if seen >= rank:
                 break
         return middle
@@ -48,6 +50,24 @@ class Latencies:
     def merged(self, other: Latencies) -> Latencies:
         """Return the histogram of both."""
         return Latencies(self._buckets + other._buckets)
+
+    def since(self, earlier: Latencies) -> Latencies:
+        """Return what was counted after ``earlier`` was; a bucket that has become smaller since counts as empty."""
+        return Latencies(self._buckets - earlier._buckets)
+
+    def counts_up_to(self, bounds_seconds: Sequence[float]) -> list[int]:
+        """Count the durations up to each of these bounds, which rise. One near a bound may count as beyond it."""
+        counts = [0] * len(bounds_seconds)
+        for bucket, count in self._buckets.items():
+            first = bisect_left(bounds_seconds, _middle_seconds(bucket))
+            if first < len(counts):
+                counts[first] += count
+        return list(accumulate(counts))
+
+    @property
+    def sum_seconds(self) -> float:
+        """All durations together, to 1 %."""
+        return sum(count * _middle_seconds(bucket) for bucket, count in self._buckets.items())
 
     def copy(self) -> Latencies:
         """Return one that no longer changes with this one."""
@@ -74,3 +94,7 @@ class Latencies:
 
     def __repr__(self) -> str:
         return f"<Latencies count={self.count} p50={self.percentile_seconds(50)} p99={self.percentile_seconds(99)}>"
+
+
+def _middle_seconds(bucket: int) -> float:
+    return SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E)

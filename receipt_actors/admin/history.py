@@ -1,0 +1,90 @@
+"""The last minutes in samples: what was done from one look at the system to another. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
+from receipt_actors.telemetry.overview import Overview, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What happened between two looks. Counts are of this interval."""
+
+    at_seconds: float  #: UNIX time of its end
+    seconds: float  #: how long it was
+    received: int
+    answered: int
+    handed_back: int
+    moved: int
+    in_flight: int  #: at its end
+    p50_seconds: float | None  #: from receive to delete, of what was finished in it; None: nothing was
+    p95_seconds: float | None
+    p99_seconds: float | None
+    cpu_seconds: float  #: of all processes
+    queue_depth: int | None  #: of the source queue, at its end; None: not known
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its fields."""
+        return asdict(self)
+
+
+def sample_between(before: Overview, after: Overview) -> Sample:
+    """Say what was done between two looks; what seems to have been undone (a count that was lost) is nothing."""
+    then, now = before.statistics, after.statistics
+    latencies = now.latencies.since(then.latencies)
+    p50, p95, p99 = (latencies.percentile_seconds(percent) for percent in (50, 95, 99))
+    return Sample(
+        at_seconds=after.at_seconds,
+        seconds=max(0.0, after.at_seconds - before.at_seconds),
+        received=max(0, now.received - then.received),
+        answered=max(0, now.count("answered") - then.count("answered")),
+        handed_back=max(0, now.count("handed_back") - then.count("handed_back")),
+        moved=max(0, now.count("moved") - then.count("moved")),
+        in_flight=sum(process.in_flight for process in after.processes),
+        p50_seconds=p50,
+        p95_seconds=p95,
+        p99_seconds=p99,
+        cpu_seconds=_cpu_seconds(before, after),
+        queue_depth=after.queues.get(after.source_queue),
+    )
+
+
+class History:
+    """The newest samples; the first look makes none."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Sample] = deque(maxlen=HISTORY_SAMPLES)
+        self._last: Overview | None = None
+
+    @property
+    def newest(self) -> Sample | None:
+        """The last sample, if there is one."""
+        return self._samples[-1] if self._samples else None
+
+    def add(self, overview: Overview) -> None:
+        """Take the sample from the last look to this one."""
+        if self._last is not None:
+            self._samples.append(sample_between(self._last, overview))
+        self._last = overview
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all samples, oldest first."""
+        interval_seconds = LOOK_SECONDS * SAMPLE_LOOKS
+        return {"interval_seconds": interval_seconds, "samples": [sample.as_json() for sample in self._samples]}
+
+
+def _cpu_seconds(before: Overview, after: Overview) -> float:
+    """Sum up what the processes took; one that is new took all it has in this interval."""
+    then, now = _usages(before), _usages(after)
+    spent = (usage.cpu_seconds - (then[pid].cpu_seconds if pid in then else 0.0) for pid, usage in now.items())
+    return sum(max(0.0, seconds) for seconds in spent)
+
+
+def _usages(overview: Overview) -> Mapping[int, Usage]:
+    usages = {process.pid: process.usage for process in overview.processes}
+    return usages if overview.parent_usage is None else {**usages, 0: overview.parent_usage}

@@ -1,0 +1,29 @@
+"""How much the admin port takes on: it serves a few operators and a scraper, whoever else knocks."""
+
+from __future__ import annotations
+
+MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
+LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
+MAX_PAGES = 16  #: pages that are kept up to date at once
+MAX_TRACES = 4  #: traces that run at once
+MAX_CALLS = 16  #: calls to the system under way or waiting
+CALL_THREADS = 4  #: that carry them out
+MAX_HEAD_BYTES = 16 * 1024
+MAX_BODY_BYTES = 16 * 1024
+
+REQUEST_SECONDS = 10.0  #: for a request to arrive completely
+STALL_SECONDS = 20.0  #: in which a client has to read something of what was sent to it
+ANSWER_SECONDS = 8.0  #: for the system to answer
+STOP_SECONDS = 0.3  #: for answers under way, when the server stops
+JOIN_SECONDS = 0.1  #: for each thread to end
+
+LOOK_SECONDS = 1.0  #: between two looks at the system while a page is open
+SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; nobody looks in between without a page
+FRESH_SECONDS = 0.5  #: a look that is not older is shared
+HISTORY_SAMPLES = 300  #: ten minutes
+
+MAX_TRACE_EVENTS = 10_000  #: that a trace may ask for
+MAX_TRACE_SECONDS = 3600.0
+MAX_TRACE_QUEUE = 200  #: events of a trace that its client has not taken yet; more are lost, and counted
+MAX_PREDICATE_CHARACTERS = 1_000
+KEEP_ALIVE_SECONDS = 10.0  #: after which a stream without events says that it is still there

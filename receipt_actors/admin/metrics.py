@@ -1,0 +1,311 @@
+"""The metrics: what an overview says, in Prometheus' words.
+
+They are made from one overview at each scrape, so they are right for several processes, and nothing is kept here.
+Counters without the label ``process`` are of all processes, those that have ended included; with it they begin anew
+when that process, or that actor, does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
+
+PREFIX = "receipt_actors_"
+BUCKET_SECONDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
+)
+PARENT = "parent"  #: label ``process`` of the parent of several
+
+_MANY = "simple_one_for_one"  # the strategy of supervisors whose children are one for each message
+
+Row = tuple[Sequence[str], float | Latencies]  #: values of the labels, and what was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: how it is told, and how its values are read from an overview."""
+
+    name: str  #: without the prefix; as Prometheus stores it, but for ``_bucket``, ``_sum`` and ``_count``
+    kind: str  #: ``counter``, ``gauge``, ``histogram`` or ``info``
+    text: str
+    rows: Callable[[Overview], Iterable[Row]] = field(repr=False)
+    labels: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name with its prefix."""
+        return PREFIX + self.name
+
+    def family(self, overview: Overview) -> Family:
+        """Return its values in the words of ``prometheus_client``."""
+        match self.kind:
+            case "counter":
+                return self._simple(CounterMetricFamily(self.full_name, self.text, labels=self.labels), overview)
+            case "gauge":
+                return self._simple(GaugeMetricFamily(self.full_name, self.text, labels=self.labels), overview)
+            case "info":
+                info = InfoMetricFamily(self.full_name.removesuffix("_info"), self.text)
+                for values, _ in self.rows(overview):
+                    info.add_metric([], dict(zip(self.labels, values, strict=True)))
+                return info
+        histogram = HistogramMetricFamily(self.full_name, self.text, labels=self.labels)
+        for values, latencies in self.rows(overview):
+            assert isinstance(latencies, Latencies)
+            counts = [*latencies.counts_up_to(BUCKET_SECONDS), latencies.count]
+            bounds = [*map(str, BUCKET_SECONDS), "+Inf"]
+            histogram.add_metric(values, list(zip(bounds, counts, strict=True)), latencies.sum_seconds)
+        return histogram
+
+    def _simple(self, family: CounterMetricFamily | GaugeMetricFamily, overview: Overview) -> Family:
+        for values, value in self.rows(overview):
+            assert not isinstance(value, Latencies)
+            family.add_metric(values, value)
+        return family
+
+
+def _of_processes(read: Callable[[ProcessOverview], float]) -> Callable[[Overview], Iterator[Row]]:
+    return lambda overview: (((process.name,), read(process)) for process in overview.processes)
+
+
+def _of_services(read: Callable[..., float]) -> Callable[[Overview], Iterator[Row]]:
+    return lambda overview: (
+        ((process.name, service.name), read(service)) for process in overview.processes for service in process.services
+    )
+
+
+def _of_actors(read: Callable[[ActorOverview], float]) -> Callable[[Overview], Iterator[Row]]:
+    return lambda overview: (
+        ((process, actor.name), read(actor)) for process, root in _roots(overview) for actor in _lasting(root)
+    )
+
+
+def _of_usage(read: Callable[[Usage], float]) -> Callable[[Overview], Iterator[Row]]:
+    def rows(overview: Overview) -> Iterator[Row]:
+        for process in overview.processes:
+            yield (process.name,), read(process.usage)
+        if overview.parent_usage is not None:
+            yield (PARENT,), read(overview.parent_usage)
+
+    return rows
+
+
+def _roots(overview: Overview) -> Iterator[tuple[str, ActorOverview]]:
+    if overview.parent is not None:
+        yield PARENT, overview.parent
+    for process in overview.processes:
+        if process.tree is not None:
+            yield process.name, process.tree
+
+
+def _lasting(actor: ActorOverview) -> Iterator[ActorOverview]:
+    """Walk through all actors but those that come and go with the messages."""
+    yield actor
+    if actor.strategy != _MANY:
+        for child in actor.children:
+            yield from _lasting(child)
+
+
+def _fates(overview: Overview) -> Iterator[Row]:
+    for (fate, reason), count in overview.statistics.fates.items():
+        yield (fate, "" if reason is None else reason.value), count
+
+
+def _results(overview: Overview) -> Iterator[Row]:
+    for (verdict, reason), count in overview.statistics.results.items():
+        yield (verdict.value, reason.value), count
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("build_info", "info", "The version of receipt_actors.", lambda o: [((o.version,), 1)], ("version",)),
+    Metric(
+        "state",
+        "gauge",
+        "1 for the state that the system is in, 0 for the others.",
+        lambda o: [((state.value,), float(state is o.state)) for state in State],
+        ("state",),
+    ),
+    Metric(
+        "messages_received_total",
+        "counter",
+        "Deliveries taken from the source queue, redeliveries included.",
+        lambda o: [((), o.statistics.received)],
+    ),
+    Metric(
+        "messages_finished_total",
+        "counter",
+        "Messages that left: answered, moved to the dead-letter queue, handed back or left; and why.",
+        _fates,
+        ("fate", "reason"),
+    ),
+    Metric(
+        "results_posted_total",
+        "counter",
+        "Answers that a post queue confirmed.",
+        _results,
+        ("verdict", "reason"),
+    ),
+    Metric(
+        "message_duration_seconds",
+        "histogram",
+        "From receive to delete, of messages that were answered or moved.",
+        lambda o: [((), o.statistics.latencies)],
+    ),
+    Metric(
+        "step_duration_seconds",
+        "histogram",
+        "Of that, the time in each step.",
+        lambda o: [((step,), latencies) for step, latencies in o.statistics.steps.items()],
+        ("step",),
+    ),
+    Metric(
+        "service_requests_total",
+        "counter",
+        "Requests that a service answered.",
+        lambda o: [((service,), calls.requests) for service, calls in o.statistics.calls.items()],
+        ("service",),
+    ),
+    Metric(
+        "service_entries_total",
+        "counter",
+        "Messages, claims or deletes that were in these requests: divided by them, how full batches are.",
+        lambda o: [((service,), calls.entries) for service, calls in o.statistics.calls.items()],
+        ("service",),
+    ),
+    Metric(
+        "service_retries_total",
+        "counter",
+        "Requests to a service that were sent again.",
+        _of_services(lambda service: service.retries),
+        ("process", "service"),
+    ),
+    Metric(
+        "service_available",
+        "gauge",
+        "1 while the breaker of a service is closed, 0 while it is open.",
+        _of_services(lambda service: float(service.is_available)),
+        ("process", "service"),
+    ),
+    Metric(
+        "service_requests_waiting",
+        "gauge",
+        "Requests that wait to be sent, or for their pause to be over.",
+        _of_services(lambda service: service.waiting),
+        ("process", "service"),
+    ),
+    Metric(
+        "service_requests_under_way",
+        "gauge",
+        "Requests that were sent and not answered yet.",
+        _of_services(lambda service: service.under_way),
+        ("process", "service"),
+    ),
+    Metric(
+        "messages_in_flight",
+        "gauge",
+        "Messages taken in and not finished yet.",
+        _of_processes(lambda process: process.in_flight),
+        ("process",),
+    ),
+    Metric(
+        "credits_reserved",
+        "gauge",
+        "Messages that receives under way may bring.",
+        _of_processes(lambda process: process.reserved),
+        ("process",),
+    ),
+    Metric(
+        "queue_messages",
+        "gauge",
+        "Approximate number of messages on a queue; left out while it is not known.",
+        lambda o: [((queue,), depth) for queue, depth in o.queues.items() if depth is not None],
+        ("queue",),
+    ),
+    Metric(
+        "actor_mailbox_messages",
+        "gauge",
+        "Messages in the mailbox of a lasting actor.",
+        _of_actors(lambda actor: actor.mailbox_length),
+        ("process", "actor"),
+    ),
+    Metric(
+        "actor_messages_total",
+        "counter",
+        "Messages that a lasting actor has handled since it was started.",
+        _of_actors(lambda actor: actor.messages),
+        ("process", "actor"),
+    ),
+    Metric(
+        "actor_restarts_total",
+        "counter",
+        "Restarts of a lasting actor since its process was started.",
+        _of_actors(lambda actor: actor.restarts),
+        ("process", "actor"),
+    ),
+    Metric(
+        "incidents_total",
+        "counter",
+        "What an operator may want to know of, by kind.",
+        lambda o: [((kind,), count) for kind, count in o.incident_counts.items()],
+        ("kind",),
+    ),
+    Metric(
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time that a process has taken.",
+        _of_usage(lambda usage: usage.cpu_seconds),
+        ("process",),
+    ),
+    Metric(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Memory that a process has.",
+        _of_usage(lambda usage: usage.memory_bytes),
+        ("process",),
+    ),
+    Metric(
+        "process_threads",
+        "gauge",
+        "Threads of a process.",
+        _of_usage(lambda usage: usage.threads),
+        ("process",),
+    ),
+    Metric(
+        "process_open_fds",
+        "gauge",
+        "Files and sockets that a process has open.",
+        _of_usage(lambda usage: usage.open_files),
+        ("process",),
+    ),
+    Metric(
+        "process_start_time_seconds",
+        "gauge",
+        "When a process was started, as UNIX time.",
+        _of_processes(lambda process: process.started_at_seconds),
+        ("process",),
+    ),
+)
+
+
+class _OverviewCollector(Collector):
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+
+    def collect(self) -> Iterable[Family]:
+        return [metric.family(self._overview) for metric in METRICS]
+
+
+def exposition(overview: Overview, accept: str) -> tuple[bytes, str]:
+    """Write the metrics in the format that a scraper accepts; return them and their content type."""
+    encode, content_type = choose_encoder(accept)
+    registry = CollectorRegistry()
+    registry.register(_OverviewCollector(overview))
+    return encode(registry), content_type

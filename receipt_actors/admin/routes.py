@@ -1,0 +1,187 @@
+"""The ASGI application: what each path of the admin port does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from receipt_actors.admin.calls import Calls, NotAnswered
+from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_PAGES, MAX_TRACES
+from receipt_actors.admin.metrics import exposition
+from receipt_actors.admin.page_files import page_files
+from receipt_actors.admin.security import Guard
+from receipt_actors.admin.server_sent_events import MEDIA_TYPE, EventStream
+from receipt_actors.admin.traces import TraceStream, trace_request
+from receipt_actors.admin.watch import Watch
+from receipt_actors.errors import PredicateRefused
+from receipt_actors.telemetry.control import Trace, UnknownActor
+from receipt_actors.telemetry.health import Health
+
+
+class Routes:
+    """The answers. Made and used within the event loop."""
+
+    def __init__(self, watch: Watch, calls: Calls) -> None:
+        self._watch = watch
+        self._calls = calls
+        self._traces: set[TraceStream] = set()
+
+    async def overview(self, _request: Request) -> Response:
+        """Answer with the whole overview."""
+        overview = await self._watch.overview()
+        return JSONResponse(overview.as_json())
+
+    async def history(self, _request: Request) -> Response:
+        """Answer with the samples of the last minutes."""
+        return JSONResponse(self._watch.history())
+
+    async def events(self, request: Request) -> Response:
+        """Stream an overview a second."""
+        if request.method == "HEAD":
+            return Response(media_type=MEDIA_TYPE)
+        if not self._watch.open_page():
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_PAGES} pages are open, and no more may be")
+        return EventStream(self._watch.page_events(), self._watch.close_page)
+
+    async def pause(self, request: Request) -> Response:
+        """Have nothing more taken in."""
+        return await self._command(request, self._watch.control.pause)
+
+    async def resume(self, request: Request) -> Response:
+        """Undo ``pause``."""
+        return await self._command(request, self._watch.control.resume)
+
+    async def _command(self, request: Request, call: Callable[[], None]) -> Response:
+        if await _json_object(request):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "expected an empty object as the body: {}")
+        await self._calls.run(call)
+        self._watch.forget()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def actor(self, request: Request) -> Response:
+        """Answer with the state of an actor."""
+        name = request.path_params["name"]
+        try:
+            state = await self._calls.run(partial(self._watch.control.actor_state, name))
+        except UnknownActor:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no actor is named {name!r}") from None
+        return JSONResponse(state)
+
+    async def trace(self, request: Request) -> Response:
+        """Stream what matches a predicate."""
+        body = await _json_object(request)
+        try:
+            wanted = trace_request(body)
+        except ValueError as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+        if len(self._traces) >= MAX_TRACES:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_TRACES} traces run, and no more may")
+        stream = TraceStream()
+        self._traces.add(stream)
+        trace: Trace | None = None
+        try:
+            trace = await self._calls.run(partial(self._watch.control.trace, wanted, stream.take, stream.end))
+        except PredicateRefused as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+        finally:
+            if trace is None:
+                self._traces.discard(stream)
+
+        def over() -> None:
+            self._traces.discard(stream)
+            self._calls.begin(trace.stop)
+
+        return EventStream(stream.events(), over)
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer a scraper."""
+        overview = await self._watch.overview()
+        content, media_type = exposition(overview, request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
+
+    async def healthz(self, _request: Request) -> Response:
+        """Say whether the tree is whole."""
+        health = await self._watch.health()
+        return _probe(health, health.is_healthy)
+
+    async def readyz(self, _request: Request) -> Response:
+        """Say whether it does its work."""
+        health = await self._watch.health()
+        return _probe(health, health.is_ready)
+
+    def close(self) -> None:
+        """End the traces that run."""
+        for stream in self._traces:
+            stream.end("the admin port is being closed")
+
+
+def application(routes: Routes, host: str, token: str | None) -> ASGIApp:
+    """Return all of it, behind its guard."""
+    files = page_files()
+    app = Starlette(
+        routes=[
+            *(Route(path, file.answer) for path, file in files.items()),
+            Route("/api/overview", routes.overview),
+            Route("/api/history", routes.history),
+            Route("/api/events", routes.events),
+            Route("/api/pause", routes.pause, methods=["POST"]),
+            Route("/api/resume", routes.resume, methods=["POST"]),
+            Route("/api/actors/{name:path}", routes.actor),
+            Route("/api/trace", routes.trace, methods=["POST"]),
+            Route("/metrics", routes.metrics),
+            Route("/healthz", routes.healthz),
+            Route("/readyz", routes.readyz),
+        ],
+        exception_handlers={HTTPException: _http_error, NotAnswered: _not_answered, Exception: _internal_error},
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, host, token, files)
+
+
+def _probe(health: Health, is_well: bool) -> Response:
+    return JSONResponse(health.as_json(), HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _json_object(request: Request) -> Mapping[str, Any]:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"expected a body of at most {MAX_BODY_BYTES} bytes",
+                    headers={"Connection": "close"},
+                )
+    except ClientDisconnect:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the body never came") from None
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "expected a JSON object as the body")
+    return data
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _not_answered(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _internal_error(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"error": "an error of the admin port, see its log"}, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,0 +1,90 @@
+"""``TraceStream``: one trace on its way to its client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from receipt_actors.admin.limits import (
+    KEEP_ALIVE_SECONDS,
+    MAX_PREDICATE_CHARACTERS,
+    MAX_TRACE_EVENTS,
+    MAX_TRACE_QUEUE,
+    MAX_TRACE_SECONDS,
+)
+from receipt_actors.admin.server_sent_events import KEEP_ALIVE, event
+from receipt_actors.telemetry.control import TraceRequest
+
+
+class TraceStream:
+    """Takes events on any thread and hands them to its client; what the client is too slow for is lost, and counted."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._wake = asyncio.Event()
+        self._reason: str | None = None
+        self._sent = 0
+        self._lost = 0
+
+    def take(self, traced: Mapping[str, Any]) -> None:
+        """Take an event. Callable on any thread; never blocks."""
+        self._soon(self._take, traced)
+
+    def end(self, reason: str) -> None:
+        """Take the end of the trace. Callable on any thread; never blocks."""
+        self._soon(self._end, reason)
+
+    def _soon(self, call: Any, argument: object) -> None:
+        with suppress(RuntimeError):  # the server has stopped
+            self._loop.call_soon_threadsafe(call, argument)
+
+    def _take(self, traced: Mapping[str, Any]) -> None:
+        if len(self._waiting) >= MAX_TRACE_QUEUE:
+            self._lost += 1
+            return
+        self._waiting.append(traced)
+        self._wake.set()
+
+    def _end(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+        self._wake.set()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield each event, and at last how it ended."""
+        while True:
+            while self._waiting:
+                self._sent += 1
+                yield event("trace", self._waiting.popleft())
+            if self._reason is not None:
+                yield event("end", {"reason": self._reason, "events": self._sent, "lost": self._lost})
+                return
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                yield KEEP_ALIVE
+
+
+def trace_request(data: Mapping[str, Any]) -> TraceRequest:
+    """Read what a client asks for.
+
+    Raises:
+        ValueError: in words for the client.
+    """
+    unknown = sorted(set(data) - {"predicate", "limit", "seconds"})
+    if unknown:
+        raise ValueError(f"found {unknown[0]!r}, expected predicate, limit and seconds only")
+    predicate, limit, seconds = data.get("predicate"), data.get("limit", 10), data.get("seconds", 15.0)
+    if not isinstance(predicate, str) or len(predicate) > MAX_PREDICATE_CHARACTERS:
+        raise ValueError(f"predicate: expected a string of at most {MAX_PREDICATE_CHARACTERS} characters")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_TRACE_EVENTS:
+        raise ValueError(f"limit: expected an integer from 1 to {MAX_TRACE_EVENTS}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_TRACE_SECONDS:
+        raise ValueError(f"seconds: expected a number above 0, at most {MAX_TRACE_SECONDS:g}")
+    return TraceRequest(predicate, limit, float(seconds))

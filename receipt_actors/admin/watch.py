@@ -1,0 +1,185 @@
+"""``Watch``: looks at the system for everybody, keeps the history, and wakes the pages.
+
+It owns the newest overview, the samples of the last minutes, and what all open pages are about to be sent. It looks
+every two seconds, every second while a page is open, and when somebody asks; whoever asks while a look is under way, or
+shortly after one, shares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from receipt_actors.admin.calls import Calls, NotAnswered
+from receipt_actors.admin.history import History
+from receipt_actors.admin.limits import FRESH_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
+from receipt_actors.admin.server_sent_events import KEEP_ALIVE, event
+from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.health import Health, HealthWatch
+from receipt_actors.telemetry.overview import Overview
+
+logger = logging.getLogger(__name__)
+
+
+class Watch:
+    """See the module. Made and used within the event loop."""
+
+    def __init__(self, calls: Calls, control: Callable[[], SystemControl | None]) -> None:
+        self._calls = calls
+        self._control = control
+        self._history = History()
+        self._health = HealthWatch()
+        self._look_under_way: asyncio.Task[Overview] | None = None
+        self._newest: Overview | None = None
+        self._newest_at_seconds = float("-inf")  # monotonic
+        self._pages = 0
+        self._page_event = b""
+        self._page_events = 0  # that have been written
+        self._news = asyncio.Event()  # another one for each of them
+        self._closed = asyncio.Event()
+
+    @property
+    def control(self) -> SystemControl:
+        """The system.
+
+        Raises:
+            NotAnswered: it is not there yet.
+        """
+        control = self._control()
+        if control is None:
+            raise NotAnswered("the system has not been started yet")
+        return control
+
+    async def overview(self) -> Overview:
+        """Return how the system looks now, or looked a moment ago.
+
+        Raises:
+            NotAnswered: it is not there yet, or does not answer.
+        """
+        if self._newest is not None and time.monotonic() - self._newest_at_seconds < FRESH_SECONDS:
+            return self._newest
+        if self._look_under_way is None:
+            self._look_under_way = asyncio.create_task(self._look())
+            self._look_under_way.add_done_callback(self._looked)
+        return await asyncio.shield(self._look_under_way)
+
+    def forget(self) -> None:
+        """Let the next who asks have a new look: the system was told to do something else."""
+        self._newest = None
+        self._look_under_way = None
+
+    async def health(self) -> Health:
+        """Judge how the system is.
+
+        Raises:
+            NotAnswered: it does not answer.
+        """
+        return self._health.judge(None if self._control() is None else await self.overview())
+
+    def history(self) -> Mapping[str, Any]:
+        """Return the samples of the last minutes, in JSON's types."""
+        return self._history.as_json()
+
+    def open_page(self) -> bool:
+        """Count one more page; False if there are as many as there may be."""
+        if self._pages >= MAX_PAGES:
+            return False
+        self._pages += 1
+        return True
+
+    def close_page(self) -> None:
+        """Count one page less."""
+        self._pages -= 1
+
+    async def page_events(self) -> AsyncIterator[bytes]:
+        """Yield what an open page gets to know: at once, and every second. A slow one misses some."""
+        if self._pages == 1 or not self._page_events:  # else another page has just had one written
+            await self._write_page_event()
+        seen = 0
+        while not self._closed.is_set():
+            if seen != self._page_events:
+                seen = self._page_events
+                yield self._page_event
+                continue
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                yield KEEP_ALIVE
+
+    async def run(self) -> None:
+        """Look, until ``close``."""
+        looks = 0
+        next_at = time.monotonic()
+        while not self._closed.is_set():
+            is_sample = looks % SAMPLE_LOOKS == 0
+            if self._control() is not None and (self._pages or is_sample):
+                await self._tick(is_sample)
+            looks += 1
+            next_at = max(next_at + LOOK_SECONDS, time.monotonic())
+            try:
+                async with asyncio.timeout(next_at - time.monotonic()):
+                    await self._closed.wait()
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        """End ``run``, and what is sent to pages."""
+        self._closed.set()
+        self._news.set()
+
+    async def _tick(self, is_sample: bool) -> None:
+        try:
+            overview = await self.overview()
+        except NotAnswered as error:
+            if not self._closed.is_set():
+                logger.warning("the admin port has no answer from the system: %s", error)
+            return
+        self._health.judge(overview)
+        if is_sample:
+            self._history.add(overview)
+        if self._pages:
+            await self._write_page_event()
+
+    async def _write_page_event(self) -> None:
+        try:
+            overview = await self.overview()
+        except NotAnswered:
+            return
+        sample = self._history.newest
+        data = {"overview": slim(overview.as_json()), "sample": None if sample is None else sample.as_json()}
+        self._page_event = event("overview", data)
+        self._page_events += 1
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _look(self) -> Overview:
+        this = self._look_under_way
+        look = asyncio.ensure_future(self._calls.run(self.control.overview))
+        await asyncio.wait({look})
+        error = look.exception()
+        if isinstance(error, NotAnswered):
+            raise error
+        if error is not None:
+            logger.error("the system can't be looked at", exc_info=error)
+            raise NotAnswered("the system can't be looked at, see the log") from error
+        if self._look_under_way is this:
+            self._newest, self._newest_at_seconds = look.result(), time.monotonic()
+        return look.result()
+
+    def _looked(self, look: asyncio.Task[Overview]) -> None:
+        if self._look_under_way is look:
+            self._look_under_way = None
+        if not look.cancelled():
+            look.exception()  # whoever asked has been told
+
+
+def slim(overview: dict[str, Any]) -> dict[str, Any]:
+    """Empty the histograms: a page needs their percentiles, and they are most of an overview."""
+    for statistics in (overview["statistics"], *(process["statistics"] for process in overview["processes"])):
+        for latencies in (statistics["latencies"], *statistics["steps"].values()):
+            latencies["buckets"] = {}
+    return overview

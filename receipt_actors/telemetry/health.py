@@ -1,0 +1,89 @@
+"""Whether a system is well, and whether it does its work: judged from overviews, for probes and watchdogs.
+
+*Healthy* is a system whose tree is whole, or is made whole again right now: starting anew would not help it. *Ready* is
+one that takes messages in, or would if a service were available that is not: its absence is no fault of this process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+
+MOMENT_SECONDS = 10.0  #: for which an actor, or a whole process, may be missing while it is restarted
+
+_READY = frozenset({State.CONSUMING, State.WAITING})
+_WHY_NOT_READY = {
+    State.STARTING: "it is being started",
+    State.PAUSED: "paused by an operator",
+    State.DRAINING: "draining: it takes nothing in any more",
+    State.ENDED: "the supervision tree has ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is to be said of a system."""
+
+    state: State
+    is_healthy: bool
+    is_ready: bool
+    why: tuple[str, ...]  #: what is not as it should be
+
+    def as_json(self) -> dict[str, object]:
+        """Return what a probe gets to see."""
+        return {"state": self.state.value, "why": list(self.why)}
+
+
+class HealthWatch:
+    """Judges one overview after the other; it remembers since when somebody is missing."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._missing_since: dict[str, float] = {}
+
+    def judge(self, overview: Overview | None) -> Health:
+        """Say how the system is; None where it has not been started yet."""
+        if overview is None:
+            return Health(State.STARTING, True, False, (_WHY_NOT_READY[State.STARTING],))
+        now = self._monotonic()
+        missing = set(_missing(overview))
+        self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
+        too_long = sorted(name for name, since in self._missing_since.items() if now - since >= MOMENT_SECONDS)
+        has_ended = _has_ended(overview)
+        why = [_WHY_NOT_READY[overview.state]] if overview.state in _WHY_NOT_READY else []
+        why += [f"{name} is missing for more than {MOMENT_SECONDS:g} s" for name in too_long]
+        services = sorted({service for process in overview.processes for service in process.unavailable})
+        why += [f"{service} is unavailable" for service in services]
+        return Health(overview.state, not has_ended and not too_long, overview.state in _READY, tuple(why))
+
+
+def _has_ended(overview: Overview) -> bool:
+    """Tell whether all of it has: a process that ended alone is missing, and is about to be restarted."""
+    ended = [process.state is State.ENDED for process in overview.processes]
+    return overview.state is State.ENDED and (all(ended) or not any(ended))
+
+
+def _missing(overview: Overview) -> Iterator[str]:
+    several = overview.parent is not None
+    if overview.parent is not None:
+        yield from _restarting(overview.parent, "")
+    for process in overview.processes:
+        prefix = f"{process.name}: " if several else ""
+        if process.state is State.ENDED or _lacks_its_tree(process):
+            yield f"{prefix}root"
+        if process.tree is not None:
+            yield from _restarting(process.tree, prefix)
+
+
+def _lacks_its_tree(process: ProcessOverview) -> bool:
+    return process.tree is None and process.state is not State.STARTING
+
+
+def _restarting(actor: ActorOverview, prefix: str) -> Iterator[str]:
+    if actor.status == "restarting":
+        yield f"{prefix}{actor.name}"
+    for child in actor.children:
+        yield from _restarting(child, prefix)

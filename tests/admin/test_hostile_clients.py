@@ -1,0 +1,173 @@
+"""Clients that are slow, greedy, many, or speak no HTTP: they are cut off, and nobody else notices."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from receipt_actors.admin import connections
+from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_HEAD_BYTES
+
+from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview
+
+
+@pytest.fixture
+def raw(client: Client) -> Iterator[socket.socket]:
+    """A connection to write on what one likes."""
+    with connect(client) as connection:
+        yield connection
+
+
+def connect(client: Client) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", client.address.port), timeout=PATIENCE_SECONDS)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read until the server closes; a reset is an end as well."""
+    data = bytearray()
+    try:
+        while part := connection.recv(65536):
+            data += part
+    except ConnectionError:
+        pass
+    return bytes(data)
+
+
+def send_for_ever(connection: socket.socket, data: bytes) -> None:
+    """Send until the server has had enough of it."""
+    try:
+        while True:
+            connection.sendall(data)
+    except ConnectionError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"G",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
+    ],
+)
+def test_a_request_that_does_not_come_is_not_waited_for(
+    client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    """Whatever of it has come (slow loris)."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.05)
+    with connect(client) as connection:
+        connection.sendall(beginning)
+        read_to_end(connection)
+    with connect(client) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(beginning or b"\r\n")
+        read_to_end(connection)
+
+
+def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is for the whole request."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.05)
+    with connect(client) as connection:
+        send_for_ever(connection, b"x")
+
+
+def test_an_answer_that_takes_long_is_waited_for(
+    client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a request is limited in time: a stream goes on."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.02)
+    with client.stream("POST", "/api/trace", {"predicate": "received"}) as events:
+        assert system.traced.acquire(timeout=PATIENCE_SECONDS)
+        with connect(client) as other:
+            read_to_end(other)  # the time is over for this one, so it was for the stream
+        system.traces[0].on_end("enough")
+        assert next(events)[0] == "end"
+
+
+def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fills the buffers: here a large answer, again and again."""
+    monkeypatch.setattr(connections, "STALL_SECONDS", 0.05)
+    system.now = an_overview(source_queue="Q" * 1_000_000)
+    with connect(client) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request = b"GET /api/overview HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        send_for_ever(connection, request)
+
+
+def test_too_many_connections_are_closed_at_once(client: Client, system: FakeSystem) -> None:
+    """Those who came first are served on; and when some of them go, others may come."""
+    with ExitStack() as stack:
+        first = stack.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
+        others = [stack.enter_context(connect(client)) for _ in range(2 * MAX_CONNECTIONS)]
+        assert read_to_end(others[-1]) == b""
+        system.traces[0].on_end("enough")
+        assert next(first)[0] == "end"
+        for other in others:
+            other.close()
+    while True:
+        try:
+            assert client.get("/healthz").status == 200
+            break
+        except ConnectionError:  # the others' end has not been noticed yet
+            continue
+
+
+def test_a_huge_body_is_not_read(client: Client, raw: socket.socket, system: FakeSystem) -> None:
+    """It is refused as soon as it is too long, whatever it says of its length."""
+    head = b"POST /api/trace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    raw.sendall(head + b"Content-Length: 1000000000000\r\n\r\n" + b"x" * (MAX_BODY_BYTES + 1))
+    assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
+    with connect(client) as chunked:
+        chunked.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
+        send_for_ever(chunked, b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
+    assert system.traces == []
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET  /  HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * (MAX_HEAD_BYTES + 1),
+        b"GET /" + b"a" * (MAX_HEAD_BYTES + 1) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\r\n" * 100_000,
+        b"\xff" * 100_000,
+    ],
+)
+def test_what_is_no_http_is_refused(client: Client, raw: socket.socket, request_bytes: bytes) -> None:
+    """And the next one is served as ever."""
+    try:
+        raw.sendall(request_bytes)
+        raw.shutdown(socket.SHUT_WR)
+    except ConnectionError:
+        pass
+    answer = read_to_end(raw)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert client.get("/healthz").status == 200
+
+
+def test_requests_may_come_all_at_once(raw: socket.socket) -> None:
+    """Pipelined, they are answered one after the other."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    raw.sendall(request * 9 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert read_to_end(raw).count(b"HTTP/1.1 200 ") == 10
+
+
+def test_an_upgrade_is_not_made(raw: socket.socket) -> None:
+    """There are no web sockets here: it is a request like others."""
+    raw.sendall(
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert read_to_end(raw).startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,158 @@
+"""What a scraper reads: right, whole, in both formats, and named as Prometheus wants it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
+
+from receipt_actors.admin.metrics import METRICS, exposition
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+from .conftest import STATISTICS, Client, a_process, an_overview, latencies
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def samples(overview: Overview) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
+    content, _ = exposition(overview, "")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parser.text_string_to_metric_families(content.decode())
+        for sample in family.samples
+    }
+
+
+def value(overview: Overview, name: str, **labels: str) -> float | None:
+    return samples(overview).get((f"receipt_actors_{name}", tuple(sorted(labels.items()))))
+
+
+def test_a_scraper_gets_them(client: Client) -> None:
+    """In Prometheus' own format, and in OpenMetrics where it asks for that."""
+    answer = client.get("/metrics")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    assert "receipt_actors_messages_received_total 100.0" in answer.body.decode()
+    answer = client.get("/metrics", Accept=OPEN_METRICS)
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    families = list(openmetrics_parser.text_string_to_metric_families(answer.body.decode()))
+    assert len(families) == len(METRICS)
+
+
+def test_counters_are_those_of_the_statistics() -> None:
+    """By fate, verdict, reason and service."""
+    overview = an_overview()
+    assert value(overview, "messages_received_total") == 100
+    assert value(overview, "messages_finished_total", fate="answered", reason="") == 65
+    assert value(overview, "messages_finished_total", fate="moved", reason="not_json") == 3
+    assert value(overview, "results_posted_total", verdict="OK", reason="claimed") == 60
+    assert value(overview, "service_requests_total", service="ledger") == 30
+    assert value(overview, "service_entries_total", service="ledger") == 65
+    assert value(overview, "incidents_total", kind="crash") == 4
+    assert value(overview, "build_info", version="1.2.3") == 1
+
+
+def test_histograms_are_cumulative() -> None:
+    """Each bucket has all that is shorter, the last one everything; the sum is right to a percent."""
+    overview = an_overview()
+    assert value(overview, "message_duration_seconds_bucket", le="0.01") == 0
+    assert value(overview, "message_duration_seconds_bucket", le="0.025") == 60
+    assert value(overview, "message_duration_seconds_bucket", le="0.25") == 68
+    assert value(overview, "message_duration_seconds_bucket", le="+Inf") == 68
+    assert value(overview, "message_duration_seconds_count") == 68
+    assert value(overview, "message_duration_seconds_sum") == pytest.approx(60 * 0.02 + 8 * 0.2, rel=0.01)
+    assert value(overview, "step_duration_seconds_count", step="verifying") == 2
+
+
+def test_what_takes_longer_than_the_last_bucket_is_counted() -> None:
+    """In the bucket of everything."""
+    overview = an_overview(statistics=StatisticsSnapshot(latencies=latencies(5000.0)))
+    assert value(overview, "message_duration_seconds_bucket", le="900.0") == 0
+    assert value(overview, "message_duration_seconds_bucket", le="+Inf") == 1
+
+
+def test_there_is_one_state() -> None:
+    """1 for it, 0 for every other."""
+    overview = an_overview(state=State.WAITING)
+    states = {state: value(overview, "state", state=state.value) for state in State}
+    assert [state for state, is_it in states.items() if is_it] == [State.WAITING]
+
+
+def test_processes_are_told_apart_and_the_whole_is_one() -> None:
+    """Gauges have their process, the parent among them; counters are of all."""
+    one = a_process("worker-1", in_flight=3)
+    two = replace(
+        a_process("worker-2", in_flight=4, usage=Usage(2.5, 5, 6, 7)),
+        services=(ServiceOverview("ledger", False, 1, 2, 3, 1.0),),
+    )
+    parent = ActorOverview("root", "supervisor", "running", children=(ActorOverview("worker-1", "worker", "running"),))
+    overview = an_overview(one, two, parent=parent, parent_usage=Usage(0.5, 1, 2, 3))
+    assert value(overview, "messages_in_flight", process="worker-1") == 3
+    assert value(overview, "messages_in_flight", process="worker-2") == 4
+    assert value(overview, "service_available", process="worker-1", service="ledger") == 1
+    assert value(overview, "service_available", process="worker-2", service="ledger") == 0
+    assert value(overview, "process_cpu_seconds_total", process="worker-2") == 2.5
+    assert value(overview, "process_cpu_seconds_total", process="parent") == 0.5
+    assert value(overview, "actor_mailbox_messages", process="parent", actor="worker-1") == 0
+    assert value(overview, "actor_mailbox_messages", process="worker-1", actor="intake") == 3
+    assert value(overview, "actor_restarts_total", process="worker-1", actor="intake") == 2
+    assert value(overview, "messages_received_total") == 100
+
+
+def test_actors_of_single_messages_have_no_series() -> None:
+    """Thousands a second would fill Prometheus' disk."""
+    content, _ = exposition(an_overview(), "")
+    assert 'actor="validators"' in content.decode()
+    assert "validator of" not in content.decode()
+
+
+def test_a_depth_that_is_not_known_is_left_out() -> None:
+    """It is not 0."""
+    assert value(an_overview(), "queue_messages", queue="ReceiptsSQS") == 12
+    assert value(an_overview(), "queue_messages", queue="ReceiptsSQSDLQ") is None
+
+
+def test_counters_never_go_back_when_a_worker_dies() -> None:
+    """They are those of the whole, which has what ended processes have counted; the worker's own series are gone."""
+    before = an_overview(a_process("worker-1"), a_process("worker-2"))
+    after = replace(before, processes=(a_process("worker-1"),), statistics=before.statistics.merged(STATISTICS))
+    then, now = samples(before), samples(after)
+    whole = {key for key in then if "process" not in dict(key[1]) and key[0].endswith(("_total", "_bucket", "_count"))}
+    assert whole
+    assert all(now[key] >= then[key] for key in whole)
+
+
+def test_names_follow_the_conventions() -> None:
+    """What ``promtool check metrics`` would complain of."""
+    for metric in METRICS:
+        name = metric.full_name
+        assert re.fullmatch(r"receipt_actors_[a-z][a-z0-9_]*", name), name
+        assert name.endswith("_total") == (metric.kind == "counter"), name
+        assert name.endswith("_info") == (metric.kind == "info"), name
+        assert not name.endswith(("_count", "_sum", "_bucket")), name
+        assert not re.search(r"_(counter|gauge|histogram|summary|ms|milliseconds|minutes|percent|mb)(_|$)", name), name
+        assert (metric.kind != "histogram") or name.endswith("_seconds"), name
+        assert metric.text.endswith("."), name
+        assert not {"le", "quantile", "job", "instance"} & set(metric.labels), name
+        assert all(re.fullmatch(r"[a-z][a-z_]*", label) for label in metric.labels), name
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_labels_may_hold_anything() -> None:
+    """A name with quotes, backslashes or line ends breaks no line."""
+    odd = 'a"b\\c\nd\u2028'
+    overview = an_overview(queues={odd: 1})
+    assert value(overview, "queue_messages", queue=odd) == 1
+
+
+def test_a_histogram_of_nothing_is_zero() -> None:
+    """Before the first message."""
+    overview = an_overview(statistics=StatisticsSnapshot(latencies=Latencies()))
+    assert value(overview, "message_duration_seconds_bucket", le="+Inf") == 0
+    assert value(overview, "message_duration_seconds_sum") == 0

@@ -1,0 +1,240 @@
+"""Who gets in, tried with real requests: the token, other sites' pages, other names of this machine, odd methods."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from .conftest import JSON, TOKEN, Client, FakeSystem, serving
+
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+DATA = ["/api/overview", "/api/history", "/api/actors/intake", "/metrics", "/api/events", "/api/nothing", "/nothing"]
+OPEN = ["/", "/index.html", "/healthz", "/readyz"]
+
+
+@pytest.mark.parametrize("path", DATA)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": f"Bearer {TOKEN[:-1]}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": TOKEN},
+        {"Authorization": "Bearer \xff\xfe"},
+        {"Cookie": f"token={TOKEN}"},
+    ],
+)
+def test_data_takes_the_token(system: FakeSystem, path: str, headers: Mapping[str, str]) -> None:
+    """Without the very token it is 401, which says how to give it; also where there is nothing."""
+    with serving(system, token=TOKEN) as client:
+        answer = client.get(path, **headers)
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="receipt-actors"'
+        assert TOKEN not in answer.body.decode()
+
+
+def test_the_token_opens_everything(system: FakeSystem) -> None:
+    """By any name of the machine, and however the scheme is spelled."""
+    with serving(system, token=TOKEN) as client:
+        for host in ("receipts.internal:9464", "10.0.0.7", "localhost"):
+            assert client.get("/api/overview", Host=host, **BEARER).status == 200
+        assert client.get("/metrics", Authorization=f"bearer {TOKEN}").status == 200
+        assert client.post("/api/pause", headers=BEARER).status == 204
+        assert client.post("/api/pause").status == 401
+    assert system.calls == ["pause"]
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_the_page_and_the_probes_take_no_token(system: FakeSystem, path: str) -> None:
+    """There is nothing in them but files of the package, and one word."""
+    with serving(system, token=TOKEN) as client:
+        assert client.get(path).status == 200
+
+
+@pytest.mark.parametrize("path", [*DATA, *OPEN])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:9464",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evil.example@localhost",
+        "localhost@evil.example",
+        "localhost/evil.example",
+        "localhost:80:80",
+        "[::1",
+        "",
+        "10.0.0.7",
+        "0.0.0.0",
+    ],
+)
+def test_without_a_token_only_names_of_this_machine_are_answered(client: Client, path: str, host: str) -> None:
+    """A page of another site whose name was made to lead here (DNS rebinding) gets nothing, not even the page."""
+    assert client.get(path, Host=host).status in (400, 421)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "127.9.9.9:80", "[::1]:9464"])
+def test_names_of_this_machine_are_answered(client: Client, host: str) -> None:
+    """Also through a tunnel that ends at another port."""
+    assert client.get("/api/overview", Host=host).status == 200
+
+
+CROSS_SITE = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost.evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1"},  # the same host, but another port: another site
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "whatever"},
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
+]
+
+
+@pytest.mark.parametrize("headers", CROSS_SITE)
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_no_request_of_another_site_works(system: FakeSystem, headers: Mapping[str, str], token: str | None) -> None:
+    """Neither one that changes something nor one that reads; and no answer allows it to a browser."""
+    with serving(system, token=token) as client:
+        authorised = {**headers, **(BEARER if token else {})}
+        for path in ("/api/pause", "/api/resume", "/api/trace"):
+            assert client.post(path, headers=authorised).status == 403
+        for path in DATA:
+            answer = client.get(path, **authorised)
+            assert answer.status == 403
+            assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+        assert client.ask("OPTIONS", "/api/pause", None, authorised).status == 403
+    assert system.calls == []
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/plain; application/json",
+        "application/jsonx",
+    ],
+)
+def test_what_a_form_can_send_changes_nothing(client: Client, system: FakeSystem, content_type: str | None) -> None:
+    """A form needs no permission to be sent across sites, and old browsers say nothing of where it comes from."""
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    for path in ("/api/pause", "/api/resume", "/api/trace"):
+        assert client.ask("POST", path, b'{"predicate": "received"}', headers).status == 415
+    assert system.calls == []
+    assert system.traces == []
+
+
+def test_the_own_page_may(client: Client, system: FakeSystem) -> None:
+    """What a browser says of the page that this port served."""
+    own = f"127.0.0.1:{client.address.port}"
+    headers = {"Origin": f"http://{own}", "Sec-Fetch-Site": "same-origin", "Host": own}
+    assert client.post("/api/pause", headers=headers).status == 204
+    assert (
+        client.post("/api/resume", headers={**headers, "Content-Type": "Application/JSON; charset=utf-8"}).status == 204
+    )
+    assert client.get("/", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status == 200  # a link
+    assert system.calls == ["pause", "resume"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "pause"])
+def test_state_is_changed_by_post_alone(client: Client, system: FakeSystem, method: str) -> None:
+    """And whoever tries otherwise is told so."""
+    for path in ("/api/pause", "/api/resume", "/api/trace"):
+        answer = client.ask(method, path, b"{}", JSON)
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    assert system.calls == []
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "get"])
+def test_what_can_be_read_is_only_read(client: Client, method: str) -> None:
+    """No other method means anything."""
+    for path in ("/", "/api/overview", "/api/events", "/metrics", "/healthz"):
+        answer = client.ask(method, path, b"{}", JSON)
+        assert answer.status == 405
+        assert {"GET", "HEAD"} == set(answer.headers["Allow"].split(", "))
+
+
+@pytest.mark.parametrize("path", [*OPEN, *DATA[:5]])
+def test_head_is_get_without_a_body(client: Client, path: str) -> None:
+    """Also of the stream, which would not end."""
+    answer = client.ask("HEAD", path)
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../server.py",
+        "/..%2fserver.py",
+        "/%2e%2e/server.py",
+        "/....//server.py",
+        "/page/../server.py",
+        "//etc/passwd",
+        "/etc/passwd",
+        "/index.html/../../server.py",
+        "/index.html%00.css",
+        "/..\\server.py",
+        "/INDEX.HTML",
+        "/index.html/",
+        "/.",
+        "//",
+    ],
+)
+def test_no_path_leads_out_of_the_page(client: Client, path: str) -> None:
+    """Files are known by their names, and nobody goes to look for others."""
+    assert client.get(path).status == 404
+
+
+@pytest.mark.parametrize("path", [*OPEN, "/api/overview", "/metrics", "/nothing", "/api/pause"])
+def test_every_answer_says_what_a_browser_may_do_with_it(client: Client, path: str) -> None:
+    """No script of others, no frame around it, no guess at its type, and nothing kept but the page's own files."""
+    headers = client.get(path).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == ("no-cache" if path in ("/", "/index.html") else "no-store")
+    assert "Server" not in headers
+
+
+def test_a_file_of_the_page_is_sent_once(client: Client) -> None:
+    """A browser that has it asks whether it has changed."""
+    tag = client.get("/").headers["ETag"]
+    answer = client.get("/", **{"If-None-Match": tag})
+    assert (answer.status, answer.body) == (304, b"")
+    assert client.get("/", **{"If-None-Match": '"other"'}).status == 200
+
+
+def test_a_request_names_one_host(client: Client) -> None:
+    """Two would let a proxy and us see two different ones; HTTP/1.0 may have none."""
+    for lines in (["Host: localhost", "Host: evil.example"], []):
+        connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=30)
+        connection.connect()
+        assert connection.sock is not None
+        request = "\r\n".join(["GET /api/overview HTTP/1.0", *lines, "", ""])
+        connection.sock.sendall(request.encode())
+        assert connection.sock.recv(1000).split()[1] == b"400"
+        connection.close()
+
+
+def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeSystem) -> None:
+    """An empty object, and nothing else."""
+    for body in (b"", b"[]", b"null", b"{", b'{"really": true}', b"\xff", b"[" * 10_000):
+        answer = client.ask("POST", "/api/pause", body, JSON)
+        assert answer.status == 400
+        assert json.loads(answer.body)["error"].startswith("expected")
+    assert system.calls == []

@@ -1,0 +1,137 @@
+"""The admin port's life: where it listens, what it refuses, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from receipt_actors.admin.limits import REQUEST_SECONDS
+from receipt_actors.admin.server import AddressRefused, AdminServer
+from receipt_actors.domain.addresses import Address
+from receipt_actors.errors import ConfigurationError
+
+from .conftest import JSON, TOKEN, Client, FakeSystem, serving
+
+
+def own_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("receipt-actors-admin")]
+
+
+def open_files() -> set[str]:
+    return {os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)}
+
+
+def _is_open(number: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+def test_port_0_is_any_free_one(system: FakeSystem) -> None:
+    """And the one that was chosen is known."""
+    with AdminServer(Address("127.0.0.1", 0)) as server:
+        server.serve(system)
+        assert server.url == f"http://127.0.0.1:{server.address.port}/"
+        assert Client(server.address).get("/healthz").status == 200
+
+
+def test_it_listens_on_ipv6_too(system: FakeSystem) -> None:
+    """Where the machine has it."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with AdminServer(Address("::1", 0)) as server, socket.create_connection(("::1", server.address.port)) as client:
+        server.serve(system)
+        client.sendall(f"GET /healthz HTTP/1.1\r\nHost: {server.address}\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    """Before anything else has begun."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = Address("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(AddressRefused) as refused:
+            AdminServer(address)
+    assert str(refused.value) == f"admin: {address} can't be listened on: Address already in use; choose another"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid"])
+def test_a_host_that_is_not_this_machine_is_told_in_one_line(host: str) -> None:
+    """Whether it is an address of another one or a name of none."""
+    with pytest.raises(AddressRefused, match=rf"^admin: {host}:9464 can't be listened on: .+; choose another$"):
+        AdminServer(Address(host, 9464), TOKEN)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nobody.invalid", "127.0.0.1.example.com"])
+def test_without_a_token_no_other_machine_may_reach_it(host: str) -> None:
+    """A fault of the settings, which says what to give."""
+    with pytest.raises(ConfigurationError) as refused:
+        AdminServer(Address(host, 9464))
+    (fault,) = refused.value.faults
+    assert fault.startswith(f"admin: found '{Address(host, 9464)}'")
+    assert "admin_token" in fault
+
+
+def test_it_stops_within_a_second_whoever_is_connected(system: FakeSystem) -> None:
+    """A page, a trace, somebody who asks nothing, somebody who has not finished asking, and one who reads nothing."""
+    threads_before, files_before = own_threads(), open_files()
+    with ExitStack() as clients:
+        server = AdminServer(Address("127.0.0.1", 0))
+        server.serve(system)
+        client = Client(server.address)
+        events = clients.enter_context(client.stream("GET", "/api/events"))
+        assert next(events)[0] == "overview"
+        trace = clients.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
+        clients.enter_context(socket.create_connection(("127.0.0.1", server.address.port)))
+        half = clients.enter_context(socket.create_connection(("127.0.0.1", server.address.port)))
+        half.sendall(b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\n" + b"Content-Type: application/json\r\n")
+        half.sendall(b"Content-Length: 2\r\n\r\n{")
+        deaf = clients.enter_context(socket.create_connection(("127.0.0.1", server.address.port)))
+        deaf.sendall(b"GET /api/overview HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert deaf.recv(1)
+        began_at = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began_at < REQUEST_SECONDS / 2  # it waits for none of them
+        assert [kind for kind, _ in events] in ([], ["overview"])
+        assert list(trace) == [("end", {"reason": "the admin port is being closed", "events": 0, "lost": 0})]
+        assert half.recv(100) == b""
+        assert system.traces[0].stopped.is_set()
+    assert own_threads() == threads_before
+    assert open_files() <= files_before
+    server.stop()  # and once more
+
+
+def test_it_stops_while_the_system_does_not_answer(system: FakeSystem) -> None:
+    """Who waits for an answer is told that there is none; the thread that waits is left behind, not waited for."""
+    system.answers.clear()
+    server = AdminServer(Address("127.0.0.1", 0))
+    with socket.create_connection(("127.0.0.1", server.address.port)) as client:
+        client.sendall(b"GET /api/overview HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        server.serve(system)
+        while not system.looks:  # the sampler's, or the client's
+            threading.Event().wait(0.01)
+        server.stop()
+        assert client.recv(100) == b"" or client.recv(100)
+    system.answers.set()
+
+
+def test_a_client_that_hangs_up_is_forgotten(system: FakeSystem) -> None:
+    """Its trace is stopped, and its page no longer looked for."""
+    with serving(system) as client:
+        with client.stream("POST", "/api/trace", {"predicate": "received"}):
+            assert system.traced.acquire(timeout=30)
+        assert system.traces[0].stopped.wait(30)
+        with client.stream("GET", "/api/events") as events:
+            assert next(events)[0] == "overview"
+
+
+def test_nothing_is_asked_of_the_environment(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn's own variables would change whom it trusts."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    with serving(system) as client:
+        assert client.ask("GET", "/healthz", None, {"X-Forwarded-For": "192.0.2.7", **JSON}).status == 200

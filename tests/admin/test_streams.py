@@ -1,0 +1,163 @@
+"""What a page is told every second, and traces: from the first event to the last."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from receipt_actors.admin import watch
+from receipt_actors.admin.limits import MAX_PAGES, MAX_TRACE_QUEUE, MAX_TRACES
+from receipt_actors.admin.server_sent_events import KEEP_ALIVE
+from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.overview import Overview, State
+
+from .conftest import PATIENCE_SECONDS, Client, FakeSystem
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds are short."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "FRESH_SECONDS", 0.01)
+
+
+def test_a_page_is_told_at_once_and_then_every_second(quick: None, system: FakeSystem, client: Client) -> None:
+    """The overview without its histograms, and the newest sample as soon as there is one."""
+    with client.stream("GET", "/api/events") as events:
+        kind, data = next(events)
+        assert kind == "overview"
+        assert Overview.from_json(data["overview"]).state is State.CONSUMING
+        assert data["overview"]["statistics"]["latencies"]["p50_seconds"] == pytest.approx(0.02, rel=0.02)
+        assert data["overview"]["processes"][0]["statistics"]["steps"]["verifying"]["buckets"] == {}
+        system.now = replace(system.now, state=State.WAITING, at_seconds=system.now.at_seconds + 2)
+        assert any(data["overview"]["state"] == "waiting" for _, data in events)
+        assert any(data["sample"] is not None for _, data in events)
+
+
+def test_one_look_serves_all_pages(system: FakeSystem, client: Client) -> None:
+    """However many are open, the system is asked once."""
+    with ExitStack() as pages:
+        for _ in range(MAX_PAGES):
+            events = pages.enter_context(client.stream("GET", "/api/events"))
+            assert next(events)[0] == "overview"
+        looks = system.looks
+        answer = client.get("/api/events")
+        assert (answer.status, answer.json) == (503, {"error": f"{MAX_PAGES} pages are open, and no more may be"})
+    assert looks < MAX_PAGES / 2
+
+
+def test_a_page_that_was_closed_makes_room(client: Client) -> None:
+    """Its place is free as soon as its end is noticed."""
+    with ExitStack() as pages:
+        for _ in range(MAX_PAGES):
+            pages.enter_context(client.stream("GET", "/api/events"))
+        assert client.get("/api/events").status == 503
+    while client.ask("GET", "/api/events", read=False).status == 503:
+        pass
+
+
+def test_a_silent_system_leaves_a_page_open(
+    quick: None, system: FakeSystem, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing new, but that it is there; and goes on when the system answers again."""
+    monkeypatch.setattr(watch, "KEEP_ALIVE_SECONDS", 0.02)
+    with client.stream("GET", "/api/events") as events:
+        next(events)
+        system.failure = RuntimeError("a bug")
+        system.now = replace(system.now, state=State.PAUSED)
+        system.failure = None
+        assert any(data["overview"]["state"] == "paused" for _, data in events)
+    assert KEEP_ALIVE.startswith(b":")  # no event: pages do not see it
+
+
+def test_a_system_that_fails_is_told_as_one(
+    system: FakeSystem, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in looking at it is logged, and ends neither the port nor its sampler."""
+    system.failure = RuntimeError("a bug")
+    answer = client.get("/api/overview")
+    assert (answer.status, answer.json) == (503, {"error": "the system can't be looked at, see the log"})
+    assert client.get("/healthz").status == 503
+    assert "a bug" in caplog.text
+    system.failure = None
+    assert client.get("/api/overview").status == 200
+
+
+def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client) -> None:
+    """As they come, and at last why it is over."""
+    with client.stream("POST", "/api/trace", {"predicate": "claim", "limit": 2, "seconds": 3}) as events:
+        assert system.traced.acquire(timeout=PATIENCE_SECONDS)
+        (trace,) = system.traces
+        assert trace.request == TraceRequest("claim", 2, 3.0)
+        trace.on_event({"event": "claimed", "user_id": 42})
+        assert next(events) == ("trace", {"event": "claimed", "user_id": 42})
+        trace.on_event({"event": "claimed", "user_id": 43})
+        trace.on_end("2 events")
+        assert next(events) == ("trace", {"event": "claimed", "user_id": 43})
+        assert next(events) == ("end", {"reason": "2 events", "events": 2, "lost": 0})
+        assert list(events) == []
+    assert trace.stopped.wait(PATIENCE_SECONDS)
+
+
+def test_a_trace_that_nobody_reads_loses_events_and_says_how_many(system: FakeSystem, client: Client) -> None:
+    """What waits for a client is bounded."""
+    with client.stream("POST", "/api/trace", {"predicate": "received"}) as events:
+        assert system.traced.acquire(timeout=PATIENCE_SECONDS)
+        (trace,) = system.traces
+        sent = 20_000
+        text = "x" * 1000
+        for number in range(sent):
+            trace.on_event({"number": number, "text": text})
+        trace.on_end("enough")
+        (*traced, (kind, end)) = list(events)
+        assert kind == "end"
+        assert end["events"] == len(traced)
+        assert end["events"] + end["lost"] == sent
+        assert end["lost"] > MAX_TRACE_QUEUE
+
+
+def test_a_predicate_that_says_nothing_is_refused_in_its_own_words(system: FakeSystem, client: Client) -> None:
+    """400, with what the system said of it."""
+    answer = client.post("/api/trace", {"predicate": "nonsense"})
+    assert (answer.status, answer.json) == (400, {"error": "nonsense\n^ expected an event"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"predicate": 7},
+        {"predicate": "x" * 1001},
+        {"predicate": "x", "limit": 0},
+        {"predicate": "x", "limit": True},
+        {"predicate": "x", "limit": 1.5},
+        {"predicate": "x", "limit": 10**9},
+        {"predicate": "x", "seconds": 0},
+        {"predicate": "x", "seconds": "15"},
+        {"predicate": "x", "seconds": 10**6},
+        {"predicate": "x", "seconds": float("nan")},
+        {"predicate": "x", "seconds": float("inf")},
+        {"predicate": "x", "secs": 3},
+    ],
+)
+def test_a_trace_is_bounded(system: FakeSystem, client: Client, body: dict[str, object]) -> None:
+    """In what it may ask for; no trace is begun."""
+    answer = client.post("/api/trace", body)
+    assert answer.status == 400
+    assert "expected" in json.loads(answer.body)["error"]
+    assert system.traces == []
+
+
+def test_only_some_traces_run_at_once(system: FakeSystem, client: Client) -> None:
+    """One too many is told so, and those that are over make room."""
+    with ExitStack() as streams:
+        for _ in range(MAX_TRACES):
+            streams.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
+        answer = client.post("/api/trace", {"predicate": "received"})
+        assert (answer.status, answer.json) == (503, {"error": f"{MAX_TRACES} traces run, and no more may"})
+        system.traces[0].on_end("enough")
+        assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
+        streams.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))

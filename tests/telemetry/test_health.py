@@ -1,0 +1,132 @@
+"""Healthy and ready: in every state, for one process and for several, with somebody missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from receipt_actors.telemetry.health import MOMENT_SECONDS, HealthWatch
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+WHOLE = ActorOverview("root", "supervisor", "running", children=(ActorOverview("intake", "worker", "running"),))
+BROKEN = ActorOverview("root", "supervisor", "running", children=(ActorOverview("intake", "worker", "restarting"),))
+
+
+def process(name: str, state: State, tree: ActorOverview | None = WHOLE, unavailable: str = "") -> ProcessOverview:
+    services = (unavailable,) if unavailable else ()
+    return ProcessOverview(name, 1, 0.0, state, 0, 0, services, Usage(0, 0, 0, 0), (), tree, StatisticsSnapshot())
+
+
+def overview(*processes: ProcessOverview, state: State, parent: ActorOverview | None = None) -> Overview:
+    return Overview(0.0, "1", state, "Q", {}, processes, StatisticsSnapshot(), parent=parent)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("state", "is_healthy", "is_ready"),
+    [
+        (State.STARTING, True, False),
+        (State.CONSUMING, True, True),
+        (State.WAITING, True, True),
+        (State.PAUSED, True, False),
+        (State.DRAINING, True, False),
+        (State.ENDED, False, False),
+    ],
+)
+def test_each_state_has_its_health(state: State, is_healthy: bool, is_ready: bool) -> None:
+    """An outage of others is no reason to start anew; a drain and a pause are meant; the end of the tree is the end."""
+    tree = None if state in (State.ENDED, State.STARTING) else WHOLE
+    health = HealthWatch().judge(overview(process("main", state, tree), state=state))
+    assert (health.state, health.is_healthy, health.is_ready) == (state, is_healthy, is_ready)
+    assert bool(health.why) == (state not in (State.CONSUMING, State.WAITING))
+
+
+def test_before_the_start_it_is_starting() -> None:
+    """There is no overview yet."""
+    health = HealthWatch().judge(None)
+    assert (health.state, health.is_healthy, health.is_ready) == (State.STARTING, True, False)
+
+
+def test_an_open_breaker_is_named_and_no_fault_of_ours() -> None:
+    """Healthy and ready, but it is said who is unavailable."""
+    waiting = process("main", State.WAITING, unavailable="ledger")
+    health = HealthWatch().judge(overview(waiting, state=State.WAITING))
+    assert (health.is_healthy, health.is_ready, health.why) == (True, True, ("ledger is unavailable",))
+
+
+def test_an_actor_may_be_missing_for_a_moment() -> None:
+    """It is restarted; only when that goes on the tree is not whole. It is whole again at once."""
+    clock = Clock()
+    watch = HealthWatch(clock)
+    broken = overview(process("main", State.CONSUMING, BROKEN), state=State.CONSUMING)
+    whole = overview(process("main", State.CONSUMING), state=State.CONSUMING)
+    assert watch.judge(broken).is_healthy
+    clock.now += MOMENT_SECONDS / 2
+    assert watch.judge(broken).is_healthy
+    clock.now += MOMENT_SECONDS / 2
+    health = watch.judge(broken)
+    assert not health.is_healthy
+    assert health.why == (f"intake is missing for more than {MOMENT_SECONDS:g} s",)
+    assert watch.judge(whole).is_healthy
+    assert watch.judge(broken).is_healthy  # another moment begins
+
+
+def test_a_process_whose_root_is_gone_is_missing() -> None:
+    """Though it says that it consumes."""
+    clock = Clock()
+    watch = HealthWatch(clock)
+    rootless = overview(process("main", State.CONSUMING, None), state=State.CONSUMING)
+    assert watch.judge(rootless).is_healthy
+    clock.now += MOMENT_SECONDS
+    assert not watch.judge(rootless).is_healthy
+
+
+def test_one_of_several_processes_may_end() -> None:
+    """The parent restarts it; only all of them together are the end."""
+    clock = Clock()
+    watch = HealthWatch(clock)
+    ended, alive = process("worker-1", State.ENDED, None), process("worker-2", State.CONSUMING)
+    one = overview(ended, alive, state=State.ENDED, parent=WHOLE)
+    assert watch.judge(one).is_healthy
+    clock.now += MOMENT_SECONDS
+    health = watch.judge(one)
+    assert not health.is_healthy
+    assert f"worker-1: root is missing for more than {MOMENT_SECONDS:g} s" in health.why
+    both = overview(ended, replace(ended, name="worker-2"), state=State.ENDED, parent=WHOLE)
+    assert not HealthWatch(clock).judge(both).is_healthy
+
+
+def test_after_a_storm_nothing_of_what_was_last_known_counts() -> None:
+    """The system says that it has ended, whatever its processes were doing when they were heard last."""
+    stale = overview(process("worker-1", State.CONSUMING), state=State.ENDED, parent=WHOLE)
+    assert not HealthWatch().judge(stale).is_healthy
+    assert not HealthWatch().judge(overview(state=State.ENDED)).is_healthy
+
+
+def test_a_worker_that_the_parent_restarts_is_missing() -> None:
+    """Its actor in the parent's tree says so."""
+    clock = Clock()
+    watch = HealthWatch(clock)
+    parent = replace(WHOLE, children=(ActorOverview("worker-1", "worker", "restarting"),))
+    starting = overview(process("worker-1", State.STARTING, None), state=State.STARTING, parent=parent)
+    assert watch.judge(starting).is_healthy
+    clock.now += MOMENT_SECONDS
+    assert watch.judge(starting).why == (
+        "it is being started",
+        f"worker-1 is missing for more than {MOMENT_SECONDS:g} s",
+    )
+
+
+def test_probes_see_the_state_and_why() -> None:
+    """In JSON's types."""
+    health = HealthWatch().judge(overview(process("main", State.PAUSED), state=State.PAUSED))
+    assert health.as_json() == {"state": "paused", "why": ["paused by an operator"]}
