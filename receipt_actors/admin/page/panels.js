@@ -1,0 +1,249 @@
+// The tables around the tree: services, queues, processes, verdicts, steps and incidents.
+
+import { byId, keyed, make, setAttribute, setText } from "./dom.js";
+import { bytes, clock, count, decimal, duration, exact, latency, moment, percent, plural, words } from "./format.js";
+import { fateCount, servicesOf } from "./measures.js";
+
+const cells = (row) => [...row.children];
+const tableRow = (columns) => () =>
+  make("tr", {}, ...columns.map((name, index) => (index === 0 ? make("th", { scope: "row" }) : make("td", { class: "number", "data-label": name }))));
+
+/** The gate, and what stands behind it. `growth` tells how requests grew, by service. */
+export function showServices(overview, processes, statistics, growth) {
+  const closed = processes.filter((process) => process.unavailable.length > 0);
+  const gate = byId("gate");
+  const sum = (of) => processes.reduce((total, process) => total + of(process), 0);
+  setAttribute(gate, "class", `gate ${closed.length > 0 ? "bad" : "good"}`);
+  const names = [...new Set(closed.flatMap((process) => process.unavailable))];
+  const where = processes.length > 1 && closed.length > 0 ? ` in ${closed.length} of ${processes.length} processes` : "";
+  setText(
+    gate,
+    closed.length > 0
+      ? `Gate closed${where}: ${names.join(", ")} unavailable`
+      : `Gate open: ${exact(sum((process) => process.in_flight))} in flight, ${exact(sum((process) => process.reserved))} reserved by receives under way`,
+  );
+  const services = servicesOf(processes);
+  for (const name of Object.keys(statistics.calls)) {
+    if (!services.has(name)) services.set(name, { name, unavailable: [], waiting: null, underWay: null, retries: null, of: 0 });
+  }
+  keyed(
+    byId("services"),
+    services.values(),
+    (service) => service.name,
+    tableRow(["service", "breaker", "waiting", "under way", "retries", "requests/s", "batch fill"]),
+    (row, service) => {
+      const [name, breaker, waiting, underWay, retries, rate, fill] = cells(row);
+      setText(name, service.name);
+      const isOpen = service.unavailable.length > 0;
+      const since = Math.min(...service.unavailable.map((each) => each.since ?? overview.at_seconds));
+      const share = service.of > 1 && isOpen ? ` (${service.unavailable.length}/${service.of})` : "";
+      setText(breaker, service.of === 0 ? "–" : isOpen ? `open ${duration(overview.at_seconds - since)}${share}` : "closed");
+      setAttribute(breaker, "class", `state-cell ${service.of === 0 ? "" : isOpen ? "bad" : "good"}`);
+      setText(waiting, exact(service.waiting));
+      setText(underWay, exact(service.underWay));
+      setText(retries, count(service.retries));
+      const requests = growth.of(`requests\n${service.name}`);
+      const entries = growth.of(`entries\n${service.name}`);
+      setText(rate, decimal(requests === null ? null : requests.grown / requests.seconds));
+      setText(fill, decimal(batchFill(requests, entries, statistics.calls[service.name])));
+    },
+  );
+}
+
+/** Entries a request: lately, or since the start where there were none lately. */
+function batchFill(requests, entries, calls) {
+  if (requests !== null && entries !== null && requests.grown > 0) return entries.grown / requests.grown;
+  return calls !== undefined && calls.requests > 0 ? calls.entries / calls.requests : null;
+}
+
+export function showQueues(overview) {
+  const deepest = Math.max(1, ...Object.values(overview.queues).map((depth) => depth ?? 0));
+  keyed(
+    byId("queues"),
+    Object.entries(overview.queues).map(([name, depth]) => ({ name, depth })),
+    (queue) => queue.name,
+    () => make("tr", {}, make("th", { scope: "row" }), make("td", { class: "bar-cell" }, make("div", { class: "bar in" })), make("td", { class: "number" })),
+    (row, { name, depth }) => {
+      setText(row.children[0], name === overview.source_queue ? `${name} (source)` : name);
+      row.children[1].firstElementChild.style.setProperty("--share", (depth ?? 0) / deepest);
+      setText(row.children[2], exact(depth));
+    },
+  );
+}
+
+export function showProcesses(overview, growth, chosen) {
+  const rows = overview.processes.map((process) => ({ ...process }));
+  if (overview.parent_usage !== null) rows.unshift({ name: "parent", state: null, usage: overview.parent_usage, pid: null, in_flight: null });
+  keyed(
+    byId("processes"),
+    rows,
+    (process) => process.name,
+    tableRow(["process", "state", "up", "in flight", "CPU", "memory", "threads", "open files"]),
+    (row, process) => {
+      const [name, state, up, inFlight, cpu, memory, threads, files] = cells(row);
+      setAttribute(row, "class", process.name === chosen ? "chosen" : null);
+      setText(name, process.pid === null ? process.name : `${process.name} (pid ${process.pid})`);
+      setText(state, process.state ?? "supervises");
+      setAttribute(state, "class", `state-cell ${process.state === null ? "" : toneOfState(process.state)}`);
+      setText(up, process.started_at_seconds === undefined ? "–" : duration(overview.at_seconds - process.started_at_seconds));
+      setText(inFlight, exact(process.in_flight));
+      setText(cpu, percent(growth.aSecond(`cpu\n${process.name}`)));
+      setText(memory, bytes(process.usage.memory_bytes));
+      setText(threads, exact(process.usage.threads));
+      setText(files, exact(process.usage.open_files));
+    },
+  );
+}
+
+export const toneOfState = (state) => ({ consuming: "good", ended: "bad", waiting: "bad", paused: "warn", draining: "warn" })[state] ?? "calm";
+
+const FATES = { moved: "dead-lettered", handed_back: "handed back", left: "left for redelivery" };
+
+export function showVerdicts(statistics) {
+  const groups = [
+    ...["OK", "INVALID"].map((verdict) => ({ label: verdict, rows: statistics.results.filter((row) => row.verdict === verdict) })),
+    ...Object.entries(FATES).map(([fate, label]) => ({ label, rows: statistics.fates.filter((row) => row.fate === fate) })),
+  ];
+  const kinds = { OK: "answered", INVALID: "invalid", "dead-lettered": "moved", "handed back": "handed-back", "left for redelivery": "handed-back" };
+  const total = groups.reduce((sum, group) => sum + group.rows.reduce((inner, row) => inner + row.count, 0), 0);
+  const rows = groups.flatMap((group) =>
+    [...group.rows].sort((one, other) => other.count - one.count).map((row) => ({ ...row, label: group.label, share: row.count / total })),
+  );
+  setAttribute(byId("verdicts-none"), "hidden", rows.length > 0);
+  keyed(
+    byId("verdicts"),
+    rows,
+    (row) => `${row.label}\n${row.reason}`,
+    () =>
+      make(
+        "tr",
+        {},
+        make("td", {}, make("span", { class: "badge" })),
+        make("th", { scope: "row" }),
+        make("td", { class: "bar-cell" }, make("div")),
+        make("td", { class: "number" }),
+        make("td", { class: "number soft" }),
+      ),
+    (element, row) => {
+      const [label, reason, bar, number, share] = cells(element);
+      setText(label.firstElementChild, row.label);
+      setAttribute(label.firstElementChild, "class", `badge ${kinds[row.label]}`);
+      setText(reason, row.reason === null ? "–" : words(row.reason));
+      setAttribute(bar.firstElementChild, "class", `bar ${kinds[row.label]}`);
+      bar.firstElementChild.style.setProperty("--share", row.share);
+      setText(number, exact(row.count));
+      setText(share, percent(row.share));
+    },
+  );
+}
+
+export function showSteps(statistics) {
+  const steps = Object.entries(statistics.steps).map(([name, latencies]) => ({ name, ...latencies }));
+  if (steps.length > 0) steps.push({ name: "receive to delete", ...statistics.latencies });
+  const longest = Math.max(1e-9, ...steps.map((step) => step.p99_seconds ?? 0));
+  setAttribute(byId("steps-none"), "hidden", steps.length > 0);
+  keyed(
+    byId("steps"),
+    steps,
+    (step) => step.name,
+    () =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }),
+        make("td", { class: "bar-cell" }, make("div", { class: "range" }, make("i", { class: "p99" }), make("i", { class: "p95" }), make("i", { class: "p50" }))),
+        ...Array.from({ length: 3 }, () => make("td", { class: "number" })),
+      ),
+    (row, step) => {
+      const [name, bar, ...numbers] = cells(row);
+      setText(name, words(step.name));
+      const values = [step.p50_seconds, step.p95_seconds, step.p99_seconds];
+      numbers.forEach((cell, index) => setText(cell, latency(values[index])));
+      [...bar.firstElementChild.children].forEach((mark, index) => mark.style.setProperty("--share", (values[2 - index] ?? 0) / longest));
+    },
+  );
+}
+
+const BAD = new Set(["crash", "storm", "abandoned", "configuration"]);
+const GOOD = new Set(["recovered"]);
+export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : "warn");
+
+/** The newest first. Alike ones share a name, and are told apart by how many of that name are older. */
+export function showIncidents(overview, chosen) {
+  const incidents = overview.incidents.filter((incident) => chosen === null || incident.process === chosen);
+  const older = new Map();
+  const rows = [...incidents].reverse().map((incident) => {
+    const name = [incident.kind, incident.process, incident.summary].join("\n");
+    const index = older.get(name) ?? 0;
+    older.set(name, index + 1);
+    return { incident, key: `${name}\n${index}` };
+  });
+  setAttribute(byId("incidents-none"), "hidden", rows.length > 0);
+  setText(byId("incidents-count"), rows.length > 0 ? exact(rows.length) : "");
+  keyed(
+    byId("incidents"),
+    rows.reverse(),
+    (row) => row.key,
+    () =>
+      make(
+        "li",
+        {},
+        make(
+          "details",
+          {},
+          make("summary", {}, make("span", { class: "badge" }), make("span", { class: "times" }), make("time"), make("span", { class: "what" })),
+          make("div", { class: "story" }, make("p", { class: "facts" }), make("ol")),
+        ),
+      ),
+    (element, { incident }) => {
+      const [summary, story] = element.firstElementChild.children;
+      const [badge, times, time, what] = summary.children;
+      setText(badge, words(incident.kind));
+      setAttribute(badge, "class", `badge ${toneOfIncident(incident.kind)}`);
+      setText(times, incident.count > 1 ? `×${exact(incident.count)}` : "");
+      const ago = overview.at_seconds - incident.at_seconds;
+      setText(time, `${duration(ago)} ago`);
+      setAttribute(time, "datetime", new Date(incident.at_seconds * 1000).toISOString());
+      setText(what, incident.summary);
+      const facts = [
+        `${incident.count > 1 ? `${plural(incident.count, "time")}, last at` : "At"} ${moment(incident.at_seconds, overview.at_seconds)}`,
+        ...(incident.process === "" ? [] : [`process ${incident.process}`]),
+        ...(incident.message_id === null ? [] : [`message ${incident.message_id}`]),
+      ];
+      setText(story.firstElementChild, facts.join(" · "));
+      keyed(
+        story.lastElementChild,
+        incident.story.map((line, index) => ({ line, index })),
+        (each) => each.index,
+        () => make("li"),
+        (line, each) => setText(line, each.line),
+      );
+    },
+  );
+}
+
+/** The tiles at the top. `sample` is the newest, `samples` those of the last ten minutes. */
+export function showFigures({ overview, statistics, processes, sample, samples, restarts, restartedLately }) {
+  const aSecond = (value) => (sample === null || !(sample.seconds > 0) ? null : value / sample.seconds);
+  const lately = (of) => samples.reduce((sum, one) => sum + of(one), 0);
+  const figure = (id, value, below, tone = "") => {
+    const tile = byId(id);
+    setText(tile.querySelector(".value"), value);
+    setText(tile.querySelector(".below"), below);
+    setAttribute(tile, "class", `figure card ${tone}`);
+  };
+  const answeredRate = aSecond(sample?.answered);
+  figure("figure-received", decimal(aSecond(sample?.received)), `${count(statistics.received)} since the start`);
+  figure("figure-answered", decimal(answeredRate), `${count(fateCount(statistics, "answered"))} since the start`);
+  figure("figure-p50", latency(sample?.p50_seconds), "half are faster");
+  figure("figure-p95", latency(sample?.p95_seconds), `p99 ${latency(sample?.p99_seconds)}`);
+  const reserved = processes.reduce((sum, process) => sum + process.reserved, 0);
+  figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} more reserved`);
+  const depth = overview.queues[overview.source_queue] ?? sample?.queue_depth ?? null;
+  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${duration(depth / answeredRate)} of work` : overview.source_queue);
+  const [handedBack, moved] = [lately((one) => one.handed_back), lately((one) => one.moved)];
+  figure("figure-handed-back", count(handedBack), `${count(fateCount(statistics, "handed_back"))} since the start`, handedBack > 0 ? "warn" : "");
+  figure("figure-moved", count(moved), `${count(fateCount(statistics, "moved"))} since the start`, moved > 0 ? "bad" : "");
+  figure("figure-restarts", exact(restarts), restartedLately ? "one a moment ago" : "since the start", restartedLately ? "warn" : "");
+  setText(byId("figures-at"), sample === null ? "" : clock(sample.at_seconds));
+}

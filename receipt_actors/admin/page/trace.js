@@ -1,0 +1,109 @@
+// Tracing: a predicate, and a table of what it matches, until there were enough or it was long enough.
+
+import { announce, byId, make, setAttribute, setText } from "./dom.js";
+import { clock, plural, words } from "./format.js";
+import { events, post, Refused, Unauthorized } from "./server.js";
+
+const MOST_ROWS = 500;
+const [WHEN, EVENT, ACTOR] = [["at_seconds", "at"], ["event"], ["actor"]]; // fields with columns of their own
+
+export class TraceForm {
+  #form = byId("trace-form");
+  #quit = null; // of the trace that runs
+  #onUnauthorized;
+
+  constructor(onUnauthorized) {
+    this.#onUnauthorized = onUnauthorized;
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.#quit === null) this.#run();
+    });
+    byId("trace-stop").addEventListener("click", () => this.#quit?.abort());
+    for (const example of document.querySelectorAll("[data-predicate]")) {
+      example.addEventListener("click", () => {
+        byId("trace-predicate").value = example.dataset.predicate;
+        byId("trace-predicate").focus();
+      });
+    }
+  }
+
+  async #run() {
+    const quit = (this.#quit = new AbortController());
+    const rows = byId("trace-events");
+    rows.replaceChildren();
+    this.#show(true, "Tracing…", "");
+    let seen = 0;
+    let end = null;
+    try {
+      const response = await post("api/trace", this.#request(), quit.signal);
+      for await (const { event, data } of events(response)) {
+        if (event === "end") end = data;
+        if (event !== "trace") continue;
+        seen += 1;
+        rows.prepend(traceRow(data));
+        if (rows.childElementCount > MOST_ROWS) rows.lastElementChild.remove();
+        setText(byId("trace-status"), `Tracing… ${plural(seen, "event")} so far`);
+      }
+      this.#show(false, end === null ? `${plural(seen, "event")}; the connection was closed` : ended(end), "");
+    } catch (error) {
+      if (quit.signal.aborted) this.#show(false, `${plural(seen, "event")}; stopped here`, "");
+      else if (error instanceof Unauthorized) {
+        this.#show(false, "", "");
+        this.#onUnauthorized(error);
+      } else {
+        const reason = error instanceof Refused ? error.message : `the connection was lost: ${error.message}`;
+        this.#show(false, seen > 0 ? plural(seen, "event") : "", reason);
+      }
+    } finally {
+      quit.abort();
+      this.#quit = null;
+    }
+  }
+
+  #request() {
+    return {
+      predicate: byId("trace-predicate").value.trim(),
+      limit: byId("trace-limit").valueAsNumber,
+      seconds: byId("trace-seconds").valueAsNumber,
+    };
+  }
+
+  #show(isRunning, status, error) {
+    setText(byId("trace-status"), status);
+    setText(byId("trace-error"), error);
+    setAttribute(byId("trace-predicate"), "aria-invalid", error === "" ? null : "true");
+    byId("trace-start").disabled = isRunning;
+    byId("trace-stop").disabled = !isRunning;
+    setAttribute(byId("trace-table"), "hidden", !isRunning && byId("trace-events").childElementCount === 0);
+    announce(status);
+  }
+}
+
+function ended({ reason, events: number, lost }) {
+  return `${plural(number, "event")}; ended: ${words(reason)}${lost > 0 ? `; ${lost} more were lost, they came too fast` : ""}`;
+}
+
+function traceRow(fields) {
+  const taken = new Set();
+  const take = (names) => {
+    const name = names.find((each) => each in fields);
+    if (name === undefined) return "";
+    taken.add(name);
+    return fields[name];
+  };
+  const when = take(WHEN);
+  const cells = [typeof when === "number" ? `${clock(when)}.${String(Math.floor((when % 1) * 1000)).padStart(3, "0")}` : when, words(take(EVENT)), take(ACTOR)];
+  const rest = Object.entries(fields).filter(([name, value]) => !taken.has(name) && value !== null);
+  return make(
+    "tr",
+    {},
+    ...cells.map((text, index) => make("td", { class: ["number", "event", "mono"][index], text: String(text) })),
+    make(
+      "td",
+      { class: "fields" },
+      ...rest.map(([name, value]) =>
+        make("span", { class: "field" }, make("span", { class: "soft", text: words(name) }), make("span", { class: "mono", text: typeof value === "string" ? value : JSON.stringify(value) })),
+      ),
+    ),
+  );
+}

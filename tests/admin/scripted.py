@@ -1,0 +1,269 @@
+"""A system whose overviews are scripted: what the page is shown in tests and pictures, without a system that runs."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import PredicateRefused
+from receipt_actors.telemetry.control import TraceRequest, UnknownActor
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    Incident,
+    Overview,
+    ProcessOverview,
+    ServiceOverview,
+    State,
+    Usage,
+    state_of,
+)
+from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+
+EPOCH_SECONDS = 1_790_000_000.0
+A_SECOND = 120  #: messages, of each process
+STEPS = {"verifying": 0.11, "claiming": 0.012, "replying": 0.009, "deleting": 0.006}
+
+
+def worker(name: str, messages: int = 0, mailbox: int = 0, restarts: int = 0, status: str = "running") -> ActorOverview:
+    """Make an actor."""
+    return ActorOverview(name, "worker", status, mailbox, messages, restarts)
+
+
+def supervisor(name: str, strategy: str, *children: ActorOverview, unlisted: int = 0) -> ActorOverview:
+    """Make a supervisor."""
+    return ActorOverview(name, "supervisor", "running", 0, 3, 0, strategy, children, unlisted)
+
+
+def tree(done: int, mailbox: int = 0, restarts: int = 0) -> ActorOverview:
+    """Make a tree like the real one, after so many messages."""
+    validators = [worker(f"validator {number}", number % 4) for number in range(done % 50, done % 50 + 8)]
+    return supervisor(
+        "root",
+        "one_for_one",
+        supervisor("telemetry", "one_for_one", worker("statistics", done * 4), worker("incidents", 3)),
+        supervisor(
+            "pipeline",
+            "rest_for_one",
+            supervisor(
+                "custody",
+                "one_for_one",
+                worker("intake", done * 2),
+                worker("visibility_batcher", done // 40),
+                worker("visibility_keeper", done * 2),
+            ),
+            supervisor(
+                "gateways",
+                "one_for_one",
+                worker("app_store_gateway", done * 3),
+                worker("ledger_gateway", done * 2, mailbox, restarts),
+            ),
+            supervisor(
+                "batchers",
+                "one_for_one",
+                worker("delete_batcher", done),
+                supervisor("result_batchers", "simple_one_for_one", worker("result_batcher ResultsSQS", done)),
+            ),
+            supervisor("movers", "simple_one_for_one"),
+            supervisor("validators", "simple_one_for_one", *validators, unlisted=37),
+            supervisor(
+                "consumers", "one_for_one", *(worker(f"consumer-{number}", done // 40) for number in range(1, 5))
+            ),
+        ),
+    )
+
+
+def latencies(seconds: float, count: int) -> Latencies:
+    """Make a histogram around a duration, with a tail."""
+    made = Latencies()
+    for number in range(max(count, 1)):
+        made.record(seconds * math.exp(((number * 7919) % 1000 / 1000 - 0.4) * 1.3))
+    return made
+
+
+class ScriptedTrace:
+    """A trace whose events a test makes up."""
+
+    def __init__(
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
+    ) -> None:
+        self.request = request
+        self.tell = on_event
+        self.end = on_end
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End it."""
+        if not self.stopped.is_set():
+            self.stopped.set()
+            self.end("stopped")
+
+
+@dataclass
+class ScriptedSystem:
+    """A ``SystemControl``. What it looks like at ``second``, which every look moves on; change the fields as you like."""
+
+    second: float = 100.0
+    processes: int = 1
+    state: State = State.CONSUMING
+    unavailable: tuple[str, ...] = ()
+    mailbox: int = 0  #: of the ledger gateway
+    restarts: int = 0  #: likewise
+    incidents: tuple[Incident, ...] = ()
+    queues: Mapping[str, int | None] | None = None
+    extra_actors: Sequence[ActorOverview] = ()
+    version: str = "0.1.0"
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: of actors
+    traces: list[ScriptedTrace] = field(default_factory=list)
+    traced: threading.Event = field(default_factory=threading.Event)
+
+    def pause(self) -> None:
+        """See ``SystemControl``."""
+        self.state = State.PAUSED
+
+    def resume(self) -> None:
+        """See ``SystemControl``."""
+        self.state = State.CONSUMING
+
+    def actor_state(self, name: str) -> Mapping[str, Any]:
+        """See ``SystemControl``."""
+        if name not in self.states:
+            raise UnknownActor(name)
+        return self.states[name]
+
+    def trace(
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
+    ) -> ScriptedTrace:
+        """See ``SystemControl``."""
+        if request.predicate == "nonsense":
+            raise PredicateRefused("found 'nonsense', expected the name of an event")
+        self.traces.append(ScriptedTrace(request, on_event, on_end))
+        self.traced.set()
+        return self.traces[-1]
+
+    def overview(self) -> Overview:
+        """See ``SystemControl``."""
+        self.second += 1.0
+        names = ["main"] if self.processes == 1 else [f"worker-{number}" for number in range(1, self.processes + 1)]
+        processes = tuple(self._process(name, 4200 + index) for index, name in enumerate(names))
+        statistics = StatisticsSnapshot()
+        for process in processes:
+            statistics = statistics.merged(process.statistics)
+        several = self.processes > 1
+        workers = supervisor("workers", "one_for_one", *(worker(name, int(self.second)) for name in names))
+        return Overview(
+            at_seconds=EPOCH_SECONDS + self.second,
+            version=self.version,
+            state=state_of(processes),
+            source_queue="ReceiptsSQS",
+            queues=self.queues or {"ReceiptsSQS": self.depth(), "ResultsSQS": 12, "ReceiptsSQSDLQ": 3},
+            processes=processes,
+            statistics=statistics,
+            incidents=self.incidents,
+            parent=supervisor("root", "one_for_one", worker("divider", 40), workers) if several else None,
+            parent_usage=Usage(1.4 + self.second / 200, 61 << 20, 9, 31) if several else None,
+        )
+
+    def depth(self) -> int:
+        """How many messages wait."""
+        return int(900 + 700 * math.sin(self.second / 90))
+
+    def done(self) -> int:
+        """How many messages each process has finished."""
+        return int(A_SECOND * self.second + 900 * math.sin(self.second / 23))
+
+    def _in_flight(self) -> int:
+        return int(45 + 12 * math.sin(self.second / 17))
+
+    def _process(self, name: str, pid: int) -> ProcessOverview:
+        done = self.done()
+        root = tree(done, self.mailbox, self.restarts)
+        services = tuple(
+            ServiceOverview(
+                service,
+                service not in self.unavailable,
+                waiting,
+                under_way,
+                retries,
+                EPOCH_SECONDS + 80 if service in self.unavailable else None,
+            )
+            for service, waiting, under_way, retries in (
+                ("app_store", 0, 17, 4),
+                ("ledger", 2, 3, 0),
+                ("receive from ReceiptsSQS", 0, 4, 0),
+                ("send to ResultsSQS", 1, 2, 1),
+                ("delete from ReceiptsSQS", 0, 1, 0),
+            )
+        )
+        return ProcessOverview(
+            name=name,
+            pid=pid,
+            started_at_seconds=EPOCH_SECONDS - 11_000,
+            state=State.WAITING if self.unavailable else self.state,
+            in_flight=self._in_flight(),
+            reserved=20,
+            unavailable=self.unavailable,
+            usage=Usage(0.34 * self.second + 4, (84 << 20) + int(self.second) * 1024, 14, 48),
+            services=services,
+            tree=replace(root, children=(*root.children, *self.extra_actors)),
+            statistics=statistics_after(done),
+        )
+
+
+def statistics_after(done: int) -> StatisticsSnapshot:
+    """Return what a process has counted after so many messages."""
+    answered, moved, handed_back = done, done // 200, done // 400
+    return StatisticsSnapshot(
+        received=answered + moved + handed_back + 45,
+        results={
+            (Verdict.OK, Reason.CLAIMED): answered * 8 // 10,
+            (Verdict.OK, Reason.ALREADY_OURS): answered // 50,
+            (Verdict.INVALID, Reason.CLAIMED_BY_ANOTHER_USER): answered // 10,
+            (Verdict.INVALID, Reason.FOREIGN_BUNDLE): answered // 20,
+            (Verdict.INVALID, Reason.REFUNDED): answered // 33,
+        },
+        fates={
+            ("answered", None): answered,
+            ("moved", Reason.NOT_JSON): moved,
+            ("handed_back", Reason.GAVE_UP_FOR_NOW): handed_back,
+        },
+        latencies=latencies(0.14, 400),
+        steps={step: latencies(seconds, 400) for step, seconds in STEPS.items()},
+        calls={
+            "app_store": ServiceCalls(answered, answered),
+            "ledger": ServiceCalls(answered // 11, answered),
+            "receive from ReceiptsSQS": ServiceCalls(answered // 9, answered),
+            "send to ResultsSQS": ServiceCalls(answered // 8, answered),
+            "delete from ReceiptsSQS": ServiceCalls(answered // 8, answered),
+        },
+    )
+
+
+def incidents() -> tuple[Incident, ...]:
+    """Return some of every tone, the newest first."""
+    at = EPOCH_SECONDS + 100
+    return (
+        Incident(at - 8, "recovered", "the ledger answers again after 42 s", ("closed at 04:11:09", "first try: 1 s later")),
+        Incident(
+            at - 50,
+            "outage",
+            "the ledger is unavailable: EndpointConnectionError",
+            ("12 requests of 9 messages failed in a row", "the gate is closed; 48 messages in flight are kept", "next try in 1 s"),
+            process="worker-2",
+        ),
+        Incident(
+            at - 190,
+            "crash",
+            "validator crashed: KeyError('in_app')",
+            ("in state verifying, handling ReceiptVerified", "KeyError: 'in_app'", "handed back for 30 s; delivery 2"),
+            "9f6d3c1e-5a0b-4b8e-8a53-0d5c3b7a2f10",
+            17,
+            "worker-1",
+        ),
+        Incident(at - 700, "unknown_answer", "Apple answered status 21199 with HTTP 200", ("{\"status\": 21199}",), "77f0", 412),
+    )
