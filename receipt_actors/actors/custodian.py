@@ -38,6 +38,7 @@ from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import NO_PROCESS, NORMAL, ExitReason, GenServer, Name, StartChild, Stop
 from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Custodian(GenServer):
         self._questions: dict[Hashable, _Question] = {}
         self._moved_for: Unanswerable | None = None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
+        self.tracer = tracer_of(self.system)
 
     # --- what a subclass says ---
 
@@ -111,6 +113,10 @@ class Custodian(GenServer):
         """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
         return self.delivery
 
+    def traced_fields(self) -> dict[str, object]:
+        """Return what is known of the message, by the names of ``telemetry.tracing``."""
+        return {"message_id": self.delivery.message_id, "receive_count": self.delivery.approximate_receive_count}
+
     # --- steps ---
 
     def init(self) -> Stop | None:
@@ -122,6 +128,13 @@ class Custodian(GenServer):
     def enter(self, step: str) -> None:
         """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
         self._steps.append((step, self.clock.monotonic()))
+
+    def trace(self, event: str, **fields: object) -> None:
+        """Tell who traces of an event. To be called where ``tracer.is_on`` only: it takes its time."""
+        if self.tracer.wants(event):
+            if self._steps:
+                fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
+            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._received_at_seconds)
 
     def ask(self, label: Hashable, destination: Name, request: object) -> None:
         """Send a request; ``answered(label, value)`` or ``failed(label, failure)`` follows."""
@@ -145,18 +158,24 @@ class Custodian(GenServer):
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
+        if self.tracer.is_on:
+            self.trace("move", reason=unanswerable.reason)
         self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.whole_delivery(), unanswerable))
         return None
 
     def delete(self) -> None:
         """Delete the message: its answer is confirmed, or it has been moved."""
         self.enter("deleting")
+        if self.tracer.is_on:
+            self.trace("delete")
         self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
         logger.warning("message %s is handed back, %s: %s", self.delivery.message_id, reason, detail)
         self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
+        if self.tracer.is_on:
+            self.trace("handed_back", reason=reason)
         return Stop(NORMAL)
 
     # --- answers ---
@@ -248,6 +267,8 @@ class Custodian(GenServer):
         if moved_for is not None:
             logger.info("message %s moved, %s: %s", self.delivery.message_id, moved_for.reason, moved_for.detail)
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
+        if self.tracer.is_on:
+            self.trace(fate, reason=reason)
         now = self.clock.monotonic()
         ends = [begin for _step, begin in self._steps[1:]] + [now]
         steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]
