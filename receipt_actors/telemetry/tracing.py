@@ -27,7 +27,8 @@ from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Nor
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
-from receipt_actors.telemetry.predicates import FieldType, Predicate, Vocabulary, parse
+from receipt_actors.telemetry.predicate_parser import parse
+from receipt_actors.telemetry.predicates import FieldType, Predicate, Vocabulary
 
 MAX_TRACES: Final = 5  #: of one system at once
 MAX_EVENTS: Final = 10_000  #: that a trace may ask for
