@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -44,6 +44,7 @@ from receipt_actors.otp import (
     StartChild,
 )
 from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Consumer(GenServer):
         self._retry = retry
         self._rng = rng
         self._statistics = statistics_of(self.system)
+        self._tracer = tracer_of(self.system)
         self._failures = 0
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
         self._is_starting = False  # the custodians of the last receive
@@ -191,6 +193,9 @@ class Consumer(GenServer):
 
     def _start_custodians(self, deliveries: Sequence[_Delivery], received_at_seconds: float) -> None:
         starts: list[tuple[Ref | Name, object]] = []
+        if self._tracer.is_on:
+            for delivery, work in deliveries:
+                self._trace_received(delivery, work, received_at_seconds)
         for delivery, work in deliveries:
             if work is None:
                 logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
@@ -200,6 +205,26 @@ class Consumer(GenServer):
             starts.append((supervisor, StartChild((delivery, work, received_at_seconds))))
         self._is_starting = True
         self.send_requests(starts, _START)
+
+    def _trace_received(
+        self, delivery: ReceivedMessage, work: Submission | Unanswerable | None, received_at_seconds: float
+    ) -> None:
+        match work:
+            case Submission():
+                about = {name: getattr(work, name) for name in ("user_id", "submission_id", "post_queue")}
+            case Unanswerable(reason):
+                about = {"reason": reason}
+            case None:
+                about = {"reason": Reason.BODY_MD5_MISMATCH}
+        self._trace("received" if work else "left", delivery, received_at_seconds, about)
+
+    def _trace(
+        self, event: str, delivery: ReceivedMessage, received_at_seconds: float | None, about: Mapping[str, object]
+    ) -> None:
+        """Tell who traces of an event; only where ``is_on``."""
+        if self._tracer.wants(event):
+            known = {"message_id": delivery.message_id, "receive_count": delivery.approximate_receive_count}
+            self._tracer.emit(event, {**known, **about}, received_at_seconds)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The custodians have started, and hold their credits; what has none (its supervisor ended) comes back."""
@@ -212,6 +237,9 @@ class Consumer(GenServer):
             for delivery in deliveries
         ]
         self._change_visibility(changes)
+        if self._tracer.is_on:
+            for delivery in deliveries:
+                self._trace("handed_back", delivery, None, {"reason": Reason.DRAINED})
         for _ in deliveries:
             self._statistics.message_finished("handed_back", Reason.DRAINED, 0.0)
 

@@ -39,6 +39,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import NO_PROCESS, NORMAL, ExitReason, GenServer, Name, StartChild, Stop
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Custodian(GenServer):
         self._questions: dict[Hashable, _Question] = {}
         self._moved_for: Unanswerable | None = None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
+        self.tracer = tracer_of(self.system)
 
     # --- what a subclass says ---
 
@@ -125,6 +127,10 @@ class Custodian(GenServer):
             "waits_for": sorted({str(question.destination) for question in self._questions.values()}),
         }
 
+    def traced_fields(self) -> dict[str, object]:
+        """Return what is known of the message, by the names of ``telemetry.tracing``."""
+        return {"message_id": self.delivery.message_id, "receive_count": self.delivery.approximate_receive_count}
+
     # --- steps ---
 
     def init(self) -> Stop | None:
@@ -136,6 +142,13 @@ class Custodian(GenServer):
     def enter(self, step: str) -> None:
         """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
         self._steps.append((step, self.clock.monotonic()))
+
+    def trace(self, event: str, **fields: object) -> None:
+        """Tell who traces of an event. To be called where ``tracer.is_on`` only: it takes its time."""
+        if self.tracer.wants(event):
+            if self._steps:
+                fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
+            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._received_at_seconds)
 
     def ask(self, label: Hashable, destination: Name, request: object) -> None:
         """Send a request; ``answered(label, value)`` or ``failed(label, failure)`` follows."""
@@ -159,12 +172,16 @@ class Custodian(GenServer):
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
+        if self.tracer.is_on:
+            self.trace("move", reason=unanswerable.reason)
         self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.whole_delivery(), unanswerable))
         return None
 
     def delete(self) -> None:
         """Delete the message: its answer is confirmed, or it has been moved."""
         self.enter("deleting")
+        if self.tracer.is_on:
+            self.trace("delete")
         self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
@@ -173,6 +190,8 @@ class Custodian(GenServer):
         self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
         summary = f"a message is handed back, {reason}: {detail}"
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
+        if self.tracer.is_on:
+            self.trace("handed_back", reason=reason)
         return Stop(NORMAL)
 
     # --- answers ---
@@ -267,6 +286,8 @@ class Custodian(GenServer):
             subject = moved_for.reason.value
             self.cast(INCIDENTS, Noticed(IncidentKind.MOVED, subject, summary, self.delivery.message_id))
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
+        if self.tracer.is_on:
+            self.trace(fate, reason=reason)
         now = self.clock.monotonic()
         ends = [begin for _step, begin in self._steps[1:]] + [now]
         steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]

@@ -31,7 +31,14 @@ from receipt_actors.actors.protocol import (
     Refused,
     VerifyReceipt,
 )
-from receipt_actors.domain.app_store import Genuine, Interpretation, Misconfigured, TryAgain, Unidentified
+from receipt_actors.domain.app_store import (
+    Genuine,
+    Interpretation,
+    Misconfigured,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+)
 from receipt_actors.domain.ledger import Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
 from receipt_actors.domain.policy import Policy
@@ -68,6 +75,19 @@ class _Post:
 
 _Label: TypeAlias = _Verify | _Own | _Post
 
+_OUTCOMES = {
+    Genuine: "genuine",
+    Unidentified: "unidentified",
+    TryAgain: "try_again",
+    Misconfigured: "misconfigured",
+    WrongEnvironment: "wrong_environment",  # the gateway sees to it; the next line crashes where it does not
+}
+
+
+def _traced_result(result: Result) -> dict[str, object]:
+    # Apple names no transaction of a receipt that it could not identify.
+    return {"transaction_id": result.transaction_id or None, "verdict": result.verdict, "reason": result.reason}
+
 
 class Validator(Custodian):
     """See the module."""
@@ -98,11 +118,23 @@ class Validator(Custodian):
             return self.delivery
         return replace(self.delivery, body=self._submission.receipt_data.join(self._around_receipt))
 
+    def traced_fields(self) -> dict[str, object]:
+        """See ``Custodian``."""
+        submission = self._submission
+        return {
+            **super().traced_fields(),
+            "user_id": submission.user_id,
+            "submission_id": submission.submission_id,
+            "post_queue": submission.post_queue,
+        }
+
     # --- verifying ---
 
     def begin(self) -> None:
         """Ask Apple."""
         self.enter("verifying")
+        if self.tracer.is_on:
+            self.trace("verify")
         self.ask(_Verify(), APP_STORE_GATEWAY, VerifyReceipt(self._submission))
 
     def answered(self, label: _Label, value: Any) -> Stop | None:
@@ -112,14 +144,21 @@ class Validator(Custodian):
                 return self._verified(value)
             case _Own(transaction_id):
                 self._known[transaction_id] = value
+                if self.tracer.is_on:
+                    self.trace("claimed", transaction_id=transaction_id, outcome=value)
                 return None if self.has_open_questions else self._go_on_claiming()
             case _Post(result):
                 statistics_of(self.system).result_posted(result.verdict, result.reason)
+                if self.tracer.is_on:
+                    self.trace("replied", **_traced_result(result))
                 if not self.has_open_questions:
                     self.delete()
                 return None
 
     def _verified(self, meaning: Interpretation) -> Stop | None:
+        if self.tracer.is_on:
+            reason = meaning.reason if isinstance(meaning, Unidentified | TryAgain) else None
+            self.trace("verified", outcome=_OUTCOMES[type(meaning)], reason=reason)
         match meaning:
             case Genuine():
                 plan = make_plan(self._submission, meaning, self._policy)
@@ -155,9 +194,13 @@ class Validator(Custodian):
         submission = self._submission
         environment = plan.receipt.environment
         for transaction in step.claims:
+            if self.tracer.is_on:
+                self.trace("claim", transaction_id=transaction.transaction_id)
             item = ledger_item(submission, transaction, environment, self.source_queue, self.clock.time())
             self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, ClaimTransaction(item))
         for transaction in step.lookups:
+            if self.tracer.is_on:
+                self.trace("look_up", transaction_id=transaction.transaction_id)
             look_up = LookUpTransaction(transaction.transaction_id, submission)
             self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, look_up)
 
@@ -173,6 +216,8 @@ class Validator(Custodian):
                 result.verdict,
                 result.reason,
             )
+            if self.tracer.is_on:
+                self.trace("reply", **_traced_result(result))
             self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result))
 
     def failed(self, label: _Label, failure: GatewayFailure) -> Stop | None:

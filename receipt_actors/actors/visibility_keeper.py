@@ -56,6 +56,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.telemetry.incidents import INCIDENTS, CustodianCrashed
 from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class VisibilityKeeper(GenServer):
     def __init__(self, visibility_timeout_seconds: int, rng: random.Random) -> None:
         self._timeout_seconds = visibility_timeout_seconds
         self._rng = rng
+        self._tracer = tracer_of(self.system)
         self._table: dict[Ref, _Watched] = {}
 
     def init(self) -> Continue:
@@ -203,6 +205,10 @@ class VisibilityKeeper(GenServer):
         message = watched.message
         if not watched.is_lost:
             self._change(message, seconds, message.message_id)
+        if self._tracer.is_on and watched.hand_back is None and self._tracer.wants("handed_back"):
+            # Otherwise the custodian has said so itself.
+            known = {"message_id": message.message_id, "receive_count": message.approximate_receive_count}
+            self._tracer.emit("handed_back", {**known, "reason": why}, message.received_at_seconds)
         logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)
         was_here_seconds = self.clock.monotonic() - message.received_at_seconds
         statistics_of(self.system).message_finished("handed_back", why, was_here_seconds)

@@ -1,7 +1,9 @@
-"""What ``sys`` has been asked to watch of one process. There is none, and it costs nothing, until something is asked.
+"""What ``sys`` has been asked to watch of one process (``Debug``), or of all of a system's (``Watched``).
 
-It belongs to its process: ``sent`` is called on the process's thread, ``exited`` on the one that the end comes from (a
-killer's, say), and everything else on the process's own turns.
+There is none, and it costs nothing, until something is asked.
+
+A ``Debug`` belongs to its process: ``sent`` is called on the process's thread, ``exited`` on the one that the end comes
+from (a killer's, say), and everything else on the process's own turns.
 
 What a debug function (or a log handler, of ``trace``) does itself is no event: one that sends is not told of it.
 """
@@ -12,7 +14,7 @@ import enum
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,6 +40,7 @@ class EventKind(enum.Enum):
     EXITED = "exited"  #: it has ended
 
 
+ALL_KINDS = frozenset(EventKind)
 _MESSAGES_IN = frozenset({EventKind.CALL, EventKind.CAST, EventKind.INFO, EventKind.REPLY})
 
 
@@ -78,11 +81,23 @@ class Debug:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self.functions: dict[Hashable, DebugFunction] = {}
+        self.functions: dict[Hashable, tuple[DebugFunction, frozenset[EventKind]]] = {}
         self.counters: Counters | None = None
         self.log: deque[Event] | None = None
         self.traced = False
+        self._wanted: frozenset[EventKind] = ALL_KINDS  # by anybody
         self._noting_thread: int | None = None  # which is in the middle of telling of an event
+
+    def install(self, id: Hashable, function: DebugFunction, kinds: frozenset[EventKind] = ALL_KINDS) -> None:
+        """Have events of these kinds told to a function."""
+        self.functions[id] = (function, kinds)
+
+    def changed(self) -> None:
+        """Look again at what is wanted."""
+        if self.counters is not None or self.log is not None or self.traced:
+            self._wanted = ALL_KINDS
+        else:
+            self._wanted = frozenset().union(*(kinds for _function, kinds in list(self.functions.values())))
 
     @property
     def is_idle(self) -> bool:
@@ -116,6 +131,8 @@ class Debug:
         self._note(EventKind.EXITED, reason)
 
     def _note(self, kind: EventKind, content: object, peer: Ref | None = None) -> None:
+        if kind not in self._wanted:
+            return
         thread = threading.get_ident()
         if self._noting_thread == thread:
             return
@@ -134,7 +151,9 @@ class Debug:
             self.log.append(event)
         if self.traced:
             log(logging.INFO, "trace: %s", event, extra={"event": event})
-        for id_, function in list(self.functions.items()):
+        for id_, (function, kinds) in list(self.functions.items()):
+            if kind not in kinds:
+                continue
             try:
                 done = function(event)
             except BaseException:  # it is the watcher that is at fault, not who is watched
@@ -142,5 +161,29 @@ class Debug:
                 done = True
             if done is True:
                 self.functions.pop(id_, None)
-                if self.is_idle and not self._process.is_set():
-                    self._process.watch(None)
+                if not self._process.is_set():
+                    self._process.watch(self)
+
+
+#: Chooses which actors are watched, and by which function each; None: not this one.
+Chooser: TypeAlias = "Callable[[Ref], DebugFunction | None]"
+
+
+class Watched:
+    """What is watched of every actor of a system, those included that are started later. Replaced, never changed."""
+
+    def __init__(self, choosers: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]]) -> None:
+        self.choosers = choosers
+
+    def begin(self, process: Process) -> None:
+        """Watch a process: one that has not begun yet, or on its own turn."""
+        for id_, (choose, kinds) in self.choosers.items():
+            try:
+                function = choose(process.ref)
+            except BaseException:  # who starts an actor is not at fault
+                log(logging.ERROR, "%s can't be chosen or not by %r", process.ref, id_, exc_info=True)
+                continue
+            if function is not None:
+                debug = process.debug or Debug(process)
+                debug.install(id_, function, kinds)
+                process.watch(debug)

@@ -198,7 +198,10 @@ class Process(Callbacks):
         self._end_last_turn()
 
     def watch(self, debug: Debug | None) -> None:
-        """Begin or end being watched by ``sys``."""
+        """Begin being watched by ``sys``, go on otherwise, or end it, where nothing is watched any more."""
+        if debug is not None:
+            debug.changed()
+            debug = None if debug.is_idle else debug
         with self.system.lock:
             self.debug = debug
             self.observed = debug is not None or self._state is EXITED

@@ -17,6 +17,7 @@ from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
 from receipt_actors.otp._context import context, current_process, forget_current_process
+from receipt_actors.otp._debug import Watched
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -86,6 +87,7 @@ class ActorSystem:
         tables and counters are kept). It outlives them; what is in it must be safe to use from several threads.
         """
         self._register_with_pykka = register_with_pykka
+        self.watched: Watched | None = None  # what ``sys`` was asked to watch of all of them
         self._names: dict[Name, Process] = {}
         # These three are the runtime's own; ``processes`` and so on are for others.
         self.alive: dict[Process, None] = {}
@@ -163,6 +165,8 @@ class ActorSystem:
             self._check_may_start()
         if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
+            if self.watched is not None:
+                self.watched.begin(process)
             try:
                 taken = self._enter(process)
             except BaseException:

@@ -15,19 +15,21 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 
-from receipt_actors.otp._debug import Counters, Debug, DebugFunction, Event, EventKind
-from receipt_actors.otp._messages import Name, SysEnvelope
+from receipt_actors.otp._debug import Chooser, Counters, Debug, DebugFunction, Event, EventKind, Watched
+from receipt_actors.otp._messages import Name, SysEnvelope, SystemEnvelope
 from receipt_actors.otp._reasons import ExitReason, check_exit_reason
 from receipt_actors.otp._ref import Ref
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
+    from receipt_actors.otp._system import ActorSystem
 
 __all__ = [
     "DebugFunction",
@@ -40,9 +42,11 @@ __all__ = [
     "get_state",
     "get_status",
     "install",
+    "install_everywhere",
     "log",
     "no_debug",
     "remove",
+    "remove_everywhere",
     "replace_state",
     "resume",
     "statistics",
@@ -237,7 +241,7 @@ def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | No
 
     def do(process: Process) -> None:
         with _Watching(process) as debug:
-            debug.functions[id] = function
+            debug.install(id, function)
 
     _ask(ref, do, timeout)
 
@@ -261,6 +265,53 @@ def no_debug(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     _ask(ref, do, timeout)
 
 
+def install_everywhere(
+    system: ActorSystem, id: Hashable, choose: Chooser, kinds: Collection[EventKind] = tuple(EventKind)
+) -> None:
+    """Do what ``install`` does for every actor of a system, those included that are started from now on. Not OTP's.
+
+    It does not wait: each actor is watched from its next turn on, and a new one from its first message. While nothing
+    is installed so, it costs one comparison at the start of an actor.
+
+    Args:
+        system: whose actors.
+        id: for ``remove_everywhere``; one that is there is replaced.
+        choose: gives the function for an actor, or None for one that is not to be watched. It is called on the
+            thread that starts the actor or on the actor's own, so it must be short.
+        kinds: of events; no other reaches the function, and others cost next to nothing.
+    """
+    chooser = (choose, frozenset(kinds))
+
+    def begin(process: Process) -> None:
+        watched = system.watched
+        if watched is not None and watched.choosers.get(id) is chooser:  # otherwise it is over already
+            Watched({id: chooser}).begin(process)
+
+    with system.lock:
+        choosers = {} if system.watched is None else dict(system.watched.choosers)
+        choosers[id] = chooser
+        system.watched = Watched(choosers)
+    for ref in system.processes():
+        ref.process.put(SystemEnvelope(partial(begin, ref.process)))
+
+
+def remove_everywhere(system: ActorSystem, id: Hashable) -> None:
+    """Undo ``install_everywhere``; it does not wait either."""
+
+    def end(process: Process) -> None:
+        if process.debug is not None:
+            process.debug.functions.pop(id, None)
+            process.watch(process.debug)
+
+    with system.lock:
+        choosers = {} if system.watched is None else dict(system.watched.choosers)
+        choosers.pop(id, None)
+        system.watched = Watched(choosers) if choosers else None
+    for ref in system.processes():
+        if ref.process.debug is not None:
+            ref.process.put(SystemEnvelope(partial(end, ref.process)))
+
+
 class _Watching:
     """Changes what is watched of a process, and forgets all of it once nothing is."""
 
@@ -272,7 +323,7 @@ class _Watching:
         return self._debug
 
     def __exit__(self, *_error: object) -> None:
-        self._process.watch(None if self._debug.is_idle else self._debug)
+        self._process.watch(self._debug)
 
 
 def _ask(ref: Ref, function: Callable[[Process], T], timeout: float | None) -> T:

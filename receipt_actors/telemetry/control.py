@@ -28,6 +28,10 @@ class TraceRequest:
 class Trace(Protocol):
     """A trace that runs."""
 
+    @property
+    def lost(self) -> int:
+        """Count the events so far that may have matched and are not told: no room, or no time to look at them."""
+
     def stop(self) -> None:
         """End it; ``on_end`` is called if it was not."""
 

@@ -404,3 +404,80 @@ def test_a_zombie_that_is_watched_no_more_stays_fenced(system: ActorSystem) -> N
     settle(system, thread)
     sync(other)
     assert seen.rest() == []
+
+
+# --- all actors of a system ------------------------------------------------------------------------------------------
+
+
+def everywhere(system: ActorSystem, *kinds: EventKind, but: Ref | None = None) -> Seen:
+    """Have events of these kinds, of every actor but one, put where the test sees them."""
+    events = Seen()
+    otp_sys.install_everywhere(system, events, lambda ref: None if ref == but else events.put, kinds or EventKind)
+    return events
+
+
+def test_install_everywhere_watches_those_who_live_and_those_who_start_later(
+    system: ActorSystem, server: type[Pooled]
+) -> None:
+    """Whom the chooser wants, from the next message on; a new one from its first; nobody else."""
+    old, other = system.start(server), system.start(server)
+    events = everywhere(system, but=other)
+    for ref in (old, other, system.start(server)):
+        sync(ref)
+        otp_sys.get_state(ref)
+    assert not otp_sys.get_status(other).is_watched
+    assert kinds(events) == [EventKind.CALL, EventKind.SENT] * 2
+
+
+def test_install_everywhere_tells_the_kinds_that_are_wanted(system: ActorSystem, ref: Ref) -> None:
+    """Whoever has other wishes for the same actor has them fulfilled as well."""
+    calls = everywhere(system, EventKind.CALL)
+    sync(ref)
+    everything = watch(ref)
+    sync(ref)
+    otp_sys.remove(ref, "watch")
+    sync(ref)
+    otp_sys.get_state(ref)
+    assert kinds(calls) == [EventKind.CALL] * 3
+    assert kinds(everything) == [EventKind.CALL, EventKind.SENT]
+
+
+def test_remove_everywhere_leaves_nothing(system: ActorSystem, server: type[Pooled]) -> None:
+    """Nobody is watched, also who is suspended or starts now; what others have installed stays."""
+    ref, suspended = system.start(server), system.start(server)
+    otp_sys.suspend(suspended)
+    first, second = everywhere(system), everywhere(system)
+    sync(ref)
+    otp_sys.remove_everywhere(system, first)
+    otp_sys.remove_everywhere(system, "nobody")
+    sync(ref)
+    otp_sys.remove_everywhere(system, second)
+    sync(ref)
+    for each in (ref, suspended, system.start(server)):
+        assert not otp_sys.get_status(each).is_watched
+    assert kinds(first) == [EventKind.CALL, EventKind.SENT]
+    assert kinds(second) == [EventKind.CALL, EventKind.SENT] * 2
+
+
+def test_what_was_removed_before_it_began_does_not_begin(system: ActorSystem, ref: Ref) -> None:
+    """An actor that was busy all the while is never watched."""
+    gate = Gate()
+    with gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        events = everywhere(system)
+        otp_sys.remove_everywhere(system, events)
+    sync(ref)
+    assert not otp_sys.get_status(ref).is_watched
+    assert kinds(events) == []
+
+
+def test_a_chooser_that_fails_harms_nobody(
+    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who starts an actor is not at fault: it is not watched, and the failure is logged."""
+    otp_sys.install_everywhere(system, "broken", raising(ValueError("bug")))
+    ref = system.start(server)
+    sync(ref)
+    assert not otp_sys.get_status(ref).is_watched
+    assert "chosen or not by 'broken'" in caplog.text

@@ -1,0 +1,436 @@
+"""Tracing on the fly, as Erlang's redbug does it: what happens to some messages or actors, told while it happens.
+
+``Tracer``  one for an actor system (``tracer_of``). The actors of the walk tell it of their steps; what other actors
+            receive, send and end of it learns by ``sys.install_everywhere``. While no trace runs, a step costs one look
+            at an attribute, and an actor's message nothing.
+``EVENTS``  what can be traced, and the fields of each: nothing else ever leaves here, no receipt and no secret.
+
+A trace ends after so many events and after so many seconds, whichever comes first. It can't hold up whom it watches:
+events are matched on the thread on which they happen, for at most ``BUDGET_SECONDS`` of each second, and told on a
+thread of the trace's own; what is not looked at for lack of time, and what there is no room for, is counted as lost.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from functools import partial
+from typing import Any, Final
+
+from receipt_actors.errors import PredicateRefused
+from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Normal, Ref, Reply, Timer
+from receipt_actors.otp import sys as otp_sys
+from receipt_actors.otp.sys import Event, EventKind
+from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.predicate_parser import parse
+from receipt_actors.telemetry.predicates import FieldType, Predicate, Vocabulary
+
+MAX_TRACES: Final = 5  #: of one system at once
+MAX_EVENTS: Final = 10_000  #: that a trace may ask for
+MAX_SECONDS: Final = 3_600.0  #: likewise
+MAX_WAITING: Final = 1_000  #: events of a trace that have not been told yet
+BUDGET_SECONDS: Final = 0.03  #: of CPU time in a second that matching may take, of all traces together
+
+
+# --- what can be traced ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EventDescription:
+    """An event: when it happens, and the fields that it may have."""
+
+    happens: str
+    fields: tuple[str, ...]
+
+
+_TEXT, _NUMBER = FieldType.TEXT, FieldType.NUMBER
+
+#: Every field: its type, and what it holds.
+FIELDS: Final[Mapping[str, tuple[FieldType, str]]] = {
+    "process": (_TEXT, "``main``, or ``worker-1`` and so on"),
+    "message_id": (_TEXT, "SQS's ``MessageId`` of the source message"),
+    "receive_count": (_NUMBER, "which delivery of it this is"),
+    "user_id": (_NUMBER, "whose purchase it is to be"),
+    "submission_id": (_TEXT, "which sending of a receipt"),
+    "post_queue": (_TEXT, "where the answer goes"),
+    "seconds_since_received": (_NUMBER, "since the receive that brought it began, a long poll ago at most"),
+    "seconds": (_NUMBER, "what the step took that is over"),
+    "outcome": (
+        _TEXT,
+        "``genuine``, ``unidentified``, ``try_again`` or ``misconfigured`` of ``verified``; ``new``, ``ours``, "
+        "``same_user``, ``other_user``, ``refunded`` or ``free`` of ``claimed``",
+    ),
+    "transaction_id": (_TEXT, "Apple's id of the purchase"),
+    "verdict": (_TEXT, "``OK`` or ``INVALID``"),
+    "reason": (
+        _TEXT,
+        "why, as in the message attribute; of ``exited``: ``normal``, ``shutdown``, ``crash`` or ``killed``",
+    ),
+    "actor": (_TEXT, "its registered name, such as ``intake`` or ``result_batcher ResultsSQS``, else what it is"),
+    "message": (_TEXT, "type of the message; of ``crashed``, of the exception"),
+    "peer": (_TEXT, "the actor that it goes to"),
+}
+
+_DELIVERY = ("process", "message_id", "receive_count", "seconds_since_received")
+_SUBMISSION = (*_DELIVERY, "user_id", "submission_id", "post_queue")
+_ACTOR = ("process", "actor", "message")
+
+#: Every event of the walk, in the order in which a message meets them.
+WALK_EVENTS: Final[Mapping[str, EventDescription]] = {
+    "received": EventDescription(
+        "a message was received; it has a ``reason`` where it can't be answered", (*_SUBMISSION, "reason")
+    ),
+    "left": EventDescription("it arrived corrupt and is left to be redelivered", (*_DELIVERY, "reason")),
+    "verify": EventDescription("Apple is to be asked", _SUBMISSION),
+    "verified": EventDescription("Apple's answer is understood", (*_SUBMISSION, "outcome", "reason", "seconds")),
+    "claim": EventDescription("a transaction is to be claimed", (*_SUBMISSION, "transaction_id")),
+    "look_up": EventDescription(
+        "the ledger is to say whose a transaction is, without a claim", (*_SUBMISSION, "transaction_id")
+    ),
+    "claimed": EventDescription(
+        "the ledger has answered a claim, or a look-up", (*_SUBMISSION, "transaction_id", "outcome", "seconds")
+    ),
+    "reply": EventDescription("an answer is to be sent", (*_SUBMISSION, "transaction_id", "verdict", "reason")),
+    "replied": EventDescription(
+        "its queue has confirmed it", (*_SUBMISSION, "transaction_id", "verdict", "reason", "seconds")
+    ),
+    "move": EventDescription("the message is to be moved to the dead-letter queue", (*_SUBMISSION, "reason")),
+    "delete": EventDescription("the source message is to be deleted", _SUBMISSION),
+    "answered": EventDescription("it is deleted, after its answer: the end", (*_SUBMISSION, "seconds")),
+    "moved": EventDescription("it is deleted, after its move: the end", (*_SUBMISSION, "reason", "seconds")),
+    "handed_back": EventDescription("it comes back later: the end of this delivery", (*_SUBMISSION, "reason")),
+}
+
+#: Every event of an actor.
+ACTOR_EVENTS: Final[Mapping[str, EventDescription]] = {
+    "call": EventDescription("it got a request that wants an answer", _ACTOR),
+    "cast": EventDescription("it got a request that wants none", _ACTOR),
+    "info": EventDescription("it got any other message", _ACTOR),
+    "returned": EventDescription("it got the answer to a request of its own", _ACTOR),
+    "sent": EventDescription("it sent a message, or an answer", (*_ACTOR, "peer")),
+    "crashed": EventDescription("a callback of it raised an exception", _ACTOR),
+    "exited": EventDescription("it has ended", ("process", "actor", "reason")),
+}
+
+EVENTS: Final[Mapping[str, EventDescription]] = {**WALK_EVENTS, **ACTOR_EVENTS}
+VOCABULARY: Final = Vocabulary(
+    {event: frozenset(description.fields) for event, description in EVENTS.items()},
+    {field: kind for field, (kind, _meaning) in FIELDS.items()},
+)
+_KINDS: Final[Mapping[str, EventKind]] = {
+    "call": EventKind.CALL,
+    "cast": EventKind.CAST,
+    "info": EventKind.INFO,
+    "returned": EventKind.REPLY,
+    "sent": EventKind.SENT,
+    "crashed": EventKind.CRASHED,
+    "exited": EventKind.EXITED,
+}
+_EVENT_OF: Final[Mapping[EventKind, str]] = {kind: event for event, kind in _KINDS.items()}
+
+
+class TraceEnd(StrEnum):
+    """Why a trace is over: what ``on_end`` is told."""
+
+    LIMIT = "limit"  #: it has told as many events as it was asked for
+    SECONDS = "seconds"  #: its time is over
+    STOPPED = "stopped"  #: ``stop`` was called
+    SYSTEM = "system"  #: the system that was traced has ended
+    LISTENER = "listener"  #: ``on_event`` raised an exception
+
+
+# --- a trace ---------------------------------------------------------------------------------------------------------
+
+
+class RunningTrace:
+    """A trace; see ``telemetry.control.Trace``."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        predicate: Predicate,
+        limit: int,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.predicate = predicate
+        self.events = frozenset(event for event in EVENTS if predicate.selects(event))
+        self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
+        self._tracer = tracer
+        self._limit = limit
+        self._on_event = on_event
+        self._on_end = on_end
+        self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
+        self._changed = threading.Condition(self._lock)
+        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._accepted = 0
+        self._lost = 0
+        self._end: TraceEnd | None = None
+        self.timer: Timer | None = None  # that ends it
+
+    @property
+    def lost(self) -> int:
+        """Count the events so far that may have matched and are not told: no room, or no time to look at them."""
+        return self._lost
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it takes no more events; some may still have to be told."""
+        return self._end is not None
+
+    def stop(self) -> None:
+        """End it, and tell no more events; ``on_end`` is called unless it was."""
+        with self._lock:
+            if self._end is None:
+                self._waiting.clear()
+        self.end(TraceEnd.STOPPED)
+
+    def end(self, why: TraceEnd) -> None:
+        """End it; the events that it has are told before ``on_end`` is called. Nothing happens where it is over."""
+        with self._lock:
+            if self._end is not None:
+                return
+            self._end = why
+            self._changed.notify()
+        self._tracer.forget(self)
+
+    def lose(self) -> None:
+        """Count an event that nobody looked at."""
+        with self._lock:
+            self._lost += self._end is None
+
+    def offer(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Have an event told if it matches."""
+        if not self.predicate.holds(fields):
+            return
+        with self._lock:
+            if self._end is not None:
+                return
+            if len(self._waiting) >= MAX_WAITING:
+                self._lost += 1
+                return
+            self._waiting.append(self._tracer.told(event, fields))
+            self._accepted += 1
+            is_enough = self._accepted >= self._limit
+            self._changed.notify()
+        if is_enough:
+            self.end(TraceEnd.LIMIT)
+
+    def run(self) -> None:
+        """Tell the events, and at last of the end; on the trace's own thread."""
+        try:
+            while (event := self._next()) is not None:
+                self._on_event(event)
+        finally:
+            self.end(TraceEnd.LISTENER)
+            self._tracer.unwatch(self)
+            assert self._end is not None
+            self._on_end(self._end.value)
+
+    def _next(self) -> Mapping[str, Any] | None:
+        with self._lock:
+            while not self._waiting and self._end is None:
+                self._changed.wait()
+            return self._waiting.popleft() if self._waiting else None
+
+
+# --- what the actors see ---------------------------------------------------------------------------------------------
+
+
+class Tracer:
+    """See the module. Any thread may call it.
+
+    Whoever has an event of the walk looks at ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
+    """
+
+    def __init__(self, system: ActorSystem) -> None:
+        self.is_on = False  #: whether a trace runs that any event of the walk may match
+        self.process = "main"  #: the name of this process, where there are several
+        self._system = system
+        self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
+        self._traces: tuple[RunningTrace, ...] = ()  # replaced, never changed
+        self._wanted: frozenset[str] = frozenset()
+        self._is_closed = False
+        # Several threads may count at once and lose a little of it: no harm.
+        self._window_ends_at = 0.0
+        self._spent_seconds = 0.0
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the system."""
+        return self._system.clock
+
+    def start(
+        self,
+        request: TraceRequest,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> RunningTrace:
+        """Begin a trace.
+
+        Args:
+            request: what of, and how much.
+            on_event: called with each event, on a thread of the trace's own.
+            on_end: called once, on the same thread, with a ``TraceEnd``.
+
+        Raises:
+            PredicateRefused: the predicate, ``limit`` or ``seconds`` can't be, or too many traces run already.
+        """
+        predicate = parse(request.predicate, VOCABULARY)
+        if (
+            isinstance(request.limit, bool)
+            or not isinstance(request.limit, int)
+            or not 1 <= request.limit <= MAX_EVENTS
+        ):
+            raise PredicateRefused(f"limit: expected 1 to {MAX_EVENTS:,} events, not {request.limit!r}")
+        if not _is_number(request.seconds) or not 0 < request.seconds <= MAX_SECONDS:
+            raise PredicateRefused(
+                f"seconds: expected more than 0, and {MAX_SECONDS:,.0f} at most, not {request.seconds!r}"
+            )
+        trace = RunningTrace(self, predicate, request.limit, on_event, on_end)
+        with self._lock:
+            if self._is_closed:
+                raise PredicateRefused("the system has ended: there is nothing to trace")
+            if len(self._traces) >= MAX_TRACES:
+                raise PredicateRefused(f"{MAX_TRACES} traces run already: stop one of them first")
+            self._change((*self._traces, trace))
+        if trace.kinds:
+            otp_sys.install_everywhere(self._system, trace, partial(self._watcher, trace), trace.kinds)
+        trace.timer = self.clock.call_later(request.seconds, partial(trace.end, TraceEnd.SECONDS))
+        threading.Thread(target=trace.run, name="receipt-actors-trace", daemon=True).start()
+        return trace
+
+    def close(self) -> None:
+        """End every trace: the system ends. None can be started any more."""
+        with self._lock:
+            self._is_closed = True
+            traces = self._traces
+        for trace in traces:
+            trace.end(TraceEnd.SYSTEM)
+
+    def forget(self, trace: RunningTrace) -> None:
+        """Let a trace that is over see nothing any more."""
+        with self._lock:
+            self._change(tuple(other for other in self._traces if other is not trace))
+
+    def unwatch(self, trace: RunningTrace) -> None:
+        """Leave nothing behind of a trace that is over."""
+        if trace.timer is not None:
+            trace.timer.cancel()
+        if trace.kinds:
+            otp_sys.remove_everywhere(self._system, trace)
+
+    def _change(self, traces: tuple[RunningTrace, ...]) -> None:
+        self._traces = traces
+        self._wanted = frozenset[str]().union(*(trace.events for trace in traces))
+        self.is_on = not self._wanted.isdisjoint(WALK_EVENTS)
+
+    # --- events of the walk ---
+
+    def wants(self, event: str) -> bool:
+        """Tell whether an event may be told: whether it is worth the while to gather its fields for ``emit``."""
+        return event in self._wanted and self._has_time(trace for trace in self._traces if event in trace.events)
+
+    def emit(self, event: str, fields: Mapping[str, Any], received_at_seconds: float | None = None) -> None:
+        """Tell of an event of the walk.
+
+        Args:
+            event: one of ``WALK_EVENTS``.
+            fields: what is known of it, by the names that it may have; None where there is none.
+            received_at_seconds: monotonic time of the receive.
+        """
+        began_at = time.thread_time()
+        known: dict[str, Any] = {"process": self.process, **fields}
+        if received_at_seconds is not None:
+            known["seconds_since_received"] = self.clock.monotonic() - received_at_seconds
+        for trace in self._traces:
+            if event in trace.events:
+                trace.offer(event, known)
+        self._spent_seconds += time.thread_time() - began_at
+
+    def _has_time(self, traces: Iterable[RunningTrace]) -> bool:
+        """Tell whether there is time left in this second; where not, it is lost for these traces."""
+        if self._spent_seconds < BUDGET_SECONDS:
+            return True
+        now = time.monotonic()
+        if now < self._window_ends_at:
+            for trace in traces:
+                trace.lose()
+            return False
+        self._window_ends_at, self._spent_seconds = now + 1.0, 0.0
+        return True
+
+    def told(self, event: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an event as it leaves: in JSON's types, without what is not known."""
+        known = {name: _plain(fields[name]) for name in EVENTS[event].fields if fields.get(name) is not None}
+        return {"at_seconds": self.clock.time(), "event": event, **known}
+
+    # --- events of actors ---
+
+    def _watcher(self, trace: RunningTrace, ref: Ref) -> Callable[[Event], object] | None:
+        name = actor_name(ref)
+        return partial(self._of_actor, trace, name) if trace.predicate.may_hold("actor", name) else None
+
+    def _of_actor(self, trace: RunningTrace, name: str, event: Event) -> object:
+        if trace.is_over:
+            return True  # do not ask again
+        if self._has_time((trace,)):
+            began_at = time.thread_time()
+            trace.offer(_EVENT_OF[event.kind], self._fields_of(name, event))
+            self._spent_seconds += time.thread_time() - began_at
+        return trace.is_over
+
+    def _fields_of(self, name: str, event: Event) -> dict[str, Any]:
+        fields: dict[str, Any] = {"process": self.process, "actor": name}
+        content = event.content
+        if event.kind is EventKind.EXITED:
+            fields["reason"] = _reason_name(content)
+        elif isinstance(content, Reply) and event.kind is EventKind.REPLY:
+            fields["message"] = type(content.value if content.failure is None else content.failure).__name__
+        else:
+            fields["message"] = type(content).__name__
+        if event.kind is EventKind.SENT:
+            fields["peer"] = None if event.peer is None else actor_name(event.peer)
+        return fields
+
+
+def tracer_of(system: ActorSystem) -> Tracer:
+    """Return the tracer of an actor system; each has its own."""
+    tracer: Tracer | None = system.terms.get(Tracer)
+    return system.terms.setdefault(Tracer, Tracer(system)) if tracer is None else tracer
+
+
+def actor_name(ref: Ref) -> str:
+    """Return what a trace calls an actor: its registered name, else what it is, such as ``validator``."""
+    name = ref.name
+    if name is None:
+        words = ref.actor_class.__name__
+        return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in words).lstrip("_")
+    return " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+
+
+def _reason_name(reason: object) -> str:
+    match reason:
+        case Normal():
+            return "normal"
+        case Killed():
+            return "killed"
+        case Crash():
+            return "crash"
+        case NoProcess():
+            return "no_process"
+        case _:
+            return "shutdown"
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,344 @@
+"""Tracing on the fly: what is told of messages and actors, what ends a trace, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from receipt_actors.actors.protocol import INTAKE
+from receipt_actors.domain.ports import OutgoingMessage
+from receipt_actors.errors import PredicateRefused
+from receipt_actors.otp import ActorSystem
+from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.tracing import (
+    EVENTS,
+    FIELDS,
+    MAX_TRACES,
+    MAX_WAITING,
+    WALK_EVENTS,
+    RunningTrace,
+    TraceEnd,
+    actor_name,
+    tracer_of,
+)
+from tests.actors.trees import Tree, tree_of
+from tests.otp.support import WAIT_SECONDS, Gate, Seen
+
+RECEIPT = "receipt_data"
+
+
+class Listener:
+    """What a trace told, in order."""
+
+    def __init__(self) -> None:
+        self.events = Seen()
+        self.ends = Seen()
+
+    def trace(self, system: ActorSystem, predicate: str, limit: int = 10, seconds: float = 15.0) -> RunningTrace:
+        return tracer_of(system).start(TraceRequest(predicate, limit, seconds), self.events.put, self.ends.put)
+
+    def end(self) -> str:
+        reason: str = self.ends.next()
+        return reason
+
+    def told(self, trace: RunningTrace) -> list[Mapping[str, Any]]:
+        """Return all that was told."""
+        trace.end(TraceEnd.SYSTEM)  # leaves nothing untold
+        self.end()
+        return self.events.rest()
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    yield from tree_of()
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+def submit(tree: Tree, number: int, user_id: int) -> None:
+    tree.services.submit(tree.services.app_store.sell(f"t-{number}"), user_id=user_id)
+    go_on(tree)
+
+
+def go_on(tree: Tree) -> None:
+    tree.settle()
+    tree.advance(0.1)  # where several come one after the other, they gather for a moment
+
+
+def without_times(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if "seconds" not in name}
+
+
+# --- the walk ---
+
+
+def test_a_message_is_followed_from_receive_to_delete(tree: Tree, listener: Listener) -> None:
+    """Each step of a genuine receipt is told in order, with what is known of the message by then."""
+    now = tree.services.clock.time()
+    trace = listener.trace(tree.actors, "|".join(WALK_EVENTS) + " where user_id == 7", limit=50)
+    submit(tree, 1, user_id=7)
+    submit(tree, 2, user_id=8)
+    events = listener.told(trace)
+    names = [event["event"] for event in events]
+    assert names == ["received", "verify", "verified", "claim", "claimed", "reply", "replied", "delete", "answered"]
+    (message_id,) = {event["message_id"] for event in events}
+    assert without_times(events[0]) == {
+        "event": "received",
+        "process": "main",
+        "message_id": message_id,
+        "receive_count": 1,
+        "user_id": 7,
+        "submission_id": events[0]["submission_id"],
+        "post_queue": "ResultsSQS",
+    }
+    assert without_times(events[6]) == {
+        **without_times(events[0]),
+        "event": "replied",
+        "transaction_id": "t-1",
+        "verdict": "OK",
+        "reason": "claimed",
+    }
+    assert events[2]["outcome"] == "genuine"
+    assert events[4]["outcome"] == "new"
+    for event in events:
+        assert event["at_seconds"] == now
+        assert event["seconds_since_received"] == 0.0  # the clock stands still
+
+
+def test_who_claimed_first_is_told(tree: Tree, listener: Listener) -> None:
+    """A replay by another user: the ledger's answer, the verdict and its reason."""
+    trace = listener.trace(tree.actors, "claimed|replied where user_id == 8")
+    receipt = tree.services.app_store.sell("t-1")
+    for user_id in (7, 8):
+        tree.services.submit(receipt, user_id=user_id)
+        go_on(tree)
+    claimed, replied = listener.told(trace)
+    assert claimed["outcome"] == "other_user"
+    assert (replied["verdict"], replied["reason"]) == ("INVALID", "claimed_by_another_user")
+
+
+def test_what_can_not_be_answered_is_followed_to_the_dead_letter_queue(tree: Tree, listener: Listener) -> None:
+    """The reason is told when it is received, when it is to be moved, and when it is gone."""
+    trace = listener.trace(tree.actors, "received|move|moved|delete where reason == 'not_json' or receive_count == 1")
+    tree.services.queues.send(tree.services.settings.source_queue, [OutgoingMessage("no json")])
+    tree.settle()
+    events = listener.told(trace)
+    assert [(event["event"], event.get("reason")) for event in events] == [
+        ("received", "not_json"),
+        ("move", "not_json"),
+        ("delete", None),
+        ("moved", "not_json"),
+    ]
+
+
+def test_what_comes_back_is_told_with_its_reason(tree: Tree, listener: Listener) -> None:
+    """Handed back by its custodian, or, where that crashed, by the visibility keeper; once each."""
+    trace = listener.trace(tree.actors, "handed_back")
+    tree.services.app_store.script(RECEIPT, {"status": 21004})
+    tree.services.submit(RECEIPT, user_id=7)
+    tree.settle()
+    hold = tree.hold("app_store", "verify_receipt", after=False)
+    submit(tree, 1, user_id=8)
+    tree.crash("validator")
+    hold.release()
+    tree.settle()
+    events = listener.told(trace)
+    assert [(event["reason"], event.get("user_id")) for event in events] == [("misconfigured", 7), ("crashed", None)]
+
+
+def test_a_corrupt_copy_is_told(tree: Tree, listener: Listener) -> None:
+    """Its MD5 is wrong: it is left."""
+    trace = listener.trace(tree.actors, "left")
+    tree.services.queues.corrupt_next()
+    submit(tree, 1, user_id=7)
+    (event,) = listener.told(trace)
+    assert event["reason"] == "body_md5_mismatch"
+
+
+# --- actors ---
+
+
+def test_messages_of_an_actor_are_told(tree: Tree, listener: Listener) -> None:
+    """Requests that come, what it sends and to whom: types and names, nothing of what is in them."""
+    trace = listener.trace(tree.actors, "call|cast|sent where actor == 'ledger_gateway'", limit=100)
+    submit(tree, 1, user_id=7)
+    events = listener.told(trace)
+    assert {event["actor"] for event in events} == {"ledger_gateway"}
+    assert {"at_seconds", "process", "event", "actor", "message"} >= set(events[0])
+    assert ("call", "ClaimTransaction") in [(event["event"], event["message"]) for event in events]
+    assert ("sent", "Ownership") in [(event["event"], event["message"]) for event in events]
+    assert "t-1" not in str(events)
+
+
+def test_actors_that_start_later_are_watched_from_their_first_message(tree: Tree, listener: Listener) -> None:
+    """A validator lives for one message; it is called what it is."""
+    trace = listener.trace(tree.actors, "returned|sent|exited where actor == 'validator'", limit=100)
+    submit(tree, 1, user_id=7)
+    events = listener.told(trace)
+    assert [event["message"] for event in events if event["event"] == "returned"] == [
+        "Genuine",
+        "Ownership",
+        "Started",  # the result batcher
+        "Done",
+        "Done",
+    ]
+    assert ("WatchMessage", "visibility_keeper") in [(event.get("message"), event.get("peer")) for event in events]
+    assert without_times(events[-1]) == {
+        "event": "exited",
+        "process": "main",
+        "actor": "validator",
+        "reason": "normal",
+    }
+
+
+def test_a_crash_is_told_with_its_exception(tree: Tree, listener: Listener) -> None:
+    """Of whichever actor."""
+    trace = listener.trace(tree.actors, "crashed|exited where reason != 'normal' or message ~ '*Error'")
+    tree.crash(INTAKE)
+    events = listener.told(trace)
+    assert [(event["event"], event["actor"]) for event in events] == [("crashed", "intake"), ("exited", "intake")]
+    assert events[1]["reason"] == "crash"
+
+
+def test_only_actors_that_can_match_are_watched(tree: Tree, listener: Listener) -> None:
+    """A trace of one actor costs the others nothing."""
+    listener.trace(tree.actors, "cast where actor ~ 'intake' and message == 'X'")
+    tree.settle()
+    assert watched(tree.actors) == {"intake"}
+
+
+# --- what ends a trace, and what is left of it ---
+
+
+def watched(system: ActorSystem) -> set[str]:
+    return {actor_name(ref) for ref in system.processes() if ref.process.debug is not None}
+
+
+def test_a_trace_ends_after_so_many_events(tree: Tree, listener: Listener) -> None:
+    """Not one more is told, and nothing is looked at any more."""
+    listener.trace(tree.actors, "*", limit=3)
+    for number in range(5):
+        submit(tree, number, user_id=number)
+    assert listener.end() == "limit"
+    assert len(listener.events.rest()) == 3
+    is_untouched(tree)
+
+
+def test_a_trace_ends_after_so_many_seconds(tree: Tree, listener: Listener) -> None:
+    """By the clock of the system."""
+    listener.trace(tree.actors, "crashed|claim", seconds=15)
+    tree.services.clock.advance(14.9)
+    assert not listener.ends.rest()
+    tree.services.clock.advance(0.2)
+    assert listener.end() == "seconds"
+    is_untouched(tree)
+
+
+def test_a_trace_that_is_stopped_says_so_once(tree: Tree, listener: Listener) -> None:
+    """However often it is stopped."""
+    trace = listener.trace(tree.actors, "*")
+    trace.stop()
+    trace.stop()
+    assert listener.end() == "stopped"
+    assert not listener.ends.rest()
+    is_untouched(tree)
+
+
+def test_a_trace_ends_with_the_system(tree: Tree, listener: Listener) -> None:
+    """And none can be begun after."""
+    listener.trace(tree.actors, "claim")
+    tracer_of(tree.actors).close()
+    assert listener.end() == "system"
+    with pytest.raises(PredicateRefused, match="has ended"):
+        listener.trace(tree.actors, "claim")
+
+
+def is_untouched(tree: Tree) -> None:
+    """Nothing watches, and the next message goes through unseen."""
+    tree.services.queues.interrupt()  # an actor with a thread of its own hears of it when it has nothing else to do
+    tree.settle()
+    assert tree.actors.watched is None
+    assert watched(tree.actors) == set()
+    assert not tracer_of(tree.actors).is_on
+    submit(tree, 99, user_id=99)
+    assert any(result["user_id"] == 99 for result in tree.results())
+
+
+def test_several_traces_do_not_see_each_other(tree: Tree, listener: Listener) -> None:
+    """Each has its own predicate and its own end; one too many is refused."""
+    others = [Listener() for _ in range(MAX_TRACES - 1)]
+    trace = listener.trace(tree.actors, "claim where user_id == 7")
+    for other in others:
+        other.trace(tree.actors, "claim|cast where user_id == 8 or actor == 'intake'", limit=1)
+    with pytest.raises(PredicateRefused, match="5 traces run already"):
+        Listener().trace(tree.actors, "claim")
+    submit(tree, 7, user_id=7)
+    submit(tree, 8, user_id=8)
+    assert [other.end() for other in others] == ["limit"] * len(others)
+    assert [event["user_id"] for event in listener.told(trace)] == [7]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds", "message"),
+    [
+        (0, 15, "limit: expected 1 to 10,000 events, not 0"),
+        (10_001, 15, "limit"),
+        (10, 0, "seconds: expected more than 0, and 3,600 at most, not 0"),
+        (10, 3_601, "seconds"),
+        (10, float("nan"), "seconds"),
+    ],
+)
+def test_a_trace_has_bounds(tree: Tree, listener: Listener, limit: int, seconds: float, message: str) -> None:
+    """Whoever asks for more is told how much there may be."""
+    with pytest.raises(PredicateRefused, match=message):
+        listener.trace(tree.actors, "claim", limit, seconds)
+
+
+def test_what_nobody_takes_is_lost_and_counted(tree: Tree) -> None:
+    """A listener that hangs holds up nobody: its queue is bounded, and messages go on."""
+    gate, ends = Gate(), Seen()
+    with gate:
+        tracer = tracer_of(tree.actors)
+        trace = tracer.start(TraceRequest("claim", 10_000, 15.0), gate, ends.put)
+        for number in range(MAX_WAITING + 6):
+            if tracer.wants("claim"):
+                tracer.emit("claim", {"user_id": number})
+            if not number:
+                assert gate.entered.wait(WAIT_SECONDS)  # the first one is with the listener, and no longer waits
+        assert trace.lost >= 5
+        submit(tree, 1, user_id=1)
+        assert len(tree.results()) == 1
+        trace.stop()
+    assert ends.next() == "stopped"
+
+
+def test_matching_has_a_budget(tree: Tree, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is no time for is not looked at, and counted as lost."""
+    monkeypatch.setattr("receipt_actors.telemetry.tracing.BUDGET_SECONDS", 0.0)
+    trace = listener.trace(tree.actors, "verify|claim|cast where actor == 'x' or user_id == 1")
+    for number in range(3):
+        submit(tree, number, user_id=2)
+    assert trace.lost > 0
+    assert not listener.told(trace)
+
+
+def test_nothing_but_named_fields_leaves(tree: Tree, listener: Listener) -> None:
+    """No receipt, no receipt handle, whatever an actor holds or is sent."""
+    trace = listener.trace(tree.actors, "*", limit=10_000)
+    receipt = tree.services.app_store.sell("t-1")
+    tree.services.submit(receipt, user_id=7)
+    tree.settle()
+    events = listener.told(trace)
+    assert len(events) > 50
+    assert {name for event in events for name in event} <= {"at_seconds", "event", *FIELDS}
+    written = json.dumps(events)
+    assert receipt not in written
+    assert "handle" not in written.lower()
+    for event in events:
+        assert set(event) - {"at_seconds", "event"} <= set(EVENTS[event["event"]].fields)
