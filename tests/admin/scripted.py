@@ -248,12 +248,18 @@ def incidents() -> tuple[Incident, ...]:
     """Return some of every tone, the newest first."""
     at = EPOCH_SECONDS + 100
     return (
-        Incident(at - 8, "recovered", "the ledger answers again after 42 s", ("closed at 04:11:09", "first try: 1 s later")),
+        Incident(
+            at - 8, "recovered", "the ledger answers again after 42 s", ("closed at 04:11:09", "first try: 1 s later")
+        ),
         Incident(
             at - 50,
             "outage",
             "the ledger is unavailable: EndpointConnectionError",
-            ("12 requests of 9 messages failed in a row", "the gate is closed; 48 messages in flight are kept", "next try in 1 s"),
+            (
+                "12 requests of 9 messages failed in a row",
+                "the gate is closed; 48 messages in flight are kept",
+                "next try in 1 s",
+            ),
             process="worker-2",
         ),
         Incident(
@@ -265,5 +271,7 @@ def incidents() -> tuple[Incident, ...]:
             17,
             "worker-1",
         ),
-        Incident(at - 700, "unknown_answer", "Apple answered status 21199 with HTTP 200", ("{\"status\": 21199}",), "77f0", 412),
+        Incident(
+            at - 700, "unknown_answer", "Apple answered status 21199 with HTTP 200", ('{"status": 21199}',), "77f0", 412
+        ),
     )
