@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,6 +122,39 @@ def test_visibility_that_has_ended_cannot_be_extended(queues: EmbeddedQueues, cl
     (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, 30)])
     assert failure is not None and failure.sender_fault
     assert queues.delete(QUEUE, [message.receipt_handle]) == [None]
+    assert receive(queues) == []
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_clock_that_is_set_back_hides_nothing(
+    queues: EmbeddedQueues, database: Path, clock: ManualClock, is_restarted: bool
+) -> None:
+    """What was sent can be received at once, what is in flight comes back as late as ever; after a restart, too."""
+    queues.send(QUEUE, [OutgoingMessage("in flight")])
+    receive(queues)
+    queues.send(QUEUE, [OutgoingMessage("new")])
+    clock.advance(-3600)
+    with ExitStack() as stack:
+        if is_restarted:
+            queues = stack.enter_context(closing(EmbeddedQueues(database, clock)))
+        assert [message.body for message in receive(queues)] == ["new"]
+        clock.advance(29)
+        assert receive(queues) == []
+        clock.advance(1)
+        assert {message.body for message in receive(queues)} == {"in flight", "new"}
+
+
+def test_a_clock_that_is_set_back_ends_no_message_in_flight(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """Who works on it can extend it, and delete it."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    clock.advance(-3600)
+    assert receive(queues) == []
+    assert queues.change_visibility(QUEUE, [(message.receipt_handle, 60)]) == [None]
+    clock.advance(59)
+    assert receive(queues) == []
+    assert queues.delete(QUEUE, [message.receipt_handle]) == [None]
+    clock.advance(1)
     assert receive(queues) == []
 
 
@@ -423,6 +456,24 @@ def test_a_corrupt_file_is_unavailable(database: Path) -> None:
         pytest.raises(LedgerUnavailable, match=f"{database.name}.*malformed"),
     ):
         ledger.claim(claim_of("new"))
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_is_deleted_while_it_is_used_is_unavailable(database: Path, is_replaced: bool) -> None:
+    """Nothing is confirmed that would be gone with this process; once the file is back in its place all is well."""
+    with closing(EmbeddedQueues(database)) as queues, closing(EmbeddedLedger(database)) as ledger:
+        queues.create_queue(QUEUE)
+        queues.send(QUEUE, [OutgoingMessage("x")])
+        elsewhere = database.rename(database.with_suffix(".elsewhere"))
+        if is_replaced:
+            database.touch()
+        with pytest.raises(QueueUnavailable, match="deleted, moved or replaced"):
+            receive(queues)
+        with pytest.raises(LedgerUnavailable, match=f"{database.name}.*restart"):
+            ledger.claim(claim_of("1"))
+        elsewhere.rename(database)
+        assert ledger.claim(claim_of("1")) is None
+        assert [message.body for message in receive(queues)] == ["x"]
 
 
 def test_a_closed_adapter_is_unavailable(database: Path) -> None:

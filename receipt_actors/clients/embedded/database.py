@@ -4,6 +4,9 @@ What is committed survives ``kill -9`` and, where the disk keeps its word, a pow
 every commit waits for the disk. That was measured to cost 0.13 ms a commit on a virtual SSD against 0.02 ms for NORMAL
 (which may forget the last commits in a power cut, and a claim is money); queues commit once a batch of ten.
 
+A file that is deleted, moved away or replaced while it is open would go on to be written, and be gone with the last
+process that has it open: claims that nobody remembers. So before each use the path is looked at (2 us).
+
 Threads of one process take turns at a gate instead of meeting SQLite's file lock, which is polled with sleeps; between
 processes that lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits instead of failing.
 """
@@ -117,6 +120,7 @@ class Database:
         self.changed = _gate(path)
         with self.changed:
             self._connection = _open(path, unavailable)
+            self._identity = _identity(path)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -136,6 +140,11 @@ class Database:
         with self.changed:
             if self._closed:
                 raise self._unavailable(f"database {self._path}: closed")
+            if _identity(self._path) != self._identity:
+                raise self._unavailable(
+                    f"database {self._path}: it has been deleted, moved or replaced since it was opened; "
+                    "move it back, or restart to use what is there now"
+                )
             try:
                 yield self._connection
             except sqlite3.Error as error:
@@ -148,6 +157,15 @@ class Database:
         with self.changed:
             self._closed = True
             self._connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell which file that is; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _gate(path: Path) -> threading.Condition:

@@ -10,6 +10,7 @@ visibility by an older one fails. Unlike in SQS a message never expires.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sqlite3
 import time
@@ -30,6 +31,7 @@ from receipt_actors.domain.ports import (
 from receipt_actors.errors import ConfigurationError, QueueRefused, QueueUnavailable
 
 OTHER_PROCESSES_POLL_SECONDS = 0.1  #: how late a long poll may notice what another process has sent
+CLOCK_STEP_SECONDS = 0.1  #: that the clock may be set back unnoticed
 MAX_RECEIVE_COUNT = 1000  #: the largest ``maxReceiveCount`` of a redrive policy (SQS)
 
 #: Row and receipt; a row's number may be used again, its receipt never is.
@@ -46,7 +48,8 @@ class _Queue:
 class EmbeddedQueues:
     """``Queues`` in the SQLite file ``database``; several threads and processes may use it at once.
 
-    ``clock`` gives the UNIX time in seconds that visibility timeouts are measured with. Passing trouble with the file
+    ``clock`` gives the UNIX time in seconds that visibility timeouts are measured with. It may be set back: messages
+    from what is the future by then are no more hidden than they were. Passing trouble with the file
     (held by another process for over 5 s, disk full, I/O error, corruption) is ``QueueUnavailable``; a file that cannot
     be used at all is a ``ConfigurationError`` of the constructor.
     """
@@ -55,6 +58,7 @@ class EmbeddedQueues:
         self._database = Database(database, QueueUnavailable)
         self._clock = clock
         self._interruptions = 0  # guarded by the database's gate
+        self._offsets: dict[str, float] = {}  # of the clock when each queue was last looked at; guarded likewise
 
     def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
         """Create the queue, and its dead-letter queue, unless they exist.
@@ -94,8 +98,12 @@ class EmbeddedQueues:
         with self._database.changed:
             interruptions = self._interruptions
             while interruptions == self._interruptions:
-                next_visible_at = self._next_visible_at(queue)
                 now = self._clock()
+                offset = now - time.monotonic()
+                if offset < self._offsets.get(queue, math.inf) - CLOCK_STEP_SECONDS:
+                    self._forget_the_future(queue, now)
+                self._offsets[queue] = offset
+                next_visible_at = self._next_visible_at(queue)
                 if next_visible_at is not None and next_visible_at <= now:
                     received = self._take(queue, max_messages, now, visibility_timeout_seconds)
                     if received:
@@ -171,6 +179,20 @@ class EmbeddedQueues:
     def _notify(self) -> None:
         with self._database.changed:
             self._database.changed.notify_all()
+
+    def _forget_the_future(self, queue: str, now: float) -> None:
+        """Have messages that were sent or received later than ``now``, by a clock since set back, sent or received now.
+
+        Else they would stay hidden until the clock is there again.
+        """
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE messages SET received_at_seconds = min(received_at_seconds, :now), visible_at_seconds ="
+                " iif(receipt IS NULL, :now, :now + visible_at_seconds - received_at_seconds)"
+                " WHERE queue_id = :queue AND visible_at_seconds > :now"
+                " AND (receipt IS NULL OR received_at_seconds > :now)",
+                {"queue": _find(connection, queue).queue_id, "now": now},
+            )
 
     def _next_visible_at(self, queue: str) -> float | None:
         with self._database.connection() as connection:
