@@ -22,6 +22,7 @@ from receipt_actors.actors.protocol import (
     ObeyLimits,
     PauseIntake,
     ResumeIntake,
+    StuckInOutage,
 )
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
@@ -338,6 +339,9 @@ class ReceiptSystem:
     def drain(self, seconds: float | None = None) -> int:
         """Stop taking in, finish what is in flight, hand back at once what could not be finished, and stop.
 
+        While a service is unavailable that is not waited for: where nothing has been finished for 3 s everything is
+        handed back.
+
         Args:
             seconds: how long all of this may take; left out, ``drain_seconds`` of the settings. Receives under way are
                 waited for, so less than ``receive_wait_seconds`` may leave messages to their visibility timeout.
@@ -349,17 +353,16 @@ class ReceiptSystem:
         deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
         with self._no_long_polls():
             unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
-            if unfinished:
-                self._notice_abandoned(unfinished)
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 self._final_statistics = self.statistics()
-            self._stop(max(HAND_BACK_SECONDS / 2, deadline - time.monotonic()))
+            self._stop(min(HAND_BACK_SECONDS, max(HAND_BACK_SECONDS / 2, deadline - time.monotonic())))
         return unfinished
 
-    def _notice_abandoned(self, messages: int) -> None:
+    def _notice_abandoned(self, messages: int, why: str) -> None:
+        logger.warning("%s: %d messages are not finished, and handed back", why, messages)
         incidents = self._actors.whereis(INCIDENTS)
         if incidents is not None:
-            summary = f"the drain was over before {messages} messages were finished: they are handed back"
+            summary = f"{why}: {messages} messages are not finished, and handed back"
             incidents.cast(Noticed(IncidentKind.ABANDONED, "drain", summary))
 
     def stop(self) -> None:
@@ -371,17 +374,26 @@ class ReceiptSystem:
             self._stop(HAND_BACK_SECONDS)
 
     def _close_intake(self, deadline: float) -> int:
-        """Wait until nothing is in flight or being received; at the deadline return how many messages still are."""
+        """Wait until nothing is in flight or being received; at the deadline return how many messages still are.
+
+        In an outage, which may last, do so earlier.
+        """
         intake = self._actors.whereis(protocol.INTAKE)
         if intake is None:
             return 0
         try:
-            intake.call(CloseIntake(), max(0.0, deadline - time.monotonic()))
+            answer = intake.call(CloseIntake(), max(0.0, deadline - time.monotonic()))
         except pykka.ActorDeadError:
             return 0
         except pykka.Timeout:
-            return self.in_flight().in_flight
-        return 0
+            messages, why = self.in_flight().in_flight, "the drain is over"
+        else:
+            if not isinstance(answer, StuckInOutage):
+                return 0
+            messages, why = answer.messages, f"unavailable: {', '.join(sorted(answer.services))}"
+        if messages:
+            self._notice_abandoned(messages, why)
+        return messages
 
     @contextmanager
     def _no_long_polls(self) -> Iterator[None]:

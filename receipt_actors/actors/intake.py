@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.actors.protocol import (
@@ -41,6 +42,7 @@ from receipt_actors.actors.protocol import (
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
+    StuckInOutage,
 )
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
@@ -52,11 +54,21 @@ _RECEIVES = "receive"  # what is said to be unavailable when no consumer can rec
 
 MIN_RECEIVES = 2  #: at once; a single one that hangs would hold up everything
 
+#: Without a message that is finished, while a service is unavailable, until a process that stops waits no longer.
+STUCK_SECONDS = 3.0
+
 #: Whom to ask, after a restart, for what the one before knew.
 _WITNESSES: dict[Name, object] = {
     **dict.fromkeys((VALIDATORS, MOVERS), WhichChildren()),
     **dict.fromkeys((APP_STORE_GATEWAY, LEDGER_GATEWAY, DELETE_BATCHER, VISIBILITY_BATCHER), DescribeService()),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _LookForProgress:
+    """To itself: has any message been finished since ``finished`` were?"""
+
+    finished: int
 
 
 class Intake(GenServer):
@@ -74,6 +86,8 @@ class Intake(GenServer):
         self._not_heard = set(_WITNESSES)  # until all of them have answered nothing is granted
         self._is_closed = False
         self._closers: list[From] = []
+        self._finished = 0  # custodians that have ended
+        self._looks_for_progress = False
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
         self._last_activity_seconds = self.clock.monotonic()
@@ -114,6 +128,7 @@ class Intake(GenServer):
             self._is_closed = True
             self._closers.append(from_)
             self._grant()
+            self._look_for_progress()
             return NO_REPLY
         if isinstance(request, ObeyLimits):
             self._yielding.append(from_)
@@ -158,6 +173,7 @@ class Intake(GenServer):
             case ServiceUnavailable(service, wants_a_prober):
                 self._unavailable.add(service)
                 self._grant()
+                self._look_for_progress()
                 if wants_a_prober and not self._reserved:
                     self._grant_next(min(1, self._room()))
             case ServiceAvailable(service):
@@ -172,11 +188,18 @@ class Intake(GenServer):
 
     def handle_info(self, message: Any) -> Any:
         """A custodian or a consumer has ended: its credits are free."""
+        if isinstance(message, _LookForProgress):
+            self._looks_for_progress = False
+            if self._finished == message.finished and self._unavailable and not self._reserved:
+                self._answer_closers(StuckInOutage(len(self._custodians), frozenset(self._unavailable)))
+            self._look_for_progress()
+            return None
         if not isinstance(message, Down):
             return super().handle_info(message)
         ref = message.ref
         if ref in self._custodians:
             self._custodians.discard(ref)
+            self._finished += 1
             self._note_activity()
         else:
             self._consumers.discard(ref)
@@ -230,14 +253,23 @@ class Intake(GenServer):
         if self._is_closed:
             self._waiting.clear()
             if not self._custodians and not self._reserved:
-                for closer in self._closers:
-                    closer.reply(Done())
-                self._closers.clear()
+                self._answer_closers(Done())
             return
         if self._limits.is_paused:
             return
         while self._waiting and len(self._reserved) < self._max_receives and (available := self._available()) > 0:
             self._grant_next(available)
+
+    def _answer_closers(self, answer: Done | StuckInOutage) -> None:
+        for closer in self._closers:
+            closer.reply(answer)
+        self._closers.clear()
+
+    def _look_for_progress(self) -> None:
+        """Where the process stops in an outage, look in a while whether anything can be finished all the same."""
+        if self._closers and self._unavailable and not self._looks_for_progress:
+            self._looks_for_progress = True
+            self.send_after(STUCK_SECONDS, _LookForProgress(self._finished))
 
     def _grant_next(self, available: int) -> None:
         if self._waiting and available > 0 and not self._limits.is_paused:

@@ -98,7 +98,19 @@ class DescribeService:
 
 @dataclass(frozen=True, slots=True)
 class CloseIntake:
-    """Grant no credit any more: the process stops. Answered by ``Done`` once nothing is in flight or being received."""
+    """Grant no credit any more: the process stops.
+
+    Answered by ``Done`` once nothing is in flight or being received; by ``StuckInOutage`` where that takes an outage's
+    end, which is not waited for.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class StuckInOutage:
+    """So many messages wait for services that are unavailable, and not one has been finished for a while."""
+
+    messages: int
+    services: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from receipt_actors.actors.intake import Intake
+from receipt_actors.actors.intake import STUCK_SECONDS, Intake
 from receipt_actors.actors.protocol import (
     APP_STORE_GATEWAY,
     INTAKE,
@@ -25,6 +25,7 @@ from receipt_actors.actors.protocol import (
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
+    StuckInOutage,
 )
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.otp import (
@@ -272,6 +273,47 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
     end(stage, late)
     assert stage.reply_to(closing) == Done()
     assert (granted(stage, receiving), granted(stage, waiting)) == ([10], [])
+
+
+def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
+    """As long as messages are finished it waits; once none is for a while, it is told how many are stuck."""
+    intake = start(stage)
+    custodians = take(stage, intake, 3)
+    intake.cast(ServiceUnavailable("ledger"))
+    closing = stage.ask(INTAKE, CloseIntake())
+    for custodian in custodians[:2]:
+        end(stage, custodian)
+        stage.advance(STUCK_SECONDS)
+        assert stage.replies(closing) == []
+    stage.advance(STUCK_SECONDS)
+    assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
+
+
+def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
+    """What they bring is to be handed back, not left to its visibility timeout."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    closing = stage.ask(INTAKE, CloseIntake())
+    intake.cast(ServiceUnavailable("ledger"))  # it may begin only then
+    stage.advance(10 * STUCK_SECONDS)
+    assert stage.replies(closing) == []
+    take(stage, intake, 1)
+    intake.cast(SettleReservation(consumer, 1))
+    stage.advance(2 * STUCK_SECONDS)
+    assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
+
+
+def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
+    """Somebody slow is waited for, where all services are there."""
+    intake = start(stage)
+    (custodian,) = take(stage, intake, 1)
+    intake.cast(ServiceUnavailable("ledger"))
+    closing = stage.ask(INTAKE, CloseIntake())
+    intake.cast(ServiceAvailable("ledger"))
+    stage.advance(10 * STUCK_SECONDS)
+    assert stage.replies(closing) == []
+    end(stage, custodian)
+    assert stage.reply_to(closing) == Done()
 
 
 def test_an_empty_house_closes_at_once(stage: Stage) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
 
@@ -35,6 +37,19 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
         (message.user_id, "OK") for message in [*early, *late]
     }
     assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
+
+
+def test_a_stop_in_an_outage_takes_seconds(world: World) -> None:
+    """Nothing can be finished, so all is handed back soon, for another process to take at once."""
+    messages = genuine_messages(20, 43)
+    world.send(messages)
+    program = world.start(SimulatedAppStore(port=free_port()), drain_seconds=50)
+    program.wait_for_log("unavailable")
+    program.send_signal(signal.SIGTERM)
+    assert program.wait_for_end(25) == 0
+    assert f"unavailable: app_store: {len(messages)} messages are not finished, and handed back" in program.stderr
+    assert f"{len(messages)} handed back" in program.stderr
+    assert world.visible(SOURCE) == len(messages)
 
 
 def _wait_until_met(program: Program, store: SimulatedAppStore, fault: str) -> None:
