@@ -122,6 +122,26 @@ def test_every_call_gets_its_own_answer(serve: Callable[..., Wire], session: bot
             assert (message.receipt_handle, len(message.body)) == (str(number), number)
 
 
+def test_what_a_server_says_unasked_is_no_answer(
+    serve: Callable[..., Wire], session: boto3.Session, loop: AwsLoop
+) -> None:
+    """Not even when it says it between the loop's last look at the connection and the next request."""
+    server = serve(answer_as_sqs)
+    outcomes = Outcomes()
+
+    def speak_unasked_and_ask(outcome: Any) -> None:
+        """Run on the loop's thread, which does not look at its connections meanwhile."""
+        outcomes.told.put(outcome)
+        wrong = {"Messages": [{"MessageId": "m", "ReceiptHandle": "?", "Body": "", "MD5OfBody": ""}]}
+        server.say(json_answer(wrong), server.asked[-1].connection)
+        begin_receive(loop, queues, 2, outcomes.told.put)
+
+    with closing(AwsQueues(session)) as queues:
+        begin_receive(loop, queues, 1, speak_unasked_and_ask)
+        assert [[message.receipt_handle for message in outcomes.next()] for _ in range(2)] == [["1"], ["2"]]
+    assert server.asked[-1].connection != server.asked[-2].connection
+
+
 def test_a_request_of_any_size_is_sent_whole(serve: Callable[..., Wire], session: boto3.Session, loop: AwsLoop) -> None:
     """Larger than what the system takes at once."""
     serve(answer_as_sqs)

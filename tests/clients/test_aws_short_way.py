@@ -100,6 +100,10 @@ class Wire:
         for thread in self._threads:
             thread.join(10)
 
+    def say(self, data: bytes, connection: int = 0) -> None:
+        """Send something that nobody has asked for."""
+        self._open[connection].sendall(data)
+
     def _accept(self) -> None:
         while True:
             connected, _ = self._listening.accept()

@@ -5,8 +5,9 @@ It owns its connections, idle or not; what is promised of an answer, of a connec
 ``helpers``: a new connection is made there (name server, TLS handshake), and an answer in an unusual shape is read
 there.
 
-A connection that is idle is watched like the others: it is closed when the server closes it, or speaks unasked. What a
-server says unasked between a look and the next request may be taken for an answer, as anywhere in HTTP.
+A connection that is idle is watched like the others, and looked at once more before it is used again (0.3 us): it is
+closed when the server closes it, or speaks unasked. What a server says unasked after the next request is on its way is
+taken for the answer, as anywhere in HTTP.
 """
 
 from __future__ import annotations
@@ -62,10 +63,15 @@ class HttpLoop:
         """Send a request. ``done`` gets its answer, or what ``HttpPool.exchange`` raises; perhaps before this ends."""
         transfer = _Transfer(exchange, done)
         idle = self._idle[exchange.pool, exchange.origin]
-        if idle:
-            self._send(idle.pop(), transfer)  # the one used last: the others may grow old and be closed
-        else:
-            self._connect(transfer)
+        while idle:
+            connection = idle[-1]  # the one used last: the others may grow old and be closed
+            if connection.has_news:
+                self._go_on(connection, select.EPOLLIN)  # closes it, unless the news are TLS's own affair
+            if idle and idle[-1] is connection:
+                idle.pop()
+                self._send(connection, transfer)
+                return
+        self._connect(transfer)
 
     def wait(self) -> None:
         """Wait for something to happen, and see to it."""
@@ -253,6 +259,7 @@ class _Connection:
 
     __slots__ = (
         "_is_tls",
+        "_poll",
         "_reader",
         "events",
         "fd",
@@ -278,6 +285,8 @@ class _Connection:
         self.is_watched = False  #: whether somebody will look at that time
         self.was_used = False  #: whether it has brought an answer before
         self._is_tls = isinstance(connected, ssl.SSLSocket)
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
         self._reader: AnswerReader | None = None  # from the first byte of an answer on
 
     def begin(self, transfer: _Transfer, now: float) -> None:
@@ -299,6 +308,11 @@ class _Connection:
     def is_quiet(self) -> bool:
         """Whether all has been written, and nothing is left to read of what has come."""
         return not self.unsent and not (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending())
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the server has closed it, or said something that nobody has read."""
+        return bool(self._poll.poll(0))
 
     def write(self) -> int:
         """Write as much as goes now, and return what epoll is to wait for. Raises ``OSError``."""
