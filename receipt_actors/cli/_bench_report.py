@@ -36,10 +36,11 @@ class BenchReport:
         console.print(f"{where['cpu']}, {where['cores']} cores, {where['python']}, {where['system']}\n")
         console.print(_table(self.series))
         redelivered = sum(run.redelivered for each in self.series for run in each.runs)
+        repeated = sum(run.repeated for each in self.series for run in each.runs)
         if redelivered:
             console.print(
                 f"{redelivered:,} messages were delivered again: a process of the program died, or was too slow. These "
-                "figures are not valid, and what had been answered before is answered twice."
+                f"figures are not valid. {repeated:,} answers were repeated, each the same, which is no fault."
             )
         others_share = max(run.others_share for each in self.series for run in each.runs)
         if others_share > QUIET_SHARE:

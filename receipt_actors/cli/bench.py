@@ -220,8 +220,8 @@ def command(
 
     Runs the real program (`receipt-actors start`, on SQS, DynamoDB and an App Store that are simulated by processes of
     their own) on prepared messages with genuine receipts, and measures it from outside: rate, CPU time, memory,
-    latencies, calls. Every answer is checked: the exit code is 1 if one is missing, wrong, doubled, or deleted before
-    it was sent. What starting takes is told apart.
+    latencies, calls. Every answer is checked: the exit code is 1 if one is missing, wrong, sent more often than its
+    message was delivered, or deleted before it was sent. What starting takes is told apart.
     """
     if messages is not None and seconds is not None:
         raise click.UsageError("--messages and --seconds: give one of them")

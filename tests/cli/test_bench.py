@@ -138,8 +138,29 @@ def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.Cap
         measurement = run([sys.executable, "-m", "receipt_actors", "start", "--backend", "aws"], services)
     BenchReport([Series("fine", [measurement])], options, load).print()
     assert "delivered again" not in capsys.readouterr().out
-    BenchReport([Series("spoilt", [replace(measurement, redelivered=3)])], options, load).print()
-    assert "3 messages were delivered again" in capsys.readouterr().out
+    BenchReport([Series("spoilt", [replace(measurement, redelivered=3, repeated=2)])], options, load).print()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 messages were delivered again" in told
+    assert "2 answers were repeated" in told
+
+
+#: Runs the program, which is killed when its first answers are on the post queue, and then runs it again.
+KILLED_ONCE = """
+import os, subprocess, sys
+start = ["start", "--backend", "aws", "--visibility-timeout-seconds", "10"]
+crashing = [sys.executable, "-m", "tests.chaos.crashing_program", *start]
+subprocess.run(crashing, env={**os.environ, "CRASH_AT": "send 1 after"})
+os.execv(sys.executable, [sys.executable, "-m", "receipt_actors", *start])
+"""
+
+
+def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
+    """What was answered and not deleted comes back, and gets the same answer: that is counted, and nothing is wrong."""
+    with Services(ServiceOptions(tls=False)) as services:
+        services.prepare(Load(30))
+        measurement = run([sys.executable, "-c", KILLED_ONCE], services)
+    assert (measurement.wrong, measurement.wrong_shown) == (0, [])
+    assert 1 <= measurement.repeated <= measurement.redelivered
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def text_answer(body: str, *, queue: str = POST_QUEUE, at: float = 1.0) -> SentA
     return SentAnswer(queue, Content("id", json.dumps(body).encode(), "md5"), at)
 
 
-def deleted(number: int, at: float = 2.0) -> Message:
-    return Message(number + 1, Content("id", b'""', "md5"), 0, deleted_at=at)
+def deleted(number: int, at: float = 2.0, *, deliveries: int = 1) -> Message:
+    return Message(number + 1, Content("id", b'""', "md5"), 0, deliveries, deleted_at=at)
 
 
 def found(*answers: SentAnswer, gone: list[Message], claimed: set[str] | None = None, messages: int = 2) -> str:
@@ -73,12 +73,26 @@ def test_a_wrong_answer_is_found(first: SentAnswer, complaint: str) -> None:
 
 def test_a_missing_or_doubled_step_is_found() -> None:
     """Answered twice, not answered, not deleted, not claimed, claimed by whom nobody sent."""
-    assert found(answer(0), answer(0), answer(1), gone=BOTH_GONE) == "message 0: answered twice"
+    assert found(answer(0), answer(0), answer(1), gone=BOTH_GONE) == (
+        "message 0: answered more often than it was delivered"
+    )
     assert found(answer(1), gone=BOTH_GONE) == "message 0: not answered"
     assert found(answer(0), answer(1), gone=[deleted(1)]) == "message 0: not deleted"
     assert found(answer(0), answer(1), gone=BOTH_GONE, claimed={transaction_id(1)}) == "message 0: not claimed"
     claimed = {transaction_id(0), transaction_id(1), "another"}
     assert found(answer(0), answer(1), gone=BOTH_GONE, claimed=claimed) == "3 claims of 2 transactions"
+
+
+def test_an_answer_may_be_repeated_when_its_message_was_delivered_again() -> None:
+    """A process that died after it had answered: the same answer once more is counted, another one is wrong."""
+    gone = [deleted(0, deliveries=2), deleted(1)]
+    claims = {transaction_id(0), transaction_id(1)}
+    answers = [answer(0), answer(1), answer(0)]
+    finding = audit(2, answers, gone, claims, confirmed_after_seconds=CONFIRMED_AFTER)
+    assert (finding.count, finding.repeated) == (0, 1)
+    finding = audit(2, [*answers, answer(0)], gone, claims, confirmed_after_seconds=CONFIRMED_AFTER)
+    assert (finding.count, finding.repeated) == (1, 1)
+    assert "message 0: expected" in found(answer(0), answer(0, status="INVALID"), answer(1), gone=gone)
 
 
 def test_much_that_is_wrong_is_counted_and_shown_in_part() -> None:
@@ -167,6 +181,7 @@ def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_
         wrong=0,
         wrong_shown=(),
         redelivered=0,
+        repeated=0,
         others_share=0.0,
         slices=(),
     )

@@ -104,6 +104,7 @@ def run(
         wrong=aws["wrong"],
         wrong_shown=aws["shown"],
         redelivered=aws["redelivered"],
+        repeated=aws["repeated"],
         others_share=others_share,
         slices=slices([(gone, gone - came) for came, gone in times]),
     )

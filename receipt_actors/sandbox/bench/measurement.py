@@ -50,6 +50,7 @@ class Measurement:
     wrong: int  #: answers that were not as they should be, or not in order
     wrong_shown: Sequence[str]  #: the first of them, in words
     redelivered: int
+    repeated: int  #: answers that were sent again, the same, because their message was delivered again
     others_share: float  #: of the machine's CPU time during the load, used by programs that have no part in it
     slices: Sequence[Slice] = field(repr=False)
     steps_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

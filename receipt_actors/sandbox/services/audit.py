@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,11 @@ class SentAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was wrong: how often, and the first few in words."""
+    """What was wrong: how often, and the first few in words; and what was answered again, which is no fault."""
 
     count: int
     shown: tuple[str, ...]
+    repeated: int  #: answers like an earlier one, to messages that were delivered more than once
 
 
 def audit(
@@ -40,16 +42,20 @@ def audit(
 ) -> Finding:
     """Compare what happened with what should have.
 
-    Of ``messages`` messages, numbered from 1 in the source queue, each must have been answered OK, once, with its user
-    and transaction, on the post queue; claimed; and deleted when its answer had been confirmed, which is
-    ``confirmed_after_seconds`` after it was sent.
+    Of ``messages`` messages, numbered from 1 in the source queue, each must have been answered OK, on the post queue,
+    with its user and transaction, once or as often as it was delivered; claimed; and deleted when its answer had been
+    confirmed, which is ``confirmed_after_seconds`` after it was sent.
     """
     wrong: list[str] = []
+    deliveries = {message.number - 1: message.receive_count for message in deleted}
+    answers_to: Counter[int] = Counter()
     answered_at: dict[int, float] = {}
     for answer in answers:
         number, fault = _judge(answer, messages)
-        if fault is None and number in answered_at:
-            fault = f"message {number}: answered twice"
+        if fault is None and number is not None:
+            answers_to[number] += 1
+            if answers_to[number] > max(1, deliveries.get(number, 1)):
+                fault = f"message {number}: answered more often than it was delivered"
         if fault is not None:
             wrong.append(fault)
         if number is not None:
@@ -67,7 +73,8 @@ def audit(
             wrong.append(f"message {number}: not claimed")
     if len(claimed) > messages:
         wrong.append(f"{len(claimed)} claims of {messages} transactions")
-    return Finding(len(wrong), tuple(wrong[:MAX_SHOWN]))
+    repeated = sum(min(count, deliveries.get(number, 1)) - 1 for number, count in answers_to.items())
+    return Finding(len(wrong), tuple(wrong[:MAX_SHOWN]), repeated)
 
 
 def _judge(answer: SentAnswer, messages: int) -> tuple[int | None, str | None]:

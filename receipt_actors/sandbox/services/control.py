@@ -125,6 +125,7 @@ class AwsControl:
             "went_at": self._went_at,
             "wrong": finding.count,
             "shown": finding.shown,
+            "repeated": finding.repeated,
             "redelivered": self._source.received - len(self._contents),
             "received_at": [message.first_received_at for message in deleted],
             "deleted_at": [message.deleted_at for message in deleted],
