@@ -3,79 +3,36 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
-import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
+from receipt_actors.cli._bench_runs import (
+    MAX_MESSAGES,
+    check_flags,
+    check_memory,
+    half_load,
+    make_plans,
+    messages_in,
+    run_all,
+)
 from receipt_actors.cli.number_types import FiniteFloatRange
-from receipt_actors.cli.progress import SlowProgress
-from receipt_actors.cli.start import command as start
-from receipt_actors.cli.start import process_count
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import SETTINGS, Settings, load_settings
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
-    from receipt_actors.sandbox.bench import Load, Measurement, Series, Services
+    from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
 
 DEFAULT_MESSAGES = 20_000
-MAX_MESSAGES = 1_000_000
-PILOT_MESSAGES = 2_000  #: of the run that tells how many messages ``--seconds`` takes
 PLOT_EXTENSIONS = (".png", ".svg", ".html")
-BYTES_A_MESSAGE = 4096  #: that the simulated services hold, beyond twice its receipt
-MEMORY_SHARE = 0.5  #: of what is available, that the messages may take
-PERCENTS = (50, 95, 99)
 DEFAULT_JITTER_SECONDS = 0.1  #: of Apple's latency; no more than that
-VISIBILITY_SECONDS = 30  #: what the program has for ``visibility_timeout_seconds``, unless it is told otherwise
-PATIENCE_SECONDS = 60.0  #: without a message that is finished, at least
-SPARE_PATIENCE_SECONDS = 30.0  #: for a message that came back to be finished
-#: Settings of ``start`` that bench sets, so that the program uses what is simulated, and tells what it counted.
-OWN = (
-    "database",
-    "backend",
-    "source_queue",
-    "post_queues",
-    "ledger_table",
-    "app_store_production_url",
-    "app_store_sandbox_url",
-    "exit_when_idle_seconds",
-    "statistics_file",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What to run: one series of runs."""
-
-    label: str
-    flags: tuple[str, ...]
-    settings: Settings  #: that the program makes of the flags
-    rate: float | None = None
-    max_in_flight: int | None = None
-
-    @property
-    def patience_seconds(self) -> float:
-        """How long nothing may be finished: what a process that dies had in flight comes back before."""
-        pause_seconds = 0.0 if self.rate is None else 1 / self.rate
-        return max(PATIENCE_SECONDS, _visibility_seconds(self.settings) + pause_seconds + SPARE_PATIENCE_SECONDS)
-
-    def series(self, runs: Sequence[Measurement]) -> Series:
-        """What the runs are a series of."""
-        from receipt_actors.sandbox.bench import Series
-
-        client = "curl" if self.settings.uses_curl else "requests"
-        return Series(self.label, runs, self.max_in_flight, self.flags, process_count(self.settings), client)
 
 
 def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -195,27 +152,7 @@ Needs the extra: pip install "receipt-actors[bench]"
     help="Draw rate and latency over time, and the sweep: .png, .svg or .html.",
 )
 @click.argument("start_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS OF START]")
-def command(
-    messages: int | None,
-    seconds: float | None,
-    runs: int,
-    processes: str | None,
-    max_in_flight: int | None,
-    client: str | None,
-    in_flight_sweep: tuple[int, ...],
-    rate: float | None,
-    half_load: bool,
-    apple_latency: float,
-    apple_jitter: float | None,
-    dynamodb_latency: float,
-    sqs_latency: float,
-    no_latency: bool,
-    tls: bool,
-    receipt_bytes: int,
-    json_path: Path | None,
-    plot_path: Path | None,
-    start_flags: tuple[str, ...],
-) -> int:
+def command(**options: Any) -> int:
     """Measure what a receipt costs on this machine.
 
     Runs the real program (`receipt-actors start`, on SQS, DynamoDB and an App Store that are simulated by processes of
@@ -223,60 +160,11 @@ def command(
     latencies, calls. Every answer is checked: the exit code is 1 if one is missing, wrong, sent more often than its
     message was delivered, or deleted before it was sent. What starting takes is told apart.
     """
-    if messages is not None and seconds is not None:
-        raise click.UsageError("--messages and --seconds: give one of them")
-    if max_in_flight is not None and in_flight_sweep:
-        raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
-    if rate is not None and half_load:
-        raise click.UsageError("--rate and --half-load: give one of them")
-    if apple_jitter is None:
-        apple_jitter = min(DEFAULT_JITTER_SECONDS, apple_latency)
-    elif apple_jitter > apple_latency:
-        raise click.UsageError(
-            "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
-        )
-    _check_flags(
-        start_flags,
-        {
-            "processes": processes is not None,
-            "app_store_client": client is not None,
-            "max_in_flight": max_in_flight is not None or bool(in_flight_sweep),
-        },
-    )
-    _check_extra(["psutil", *(["cryptography"] if tls else []), *(["matplotlib"] if plot_path is not None else [])])
-    from receipt_actors.cli._bench_report import BenchReport
-    from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services
-
-    apple = Latency() if no_latency else Latency(apple_latency, apple_jitter)
-    options = ServiceOptions(apple, 0.0 if no_latency else sqs_latency, 0.0 if no_latency else dynamodb_latency, tls)
-    flags = [
-        *(["--processes", processes] if processes is not None else []),
-        *(["--app-store-client", client] if client is not None else []),
-        *start_flags,
-    ]
-    plans = _plans(flags, max_in_flight, in_flight_sweep, rate)
-    series: list[Series] = []
-    with _sigterm_as_interrupt(), Services(options) as services:
-        count = messages or DEFAULT_MESSAGES
-        if seconds is not None:
-            count = _messages_in(seconds, services, plans[0], receipt_bytes)
-        load = Load(count, receipt_bytes)
-        _check_memory(load)
-        services.prepare(load)
-        for plan in plans:
-            series.append(plan.series(_run_all(services, plan, runs)))
-        if half_load:
-            best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
-            middle = series[best].middle_run()
-            half = (middle.steady_per_second or middle.per_second) / 2  # the former takes more than a few messages
-            plan = replace(plans[best], label=f"half load, {half:.0f}/s", rate=half, max_in_flight=None)
-            series.append(plan.series(_run_all(services, plan, runs)))
-    told = BenchReport(series, options, load)
-    told.print()
-    if json_path is not None:
-        told.write_json(json_path)
-    if plot_path is not None:
-        told.write_plot(plot_path)
+    chosen = _Options(**options)
+    chosen.check()
+    services = chosen.services()
+    load, series = _measure(chosen, services)
+    _report(chosen, services, load, series)
     wrong = [run for each in series for run in each.runs if run.wrong]
     for run in wrong:
         complain(f"{run.wrong} answers or claims were wrong, among them:")
@@ -285,41 +173,98 @@ def command(
     return EXIT_WORLD_FAILED if wrong else EXIT_DONE
 
 
-def _parsed(flags: Sequence[str]) -> tuple[dict[str, object], Path | None]:
-    """Read flags as ``start`` does: the settings that are given, and the file. Complains of what it would not take."""
-    with start.make_context("start", list(flags), parent=click.get_current_context().parent) as context:
-        given = {name: value for name, value in context.params.items() if value is not None}
-    config: Path | None = given.pop("config", None)
-    return given, config
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The command's options, by their names."""
+
+    messages: int | None
+    seconds: float | None
+    runs: int
+    processes: str | None
+    max_in_flight: int | None
+    client: str | None
+    in_flight_sweep: tuple[int, ...]
+    rate: float | None
+    half_load: bool
+    apple_latency: float
+    apple_jitter: float | None
+    dynamodb_latency: float
+    sqs_latency: float
+    no_latency: bool
+    tls: bool
+    receipt_bytes: int
+    json_path: Path | None
+    plot_path: Path | None
+    start_flags: tuple[str, ...]
+
+    def check(self) -> None:
+        """Complain of what does not go together, and of what is missing."""
+        if self.messages is not None and self.seconds is not None:
+            raise click.UsageError("--messages and --seconds: give one of them")
+        if self.max_in_flight is not None and self.in_flight_sweep:
+            raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
+        if self.rate is not None and self.half_load:
+            raise click.UsageError("--rate and --half-load: give one of them")
+        if self.apple_jitter is not None and self.apple_jitter > self.apple_latency:
+            raise click.UsageError(
+                "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
+            )
+        given_before = {
+            "processes": self.processes is not None,
+            "app_store_client": self.client is not None,
+            "max_in_flight": self.max_in_flight is not None or bool(self.in_flight_sweep),
+        }
+        check_flags(self.start_flags, given_before)
+        modules = {"psutil": True, "cryptography": self.tls, "matplotlib": self.plot_path is not None}
+        _check_extra([module for module, is_needed in modules.items() if is_needed])
+
+    @property
+    def flags(self) -> list[str]:
+        """What ``start`` is told."""
+        processes = [] if self.processes is None else ["--processes", self.processes]
+        client = [] if self.client is None else ["--app-store-client", self.client]
+        return [*processes, *client, *self.start_flags]
+
+    def services(self) -> ServiceOptions:
+        """How the simulated services behave."""
+        from receipt_actors.sandbox.bench import Latency, ServiceOptions
+
+        if self.no_latency:
+            return ServiceOptions(Latency(), 0.0, 0.0, self.tls)
+        default_jitter = min(DEFAULT_JITTER_SECONDS, self.apple_latency)
+        jitter = default_jitter if self.apple_jitter is None else self.apple_jitter
+        return ServiceOptions(Latency(self.apple_latency, jitter), self.sqs_latency, self.dynamodb_latency, self.tls)
 
 
-def _check_flags(flags: Sequence[str], given_before: Mapping[str, bool]) -> None:
-    """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
-    given, _ = _parsed(flags)
-    faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
-    for name, is_given in given_before.items():
-        if is_given and name in given:
-            faults.append(f"{SETTINGS[name].flag}: found it after --, and before as an option of bench; expected one")
-    if faults:
-        raise ConfigurationError(faults)
+def _measure(chosen: _Options, options: ServiceOptions) -> tuple[Load, Sequence[Series]]:
+    """Run every series; what they are made of, and what they came to."""
+    from receipt_actors.sandbox.bench import Load, Services
+
+    plans = make_plans(chosen.flags, chosen.max_in_flight, chosen.in_flight_sweep, chosen.rate)
+    with _sigterm_as_interrupt(), Services(options) as services:
+        count = chosen.messages or DEFAULT_MESSAGES
+        if chosen.seconds is not None:
+            count = messages_in(chosen.seconds, services, plans[0], chosen.receipt_bytes)
+        load = Load(count, chosen.receipt_bytes)
+        check_memory(load)
+        services.prepare(load)
+        series = [plan.series(run_all(services, plan, chosen.runs)) for plan in plans]
+        if chosen.half_load:
+            plan = half_load(plans, series)
+            series.append(plan.series(run_all(services, plan, chosen.runs)))
+    return load, series
 
 
-def _settings(flags: Sequence[str]) -> Settings:
-    """Return what the program makes of its flags. Raises ``ConfigurationError``, with what it would complain of."""
-    from receipt_actors.sandbox.bench import settings_variables
+def _report(chosen: _Options, options: ServiceOptions, load: Load, series: Sequence[Series]) -> None:
+    """Print the table, and write the files that were asked for."""
+    from receipt_actors.cli._bench_report import BenchReport
 
-    given, config = _parsed(flags)
-    environ = settings_variables("https://127.0.0.1:1")  # the services have no address yet
-    settings = load_settings({**given, "backend": "aws"}, config=config, environ=environ)
-    if settings.exit_when_idle_seconds is not None:
-        raise ConfigurationError(["exit_when_idle_seconds: found it set, expected not: bench says when it ends"])
-    return settings
-
-
-def _visibility_seconds(settings: Settings) -> int:
-    """How long a message stays away that a process had in flight when it died; shorter than by default."""
-    is_given = "visibility_timeout_seconds" in settings.model_fields_set
-    return settings.visibility_timeout_seconds if is_given else VISIBILITY_SECONDS
+    report = BenchReport(series, options, load)
+    report.print()
+    if chosen.json_path is not None:
+        report.write_json(chosen.json_path)
+    if chosen.plot_path is not None:
+        report.write_plot(chosen.plot_path)
 
 
 def _check_extra(modules: Sequence[str]) -> None:
@@ -328,83 +273,6 @@ def _check_extra(modules: Sequence[str]) -> None:
         raise ConfigurationError(
             [f'bench: {", ".join(missing)} not found, expected the extra: pip install "receipt-actors[bench]"']
         )
-
-
-def _check_memory(load: Load) -> None:
-    import psutil
-
-    needed = load.messages * (2 * load.receipt_bytes + BYTES_A_MESSAGE)
-    available = int(psutil.virtual_memory().available * MEMORY_SHARE)
-    if needed > available:
-        raise ConfigurationError(
-            [
-                f"bench: {load.messages:,} messages take {needed >> 20:,} MiB of memory, expected at most "
-                f"{available >> 20:,} MiB, {MEMORY_SHARE:.0%} of what is available; give fewer --messages or --seconds"
-            ]
-        )
-
-
-def _plans(
-    flags: Sequence[str], max_in_flight: int | None, in_flight_sweep: Sequence[int], rate: float | None
-) -> list[_Plan]:
-    how = "all at once" if rate is None else f"{rate:g}/s"
-    if in_flight_sweep:
-        swept = [("--max-in-flight", str(limit), *flags) for limit in in_flight_sweep]
-        return [
-            _Plan(f"{limit} in flight, {how}", its_flags, _settings(its_flags), rate, limit)
-            for limit, its_flags in zip(in_flight_sweep, swept, strict=True)
-        ]
-    limit_flags = () if max_in_flight is None else ("--max-in-flight", str(max_in_flight))
-    return [_Plan(how, (*limit_flags, *flags), _settings((*limit_flags, *flags)), rate)]
-
-
-def _messages_in(seconds: float, services: Services, plan: _Plan, receipt_bytes: int) -> int:
-    """How many messages take about so long."""
-    if plan.rate is not None:
-        return min(MAX_MESSAGES, max(1, round(plan.rate * seconds)))
-    from receipt_actors.sandbox.bench import Load
-
-    services.prepare(Load(PILOT_MESSAGES, receipt_bytes))
-    (pilot,) = _run_all(services, replace(plan, label="short run"), 1)
-    return min(MAX_MESSAGES, max(PILOT_MESSAGES, round(pilot.steady_per_second * seconds)))
-
-
-def _run_all(services: Services, plan: _Plan, runs: int) -> list[Measurement]:
-    """Run the program again and again, each time as a new process."""
-    from receipt_actors.sandbox.bench import run
-
-    measurements = []
-    for number in range(1, runs + 1):
-        title = f"{plan.label}, run {number} of {runs}" if runs > 1 else plan.label
-        done = 0
-        with (
-            SlowProgress(title, services.load.messages) as progress,
-            tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder,
-        ):
-
-            def show(now: int) -> None:
-                nonlocal done
-                progress.advance(now - done)
-                done = now
-
-            statistics_file = Path(folder) / "statistics.json"
-            own_flags = ["--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file)]
-            own_flags += ["--visibility-timeout-seconds", str(_visibility_seconds(plan.settings))]
-            program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *plan.flags]
-            measurement = run(
-                program, services, rate=plan.rate, patience_seconds=plan.patience_seconds, on_progress=show
-            )
-            measurements.append(replace(measurement, steps_ms=_steps_ms(statistics_file)))
-    return measurements
-
-
-def _steps_ms(statistics_file: Path) -> Mapping[str, Mapping[str, float]]:
-    """The percentiles of each step, as the program itself counted them; in buckets of 2 %."""
-    statistics = StatisticsSnapshot.from_json(json.loads(statistics_file.read_text(encoding="utf-8")))
-    return {
-        step: {f"p{percent}": 1000 * (latencies.percentile_seconds(percent) or 0.0) for percent in PERCENTS}
-        for step, latencies in statistics.steps.items()
-    }
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +55,51 @@ def run(
     """
     services.ask("aws", "begin")
     services.ask("app_store", "begin")
-    meters = {name: Meter(process_id) for name, process_id in services.process_ids.items()}
-    messages = services.load.messages
     with tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder:
         surroundings = {**services.environment, **(environment or {})}
         with closing(Program(command, surroundings, Path(folder) / "output")) as program:
-            first_receive_at = _wait_for_first_receive(program, services)
-            start = _wait_for_rest(program)
-            before = {name: meter.usage() for name, meter in meters.items()}
-            others = _Others()
-            services.ask("aws", "go", rate=rate)
-            looks = _watch(program, services, patience_seconds, on_progress or (lambda _: None))
-            end = program.usage(is_exact=True)
-            after = {name: meter.usage() for name, meter in meters.items()}
-            parts = [(start, end), *((before[name], after[name]) for name in meters)]
-            others_share = others.share(sum(now.cpu_seconds - then.cpu_seconds for then, now in parts))
+            seen = _observe(program, services, rate, patience_seconds, on_progress or (lambda _: None))
             services.ask("aws", "finish")
             exit_code = program.stop(STOP_SECONDS)
             if exit_code is None:
                 raise _failed(program, f"has not ended {STOP_SECONDS:g} s after SIGTERM")
             if exit_code != 0:
                 raise _failed(program, f"ended with code {exit_code} after SIGTERM, expected 0")
+    return _measurement(services, rate, seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was seen of a run from outside."""
+
+    start_seconds: float  #: until the first receive
+    start: Usage  #: of the program when the load began, at rest
+    looks: Sequence[tuple[int, Usage]]  #: messages done, and what was used by then
+    end: Usage
+    services: Mapping[str, tuple[Usage, Usage]]  #: of each service, when the load began and when it was done
+    others_share: float
+
+
+def _observe(
+    program: Program, services: Services, rate: float | None, patience_seconds: float, on_progress: OnProgress
+) -> _Seen:
+    """Give the program its load once it has started, and look on until all messages are done."""
+    meters = {name: Meter(process_id) for name, process_id in services.process_ids.items()}
+    first_receive_at = _wait_for_first_receive(program, services)
+    start = _wait_for_rest(program)
+    before = {name: meter.usage() for name, meter in meters.items()}
+    others = _Others()
+    services.ask("aws", "go", rate=rate)
+    looks = _watch(program, services, patience_seconds, on_progress)
+    end = program.usage(is_exact=True)
+    used = {name: (before[name], meter.usage()) for name, meter in meters.items()}
+    ours = sum(now.cpu_seconds - then.cpu_seconds for then, now in ((start, end), *used.values()))
+    return _Seen(first_receive_at - program.started_at, start, looks, end, used, others.share(ours))
+
+
+def _measurement(services: Services, rate: float | None, seen: _Seen) -> Measurement:
+    """Make figures of what was seen, and of what the services tell of the run."""
+    messages = services.load.messages
     aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
     received_at, deleted_at = _times(aws)
     seconds = max(deleted_at) - min(received_at)
@@ -87,13 +112,13 @@ def run(
         seconds=seconds,
         per_second=messages / seconds,
         steady_per_second=steady_per_second(deleted_at),
-        cpu_ms=_cpu_ms(start, end, messages),
-        steady_cpu_ms=steady_cpu_ms([(done, usage.cpu_seconds) for done, usage in looks]),
-        services_cpu_ms={name: _cpu_ms(before[name], after[name], messages) for name in meters},
-        start_seconds=first_receive_at - program.started_at,
-        start_cpu_seconds=start.cpu_seconds,
-        rss_start_bytes=start.rss_bytes,
-        rss_peak_bytes=max(usage.rss_bytes for usage in (start, *(usage for _, usage in looks))),
+        cpu_ms=_cpu_ms(seen.start, seen.end, messages),
+        steady_cpu_ms=steady_cpu_ms([(done, usage.cpu_seconds) for done, usage in seen.looks]),
+        services_cpu_ms={name: _cpu_ms(then, now, messages) for name, (then, now) in seen.services.items()},
+        start_seconds=seen.start_seconds,
+        start_cpu_seconds=seen.start.cpu_seconds,
+        rss_start_bytes=seen.start.rss_bytes,
+        rss_peak_bytes=max(usage.rss_bytes for usage in (seen.start, *(usage for _, usage in seen.looks))),
         in_flight_peak=in_flight_peak(received_at, deleted_at),
         latency_ms=percentiles_ms(latencies),
         steady_latency_ms=percentiles_ms(steady(latencies)),
@@ -105,7 +130,7 @@ def run(
         wrong_shown=aws["shown"],
         redelivered=aws["redelivered"],
         repeated=aws["repeated"],
-        others_share=others_share,
+        others_share=seen.others_share,
         slices=slices([(gone, gone - came) for came, gone in times]),
     )
 
