@@ -60,7 +60,7 @@ class ReceiptSystem:
     """
 
     def __init__(
-        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits
+        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits, process: str
     ) -> None:
         self.settings = settings
         self._limits = limits
@@ -71,7 +71,7 @@ class ReceiptSystem:
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
         self._is_draining = False
-        self._inspection = Inspection(actors, root, settings.source_queue)
+        self._inspection = Inspection(process, actors, root, settings.source_queue)
         root.process.add_monitor(self._root_ended)
 
     @classmethod
@@ -83,6 +83,8 @@ class ReceiptSystem:
         backend: Backend | None = None,
         clock: Clock | None = None,
         limits: Limits | None = None,
+        is_paused: bool = False,
+        process: str = "main",
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
 
@@ -94,6 +96,8 @@ class ReceiptSystem:
             backend: the outside world, where it is not to be made from the settings. It is closed with the system.
             clock: the time, where it is not the real one.
             limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
+            is_paused: whether it is paused from the beginning.
+            process: what this process is called in overviews and traces, where there are several.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used.
@@ -119,7 +123,9 @@ class ReceiptSystem:
             )
         actors = ActorSystem("receipt-actors", clock)
         listen_to_reports(actors)
+        tracer_of(actors).process = process
         live_limits = LiveLimits(settings.limits_of(1), limits)
+        live_limits.is_paused = is_paused
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)
         try:
@@ -129,7 +135,7 @@ class ReceiptSystem:
             actors.stop()
             opened.close()
             raise
-        return cls(settings, opened, actors, root, live_limits)
+        return cls(settings, opened, actors, root, live_limits, process)
 
     @property
     def actors(self) -> ActorSystem:
@@ -288,13 +294,14 @@ class ReceiptSystem:
 
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
-    def overview(self) -> Overview:
+    def overview(self, *, looks_at_queues: bool = True) -> Overview:
         """Look at everything: the tree, services, queues, what was counted, what the process takes of its machine.
 
         It waits for nobody, works also when the tree has ended, and costs some milliseconds. Queues are looked at in
-        the background: their numbers are up to 10 s old, and None at first.
+        the background: their numbers are up to 10 s old, and None at first. Who looks without ``looks_at_queues`` gets
+        what others have found.
         """
-        return self._inspection.overview(is_draining=self._is_draining)
+        return self._inspection.overview(is_draining=self._is_draining, looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
         """Take in nothing more until ``resume``; what is in flight is finished. A crash of no actor forgets it.
