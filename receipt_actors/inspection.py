@@ -37,23 +37,25 @@ _NOBODY = IntakeStatus(0, 0, frozenset(), 0.0)
 class Inspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, actors: ActorSystem, root: Ref, source_queue: str) -> None:
+    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queue: str) -> None:
+        self._name = process
         self._actors = actors
         self._root = root
         self._source_queue = source_queue
         self._started_at_seconds = actors.clock.time()
 
-    def overview(self, *, is_draining: bool) -> Overview:
+    def overview(self, *, is_draining: bool, looks_at_queues: bool) -> Overview:
         """Look at everything."""
         statistics = statistics_of(self._actors).snapshot()
         tree = None if self._root.process.is_set() else look_at(self._root)
         views = {} if tree is None else {node.name: node.view for node in _nodes(tree)}
-        self._look_at_queues()
+        if looks_at_queues:
+            self._look_at_queues()
         process = self._process(tree, views, statistics, is_draining)
         depths = views.get(QUEUE_DEPTHS)
         return Overview(
             at_seconds=self._actors.clock.time(),
-            version=_version(),
+            version=version(),
             state=process.state,
             source_queue=self._source_queue,
             queues=depths if isinstance(depths, Mapping) else {self._source_queue: None},
@@ -76,7 +78,7 @@ class Inspection:
         if known.receives_fail:
             unavailable.add(f"receive from {self._source_queue}")
         return ProcessOverview(
-            name="main",
+            name=self._name,
             pid=os.getpid(),
             started_at_seconds=self._started_at_seconds,
             state=_state(tree, status, unavailable, is_draining=is_draining),
@@ -87,6 +89,7 @@ class Inspection:
             services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
             tree=None if tree is None else actor_overview(tree),
             statistics=statistics,
+            idle_seconds=known.idle_seconds,
         )
 
     def _look_at_queues(self) -> None:
@@ -100,7 +103,8 @@ class Inspection:
 
 
 @functools.cache
-def _version() -> str:
+def version() -> str:
+    """Return the version of this package."""
     return metadata.version("receipt-actors")
 
 

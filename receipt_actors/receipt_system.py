@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -39,9 +39,11 @@ from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class ReceiptSystem:
     """
 
     def __init__(
-        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits
+        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits, process: str
     ) -> None:
         self.settings = settings
         self._limits = limits
@@ -70,7 +72,7 @@ class ReceiptSystem:
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
         self._is_draining = False
-        self._inspection = Inspection(actors, root, settings.source_queue)
+        self._inspection = Inspection(process, actors, root, settings.source_queue)
         root.process.add_monitor(self._root_ended)
 
     @classmethod
@@ -82,6 +84,8 @@ class ReceiptSystem:
         backend: Backend | None = None,
         clock: Clock | None = None,
         limits: Limits | None = None,
+        is_paused: bool = False,
+        process: str = "main",
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
 
@@ -93,6 +97,8 @@ class ReceiptSystem:
             backend: the outside world, where it is not to be made from the settings. It is closed with the system.
             clock: the time, where it is not the real one.
             limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
+            is_paused: whether it is paused from the beginning.
+            process: what this process is called in overviews and traces, where there are several.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used.
@@ -118,7 +124,9 @@ class ReceiptSystem:
             )
         actors = ActorSystem("receipt-actors", clock)
         listen_to_reports(actors)
+        tracer_of(actors).process = process
         live_limits = LiveLimits(settings.limits_of(1), limits)
+        live_limits.is_paused = is_paused
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)
         try:
@@ -128,7 +136,7 @@ class ReceiptSystem:
             actors.stop()
             opened.close()
             raise
-        return cls(settings, opened, actors, root, live_limits)
+        return cls(settings, opened, actors, root, live_limits, process)
 
     @property
     def actors(self) -> ActorSystem:
@@ -287,13 +295,14 @@ class ReceiptSystem:
 
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
-    def overview(self) -> Overview:
+    def overview(self, *, looks_at_queues: bool = True) -> Overview:
         """Look at everything: the tree, services, queues, what was counted, what the process takes of its machine.
 
         It waits for nobody, works also when the tree has ended, and costs some milliseconds. Queues are looked at in
-        the background: their numbers are up to 10 s old, and None at first.
+        the background: their numbers are up to 10 s old, and None at first. Who looks without ``looks_at_queues`` gets
+        what others have found.
         """
-        return self._inspection.overview(is_draining=self._is_draining)
+        return self._inspection.overview(is_draining=self._is_draining, looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
         """Take in nothing more until ``resume``; what is in flight is finished. A crash of no actor forgets it.
@@ -326,6 +335,24 @@ class ReceiptSystem:
             UnknownActor: nobody is called so.
         """
         return self._inspection.actor_state(name)
+
+    def trace(
+        self,
+        request: TraceRequest,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> Trace:
+        """Have events of messages and actors told while they happen; see ``telemetry.tracing`` for what there is.
+
+        Args:
+            request: which events, how many of them at most, and for how long.
+            on_event: called with each, on a thread of the trace's own.
+            on_end: called once, likewise, with why it is over.
+
+        Raises:
+            PredicateRefused: the predicate says nothing that can be matched, or limit or seconds can't be.
+        """
+        return tracer_of(self._actors).start(request, on_event, on_end)
 
     @property
     def end_reason(self) -> ExitReason | None:
@@ -421,6 +448,7 @@ class ReceiptSystem:
 
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason
+        tracer_of(self._actors).close()
         self._ended.set()
 
     def __enter__(self) -> Self:

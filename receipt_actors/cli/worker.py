@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,26 +25,36 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.stop_signals import StopSignals
-from receipt_actors.errors import ConfigurationError, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
 from receipt_actors.processes.channel import Channel
 from receipt_actors.processes.messages import (
+    ActorDescribed,
     Configure,
+    DescribeActor,
     Drain,
     Draining,
     LimitsObeyed,
     Loaded,
     Message,
+    Pause,
     Report,
     Reported,
+    Resume,
     Started,
     StartRefused,
+    StartTrace,
     Stop,
     Stopped,
+    StopTrace,
+    TraceEnded,
+    TraceEvent,
     UseLimits,
 )
 from receipt_actors.processes.worker_process import STOP_SIGNALS
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
+from receipt_actors.telemetry.overview import Incident
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 logger = logging.getLogger("receipt_actors")
@@ -59,6 +69,10 @@ class _Worker:
         self._signals = signals
         self._system: ReceiptSystem | None = None
         self._statistics = StatisticsSnapshot()  # as they were last known
+        self._is_paused = False
+        self._told_incidents: tuple[Incident, ...] | None = None
+        self._told_queues: Mapping[str, int | None] | None = None
+        self._traces: dict[int, _TraceHere] = {}
 
     def run(self) -> int:
         """Do what the parent says until it is over, and return the exit status."""
@@ -95,15 +109,33 @@ class _Worker:
                 self._channel.send(Loaded())
             case UseLimits(number, limits):
                 if self._system is None:
-                    self._system = ReceiptSystem.start(self._settings, backend=self._backend, limits=limits)
+                    self._system = ReceiptSystem.start(
+                        self._settings,
+                        backend=self._backend,
+                        limits=limits,
+                        is_paused=self._is_paused,
+                        process=self._name,
+                    )
                     collect_seldom()
                     self._system.on_end(self._signals.wake)
                     self._channel.send(Started())
                 wait = self._system.change_limits(limits)
                 # On a thread, for it may take as long as what is in flight.
                 threading.Thread(target=self._confirm, args=(number, wait), name="limits", daemon=True).start()
-            case Report():
-                self._report()
+            case Report(looks_at_queues):
+                self._report(looks_at_queues=looks_at_queues)
+            case Pause() | Resume():
+                self._pause(isinstance(message, Pause))
+            case DescribeActor(number, name):
+                # On a thread, for the actor may take its time.
+                threading.Thread(target=self._describe, args=(number, name), name="describe", daemon=True).start()
+            case StartTrace():
+                if self._system is not None:
+                    self._traces[message.number] = _TraceHere(self._system, message, self._channel)
+            case StopTrace(number):
+                trace = self._traces.pop(number, None)
+                if trace is not None:
+                    trace.stop()
             case Drain(seconds):
                 return self._drain(seconds)
             case Stop():
@@ -117,14 +149,26 @@ class _Worker:
             wait()
             self._channel.send(LimitsObeyed(number))
 
-    def _report(self) -> None:
+    def _report(self, *, looks_at_queues: bool) -> None:
         assert self._system is not None
-        in_flight, reserved, unavailable, idle_seconds = 0, 0, frozenset[str](), 0.0
-        with suppress(pykka.ActorDeadError, pykka.Timeout):  # else that much is not known, and it is not idle
-            status = self._system.in_flight()
-            in_flight, reserved, unavailable = status.in_flight, status.reserved, status.unavailable
-            idle_seconds = status.idle_seconds
-        self._channel.send(Reported(in_flight, reserved, tuple(unavailable), idle_seconds, self._look_at_statistics()))
+        overview = self._system.overview(looks_at_queues=looks_at_queues)
+        (process,) = overview.processes
+        queues = None if overview.queues is self._told_queues else overview.queues
+        incidents = None if overview.incidents is self._told_incidents else overview.incidents
+        self._told_queues, self._told_incidents = overview.queues, overview.incidents
+        self._channel.send(Reported(process, queues, incidents))
+
+    def _pause(self, is_paused: bool) -> None:
+        self._is_paused = is_paused
+        if self._system is not None:
+            (self._system.pause if is_paused else self._system.resume)()
+
+    def _describe(self, number: int, name: str) -> None:
+        assert self._system is not None
+        description: Mapping[str, Any] | None = None
+        with suppress(UnknownActor):
+            description = self._system.actor_state(name)
+        self._channel.send(ActorDescribed(number, description))
 
     def _look_at_statistics(self) -> StatisticsSnapshot:
         if self._system is not None:
@@ -147,6 +191,35 @@ class _Worker:
             unfinished = self._system.drain(seconds)
             self._channel.send(Stopped(unfinished, self._look_at_statistics()))
         return EXIT_DONE
+
+
+class _TraceHere:
+    """The part of a trace that is this process's."""
+
+    def __init__(self, system: ReceiptSystem, order: StartTrace, channel: Channel) -> None:
+        self._number = order.number
+        self._channel = channel
+        self._is_begun = threading.Event()
+        self._trace: Trace | None = None
+        request = TraceRequest(order.predicate, order.limit, order.seconds)
+        try:
+            self._trace = system.trace(request, self._tell, self._tell_end)
+        except PredicateRefused as refusal:  # too many run here; or the tree has just ended
+            logger.warning("this process takes no part in a trace: %s", refusal)
+            channel.send(TraceEnded(self._number, 0))
+        self._is_begun.set()
+
+    def stop(self) -> None:
+        if self._trace is not None:
+            self._trace.stop()
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        self._channel.send(TraceEvent(self._number, event))
+
+    def _tell_end(self, _why: str) -> None:
+        self._is_begun.wait()
+        assert self._trace is not None
+        self._channel.send(TraceEnded(self._number, self._trace.lost))
 
 
 def main(name: str, descriptor: str) -> int:

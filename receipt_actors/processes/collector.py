@@ -1,24 +1,30 @@
 """The collector: one view of all workers, from what each says of itself every second.
 
-It owns the newest report of each worker, and the counts of those that have ended: a worker that dies takes with it what
-it counted since its last report. A crash of the collector forgets the counts of dead workers; the living ones' come
-again.
+It owns the newest report of each worker, the counts of those that have ended, and the incidents of all: a worker that
+dies takes with it what happened since its last report. The actor system keeps them (``collected_by``), so that a crash
+of the collector forgets nothing, and that they can be looked at while it is busy, and after the end.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
-from receipt_actors.otp import NO_REPLY, ExitReason, From, GenServer
+from receipt_actors.otp import NO_REPLY, ActorSystem, ExitReason, From, GenServer
 from receipt_actors.processes.messages import Stopped
 from receipt_actors.processes.protocol import (
+    COLLECTOR,
     DescribeGroup,
     DescribeInFlight,
     DescribeWorker,
     Group,
     WorkerReport,
 )
+from receipt_actors.telemetry.incidents import MAX_INCIDENTS
+from receipt_actors.telemetry.overview import Incident, ProcessOverview
+from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 REPORT_SECONDS = 1.0  #: between two questions to a worker
@@ -30,6 +36,76 @@ class GroupTotals:
 
     statistics: StatisticsSnapshot
     handed_back: int  #: at the end, and not in the statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a worker process said of itself last."""
+
+    process: ProcessOverview
+    at_seconds: float  #: monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All that workers have said. It is replaced and never changed."""
+
+    heard: Mapping[str, Heard] = field(default_factory=dict)  #: by worker
+    newest: Mapping[str, WorkerReport] = field(default_factory=dict)  #: likewise; the last words included
+    before: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: of processes that have ended
+    handed_back: int = 0
+    queues: Mapping[str, int | None] = field(default_factory=dict)
+    incidents: Mapping[str, tuple[Incident, ...]] = field(default_factory=dict)  #: by worker, of its process
+    former_incidents: tuple[Incident, ...] = ()  #: of processes that have ended
+
+    @property
+    def statistics(self) -> StatisticsSnapshot:
+        """What all of them have counted."""
+        total = self.before
+        for report in self.newest.values():
+            total = total.merged(report.said.statistics)
+        return total
+
+    def incidents_with(self, others: tuple[Incident, ...]) -> tuple[Incident, ...]:
+        """Return the last incidents of all processes, and the others, the newest first."""
+        groups = (others, self.former_incidents, *self.incidents.values())
+        return _newest([incident for group in groups for incident in group])
+
+    def having(self, report: WorkerReport, now: float) -> Collected:
+        """Return what it is with another report."""
+        name, said = report.name, report.said
+        collected = self
+        former = self.newest.get(name)
+        if former is not None and former.pid != report.pid:
+            gone = (*self.incidents.get(name, ()), *self.former_incidents)
+            collected = replace(
+                self,
+                before=self.before.merged(former.said.statistics),
+                incidents={**self.incidents, name: ()},
+                former_incidents=_newest(gone),
+            )
+        collected = replace(collected, newest={**collected.newest, name: report})
+        if isinstance(said, Stopped):
+            return replace(collected, handed_back=collected.handed_back + said.handed_back)
+        incidents = collected.incidents
+        if said.incidents is not None:
+            incidents = {**incidents, name: tuple(replace(each, process=name) for each in said.incidents)}
+        return replace(
+            collected,
+            heard={**collected.heard, name: Heard(said.process, now)},
+            queues=collected.queues if said.queues is None else said.queues,
+            incidents=incidents,
+        )
+
+
+def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
+    return tuple(sorted(incidents, key=lambda incident: incident.at_seconds, reverse=True)[:MAX_INCIDENTS])
+
+
+def collected_by(system: ActorSystem) -> Collected:
+    """Return what the collector of a group's actor system knows; from any thread."""
+    collected: Collected = system.terms.get(COLLECTOR, Collected())
+    return collected
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +128,9 @@ class Collector(GenServer):
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._newest: dict[str, WorkerReport] = {}
-        self._before = StatisticsSnapshot()  # of processes that have ended
-        self._handed_back = 0
+        self._wants_queues = False  # whether somebody wants to know how many messages wait
+        self._queues_again_at_seconds = -inf  # monotonic
+        self._queue_looks = 0  # so that each worker has its turn
         self._asked: set[str] = set()  # who has not answered yet: one that hangs is not asked on and on
         self._looks: list[_Look] = []
 
@@ -63,10 +139,21 @@ class Collector(GenServer):
         self.send_after(REPORT_SECONDS, _AskEveryone())
 
     def _ask_everyone(self) -> None:
-        for name in self._group.names:
-            if name not in self._asked:
-                self._asked.add(name)
-                self.send_request(name, DescribeWorker(), name)
+        free = [name for name in self._group.names if name not in self._asked]
+        looker = self._choose_looker(free)
+        for name in free:
+            self._asked.add(name)
+            self.send_request(name, DescribeWorker(name == looker), name)
+
+    def _choose_looker(self, names: Sequence[str]) -> str | None:
+        """Choose a worker that looks at the queues, where somebody wants to know and nobody looked a moment ago."""
+        now = self.clock.monotonic()
+        if not names or not self._wants_queues or now < self._queues_again_at_seconds:
+            return None
+        self._wants_queues = False
+        self._queues_again_at_seconds = now + LOOK_SECONDS
+        self._queue_looks += 1
+        return names[self._queue_looks % len(names)]
 
     def handle_info(self, message: Any) -> Any:
         """Ask how it goes."""
@@ -91,19 +178,19 @@ class Collector(GenServer):
         self._tell(label, None)
 
     def handle_cast(self, request: Any) -> Any:
-        """Keep the last words of a process."""
-        if not isinstance(request, WorkerReport):
-            return super().handle_cast(request)
-        self._keep(request)
+        """Keep the last words of a process, or see to it that somebody looks at the queues."""
+        match request:
+            case WorkerReport():
+                self._keep(request)
+            case LookAtQueues():
+                self._wants_queues = True
+            case _:
+                return super().handle_cast(request)
         return None
 
     def _keep(self, report: WorkerReport) -> None:
-        former = self._newest.get(report.name)
-        if former is not None and former.pid != report.pid:
-            self._before = self._before.merged(former.said.statistics)
-        self._newest[report.name] = report
-        if isinstance(report.said, Stopped):
-            self._handed_back += report.said.handed_back
+        now = self.clock.monotonic()
+        self.system.terms[COLLECTOR] = collected_by(self.system).having(report, now)
 
     def _tell(self, name: str, report: WorkerReport | None) -> None:
         """Answer those who want to know what is in flight, when all have been heard or one is not there."""
@@ -119,10 +206,8 @@ class Collector(GenServer):
         """Sum up."""
         match request:
             case DescribeGroup():
-                total = self._before
-                for report in self._newest.values():
-                    total = total.merged(report.said.statistics)
-                return GroupTotals(total, self._handed_back)
+                collected = collected_by(self.system)
+                return GroupTotals(collected.statistics, collected.handed_back)
             case DescribeInFlight():
                 until = self.clock.monotonic() + request.patience_seconds
                 self._looks.append(_Look(from_, until, set(self._group.names), []))

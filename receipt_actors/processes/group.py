@@ -4,7 +4,8 @@ The parent's whole supervision tree::
 
     root             one_for_one; ends when ``workers`` gives up
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
-    │  └─ collector
+    │  ├─ collector
+    │  └─ incidents
     ├─ divider
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
@@ -17,15 +18,17 @@ everything.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pykka
 
 from receipt_actors.actors.protocol import IntakeStatus
-from receipt_actors.errors import ConfigurationError, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
 from receipt_actors.otp import (
     ANY_SIGNIFICANT,
     ONE_FOR_ONE,
@@ -42,7 +45,9 @@ from receipt_actors.otp import (
 )
 from receipt_actors.processes.collector import Collector, GroupTotals
 from receipt_actors.processes.divider import Divider
-from receipt_actors.processes.messages import Reported, settings_as_json
+from receipt_actors.processes.group_inspection import PARENT, GroupInspection
+from receipt_actors.processes.group_trace import GroupTrace
+from receipt_actors.processes.messages import Pause, Reported, Resume, StopTrace, settings_as_json
 from receipt_actors.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -51,11 +56,17 @@ from receipt_actors.processes.protocol import (
     DescribeInFlight,
     DrainWorker,
     Group,
+    JoinTrace,
+    TellProcess,
     WorkerReport,
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.control import Trace, TraceRequest
+from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, listen_to_reports
+from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +82,10 @@ class WorkersRefused(ReceiptActorsError):
 class ProcessGroup:
     """Workers that run; see the module. It installs no signal handler."""
 
-    def __init__(self, group: Group, actors: ActorSystem) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queue: str) -> None:
         self._group = group
+        self._inspection = GroupInspection(group, actors, source_queue)
+        self._trace_numbers = itertools.count(1)
         self._actors = actors
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
@@ -102,7 +115,9 @@ class ProcessGroup:
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         group = Group(names, tuple(program), settings_as_json(settings), on_refusal, on_complete)
         actors = ActorSystem("receipt-actors-parent")
-        running = cls(group, actors)
+        listen_to_reports(actors)
+        tracer_of(actors).process = PARENT
+        running = cls(group, actors, settings.source_queue)
         start = _tree(settings, group).start
         assert isinstance(start, Start)
         try:
@@ -153,10 +168,11 @@ class ProcessGroup:
         if len(said) < len(self._group.names):
             raise pykka.ActorDeadError("not every worker consumes")
         return IntakeStatus(
-            sum(report.in_flight for report in said),
-            sum(report.reserved for report in said),
-            frozenset(service for report in said for service in report.unavailable),
-            min(report.idle_seconds for report in said),
+            sum(report.process.in_flight for report in said),
+            sum(report.process.reserved for report in said),
+            frozenset(service for report in said for service in report.process.unavailable),
+            min(report.process.idle_seconds for report in said),
+            self._group.is_paused,
         )
 
     def statistics(self) -> StatisticsSnapshot:
@@ -173,6 +189,70 @@ class ProcessGroup:
             raise pykka.ActorDeadError("the collector does not run")
         totals: GroupTotals = collector.call(DescribeGroup(), ANSWER_SECONDS)
         return totals
+
+    # --- operating it: see ``telemetry.control.SystemControl`` ---
+
+    def overview(self) -> Overview:
+        """Look at all processes: what each has said a second ago at most, and what the parent sees itself.
+
+        It waits for nobody. A process that has not said anything for ``SILENT_SECONDS`` is ``silent``.
+        """
+        return self._inspection.overview()
+
+    def pause(self) -> None:
+        """Have no worker take in anything until ``resume``, those that are started later included."""
+        self._group.is_paused = True
+        logger.warning("paused: nothing is taken in until it is resumed")
+        self._tell_workers(TellProcess(Pause()))
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+        self._group.is_paused = False
+        logger.warning("resumed")
+        self._tell_workers(TellProcess(Resume()))
+
+    def actor_state(self, name: str) -> dict[str, Any]:
+        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent.
+
+        Raises:
+            UnknownActor: no process has one.
+        """
+        return self._inspection.actor_state(name)
+
+    def trace(
+        self,
+        request: TraceRequest,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> Trace:
+        """Trace all processes at once; limit and time are of all of them together. See ``ReceiptSystem.trace``.
+
+        Raises:
+            PredicateRefused: see there.
+        """
+        number = next(self._trace_numbers)
+
+        def stop_workers() -> None:
+            self._tell_workers(TellProcess(StopTrace(number)))
+
+        def end(why: str) -> None:
+            self._group.traces.pop(number, None)
+            on_end(why)
+
+        trace = self._group.traces[number] = GroupTrace(number, request, on_event, end, stop_workers)
+        try:
+            trace.begin(tracer_of(self._actors))
+        except PredicateRefused:
+            del self._group.traces[number]
+            raise
+        self._tell_workers(JoinTrace(number))
+        return trace
+
+    def _tell_workers(self, request: object) -> None:
+        for name in self._group.names:
+            worker = self._actors.whereis(name)
+            if worker is not None:
+                worker.cast(request)
 
     def drain(self, seconds: float) -> int:
         """Have all workers drain at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""
@@ -206,6 +286,7 @@ class ProcessGroup:
 
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason
+        tracer_of(self._actors).close()
 
 
 def _tree(settings: Settings, group: Group) -> ChildSpec:
@@ -213,7 +294,10 @@ def _tree(settings: Settings, group: Group) -> ChildSpec:
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
-        [ChildSpec("collector", Start(Collector, group, name=COLLECTOR))],
+        [
+            ChildSpec("collector", Start(Collector, group, name=COLLECTOR)),
+            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+        ],
         intensity=10,
         period_seconds=10,
         restart=TRANSIENT,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.overview import Incident, ProcessOverview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 # --- parent -> worker ---
@@ -32,6 +33,43 @@ class UseLimits:
 @dataclass(frozen=True, slots=True)
 class Report:
     """Say how it goes: ``Reported``."""
+
+    looks_at_queues: bool = False  #: have somebody look how many messages wait; a later report tells
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Take nothing in until ``Resume``; may come before there is a system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Undo ``Pause``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeActor:
+    """Describe an actor's state: ``ActorDescribed``."""
+
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTrace:
+    """Trace: ``TraceEvent`` for each event, at last ``TraceEnded``."""
+
+    number: int
+    predicate: str
+    limit: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopTrace:
+    """End that trace."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +114,40 @@ class LimitsObeyed:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The answer to ``Report``."""
+    """The answer to ``Report``. What has not changed since the one before is not told again: None."""
 
-    in_flight: int
-    reserved: int
-    unavailable: Sequence[str]
-    idle_seconds: float
-    statistics: StatisticsSnapshot
+    process: ProcessOverview
+    queues: Mapping[str, int | None] | None = None
+    incidents: tuple[Incident, ...] | None = None
+
+    @property
+    def statistics(self) -> StatisticsSnapshot:
+        """What it has counted."""
+        return self.process.statistics
+
+
+@dataclass(frozen=True, slots=True)
+class ActorDescribed:
+    """The answer to ``DescribeActor``."""
+
+    number: int
+    description: Mapping[str, Any] | None  #: None: there is no such actor
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """Something that a trace matched has happened."""
+
+    number: int
+    event: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEnded:
+    """A trace is over in this process."""
+
+    number: int
+    lost: int  #: events that are not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +169,11 @@ Message: TypeAlias = (
     Configure
     | UseLimits
     | Report
+    | Pause
+    | Resume
+    | DescribeActor
+    | StartTrace
+    | StopTrace
     | Drain
     | Stop
     | Loaded
@@ -111,6 +181,9 @@ Message: TypeAlias = (
     | StartRefused
     | LimitsObeyed
     | Reported
+    | ActorDescribed
+    | TraceEvent
+    | TraceEnded
     | Draining
     | Stopped
 )
@@ -120,25 +193,38 @@ _KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in Message.__arg
 
 def encode(message: Message) -> bytes:
     """Write a message as a line."""
-    values = {field.name: getattr(message, field.name) for field in fields(message)}
-    for name, value in values.items():
-        if isinstance(value, StatisticsSnapshot):
-            values[name] = value.as_json()
-        elif isinstance(value, Limits):
-            values[name] = asdict(value)
+    values = {field.name: _plain(getattr(message, field.name)) for field in fields(message)}
     return json.dumps({"message": type(message).__name__, **values}).encode() + b"\n"
+
+
+def _plain(value: object) -> object:
+    match value:
+        case StatisticsSnapshot() | ProcessOverview():
+            return value.as_json()
+        case Limits() | Incident():
+            return asdict(value)
+        case tuple():
+            return list(map(_plain, value))
+    return value
 
 
 def decode(line: bytes) -> Message:
     """Read what ``encode`` wrote."""
     values = json.loads(line)
     kind = _KINDS[values.pop("message")]
-    if "statistics" in values:
-        values["statistics"] = StatisticsSnapshot.from_json(values["statistics"])
-    if "limits" in values:
-        values["limits"] = Limits(**values["limits"])
+    for name, read in _READERS.items():
+        if values.get(name) is not None:
+            values[name] = read(values[name])
     message: Message = kind(**values)
     return message
+
+
+_READERS: Mapping[str, Callable[[Any], object]] = {
+    "statistics": StatisticsSnapshot.from_json,
+    "limits": lambda data: Limits(**data),
+    "process": ProcessOverview.from_json,
+    "incidents": lambda data: tuple(map(Incident.from_json, data)),
+}
 
 
 def settings_as_json(settings: Settings) -> Mapping[str, Any]:

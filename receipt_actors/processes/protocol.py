@@ -8,7 +8,8 @@ from typing import Any
 
 from receipt_actors.domain.limits import Share
 from receipt_actors.otp import Ref
-from receipt_actors.processes.messages import Reported, StartRefused, Stopped
+from receipt_actors.processes.group_trace import GroupTrace
+from receipt_actors.processes.messages import Pause, Reported, Resume, StartRefused, Stopped, StopTrace
 from receipt_actors.processes.worker_process import WorkerProcess
 
 DIVIDER = "divider"
@@ -17,7 +18,10 @@ COLLECTOR = "collector"
 
 @dataclass(slots=True)
 class Group:
-    """What is true of all workers. The main thread writes ``is_closing``, the workers' actors the rest."""
+    """What is true of all workers.
+
+    Who controls the group writes ``is_closing``, ``is_paused`` and ``traces``, the workers' actors the rest.
+    """
 
     names: Sequence[str]
     program: Sequence[str]
@@ -25,6 +29,8 @@ class Group:
     on_refusal: Callable[[], None]
     on_complete: Callable[[], None]
     is_closing: bool = False  #: no process is started any more
+    is_paused: bool = False  #: by an operator
+    traces: dict[int, GroupTrace] = field(default_factory=dict)  #: those that run
     refusal: StartRefused | None = None  #: why a worker could not start before all had been started once
     started: set[str] = field(default_factory=set)  #: workers that have consumed
     processes: dict[str, WorkerProcess] = field(default_factory=dict)  #: those alive
@@ -98,6 +104,17 @@ class ShareDescribed:
 class DescribeWorker:
     """Say how it goes: ``WorkerReport``, or None where its process does not consume."""
 
+    looks_at_queues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What a worker's actor shows of itself."""
+
+    pid: int  #: 0: there is no process
+    is_running: bool  #: it consumes, and says how it goes
+    is_draining: bool
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
@@ -121,6 +138,27 @@ class DrainWorker:
 @dataclass(frozen=True, slots=True)
 class AwaitEnd:
     """Answered by None when the process of a worker that drains has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellProcess:
+    """Pass this on to the process, where it consumes."""
+
+    message: Pause | Resume | StopTrace
+
+
+@dataclass(frozen=True, slots=True)
+class JoinTrace:
+    """Have the process take part in this one of the group's traces, where it consumes."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeActorOf:
+    """Describe an actor of the process: a mapping, or None where there is no such actor, or no process."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import logging
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -22,17 +23,22 @@ from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
 from receipt_actors.processes.messages import (
+    ActorDescribed,
+    DescribeActor,
     Drain,
     Draining,
     LimitsObeyed,
     Loaded,
     Message,
+    Pause,
     Report,
     Reported,
     Started,
     StartRefused,
     Stop,
     Stopped,
+    TraceEnded,
+    TraceEvent,
     UseLimits,
 )
 from receipt_actors.processes.protocol import (
@@ -41,14 +47,18 @@ from receipt_actors.processes.protocol import (
     AwaitEnd,
     ChangeShare,
     ConfirmShare,
+    DescribeActorOf,
     DescribeShare,
     DescribeWorker,
     DrainWorker,
     Group,
     JoinDivision,
+    JoinTrace,
     LeaveDivision,
     ShareDescribed,
+    TellProcess,
     WorkerReport,
+    WorkerView,
 )
 from receipt_actors.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 
@@ -114,6 +124,15 @@ class Worker(GenServer):
         self._asking: list[From] = []  # who wants to know how it goes
         self._asked = 0  # questions
         self._awaiting_end: list[From] = []
+        self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
+        self._described = 0  # questions
+
+    def outside_view(self) -> WorkerView:
+        """See ``Actor``."""
+        process, phase = self._process, self._phase
+        if process is None:
+            return WorkerView(0, False, False)
+        return WorkerView(process.pid, phase is _Phase.RUNNING, phase is _Phase.DRAINING)
 
     # --- life ---
 
@@ -186,10 +205,22 @@ class Worker(GenServer):
             case Started():
                 self._phase = _Phase.RUNNING
                 self._refusals = 0
+                for number in list(self._group.traces):
+                    self._join_trace(process, number)
                 logger.info("%s consumes", self._title(process))
                 self._note_start()
             case LimitsObeyed(number):
                 self._confirm(number)
+            case ActorDescribed(number, description):
+                self._describe(number, description)
+            case TraceEvent(number, event):
+                trace = self._group.traces.get(number)
+                if trace is not None:
+                    trace.happened(event)
+            case TraceEnded(number, lost):
+                trace = self._group.traces.get(number)
+                if trace is not None:
+                    trace.ended_in(self._name, lost)
             case Reported():
                 self._answer(WorkerReport(self._name, process.pid, said))
             case Draining(seconds):
@@ -218,6 +249,10 @@ class Worker(GenServer):
             return None
         self._forget_process()
         self._answer(None)
+        for number in list(self._describing):
+            self._describe(number, None)
+        for trace in list(self._group.traces.values()):
+            trace.ended_in(self._name)
         if self._group.is_closing:
             self._note_last_end(process, code)
             for from_ in self._awaiting_end:
@@ -268,7 +303,7 @@ class Worker(GenServer):
         self.cast(DIVIDER, LeaveDivision(self._name))
 
     def handle_cast(self, request: Any) -> Any:
-        """Take another share; or drain."""
+        """Take another share, pass something on, or drain."""
         match request:
             case ChangeShare(share):
                 self._take_share(share)
@@ -276,6 +311,12 @@ class Worker(GenServer):
                 if self._process is not None:
                     self._tell_to_end(self._process, Drain(seconds))
                     self.send_after(seconds + GRACE_SECONDS, _Overdue(self._process))
+            case TellProcess(message):
+                if self._process is not None and self._phase in _CONSUMING:
+                    self._process.send(message)
+            case JoinTrace(number):
+                if self._process is not None and self._phase is _Phase.RUNNING:
+                    self._join_trace(self._process, number)
             case _:
                 return super().handle_cast(request)
         return None
@@ -293,6 +334,8 @@ class Worker(GenServer):
         if self._phase is _Phase.LOADED:
             self._phase = _Phase.STARTING
             self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
+            if self._group.is_paused:
+                process.send(Pause())
         process.send(UseLimits(share.number, share.told))
 
     def _confirm(self, number: int) -> None:
@@ -307,12 +350,18 @@ class Worker(GenServer):
         match request:
             case DescribeShare():
                 return ShareDescribed(self.ref, self._has_joined, self._share)
-            case DescribeWorker():
+            case DescribeWorker(looks_at_queues):
                 if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
                     return None
                 if not self._asking:
-                    self._ask(self._process)
+                    self._ask(self._process, looks_at_queues=looks_at_queues)
                 self._asking.append(from_)
+            case DescribeActorOf(name):
+                if self._process is None or self._phase is not _Phase.RUNNING:
+                    return None
+                self._described += 1
+                self._describing[self._described] = from_
+                self._process.send(DescribeActor(self._described, name))
             case AwaitEnd():
                 if self._process is None:
                     return None
@@ -321,9 +370,20 @@ class Worker(GenServer):
                 return super().handle_call(request, from_)
         return NO_REPLY
 
-    def _ask(self, process: WorkerProcess) -> None:
+    def _join_trace(self, process: WorkerProcess, number: int) -> None:
+        trace = self._group.traces.get(number)
+        order = None if trace is None else trace.order_for(self._name)
+        if order is not None:
+            process.send(order)
+
+    def _describe(self, number: int, description: Mapping[str, Any] | None) -> None:
+        from_ = self._describing.pop(number, None)
+        if from_ is not None:
+            from_.reply(description)
+
+    def _ask(self, process: WorkerProcess, *, looks_at_queues: bool) -> None:
         self._asked += 1
-        process.send(Report())
+        process.send(Report(looks_at_queues))
         self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
 
     def _answer(self, report: WorkerReport | None) -> None:

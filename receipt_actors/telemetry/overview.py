@@ -21,6 +21,7 @@ class State(enum.StrEnum):
     WAITING = "waiting"  #: a service is unavailable: what is in flight is kept, nothing is taken in
     PAUSED = "paused"  #: by an operator: what is in flight is finished, nothing is taken in
     DRAINING = "draining"
+    SILENT = "silent"  #: one of several processes that has not said for seconds how it goes: it may hang
     ENDED = "ended"  #: the tree has ended: a storm of crashes, or the end of a drain
 
 
@@ -79,6 +80,11 @@ class Incident:
     process: str = ""  #: where there are several
     subject: str = ""  #: whom it is about: an actor, a service
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``dataclasses.asdict`` wrote."""
+        return cls(**{**data, "story": tuple(data["story"])})
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessOverview:
@@ -95,6 +101,7 @@ class ProcessOverview:
     services: tuple[ServiceOverview, ...]
     tree: ActorOverview | None  #: None where its root has ended
     statistics: StatisticsSnapshot
+    idle_seconds: float = 0.0  #: how long nothing has been in flight or received
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads."""
@@ -151,9 +158,7 @@ class Overview:
                 "state": State(data["state"]),
                 "processes": tuple(ProcessOverview.from_json(process) for process in data["processes"]),
                 "statistics": StatisticsSnapshot.from_json(data["statistics"]),
-                "incidents": tuple(
-                    Incident(**{**incident, "story": tuple(incident["story"])}) for incident in data["incidents"]
-                ),
+                "incidents": tuple(map(Incident.from_json, data["incidents"])),
                 "parent": None if parent is None else ActorOverview.from_json(parent),
                 "parent_usage": None if usage is None else Usage(**usage),
             }
@@ -181,7 +186,7 @@ def _plain(value: object) -> Any:
 def state_of(processes: Sequence[ProcessOverview]) -> State:
     """Return what a system does whose processes do this: the state that most needs to be known."""
     states = {process.state for process in processes}
-    for state in (State.ENDED, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING):
+    for state in (State.ENDED, State.SILENT, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING):
         if state in states:
             return state
     return State.CONSUMING if states else State.STARTING

@@ -199,10 +199,10 @@ class RunningTrace:
             self._changed.notify()
         self._tracer.forget(self)
 
-    def lose(self) -> None:
-        """Count an event that nobody looked at."""
+    def lose(self, events: int = 1) -> None:
+        """Count events that nobody looked at."""
         with self._lock:
-            self._lost += self._end is None
+            self._lost += events
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
@@ -368,7 +368,8 @@ class Tracer:
     def told(self, event: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return an event as it leaves: in JSON's types, without what is not known."""
         known = {name: _plain(fields[name]) for name in EVENTS[event].fields if fields.get(name) is not None}
-        return {"at_seconds": self.clock.time(), "event": event, **known}
+        at_seconds = fields.get("at_seconds")  # of another process, which has told it already
+        return {"at_seconds": self.clock.time() if at_seconds is None else at_seconds, "event": event, **known}
 
     # --- events of actors ---
 

@@ -14,24 +14,54 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.processes.channel import Channel
 from receipt_actors.processes.cores import usable_cores
 from receipt_actors.processes.messages import (
+    ActorDescribed,
+    DescribeActor,
     Drain,
     Draining,
     LimitsObeyed,
     Loaded,
     Message,
+    Pause,
     Report,
     Reported,
+    Resume,
     Started,
     StartRefused,
+    StartTrace,
     Stop,
     Stopped,
+    StopTrace,
+    TraceEnded,
+    TraceEvent,
     UseLimits,
     encode,
     settings_as_json,
 )
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    Incident,
+    ProcessOverview,
+    ServiceOverview,
+    State,
+    Usage,
+)
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
+PROCESS = ProcessOverview(
+    name="worker-1",
+    pid=7,
+    started_at_seconds=1.0,
+    state=State.WAITING,
+    in_flight=1,
+    reserved=2,
+    unavailable=("ledger",),
+    usage=Usage(1.5, 2, 3, 4),
+    services=(ServiceOverview("ledger", False, 5, 6, 7, 8.0),),
+    tree=ActorOverview("root", "supervisor", "running"),
+    statistics=StatisticsSnapshot(received=9),
+    idle_seconds=0.5,
+)
 STATISTICS = StatisticsSnapshot(3, {(Verdict.OK, Reason.CLAIMED): 2}, {("answered", None): 2})
 
 
@@ -56,7 +86,19 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
         Started(),
         StartRefused(["no queue"], is_configuration=False),
         LimitsObeyed(3),
-        Reported(1, 2, ["ledger"], 0.5, STATISTICS),
+        Reported(PROCESS),
+        Reported(
+            PROCESS, {"ReceiptsSQS": 3, "ResultsSQS": None}, (Incident(1.0, "crash", "a crash", ("here", "there")),)
+        ),
+        Pause(),
+        Resume(),
+        DescribeActor(1, "intake"),
+        ActorDescribed(1, {"state": {"waits": 3}}),
+        ActorDescribed(2, None),
+        StartTrace(1, "claim where user_id == 42", 10, 15.0),
+        StopTrace(1),
+        TraceEvent(1, {"event": "claim", "user_id": 42}),
+        TraceEnded(1, 412),
         Draining(25.0),
         Stopped(7, STATISTICS),
     ],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from receipt_actors.otp import NORMAL, Ref, Stop
-from receipt_actors.processes.collector import REPORT_SECONDS, Collector
+from receipt_actors.processes.collector import REPORT_SECONDS, Collector, collected_by
 from receipt_actors.processes.messages import Reported, Stopped
 from receipt_actors.processes.protocol import DescribeGroup, DescribeInFlight, DescribeWorker, Group, WorkerReport
+from receipt_actors.telemetry.overview import Incident, ProcessOverview, State, Usage
+from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.actors.stand_ins import Stage
 
@@ -28,7 +31,14 @@ def start_collector(stage: Stage) -> Ref:
 
 
 def report(name: str, pid: int, received: int) -> WorkerReport:
-    return WorkerReport(name, pid, Reported(0, 0, (), 9.0, StatisticsSnapshot(received)))
+    return WorkerReport(name, pid, Reported(process(name, pid, received)))
+
+
+def process(name: str, pid: int, received: int) -> ProcessOverview:
+    statistics = StatisticsSnapshot(received)
+    return ProcessOverview(
+        name, pid, 0.0, State.CONSUMING, 0, 0, (), Usage(1.0, 2, 3, 4), (), None, statistics, idle_seconds=9.0
+    )
 
 
 def received(stage: Stage, collector: Ref) -> int:
@@ -75,3 +85,46 @@ def test_what_is_in_flight_is_known_when_all_have_answered(stage: Stage) -> None
     asking = stage.ask(collector, DescribeInFlight(5.0))
     second.cast(Stop(NORMAL))
     assert stage.reply_to(asking) is None
+
+
+def test_a_crash_of_the_collector_forgets_nothing(stage: Stage) -> None:
+    """What dead processes had counted is there, and so are the last words of each."""
+    first = start_collector(stage)
+    first.cast(report(NAMES[0], 1, 10))
+    first.cast(report(NAMES[0], 2, 3))
+    stage.settle()
+    first.kill()
+    assert received(stage, start_collector(stage)) == 13
+    assert collected_by(stage.actors).heard[NAMES[0]].process.pid == 2
+
+
+def test_incidents_of_all_processes_are_kept_with_their_names(stage: Stage) -> None:
+    """Of dead ones as well; told once, they need not be told again."""
+    collector = start_collector(stage)
+    crash, outage = Incident(1.0, "crash", "a crash"), Incident(2.0, "outage", "an outage")
+    collector.cast(WorkerReport(NAMES[0], 1, Reported(process(NAMES[0], 1, 0), incidents=(crash,))))
+    collector.cast(report(NAMES[0], 1, 0))
+    collector.cast(WorkerReport(NAMES[0], 2, Reported(process(NAMES[0], 2, 0), incidents=(outage,))))
+    stage.settle()
+    own = Incident(1.5, "restart", "another one", process="parent")
+    assert collected_by(stage.actors).incidents_with((own,)) == (
+        replace(outage, process=NAMES[0]),
+        own,
+        replace(crash, process=NAMES[0]),
+    )
+
+
+def test_one_worker_at_a_time_looks_at_the_queues(stage: Stage) -> None:
+    """And only while somebody wants to know; each has its turn."""
+    workers = [stage.stand_in(name, lambda _: None) for name in NAMES]
+    collector = start_collector(stage)
+
+    def lookers() -> list[list[bool]]:
+        stage.advance(LOOK_SECONDS)
+        return [[ask.looks_at_queues for ask in stage.calls(worker, DescribeWorker)] for worker in workers]
+
+    assert not any(map(any, lookers()))
+    collector.cast(LookAtQueues())
+    assert sorted(map(sum, lookers())) == [0, 1]
+    collector.cast(LookAtQueues())
+    assert list(map(sum, lookers())) == [1, 1]
