@@ -67,6 +67,13 @@ class BlockingPool:
             when_closed()
 
     @property
+    def busy_threads(self) -> int:
+        """Count the threads that have work, or are about to take some."""
+        with self._changed:
+            living = sum(thread.is_alive() for thread in self._threads)
+            return max(0, min(living, living - self._idle + len(self._work)))
+
+    @property
     def is_over(self) -> bool:
         """Tell whether it is closed and no thread of it lives any more."""
         return self._closed and not any(thread.is_alive() for thread in self._threads)

@@ -96,6 +96,9 @@ def _busy(actors: ActorSystem, fakes: tuple[Fake, ...]) -> str | None:
     """Name one who is busy, or None. Whatever moves from who is looked at last to who was first shows at the end."""
     in_calls = set[threading.Thread]().union(*(fake.busy_threads() for fake in fakes))
     standing = set[threading.Thread]().union(*(fake.standing_threads() for fake in fakes))
+    for pool in list(actors._pools):
+        if pool.busy_threads > sum(thread in standing for thread in pool._threads):
+            return f"a thread of pool {pool.name}"
     for ref in actors.processes():
         process = ref.process
         if process._scheduled.locked() and process._scheduler._thread not in standing:

@@ -279,9 +279,6 @@ def test_a_message_that_is_moved_is_an_incident(tree: Tree) -> None:
 
 def test_a_drain_that_gives_up_is_an_incident(tree: Tree) -> None:
     """It is there to be seen, and told, after the end."""
-    hold = tree.services.app_store.hold("verify_receipt")
-    submit(tree)
-    tree.advance(1)
-    assert tree.system.drain(5.0) == 1
-    hold.release()
+    begin_outage(tree)
+    assert tree.system.drain(5.0) == 10
     assert "abandoned" in [incident.kind for incident in tree.system.overview().incidents]
