@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -38,9 +38,11 @@ from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -326,6 +328,24 @@ class ReceiptSystem:
         """
         return self._inspection.actor_state(name)
 
+    def trace(
+        self,
+        request: TraceRequest,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> Trace:
+        """Have events of messages and actors told while they happen; see ``telemetry.tracing`` for what there is.
+
+        Args:
+            request: which events, how many of them at most, and for how long.
+            on_event: called with each, on a thread of the trace's own.
+            on_end: called once, likewise, with why it is over.
+
+        Raises:
+            PredicateRefused: the predicate says nothing that can be matched, or limit or seconds can't be.
+        """
+        return tracer_of(self._actors).start(request, on_event, on_end)
+
     @property
     def end_reason(self) -> ExitReason | None:
         """Why the tree ended by itself (a crash storm); None while it runs."""
@@ -409,6 +429,7 @@ class ReceiptSystem:
 
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason
+        tracer_of(self._actors).close()
         self._ended.set()
 
     def __enter__(self) -> Self:

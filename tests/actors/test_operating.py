@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from receipt_actors.actors.protocol import INTAKE
-from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.errors import LedgerUnavailable, PredicateRefused
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.telemetry.control import UnknownActor
+from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS
 
@@ -282,3 +284,29 @@ def test_a_drain_that_gives_up_is_an_incident(tree: Tree) -> None:
     begin_outage(tree)
     assert tree.system.drain(5.0) == 10
     assert "abandoned" in [incident.kind for incident in tree.system.overview().incidents]
+
+
+def test_a_message_can_be_followed(tree: Tree) -> None:
+    """The steps of one user's message, and nobody else's."""
+    events: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
+    ends: SimpleQueue[str] = SimpleQueue()
+    control: SystemControl = tree.system
+    control.trace(TraceRequest("received | verified | answered where user_id == 2", 3), events.put, ends.put)
+    submit(tree, 1)
+    submit(tree, 2)
+    tree.advance(1)
+    assert ends.get(timeout=10) == "limit"
+    assert [events.get()["event"] for _ in range(3)] == ["received", "verified", "answered"]
+    assert events.empty()
+
+
+def test_the_end_of_the_system_is_the_end_of_a_trace(tree: Tree) -> None:
+    """None can be begun then, and none that can't be understood at any time."""
+    ends: SimpleQueue[str] = SimpleQueue()
+    tree.system.trace(TraceRequest("received"), print, ends.put)
+    with pytest.raises(PredicateRefused):
+        tree.system.trace(TraceRequest("received where"), print, ends.put)
+    tree.system.drain(5.0)
+    assert ends.get(timeout=10) == "system"
+    with pytest.raises(PredicateRefused):
+        tree.system.trace(TraceRequest("received"), print, ends.put)
