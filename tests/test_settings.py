@@ -307,6 +307,39 @@ class TestSecrets:
         assert "hush-hush" not in fault
 
 
+class TestAdminPort:
+    TOKEN = "0123456789abcdef"
+
+    @pytest.mark.parametrize("address", ["127.0.0.1:9464", "localhost:0", "[::1]:9464"])
+    def test_this_machine_needs_no_token(self, address: str) -> None:
+        """Nobody else reaches it."""
+        assert load({"admin": address}).admin == address
+
+    @pytest.mark.parametrize("address", ["0.0.0.0:9464", "[::]:9464", "10.0.0.7:9464", "receipts.internal:9464"])
+    def test_other_machines_need_one(self, address: str) -> None:
+        """Told at once, with what to do."""
+        (fault,) = faults({"admin": address})
+        assert fault.startswith("admin_token: found nothing, expected a token")
+        assert address in fault
+        settings = load({"admin": address}, {"RECEIPT_ACTORS_ADMIN_TOKEN": self.TOKEN})
+        assert settings.admin_token is not None
+        assert settings.admin_token.get_secret_value() == self.TOKEN
+        assert self.TOKEN not in f"{settings!r} {settings.model_dump_json()}"
+
+    @pytest.mark.parametrize("address", ["9464", "localhost", "http://localhost:80", "localhost:99999", "a b:1"])
+    def test_what_is_no_address_is_refused(self, address: str) -> None:
+        """And an example is given."""
+        (fault,) = faults({"admin": address})
+        assert fault.startswith(f"--admin: found '{address}', expected HOST:PORT, such as 127.0.0.1:9464")
+
+    @pytest.mark.parametrize("token", ["short", "with a space in it", "tülay-tülay-tülay", "line\nline-line-line-l"])
+    def test_a_token_that_a_header_cannot_carry_or_anybody_can_guess_is_refused(self, token: str) -> None:
+        """Without being shown."""
+        (fault,) = faults({"admin_token": token})
+        assert fault.startswith("--admin-token: found **********, expected 16 or more letters")
+        assert token not in fault
+
+
 class TestEmbedding:
     def test_settings_are_built_from_keyword_arguments_without_the_environment(
         self, monkeypatch: pytest.MonkeyPatch

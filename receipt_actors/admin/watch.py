@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from receipt_actors.admin.calls import Calls, NotAnswered
@@ -37,6 +38,7 @@ class Watch:
         self._newest_at_seconds = float("-inf")  # monotonic
         self._pages = 0
         self._page_event = b""
+        self._page_overview: Overview | None = None  # that it tells
         self._page_events = 0  # that have been written
         self._news = asyncio.Event()  # another one for each of them
         self._closed = asyncio.Event()
@@ -97,7 +99,8 @@ class Watch:
     async def page_events(self) -> AsyncIterator[bytes]:
         """Yield what an open page gets to know: at once, and every second. A slow one misses some."""
         if self._pages == 1 or not self._page_events:  # else another page has just had one written
-            await self._write_page_event()
+            with suppress(NotAnswered):  # it is told when there is something
+                self._write_page_event(await self.overview())
         seen = 0
         while not self._closed.is_set():
             if seen != self._page_events:
@@ -141,14 +144,11 @@ class Watch:
         self._health.judge(overview)
         if is_sample:
             self._history.add(overview)
-        if self._pages:
-            await self._write_page_event()
+        if self._pages and overview is not self._page_overview:
+            self._write_page_event(overview)
 
-    async def _write_page_event(self) -> None:
-        try:
-            overview = await self.overview()
-        except NotAnswered:
-            return
+    def _write_page_event(self, overview: Overview) -> None:
+        self._page_overview = overview
         sample = self._history.newest
         data = {"overview": slim(overview.as_json()), "sample": None if sample is None else sample.as_json()}
         self._page_event = event("overview", data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 
+from receipt_actors.admin.limits import MAX_CONNECTIONS
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 
@@ -15,7 +16,8 @@ def files_needed(settings: Settings) -> int:
     environments = 1 if settings.uses_curl else 2  # production and sandbox: pools of their own with requests
     app_store = environments * settings.effective_app_store_concurrency
     batchers = (len(settings.post_queues) + 3) * settings.batch_requests  # and dead letters, deletes, visibility
-    return SPARE_FILES + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.consumers)
+    admin = 0 if settings.admin is None else MAX_CONNECTIONS
+    return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.consumers)
 
 
 def raise_limit(settings: Settings) -> None:

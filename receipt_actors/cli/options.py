@@ -58,4 +58,6 @@ def _metavar(setting: Setting) -> str:
         return "SECONDS"
     if setting.expected.startswith(("an integer", "a number")):
         return "N"
+    if setting.expected.startswith("HOST:PORT"):
+        return "HOST:PORT"
     return setting.name.rpartition("_")[2].upper()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 import pykka
@@ -19,12 +19,14 @@ from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import divide
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.cores import usable_cores
 from receipt_actors.processes.divider import described
 from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.settings import Settings, load_settings
+from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ Examples:
   receipt-actors start --config receipts.toml --exit-when-idle 30
   # one process a core
   receipt-actors start --config receipts.toml --processes auto
+  # with a page that shows it at work, and metrics
+  receipt-actors start --config receipts.toml --admin 127.0.0.1:9464
 
 \b
 Signals:
@@ -65,8 +69,9 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     _check_statistics_file(settings)
     raise_limit(settings)
     write_log(settings.log_level)
-    with StopSignals() as signals:
+    with StopSignals() as signals, watched(settings) as watchers:
         system = _start(settings, signals)
+        watchers.watch(cast(SystemControl, system))
         system.on_end(signals.wake)
         _wait(system, signals, settings)
         if isinstance(system, ProcessGroup):
@@ -75,6 +80,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
             system.stop()
             return EXIT_WORLD_FAILED
+        watchers.systemd.stopping()
         logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)
         unfinished = system.drain(settings.drain_seconds)
         try:

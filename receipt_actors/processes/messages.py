@@ -228,7 +228,8 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
 
 
 def settings_as_json(settings: Settings) -> Mapping[str, Any]:
-    """Return the settings, the secret among them, as ``Settings.model_validate`` takes them."""
+    """Return the settings, as ``Settings.model_validate`` takes them: with the secret that is needed, no other."""
     secret = settings.shared_secret
     plain = settings.model_dump(mode="json")
-    return {**plain, "shared_secret": None if secret is None else secret.get_secret_value()}
+    of_the_parent = {"admin": None, "admin_token": None}
+    return {**plain, **of_the_parent, "shared_secret": None if secret is None else secret.get_secret_value()}

@@ -6,18 +6,20 @@ where the value came from, and the words of ``Expected`` to all others.
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from receipt_actors.domain.addresses import Address, is_loopback
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.values import is_queue_name
 
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 ANY = "*"  #: alone in ``bundle_ids`` or ``product_ids``: accept any
 
 
@@ -75,16 +77,25 @@ def _app_store_url(url: str) -> str:
         raise ValueError("expected an https URL with a host, such as https://buy.itunes.apple.com/verifyReceipt")
     if parts.username is not None:
         raise ValueError("expected a URL without a user name or password")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("expected https: plain http, which shows receipts to the network, is for 127.0.0.1 only")
     return url
 
 
-def _is_loopback(host: str) -> bool:
+def _admin_address(text: str) -> str:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return str(Address.parse(text))
+    except ValueError as error:
+        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:9464; {error}") from None
+
+
+def _admin_token(token: SecretStr | None) -> SecretStr | None:
+    """Accept what a header can carry, and nobody can guess."""
+    if token is not None and not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError(
+            "expected 16 or more letters, digits and characters of -._~+/=, such as `openssl rand -hex 16` prints"
+        )
+    return token
 
 
 def _count_or_auto(value: object) -> object:
@@ -128,6 +139,12 @@ TableName = Annotated[
 Url = Annotated[str, AfterValidator(_app_store_url), Expected("an https URL")]
 Processes = Annotated[
     int | Literal["auto"], BeforeValidator(_count_or_auto), Expected("an integer, 1 or more, or auto")
+]
+AdminAddress = Annotated[
+    Annotated[str, AfterValidator(_admin_address)] | None, Expected("HOST:PORT, such as 127.0.0.1:9464")
+]
+AdminToken = Annotated[
+    SecretStr | None, AfterValidator(_admin_token), Expected("16 or more letters, digits and -._~+/=")
 ]
 FilePath = Annotated[Path, AfterValidator(_expand_home)]
 LogLevel = Annotated[

@@ -27,7 +27,7 @@ forgets none of them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -38,6 +38,7 @@ from receipt_actors.telemetry.log_floods import shape
 from receipt_actors.telemetry.overview import Incident
 
 INCIDENTS = "incidents"  #: the name of the actor, and of the incidents that its system keeps
+_COUNTS = "incident_counts"
 MAX_INCIDENTS = 100  #: that are kept; the oldest goes
 MAX_LINE_CHARACTERS = 300
 MAX_STORY_LINES = 20
@@ -136,6 +137,12 @@ def incidents_of(system: ActorSystem) -> tuple[Incident, ...]:
     return incidents
 
 
+def incident_counts_of(system: ActorSystem) -> Mapping[str, int]:
+    """Return how many there were of each kind, those that are not kept any more included."""
+    counts: Mapping[str, int] = system.terms.get(_COUNTS, {})
+    return counts
+
+
 class Incidents(GenServer):
     """See the module."""
 
@@ -196,6 +203,8 @@ class Incidents(GenServer):
     ) -> _Open:
         summary = _line(summary)
         seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=_line(subject))
+        counts = incident_counts_of(self.system)
+        self.system.terms[_COUNTS] = {**counts, kind.value: counts.get(kind.value, 0) + 1}
         key = (kind.value, seen.subject, shape(summary))
         opened = self._open.get(key)
         if opened is None:

@@ -128,7 +128,7 @@ class FakeSystem:
         assert self.answers.wait(PATIENCE_SECONDS)
         if self.failure is not None:
             raise self.failure
-        return self.now
+        return replace(self.now)  # another value each time, as of a real system
 
     def pause(self) -> None:
         self.calls.append("pause")

@@ -32,6 +32,7 @@ from receipt_actors.telemetry.incidents import (
     IncidentSeen,
     Noticed,
     SubscribeIncidents,
+    incident_counts_of,
     incidents_of,
     listen_to_reports,
 )
@@ -195,6 +196,21 @@ def test_only_the_last_ones_are_kept(house: House) -> None:
         house.notice(summary)
     newest_first = [incident.summary for incident in house.incidents()]
     assert newest_first == summaries[: -MAX_INCIDENTS - 1 : -1]
+
+
+def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
+    """By kind; a crash of the actor loses none."""
+    assert incident_counts_of(house.stage.actors) == {}
+    for number in range(MAX_INCIDENTS + 5):
+        house.notice(f"message {number} failed")
+    house.notice("back", IncidentKind.RECOVERED)
+    house.incidents()
+    assert incident_counts_of(house.stage.actors) == {"outage": MAX_INCIDENTS + 5, "recovered": 1}
+    house.find(INCIDENTS).kill()
+    house.stage.settle()
+    house.notice("down again")
+    house.incidents()
+    assert incident_counts_of(house.stage.actors)["outage"] == MAX_INCIDENTS + 6
 
 
 def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:

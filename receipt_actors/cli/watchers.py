@@ -1,0 +1,68 @@
+"""``watched``: what lets others look at the system that ``start`` runs: the admin port, and systemd."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from receipt_actors.domain.addresses import Address
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import Settings
+from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.systemd import SystemdNotifier
+
+if TYPE_CHECKING:
+    from receipt_actors.admin.server import AdminServer
+
+logger = logging.getLogger(__name__)
+
+_OF_THE_EXTRA = frozenset({"prometheus_client", "starlette", "uvicorn"})
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Those who look at the system."""
+
+    systemd: SystemdNotifier
+    admin: AdminServer | None
+
+    def watch(self, system: SystemControl) -> None:
+        """Look at this system from now on."""
+        self.systemd.watch(system)
+        if self.admin is not None:
+            self.admin.serve(system)
+
+
+@contextmanager
+def watched(settings: Settings) -> Iterator[Watchers]:
+    """Open the admin port, where there is to be one; ``Watchers.watch`` gives it a system. Within ``with`` it is open.
+
+    Raises:
+        ConfigurationError: the extra is missing, or other machines could reach it without a token.
+        AddressRefused: the address can't be listened on.
+    """
+    with ExitStack() as open_ones:
+        admin = None if settings.admin is None else open_ones.enter_context(admin_server(settings, settings.admin))
+        yield Watchers(open_ones.enter_context(SystemdNotifier()), admin)
+
+
+def admin_server(settings: Settings, address: str) -> AdminServer:
+    """Return the admin port, open; see ``watched``."""
+    try:
+        from receipt_actors.admin.server import AdminServer
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _OF_THE_EXTRA:
+            raise
+        origin = settings.sources.get("admin", "admin")
+        way_out = "pip install 'receipt-actors[admin]'"
+        raise ConfigurationError(
+            [f"{origin}: found {address!r}, which needs a package that is not installed ({package}); {way_out}"]
+        ) from None
+    token = None if settings.admin_token is None else settings.admin_token.get_secret_value()
+    server = AdminServer(Address.parse(address), token)
+    logger.info("the admin port is %s", server.url)
+    return server

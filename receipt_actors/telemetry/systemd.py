@@ -1,0 +1,126 @@
+"""``SystemdNotifier``: tells systemd when the system is ready, what it does, that it is well, and that it stops.
+
+For a service of ``Type=notify``: ``READY=1`` once it consumes (or would, but for a service that is unavailable),
+``STATUS=`` for ``systemctl status``, ``STOPPING=1`` when a drain begins. With ``WatchdogSec=`` it says ``WATCHDOG=1``
+twice in that time for as long as the tree is whole; when it is not, or nothing answers any more, systemd starts the
+service anew. Without systemd (no ``NOTIFY_SOCKET``) nothing is done. See sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.health import Health, HealthWatch
+from receipt_actors.telemetry.overview import Overview
+
+STATUS_SECONDS = 10.0  #: between two looks, unless the watchdog wants more
+START_SECONDS = 0.2  #: between two looks until it is ready
+
+logger = logging.getLogger(__name__)
+
+
+class SystemdNotifier:
+    """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._period_seconds = min(STATUS_SECONDS, _watchdog_seconds(environ) / 2)
+        self._has_watchdog = _watchdog_seconds(environ) < float("inf")
+        self._thread: threading.Thread | None = None
+        self._is_over = threading.Event()
+        self._is_ready = False
+        self._status = ""
+        self._socket = None
+        if self._address is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+
+    def watch(self, system: SystemControl) -> None:
+        """Look at this system from now on."""
+        if self._socket is not None:
+            self._thread = threading.Thread(
+                target=self._run, args=(system,), name="receipt-actors-systemd", daemon=True
+            )
+            self._thread.start()
+
+    def stopping(self) -> None:
+        """Say that it stops, and that this is meant."""
+        self._tell(["STOPPING=1"])
+
+    def close(self) -> None:
+        """Say nothing any more."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._socket is not None:
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, system: SystemControl) -> None:
+        watch = HealthWatch()
+        pause_seconds = 0.0
+        while not self._is_over.wait(pause_seconds):
+            overview = system.overview()
+            self._tell(self._news(overview, watch.judge(overview)))
+            pause_seconds = self._period_seconds if self._is_ready else min(START_SECONDS, self._period_seconds)
+
+    def _news(self, overview: Overview, health: Health) -> list[str]:
+        news = []
+        if health.is_ready and not self._is_ready:
+            self._is_ready = True
+            news.append("READY=1")
+        status = _status(overview, health)
+        if status != self._status:
+            self._status = status
+            news.append(f"STATUS={status}")
+        if self._has_watchdog and health.is_healthy:
+            news.append("WATCHDOG=1")
+        return news
+
+    def _tell(self, news: list[str]) -> None:
+        if self._socket is None or self._address is None or not news:
+            return
+        try:
+            self._socket.sendto("\n".join(news).encode(), self._address)
+        except OSError as error:  # it does not listen, or has too much to read: it will find out by its watchdog
+            logger.warning("systemd can't be told %s: %s", news[0], error)
+
+
+def _address(text: str) -> str | None:
+    """Return the address of systemd's socket; one that begins with @ has no file."""
+    if text.startswith("@"):
+        return "\0" + text[1:]
+    if text and not text.startswith("/"):
+        logger.warning("NOTIFY_SOCKET is %r, expected a path or @ and a name: systemd is told nothing", text)
+        return None
+    return text or None
+
+
+def _watchdog_seconds(environ: Mapping[str, str]) -> float:
+    """Return how often the watchdog wants a sign of life from this very process; infinity: not at all."""
+    microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if pid and pid != str(os.getpid()):
+        return float("inf")
+    is_number = microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0
+    return int(microseconds) / 1e6 if is_number else float("inf")
+
+
+def _status(overview: Overview, health: Health) -> str:
+    in_flight = sum(process.in_flight for process in overview.processes)
+    answered, moved = overview.statistics.count("answered"), overview.statistics.count("moved")
+    text = f"{overview.state}: {in_flight} in flight, {answered} answered, {moved} moved to the dead-letter queue"
+    return "; ".join((text, *health.why)).replace("\n", " ")

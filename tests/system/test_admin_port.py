@@ -1,0 +1,250 @@
+"""The running program, watched from outside: its admin port, and what it tells systemd."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import pytest
+from prometheus_client import parser
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault
+
+from .processes import PATIENCE_SECONDS, Program, Programs
+from .worlds import BUNDLE_ID, RESULTS, EmbeddedWorld, genuine_messages
+
+WORLD_FAILED = 1
+WRONG_USAGE = 2
+TOKEN = "0123456789abcdef"
+ANY_PORT = "127.0.0.1:0"
+PROCESSES = [1]
+GENUINE = genuine_messages(30, 7)
+
+
+class Port:
+    """The admin port of a program."""
+
+    def __init__(self, program: Program) -> None:
+        program.wait_for_log("the admin port is ")
+        match = re.search(r"the admin port is (http://\S+:[0-9]+)/", program.stderr)
+        assert match is not None
+        self.url = match[1]
+
+    def ask(self, path: str, data: object = None) -> tuple[int, bytes]:
+        """GET, or POST where there is data; status 0 where nobody listens."""
+        body = None if data is None else json.dumps(data).encode()
+        request = Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
+        try:
+            with urlopen(request, timeout=PATIENCE_SECONDS) as response:
+                return response.status, response.read()
+        except HTTPError as error:
+            with closing(error):
+                return error.code, error.read()
+        except (URLError, ConnectionError):
+            return 0, b""
+
+    def status(self, path: str) -> int:
+        return self.ask(path)[0]
+
+    def state(self) -> Any:
+        return json.loads(self.ask("/readyz")[1] or b"{}").get("state")
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum up all samples that have these labels."""
+        status, text = self.ask("/metrics")
+        families = parser.text_string_to_metric_families(text.decode()) if status == 200 else ()
+        samples = (sample for family in families for sample in family.samples)
+        fitting = (sample for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
+        return sum(sample.value for sample in fitting)
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int) -> None:
+    """All that was sent was received and answered, in however many processes."""
+    embedded.send(GENUINE)
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, admin=ANY_PORT, processes=processes)
+        port = Port(program)
+        answered = partial(port.metric, "receipt_actors_messages_finished_total", fate="answered")
+        program.wait_until(lambda: answered() == len(GENUINE), "all are counted as answered")
+        assert port.metric("receipt_actors_messages_received_total") == len(GENUINE)
+        assert port.metric("receipt_actors_results_posted_total", verdict="OK") == len(GENUINE)
+        assert port.metric("receipt_actors_message_duration_seconds_count") == len(GENUINE)
+        assert port.metric("receipt_actors_process_threads") > processes
+        assert port.status("/healthz") == port.status("/readyz") == 200
+        assert port.status("/") == 200
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+    assert "Traceback" not in program.stderr
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> None:
+    """While it is paused nothing is taken in; it is alive, but not ready."""
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, admin=ANY_PORT, processes=processes)
+        port = Port(program)
+        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
+        assert port.ask("/api/pause", {})[0] == 204
+        program.wait_until(lambda: port.state() == "paused", "it is paused")
+        assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
+        embedded.send(GENUINE)
+        assert port.ask("/api/resume", {})[0] == 204
+        program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")
+        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready again")
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_an_outage_of_others_is_no_illness_of_ours(embedded: EmbeddedWorld, processes: int) -> None:
+    """While the breaker is open it is healthy and ready: starting it anew would help nobody."""
+    embedded.send(GENUINE)
+    with SimulatedAppStore() as store:
+        store.outage(Fault.http(503))
+        program = embedded.start(store, admin=ANY_PORT, processes=processes)
+        port = Port(program)
+        program.wait_until(lambda: port.state() == "waiting", "the breaker is open")
+        assert (port.status("/healthz"), port.status("/readyz")) == (200, 200)
+        assert "app_store is unavailable" in json.loads(port.ask("/readyz")[1])["why"]
+        assert port.metric("receipt_actors_service_available", service="app_store") < processes
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
+    """Alive, not ready; and whoever watches sees how far it is."""
+    embedded.send(GENUINE)
+    with SimulatedAppStore(latency_seconds=30.0) as store:
+        program = embedded.start(store, admin=ANY_PORT, processes=processes, drain_seconds=8)
+        port = Port(program)
+        in_flight = partial(port.metric, "receipt_actors_messages_in_flight")
+        program.wait_until(lambda: in_flight() == len(GENUINE), "all are in flight")
+        program.send_signal(signal.SIGTERM)
+        program.wait_until(lambda: port.state() == "draining", "it drains")
+        assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
+        assert program.wait_for_end() == 0
+        assert port.status("/healthz") == 0
+
+
+def test_without_a_system_yet_the_port_is_open(embedded: EmbeddedWorld) -> None:
+    """It listens before anything else begins: a probe never meets a closed door while the system is started."""
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, admin=ANY_PORT)
+        program.wait_for_log("consumers take receipts")
+        log = program.stderr
+        assert log.index("the admin port is ") < log.index("consumers take receipts")
+
+
+def test_a_trace_shows_what_happens(embedded: EmbeddedWorld) -> None:
+    """As it happens, and not more than was asked for."""
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, admin=ANY_PORT)
+        port = Port(program)
+        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
+        body = json.dumps({"predicate": "claim", "limit": 3, "seconds": PATIENCE_SECONDS}).encode()
+        request = Request(f"{port.url}/api/trace", data=body, headers={"Content-Type": "application/json"})
+        with urlopen(request, timeout=PATIENCE_SECONDS) as stream:
+            embedded.send(GENUINE)
+            lines = [line.decode().strip() for line in stream]
+        assert lines.count("event: trace") == 3
+        assert lines.count("event: end") == 1
+        status, answer = port.ask("/api/trace", {"predicate": "claim where nonsense =="})
+        assert status == 400
+        assert json.loads(answer)["error"]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, processes: str) -> None:
+    """Before anything else is done; a world that failed."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        program = _start(programs, "--admin", address, "--processes", processes)
+        assert program.wait_for_end() == WORLD_FAILED
+    assert program.stderr == (
+        f"receipt-actors: admin: {address} can't be listened on: Address already in use; choose another\n"
+    )
+    assert not (tmp_path / "receipts.db").exists()
+
+
+def test_an_address_of_another_machine_is_one_line(programs: Programs) -> None:
+    """It can't be listened on here."""
+    program = programs.start(
+        *("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--admin", "192.0.2.1:9464"),
+        environment={"RECEIPT_ACTORS_ADMIN_TOKEN": TOKEN},
+    )
+    assert program.wait_for_end() == WORLD_FAILED
+    assert program.stderr.count("\n") == 1
+    assert "admin: 192.0.2.1:9464 can't be listened on" in program.stderr
+    assert TOKEN not in program.stderr
+
+
+def test_an_open_port_without_a_token_is_one_line(programs: Programs) -> None:
+    """Wrong usage, with what to do."""
+    program = _start(programs, "--admin", "0.0.0.0:0")
+    assert program.wait_for_end() == WRONG_USAGE
+    assert program.stderr.count("\n") == 1
+    assert "admin_token: found nothing, expected a token" in program.stderr
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "starlette", "prometheus_client"])
+def test_a_missing_extra_is_one_line(programs: Programs, tmp_path: Path, package: str) -> None:
+    """Which says how to install it. Without --admin nobody misses it."""
+    module = tmp_path / "without_it.py"
+    module.write_text(
+        f"import sys\nsys.modules[{package!r}] = None\nfrom receipt_actors.cli import main\nsys.exit(main())\n",
+        encoding="utf-8",
+    )
+    environment = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    flags = ("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
+    program = programs.start(*flags, "--admin", ANY_PORT, module="without_it", environment=environment)
+    assert program.wait_for_end() == WRONG_USAGE
+    assert program.stderr.count("\n") == 1
+    assert f"({package}); pip install 'receipt-actors[admin]'" in program.stderr
+    program = programs.start(*flags, module="without_it", environment=environment)
+    assert program.wait_for_end() == 0
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """Its socket, bound as ``notify`` in the folder of the test."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(PATIENCE_SECONDS)
+        manager.bind(str(tmp_path / "notify"))
+        yield manager
+
+
+def _lines_until(manager: socket.socket, line: str) -> list[str]:
+    lines: list[str] = []
+    while line not in lines:
+        lines += manager.recv(4096).decode().split("\n")
+    return lines
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_systemd_hears_of_the_whole_life(
+    embedded: EmbeddedWorld, systemd: socket.socket, tmp_path: Path, processes: int
+) -> None:
+    """Ready when it consumes, well as long as it is, and stopping when it drains; without the admin port."""
+    embedded.environment |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, processes=processes)
+        before = _lines_until(systemd, "READY=1")
+        assert "STOPPING=1" not in before
+        program.wait_for_log("consumers take receipts")
+        _lines_until(systemd, "WATCHDOG=1")
+        _lines_until(systemd, "WATCHDOG=1")
+        program.send_signal(signal.SIGTERM)
+        _lines_until(systemd, "STOPPING=1")
+        assert program.wait_for_end() == 0
+
+
+def _start(programs: Programs, *flags: str) -> Program:
+    return programs.start("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, *flags)

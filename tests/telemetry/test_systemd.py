@@ -1,0 +1,166 @@
+"""What systemd is told, read from a socket as systemd's."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipt_actors.telemetry import systemd
+from receipt_actors.telemetry.control import Trace, TraceRequest
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.systemd import SystemdNotifier
+
+PATIENCE_SECONDS = 30.0
+COUNTS = "3 in flight, 7 answered, 0 moved to the dead-letter queue"
+TREE = ActorOverview("root", "supervisor", "running")
+
+
+class System:
+    """A ``SystemControl`` that is in the state that it is told."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def overview(self) -> Overview:
+        tree = None if self.state is State.ENDED else TREE
+        statistics = StatisticsSnapshot(fates={("answered", None): 7})
+        process = ProcessOverview("main", 1, 0.0, self.state, 3, 0, (), Usage(0, 0, 0, 0), (), tree, statistics)
+        return Overview(0.0, "1", self.state, "Q", {}, (process,), statistics)
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def actor_state(self, name: str) -> Mapping[str, Any]:
+        raise AssertionError(name)
+
+    def trace(
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
+    ) -> Trace:
+        raise AssertionError(request)
+
+
+class Manager:
+    """systemd's end."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(PATIENCE_SECONDS)
+        self._socket.bind(address)
+
+    def receive(self) -> list[str]:
+        return self._socket.recv(4096).decode().split("\n")
+
+    def receive_until(self, line: str) -> list[str]:
+        """Return all lines up to the message that has this one."""
+        lines: list[str] = []
+        while line not in lines:
+            lines += self.receive()
+        return lines
+
+    def has_more(self) -> bool:
+        self._socket.setblocking(False)
+        try:
+            self._socket.recv(4096)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """As ``NOTIFY_SOCKET`` has it."""
+    return str(tmp_path / "notify") if request.param == "path" else f"@receipt-actors-test-{os.getpid()}"
+
+
+@pytest.fixture
+def manager(address: str) -> Iterator[Manager]:
+    manager = Manager(address.replace("@", "\0"))
+    yield manager
+    manager.close()
+
+
+@pytest.fixture(autouse=True)
+def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "START_SECONDS", 0.01)
+
+
+def test_it_is_ready_once_it_consumes(manager: Manager, address: str) -> None:
+    """Once, and with what it does in words."""
+    system = System(State.STARTING)
+    with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
+        notifier.watch(system)
+        assert manager.receive() == [f"STATUS=starting: {COUNTS}; it is being started"]
+        system.state = State.CONSUMING
+        assert manager.receive() == [
+            "READY=1",
+            f"STATUS=consuming: {COUNTS}",
+        ]
+        notifier.stopping()
+        assert manager.receive() == ["STOPPING=1"]
+    assert not manager.has_more()
+
+
+def test_an_outage_at_the_start_is_no_reason_to_wait(manager: Manager, address: str) -> None:
+    """Others that depend on this one would be held up by what it can't change."""
+    with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
+        notifier.watch(System(State.WAITING))
+        assert manager.receive()[0] == "READY=1"
+
+
+def test_the_watchdog_hears_of_it_while_the_tree_is_whole(manager: Manager, address: str) -> None:
+    """Twice in its time; not any more when the tree has ended."""
+    system = System(State.CONSUMING)
+    environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())}
+    with SystemdNotifier(environ) as notifier:
+        notifier.watch(system)
+        assert manager.receive()[::2] == ["READY=1", "WATCHDOG=1"]
+        assert manager.receive() == ["WATCHDOG=1"]
+        system.state = State.DRAINING
+        assert manager.receive_until("WATCHDOG=1")[-1] == "WATCHDOG=1"
+        system.state = State.ENDED
+        lines = manager.receive_until(f"STATUS=ended: {COUNTS}; the supervision tree has ended")
+        assert lines[-1] != "WATCHDOG=1"
+    assert not manager.has_more()
+
+
+@pytest.mark.parametrize(
+    "watchdog", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}]
+)
+def test_without_a_watchdog_it_hears_nothing(manager: Manager, address: str, watchdog: Mapping[str, str]) -> None:
+    """Or where it is another process's."""
+    with SystemdNotifier({"NOTIFY_SOCKET": address, **watchdog}) as notifier:
+        notifier.watch(System(State.CONSUMING))
+        assert "WATCHDOG=1" not in manager.receive()
+
+
+@pytest.mark.parametrize("text", ["", "vsock:2:1234"])
+def test_without_systemd_nothing_is_done(text: str) -> None:
+    """No thread, no socket."""
+    with SystemdNotifier({"NOTIFY_SOCKET": text} if text else {}) as notifier:
+        notifier.watch(System(State.CONSUMING))
+        notifier.stopping()
+
+
+def test_a_systemd_that_does_not_listen_is_no_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and that is all."""
+    with SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}) as notifier:
+        notifier.stopping()
+    assert "systemd can't be told STOPPING=1" in caplog.text
+
+
+def test_a_systemd_that_reads_nothing_holds_nobody_up(manager: Manager, address: str) -> None:
+    """Its socket is full at some time."""
+    with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
+        for _ in range(1000):
+            notifier.stopping()
+    assert manager.receive() == ["STOPPING=1"]
