@@ -106,7 +106,7 @@ class ScriptedTrace:
 
 @dataclass
 class ScriptedSystem:
-    """A ``SystemControl``. What it looks like at ``second``, which every look moves on; change the fields as you like."""
+    """A ``SystemControl``. Every look moves ``second`` on; change the fields as you like."""
 
     second: float = 100.0
     processes: int = 1
