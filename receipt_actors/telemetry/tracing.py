@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from receipt_actors.errors import PredicateRefused
@@ -29,6 +29,7 @@ from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.predicate_parser import parse
 from receipt_actors.telemetry.predicates import FieldType, Predicate, Vocabulary
+from receipt_actors.telemetry.walks import Walks
 
 MAX_TRACES: Final = 5  #: of one system at once
 MAX_EVENTS: Final = 10_000  #: that a trace may ask for
@@ -159,7 +160,12 @@ class RunningTrace:
         on_end: Callable[[str], None],
     ) -> None:
         self.predicate = predicate
-        self.events = frozenset(event for event in EVENTS if predicate.selects(event))
+        self.events = frozenset(
+            event
+            for event, names in VOCABULARY.events.items()
+            if predicate.selects(event) and predicate.can_hold(names)
+        )
+        self._is_watched: dict[object, bool] = {}  # by the actor's name, or else its class
         self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
         self._tracer = tracer
         self._limit = limit
@@ -203,6 +209,16 @@ class RunningTrace:
         """Count an event that nobody looked at."""
         with self._lock:
             self._lost += self._end is None
+
+    def watches(self, ref: Ref) -> bool:
+        """Tell whether an event of an actor can match."""
+        key = ref.actor_class if ref.name is None else ref.name
+        is_watched = self._is_watched.get(key)
+        if is_watched is None:
+            if len(self._is_watched) >= MAX_WAITING:
+                self._is_watched.clear()
+            is_watched = self._is_watched[key] = self.predicate.may_hold("actor", actor_name(ref))
+        return is_watched
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
@@ -250,6 +266,7 @@ class Tracer:
 
     def __init__(self, system: ActorSystem) -> None:
         self.is_on = False  #: whether a trace runs that any event of the walk may match
+        self.walks: Walks | None = None  #: who wants to know of walks that are over
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
@@ -373,8 +390,7 @@ class Tracer:
     # --- events of actors ---
 
     def _watcher(self, trace: RunningTrace, ref: Ref) -> Callable[[Event], object] | None:
-        name = actor_name(ref)
-        return partial(self._of_actor, trace, name) if trace.predicate.may_hold("actor", name) else None
+        return partial(self._of_actor, trace, actor_name(ref)) if trace.watches(ref) else None
 
     def _of_actor(self, trace: RunningTrace, name: str, event: Event) -> object:
         if trace.is_over:
@@ -409,9 +425,14 @@ def actor_name(ref: Ref) -> str:
     """Return what a trace calls an actor: its registered name, else what it is, such as ``validator``."""
     name = ref.name
     if name is None:
-        words = ref.actor_class.__name__
-        return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in words).lstrip("_")
+        return _in_words(ref.actor_class.__name__)
     return " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+
+
+@lru_cache
+def _in_words(name: str) -> str:
+    letters = (f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    return "".join(letters).lstrip("_")
 
 
 def _reason_name(reason: object) -> str:

@@ -424,7 +424,11 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
     (request,) = fake.asked("ReceiveMessage")
     assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
     assert request["MessageAttributeNames"] == ["All"]
-    assert sorted(request["MessageSystemAttributeNames"]) == ["ApproximateReceiveCount", "SentTimestamp"]
+    assert sorted(request["MessageSystemAttributeNames"]) == [
+        "AWSTraceHeader",
+        "ApproximateReceiveCount",
+        "SentTimestamp",
+    ]
 
 
 @pytest.mark.parametrize(
