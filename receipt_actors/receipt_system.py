@@ -41,6 +41,7 @@ from receipt_actors.settings import Settings
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
+from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class ReceiptSystem:
             )
         actors = ActorSystem("receipt-actors", clock)
         listen_to_reports(actors)
+        tracer_of(actors).walks = opened.walks
         live_limits = LiveLimits(settings.limits_of(1), limits)
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
         assert isinstance(root_spec.start, Start)

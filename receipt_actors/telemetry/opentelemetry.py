@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE_NAME: Final = "receipt-actors"
 SPANS_A_WALK: Final = 5  #: of most
+CLOSE_SECONDS: Final = 2.0  #: for what there is to be passed on at the end
 THREAD_NAME: Final = "receipt-actors-traces"
 
 #: What a span is called that stands for a step, and what it is to who was asked.
@@ -144,7 +145,7 @@ class OpenTelemetryWalks:
             if len(self._waiting) == self._batch:
                 self._changed.notify()
 
-    def close(self, seconds: float) -> None:
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """See ``Walks``. A request under way that does not end in time is left behind, on a daemon thread."""
         with self._changed:
             self._is_closing = True

@@ -43,5 +43,5 @@ class Walks(Protocol):
     def over(self, walk: Walk) -> None:
         """Take a walk that is wanted."""
 
-    def close(self, seconds: float) -> None:
-        """Pass on what there is, for so long at most, and end."""
+    def close(self) -> None:
+        """Pass on what there is, for a moment at most, and end."""
