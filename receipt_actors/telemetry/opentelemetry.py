@@ -89,8 +89,8 @@ class Sampling:
         shares = {"always_on": 1.0, "always_off": 0.0, "traceidratio": _share(environ)}
         share = shares.get(name.removeprefix("parentbased_"))
         if share is None:
-            logger.warning("OTEL_TRACES_SAMPLER: %r is not known here; every receipt is traced", name)
-            share = 1.0
+            logger.warning("OTEL_TRACES_SAMPLER: %r is not known here; parentbased_always_on is taken", name)
+            return cls(1.0, obeys_parent=True)
         return cls(share, obeys_parent=name.startswith("parentbased_"))
 
     def keeps(self, trace_id: int, parent: TraceContext | None) -> bool:
