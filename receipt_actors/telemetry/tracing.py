@@ -194,7 +194,7 @@ class RunningTrace:
         with self._lock:
             if self._end is None:
                 self._waiting.clear()
-        self.end(TraceEnd.STOPPED)
+                self.end(TraceEnd.STOPPED)
 
     def end(self, why: TraceEnd) -> None:
         """End it; the events that it has are told before ``on_end`` is called. Nothing happens where it is over."""
@@ -224,13 +224,14 @@ class RunningTrace:
         """Have an event told if it matches."""
         if not self.predicate.holds(fields):
             return
+        told = self._tracer.told(event, fields)
         with self._lock:
             if self._end is not None:
                 return
             if len(self._waiting) >= MAX_WAITING:
                 self._lost += 1
                 return
-            self._waiting.append(self._tracer.told(event, fields))
+            self._waiting.append(told)
             self._accepted += 1
             is_enough = self._accepted >= self._limit
             self._changed.notify()
@@ -310,6 +311,8 @@ class Tracer:
                 f"seconds: expected more than 0, and {MAX_SECONDS:,.0f} at most, not {request.seconds!r}"
             )
         trace = RunningTrace(self, predicate, request.limit, on_event, on_end)
+        if not trace.events:
+            raise PredicateRefused(f"no event that is named here has all of these fields:\n{predicate}")
         with self._lock:
             if self._is_closed:
                 raise PredicateRefused("the system has ended: there is nothing to trace")
