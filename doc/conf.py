@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "tracing_reference",
 ]
 exclude_patterns = ["_build"]
 nitpicky = False

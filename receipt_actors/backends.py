@@ -7,6 +7,7 @@ import select
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
 from receipt_actors.domain.ports import AppStore, AppStoreTransfers, BackgroundCalls, Ledger, Queues
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
+from receipt_actors.telemetry.walks import Walks
 
 if TYPE_CHECKING:
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
@@ -35,6 +37,7 @@ class Backend:
     rng: random.Random
     app_store_transfers: AppStoreTransfers | None = None  #: the App Store without a thread that waits, where there is
     background_calls: BackgroundCalls | None = None  #: queues and ledger without threads that wait, where there are
+    walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -61,10 +64,21 @@ def open_backend(settings: Settings) -> Backend:
         transfers = _open_app_store_transfers(settings) if settings.uses_curl else None
         app_store = transfers or open_app_store(settings, max_connections=settings.effective_app_store_concurrency)
         opened.callback(app_store.close)
+        walks = _open_walks(settings)
+        if walks is not None:
+            opened.callback(walks.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
         close = opened.pop_all().close
-        return Backend(queues, ledger, app_store, interrupt_receives, close, rng, transfers, background_calls)
+        return Backend(queues, ledger, app_store, interrupt_receives, close, rng, transfers, background_calls, walks)
+
+
+def _open_walks(settings: Settings) -> Walks | None:
+    if settings.traces == "none":
+        return None
+    from receipt_actors.telemetry.opentelemetry import open_walks  # an extra, and a large library
+
+    return open_walks(metadata.version("receipt-actors"), settings.traces_sample_ratio)
 
 
 def _open_background_calls(

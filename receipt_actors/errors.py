@@ -95,4 +95,4 @@ class BatchesRefused(ReceiptActorsError):
 
 
 class PredicateRefused(ReceiptActorsError):
-    """A predicate of a trace that says nothing that can be matched: the message shows where, and what was expected."""
+    """A trace that can't be: mostly a predicate that says nothing that can be matched; the message shows where."""

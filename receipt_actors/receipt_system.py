@@ -125,6 +125,7 @@ class ReceiptSystem:
         actors = ActorSystem("receipt-actors", clock)
         listen_to_reports(actors)
         tracer_of(actors).process = process
+        tracer_of(actors).walks = opened.walks
         live_limits = LiveLimits(settings.limits_of(1), limits)
         live_limits.is_paused = is_paused
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)

@@ -36,10 +36,12 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import NO_PROCESS, NORMAL, ExitReason, GenServer, Name, StartChild, Stop
+from receipt_actors.domain.trace_context import TraceContext, trace_context_of
+from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
+from receipt_actors.telemetry.walks import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class Custodian(GenServer):
         self._moved_for: Unanswerable | None = None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
+        self._context: TraceContext | None = None  # of its walk, once somebody has to know it
 
     # --- what a subclass says ---
 
@@ -131,6 +134,10 @@ class Custodian(GenServer):
         """Return what is known of the message, by the names of ``telemetry.tracing``."""
         return {"message_id": self.delivery.message_id, "receive_count": self.delivery.approximate_receive_count}
 
+    def walk(self, walk: Walk) -> Walk:
+        """Add what else is known of the walk, which is over."""
+        return walk
+
     # --- steps ---
 
     def init(self) -> Stop | None:
@@ -149,6 +156,39 @@ class Custodian(GenServer):
             if self._steps:
                 fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
             self.tracer.emit(event, {**self.traced_fields(), **fields}, self._received_at_seconds)
+
+    def traceparent(self) -> str | None:
+        """Return the trace context to hand on with what is sent, if the message came with one."""
+        parent = trace_context_of(self.delivery)
+        if parent is None:
+            return None
+        if self.tracer.walks is not None:
+            self._context = self.tracer.walks.context(parent)
+        return (self._context or parent).traceparent
+
+    def _walk_over(self, fate: str, reason: Reason | None) -> None:
+        """Tell who wants to know of walks; only where there is somebody."""
+        walks = self.tracer.walks
+        assert walks is not None
+        parent = trace_context_of(self.delivery)
+        context = self._context or walks.context(parent)
+        if not context.is_sampled:
+            return
+        now = self.clock.time()
+        to_unix_time = now - self.clock.monotonic()
+        walk = Walk(
+            context,
+            parent,
+            self.source_queue,
+            self.delivery.message_id,
+            self.delivery.approximate_receive_count,
+            self._started_at_seconds + to_unix_time,
+            now,
+            tuple((step, begin + to_unix_time) for step, begin in self._steps),
+            fate,
+            reason,
+        )
+        walks.over(self.walk(walk))
 
     def ask(self, label: Hashable, destination: Name, request: object) -> None:
         """Send a request; ``answered(label, value)`` or ``failed(label, failure)`` follows."""
@@ -192,6 +232,8 @@ class Custodian(GenServer):
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
         if self.tracer.is_on:
             self.trace("handed_back", reason=reason)
+        if self.tracer.walks is not None:
+            self._walk_over("handed_back", reason)
         return Stop(NORMAL)
 
     # --- answers ---
@@ -239,6 +281,11 @@ class Custodian(GenServer):
             case _:
                 return super().handle_info(message)
         return None
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Tell of a walk that ends in a crash: the visibility keeper hands the message back."""
+        if self.tracer.walks is not None and isinstance(reason, Crash):
+            self._walk_over("handed_back", Reason.CRASHED)
 
     def _ask_if_open(self, label: Hashable) -> None:
         question = self._questions.get(label)
@@ -288,6 +335,8 @@ class Custodian(GenServer):
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
         if self.tracer.is_on:
             self.trace(fate, reason=reason)
+        if self.tracer.walks is not None:
+            self._walk_over(fate, reason)
         now = self.clock.monotonic()
         ends = [begin for _step, begin in self._steps[1:]] + [now]
         steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]

@@ -47,6 +47,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
 from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.walks import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Validator(Custodian):
         self._submission = submission
         self._plan: Plan | None = None
         self._known: dict[str, Ownership] = {}
+        self._results: tuple[Result, ...] = ()
 
     def whole_delivery(self) -> ReceivedMessage:
         """See ``Custodian``."""
@@ -127,6 +129,17 @@ class Validator(Custodian):
             "submission_id": submission.submission_id,
             "post_queue": submission.post_queue,
         }
+
+    def walk(self, walk: Walk) -> Walk:
+        """See ``Custodian``."""
+        submission = self._submission
+        return replace(
+            walk,
+            user_id=submission.user_id,
+            submission_id=submission.submission_id,
+            post_queue=submission.post_queue,
+            results=self._results,
+        )
 
     # --- verifying ---
 
@@ -208,6 +221,8 @@ class Validator(Custodian):
 
     def _reply(self, results: Sequence[Result]) -> None:
         self.enter("replying")
+        self._results = tuple(results)
+        traceparent = self.traceparent()
         for result in results:
             logger.debug(
                 "message %s: transaction %s is %s, %s",
@@ -218,7 +233,7 @@ class Validator(Custodian):
             )
             if self.tracer.is_on:
                 self.trace("reply", **_traced_result(result))
-            self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result))
+            self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result, traceparent))
 
     def failed(self, label: _Label, failure: GatewayFailure) -> Stop | None:
         """A post queue that takes nothing makes the message unanswerable; its claims keep, for when it is redriven."""

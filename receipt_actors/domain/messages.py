@@ -159,8 +159,11 @@ def around_receipt(body: str, receipt_data: str) -> tuple[str, str] | None:
     return (body[:begin], body[end:]) if begin >= 0 and body.startswith(receipt_data, begin) else None
 
 
-def result_message(submission: Submission, result: Result) -> OutgoingMessage:
-    """Make the answer: the contract's three fields in the body, in ASCII; what else is known in attributes."""
+def result_message(submission: Submission, result: Result, traceparent: str | None = None) -> OutgoingMessage:
+    """Make the answer: the contract's three fields in the body, in ASCII; what else is known in attributes.
+
+    ``traceparent`` is the trace context that the message came with, to be handed on.
+    """
     body = {"user_id": submission.user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}
     attributes = {
         "reason": result.reason.value,
@@ -168,6 +171,7 @@ def result_message(submission: Submission, result: Result) -> OutgoingMessage:
         "source_message_id": submission.message_id,
         "product_id": result.product_id,
         "environment": result.environment,
+        "traceparent": traceparent,
     }
     return OutgoingMessage(
         body=_ENCODER.encode(body),

@@ -37,6 +37,7 @@ class ReceivedMessage:
     attributes: Mapping[str, str] = field(default_factory=dict)  #: message attributes of type String
     approximate_receive_count: int = 1
     sent_at_seconds: float = 0.0  #: UNIX time at which the producer sent it (``SentTimestamp`` / 1000)
+    aws_trace_header: str | None = None  #: SQS's ``AWSTraceHeader``, where whoever sent it uses X-Ray
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ import enum
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -166,6 +166,13 @@ class Predicate:
         """Tell whether the predicate names the event."""
         return self.events is None or event in self.events
 
+    def can_hold(self, names: Collection[str]) -> bool:
+        """Tell whether the condition can be true of an event that has fields of these names only.
+
+        It errs on the side of True.
+        """
+        return self.condition is None or _can_hold(self.condition, names)
+
     def holds(self, fields: Fields) -> bool:
         """Tell whether the condition is true of the fields of an event that is selected."""
         return self._test is None or self._test(fields) is True
@@ -176,6 +183,18 @@ class Predicate:
         It errs on the side of True.
         """
         return self.condition is None or _may_hold(self.condition, field, {field: value})
+
+
+def _can_hold(condition: Condition, names: Collection[str]) -> bool:
+    match condition:
+        case And(conditions):
+            return all(_can_hold(each, names) for each in conditions)
+        case Or(conditions) | Not(And(conditions) | Or(conditions)):
+            return any(_can_hold(each, names) for each in conditions)
+        case Not(inner):
+            return _can_hold(inner, names)
+        case _:
+            return condition.field in names
 
 
 def _may_hold(condition: Condition, field: str, known: Fields) -> bool:

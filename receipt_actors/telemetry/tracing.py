@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from receipt_actors.errors import PredicateRefused
@@ -29,6 +29,7 @@ from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.predicate_parser import parse
 from receipt_actors.telemetry.predicates import FieldType, Predicate, Vocabulary
+from receipt_actors.telemetry.walks import Walks
 
 MAX_TRACES: Final = 5  #: of one system at once
 MAX_EVENTS: Final = 10_000  #: that a trace may ask for
@@ -159,7 +160,12 @@ class RunningTrace:
         on_end: Callable[[str], None],
     ) -> None:
         self.predicate = predicate
-        self.events = frozenset(event for event in EVENTS if predicate.selects(event))
+        self.events = frozenset(
+            event
+            for event, names in VOCABULARY.events.items()
+            if predicate.selects(event) and predicate.can_hold(names)
+        )
+        self._is_watched: dict[object, bool] = {}  # by the actor's name, or else its class
         self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
         self._tracer = tracer
         self._limit = limit
@@ -188,7 +194,7 @@ class RunningTrace:
         with self._lock:
             if self._end is None:
                 self._waiting.clear()
-        self.end(TraceEnd.STOPPED)
+                self.end(TraceEnd.STOPPED)
 
     def end(self, why: TraceEnd) -> None:
         """End it; the events that it has are told before ``on_end`` is called. Nothing happens where it is over."""
@@ -204,17 +210,28 @@ class RunningTrace:
         with self._lock:
             self._lost += events
 
+    def watches(self, ref: Ref) -> bool:
+        """Tell whether an event of an actor can match."""
+        key = ref.actor_class if ref.name is None else ref.name
+        is_watched = self._is_watched.get(key)
+        if is_watched is None:
+            if len(self._is_watched) >= MAX_WAITING:
+                self._is_watched.clear()
+            is_watched = self._is_watched[key] = self.predicate.may_hold("actor", actor_name(ref))
+        return is_watched
+
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
         if not self.predicate.holds(fields):
             return
+        told = self._tracer.told(event, fields)
         with self._lock:
             if self._end is not None:
                 return
             if len(self._waiting) >= MAX_WAITING:
                 self._lost += 1
                 return
-            self._waiting.append(self._tracer.told(event, fields))
+            self._waiting.append(told)
             self._accepted += 1
             is_enough = self._accepted >= self._limit
             self._changed.notify()
@@ -250,6 +267,7 @@ class Tracer:
 
     def __init__(self, system: ActorSystem) -> None:
         self.is_on = False  #: whether a trace runs that any event of the walk may match
+        self.walks: Walks | None = None  #: who wants to know of walks that are over
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
@@ -293,6 +311,8 @@ class Tracer:
                 f"seconds: expected more than 0, and {MAX_SECONDS:,.0f} at most, not {request.seconds!r}"
             )
         trace = RunningTrace(self, predicate, request.limit, on_event, on_end)
+        if not trace.events:
+            raise PredicateRefused(f"no event that is named here has all of these fields:\n{predicate}")
         with self._lock:
             if self._is_closed:
                 raise PredicateRefused("the system has ended: there is nothing to trace")
@@ -374,8 +394,7 @@ class Tracer:
     # --- events of actors ---
 
     def _watcher(self, trace: RunningTrace, ref: Ref) -> Callable[[Event], object] | None:
-        name = actor_name(ref)
-        return partial(self._of_actor, trace, name) if trace.predicate.may_hold("actor", name) else None
+        return partial(self._of_actor, trace, actor_name(ref)) if trace.watches(ref) else None
 
     def _of_actor(self, trace: RunningTrace, name: str, event: Event) -> object:
         if trace.is_over:
@@ -410,9 +429,14 @@ def actor_name(ref: Ref) -> str:
     """Return what a trace calls an actor: its registered name, else what it is, such as ``validator``."""
     name = ref.name
     if name is None:
-        words = ref.actor_class.__name__
-        return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in words).lstrip("_")
+        return _in_words(ref.actor_class.__name__)
     return " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+
+
+@lru_cache
+def _in_words(name: str) -> str:
+    letters = (f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    return "".join(letters).lstrip("_")
 
 
 def _reason_name(reason: object) -> str:

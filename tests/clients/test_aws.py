@@ -407,7 +407,11 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
                         "ReceiptHandle": "r",
                         "Body": "b",
                         "MD5OfBody": "5",
-                        "Attributes": {"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000125"},
+                        "Attributes": {
+                            "ApproximateReceiveCount": "3",
+                            "SentTimestamp": "1700000000125",
+                            "AWSTraceHeader": "Root=1-5759e988-bd862e3fe1be46a994272793",
+                        },
                         "MessageAttributes": {
                             "submission_id": {"DataType": "String", "StringValue": "s"},
                             "count": {"DataType": "Number", "StringValue": "7"},
@@ -421,10 +425,15 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
     (message,) = queues.receive(QUEUE, max_messages=7, wait_seconds=0.3, visibility_timeout_seconds=120)
     assert message.attributes == {"submission_id": "s"}
     assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
+    assert message.aws_trace_header == "Root=1-5759e988-bd862e3fe1be46a994272793"
     (request,) = fake.asked("ReceiveMessage")
     assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
     assert request["MessageAttributeNames"] == ["All"]
-    assert sorted(request["MessageSystemAttributeNames"]) == ["ApproximateReceiveCount", "SentTimestamp"]
+    assert sorted(request["MessageSystemAttributeNames"]) == [
+        "AWSTraceHeader",
+        "ApproximateReceiveCount",
+        "SentTimestamp",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,16 @@ def test_an_actor_that_can_not_match_is_known_beforehand() -> None:
     assert parse("claim", SMALL).may_hold("queue", "a")
 
 
+def test_an_event_that_can_not_match_is_known_beforehand() -> None:
+    """It lacks a field that the condition needs."""
+    predicate = parse("* where user == 1 and (seconds > 1 or not queue == 'x')", SMALL)
+    assert predicate.can_hold({"user", "seconds"})
+    assert predicate.can_hold({"user", "queue"})
+    assert not predicate.can_hold({"user", "reason"})
+    assert parse("*", SMALL).can_hold(set())
+    assert not parse("* where not user == 1", SMALL).can_hold({"queue"})
+
+
 # --- what is refused ---
 
 
@@ -266,6 +276,13 @@ def test_what_may_not_hold_does_not(condition: Condition, facts: dict[str, Any])
     """An actor that is not watched would not have matched."""
     predicate = Predicate(None, condition)
     assert predicate.may_hold("queue", facts["queue"]) or not predicate.holds(facts)
+
+
+@given(CONDITIONS, ALL_FACTS)
+def test_what_can_not_hold_does_not(condition: Condition, facts: dict[str, Any]) -> None:
+    """An event that lacks a field that it would need is not looked at."""
+    predicate = Predicate(None, condition)
+    assert predicate.can_hold(facts) or not predicate.holds(facts)
 
 
 def plain_reading(condition: Condition, facts: Mapping[str, Any]) -> bool | None:

@@ -300,6 +300,12 @@ def test_a_trace_has_bounds(tree: Tree, listener: Listener, limit: int, seconds:
         listener.trace(tree.actors, "claim", limit, seconds)
 
 
+def test_what_no_event_can_match_is_refused(tree: Tree, listener: Listener) -> None:
+    """Instead of a wait for nothing."""
+    with pytest.raises(PredicateRefused, match="no event that is named here has all of these fields"):
+        listener.trace(tree.actors, "* where actor == 'intake' and user_id == 1")
+
+
 def test_what_nobody_takes_is_lost_and_counted(tree: Tree) -> None:
     """A listener that hangs holds up nobody: its queue is bounded, and messages go on."""
     gate, ends = Gate(), Seen()

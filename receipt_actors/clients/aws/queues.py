@@ -105,7 +105,7 @@ class AwsQueues:
             MaxNumberOfMessages=max_messages,
             WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),
             VisibilityTimeout=visibility_timeout_seconds,
-            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "AWSTraceHeader"],
             MessageAttributeNames=["All"],
         )
         with reading(QueueUnavailable, "ReceiveMessage"):
@@ -284,4 +284,5 @@ def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
         },
         approximate_receive_count=int(system.get("ApproximateReceiveCount", 1)),
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1000,
+        aws_trace_header=system.get("AWSTraceHeader"),
     )

@@ -1,0 +1,47 @@
+"""A delivery's walk as it looks when it is over: what a trace of it is made of, after the fact.
+
+Custodians note when each of their steps begins in any case, so a ``Walk`` costs nothing until it is over, and nothing
+then unless somebody wants it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from receipt_actors.domain.messages import Result
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.trace_context import TraceContext
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """See the module. Times are UNIX times."""
+
+    context: TraceContext  #: of the walk itself
+    parent: TraceContext | None  #: that the message brought along
+    source_queue: str
+    message_id: str
+    receive_count: int
+    began_at_seconds: float
+    ended_at_seconds: float
+    steps: tuple[tuple[str, float], ...]  #: ``verifying`` and so on, and when each began; it ends where the next begins
+    fate: str  #: ``answered``, ``moved`` or ``handed_back``
+    reason: Reason | None  #: why, unless it was answered
+    user_id: int | None = None
+    submission_id: str | None = None
+    post_queue: str | None = None
+    results: tuple[Result, ...] = ()  #: what was answered, or was to be
+
+
+class Walks(Protocol):
+    """Whoever wants to know of walks. The methods may be called from any thread, return at once, and raise nothing."""
+
+    def context(self, parent: TraceContext | None) -> TraceContext:
+        """Make the context of a walk, and decide whether it is wanted (``is_sampled``)."""
+
+    def over(self, walk: Walk) -> None:
+        """Take a walk that is wanted."""
+
+    def close(self) -> None:
+        """Pass on what there is, for a moment at most, and end."""

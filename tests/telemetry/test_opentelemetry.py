@@ -1,0 +1,321 @@
+"""Traces for OpenTelemetry, told to a collector on loopback: what is in them, and what trouble does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from receipt_actors.domain.messages import Result, Verdict
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.trace_context import TraceContext
+from receipt_actors.telemetry.opentelemetry import THREAD_NAME, OpenTelemetryWalks, Sampling, open_walks
+from receipt_actors.telemetry.tracing import tracer_of
+from receipt_actors.telemetry.walks import Walk
+from tests.actors.trees import Tree, tree_of
+from tests.telemetry.collectors import Collector, SeenSpan
+
+PARENT = TraceContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, is_sampled=True)
+STEPS = (("verifying", 100.0), ("claiming", 100.25), ("replying", 100.5), ("deleting", 100.75))
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector that the standard variables point to; batches are sent at once."""
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+        yield collector
+
+
+@pytest.fixture
+def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryWalks]]:
+    """What opens and, in the end, closes."""
+    all_walks: list[OpenTelemetryWalks] = []
+
+    def start(sample_ratio: float | None = None) -> OpenTelemetryWalks:
+        walks = open_walks("1.2.3", sample_ratio)
+        assert walks is not None
+        all_walks.append(walks)
+        return walks
+
+    yield start
+    collector.may_answer.set()
+    for walks in all_walks:
+        walks.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
+
+
+def walk(walks: OpenTelemetryWalks, parent: TraceContext | None = None, **fields: Any) -> Walk:
+    known: dict[str, Any] = {
+        "context": walks.context(parent),
+        "parent": parent,
+        "source_queue": "ReceiptsSQS",
+        "message_id": "m-1",
+        "receive_count": 2,
+        "began_at_seconds": 100.0,
+        "ended_at_seconds": 101.0,
+        "steps": STEPS,
+        "fate": "answered",
+        "reason": None,
+        "user_id": 42,
+        "submission_id": "s-1",
+        "post_queue": "ResultsSQS",
+        "results": (Result("t-1", Verdict.OK, Reason.CLAIMED),),
+    }
+    return Walk(**(known | fields))
+
+
+def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
+    (span,) = [span for span in spans if span.name == name]
+    return span
+
+
+def test_a_walk_becomes_a_span_with_one_for_each_step(
+    collector: Collector, opened: Callable[..., OpenTelemetryWalks]
+) -> None:
+    """Named and timed as it was, with what is known of the message."""
+    walks = opened()
+    walks.over(walk(walks))
+    spans = collector.wait_for_spans(5)
+    root = of_name(spans, "receipt")
+    assert root.kind == "CONSUMER"
+    assert (root.begin_seconds, root.end_seconds, root.parent_id, root.is_error) == (100.0, 101.0, "", False)
+    assert root.attributes == {
+        "messaging.system": "aws_sqs",
+        "messaging.operation.type": "process",
+        "messaging.operation.name": "process",
+        "messaging.destination.name": "ReceiptsSQS",
+        "messaging.message.id": "m-1",
+        "receipt_actors.receive_count": 2,
+        "receipt_actors.fate": "answered",
+        "receipt_actors.user_id": 42,
+        "receipt_actors.submission_id": "s-1",
+        "receipt_actors.post_queue": "ResultsSQS",
+        "receipt_actors.reason": "claimed",
+        "receipt_actors.verdict": "OK",
+        "receipt_actors.transaction_id": "t-1",
+    }
+    steps = [span for span in spans if span is not root]
+    assert [(span.name, span.begin_seconds, span.end_seconds) for span in steps] == [
+        ("verify", 100.0, 100.25),
+        ("claim", 100.25, 100.5),
+        ("reply", 100.5, 100.75),
+        ("delete", 100.75, 101.0),
+    ]
+    assert {(span.trace_id, span.parent_id) for span in steps} == {(root.trace_id, root.span_id)}
+    assert of_name(spans, "reply").attributes["messaging.destination.name"] == "ResultsSQS"
+    assert root.resource["service.name"] == "receipt-actors"
+    assert root.resource["service.version"] == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason", "last_is_error"),
+    [
+        ("handed_back", Reason.GAVE_UP_FOR_NOW, True),
+        ("handed_back", Reason.CRASHED, True),
+        ("moved", Reason.NOT_JSON, False),
+    ],
+)
+def test_what_has_no_answer_is_an_error(
+    collector: Collector, opened: Callable[..., OpenTelemetryWalks], fate: str, reason: Reason, last_is_error: bool
+) -> None:
+    """With its reason; and so is the step in which it was given up."""
+    walks = opened()
+    walks.over(walk(walks, fate=fate, reason=reason, steps=STEPS[:2], results=()))
+    spans = collector.wait_for_spans(3)
+    root = of_name(spans, "receipt")
+    assert (root.is_error, root.description) == (True, reason.value)
+    assert not of_name(spans, "verify").is_error
+    assert of_name(spans, "claim").is_error is last_is_error
+
+
+def test_a_walk_belongs_to_the_trace_that_its_message_came_with(
+    collector: Collector, opened: Callable[..., OpenTelemetryWalks]
+) -> None:
+    """And what was handed on names its own span as the parent."""
+    walks = opened()
+    wanted = walk(walks, PARENT)
+    walks.over(wanted)
+    root = of_name(collector.wait_for_spans(5), "receipt")
+    assert (root.trace_id, root.parent_id) == (f"{PARENT.trace_id:032x}", f"{PARENT.span_id:016x}")
+    assert wanted.context.traceparent == f"00-{root.trace_id}-{root.span_id}-01"
+
+
+def test_the_standard_variables_hold(
+    collector: Collector, opened: Callable[..., OpenTelemetryWalks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, headers, compression; and it can be switched off altogether."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=staging,service.version=9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    walks = opened()
+    walks.over(walk(walks))
+    (span, *_others) = collector.wait_for_spans(5)
+    assert span.resource.items() >= {
+        ("service.name", "shop"),
+        ("service.version", "9"),
+        ("deployment.environment", "staging"),
+    }
+    assert collector.headers[0].items() >= {("api-key", "k"), ("Content-Encoding", "gzip")}
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert open_walks("1.2.3") is None
+
+
+# --- what is kept ---
+
+
+@pytest.mark.parametrize(
+    ("environ", "ratio", "kept", "kept_of_parents"),
+    [
+        ({}, None, 1.0, (True, False)),
+        ({}, 0.0, 0.0, (True, False)),
+        ({}, 0.25, 0.25, (True, False)),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, None, 0.0, (False, False)),
+        ({"OTEL_TRACES_SAMPLER": "always_on"}, None, 1.0, (True, True)),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, None, 0.0, (True, False)),
+        (
+            {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
+            None,
+            0.5,
+            (True, False),
+        ),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, 1.0, 1.0, (True, False)),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "x"}, None, 1.0, (True, True)),
+        ({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, None, 1.0, (True, False)),
+    ],
+)
+def test_sampling(
+    environ: dict[str, str], ratio: float | None, kept: float, kept_of_parents: tuple[bool, bool]
+) -> None:
+    """A ratio that is set, else the standard variables; whoever began a trace decides, unless they say otherwise."""
+    sampling = Sampling.of(environ, ratio)
+    ids = [number << 54 for number in range(1024)]  # evenly spread over 64 bits
+    assert sum(sampling.keeps(trace_id, None) for trace_id in ids) / len(ids) == kept
+    parents = (PARENT, TraceContext(PARENT.trace_id, PARENT.span_id, is_sampled=False))
+    assert tuple(sampling.keeps(parent.trace_id, parent) for parent in parents) == kept_of_parents
+
+
+# --- trouble ---
+
+
+def test_what_can_not_be_exported_is_counted_and_told_once(
+    collector: Collector,
+    opened: Callable[..., OpenTelemetryWalks],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line when it begins, one when it is over, however many have failed between; none of the library's."""
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    walks = opened()
+    collector.status = 400  # which is not tried again
+    for _ in range(3):
+        walks.over(walk(walks))
+    collector.wait_for_requests(3)
+    collector.status = 200
+    walks.over(walk(walks))
+    collector.wait_for_spans(5)
+    walks.close()
+    assert walks.lost == 3
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "traces can't be exported; those of 1 receipts are lost so far",
+        "traces are exported again; those of 3 receipts were lost",
+        "the traces of 3 receipts were not exported",
+    ]
+
+
+def test_a_collector_that_hangs_holds_up_nobody(
+    collector: Collector, opened: Callable[..., OpenTelemetryWalks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is no room for is lost, and counted; the end waits for a moment only."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    collector.may_answer.clear()
+    walks = opened()
+    walks.over(walk(walks))
+    collector.wait_for_requests(1)
+    for _ in range(15):
+        walks.over(walk(walks))
+    assert walks.lost == 5
+    walks.close(0.1)
+    assert walks.lost == 15
+    collector.may_answer.set()
+
+
+def test_what_there_is_at_the_end_is_still_exported(
+    collector: Collector, opened: Callable[..., OpenTelemetryWalks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain loses no trace, though the next batch would not have been due for long."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    walks = opened()
+    for _ in range(250):
+        walks.over(walk(walks))
+    walks.close()
+    assert len(collector.spans()) == 250 * 5
+    assert walks.lost == 0
+
+
+# --- in the house ---
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    """A running system on fakes."""
+    yield from tree_of()
+
+
+def test_every_message_has_a_trace(tree: Tree, collector: Collector, opened: Callable[..., OpenTelemetryWalks]) -> None:
+    """Answered, moved, handed back, crashed; and what is sent hands the context on that a message came with."""
+    tracer_of(tree.actors).walks = opened()
+    services = tree.services
+    source = services.settings.source_queue
+    services.submit(services.app_store.sell("t-1"), user_id=1)
+    with_context = services.app_store.sell("t-2")
+    body = f'{{"receipt": "{with_context}", "user_id": 2, "post_queue": "ResultsSQS"}}'
+    services.queues.put(source, body, {"traceparent": PARENT.traceparent})
+    services.queues.put(source, "no json", {"traceparent": PARENT.traceparent})
+    services.app_store.script("misconfigured", {"status": 21004})
+    services.submit("misconfigured", user_id=3)
+    tree.settle()
+    tree.advance(0.1)
+    hold = tree.hold("app_store", "verify_receipt", after=False)
+    services.submit(services.app_store.sell("t-4"), user_id=4)
+    tree.settle()
+    tree.crash("validator")
+    hold.release()
+    spans = collector.wait_for_spans(5 + 5 + 3 + 2 + 2)
+    roots = [span for span in spans if span.name == "receipt"]
+    seen = [(root.attributes.get("receipt_actors.user_id"), root.attributes["receipt_actors.fate"]) for root in roots]
+    assert sorted(seen, key=str) == [
+        (1, "answered"),
+        (2, "answered"),
+        (3, "handed_back"),
+        (4, "handed_back"),
+        (None, "moved"),
+    ]
+    handed_on = {result["user_id"]: message.attributes.get("traceparent") for result, message in answers(tree)}
+    (second,) = [root for root in roots if root.attributes.get("receipt_actors.user_id") == 2]
+    assert handed_on == {1: None, 2: f"00-{second.trace_id}-{second.span_id}-01"}
+    assert second.parent_id == f"{PARENT.span_id:016x}"
+    (dead_letter,) = services.queues.messages(services.dead_letter_queue)
+    assert dead_letter.attributes["traceparent"] == PARENT.traceparent
+
+
+def test_without_opentelemetry_a_context_is_handed_on_as_it_is(tree: Tree) -> None:
+    """Who comes before and who comes after still find each other."""
+    receipt = tree.services.app_store.sell("t-1")
+    body = f'{{"receipt": "{receipt}", "user_id": 2, "post_queue": "ResultsSQS"}}'
+    for traceparent in (PARENT.traceparent, "nonsense"):
+        tree.services.queues.put(tree.services.settings.source_queue, body, {"traceparent": traceparent})
+        tree.settle()
+        tree.advance(0.1)
+    first, second = answers(tree)
+    assert first[1].attributes["traceparent"] == PARENT.traceparent
+    assert "traceparent" not in second[1].attributes
+
+
+def answers(tree: Tree) -> list[tuple[dict[str, Any], Any]]:
+    return list(zip(tree.results(), tree.services.queues.messages("ResultsSQS"), strict=True))
