@@ -200,7 +200,8 @@ class AlertBook:
         """Take an incident down."""
         match incident.kind:
             case "outage":
-                self._outages.setdefault(incident.subject, _Outage(now, incident))
+                # A gateway that is restarted in an outage forgets it, and meets it anew.
+                self._outages[incident.subject] = _Outage(now, incident)
             case "recovered":
                 self._recovered(incident, now)
             case "moved":

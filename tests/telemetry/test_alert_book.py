@@ -142,6 +142,14 @@ def test_a_long_outage_is_told_once_and_so_is_its_end() -> None:
     assert recovered.story[0] == "it was unavailable for 3600 s"
 
 
+def test_an_outage_that_was_forgotten_and_is_met_again_is_told_again() -> None:
+    """As after the crash of a gateway, which never says that the first one is over."""
+    alerts = book()
+    for begin in (0.0, 1000.0):
+        alerts.note(incident("outage", subject="ledger"), begin)
+        assert only(alerts.take_due(begin + OUTAGE_SECONDS)).kind is AlertKind.OUTAGE
+
+
 def test_each_service_has_its_own_outage() -> None:
     """The end of one says nothing of another."""
     alerts = book()

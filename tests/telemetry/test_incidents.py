@@ -32,6 +32,7 @@ from receipt_actors.telemetry.incidents import (
     IncidentSeen,
     Noticed,
     SubscribeIncidents,
+    TellNow,
     incidents_of,
     listen_to_reports,
 )
@@ -68,7 +69,7 @@ class House:
         assert ref is not None
         return ref
 
-    def notice(self, summary: str, kind: IncidentKind = IncidentKind.OUTAGE, message_id: str | None = None) -> None:
+    def notice(self, summary: str, kind: IncidentKind = IncidentKind.MOVED, message_id: str | None = None) -> None:
         self.find(INCIDENTS).cast(Noticed(kind, "ledger", summary, message_id))
 
     def incidents(self) -> tuple[Incident, ...]:
@@ -160,6 +161,25 @@ def test_a_subscriber_is_told_when_a_story_is_complete(house: House) -> None:
     assert [incident.count for incident in house.told()] == [2, 3]
     house.stage.advance(PERIOD_SECONDS)
     assert len(house.told()) == 2
+
+
+def test_outages_and_their_ends_are_told_at_once_and_in_order(house: House) -> None:
+    """However often a service comes and goes within a minute: the last word is how it is now."""
+    steps = [IncidentKind.OUTAGE, IncidentKind.RECOVERED] * 3 + [IncidentKind.OUTAGE]
+    for kind in steps:
+        house.notice("it is so now", kind)
+        house.stage.advance(1)
+    assert [(incident.kind, incident.count) for incident in house.told()] == [(kind.value, 1) for kind in steps]
+
+
+def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) -> None:
+    """It comes before the answer, and not once more later."""
+    house.notice("down")
+    asking = house.stage.ask(INCIDENTS, TellNow())
+    assert [incident.summary for incident in house.told()] == ["down"]
+    assert house.stage.reply_to(asking) is None
+    house.stage.advance(PERIOD_SECONDS)
+    assert len(house.told()) == 1
 
 
 def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:
