@@ -163,9 +163,11 @@ class Alerts(GenServer):
 
     def _finish(self) -> Receiving:
         """Hear what has happened until now, then try to send each alert once more."""
-        self.send_request(INCIDENTS, TellNow(), _TOLD)
-        while isinstance(said := (yield Receive(_is_incident_or_end, LAST_WORD_SECONDS)), IncidentSeen):
+        self.send_request(INCIDENTS, TellNow(self.ref), _TOLD)
+        while isinstance(said := (yield Receive(_is_last_word, LAST_WORD_SECONDS)), IncidentSeen):
             self._book.note(said.incident, self.clock.monotonic())
+        for incident in () if said is None or said.failure is not None else said.value:
+            self._book.note(incident, self.clock.monotonic())
         self._keep(self._book.take_all(self.clock.monotonic()))
         to_send = len(self._waiting) + len(self._under_way or ())
         while self._under_way is not None or (self._waiting and to_send > 0):
@@ -297,5 +299,5 @@ class Alerts(GenServer):
         return AlertsStatus(self._sent, self._failed, self._dropped, waiting)
 
 
-def _is_incident_or_end(message: object) -> bool:
+def _is_last_word(message: object) -> bool:
     return isinstance(message, IncidentSeen) or (isinstance(message, Reply) and message.label is _TOLD)

@@ -112,7 +112,12 @@ class IncidentSeen:
 
 @dataclass(frozen=True, slots=True)
 class TellNow:
-    """Tell the subscribers at once of all that they have not been told of; answered by None when that is done."""
+    """Tell the subscribers at once of all that they have not been told of.
+
+    Answered by these incidents; a subscriber that asks is told of them so, for one that ends takes no casts any more.
+    """
+
+    asking: Ref | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,23 +277,27 @@ class Incidents(GenServer):
         """Wait for nothing more: this is about to end."""
         if not isinstance(request, TellNow):
             return super().handle_call(request, from_)
-        self._tell_all()
-        return None
+        return self._tell_all(request.asking)
 
     def terminate(self, reason: ExitReason) -> None:
         """Tell what has not been told."""
         self._tell_all()
 
-    def _tell_all(self) -> None:
-        for opened in self._open.values():
-            self._tell(opened)
+    def _tell_all(self, but: Ref | None = None) -> tuple[Incident, ...]:
+        told = [self._tell(opened, but) for opened in self._open.values()]
+        return tuple(news for news in told if news is not None)
 
-    def _tell(self, opened: _Open) -> None:
-        news = opened.incident.count - opened.told
-        if news:
-            opened.told = opened.incident.count
-            for subscriber in self._subscribers:
-                subscriber.cast(IncidentSeen(replace(opened.incident, count=news)))
+    def _tell(self, opened: _Open, but: Ref | None = None) -> Incident | None:
+        """Tell the news of an incident, and return it; None where there is none."""
+        count = opened.incident.count - opened.told
+        if not count:
+            return None
+        opened.told = opened.incident.count
+        news = replace(opened.incident, count=count)
+        for subscriber in self._subscribers:
+            if subscriber != but:
+                subscriber.cast(IncidentSeen(news))
+        return news
 
 
 def _short(actor: str) -> str:

@@ -173,13 +173,17 @@ def test_outages_and_their_ends_are_told_at_once_and_in_order(house: House) -> N
 
 
 def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) -> None:
-    """It comes before the answer, and not once more later."""
+    """It comes as the answer, to others as ever, and not once more later."""
     house.notice("down")
     asking = house.stage.ask(INCIDENTS, TellNow())
-    assert [incident.summary for incident in house.told()] == ["down"]
-    assert house.stage.reply_to(asking) is None
+    (told,) = house.told()
+    assert (told.summary, told.count) == ("down", 1)
+    assert house.stage.reply_to(asking) == (told,)
+    house.notice("down")
+    asking = house.stage.ask(INCIDENTS, TellNow(house.subscriber))
+    assert [incident.count for incident in house.stage.reply_to(asking)] == [1]
     house.stage.advance(PERIOD_SECONDS)
-    assert len(house.told()) == 1
+    assert house.told() == [told]
 
 
 def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:
