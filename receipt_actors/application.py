@@ -6,7 +6,9 @@
     ├─ telemetry             one_for_one; ends quietly rather than take anyone along
     │  ├─ statistics
     │  ├─ incidents
-    │  └─ queue_depths
+    │  ├─ queue_depths
+    │  ├─ alerts             only where there is an alerts queue
+    │  └─ alert_listener     only where an embedding program wants to hear of alerts
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
@@ -31,7 +33,9 @@ whoever waits for its answer asks its successor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from typing import TypedDict
 
 from receipt_actors.actors import protocol
@@ -47,6 +51,7 @@ from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import Queues
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import (
@@ -62,6 +67,16 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.settings import AppStoreSettings, Settings
+from receipt_actors.telemetry.alert_book import Alert, Origin
+from receipt_actors.telemetry.alerts import (
+    ALERT_LISTENER,
+    ALERTS,
+    AlertFunction,
+    Alerts,
+    AlertSink,
+    AlertsQueue,
+)
+from receipt_actors.telemetry.alerts import SHUTDOWN_SECONDS as ALERTS_SHUTDOWN_SECONDS
 from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 from receipt_actors.telemetry.statistics import STATISTICS, Statistics
@@ -91,6 +106,8 @@ def supervision_tree(
     dead_letter_queue: str | None,
     on_result: Callable[[PostedResult], object] | None = None,
     limits: LiveLimits | None = None,
+    on_alert: Callable[[Alert], object] | None = None,
+    process: str = "main",
 ) -> ChildSpec:
     """Describe the whole tree; see the module. Without ``limits`` those of the settings hold all the time."""
     limits = LiveLimits(settings.limits_of(1)) if limits is None else limits
@@ -109,11 +126,14 @@ def supervision_tree(
         period_seconds=30,
     )
     listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
-    telemetry = _telemetry(settings, backend, dead_letter_queue)
+    sinks = alert_sinks(settings, lambda: backend.queues, on_alert)
+    telemetry = _telemetry(settings, backend, dead_letter_queue, alert_specs(settings, sinks, process))
     return supervisor_spec("root", ONE_FOR_ONE, [telemetry, *listeners, pipeline], intensity=3, period_seconds=60)
 
 
-def _telemetry(settings: Settings, backend: Backend, dead_letter_queue: str | None) -> ChildSpec:
+def _telemetry(
+    settings: Settings, backend: Backend, dead_letter_queue: str | None, alerts: Sequence[ChildSpec]
+) -> ChildSpec:
     queues = [settings.source_queue, *settings.post_queues, *([] if dead_letter_queue is None else [dead_letter_queue])]
     return supervisor_spec(
         "telemetry",
@@ -122,10 +142,35 @@ def _telemetry(settings: Settings, backend: Backend, dead_letter_queue: str | No
             ChildSpec("statistics", Start(Statistics, name=STATISTICS)),
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
             ChildSpec("queue_depths", Start(QueueDepths, backend.queues, queues, name=QUEUE_DEPTHS)),
+            *alerts,  # they end before the incidents, and ask for what has not been told
         ],
         **BUSY_GROUP,
         restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without statistics
     )
+
+
+def alert_sinks(
+    settings: Settings, open_queues: Callable[[], Queues], on_alert: Callable[[Alert], object] | None = None
+) -> Mapping[str, AlertSink]:
+    """Return where alerts go, by the name of the actor that sends them there."""
+    sinks: dict[str, AlertSink] = {}
+    if settings.alerts_queue is not None:
+        sinks[ALERTS] = AlertsQueue(open_queues, settings.alerts_queue)
+    if on_alert is not None:
+        sinks[ALERT_LISTENER] = AlertFunction(on_alert)
+    return sinks
+
+
+def alert_specs(settings: Settings, sinks: Mapping[str, AlertSink], process: str) -> Sequence[ChildSpec]:
+    """Describe the actors that send alerts to these sinks."""
+    if not sinks:
+        return ()
+    origin = Origin(socket.gethostname(), process, settings.source_queue, metadata.version("receipt-actors"))
+    thresholds = (settings.alert_outage_seconds, settings.alert_dead_letters)
+    return [
+        ChildSpec(name, Start(Alerts, sink, *thresholds, origin, name=name), shutdown=ALERTS_SHUTDOWN_SECONDS)
+        for name, sink in sinks.items()
+    ]
 
 
 def _listeners(settings: Settings, backend: Backend, on_result: Callable[[PostedResult], object]) -> ChildSpec:

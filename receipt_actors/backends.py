@@ -56,6 +56,8 @@ def open_backend(settings: Settings) -> Backend:
             longest_wait_seconds=settings.receive_wait_seconds,
         )
         opened.callback(queues.close)
+        if settings.alerts_queue is not None and isinstance(queues, EmbeddedQueues):
+            queues.create_queue(settings.alerts_queue)
         ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
         opened.callback(ledger.close)
         background_calls = _open_background_calls(settings, queues, ledger)

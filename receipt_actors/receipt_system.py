@@ -39,8 +39,9 @@ from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.control import Trace, TraceRequest
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import STATISTICS, DescribeStatistics, StatisticsSnapshot
 from receipt_actors.telemetry.tracing import tracer_of
@@ -86,6 +87,7 @@ class ReceiptSystem:
         limits: Limits | None = None,
         is_paused: bool = False,
         process: str = "main",
+        on_alert: Callable[[Alert], object] | None = None,
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
 
@@ -98,7 +100,9 @@ class ReceiptSystem:
             clock: the time, where it is not the real one.
             limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
             is_paused: whether it is paused from the beginning.
-            process: what this process is called in overviews and traces, where there are several.
+            process: what this process is called in overviews, traces and alerts, where there are several.
+            on_alert: called with each alert, one at a time, on a thread of the system; with or without an alerts queue.
+                What it raises is logged.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used.
@@ -128,7 +132,7 @@ class ReceiptSystem:
         tracer_of(actors).walks = opened.walks
         live_limits = LiveLimits(settings.limits_of(1), limits)
         live_limits.is_paused = is_paused
-        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits)
+        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits, on_alert, process)
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -392,6 +396,8 @@ class ReceiptSystem:
         if incidents is not None:
             summary = f"{why}: {messages} messages are not finished, and handed back"
             incidents.cast(Noticed(IncidentKind.ABANDONED, "drain", summary))
+            with suppress(pykka.ActorDeadError, pykka.Timeout):
+                incidents.call(TellNow(), ANSWER_SECONDS)  # its alert is on its way while the rest ends
 
     def stop(self) -> None:
         """Stop at once and hand back what is in flight.

@@ -1,4 +1,4 @@
-"""How an operator looks into a running system: its admin port, its log, its statistics."""
+"""How an operator looks into a running system: its admin port, its log, its statistics, traces and alerts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from receipt_actors.domain.addresses import Address
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import AdminAddress, AdminToken, Expected, FilePath, LogLevel
+from receipt_actors.settings._types import AdminAddress, AdminToken, Expected, FilePath, LogLevel, OptionalQueueName
 
 _INSTALL_OPENTELEMETRY = "pip install 'receipt-actors[otel]'"
 
@@ -43,6 +43,18 @@ class OperationsSettings(SomeSettings, frozen=True):
         "whoever began the trace decides. Left out: what OTEL_TRACES_SAMPLER says, else all.",
     )
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
+    alerts_queue: OptionalQueueName = Field(
+        default=None,
+        description="Queue that alerts are sent to: what somebody should know of at once. Left out: none are sent.",
+    )
+    alert_outage_seconds: float = Field(
+        default=60, gt=0, description="Time that a service is unavailable before that is an alert."
+    )
+    alert_dead_letters: int = Field(
+        default=10,
+        ge=0,
+        description="Messages moved to the dead-letter queue within a minute, by a process, that are no alert yet.",
+    )
 
     @field_validator("admin_token")
     @classmethod
@@ -60,6 +72,14 @@ class OperationsSettings(SomeSettings, frozen=True):
         if traces == "otlp" and not _is_installed("opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk"):
             raise ValueError(f"expected OpenTelemetry to be installed; {_INSTALL_OPENTELEMETRY}, or choose none")
         return traces
+
+    @field_validator("alerts_queue")
+    @classmethod
+    def _alerts_have_their_own_queue(cls, name: str | None, info: ValidationInfo) -> str | None:
+        others = (info.data.get("source_queue"), info.data.get("dead_letter_queue"), *info.data.get("post_queues", ()))
+        if name is not None and name in others:
+            raise ValueError("expected a queue of its own, with no receipts, answers or dead letters on it")
+        return name
 
 
 def _is_installed(*modules: str) -> bool:

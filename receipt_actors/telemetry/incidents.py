@@ -3,7 +3,8 @@
 The actor ``incidents`` is told of them by OTP's reports (``listen_to_reports``) and by facts that actors cast to it
 (``Noticed``), in rare paths only. What hangs together becomes one incident: a validator's crash, what its supervisor
 did, and what became of its message. Alike ones within ``PERIOD_SECONDS`` are one with a count. Who has subscribed is
-told of each after a moment, when its story is complete, and of those that were alike when the period is over.
+told of each after a moment, when its story is complete, and of those that were alike when the period is over; of the
+beginning and the end of an outage at once, each time, so that they are told in order.
 
 ==================  ===================================================================================================
 kind                says
@@ -33,7 +34,17 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from receipt_actors.domain.values import masked
-from receipt_actors.otp import ActorSystem, CrashReport, Down, ExitReason, GenServer, Ref, Report, SupervisorReport
+from receipt_actors.otp import (
+    ActorSystem,
+    CrashReport,
+    Down,
+    ExitReason,
+    From,
+    GenServer,
+    Ref,
+    Report,
+    SupervisorReport,
+)
 from receipt_actors.telemetry.log_floods import shape
 from receipt_actors.telemetry.overview import Incident
 
@@ -61,6 +72,9 @@ class IncidentKind(StrEnum):
     HANDED_BACK = "handed_back"
     MOVED = "moved"
     ABANDONED = "abandoned"
+
+
+_WITHOUT_A_STORY = frozenset({IncidentKind.OUTAGE, IncidentKind.RECOVERED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,16 @@ class IncidentSeen:
     """An incident; its ``count`` is of those that the subscriber has not been told of."""
 
     incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class TellNow:
+    """Tell the subscribers at once of all that they have not been told of.
+
+    Answered by these incidents; a subscriber that asks is told of them so, for one that ends takes no casts any more.
+    """
+
+    asking: Ref | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +240,8 @@ class Incidents(GenServer):
             self._keep(None, seen)
         else:
             self._change(opened, replace(seen, count=opened.incident.count + 1))
+        if kind in _WITHOUT_A_STORY:
+            self._tell(opened)
         return opened
 
     def _add(self, opened: _Open | None, story: Sequence[str], message_id: str | None = None) -> None:
@@ -256,17 +282,31 @@ class Incidents(GenServer):
         if self._open.get(opened.key) is opened:
             del self._open[opened.key]
 
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Wait for nothing more: this is about to end."""
+        if not isinstance(request, TellNow):
+            return super().handle_call(request, from_)
+        return self._tell_all(request.asking)
+
     def terminate(self, reason: ExitReason) -> None:
         """Tell what has not been told."""
-        for opened in self._open.values():
-            self._tell(opened)
+        self._tell_all()
 
-    def _tell(self, opened: _Open) -> None:
-        news = opened.incident.count - opened.told
-        if news:
-            opened.told = opened.incident.count
-            for subscriber in self._subscribers:
-                subscriber.cast(IncidentSeen(replace(opened.incident, count=news)))
+    def _tell_all(self, but: Ref | None = None) -> tuple[Incident, ...]:
+        told = [self._tell(opened, but) for opened in self._open.values()]
+        return tuple(news for news in told if news is not None)
+
+    def _tell(self, opened: _Open, but: Ref | None = None) -> Incident | None:
+        """Tell the news of an incident, and return it; None where there is none."""
+        count = opened.incident.count - opened.told
+        if not count:
+            return None
+        opened.told = opened.incident.count
+        news = replace(opened.incident, count=count)
+        for subscriber in self._subscribers:
+            if subscriber != but:
+                subscriber.cast(IncidentSeen(news))
+        return news
 
 
 def _short(actor: str) -> str:

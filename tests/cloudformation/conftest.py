@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from tests.system.worlds import AwsServer
 
@@ -31,6 +32,12 @@ _ACTIONS = {
 }
 _INSERT = re.compile('INSERT INTO "(?P<name>[^"]+)"')
 _CREDENTIAL = re.compile(r"Credential=(?P<user>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
+
+
+def alert_mail_code() -> str:
+    """The code of the function that mails alerts, as it stands in the template."""
+    code: str = load(str(TEMPLATE))["Resources"]["AlertMail"]["Properties"]["Code"]["ZipFile"]
+    return str(code)
 
 
 class Permission(NamedTuple):
@@ -63,12 +70,14 @@ class RecordingServer(AwsServer):
 def _permission(service: str, region: str, environ: Mapping[str, str], body: bytes) -> Permission:
     target = environ.get("HTTP_X_AMZ_TARGET")
     fields = json.loads(body) if target else dict(parse_qsl(body.decode()))
-    operation = target.rpartition(".")[2] if target else fields["Action"]
+    operation = target.rpartition(".")[2] if target else fields.get("Action", "?")  # Lambda has paths
     match service, fields:
         case "sqs", {"QueueUrl": url}:
             resource = url.rpartition("/")[2]
         case "sqs", {"QueueName": name}:
             resource = name
+        case "sns", {"TopicArn": arn}:
+            return Permission(f"sns:{operation}", arn)
         case "dynamodb", {"TableName": name}:
             resource = f"table/{name}"
         case "dynamodb", {"Statements": [{"Statement": statement}, *_]}:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 import pytest
+from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from receipt_actors.clients.aws import AwsQueues
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
@@ -20,10 +23,14 @@ from receipt_actors.settings import load_settings
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID
 
-from .conftest import ACCOUNT, REGION, RecordingServer, Stack
+from .conftest import ACCOUNT, REGION, TEMPLATE, Permission, RecordingServer, Stack, alert_mail_code
 
-# moto deploys everything but the queue policies; test_template reads those.
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning")
+# moto deploys everything but these; test_template reads the policies, and the alarms are put by hand below.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
+    "ignore:Tried to parse AWS..SNS..(TopicPolicy|Subscription):UserWarning",
+    "ignore:Tried to parse AWS..CloudWatch..Alarm:UserWarning",
+)
 
 # Nothing has its default name or size: what the program finds, it finds by what the stack says.
 PARAMETERS: Mapping[str, object] = {
@@ -35,6 +42,13 @@ PARAMETERS: Mapping[str, object] = {
     "MaxReceiveCount": 7,
     "SourceRetentionSeconds": 86400,
     "ServicePrincipal": "ec2.amazonaws.com",
+    "AlertsQueueName": "game-alerts",
+    "AlertEmail": "on-call@example.com",
+    "RunbookUrl": "https://wiki.example.com/receipts/runbook.html",
+    "MaxMessageAgeSeconds": 900,
+    "MaxDeadLetters": 3,
+    "MaxThrottledRequests": 5,
+    "HeartbeatMinutes": 4,
 }
 QUEUES = ("SourceQueue", "PostQueue", "DeadLetterQueue")
 SCENARIO = make_scenario(60, 5, BUNDLE_ID, "game-results")
@@ -45,6 +59,16 @@ NOT_FOR_NOW = mint(SampleReceipt(BUNDLE_ID, (), status=21004))
 @pytest.fixture(scope="module")
 def stack(deploy: Callable[..., Stack]) -> Stack:
     return deploy(**PARAMETERS)
+
+
+@pytest.fixture(scope="module")
+def alert_mappings(stack: Stack) -> Sequence[Mapping[str, Any]]:
+    """What feeds functions. It is switched off now: moto would run them in Docker, or try to."""
+    with stack.client("lambda") as functions:
+        mappings: Sequence[Mapping[str, Any]] = functions.list_event_source_mappings()["EventSourceMappings"]
+        for mapping in mappings:
+            functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    return mappings
 
 
 class Company:
@@ -80,7 +104,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(stack: Stack, alert_mappings: Sequence[Mapping[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Let the service work, then have its answers read, its dead letters sent again and a claim looked up."""
     folder = tmp_path_factory.mktemp("run")
     receipt = folder / "receipt.txt"
@@ -198,6 +222,7 @@ def test_the_environment_is_one_that_the_settings_read(stack: Stack) -> None:
     assert settings.post_queues == (PARAMETERS["PostQueueName"],)
     assert settings.dead_letter_queue == PARAMETERS["DeadLetterQueueName"]
     assert settings.ledger_table == PARAMETERS["LedgerTableName"]
+    assert settings.alerts_queue == PARAMETERS["AlertsQueueName"]
     assert settings.visibility_timeout_seconds == PARAMETERS["VisibilityTimeoutSeconds"]
     assert stack.environment["AWS_REGION"] == REGION
 
@@ -221,7 +246,7 @@ def test_the_queues_have_the_sizes_asked_for(stack: Stack) -> None:
 def test_the_outputs_tell_where_everything_is(stack: Stack) -> None:
     """Names, URLs and ARNs are those of the queues and the table that stand there."""
     outputs = stack.outputs
-    for queue in QUEUES:
+    for queue in (*QUEUES, "AlertsQueue"):
         assert outputs[f"{queue}Name"] == PARAMETERS[f"{queue}Name"]
         assert outputs[f"{queue}Arn"] == stack.queue_attributes(outputs[f"{queue}Name"])["QueueArn"]
         assert outputs[f"{queue}Url"].endswith(f"/{ACCOUNT}/{PARAMETERS[f'{queue}Name']}")
@@ -239,3 +264,221 @@ def test_the_ledger_has_the_transaction_id_as_its_only_key(stack: Stack) -> None
     assert table["AttributeDefinitions"] == [{"AttributeName": "TransactionId", "AttributeType": "S"}]
     assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     assert table["DeletionProtectionEnabled"] is True
+
+
+# --- alerts ---
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What a subscriber of the topic gets."""
+
+    subject: str
+    text: str
+
+
+@pytest.fixture(scope="module")
+def mails(stack: Stack, run: Run) -> list[Mail]:
+    """Let the function of the template work on what the service has left on the alerts queue, as Lambda would."""
+    with ExitStack() as things:
+        patch = things.enter_context(pytest.MonkeyPatch.context())
+        sns, sqs = (things.enter_context(stack.client(service)) for service in ("sns", "sqs"))
+        with stack.client("lambda") as functions:
+            function = functions.get_function_configuration(FunctionName=stack.outputs["AlertMailName"])
+        url = sqs.create_queue(QueueName="mailbox")["QueueUrl"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+        sns.subscribe(TopicArn=stack.outputs["AlertTopicArn"], Protocol="sqs", Endpoint=attributes["QueueArn"])
+        surroundings = {
+            **function["Environment"]["Variables"],
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": stack.url,
+            "AWS_ACCESS_KEY_ID": "function",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        }
+        for name, value in surroundings.items():
+            patch.setenv(name, value)
+        names: dict[str, Any] = {}
+        exec(compile(alert_mail_code(), "index.py", "exec"), names)
+        things.callback(names["sns"].close)
+        alerts = sqs.receive_message(QueueUrl=stack.outputs["AlertsQueueUrl"], MaxNumberOfMessages=10)["Messages"]
+        names[function["Handler"].rpartition(".")[2]]({"Records": [{"body": alert["Body"]} for alert in alerts]}, None)
+        received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+        notes = [json.loads(message["Body"]) for message in received]
+        return [Mail(note["Subject"], note["Message"]) for note in notes]
+
+
+def test_what_only_an_operator_can_put_right_arrives_as_a_mail(mails: list[Mail]) -> None:
+    """From Apple's 21004, by actor, alerts queue, function and topic, to whoever has subscribed."""
+    (mail,) = mails
+    assert mail.subject.startswith("game-receipts: configuration x ")
+    assert "21004" in mail.text
+    assert "https://wiki.example.com/receipts/runbook.html#alert-configuration" in mail.text
+
+
+def test_the_function_may_do_what_it_does_and_what_lambda_does_for_it(
+    stack: Stack, mails: list[Mail], server: RecordingServer
+) -> None:
+    """Publish; take alerts; write a log. Nothing else, and on nothing else."""
+    outputs = stack.outputs
+    publish = Permission("sns:Publish", outputs["AlertTopicArn"])
+    assert server.calls_of("function") == {publish}
+    (policy,) = inline_policies(stack)
+    granted = {
+        (action, statement["Resource"])
+        for statement in policy["Statement"]
+        for action in statement["Action"]
+        if statement["Effect"] == "Allow"
+    }
+    taking = {(f"sqs:{action}", outputs["AlertsQueueArn"]) for action in _TAKING}
+    others = {(action, resource) for action, resource in granted - taking if not action.startswith("logs:")}
+    assert taking <= granted
+    assert others == {("sns:Publish", outputs["AlertTopicArn"])}
+    logging = {action: resource for action, resource in granted if action.startswith("logs:")}
+    assert sorted(logging) == ["logs:CreateLogStream", "logs:PutLogEvents"]
+    assert all(outputs["AlertMailLogName"] in resource for resource in logging.values())
+
+
+_TAKING = ("DeleteMessage", "GetQueueAttributes", "ReceiveMessage")
+
+
+def inline_policies(stack: Stack) -> list[dict[str, Any]]:
+    """Return the documents of all policies that stand in roles."""
+    with stack.client("iam") as iam:
+        documents = [
+            iam.get_role_policy(RoleName=role["RoleName"], PolicyName=policy)["PolicyDocument"]
+            for role in iam.list_roles()["Roles"]
+            for policy in iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
+        ]
+    return [
+        ast.literal_eval(document) for document in documents
+    ]  # moto keeps what CloudFormation made as repr() has it
+
+
+def test_alerts_go_to_the_function_by_themselves(stack: Stack, alert_mappings: Sequence[Mapping[str, Any]]) -> None:
+    """Lambda takes them from the queue, several at a time."""
+    (mapping,) = alert_mappings
+    assert mapping["EventSourceArn"] == stack.outputs["AlertsQueueArn"]
+    assert mapping["FunctionArn"].endswith(f":function:{stack.outputs['AlertMailName']}")
+
+
+# --- alarms: what a dead process can't say ---
+
+
+def resolved(stack: Stack, value: Any) -> Any:
+    """Return a value of the template as the stack has it; of the functions, those that alarms use."""
+    match value:
+        case {"Ref": "AlertTopic"}:
+            return stack.outputs["AlertTopicArn"]
+        case {"Ref": "AlertMail"}:
+            return stack.outputs["AlertMailName"]
+        case {"Ref": "LedgerTable"}:
+            return stack.outputs["LedgerTableName"]
+        case {"Ref": str(parameter)}:
+            return PARAMETERS[parameter]
+        case {"Fn::GetAtt": [queue, "QueueName"]}:
+            return stack.outputs[f"{queue}Name"]
+        case {"Fn::Sub": str(text)}:
+            return text.replace("${AWS::StackName}", "receipts").replace("${RunbookUrl}", str(PARAMETERS["RunbookUrl"]))
+        case dict():
+            return {name: resolved(stack, inner) for name, inner in value.items()}
+        case list():
+            return [resolved(stack, inner) for inner in value]
+    return value
+
+
+@pytest.fixture(scope="module")
+def alarms(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Put the template's alarms as CloudFormation would, and return them as CloudWatch has them."""
+    with stack.client("cloudwatch") as cloudwatch:
+        for resource in load(str(TEMPLATE))["Resources"].values():
+            if resource["Type"] == "AWS::CloudWatch::Alarm":
+                cloudwatch.put_metric_alarm(**resolved(stack, resource["Properties"]))
+        described = cloudwatch.describe_alarms()["MetricAlarms"]
+    return {alarm["AlarmName"].removeprefix("receipts-"): alarm for alarm in described}
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "dimensions", "condition"),
+    [
+        (
+            "source-queue-age",
+            "AWS/SQS ApproximateAgeOfOldestMessage Maximum",
+            {"QueueName": "game-receipts"},
+            "GreaterThanThreshold 900.0",
+        ),
+        (
+            "dead-letter-depth",
+            "AWS/SQS ApproximateNumberOfMessagesVisible Maximum",
+            {"QueueName": "game-dead-letters"},
+            "GreaterThanThreshold 3.0",
+        ),
+        (
+            "heartbeat-missing",
+            "ReceiptActors Heartbeat Sum",
+            {"SourceQueue": "game-receipts"},
+            "LessThanThreshold 1.0",
+        ),
+        (
+            "ledger-writes-throttled",
+            "AWS/DynamoDB WriteThrottleEvents Sum",
+            {"TableName": "game.claims"},
+            "GreaterThanThreshold 5.0",
+        ),
+        (
+            "ledger-reads-throttled",
+            "AWS/DynamoDB ReadThrottleEvents Sum",
+            {"TableName": "game.claims"},
+            "GreaterThanThreshold 5.0",
+        ),
+        *(
+            (
+                f"ledger-{name}-errors",
+                "AWS/DynamoDB SystemErrors Sum",
+                {"TableName": "game.claims", "Operation": operation},
+                "GreaterThanThreshold 0.0",
+            )
+            for name, operation in [("put", "PutItem"), ("batch", "BatchExecuteStatement"), ("get", "GetItem")]
+        ),
+        (
+            "alert-mail-errors",
+            "AWS/Lambda Errors Sum",
+            {"FunctionName": None},
+            "GreaterThanThreshold 0.0",
+        ),
+        (
+            "alerts-queue-age",
+            "AWS/SQS ApproximateAgeOfOldestMessage Maximum",
+            {"QueueName": "game-alerts"},
+            "GreaterThanThreshold 300.0",
+        ),
+    ],
+)
+def test_an_alarm_watches_what_stands_there(
+    stack: Stack,
+    alarms: dict[str, dict[str, Any]],
+    name: str,
+    metric: str,
+    dimensions: dict[str, str | None],
+    condition: str,
+) -> None:
+    """The metric as AWS (and we) call it, of what was deployed, with the limits that were asked for."""
+    alarm = alarms[name]
+    assert f"{alarm['Namespace']} {alarm['MetricName']} {alarm['Statistic']}" == metric
+    expected = {key: value or stack.outputs["AlertMailName"] for key, value in dimensions.items()}
+    assert {each["Name"]: each["Value"] for each in alarm["Dimensions"]} == expected
+    assert f"{alarm['ComparisonOperator']} {alarm['Threshold']}" == condition
+    assert alarm["EvaluationPeriods"] == {"heartbeat-missing": 4, "dead-letter-depth": 1, "alert-mail-errors": 1}.get(
+        name, 3
+    )
+
+
+def test_every_alarm_can_go_off_and_says_whom_it_tells(stack: Stack, alarms: dict[str, dict[str, Any]]) -> None:
+    """(moto notes the state, and sends nothing.) Each tells the topic, of its end as well, and where to read of it."""
+    with stack.client("cloudwatch") as cloudwatch:
+        for alarm in alarms.values():
+            cloudwatch.set_alarm_state(AlarmName=alarm["AlarmName"], StateValue="ALARM", StateReason="a drill")
+        went_off = cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"]
+    assert {alarm["AlarmName"].removeprefix("receipts-") for alarm in went_off} == set(alarms)
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [stack.outputs["AlertTopicArn"]]
+        assert f"https://wiki.example.com/receipts/runbook.html#alarm-{name}" in alarm["AlarmDescription"]

@@ -19,6 +19,7 @@ from receipt_actors.settings import Settings, load_settings
 from .conftest import TEMPLATE
 
 MANUAL = Path(__file__).parents[2] / "doc/deploy-aws.rst"
+RUNBOOK = Path(__file__).parents[2] / "doc/runbook.rst"
 REGIONS = ["us-east-1", "eu-west-1", "cn-north-1", "us-gov-west-1"]
 DAY_SECONDS = 24 * 60 * 60
 
@@ -44,8 +45,10 @@ def test_cfn_lint_finds_nothing() -> None:
 
 
 def test_what_players_have_paid_for_outlives_the_stack() -> None:
-    """Deleting the stack, or renaming something in it, deletes no queue with messages and no claim."""
-    for queue in resources("AWS::SQS::Queue").values():
+    """Deleting the stack, or renaming something in it, deletes no queue with messages of players and no claim."""
+    queues = dict(resources("AWS::SQS::Queue"))
+    assert queues.pop("AlertsQueue")["DeletionPolicy"] == "Delete"  # nobody has paid for those
+    for queue in queues.values():
         # Not on the rollback of a failed creation: what is retained then would be in the way of the next.
         assert queue["DeletionPolicy"] == "RetainExceptOnCreate"
         assert queue["UpdateReplacePolicy"] == "Retain"
@@ -115,7 +118,7 @@ def names(parameter: str) -> st.SearchStrategy[str]:
 
 
 @given(
-    queues=st.lists(names("SourceQueueName"), min_size=3, max_size=3, unique=True),
+    queues=st.lists(names("SourceQueueName"), min_size=4, max_size=4, unique=True),
     table=names("LedgerTableName"),
     visibility=st.integers(
         parameters["VisibilityTimeoutSeconds"]["MinValue"], parameters["VisibilityTimeoutSeconds"]["MaxValue"]
@@ -123,13 +126,14 @@ def names(parameter: str) -> st.SearchStrategy[str]:
 )
 def test_what_the_template_accepts_the_settings_accept(queues: list[str], table: str, visibility: int) -> None:
     """No stack can be deployed that the program then refuses."""
-    source, post, dead_letters = queues
+    source, post, dead_letters, alerts = queues
     settings = Settings(
         backend="aws",
         bundle_ids=("com.example.game",),
         source_queue=source,
         post_queues=(post,),
         dead_letter_queue=dead_letters,
+        alerts_queue=alerts,
         ledger_table=table,
         visibility_timeout_seconds=visibility,
     )
@@ -163,7 +167,7 @@ def test_two_queues_cannot_share_a_name() -> None:
     (rule,) = template["Rules"].values()
     pairs = [assertion["Assert"]["Fn::Not"][0]["Fn::Equals"] for assertion in rule["Assertions"]]
     queues = {f"{queue}Name" for queue in resources("AWS::SQS::Queue")}
-    assert len(pairs) == 3
+    assert len(pairs) == 6
     assert {frozenset(side["Ref"] for side in pair) for pair in pairs} == {
         frozenset({one, other}) for one in queues for other in queues if one != other
     }
@@ -172,7 +176,7 @@ def test_two_queues_cannot_share_a_name() -> None:
 def test_the_manual_lists_every_parameter_with_its_default() -> None:
     """The table of the manual is the template's, row by row."""
     about_parameters, _, _ = MANUAL.read_text(encoding="utf-8").partition("Set the environment\n")
-    rows = re.findall(r"^``(\w+)``\s+``(\S+)``", about_parameters, re.MULTILINE)
+    rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none)", about_parameters, re.MULTILINE)
     assert rows == [(name, str(parameter["Default"])) for name, parameter in parameters.items()]
 
 
@@ -183,3 +187,64 @@ def test_the_policies_for_people_are_attached_to_nobody() -> None:
     }
     assert attached.pop("ServicePolicy") == [{"Ref": "ServiceRole"}]
     assert set(attached.values()) == {None}, json.dumps(attached)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "is_taken"),
+    [
+        ("AlertEmail", "", True),
+        ("AlertEmail", "on-call@example.com", True),
+        ("AlertEmail", "on-call", False),
+        ("RunbookUrl", "", True),
+        ("RunbookUrl", "https://wiki.example.com/receipts/runbook.html", True),
+        ("RunbookUrl", "runbook", False),
+    ],
+)
+def test_addresses_may_be_left_out_but_not_misspelt(parameter: str, value: str, is_taken: bool) -> None:
+    """An alert that goes nowhere is worse than a stack that can't be deployed."""
+    assert (re.fullmatch(parameters[parameter]["AllowedPattern"], value) is not None) is is_taken
+
+
+def test_alarms_and_nobody_else_may_publish_to_the_topic() -> None:
+    """Of this account only, and nothing in the clear; the function that mails has a policy of its own."""
+    (policy,) = resources("AWS::SNS::TopicPolicy").values()
+    allow, deny = policy["Properties"]["PolicyDocument"]["Statement"]
+    assert (allow["Principal"], allow["Action"]) == ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
+    assert allow["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    assert (deny["Effect"], deny["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+
+
+def test_a_mail_address_subscribes_to_the_topic_where_one_is_given() -> None:
+    """Otherwise there is no subscription at all."""
+    (subscription,) = resources("AWS::SNS::Subscription").values()
+    assert subscription["Condition"] == "HasEmail"
+    assert subscription["Properties"] == {
+        "TopicArn": {"Ref": "AlertTopic"},
+        "Protocol": "email",
+        "Endpoint": {"Ref": "AlertEmail"},
+    }
+
+
+def test_alerts_are_tried_again_before_they_come_twice() -> None:
+    """The queue hides a batch for longer than six times what the function may take (Lambda's advice)."""
+    (source,) = resources("AWS::Lambda::EventSourceMapping").values()
+    gathering_seconds = source["Properties"]["MaximumBatchingWindowInSeconds"]
+    assert properties("AlertsQueue")["VisibilityTimeout"] > 6 * properties("AlertMail")["Timeout"] + gathering_seconds
+
+
+@pytest.mark.parametrize("name", sorted(resources("AWS::CloudWatch::Alarm")))
+def test_every_alarm_tells_its_beginning_its_end_and_where_to_read_of_it(name: str) -> None:
+    """By the topic that mails; and its name is that of a section of the runbook."""
+    alarm = properties(name)
+    assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlertTopic"}]
+    suffix = alarm["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
+    assert f"Runbook: ${{RunbookUrl}}#alarm-{suffix}" in alarm["AlarmDescription"]["Fn::Sub"]
+    assert f".. _alarm-{suffix}:\n" in RUNBOOK.read_text(encoding="utf-8")
+
+
+def test_only_the_heartbeat_alarms_where_nothing_is_heard() -> None:
+    """SQS, DynamoDB and Lambda say nothing where nothing happens; a dead process says nothing either."""
+    silence = {name: properties(name)["TreatMissingData"] for name in resources("AWS::CloudWatch::Alarm")}
+    assert silence.pop("HeartbeatMissing") == "breaching"
+    assert set(silence.values()) == {"notBreaching"}
+    assert template["Resources"]["HeartbeatMissing"]["Condition"] == "HasHeartbeat"

@@ -105,6 +105,10 @@ class World(ABC):
         """Run another command of ours on this backend's queues."""
 
     @abstractmethod
+    def create_queue(self, name: str) -> None:
+        """Create one more queue."""
+
+    @abstractmethod
     def send(self, messages: Iterable[SampleMessage]) -> list[str]:
         """Send to the source queue, as a producer. Returns the message ids, in this order."""
 
@@ -160,6 +164,9 @@ class EmbeddedWorld(World):
         name, *others = arguments
         database = ("--database", str(self.database))
         return self.programs.start(name, *database, *others, environment=self.environment, module=self.module)
+
+    def create_queue(self, name: str) -> None:
+        self._queues.create_queue(name)
 
     def send(self, messages: Iterable[SampleMessage]) -> list[str]:
         """See ``World``. The port tells no message ids, and a program that runs may delete a message at any time; so
@@ -352,6 +359,9 @@ class AwsWorld(World):
             arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
         self._sqs.create_queue(QueueName=SOURCE, Attributes=attributes)
+
+    def create_queue(self, name: str) -> None:
+        self._sqs.create_queue(QueueName=name)
 
     def create_table(self) -> None:
         self._dynamodb.create_table(

@@ -32,6 +32,7 @@ from receipt_actors.telemetry.incidents import (
     IncidentSeen,
     Noticed,
     SubscribeIncidents,
+    TellNow,
     incident_counts_of,
     incidents_of,
     listen_to_reports,
@@ -69,7 +70,7 @@ class House:
         assert ref is not None
         return ref
 
-    def notice(self, summary: str, kind: IncidentKind = IncidentKind.OUTAGE, message_id: str | None = None) -> None:
+    def notice(self, summary: str, kind: IncidentKind = IncidentKind.MOVED, message_id: str | None = None) -> None:
         self.find(INCIDENTS).cast(Noticed(kind, "ledger", summary, message_id))
 
     def incidents(self) -> tuple[Incident, ...]:
@@ -161,6 +162,29 @@ def test_a_subscriber_is_told_when_a_story_is_complete(house: House) -> None:
     assert [incident.count for incident in house.told()] == [2, 3]
     house.stage.advance(PERIOD_SECONDS)
     assert len(house.told()) == 2
+
+
+def test_outages_and_their_ends_are_told_at_once_and_in_order(house: House) -> None:
+    """However often a service comes and goes within a minute: the last word is how it is now."""
+    steps = [IncidentKind.OUTAGE, IncidentKind.RECOVERED] * 3 + [IncidentKind.OUTAGE]
+    for kind in steps:
+        house.notice("it is so now", kind)
+        house.stage.advance(1)
+    assert [(incident.kind, incident.count) for incident in house.told()] == [(kind.value, 1) for kind in steps]
+
+
+def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) -> None:
+    """It comes as the answer, to others as ever, and not once more later."""
+    house.notice("down")
+    asking = house.stage.ask(INCIDENTS, TellNow())
+    (told,) = house.told()
+    assert (told.summary, told.count) == ("down", 1)
+    assert house.stage.reply_to(asking) == (told,)
+    house.notice("down")
+    asking = house.stage.ask(INCIDENTS, TellNow(house.subscriber))
+    assert [incident.count for incident in house.stage.reply_to(asking)] == [1]
+    house.stage.advance(PERIOD_SECONDS)
+    assert house.told() == [told]
 
 
 def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:

@@ -1,0 +1,303 @@
+"""The alerts actor: tells operators what they should know of now, by a message on the alerts queue.
+
+It hears of every incident and decides with the ``alert_book`` what is worth an alert; its sink carries them out, on an
+I/O thread of its own, so that nobody ever waits for it. While that fails alerts are kept and summed up, one of each
+kind, and tried again after a pause that grows; the log says so once. When it is told to end, which comes last of all,
+it sends what it has; its supervisor bounds the time for that. A crash of it forgets what had not been sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar, Protocol
+
+from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
+from receipt_actors.domain.retrying import exponential
+from receipt_actors.errors import QueueRefused, UnavailableError
+from receipt_actors.otp import Crash, Down, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
+from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, Gathered, Origin
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents, TellNow
+
+logger = logging.getLogger(__name__)
+
+ALERTS = "alerts"  #: the name of the actor that sends to the alerts queue
+ALERT_LISTENER = "alert_listener"  #: of the one that calls a function of the embedding program
+SHUTDOWN_SECONDS = 3.0  #: for the last alerts to be sent
+SUBSCRIBE_AGAIN_SECONDS = 0.5  #: until there is another actor to subscribe to
+LAST_WORD_SECONDS = 1.0  #: for what has happened before the end to be told
+TRY_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
+
+
+class AlertSink(Protocol):
+    """Where alerts go. Called on an I/O thread, one call at a time."""
+
+    @property
+    def max_alerts(self) -> int:
+        """How many it takes in one call."""
+
+    def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
+        """Send; one value an alert, as ``Queues.send`` has it. Raises what that raises."""
+
+
+@dataclass(slots=True)
+class AlertsQueue:
+    """The alerts queue. ``open_queues`` is called when there is something to send for the first time."""
+
+    open_queues: Callable[[], Queues]
+    queue: str
+    max_alerts: int = len(AlertKind)
+    queues: Queues | None = None
+
+    def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
+        """See ``AlertSink``."""
+        if self.queues is None:
+            self.queues = self.open_queues()
+        messages = [OutgoingMessage(alert.body, {"kind": alert.kind.value}) for alert in alerts]
+        return self.queues.send(self.queue, messages)
+
+    def __str__(self) -> str:
+        return f"queue {self.queue}"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFunction:
+    """A function of the embedding program. What it raises is logged, and that alert is not told again."""
+
+    function: Callable[[Alert], object]
+    max_alerts: int = 1
+
+    def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
+        """See ``AlertSink``."""
+        for alert in alerts:
+            self.function(alert)
+        return [None] * len(alerts)
+
+    def __str__(self) -> str:
+        return "on_alert"
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeAlerts:
+    """Say how it goes: ``AlertsStatus``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsStatus:
+    """What became of the alerts since the actor was started."""
+
+    sent: int
+    failed: int  #: attempts; what could not be sent is tried again
+    dropped: int  #: alerts that can never be sent as they are
+    waiting: int  #: to be sent
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """To itself: something may be due."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TryAgain:
+    """To itself: the pause after a failure is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscribe:
+    """To itself: there may be somebody to subscribe to."""
+
+
+_TOLD = object()  #: label of the request to tell now
+
+#: What is under way to the sink.
+_Batch = tuple[Gathered, ...]
+
+
+class Alerts(GenServer):
+    """See the module.
+
+    Args:
+        sink: where alerts go.
+        outage_seconds: see ``AlertBook``.
+        dead_letters: likewise.
+        origin: who says so.
+    """
+
+    trap_exit: ClassVar[bool] = True
+
+    def __init__(self, sink: AlertSink, outage_seconds: float, dead_letters: int, origin: Origin) -> None:
+        self._sink = sink
+        self._origin = origin
+        self._book = AlertBook(outage_seconds, dead_letters)
+        self._pool = self.system.new_blocking_pool(f"alerts to {sink}", 1)
+        self._waiting: dict[AlertKind, Gathered] = {}
+        self._under_way: _Batch | None = None
+        self._failures = 0  # in a row
+        self._is_pausing = False
+        self._timer: Timer | None = None
+        self._look_at_seconds = inf  # monotonic; when the timer is over
+        self._sent = self._failed = self._dropped = 0
+
+    # --- life ---
+
+    def init(self) -> None:
+        """Begin to listen."""
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        incidents = self.system.whereis(INCIDENTS)
+        if incidents is None:
+            self.send_after(SUBSCRIBE_AGAIN_SECONDS, _Subscribe())
+        else:
+            self.monitor(incidents)
+            incidents.cast(SubscribeIncidents(self.ref))
+
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """Send what there is, unless this is a crash."""
+        if not isinstance(reason, Crash):
+            return self._finish()
+        self._pool.close()
+        return None
+
+    def _finish(self) -> Receiving:
+        """Hear what has happened until now, then try to send each alert once more."""
+        self.send_request(INCIDENTS, TellNow(self.ref), _TOLD)
+        while isinstance(said := (yield Receive(_is_last_word, LAST_WORD_SECONDS)), IncidentSeen):
+            self._book.note(said.incident, self.clock.monotonic())
+        for incident in () if said is None or said.failure is not None else said.value:
+            self._book.note(incident, self.clock.monotonic())
+        self._keep(self._book.take_all(self.clock.monotonic()))
+        to_send = len(self._waiting) + len(self._under_way or ())
+        while self._under_way is not None or (self._waiting and to_send > 0):
+            if self._under_way is None:
+                to_send -= self._send_next()
+            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label is not _TOLD)
+            self._take_reply(reply)
+        self._pool.close()
+
+    # --- incidents ---
+
+    def handle_cast(self, request: Any) -> Any:
+        """Take an incident down."""
+        if not isinstance(request, IncidentSeen):
+            return super().handle_cast(request)
+        self._book.note(request.incident, self.clock.monotonic())
+        self._look()
+        return None
+
+    def handle_info(self, message: Any) -> Any:
+        """A time is over, or whom it listens to has ended."""
+        match message:
+            case _Look():
+                self._timer, self._look_at_seconds = None, inf
+                self._look()
+            case _TryAgain():
+                self._is_pausing = False
+                self._send_waiting()
+            case _Subscribe():
+                self._subscribe()
+            case Down():
+                self._subscribe()
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def _look(self) -> None:
+        now = self.clock.monotonic()
+        self._keep(self._book.take_due(now))
+        self._send_waiting()
+        due_seconds = self._book.next_due_seconds()
+        if due_seconds is not None and due_seconds < self._look_at_seconds:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.send_after(max(0.0, due_seconds - now), _Look())
+            self._look_at_seconds = due_seconds
+
+    def _keep(self, gathered: dict[AlertKind, Gathered]) -> None:
+        for kind, later in gathered.items():
+            earlier = self._waiting.get(kind)
+            self._waiting[kind] = later if earlier is None else earlier.merged(later)
+
+    # --- sending ---
+
+    def _send_waiting(self) -> None:
+        if self._waiting and self._under_way is None and not self._is_pausing:
+            self._send_next()
+
+    def _send_next(self) -> int:
+        """Have some alerts sent, the oldest first; returns how many."""
+        kinds = list(self._waiting)[: self._sink.max_alerts]
+        batch = self._under_way = tuple(self._waiting.pop(kind) for kind in kinds)
+        alerts = [gathered.alert(self._origin) for gathered in batch]
+        self.run_blocking(self._pool, batch, self._sink.send, alerts)
+        return len(batch)
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.failure is None:
+            self._settle(reply.label, reply.value)
+        else:
+            self._settle_failure(reply.label, reply.failure)
+
+    def handle_reply(self, label: Any, value: Any) -> None:
+        """The sink has taken alerts, or some of them."""
+        self._settle(label, value)
+        self._send_waiting()
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        """The sink has taken none of them, or nobody knows."""
+        self._settle_failure(label, reason)
+        self._send_waiting()
+
+    def _settle(self, batch: _Batch, failures: Sequence[EntryFailure | None]) -> None:
+        self._under_way = None
+        left: list[Gathered] = []
+        why = ""
+        for gathered, failure in zip(batch, failures, strict=True):
+            if failure is None:
+                self._sent += 1
+            elif failure.sender_fault:
+                self._dropped += 1
+                logger.error("%s does not take the alert %s: %s", self._sink, gathered.kind, failure.detail)
+            else:
+                left.append(gathered)
+                why = f"{failure.code}: {failure.detail}"
+        if left:
+            self._put_off(left, why)
+        elif self._failures:
+            self._failures = 0
+            logger.warning("alerts are sent to %s again", self._sink)
+
+    def _settle_failure(self, batch: _Batch, reason: ExitReason) -> None:
+        self._under_way = None
+        error = reason.exception if isinstance(reason, Crash) else None
+        if isinstance(error, UnavailableError | QueueRefused):
+            self._put_off(batch, str(error))
+        else:
+            self._dropped += len(batch)
+            logger.error("%s failed; %d alerts are not sent", self._sink, len(batch), exc_info=error)
+
+    def _put_off(self, batch: Sequence[Gathered], why: str) -> None:
+        newer, self._waiting = self._waiting, {}
+        self._keep({gathered.kind: gathered for gathered in batch})
+        self._keep(newer)
+        self._failures += 1
+        self._failed += 1
+        if self._failures == 1:
+            logger.error("no alert can be sent to %s; they are kept, and summed up, until one can: %s", self._sink, why)
+        self._is_pausing = True
+        self.send_after(TRY_AGAIN.pause_seconds(self._failures) or 0.0, _TryAgain())
+
+    # --- questions ---
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Say how it goes."""
+        if not isinstance(request, DescribeAlerts):
+            return super().handle_call(request, from_)
+        waiting = len(self._waiting) + len(self._under_way or ())
+        return AlertsStatus(self._sent, self._failed, self._dropped, waiting)
+
+
+def _is_last_word(message: object) -> bool:
+    return isinstance(message, IncidentSeen) or (isinstance(message, Reply) and message.label is _TOLD)

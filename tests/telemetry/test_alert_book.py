@@ -1,0 +1,228 @@
+"""The alert book: what is worth an alert, and that there can be no flood of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.telemetry.alert_book import (
+    MAX_LINE_CHARACTERS,
+    MAX_STORY_LINES,
+    MAX_SUMMARIES,
+    PERIOD_SECONDS,
+    AlertBook,
+    AlertKind,
+    Gathered,
+    Origin,
+)
+from receipt_actors.telemetry.overview import Incident
+
+AT_SECONDS = 1_750_000_000.0
+ORIGIN = Origin("host-1", "worker-2", "ReceiptsSQS", "1.2.3")
+OUTAGE_SECONDS = 60.0
+DEAD_LETTERS = 10
+INCIDENT_KINDS = ["crash", "restart", "storm", "unknown_answer", "configuration", "abandoned"]
+
+
+def book() -> AlertBook:
+    return AlertBook(OUTAGE_SECONDS, DEAD_LETTERS)
+
+
+def incident(kind: str, summary: str = "it happened", at: float = 0.0, count: int = 1, subject: str = "") -> Incident:
+    return Incident(AT_SECONDS + at, kind, summary, ("first this", "then that"), count=count, subject=subject)
+
+
+def only(due: dict[AlertKind, Gathered]) -> Gathered:
+    ((kind, gathered),) = due.items()
+    assert gathered.kind is kind
+    return gathered
+
+
+@pytest.mark.parametrize("kind", INCIDENT_KINDS)
+def test_the_first_of_a_kind_is_due_at_once(kind: str) -> None:
+    """Whoever is on call learns of it now, and not at the end of a minute."""
+    alerts = book()
+    alerts.note(incident(kind), 5.0)
+    first = only(alerts.take_due(5.0))
+    assert (first.kind.value, first.count, first.summary) == (kind, 1, "it happened")
+    assert alerts.take_due(5.0 + PERIOD_SECONDS) == {}
+
+
+def test_what_follows_is_summed_up_for_a_minute() -> None:
+    """One alert with the count, the first and the last time, and what was different."""
+    alerts = book()
+    alerts.note(incident("crash", "a crashed"), 0.0)
+    alerts.take_due(0.0)
+    for second in range(1, 31):
+        alerts.note(incident("crash", f"{'ab'[second % 2]} crashed", at=second), float(second))
+        assert alerts.take_due(float(second)) == {}
+    assert alerts.next_due_seconds() == PERIOD_SECONDS
+    rest = only(alerts.take_due(PERIOD_SECONDS)).alert(ORIGIN)
+    assert (rest.count, rest.first_at_seconds, rest.last_at_seconds) == (30, AT_SECONDS + 1, AT_SECONDS + 30)
+    assert rest.story == ("15 x b crashed", "15 x a crashed", "first this", "then that")
+
+
+def test_what_others_have_no_part_in_is_not_held_up() -> None:
+    """Each kind has a minute of its own."""
+    alerts = book()
+    alerts.note(incident("crash"), 0.0)
+    alerts.take_due(0.0)
+    alerts.note(incident("storm"), 1.0)
+    assert only(alerts.take_due(1.0)).kind is AlertKind.STORM
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*INCIDENT_KINDS, "outage", "recovered", "moved", "handed_back"]),
+            st.floats(0.0, 30.0),
+            st.integers(1, 1000),
+            st.sampled_from(["ledger", "app_store"]),
+        ),
+        max_size=60,
+    )
+)
+def test_there_are_never_more_alerts_in_a_minute_than_kinds(steps: list[tuple[str, float, int, str]]) -> None:
+    """Whatever happens how often; and of what is always an alert nothing is lost."""
+    alerts, now, sent = book(), 0.0, []
+    noted: Counter[str] = Counter()
+    for kind, pause_seconds, count, subject in steps:
+        now += pause_seconds
+        alerts.note(incident(kind, count=count, subject=subject), now)
+        noted[kind] += count
+        sent += [(gathered.kind, now, gathered.count) for gathered in alerts.take_due(now).values()]
+    last = alerts.take_all(now)
+    for kind in AlertKind:
+        times = [at for sent_kind, at, _ in sent if sent_kind is kind]
+        assert all(later - earlier >= PERIOD_SECONDS for earlier, later in itertools.pairwise(times))
+    told: Counter[str] = Counter()
+    for kind, count in [*((kind, count) for kind, _, count in sent), *((k, g.count) for k, g in last.items())]:
+        told[kind.value] += count
+    assert {kind: told[kind] for kind in INCIDENT_KINDS} == {kind: noted[kind] for kind in INCIDENT_KINDS}
+
+
+def test_nothing_is_left_when_all_is_taken() -> None:
+    """At the end of a process what was gathered is told, however short the time was."""
+    alerts = book()
+    for second in range(3):
+        alerts.note(incident("crash"), float(second))
+    assert only(alerts.take_all(3.0)).count == 3
+    assert alerts.take_all(100.0) == {}
+
+
+# --- outages ---
+
+
+def test_a_short_outage_is_none() -> None:
+    """A service that is back before the time is over wakes nobody, and neither does its return."""
+    alerts = book()
+    alerts.note(incident("outage", subject="ledger"), 0.0)
+    alerts.note(incident("recovered", subject="ledger"), OUTAGE_SECONDS - 1)
+    assert alerts.take_due(10 * OUTAGE_SECONDS) == {}
+    assert alerts.next_due_seconds() is None
+
+
+def test_a_long_outage_is_told_once_and_so_is_its_end() -> None:
+    """How long it has lasted stands in both."""
+    alerts = book()
+    alerts.note(incident("outage", "ledger is unavailable", subject="ledger"), 0.0)
+    assert alerts.next_due_seconds() == OUTAGE_SECONDS
+    outage = only(alerts.take_due(OUTAGE_SECONDS))
+    assert (outage.summary, outage.story[0]) == ("ledger is unavailable", "unavailable for 60 s by now")
+    assert outage.last_at_seconds - outage.first_at_seconds == OUTAGE_SECONDS
+    assert alerts.take_due(50 * OUTAGE_SECONDS) == {}
+    alerts.note(incident("recovered", "ledger is available again", subject="ledger"), 60 * OUTAGE_SECONDS)
+    recovered = only(alerts.take_due(60 * OUTAGE_SECONDS))
+    assert recovered.kind is AlertKind.RECOVERED
+    assert recovered.story[0] == "it was unavailable for 3600 s"
+
+
+def test_an_outage_that_was_forgotten_and_is_met_again_is_told_again() -> None:
+    """As after the crash of a gateway, which never says that the first one is over."""
+    alerts = book()
+    for begin in (0.0, 1000.0):
+        alerts.note(incident("outage", subject="ledger"), begin)
+        assert only(alerts.take_due(begin + OUTAGE_SECONDS)).kind is AlertKind.OUTAGE
+
+
+def test_each_service_has_its_own_outage() -> None:
+    """The end of one says nothing of another."""
+    alerts = book()
+    alerts.note(incident("outage", subject="ledger"), 0.0)
+    alerts.note(incident("outage", subject="app_store"), 1.0)
+    alerts.note(incident("recovered", subject="app_store"), 2.0)
+    assert only(alerts.take_due(OUTAGE_SECONDS)).count == 1
+
+
+# --- dead letters ---
+
+
+def test_a_few_dead_letters_are_everyday() -> None:
+    """Garbage on the source queue is moved all the time; only more than so many in a minute are worth a look."""
+    alerts = book()
+    for minute in range(5):
+        alerts.note(incident("moved", count=DEAD_LETTERS), minute * PERIOD_SECONDS)
+        assert alerts.take_due(minute * PERIOD_SECONDS) == {}
+
+
+def test_many_dead_letters_within_a_minute_are_told_with_their_number() -> None:
+    """All of that minute are counted, those before the limit too; and those after it, a minute later."""
+    alerts = book()
+    for second in range(DEAD_LETTERS + 1):
+        assert alerts.take_due(float(second)) == {}
+        alerts.note(incident("moved", "moved: bad_receipt"), float(second))
+    assert only(alerts.take_due(float(DEAD_LETTERS))).count == DEAD_LETTERS + 1
+    alerts.note(incident("moved", count=3), 20.0)
+    assert only(alerts.take_due(DEAD_LETTERS + PERIOD_SECONDS)).count == 3
+
+
+# --- what it says ---
+
+
+def test_a_body_says_everything_in_json() -> None:
+    """The format of version 1, as the manual has it."""
+    alerts = book()
+    alerts.note(Incident(AT_SECONDS, "crash", "validator crashed", ("a line",), message_id="m-1"), 0.0)
+    body = only(alerts.take_due(0.0)).alert(ORIGIN).body
+    assert json.loads(body) == {
+        "version": 1,
+        "kind": "crash",
+        "count": 1,
+        "first_at": "2025-06-15T15:06:40.000Z",
+        "last_at": "2025-06-15T15:06:40.000Z",
+        "summary": "validator crashed",
+        "story": ["message m-1", "a line"],
+        "host": "host-1",
+        "process": "worker-2",
+        "source_queue": "ReceiptsSQS",
+        "software_version": "1.2.3",
+    }
+
+
+def test_nothing_that_looks_like_a_receipt_or_a_key_gets_into_it() -> None:
+    """A second wall: whatever somebody put into a story by mistake."""
+    secret = "MIITtgYJKoZIhvcNAQcCoIITpzCCE6MCAQExCzAJBgUrDgMCGgUAMIIDVwYJKoZI"
+    alerts = book()
+    alerts.note(Incident(AT_SECONDS, "crash", f"choked on {secret}", (f"body: {secret}",)), 0.0)
+    assert secret[:40] not in only(alerts.take_due(0.0)).alert(ORIGIN).body
+
+
+@given(st.lists(st.text(max_size=2000), min_size=1, max_size=60), st.text(max_size=5000))
+def test_a_body_is_bounded_and_can_be_sent(lines: list[str], summary: str) -> None:
+    """However long a story is, and whatever characters are in it."""
+    alerts = book()
+    alerts.note(incident("storm"), 0.0)
+    alerts.take_due(0.0)
+    for line in lines:
+        alerts.note(Incident(AT_SECONDS, "storm", f"{line[:5]} {summary}", tuple(lines)), 1.0)
+    alert = only(alerts.take_all(2.0)).alert(ORIGIN)
+    assert alert.count == len(lines)
+    assert len(alert.story) <= MAX_STORY_LINES + MAX_SUMMARIES + 1
+    assert all(len(line) <= MAX_LINE_CHARACTERS + len("1234 x ") for line in (alert.summary, *alert.story))
+    assert len(alert.body.encode()) < 40_000
+    assert json.loads(alert.body)["count"] == len(lines)

@@ -1,0 +1,285 @@
+"""The alerts actor: what happens becomes messages on the alerts queue, and nobody ever waits for that."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from receipt_actors.domain.ports import EntryFailure
+from receipt_actors.errors import QueueUnavailable
+from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
+from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, Origin
+from receipt_actors.telemetry.alerts import (
+    SUBSCRIBE_AGAIN_SECONDS,
+    AlertFunction,
+    Alerts,
+    AlertSink,
+    AlertsQueue,
+    AlertsStatus,
+    DescribeAlerts,
+)
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents
+from receipt_actors.telemetry.overview import Incident
+from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle, wait_until
+from tests.actors.stand_ins import StandIn
+
+QUEUE = "AlertsSQS"
+ORIGIN = Origin("host-1", "main", "ReceiptsSQS", "1.2.3")
+LONGEST_PAUSE_SECONDS = 61.0
+
+
+class Desk:
+    """The alerts actor of a system on a manual clock, what it hears from, and the queue that it sends to."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.actors = ActorSystem("test", self.clock)
+        self.queues = FakeQueues(self.clock)
+        self.queues.create_queue(QUEUE)
+        self.untold: tuple[Incident, ...] = ()
+        self.incidents = self.start_incidents()
+
+    def start_incidents(self) -> Ref:
+        return self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
+
+    def start(self, sink: AlertSink | None = None) -> Ref:
+        return self.actors.start(Alerts, sink or AlertsQueue(lambda: self.queues, QUEUE), 60.0, 10, ORIGIN)
+
+    def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
+        """Tell whoever has subscribed."""
+        incident = Incident(self.clock.time(), kind, summary, **fields)
+        for subscription in self.subscriptions():
+            subscription.subscriber.cast(IncidentSeen(incident))
+
+    def subscriptions(self) -> list[SubscribeIncidents]:
+        actor = self.incidents.process.actor
+        assert isinstance(actor, StandIn)
+        return [told for told in actor.told if isinstance(told, SubscribeIncidents)]
+
+    def sent(self) -> list[dict[str, Any]]:
+        return [json.loads(message.body) for message in self.queues.messages(QUEUE)]
+
+    def wait_for(self, alerts: Ref, **expected: int) -> None:
+        """Wait until the actor says so of itself: what it sends takes its time on another thread."""
+
+        def status() -> AlertsStatus:
+            answer: AlertsStatus = alerts.call(DescribeAlerts(), PATIENCE_SECONDS)
+            return answer
+
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(getattr(status(), name) != value for name, value in expected.items()):
+            assert time.monotonic() < deadline, f"{status()}, but expected {expected}"
+
+    def advance(self, seconds: float) -> None:
+        settle(self.actors, self.queues)
+        self.clock.advance(seconds)
+
+    def close(self) -> None:
+        self.queues.recover()
+        self.actors.stop()
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.close()
+
+
+def test_an_incident_becomes_a_message(desk: Desk) -> None:
+    """On the alerts queue, at once, with its kind as an attribute to filter by."""
+    alerts = desk.start()
+    desk.happen("configuration", "Apple refuses our requests")
+    desk.wait_for(alerts, sent=1)
+    (message,) = desk.queues.messages(QUEUE)
+    assert message.attributes == {"kind": "configuration"}
+    body = json.loads(message.body)
+    assert (body["summary"], body["count"], body["process"]) == ("Apple refuses our requests", 1, "main")
+
+
+def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
+    """The first, and a minute later how many more there were."""
+    alerts = desk.start()
+    for _ in range(1000):
+        desk.happen("crash")
+    desk.wait_for(alerts, sent=1)
+    desk.advance(PERIOD_SECONDS)
+    desk.wait_for(alerts, sent=2)
+    desk.advance(10 * PERIOD_SECONDS)
+    desk.wait_for(alerts, sent=2, waiting=0)
+    assert [alert["count"] for alert in desk.sent()] == [1, 999]
+
+
+def test_an_outage_is_told_when_it_is_long_even_if_nothing_else_happens(desk: Desk) -> None:
+    """A timer of its own, however far off the end of another kind's minute is."""
+    alerts = desk.start()
+    desk.happen("crash")
+    desk.advance(10)
+    desk.happen("outage", "ledger is unavailable", subject="ledger")
+    desk.advance(20)
+    desk.happen("restart")
+    desk.wait_for(alerts, sent=2)
+    desk.advance(40)
+    desk.wait_for(alerts, sent=3)
+    desk.happen("recovered", "ledger is available again", subject="ledger")
+    desk.wait_for(alerts, sent=4)
+    assert [alert["kind"] for alert in desk.sent()] == ["crash", "restart", "outage", "recovered"]
+
+
+def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """Of each kind one, with the count of all; said once in the log; and sent when it is back."""
+    alerts = desk.start()
+    desk.queues.fail("send", QueueUnavailable("down"), times=None)
+    for _ in range(20):
+        desk.happen("crash")
+        desk.happen("storm")
+        desk.advance(LONGEST_PAUSE_SECONDS)
+        desk.wait_for(alerts, waiting=2)
+    assert caplog.text.count("no alert can be sent to queue AlertsSQS") == 1
+    desk.queues.recover()
+    desk.advance(LONGEST_PAUSE_SECONDS)
+    desk.wait_for(alerts, sent=2, waiting=0)
+    assert {alert["kind"]: alert["count"] for alert in desk.sent()} == {"crash": 20, "storm": 20}
+    assert "alerts are sent to queue AlertsSQS again" in caplog.text
+
+
+def test_a_queue_that_does_not_exist_harms_nobody(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """It is tried again: an operator may create it."""
+    desk.queues.delete_queue(QUEUE)
+    alerts = desk.start()
+    desk.happen("crash")
+    desk.wait_for(alerts, failed=1, waiting=1)
+    desk.queues.create_queue(QUEUE)
+    desk.advance(LONGEST_PAUSE_SECONDS)
+    desk.wait_for(alerts, sent=1)
+    assert "no alert can be sent" in caplog.text
+
+
+def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
+    """What SQS has confirmed is not told twice."""
+    alerts = desk.start()
+    with desk.queues.hold("send", times=1) as hold:
+        desk.happen("crash")
+        hold.wait_for_call()
+        desk.queues.fail_entries("send", befalls=lambda message: message.attributes["kind"] == "storm")
+        desk.happen("storm")
+        desk.happen("restart")
+    desk.wait_for(alerts, sent=2, waiting=1)
+    desk.advance(LONGEST_PAUSE_SECONDS)
+    desk.wait_for(alerts, sent=3, waiting=0)
+    assert sorted(alert["kind"] for alert in desk.sent()) == ["crash", "restart", "storm"]
+
+
+def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not in the way of others."""
+    alerts = desk.start()
+    desk.queues.fail_entries("send", failure=EntryFailure("InvalidMessageContents", "no", True))
+    desk.happen("crash")
+    desk.wait_for(alerts, dropped=1, waiting=0)
+    desk.happen("storm")
+    desk.wait_for(alerts, sent=1)
+    assert "queue AlertsSQS does not take the alert crash" in caplog.text
+
+
+def test_it_listens_while_a_send_hangs(desk: Desk) -> None:
+    """Nobody who tells of an incident ever waits for the queue."""
+    alerts = desk.start()
+    with desk.queues.hold("send") as hold:
+        desk.happen("crash")
+        hold.wait_for_call()
+        for _ in range(100):
+            desk.happen("storm")
+        desk.wait_for(alerts, sent=0, waiting=2)
+    desk.wait_for(alerts, sent=2)
+
+
+def test_it_subscribes_anew_where_who_tells_of_incidents_was_restarted(desk: Desk) -> None:
+    """Also where the successor takes its time."""
+    alerts = desk.start()
+    desk.wait_for(alerts, sent=0)
+    desk.incidents.kill()
+    desk.incidents.wait(PATIENCE_SECONDS)
+    desk.wait_for(alerts, sent=0)
+    desk.incidents = desk.start_incidents()
+    desk.advance(SUBSCRIBE_AGAIN_SECONDS)
+    desk.wait_for(alerts, sent=0)
+    wait_until(lambda: bool(desk.subscriptions()), desk.actors)
+    desk.happen("crash")
+    desk.wait_for(alerts, sent=1)
+
+
+def test_at_the_end_everything_is_sent(desk: Desk) -> None:
+    """What was gathered and not yet due, and what nobody had told yet."""
+    alerts = desk.start()
+    desk.untold = (Incident(desk.clock.time(), "storm", "root gives up"),)
+    for _ in range(5):
+        desk.happen("crash")
+    desk.happen("abandoned", count=7)
+    alerts.exit(SHUTDOWN)
+    assert alerts.wait(PATIENCE_SECONDS) is SHUTDOWN
+    told = {(alert["kind"], alert["count"]) for alert in desk.sent()}
+    assert {("abandoned", 7), ("storm", 1)} <= told
+    assert sum(count for kind, count in told if kind == "crash") == 5
+
+
+def test_at_the_end_a_queue_that_is_down_holds_nobody_up(desk: Desk) -> None:
+    """Each alert is tried once more, and that is it."""
+    desk.start()
+    desk.queues.fail("send", QueueUnavailable("down"), times=None)
+    desk.happen("crash")
+    desk.happen("storm")
+    desk.actors.stop(PATIENCE_SECONDS)
+    assert 1 <= desk.queues.count("send") <= 5
+    assert desk.sent() == []
+
+
+def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None:
+    """Once; a process that never has anything to tell does not pay for it."""
+    opened = []
+
+    def open_queues() -> FakeQueues:
+        opened.append(1)
+        return desk.queues
+
+    alerts = desk.start(AlertsQueue(open_queues, QUEUE))
+    desk.wait_for(alerts, sent=0)
+    assert opened == []
+    desk.happen("crash")
+    desk.happen("storm")
+    desk.wait_for(alerts, sent=2)
+    assert opened == [1]
+
+
+# --- a function of an embedding program ---
+
+
+def test_a_function_gets_each_alert(desk: Desk) -> None:
+    """As a value, on a thread of the system."""
+    heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
+    desk.start(AlertFunction(heard.put))
+    desk.happen("storm", "gives up")
+    alert = heard.get(timeout=PATIENCE_SECONDS)
+    assert (alert.kind, alert.summary, alert.origin) == (AlertKind.STORM, "gives up", ORIGIN)
+
+
+def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged as an error with the traceback, and the next one comes all the same."""
+    heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
+
+    def take(alert: Alert) -> None:
+        if alert.kind is AlertKind.CRASH:
+            raise RuntimeError("the embedding program's own bug")
+        heard.put(alert)
+
+    alerts = desk.start(AlertFunction(take))
+    desk.happen("crash")
+    desk.happen("storm")
+    assert heard.get(timeout=PATIENCE_SECONDS).kind is AlertKind.STORM
+    desk.wait_for(alerts, sent=1, dropped=1)
+    assert "on_alert failed" in caplog.text
+    assert "the embedding program's own bug" in caplog.text
