@@ -16,7 +16,6 @@ See ``custodian`` for what it owns and what a crash of it forgets.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -46,10 +45,8 @@ from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
+from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
-
-logger = logging.getLogger(__name__)
-
 
 # Labels are told apart by identity: to hash all that they hold would cost more than the dictionary does.
 
@@ -111,6 +108,7 @@ class Validator(Custodian):
         self._submission = submission
         self._plan: Plan | None = None
         self._known: dict[str, Ownership] = {}
+        self._results: Sequence[Result] = ()
 
     def whole_delivery(self) -> ReceivedMessage:
         """See ``Custodian``."""
@@ -208,17 +206,15 @@ class Validator(Custodian):
 
     def _reply(self, results: Sequence[Result]) -> None:
         self.enter("replying")
+        self._results = results
         for result in results:
-            logger.debug(
-                "message %s: transaction %s is %s, %s",
-                self.delivery.message_id,
-                result.transaction_id,
-                result.verdict,
-                result.reason,
-            )
             if self.tracer.is_on:
                 self.trace("reply", **_traced_result(result))
             self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result))
+
+    def log_answered(self, seconds: float) -> None:
+        """See ``Custodian``."""
+        log_answered(self.delivery.message_id, self._submission.user_id, self._results, seconds)
 
     def failed(self, label: _Label, failure: GatewayFailure) -> Stop | None:
         """A post queue that takes nothing makes the message unanswerable; its claims keep, for when it is redriven."""

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from receipt_actors.cli import plain_text
-from receipt_actors.cli.plain_text import clock_time, duration, number, printable, size
+from receipt_actors.cli.plain_text import clock_time, duration, number, size
+from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from receipt_actors.cli.plain_text import printable
+from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
 from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import Overview

@@ -8,17 +8,6 @@ import time
 import click
 
 
-def printable(text: object) -> str:
-    """Return it with every character that is not seen, or moves what is seen, as its escape sequence.
-
-    A name or an incident may quote what a stranger sent: a terminal must not obey it. Line ends are escaped, too.
-    """
-    said = str(text)
-    if said.isprintable():
-        return said
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in said)
-
-
 def echo(text: str) -> None:
     """Print a line, with escape sequences in place of what the encoding of standard output lacks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"

@@ -10,7 +10,7 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, admin_options
-from receipt_actors.cli.plain_text import printable
+from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview
 

@@ -8,7 +8,8 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
-from receipt_actors.cli.plain_text import clock_time, duration, echo, number, printable
+from receipt_actors.cli.plain_text import clock_time, duration, echo, number
+from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.overview import Overview
 
 EXIT_NOBODY = 3

@@ -10,7 +10,8 @@ import click
 
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.cli.admin_client import AdminClient, admin_options
-from receipt_actors.cli.plain_text import can_print, echo, number, printable
+from receipt_actors.cli.plain_text import can_print, echo, number
+from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.overview import ActorOverview, Overview
 
 _LINES = ("├─ ", "└─ ", "│  ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -28,6 +28,14 @@ class OperationsSettings(SomeSettings, frozen=True):
         default=None, description="File that gets the statistics, as JSON, when the command ends. Left out: none."
     )
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="Form of a log line: text for people, json for machines; auto: text where stderr is a terminal.",
+    )
+    log_decisions: Literal["problems", "all"] = Field(
+        default="problems",
+        description="Messages whose fate is logged, a line each: those that were not answered, or all, at level INFO.",
+    )
 
     @field_validator("admin_token")
     @classmethod
