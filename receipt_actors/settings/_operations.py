@@ -8,7 +8,15 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from receipt_actors.domain.addresses import Address
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import AdminAddress, AdminToken, Expected, FilePath, LogLevel
+from receipt_actors.settings._types import (
+    AdminAddress,
+    AdminToken,
+    EmfDimensions,
+    EmfNamespace,
+    Expected,
+    FilePath,
+    LogLevel,
+)
 
 
 class OperationsSettings(SomeSettings, frozen=True):
@@ -35,6 +43,17 @@ class OperationsSettings(SomeSettings, frozen=True):
     log_decisions: Literal["problems", "all"] = Field(
         default="problems",
         description="Messages whose fate is logged, a line each: those that were not answered, or all, at level INFO.",
+    )
+    metrics_log: Literal["none", "emf"] = Field(
+        default="none",
+        description="Metrics as lines on standard output; emf: in CloudWatch's embedded metric format.",
+    )
+    emf_interval_seconds: float = Field(default=60, ge=1, description="Time from one line of metrics to the next.")
+    emf_namespace: EmfNamespace = Field(default="ReceiptActors", description="CloudWatch namespace of the metrics.")
+    emf_dimensions: EmfDimensions = Field(
+        default=None,
+        description="Dimensions of the metrics beside SourceQueue; each metric is there with and without them. "
+        "Left out: none.",
     )
 
     @field_validator("admin_token")
