@@ -18,6 +18,7 @@ from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
 
 INCIDENTS = 5
+_STEPS = ("verifying", "claiming", "replying", "moving", "deleting")  # as they follow each other
 _COLOURS = {State.CONSUMING: "green", State.ENDED: "red"}
 _TROUBLE = "yellow"
 
@@ -118,8 +119,8 @@ def _latencies(earlier: Overview, later: Overview) -> Table:
 
     new = change(earlier.statistics, later.statistics)
     add("receive to delete", new.latencies)
-    for step, latencies in new.steps.items():
-        add(step, latencies)
+    for step in sorted(new.steps, key=lambda name: (_STEPS.index(name) if name in _STEPS else len(_STEPS), name)):
+        add(step, new.steps[step])
     return table
 
 
@@ -163,8 +164,8 @@ def _processes(earlier: Overview, later: Overview, period_seconds: float) -> Tab
 def _actors(earlier: Overview, later: Overview, period_seconds: float, limit: int) -> Table:
     several = len(later.processes) > 1
     table = _table("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts", left=1 + several)
-    rows = sorted(_actor_rows(earlier, later), key=lambda row: (-row.messages, -row.actor.mailbox_length))
-    for row in rows[:limit]:
+    busy = (row for row in _actor_rows(earlier, later) if row.messages or row.actor.mailbox_length)
+    for row in sorted(busy, key=lambda row: (-row.messages, -row.actor.mailbox_length))[:limit]:
         actor = row.actor
         table.add_row(
             Text(printable(actor.name)),

@@ -37,7 +37,7 @@ def log_answered(message_id: str, user_id: int, results: Sequence[Result], secon
             "event": "answered",  # somebody asked for all of them: see log_floods
             "message_id": message_id,
             "user_id": user_id,
-            "seconds": seconds,
+            "seconds": round(seconds, 3),
             "results": [
                 {"transaction_id": each.transaction_id, "verdict": each.verdict, "reason": each.reason}
                 for each in results
@@ -48,13 +48,13 @@ def log_answered(message_id: str, user_id: int, results: Sequence[Result], secon
 
 def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
     """Tell that a message is on the dead-letter queue, and deleted."""
-    fields = {"fate": "moved", "message_id": message_id, "reason": reason, "seconds": seconds}
+    fields = {"fate": "moved", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
     _logger.info("message %s moved, %s: %s", message_id, reason, detail, extra=fields)
 
 
 def log_handed_back(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
     """Tell that a message comes back later, and what kept it from being answered."""
-    fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": seconds}
+    fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
     level = logging.INFO if reason is Reason.DRAINED else logging.WARNING
     _logger.log(level, "message %s is handed back, %s: %s", message_id, reason, detail, extra=fields)
 
