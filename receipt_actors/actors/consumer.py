@@ -43,6 +43,7 @@ from receipt_actors.otp import (
     Runtime,
     StartChild,
 )
+from receipt_actors.telemetry.decisions import log_handed_back, log_left
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
 
@@ -198,7 +199,8 @@ class Consumer(GenServer):
                 self._trace_received(delivery, work, received_at_seconds)
         for delivery, work in deliveries:
             if work is None:
-                logger.warning("message %s arrived corrupt (MD5); it is left for redelivery", delivery.message_id)
+                detail = "arrived corrupt (MD5); it is left for redelivery"
+                log_left(delivery.message_id, Reason.BODY_MD5_MISMATCH, detail)
                 self._statistics.message_finished("left", Reason.BODY_MD5_MISMATCH, 0.0)
                 continue
             supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
@@ -240,7 +242,8 @@ class Consumer(GenServer):
         if self._tracer.is_on:
             for delivery in deliveries:
                 self._trace("handed_back", delivery, None, {"reason": Reason.DRAINED})
-        for _ in deliveries:
+        for delivery in deliveries:
+            log_handed_back(delivery.message_id, Reason.DRAINED, "it was received just before the end", 0.0)
             self._statistics.message_finished("handed_back", Reason.DRAINED, 0.0)
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:

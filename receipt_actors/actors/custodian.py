@@ -38,6 +38,7 @@ from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
 from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
+from receipt_actors.telemetry.decisions import log_handed_back, log_moved
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
@@ -112,6 +113,9 @@ class Custodian(GenServer):
                 return self.hand_back(Reason.GAVE_UP_FOR_NOW, detail)
             case NoRoom(detail):
                 return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
+
+    def log_answered(self, seconds: float) -> None:
+        """Tell what was answered; a custodian that answers nothing has nothing to tell."""
 
     def whole_delivery(self) -> ReceivedMessage:
         """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
@@ -226,7 +230,8 @@ class Custodian(GenServer):
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
-        logger.warning("message %s is handed back, %s: %s", self.delivery.message_id, reason, detail)
+        seconds = self.clock.monotonic() - self._started_at_seconds
+        log_handed_back(self.delivery.message_id, reason, detail, seconds)
         self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
         summary = f"a message is handed back, {reason}: {detail}"
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
@@ -327,18 +332,21 @@ class Custodian(GenServer):
 
     def _finish(self) -> Stop:
         moved_for = self._moved_for
-        if moved_for is not None:
-            logger.info("message %s moved, %s: %s", self.delivery.message_id, moved_for.reason, moved_for.detail)
-            summary = f"a message was moved to the dead-letter queue, {moved_for.reason}: {moved_for.detail}"
-            subject = moved_for.reason.value
-            self.cast(INCIDENTS, Noticed(IncidentKind.MOVED, subject, summary, self.delivery.message_id))
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
         if self.tracer.is_on:
             self.trace(fate, reason=reason)
         if self.tracer.walks is not None:
             self._walk_over(fate, reason)
         now = self.clock.monotonic()
+        seconds = now - self._started_at_seconds
+        if moved_for is None:
+            self.log_answered(seconds)
+        else:
+            log_moved(self.delivery.message_id, moved_for.reason, moved_for.detail, seconds)
+            summary = f"a message was moved to the dead-letter queue, {moved_for.reason}: {moved_for.detail}"
+            subject = moved_for.reason.value
+            self.cast(INCIDENTS, Noticed(IncidentKind.MOVED, subject, summary, self.delivery.message_id))
         ends = [begin for _step, begin in self._steps[1:]] + [now]
         steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]
-        statistics_of(self.system).message_finished(fate, reason, now - self._started_at_seconds, steps)
+        statistics_of(self.system).message_finished(fate, reason, seconds, steps)
         return Stop(NORMAL)

@@ -335,7 +335,8 @@ class Gateway(GenServer):
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
         if error.is_unknown_answer:
-            logger.warning("%s: %s", self.service, error)
+            fields = {"service": self.service}
+            logger.warning("%s gives an unknown answer: %s", self.service, error, extra=fields)
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error))
         wish = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
@@ -371,6 +372,8 @@ class Gateway(GenServer):
             job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
         else:
             self._retries += 1
+            fields = {"service": self.service}
+            logger.info("%s: tried again in %.1f s: %s", self.service, pause_seconds, detail, extra=fields)
             self._pausing[job] = None
             self.send_after(pause_seconds, _Retry(job))
 

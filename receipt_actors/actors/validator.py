@@ -16,7 +16,6 @@ See ``custodian`` for what it owns and what a crash of it forgets.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -46,11 +45,9 @@ from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
+from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.walks import Walk
-
-logger = logging.getLogger(__name__)
-
 
 # Labels are told apart by identity: to hash all that they hold would cost more than the dictionary does.
 
@@ -112,7 +109,7 @@ class Validator(Custodian):
         self._submission = submission
         self._plan: Plan | None = None
         self._known: dict[str, Ownership] = {}
-        self._results: tuple[Result, ...] = ()
+        self._results: Sequence[Result] = ()
 
     def whole_delivery(self) -> ReceivedMessage:
         """See ``Custodian``."""
@@ -138,7 +135,7 @@ class Validator(Custodian):
             user_id=submission.user_id,
             submission_id=submission.submission_id,
             post_queue=submission.post_queue,
-            results=self._results,
+            results=tuple(self._results),
         )
 
     # --- verifying ---
@@ -221,19 +218,16 @@ class Validator(Custodian):
 
     def _reply(self, results: Sequence[Result]) -> None:
         self.enter("replying")
-        self._results = tuple(results)
+        self._results = results
         traceparent = self.traceparent()
         for result in results:
-            logger.debug(
-                "message %s: transaction %s is %s, %s",
-                self.delivery.message_id,
-                result.transaction_id,
-                result.verdict,
-                result.reason,
-            )
             if self.tracer.is_on:
                 self.trace("reply", **_traced_result(result))
             self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result, traceparent))
+
+    def log_answered(self, seconds: float) -> None:
+        """See ``Custodian``."""
+        log_answered(self.delivery.message_id, self._submission.user_id, self._results, seconds)
 
     def failed(self, label: _Label, failure: GatewayFailure) -> Stop | None:
         """A post queue that takes nothing makes the message unanswerable; its claims keep, for when it is redriven."""

@@ -54,6 +54,7 @@ from receipt_actors.otp import (
     Shutdown,
     WhichChildren,
 )
+from receipt_actors.telemetry.decisions import log_handed_back
 from receipt_actors.telemetry.incidents import INCIDENTS, CustodianCrashed
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
@@ -184,9 +185,16 @@ class VisibilityKeeper(GenServer):
                 return
             case Shutdown():
                 why = Reason.DRAINED
+                waited = self.clock.monotonic() - message.received_at_seconds
+                log_handed_back(message.message_id, why, "the process, or this part of it, ends", waited)
                 seconds = hand_back_unfinished_seconds(message.approximate_receive_count, self._rng)
             case _:
-                logger.error("the custodian of message %s crashed: %s", message.message_id, type(reason).__name__)
+                logger.error(
+                    "the custodian of message %s crashed: %s",
+                    message.message_id,
+                    type(reason).__name__,
+                    extra={"fate": "handed_back", "message_id": message.message_id, "reason": Reason.CRASHED},
+                )
                 why, seconds = Reason.CRASHED, self._later(message, Reason.CRASHED)
                 outcome = (
                     f"message {message.message_id}, received {message.approximate_receive_count} times, "

@@ -68,7 +68,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     settings = load_settings(flags, config=config)
     _check_statistics_file(settings)
     raise_limit(settings)
-    write_log(settings.log_level)
+    write_log(settings)
     with StopSignals() as signals, watched(settings) as watchers:
         system = _start(settings, signals)
         watchers.watch(cast(SystemControl, system))

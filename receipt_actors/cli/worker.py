@@ -104,7 +104,7 @@ class _Worker:
         match message:
             case Configure(values):
                 self._settings = Settings.model_validate(values)
-                write_log(self._settings.log_level, self._name)
+                write_log(self._settings, self._name)
                 self._backend = open_backend(self._settings)
                 self._channel.send(Loaded())
             case UseLimits(number, limits):

@@ -44,6 +44,16 @@ def sendable(text: str) -> str:
     return UNSENDABLE_CHARACTER.sub("\ufffd", text)
 
 
+def printable(text: str) -> str:
+    """Return it with every character that is not seen, or moves what is seen, as its escape sequence.
+
+    A name or a line may quote what a stranger sent: a terminal must not obey it. Line ends are escaped, too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def masked(text: str) -> str:
     """Replace by ``...`` whatever looks like encoded data: 40 and more of its characters, or 32 of hexadecimal."""
     return _ENCODED_DATA.sub(lambda found: found["name"] or "...", text)

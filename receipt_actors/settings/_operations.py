@@ -9,7 +9,16 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from receipt_actors.domain.addresses import Address
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import AdminAddress, AdminToken, Expected, FilePath, LogLevel, OptionalQueueName
+from receipt_actors.settings._types import (
+    AdminAddress,
+    AdminToken,
+    EmfDimensions,
+    EmfNamespace,
+    Expected,
+    FilePath,
+    LogLevel,
+    OptionalQueueName,
+)
 
 _INSTALL_OPENTELEMETRY = "pip install 'receipt-actors[otel]'"
 
@@ -43,6 +52,25 @@ class OperationsSettings(SomeSettings, frozen=True):
         "whoever began the trace decides. Left out: what OTEL_TRACES_SAMPLER says, else all.",
     )
     log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="Form of a log line: text for people, json for machines; auto: text where stderr is a terminal.",
+    )
+    log_decisions: Literal["problems", "all"] = Field(
+        default="problems",
+        description="Messages whose fate is logged, a line each: those that were not answered, or all, at level INFO.",
+    )
+    metrics_log: Literal["none", "emf"] = Field(
+        default="none",
+        description="Metrics as lines on standard output; emf: in CloudWatch's embedded metric format.",
+    )
+    emf_interval_seconds: float = Field(default=60, ge=1, description="Time from one line of metrics to the next.")
+    emf_namespace: EmfNamespace = Field(default="ReceiptActors", description="CloudWatch namespace of the metrics.")
+    emf_dimensions: EmfDimensions = Field(
+        default=None,
+        description="Dimensions of the metrics beside SourceQueue; each metric is there with and without them. "
+        "Left out: none.",
+    )
     alerts_queue: OptionalQueueName = Field(
         default=None,
         description="Queue that alerts are sent to: what somebody should know of at once. Left out: none are sent.",

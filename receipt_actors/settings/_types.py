@@ -20,6 +20,10 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.values import is_queue_name
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
+_EMF_NAMESPACE = re.compile(r"(?!AWS/)[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,254}")
+MAX_EMF_DIMENSIONS = 29  #: CloudWatch takes 30, and SourceQueue is one
+#: What CloudWatch takes for a dimension's name and value; a name may not begin with a colon.
+_EMF_DIMENSION = re.compile(r"[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,249}=[!-+\--~][ -+\--~]{0,250}")
 ANY = "*"  #: alone in ``bundle_ids`` or ``product_ids``: accept any
 
 
@@ -110,6 +114,25 @@ def _count_or_auto(value: object) -> object:
     return count
 
 
+def _emf_namespace(name: str) -> str:
+    if not _EMF_NAMESPACE.fullmatch(name):
+        raise PydanticCustomError("emf_namespace", "no namespace")
+    return name
+
+
+def _emf_dimensions(pairs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if pairs is None:
+        return None
+    names = [pair.partition("=")[0] for pair in pairs]
+    if (
+        len(pairs) > MAX_EMF_DIMENSIONS
+        or not all(map(_EMF_DIMENSION.fullmatch, pairs))
+        or len({*names, "SourceQueue"}) < len(names) + 1
+    ):
+        raise PydanticCustomError("emf_dimensions", "no dimensions")
+    return pairs
+
+
 _A_QUEUE = Expected("the name of an SQS queue")
 QueueName = Annotated[str, AfterValidator(_queue_name), _A_QUEUE]
 OptionalQueueName = Annotated[QueueName | None, _A_QUEUE]
@@ -150,4 +173,15 @@ FilePath = Annotated[Path, AfterValidator(_expand_home)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+EmfNamespace = Annotated[
+    str,
+    AfterValidator(_emf_namespace),
+    Expected("the name of a CloudWatch namespace, not AWS's own: up to 255 letters, digits and . - _ / # :"),
+]
+EmfDimensions = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(_split_commas),
+    AfterValidator(_emf_dimensions),
+    Expected("NAME=VALUE, comma separated, such as Stage=production; at most 29, without SourceQueue"),
 ]

@@ -55,6 +55,10 @@ class Latencies:
         """Return what was counted after ``earlier`` was; a bucket that has become smaller since counts as empty."""
         return Latencies(self._buckets - earlier._buckets)
 
+    def counts(self) -> list[tuple[float, int]]:
+        """Return each duration that was counted, to 1 %, and how often; the shortest first."""
+        return [(_middle_seconds(bucket), self._buckets[bucket]) for bucket in sorted(self._buckets)]
+
     def counts_up_to(self, bounds_seconds: Sequence[float]) -> list[int]:
         """Count the durations up to each of these bounds, which rise. One near a bound may count as beyond it."""
         counts = [0] * len(bounds_seconds)

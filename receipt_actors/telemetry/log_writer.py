@@ -11,8 +11,8 @@ import logging
 import os
 import select
 import threading
-import time
 from collections import deque
+from collections.abc import Callable
 
 MAX_WAITING_BYTES = 1024 * 1024  #: of lines that have been logged and not been written
 FLUSH_SECONDS = 1.0  #: for the rest to be written when the process ends
@@ -28,8 +28,13 @@ class LogWriter(logging.StreamHandler["_Lines"]):
     def __init__(
         self, descriptor: int, *, max_waiting_bytes: int = MAX_WAITING_BYTES, flush_seconds: float = FLUSH_SECONDS
     ) -> None:
-        super().__init__(_Lines(descriptor, max_waiting_bytes))
+        super().__init__(_Lines(descriptor, max_waiting_bytes, self._loss))
         self._flush_seconds = flush_seconds
+
+    def _loss(self, lost: int) -> str:
+        words = "%d lines lost: the log's reader is too slow"
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (lost,), None)
+        return self.format(record) + self.terminator
 
     def close(self) -> None:
         """Write what waits, for a while."""
@@ -40,9 +45,10 @@ class LogWriter(logging.StreamHandler["_Lines"]):
 class _Lines:
     """A stream that takes each line at once, or counts it as lost, and has a thread that writes them."""
 
-    def __init__(self, descriptor: int, max_waiting_bytes: int) -> None:
+    def __init__(self, descriptor: int, max_waiting_bytes: int, loss: Callable[[int], str]) -> None:
         self._descriptor = descriptor
         self._max_waiting_bytes = max_waiting_bytes
+        self._loss = loss
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -77,8 +83,7 @@ class _Lines:
 
     def _tell_losses(self) -> None:
         if self._lost:
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._put(f"{now} WARNING {self._lost} lines lost: the log's reader is too slow\n".encode())
+            self._put(self._loss(self._lost).encode(errors="backslashreplace"))
             self._lost = 0
 
     def _put(self, data: bytes) -> None:

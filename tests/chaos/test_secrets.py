@@ -116,7 +116,10 @@ def assert_letters_tell_nothing(answers: Iterable[Letter], dead_letters: Iterabl
 
 
 def start(world: World, store: SimulatedAppStore, **settings: object) -> Program:
-    return world.start(store, log_level="DEBUG", **settings)
+    return world.start(store, log_level="DEBUG", log_decisions="all", **settings)
+
+
+in_both_forms = pytest.mark.parametrize("log_format", ["text", "json"])
 
 
 # --- the program ---
@@ -135,7 +138,10 @@ def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
         yield world
 
 
-def test_a_run_on_aws_tells_no_secret(programs: Programs, aws_server: AwsServer, figure: Callable[[str], None]) -> None:
+@in_both_forms
+def test_a_run_on_aws_tells_no_secret(
+    programs: Programs, aws_server: AwsServer, figure: Callable[[str], None], log_format: str
+) -> None:
     """Every kind of message, and AWS failing beside it: neither log nor answers nor attributes give anything away."""
     with empty_account(programs, aws_server) as aws, SimulatedAppStore(shared_secret=SHARED_SECRET) as store:
         aws.create_queues()
@@ -147,20 +153,22 @@ def test_a_run_on_aws_tells_no_secret(programs: Programs, aws_server: AwsServer,
         }
         aws.send(MESSAGES)
         aws_server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
-        program = start(aws, store, exit_when_idle_seconds=1, app_store_attempts=1)
+        program = start(aws, store, exit_when_idle_seconds=1, app_store_attempts=1, log_format=log_format)
         assert program.wait_for_end() == 0
         answers, dead_letters = aws.take(RESULTS), aws.take(DEAD_LETTERS)
     assert "DEBUG" in program.stderr
     assert_tells_nothing(program.stdout + program.stderr)
     assert_letters_tell_nothing(answers, dead_letters)
-    figure(f"{len(MESSAGES)} messages, {len(program.stderr.splitlines())} lines of log at DEBUG")
+    figure(f"{len(MESSAGES)} messages, {len(program.stderr.splitlines())} lines of log at DEBUG, as {log_format}")
 
 
-def test_a_wrong_secret_is_told_without_it(embedded: EmbeddedWorld) -> None:
+@in_both_forms
+def test_a_wrong_secret_is_told_without_it(embedded: EmbeddedWorld, log_format: str) -> None:
     """Status 21004 is an operator's affair: the log says what is wrong, and not what was sent."""
     embedded.send(MESSAGES)
     with SimulatedAppStore(shared_secret="another") as store:
-        program = start(embedded, store, shared_secret=SHARED_SECRET, exit_when_idle_seconds=1, app_store_attempts=1)
+        settings = {"shared_secret": SHARED_SECRET, "exit_when_idle_seconds": 1, "app_store_attempts": 1}
+        program = start(embedded, store, log_format=log_format, **settings)
         assert program.wait_for_end() == 0
     assert "21004" in program.stderr
     assert_tells_nothing(program.stdout + program.stderr)

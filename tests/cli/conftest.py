@@ -246,6 +246,7 @@ class Processes:
                 "PATH": os.environ.get("PATH", os.defpath),
                 "PYTHONPATH": str(ROOT),
                 "HOME": str(self._folder),
+                "RECEIPT_ACTORS_LOG_FORMAT": "text",
                 **(environment or {}),
             },
             stdin=subprocess.DEVNULL,

@@ -41,8 +41,17 @@ WORK: Mapping[str, tuple[str, ...]] = {
     "start": ("--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0"),
     "submit": ("--file", "messages.jsonl"),
     "verify": ("--bundle-ids", BUNDLE_ID, "--look-up", "--receipt-file", "receipt.txt"),
+    # These look at a running system: see test_admin_client and test_admin_commands.
+    "pause": (),
+    "resume": (),
+    "state": ("intake",),
+    "status": (),
+    "top": ("--once",),
+    "trace": ("received",),
+    "tree": (),
 }
 USES_QUEUES = ("redrive", "results", "start", "submit")
+ASKS_A_SYSTEM = ("pause", "resume", "state", "status", "top", "trace", "tree")
 USES_BACKEND = (*USES_QUEUES, "verify")
 TAKES_SETTINGS = tuple(
     name for name, command in COMMANDS.items() if any(each.name == "config" for each in command.params)
@@ -233,7 +242,7 @@ class TestClosedPipe:
         """``receipt-actors COMMAND --help | head -0`` ends quietly."""
         assert processes.run_without_reader(name, "--help") == Ended(1, "", "")
 
-    @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "start"])
+    @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("start", *ASKS_A_SYSTEM)])
     def test_work_without_a_reader(
         self, processes: Processes, embedded: EmbeddedWorld, store: SimulatedAppStore, name: str
     ) -> None:

@@ -28,6 +28,7 @@ from receipt_actors.errors import (
     LedgerUnavailable,
     QueueRefused,
     QueueUnavailable,
+    UnavailableError,
 )
 from tests.clients.conftest import OnLoop
 
@@ -223,6 +224,32 @@ def test_trouble_with_the_table_is_unavailable(fake: FakeAws, ledger: AwsLedger,
         assert len(fake.asked(operation)) == 1
     with pytest.raises(LedgerUnavailable):
         ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_unknown", "excerpt"),
+    [
+        (200, b"<html>welcome to the proxy</html>", True, "welcome to the proxy"),
+        (200, b'{"hello": "world"}', True, "hello"),
+        (403, b"<html>forbidden by the proxy</html>", True, "403: <html>forbidden"),
+        (503, b"<html>busy</html>", False, "503: Service Unavailable"),
+        (429, b"slow down", False, "429: slow down"),
+        (400, b'{"__type": "com.amazonaws#SomethingNew", "message": "what?"}', False, "SomethingNew: what?"),
+    ],
+)
+def test_an_answer_that_is_not_of_aws_is_told_as_such(
+    fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, status: int, body: bytes, is_unknown: bool, excerpt: str
+) -> None:
+    """With its status, or how it begins: whoever reads the log has to find out who is in the way."""
+    calls: dict[str, Callable[[], object]] = {
+        "SendMessageBatch": lambda: queues.send("Q", [OutgoingMessage("a")]),
+        "PutItem": lambda: ledger.claim(ITEM),
+    }
+    for operation, call in calls.items():
+        fake.answer(operation, Reply(body, status, {"Content-Type": "text/html"}))
+        with pytest.raises(UnavailableError, match=re.escape(excerpt)) as told:
+            call()
+        assert told.value.is_unknown_answer is is_unknown
 
 
 def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, way: Callable[[Any], Any]) -> None:

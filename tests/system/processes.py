@@ -127,6 +127,7 @@ class Programs:
             "HOME": str(self._folder),  # no ~/.aws
             "TMPDIR": str(self._folder),
             "COLUMNS": "100",
+            "RECEIPT_ACTORS_LOG_FORMAT": "text",
             **(environment or {}),
         }
         out, err = self._folder / f"run-{number}.out", self._folder / f"run-{number}.err"

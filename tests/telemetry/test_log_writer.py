@@ -15,7 +15,7 @@ from receipt_actors.telemetry.log_writer import LogWriter
 
 PIPE_BYTES = 4096
 PATIENCE_SECONDS = 10.0
-LOST = re.compile(r"[-0-9]+ [:0-9]+ WARNING ([0-9]+) lines lost: the log's reader is too slow")
+LOST = re.compile(r"([0-9]+) lines lost: the log's reader is too slow")
 
 
 class Pipe:

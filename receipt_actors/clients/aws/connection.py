@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,7 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 5.0  #: a receive: its long poll and this
 MAX_QUOTED_CHARACTERS = 4096  #: of a service's words that are looked at,
 MAX_TOLD_CHARACTERS = 500  #: and that are passed on
+EXCERPT_CHARACTERS = 80  #: of an answer that is not a service's own
 
 Answer = TypeVar("Answer", bound=Mapping[str, Any])
 
@@ -97,7 +100,11 @@ def call(
             answer = yield from client.short_way.steps(operation, parameters)
     except _TROUBLE as error:
         name = getattr(operation, "__name__", type(operation).__name__)
-        raise unavailable(f"{name}: {type(error).__name__}: {told(error)}") from error
+        is_unknown = isinstance(error, ResponseParserError | json.JSONDecodeError)
+        # botocore's own words for an answer of SQS that is no JSON say nothing of what was answered.
+        words = _excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
+        what = f"{name}: {type(error).__name__}: {told(words)}"
+        raise unavailable(what, is_unknown_answer=is_unknown) from error
     return answer
 
 
@@ -107,7 +114,8 @@ def reading(unavailable: type[UnavailableError], operation: str) -> Iterator[Non
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise unavailable(f"{operation}: a garbled answer: {type(error).__name__}: {told(error)}") from error
+        what = f"{operation}: a garbled answer: {type(error).__name__}: {told(error)}"
+        raise unavailable(what, is_unknown_answer=True) from error
 
 
 def error_code(error: ClientError) -> str:
@@ -119,6 +127,13 @@ def describe(error: ClientError) -> str:
     """Operation, code and message of an error answer, in one line."""
     message = error.response.get("Error", {}).get("Message", "")
     return f"{error.operation_name}: {error_code(error)}: {told(message)}"
+
+
+def not_done(unavailable: type[UnavailableError], error: ClientError) -> UnavailableError:
+    """Make the error of an error answer. One without a code of AWS's comes from somebody in between, as a rule."""
+    code = error_code(error)
+    is_usual = not code.isdigit() or int(code) >= 500 or int(code) == http.client.TOO_MANY_REQUESTS
+    return unavailable(describe(error), is_unknown_answer=not is_usual)
 
 
 def told(words: object) -> str:
@@ -145,7 +160,11 @@ def _refuse_foreign_answer(http_response: AWSResponse, parsed: Mapping[str, obje
     # an empty object, not somebody's object of other keys.
     found_nothing = not parsed.keys() - {"ResponseMetadata"}
     if not _is_object(content) or (found_nothing and content.split() != [b"{}"]):
-        raise ResponseParserError(f"the answer is none of AWS's, is a proxy in the way? {told(content[:80])}")
+        raise ResponseParserError(_excerpt(content))
+
+
+def _excerpt(content: bytes) -> str:
+    return f"the answer is none of AWS's, is a proxy in the way? {told(content[:EXCERPT_CHARACTERS])}"
 
 
 def _is_object(content: bytes) -> bool:

@@ -28,6 +28,7 @@ from receipt_actors.clients.aws.connection import (
     call,
     describe,
     error_code,
+    not_done,
     told,
 )
 from receipt_actors.clients.aws.steps import Steps, as_call
@@ -91,7 +92,7 @@ class AwsLedger:
             )
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
-                raise LedgerUnavailable(describe(error)) from error
+                raise not_done(LedgerUnavailable, error) from error
             old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
             standing = _from_attributes(old) if old else (yield from self._item(item.transaction_id))
             if standing is None:
@@ -115,7 +116,7 @@ class AwsLedger:
         except ClientError as error:
             if error_code(error) in _BATCHES_REFUSED:
                 raise BatchesRefused(self._table, describe(error)) from error
-            raise LedgerUnavailable(describe(error)) from error
+            raise not_done(LedgerUnavailable, error) from error
         entries = answer.get("Responses")
         is_whole = isinstance(entries, list) and len(entries) == len(items)
         if not is_whole or not all(isinstance(entry, Mapping) for entry in entries):
@@ -137,7 +138,7 @@ class AwsLedger:
         except ClientError as error:
             wish = _WISHES.get(error_code(error))
             if wish is None:
-                raise LedgerUnavailable(describe(error)) from error
+                raise not_done(LedgerUnavailable, error) from error
             raise LedgerRefused(self._table, f"{describe(error)}; {wish}") from error
 
     def close(self) -> None:
@@ -164,7 +165,7 @@ class AwsLedger:
         try:
             attributes = yield from self._get_item(transaction_id)
         except ClientError as error:
-            raise LedgerUnavailable(describe(error)) from error
+            raise not_done(LedgerUnavailable, error) from error
         return _from_attributes(attributes) if attributes else None
 
     def _get_item(self, transaction_id: str) -> Steps[Mapping[str, Any] | None]:

@@ -18,6 +18,7 @@ from receipt_actors.clients.aws.connection import (
     call,
     describe,
     error_code,
+    not_done,
     reading,
     told,
 )
@@ -223,7 +224,7 @@ class AwsQueues:
                 raise QueueRefused(queue, describe(error)) from error
             if operation == self._sqs.send_message_batch and code in _DIVISIBLE:
                 raise _BatchRefused(EntryFailure(code, describe(error), True)) from error
-            raise QueueUnavailable(describe(error)) from error
+            raise not_done(QueueUnavailable, error) from error
 
     def _url(self, queue: str) -> Steps[str]:
         url = self._urls.get(queue)

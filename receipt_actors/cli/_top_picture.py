@@ -1,0 +1,202 @@
+"""What ``receipt-actors top`` shows, of two looks at a system one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from receipt_actors.cli import plain_text
+from receipt_actors.cli.plain_text import clock_time, duration, number, size
+from receipt_actors.domain.values import printable
+from receipt_actors.telemetry.changes import change, increase
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+
+INCIDENTS = 5
+_STEPS = ("verifying", "claiming", "replying", "moving", "deleting")  # as they follow each other
+_COLOURS = {State.CONSUMING: "green", State.ENDED: "red"}
+_TROUBLE = "yellow"
+
+
+@dataclass(frozen=True, slots=True)
+class _ActorRow:
+    """An actor, and how busy it was."""
+
+    process: str
+    actor: ActorOverview
+    messages: int  #: handled between the two looks
+
+
+def picture(earlier: Overview, later: Overview, *, actors: int, notice: str = "") -> RenderableType:
+    """Draw everything; at most so many actors, the busiest first. ``notice`` is a last line."""
+    period_seconds = later.at_seconds - earlier.at_seconds
+    parts: list[RenderableType] = [
+        _headline(later),
+        Text(),
+        _side_by_side(_rates(earlier, later, period_seconds), _latencies(earlier, later)),
+        *_titled("services", _services(later)),
+        *_titled("processes", _processes(earlier, later, period_seconds)),
+        *_titled("busiest actors", _actors(earlier, later, period_seconds, actors)),
+        *_titled("last incidents", _incidents(later)),
+    ]
+    if notice:
+        parts.append(Text(printable(notice), style=_TROUBLE))
+    return Group(*parts)
+
+
+def fixed_lines(overview: Overview) -> int:
+    """Return how many lines a picture has beside the rows of its actors."""
+    services = {service.name for process in overview.processes for service in process.services}
+    incidents = min(INCIDENTS, len(overview.incidents))
+    titles = 2 * sum(map(bool, (services, overview.processes, overview.processes, incidents)))
+    steps = len(overview.statistics.steps)
+    return 4 + max(5, 2 + steps) + titles + len(services) + len(overview.processes) + incidents + 1
+
+
+def _headline(overview: Overview) -> Text:
+    text = Text()
+    text.append(overview.state, style=f"bold {_COLOURS.get(overview.state, _TROUBLE)}")
+    in_flight = sum(process.in_flight for process in overview.processes)
+    text.append(f"  {printable(overview.source_queue)}  {number(in_flight)} in flight")
+    if overview.processes:
+        began = min(process.started_at_seconds for process in overview.processes)
+        text.append(f"  up for {duration(overview.at_seconds - began)}")
+    text.append(f"  receipt-actors {printable(overview.version)}  {clock_time(overview.at_seconds)}", style="dim")
+    depths = [f"{printable(name)} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
+    text.append(f"\non queues: {', '.join(depths) or '?'}")
+    unavailable = sorted({service for process in overview.processes for service in process.unavailable})
+    if unavailable:
+        text.append(f"\nunavailable: {printable(', '.join(unavailable))}", style=_TROUBLE)
+    return text
+
+
+def _titled(title: str, table: Table) -> Iterator[RenderableType]:
+    if table.row_count:
+        yield Rule(title, align="left", style="dim")
+        yield table
+
+
+def _side_by_side(left: Table, right: Table) -> Table:
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(left, right)
+    return grid
+
+
+def _table(*names: str, left: int = 1) -> Table:
+    """Make a table whose first ``left`` columns are words; the others are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index < left else "right", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _per_second(count: float, period_seconds: float) -> str:
+    return number(count / period_seconds) if period_seconds > 0 else "-"
+
+
+def _rates(earlier: Overview, later: Overview, period_seconds: float) -> Table:
+    table = _table("messages", "per second", "in all")
+    new, all_ = change(earlier.statistics, later.statistics), later.statistics
+    table.add_row("received", _per_second(new.received, period_seconds), number(all_.received))
+    for fate in ("answered", "handed_back", "moved", "left"):
+        name = fate.replace("_", " ")
+        table.add_row(name, _per_second(new.count(fate), period_seconds), number(all_.count(fate)))
+    return table
+
+
+def _latencies(earlier: Overview, later: Overview) -> Table:
+    table = _table("latency", "50 %", "95 %", "99 %")
+
+    def add(name: str, new: Latencies) -> None:
+        table.add_row(
+            printable(name), *(plain_text.seconds(new.percentile_seconds(percent)) for percent in (50, 95, 99))
+        )
+
+    new = change(earlier.statistics, later.statistics)
+    add("receive to delete", new.latencies)
+    for step in sorted(new.steps, key=lambda name: (_STEPS.index(name) if name in _STEPS else len(_STEPS), name)):
+        add(step, new.steps[step])
+    return table
+
+
+def _services(overview: Overview) -> Table:
+    table = _table("service", "state", "waiting", "under way", "retries", left=2)
+    names = dict.fromkeys(service.name for process in overview.processes for service in process.services)
+    for name in names:
+        same = [service for process in overview.processes for service in process.services if service.name == name]
+        down = [service for service in same if not service.is_available]
+        state = Text("available", style="green")
+        if down:
+            began = min(service.unavailable_since_seconds or overview.at_seconds for service in down)
+            state = Text(f"unavailable for {duration(overview.at_seconds - began)}", style=_TROUBLE)
+            if len(down) < len(same):
+                state.append(f" in {len(down)} of {len(same)} processes")
+        waiting, under_way, retries = (
+            sum(getattr(service, count) for service in same) for count in ("waiting", "under_way", "retries")
+        )
+        table.add_row(Text(printable(name)), state, number(waiting), number(under_way), number(retries))
+    return table
+
+
+def _processes(earlier: Overview, later: Overview, period_seconds: float) -> Table:
+    table = _table("process", "state", "pid", "in flight", "CPU", "memory", "threads", "files", left=2)
+    before = {(process.name, process.pid): process for process in earlier.processes}
+    for process in later.processes:
+        usage = process.usage
+        known = before.get((process.name, process.pid))
+        cpu = "-"
+        if known is not None and period_seconds > 0:
+            cpu = f"{(usage.cpu_seconds - known.usage.cpu_seconds) / period_seconds:.0%}"
+        table.add_row(
+            Text(printable(process.name)),
+            Text(process.state, style=_COLOURS.get(process.state, _TROUBLE)),
+            *(str(process.pid), number(process.in_flight), cpu, size(usage.memory_bytes)),
+            *(number(usage.threads), number(usage.open_files)),
+        )
+    return table
+
+
+def _actors(earlier: Overview, later: Overview, period_seconds: float, limit: int) -> Table:
+    several = len(later.processes) > 1
+    table = _table("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts", left=1 + several)
+    busy = (row for row in _actor_rows(earlier, later) if row.messages or row.actor.mailbox_length)
+    for row in sorted(busy, key=lambda row: (-row.messages, -row.actor.mailbox_length))[:limit]:
+        actor = row.actor
+        table.add_row(
+            Text(printable(actor.name)),
+            *((Text(printable(row.process)),) if several else ()),
+            *(_per_second(row.messages, period_seconds), number(actor.mailbox_length), number(actor.restarts)),
+        )
+    return table
+
+
+def _actor_rows(earlier: Overview, later: Overview) -> Iterator[_ActorRow]:
+    known = {process.name: process for process in earlier.processes}
+    for process in later.processes:
+        before = {actor.name: actor for actor in _walk(known.get(process.name))}
+        for actor in _walk(process):
+            handled = before[actor.name].messages if actor.name in before else 0
+            yield _ActorRow(process.name, actor, increase(handled, actor.messages))
+
+
+def _walk(process: ProcessOverview | None) -> Iterator[ActorOverview]:
+    actors = [] if process is None or process.tree is None else [process.tree]
+    while actors:
+        actor = actors.pop()
+        yield actor
+        actors += actor.children
+
+
+def _incidents(overview: Overview) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for incident in overview.incidents[:INCIDENTS]:
+        times = f" ({number(incident.count)} times)" if incident.count > 1 else ""
+        where = f"{incident.process}: " if incident.process else ""
+        summary = Text(printable(f"{where}{incident.summary}{times}"), no_wrap=True, overflow="ellipsis")
+        table.add_row(Text(clock_time(incident.at_seconds), style="dim"), Text(printable(incident.kind)), summary)
+    return table

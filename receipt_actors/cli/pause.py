@@ -1,0 +1,27 @@
+"""``receipt-actors pause``: have a running system take nothing more in."""
+
+from __future__ import annotations
+
+import click
+
+from receipt_actors.cli import EXIT_DONE
+from receipt_actors.cli.admin_client import AdminClient, admin_options
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  receipt-actors pause
+  receipt-actors status
+  receipt-actors resume
+"""
+)
+@admin_options
+def command(client: AdminClient) -> int:
+    """Have a running system take nothing more in; what is in flight is finished.
+
+    It stays paused until it is resumed, or started anew. One that is paused already stays so.
+    """
+    client.pause()
+    click.echo("paused: what is in flight is finished, and nothing more is taken in")
+    return EXIT_DONE

@@ -1,0 +1,92 @@
+"""``receipt-actors status``: how a running system is, in a few lines and in the exit code."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
+from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
+from receipt_actors.cli.plain_text import clock_time, duration, echo, number
+from receipt_actors.domain.values import printable
+from receipt_actors.telemetry.overview import Overview
+
+EXIT_NOBODY = 3
+
+
+@click.command(
+    epilog="""\b
+Exit codes:
+  0   healthy and ready: it consumes, or waits for a service that is unavailable
+  1   not ready (starting, paused, draining) or not healthy (its tree is not whole)
+  2   wrong usage, or a token that is not taken
+  3   nobody answers there, or it is no admin port
+
+\b
+Examples:
+  receipt-actors status
+  # a container's health check, which must not end one that is paused
+  receipt-actors status --quiet --alive
+  # of another machine
+  RECEIPT_ACTORS_ADMIN_TOKEN=... receipt-actors status --admin 10.0.0.7:9464 --json
+"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Print health, readiness and the whole overview as JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing; needs no token.")
+@click.option("--alive", is_flag=True, help="Let the exit code say whether it is healthy, be it ready or not.")
+@admin_options
+def command(client: AdminClient, as_json: bool, quiet: bool, alive: bool) -> int:
+    """Say how a running system is: what it does, what is in flight, what was done, what went wrong last."""
+    try:
+        is_healthy, health = client.health("/healthz")
+        is_ready, readiness = client.health("/readyz")
+        overview_json = None if quiet else client.overview_json()
+        overview = None if quiet else client.read_overview(overview_json)
+    except AdminUnreachable as error:
+        if not quiet:
+            complain(str(error))
+        return EXIT_NOBODY
+    if as_json and not quiet:
+        verdict = {"healthy": is_healthy, "ready": is_ready, "why": _reasons(health, readiness)}
+        click.echo(json.dumps({**verdict, "overview": overview_json}))
+    elif overview is not None:
+        for line in _lines(overview, is_healthy, is_ready, _reasons(health, readiness)):
+            echo(line)
+    return EXIT_DONE if is_healthy and (is_ready or alive) else EXIT_WORLD_FAILED
+
+
+def _reasons(*answers: object) -> list[str]:
+    """Gather why it is not well, each once."""
+    said = [why for answer in answers if isinstance(answer, dict) for why in answer.get("why") or ()]
+    return list(dict.fromkeys(str(why) for why in said))
+
+
+def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str]) -> list[str]:
+    verdict = f"{'healthy' if is_healthy else 'NOT HEALTHY'}, {'ready' if is_ready else 'not ready'}"
+    lines = [f"{overview.state}: {verdict}" + (f" ({printable('; '.join(why))})" if why else "")]
+    depths = [f"{name} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
+    lines.append(
+        printable(f"takes from {overview.source_queue}" + (f"; on queues: {', '.join(depths)}" if depths else ""))
+    )
+    processes = overview.processes
+    if processes:
+        age = duration(overview.at_seconds - min(process.started_at_seconds for process in processes))
+        count = "1 process" if len(processes) == 1 else f"{len(processes)} processes"
+        in_flight = sum(process.in_flight for process in processes)
+        lines.append(
+            f"{count}, up for {age}, {number(in_flight)} in flight; receipt-actors {printable(overview.version)}"
+        )
+    counted = overview.statistics
+    lines.append(
+        f"received {number(counted.received)}, answered {number(counted.count('answered'))}, "
+        f"handed back {number(counted.count('handed_back'))}, moved {number(counted.count('moved'))}"
+    )
+    unavailable = sorted({service for process in processes for service in process.unavailable})
+    if unavailable:
+        lines.append(printable(f"unavailable: {', '.join(unavailable)}"))
+    if overview.incidents:
+        last = overview.incidents[0]
+        times = f" ({number(last.count)} times)" if last.count > 1 else ""
+        lines.append(f"last incident at {clock_time(last.at_seconds)}: {printable(last.summary)}{times}")
+    return lines

@@ -1,0 +1,65 @@
+"""One log line for each decision about a message: answered, moved, handed back, left as it is.
+
+They go to the logger ``receipt_actors.decisions``, with what they say in words and as fields of the record (those of
+``log_lines.FIELDS``). The decision to answer goes to ``receipt_actors.decisions.answered``, which is quiet unless
+somebody sets its level to INFO, as the setting ``log_decisions`` does: a line for each receipt is most of a log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from receipt_actors.domain.messages import Result
+from receipt_actors.domain.reasons import Reason
+
+LOGGER = "receipt_actors.decisions"
+ANSWERED_LOGGER = f"{LOGGER}.answered"
+
+_logger = logging.getLogger(LOGGER)
+_answered_logger = logging.getLogger(ANSWERED_LOGGER)
+if _answered_logger.level == logging.NOTSET:  # else somebody was here before
+    _answered_logger.setLevel(logging.WARNING)
+
+
+def log_answered(message_id: str, user_id: int, results: Sequence[Result], seconds: float) -> None:
+    """Tell what was answered, once it has been confirmed and the message is deleted."""
+    if not _answered_logger.isEnabledFor(logging.INFO):
+        return
+    told = "; ".join(f"transaction {each.transaction_id} is {each.verdict}, {each.reason}" for each in results)
+    _answered_logger.info(
+        "message %s of user %d answered after %.3f s: %s",
+        message_id,
+        user_id,
+        seconds,
+        told,
+        extra={
+            "event": "answered",  # somebody asked for all of them: see log_floods
+            "message_id": message_id,
+            "user_id": user_id,
+            "seconds": round(seconds, 3),
+            "results": [
+                {"transaction_id": each.transaction_id, "verdict": each.verdict, "reason": each.reason}
+                for each in results
+            ],
+        },
+    )
+
+
+def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
+    """Tell that a message is on the dead-letter queue, and deleted."""
+    fields = {"fate": "moved", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
+    _logger.info("message %s moved, %s: %s", message_id, reason, detail, extra=fields)
+
+
+def log_handed_back(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
+    """Tell that a message comes back later, and what kept it from being answered."""
+    fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
+    level = logging.INFO if reason is Reason.DRAINED else logging.WARNING
+    _logger.log(level, "message %s is handed back, %s: %s", message_id, reason, detail, extra=fields)
+
+
+def log_left(message_id: str, reason: Reason, detail: str) -> None:
+    """Tell that nothing was done about a delivery."""
+    fields = {"fate": "left", "message_id": message_id, "reason": reason}
+    _logger.warning("message %s %s", message_id, detail, extra=fields)

@@ -1,0 +1,187 @@
+"""CloudWatch's embedded metric format: metrics as a line of the log, which CloudWatch finds there; no API is called.
+
+A line has what happened since the one before: counters as counts of that time, latencies as values with their counts,
+from which CloudWatch tells any percentile (the form that AWS's own collector writes: ``Values``, ``Counts``, ``Min``,
+``Max``, ``Sum``, ``Count``), and gauges as they are now. Nothing is a dimension that a player or a message has.
+
+===================================================  ============  =====================================================
+metric                                               unit          says
+===================================================  ============  =====================================================
+``Heartbeat``                                        Count         processes that run, a line: none, and nobody does
+``Received``                                         Count         deliveries, redeliveries included
+``Answered``, ``HandedBack``, ``Moved``, ``Left``    Count         messages by fate
+``AnsweredOK``, ``AnsweredINVALID``                  Count         answers by verdict
+``Latency``                                          Seconds       from receive to delete
+``LatencyVerifying``, ``LatencyClaiming``, ...       Seconds       of that, by step
+``InFlight``                                         Count         messages that somebody is responsible for
+``Retries``                                          Count         requests to services that were tried again
+``UnavailableServices``                              Count         services that keep messages waiting
+``CPU``                                              Percent       of one core, of all processes together
+``Memory``                                           Bytes         resident, of all processes together
+===================================================  ============  =====================================================
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.telemetry.changes import change, increase
+from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.log_writer import LogWriter
+from receipt_actors.telemetry.overview import Overview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+SOURCE_QUEUE_DIMENSION = "SourceQueue"
+MAX_VALUES = 100  #: that a metric may have in a line, says CloudWatch
+_FATES = {"answered": "Answered", "handed_back": "HandedBack", "moved": "Moved", "left": "Left"}
+
+
+def embedded_metrics(
+    earlier: Overview, later: Overview, *, namespace: str, dimensions: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the document of what happened between two looks.
+
+    Args:
+        earlier: at the system.
+        later: likewise.
+        namespace: of the metrics.
+        dimensions: beside ``SourceQueue``. Every metric is there twice then: by ``SourceQueue``, and by all of them.
+    """
+    new = change(earlier.statistics, later.statistics)
+    metrics: dict[str, tuple[str, object]] = {
+        "Heartbeat": ("Count", sum(process.state is not State.ENDED for process in later.processes)),
+        "Received": ("Count", new.received),
+        **{name: ("Count", new.count(fate)) for fate, name in _FATES.items()},
+        **{f"Answered{verdict}": ("Count", _results(new.results, verdict)) for verdict in Verdict},
+        "InFlight": ("Count", sum(process.in_flight for process in later.processes)),
+        "Retries": ("Count", _retries(earlier, later)),
+        "UnavailableServices": ("Count", len({name for process in later.processes for name in process.unavailable})),
+        "CPU": ("Percent", _cpu_percent(earlier, later)),
+        "Memory": ("Bytes", sum(usage.memory_bytes for usage in _usages(later).values())),
+    }
+    timed = {"Latency": new.latencies}
+    timed |= {f"Latency{step.title().replace('_', '')}": latencies for step, latencies in new.steps.items()}
+    metrics |= {name: ("Seconds", _values(latencies)) for name, latencies in timed.items() if latencies.count}
+    shared = {SOURCE_QUEUE_DIMENSION: later.source_queue}
+    more = dict(dimensions or {})
+    sets = [list(shared), [*shared, *more]] if more else [list(shared)]
+    definitions = [{"Name": name, "Unit": unit} for name, (unit, _value) in metrics.items()]
+    return {
+        "_aws": {
+            "Timestamp": int(later.at_seconds * 1000),
+            "CloudWatchMetrics": [{"Namespace": namespace, "Dimensions": sets, "Metrics": definitions}],
+        },
+        **shared,
+        **more,
+        **{name: value for name, (_unit, value) in metrics.items()},
+    }
+
+
+def _results(results: Mapping[tuple[Verdict, Any], int], wanted: Verdict) -> int:
+    return sum(count for (verdict, _reason), count in results.items() if verdict is wanted)
+
+
+def _retries(earlier: Overview, later: Overview) -> int:
+    def counted(overview: Overview) -> dict[int, int]:
+        return {process.pid: sum(each.retries for each in process.services) for process in overview.processes}
+
+    before = counted(earlier)  # a process that is new has all it has from this time
+    return sum(increase(before.get(pid, 0), count) for pid, count in counted(later).items())
+
+
+def _cpu_percent(earlier: Overview, later: Overview) -> float:
+    seconds = later.at_seconds - earlier.at_seconds
+    before = _usages(earlier)
+    spent = (
+        usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0) for pid, usage in _usages(later).items()
+    )
+    return round(100 * max(0.0, sum(spent)) / seconds, 1) if seconds > 0 else 0.0
+
+
+def _usages(overview: Overview) -> Mapping[int, Usage]:
+    usages = {process.pid: process.usage for process in overview.processes}
+    return usages if overview.parent_usage is None else {0: overview.parent_usage, **usages}
+
+
+def _values(latencies: Latencies) -> dict[str, object]:
+    """Return a histogram of at most so many values as CloudWatch takes: neighbours become one, their mean."""
+    counts = latencies.counts()
+    width = -(-len(counts) // MAX_VALUES)
+    groups = [counts[start : start + width] for start in range(0, len(counts), width)]
+    totals = [sum(count for _seconds, count in group) for group in groups]
+    sums = [sum(seconds * count for seconds, count in group) for group in groups]
+    return {
+        "Values": [_rounded(sum_ / total) for sum_, total in zip(sums, totals, strict=True)],
+        "Counts": totals,
+        "Min": _rounded(counts[0][0]),
+        "Max": _rounded(counts[-1][0]),
+        "Sum": _rounded(sum(sums)),
+        "Count": sum(totals),
+    }
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.4g}")
+
+
+class MetricsLog:
+    """Writes a line to a file descriptor again and again, and the last one when it is closed.
+
+    It owns a thread, and what it saw last. Nobody ever waits for who reads the lines: what does not fit in is lost.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        interval_seconds: float,
+        namespace: str,
+        dimensions: Mapping[str, str] | None = None,
+    ) -> None:
+        self._writer = LogWriter(descriptor)
+        self._interval_seconds = interval_seconds
+        self._namespace = namespace
+        self._dimensions = dimensions
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, system: SystemControl) -> None:
+        """Write of this system from now on; once."""
+        self._thread = threading.Thread(target=self._run, args=(system,), name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what happened since the last line, and end."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, system: SystemControl) -> None:
+        # What was counted since the start belongs to the first line.
+        earlier = replace(system.overview(), statistics=StatisticsSnapshot())
+        is_over = False
+        while not is_over:
+            is_over = self._is_over.wait(self._interval_seconds)
+            later = system.overview()
+            self._write(embedded_metrics(earlier, later, namespace=self._namespace, dimensions=self._dimensions))
+            earlier = later
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        self._writer.handle(logging.makeLogRecord({"msg": json.dumps(document), "levelno": logging.INFO}))

@@ -1,0 +1,141 @@
+"""A system that is looked at: says what a test wants it to, and notes what it is told."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import PredicateRefused
+from receipt_actors.telemetry.control import TraceRequest, UnknownActor
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    Incident,
+    Overview,
+    ProcessOverview,
+    ServiceOverview,
+    State,
+    Usage,
+)
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+VERSION = importlib.metadata.version("receipt-actors")
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\n\u202eevil"  #: sets a terminal's title, clears it, and reads backwards
+
+
+def tree_of(number: int) -> ActorOverview:
+    batcher = ActorOverview("result_batcher ResultsSQS", "worker", "running", 2, 50 * number, 1)
+    intake = ActorOverview("intake", "worker", "running", 0, 900 * number, 0)
+    validators = ActorOverview(
+        "validators", "supervisor", "running", strategy="simple_one_for_one", children_unlisted=7
+    )
+    pipeline = ActorOverview(
+        "pipeline", "supervisor", "running", strategy="rest_for_one", children=(intake, batcher, validators)
+    )
+    return ActorOverview("root", "supervisor", "running", strategy="one_for_one", children=(pipeline,))
+
+
+def overview_of(number: int, *, state: State = State.CONSUMING, processes: int = 1, **changes: Any) -> Overview:
+    """Describe the system at the second ``number`` of its life, in which it has answered 100 messages a second."""
+    latencies = Latencies()
+    for _ in range(100 * number):
+        latencies.record(0.25)
+    statistics = StatisticsSnapshot(
+        received=110 * number,
+        results={(Verdict.OK, Reason.CLAIMED): 100 * number},
+        fates={("answered", None): 100 * number, ("handed_back", Reason.DRAINED): 3},
+        latencies=latencies,
+        steps={"verifying": latencies},
+    )
+    names = ["main"] if processes == 1 else [f"worker-{index + 1}" for index in range(processes)]
+    service = ServiceOverview("app_store", True, 4, 9, 5)
+    each = [
+        ProcessOverview(
+            name=name,
+            pid=4000 + index,
+            started_at_seconds=1_000_000.0,
+            state=state,
+            in_flight=21,
+            reserved=10,
+            unavailable=(),
+            usage=Usage(0.5 * number, 123_000_000, 12, 34),
+            services=(service,),
+            tree=tree_of(number),
+            statistics=statistics,
+        )
+        for index, name in enumerate(names)
+    ]
+    overview = Overview(
+        at_seconds=1_000_000.0 + number,
+        version=VERSION,
+        state=state,
+        source_queue="ReceiptsSQS",
+        queues={"ReceiptsSQS": 1234, "ReceiptsSQSDLQ": None},
+        processes=tuple(each),
+        statistics=statistics,
+        incidents=(Incident(999_999.0, "crash", "intake crashed while handling Tick: KeyError", count=3),),
+        parent=ActorOverview("root", "supervisor", "running") if processes > 1 else None,
+    )
+    return replace(overview, **changes)
+
+
+class StandInTrace:
+    """A trace that has said what it has to say."""
+
+    def __init__(self, on_end: Callable[[str], None]) -> None:
+        self._on_end = on_end
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        if not self.stopped.is_set():
+            self.stopped.set()
+            self._on_end("stopped")
+
+
+class StandInSystem:
+    """See the module; a ``SystemControl``."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.overview_at: Callable[[int], Overview] = overview_of
+        self.told: list[str] = []
+        self.states: dict[str, Mapping[str, Any]] = {"intake": {"in_flight": 21}}
+        self.events: list[Mapping[str, Any]] = []
+        self.end_reason: str | None = "limit"  #: None: it goes on
+        self.traces: list[StandInTrace] = []
+        self.requests: list[TraceRequest] = []
+
+    def overview(self) -> Overview:
+        self.looks += 1
+        return self.overview_at(self.looks)
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def actor_state(self, name: str) -> Mapping[str, Any]:
+        if name not in self.states:
+            raise UnknownActor(name)
+        return self.states[name]
+
+    def trace(
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
+    ) -> StandInTrace:
+        if "where" not in request.predicate:
+            raise PredicateRefused(f"{request.predicate}\n{' ' * len(request.predicate)}^ expected where")
+        self.requests.append(request)
+        trace = StandInTrace(on_end)
+        self.traces.append(trace)
+        for event in self.events:
+            on_event(event)
+        if self.end_reason is not None:
+            trace.stopped.set()
+            on_end(self.end_reason)
+        return trace

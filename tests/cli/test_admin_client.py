@@ -1,0 +1,244 @@
+"""What the commands make of an address where there is no admin port of ours, or one of another make."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.cli import admin_client
+from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
+
+from .conftest import Ended
+from .stand_in_system import HOSTILE, overview_of
+
+Cli = Callable[..., Ended]
+COMMANDS = (("status",), ("tree",), ("top", "--once"), ("state", "intake"), ("pause",), ("resume",), ("trace", "x"))
+
+
+def assert_one_line(ended: Ended, code: int, *words: str) -> None:
+    assert (ended.code, ended.out) == (code, ""), ended
+    (line,) = ended.err.splitlines()
+    assert line.startswith("receipt-actors: ")
+    assert line.isprintable()
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handler], str]]:
+    """Start servers that answer HTTP as a test says; the address of each."""
+    servers: list[HttpServer] = []
+
+    def start(handler: Handler) -> str:
+        servers.append(HttpServer("127.0.0.1", 0, handler, name="stranger").start())
+        return servers[-1].url.removeprefix("http://")
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def speak() -> Iterator[Callable[[bytes], str]]:
+    """Start servers that say something, whatever they hear, and hang up; the address of each."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def start(words: bytes) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def run() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(words)
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for listener in listeners:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+class TestEveryCommand:
+    def test_nobody_listens(self, cli: Cli, command: tuple[str, ...]) -> None:
+        """One line with the address and what to do; ``status`` has a code of its own for it."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        code = 3 if command[0] == "status" else 1
+        assert_one_line(cli(*command, "--admin", address), code, f"nobody answers at {address}", "refused", "--admin")
+
+    @pytest.mark.parametrize(
+        "address", ["nonsense", "10.0.0.7", "localhost:99999", "ftp://localhost:1", "localhost:1/x", "u:p@localhost:1"]
+    )
+    def test_no_address(self, cli: Cli, command: tuple[str, ...], address: str) -> None:
+        """Wrong usage: what was found, and what it should look like."""
+        ended = cli(*command, "--admin", address)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"found '{address}', expected HOST:PORT" in ended.err
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (b"SSH-2.0-OpenSSH_9.9\r\n", "does not speak HTTP"),
+            (b"\x15\x03\x01\x00\x02\x02\x46", "speak TLS? Then give https://"),
+            (b"", "speak TLS? Then give https://"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "breaks off"),
+        ],
+    )
+    def test_something_that_speaks_otherwise(
+        self, cli: Cli, speak: Callable[[bytes], str], command: tuple[str, ...], words: bytes, said: str
+    ) -> None:
+        """Told for what it is, as far as that can be seen."""
+        if words.endswith(b"{") and command[0] == "trace":
+            said = "no admin port"  # no events are no events, however many
+        address = speak(words)
+        assert_one_line(cli(*command, "--admin", address), 3 if command[0] == "status" else 1, address, said)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            response(200, b"<html>Welcome!</html>", "text/html"),
+            response(200, b'{"hello": "world"}', "application/json"),
+            response(200, b"[" * 100_000, "application/json"),
+            response(404, b"no such page", "text/plain"),
+            response(404, b'{"detail": "no such page"}', "application/json"),
+            response(302, b"", "text/plain"),
+            response(500, b"oops", "text/plain"),
+        ],
+    )
+    def test_another_service(
+        self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], answer: bytes
+    ) -> None:
+        """Whatever it answers, it is not obeyed, and not taken for a healthy system."""
+        address = serve(lambda _method, _path, _body: Reply(answer))
+        if command[0] == "state" and b"hello" in answer:
+            return  # an actor's state can be anything
+        code = 3 if command[0] == "status" else 1
+        assert_one_line(cli(*command, "--admin", address), code, f"{address} is no admin port of receipt-actors")
+
+    def test_a_server_that_never_answers(
+        self,
+        cli: Cli,
+        serve: Callable[[Handler], str],
+        command: tuple[str, ...],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It is given up."""
+        monkeypatch.setattr(admin_client, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(admin_client, "SILENCE_SECONDS", 0.1)
+        address = serve(lambda _method, _path, _body: Reply(response(200, b"{}", "text/plain"), 3600.0, hangs=True))
+        assert_one_line(
+            cli(*command, "--admin", address), 3 if command[0] == "status" else 1, "does not answer in time"
+        )
+
+    def test_a_wrong_token_is_a_wrong_setting(
+        self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another one than no token; neither is repeated anywhere."""
+        address = serve(lambda _method, _path, _body: Reply(response(401, b'{"error": "token"}', "application/json")))
+        assert_one_line(cli(*command, "--admin", address), 2, "wants a token", "RECEIPT_ACTORS_ADMIN_TOKEN")
+        monkeypatch.setenv("RECEIPT_ACTORS_ADMIN_TOKEN", "hunter2")
+        ended = cli(*command, "--admin", address)
+        assert_one_line(ended, 2, "takes another token")
+        assert "hunter2" not in ended.err
+
+    def test_a_refusal_in_the_servers_words(
+        self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...]
+    ) -> None:
+        """They are passed on, but for what a terminal would obey."""
+        said = json.dumps({"error": f"not now {HOSTILE}"}).encode()
+        address = serve(lambda _method, _path, _body: Reply(response(409, said, "application/json")))
+        ended = cli(*command, "--admin", address)
+        assert (ended.code, ended.out) == (1, "")
+        assert "not now \\x1b]0;owned\\x07\\x1b[2J" in ended.err
+        assert all(line.isprintable() for line in ended.err.splitlines())
+
+
+class TestToken:
+    @pytest.mark.parametrize(
+        ("contents", "said"), [(b"\n", "found no token"), (b"\xff\xfe", "can't be"), (b"a\tb\n", "can't be")]
+    )
+    def test_a_file_without_a_token(self, cli: Cli, tmp_path: Path, contents: bytes, said: str) -> None:
+        """Told before anybody is asked."""
+        (tmp_path / "token").write_bytes(contents)
+        assert_one_line(cli("tree", "--token-file", "token"), 2, "token: ", said)
+
+    def test_a_file_that_is_not_there(self, cli: Cli) -> None:
+        """Told with its name."""
+        assert_one_line(cli("tree", "--token-file", "nowhere"), 1, "nowhere")
+
+    def test_a_token_is_not_carried_to_where_a_redirect_leads(
+        self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody but the address that was given is asked anything."""
+        asked: list[str] = []
+
+        def note(_method: str, path: str, _body: bytes) -> Reply:
+            asked.append(path)
+            return Reply(response(200, b"{}", "application/json"))
+
+        elsewhere = serve(note)
+        head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n"
+        address = serve(lambda _method, _path, _body: Reply(head.encode()))
+        monkeypatch.setenv("RECEIPT_ACTORS_ADMIN_TOKEN", "hunter2")
+        assert cli("pause", "--admin", address).code == 1
+        assert asked == []
+
+    def test_a_proxy_of_the_environment_is_not_asked(
+        self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The port is of this machine, most likely, and the token nobody else's business."""
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        address = serve(lambda _method, _path, _body: Reply(b"HTTP/1.1 204 No Content\r\n\r\n"))
+        assert cli("pause", "--admin", address).code == 0
+
+
+class TestVersions:
+    def test_an_overview_of_another_version(self, cli: Cli, serve: Callable[[Handler], str]) -> None:
+        """Both versions are told."""
+        data = {**overview_of(1).as_json(), "version": "0.0.7", "news": 1}
+        address = serve(lambda _method, _path, _body: Reply(response(200, json.dumps(data).encode(), "text/plain")))
+        assert_one_line(cli("tree", "--admin", address), 1, "runs receipt-actors 0.0.7, and this is ", "same version")
+
+    def test_an_answer_without_an_end(
+        self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It does not fill the memory."""
+        monkeypatch.setattr(admin_client, "MAX_ANSWER_BYTES", 100_000)
+        body = b" " * 1_000_000
+        address = serve(lambda _method, _path, _body: Reply(response(200, body, "application/json")))
+        assert_one_line(cli("tree", "--admin", address), 1, "its answer does not end")
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:9464", "http://127.0.0.1:9464"),
+        ("localhost:1", "http://localhost:1"),
+        ("[::1]:9464", "http://[::1]:9464"),
+        ("0.0.0.0:9464", "http://127.0.0.1:9464"),
+        ("[::]:9464", "http://[::1]:9464"),
+        ("https://admin.example.com", "https://admin.example.com"),
+        ("https://admin.example.com:8443/", "https://admin.example.com:8443"),
+    ],
+)
+def test_where_an_address_leads(address: str, url: str) -> None:
+    """A server that listens everywhere is asked on this machine."""
+    assert admin_client.base_url(address) == url

@@ -1,0 +1,453 @@
+"""What the commands that look at a running system print: the real admin port in front of a stand-in."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from receipt_actors.admin.server import AdminServer
+from receipt_actors.domain.addresses import Address
+from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, ServiceOverview, State
+
+from .conftest import PATIENCE_SECONDS, ROOT, Ended, Processes
+from .stand_in_system import HOSTILE, StandInSystem, overview_of
+
+Cli = Callable[..., Ended]
+Listen = Callable[[StandInSystem], str]
+TOKEN = "a-token-of-sixteen"
+
+
+@pytest.fixture
+def system() -> StandInSystem:
+    return StandInSystem()
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """Start the admin port of a system, which is looked at from now on; its address."""
+    with ExitStack() as servers:
+
+        def start(system: StandInSystem) -> str:
+            server = servers.enter_context(AdminServer(Address("127.0.0.1", 0)))
+            server.serve(system)
+            return str(server.address)
+
+        yield start
+
+
+@pytest.fixture
+def admin(system: StandInSystem, listen: Listen) -> str:
+    """Address of the system's admin port, for whoever changes nothing of the system."""
+    return listen(system)
+
+
+def with_process(number: int, **changes: Any) -> Overview:
+    overview = overview_of(number)
+    return replace(overview, processes=(replace(overview.processes[0], **changes),))
+
+
+class TestStatus:
+    def test_a_system_that_consumes(self, cli: Cli, admin: str) -> None:
+        """Code 0; a few lines that say what it does, and what went wrong last."""
+        ended = cli("status", "--admin", admin)
+        assert (ended.code, ended.err) == (0, "")
+        first, *others = ended.out.splitlines()
+        assert first == "consuming: healthy, ready"
+        text = "\n".join(others)
+        for words in (
+            "takes from ReceiptsSQS; on queues: ReceiptsSQS 1,234, ReceiptsSQSDLQ ?",
+            "1 process, up for ",
+            "21 in flight",
+            "handed back 3, moved 0",
+            "intake crashed while handling Tick: KeyError (3 times)",
+        ):
+            assert words in text
+
+    @pytest.mark.parametrize(
+        ("state", "verdict", "code"),
+        [
+            (State.WAITING, "healthy, ready", 0),
+            (State.PAUSED, "healthy, not ready", 1),
+            (State.DRAINING, "healthy, not ready", 1),
+            (State.STARTING, "healthy, not ready", 1),
+            (State.ENDED, "NOT HEALTHY, not ready", 1),
+        ],
+    )
+    def test_the_code_says_whether_it_is_healthy_and_ready(
+        self, cli: Cli, system: StandInSystem, listen: Listen, state: State, verdict: str, code: int
+    ) -> None:
+        """A service that is unavailable is no fault of this system."""
+        system.overview_at = lambda look: overview_of(look, state=state)
+        admin = listen(system)
+        ended = cli("status", "--admin", admin)
+        assert ended.code == code
+        assert ended.out.splitlines()[0].startswith(f"{state}: {verdict}")
+        assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
+
+    def test_quiet_says_it_by_the_code_alone(self, cli: Cli, system: StandInSystem, admin: str) -> None:
+        """For health checks."""
+        assert cli("status", "--quiet", "--admin", admin) == Ended(0, "", "")
+        system.overview_at = lambda look: overview_of(look, state=State.PAUSED)
+        time_out = time.monotonic() + PATIENCE_SECONDS
+        while cli("status", "-q", "--admin", admin) != Ended(1, "", ""):
+            assert time.monotonic() < time_out
+
+    def test_quiet_needs_no_token_and_everything_else_does(
+        self, cli: Cli, system: StandInSystem, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A container's health check is no place for a secret."""
+        with AdminServer(Address("127.0.0.1", 0), TOKEN) as server:
+            server.serve(system)
+            address = str(server.address)
+            assert cli("status", "--quiet", "--admin", address) == Ended(0, "", "")
+            assert cli("status", "--admin", address).code == 2
+            assert cli("pause", "--admin", address).code == 2
+            monkeypatch.setenv("RECEIPT_ACTORS_ADMIN_TOKEN", TOKEN)
+            assert cli("status", "--admin", address).code == 0
+            monkeypatch.delenv("RECEIPT_ACTORS_ADMIN_TOKEN")
+            with open("token", "w") as file:
+                file.write(f"{TOKEN}\n")
+            assert cli("status", "--admin", address, "--token-file", "token").code == 0
+            assert system.told == []
+
+    def test_nobody_is_a_code_of_its_own_and_quiet_is_quiet(self, cli: Cli) -> None:
+        """The health check of a process that is gone."""
+        assert cli("status", "--quiet", "--admin", "127.0.0.1:1") == Ended(3, "", "")
+
+    def test_json_has_all_there_is(self, cli: Cli, admin: str) -> None:
+        """One object: the verdict, and the overview as the admin port has it."""
+        ended = cli("status", "--json", "--admin", admin)
+        (data,) = ended.lines
+        assert (data["healthy"], data["ready"], data["why"]) == (True, True, [])
+        assert Overview.from_json(data["overview"]).source_queue == "ReceiptsSQS"
+
+    def test_the_address_may_stand_in_the_environment(
+        self, cli: Cli, admin: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one that the server listens on; the flag beats it."""
+        monkeypatch.setenv("RECEIPT_ACTORS_ADMIN", admin)
+        assert cli("status", "-q").code == 0
+        assert cli("status", "-q", "--admin", "127.0.0.1:1").code == 3
+
+
+class TestTree:
+    def test_a_line_for_each_actor_below_its_supervisor(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """With state, mailbox, messages and restarts."""
+        system.overview_at = lambda _look: overview_of(2)
+        admin = listen(system)
+        lines = cli("tree", "--admin", admin).out.splitlines()
+        assert [re.split(r"\s{2,}", line.rstrip()) for line in lines[:2]] == [
+            ["ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS"],
+            ["root (one_for_one)", "running", "0", "0", "0"],
+        ]
+        assert len({len(line) for line in lines[:-1]}) == 1
+        assert [" ".join(line[3:].split()) for line in lines[2:]] == [
+            "pipeline (rest_for_one) running 0 0 0",
+            "├─ intake running 0 1,800 0",
+            "├─ result_batcher ResultsSQS running 2 100 1",
+            "└─ validators (simple_one_for_one) running 0 0 0",
+            "└─ and 7 more",
+        ]
+
+    def test_several_processes_have_a_tree_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """After the parent's; one that has ended is told."""
+
+        def look(number: int) -> Overview:
+            overview = overview_of(number, processes=2)
+            first, second = overview.processes
+            return replace(overview, processes=(first, replace(second, tree=None)))
+
+        system.overview_at = look
+        admin = listen(system)
+        lines = cli("tree", "--admin", admin).out.splitlines()
+        names = [line.split()[0] for line in lines if not line.startswith((" ", "ACTOR", "root", "└"))]
+        assert names == ["parent", "worker-1", "worker-2"]
+        assert lines[-1].split() == ["worker-2", "no", "tree"]
+        (data,) = cli("tree", "--json", "--admin", admin).lines
+        assert list(data) == ["parent", "worker-1", "worker-2"]
+        assert data["worker-1"]["children"][0]["name"] == "pipeline"
+        assert data["worker-2"] is None
+
+    def test_a_terminal_that_knows_ascii_only(
+        self, processes: Processes, system: StandInSystem, listen: Listen
+    ) -> None:
+        """Other lines, and names with escape sequences."""
+        tree = ActorOverview("root", "supervisor", "running", children=(ActorOverview("Größe", "worker", "running"),))
+        system.overview_at = lambda look: with_process(look, tree=tree)
+        admin = listen(system)
+        process = processes.start("tree", "--admin", admin, environment={"PYTHONIOENCODING": "ascii"})
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, err) == (0, "")
+        assert out.splitlines()[-1].startswith("`- Gr\\xf6\\xdfe ")
+
+
+class TestState:
+    def test_an_actors_state_is_json(self, cli: Cli, system: StandInSystem, admin: str) -> None:
+        """As the actor describes it; any name can be asked for."""
+        system.states["odd/name ?#% é"] = {"n": [1]}
+        assert json.loads(cli("state", "intake", "--admin", admin).out) == {"in_flight": 21}
+        assert json.loads(cli("state", "odd/name ?#% é", "--admin", admin).out) == {"n": [1]}
+
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("intakes", "did you mean 'intake'?"),
+            ("ResultsSQS", "did you mean 'result_batcher ResultsSQS'?"),
+            ("zzz", "receipt-actors tree shows all there are"),
+        ],
+    )
+    def test_an_actor_that_is_not_there(self, cli: Cli, admin: str, name: str, advice: str) -> None:
+        """One line, with the names that were meant most likely."""
+        said = f"receipt-actors: no actor is called {name!r}; {advice}\n"
+        assert cli("state", name, "--admin", admin) == Ended(1, "", said)
+
+
+def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
+    """The system is told, and what that means is said."""
+    assert cli("pause", "--admin", admin).out.startswith("paused: ")
+    assert cli("resume", "--admin", admin).out == "resumed\n"
+    assert system.told == ["pause", "resume"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("tree",), ("top", "--interval", "0.2"), ("state", "intake"), ("pause",), ("trace", "where")],
+)
+def test_output_without_a_reader(
+    processes: Processes, system: StandInSystem, admin: str, command: tuple[str, ...]
+) -> None:
+    """It ends quietly; what it had to say could not be said, so it has failed."""
+    system.events = [EVENT]
+    assert processes.run_without_reader(*command, "--admin", admin) == Ended(1, "", "")
+
+
+EVENT = {
+    "at_seconds": 1_000_000.25,
+    "process": "main",
+    "event": "claim",
+    "user_id": 42,
+    "detail": "two words",
+    "x": None,
+}
+
+
+class TestTrace:
+    def test_each_event_is_a_line_and_the_end_goes_to_stderr(self, cli: Cli, system: StandInSystem, admin: str) -> None:
+        """Code 0 once it is over; count and time are passed on."""
+        system.events = [EVENT, {"event": "moved"}]
+        ended = cli("trace", "claim where user_id == 42", "--limit", "3", "--seconds", "7", "--admin", admin)
+        assert ended.code == 0
+        first, second = ended.out.splitlines()
+        assert re.fullmatch(r'\d\d:\d\d:\d\d\.250 main claim user_id=42 detail="two words" x=null', first)
+        assert second == "moved"
+        assert ended.err == "receipt-actors: limit: 2 events\n"
+        (request,) = system.requests
+        assert (request.predicate, request.limit, request.seconds) == ("claim where user_id == 42", 3, 7.0)
+
+    def test_json_lines(self, cli: Cli, system: StandInSystem, admin: str) -> None:
+        """For other programs."""
+        system.events = [EVENT, EVENT]
+        assert cli("trace", "where", "--json", "--admin", admin).lines == [EVENT, EVENT]
+
+    def test_a_predicate_that_cannot_be_read(self, cli: Cli, admin: str) -> None:
+        """Wrong usage; the line below points to the place."""
+        ended = cli("trace", "bad predicate", "--admin", admin)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == "receipt-actors: bad predicate\n             ^ expected where\n"
+
+    def test_more_than_the_server_grants_is_wrong_usage(self, cli: Cli, admin: str) -> None:
+        """In the server's words."""
+        ended = cli("trace", "where", "--seconds", "1e9", "--admin", admin)
+        assert (ended.code, ended.out) == (2, "")
+        assert "seconds: expected a number" in ended.err
+
+    def test_ctrl_c_ends_the_trace(self, processes: Processes, system: StandInSystem, admin: str) -> None:
+        """What came before was printed at once; the server is told by the end of the connection."""
+        system.events, system.end_reason = [EVENT], None
+        process = processes.start("trace", "where", "--seconds", "60", "--admin", admin)
+        assert process.stdout is not None
+        assert "user_id=42" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, err) == (130, "receipt-actors: interrupted; 1 events\n")
+        (trace,) = system.traces
+        assert trace.stopped.wait(PATIENCE_SECONDS)
+
+    def test_a_server_that_goes_away(self, processes: Processes, system: StandInSystem) -> None:
+        """Told, with code 1: the trace may have missed something."""
+        system.events, system.end_reason = [EVENT], None
+        with AdminServer(Address("127.0.0.1", 0)) as server:
+            server.serve(system)
+            process = processes.start("trace", "where", "--seconds", "60", "--admin", str(server.address))
+            assert process.stdout is not None
+            process.stdout.readline()
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert "the admin port is being closed" in err or process.returncode == 1
+
+
+class TestTop:
+    def test_once_prints_a_picture_of_all_that_matters(self, cli: Cli, admin: str) -> None:
+        """Rates and latencies of the time between two looks, services, processes, the busiest actors, incidents."""
+        ended = cli("top", "--once", "--interval", "1.1", "--admin", admin)
+        assert (ended.code, ended.err) == (0, "")
+        lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+        assert lines[0].startswith("consuming ReceiptsSQS 21 in flight up for ")
+        assert any(re.match(r"received 110 [\d,]+ receive to delete 2\d\d ms", line) for line in lines)
+        assert any(re.match(r"answered 100 [\d,]+ verifying 2\d\d ms", line) for line in lines)
+        assert "app_store available 4 9 5" in lines
+        assert "main consuming 4000 21 50% 123 MB 12 34" in lines
+        busiest = lines[lines.index("actor messages/s mailbox restarts") + 1 :]
+        assert busiest[:2] == ["intake 900 0 0", "result_batcher ResultsSQS 50 2 1"]
+        assert lines[-1].endswith("crash intake crashed while handling Tick: KeyError (3 times)")
+
+    def test_without_a_terminal_it_is_once(self, cli: Cli, admin: str) -> None:
+        """A pipe gets text without control characters."""
+        ended = cli("top", "--interval", "0.2", "--admin", admin)
+        assert ended.code == 0
+        assert all(line.isprintable() for line in ended.out.splitlines())
+
+    def test_an_outage_is_seen(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """Which service, and since when; where several processes see it otherwise, in how many."""
+        service = ServiceOverview("ledger", False, 70, 0, 5, 999_940.0)
+
+        def look(number: int) -> Overview:
+            overview = overview_of(60, state=State.WAITING, processes=2)
+            first, second = overview.processes
+            return replace(
+                overview,
+                processes=(
+                    replace(first, unavailable=("ledger",), services=(service,)),
+                    replace(second, services=(replace(service, is_available=True, waiting=0),)),
+                ),
+            )
+
+        system.overview_at = look
+        admin = listen(system)
+        out = " ".join(cli("top", "--once", "--interval", "0.2", "--admin", admin).out.split())
+        assert "unavailable: ledger" in out
+        assert "ledger unavailable for 2 min in 1 of 2 processes 70 0 10" in out
+
+
+class Terminal:
+    """A pseudo-terminal in front of a command."""
+
+    def __init__(self, *arguments: str) -> None:
+        ours, theirs = pty.openpty()
+        self._ours = ours
+        self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "receipt_actors", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+        )
+        os.close(theirs)
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while text not in self.shown:
+            readable, _, _ = select.select([self._ours], [], [], deadline - time.monotonic())
+            assert readable, f"{text!r} was never shown:\n{self.shown}"
+            self.shown += self._decoder.decode(os.read(self._ours, 65536))
+
+    def press(self, key: str) -> None:
+        os.write(self._ours, key.encode())
+
+    def wait_for_end(self) -> int:
+        with suppress(OSError):  # Linux's way to say that the other side is closed
+            while data := os.read(self._ours, 65536):
+                self.shown += self._decoder.decode(data)
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)
+
+
+class TestLiveTop:
+    def test_keys_pause_and_resume_and_quit(self, system: StandInSystem, listen: Listen) -> None:
+        """It goes on looking, and leaves the terminal as it was."""
+        state = State.CONSUMING
+        system.overview_at = lambda look: overview_of(look, state=state)
+        admin = listen(system)
+        with closing(Terminal("top", "--interval", "0.2", "--admin", admin)) as terminal:
+            terminal.wait_for("q: quit")
+            terminal.press("p")
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while system.told != ["pause"]:
+                assert time.monotonic() < deadline
+            state = State.PAUSED
+            terminal.wait_for("paused")
+            terminal.press("p")
+            while system.told != ["pause", "resume"]:
+                assert time.monotonic() < deadline
+            terminal.press("q")
+            assert terminal.wait_for_end() == 0
+            assert "\x1b[?1049l" in terminal.shown
+
+    def test_it_outlives_the_server(self, system: StandInSystem) -> None:
+        """What was seen last stays, with what is wrong below it: a restart is looked at to its end."""
+        with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
+            server.serve(system)
+            terminal = stack.enter_context(
+                closing(Terminal("top", "--interval", "0.2", "--admin", str(server.address)))
+            )
+            terminal.wait_for("q: quit")
+            server.stop()
+            terminal.wait_for("nobody answers")
+            terminal.press("q")
+            assert terminal.wait_for_end() == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("tree",), ("top", "--once", "--interval", "0.2"), ("state", "x"), ("trace", "where")]
+)
+def test_a_terminal_is_never_obeyed_into(
+    cli: Cli, system: StandInSystem, listen: Listen, command: tuple[str, ...]
+) -> None:
+    """A name, an incident or an event that quotes a stranger shows its control characters as text."""
+    tree = ActorOverview(
+        HOSTILE, "supervisor", HOSTILE, strategy=HOSTILE, children=(ActorOverview(f"x{HOSTILE}", "worker", "running"),)
+    )
+    process: ProcessOverview = replace(
+        overview_of(1).processes[0],
+        name=HOSTILE,
+        tree=tree,
+        unavailable=(HOSTILE,),
+        services=(ServiceOverview(HOSTILE, True, 0, 0, 0),),
+    )
+    system.overview_at = lambda look: replace(
+        overview_of(look),
+        version=HOSTILE,
+        source_queue=HOSTILE,
+        queues={HOSTILE: 1},
+        processes=(process, replace(process, pid=1)),
+        incidents=(Incident(1.0, HOSTILE, HOSTILE, process=HOSTILE),),
+    )
+    system.events = [{"event": HOSTILE, HOSTILE: HOSTILE}]
+    system.end_reason = HOSTILE
+    admin = listen(system)
+    ended = cli(*command, "--admin", admin)
+    text = ended.out + ended.err
+    assert "evil" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    if command[0] != "state":
+        assert all(line.isprintable() for line in cli(*command[:2], "--admin", admin).out.splitlines())

@@ -1,0 +1,81 @@
+"""What the running program logs, one line a message where that is asked for, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import make_scenario
+
+from .processes import Program, Programs
+from .worlds import BUNDLE_ID, RESULTS, EmbeddedWorld
+
+SCENARIO = make_scenario(40, 7, BUNDLE_ID, RESULTS)
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
+
+
+def objects(program: Program) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in program.stderr.splitlines()]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_line_is_an_object_and_every_answer_has_one(
+    programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
+) -> None:
+    """With all that the answer said; where there are several processes a line says whose it is."""
+    embedded.send(SCENARIO.messages)
+    program = embedded.start(
+        store, log_format="json", log_decisions="all", processes=processes, exit_when_idle_seconds=1
+    )
+    assert program.wait_for_end() == 0
+    lines = objects(program)
+    logged = {
+        (line["message_id"], line["user_id"], each["transaction_id"], each["verdict"], each["reason"])
+        for line in lines
+        if "results" in line
+        for each in line["results"]
+    }
+    answers = {
+        (
+            letter.attributes["source_message_id"],
+            answer["user_id"],
+            answer["transaction_id"],
+            answer["status"],
+            letter.attributes["reason"],
+        )
+        for letter in embedded.take(RESULTS)
+        for answer in [json.loads(letter.body)]
+    }
+    assert logged == answers
+    assert answers
+    if processes > 1:
+        assert {line.get("process") for line in lines if "results" in line} <= {"worker-1", "worker-2"}
+
+
+def test_a_log_that_goes_into_a_file_is_for_machines_unless_told_otherwise(programs: Programs) -> None:
+    """Nobody sets this up in production, and everybody can read the terminal at home."""
+    arguments = ("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
+    program = programs.start(*arguments, environment={"RECEIPT_ACTORS_LOG_FORMAT": "auto"})
+    assert program.wait_for_end() == 0
+    assert all(line["logger"] == "receipt_actors" for line in objects(program))
+
+
+def test_the_last_line_is_written_before_the_end(
+    programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore
+) -> None:
+    """What was in the log's hands when it was told to stop."""
+    program = embedded.start(store, log_format="json")
+    program.wait_for_log("consumers take receipts")
+    program.send_signal(signal.SIGTERM)
+    assert program.wait_for_end() == 0
+    assert objects(program)[-1]["message"].startswith("stopped: ")

@@ -1,0 +1,305 @@
+"""Metrics as CloudWatch finds them in a log."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import Settings, load_settings
+from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metrics
+from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import Overview, ProcessOverview, ServiceOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+
+NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
+
+#: What the specification of the format says a document is.
+SCHEMA = {
+    "type": "object",
+    "required": ["_aws"],
+    "properties": {
+        "_aws": {
+            "type": "object",
+            "required": ["Timestamp", "CloudWatchMetrics"],
+            "properties": {
+                "Timestamp": {"type": "integer", "minimum": 0},
+                "CloudWatchMetrics": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "required": ["Namespace", "Dimensions", "Metrics"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "Namespace": NAME,
+                            "Dimensions": {
+                                "type": "array",
+                                "minItems": 1,
+                                "items": {
+                                    "type": "array",
+                                    "minItems": 1,
+                                    "maxItems": 30,
+                                    "items": {"type": "string", "minLength": 1, "maxLength": 250},
+                                },
+                            },
+                            "Metrics": {
+                                "type": "array",
+                                "minItems": 1,
+                                "maxItems": 100,
+                                "items": {
+                                    "type": "object",
+                                    "required": ["Name"],
+                                    "additionalProperties": False,
+                                    "properties": {
+                                        "Name": NAME,
+                                        "Unit": {"enum": ["Seconds", "Bytes", "Percent", "Count"]},
+                                        "StorageResolution": {"enum": [1, 60]},
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        }
+    },
+}
+HISTOGRAM = {
+    "type": "object",
+    "required": ["Values", "Counts", "Min", "Max", "Sum", "Count"],
+    "additionalProperties": False,
+    "properties": {
+        "Values": {"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "number"}},
+        "Counts": {"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "number", "exclusiveMinimum": 0}},
+        **{name: {"type": "number"} for name in ("Min", "Max", "Sum", "Count")},
+    },
+}
+TARGET = {"anyOf": [{"type": "number"}, HISTOGRAM]}
+
+
+def check(document: dict[str, Any]) -> None:
+    """Check a document against the schema, and that what it refers to is there."""
+    jsonschema.validate(document, SCHEMA)
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    names = [metric["Name"] for metric in directive["Metrics"]]
+    assert len(set(names)) == len(names)
+    for name in names:
+        jsonschema.validate(document[name], TARGET)
+        if isinstance(document[name], dict):
+            assert len(document[name]["Values"]) == len(document[name]["Counts"])
+            assert sum(document[name]["Counts"]) == document[name]["Count"]
+    for dimension in {name for each in directive["Dimensions"] for name in each}:
+        assert isinstance(document[dimension], str)
+        assert 1 <= len(document[dimension]) <= 1024
+        assert dimension not in names
+    assert len(json.dumps(document)) < 256 * 1024
+
+
+def statistics(answered: int, seconds: float = 0.25) -> StatisticsSnapshot:
+    latencies = Latencies()
+    for _ in range(answered):
+        latencies.record(seconds)
+    return StatisticsSnapshot(
+        received=answered + 2,
+        results={(Verdict.OK, Reason.CLAIMED): answered - 1, (Verdict.INVALID, Reason.REFUNDED): 1},
+        fates={("answered", None): answered, ("moved", Reason.NOT_JSON): 2},
+        latencies=latencies,
+        steps={"verifying": latencies},
+    )
+
+
+def process(name: str, pid: int, retries: int, cpu_seconds: float) -> ProcessOverview:
+    services = (ServiceOverview("ledger", True, 0, 0, retries),)
+    usage = Usage(cpu_seconds, 50_000_000, 9, 9)
+    return ProcessOverview(
+        name, pid, 0.0, State.CONSUMING, 7, 0, ("app_store",), usage, services, None, StatisticsSnapshot()
+    )
+
+
+def overview(at_seconds: float, counted: StatisticsSnapshot, *processes: ProcessOverview) -> Overview:
+    return Overview(at_seconds, "1.0", State.CONSUMING, "ReceiptsSQS", {}, processes, counted)
+
+
+EARLIER = overview(1000.0, statistics(10), process("worker-1", 1, 3, 5.0), process("worker-2", 2, 3, 5.0))
+LATER = overview(1060.0, statistics(50), process("worker-1", 1, 5, 20.0), process("worker-2", 3, 1, 3.0))
+
+
+def test_a_line_has_what_happened_since_the_one_before() -> None:
+    """Counts of that time, gauges of now, and a process that was replaced counts from its beginning."""
+    document = embedded_metrics(EARLIER, LATER, namespace="Receipts")
+    check(document)
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert (directive["Namespace"], directive["Dimensions"]) == ("Receipts", [["SourceQueue"]])
+    assert (document["_aws"]["Timestamp"], document["SourceQueue"]) == (1_060_000, "ReceiptsSQS")
+    expected = {
+        "Heartbeat": 2,
+        "Received": 40,
+        "Answered": 40,
+        "HandedBack": 0,
+        "Moved": 0,
+        "Left": 0,
+        "AnsweredOK": 40,
+        "AnsweredINVALID": 0,
+        "InFlight": 14,
+        "Retries": 3,
+        "UnavailableServices": 1,
+        "CPU": 30.0,
+        "Memory": 100_000_000,
+    }
+    assert {name: document[name] for name in expected} == expected
+    assert document["Latency"]["Count"] == document["LatencyVerifying"]["Count"] == 40
+    assert document["Latency"]["Sum"] == pytest.approx(10, rel=0.01)
+    assert document["Latency"]["Values"] == [pytest.approx(0.25, rel=0.01)]
+    names = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+    assert (names["Latency"], names["Received"], names["Memory"]) == ("Seconds", "Count", "Bytes")
+
+
+def test_a_quiet_minute_has_a_heartbeat_and_no_latency() -> None:
+    """A count of zero is news for an alarm; a latency of nothing is none."""
+    document = embedded_metrics(EARLIER, EARLIER, namespace="Receipts")
+    check(document)
+    assert (document["Heartbeat"], document["Received"]) == (2, 0)
+    assert not any("Latency" in name for name in document)
+
+
+def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
+    """At most a hundred values: neighbours become one, and neither count, sum nor ends change."""
+    latencies = Latencies()
+    for number in range(1, 4000):
+        latencies.record(0.0001 * number**1.5)
+    new = replace(LATER, statistics=replace(LATER.statistics, latencies=latencies))
+    document = embedded_metrics(replace(EARLIER, statistics=StatisticsSnapshot()), new, namespace="Receipts")
+    check(document)
+    told = document["Latency"]
+    assert told["Count"] == 3999
+    assert told["Sum"] == pytest.approx(sum(0.0001 * number**1.5 for number in range(1, 4000)), rel=0.01)
+    assert told["Values"] == sorted(told["Values"])
+    assert told["Min"] <= told["Values"][0] <= told["Values"][-1] <= told["Max"]
+    assert sum(v * n for v, n in zip(told["Values"], told["Counts"], strict=True)) == pytest.approx(
+        told["Sum"], rel=0.001
+    )
+
+
+def test_more_dimensions_are_there_beside_the_queue() -> None:
+    """An alarm on the queue alone goes on working."""
+    document = embedded_metrics(EARLIER, LATER, namespace="Receipts", dimensions={"Stage": "production"})
+    check(document)
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["SourceQueue"], ["SourceQueue", "Stage"]]
+    assert document["Stage"] == "production"
+
+
+class System:
+    """Answers a second more each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.looked = threading.Condition()
+
+    def overview(self) -> Overview:
+        with self.looked:
+            self.looks += 1
+            self.looked.notify_all()
+            return replace(LATER, at_seconds=1000.0 + self.looks, statistics=statistics(10 * self.looks))
+
+    def wait_for(self, looks: int) -> None:
+        with self.looked:
+            assert self.looked.wait_for(lambda: self.looks >= looks, 60)
+
+
+def lines_of(use: Callable[[MetricsLog], None], interval_seconds: float) -> list[dict[str, Any]]:
+    reading, writing = os.pipe()
+    with MetricsLog(writing, interval_seconds=interval_seconds, namespace="Receipts") as log:
+        use(log)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+class TestMetricsLog:
+    def test_the_lines_add_up_to_all_that_was_counted(self) -> None:
+        """From the start on, before anybody looked, to the end; a line each interval."""
+        system = System()
+
+        def use(log: MetricsLog) -> None:
+            log.watch(system)  # type: ignore[arg-type]
+            system.wait_for(4)
+
+        lines = lines_of(use, 0.01)
+        assert len(lines) >= 3
+        for line in lines:
+            check(line)
+        assert sum(line["Answered"] for line in lines) == 10 * system.looks
+
+    def test_the_end_is_told_at_once(self) -> None:
+        """A short run has its line as well."""
+        (line,) = lines_of(lambda log: log.watch(System()), 3600)  # type: ignore[arg-type]
+        assert line["Answered"] == 20
+
+    def test_without_a_system_there_is_nothing_to_tell(self) -> None:
+        """It did not start."""
+        assert lines_of(lambda log: None, 3600) == []
+
+    def test_nobody_waits_for_a_reader_that_reads_nothing(self) -> None:
+        """The pipe is full; the system goes on, and ends."""
+        system = System()
+        reading, writing = os.pipe()
+        try:
+            os.set_blocking(writing, False)
+            while True:
+                try:
+                    os.write(writing, b" " * 4096)
+                except BlockingIOError:
+                    break
+            os.set_blocking(writing, True)
+            log = MetricsLog(writing, interval_seconds=0.001, namespace="Receipts")
+            log.watch(system)  # type: ignore[arg-type]
+            system.wait_for(20)
+            os.close(reading)
+            log.close()
+        finally:
+            os.close(writing)
+
+
+class TestSettings:
+    def test_dimensions_are_pairs(self) -> None:
+        """As one flag, or as a list in a file."""
+        settings = load_settings(
+            {"bundle_ids": "a", "database": "x.db", "emf_dimensions": "Stage=production, Team=coins=gold"}, environ={}
+        )
+        assert settings.emf_dimensions == ("Stage=production", "Team=coins=gold")
+        assert Settings(bundle_ids=("a",), database="x.db", emf_dimensions=("A=b",)).emf_dimensions == ("A=b",)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        "dimensions",
+        [
+            "Stage",
+            "=x",
+            "Stage=",
+            "SourceQueue=x",
+            "A=1,A=2",
+            ":A=1",
+            "Größe=1",
+            ",".join(f"D{n}=1" for n in range(30)),
+        ],
+    )
+    def test_dimensions_that_cloudwatch_would_drop_are_refused(self, dimensions: str) -> None:
+        """It says nothing of it otherwise: the metrics are just not there."""
+        with pytest.raises(ConfigurationError, match="--emf-dimensions: .*expected NAME=VALUE"):
+            load_settings({"bundle_ids": "a", "database": "x.db", "emf_dimensions": dimensions}, environ={})
+
+    @pytest.mark.parametrize("namespace", ["", "AWS/SQS", ":x", "a b", "x" * 256])
+    def test_a_namespace_that_cloudwatch_would_not_take(self, namespace: str) -> None:
+        """Likewise."""
+        with pytest.raises(ConfigurationError, match="--emf-namespace"):
+            load_settings({"bundle_ids": "a", "database": "x.db", "emf_namespace": namespace}, environ={})
