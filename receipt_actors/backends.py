@@ -15,6 +15,7 @@ from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
 from receipt_actors.domain.ports import AppStore, AppStoreTransfers, BackgroundCalls, Ledger, Queues
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.otp import Scheduler
 from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
 from receipt_actors.telemetry.walks import Walks
 
@@ -37,6 +38,7 @@ class Backend:
     rng: random.Random
     app_store_transfers: AppStoreTransfers | None = None  #: the App Store without a thread that waits, where there is
     background_calls: BackgroundCalls | None = None  #: queues and ledger without threads that wait, where there are
+    run_on: Callable[[Scheduler], None] | None = None  #: have the latter two run on an actor system's own thread
     walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
 
 
@@ -71,8 +73,16 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(walks.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
+        loops = [loop for loop in (transfers, background_calls) if loop is not None]
+
+        def run_on(scheduler: Scheduler) -> None:
+            for loop in loops:
+                loop.run_on(scheduler)
+
         close = opened.pop_all().close
-        return Backend(queues, ledger, app_store, interrupt_receives, close, rng, transfers, background_calls, walks)
+        return Backend(
+            queues, ledger, app_store, interrupt_receives, close, rng, transfers, background_calls, run_on, walks
+        )
 
 
 def _open_walks(settings: Settings) -> Walks | None:

@@ -130,6 +130,8 @@ class ReceiptSystem:
         listen_to_reports(actors)
         tracer_of(actors).process = process
         tracer_of(actors).walks = opened.walks
+        if opened.run_on is not None:
+            opened.run_on(actors.scheduler)
         live_limits = LiveLimits(settings.limits_of(1), limits)
         live_limits.is_paused = is_paused
         root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits, on_alert, process)

@@ -58,6 +58,7 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
+from receipt_actors.otp._pollers import Poller
 from receipt_actors.otp._reasons import (
     KILLED,
     NO_PROCESS,
@@ -82,7 +83,7 @@ from receipt_actors.otp._reports import (
     SupervisorReport,
 )
 from receipt_actors.otp._restart_window import RestartWindow
-from receipt_actors.otp._scheduler import Runtime
+from receipt_actors.otp._scheduler import Runtime, Scheduler
 from receipt_actors.otp._simple_one_for_one import SimpleOneForOneSupervisor
 from receipt_actors.otp._supervisor import Supervisor
 from receipt_actors.otp._supervisor_functions import (
@@ -169,6 +170,7 @@ __all__ = [
     "NoProcess",
     "Normal",
     "NotStarted",
+    "Poller",
     "ProgressReport",
     "Receive",
     "Receiving",
@@ -180,6 +182,7 @@ __all__ = [
     "RestartChild",
     "RestartWindow",
     "Runtime",
+    "Scheduler",
     "Shutdown",
     "SimpleOneForOneSupervisor",
     "Start",

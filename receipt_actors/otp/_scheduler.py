@@ -9,7 +9,9 @@ There are two runtimes, and this is the one place that says which is which:
 ``THREAD``
     The process has a scheduler of its own, so it may block (in a long poll, say) without holding up anyone.
 
-Both run the same code; blocking calls that many processes need go to a ``BlockingPool`` instead.
+Both run the same code; blocking calls that many processes need go to a ``BlockingPool`` instead. What can wait for the
+outside world without blocking may be attached as a ``Poller``: the thread looks for it when nothing is ready, and
+every ``TURNS_BETWEEN_LOOKS`` turns.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from typing import Protocol
 
 from receipt_actors.otp._context import NOBODY, Running, context
 from receipt_actors.otp._log import log
+from receipt_actors.otp._pollers import Poller, Pollers
+
+TURNS_BETWEEN_LOOKS = 64  #: of actors, while there is always one that is ready
 
 
 class Runtime(enum.Enum):
@@ -46,21 +51,50 @@ class Runnable(Protocol):
 class Scheduler:
     """One daemon thread and the queue of what is ready to run on it."""
 
-    __slots__ = ("_ready", "_thread", "running")
+    __slots__ = ("_pollers", "_ready", "_thread", "running")
 
     def __init__(self, name: str) -> None:
         self.running = Running()
         self._ready: queue.SimpleQueue[Runnable | None] = queue.SimpleQueue()
+        self._pollers: Pollers | None = None  # made for the first one
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
     def schedule(self, runnable: Runnable) -> None:
         """Run it when its turn comes."""
-        self._ready.put(runnable)
+        self._put(runnable)
 
     def stop(self) -> None:
         """End the thread once it has come to this point of its queue. Does not wait."""
-        self._ready.put(None)
+        self._put(None)
+
+    def leave_behind(self) -> None:
+        """Stop in the child of a fork, and touch no poller: their descriptors are the parent's as well."""
+        self._pollers = None
+        self.stop()
+
+    def _put(self, runnable: Runnable | None) -> None:
+        self._ready.put(runnable)
+        pollers = self._pollers
+        if pollers is not None and pollers.is_waiting:
+            pollers.wake()
+
+    def attach(self, poller: Poller) -> None:
+        """Have a poller polled on this thread, until it is detached or the thread ends; called on this thread.
+
+        Raises:
+            OSError: out of file descriptors.
+        """
+        assert self.is_current()
+        if self._pollers is None:
+            self._pollers = Pollers()
+        self._pollers.attach(poller)
+
+    def detach(self, poller: Poller) -> None:
+        """Poll it no more; called on this thread, before the poller closes its descriptor."""
+        assert self.is_current()
+        if self._pollers is not None:
+            self._pollers.detach(poller)
 
     def join(self, timeout_seconds: float) -> bool:
         """Wait for the thread's end; False when it is still running something."""
@@ -95,6 +129,26 @@ class Scheduler:
                 runnable.run()
             except BaseException as error:  # a bug of the runtime itself; the other processes go on
                 self._failed(runnable, error)
+            if self._pollers is not None:
+                self._loop_and_look(self._pollers)
+                return
+
+    def _loop_and_look(self, pollers: Pollers) -> None:
+        ready = self._ready
+        while True:
+            for _ in range(TURNS_BETWEEN_LOOKS):
+                if ready.empty():
+                    break
+                runnable = ready.get_nowait()  # nobody else takes from it
+                if runnable is None:
+                    if self._pollers is pollers:  # else it was left behind by a fork
+                        pollers.stop()
+                    return
+                try:
+                    runnable.run()
+                except BaseException as error:  # as above
+                    self._failed(runnable, error)
+            pollers.look(ready)
 
     def _failed(self, runnable: Runnable, error: BaseException) -> None:
         log(logging.CRITICAL, "the actor runtime failed while running %s", type(runnable).__name__, exc_info=True)

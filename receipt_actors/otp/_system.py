@@ -371,7 +371,7 @@ class ActorSystem:
         for known in (self.alive, self.undead, self.orphans, self._names):
             known.clear()
         for scheduler in (self.scheduler, *self._own_threads):
-            scheduler.stop()  # one of them may have forked, and must not wait for more when its callback returns
+            scheduler.leave_behind()  # one of them may have forked, and must not wait for more after its callback
 
     def _roots(self) -> list[Process]:
         """Return whom ``stop`` has to end: who has no (living) parent, newest first, without who calls it."""

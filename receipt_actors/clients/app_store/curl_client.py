@@ -1,8 +1,8 @@
-"""verifyReceipt by way of libcurl's multi interface: one thread, and any number of transfers at once.
+"""verifyReceipt by way of libcurl's multi interface: any number of transfers at once, on one thread.
 
-``CurlVerifyReceiptClient`` takes questions from any thread and hands them to a thread of its own, which it wakes once
-for all that gather meanwhile. There an ``_Exchange`` owns everything of libcurl: connections, TLS sessions, and handles
-that are used again and again. libcurl says which sockets and which time to wait for, epoll waits (so this needs Linux).
+``CurlVerifyReceiptClient`` takes questions from any thread and hands them to one place (see ``network_loop``). There an
+``_Exchange`` owns everything of libcurl: connections, TLS sessions, and handles that are used again and again. libcurl
+says which sockets and which time to wait for, epoll waits (so this needs Linux).
 
 A transfer costs few steps between Python and libcurl, because each may cost a wait for the interpreter's lock: no
 callback for headers, for progress or for the moment at which a request is sent; a slow answer is looked for only when
@@ -16,10 +16,9 @@ import logging
 import os
 import queue
 import select
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,13 +33,13 @@ from receipt_actors.clients.app_store.answers import (
     read_answer,
 )
 from receipt_actors.clients.app_store.endpoints import HEADERS, Endpoint, Questions, endpoints_at
+from receipt_actors.clients.network_loop import Exchanges, NetworkLoop
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTING = 32  #: new connections that are being made at once; what else is asked meanwhile waits a little
-CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which a name server may hold up
 
 Outcome: TypeAlias = Mapping[str, object] | Exception
 Done: TypeAlias = Callable[[Outcome], object]
@@ -49,7 +48,7 @@ _HTTP_OK = 200
 _UPLOAD_BUFFER_BYTES = 16 * 1024  #: as little as libcurl takes: each transfer has one, and 64 KiB by default
 
 
-class CurlVerifyReceiptClient:
+class CurlVerifyReceiptClient(NetworkLoop["_Question"]):
     """The ports ``AppStore`` and ``AppStoreTransfers`` on pycurl.
 
     ``connect_timeout_seconds`` bounds the look-up of the host, the connection and the TLS handshake together;
@@ -68,38 +67,27 @@ class CurlVerifyReceiptClient:
         read_timeout_seconds: float,
         max_connections: int,
     ) -> None:
+        super().__init__("app_store-transfers")
         self._questions = Questions(shared_secret)
         self._options = _Options(
             endpoints_at(production_url, sandbox_url), connect_timeout_seconds, read_timeout_seconds, max_connections
         )
-        self._lock = threading.Lock()  # guards what follows
-        self._asked: deque[_Question] = deque()
-        self._is_woken = False
-        self._is_closed = False
-        self._thread: threading.Thread | None = None  # started with a question that finds none
-        self._wake_fd = -1
 
     # --- the ports ---
 
     def begin(self, receipt_data: str, environment: Environment, done: Done) -> None:
-        """See ``AppStoreTransfers``: ``done`` is called on the client's thread, or here once the client is closed.
+        """See ``AppStoreTransfers``: ``done`` is called in the client's place, or here once the client is closed.
 
         Raises:
-            OSError, RuntimeError: the client has no thread yet, and can't have one.
+            OSError, RuntimeError: the client does not run yet, and can't.
         """
         body = self._questions.body(receipt_data)
         question = _Question(environment, body, self._questions.secrets(receipt_data), done)
-        with self._lock:
-            if not self._is_closed:
-                if self._thread is None:
-                    self._start()
-                self._asked.append(question)
-                self._wake()
-                return
-        done(_closed(environment))
+        if not self.submit(question):
+            done(_closed(environment))
 
     def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
-        """See ``AppStore``. Not for the client's own thread: a ``done`` that calls this would wait for ever."""
+        """See ``AppStore``. Not in the client's own place: a ``done`` that calls this would wait for ever."""
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.begin(receipt_data, environment, outcomes.put)
         outcome = outcomes.get()
@@ -107,61 +95,19 @@ class CurlVerifyReceiptClient:
             raise outcome
         return outcome
 
-    def close(self) -> None:
-        """End the thread and close all connections; what is under way ends as ``AppStoreUnavailable``.
+    # --- the exchange ---
 
-        May be called twice, and from any thread.
-        """
-        with self._lock:
-            self._is_closed = True
-            thread = self._thread
-            if thread is not None:
-                self._wake()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(CLOSE_SECONDS)
+    def _open(self, wake_fd: int) -> _Exchange:
+        return _Exchange(self._options, wake_fd)
 
-    # --- the thread ---
-
-    def _start(self) -> None:
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        try:
-            exchange = _Exchange(self._options, self._wake_fd)
-            thread = threading.Thread(target=self._run, args=(exchange,), name="app_store-transfers", daemon=True)
-            thread.start()
-        except (OSError, RuntimeError):
-            os.close(self._wake_fd)
-            raise
-        self._thread = thread
-
-    def _wake(self) -> None:
-        if not self._is_woken:
-            self._is_woken = True
-            os.eventfd_write(self._wake_fd, 1)
-
-    def _take(self) -> Iterable[_Question]:
-        with self._lock:
-            if self._is_woken:
-                self._is_woken = False
-                os.eventfd_read(self._wake_fd)
-            questions, self._asked = self._asked, deque()
-        return questions
-
-    def _run(self, exchange: _Exchange) -> None:
+    def _end(self, exchanges: Exchanges[_Question], left: deque[_Question], crash: BaseException | None) -> None:
+        assert isinstance(exchanges, _Exchange)
         outcome: Callable[[Environment], Outcome] = _closed
-        try:
-            while not self._is_closed:
-                exchange.wait()
-                exchange.go_on(self._take())
-        except Exception as error:
-            logger.exception("all transfers to the App Store are given up; the next question begins anew")
-            outcome = partial(_crashed, error)
-        with self._lock:
-            self._thread = None
-            self._is_woken = False
-            os.close(self._wake_fd)
-            asked, self._asked = self._asked, deque()
-        exchange.end(outcome)
-        for question in asked:
+        if crash is not None:
+            logger.error("all transfers to the App Store are given up; the next question begins anew", exc_info=crash)
+            outcome = partial(_crashed, crash)
+        exchanges.end(outcome)
+        for question in left:
             _tell(question, outcome(question.environment))
 
 
@@ -169,8 +115,8 @@ def _closed(environment: Environment) -> AppStoreUnavailable:
     return AppStoreUnavailable(f"{environment} App Store is not asked: the client is closed")
 
 
-def _crashed(error: Exception, _environment: Environment) -> Exception:
-    return error
+def _crashed(error: BaseException, _environment: Environment) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +266,13 @@ class _Transfer:
 
 
 class _Exchange:
-    """All transfers, and all that libcurl has of them. Of one thread only."""
+    """All transfers, and all that libcurl has of them: ``Exchanges``."""
 
     def __init__(self, options: _Options, wake_fd: int) -> None:
         self._options = options
         self._epoll = select.epoll()
         self._epoll.register(wake_fd, select.EPOLLIN)
+        self.fileno = self._epoll.fileno
         self._wake_fd = wake_fd
         self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
         self._sockets: set[int] = set()  # that epoll knows
@@ -365,20 +312,25 @@ class _Exchange:
 
     # --- a turn ---
 
-    def wait(self) -> None:
-        """Wait until something has happened: to a socket, by the clock, or that questions have come."""
-        wake_at = self._act_at
-        if self._looks and (wake_at is None or self._looks[0][0] < wake_at):
-            wake_at = self._looks[0][0]
-        self._ready = self._epoll.poll(None if wake_at is None else max(0.0, wake_at - time.monotonic()))
+    def due_at(self) -> float | None:
+        """See ``Exchanges``."""
+        due_at = self._act_at
+        if self._looks and (due_at is None or self._looks[0][0] < due_at):
+            due_at = self._looks[0][0]
+        return due_at
 
-    def go_on(self, questions: Iterable[_Question]) -> None:
-        """Do all that can be done now, the new questions included."""
+    def look(self, timeout_seconds: float | None) -> None:
+        """See ``Exchanges``."""
+        self._ready = self._epoll.poll(timeout_seconds)
+
+    def go_on(self, work: deque[_Question]) -> None:
+        """See ``Exchanges``."""
         for socket, events in self._ready:
             if socket != self._wake_fd:
                 self._multi.socket_action(socket, _as_libcurl_says(events))
         now = time.monotonic()
-        self._waiting.extend((now, question) for question in questions)
+        while work:
+            self._waiting.append((now, work.popleft()))
         if self._act_at is not None and self._act_at <= now:
             self._act()
         self._collect()

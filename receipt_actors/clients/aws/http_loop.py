@@ -43,7 +43,7 @@ class HttpLoop:
     """See the module. Of one thread only.
 
     Args:
-        wake_fd: what ends a ``wait`` when it can be read. Reading it is the caller's affair.
+        wake_fd: what ends a ``look`` when it can be read. Reading it is the caller's affair.
         helper: runs a function on a thread that may block; what that returns is run on the loop's thread.
     """
 
@@ -51,6 +51,8 @@ class HttpLoop:
         self._epoll = select.epoll()
         self._epoll.register(wake_fd, select.EPOLLIN)
         self._wake_fd = wake_fd
+        self.fileno = self._epoll.fileno
+        self._ready: list[tuple[int, int]] = []  # connections, and what has happened to them
         self._helper = helper
         self._connections: dict[int, _Connection] = {}  # by file descriptor
         self._idle: defaultdict[tuple[HttpPool, Origin], list[_Connection]] = defaultdict(list)
@@ -73,11 +75,18 @@ class HttpLoop:
                 return
         self._connect(transfer)
 
-    def wait(self) -> None:
-        """Wait for something to happen, and see to it."""
-        timeout_seconds = max(0.0, self._looks[0][0] - time.monotonic()) if self._looks else None
+    def due_at(self) -> float | None:
+        """Return when ``go_on`` has to look whether an answer takes too long."""
+        return self._looks[0][0] if self._looks else None
+
+    def look(self, timeout_seconds: float | None) -> None:
+        """Wait for something to happen, for so long at most."""
+        self._ready = self._epoll.poll(timeout_seconds, MAX_EVENTS)
+
+    def go_on(self) -> None:
+        """See to what has happened."""
         busy = []
-        for fd, events in self._epoll.poll(timeout_seconds, MAX_EVENTS):
+        for fd, events in self._ready:
             connection = self._connections.get(fd)
             if connection is None:  # it is the one that wakes
                 continue
