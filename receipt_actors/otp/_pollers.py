@@ -99,7 +99,7 @@ class Pollers:
         for fd, _ in events:
             if fd == self._wake_fd:
                 os.eventfd_read(fd)
-            else:
+            elif fd in self._pollers:
                 due[fd] = self._pollers[fd]
         for fd, poller in due.items():
             if self._pollers.get(fd) is not poller:  # another one has had it detached
