@@ -23,11 +23,12 @@ import click
 
 from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
-from receipt_actors.telemetry.control import TraceRequest, UnknownActor
-from receipt_actors.telemetry.overview import Overview
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a health check is made every minute, and is to be quick
     import requests
+
+    from receipt_actors.telemetry.control import TraceRequest
+    from receipt_actors.telemetry.overview import Overview
 
 ADMIN_VARIABLE = "RECEIPT_ACTORS_ADMIN"
 TOKEN_VARIABLE = "RECEIPT_ACTORS_ADMIN_TOKEN"
@@ -74,6 +75,8 @@ class AdminClient:
 
     def read_overview(self, data: Any) -> Overview:
         """Read an overview; what another version wrote may not be understood."""
+        from receipt_actors.telemetry.overview import Overview
+
         try:
             return Overview.from_json(data)
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -104,6 +107,8 @@ class AdminClient:
             if response.status_code == 404:
                 if not isinstance(data, dict) or "error" not in data:
                     raise self._stranger("it answers 404")
+                from receipt_actors.telemetry.control import UnknownActor
+
                 raise UnknownActor(name)
             return data
 
@@ -148,7 +153,7 @@ class AdminClient:
         expected: tuple[int, ...] = (200,),
         silence_seconds: float | None = None,
     ) -> Iterator[requests.Response]:
-        import requests  # commands that ask nobody do without it
+        import requests
 
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         with requests.Session() as session, self._told_in_one_line():

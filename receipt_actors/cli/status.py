@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,9 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
 from receipt_actors.cli.plain_text import clock_time, duration, echo, number
 from receipt_actors.domain.values import printable
-from receipt_actors.telemetry.overview import Overview
+
+if TYPE_CHECKING:
+    from receipt_actors.telemetry.overview import Overview
 
 EXIT_NOBODY = 3
 

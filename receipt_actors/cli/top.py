@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 SHORTEST_INTERVAL_SECONDS = 0.2
+LIVE_INTERVAL_SECONDS = 1.0
+RATE_SECONDS = 3.0  #: that a rate is taken over at least: several processes say once a second how they are
 FEWEST_ACTORS = 3
 ACTORS_ON_PAPER = 20
 PAPER_COLUMNS = 120
@@ -46,22 +49,21 @@ Examples:
     "--interval",
     "interval_seconds",
     type=FiniteFloatRange(SHORTEST_INTERVAL_SECONDS, 3600),
-    default=1.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Time between two looks; rates are of that time.",
+    help=f"Time between two looks. [default: {LIVE_INTERVAL_SECONDS:g}; with --once, which shows rates of that time, "
+    f"{RATE_SECONDS:g}]",
 )
 @admin_options
-def command(client: AdminClient, once: bool, interval_seconds: float) -> int:
+def command(client: AdminClient, once: bool, interval_seconds: float | None) -> int:
     """Show a running system live: rates, latencies, services, processes, the busiest actors, the last incidents."""
     from rich.console import Console  # nobody else waits for it
 
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal else PAPER_COLUMNS)
     if once or not is_terminal:
-        _print_once(client, console, interval_seconds)
+        _print_once(client, console, RATE_SECONDS if interval_seconds is None else interval_seconds)
     else:
-        _Live(client, console, interval_seconds).run()
+        _Live(client, console, LIVE_INTERVAL_SECONDS if interval_seconds is None else interval_seconds).run()
     return EXIT_DONE
 
 
@@ -89,19 +91,21 @@ class _Live:
     def run(self) -> None:
         from rich.live import Live
 
-        earlier = later = self._client.overview()  # what fails at once ends the command
+        looks = deque([self._client.overview()])  # of the last seconds; what fails at once ends the command
         with _single_keys() as keys, Live(console=self._console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(self._picture(earlier, later), refresh=True)
+                live.update(self._picture(looks[0], looks[-1]), refresh=True)
                 key = _key(keys, self._interval_seconds)
                 if key == "q":
                     return
                 try:
                     if key == "p":
-                        self._pause_or_resume(later)
+                        self._pause_or_resume(looks[-1])
                     now = self._client.overview()
-                    if now.at_seconds > later.at_seconds:  # else it is the same look
-                        earlier, later = later, now
+                    if now.at_seconds > looks[-1].at_seconds:  # else it is the same look
+                        looks.append(now)
+                    while len(looks) > 2 and now.at_seconds - looks[1].at_seconds >= RATE_SECONDS:
+                        looks.popleft()
                     self._notice = _KEYS
                 except (AdminUnreachable, AdminRefused) as error:
                     self._notice = str(error)

@@ -1,4 +1,4 @@
-"""``watched``: what lets others look at the system that ``start`` runs: the admin port, and systemd."""
+"""``watched``: what lets others look at the system that ``start`` runs: the admin port, systemd, metrics in the log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.embedded_metrics import MetricsLog
 from receipt_actors.telemetry.systemd import SystemdNotifier
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STDOUT = 1
 _OF_THE_EXTRA = frozenset({"prometheus_client", "starlette", "uvicorn"})
 
 
@@ -28,12 +30,15 @@ class Watchers:
 
     systemd: SystemdNotifier
     admin: AdminServer | None
+    metrics: MetricsLog | None
 
     def watch(self, system: SystemControl) -> None:
         """Look at this system from now on."""
         self.systemd.watch(system)
         if self.admin is not None:
             self.admin.serve(system)
+        if self.metrics is not None:
+            self.metrics.watch(system)
 
 
 @contextmanager
@@ -46,7 +51,17 @@ def watched(settings: Settings) -> Iterator[Watchers]:
     """
     with ExitStack() as open_ones:
         admin = None if settings.admin is None else open_ones.enter_context(admin_server(settings, settings.admin))
-        yield Watchers(open_ones.enter_context(SystemdNotifier()), admin)
+        metrics = None if settings.metrics_log == "none" else open_ones.enter_context(_metrics_log(settings))
+        yield Watchers(open_ones.enter_context(SystemdNotifier()), admin, metrics)
+
+
+def _metrics_log(settings: Settings) -> MetricsLog:
+    return MetricsLog(
+        STDOUT,
+        interval_seconds=settings.emf_interval_seconds,
+        namespace=settings.emf_namespace,
+        dimensions=dict(pair.split("=", 1) for pair in settings.emf_dimensions or ()),
+    )
 
 
 def admin_server(settings: Settings, address: str) -> AdminServer:

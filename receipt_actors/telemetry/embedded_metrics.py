@@ -7,7 +7,7 @@ from which CloudWatch tells any percentile (the form that AWS's own collector wr
 ===================================================  ============  =====================================================
 metric                                               unit          says
 ===================================================  ============  =====================================================
-``Heartbeat``                                        Count         processes that run, a line: none, and nobody does
+``Heartbeat``                                        Count         processes that run and say so; none: no line comes
 ``Received``                                         Count         deliveries, redeliveries included
 ``Answered``, ``HandedBack``, ``Moved``, ``Left``    Count         messages by fate
 ``AnsweredOK``, ``AnsweredINVALID``                  Count         answers by verdict
@@ -16,6 +16,7 @@ metric                                               unit          says
 ``InFlight``                                         Count         messages that somebody is responsible for
 ``Retries``                                          Count         requests to services that were tried again
 ``UnavailableServices``                              Count         services that keep messages waiting
+``Crashes``, ``Restarts``, ``UnknownAnswers``        Count         incidents of these kinds
 ``CPU``                                              Percent       of one core, of all processes together
 ``Memory``                                           Bytes         resident, of all processes together
 ===================================================  ============  =====================================================
@@ -41,6 +42,8 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 SOURCE_QUEUE_DIMENSION = "SourceQueue"
 MAX_VALUES = 100  #: that a metric may have in a line, says CloudWatch
+_NO_LIFE = frozenset({State.ENDED, State.SILENT})
+_INCIDENTS = {"crash": "Crashes", "restart": "Restarts", "unknown_answer": "UnknownAnswers"}
 _FATES = {"answered": "Answered", "handed_back": "HandedBack", "moved": "Moved", "left": "Left"}
 
 
@@ -57,13 +60,17 @@ def embedded_metrics(
     """
     new = change(earlier.statistics, later.statistics)
     metrics: dict[str, tuple[str, object]] = {
-        "Heartbeat": ("Count", sum(process.state is not State.ENDED for process in later.processes)),
+        "Heartbeat": ("Count", sum(process.state not in _NO_LIFE for process in later.processes)),
         "Received": ("Count", new.received),
         **{name: ("Count", new.count(fate)) for fate, name in _FATES.items()},
         **{f"Answered{verdict}": ("Count", _results(new.results, verdict)) for verdict in Verdict},
         "InFlight": ("Count", sum(process.in_flight for process in later.processes)),
         "Retries": ("Count", _retries(earlier, later)),
         "UnavailableServices": ("Count", len({name for process in later.processes for name in process.unavailable})),
+        **{
+            name: ("Count", increase(earlier.incident_counts.get(kind, 0), later.incident_counts.get(kind, 0)))
+            for kind, name in _INCIDENTS.items()
+        },
         "CPU": ("Percent", _cpu_percent(earlier, later)),
         "Memory": ("Bytes", sum(usage.memory_bytes for usage in _usages(later).values())),
     }
@@ -175,7 +182,7 @@ class MetricsLog:
 
     def _run(self, system: SystemControl) -> None:
         # What was counted since the start belongs to the first line.
-        earlier = replace(system.overview(), statistics=StatisticsSnapshot())
+        earlier = replace(system.overview(), statistics=StatisticsSnapshot(), incident_counts={})
         is_over = False
         while not is_over:
             is_over = self._is_over.wait(self._interval_seconds)

@@ -449,5 +449,3 @@ def test_a_terminal_is_never_obeyed_into(
     text = ended.out + ended.err
     assert "evil" in text
     assert all(line.isprintable() for line in text.splitlines())
-    if command[0] != "state":
-        assert all(line.isprintable() for line in cli(*command[:2], "--admin", admin).out.splitlines())

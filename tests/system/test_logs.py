@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -79,3 +80,22 @@ def test_the_last_line_is_written_before_the_end(
     program.send_signal(signal.SIGTERM)
     assert program.wait_for_end() == 0
     assert objects(program)[-1]["message"].startswith("stopped: ")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_metrics_go_to_standard_output_once_for_the_whole_command(
+    programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
+) -> None:
+    """Their lines add up to what the log says at the end, and are nothing but JSON."""
+    embedded.send(SCENARIO.messages)
+    program = embedded.start(
+        store, metrics_log="emf", emf_interval_seconds=1, processes=processes, exit_when_idle_seconds=2
+    )
+    assert program.wait_for_end() == 0
+    lines = [json.loads(line) for line in program.stdout.splitlines()]
+    assert len(lines) >= 2
+    stopped = re.search(r"stopped: (\d+) deliveries received, (\d+) messages answered, (\d+) moved", program.stderr)
+    assert stopped is not None
+    totals = [sum(line[name] for line in lines) for name in ("Received", "Answered", "Moved")]
+    assert totals == [int(total) for total in stopped.groups()]
+    assert max(line["Heartbeat"] for line in lines) == processes

@@ -131,7 +131,10 @@ def overview(at_seconds: float, counted: StatisticsSnapshot, *processes: Process
 
 
 EARLIER = overview(1000.0, statistics(10), process("worker-1", 1, 3, 5.0), process("worker-2", 2, 3, 5.0))
-LATER = overview(1060.0, statistics(50), process("worker-1", 1, 5, 20.0), process("worker-2", 3, 1, 3.0))
+LATER = replace(
+    overview(1060.0, statistics(50), process("worker-1", 1, 5, 20.0), process("worker-2", 3, 1, 3.0)),
+    incident_counts={"crash": 2},
+)
 
 
 def test_a_line_has_what_happened_since_the_one_before() -> None:
@@ -153,6 +156,8 @@ def test_a_line_has_what_happened_since_the_one_before() -> None:
         "InFlight": 14,
         "Retries": 3,
         "UnavailableServices": 1,
+        "Crashes": 2,
+        "Restarts": 0,
         "CPU": 30.0,
         "Memory": 100_000_000,
     }
