@@ -17,6 +17,7 @@ from receipt_actors.telemetry.alert_book import (
     PERIOD_SECONDS,
     AlertBook,
     AlertKind,
+    AlertLimits,
     Gathered,
     Origin,
 )
@@ -30,7 +31,7 @@ INCIDENT_KINDS = ["crash", "restart", "storm", "unknown_answer", "configuration"
 
 
 def book() -> AlertBook:
-    return AlertBook(OUTAGE_SECONDS, DEAD_LETTERS)
+    return AlertBook(AlertLimits(OUTAGE_SECONDS, DEAD_LETTERS))
 
 
 def incident(kind: str, summary: str = "it happened", at: float = 0.0, count: int = 1, subject: str = "") -> Incident:
