@@ -116,7 +116,7 @@ def test_a_drain_that_abandons_messages_tells_before_the_process_ends(
     program.send_signal(signal.SIGTERM)
     assert program.wait_for_end() == EXIT_DONE
     (alert,) = inbox.of("abandoned")
-    assert "before 3 messages were finished" in alert["summary"]
+    assert "3 messages" in alert["summary"]
     assert embedded.visible(SOURCE) == 3
 
 
