@@ -39,8 +39,8 @@ def subject(alerts):
     for alert in alerts:
         counts[alert["kind"]] = counts.get(alert["kind"], 0) + int(alert.get("count", 1))
     kinds = ", ".join(f"{kind} x {count}" for kind, count in counts.items())
-    line = " ".join(f"{alerts[0].get('source_queue', 'receipt_actors')}: {kinds}".split())
-    return line.encode("ascii", "replace").decode()[:MAX_SUBJECT]
+    line = plain(f"{alerts[0].get('source_queue', 'receipt_actors')}: {kinds}", MAX_SUBJECT)
+    return line.encode("ascii", "replace").decode().strip()
 
 
 def message(alerts):
@@ -68,4 +68,9 @@ def describe(alert):
         *(f"  | {line}" for line in (story if isinstance(story, list) else [])),
         f"  runbook: {section}",
     ]
-    return "\n".join(str(line)[:500] for line in lines[:60])
+    return "\n".join(plain(line, 500) for line in lines[:60])
+
+
+def plain(text, characters):
+    """Return one line of no more characters than that, all of which SNS takes."""
+    return "".join(each if each.isprintable() else " " for each in text[:characters])

@@ -33,9 +33,7 @@ whoever waits for its answer asks its successor.
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from receipt_actors.actors import protocol
@@ -51,7 +49,6 @@ from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import Queues
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import (
@@ -67,16 +64,15 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.settings import AppStoreSettings, Settings
-from receipt_actors.telemetry.alert_book import Alert, Origin
+from receipt_actors.telemetry.alert_book import Alert, AlertLimits
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,
     ALERTS,
     AlertFunction,
-    Alerts,
     AlertSink,
     AlertsQueue,
+    alert_specs,
 )
-from receipt_actors.telemetry.alerts import SHUTDOWN_SECONDS as ALERTS_SHUTDOWN_SECONDS
 from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 from receipt_actors.telemetry.statistics import STATISTICS, Statistics
@@ -126,8 +122,8 @@ def supervision_tree(
         period_seconds=30,
     )
     listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
-    sinks = alert_sinks(settings, lambda: backend.queues, on_alert)
-    telemetry = _telemetry(settings, backend, dead_letter_queue, alert_specs(settings, sinks, process))
+    alerts = _alerts(settings, backend, on_alert, process)
+    telemetry = _telemetry(settings, backend, dead_letter_queue, alerts)
     return supervisor_spec("root", ONE_FOR_ONE, [telemetry, *listeners, pipeline], intensity=3, period_seconds=60)
 
 
@@ -149,28 +145,16 @@ def _telemetry(
     )
 
 
-def alert_sinks(
-    settings: Settings, open_queues: Callable[[], Queues], on_alert: Callable[[Alert], object] | None = None
-) -> Mapping[str, AlertSink]:
-    """Return where alerts go, by the name of the actor that sends them there."""
+def _alerts(
+    settings: Settings, backend: Backend, on_alert: Callable[[Alert], object] | None, process: str
+) -> Sequence[ChildSpec]:
     sinks: dict[str, AlertSink] = {}
     if settings.alerts_queue is not None:
-        sinks[ALERTS] = AlertsQueue(open_queues, settings.alerts_queue)
+        sinks[ALERTS] = AlertsQueue(lambda: backend.queues, settings.alerts_queue)
     if on_alert is not None:
         sinks[ALERT_LISTENER] = AlertFunction(on_alert)
-    return sinks
-
-
-def alert_specs(settings: Settings, sinks: Mapping[str, AlertSink], process: str) -> Sequence[ChildSpec]:
-    """Describe the actors that send alerts to these sinks."""
-    if not sinks:
-        return ()
-    origin = Origin(socket.gethostname(), process, settings.source_queue, metadata.version("receipt-actors"))
-    thresholds = (settings.alert_outage_seconds, settings.alert_dead_letters)
-    return [
-        ChildSpec(name, Start(Alerts, sink, *thresholds, origin, name=name), shutdown=ALERTS_SHUTDOWN_SECONDS)
-        for name, sink in sinks.items()
-    ]
+    limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
+    return alert_specs(sinks, limits, settings.source_queue, process)
 
 
 def _listeners(settings: Settings, backend: Backend, on_result: Callable[[PostedResult], object]) -> ChildSpec:

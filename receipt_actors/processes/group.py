@@ -5,7 +5,8 @@ The parent's whole supervision tree::
     root             one_for_one; ends when ``workers`` gives up
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
     │  ├─ collector
-    │  └─ incidents
+    │  ├─ incidents
+    │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
     ├─ divider
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
@@ -48,6 +49,7 @@ from receipt_actors.processes.divider import Divider
 from receipt_actors.processes.group_inspection import PARENT, GroupInspection
 from receipt_actors.processes.group_trace import GroupTrace
 from receipt_actors.processes.messages import Pause, Reported, Resume, StopTrace, settings_as_json
+from receipt_actors.processes.parent_queues import ParentQueues
 from receipt_actors.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -62,6 +64,8 @@ from receipt_actors.processes.protocol import (
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.alert_book import AlertLimits
+from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, alert_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
@@ -82,8 +86,9 @@ class WorkersRefused(ReceiptActorsError):
 class ProcessGroup:
     """Workers that run; see the module. It installs no signal handler."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queue: str) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queue: str, queues: ParentQueues) -> None:
         self._group = group
+        self._queues = queues
         self._inspection = GroupInspection(group, actors, source_queue)
         self._trace_numbers = itertools.count(1)
         self._actors = actors
@@ -117,8 +122,9 @@ class ProcessGroup:
         actors = ActorSystem("receipt-actors-parent")
         listen_to_reports(actors)
         tracer_of(actors).process = PARENT
-        running = cls(group, actors, settings.source_queue)
-        start = _tree(settings, group).start
+        queues = ParentQueues(settings)
+        running = cls(group, actors, settings.source_queue, queues)
+        start = _tree(settings, group, queues).start
         assert isinstance(start, Start)
         try:
             root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
@@ -276,6 +282,7 @@ class ProcessGroup:
         """Have all workers hand back what is in flight and end, and the parent's actors with them."""
         self._group.is_closing = True
         self._actors.stop(STOP_SECONDS + 1.0)
+        self._queues.close()
         for process in list(self._group.processes.values()):
             process.kill()
             process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
@@ -289,14 +296,20 @@ class ProcessGroup:
         tracer_of(self._actors).close()
 
 
-def _tree(settings: Settings, group: Group) -> ChildSpec:
+def _tree(settings: Settings, group: Group, queues: ParentQueues) -> ChildSpec:
     """Describe the whole tree; see the module."""
+    alerts: Sequence[ChildSpec] = ()
+    if settings.alerts_queue is not None:
+        limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
+        sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
+        alerts = alert_specs(sinks, limits, settings.source_queue, PARENT)
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
         [
             ChildSpec("collector", Start(Collector, group, name=COLLECTOR)),
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            *alerts,
         ],
         intensity=10,
         period_seconds=10,

@@ -66,6 +66,14 @@ _ALWAYS = {
 
 
 @dataclass(frozen=True, slots=True)
+class AlertLimits:
+    """What is no alert yet."""
+
+    outage_seconds: float  #: how long a service is unavailable
+    dead_letters: int  #: messages that are moved to the dead-letter queue within a minute
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Who sends alerts."""
 
@@ -181,16 +189,10 @@ class _Moves:
 
 
 class AlertBook:
-    """See the module. Every ``now`` is monotonic.
+    """See the module. Every ``now`` is monotonic."""
 
-    Args:
-        outage_seconds: how long a service may be unavailable before that is an alert.
-        dead_letters: how many messages may be moved to the dead-letter queue in a minute before that is one.
-    """
-
-    def __init__(self, outage_seconds: float, dead_letters: int) -> None:
-        self._outage_seconds = outage_seconds
-        self._dead_letters = dead_letters
+    def __init__(self, limits: AlertLimits) -> None:
+        self._limits = limits
         self._due: dict[AlertKind, Gathered] = {}
         self._periods: dict[AlertKind, _Period] = {}
         self._outages: dict[str, _Outage] = {}  # by the service
@@ -212,7 +214,7 @@ class AlertBook:
     def take_due(self, now: float) -> dict[AlertKind, Gathered]:
         """Return what is to be sent now, and forget it."""
         for outage in self._outages.values():
-            if not outage.is_told and outage.since_seconds + self._outage_seconds <= now:
+            if not outage.is_told and outage.since_seconds + self._limits.outage_seconds <= now:
                 outage.is_told = True
                 self._gather(self._long_outage(outage, now), now)
         for kind, period in list(self._periods.items()):
@@ -234,7 +236,9 @@ class AlertBook:
         """Return when ``take_due`` should be called next; None: not before something is noted."""
         moments = [period.until_seconds for period in self._periods.values()]
         moments += [
-            outage.since_seconds + self._outage_seconds for outage in self._outages.values() if not outage.is_told
+            outage.since_seconds + self._limits.outage_seconds
+            for outage in self._outages.values()
+            if not outage.is_told
         ]
         return min(moments, default=None)
 
@@ -282,7 +286,7 @@ class AlertBook:
             moves.gathered = moves.gathered.merged(moved)
         if moves.are_told:
             self._gather(moved, now)
-        elif moves.gathered.count > self._dead_letters:
+        elif moves.gathered.count > self._limits.dead_letters:
             moves.are_told = True
             self._gather(moves.gathered, now)
 

@@ -9,23 +9,37 @@ it sends what it has; its supervisor bounds the time for that. A crash of it for
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from math import inf
 from typing import Any, ClassVar, Protocol
 
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.errors import QueueRefused, UnavailableError
-from receipt_actors.otp import Crash, Down, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
-from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, Gathered, Origin
+from receipt_actors.otp import (
+    ChildSpec,
+    Crash,
+    Down,
+    ExitReason,
+    From,
+    GenServer,
+    Receive,
+    Receiving,
+    Reply,
+    Start,
+    Timer,
+)
+from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, AlertLimits, Gathered, Origin
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents, TellNow
 
 logger = logging.getLogger(__name__)
 
 ALERTS = "alerts"  #: the name of the actor that sends to the alerts queue
 ALERT_LISTENER = "alert_listener"  #: of the one that calls a function of the embedding program
-SHUTDOWN_SECONDS = 3.0  #: for the last alerts to be sent
+SHUTDOWN_SECONDS = 5.0  #: for the last alerts to be sent
 SUBSCRIBE_AGAIN_SECONDS = 0.5  #: until there is another actor to subscribe to
 LAST_WORD_SECONDS = 1.0  #: for what has happened before the end to be told
 TRY_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
@@ -120,17 +134,16 @@ class Alerts(GenServer):
 
     Args:
         sink: where alerts go.
-        outage_seconds: see ``AlertBook``.
-        dead_letters: likewise.
+        limits: what is no alert yet.
         origin: who says so.
     """
 
     trap_exit: ClassVar[bool] = True
 
-    def __init__(self, sink: AlertSink, outage_seconds: float, dead_letters: int, origin: Origin) -> None:
+    def __init__(self, sink: AlertSink, limits: AlertLimits, origin: Origin) -> None:
         self._sink = sink
         self._origin = origin
-        self._book = AlertBook(outage_seconds, dead_letters)
+        self._book = AlertBook(limits)
         self._pool = self.system.new_blocking_pool(f"alerts to {sink}", 1)
         self._waiting: dict[AlertKind, Gathered] = {}
         self._under_way: _Batch | None = None
@@ -297,6 +310,19 @@ class Alerts(GenServer):
             return super().handle_call(request, from_)
         waiting = len(self._waiting) + len(self._under_way or ())
         return AlertsStatus(self._sent, self._failed, self._dropped, waiting)
+
+
+def alert_specs(
+    sinks: Mapping[str, AlertSink], limits: AlertLimits, source_queue: str, process: str
+) -> Sequence[ChildSpec]:
+    """Describe the actors that send alerts, one for each sink, of this name; they end before ``incidents`` does."""
+    if not sinks:
+        return ()
+    origin = Origin(socket.gethostname(), process, source_queue, metadata.version("receipt-actors"))
+    return [
+        ChildSpec(name, Start(Alerts, sink, limits, origin, name=name), shutdown=SHUTDOWN_SECONDS)
+        for name, sink in sinks.items()
+    ]
 
 
 def _is_last_word(message: object) -> bool:

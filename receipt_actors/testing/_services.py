@@ -37,7 +37,7 @@ class FakeServices:
         self.app_store = FakeAppStore()
         self.dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
         self.queues.create_queue(settings.source_queue, self.dead_letter_queue, settings.max_receive_count)
-        for queue in settings.post_queues:
+        for queue in (*settings.post_queues, *filter(None, [settings.alerts_queue])):
             self.queues.create_queue(queue)
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.telemetry.alert_book import Alert, AlertKind, Origin
@@ -95,14 +95,17 @@ def test_every_kind_has_its_urgency_and_its_section_in_the_runbook(
 
 
 @given(st.lists(bodies, min_size=1, max_size=20))
+@example(['{"kind": "\\u001b\\ud800", "source_queue": "\\n", "story": ["\\ud800"]}'])
 def test_whatever_lies_on_the_queue_becomes_a_mail_that_sns_takes(mail: dict[str, Any], bodies: list[str]) -> None:
     """What can't be read does not hold up what can: it is shown as it is."""
     subject, text = mailed(mail, *bodies, alert(AlertKind.STORM).body)
     assert subject.isascii()
     assert 0 < len(subject) < 100
     assert subject.isprintable()
+    assert subject == subject.strip()
     assert "storm x 1: validator crashed" in text
-    assert 0 < len(text.encode("utf-8", "replace")) < MAX_SNS_MESSAGE_BYTES
+    assert 0 < len(text.encode()) < MAX_SNS_MESSAGE_BYTES
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"kind": "crash", "count": 1e999}', "null", "", '{"count": 1}'])

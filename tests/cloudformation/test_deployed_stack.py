@@ -20,6 +20,7 @@ from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.sandbox.receipts import SampleReceipt, mint
 from receipt_actors.settings import load_settings
+from receipt_actors.telemetry.embedded_metrics import SOURCE_QUEUE_DIMENSION
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID
 
@@ -223,6 +224,7 @@ def test_the_environment_is_one_that_the_settings_read(stack: Stack) -> None:
     assert settings.dead_letter_queue == PARAMETERS["DeadLetterQueueName"]
     assert settings.ledger_table == PARAMETERS["LedgerTableName"]
     assert settings.alerts_queue == PARAMETERS["AlertsQueueName"]
+    assert settings.metrics_log == "emf"  # the heartbeat
     assert settings.visibility_timeout_seconds == PARAMETERS["VisibilityTimeoutSeconds"]
     assert stack.environment["AWS_REGION"] == REGION
 
@@ -467,6 +469,9 @@ def test_an_alarm_watches_what_stands_there(
     expected = {key: value or stack.outputs["AlertMailName"] for key, value in dimensions.items()}
     assert {each["Name"]: each["Value"] for each in alarm["Dimensions"]} == expected
     assert f"{alarm['ComparisonOperator']} {alarm['Threshold']}" == condition
+    if name == "heartbeat-missing":
+        assert alarm["Namespace"] == load_settings({"bundle_ids": BUNDLE_ID}, environ=stack.environment).emf_namespace
+        assert set(expected) == {SOURCE_QUEUE_DIMENSION}
     assert alarm["EvaluationPeriods"] == {"heartbeat-missing": 4, "dead-letter-depth": 1, "alert-mail-errors": 1}.get(
         name, 3
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from .processes import Program
 from .worlds import BUNDLE_ID, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 ALERTS = "AlertsSQS"
+RESTARTS_OF_TWO = 10  #: workers in a minute; one more is a storm
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ def test_a_drain_that_abandons_messages_tells_before_the_process_ends(
     program.send_signal(signal.SIGTERM)
     assert program.wait_for_end() == EXIT_DONE
     (alert,) = inbox.of("abandoned")
-    assert "before 3 messages were finished" in alert["summary"]
+    assert "3 messages" in alert["summary"]
     assert embedded.visible(SOURCE) == 3
 
 
@@ -142,3 +144,39 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
     answered = {letter.fields["user_id"] for letter in aws.take(RESULTS)}
     assert answered == {message.user_id for message in messages}
     assert program.stderr.count("no alert can be sent to queue AlertsSQS") == 1
+
+
+# --- several processes ---
+
+
+def test_of_several_processes_each_sends_its_own(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
+    """With its name, so that an operator knows whose state to look at."""
+    inbox = Inbox(embedded)
+    embedded.send([with_status(21004)])
+    program = embedded.start(store, alerts_queue=ALERTS, processes=2)
+    assert inbox.wait_for("configuration", program)["process"] in ("worker-1", "worker-2")
+
+
+def test_the_parent_tells_of_workers_that_die_and_of_the_storm_that_ends_it(
+    embedded: EmbeddedWorld, store: SimulatedAppStore
+) -> None:
+    """A worker that was killed can't; and when all are gone, the last word is sent before the parent ends."""
+    inbox = Inbox(embedded)
+    program = embedded.start(store, alerts_queue=ALERTS, processes=2)
+    program.wait_for_log("2 processes of 4 consumers take receipts")
+    killed: set[int] = set()
+    while len(killed) <= RESTARTS_OF_TWO:
+        program.wait_until(lambda: set(program.children()) - killed, "there is another one")
+        victim = next(iter(set(program.children()) - killed))
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
+        if len(killed) == 1:
+            crash = inbox.wait_for("crash", program)
+            assert crash["process"] == "parent"
+            assert "was killed by signal 9" in crash["summary"]
+    assert program.wait_for_end() == EXIT_WORLD_FAILED
+    (storm,) = inbox.of("storm")
+    assert storm["process"] == "parent"
+    assert "Supervisor (workers): gives up because of child worker-" in storm["summary"]
+    told = sum(alert["count"] for alert in inbox.of("crash") if alert["process"] == "parent")
+    assert told == len(killed)

@@ -16,11 +16,13 @@ import pykka
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import SubmissionRefused
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.receipts import DEFAULT_KEY, Purchase, SampleReceipt, mint
+from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
+from receipt_actors.telemetry.alert_book import Alert, AlertKind
 
 ROOT = Path(__file__).parents[2]
 BUNDLE_ID = "com.example.game"
@@ -110,6 +112,30 @@ def test_a_callback_that_raises_is_an_error_in_the_log_and_no_more(
         users = {heard.get(timeout=PATIENCE_SECONDS).user_id for _ in range(3)}
     assert users == {1, 2, 3}
     assert "on_result raised" in caplog.text
+
+
+def test_a_callback_gets_each_alert(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """As a value, on a thread of the system; no queue is needed for that."""
+    heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db"), on_alert=heard.put) as system:
+        system.submit(mint(SampleReceipt(BUNDLE_ID, (), status=21004)), 42)
+        alert = heard.get(timeout=PATIENCE_SECONDS)
+        assert alert.kind is AlertKind.CONFIGURATION
+        assert "21004" in alert.summary
+        assert (alert.origin.process, alert.origin.source_queue) == ("main", system.settings.source_queue)
+
+
+def test_a_callback_hears_of_what_a_drain_abandons(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Before the drain returns."""
+    heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
+    store.outage(Fault.hang(600))
+    system = ReceiptSystem.start(settings_of(store, tmp_path / "r.db"), on_alert=heard.put)
+    for user_id in range(3):
+        system.submit(genuine_receipt(), user_id)
+    while system.in_flight().in_flight < 3:
+        pass
+    assert system.drain(HAND_BACK_SECONDS + 0.5) == 3
+    assert heard.get_nowait().kind is AlertKind.ABANDONED
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from receipt_actors.domain.ports import EntryFailure
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
-from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, Origin
+from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, AlertLimits, Origin
 from receipt_actors.telemetry.alerts import (
     SUBSCRIBE_AGAIN_SECONDS,
     AlertFunction,
@@ -48,7 +48,7 @@ class Desk:
         return self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
 
     def start(self, sink: AlertSink | None = None) -> Ref:
-        return self.actors.start(Alerts, sink or AlertsQueue(lambda: self.queues, QUEUE), 60.0, 10, ORIGIN)
+        return self.actors.start(Alerts, sink or AlertsQueue(lambda: self.queues, QUEUE), AlertLimits(60.0, 10), ORIGIN)
 
     def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
         """Tell whoever has subscribed."""

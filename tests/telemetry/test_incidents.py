@@ -229,12 +229,12 @@ def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
         house.notice(f"message {number} failed")
     house.notice("back", IncidentKind.RECOVERED)
     house.incidents()
-    assert incident_counts_of(house.stage.actors) == {"outage": MAX_INCIDENTS + 5, "recovered": 1}
+    assert incident_counts_of(house.stage.actors) == {"moved": MAX_INCIDENTS + 5, "recovered": 1}
     house.find(INCIDENTS).kill()
     house.stage.settle()
     house.notice("down again")
     house.incidents()
-    assert incident_counts_of(house.stage.actors)["outage"] == MAX_INCIDENTS + 6
+    assert incident_counts_of(house.stage.actors)["moved"] == MAX_INCIDENTS + 6
 
 
 def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:
