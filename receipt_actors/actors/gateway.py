@@ -175,7 +175,7 @@ class Gateway(GenServer):
 
     def init(self) -> Any:
         """Open the gate, which a gateway before this one may have left closed."""
-        self._announce(ServiceAvailable(self.service))
+        self.cast(INTAKE, ServiceAvailable(self.service))
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
         """End the I/O threads; finish first, where that is promised and this is no crash."""
@@ -328,7 +328,7 @@ class Gateway(GenServer):
         if not self._breaker.is_closed:
             logger.warning("%s is available again", self.service)
             self._notice(IncidentKind.RECOVERED, f"{self.service} is available again")
-            self._announce(ServiceAvailable(self.service))
+            self.cast(INTAKE, ServiceAvailable(self.service))
             self._ready.extend(self._pausing)  # their pauses were for the outage
             self._pausing.clear()
         self._breaker = self._breaker.succeeded()
@@ -399,7 +399,7 @@ class Gateway(GenServer):
     # --- while the breaker is open ---
 
     def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
-        self._announce(ServiceUnavailable(self.service, wants_a_prober))
+        self.cast(INTAKE, ServiceUnavailable(self.service, wants_a_prober and self.closes_intake, self.closes_intake))
         if self._probe_timer is not None:
             self._probe_timer.cancel()
         self._probe_timer = self.send_after(pause_seconds, _Probe())
@@ -426,10 +426,6 @@ class Gateway(GenServer):
             return True  # in a moment
         is_fresh = any(job.probes < MAX_PROBES for job in self._ready)
         return is_fresh and len({self.message_of(job) for job in self._ready}) >= MIN_PROBERS
-
-    def _announce(self, fact: ServiceAvailable | ServiceUnavailable) -> None:
-        if self.closes_intake:
-            self.cast(INTAKE, fact)
 
     def _notice(self, kind: IncidentKind, summary: str, message_id: str | None = None) -> None:
         self.cast(INCIDENTS, Noticed(kind, self.service, summary, message_id))

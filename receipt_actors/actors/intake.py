@@ -82,6 +82,7 @@ class Intake(GenServer):
         self._waiting: deque[ReserveCredits] = deque()
         self._max_receives = MIN_RECEIVES  # at once, now
         self._unavailable: set[str] = set()
+        self._keeping: set[str] = set()  # services that are unavailable for some messages only, which they keep
         self._failing: set[Ref] = set()  # consumers whose last receive failed
         self._not_heard = set(_WITNESSES)  # until all of them have answered nothing is granted
         self._is_closed = False
@@ -170,14 +171,15 @@ class Intake(GenServer):
                     self._note_activity()
                 self._note_receive(consumer, failure)
                 self._grant()
-            case ServiceUnavailable(service, wants_a_prober):
-                self._unavailable.add(service)
+            case ServiceUnavailable(service, wants_a_prober, closes_intake):
+                (self._unavailable if closes_intake else self._keeping).add(service)
                 self._grant()
                 self._look_for_progress()
                 if wants_a_prober and not self._reserved:
                     self._grant_next(min(1, self._room()))
             case ServiceAvailable(service):
                 self._unavailable.discard(service)
+                self._keeping.discard(service)
                 self._grant()
             case ResumeIntake():
                 self._note_activity()
@@ -190,8 +192,9 @@ class Intake(GenServer):
         """A custodian or a consumer has ended: its credits are free."""
         if isinstance(message, _LookForProgress):
             self._looks_for_progress = False
-            if self._finished == message.finished and self._unavailable and not self._reserved:
-                self._answer_closers(StuckInOutage(len(self._custodians), frozenset(self._unavailable)))
+            services = frozenset(self._unavailable | self._keeping)
+            if self._finished == message.finished and services and not self._reserved:
+                self._answer_closers(StuckInOutage(len(self._custodians), services))
             self._look_for_progress()
             return None
         if not isinstance(message, Down):
@@ -267,7 +270,7 @@ class Intake(GenServer):
 
     def _look_for_progress(self) -> None:
         """Where the process stops in an outage, look in a while whether anything can be finished all the same."""
-        if self._closers and self._unavailable and not self._looks_for_progress:
+        if self._closers and (self._unavailable or self._keeping) and not self._looks_for_progress:
             self._looks_for_progress = True
             self.send_after(STUCK_SECONDS, _LookForProgress(self._finished))
 

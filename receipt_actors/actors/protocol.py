@@ -76,6 +76,7 @@ class ServiceUnavailable:
 
     service: str
     wants_a_prober: bool = False  #: let one message in all the same: those that are kept may themselves be what fails
+    closes_intake: bool = True  #: False: it is some messages' trouble, which are kept; go on to receive
 
 
 @dataclass(frozen=True, slots=True)

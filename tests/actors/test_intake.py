@@ -289,6 +289,20 @@ def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
     assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
 
 
+def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: Stage) -> None:
+    """Its trouble closes no gate; but who stops has nothing to wait for either."""
+    intake = start(stage)
+    take(stage, intake, 2)
+    intake.cast(ServiceUnavailable("send to Out", closes_intake=False))
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == [10]
+    assert status(stage, intake).unavailable == frozenset()
+    intake.cast(SettleReservation(consumer, 0))
+    closing = stage.ask(INTAKE, CloseIntake())
+    stage.advance(STUCK_SECONDS)
+    assert stage.reply_to(closing) == StuckInOutage(2, frozenset({"send to Out"}))
+
+
 def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
     """What they bring is to be handed back, not left to its visibility timeout."""
     intake = start(stage)

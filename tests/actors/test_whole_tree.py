@@ -11,6 +11,7 @@ import pytest
 
 from receipt_actors import Settings
 from receipt_actors.actors.gateway import MAX_PROBES
+from receipt_actors.actors.intake import STUCK_SECONDS
 from receipt_actors.backends import Backend
 from receipt_actors.domain.ports import EntryFailure, Environment
 from receipt_actors.domain.reasons import Reason
@@ -422,6 +423,29 @@ def test_the_end_does_not_wait_for_long_polls(ending: str) -> None:
     tree.settle()
     getattr(tree.system, ending)()
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("operation", ["verify_receipt", "claim", "send", "delete"])
+def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: str) -> None:
+    """What waits for the service is handed back at once, whichever it is, once nothing is finished for a while."""
+    begin_outage(tree, operation)
+    submit(tree, *range(6))
+    tree.advance(20)
+    in_flight = tree.system.in_flight().in_flight
+    assert in_flight > 0
+    drained: list[int] = []
+    draining = threading.Thread(target=lambda: drained.append(tree.system.drain(600.0)))
+    draining.start()
+    intake: Any = tree.find("intake").process.actor
+    wait_until(lambda: intake._is_closed and not intake._reserved, tree.actors)
+    tree.services.clock.advance(STUCK_SECONDS)
+    draining.join(15)
+    assert drained == [in_flight]
+    assert hidden(tree) == [0.0] * 6
+    fake_of(tree, operation).recover()
+    tree.restart()
+    tree.advance(LONG_ENOUGH_SECONDS)
+    assert {result["user_id"] for result in tree.results()} == set(range(6))
 
 
 def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
