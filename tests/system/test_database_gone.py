@@ -1,0 +1,40 @@
+"""The embedded backend's file is taken away while the program runs: a cleanup, a restore, a slip of an operator."""
+
+from __future__ import annotations
+
+import signal
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+
+from .worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
+
+
+def test_a_database_that_is_moved_away_is_missed_and_taken_up_again(embedded: EmbeddedWorld) -> None:
+    """Nothing is claimed in a file that nobody will find, and the log says so; once it is back, work goes on."""
+    messages = genuine_messages(10, 51)
+    elsewhere = embedded.database.with_suffix(".elsewhere")
+    with SimulatedAppStore() as store:
+        program = embedded.start(store)
+        program.wait_for_log("consumers take receipts")
+        embedded.database.rename(elsewhere)
+        program.wait_for_log("deleted, moved or replaced")
+        assert not embedded.database.exists()  # a new, empty one would be taken for the ledger
+        elsewhere.rename(embedded.database)
+        embedded.send(messages)
+        program.wait_until(lambda: embedded.visible(RESULTS) == len(messages), "all are answered")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+    assert embedded.total(SOURCE) == 0
+
+
+def test_a_stop_without_the_database_is_in_order(embedded: EmbeddedWorld) -> None:
+    """There is nothing that could be waited for."""
+    elsewhere = embedded.database.with_suffix(".elsewhere")
+    with SimulatedAppStore() as store:
+        program = embedded.start(store, drain_seconds=50)
+        program.wait_for_log("consumers take receipts")
+        embedded.database.rename(elsewhere)
+        program.wait_for_log("deleted, moved or replaced")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end(25) == 0
+    elsewhere.rename(embedded.database)
