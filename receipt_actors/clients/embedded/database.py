@@ -160,10 +160,10 @@ class Database:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Tell which file that is; None where there is none."""
+    """Tell which file that is; None where none can be seen."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
 
