@@ -3,7 +3,8 @@
 Such a client takes work from any thread, and does it in one place, with whatever comes from the network:
 
 - on the scheduler of an actor system (``run_on``), where that is what asks: no thread is woken and none fights for the
-  interpreter's lock. It costs a receipt 0.1 ms less than threads do, and what is in flight waits less for one another.
+  interpreter's lock. It costs a receipt 0.05 to 0.11 ms less than a thread does, and what is in flight waits less for
+  one another.
 - else on a thread of its own, which is woken once for all that gathers meanwhile.
 
 It begins with the first work, and anew with the next one after a crash. It waits by epoll, so it needs Linux.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receipt_actors.domain.ports import Ledger, Queues
-from tests.clients.places import PLACES, in_place
+from tests.clients.places import in_place
 
 if TYPE_CHECKING:
     import boto3
@@ -170,12 +170,12 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "receipts.db"
 
 
-@pytest.fixture(params=PLACES)
-def loop(request: pytest.FixtureRequest) -> Iterator[AwsLoop]:
-    """The loop, in each place in turn."""
+@pytest.fixture
+def loop() -> Iterator[AwsLoop]:
+    """The loop where the program has it."""
     from receipt_actors.clients.aws import AwsLoop
 
-    with closing(in_place(request.param, AwsLoop())) as loop:
+    with closing(in_place("scheduler", AwsLoop())) as loop:
         yield loop
 
 

@@ -20,6 +20,7 @@ from botocore.credentials import Credentials
 from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
+from tests.clients.places import PLACES, in_place
 from tests.clients.test_aws import ITEM, QUEUE, md5
 from tests.clients.test_aws_short_way import Asked, Wire
 
@@ -37,6 +38,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Asked
             return server
 
         yield serve
+
+
+@pytest.fixture(params=PLACES)
+def loop(request: pytest.FixtureRequest) -> Iterator[AwsLoop]:
+    """The loop, in each place in turn."""
+    with closing(in_place(request.param, AwsLoop())) as loop:
+        yield loop
 
 
 @pytest.fixture(scope="module")
