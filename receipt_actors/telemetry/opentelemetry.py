@@ -146,8 +146,10 @@ class OpenTelemetryWalks:
                 self._changed.notify()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """See ``Walks``. A request under way that does not end in time is left behind, on a daemon thread."""
+        """See ``Walks``. A request under way that does not end in time is left behind, on a daemon thread. Once."""
         with self._changed:
+            if self._is_closing:
+                return
             self._is_closing = True
             self._changed.notify()
         self._thread.join(seconds)

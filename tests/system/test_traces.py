@@ -18,11 +18,11 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_receipt_has_a_trace(embedded: EmbeddedWorld, processes: int) -> None:
-    """From each process, with every step in it, also what was not exported yet when the program was told to stop."""
+    """From each process, with every step in it; and what is sent names it as the parent, where there was one."""
     first, *others = GENUINE
     message_ids = embedded.send([_with(first, TRACEPARENT), *others])
     with SimulatedAppStore() as store, Collector() as collector:
-        embedded.environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        embedded.environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         program = embedded.start(store, processes=processes, traces="otlp", exit_when_idle_seconds=1)
         assert program.wait_for_end() == 0
         traces = collector.traces()
