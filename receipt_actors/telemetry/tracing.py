@@ -223,9 +223,11 @@ class RunningTrace:
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
-        if not self.predicate.holds(fields):
-            return
-        told = self._tracer.told(event, fields)
+        if self.predicate.holds(fields):
+            self.accept(self._tracer.told(event, fields))
+
+    def accept(self, told: Mapping[str, Any]) -> None:
+        """Have an event told that has matched, here or in another process of the trace."""
         with self._lock:
             if self._end is not None:
                 return
@@ -389,8 +391,7 @@ class Tracer:
     def told(self, event: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return an event as it leaves: in JSON's types, without what is not known."""
         known = {name: _plain(fields[name]) for name in EVENTS[event].fields if fields.get(name) is not None}
-        at_seconds = fields.get("at_seconds")  # of another process, which has told it already
-        return {"at_seconds": self.clock.time() if at_seconds is None else at_seconds, "event": event, **known}
+        return {"at_seconds": self.clock.time(), "event": event, **known}
 
     # --- events of actors ---
 
