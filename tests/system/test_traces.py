@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +61,13 @@ def test_a_collector_that_is_not_there_costs_no_receipt(embedded: EmbeddedWorld)
 
 def _with(message: SampleMessage, traceparent: str) -> SampleMessage:
     return replace(message, attributes={**message.attributes, "traceparent": traceparent})
+
+
+def test_without_the_setting_nobody_pays_for_the_library(tmp_path: Path) -> None:
+    """Neither does a start, nor who has not got it."""
+    code = (
+        "import sys\nsys.modules['opentelemetry'] = None\n"
+        "from pathlib import Path\nfrom receipt_actors import ReceiptSystem, Settings\n"
+        "with ReceiptSystem.start(Settings(database=Path(sys.argv[1]), bundle_ids=('*',))):\n    pass\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "receipts.db")], check=True, timeout=60)
