@@ -246,7 +246,7 @@ class _Spans(RandomIdGenerator, SpanProcessor):
         inside = set_span_in_context(root, Context())
         ends = [*(begin for _step, begin in walk.steps[1:]), walk.ended_at_seconds]
         for (step, begin), end in zip(walk.steps, ends, strict=True):
-            name, kind = _STEPS[step]
+            name, kind = _STEPS.get(step, (step, SpanKind.INTERNAL))
             last = self._tracer.start_span(
                 name, inside, kind, dict(_of_step(walk, step)), start_time=_nanoseconds(begin)
             )
