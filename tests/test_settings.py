@@ -505,3 +505,21 @@ class TestAppStoreClient:
         (told,) = faults({"app_store_concurrency": "2000"})
         assert "expected at most 200 a process with requests" in told
         assert "pip install 'receipt-actors[fast]'" in told
+
+
+class TestTraces:
+    def test_they_need_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who asks for them without it is told what to install; nobody else misses it."""
+        assert load({"traces": "otlp", "traces_sample_ratio": "0.01"}).traces_sample_ratio == 0.01
+        for module in [name for name in sys.modules if name.startswith("opentelemetry.")]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, "opentelemetry", None)
+        (told,) = faults({"traces": "otlp"})
+        assert "--traces: found 'otlp', expected OpenTelemetry to be installed" in told
+        assert "pip install 'receipt-actors[otel]'" in told
+        assert load({}).traces == "none"
+
+    def test_a_share_is_a_share(self) -> None:
+        """From none to all."""
+        (told,) = faults({"traces_sample_ratio": "1.5"})
+        assert "--traces-sample-ratio: found '1.5'" in told

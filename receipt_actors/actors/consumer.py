@@ -196,7 +196,7 @@ class Consumer(GenServer):
         starts: list[tuple[Ref | Name, object]] = []
         if self._tracer.is_on:
             for delivery, work in deliveries:
-                self._trace_received(delivery, work, received_at_seconds)
+                self._trace_received(delivery, work)
         for delivery, work in deliveries:
             if work is None:
                 detail = "arrived corrupt (MD5); it is left for redelivery"
@@ -208,9 +208,7 @@ class Consumer(GenServer):
         self._is_starting = True
         self.send_requests(starts, _START)
 
-    def _trace_received(
-        self, delivery: ReceivedMessage, work: Submission | Unanswerable | None, received_at_seconds: float
-    ) -> None:
+    def _trace_received(self, delivery: ReceivedMessage, work: Submission | Unanswerable | None) -> None:
         match work:
             case Submission():
                 about = {name: getattr(work, name) for name in ("user_id", "submission_id", "post_queue")}
@@ -218,15 +216,13 @@ class Consumer(GenServer):
                 about = {"reason": reason}
             case None:
                 about = {"reason": Reason.BODY_MD5_MISMATCH}
-        self._trace("received" if work else "left", delivery, received_at_seconds, about)
+        self._trace("received" if work else "left", delivery, about)
 
-    def _trace(
-        self, event: str, delivery: ReceivedMessage, received_at_seconds: float | None, about: Mapping[str, object]
-    ) -> None:
+    def _trace(self, event: str, delivery: ReceivedMessage, about: Mapping[str, object]) -> None:
         """Tell who traces of an event; only where ``is_on``."""
         if self._tracer.wants(event):
             known = {"message_id": delivery.message_id, "receive_count": delivery.approximate_receive_count}
-            self._tracer.emit(event, {**known, **about}, received_at_seconds)
+            self._tracer.emit(event, {**known, **about})
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The custodians have started, and hold their credits; what has none (its supervisor ended) comes back."""
@@ -241,7 +237,7 @@ class Consumer(GenServer):
         self._change_visibility(changes)
         if self._tracer.is_on:
             for delivery in deliveries:
-                self._trace("handed_back", delivery, None, {"reason": Reason.DRAINED})
+                self._trace("handed_back", delivery, {"reason": Reason.DRAINED})
         for delivery in deliveries:
             log_handed_back(delivery.message_id, Reason.DRAINED, "it was received just before the end", 0.0)
             self._statistics.message_finished("handed_back", Reason.DRAINED, 0.0)

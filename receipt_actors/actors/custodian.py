@@ -159,7 +159,7 @@ class Custodian(GenServer):
         if self.tracer.wants(event):
             if self._steps:
                 fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
-            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._received_at_seconds)
+            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._started_at_seconds)
 
     def traceparent(self) -> str | None:
         """Return the trace context to hand on with what is sent, if the message came with one."""

@@ -97,6 +97,8 @@ class Routes:
             if trace is None:
                 self._traces.discard(stream)
 
+        stream.trace = trace
+
         def over() -> None:
             self._traces.discard(stream)
             self._calls.begin(trace.stop)

@@ -16,7 +16,7 @@ from receipt_actors.admin.limits import (
     MAX_TRACE_SECONDS,
 )
 from receipt_actors.admin.server_sent_events import KEEP_ALIVE, event
-from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.control import Trace, TraceRequest
 
 
 class TraceStream:
@@ -29,6 +29,7 @@ class TraceStream:
         self._reason: str | None = None
         self._sent = 0
         self._lost = 0
+        self.trace: Trace | None = None  #: once it runs
 
     def take(self, traced: Mapping[str, Any]) -> None:
         """Take an event. Callable on any thread; never blocks."""
@@ -61,7 +62,8 @@ class TraceStream:
                 self._sent += 1
                 yield event("trace", self._waiting.popleft())
             if self._reason is not None:
-                yield event("end", {"reason": self._reason, "events": self._sent, "lost": self._lost})
+                lost = self._lost + (0 if self.trace is None else self.trace.lost)
+                yield event("end", {"reason": self._reason, "events": self._sent, "lost": lost})
                 return
             self._wake.clear()
             try:

@@ -75,9 +75,9 @@ class GroupTrace:
             self._ours.stop()
 
     def happened(self, event: Mapping[str, Any]) -> None:
-        """Take in what a worker told."""
+        """Take in what a worker told. It has matched there; here what is not known has been left out."""
         if self._ours is not None:
-            self._ours.offer(event["event"], event)
+            self._ours.accept(event)
 
     def ended_in(self, worker: str, lost: int = 0) -> None:
         """Note that a worker traces no more."""

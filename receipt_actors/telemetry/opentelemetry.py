@@ -146,8 +146,10 @@ class OpenTelemetryWalks:
                 self._changed.notify()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """See ``Walks``. A request under way that does not end in time is left behind, on a daemon thread."""
+        """See ``Walks``. A request under way that does not end in time is left behind, on a daemon thread. Once."""
         with self._changed:
+            if self._is_closing:
+                return
             self._is_closing = True
             self._changed.notify()
         self._thread.join(seconds)
@@ -244,7 +246,7 @@ class _Spans(RandomIdGenerator, SpanProcessor):
         inside = set_span_in_context(root, Context())
         ends = [*(begin for _step, begin in walk.steps[1:]), walk.ended_at_seconds]
         for (step, begin), end in zip(walk.steps, ends, strict=True):
-            name, kind = _STEPS[step]
+            name, kind = _STEPS.get(step, (step, SpanKind.INTERNAL))
             last = self._tracer.start_span(
                 name, inside, kind, dict(_of_step(walk, step)), start_time=_nanoseconds(begin)
             )

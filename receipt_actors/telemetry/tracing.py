@@ -59,7 +59,7 @@ FIELDS: Final[Mapping[str, tuple[FieldType, str]]] = {
     "user_id": (_NUMBER, "whose purchase it is to be"),
     "submission_id": (_TEXT, "which sending of a receipt"),
     "post_queue": (_TEXT, "where the answer goes"),
-    "seconds_since_received": (_NUMBER, "since the receive that brought it began, a long poll ago at most"),
+    "seconds_since_received": (_NUMBER, "since it was received"),
     "seconds": (_NUMBER, "what the step took that is over"),
     "outcome": (
         _TEXT,
@@ -77,14 +77,15 @@ FIELDS: Final[Mapping[str, tuple[FieldType, str]]] = {
     "peer": (_TEXT, "the actor that it goes to"),
 }
 
-_DELIVERY = ("process", "message_id", "receive_count", "seconds_since_received")
-_SUBMISSION = (*_DELIVERY, "user_id", "submission_id", "post_queue")
+_DELIVERY = ("process", "message_id", "receive_count")
+_RECEIVED = (*_DELIVERY, "user_id", "submission_id", "post_queue")
+_SUBMISSION = (*_RECEIVED, "seconds_since_received")
 _ACTOR = ("process", "actor", "message")
 
 #: Every event of the walk, in the order in which a message meets them.
 WALK_EVENTS: Final[Mapping[str, EventDescription]] = {
     "received": EventDescription(
-        "a message was received; it has a ``reason`` where it can't be answered", (*_SUBMISSION, "reason")
+        "a message was received; it has a ``reason`` where it can't be answered", (*_RECEIVED, "reason")
     ),
     "left": EventDescription("it arrived corrupt and is left to be redelivered", (*_DELIVERY, "reason")),
     "verify": EventDescription("Apple is to be asked", _SUBMISSION),
@@ -222,9 +223,11 @@ class RunningTrace:
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
-        if not self.predicate.holds(fields):
-            return
-        told = self._tracer.told(event, fields)
+        if self.predicate.holds(fields):
+            self.accept(self._tracer.told(event, fields))
+
+    def accept(self, told: Mapping[str, Any]) -> None:
+        """Have an event told that has matched, here or in another process of the trace."""
         with self._lock:
             if self._end is not None:
                 return
@@ -388,8 +391,7 @@ class Tracer:
     def told(self, event: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return an event as it leaves: in JSON's types, without what is not known."""
         known = {name: _plain(fields[name]) for name in EVENTS[event].fields if fields.get(name) is not None}
-        at_seconds = fields.get("at_seconds")  # of another process, which has told it already
-        return {"at_seconds": self.clock.time() if at_seconds is None else at_seconds, "event": event, **known}
+        return {"at_seconds": self.clock.time(), "event": event, **known}
 
     # --- events of actors ---
 
@@ -454,6 +456,8 @@ def _reason_name(reason: object) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)  # microseconds
     return value.value if isinstance(value, Enum) else value
 
 

@@ -103,6 +103,7 @@ class FakeTrace:
         self.request = request
         self.on_event = on_event
         self.on_end = on_end
+        self.lost = 0
         self.stopped = threading.Event()
 
     def stop(self) -> None:

@@ -95,6 +95,7 @@ class ScriptedTrace:
         self.request = request
         self.tell = on_event
         self.end = on_end
+        self.lost = 0
         self.stopped = threading.Event()
 
     def stop(self) -> None:

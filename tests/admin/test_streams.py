@@ -89,7 +89,7 @@ def test_a_bug_in_looking_at_the_system_is_logged(quick: None, caplog: pytest.Lo
 
 
 def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client) -> None:
-    """As they come, and at last why it is over."""
+    """As they come, and at last why it is over, and how many the system could not tell."""
     with client.stream("POST", "/api/trace", {"predicate": "claim", "limit": 2, "seconds": 3}) as events:
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         (trace,) = system.traces
@@ -97,9 +97,10 @@ def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client)
         trace.on_event({"event": "claimed", "user_id": 42})
         assert next(events) == ("trace", {"event": "claimed", "user_id": 42})
         trace.on_event({"event": "claimed", "user_id": 43})
+        trace.lost = 5
         trace.on_end("2 events")
         assert next(events) == ("trace", {"event": "claimed", "user_id": 43})
-        assert next(events) == ("end", {"reason": "2 events", "events": 2, "lost": 0})
+        assert next(events) == ("end", {"reason": "2 events", "events": 2, "lost": 5})
         assert list(events) == []
     assert trace.stopped.wait(PATIENCE_SECONDS)
 

@@ -89,6 +89,7 @@ class StandInTrace:
 
     def __init__(self, on_end: Callable[[str], None]) -> None:
         self._on_end = on_end
+        self.lost = 0
         self.stopped = threading.Event()
 
     def stop(self) -> None:

@@ -143,13 +143,15 @@ def test_without_a_system_yet_the_port_is_open(embedded: EmbeddedWorld) -> None:
         assert log.index("the admin port is ") < log.index("consumers take receipts")
 
 
-def test_a_trace_shows_what_happens(embedded: EmbeddedWorld) -> None:
-    """As it happens, and not more than was asked for."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_trace_shows_what_happens(embedded: EmbeddedWorld, processes: int) -> None:
+    """As it happens, in whichever process, and not more than was asked for."""
     with SimulatedAppStore() as store:
-        program = embedded.start(store, admin=ANY_PORT)
+        program = embedded.start(store, admin=ANY_PORT, processes=processes)
         port = Port(program)
         program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
-        body = json.dumps({"predicate": "claim", "limit": 3, "seconds": PATIENCE_SECONDS}).encode()
+        wanted = {"predicate": "verified where reason == null", "limit": 3, "seconds": PATIENCE_SECONDS}
+        body = json.dumps(wanted).encode()
         request = Request(f"{port.url}/api/trace", data=body, headers={"Content-Type": "application/json"})
         with urlopen(request, timeout=PATIENCE_SECONDS) as stream:
             embedded.send(GENUINE)

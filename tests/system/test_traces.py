@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +21,11 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_receipt_has_a_trace(embedded: EmbeddedWorld, processes: int) -> None:
-    """From each process, with every step in it, also what was not exported yet when the program was told to stop."""
+    """From each process, with every step in it; and what is sent names it as the parent, where there was one."""
     first, *others = GENUINE
     message_ids = embedded.send([_with(first, TRACEPARENT), *others])
     with SimulatedAppStore() as store, Collector() as collector:
-        embedded.environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        embedded.environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         program = embedded.start(store, processes=processes, traces="otlp", exit_when_idle_seconds=1)
         assert program.wait_for_end() == 0
         traces = collector.traces()
@@ -58,3 +61,13 @@ def test_a_collector_that_is_not_there_costs_no_receipt(embedded: EmbeddedWorld)
 
 def _with(message: SampleMessage, traceparent: str) -> SampleMessage:
     return replace(message, attributes={**message.attributes, "traceparent": traceparent})
+
+
+def test_without_the_setting_nobody_pays_for_the_library(tmp_path: Path) -> None:
+    """Neither does a start, nor who has not got it."""
+    code = (
+        "import sys\nsys.modules['opentelemetry'] = None\n"
+        "from pathlib import Path\nfrom receipt_actors import ReceiptSystem, Settings\n"
+        "with ReceiptSystem.start(Settings(database=Path(sys.argv[1]), bundle_ids=('*',))):\n    pass\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "receipts.db")], check=True, timeout=60)
