@@ -254,7 +254,7 @@ METRICS: tuple[Metric, ...] = (
         "incidents_total",
         "counter",
         "What an operator may want to know of, by kind.",
-        lambda o: [((kind,), count) for kind, count in o.incident_counts.items()],
+        lambda o: [((kind,), count) for kind, count in o.statistics.incidents.items()],
         ("kind",),
     ),
     Metric(
