@@ -7,7 +7,8 @@ RUN python -m venv /opt/receipt-actors && /opt/receipt-actors/bin/pip install --
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home receipt-actors
 COPY --from=build /opt/receipt-actors /opt/receipt-actors
-# The admin port is for the health check, and for who is in the container.
+# The admin port is for the health check, and for who is in the container. Another address is given by this variable, so
+# that the health check finds it. One that is paused or drains is alive: restarting it would help nobody.
 ENV PATH=/opt/receipt-actors/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RECEIPT_ACTORS_ADMIN=127.0.0.1:9464

@@ -20,6 +20,7 @@ extensions = [
     "capacity_reference",
     "commands_reference",
     "conformance_reference",
+    "metrics_reference",
     "settings_reference",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",

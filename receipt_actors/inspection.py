@@ -18,7 +18,7 @@ from receipt_actors.actors.protocol import INTAKE, IntakeStatus
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.control import UnknownActor
-from receipt_actors.telemetry.incidents import incident_counts_of, incidents_of
+from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Overview,
@@ -62,7 +62,6 @@ class Inspection:
             processes=(process,),
             statistics=statistics,
             incidents=incidents_of(self._actors),
-            incident_counts=incident_counts_of(self._actors),
         )
 
     def _process(

@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from receipt_actors.admin.limits import MAX_CONNECTIONS, REQUEST_SECONDS, STALL_SECONDS
+from receipt_actors.admin.limits import MAX_CONNECTIONS, MAX_UNREAD_BYTES, REQUEST_SECONDS, STALL_SECONDS
 
 
 class Connection(H11Protocol):
@@ -20,6 +20,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._request_timer: asyncio.TimerHandle | None = None  # runs from the first byte to the end of an answer
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it, unless there are too many."""
@@ -38,7 +39,12 @@ class Connection(H11Protocol):
         """Take what came."""
         if self._request_timer is None:
             self._await_request()
-        super().data_received(data)
+        if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            self._unread_bytes += len(data)  # refused before it had been sent completely
+        if self._unread_bytes > MAX_UNREAD_BYTES:
+            self.transport.abort()
+        else:
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
+from receipt_actors.telemetry.changes import change
 from receipt_actors.telemetry.overview import Overview, Usage
 
 
@@ -34,17 +35,16 @@ class Sample:
 
 
 def sample_between(before: Overview, after: Overview) -> Sample:
-    """Say what was done between two looks; what seems to have been undone (a count that was lost) is nothing."""
-    then, now = before.statistics, after.statistics
-    latencies = now.latencies.since(then.latencies)
-    p50, p95, p99 = (latencies.percentile_seconds(percent) for percent in (50, 95, 99))
+    """Say what was done between two looks."""
+    done = change(before.statistics, after.statistics)
+    p50, p95, p99 = (done.latencies.percentile_seconds(percent) for percent in (50, 95, 99))
     return Sample(
         at_seconds=after.at_seconds,
         seconds=max(0.0, after.at_seconds - before.at_seconds),
-        received=max(0, now.received - then.received),
-        answered=max(0, now.count("answered") - then.count("answered")),
-        handed_back=max(0, now.count("handed_back") - then.count("handed_back")),
-        moved=max(0, now.count("moved") - then.count("moved")),
+        received=done.received,
+        answered=done.count("answered"),
+        handed_back=done.count("handed_back"),
+        moved=done.count("moved"),
         in_flight=sum(process.in_flight for process in after.processes),
         p50_seconds=p50,
         p95_seconds=p95,

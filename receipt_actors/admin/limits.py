@@ -10,6 +10,7 @@ MAX_CALLS = 16  #: calls to the system under way or waiting
 CALL_THREADS = 4  #: that carry them out
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 16 * 1024
+MAX_UNREAD_BYTES = 64 * 1024  #: of a body that nobody wants, still taken after the answer, so that it can be read
 
 REQUEST_SECONDS = 10.0  #: for a request to arrive completely
 STALL_SECONDS = 20.0  #: in which a client has to read something of what was sent to it

@@ -73,7 +73,7 @@ class Metric:
 
 
 def _of_processes(read: Callable[[ProcessOverview], float]) -> Callable[[Overview], Iterator[Row]]:
-    return lambda overview: (((process.name,), read(process)) for process in overview.processes)
+    return lambda overview: (((process.name,), read(process)) for process in _known(overview))
 
 
 def _of_services(read: Callable[..., float]) -> Callable[[Overview], Iterator[Row]]:
@@ -90,12 +90,17 @@ def _of_actors(read: Callable[[ActorOverview], float]) -> Callable[[Overview], I
 
 def _of_usage(read: Callable[[Usage], float]) -> Callable[[Overview], Iterator[Row]]:
     def rows(overview: Overview) -> Iterator[Row]:
-        for process in overview.processes:
+        for process in _known(overview):
             yield (process.name,), read(process.usage)
         if overview.parent_usage is not None:
             yield (PARENT,), read(overview.parent_usage)
 
     return rows
+
+
+def _known(overview: Overview) -> Iterator[ProcessOverview]:
+    """Leave out those that have not said anything of themselves yet."""
+    return (process for process in overview.processes if process.started_at_seconds)
 
 
 def _roots(overview: Overview) -> Iterator[tuple[str, ActorOverview]]:
@@ -254,7 +259,7 @@ METRICS: tuple[Metric, ...] = (
         "incidents_total",
         "counter",
         "What an operator may want to know of, by kind.",
-        lambda o: [((kind,), count) for kind, count in o.incident_counts.items()],
+        lambda o: [((kind,), count) for kind, count in o.statistics.incidents.items()],
         ("kind",),
     ),
     Metric(

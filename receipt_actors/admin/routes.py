@@ -161,9 +161,7 @@ async def _json_object(request: Request) -> Mapping[str, Any]:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise HTTPException(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    f"expected a body of at most {MAX_BODY_BYTES} bytes",
-                    headers={"Connection": "close"},
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {MAX_BODY_BYTES} bytes"
                 )
     except ClientDisconnect:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the body never came") from None

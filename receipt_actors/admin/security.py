@@ -112,5 +112,4 @@ def _is_of_another_site(headers: Headers, host: str) -> bool:
 
 
 def _refused(status: HTTPStatus, why: str) -> JSONResponse:
-    """Refuse without reading what else may come."""
-    return JSONResponse({"error": why}, status, headers={"Connection": "close"})
+    return JSONResponse({"error": why}, status)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 import pykka
@@ -26,7 +26,6 @@ from receipt_actors.processes.cores import usable_cores
 from receipt_actors.processes.divider import described
 from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.settings import Settings, load_settings
-from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     write_log(settings)
     with StopSignals() as signals, watched(settings) as watchers:
         system = _start(settings, signals)
-        watchers.watch(cast(SystemControl, system))
+        watchers.watch(system)
         system.on_end(signals.wake)
         _wait(system, signals, settings)
         if isinstance(system, ProcessGroup):

@@ -22,7 +22,7 @@ from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import Overview, ProcessOverview, State, Usage, state_of
 from receipt_actors.telemetry.queue_depths import LookAtQueues
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.usage import usage_now
 
 PARENT = "parent"  #: what the parent is called beside its workers
@@ -56,7 +56,7 @@ class GroupInspection:
             source_queue=self._source_queue,
             queues=collected.queues or {self._source_queue: None},
             processes=processes,
-            statistics=collected.statistics,
+            statistics=collected.statistics.merged(statistics_of(self._actors).snapshot()),  # the parent's incidents
             incidents=collected.incidents_with(own),
             parent=None if root is None else actor_overview(look_at(root)),
             parent_usage=usage_now(),

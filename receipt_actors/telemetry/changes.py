@@ -36,6 +36,7 @@ def change(earlier: StatisticsSnapshot, later: StatisticsSnapshot) -> Statistics
         _latencies(earlier.latencies, later.latencies),
         {step: _latencies(earlier.steps.get(step, Latencies()), counted) for step, counted in later.steps.items()},
         calls,
+        _counts(earlier.incidents, later.incidents),
     )
 
 

@@ -68,7 +68,10 @@ def embedded_metrics(
         "Retries": ("Count", _retries(earlier, later)),
         "UnavailableServices": ("Count", len({name for process in later.processes for name in process.unavailable})),
         **{
-            name: ("Count", increase(earlier.incident_counts.get(kind, 0), later.incident_counts.get(kind, 0)))
+            name: (
+                "Count",
+                increase(earlier.statistics.incidents.get(kind, 0), later.statistics.incidents.get(kind, 0)),
+            )
             for kind, name in _INCIDENTS.items()
         },
         "CPU": ("Percent", _cpu_percent(earlier, later)),
@@ -182,7 +185,7 @@ class MetricsLog:
 
     def _run(self, system: SystemControl) -> None:
         # What was counted since the start belongs to the first line.
-        earlier = replace(system.overview(), statistics=StatisticsSnapshot(), incident_counts={})
+        earlier = replace(system.overview(), statistics=StatisticsSnapshot())
         is_over = False
         while not is_over:
             is_over = self._is_over.wait(self._interval_seconds)

@@ -19,6 +19,7 @@ _WHY_NOT_READY = {
     State.STARTING: "it is being started",
     State.PAUSED: "paused by an operator",
     State.DRAINING: "draining: it takes nothing in any more",
+    State.SILENT: "a process has not said for seconds how it goes; its parent kills it if it hangs",
     State.ENDED: "the supervision tree has ended",
 }
 

@@ -28,7 +28,7 @@ forgets none of them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -47,9 +47,9 @@ from receipt_actors.otp import (
 )
 from receipt_actors.telemetry.log_floods import shape
 from receipt_actors.telemetry.overview import Incident
+from receipt_actors.telemetry.statistics import statistics_of
 
 INCIDENTS = "incidents"  #: the name of the actor, and of the incidents that its system keeps
-_COUNTS = "incident_counts"
 MAX_INCIDENTS = 100  #: that are kept; the oldest goes
 MAX_LINE_CHARACTERS = 300
 MAX_STORY_LINES = 20
@@ -161,12 +161,6 @@ def incidents_of(system: ActorSystem) -> tuple[Incident, ...]:
     return incidents
 
 
-def incident_counts_of(system: ActorSystem) -> Mapping[str, int]:
-    """Return how many there were of each kind, those that are not kept any more included."""
-    counts: Mapping[str, int] = system.terms.get(_COUNTS, {})
-    return counts
-
-
 class Incidents(GenServer):
     """See the module."""
 
@@ -227,8 +221,7 @@ class Incidents(GenServer):
     ) -> _Open:
         summary = _line(summary)
         seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=_line(subject))
-        counts = incident_counts_of(self.system)
-        self.system.terms[_COUNTS] = {**counts, kind.value: counts.get(kind.value, 0) + 1}
+        statistics_of(self.system).incident_noticed(kind.value)
         key = (kind.value, seen.subject, shape(summary))
         opened = self._open.get(key)
         if opened is None:

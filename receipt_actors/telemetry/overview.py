@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -136,7 +136,6 @@ class Overview:
     processes: tuple[ProcessOverview, ...]
     statistics: StatisticsSnapshot  #: of all processes, those that have ended included
     incidents: tuple[Incident, ...] = ()  #: the newest first
-    incident_counts: Mapping[str, int] = field(default_factory=dict)  #: by kind, since the start
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None
 

@@ -49,6 +49,7 @@ class StatisticsSnapshot:
     latencies: Latencies = field(default_factory=Latencies)  #: from receive to delete, of answered and moved messages
     steps: Mapping[str, Latencies] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
     calls: Mapping[str, ServiceCalls] = field(default_factory=dict)  #: by service
+    incidents: Mapping[str, int] = field(default_factory=dict)  #: by kind; see ``telemetry.incidents``
 
     def count(self, fate: str) -> int:
         """Count the messages of one fate."""
@@ -68,6 +69,7 @@ class StatisticsSnapshot:
             self.latencies.merged(other.latencies),
             steps,
             calls,
+            Counter(self.incidents) + Counter(other.incidents),
         )
 
     def as_json(self) -> dict[str, object]:
@@ -84,6 +86,7 @@ class StatisticsSnapshot:
             "calls": {
                 service: {"requests": calls.requests, "entries": calls.entries} for service, calls in self.calls.items()
             },
+            "incidents": dict(self.incidents),
         }
 
     @classmethod
@@ -99,6 +102,7 @@ class StatisticsSnapshot:
             Latencies.from_json(data["latencies"]),
             {step: Latencies.from_json(latencies) for step, latencies in data["steps"].items()},
             {service: ServiceCalls(**calls) for service, calls in data["calls"].items()},
+            dict(data["incidents"]),
         )
 
 
@@ -114,6 +118,7 @@ class StatisticsTable:
         self._steps: defaultdict[str, Latencies] = defaultdict(Latencies)
         self._requests: Counter[str] = Counter()
         self._entries: Counter[str] = Counter()
+        self._incidents: Counter[str] = Counter()
 
     def request_answered(self, service: str, entries: int) -> None:
         """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
@@ -154,6 +159,11 @@ class StatisticsTable:
             for step, step_seconds in steps:
                 self._steps[step].record(step_seconds)
 
+    def incident_noticed(self, kind: str) -> None:
+        """Count something that an operator may want to know of."""
+        with self._lock:
+            self._incidents[kind] += 1
+
     def snapshot(self) -> StatisticsSnapshot:
         """Return what has been counted, all at one moment."""
         with self._lock:
@@ -164,6 +174,7 @@ class StatisticsTable:
                 self._latencies.copy(),
                 {step: latencies.copy() for step, latencies in self._steps.items()},
                 {service: ServiceCalls(count, self._entries[service]) for service, count in self._requests.items()},
+                dict(self._incidents),
             )
 
 

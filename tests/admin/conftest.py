@@ -75,6 +75,7 @@ STATISTICS = StatisticsSnapshot(
     latencies=latencies(*[0.02] * 60, *[0.2] * 8),
     steps={"verifying": latencies(0.015, 0.15)},
     calls={"ledger": ServiceCalls(30, 65)},
+    incidents={"crash": 4},
 )
 
 
@@ -88,7 +89,6 @@ def an_overview(*processes: ProcessOverview, state: State = State.CONSUMING, **c
         processes=processes or (a_process(state=state),),
         statistics=STATISTICS,
         incidents=(Incident(1_000_050.0, "crash", "the validator crashed", ("because",), "m-1"),),
-        incident_counts={"crash": 4},
     )
     return replace(overview, **changes)
 

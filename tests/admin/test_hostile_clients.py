@@ -58,7 +58,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
     """Whatever of it has come (slow loris)."""
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         connection.sendall(beginning)
         read_to_end(connection)
@@ -71,7 +71,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(
 
 def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole request."""
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         send_for_ever(connection, b"x")
 
@@ -80,7 +80,7 @@ def test_an_answer_that_takes_long_is_waited_for(
     client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a request is limited in time: a stream goes on."""
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with client.stream("POST", "/api/trace", {"predicate": "received"}) as events:
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         with connect(client) as other:

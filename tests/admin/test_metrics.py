@@ -156,3 +156,11 @@ def test_a_histogram_of_nothing_is_zero() -> None:
     overview = an_overview(statistics=StatisticsSnapshot(latencies=Latencies()))
     assert value(overview, "message_duration_seconds_bucket", le="+Inf") == 0
     assert value(overview, "message_duration_seconds_sum") == 0
+
+
+def test_a_process_of_which_nothing_is_known_has_no_values() -> None:
+    """One that is being started did not begin in 1970, nor is its memory empty."""
+    unknown = replace(a_process("worker-2"), started_at_seconds=0.0, usage=Usage(0.0, 0, 0, 0), tree=None, services=())
+    overview = an_overview(a_process("worker-1"), unknown)
+    assert value(overview, "process_resident_memory_bytes", process="worker-1") == 2_000_000
+    assert not [key for key in samples(overview) if dict(key[1]).get("process") == "worker-2"]

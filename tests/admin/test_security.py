@@ -238,3 +238,14 @@ def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeS
         assert answer.status == 400
         assert json.loads(answer.body)["error"].startswith("expected")
     assert system.calls == []
+
+
+def test_a_refusal_can_be_read_though_the_body_is_still_on_its_way(client: Client) -> None:
+    """The connection is not closed on a client that is sending, and may be used again."""
+    connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=30)
+    for _ in range(3):
+        connection.request("POST", "/api/pause", b"x" * 10_000, {"Content-Type": "text/plain"})
+        response = connection.getresponse()
+        assert response.status == 415
+        response.read()
+    connection.close()

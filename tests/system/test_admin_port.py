@@ -27,7 +27,7 @@ WORLD_FAILED = 1
 WRONG_USAGE = 2
 TOKEN = "0123456789abcdef"
 ANY_PORT = "127.0.0.1:0"
-PROCESSES = [1]
+PROCESSES = [1, 2]
 GENUINE = genuine_messages(30, 7)
 
 

@@ -131,9 +131,11 @@ def overview(at_seconds: float, counted: StatisticsSnapshot, *processes: Process
 
 
 EARLIER = overview(1000.0, statistics(10), process("worker-1", 1, 3, 5.0), process("worker-2", 2, 3, 5.0))
-LATER = replace(
-    overview(1060.0, statistics(50), process("worker-1", 1, 5, 20.0), process("worker-2", 3, 1, 3.0)),
-    incident_counts={"crash": 2},
+LATER = overview(
+    1060.0,
+    replace(statistics(50), incidents={"crash": 2}),
+    process("worker-1", 1, 5, 20.0),
+    process("worker-2", 3, 1, 3.0),
 )
 
 

@@ -39,6 +39,7 @@ class Clock:
         (State.WAITING, True, True),
         (State.PAUSED, True, False),
         (State.DRAINING, True, False),
+        (State.SILENT, True, False),
         (State.ENDED, False, False),
     ],
 )

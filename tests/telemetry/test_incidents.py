@@ -33,11 +33,11 @@ from receipt_actors.telemetry.incidents import (
     Noticed,
     SubscribeIncidents,
     TellNow,
-    incident_counts_of,
     incidents_of,
     listen_to_reports,
 )
 from receipt_actors.telemetry.overview import Incident
+from receipt_actors.telemetry.statistics import statistics_of
 from tests.actors.stand_ins import Stage
 
 
@@ -224,17 +224,17 @@ def test_only_the_last_ones_are_kept(house: House) -> None:
 
 def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
     """By kind; a crash of the actor loses none."""
-    assert incident_counts_of(house.stage.actors) == {}
+    statistics = statistics_of(house.stage.actors)
     for number in range(MAX_INCIDENTS + 5):
         house.notice(f"message {number} failed")
     house.notice("back", IncidentKind.RECOVERED)
     house.incidents()
-    assert incident_counts_of(house.stage.actors) == {"moved": MAX_INCIDENTS + 5, "recovered": 1}
+    assert statistics.snapshot().incidents == {"moved": MAX_INCIDENTS + 5, "recovered": 1}
     house.find(INCIDENTS).kill()
     house.stage.settle()
     house.notice("down again")
     house.incidents()
-    assert incident_counts_of(house.stage.actors)["moved"] == MAX_INCIDENTS + 6
+    assert statistics.snapshot().incidents["moved"] == MAX_INCIDENTS + 6
 
 
 def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:
