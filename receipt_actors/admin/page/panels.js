@@ -6,7 +6,7 @@ import { fateCount, servicesOf } from "./measures.js";
 
 const cells = (row) => [...row.children];
 const tableRow = (columns) => () =>
-  make("tr", {}, ...columns.map((name, index) => (index === 0 ? make("th", { scope: "row" }) : make("td", { class: "number", "data-label": name }))));
+  make("tr", {}, make("th", { scope: "row" }), ...Array.from({ length: columns - 1 }, () => make("td", { class: "number" })));
 
 /** The gate, and what stands behind it. `growth` tells how requests grew, by service. */
 export function showServices(overview, processes, statistics, growth) {
@@ -30,7 +30,7 @@ export function showServices(overview, processes, statistics, growth) {
     byId("services"),
     services.values(),
     (service) => service.name,
-    tableRow(["service", "breaker", "waiting", "under way", "retries", "requests/s", "batch fill"]),
+    tableRow(7),
     (row, service) => {
       const [name, breaker, waiting, underWay, retries, rate, fill] = cells(row);
       setText(name, service.name);
@@ -78,11 +78,12 @@ export function showProcesses(overview, growth, chosen) {
     byId("processes"),
     rows,
     (process) => process.name,
-    tableRow(["process", "state", "up", "in flight", "CPU", "memory", "threads", "open files"]),
+    tableRow(9),
     (row, process) => {
-      const [name, state, up, inFlight, cpu, memory, threads, files] = cells(row);
+      const [name, pid, state, up, inFlight, cpu, memory, threads, files] = cells(row);
       setAttribute(row, "class", process.name === chosen ? "chosen" : null);
-      setText(name, process.pid === null ? process.name : `${process.name} (pid ${process.pid})`);
+      setText(name, process.name);
+      setText(pid, process.pid ?? "–");
       setText(state, process.state ?? "supervises");
       setAttribute(state, "class", `state-cell ${process.state === null ? "" : toneOfState(process.state)}`);
       setText(up, process.started_at_seconds === undefined ? "–" : duration(overview.at_seconds - process.started_at_seconds));
@@ -233,17 +234,16 @@ export function showFigures({ overview, statistics, processes, sample, samples, 
     setAttribute(tile, "class", `figure card ${tone}`);
   };
   const answeredRate = aSecond(sample?.answered);
-  figure("figure-received", decimal(aSecond(sample?.received)), `${count(statistics.received)} since the start`);
-  figure("figure-answered", decimal(answeredRate), `${count(fateCount(statistics, "answered"))} since the start`);
-  figure("figure-p50", latency(sample?.p50_seconds), "half are faster");
-  figure("figure-p95", latency(sample?.p95_seconds), `p99 ${latency(sample?.p99_seconds)}`);
+  figure("figure-received", decimal(aSecond(sample?.received)), `${count(statistics.received)} in all`);
+  figure("figure-answered", decimal(answeredRate), `${count(fateCount(statistics, "answered"))} in all`);
+  for (const percentile of ["p50", "p95", "p99"]) setText(byId(percentile), latency(sample?.[`${percentile}_seconds`]));
   const reserved = processes.reduce((sum, process) => sum + process.reserved, 0);
-  figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} more reserved`);
+  figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} reserved`);
   const depth = overview.queues[overview.source_queue] ?? sample?.queue_depth ?? null;
   figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${duration(depth / answeredRate)} of work` : overview.source_queue);
   const [handedBack, moved] = [lately((one) => one.handed_back), lately((one) => one.moved)];
-  figure("figure-handed-back", count(handedBack), `${count(fateCount(statistics, "handed_back"))} since the start`, handedBack > 0 ? "warn" : "");
-  figure("figure-moved", count(moved), `${count(fateCount(statistics, "moved"))} since the start`, moved > 0 ? "bad" : "");
-  figure("figure-restarts", exact(restarts), restartedLately ? "one a moment ago" : "since the start", restartedLately ? "warn" : "");
+  figure("figure-handed-back", count(handedBack), "in 10 minutes", handedBack > 0 ? "warn" : "");
+  figure("figure-moved", count(moved), "in 10 minutes", moved > 0 ? "bad" : "");
+  figure("figure-restarts", exact(restarts), restartedLately ? "a moment ago" : "in all", restartedLately ? "warn" : "");
   setText(byId("figures-at"), sample === null ? "" : clock(sample.at_seconds));
 }
