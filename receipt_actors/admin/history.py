@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
+from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview, Usage
 
 
@@ -27,6 +28,7 @@ class Sample:
     p99_seconds: float | None
     cpu_seconds: float  #: of all processes
     queue_depth: int | None  #: of the source queue, at its end; None: not known
+    steps: Mapping[str, Mapping[str, float | None]]  #: the same percentiles, of each step of the walk
 
     def as_json(self) -> dict[str, Any]:
         """Return its fields."""
@@ -36,8 +38,7 @@ class Sample:
 def sample_between(before: Overview, after: Overview) -> Sample:
     """Say what was done between two looks; what seems to have been undone (a count that was lost) is nothing."""
     then, now = before.statistics, after.statistics
-    latencies = now.latencies.since(then.latencies)
-    p50, p95, p99 = (latencies.percentile_seconds(percent) for percent in (50, 95, 99))
+    nothing = Latencies()
     return Sample(
         at_seconds=after.at_seconds,
         seconds=max(0.0, after.at_seconds - before.at_seconds),
@@ -46,12 +47,18 @@ def sample_between(before: Overview, after: Overview) -> Sample:
         handed_back=max(0, now.count("handed_back") - then.count("handed_back")),
         moved=max(0, now.count("moved") - then.count("moved")),
         in_flight=sum(process.in_flight for process in after.processes),
-        p50_seconds=p50,
-        p95_seconds=p95,
-        p99_seconds=p99,
+        **_percentiles(now.latencies, then.latencies),
         cpu_seconds=_cpu_seconds(before, after),
         queue_depth=after.queues.get(after.source_queue),
+        steps={
+            step: _percentiles(latencies, then.steps.get(step, nothing)) for step, latencies in now.steps.items()
+        },
     )
+
+
+def _percentiles(now: Latencies, then: Latencies) -> dict[str, float | None]:
+    latencies = now.since(then)
+    return {f"p{percent}_seconds": latencies.percentile_seconds(percent) for percent in (50, 95, 99)}
 
 
 class History:

@@ -128,7 +128,7 @@ function render() {
   showQueues(overview);
   showProcesses(overview, growth, chosen);
   showVerdicts(statistics);
-  showSteps(statistics);
+  showSteps(statistics, shown.slice(-SPARK_SAMPLES));
   showIncidents(overview, chosen);
 }
 

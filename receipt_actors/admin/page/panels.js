@@ -1,6 +1,7 @@
 // The tables around the tree: services, queues, processes, verdicts, steps and incidents.
 
-import { byId, keyed, make, setAttribute, setText } from "./dom.js";
+import { sparkline } from "./charts.js";
+import { byId, draw, keyed, make, setAttribute, setText } from "./dom.js";
 import { bytes, clock, count, decimal, duration, exact, latency, moment, percent, plural, words } from "./format.js";
 import { fateCount, servicesOf } from "./measures.js";
 
@@ -138,29 +139,31 @@ export function showVerdicts(statistics) {
   );
 }
 
-export function showSteps(statistics) {
-  const steps = Object.entries(statistics.steps).map(([name, latencies]) => ({ name, ...latencies }));
-  if (steps.length > 0) steps.push({ name: "receive to delete", ...statistics.latencies });
-  const longest = Math.max(1e-9, ...steps.map((step) => step.p99_seconds ?? 0));
+const STEPS = ["verifying", "claiming", "replying", "moving", "deleting"];
+
+/** Where the time goes: in the last seconds, or since the start where nothing was finished lately. */
+export function showSteps(statistics, samples) {
+  const sample = samples.at(-1) ?? null;
+  const order = (name) => (STEPS.includes(name) ? STEPS.indexOf(name) : STEPS.length);
+  const named = Object.entries(statistics.steps).sort(([one], [other]) => order(one) - order(other));
+  const steps = named.map(([name, whole]) => ({ name, whole, lately: sample?.steps?.[name], past: samples.map((one) => one.steps?.[name]?.p95_seconds) }));
+  if (steps.length > 0) steps.push({ name: "receive to delete", whole: statistics.latencies, lately: sample, past: samples.map((one) => one.p95_seconds) });
   setAttribute(byId("steps-none"), "hidden", steps.length > 0);
   keyed(
     byId("steps"),
     steps,
     (step) => step.name,
-    () =>
-      make(
-        "tr",
-        {},
-        make("th", { scope: "row" }),
-        make("td", { class: "bar-cell" }, make("div", { class: "range" }, make("i", { class: "p99" }), make("i", { class: "p95" }), make("i", { class: "p50" }))),
-        ...Array.from({ length: 3 }, () => make("td", { class: "number" })),
-      ),
+    () => make("tr", {}, make("th", { scope: "row" }), make("td", { class: "bar-cell" }, draw("svg", { "aria-hidden": "true" })), ...Array.from({ length: 3 }, () => make("td", { class: "number" }))),
     (row, step) => {
-      const [name, bar, ...numbers] = cells(row);
+      const [name, curve, ...numbers] = cells(row);
       setText(name, words(step.name));
-      const values = [step.p50_seconds, step.p95_seconds, step.p99_seconds];
-      numbers.forEach((cell, index) => setText(cell, latency(values[index])));
-      [...bar.firstElementChild.children].forEach((mark, index) => mark.style.setProperty("--share", (values[2 - index] ?? 0) / longest));
+      sparkline(curve.firstElementChild, step.past, "p95");
+      const isLate = (step.lately?.p50_seconds ?? null) !== null;
+      const values = isLate ? step.lately : step.whole;
+      numbers.forEach((cell, index) => {
+        setText(cell, latency(values[["p50_seconds", "p95_seconds", "p99_seconds"][index]]));
+        setAttribute(cell, "class", `number ${isLate ? "" : "soft"}`);
+      });
     },
   );
 }
@@ -169,9 +172,44 @@ const BAD = new Set(["crash", "storm", "abandoned", "configuration"]);
 const GOOD = new Set(["recovered"]);
 export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : "warn");
 
+const ALL_KINDS = "";
+let shownKind = ALL_KINDS;
+let shownIncidents = [null, null]; // what was last shown: the overview, and the process
+
+/** One kind at a time can be looked at: a crash is easily lost among what was moved. */
+function showKinds(kinds) {
+  setAttribute(byId("incident-kinds"), "hidden", kinds.size < 3);
+  keyed(
+    byId("incident-kinds"),
+    kinds,
+    ([kind]) => kind,
+    ([kind]) =>
+      make("button", {
+        type: "button",
+        on: {
+          click: () => {
+            shownKind = kind;
+            showIncidents(...shownIncidents);
+          },
+        },
+      }),
+    (button, [kind, number]) => {
+      setText(button, `${kind === ALL_KINDS ? "all" : words(kind)} ${exact(number)}`);
+      setAttribute(button, "class", `chip ${kind === ALL_KINDS ? "" : toneOfIncident(kind)}`);
+      setAttribute(button, "aria-pressed", String(kind === shownKind));
+    },
+  );
+}
+
 /** The newest first. Alike ones share a name, and are told apart by how many of that name are older. */
 export function showIncidents(overview, chosen) {
-  const incidents = overview.incidents.filter((incident) => chosen === null || incident.process === chosen);
+  const all = overview.incidents.filter((incident) => chosen === null || incident.process === chosen);
+  const kinds = new Map([[ALL_KINDS, all.length]]);
+  for (const incident of all) kinds.set(incident.kind, (kinds.get(incident.kind) ?? 0) + 1);
+  if (!kinds.has(shownKind)) shownKind = ALL_KINDS;
+  shownIncidents = [overview, chosen];
+  showKinds(kinds);
+  const incidents = all.filter((incident) => shownKind === ALL_KINDS || incident.kind === shownKind);
   const older = new Map();
   const rows = [...incidents].reverse().map((incident) => {
     const name = [incident.kind, incident.process, incident.summary].join("\n");
@@ -180,7 +218,6 @@ export function showIncidents(overview, chosen) {
     return { incident, key: `${name}\n${index}` };
   });
   setAttribute(byId("incidents-none"), "hidden", rows.length > 0);
-  setText(byId("incidents-count"), rows.length > 0 ? exact(rows.length) : "");
   keyed(
     byId("incidents"),
     rows.reverse(),

@@ -159,8 +159,8 @@ def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSyste
     trace.tell({"at_seconds": EPOCH_SECONDS + 0.25, "event": "claim", "actor": "ledger_gateway", "user_id": 42})
     live.until_text("#trace-events", "ledger_gateway")
     assert "user id42" in live.text("#trace-events")
-    trace.end("enough events")
-    live.until_text("#trace-status", "1 event; ended: enough events")
+    trace.end("limit")
+    live.until_text("#trace-status", "1 event; ended: as many as were asked for")
     live.find("#trace-predicate").clear()
     live.find("#trace-predicate").send_keys("nonsense")
     live.expected_errors = ("/api/trace",)
@@ -170,7 +170,7 @@ def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSyste
 
 def test_a_trace_is_stopped_by_its_button(live: Page, system: ScriptedSystem) -> None:
     """Stop ends it in the system, too; nothing goes on unseen."""
-    live.click("[data-predicate='*']")
+    live.click(".example")
     live.click("#trace-start")
     assert system.traced.wait(PATIENCE_SECONDS)
     live.until(lambda: live.find("#trace-stop").is_enabled(), "the button")
@@ -264,6 +264,9 @@ def test_an_incident_tells_its_story(live: Page, system: ScriptedSystem) -> None
     assert "×17" in live.text("#incidents")
     live.all("#incidents summary")[2].click()
     assert "KeyError: 'in_app'" in live.all("#incidents details")[2].text
+    live.find("#incident-kinds button:nth-child(4)").click()
+    assert [badge.text for badge in live.all("#incidents .badge")] == ["crash"]
+    live.find("#incident-kinds button").click()
     newest = Incident(EPOCH_SECONDS + 200, "storm", "pipeline gives up")
     system.incidents = (newest, *incidents())
     live.until_text("#incidents", "pipeline gives up")
