@@ -260,6 +260,8 @@ export function showIncidents(overview, chosen) {
   );
 }
 
+const work = (seconds) => (seconds < 1 ? "< 1 s" : duration(seconds));
+
 /** The tiles at the top. `sample` is the newest, `samples` those of the last ten minutes. */
 export function showFigures({ overview, statistics, processes, sample, samples, restarts, restartedLately }) {
   const aSecond = (value) => (sample === null || !(sample.seconds > 0) ? null : value / sample.seconds);
@@ -277,7 +279,7 @@ export function showFigures({ overview, statistics, processes, sample, samples, 
   const reserved = processes.reduce((sum, process) => sum + process.reserved, 0);
   figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} reserved`);
   const depth = overview.queues[overview.source_queue] ?? sample?.queue_depth ?? null;
-  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${duration(depth / answeredRate)} of work` : overview.source_queue);
+  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${work(depth / answeredRate)} of work` : overview.source_queue);
   const [handedBack, moved] = [lately((one) => one.handed_back), lately((one) => one.moved)];
   figure("figure-handed-back", count(handedBack), "in 10 minutes", handedBack > 0 ? "warn" : "");
   figure("figure-moved", count(moved), "in 10 minutes", moved > 0 ? "bad" : "");
