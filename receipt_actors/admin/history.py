@@ -50,9 +50,7 @@ def sample_between(before: Overview, after: Overview) -> Sample:
         **_percentiles(now.latencies, then.latencies),
         cpu_seconds=_cpu_seconds(before, after),
         queue_depth=after.queues.get(after.source_queue),
-        steps={
-            step: _percentiles(latencies, then.steps.get(step, nothing)) for step, latencies in now.steps.items()
-        },
+        steps={step: _percentiles(latencies, then.steps.get(step, nothing)) for step, latencies in now.steps.items()},
     )
 
 

@@ -20,7 +20,9 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
     slow, quick = [2.0] * 10, [0.01] * 10
     before = an_overview(
         at_seconds=10.0,
-        statistics=StatisticsSnapshot(received=10, fates={("answered", None): 8}, latencies=latencies(*slow), steps={"claiming": latencies(0.5)}),
+        statistics=StatisticsSnapshot(
+            received=10, fates={("answered", None): 8}, latencies=latencies(*slow), steps={"claiming": latencies(0.5)}
+        ),
     )
     after = an_overview(
         a_process(in_flight=3, usage=Usage(2.5, 1, 1, 1)),

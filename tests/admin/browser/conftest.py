@@ -90,8 +90,8 @@ class Page:
 
     def row(self, name: str) -> WebElement:
         """Find an actor in the tree."""
-        find = "return [...document.querySelectorAll('#tree .row')].find((row) => row.children[2].textContent === arguments[0])"
-        row = self.script(find, name)
+        rows = "[...document.querySelectorAll('#tree .row')]"
+        row = self.script(f"return {rows}.find((row) => row.children[2].textContent === arguments[0])", name)
         if row is None:
             raise NoSuchElementException(name)
         return row

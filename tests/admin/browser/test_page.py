@@ -11,6 +11,7 @@ from selenium.webdriver.common.keys import Keys
 
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
+from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Incident, State
 
 from .conftest import PATIENCE_SECONDS, Page
@@ -35,13 +36,15 @@ const luminance = (rgb) => {
 const ground = (element) => {
   const layers = [];
   for (let e = element; e !== null; e = e.parentElement) layers.unshift(pixel(getComputedStyle(e).backgroundColor));
-  return layers.reduce((under, [r, g, b, a]) => [r, g, b].map((c, i) => (c * a + under[i] * (255 - a)) / 255), [255, 255, 255]);
+  const cover = (under, [r, g, b, a]) => [r, g, b].map((c, i) => (c * a + under[i] * (255 - a)) / 255);
+  return layers.reduce(cover, [255, 255, 255]);
 };
 const pale = [];
 const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (texts.nextNode()) {
   const element = texts.currentNode.parentElement;
-  if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest(":disabled, .unseen, option, script")) continue;
+  if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+  if (element.closest(":disabled, .unseen, option, script")) continue;
   const style = getComputedStyle(element);
   const ink = pixel(element instanceof SVGElement ? style.fill : style.color).slice(0, 3);
   const [dark, bright] = [luminance(ink), luminance(ground(element))].sort((a, b) => a - b);
@@ -123,7 +126,8 @@ def test_the_tree_is_used_by_keyboard(live: Page, system: ScriptedSystem) -> Non
 
 def test_curves_are_read_by_keyboard(live: Page) -> None:
     """Arrow keys go back in time, in all curves at once, and say what was; Escape comes back to now."""
-    live.until(lambda: len(live.script("return document.querySelector('.line.in')?.getAttribute('d') ?? ''")) > 60, "a curve")
+    drawn = "return document.querySelector('.line.in')?.getAttribute('d') ?? ''"
+    live.until(lambda: len(live.script(drawn)) > 60, "a curve")
     plot = live.find("#charts .plot")
     plot.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     said = str(plot.get_attribute("aria-valuetext"))
@@ -155,7 +159,7 @@ def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSyste
     live.click("#trace-start")
     assert system.traced.wait(PATIENCE_SECONDS)
     (trace,) = system.traces
-    assert (trace.request.predicate, trace.request.limit, trace.request.seconds) == ("claim where user_id == 42", 10, 15)
+    assert trace.request == TraceRequest("claim where user_id == 42", 10, 15.0)
     trace.tell({"at_seconds": EPOCH_SECONDS + 0.25, "event": "claim", "actor": "ledger_gateway", "user_id": 42})
     live.until_text("#trace-events", "ledger_gateway")
     assert "user id42" in live.text("#trace-events")
@@ -270,7 +274,8 @@ def test_an_incident_tells_its_story(live: Page, system: ScriptedSystem) -> None
     newest = Incident(EPOCH_SECONDS + 200, "storm", "pipeline gives up")
     system.incidents = (newest, *incidents())
     live.until_text("#incidents", "pipeline gives up")
-    assert [details.get_attribute("open") for details in live.all("#incidents details")] == [None, None, None, "true", None]
+    opened = [details.get_attribute("open") for details in live.all("#incidents details")]
+    assert opened == [None, None, None, "true", None]
 
 
 def test_hostile_names_are_text(live: Page, system: ScriptedSystem) -> None:
@@ -297,8 +302,8 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(live: Page, system: Scripte
     live.until_text("#incidents", "xxx")
     live.until_text("#processes", "worker-3")
     assert live.script("return document.documentElement.scrollWidth") <= width
-    hidden = "return [...document.querySelectorAll('main .card')].filter((c) => c.getBoundingClientRect().right > innerWidth)"
-    assert live.script(f"{hidden}.map((c) => c.id)") == []
+    too_wide = ".filter((card) => card.getBoundingClientRect().right > innerWidth)"
+    assert live.script(f"return [...document.querySelectorAll('main .card')]{too_wide}.map((card) => card.id)") == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
