@@ -9,6 +9,7 @@ from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
 from receipt_actors.telemetry.changes import change
+from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview, Usage
 
 
@@ -28,6 +29,7 @@ class Sample:
     p99_seconds: float | None
     cpu_seconds: float  #: of all processes
     queue_depth: int | None  #: of the source queue, at its end; None: not known
+    steps: Mapping[str, Mapping[str, float | None]]  #: the same percentiles, of each step of the walk
 
     def as_json(self) -> dict[str, Any]:
         """Return its fields."""
@@ -37,7 +39,6 @@ class Sample:
 def sample_between(before: Overview, after: Overview) -> Sample:
     """Say what was done between two looks."""
     done = change(before.statistics, after.statistics)
-    p50, p95, p99 = (done.latencies.percentile_seconds(percent) for percent in (50, 95, 99))
     return Sample(
         at_seconds=after.at_seconds,
         seconds=max(0.0, after.at_seconds - before.at_seconds),
@@ -46,12 +47,15 @@ def sample_between(before: Overview, after: Overview) -> Sample:
         handed_back=done.count("handed_back"),
         moved=done.count("moved"),
         in_flight=sum(process.in_flight for process in after.processes),
-        p50_seconds=p50,
-        p95_seconds=p95,
-        p99_seconds=p99,
+        **_percentiles(done.latencies),
         cpu_seconds=_cpu_seconds(before, after),
         queue_depth=after.queues.get(after.source_queue),
+        steps={step: _percentiles(latencies) for step, latencies in done.steps.items()},
     )
+
+
+def _percentiles(latencies: Latencies) -> dict[str, float | None]:
+    return {f"p{percent}_seconds": latencies.percentile_seconds(percent) for percent in (50, 95, 99)}
 
 
 class History:

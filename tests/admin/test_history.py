@@ -20,7 +20,9 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
     slow, quick = [2.0] * 10, [0.01] * 10
     before = an_overview(
         at_seconds=10.0,
-        statistics=StatisticsSnapshot(received=10, fates={("answered", None): 8}, latencies=latencies(*slow)),
+        statistics=StatisticsSnapshot(
+            received=10, fates={("answered", None): 8}, latencies=latencies(*slow), steps={"claiming": latencies(0.5)}
+        ),
     )
     after = an_overview(
         a_process(in_flight=3, usage=Usage(2.5, 1, 1, 1)),
@@ -29,6 +31,7 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
             received=25,
             fates={("answered", None): 18, ("moved", None): 2, ("handed_back", None): 1},
             latencies=latencies(*slow, *quick),
+            steps={"claiming": latencies(0.5), "replying": latencies(*quick)},
         ),
     )
     sample = sample_between(before, after)
@@ -37,6 +40,8 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
     assert (sample.in_flight, sample.queue_depth) == (3, 12)
     assert sample.p99_seconds == pytest.approx(0.01, rel=0.02)
     assert sample.cpu_seconds == pytest.approx(1.0)
+    assert sample.steps["claiming"]["p50_seconds"] is None
+    assert sample.steps["replying"]["p50_seconds"] == pytest.approx(0.01, rel=0.02)
 
 
 def test_where_nothing_was_finished_there_are_no_percentiles() -> None:

@@ -113,8 +113,7 @@ function render() {
   for (const [id, kind, valueOf] of [
     ["figure-received", "in", rate((each) => each.received)],
     ["figure-answered", "answered", rate((each) => each.answered)],
-    ["figure-p50", "p50", (each) => each.p50_seconds],
-    ["figure-p95", "p95", (each) => each.p95_seconds],
+    ["figure-latency", "p95", (each) => each.p95_seconds],
     ["figure-in-flight", "flight", (each) => each.in_flight],
     ["figure-queue", "queue", (each) => each.queue_depth],
     ["figure-handed-back", "handed-back", rate((each) => each.handed_back)],
@@ -129,7 +128,7 @@ function render() {
   showQueues(overview);
   showProcesses(overview, growth, chosen);
   showVerdicts(statistics);
-  showSteps(statistics);
+  showSteps(statistics, shown.slice(-SPARK_SAMPLES));
   showIncidents(overview, chosen);
 }
 

@@ -5,7 +5,7 @@ import { draw, keyed, make, setAttribute, setText } from "./dom.js";
 import { clock, minute } from "./format.js";
 
 const HEIGHT = 150;
-const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 8, 20];
+const [LEFT, RIGHT, TOP, BOTTOM] = [52, 8, 8, 20];
 const LINES = 3;
 const GAP_INTERVALS = 2.6; // from here on there is a hole in the curve
 
@@ -237,9 +237,9 @@ export function sparkline(svg, values, kind) {
     return;
   }
   const top = Math.max(...known) || 1;
-  const step = width / (values.length - 1);
-  const points = values
-    .map((value, index) => [index * step, height - 2 - ((value ?? 0) / top) * (height - 6)])
+  const step = width / (known.length - 1);
+  const points = known
+    .map((value, index) => [index * step, height - 2 - (value / top) * (height - 6)])
     .map(([px, py]) => `${px.toFixed(1)} ${py.toFixed(1)}`);
   svg.replaceChildren(
     draw("path", { class: `area ${kind}`, d: `M0 ${height}L${points.join("L")}L${width} ${height}Z` }),

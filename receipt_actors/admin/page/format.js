@@ -30,6 +30,7 @@ export function decimal(value) {
 /** A latency: 0.42 ms, 12 ms, 1.2 s. */
 export function latency(seconds) {
   if (!isKnown(seconds)) return DASH;
+  if (seconds === 0) return "0";
   if (seconds < 0.001) return `${(seconds * 1000).toFixed(2)} ms`;
   if (seconds < 0.01) return `${(seconds * 1000).toFixed(1)} ms`;
   if (seconds < 1) return `${(seconds * 1000).toFixed(0)} ms`;

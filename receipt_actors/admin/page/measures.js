@@ -2,7 +2,7 @@
 
 export const RATE_SECONDS = 5; // over which rates of actors and services are taken
 const RECENT_RESTART_SECONDS = 60;
-const GROWING_LOOKS = 4; // a mailbox that was longer at each of so many looks is growing
+const GROWING_LOOKS = 4; // a mailbox that only became longer over so many looks is growing
 const GROWING_LENGTH = 10; // from here on
 
 /** Counts as they were lately, by key, to tell how fast they grow. */
@@ -100,7 +100,7 @@ export class Trees {
     if (parent !== null) roots.push(merge("parent", [["parent", parent]]));
     const trees = processes.filter((process) => process.tree !== null).map((process) => [process.name, process.tree]);
     if (trees.length > 0) roots.push(merge("system", trees));
-    const all = [...roots.flatMap(descendants)];
+    const all = roots.flatMap((root) => [...descendants(root)]);
     this.#messages.add(atSeconds, new Map(all.flatMap((node) => node.messages)));
     const [mailboxes, restarts] = [new Map(), new Map()];
     for (const node of all) {
@@ -120,7 +120,7 @@ export class Trees {
   }
 }
 
-const rises = (lengths) => lengths.every((length, index) => index === 0 || length > lengths[index - 1]);
+const rises = (lengths) => lengths.at(-1) > lengths[0] && lengths.every((length, index) => index === 0 || length >= lengths[index - 1]);
 
 function sumOfKnown(values) {
   const known = values.filter((value) => value !== null);

@@ -1,12 +1,13 @@
 // The tables around the tree: services, queues, processes, verdicts, steps and incidents.
 
-import { byId, keyed, make, setAttribute, setText } from "./dom.js";
+import { sparkline } from "./charts.js";
+import { byId, draw, keyed, make, setAttribute, setText } from "./dom.js";
 import { bytes, clock, count, decimal, duration, exact, latency, moment, percent, plural, words } from "./format.js";
 import { fateCount, servicesOf } from "./measures.js";
 
 const cells = (row) => [...row.children];
 const tableRow = (columns) => () =>
-  make("tr", {}, ...columns.map((name, index) => (index === 0 ? make("th", { scope: "row" }) : make("td", { class: "number", "data-label": name }))));
+  make("tr", {}, make("th", { scope: "row" }), ...Array.from({ length: columns - 1 }, () => make("td", { class: "number" })));
 
 /** The gate, and what stands behind it. `growth` tells how requests grew, by service. */
 export function showServices(overview, processes, statistics, growth) {
@@ -30,7 +31,7 @@ export function showServices(overview, processes, statistics, growth) {
     byId("services"),
     services.values(),
     (service) => service.name,
-    tableRow(["service", "breaker", "waiting", "under way", "retries", "requests/s", "batch fill"]),
+    tableRow(7),
     (row, service) => {
       const [name, breaker, waiting, underWay, retries, rate, fill] = cells(row);
       setText(name, service.name);
@@ -78,11 +79,12 @@ export function showProcesses(overview, growth, chosen) {
     byId("processes"),
     rows,
     (process) => process.name,
-    tableRow(["process", "state", "up", "in flight", "CPU", "memory", "threads", "open files"]),
+    tableRow(9),
     (row, process) => {
-      const [name, state, up, inFlight, cpu, memory, threads, files] = cells(row);
+      const [name, pid, state, up, inFlight, cpu, memory, threads, files] = cells(row);
       setAttribute(row, "class", process.name === chosen ? "chosen" : null);
-      setText(name, process.pid === null ? process.name : `${process.name} (pid ${process.pid})`);
+      setText(name, process.name);
+      setText(pid, process.pid ?? "–");
       setText(state, process.state ?? "supervises");
       setAttribute(state, "class", `state-cell ${process.state === null ? "" : toneOfState(process.state)}`);
       setText(up, process.started_at_seconds === undefined ? "–" : duration(overview.at_seconds - process.started_at_seconds));
@@ -137,29 +139,31 @@ export function showVerdicts(statistics) {
   );
 }
 
-export function showSteps(statistics) {
-  const steps = Object.entries(statistics.steps).map(([name, latencies]) => ({ name, ...latencies }));
-  if (steps.length > 0) steps.push({ name: "receive to delete", ...statistics.latencies });
-  const longest = Math.max(1e-9, ...steps.map((step) => step.p99_seconds ?? 0));
+const STEPS = ["verifying", "claiming", "replying", "moving", "deleting"];
+
+/** Where the time goes: in the last seconds, or since the start where nothing was finished lately. */
+export function showSteps(statistics, samples) {
+  const sample = samples.at(-1) ?? null;
+  const order = (name) => (STEPS.includes(name) ? STEPS.indexOf(name) : STEPS.length);
+  const named = Object.entries(statistics.steps).sort(([one], [other]) => order(one) - order(other));
+  const steps = named.map(([name, whole]) => ({ name, whole, lately: sample?.steps?.[name], past: samples.map((one) => one.steps?.[name]?.p95_seconds) }));
+  if (steps.length > 0) steps.push({ name: "receive to delete", whole: statistics.latencies, lately: sample, past: samples.map((one) => one.p95_seconds) });
   setAttribute(byId("steps-none"), "hidden", steps.length > 0);
   keyed(
     byId("steps"),
     steps,
     (step) => step.name,
-    () =>
-      make(
-        "tr",
-        {},
-        make("th", { scope: "row" }),
-        make("td", { class: "bar-cell" }, make("div", { class: "range" }, make("i", { class: "p99" }), make("i", { class: "p95" }), make("i", { class: "p50" }))),
-        ...Array.from({ length: 3 }, () => make("td", { class: "number" })),
-      ),
+    () => make("tr", {}, make("th", { scope: "row" }), make("td", { class: "bar-cell" }, draw("svg", { "aria-hidden": "true" })), ...Array.from({ length: 3 }, () => make("td", { class: "number" }))),
     (row, step) => {
-      const [name, bar, ...numbers] = cells(row);
+      const [name, curve, ...numbers] = cells(row);
       setText(name, words(step.name));
-      const values = [step.p50_seconds, step.p95_seconds, step.p99_seconds];
-      numbers.forEach((cell, index) => setText(cell, latency(values[index])));
-      [...bar.firstElementChild.children].forEach((mark, index) => mark.style.setProperty("--share", (values[2 - index] ?? 0) / longest));
+      sparkline(curve.firstElementChild, step.past, "p95");
+      const isLate = (step.lately?.p50_seconds ?? null) !== null;
+      const values = isLate ? step.lately : step.whole;
+      numbers.forEach((cell, index) => {
+        setText(cell, latency(values[["p50_seconds", "p95_seconds", "p99_seconds"][index]]));
+        setAttribute(cell, "class", `number ${isLate ? "" : "soft"}`);
+      });
     },
   );
 }
@@ -168,9 +172,44 @@ const BAD = new Set(["crash", "storm", "abandoned", "configuration"]);
 const GOOD = new Set(["recovered"]);
 export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : "warn");
 
+const ALL_KINDS = "";
+let shownKind = ALL_KINDS;
+let shownIncidents = [null, null]; // what was last shown: the overview, and the process
+
+/** One kind at a time can be looked at: a crash is easily lost among what was moved. */
+function showKinds(kinds) {
+  setAttribute(byId("incident-kinds"), "hidden", kinds.size < 3);
+  keyed(
+    byId("incident-kinds"),
+    kinds,
+    ([kind]) => kind,
+    ([kind]) =>
+      make("button", {
+        type: "button",
+        on: {
+          click: () => {
+            shownKind = kind;
+            showIncidents(...shownIncidents);
+          },
+        },
+      }),
+    (button, [kind, number]) => {
+      setText(button, `${kind === ALL_KINDS ? "all" : words(kind)} ${exact(number)}`);
+      setAttribute(button, "class", `chip ${kind === ALL_KINDS ? "" : toneOfIncident(kind)}`);
+      setAttribute(button, "aria-pressed", String(kind === shownKind));
+    },
+  );
+}
+
 /** The newest first. Alike ones share a name, and are told apart by how many of that name are older. */
 export function showIncidents(overview, chosen) {
-  const incidents = overview.incidents.filter((incident) => chosen === null || incident.process === chosen);
+  const all = overview.incidents.filter((incident) => chosen === null || incident.process === chosen);
+  const kinds = new Map([[ALL_KINDS, all.length]]);
+  for (const incident of all) kinds.set(incident.kind, (kinds.get(incident.kind) ?? 0) + 1);
+  if (!kinds.has(shownKind)) shownKind = ALL_KINDS;
+  shownIncidents = [overview, chosen];
+  showKinds(kinds);
+  const incidents = all.filter((incident) => shownKind === ALL_KINDS || incident.kind === shownKind);
   const older = new Map();
   const rows = [...incidents].reverse().map((incident) => {
     const name = [incident.kind, incident.process, incident.summary].join("\n");
@@ -179,7 +218,6 @@ export function showIncidents(overview, chosen) {
     return { incident, key: `${name}\n${index}` };
   });
   setAttribute(byId("incidents-none"), "hidden", rows.length > 0);
-  setText(byId("incidents-count"), rows.length > 0 ? exact(rows.length) : "");
   keyed(
     byId("incidents"),
     rows.reverse(),
@@ -222,6 +260,8 @@ export function showIncidents(overview, chosen) {
   );
 }
 
+const work = (seconds) => (seconds < 1 ? "< 1 s" : duration(seconds));
+
 /** The tiles at the top. `sample` is the newest, `samples` those of the last ten minutes. */
 export function showFigures({ overview, statistics, processes, sample, samples, restarts, restartedLately }) {
   const aSecond = (value) => (sample === null || !(sample.seconds > 0) ? null : value / sample.seconds);
@@ -233,17 +273,16 @@ export function showFigures({ overview, statistics, processes, sample, samples, 
     setAttribute(tile, "class", `figure card ${tone}`);
   };
   const answeredRate = aSecond(sample?.answered);
-  figure("figure-received", decimal(aSecond(sample?.received)), `${count(statistics.received)} since the start`);
-  figure("figure-answered", decimal(answeredRate), `${count(fateCount(statistics, "answered"))} since the start`);
-  figure("figure-p50", latency(sample?.p50_seconds), "half are faster");
-  figure("figure-p95", latency(sample?.p95_seconds), `p99 ${latency(sample?.p99_seconds)}`);
+  figure("figure-received", decimal(aSecond(sample?.received)), `${count(statistics.received)} in all`);
+  figure("figure-answered", decimal(answeredRate), `${count(fateCount(statistics, "answered"))} in all`);
+  for (const percentile of ["p50", "p95", "p99"]) setText(byId(percentile), latency(sample?.[`${percentile}_seconds`]));
   const reserved = processes.reduce((sum, process) => sum + process.reserved, 0);
-  figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} more reserved`);
+  figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} reserved`);
   const depth = overview.queues[overview.source_queue] ?? sample?.queue_depth ?? null;
-  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${duration(depth / answeredRate)} of work` : overview.source_queue);
+  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${work(depth / answeredRate)} of work` : overview.source_queue);
   const [handedBack, moved] = [lately((one) => one.handed_back), lately((one) => one.moved)];
-  figure("figure-handed-back", count(handedBack), `${count(fateCount(statistics, "handed_back"))} since the start`, handedBack > 0 ? "warn" : "");
-  figure("figure-moved", count(moved), `${count(fateCount(statistics, "moved"))} since the start`, moved > 0 ? "bad" : "");
-  figure("figure-restarts", exact(restarts), restartedLately ? "one a moment ago" : "since the start", restartedLately ? "warn" : "");
+  figure("figure-handed-back", count(handedBack), "in 10 minutes", handedBack > 0 ? "warn" : "");
+  figure("figure-moved", count(moved), "in 10 minutes", moved > 0 ? "bad" : "");
+  figure("figure-restarts", exact(restarts), restartedLately ? "a moment ago" : "in all", restartedLately ? "warn" : "");
   setText(byId("figures-at"), sample === null ? "" : clock(sample.at_seconds));
 }

@@ -133,12 +133,21 @@ export class Link {
       for await (const { event, data } of events(stream)) {
         listen();
         this.#failures = 0;
-        if (event === "overview") this.#listener.overview(data);
+        if (event === "overview") this.#tell(data);
       }
       throw new Error("the server has closed the connection");
     } finally {
       clearTimeout(silence);
       quit.abort();
+    }
+  }
+
+  /** A picture that can't be drawn is a bug of the page's, and no loss of the connection. */
+  #tell(data) {
+    try {
+      this.#listener.overview(data);
+    } catch (error) {
+      reportError(error);
     }
   }
 

@@ -5,7 +5,7 @@ import { clock, plural, words } from "./format.js";
 import { events, post, Refused, Unauthorized } from "./server.js";
 
 const MOST_ROWS = 500;
-const [WHEN, EVENT, ACTOR] = [["at_seconds", "at"], ["event"], ["actor"]]; // fields with columns of their own
+const ENDS = { limit: "as many as were asked for", seconds: "the time is over", system: "the system has ended" };
 
 export class TraceForm {
   #form = byId("trace-form");
@@ -80,30 +80,34 @@ export class TraceForm {
 }
 
 function ended({ reason, events: number, lost }) {
-  return `${plural(number, "event")}; ended: ${words(reason)}${lost > 0 ? `; ${lost} more were lost, they came too fast` : ""}`;
+  return `${plural(number, "event")}; ended: ${ENDS[reason] ?? words(reason)}${lost > 0 ? `; ${lost} more were lost, they came too fast` : ""}`;
 }
 
 function traceRow(fields) {
-  const taken = new Set();
-  const take = (names) => {
-    const name = names.find((each) => each in fields);
-    if (name === undefined) return "";
-    taken.add(name);
-    return fields[name];
-  };
-  const when = take(WHEN);
-  const cells = [typeof when === "number" ? `${clock(when)}.${String(Math.floor((when % 1) * 1000)).padStart(3, "0")}` : when, words(take(EVENT)), take(ACTOR)];
-  const rest = Object.entries(fields).filter(([name, value]) => !taken.has(name) && value !== null);
+  const { at_seconds: at, event } = fields;
+  const time = typeof at === "number" ? `${clock(at)}.${String(Math.floor((at % 1) * 1000)).padStart(3, "0")}` : "";
+  const about = "actor" in fields ? "actor" : "message_id"; // an actor's event, or one of the walk
+  const columns = ["at_seconds", "event", about];
+  const rest = Object.entries(fields).filter(([name, value]) => !columns.includes(name) && value !== null);
   return make(
     "tr",
     {},
-    ...cells.map((text, index) => make("td", { class: ["number", "event", "mono"][index], text: String(text) })),
-    make(
-      "td",
-      { class: "fields" },
-      ...rest.map(([name, value]) =>
-        make("span", { class: "field" }, make("span", { class: "soft", text: words(name) }), make("span", { class: "mono", text: typeof value === "string" ? value : JSON.stringify(value) })),
-      ),
-    ),
+    make("td", { class: "mono", text: time }),
+    make("td", { class: "event", text: words(event ?? "") }),
+    make("td", { class: "mono", text: fields[about] ?? "" }),
+    make("td", { class: "fields" }, ...rest.map(([name, value]) => field(name, value))),
   );
+}
+
+const field = (name, value) =>
+  make(
+    "span",
+    { class: "field" },
+    make("span", { class: "soft", text: words(name) }),
+    make("span", { class: "mono", text: shown(value) }),
+  );
+
+function shown(value) {
+  if (typeof value === "string") return value;
+  return typeof value === "number" && !Number.isInteger(value) ? value.toFixed(3) : JSON.stringify(value);
 }

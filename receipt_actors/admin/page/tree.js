@@ -153,8 +153,10 @@ export class ActorTree {
       " ": () => !row.isMore && this.#onOpen(row.node),
       "*": () => this.#rows.filter((other) => other.parent === row.parent && other.hasChildren).forEach((other) => this.#toggle(other, true)),
     };
-    if (event.key in actions) actions[event.key]();
-    else if (event.key.length === 1) this.#find(event, index);
+    if (event.key in actions) {
+      this.#typed = "";
+      actions[event.key]();
+    } else if (event.key.length === 1) this.#find(event, index);
     else return;
     event.preventDefault();
   }

@@ -122,6 +122,10 @@ class ScriptedSystem:
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: of actors
     traces: list[ScriptedTrace] = field(default_factory=list)
     traced: threading.Event = field(default_factory=threading.Event)
+    answers: threading.Event = field(default_factory=threading.Event)  #: while it is cleared, looks do not come back
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def pause(self) -> None:
         """See ``SystemControl``."""
@@ -149,6 +153,7 @@ class ScriptedSystem:
 
     def overview(self) -> Overview:
         """See ``SystemControl``."""
+        assert self.answers.wait(60)
         self.second += 1.0
         names = ["main"] if self.processes == 1 else [f"worker-{number}" for number in range(1, self.processes + 1)]
         processes = tuple(self._process(name, 4200 + index) for index, name in enumerate(names))
@@ -233,8 +238,8 @@ def statistics_after(done: int) -> StatisticsSnapshot:
             ("moved", Reason.NOT_JSON): moved,
             ("handed_back", Reason.GAVE_UP_FOR_NOW): handed_back,
         },
-        latencies=latencies(0.14, 400),
-        steps={step: latencies(seconds, 400) for step, seconds in STEPS.items()},
+        latencies=latencies(0.14, done // 20),
+        steps={step: latencies(seconds, done // 20) for step, seconds in STEPS.items()},
         calls={
             "app_store": ServiceCalls(answered, answered),
             "ledger": ServiceCalls(answered // 11, answered),

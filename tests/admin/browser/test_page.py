@@ -1,0 +1,333 @@
+"""The dashboard does what an operator needs of it, in a real browser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from receipt_actors.admin.server import AdminServer
+from receipt_actors.domain.addresses import Address
+from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.overview import Incident, State
+
+from .conftest import PATIENCE_SECONDS, Page
+from .scripted import EPOCH_SECONDS, ScriptedSystem, incidents, supervisor, worker
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+HOSTILE = "<img src=x onerror=\"window.hacked=1\"> & <script>window.hacked=1</script> 'x'"
+
+# Every text that can be seen and has too little contrast with what is behind it: WCAG's AA wants 4.5.
+PALE_TEXTS = """
+const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+const pixel = (color) => {
+  canvas.clearRect(0, 0, 1, 1);
+  canvas.fillStyle = color;
+  canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const luminance = (rgb) => {
+  const [r, g, b] = rgb.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (element) => {
+  const layers = [];
+  for (let e = element; e !== null; e = e.parentElement) layers.unshift(pixel(getComputedStyle(e).backgroundColor));
+  const cover = (under, [r, g, b, a]) => [r, g, b].map((c, i) => (c * a + under[i] * (255 - a)) / 255);
+  return layers.reduce(cover, [255, 255, 255]);
+};
+const pale = [];
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const element = texts.currentNode.parentElement;
+  if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+  if (element.closest(":disabled, .unseen, option, script")) continue;
+  const style = getComputedStyle(element);
+  const ink = pixel(element instanceof SVGElement ? style.fill : style.color).slice(0, 3);
+  const [dark, bright] = [luminance(ink), luminance(ground(element))].sort((a, b) => a - b);
+  const ratio = (bright + 0.05) / (dark + 0.05);
+  if (ratio < 4.5) pale.push(`${texts.currentNode.data.trim()} (${element.className}): ${ratio.toFixed(2)}`);
+}
+return [...new Set(pale)];
+"""
+
+
+def test_the_picture_follows_the_system(live: Page, system: ScriptedSystem, server: AdminServer) -> None:
+    """Figures, curves, tree and tables fill and change by themselves, and nobody but the admin port is asked."""
+    assert live.text("#state-name") == "consuming"
+    assert "ReceiptsSQS" in live.text("#state-meaning")
+    live.until(lambda: live.text("#figure-received .value") not in ("–", "0"), "messages a second")
+    live.until(lambda: live.all("#charts .line"), "curves")
+    live.until(lambda: live.text("#p99").endswith("ms"), "a p99")
+    assert "claimed by another user" in live.text("#verdicts")
+    assert "verifying" in live.text("#steps")
+    assert "closed" in live.text("#services")
+    system.state = State.DRAINING
+    live.until_text("#state-name", "draining")
+    assert live.text("#announcer").startswith("Now draining")
+    assert live.script("return document.title").startswith("DRAINING")
+    assert not live.find("#pause").is_enabled()
+    hosts = {urlsplit(url).netloc for url in live.requested_urls() if url.startswith(("http", "ws"))}
+    assert hosts == {urlsplit(server.url).netloc}
+
+
+def test_what_changes_in_the_tree_stands_out(live: Page, system: ScriptedSystem) -> None:
+    """A restart and a mailbox that grows are seen in the row, and in what hides it when it is folded."""
+    live.until(lambda: live.row("ledger_gateway"), "the tree")
+    system.restarts = 2
+    live.until(lambda: live.row("ledger_gateway").find_elements(By.CSS_SELECTOR, ".number.warn"), "the restart")
+    assert "2 restarts, the last a moment ago" in live.row("ledger_gateway").get_attribute("aria-label")
+    assert live.text("#figure-restarts .value") == "2"
+
+    def grow() -> bool:
+        system.mailbox += 20
+        return "↑" in live.row("ledger_gateway").text
+
+    live.until(grow, "the mailbox to grow")
+    live.row("gateways").find_element(By.CSS_SELECTOR, ".twisty").click()
+    live.until(lambda: live.row("gateways").find_elements(By.CSS_SELECTOR, ".light.warn"), "the folded row to warn")
+    assert "2 actors below" in live.row("gateways").get_attribute("aria-label")
+
+
+def test_the_tree_is_used_by_keyboard(live: Page, system: ScriptedSystem) -> None:
+    """One tab stop; arrows, Home, End and letters move, open and fold; the picture's changes do not steal the focus."""
+    live.until(lambda: live.row("root"), "the tree")
+    assert len(live.all("#tree [tabindex='0']")) == 1
+    live.find("#tree [tabindex='0']").send_keys(Keys.ARROW_DOWN)
+    assert live.focused_name() == "telemetry"
+
+    def press(*keys: str) -> str:
+        for key in keys:
+            live.driver.switch_to.active_element.send_keys(key)
+        return live.focused_name()
+
+    assert press(Keys.ARROW_LEFT) == "telemetry"
+    assert live.driver.switch_to.active_element.get_attribute("aria-expanded") == "false"
+    assert press(Keys.ARROW_DOWN) == "pipeline"
+    assert press(Keys.ARROW_UP, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT) == "statistics"
+    assert press(Keys.ARROW_LEFT) == "telemetry"
+    assert press(Keys.END) == "consumer-4"
+    assert press("v") == "visibility_batcher"
+    assert press(Keys.HOME) == "root"
+    assert press("va") == "validators"
+    assert live.driver.switch_to.active_element.get_attribute("aria-expanded") == "false"  # short-lived: a count
+    assert "45 actors" in live.driver.switch_to.active_element.text
+    assert press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).startswith("validator ")
+    assert "and 37 more" in live.text("#tree")
+    # The validator ends, and the focus is with its supervisor.
+    live.until(lambda: live.focused_name() == "validators", "the validator to end")
+    moment = system.second
+    live.until(lambda: system.second > moment + 3, "some more pictures")
+    assert live.focused_name() == "validators"
+
+
+def test_curves_are_read_by_keyboard(live: Page) -> None:
+    """Arrow keys go back in time, in all curves at once, and say what was; Escape comes back to now."""
+    drawn = "return document.querySelector('.line.in')?.getAttribute('d') ?? ''"
+    live.until(lambda: len(live.script(drawn)) > 60, "a curve")
+    plot = live.find("#charts .plot")
+    plot.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    said = str(plot.get_attribute("aria-valuetext"))
+    assert "received" in said and "answered" in said
+    assert said[:8] == live.text("#charts .chart-time")
+    assert len(live.all("#charts .cursor")) == 6
+    plot.send_keys(Keys.ESCAPE)
+    assert live.all("#charts .cursor") == []
+
+
+def test_consumers_are_paused_and_resumed_after_a_question(live: Page, system: ScriptedSystem) -> None:
+    """The button asks first; Cancel does nothing; the state and the button follow."""
+    live.click("#pause")
+    assert "in flight will be finished" in live.text("#confirm-text")
+    live.click("#confirm-no")
+    assert system.state is State.CONSUMING
+    live.click("#pause")
+    live.click("#confirm-yes")
+    live.until_text("#state-name", "paused")
+    live.until_text("#pause", "Resume consumers")
+    live.click("#pause")
+    live.click("#confirm-yes")
+    live.until_text("#state-name", "consuming")
+
+
+def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSystem) -> None:
+    """What was typed is what is traced; rows appear live; it is told why it ended; a bad predicate is told, too."""
+    live.find("#trace-predicate").send_keys("claim where user_id == 42")
+    live.click("#trace-start")
+    assert system.traced.wait(PATIENCE_SECONDS)
+    (trace,) = system.traces
+    assert trace.request == TraceRequest("claim where user_id == 42", 10, 15.0)
+    trace.tell({"at_seconds": EPOCH_SECONDS + 0.25, "event": "claim", "actor": "ledger_gateway", "user_id": 42})
+    live.until_text("#trace-events", "ledger_gateway")
+    assert "user id42" in live.text("#trace-events")
+    trace.end("limit")
+    live.until_text("#trace-status", "1 event; ended: as many as were asked for")
+    live.find("#trace-predicate").clear()
+    live.find("#trace-predicate").send_keys("nonsense")
+    live.expected_errors = ("/api/trace",)
+    live.click("#trace-start")
+    live.until_text("#trace-error", "expected the name of an event")
+
+
+def test_a_trace_is_stopped_by_its_button(live: Page, system: ScriptedSystem) -> None:
+    """Stop ends it in the system, too; nothing goes on unseen."""
+    live.click(".example")
+    live.click("#trace-start")
+    assert system.traced.wait(PATIENCE_SECONDS)
+    live.until(lambda: live.find("#trace-stop").is_enabled(), "the button")
+    live.click("#trace-stop")
+    live.until_text("#trace-status", "stopped")
+    assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
+
+
+def test_an_actor_tells_its_state(live: Page, system: ScriptedSystem) -> None:
+    """Enter on a row asks the actor and shows what it holds; Escape leads back to the row; who is gone is told."""
+    system.states = {"intake": {"in_flight": 48, "outages": {"ledger": None}, "names": ["a", HOSTILE]}}
+    live.until(lambda: live.row("intake"), "the tree")
+    live.row("intake").send_keys(Keys.ENTER)
+    live.until_text("#actor-state", "in_flight48")
+    assert HOSTILE in live.text("#actor-state")
+    live.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert live.focused_name() == "intake"
+    live.expected_errors = ("/api/actors/",)
+    live.row("ledger_gateway").click()
+    live.until_text("#actor-error", "no actor is named 'ledger_gateway'")
+
+
+def test_a_token_is_asked_for_where_one_is_needed(page: Page, system: ScriptedSystem) -> None:
+    """A wrong one is refused in words; the right one is kept for this tab, and nowhere else."""
+    page.expected_errors = ("401",)
+    with AdminServer(Address("127.0.0.1", 0), TOKEN) as server:
+        server.serve(system)
+        page.open(server.url)
+        page.until(lambda: page.find("#token").is_displayed(), "the form")
+        page.find("#token").send_keys("wrong", Keys.ENTER)
+        page.until_text("#token-error", "refuses this token")
+        page.find("#token").send_keys(TOKEN, Keys.ENTER)
+        page.until_live()
+        page.open(server.url)
+        page.until_live()
+        assert page.script("return JSON.stringify(localStorage)") == "{}"
+        page.script("sessionStorage.clear()")
+
+
+def test_a_lost_server_is_told_and_found_again(page: Page, system: ScriptedSystem) -> None:
+    """An old picture says that it is old, and why; it becomes live again by itself."""
+    page.expected_errors = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET")
+    with AdminServer(Address("127.0.0.1", 0)) as server:
+        server.serve(system)
+        page.open(server.url)
+        page.until_live()
+        address = server.address
+    page.until(lambda: page.find("#stale").is_displayed(), "the notice")
+    page.until_text("#stale-text", "old")
+    assert page.text("#link") == "stale"
+    assert "stale" in page.text("#announcer")
+    with AdminServer(address) as server:
+        server.serve(system)
+        page.until_live()
+        assert not page.find("#stale").is_displayed()
+
+
+def test_a_system_that_stops_answering_is_not_shown_as_live(live: Page, system: ScriptedSystem) -> None:
+    """The server is there, but its news are old: that is told as well."""
+    system.answers.clear()
+    try:
+        live.until_text("#link", "stale")
+        assert "nothing new" in live.text("#stale-text")
+    finally:
+        system.answers.set()
+    live.until_live()
+
+
+def test_several_processes_appear_as_one_system(page: Page, system: ScriptedSystem, server: AdminServer) -> None:
+    """Sums by default, with the parent's tree; one process alone where it is chosen."""
+    system.processes = 3
+    page.open(server.url)
+    page.until_live()
+    page.until(lambda: page.row("intake ×3"), "the tree of all")
+    assert "divider" in page.text("#tree")
+    assert len(page.all("#processes tr")) == 4
+    page.click("#process option[value='worker-2']")
+    page.until(lambda: page.row("intake"), "the tree of one")
+    assert "divider" not in page.text("#tree")
+    page.until(lambda: page.all("#charts .line"), "curves of its own")
+    system.processes = 1  # it ends
+    page.until(lambda: page.find("#process").get_attribute("value") == "", "the whole system again")
+
+
+def test_an_incident_tells_its_story(live: Page, system: ScriptedSystem) -> None:
+    """The newest come first, alike ones are counted, and one that was unfolded stays so when others come."""
+    assert "Nothing has happened" in live.text("#incidents-card")
+    system.incidents = incidents()
+    live.until_text("#incidents", "validator crashed")
+    assert [badge.text for badge in live.all("#incidents .badge")] == ["recovered", "outage", "crash", "unknown answer"]
+    assert "×17" in live.text("#incidents")
+    live.all("#incidents summary")[2].click()
+    assert "KeyError: 'in_app'" in live.all("#incidents details")[2].text
+    live.find("#incident-kinds button:nth-child(4)").click()
+    assert [badge.text for badge in live.all("#incidents .badge")] == ["crash"]
+    live.find("#incident-kinds button").click()
+    newest = Incident(EPOCH_SECONDS + 200, "storm", "pipeline gives up")
+    system.incidents = (newest, *incidents())
+    live.until_text("#incidents", "pipeline gives up")
+    opened = [details.get_attribute("open") for details in live.all("#incidents details")]
+    assert opened == [None, None, None, "true", None]
+
+
+def test_hostile_names_are_text(live: Page, system: ScriptedSystem) -> None:
+    """Markup in names, messages and queues is shown as it is, and does nothing."""
+    system.extra_actors = (worker(HOSTILE), supervisor(f"{HOSTILE}2", "one_for_one"))
+    system.queues = {"ReceiptsSQS": 1, HOSTILE: 2, "q" * 400: 3}
+    system.incidents = (Incident(EPOCH_SECONDS, "crash", HOSTILE, (HOSTILE, "x" * 4000), HOSTILE, 3, HOSTILE),)
+    system.version = HOSTILE
+    live.until_text("#tree", HOSTILE)
+    live.until_text("#queues", HOSTILE)
+    live.until_text("#incidents", HOSTILE)
+    live.until_text("#version", HOSTILE)
+    assert live.script("return window.hacked") is None
+    assert live.all("img[src=x], main script") == []
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_a_narrow_screen_needs_no_sideways_scrolling(live: Page, system: ScriptedSystem, width: int) -> None:
+    """All of it fits a phone, whatever names there are; tables that are wide scroll alone."""
+    live.resize(width)
+    system.processes = 3
+    system.incidents = (Incident(EPOCH_SECONDS, "crash", "x" * 300, ("y" * 300,), "m" * 100),)
+    system.extra_actors = (worker("z" * 200),)
+    live.until_text("#incidents", "xxx")
+    live.until_text("#processes", "worker-3")
+    assert live.script("return document.documentElement.scrollWidth") <= width
+    too_wide = ".filter((card) => card.getBoundingClientRect().right > innerWidth)"
+    assert live.script(f"return [...document.querySelectorAll('main .card')]{too_wide}.map((card) => card.id)") == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_text_can_be_read(live: Page, system: ScriptedSystem, theme: str) -> None:
+    """Contrast is that of WCAG's AA in both themes, when all is well and when nothing is."""
+    live.prefer(theme)
+    ground = live.script("return getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(243, 245, 249)", "dark": "rgb(11, 15, 23)"}[theme]
+    live.until(lambda: live.row("ledger_gateway"), "the tree")
+    assert live.script(PALE_TEXTS) == []
+    system.unavailable = ("ledger", "app_store")
+    system.restarts = 1
+    system.incidents = incidents()
+    system.extra_actors = (replace(worker("suspect"), status="suspended"),)
+    live.until_text("#gate", "closed")
+    live.until_text("#incidents", "validator crashed")
+    live.until(lambda: live.row("suspect"), "the suspended actor")
+    assert live.script(PALE_TEXTS) == []
+
+
+def test_the_theme_can_be_chosen(live: Page, server: AdminServer) -> None:
+    """The switch wins over the system's theme, and is remembered."""
+    live.click("#theme option[value='dark']")
+    assert live.script("return getComputedStyle(document.body).backgroundColor") == "rgb(11, 15, 23)"
+    live.open(server.url)
+    assert live.script("return getComputedStyle(document.body).backgroundColor") == "rgb(11, 15, 23)"
+    live.script("localStorage.clear()")
