@@ -58,6 +58,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder:
         surroundings = {**services.environment, **(environment or {})}
         with closing(Program(command, surroundings, Path(folder) / "output")) as program:
+            program.start()
             seen = _observe(program, services, rate, patience_seconds, on_progress or (lambda _: None))
             services.ask("aws", "finish")
             exit_code = program.stop(STOP_SECONDS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess  # nosec B404
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,27 +29,38 @@ class Usage:
 class Program:
     """A process, in a session of its own, so that Ctrl-C is for who measures it. ``close`` leaves nothing behind.
 
-    What it prints goes to the file ``output``.
+    What it prints goes to the file ``output``. It runs from ``start`` on.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
+        self._command = list(command)
+        self._environment = dict(environment)
         self._output = output
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it. A signal that comes meanwhile interrupts us when ``close`` knows the process, not before."""
         self.started_at = time.monotonic()
-        with output.open("wb") as out:
+        with self._output.open("wb") as out, _interrupts_held():
             self._process = subprocess.Popen(  # nosec B603 # what is to be measured
-                list(command),
-                env=dict(environment),
+                self._command,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._meter = Meter(self._process.pid)
+            self._meter = Meter(self._process.pid)
+
+    @property
+    def _started(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs."""
-        return self._process.poll()
+        return self._started.poll()
 
     def usage(self, *, is_exact: bool = False) -> Usage:
         """Measure; ``is_exact`` looks for new children first."""
@@ -61,18 +73,40 @@ class Program:
 
     def stop(self, seconds: float) -> int | None:
         """Ask it to end (SIGTERM) and wait; None where it did not in this time."""
-        self._process.send_signal(signal.SIGTERM)
+        self._started.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(seconds)
+            return self._started.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def close(self) -> None:
         """End it and its children at once, unless they have ended."""
+        if self._process is None:
+            return
         for process in self._meter.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold up SIGINT and SIGTERM until the end of the block. Other threads than the main one get none anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def machine_cpu_seconds() -> float:
