@@ -85,6 +85,13 @@ def test_everything_can_be_seen(tree: Tree) -> None:
     }
     assert all(each.is_available for each in process.services)
     assert seen.statistics.count("answered") == 1
+    calls = seen.statistics.calls
+    assert {name for name, each in calls.items() if each.latencies.count == each.requests} == {
+        "app_store",
+        "ledger",
+        f"send to {POST}",
+        f"delete from {SOURCE}",
+    }
     assert seen.queues == {SOURCE: 0, POST: 1, f"{SOURCE}DLQ": 0}
     assert min(process.usage.cpu_seconds, process.usage.memory_bytes, process.usage.threads) > 0
 
@@ -114,7 +121,9 @@ def test_an_outage_is_seen(tree: Tree) -> None:
     assert (seen.state, seen.processes[0].unavailable) == (State.WAITING, ("ledger",))
     assert not ledger.is_available
     assert ledger.waiting > 0
-    assert ledger.retries > 0
+    calls = seen.statistics.calls["ledger"]
+    assert (calls.requests, calls.retries) == (0, ledger.retries)
+    assert min(calls.retries, calls.failures) > 0
     assert ledger.unavailable_since_seconds is not None
     assert seen.at_seconds - 30 <= ledger.unavailable_since_seconds <= seen.at_seconds
     tree.services.recover()
