@@ -218,6 +218,16 @@ class Gateway(GenServer):
             None if is_available else self._unavailable_since_seconds,
         )
 
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``."""
+        return {
+            **super().describe_state(),
+            "breaker": self._breaker.state.value,
+            "failures_in_a_row": self._breaker.failures,
+            "concurrency": self.concurrency,
+            "rate_per_second": None if self.rate is None else self.rate.per_second,
+        }
+
     # --- requests in ---
 
     def handle_call(self, request: Any, from_: From) -> Any:

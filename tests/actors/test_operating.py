@@ -224,6 +224,7 @@ def test_an_actor_that_does_not_answer_is_described_all_the_same(tree: Tree, mon
     monkeypatch.setattr("receipt_actors.inspection.STATE_SECONDS", 0.01)
     described = tree.system.actor_state("consumer-1")
     assert described["state"] is None
+    assert described["seen"]["is_receiving"] is True
     assert "has not answered" in described["why"]
     assert any("receive" in line for line in described["is_at"])
 
