@@ -355,7 +355,8 @@ class Gateway(GenServer):
         if error.is_unknown_answer:
             fields = {"service": self.service}
             logger.warning("%s gives an unknown answer: %s", self.service, error, extra=fields)
-            self._notice(IncidentKind.UNKNOWN_ANSWER, str(error))
+            message = self.message_of(batch[0])  # the one that it was about, where it was about one
+            self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
         wish = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
             self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)

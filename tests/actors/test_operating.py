@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from receipt_actors.actors.protocol import INTAKE
-from receipt_actors.errors import LedgerUnavailable, PredicateRefused
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, PredicateRefused
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State
@@ -260,6 +260,18 @@ def test_an_outage_and_its_end_are_incidents(tree: Tree) -> None:
         ("recovered", "ledger"),
     ]
     assert "down" in outage.summary
+
+
+def test_an_answer_that_is_none_is_an_incident(tree: Tree) -> None:
+    """With the message that it was about; it is asked again, and answered."""
+    strange = AppStoreUnavailable("answered HTTP 200, but no JSON: '<html>'", is_unknown_answer=True)
+    tree.services.app_store.fail("verify_receipt", strange)
+    message_id = tree.services.submit(tree.services.app_store.sell("t-1"), user_id=1)
+    tree.advance(10)
+    (incident,) = look(tree).incidents
+    assert (incident.kind, incident.subject, incident.message_id) == ("unknown_answer", "app_store", message_id)
+    assert "<html>" in incident.summary
+    assert len(tree.results()) == 1
 
 
 @pytest.mark.parametrize(
