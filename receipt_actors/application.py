@@ -4,7 +4,6 @@
 
     root                     one_for_one
     ├─ telemetry             one_for_one; ends quietly rather than take anyone along
-    │  ├─ statistics
     │  ├─ incidents
     │  ├─ queue_depths
     │  ├─ alerts             only where there is an alerts queue
@@ -75,7 +74,6 @@ from receipt_actors.telemetry.alerts import (
 )
 from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
-from receipt_actors.telemetry.statistics import STATISTICS, Statistics
 
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
 CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them
@@ -135,13 +133,12 @@ def _telemetry(
         "telemetry",
         ONE_FOR_ONE,
         [
-            ChildSpec("statistics", Start(Statistics, name=STATISTICS)),
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
             ChildSpec("queue_depths", Start(QueueDepths, backend.queues, queues, name=QUEUE_DEPTHS)),
             *alerts,  # they end before the incidents, and ask for what has not been told
         ],
         **BUSY_GROUP,
-        restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without statistics
+        restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without it
     )
 
 

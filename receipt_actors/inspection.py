@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import metadata
 from typing import Any
 
@@ -133,7 +134,7 @@ def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
     if ref is None:
         raise UnknownActor(f"no actor is called {name!r}")
     node = look_at(ref, 0)
-    described = {
+    described: dict[str, Any] = {
         "name": node.name,
         "class": ref.actor_class.__name__,
         "kind": node.type.value,
@@ -143,6 +144,8 @@ def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
     }
     if node.type is ChildType.SUPERVISOR and node.strategy is not None:
         described["strategy"] = node.strategy.value
+    if node.view is not None:
+        described["seen"] = _plain(node.view)
     try:
         return {**described, "state": otp_sys.describe_state(ref, STATE_SECONDS)}
     except pykka.Timeout:
@@ -150,6 +153,17 @@ def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
         return {**described, "state": None, "why": why, "is_at": list(otp_sys.where(ref))}
     except pykka.ActorDeadError:
         raise UnknownActor(f"{name!r} has just ended") from None
+
+
+def _plain(view: object) -> object:
+    """Put what an actor shows of itself into JSON's types."""
+    if is_dataclass(view) and not isinstance(view, type):
+        return {field.name: _plain(getattr(view, field.name)) for field in fields(view)}
+    if isinstance(view, Mapping):
+        return {str(key): _plain(value) for key, value in view.items()}
+    if isinstance(view, frozenset | tuple):
+        return sorted(map(str, view))
+    return view if isinstance(view, str | int | float | None) else type(view).__name__
 
 
 def _nodes(node: ActorNode) -> Iterator[ActorNode]:

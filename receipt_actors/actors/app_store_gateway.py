@@ -151,6 +151,11 @@ class AppStoreGateway(Gateway):
             raise AppStoreUnavailable(meaning.detail)
         return _Answer(meaning, self.clock.monotonic())
 
+    def answered_at_seconds(self, answer: Any) -> float:
+        """See ``Gateway``: when Apple answered, whenever this actor comes to it."""
+        assert isinstance(answer, _Answer)
+        return answer.at_seconds
+
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Redirect, retry, or pass on what Apple's answer means."""
         (job,) = batch

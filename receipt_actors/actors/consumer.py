@@ -108,6 +108,15 @@ class Consumer(GenServer):
         """Ask for credits."""
         self._ask_for_credits()
 
+    def outside_view(self) -> dict[str, object]:
+        """See ``Actor``: one that blocks in a long poll has no time to describe its state."""
+        began_at = self._receive_began_at
+        return {
+            "is_receiving": began_at is not None,
+            "seconds": None if began_at is None else round(self.clock.monotonic() - began_at, 3),
+            "failures_in_a_row": self._failures,
+        }
+
     def _ask_for_credits(self) -> None:
         intake = self.system.whereis(INTAKE)
         if intake is None:

@@ -55,13 +55,14 @@ BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
 class Job:
     """A request on its way: who waits for the answer, and how often it has been tried."""
 
-    __slots__ = ("attempts", "from_", "probes", "request")
+    __slots__ = ("attempts", "from_", "probes", "request", "sent_at_seconds")
 
     def __init__(self, request: Any, from_: From) -> None:
         self.request = request
         self.from_ = from_
         self.attempts = 0
         self.probes = 0
+        self.sent_at_seconds = 0.0  # monotonic; of the first one of a batch, when that was sent last
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,10 @@ class Gateway(GenServer):
         """Return what tells the job's message from others; the breaker counts by it."""
         return id(job.from_)
 
+    def answered_at_seconds(self, answer: Any) -> float:
+        """Return the monotonic time at which an answer came, where that is known better than by now."""
+        return self.clock.monotonic()
+
     @property
     def concurrency(self) -> int:
         """How many calls may be under way at once, now."""
@@ -212,6 +217,16 @@ class Gateway(GenServer):
             self._retries,
             None if is_available else self._unavailable_since_seconds,
         )
+
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``."""
+        return {
+            **super().describe_state(),
+            "breaker": self._breaker.state.value,
+            "failures_in_a_row": self._breaker.failures,
+            "concurrency": self.concurrency,
+            "rate_per_second": None if self.rate is None else self.rate.per_second,
+        }
 
     # --- requests in ---
 
@@ -289,7 +304,8 @@ class Gateway(GenServer):
             if jobs:
                 batch = tuple(jobs)
                 self._under_way += 1
-                self._next_partial_at_seconds = self.clock.monotonic() + self.pace_seconds
+                batch[0].sent_at_seconds = now = self.clock.monotonic()
+                self._next_partial_at_seconds = now + self.pace_seconds
                 self.carry_out(batch)
                 return batch
         return None
@@ -300,7 +316,8 @@ class Gateway(GenServer):
         """The service answered a batch."""
         self._under_way -= 1
         self._service_answered()
-        self._statistics.request_answered(self.service, len(label))
+        seconds = self.answered_at_seconds(value) - label[0].sent_at_seconds
+        self._statistics.request_answered(self.service, len(label), seconds)
         self.settle(label, value)
         self._queue_dispatch()
 
@@ -334,10 +351,12 @@ class Gateway(GenServer):
         self._breaker = self._breaker.succeeded()
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        self._statistics.request_failed(self.service)
         if error.is_unknown_answer:
             fields = {"service": self.service}
             logger.warning("%s gives an unknown answer: %s", self.service, error, extra=fields)
-            self._notice(IncidentKind.UNKNOWN_ANSWER, str(error))
+            message = self.message_of(batch[0])  # the one that it was about, where it was about one
+            self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
         wish = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
             self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
@@ -374,6 +393,7 @@ class Gateway(GenServer):
             self._retries += 1
             fields = {"service": self.service}
             logger.info("%s: tried again in %.1f s: %s", self.service, pause_seconds, detail, extra=fields)
+            self._statistics.entry_retried(self.service)
             self._pausing[job] = None
             self.send_after(pause_seconds, _Retry(job))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from receipt_actors.actors.protocol import (
@@ -153,6 +153,17 @@ class Intake(GenServer):
             is_paused,
             bool(self._failing),
         )
+
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``."""
+        limits = self._limits.current
+        return {
+            **super().describe_state(),
+            "limits": {field.name: getattr(limits, field.name) for field in fields(limits)},
+            "is_paused": self._limits.is_paused,
+            "unavailable": sorted(self._unavailable),
+            "not_heard": sorted(map(str, self._not_heard)),
+        }
 
     def handle_cast(self, request: Any) -> Any:
         """Grant, count, open and close."""

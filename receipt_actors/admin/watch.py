@@ -180,6 +180,7 @@ class Watch:
 def slim(overview: dict[str, Any]) -> dict[str, Any]:
     """Empty the histograms: a page needs their percentiles, and they are most of an overview."""
     for statistics in (overview["statistics"], *(process["statistics"] for process in overview["processes"])):
-        for latencies in (statistics["latencies"], *statistics["steps"].values()):
+        of_calls = (calls["latencies"] for calls in statistics["calls"].values())
+        for latencies in (statistics["latencies"], *statistics["steps"].values(), *of_calls):
             latencies["buckets"] = {}
     return overview

@@ -55,7 +55,6 @@ from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import Incident
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 logger = logging.getLogger("receipt_actors")
 
@@ -68,7 +67,6 @@ class _Worker:
         self._channel = channel
         self._signals = signals
         self._system: ReceiptSystem | None = None
-        self._statistics = StatisticsSnapshot()  # as they were last known
         self._is_paused = False
         self._told_incidents: tuple[Incident, ...] | None = None
         self._told_queues: Mapping[str, int | None] | None = None
@@ -170,12 +168,6 @@ class _Worker:
             description = self._system.actor_state(name)
         self._channel.send(ActorDescribed(number, description))
 
-    def _look_at_statistics(self) -> StatisticsSnapshot:
-        if self._system is not None:
-            with suppress(pykka.ActorDeadError, pykka.Timeout):  # they have given up, or are being restarted
-                self._statistics = self._system.statistics()
-        return self._statistics
-
     def _interrupted(self) -> int:
         if self._system is not None and self._system.end_reason is not None:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
@@ -189,7 +181,7 @@ class _Worker:
     def _drain(self, seconds: float | None) -> int:
         if self._system is not None:
             unfinished = self._system.drain(seconds)
-            self._channel.send(Stopped(unfinished, self._look_at_statistics()))
+            self._channel.send(Stopped(unfinished, self._system.statistics()))
         return EXIT_DONE
 
 

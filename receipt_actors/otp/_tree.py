@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from receipt_actors.otp._reasons import text_of
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import describe
 from receipt_actors.otp._supervision import SupervisorBase
+from receipt_actors.otp._supervisor_functions import ChildInfo
 
 if TYPE_CHECKING:
     from receipt_actors.otp._actor import Actor
@@ -61,8 +63,10 @@ def _look_at(ref: Ref, id: Hashable | None, restarts: int, max_on_demand: int) -
     children: list[ActorNode] = []
     unlisted, strategy = 0, None
     if isinstance(actor, SupervisorBase):
-        strategy = actor.strategy
-        known, unlisted = actor.children_seen(max_on_demand)
+        known: list[ChildInfo] = []
+        with suppress(AttributeError):  # it is being made at this moment
+            strategy = actor.strategy
+            known, unlisted = actor.children_seen(max_on_demand)
         for child_id, child, type_ in known:
             child_restarts = restarts + process.system.restarts_of(ref, child_id)
             if isinstance(child, Ref):
@@ -81,7 +85,7 @@ def _look_at(ref: Ref, id: Hashable | None, restarts: int, max_on_demand: int) -
         strategy,
         tuple(children),
         unlisted,
-        None if actor is None else _view(actor),
+        None if actor is None or process.state is STARTING else _view(actor),
     )
 
 

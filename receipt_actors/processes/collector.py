@@ -76,6 +76,7 @@ class Collected:
         name, said = report.name, report.said
         collected = self
         former = self.newest.get(name)
+        is_new = former is None or former.pid != report.pid
         if former is not None and former.pid != report.pid:
             gone = (*self.incidents.get(name, ()), *self.former_incidents)
             collected = replace(
@@ -90,10 +91,13 @@ class Collected:
         incidents = collected.incidents
         if said.incidents is not None:
             incidents = {**incidents, name: tuple(replace(each, process=name) for each in said.incidents)}
+        queues = collected.queues
+        if said.queues is not None and not (is_new and all(depth is None for depth in said.queues.values())):
+            queues = said.queues  # a process that has just begun has not looked, and knows less than others
         return replace(
             collected,
             heard={**collected.heard, name: Heard(said.process, now)},
-            queues=collected.queues if said.queues is None else said.queues,
+            queues=queues,
             incidents=incidents,
         )
 

@@ -2,7 +2,8 @@
 
 The actor ``incidents`` is told of them by OTP's reports (``listen_to_reports``) and by facts that actors cast to it
 (``Noticed``), in rare paths only. What hangs together becomes one incident: a validator's crash, what its supervisor
-did, and what became of its message. Alike ones within ``PERIOD_SECONDS`` are one with a count. Who has subscribed is
+did, and what became of its message. Alike ones within ``PERIOD_SECONDS`` are one with a count: what is said of them
+differs in numbers and ids only, or it is about messages and has the same reason. Who has subscribed is
 told of each after a moment, when its story is complete, and of those that were alike when the period is over; of the
 beginning and the end of an outage at once, each time, so that they are told in order.
 
@@ -51,6 +52,7 @@ from receipt_actors.telemetry.statistics import statistics_of
 
 INCIDENTS = "incidents"  #: the name of the actor, and of the incidents that its system keeps
 MAX_INCIDENTS = 100  #: that are kept; the oldest goes
+MAX_OF_A_KIND = 30  #: of those: a hundred bad messages must not hide a crash
 MAX_LINE_CHARACTERS = 300
 MAX_STORY_LINES = 20
 PERIOD_SECONDS = 60.0  #: within which alike ones are one
@@ -74,6 +76,7 @@ class IncidentKind(StrEnum):
     ABANDONED = "abandoned"
 
 
+_OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  # alike where their reason is the same
 _WITHOUT_A_STORY = frozenset({IncidentKind.OUTAGE, IncidentKind.RECOVERED})
 
 
@@ -222,7 +225,7 @@ class Incidents(GenServer):
         summary = _line(summary)
         seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=_line(subject))
         statistics_of(self.system).incident_noticed(kind.value)
-        key = (kind.value, seen.subject, shape(summary))
+        key = (kind.value, seen.subject, "" if kind in _OF_MESSAGES else shape(summary))
         opened = self._open.get(key)
         if opened is None:
             if len(self._open) >= MAX_OPEN:
@@ -253,6 +256,8 @@ class Incidents(GenServer):
 
     def _keep(self, before: Incident | None, incident: Incident) -> None:
         others = [other for other in incidents_of(self.system) if other is not before]
+        if sum(other.kind == incident.kind for other in others) >= MAX_OF_A_KIND:
+            others.remove(next(other for other in reversed(others) if other.kind == incident.kind))
         self.system.terms[INCIDENTS] = (incident, *others[: MAX_INCIDENTS - 1])
 
     # --- who wants to know ---

@@ -37,15 +37,8 @@ class Latencies:
 
     def percentile_seconds(self, percent: float) -> float | None:
         """Return the duration that so many percent do not exceed; None where nothing was counted."""
-        rank = self.count * percent / 100
-        seen = 0
-        middle = None
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
-            middle = _middle_seconds(bucket)
-            if seen >= rank:
-                break
-        return middle
+        (percentile,) = _percentiles(sorted(self._buckets.items()), (percent,))
+        return percentile
 
     def merged(self, other: Latencies) -> Latencies:
         """Return the histogram of both."""
@@ -79,11 +72,14 @@ class Latencies:
 
     def as_json(self) -> dict[str, object]:
         """Return what ``from_json`` reads, and the percentiles that people look for."""
-        percentiles = {f"p{percent:g}_seconds": self.percentile_seconds(percent) for percent in (50, 95, 99)}
+        buckets = sorted(self._buckets.items())
+        p50, p95, p99 = _percentiles(buckets, (50, 95, 99))
         return {
             "count": self.count,
-            **percentiles,
-            "buckets": {str(key): n for key, n in sorted(self._buckets.items())},
+            "p50_seconds": p50,
+            "p95_seconds": p95,
+            "p99_seconds": p99,
+            "buckets": {str(key): n for key, n in buckets},
         }
 
     @classmethod
@@ -102,3 +98,19 @@ class Latencies:
 
 def _middle_seconds(bucket: int) -> float:
     return SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E)
+
+
+def _percentiles(buckets: Sequence[tuple[int, int]], percents: Sequence[float]) -> list[float | None]:
+    """Return the durations that so many percent (ascending) do not exceed, of sorted buckets."""
+    if not buckets:
+        return [None] * len(percents)
+    total = sum(count for _, count in buckets)
+    found: list[float | None] = []
+    seen, rest = 0, iter(buckets)
+    bucket, count = next(rest)
+    for percent in percents:
+        while seen + count < total * percent / 100:
+            seen += count
+            bucket, count = next(rest)
+        found.append(SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E))
+    return found

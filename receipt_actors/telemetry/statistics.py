@@ -1,8 +1,8 @@
 """Statistics: counters and latencies of what went through the house, since the actor system was started.
 
-``StatisticsTable``  what actors count in, themselves, as Erlang's do in an ETS table: a receipt is counted some ten
-                     times, and a message to an actor costs ten times what counting does (0.03 ms a receipt less)
-``Statistics``       the actor that keeps the table and describes it; a crash of it forgets nothing
+Actors count in a ``StatisticsTable`` themselves, as Erlang's do in an ETS table: a receipt is counted some ten times,
+and a message to an actor would cost ten times what counting does (0.03 ms a receipt less). The actor system keeps the table, so that no crash
+forgets what was counted. A ``StatisticsSnapshot`` is what is in it at one moment.
 """
 
 from __future__ import annotations
@@ -15,27 +15,45 @@ from typing import Any, Self
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import ActorSystem, From, GenServer
+from receipt_actors.otp import ActorSystem
 from receipt_actors.telemetry.latencies import Latencies
 
-STATISTICS = "statistics"  #: the name of the actor
 _TIMED_FATES = frozenset({"answered", "moved"})
 
 
 @dataclass(frozen=True, slots=True)
-class DescribeStatistics:
-    """Say what has been counted: ``StatisticsSnapshot``."""
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceCalls:
-    """Requests that a service answered, and how many messages, claims or deletes were in them."""
+    """What was asked of a service."""
 
-    requests: int = 0
-    entries: int = 0
+    requests: int = 0  #: that it answered
+    entries: int = 0  #: messages, claims or deletes that were in them
+    failures: int = 0  #: requests that it did not answer
+    retries: int = 0  #: entries that were tried again
+    latencies: Latencies = field(default_factory=Latencies)  #: of requests that it answered; not of long polls
 
     def __add__(self, other: ServiceCalls) -> ServiceCalls:
-        return ServiceCalls(self.requests + other.requests, self.entries + other.entries)
+        return ServiceCalls(
+            self.requests + other.requests,
+            self.entries + other.entries,
+            self.failures + other.failures,
+            self.retries + other.retries,
+            self.latencies.merged(other.latencies),
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """Return what ``from_json`` reads."""
+        return {
+            "requests": self.requests,
+            "entries": self.entries,
+            "failures": self.failures,
+            "retries": self.retries,
+            "latencies": self.latencies.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``as_json`` wrote."""
+        return cls(**{**data, "latencies": Latencies.from_json(data["latencies"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +101,7 @@ class StatisticsSnapshot:
             "fates": [{"fate": fate, "reason": reason, "count": count} for (fate, reason), count in self.fates.items()],
             "latencies": self.latencies.as_json(),
             "steps": {step: latencies.as_json() for step, latencies in self.steps.items()},
-            "calls": {
-                service: {"requests": calls.requests, "entries": calls.entries} for service, calls in self.calls.items()
-            },
+            "calls": {service: calls.as_json() for service, calls in self.calls.items()},
             "incidents": dict(self.incidents),
         }
 
@@ -101,9 +117,22 @@ class StatisticsSnapshot:
             },
             Latencies.from_json(data["latencies"]),
             {step: Latencies.from_json(latencies) for step, latencies in data["steps"].items()},
-            {service: ServiceCalls(**calls) for service, calls in data["calls"].items()},
+            {service: ServiceCalls.from_json(calls) for service, calls in data["calls"].items()},
             dict(data["incidents"]),
         )
+
+
+class _Calls:
+    """``ServiceCalls`` that are being counted."""
+
+    __slots__ = ("entries", "failures", "latencies", "requests", "retries")
+
+    def __init__(self) -> None:
+        self.requests = self.entries = self.failures = self.retries = 0
+        self.latencies = Latencies()
+
+    def snapshot(self) -> ServiceCalls:
+        return ServiceCalls(self.requests, self.entries, self.failures, self.retries, self.latencies.copy())
 
 
 class StatisticsTable:
@@ -116,20 +145,33 @@ class StatisticsTable:
         self._fates: Counter[tuple[str, Reason | None]] = Counter()
         self._latencies = Latencies()
         self._steps: defaultdict[str, Latencies] = defaultdict(Latencies)
-        self._requests: Counter[str] = Counter()
-        self._entries: Counter[str] = Counter()
+        self._calls: defaultdict[str, _Calls] = defaultdict(_Calls)
         self._incidents: Counter[str] = Counter()
 
-    def request_answered(self, service: str, entries: int) -> None:
+    def request_answered(self, service: str, entries: int, seconds: float | None = None) -> None:
         """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
 
         Args:
             service: which.
             entries: how many messages, claims or deletes it was for.
+            seconds: how long it took; None: that says nothing, as of a long poll.
         """
         with self._lock:
-            self._requests[service] += 1
-            self._entries[service] += entries
+            calls = self._calls[service]
+            calls.requests += 1
+            calls.entries += entries
+            if seconds is not None:
+                calls.latencies.record(seconds)
+
+    def request_failed(self, service: str) -> None:
+        """Count a request that a service did not answer."""
+        with self._lock:
+            self._calls[service].failures += 1
+
+    def entry_retried(self, service: str) -> None:
+        """Count a message, claim or delete that is to be tried again."""
+        with self._lock:
+            self._calls[service].retries += 1
 
     def messages_received(self, count: int) -> None:
         """Count what a receive brought."""
@@ -173,7 +215,7 @@ class StatisticsTable:
                 dict(self._fates),
                 self._latencies.copy(),
                 {step: latencies.copy() for step, latencies in self._steps.items()},
-                {service: ServiceCalls(count, self._entries[service]) for service, count in self._requests.items()},
+                {service: calls.snapshot() for service, calls in self._calls.items()},
                 dict(self._incidents),
             )
 
@@ -182,16 +224,3 @@ def statistics_of(system: ActorSystem) -> StatisticsTable:
     """Return the table of an actor system; each has its own."""
     table: StatisticsTable | None = system.terms.get(StatisticsTable)
     return system.terms.setdefault(StatisticsTable, StatisticsTable()) if table is None else table
-
-
-class Statistics(GenServer):
-    """See the module."""
-
-    def __init__(self) -> None:
-        self._table = statistics_of(self.system)
-
-    def handle_call(self, request: Any, from_: From) -> Any:
-        """Describe what has been counted."""
-        if isinstance(request, DescribeStatistics):
-            return self._table.snapshot()
-        return super().handle_call(request, from_)

@@ -2,7 +2,7 @@
 
 It needs nothing of receipts: any ``otp.ActorSystem`` will do. For a ``ReceiptSystem`` take its ``actors``::
 
-    monkey = Monkey(system.actors, random.Random(7), weights={"Validator": 3, "statistics": 0})
+    monkey = Monkey(system.actors, random.Random(7), weights={"Validator": 3, "incidents": 0})
     for _ in range(100):
         monkey.strike()
         wait_until_whole(system.actors)

@@ -17,7 +17,8 @@ WORKERS = [
     "visibility_keeper",
     "visibility_batcher",
     "intake",
-    "statistics",
+    "incidents",
+    "queue_depths",
 ]
 SUPERVISORS = [
     "telemetry",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from receipt_actors.actors.protocol import INTAKE
-from receipt_actors.errors import LedgerUnavailable, PredicateRefused
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, PredicateRefused
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State
@@ -85,6 +85,13 @@ def test_everything_can_be_seen(tree: Tree) -> None:
     }
     assert all(each.is_available for each in process.services)
     assert seen.statistics.count("answered") == 1
+    calls = seen.statistics.calls
+    assert {name for name, each in calls.items() if each.latencies.count == each.requests} == {
+        "app_store",
+        "ledger",
+        f"send to {POST}",
+        f"delete from {SOURCE}",
+    }
     assert seen.queues == {SOURCE: 0, POST: 1, f"{SOURCE}DLQ": 0}
     assert min(process.usage.cpu_seconds, process.usage.memory_bytes, process.usage.threads) > 0
 
@@ -114,7 +121,9 @@ def test_an_outage_is_seen(tree: Tree) -> None:
     assert (seen.state, seen.processes[0].unavailable) == (State.WAITING, ("ledger",))
     assert not ledger.is_available
     assert ledger.waiting > 0
-    assert ledger.retries > 0
+    calls = seen.statistics.calls["ledger"]
+    assert (calls.requests, calls.retries) == (0, ledger.retries)
+    assert min(calls.retries, calls.failures) > 0
     assert ledger.unavailable_since_seconds is not None
     assert seen.at_seconds - 30 <= ledger.unavailable_since_seconds <= seen.at_seconds
     tree.services.recover()
@@ -215,6 +224,7 @@ def test_an_actor_that_does_not_answer_is_described_all_the_same(tree: Tree, mon
     monkeypatch.setattr("receipt_actors.inspection.STATE_SECONDS", 0.01)
     described = tree.system.actor_state("consumer-1")
     assert described["state"] is None
+    assert described["seen"]["is_receiving"] is True
     assert "has not answered" in described["why"]
     assert any("receive" in line for line in described["is_at"])
 
@@ -250,6 +260,18 @@ def test_an_outage_and_its_end_are_incidents(tree: Tree) -> None:
         ("recovered", "ledger"),
     ]
     assert "down" in outage.summary
+
+
+def test_an_answer_that_is_none_is_an_incident(tree: Tree) -> None:
+    """With the message that it was about; it is asked again, and answered."""
+    strange = AppStoreUnavailable("answered HTTP 200, but no JSON: '<html>'", is_unknown_answer=True)
+    tree.services.app_store.fail("verify_receipt", strange)
+    message_id = tree.services.submit(tree.services.app_store.sell("t-1"), user_id=1)
+    tree.advance(10)
+    (incident,) = look(tree).incidents
+    assert (incident.kind, incident.subject, incident.message_id) == ("unknown_answer", "app_store", message_id)
+    assert "<html>" in incident.summary
+    assert len(tree.results()) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import threading
 
 import pytest
 
@@ -16,6 +17,7 @@ from receipt_actors.otp import (
     ChildSpec,
     GenServer,
     Ref,
+    Runtime,
     Start,
     Supervisor,
     find_actor,
@@ -122,6 +124,31 @@ def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
         own.wait_entered()
         shared.wait_entered()
         assert list(named(look_at(root))) == ["root", "stuck", "a"]
+
+
+class Slow(Supervisor):
+    """A supervisor that takes its time to be made."""
+
+    runtime = Runtime.THREAD
+
+    def __init__(self, gate: Gate) -> None:
+        gate()
+        super().__init__([])
+
+    def outside_view(self) -> object:
+        return self._children
+
+
+def test_an_actor_that_is_being_made_can_be_seen(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    """There is not much of it yet, and that is no fault."""
+    root = start_root(system)
+    with Gate() as gate:
+        threading.Thread(target=start_child, args=(root, ChildSpec("slow", Start(Slow, gate, name="slow")))).start()
+        gate.wait_entered()
+        seen = look_at(find(system, "slow"))
+        assert (seen.status, seen.children, seen.view) == ("starting", (), None)
+    which_children(root)
+    assert caplog.records == []
 
 
 class Viewed(GenServer):

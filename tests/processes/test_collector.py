@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -128,3 +128,17 @@ def test_one_worker_at_a_time_looks_at_the_queues(stage: Stage) -> None:
     assert sorted(map(sum, lookers())) == [0, 1]
     collector.cast(LookAtQueues())
     assert list(map(sum, lookers())) == [1, 1]
+
+
+def test_a_process_that_has_not_looked_does_not_make_others_forget(stage: Stage) -> None:
+    """It has just been started; one that has looked in vain knows that nobody knows."""
+    collector = start_collector(stage)
+
+    def queues_after(name: str, pid: int, depth: int | None) -> Mapping[str, int | None]:
+        collector.cast(WorkerReport(name, pid, Reported(process(name, pid, 0), queues={"ReceiptsSQS": depth})))
+        stage.settle()
+        return collected_by(stage.actors).queues
+
+    assert queues_after(NAMES[0], 1, 17) == {"ReceiptsSQS": 17}
+    assert queues_after(NAMES[1], 2, None) == {"ReceiptsSQS": 17}
+    assert queues_after(NAMES[0], 1, None) == {"ReceiptsSQS": None}

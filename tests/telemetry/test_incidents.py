@@ -24,6 +24,7 @@ from receipt_actors.otp import (
 from receipt_actors.telemetry.incidents import (
     INCIDENTS,
     MAX_INCIDENTS,
+    MAX_OF_A_KIND,
     PERIOD_SECONDS,
     SETTLE_SECONDS,
     CustodianCrashed,
@@ -70,7 +71,9 @@ class House:
         assert ref is not None
         return ref
 
-    def notice(self, summary: str, kind: IncidentKind = IncidentKind.MOVED, message_id: str | None = None) -> None:
+    def notice(
+        self, summary: str, kind: IncidentKind = IncidentKind.UNKNOWN_ANSWER, message_id: str | None = None
+    ) -> None:
         self.find(INCIDENTS).cast(Noticed(kind, "ledger", summary, message_id))
 
     def incidents(self) -> tuple[Incident, ...]:
@@ -214,12 +217,27 @@ def test_a_subscriber_that_has_ended_is_forgotten(house: House) -> None:
 
 
 def test_only_the_last_ones_are_kept(house: House) -> None:
-    """Whatever happens, and however much is said of it."""
-    summaries = [f"{first} {second}" for first, second in itertools.product("abcdefghijk", repeat=2)]
+    """Of each kind, and of all of them: whatever happens often does not hide what happens once."""
+    summaries = [f"{first} {second}" for first, second in itertools.product("abcdefgh", repeat=2)]
+    house.notice("once", IncidentKind.CONFIGURATION)
+    kinds = [IncidentKind.UNKNOWN_ANSWER, IncidentKind.CRASH, IncidentKind.STORM, IncidentKind.RESTART]
     for summary in summaries:
-        house.notice(summary)
+        house.notice(summary, kinds[0])
     newest_first = [incident.summary for incident in house.incidents()]
-    assert newest_first == summaries[: -MAX_INCIDENTS - 1 : -1]
+    assert newest_first == [*summaries[: -MAX_OF_A_KIND - 1 : -1], "once"]
+    for kind, summary in itertools.product(kinds, summaries):
+        house.notice(summary, kind)
+    assert len(house.incidents()) == MAX_INCIDENTS
+
+
+def test_messages_are_alike_where_their_reason_is_the_same(house: House) -> None:
+    """Whatever is said of each."""
+    for number, detail in enumerate(("too short", "too long", "no text at all")):
+        house.find(INCIDENTS).cast(Noticed(IncidentKind.MOVED, "bad_receipt", f"moved: {detail}", f"m-{number}"))
+    house.find(INCIDENTS).cast(Noticed(IncidentKind.MOVED, "not_json", "moved", "m-9"))
+    other, alike = house.incidents()
+    assert (other.subject, other.count) == ("not_json", 1)
+    assert (alike.summary, alike.message_id, alike.count) == ("moved: no text at all", "m-2", 3)
 
 
 def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
@@ -229,12 +247,12 @@ def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
         house.notice(f"message {number} failed")
     house.notice("back", IncidentKind.RECOVERED)
     house.incidents()
-    assert statistics.snapshot().incidents == {"moved": MAX_INCIDENTS + 5, "recovered": 1}
+    assert statistics.snapshot().incidents == {"unknown_answer": MAX_INCIDENTS + 5, "recovered": 1}
     house.find(INCIDENTS).kill()
     house.stage.settle()
     house.notice("down again")
     house.incidents()
-    assert statistics.snapshot().incidents["moved"] == MAX_INCIDENTS + 6
+    assert statistics.snapshot().incidents["unknown_answer"] == MAX_INCIDENTS + 6
 
 
 def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:

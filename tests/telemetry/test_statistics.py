@@ -16,9 +16,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem
 from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
 from receipt_actors.telemetry.statistics import (
-    DescribeStatistics,
     ServiceCalls,
-    Statistics,
     StatisticsSnapshot,
     StatisticsTable,
     statistics_of,
@@ -73,8 +71,10 @@ def snapshot(*counts: Count) -> StatisticsSnapshot:
 
 COUNTS: list[Count] = [
     lambda table: table.messages_received(3),
-    lambda table: table.request_answered("ledger", 25),
+    lambda table: table.request_answered("ledger", 25, 0.5),
     lambda table: table.request_answered("ledger", 1),
+    lambda table: table.request_failed("ledger"),
+    lambda table: table.entry_retried("ledger"),
     lambda table: table.result_posted(Verdict.OK, Reason.CLAIMED),
     lambda table: table.message_finished("answered", None, 0.25, [("verifying", 0.2), ("deleting", 0.05)]),
     lambda table: table.message_finished("handed_back", Reason.DRAINED, 9.0),
@@ -87,7 +87,8 @@ def test_everything_is_counted_once() -> None:
     assert seen.received == 3
     assert seen.results == {(Verdict.OK, Reason.CLAIMED): 1}
     assert (seen.count("answered"), seen.count("handed_back")) == (1, 1)
-    assert seen.calls == {"ledger": ServiceCalls(requests=2, entries=26)}
+    ledger = ServiceCalls(requests=2, entries=26, failures=1, retries=1, latencies=latencies(0.5))
+    assert seen.calls == {"ledger": ledger}
     assert seen.latencies == latencies(0.25)
     assert seen.steps == {"verifying": latencies(0.2), "deleting": latencies(0.05)}
 
@@ -130,14 +131,11 @@ def test_nothing_is_lost_where_threads_count_at_once() -> None:
     assert (seen.received, seen.count("answered"), seen.steps["verifying"].count) == (6000, 6000, 6000)
 
 
-def test_a_crash_of_the_actor_forgets_nothing() -> None:
-    """Its successor describes the same table; another system has its own."""
+def test_each_system_has_a_table_of_its_own() -> None:
+    """Several may run in one program."""
     with ActorSystem("one") as one, ActorSystem("other") as other:
-        first = one.start(Statistics)
         statistics_of(one).messages_received(3)
-        first.kill()
-        assert one.start(Statistics).call(DescribeStatistics(), 10).received == 3
-        assert other.start(Statistics).call(DescribeStatistics(), 10).received == 0
+        assert (statistics_of(one).snapshot().received, statistics_of(other).snapshot().received) == (3, 0)
 
 
 def test_the_percentiles_are_there_to_be_read() -> None:
