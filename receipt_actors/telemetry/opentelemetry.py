@@ -245,14 +245,13 @@ class _Spans(RandomIdGenerator, SpanProcessor):
         self._next = None
         inside = set_span_in_context(root, Context())
         ends = [*(begin for _step, begin in walk.steps[1:]), walk.ended_at_seconds]
-        for (step, begin), end in zip(walk.steps, ends, strict=True):
+        for number, ((step, begin), end) in enumerate(zip(walk.steps, ends, strict=True), start=1):
             name, kind = _STEPS.get(step, (step, SpanKind.INTERNAL))
-            last = self._tracer.start_span(
-                name, inside, kind, dict(_of_step(walk, step)), start_time=_nanoseconds(begin)
-            )
-            if end is ends[-1] and walk.fate == "handed_back":
-                last.set_status(_error(walk))
-            last.end(_nanoseconds(end))
+            about = dict(_of_step(walk, step))
+            span = self._tracer.start_span(name, inside, kind, about, start_time=_nanoseconds(begin))
+            if number == len(walk.steps) and walk.fate == "handed_back":
+                span.set_status(_error(walk))
+            span.end(_nanoseconds(end))
         if walk.fate != "answered":
             root.set_status(_error(walk))
         root.end(_nanoseconds(walk.ended_at_seconds))

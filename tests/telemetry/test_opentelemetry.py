@@ -46,7 +46,10 @@ def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryWalks]]:
     collector.may_answer.set()
     for walks in all_walks:
         walks.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
 
 
 def walk(walks: OpenTelemetryWalks, parent: TraceContext | None = None, **fields: Any) -> Walk:

@@ -24,6 +24,7 @@ from receipt_actors.telemetry.tracing import (
     actor_name,
     tracer_of,
 )
+from receipt_actors.testing import wait_until
 from tests.actors.trees import Tree, tree_of
 from tests.otp.support import WAIT_SECONDS, Gate, Seen
 
@@ -262,10 +263,13 @@ def test_a_trace_ends_with_the_system(tree: Tree, listener: Listener) -> None:
 
 def is_untouched(tree: Tree) -> None:
     """Nothing watches, and the next message goes through unseen."""
-    tree.services.queues.interrupt()  # an actor with a thread of its own hears of it when it has nothing else to do
-    tree.settle()
     assert tree.actors.watched is None
-    assert watched(tree.actors) == set()
+
+    def is_left_alone() -> bool:
+        tree.services.queues.interrupt()  # an actor with a thread of its own hears of it when its poll is over
+        return not watched(tree.actors)
+
+    wait_until(is_left_alone, tree.actors)
     assert not tracer_of(tree.actors).is_on
     submit(tree, 99, user_id=99)
     assert any(result["user_id"] == 99 for result in tree.results())
