@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -19,6 +19,8 @@ from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.number_types import FiniteFloatRange
+from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.watchers import admin_server
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.receipt_system import ReceiptSystem
@@ -39,6 +41,8 @@ PATIENCE_SECONDS = 25.0  #: without progress; then the demo reports what is miss
 Examples:
   receipt-actors demo
   receipt-actors demo --messages 2000 --apple-latency 0.25
+  # with its page in a browser, until Ctrl-C
+  receipt-actors demo --messages 20000 --admin 127.0.0.1:9464
 """
 )
 @click.option("--messages", type=click.IntRange(20, 100_000), default=300, show_default=True, help="How many to send.")
@@ -51,7 +55,12 @@ Examples:
     metavar="SECONDS",
     help="How long the simulated App Store takes.",
 )
-def command(messages: int, seed: int, apple_latency: float) -> int:
+@click.option(
+    "--admin",
+    metavar="HOST:PORT",
+    help="Serve the page of the running system there, until Ctrl-C. Needs the extra admin.",
+)
+def command(messages: int, seed: int, apple_latency: float, admin: str | None) -> int:
     """Show the system at work: no account, no server, nothing to set up.
 
     Starts the whole supervision tree on the embedded backend (a SQLite file that is thrown away) and a simulated App
@@ -63,13 +72,15 @@ def command(messages: int, seed: int, apple_latency: float) -> int:
     scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS")
     with (
         tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder,
-        _started(folder, apple_latency) as system,
+        _started(folder, apple_latency, admin) as (system, url),
     ):
         queues = EmbeddedQueues(Path(folder) / "receipts.db")
         console.print(
             f"{len(scenario.messages)} messages, a simulated App Store that takes {apple_latency:g} s, and the whole "
             "supervision tree on SQLite\n"
         )
+        if url is not None:
+            console.print(f"The page of the running system: {url}\n")
         started_at = time.monotonic()
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -82,6 +93,10 @@ def command(messages: int, seed: int, apple_latency: float) -> int:
         dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
         left = queues.approximate_number_of_messages("ReceiptsSQS")
         queues.close()
+        if url is not None:
+            with StopSignals() as signals:
+                console.print("\nAll is done; Ctrl-C closes the page, and brings the report.")
+                signals.wait(None)
     report = check(scenario, answers, dead_letters)
     _print_report(console, report, statistics, seconds)
     _print_dead_letters(console, dead_letters)
@@ -96,16 +111,21 @@ def command(messages: int, seed: int, apple_latency: float) -> int:
 
 
 @contextmanager
-def _started(folder: str, apple_latency: float) -> Iterator[ReceiptSystem]:
-    with SimulatedAppStore(latency_seconds=apple_latency) as store:
+def _started(folder: str, apple_latency: float, admin: str | None) -> Iterator[tuple[ReceiptSystem, str | None]]:
+    """Start it, and its admin port where there is to be one; yields its URL as well."""
+    with SimulatedAppStore(latency_seconds=apple_latency) as store, ExitStack() as port:
         settings = Settings(
             database=Path(folder) / "receipts.db",
             bundle_ids=(BUNDLE_ID,),
             app_store_production_url=store.production_url,
             app_store_sandbox_url=store.sandbox_url,
+            admin=admin,
         )
+        server = None if settings.admin is None else port.enter_context(admin_server(settings, settings.admin))
         with ReceiptSystem.start(settings) as system:
-            yield system
+            if server is not None:
+                server.serve(system)
+            yield system, None if server is None else server.url
 
 
 def _send(scenario: Scenario, queues: EmbeddedQueues, progress: Progress) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .processes import Programs
+import re
+from urllib.request import urlopen
+
+from .processes import PATIENCE_SECONDS, Programs
 
 
 def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> None:
@@ -17,3 +20,25 @@ def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> Non
             assert any(f" {kind} " in line for line in demo.stdout.splitlines())
         assert f"All {count} messages came out as they should." in demo.stdout
         assert demo.stderr == ""
+
+
+def test_its_page_can_be_looked_at_until_it_is_interrupted(programs: Programs) -> None:
+    """A newcomer sees the tree, and then gets the report all the same."""
+    demo = programs.start("demo", "--messages", "30", "--admin", "127.0.0.1:0")
+    demo.wait_until(lambda: "All is done" in demo.stdout, "it has finished")
+    found = re.search(r"http://127\.0\.0\.1:[0-9]+/", demo.stdout)
+    assert found is not None
+    with urlopen(found[0], timeout=PATIENCE_SECONDS) as page:
+        assert b"<html" in page.read()
+    demo.interrupt_group()
+    assert demo.wait_for_end() == 0
+    assert "All 30 messages came out as they should." in demo.stdout
+    assert demo.stderr == ""
+
+
+def test_a_page_that_others_could_reach_is_not_served(programs: Programs) -> None:
+    """There is no token here: one line, and nothing is started."""
+    demo = programs.start("demo", "--admin", "0.0.0.0:0")
+    assert demo.wait_for_end() == 2
+    assert demo.stderr.count("\n") == 1
+    assert "expected a token" in demo.stderr
