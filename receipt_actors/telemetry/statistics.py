@@ -1,8 +1,8 @@
 """Statistics: counters and latencies of what went through the house, since the actor system was started.
 
 Actors count in a ``StatisticsTable`` themselves, as Erlang's do in an ETS table: a receipt is counted some ten times,
-and a message to an actor would cost ten times what counting does (0.03 ms a receipt less). The actor system keeps the table, so that no crash
-forgets what was counted. A ``StatisticsSnapshot`` is what is in it at one moment.
+and a message to an actor would cost ten times what counting does (0.03 ms a receipt less). The actor system keeps the
+table, so that no crash forgets what was counted. A ``StatisticsSnapshot`` is what is in it at one moment.
 """
 
 from __future__ import annotations
