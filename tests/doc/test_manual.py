@@ -1,0 +1,210 @@
+"""What the README and the manual tell the reader to type works, and prints what they say.
+
+Each page is a story: its blocks run one after the other, in a folder of their own, on this machine alone (SQLite, the
+simulated App Store). What needs more is marked in the page with ``.. not run: why``, and parsed.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from setuptools.config.setupcfg import read_configuration
+
+from receipt_actors.cli import PROGRAM, cli
+from receipt_actors.settings import SETTINGS
+
+from .blocks import PAGES, ROOT, Block, Page, read_page
+from .command_lines import commands_of, fault_of
+from .terminal import Terminal, is_as_shown
+
+READ = {path: read_page(path) for path in PAGES}
+RUN = ("bash", "console", "python")
+PARSED = ("json", "toml", "yaml", "ini")
+SHOWN = ("text", "none", "promql", "sql")  #: drawings, output, and the languages of others
+EXAMPLES = sorted((ROOT / "doc/examples").glob("*.py"))
+NAMES = cli.list_commands(click.Context(cli))
+LOGGERS = {"receipt_actors.decisions.answered"}
+OTHERS_FLAGS = {"--env-file", "--full"}  #: docker's, pytest's
+OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG"}
+
+
+def command_of(name: str) -> click.Command:
+    """Find one of our commands."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
+
+
+def flags_of(command: click.Command) -> set[str]:
+    """Return its flags, and those of its sub-commands."""
+    own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(flags_of, command.commands.values())) if isinstance(command, click.Group) else own
+
+
+FLAGS = {"--help", "--version"}.union(*(flags_of(command) for command in map(command_of, NAMES)))
+
+pages = pytest.mark.parametrize("page", READ.values(), ids=lambda page: page.name)
+stories = pytest.mark.parametrize(
+    "page",
+    [page for page in READ.values() if any(block.language in RUN and not block.not_run for block in page.blocks)],
+    ids=lambda page: page.name,
+)
+
+
+@stories
+@pytest.mark.filterwarnings("default")
+def test_what_a_page_tells_to_type_works(page: Page, tmp_path: Path) -> None:
+    """Commands end with the code that is told, programs run, and both print what stands below them."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with Terminal(tmp_path) as terminal, chdir(tmp_path):
+        for block in page.blocks:
+            if block.not_run:
+                continue
+            if block.language == "python":
+                lines = "\n" * (block.line - 1)
+                exec(compile(lines + terminal.with_free_ports(block.text), block.page, "exec"), names)
+            elif block.language == "bash":
+                code, output = terminal.run(block.text)
+                assert code == block.exit_code, f"{block.place} ended with {code}:\n{output}"
+            elif block.language == "console":
+                run_session(terminal, block)
+
+
+def run_session(terminal: Terminal, block: Block) -> None:
+    """Type each command of a console block, and compare."""
+    for command, want in session_of(block):
+        code, output = terminal.run(command)
+        if command.rstrip().endswith("&"):
+            output = terminal.wait_for(want, output)
+        else:
+            assert code == block.exit_code, f"{block.place}: {command} ended with {code}:\n{output}"
+        if want or command.rstrip().endswith("&"):
+            want = terminal.with_free_ports(want)
+            assert is_as_shown(want, output), f"{block.place}: {command}\n--- shown\n{want}\n--- printed\n{output}"
+
+
+def session_of(block: Block) -> Iterator[tuple[str, str]]:
+    """Split a console block into commands (after ``$``, continued after ``>``) and what is shown below each."""
+    command, want = "", ""
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield command, want
+            command, want = line[2:], ""
+        elif line.startswith("> ") and not want:
+            command += "\n" + line[2:]
+        else:
+            want += line + "\n"
+    assert command, f"{block.place}: no command"
+    yield command, want
+
+
+@pages
+def test_every_block_says_what_it_is_and_can_be_read(page: Page) -> None:
+    """A block names its language; data parse, scripts pass ``bash -n``, and Python compiles, whether run or not."""
+    for block in page.blocks:
+        if block.language == "json":
+            json.loads(block.text)
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "yaml":
+            yaml.safe_load(block.text)
+        elif block.language == "ini":
+            configparser.ConfigParser(interpolation=None).read_string(block.text)
+        elif block.language == "python":
+            compile(block.text, block.page, "exec")
+        elif block.language in ("bash", "console"):
+            for script in scripts_of(block):
+                done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+                assert done.returncode == 0, f"{block.place}: {done.stderr}"
+        else:
+            assert block.language in SHOWN, f"{block.place}: name the language ({RUN + PARSED + SHOWN})"
+
+
+def scripts_of(block: Block) -> list[str]:
+    """Return what of a block is typed into a shell."""
+    return [command for command, _ in session_of(block)] if block.language == "console" else [block.text]
+
+
+@pages
+def test_every_command_line_is_one_that_the_program_takes(page: Page) -> None:
+    """In blocks, run or not, and between the lines: the command exists, and so does each of its options."""
+    faults = [
+        f"{block.place}: {' '.join(words)}: {fault}"
+        for block in page.blocks
+        if block.language in ("bash", "console") and not block.exit_code
+        for script in scripts_of(block)
+        for words in commands_of(script)
+        if (fault := fault_of(words))
+    ]
+    for line, text in page.literals:
+        first, *others = text.split() or [""]
+        is_command = first in (PROGRAM, "tox") and others and not others[0].isupper() and "..." not in text
+        is_short = first in NAMES and any(word.startswith("--") for word in others) and "|" not in text
+        for words in commands_of(" ".join(text.split())) if is_command or is_short else ():
+            fault = fault_of(words if is_command else [PROGRAM, *words])
+            if fault is not None and "requires an argument" not in fault:
+                faults.append(f"{page.name}:{line}: {text}: {fault}")
+        if re.fullmatch(r"--[a-z-]+", first) and first not in FLAGS | OTHERS_FLAGS:
+            faults.append(f"{page.name}:{line}: no command has {first}")
+    assert faults == []
+
+
+@pages
+def test_every_name_is_one_that_exists(page: Page) -> None:
+    """Files, modules, extras and variables that a page names are there."""
+    faults = []
+    extras = set(read_configuration(ROOT / "setup.cfg")["options"]["extras_require"])
+    texts = [(line, text, True) for line, text in page.literals]
+    texts += [(block.line, block.text, False) for block in page.blocks if block.language in RUN]
+    for line, text, is_literal in texts:
+        place = f"{page.name}:{line}"
+        for extra in re.findall(r"receipt-actors\[([\w,]+)\]", text):
+            faults += [f"{place}: no extra {name}" for name in extra.split(",") if name not in extras]
+        variables = {setting.variable for setting in SETTINGS.values()} | OTHER_VARIABLES
+        for variable in re.findall(r"RECEIPT_ACTORS_\w+", text):
+            if variable not in variables:
+                faults.append(f"{place}: no variable {variable}")
+        if not is_literal:
+            continue
+        is_file = re.fullmatch(r"(doc|tests|receipt_actors|cloudformation)/[\w./-]+", text)
+        is_name = re.fullmatch(r"receipt_actors(\.\w+)+", text) and text not in LOGGERS
+        if (is_file and not (ROOT / text).exists()) or (is_name and not is_importable(text)):
+            faults.append(f"{place}: there is no {text}")
+    assert faults == []
+
+
+def is_importable(name: str) -> bool:
+    """Say whether it is a module, or something in one."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return is_importable(module) and hasattr(importlib.import_module(module), attribute)
+    return True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_in_a_help_text_are_command_lines_that_the_program_takes(name: str) -> None:
+    """What ``--help`` recommends can be typed."""
+    script = "\n".join(line for line in (command_of(name).epilog or "").splitlines() if line.startswith(f"  {PROGRAM}"))
+    assert [f"{words}: {fault}" for words in commands_of(script) if (fault := fault_of(words))] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_run_by_a_page(example: Path) -> None:
+    """A program in ``doc/examples`` that no page runs is one that nobody would see fail."""
+    runs = [block for page in READ.values() for block in page.blocks if block.language in RUN and not block.not_run]
+    assert any(f"doc/examples/{example.name}" in block.text or f"{example.stem}:app" in block.text for block in runs)
