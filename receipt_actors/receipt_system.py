@@ -253,8 +253,8 @@ class ReceiptSystem:
         """Let other limits hold for new work from now on; at most those that the settings name.
 
         Returns:
-            What waits until no more is in flight or under way than the newest limits allow: not at all where they have
-            become wider, else until enough of what was begun before is over. It raises ``pykka.ActorDeadError`` when
+            What waits until no more is in flight or under way than the newest limits allow (not at all where they have
+            become wider, else until enough of what was begun before is over). It raises ``pykka.ActorDeadError`` when
             the system has ended.
         """
         self._limits.change(limits)

@@ -1,4 +1,4 @@
-"""A sink for alerts of one's own: each is posted to a chat. Here an actor is killed, so that there is something to say."""
+"""An alert sink of one's own: it posts to a chat. Here an actor is killed, so that there is something to say."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from receipt_actors.sandbox.receipts import DEFAULT_KEY, Purchase, SampleReceipt
 
 
 class FileLedger:
-    """Keeps the promises of ``domain.ports.Ledger``: what was answered as put is on the disk, and nothing replaces it."""
+    """Keeps the promises of ``domain.ports.Ledger``: what is answered as put is on the disk, for ever."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()  # several threads call at once

@@ -1,4 +1,4 @@
-"""What a game keeps of its own: the verdicts, in its own database. The three web applications beside this file use it."""
+"""What a game keeps of its own: the verdicts, in its own database. The web applications beside this file use it."""
 
 import hashlib
 import sqlite3

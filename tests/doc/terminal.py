@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from .blocks import ROOT
 
@@ -38,6 +38,7 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._jobs = 0
         prefix = Path(sys.prefix)
         (folder / ".venv").symlink_to(prefix)
         (folder / "doc").symlink_to(ROOT / "doc")
@@ -56,9 +57,8 @@ class Terminal:
             text=True,
         )
         os.close(reader)
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        assert self._bash.stdout is not None
+        self._output = _Lines(self._bash.stdout)
 
     def __enter__(self) -> Self:
         return self
@@ -70,9 +70,6 @@ class Terminal:
         with suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.wait()
-        self._thread.join()
-        assert self._bash.stdout is not None
-        self._bash.stdout.close()
 
     def with_free_ports(self, text: str) -> str:
         """Put free ports in the place of the manual's: others may have those."""
@@ -84,37 +81,45 @@ class Terminal:
         """Run it; returns the code of the last command that failed, and all that was printed meanwhile."""
         os.write(self._writer, self.with_free_ports(command).encode() + b"\0")
         output: list[str] = []
-        for line in self._lines_until(time.monotonic() + PATIENCE_SECONDS):
+        for line in self._output.until(time.monotonic() + PATIENCE_SECONDS):
             if line.startswith(_MARK):
                 return int(line.split()[-1]), "".join(output).removesuffix("\n")
             output.append(line)
         raise AssertionError(f"still running after {PATIENCE_SECONDS} s: {command}\n{''.join(output)}")
 
-    def wait_for(self, want: str, output: str) -> str:
-        """Read what a job in the background prints until it is what the manual shows."""
-        want = self.with_free_ports(want)
-        lines = self._lines_until(time.monotonic() + PATIENCE_SECONDS)
-        while not is_as_shown(want, output):
+    def run_in_background(self, command: str, want: str) -> str:
+        """Start it, and read what it prints until that is what the manual shows; returns what was printed."""
+        self._jobs += 1
+        pipe = self.folder / f".job-{self._jobs}"  # a terminal of its own: others' output must not come in between
+        os.mkfifo(pipe)
+        lines = _Lines(pipe).until(time.monotonic() + PATIENCE_SECONDS)
+        self.run(f"exec {{out}}>&1 {{err}}>&2 >{pipe.name} 2>&1\n{command}\nexec >&$out 2>&$err {{out}}>&- {{err}}>&-")
+        output = ""
+        while not is_as_shown(self.with_free_ports(want), output):
             try:
                 output += next(lines)
             except StopIteration:
-                return output
+                break
         return output
 
-    def _lines_until(self, deadline: float) -> Iterator[str]:
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return
-            if line is None:
-                return
-            yield line
 
-    def _read(self) -> None:
-        assert self._bash.stdout is not None
-        for line in self._bash.stdout:
-            self._lines.put(line)
+class _Lines:
+    """The lines of a stream, as they come."""
+
+    def __init__(self, stream: IO[str] | Path) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def until(self, deadline: float) -> Iterator[str]:
+        """Yield them; ends with the stream, and at the deadline."""
+        with suppress(queue.Empty):
+            while (line := self._lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+                yield line
+
+    def _read(self, stream: IO[str] | Path) -> None:
+        with stream.open(encoding="utf-8") if isinstance(stream, Path) else stream as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put(None)
 
 

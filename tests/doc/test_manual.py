@@ -36,7 +36,7 @@ SHOWN = ("text", "none", "promql", "sql")  #: drawings, output, and the language
 EXAMPLES = sorted((ROOT / "doc/examples").glob("*.py"))
 NAMES = cli.list_commands(click.Context(cli))
 LOGGERS = {"receipt_actors.decisions.answered"}
-OTHERS_FLAGS = {"--env-file", "--full"}  #: docker's, pytest's
+OTHERS_FLAGS = {"--env-file", "--full", "--preload"}  #: docker's, pytest's, gunicorn's
 OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG"}
 
 
@@ -85,12 +85,12 @@ def test_what_a_page_tells_to_type_works(page: Page, tmp_path: Path) -> None:
 def run_session(terminal: Terminal, block: Block) -> None:
     """Type each command of a console block, and compare."""
     for command, want in session_of(block):
-        code, output = terminal.run(command)
         if command.rstrip().endswith("&"):
-            output = terminal.wait_for(want, output)
+            output = terminal.run_in_background(command, want)
         else:
+            code, output = terminal.run(command)
             assert code == block.exit_code, f"{block.place}: {command} ended with {code}:\n{output}"
-        if want or command.rstrip().endswith("&"):
+        if want:
             want = terminal.with_free_ports(want)
             assert is_as_shown(want, output), f"{block.place}: {command}\n--- shown\n{want}\n--- printed\n{output}"
 
@@ -207,4 +207,5 @@ def test_the_examples_in_a_help_text_are_command_lines_that_the_program_takes(na
 def test_every_example_is_run_by_a_page(example: Path) -> None:
     """A program in ``doc/examples`` that no page runs is one that nobody would see fail."""
     runs = [block for page in READ.values() for block in page.blocks if block.language in RUN and not block.not_run]
-    assert any(f"doc/examples/{example.name}" in block.text or f"{example.stem}:app" in block.text for block in runs)
+    is_run = any(f"{folder}{example.stem}" in block.text for block in runs for folder in ("doc/examples/", "8000 "))
+    assert is_run or any(f"from {example.stem} import" in other.read_text(encoding="utf-8") for other in EXAMPLES)
