@@ -20,7 +20,7 @@ from docutils.core import publish_doctree
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", ROOT / "CHANGELOG.rst", *sorted((ROOT / "doc").glob("*.rst"))]
 UNSEEN = "unseen: "
-_NOTE = re.compile(r"(not run|exit code): *(.*)")
+_NOTE = re.compile(r"(not run|exit code): *(.+)")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,12 @@ class Page:
 
 def read_page(path: Path) -> Page:
     """Read a page; what only Sphinx knows (its directives and roles) is passed over."""
+    return read_text(path.read_text(encoding="utf-8"), path)
+
+
+def read_text(source: str, path: Path) -> Page:
+    """Read the text of a page, or a docstring of the module at ``path``."""
     settings = {"report_level": 5, "halt_level": 5, "syntax_highlight": "none", "file_insertion_enabled": False}
-    source = path.read_text(encoding="utf-8")
     tree = publish_doctree(source, source_path=str(path), settings_overrides=settings)
     name = path.relative_to(ROOT).as_posix()
     literals = tuple((_line_of(node), node.astext()) for node in tree.findall(nodes.literal))

@@ -6,6 +6,7 @@ simulated App Store). What needs more is marked in the page with ``.. not run: w
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib
 import json
@@ -25,7 +26,7 @@ from setuptools.config.setupcfg import read_configuration
 from receipt_actors.cli import PROGRAM, cli
 from receipt_actors.settings import SETTINGS
 
-from .blocks import PAGES, ROOT, Block, Page, read_page
+from .blocks import PAGES, ROOT, Block, Page, read_page, read_text
 from .command_lines import commands_of, fault_of
 from .terminal import Terminal, is_as_shown
 
@@ -209,3 +210,26 @@ def test_every_example_is_run_by_a_page(example: Path) -> None:
     runs = [block for page in READ.values() for block in page.blocks if block.language in RUN and not block.not_run]
     is_run = any(f"{folder}{example.stem}" in block.text for block in runs for folder in ("doc/examples/", "8000 "))
     assert is_run or any(f"from {example.stem} import" in other.read_text(encoding="utf-8") for other in EXAMPLES)
+
+
+MODULES = sorted(
+    path
+    for path in (ROOT / "receipt_actors").rglob("*.py")
+    if re.search(r"::\n\n    from receipt_actors", path.read_text(encoding="utf-8"))
+)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.filterwarnings("default")
+def test_the_programs_in_a_module_docstring_run(module: Path, tmp_path: Path) -> None:
+    """What a docstring shows as a program is one; the tests in it pass."""
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    programs = [block for block in read_text(docstring, module).blocks if block.text.startswith("from receipt_actors")]
+    assert programs
+    with chdir(tmp_path):
+        for program in programs:
+            names: dict[str, Any] = {}
+            exec(compile(program.text, str(module), "exec"), names)
+            for name, value in list(names.items()):
+                if name.startswith("test_"):
+                    value()
