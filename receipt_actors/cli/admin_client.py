@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # a health check is made every minute, and is to be quick
     from receipt_actors.telemetry.overview import Overview
 
 ADMIN_VARIABLE = "RECEIPT_ACTORS_ADMIN"
-TOKEN_VARIABLE = "RECEIPT_ACTORS_ADMIN_TOKEN"  # nosec B105 # the name of the variable
+TOKEN_VARIABLE = "RECEIPT_ACTORS_ADMIN_TOKEN"
 DEFAULT_ADDRESS = "127.0.0.1:9464"
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 15.0  #: a system under load looks at each of its actors
