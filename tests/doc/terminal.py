@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -124,9 +125,13 @@ class _Lines:
 
 
 def is_as_shown(want: str, got: str) -> bool:
-    """Say whether it is what the manual shows, where ``...`` stands for anything; white space does not matter."""
+    """Say whether it is what the manual shows, where ``...`` stands for anything; white space does not matter.
+
+    On a line of its own it stands for any number of lines, none included.
+    """
+    want = re.sub(r"(?m)\s*^\.\.\.$\s*", "...", want.strip())
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    return doctest.OutputChecker().check_output(want.strip() + "\n", got.strip() + "\n", flags)
+    return doctest.OutputChecker().check_output(want + "\n", got.strip() + "\n", flags)
 
 
 def _environment(folder: Path, prefix: Path, commands: int) -> dict[str, str]:
