@@ -63,9 +63,8 @@ def _headline(overview: Overview) -> Text:
     text.append(overview.state, style=f"bold {_COLOURS.get(overview.state, _TROUBLE)}")
     in_flight = sum(process.in_flight for process in overview.processes)
     text.append(f"  {printable(overview.source_queue)}  {number(in_flight)} in flight")
-    if overview.processes:
-        began = min(process.started_at_seconds for process in overview.processes)
-        text.append(f"  up for {duration(overview.at_seconds - began)}")
+    if overview.up_for_seconds is not None:
+        text.append(f"  up for {duration(overview.up_for_seconds)}")
     text.append(f"  receipt-actors {printable(overview.version)}  {clock_time(overview.at_seconds)}", style="dim")
     depths = [f"{printable(name)} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
     text.append(f"\non queues: {', '.join(depths) or '?'}")

@@ -74,12 +74,10 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     )
     processes = overview.processes
     if processes:
-        age = duration(overview.at_seconds - min(process.started_at_seconds for process in processes))
         count = "1 process" if len(processes) == 1 else f"{len(processes)} processes"
+        age = "" if overview.up_for_seconds is None else f"up for {duration(overview.up_for_seconds)}, "
         in_flight = sum(process.in_flight for process in processes)
-        lines.append(
-            f"{count}, up for {age}, {number(in_flight)} in flight; receipt-actors {printable(overview.version)}"
-        )
+        lines.append(f"{count}, {age}{number(in_flight)} in flight; receipt-actors {printable(overview.version)}")
     counted = overview.statistics
     lines.append(
         f"received {number(counted.received)}, answered {number(counted.count('answered'))}, "

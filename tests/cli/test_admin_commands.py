@@ -98,6 +98,26 @@ class TestStatus:
         assert ended.out.splitlines()[0].startswith(f"{state}: {verdict}")
         assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
 
+    def test_how_long_it_is_up_is_not_known_of_a_process_that_is_being_started(
+        self, cli: Cli, system: StandInSystem, listen: Listen
+    ) -> None:
+        """As after a worker's death: the others say since when it runs. Where all are new nobody says."""
+
+        def look(number: int) -> Overview:
+            first, second = overview_of(600, processes=2).processes
+            new = replace(second, started_at_seconds=0.0, state=State.STARTING, tree=None)
+            return replace(overview_of(600, state=State.STARTING), processes=(first, new) if old else (new, new))
+
+        system.overview_at = look
+        old = True
+        admin = listen(system)
+        assert "2 processes, up for 10 min" in cli("status", "--admin", admin).out
+        assert " up for 10 min " in cli("top", "--once", "--interval", "0.2", "--admin", admin).out
+        old = False
+        admin = listen(system)
+        assert "2 processes, 42 in flight" in cli("status", "--admin", admin).out
+        assert "up for" not in cli("top", "--once", "--interval", "0.2", "--admin", admin).out
+
     def test_quiet_says_it_by_the_code_alone(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For health checks."""
         assert cli("status", "--quiet", "--admin", admin) == Ended(0, "", "")
