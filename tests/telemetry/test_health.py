@@ -51,6 +51,20 @@ def test_each_state_has_its_health(state: State, is_healthy: bool, is_ready: boo
     assert bool(health.why) == (state not in (State.CONSUMING, State.WAITING))
 
 
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (State.STARTING, "worker-2 is being started"),
+        (State.SILENT, "worker-2 has not said for seconds how it goes; the parent kills it if it hangs"),
+    ],
+)
+def test_it_is_said_which_of_several_processes_it_is(state: State, why: str) -> None:
+    """The others go on: an operator must not think that nobody works."""
+    processes = process("worker-1", State.CONSUMING), process("worker-2", state)
+    health = HealthWatch().judge(overview(*processes, state=state, parent=WHOLE))
+    assert (health.is_ready, health.why) == (False, (why,))
+
+
 def test_before_the_start_it_is_starting() -> None:
     """There is no overview yet."""
     health = HealthWatch().judge(None)
