@@ -365,7 +365,7 @@ class TestTop:
 class Terminal:
     """A pseudo-terminal in front of a command."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 120, lines: int = 40) -> None:
         ours, theirs = pty.openpty()
         self._ours = ours
         self.shown = ""
@@ -375,7 +375,10 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            env={
+                **{"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+                **{"COLUMNS": str(columns), "LINES": str(lines)},
+            },
         )
         os.close(theirs)
 
@@ -423,12 +426,37 @@ class TestLiveTop:
             assert terminal.wait_for_end() == 0
             assert "\x1b[?1049l" in terminal.shown
 
+    def test_sigterm_leaves_the_terminal_as_it_was(self, admin: str) -> None:
+        """``timeout 60 receipt-actors top`` must not leave its last picture in the way, nor hide the cursor."""
+        with closing(Terminal("top", "--interval", "0.2", "--admin", admin)) as terminal:
+            terminal.wait_for("q: quit")
+            terminal.process.terminate()
+            assert terminal.wait_for_end() == 128 + signal.SIGTERM
+            assert "\x1b[?25h\x1b[?1049l" in terminal.shown
+
+    def test_a_narrow_terminal_shows_every_number(self, system: StandInSystem, listen: Listen) -> None:
+        """Rates stand above latencies, and words are shortened rather than numbers."""
+        system.overview_at = lambda look: overview_of(1234, processes=2)
+        admin = listen(system)
+        with closing(Terminal("top", "--interval", "0.2", "--admin", admin, columns=40, lines=60)) as terminal:
+            terminal.wait_for("last incidents")
+            terminal.press("q")
+            assert terminal.wait_for_end() == 0
+        lines = [" ".join(re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", line).split()) for line in terminal.shown.splitlines()]
+        assert "received - 135,740" in lines
+        assert any(re.fullmatch(r"receive to \S+ - - -", line) for line in lines)
+        assert any(re.fullmatch(r"worker-1 consu\S+ 21 - 123 MB", line) for line in lines)
+        assert all(len(line) <= 40 for line in lines)
+
     def test_it_outlives_the_server(self, system: StandInSystem) -> None:
-        """What was seen last stays, with what is wrong below it: a restart is looked at to its end."""
+        """What was seen last stays, with what is wrong above it: a restart is looked at to its end.
+
+        On a small terminal, too, which has no room for all.
+        """
         with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
             server.serve(system)
             terminal = stack.enter_context(
-                closing(Terminal("top", "--interval", "0.2", "--admin", str(server.address)))
+                closing(Terminal("top", "--interval", "0.2", "--admin", str(server.address), lines=12))
             )
             terminal.wait_for("q: quit")
             server.stop()
