@@ -13,17 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from receipt_actors.cli import plain_text
-from receipt_actors.cli.plain_text import clock_time, duration, number, size
+from receipt_actors.cli.plain_text import clock_time, duration, moment, number, size
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, State
 
 INCIDENTS = 5
+NEWEST_INCIDENTS = 2  #: of those, whatever they are about
 WIDE_COLUMNS = 76  #: from which rates and latencies stand side by side
 _STEPS = ("verifying", "claiming", "replying", "moving", "deleting")  # as they follow each other
 _COLOURS = {State.CONSUMING: "green", State.ENDED: "red"}
 _TROUBLE = "yellow"
+_OF_MESSAGES = frozenset({"moved", "handed_back"})  # kinds of incidents; see telemetry.incidents
 
 _Cell = TypeVar("_Cell", str, str | Text)
 
@@ -222,9 +224,17 @@ def _walk(process: ProcessOverview | None) -> Iterator[ActorOverview]:
 
 def _incidents(overview: Overview) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for incident in overview.incidents[:INCIDENTS]:
+    for incident in _worth_showing(overview.incidents):
         times = f" ({number(incident.count)} times)" if incident.count > 1 else ""
         where = f"{incident.process}: " if incident.process else ""
         summary = Text(printable(f"{where}{incident.summary}{times}"), no_wrap=True, overflow="ellipsis")
-        table.add_row(Text(clock_time(incident.at_seconds), style="dim"), Text(printable(incident.kind)), summary)
+        when = Text(moment(incident.at_seconds, overview.at_seconds), style="dim")
+        table.add_row(when, Text(printable(incident.kind)), summary)
     return table
+
+
+def _worth_showing(incidents: Sequence[Incident]) -> list[Incident]:
+    """Choose the newest, and leave room for those that are not about single messages: garbage must not hide a crash."""
+    newest, others = incidents[:NEWEST_INCIDENTS], incidents[NEWEST_INCIDENTS:]
+    chosen = sorted(others, key=lambda incident: incident.kind in _OF_MESSAGES)[: INCIDENTS - len(newest)]
+    return sorted((*newest, *chosen), key=lambda incident: -incident.at_seconds)

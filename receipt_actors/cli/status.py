@@ -9,7 +9,7 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
-from receipt_actors.cli.plain_text import clock_time, duration, echo, number
+from receipt_actors.cli.plain_text import duration, echo, moment, number
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:
@@ -89,5 +89,7 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     if overview.incidents:
         last = overview.incidents[0]
         times = f" ({number(last.count)} times)" if last.count > 1 else ""
-        lines.append(f"last incident at {clock_time(last.at_seconds)}: {printable(last.summary)}{times}")
+        lines.append(
+            f"last incident at {moment(last.at_seconds, overview.at_seconds)}: {printable(last.summary)}{times}"
+        )
     return lines

@@ -334,6 +334,16 @@ class TestTop:
         assert busiest[:2] == ["intake 900 0 0", "result_batcher ResultsSQS 50 2 1"]
         assert lines[-1].endswith("crash intake crashed while handling Tick: KeyError (3 times)")
 
+    def test_garbage_does_not_hide_a_crash(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """Of messages that were moved, which are everyday, the newest are shown; a crash of yesterday has its date."""
+        moved = [Incident(1_000_050.0 - number, "moved", f"moved {number}") for number in range(9)]
+        crash = Incident(1_000_000.0 - 86_400, "crash", "intake crashed")
+        system.overview_at = lambda look: overview_of(60, incidents=(*moved, crash))
+        out = cli("top", "--once", "--interval", "0.2", "--admin", listen(system)).out
+        shown = out[out.index("last incidents") :].splitlines()[1:]
+        assert [line.split()[-1] for line in shown] == ["0", "1", "2", "3", "crashed"]
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  crash  intake crashed", shown[-1])
+
     def test_without_a_terminal_it_is_once(self, cli: Cli, admin: str) -> None:
         """A pipe gets text without control characters."""
         ended = cli("top", "--interval", "0.2", "--admin", admin)
