@@ -133,12 +133,14 @@ def _incidents(overview: Overview) -> Iterator[Row]:
 
 def _availability(overview: Overview) -> Iterator[Row]:
     """Receives have no gateway with a breaker, but may fail as well."""
+    receive = f"receive from {overview.source_queue}"
     for process in overview.processes:
-        for service in process.services:
-            yield (process.name, service.name), float(service.is_available)
-        receive = f"receive from {overview.source_queue}"
-        if process.services:
-            yield (process.name, receive), float(receive not in process.unavailable)
+        if not process.services:
+            continue
+        available = {receive: receive not in process.unavailable}
+        available |= {service.name: service.is_available for service in process.services}
+        for service, is_available in available.items():
+            yield (process.name, service), float(is_available)
 
 
 def _results(overview: Overview) -> Iterator[Row]:
