@@ -2,6 +2,7 @@
 
 *Healthy* is a system whose tree is whole, or is made whole again right now: starting anew would not help it. *Ready* is
 one that takes messages in, or would if a service were available that is not: its absence is no fault of this process.
+Of several processes one that does so is enough: while another is restarted, messages are answered.
 """
 
 from __future__ import annotations
@@ -62,7 +63,13 @@ class HealthWatch:
         why += [f"{name} is missing for more than {MOMENT_SECONDS:g} s" for name in too_long]
         services = sorted({service for process in overview.processes for service in process.unavailable})
         why += [f"{service} is unavailable" for service in services]
-        return Health(overview.state, not has_ended and not too_long, overview.state in _READY, tuple(why))
+        return Health(overview.state, not has_ended and not too_long, _is_ready(overview), tuple(why))
+
+
+def _is_ready(overview: Overview) -> bool:
+    if overview.state in (State.DRAINING, State.PAUSED):  # those that are not yet are about to be
+        return False
+    return overview.state in _READY or any(process.state in _READY for process in overview.processes)
 
 
 def _why_not_ready(overview: Overview) -> Iterator[str]:
