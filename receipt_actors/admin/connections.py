@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from receipt_actors.admin.limits import MAX_CONNECTIONS, MAX_UNREAD_BYTES, REQUEST_SECONDS, STALL_SECONDS
@@ -52,6 +53,15 @@ class Connection(H11Protocol):
             self._request_timer.cancel()
             self._request_timer = None
         super().on_response_complete()
+        if self.cycle is not None and not self.cycle.response_complete:  # the next one came along with the last
+            self._await_request()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP; or just end it, where that comes in what is left of a request that was answered."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close it for want of a request; what has not been read of the last answer is lost."""

@@ -69,6 +69,23 @@ def test_a_request_that_does_not_come_is_not_waited_for(
         read_to_end(connection)
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
+    ],
+)
+def test_one_that_hides_behind_another_is_not_waited_for_either(
+    client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    """It came along with one that was answered."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    with connect(client) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + beginning)
+        assert read_to_end(connection).count(b"HTTP/1.1 200 ") == 1
+
+
 def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole request."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
@@ -155,6 +172,20 @@ def test_what_is_no_http_is_refused(client: Client, raw: socket.socket, request_
     answer = read_to_end(raw)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert client.get("/healthz").status == 200
+
+
+def test_nonsense_after_an_answer_ends_the_connection_alone(
+    client: Client, raw: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left of a body that was refused may be anything: it is no error of ours to log."""
+    head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    raw.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    answer = raw.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 415 ")
+    raw.sendall(b"this is no chunk\r\n")
+    assert b"HTTP/1.1 " not in read_to_end(raw)
+    assert client.get("/healthz").status == 200
+    assert caplog.records == []
 
 
 def test_requests_may_come_all_at_once(raw: socket.socket) -> None:
