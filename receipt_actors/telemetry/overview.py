@@ -103,9 +103,9 @@ class ProcessOverview:
     statistics: StatisticsSnapshot
     idle_seconds: float = 0.0  #: how long nothing has been in flight or received
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
-        return {**_fields(self), "statistics": self.statistics.as_json()}
+    def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Return what ``from_json`` reads; ``statistics`` are those of this process, if they have been written."""
+        return {**_fields(self), "statistics": self.statistics.as_json() if statistics is None else statistics}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -141,11 +141,13 @@ class Overview:
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads."""
-        return {
-            **_fields(self),
-            "statistics": self.statistics.as_json(),
-            "processes": [process.as_json() for process in self.processes],
-        }
+        statistics = self.statistics.as_json()
+        processes = [
+            # The only process has the statistics of the whole, and they are half of the work.
+            process.as_json(statistics if process.statistics is self.statistics else process.statistics.as_json())
+            for process in self.processes
+        ]
+        return {**_fields(self), "statistics": statistics, "processes": processes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
