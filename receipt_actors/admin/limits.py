@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
 LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
+ACCEPTED_AT_ONCE = 8  #: taken from there in one go; so many more are open for a moment before they are closed
 MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
 MAX_CALLS = 16  #: calls to the system under way or waiting

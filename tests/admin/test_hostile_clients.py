@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from receipt_actors.admin import connections
-from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_HEAD_BYTES
+from receipt_actors.admin import connections, server
+from receipt_actors.admin.connections import Connection
+from receipt_actors.admin.limits import (
+    ACCEPTED_AT_ONCE,
+    LISTEN_BACKLOG,
+    MAX_BODY_BYTES,
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+)
 
-from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview
+from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview, serving
 
 
 @pytest.fixture
@@ -132,6 +141,32 @@ def test_too_many_connections_are_closed_at_once(client: Client, system: FakeSys
             break
         except ConnectionError:  # the others' end has not been noticed yet
             continue
+
+
+def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are one too many are closed before many more are taken: the pipeline needs files as well."""
+    all_are_there = threading.Event()
+    open_connections: set[Connection] = set()
+    peak = 0
+
+    class Counted(Connection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            nonlocal peak
+            assert all_are_there.wait(PATIENCE_SECONDS)
+            super().__init__(*args, **kwargs)
+            open_connections.add(self)
+            peak = max(peak, len(open_connections))
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            open_connections.discard(self)
+            super().connection_lost(exc)
+
+    monkeypatch.setattr(server, "Connection", Counted)
+    with serving(system) as client, ExitStack() as stack:
+        flood = [stack.enter_context(connect(client)) for _ in range(LISTEN_BACKLOG)]
+        all_are_there.set()
+        assert read_to_end(flood[-1]) == b""
+    assert MAX_CONNECTIONS < peak < MAX_CONNECTIONS + 5 * ACCEPTED_AT_ONCE
 
 
 def test_a_huge_body_is_not_read(client: Client, raw: socket.socket, system: FakeSystem) -> None:
