@@ -4,10 +4,16 @@ from __future__ import annotations
 
 MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
 LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
+ACCEPTED_AT_ONCE = 8  #: taken from there in one go; so many more are open for a moment before they are closed
 MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
 MAX_CALLS = 16  #: calls to the system under way or waiting
 CALL_THREADS = 4  #: that carry them out
+REQUESTS_PER_SECOND = 100  #: that are served for long, of all connections together; more wait
+BURST_REQUESTS = 200  #: that are served at once after a rest
+LARGE_PATHS = frozenset({"/api/overview", "/api/history", "/metrics"})  #: whose answers take milliseconds to write
+LARGE_WEIGHT = 3  #: requests that one of them counts as
+LONGEST_TURN_SECONDS = 2.0  #: that a request waits
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 16 * 1024
 MAX_UNREAD_BYTES = 64 * 1024  #: of a body that nobody wants, still taken after the answer, so that it can be read

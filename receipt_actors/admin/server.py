@@ -16,7 +16,8 @@ from uvicorn.server import ServerState
 
 from receipt_actors.admin.calls import Calls
 from receipt_actors.admin.connections import Connection
-from receipt_actors.admin.limits import LISTEN_BACKLOG, MAX_HEAD_BYTES, STOP_SECONDS
+from receipt_actors.admin.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_HEAD_BYTES, STOP_SECONDS
+from receipt_actors.admin.pace import Pace
 from receipt_actors.admin.routes import Routes, application
 from receipt_actors.admin.watch import Watch
 from receipt_actors.domain.addresses import Address
@@ -106,9 +107,12 @@ class AdminServer:
         )
         # Without uvicorn's Server: it would wake up ten times a second, and take its time to end.
         state = ServerState()
+        pace = Pace()
         server = await self._loop.create_server(
-            lambda: Connection(config, state, app_state={}), sock=self._listener, backlog=LISTEN_BACKLOG
+            lambda: Connection(pace, config, state, app_state={}), sock=self._listener, backlog=ACCEPTED_AT_ONCE
         )
+        # asyncio takes one number for both, and hundreds accepted at once would leave the pipeline no file to open.
+        self._listener.listen(LISTEN_BACKLOG)
         looking = asyncio.create_task(watch.run())
         await self._stop.wait()
         server.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -41,7 +41,7 @@ class ActorOverview:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote."""
+        """Read what ``as_json`` of an overview wrote."""
         return cls(**{**data, "children": tuple(cls.from_json(child) for child in data["children"])})
 
 
@@ -82,7 +82,7 @@ class Incident:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote."""
+        """Read what ``as_json`` of an overview wrote."""
         return cls(**{**data, "story": tuple(data["story"])})
 
 
@@ -92,7 +92,7 @@ class ProcessOverview:
 
     name: str  #: ``main``, or ``worker-1`` and so on
     pid: int
-    started_at_seconds: float  #: UNIX time
+    started_at_seconds: float  #: UNIX time; 0 where it has not said anything of itself yet
     state: State
     in_flight: int
     reserved: int  #: credits of receives under way
@@ -103,9 +103,9 @@ class ProcessOverview:
     statistics: StatisticsSnapshot
     idle_seconds: float = 0.0  #: how long nothing has been in flight or received
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
-        return {**_fields(self), "statistics": self.statistics.as_json()}
+    def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Return what ``from_json`` reads; ``statistics`` are those of this process, if they have been written."""
+        return {**_fields(self), "statistics": self.statistics.as_json() if statistics is None else statistics}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -139,13 +139,21 @@ class Overview:
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None
 
+    @property
+    def up_for_seconds(self) -> float | None:
+        """How long the oldest of its processes has been running; None where none has said so yet."""
+        began = [process.started_at_seconds for process in self.processes if process.started_at_seconds]
+        return self.at_seconds - min(began) if began else None
+
     def as_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads."""
-        return {
-            **_fields(self),
-            "statistics": self.statistics.as_json(),
-            "processes": [process.as_json() for process in self.processes],
-        }
+        statistics = self.statistics.as_json()
+        processes = [
+            # The only process has the statistics of the whole, and they are half of the work.
+            process.as_json(statistics if process.statistics is self.statistics else process.statistics.as_json())
+            for process in self.processes
+        ]
+        return {**_fields(self), "statistics": statistics, "processes": processes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -164,6 +172,9 @@ class Overview:
         )
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def _fields(value: ProcessOverview | Overview) -> dict[str, Any]:
     """Return the fields in JSON's types, but for those that ``as_json`` writes itself."""
     special = ("statistics", "processes")
@@ -171,6 +182,8 @@ def _fields(value: ProcessOverview | Overview) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
+    if type(value) in _SCALARS:  # most are
+        return value
     if isinstance(value, State):
         return value.value
     if isinstance(value, tuple):
@@ -178,7 +191,8 @@ def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, ActorOverview | ServiceOverview | Incident | Usage):
-        return asdict(value)
+        # A look has hundreds, each second: ``asdict`` takes three times as long, to copy what never changes.
+        return {name: _plain(getattr(value, name)) for name in value.__slots__}
     return value
 
 
