@@ -18,20 +18,14 @@ import cachetools
 
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import VerifyReceipt
-from receipt_actors.domain.app_store import (
-    Interpretation,
-    Misconfigured,
-    TryAgain,
-    Unidentified,
-    WrongEnvironment,
-    interpret,
-)
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Environment
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.verify_receipt import interpret
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import NO_REPLY, From

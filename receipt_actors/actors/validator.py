@@ -30,7 +30,12 @@ from receipt_actors.actors.protocol import (
     Refused,
     VerifyReceipt,
 )
-from receipt_actors.domain.app_store import (
+from receipt_actors.domain.ledger import Ownership, ledger_item
+from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
@@ -38,11 +43,6 @@ from receipt_actors.domain.app_store import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.ledger import Ownership, ledger_item
-from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
-from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
 from receipt_actors.telemetry.decisions import log_answered

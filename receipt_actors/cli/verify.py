@@ -18,22 +18,21 @@ from receipt_actors.backends import open_app_store, open_ledger
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.receipt_files import read_receipt
-from receipt_actors.domain.app_store import (
+from receipt_actors.domain.ledger import Ownership, ownership_after_lookup
+from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, parse_submission
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import AppStore, Environment, Ledger, LedgerItem, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
     TryAgain,
     Unidentified,
     WrongEnvironment,
-    interpret,
-    status_row,
 )
-from receipt_actors.domain.ledger import Ownership, ownership_after_lookup
-from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, parse_submission
-from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import AppStore, Environment, Ledger, LedgerItem, ReceivedMessage
-from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
+from receipt_actors.domain.verify_receipt import interpret, status_row
 from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_some_settings
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut

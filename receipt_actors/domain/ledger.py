@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from receipt_actors.domain.app_store import Transaction
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.domain.receipts import Transaction
 
 
 class Ownership(Enum):

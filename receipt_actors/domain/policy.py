@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final, Protocol, TypeAlias
 
+from receipt_actors.domain.reasons import Reason
+
 MAX_BATCH_ENTRIES = 10  #: entries a receive, send, delete or visibility batch may have (SQS)
 MAX_BATCH_BYTES = 1024 * 1024  #: bytes of all bodies and attributes of a send batch, and of a single message (SQS)
 MAX_CLAIMS = 25  #: statements a PartiQL batch may have (DynamoDB)
@@ -115,6 +117,18 @@ class LedgerItem:
     schema_version: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Apple refunded a transaction before anybody claimed it: nobody can any more."""
+
+    transaction_id: str
+    refunded_at_seconds: float  #: UNIX time
+
+
+#: What stands in the ledger under a transaction id.
+Standing: TypeAlias = LedgerItem | Tombstone
+
+
 class Taken(Enum):
     """The type of ``TAKEN``."""
 
@@ -131,10 +145,10 @@ ClaimOutcome: TypeAlias = Taken | EntryFailure | None
 class Ledger(Protocol):
     """The table of claims: DynamoDB, or something that keeps its promises."""
 
-    def claim(self, item: LedgerItem) -> LedgerItem | None:
+    def claim(self, item: LedgerItem) -> Standing | None:
         """Put the item unless its transaction id is taken, atomically.
 
-        Returns None when it was put now, else the item that stands in the way, read consistently. After a lost answer
+        Returns None when it was put now, else what stands in the way, read consistently. After a lost answer
         the item in the way may be our own: comparing is the caller's part (``domain.ledger``).
         """
 
@@ -148,8 +162,18 @@ class Ledger(Protocol):
         Raises ``BatchesRefused`` where the ledger takes no batches: nothing was put, ``claim`` may work.
         """
 
-    def get(self, transaction_id: str) -> LedgerItem | None:
-        """Read the item consistently; None where nobody has claimed the transaction."""
+    def get(self, transaction_id: str) -> Standing | None:
+        """Read what stands, consistently; None where nobody has claimed the transaction and nobody refunded it."""
+
+    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+        """Mark a claim as refunded, or leave a tombstone where there is none, atomically.
+
+        The first mark stays: marking again changes nothing. A claim is only updated, never replaced. Returns what
+        stands afterwards.
+        """
+
+    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically; returns the claim that stands."""
 
     def check(self) -> None:
         """See whether claims can be made.
@@ -185,6 +209,49 @@ class AppStoreTransfers(Protocol):
         ``AppStoreUnavailable`` (anything else is a bug). It must be quick, for others' answers wait behind it; what it
         raises is logged.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureRefused:
+    """What claims to be signed by Apple is not. Final: the same bytes are refused for ever."""
+
+    reason: Reason
+    detail: str  #: one short line for the operator, nothing of what was signed
+
+
+class SignedData(Protocol):
+    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond, and no network.
+
+    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Never raises for
+    anything that a string can hold.
+    """
+
+    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Verify a ``signedTransaction`` of StoreKit 2, or a ``signedTransactionInfo`` of the Server API."""
+
+    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Verify the ``signedPayload`` of a Server Notification V2."""
+
+
+class ServerApi(Protocol):
+    """The App Store Server API, or something that answers like it."""
+
+    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+        """Look one transaction up and return the JSON object of the answer: a 200, or an error that Apple documents.
+
+        An error has Apple's ``errorCode`` in it. Raises ``AppStoreUnavailable`` for whatever may pass: no connection,
+        time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx, answers that are no JSON object.
+        """
+
+
+class Notifications(Protocol):
+    """Which of Apple's notifications were dealt with: a table of its own."""
+
+    def is_known(self, notification_uuid: str) -> bool:
+        """Tell whether it was recorded. Raises ``LedgerUnavailable``."""
+
+    def record(self, notification_uuid: str, now_seconds: float) -> None:
+        """Record it, for longer than Apple repeats itself (30 days). Raises ``LedgerUnavailable``."""
 
 
 class BackgroundCalls(Protocol):

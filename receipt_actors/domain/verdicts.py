@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Transaction
 
 MAX_TRANSACTIONS = 100  #: candidates of one message
 

@@ -18,11 +18,11 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
     VerifyReceipt,
 )
-from receipt_actors.domain.app_store import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref

@@ -18,12 +18,13 @@ from botocore.exceptions import ClientError, ParamValidationError
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.aws import AwsLedger
 from receipt_actors.clients.embedded import EmbeddedQueues
-from receipt_actors.domain.app_store import Genuine, Unidentified, interpret
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
+from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.domain.verdicts import Plan, make_plan
+from receipt_actors.domain.verify_receipt import interpret
 from receipt_actors.errors import AppStoreUnavailable, BatchesRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.app_store import Transaction
 from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.domain.receipts import Transaction
 
 SUBMISSION = Submission("s-1", "m-1", 42, "AAAA", "ab" * 32, "answers", None, None, sent_at_seconds=90.0)
 TRANSACTION = Transaction("1000", "999", "coins", 1, 80.0, None, cancelled=False, expired=False)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Transaction
 
 PRODUCTION, SANDBOX = Environment
 OUR_APP = frozenset({"com.example.game"})

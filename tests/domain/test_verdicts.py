@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Transaction
 from receipt_actors.domain.verdicts import MAX_TRANSACTIONS, Answer, AskLedger, Plan, make_plan
 
 NEW, OURS, SAME_USER, OTHER_USER, REFUNDED, FREE = Ownership

@@ -15,6 +15,15 @@ from typing import Final, TypeGuard
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
+    Genuine,
+    Interpretation,
+    Misconfigured,
+    Transaction,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+)
 from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, json_type
 
 _MAX_SHOWN_STATUS = 10**9
@@ -23,60 +32,6 @@ _DATE_IN_WORDS = "%Y-%m-%d %H:%M:%S Etc/GMT"
 _MAX_DIGITS = 16  # of a count or a time in milliseconds (that is the year 318857)
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One purchase, or one period of a subscription."""
-
-    transaction_id: str
-    original_transaction_id: str | None
-    product_id: str | None
-    quantity: int
-    purchased_at_seconds: float | None  #: UNIX time (``purchase_date_ms``)
-    expires_at_seconds: float | None  #: UNIX time (``expires_date_ms``); None for what is no subscription
-    cancelled: bool  #: refunded or revoked: Apple gave a cancellation date
-    expired: bool  #: Apple said so, with status 21006
-
-
-@dataclass(frozen=True, slots=True)
-class Genuine:
-    """Apple vouches for the receipt. What it is worth is for ``policy`` and the ledger to say."""
-
-    environment: Environment
-    bundle_id: str | None
-    transactions: tuple[Transaction, ...]  #: no id occurs twice; empty where nothing was bought
-
-
-@dataclass(frozen=True, slots=True)
-class Unidentified:
-    """Apple's final refusal, which names no transaction."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class WrongEnvironment:
-    """The receipt belongs to the other environment: ask there, at most once, if policy allows it."""
-
-    right: Environment
-
-
-@dataclass(frozen=True, slots=True)
-class TryAgain:
-    """No verdict now. After the last try the message is unanswerable, or (``then_unanswerable`` False) handed back."""
-
-    reason: Reason
-    detail: str  #: one short line for the operator, nothing of the receipt
-    then_unanswerable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Misconfigured:
-    """Our own request or shared secret is wrong: alarm and stop asking; says nothing about the receipt."""
-
-    detail: str
-
-
-Interpretation = Genuine | Unidentified | WrongEnvironment | TryAgain | Misconfigured
 _Fields = Mapping[str, object]
 
 
@@ -258,7 +213,6 @@ def _transaction(entry: object) -> Transaction:
         purchased_at_seconds=_seconds(entry, "purchase_date_ms"),
         expires_at_seconds=_expires_at_seconds(entry),
         cancelled=any(_is_given(entry, key) for key in ("cancellation_date", "cancellation_date_ms")),
-        expired=False,
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.app_store import (
-    STATUS_TABLE,
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
@@ -17,10 +18,8 @@ from receipt_actors.domain.app_store import (
     TryAgain,
     Unidentified,
     WrongEnvironment,
-    interpret,
 )
-from receipt_actors.domain.ports import Environment
-from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.verify_receipt import STATUS_TABLE, interpret
 
 # A busy machine may be slow to make examples; that says nothing about the code.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
