@@ -44,6 +44,7 @@ from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tre
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
 from receipt_actors.testing._services import FakeServices
 from receipt_actors.testing._settling import advance, settle, wait_until
+from receipt_actors.testing._signed_data import FakeSignedData
 
 __all__ = [
     "PATIENCE_SECONDS",
@@ -55,6 +56,7 @@ __all__ = [
     "FakeLedger",
     "FakeQueues",
     "FakeServices",
+    "FakeSignedData",
     "FaultRates",
     "FaultyCalls",
     "Hold",
