@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from receipt_actors.domain.reasons import Reason
 
@@ -233,14 +233,41 @@ class SignedData(Protocol):
         """Verify the ``signedPayload`` of a Server Notification V2."""
 
 
+#: The ``errorCode`` that stands for HTTP 401, which Apple answers without one (its codes begin with the HTTP status).
+UNAUTHORIZED: Final = 4010000
+
+
+class SignedDataCalls(Protocol):
+    """``SignedData`` without a thread that waits: any number of verifications may be under way at once."""
+
+    def begin(
+        self,
+        method_name: Literal["verify_transaction", "verify_notification"],
+        signed: str,
+        done: Callable[[Mapping[str, object] | SignatureRefused | Exception], object],
+    ) -> None:
+        """Begin what the method of ``SignedData`` does, and return at once.
+
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with the answer, or with the
+        exception of what kept it from being verified. It must be quick; what it raises is logged.
+        """
+
+
 class ServerApi(Protocol):
     """The App Store Server API, or something that answers like it."""
+
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        """Read the id of a transaction from an app receipt, whoever made that up; None where it holds none. No network.
+
+        What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
+        """
 
     def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
         """Look one transaction up and return the JSON object of the answer: a 200, or an error that Apple documents.
 
-        An error has Apple's ``errorCode`` in it. Raises ``AppStoreUnavailable`` for whatever may pass: no connection,
-        time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx, answers that are no JSON object.
+        An error has Apple's ``errorCode`` in it, and a 401 ``UNAUTHORIZED``. Raises ``AppStoreUnavailable`` for
+        whatever may pass: no connection, time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx,
+        answers that are no JSON object.
         """
 
 
