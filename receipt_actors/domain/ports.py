@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from receipt_actors.domain.reasons import Reason
 
@@ -235,22 +235,6 @@ class SignedData(Protocol):
 
 #: The ``errorCode`` that stands for HTTP 401, which Apple answers without one (its codes begin with the HTTP status).
 UNAUTHORIZED: Final = 4010000
-
-
-class SignedDataCalls(Protocol):
-    """``SignedData`` without a thread that waits: any number of verifications may be under way at once."""
-
-    def begin(
-        self,
-        method_name: Literal["verify_transaction", "verify_notification"],
-        signed: str,
-        done: Callable[[Mapping[str, object] | SignatureRefused | Exception], object],
-    ) -> None:
-        """Begin what the method of ``SignedData`` does, and return at once.
-
-        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with the answer, or with the
-        exception of what kept it from being verified. It must be quick; what it raises is logged.
-        """
 
 
 class ServerApi(Protocol):
