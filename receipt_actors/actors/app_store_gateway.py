@@ -28,7 +28,7 @@ from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavai
 from receipt_actors.domain import signed_transactions
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import Environment, SignatureRefused, SignedDataCalls
+from receipt_actors.domain.ports import Environment, SignatureRefused, SignedDataCalls, SignedKind
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAgain, Unidentified, WrongEnvironment
@@ -157,7 +157,7 @@ class AppStoreGateway(Gateway):
         if self._signed_data is None:
             self._configuration_is_at_fault(job, "found a signed transaction, expected a backend that verifies them")
         else:
-            self.run_async(_Offline(job, then), self._signed_data.begin, "verify_transaction", signed)
+            self.run_async(_Offline(job, then), self._signed_data.begin, SignedKind.TRANSACTION, signed)
 
     def _is_verified(self, job: _Verification, verified: Mapping[str, object] | SignatureRefused) -> None:
         self._statistics.request_answered(_SIGNATURES, 1, self.clock.monotonic() - job.sent_at_seconds)
