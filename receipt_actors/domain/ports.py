@@ -249,10 +249,9 @@ class SignedDataCalls(Protocol):
         """Begin what the method of ``SignedData`` does, and return at once.
 
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
-        or with an ``AppStoreUnavailable`` where nobody can do the work just now (anything else is a bug). It must be
-        quick, for others' answers wait behind it; what it raises is logged.
-
-        Raises ``ConfigurationError``, and calls nobody, where what it takes is not here.
+        or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
+        it takes is not here (anything else is a bug). It must be quick, for others' answers wait behind it; what it
+        raises is logged.
         """
 
 
