@@ -27,6 +27,12 @@ class SignatureSettings(SomeSettings, frozen=True):
         description="Folder of the root certificates that signed transactions and notifications have to lead to. Left "
         "out: Apple's own, which are built in.",
     )
+    signature_processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that verify signatures beside each process that works; they begin with the first one.",
+    )
     app_apple_id: Annotated[int | None, Expected("an integer, 1 or more")] = Field(
         default=None,
         ge=1,
