@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.signed_data import open_signed_data, open_signed_data_processes, read_trust
+from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
-from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
+from receipt_actors.clients.signed_data_on_demand import ClosableCalls, SignedDataOnDemand
 from receipt_actors.domain.ports import (
     AppStore,
     AppStoreTransfers,
@@ -221,7 +222,13 @@ def open_signatures(settings: AppStoreSettings) -> AppleSignedData:
 def _signed_data_on_demand(settings: Settings) -> SignedDataOnDemand:
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
-    return SignedDataOnDemand(lambda: open_signed_data_processes(_trust(settings), settings.signature_processes))
+
+    def open_calls() -> ClosableCalls:
+        if settings.signature_processes and hasattr(select, "epoll"):
+            return open_signed_data_processes(_trust(settings), settings.signature_processes)
+        return SignedDataThreads(open_signatures(settings))
+
+    return SignedDataOnDemand(open_calls)
 
 
 def _trust(settings: AppStoreSettings) -> Trust:

@@ -29,9 +29,10 @@ class SignatureSettings(SomeSettings, frozen=True):
     )
     signature_processes: int = Field(
         default=1,
-        ge=1,
+        ge=0,
         le=64,
-        description="Processes that verify signatures beside each process that works; they begin with the first one.",
+        description="Processes that verify signatures beside each one that works; they begin with the first signed "
+        "transaction. 0, and without Linux: threads of the working process do it.",
     )
     app_apple_id: Annotated[int | None, Expected("an integer, 1 or more")] = Field(
         default=None,

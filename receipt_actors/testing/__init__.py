@@ -45,7 +45,7 @@ from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
 from receipt_actors.testing._server_api import FakeServerApi
 from receipt_actors.testing._services import FakeServices
 from receipt_actors.testing._settling import advance, settle, wait_until
-from receipt_actors.testing._signed_data import FakeSignedData, transaction_payload
+from receipt_actors.testing._signed_data import FakeSignedData
 
 __all__ = [
     "PATIENCE_SECONDS",
@@ -79,7 +79,6 @@ __all__ = [
     "is_whole",
     "receipt_data_of",
     "settle",
-    "transaction_payload",
     "wait_until",
     "wait_until_whole",
 ]

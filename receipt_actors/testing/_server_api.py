@@ -35,7 +35,7 @@ class FakeServerApi(Fake):
         return receipt_data_of(_RECEIPT + transaction_id)
 
     def sell(self, transaction_id: str, *, environment: Environment = Environment.PRODUCTION, **fields: Any) -> str:
-        """Know a transaction (``fields`` are those of ``transaction_payload``), and return its receipt's data."""
+        """Know a transaction (``fields`` are those of ``FakeSignedData.sell``), and return its receipt's data."""
         signed = self._signed_data.sell(transaction_id, environment=environment, **fields)
         with self._changed:
             self._sold[transaction_id, environment] = {"signedTransactionInfo": signed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -19,16 +20,32 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import SignatureRefused
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.otp import Ref
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
-from receipt_actors.testing import FakeAppStore, FakeSignedData, genuine, transaction_payload
+from receipt_actors.testing import FakeAppStore, FakeSignedData, genuine
 
 from .stand_ins import THREE_ATTEMPTS, Stage, submission
 
 MAX_IN_FLIGHT = 20
+
+
+class Refusing(FakeSignedData):
+    """Refuses what a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._refused: dict[str, SignatureRefused] = {}
+
+    def refuse(self, signed: str, reason: Reason) -> None:
+        self._refused[signed] = SignatureRefused(reason, "says the test")
+
+    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        found = super().verify_transaction(signed)
+        return self._refused.get(signed, found)
 
 
 class House:
@@ -37,7 +54,7 @@ class House:
     def __init__(self, stage: Stage, *, verifies: bool = True) -> None:
         self.stage = stage
         self.store: FakeAppStore = stage.with_fake(FakeAppStore(lambda _data, _environment: genuine("t-1")))
-        self.apple: FakeSignedData = stage.with_fake(FakeSignedData())
+        self.apple: Refusing = stage.with_fake(Refusing())
         self.intake = stage.stand_in(INTAKE)
         self.incidents = stage.stand_in(INCIDENTS)
         self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
@@ -99,7 +116,7 @@ def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reaso
 def test_a_payload_of_an_unknown_shape_is_unanswerable_at_once(stage: Stage) -> None:
     """To verify the same bytes again would change nothing; an operator hears of it."""
     house = House(stage)
-    meaning = house.verified(house.apple.sign({**transaction_payload("2000"), "type": "Lottery"}))
+    meaning = house.verified(house.apple.sell("2000", type="Lottery"))
     assert isinstance(meaning, TryAgain)
     assert (meaning.reason, meaning.then_unanswerable) == (Reason.UNKNOWN_STATUS, True)
     assert len(house.noticed(IncidentKind.UNKNOWN_ANSWER)) == 1
