@@ -248,7 +248,9 @@ class EmbeddedWorld(World):
 
 #: What AWS does at one stroke, and moto does not: each delete makes a new list of a queue's messages, and undoes what
 #: another request has done meanwhile; two conditional puts may both find that nothing stands in their way.
-_ONE_AT_A_TIME = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "PutItem"})
+_ONE_AT_A_TIME = frozenset(
+    {"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "PutItem", "UpdateItem", "DeleteItem"}
+)
 
 #: What moto answers as if it did it: its INSERT of PartiQL overwrites what stands in its way. Some emulators lack it.
 _UNKNOWN = frozenset({"BatchExecuteStatement"})
