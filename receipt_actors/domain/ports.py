@@ -2,8 +2,8 @@
 
 Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
 ``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
-must be safe to repeat. ``AppStoreTransfers`` and ``BackgroundCalls`` block nobody. The limits are SQS's: 10 entries and
-1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
+must be safe to repeat. ``AppStoreTransfers``, ``SignedDataCalls`` and ``BackgroundCalls`` block nobody. The limits are
+SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
 """
 
 from __future__ import annotations
@@ -234,6 +234,27 @@ class SignedData(Protocol):
 
     def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
         """Verify the ``signedPayload`` of a Server Notification V2."""
+
+
+class SignedKind(StrEnum):
+    """What Apple signed: which of the two methods of ``SignedData`` is meant."""
+
+    TRANSACTION = "transaction"
+    NOTIFICATION = "notification"
+
+
+class SignedDataCalls(Protocol):
+    """``SignedData`` without a thread that computes: the work is done elsewhere, any number of them at once."""
+
+    def begin(
+        self, kind: SignedKind, signed: str, done: Callable[[Mapping[str, object] | SignatureRefused | Exception], Any]
+    ) -> None:
+        """Begin what the method of ``SignedData`` does, and return at once.
+
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
+        or with an ``AppStoreUnavailable`` where nobody can do the work just now (anything else is a bug). It must be
+        quick, for others' answers wait behind it; what it raises is logged.
+        """
 
 
 class ServerApi(Protocol):
