@@ -177,11 +177,11 @@ class Validator(Custodian):
                 self._plan = plan
                 self.enter("claiming")
                 return self._go_on_claiming()
-            case Unidentified(reason):
+            case Unidentified(reason, detail):
                 if self._answers_unidentified:
                     self._reply((Result("", Verdict.INVALID, reason),))
                     return None
-                return self.move(Unanswerable(reason, "Apple refused the receipt; no transaction id is known"))
+                return self.move(Unanswerable(reason, detail))
             case TryAgain(reason, detail, then_unanswerable):
                 return self.move(Unanswerable(reason, detail)) if then_unanswerable else self.hand_back(reason, detail)
             case Misconfigured(detail):

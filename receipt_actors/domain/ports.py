@@ -252,19 +252,31 @@ class SignedDataCalls(Protocol):
         """Begin what the method of ``SignedData`` does, and return at once.
 
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
-        or with an ``AppStoreUnavailable`` where nobody can do the work just now (anything else is a bug). It must be
-        quick, for others' answers wait behind it; what it raises is logged.
+        or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
+        it takes is not here (anything else is a bug). It must be quick, for others' answers wait behind it; what it
+        raises is logged.
         """
+
+
+#: The ``errorCode`` that stands for HTTP 401, which Apple answers without one (its codes begin with the HTTP status).
+UNAUTHORIZED: Final = 4010000
 
 
 class ServerApi(Protocol):
     """The App Store Server API, or something that answers like it."""
 
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        """Read the id of a transaction from an app receipt, whoever made that up; None where it holds none. No network.
+
+        What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
+        """
+
     def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
         """Look one transaction up and return the JSON object of the answer: a 200, or an error that Apple documents.
 
-        An error has Apple's ``errorCode`` in it. Raises ``AppStoreUnavailable`` for whatever may pass: no connection,
-        time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx, answers that are no JSON object.
+        An error has Apple's ``errorCode`` in it, and a 401 ``UNAUTHORIZED``. Raises ``AppStoreUnavailable`` for
+        whatever may pass: no connection, time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx,
+        answers that are no JSON object.
         """
 
 

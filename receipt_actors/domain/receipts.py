@@ -34,7 +34,7 @@ class Transaction:
     expires_at_seconds: float | None  #: UNIX time (``expires_date_ms``); None for what is no subscription
     cancelled: bool  #: refunded or revoked: Apple gave a cancellation or revocation date
     expired: bool = False  #: Apple said so, with status 21006
-    product_type: ProductType | None = None  #: None where Apple did not say (verifyReceipt never does)
+    product_type: ProductType | None = None  #: None where Apple did not say (verifyReceipt does not)
     is_upgraded: bool = False  #: the player has moved on to a better subscription, which has an id of its own
     is_family_shared: bool = False  #: bought by somebody else of the family (``inAppOwnershipType``)
     app_account_token: str | None = None  #: a UUID, lower case: whom the app said it bought this for
@@ -51,16 +51,18 @@ class Genuine:
 
 @dataclass(frozen=True, slots=True)
 class Unidentified:
-    """Apple's final refusal, which names no transaction."""
+    """A final refusal, which names no transaction."""
 
     reason: Reason
+    detail: str = "Apple refused the receipt; no transaction id is known"  #: for the operator, nothing of the receipt
 
 
 @dataclass(frozen=True, slots=True)
 class WrongEnvironment:
-    """The receipt belongs to the other environment: ask there, at most once, if policy allows it."""
+    """The receipt belongs to the other environment, or may: ask there, at most once, if policy allows it."""
 
     right: Environment
+    otherwise: Reason = Reason.SANDBOX_REFUSED  #: the final refusal's, where policy does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """Our own request or shared secret is wrong: alarm and stop asking; says nothing about the receipt."""
+    """Our own request, secret or key is wrong: alarm and stop asking; says nothing about the receipt."""
 
     detail: str
 

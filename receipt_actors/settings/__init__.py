@@ -5,7 +5,8 @@ A setting named ``max_in_flight`` is the key ``max_in_flight`` of a TOML file, t
 The command line's flags and the settings reference of the manual are both generated from ``SETTINGS``.
 
 ``Settings`` has them all. Whoever needs a part takes a smaller model, such as ``QueueSettings``, and demands no more.
-Each theme has a module: ``_backend`` (queues and claims), ``_app_store``, ``_work`` (how much at once, how long) and
+Each theme has a module: ``_backend`` (queues and claims), ``_policy`` (which purchases count), ``_server_api``,
+``_signatures`` and ``_app_store`` (the ways to have Apple vouch for them), ``_work`` (how much at once, how long) and
 ``_operations`` (what those who run the system see of it).
 
 Embedding applications build ``Settings(bundle_ids=("com.example.game",), ...)`` themselves: the same checks, and the
@@ -23,23 +24,31 @@ from receipt_actors.settings._backend import BackendSettings, LedgerSettings, Qu
 from receipt_actors.settings._base import SomeSettings
 from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, load_some_settings
 from receipt_actors.settings._operations import OperationsSettings
+from receipt_actors.settings._policy import PolicySettings
+from receipt_actors.settings._server_api import ServerApiSettings
 from receipt_actors.settings._setting import VARIABLE_PREFIX, Setting
+from receipt_actors.settings._signatures import INSTALL_STOREKIT2, SignatureSettings, verifies_signatures
 from receipt_actors.settings._work import WorkSettings
 
 __all__ = [
     "CONFIG_VARIABLE",
+    "INSTALL_STOREKIT2",
     "SETTINGS",
     "VARIABLE_PREFIX",
     "AppStoreSettings",
     "BackendSettings",
     "LedgerSettings",
     "OperationsSettings",
+    "PolicySettings",
     "QueueSettings",
+    "ServerApiSettings",
     "Setting",
     "Settings",
+    "SignatureSettings",
     "SomeSettings",
     "WorkSettings",
     "default_app_store_client",
     "load_settings",
     "load_some_settings",
+    "verifies_signatures",
 ]
