@@ -51,6 +51,7 @@ from receipt_actors.domain.ports import (
     SignedData,
     Tombstone,
 )
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import QueueRefused, UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -248,7 +249,8 @@ def _unreadable(unreadable: Unreadable) -> _Outcome:
 
 
 def _refused(refusal: SignatureRefused) -> _Outcome:
-    return _Outcome(Done.REFUSED, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}")
+    done = Done.FOREIGN_APP if refusal.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
+    return _Outcome(done, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}")
 
 
 #: What whoever posted is told: Apple does not read it, and nobody else needs to know what stands in the ledger.
