@@ -24,21 +24,29 @@ THREADS = 8  #: that deal with POSTs at once
 MAX_WAITING = 64  #: POSTs that are here at once; a further one is told to come again
 BODY_SECONDS = 10.0  #: for a body to arrive
 
+_ALIVE = HandlerAnswer(HTTPStatus.OK, "ok")
 _NO_POST = HandlerAnswer(HTTPStatus.METHOD_NOT_ALLOWED, "expected a POST")
 _TOO_LARGE = HandlerAnswer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BODY_BYTES} bytes")
 _TOO_SLOW = HandlerAnswer(HTTPStatus.REQUEST_TIMEOUT, f"expected the body within {BODY_SECONDS:g} seconds")
 _TOO_MANY = HandlerAnswer(HTTPStatus.SERVICE_UNAVAILABLE, "too many at once, please send it again")
 
 
-def asgi_app(handler: NotificationHandler, *, threads: int = THREADS, body_seconds: float = BODY_SECONDS) -> AsgiApp:
+def asgi_app(
+    handler: NotificationHandler,
+    *,
+    threads: int = THREADS,
+    body_seconds: float = BODY_SECONDS,
+    health_path: str | None = None,
+) -> AsgiApp:
     """Return ``handler`` as an ASGI application (3.0). Closing the handler is left to the caller.
 
     Args:
         handler: deals with the POSTs.
         threads: that call ``handler.handle`` at once; they are started when they are needed.
         body_seconds: time for a body to arrive.
+        health_path: a GET of it is answered with 200, to tell that this lives. None: there is no such path.
     """
-    app = _AsgiApp(handler, threads, body_seconds)
+    app = _AsgiApp(handler, threads, body_seconds, health_path)
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
@@ -55,8 +63,11 @@ class _Gone(Exception):
 
 
 class _AsgiApp:
-    def __init__(self, handler: NotificationHandler, threads: int, body_seconds: float) -> None:
+    def __init__(
+        self, handler: NotificationHandler, threads: int, body_seconds: float, health_path: str | None
+    ) -> None:
         self._handler = handler
+        self._health_path = health_path
         self._body_seconds = body_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="receipt-actors-notification")
         self._here = 0
@@ -74,6 +85,8 @@ class _AsgiApp:
                 await send({"type": "websocket.close", "code": 1000})
 
     async def _answer(self, scope: Scope, receive: Receive) -> HandlerAnswer | None:
+        if scope["method"] in ("GET", "HEAD") and scope["path"] == self._health_path:
+            return _ALIVE
         if scope["method"] != "POST":
             return _NO_POST
         if self._here >= MAX_WAITING:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from receipt_actors.backends import open_ledger, open_notifications, open_queues
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
+from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.policy import Policy
 from receipt_actors.notifications.handler import NotificationHandler
 from receipt_actors.settings import NotificationSettings
@@ -26,10 +27,13 @@ def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_C
     signed_data = open_signed_data(read_trust(settings.apple_roots, app_apple_ids))
     bundle_ids = None if "*" in settings.bundle_ids else frozenset(settings.bundle_ids)
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
-        queues = open_queues(settings, max_connections=max_connections)
-        opened.callback(queues.close)
         ledger = open_ledger(settings, max_connections=max_connections)
         opened.callback(ledger.close)
+        queues = open_queues(settings, max_connections=max_connections, create=False)
+        opened.callback(queues.close)
+        if isinstance(queues, EmbeddedQueues):  # those alone: the others' redrive policy is for `start` to know
+            for queue in settings.post_queues:
+                queues.create_queue(queue)
         notifications = open_notifications(settings, max_connections=max_connections)
         opened.callback(notifications.close)
         ledger.check()

@@ -17,8 +17,9 @@ from receipt_actors.errors import LedgerUnavailable, QueueRefused, QueueUnavaila
 from receipt_actors.notifications import Done
 from receipt_actors.sandbox.apple_ca import Authority, Flaw
 
-from .conftest import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, NOW, NOW_MS, REFUNDED_AT, RESULTS, House, Posted
-from .conftest import transaction_payload as transaction
+from .conftest import House
+from .posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, NOW, NOW_MS, REFUNDED_AT, RESULTS, Posted
+from .posts import transaction_payload as transaction
 
 MARKED = replace(CLAIM, refunded_at_seconds=REFUNDED_AT)
 LEDGER_DOWN = LedgerUnavailable("time-out")

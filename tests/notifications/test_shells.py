@@ -16,8 +16,9 @@ from receipt_actors.domain.notifications import MAX_BODY_BYTES
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.notifications import asgi, asgi_app, wsgi_app
 
-from .conftest import CLAIM, INVALID, House, Posted
-from .conftest import transaction_payload as transaction
+from .conftest import House
+from .posts import CLAIM, INVALID, Posted
+from .posts import transaction_payload as transaction
 from .servers import JSON, Client, read_to_end, uvicorn_server, wsgiref_server
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -237,7 +237,7 @@ class EmbeddedWorld(World):
     def ledger_items(self) -> list[LedgerItem]:
         with closing(EmbeddedLedger(self.database)) as ledger:
             items = [ledger.get(transaction_id) for transaction_id in self.claimed_transaction_ids()]
-        return [item for item in items if item is not None]
+        return [item for item in items if isinstance(item, LedgerItem)]
 
     @staticmethod
     def _receive(queues: EmbeddedQueues, queue: str) -> Iterator[Letter]:
@@ -365,12 +365,12 @@ class AwsWorld(World):
     def create_queue(self, name: str) -> None:
         self._sqs.create_queue(QueueName=name)
 
-    def create_table(self) -> None:
+    def create_table(self, name: str = TABLE, key: str = "TransactionId") -> None:
         self._dynamodb.create_table(
-            TableName=TABLE,
+            TableName=name,
             BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "TransactionId", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "TransactionId", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
         )
 
     def delete_table(self) -> None:
