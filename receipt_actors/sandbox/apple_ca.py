@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.x509.oid import NameOID
 
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
@@ -116,6 +117,18 @@ class Authority:
         if flaw is None:
             return self._signed(self._headers[None], content, self._leaf_key)
         return self._flawed(content, flaw)
+
+    def read(self, signed: str) -> dict[str, object] | None:
+        """Return the payload of what ``sign`` made; None where this authority did not sign it."""
+        text, _, signature_text = signed.rpartition(".")
+        try:
+            signature = _decoded(signature_text)
+            r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+            self._leaf_key.public_key().verify(encode_dss_signature(r, s), text.encode(), ec.ECDSA(hashes.SHA256()))
+        except (ValueError, InvalidSignature):
+            return None
+        payload: dict[str, object] = json.loads(_decoded(text.partition(".")[2]))
+        return payload
 
     @cached_property
     def server_api_key(self) -> KeyPair:
@@ -302,3 +315,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _segment(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decoded(segment: str) -> bytes:
+    return base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True)

@@ -34,7 +34,7 @@ from typing import Any
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.sandbox import receipt_formats
-from receipt_actors.sandbox.receipt_formats import MalformedReceipt
+from receipt_actors.sandbox.receipt_formats import MalformedReceipt as MalformedReceipt
 
 DEFAULT_KEY = b"receipt_actors sample receipts"  #: no secret: it keeps samples apart from forgeries, no more
 REAL_RECEIPT_BYTES = 5 * 1024  #: about what a unified receipt of a few purchases weighs; for ``padding_bytes``
@@ -57,6 +57,7 @@ class FaultKind(StrEnum):
     DROP = "drop"  #: the connection is closed without an answer
     HANG = "hang"  #: nothing happens for a time, then the connection is closed
     TRICKLE = "trickle"  #: a right answer begins, and comes byte by byte
+    RATE_LIMIT = "rate limit"  #: HTTP 429, with the time from which on to ask again
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,11 @@ class Fault:
 
     @classmethod
     def apple(cls, status: int, *, is_retryable: bool | None = None) -> Fault:
-        """Answer with this Apple status, and with ``is-retryable`` (21100-21199) where given."""
+        """Answer with this Apple status, and with ``is-retryable`` (21100-21199) where given.
+
+        The Server API answers with an ``errorCode`` of seven digits, and takes any other status for 5000001: an
+        internal error that may pass.
+        """
         return cls(FaultKind.APPLE, status=status, is_retryable=is_retryable)
 
     @classmethod
@@ -103,6 +108,15 @@ class Fault:
     def trickle(cls, seconds: float) -> Fault:
         """Answer HTTP 200 with valid JSON, one byte in so many seconds."""
         return cls(FaultKind.TRICKLE, seconds=seconds)
+
+    @classmethod
+    def rate_limit(cls, seconds: float) -> Fault:
+        """Answer 429, and that it is to be asked again in so many seconds.
+
+        The ``Retry-After`` of the Server API is the UNIX time of then, in milliseconds; that of verifyReceipt is in
+        whole seconds from now, as HTTP has it.
+        """
+        return cls(FaultKind.RATE_LIMIT, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ The payload has the fields of Apple's ``JWSTransactionDecodedPayload``. Needs ``
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.sandbox.apple_ca import Authority, Flaw, default_authority
-from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
+from receipt_actors.sandbox.receipts import ForgedReceipt, MalformedReceipt, Purchase, SampleReceipt
 
 _EARLIEST_SIGNED_MS = 1_577_836_800_000  # 2020; StoreKit 2 is of 2021, and the expired leaf of ``apple_ca`` of 2016
 
@@ -45,6 +46,32 @@ def mint_signed(
         if value is None:
             del payload[name]
     return (authority or default_authority()).sign(payload, flaw)
+
+
+def read_signed(signed: str, *, authority: Authority | None = None) -> SampleReceipt:
+    """Read a minted transaction back. Raises ``MalformedReceipt`` or ``ForgedReceipt``."""
+    if signed.count(".") != 2:
+        raise MalformedReceipt("not a JWS")
+    payload: Any = (authority or default_authority()).read(signed)
+    if payload is None:
+        raise ForgedReceipt("not signed under this key")
+    try:
+        purchase = Purchase(
+            transaction_id=payload["transactionId"],
+            product_id=payload["productId"],
+            purchased_at_ms=payload["purchaseDate"],
+            original_transaction_id=payload["originalTransactionId"],
+            quantity=payload["quantity"],
+            expires_at_ms=payload.get("expiresDate"),
+            cancelled_at_ms=payload.get("revocationDate"),
+            product_type=ProductType(payload["type"]),
+            is_family_shared=payload["inAppOwnershipType"] == "FAMILY_SHARED",
+            app_account_token=payload.get("appAccountToken"),
+            is_upgraded=payload.get("isUpgraded", False),
+        )
+        return SampleReceipt(payload["bundleId"], (purchase,), environment=Environment(payload["environment"]))
+    except (KeyError, ValueError):  # signed with changes, or no transaction
+        raise MalformedReceipt("not a transaction of this store") from None
 
 
 def transaction_payload(
