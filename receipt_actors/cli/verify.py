@@ -22,7 +22,7 @@ from receipt_actors.cli.receipt_files import read_receipt
 from receipt_actors.domain.ledger import Ownership, ownership_after_lookup
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, parse_submission
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import Ledger, LedgerItem, ReceivedMessage
+from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombstone
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_some_settings
@@ -41,7 +41,7 @@ class Judgement:
 
     candidate: Candidate
     result: Result
-    claim: LedgerItem | None  #: where the ledger was asked, and somebody has claimed the transaction
+    standing: Standing | None  #: what the ledger has, where it was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +157,13 @@ def _report(
 
 def _judge(plan: Plan, candidate: Candidate, submission: Submission, ledger: Ledger | None) -> Judgement:
     """Decide on one transaction as the validator would, were its claim to be made now."""
-    claim = None if ledger is None else ledger.get(candidate.transaction_id)
-    ownership = ownership_after_lookup(claim, submission)
+    standing = None if ledger is None else ledger.get(candidate.transaction_id)
+    ownership = ownership_after_lookup(standing, submission)
     if ownership is Ownership.FREE and candidate.refusal is None:
         ownership = Ownership.NEW
     step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: ownership})
     assert isinstance(step, Answer), "all is known"
-    return Judgement(candidate, step.results[0], claim)
+    return Judgement(candidate, step.results[0], standing)
 
 
 def _as_json(report: Report) -> dict[str, Any]:
@@ -185,7 +185,8 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 
 def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
-    transaction, claim = judgement.candidate.transaction, judgement.claim
+    transaction, standing = judgement.candidate.transaction, judgement.standing
+    claim = None if isinstance(standing, Tombstone) else standing
     return {
         "transaction_id": transaction.transaction_id,
         "original_transaction_id": transaction.original_transaction_id,
@@ -207,6 +208,7 @@ def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
             "claimed_at_seconds": claim.claimed_at_seconds,
             "refunded_at_seconds": claim.refunded_at_seconds,
         },
+        "refunded_at_seconds": standing and standing.refunded_at_seconds,
     }
 
 
@@ -239,15 +241,20 @@ def _print(report: Report) -> None:
     Console(markup=False, highlight=False, emoji=False, width=TABLE_WIDTH).print(table, soft_wrap=True)
     if report.looked_up:
         for judgement in report.judgements:
-            click.echo(f"{judgement.candidate.transaction_id} is claimed by {_claimant(judgement.claim)}")
+            click.echo(f"{judgement.candidate.transaction_id} is {_told(judgement.standing)}")
     if report.is_acceptable and not report.looked_up:
         click.echo("OK holds if nobody has claimed the transaction; --look-up asks the ledger")
 
 
-def _claimant(claim: LedgerItem | None) -> str:
-    if claim is None:
-        return "nobody"
-    return f"user {claim.user_id} on {_date(claim.claimed_at_seconds)}, submission {claim.submission_id}"
+def _told(standing: Standing | None) -> str:
+    match standing:
+        case None:
+            return "claimed by nobody"
+        case Tombstone(_, refunded_at_seconds):
+            return f"claimed by nobody, and was refunded on {_date(refunded_at_seconds)}"
+    refund = "" if standing.refunded_at_seconds is None else f", refunded on {_date(standing.refunded_at_seconds)}"
+    claimed = f"claimed by user {standing.user_id} on {_date(standing.claimed_at_seconds)}"
+    return f"{claimed}, submission {standing.submission_id}{refund}"
 
 
 def _date(seconds: float | None) -> str:
