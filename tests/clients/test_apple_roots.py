@@ -80,7 +80,7 @@ def test_a_file_that_is_no_root_certificate_is_a_fault(content: bytes, expected:
     (tmp_path / "fine.cer").write_bytes(APPLE.root.der)
     (tmp_path / "wrong.cer").write_bytes(content)
     fault = fault_of(tmp_path)
-    assert fault.startswith(f"apple_root_certificates: found {str(tmp_path / 'wrong.cer')!r}, {expected}")
+    assert fault.startswith(f"apple_roots: found {str(tmp_path / 'wrong.cer')!r}, {expected}")
 
 
 def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
