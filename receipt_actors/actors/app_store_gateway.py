@@ -112,11 +112,6 @@ class AppStoreGateway(Gateway):
         self._has_closed_intake = True  # as Intake was told last
         self._told: set[str] = set()  # which faults of the configuration an operator has heard of
 
-    def terminate(self, reason: ExitReason) -> Any:
-        """See ``Gateway``."""
-        self._readers.close()
-        return super().terminate(reason)
-
     # --- requests in ---
 
     def handle_call(self, request: Any, from_: From) -> Any:

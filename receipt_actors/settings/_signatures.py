@@ -27,6 +27,13 @@ class SignatureSettings(SomeSettings, frozen=True):
         description="Folder of the root certificates that signed transactions and notifications have to lead to. Left "
         "out: Apple's own, which are built in.",
     )
+    signature_processes: int = Field(
+        default=1,
+        ge=0,
+        le=64,
+        description="Processes that verify signatures beside each one that works; they begin with the first signed "
+        "transaction. 0, and without Linux: threads of the working process do it.",
+    )
     app_apple_id: Annotated[int | None, Expected("an integer, 1 or more")] = Field(
         default=None,
         ge=1,
