@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.signed_data import open_signed_data, open_signed_data_processes, read_trust
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues
 from receipt_actors.clients.signed_data_on_demand import ClosableCalls, SignedDataOnDemand
 from receipt_actors.domain.ports import (
     AppStore,
@@ -27,7 +27,14 @@ from receipt_actors.domain.ports import (
 )
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.otp import Scheduler
-from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
+from receipt_actors.settings import (
+    AppStoreSettings,
+    BackendSettings,
+    LedgerSettings,
+    NotificationSettings,
+    QueueSettings,
+    Settings,
+)
 from receipt_actors.telemetry.walks import Walks
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
     from receipt_actors.clients.app_store.server_api_client import ServerApiClient
     from receipt_actors.clients.app_store.signed_data import Trust
-    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
+    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -173,6 +180,17 @@ def open_ledger(
 
         return AwsLedger(settings.ledger_table, max_connections=max_connections)
     return EmbeddedLedger(_database(settings, create))
+
+
+def open_notifications(
+    settings: NotificationSettings, *, max_connections: int = 1, create: bool = True
+) -> EmbeddedNotifications | AwsNotifications:
+    """Open what remembers Apple's notifications alone; see ``open_queues``."""
+    if settings.backend == "aws":
+        from receipt_actors.clients.aws import AwsNotifications
+
+        return AwsNotifications(settings.notifications_table, max_connections=max_connections)
+    return EmbeddedNotifications(_database(settings, create))
 
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:

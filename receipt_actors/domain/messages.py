@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from receipt_actors.domain.digests import md5_hex, sha256_hex
-from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, is_queue_name, json_type, sendable
@@ -162,14 +162,35 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
 
     ``traceparent`` is the trace context that the message came with, to be handed on.
     """
-    body = {"user_id": submission.user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}
+    return _result_message(
+        submission.user_id, result, submission.submission_id, submission.message_id, traceparent=traceparent
+    )
+
+
+def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:
+    """Make what takes the OK of a claim back: ``INVALID``, reason ``refunded``, else as the answer was.
+
+    It may be sent again: ``notification_uuid`` is what the copies share.
+    """
+    result = Result(
+        claim.transaction_id, Verdict.INVALID, Reason.REFUNDED, claim.product_id, environment=claim.environment
+    )
+    return _result_message(
+        claim.user_id, result, claim.submission_id, claim.message_id, notification_uuid=notification_uuid
+    )
+
+
+def _result_message(
+    user_id: int, result: Result, submission_id: str, message_id: str, **more: str | None
+) -> OutgoingMessage:
+    body = {"user_id": user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}
     attributes = {
         "reason": result.reason.value,
-        SUBMISSION_ID_ATTRIBUTE: submission.submission_id,
-        "source_message_id": submission.message_id,
+        SUBMISSION_ID_ATTRIBUTE: submission_id,
+        "source_message_id": message_id,
         "product_id": result.product_id,
         "environment": result.environment,
-        "traceparent": traceparent,
+        **more,
     }
     return OutgoingMessage(
         body=_ENCODER.encode(body),

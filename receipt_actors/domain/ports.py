@@ -173,7 +173,10 @@ class Ledger(Protocol):
         """
 
     def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
-        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically; returns the claim that stands."""
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically.
+
+        Returns the claim that stands afterwards, None where there is none. What has no mark stays as it is.
+        """
 
     def check(self) -> None:
         """See whether claims can be made.
@@ -285,6 +288,25 @@ class Notifications(Protocol):
 
     def record(self, notification_uuid: str, now_seconds: float) -> None:
         """Record it, for longer than Apple repeats itself (30 days). Raises ``LedgerUnavailable``."""
+
+    def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
+        """Remember, likewise, when Apple took the refund of a transaction back; the latest such time stays.
+
+        Apple repeats what was not answered, so a refund may arrive after its reversal. Raises ``LedgerUnavailable``.
+        """
+
+    def reversed_at_seconds(self, transaction_id: str) -> float | None:
+        """Return when the last refund of a transaction was taken back, as a UNIX time; None where none is known.
+
+        Raises ``LedgerUnavailable``.
+        """
+
+    def check(self) -> None:
+        """See whether they can be told.
+
+        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than
+        ``NotificationUuid`` (a string).
+        """
 
 
 class BackgroundCalls(Protocol):

@@ -28,6 +28,7 @@ from receipt_actors.domain.ports import (
     OutgoingMessage,
     Queues,
     ReceivedMessage,
+    Standing,
 )
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
 
@@ -36,6 +37,8 @@ _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "claim": LedgerUnavailable,
     "claim_all": LedgerUnavailable,
     "get": LedgerUnavailable,
+    "mark_refunded": LedgerUnavailable,
+    "unmark_refunded": LedgerUnavailable,
 }
 
 
@@ -127,9 +130,9 @@ class _InterceptedLedger:
         self._ledger = ledger
         self._around = around
 
-    def claim(self, item: LedgerItem) -> LedgerItem | None:
+    def claim(self, item: LedgerItem) -> Standing | None:
         call = PortCall("claim", None, None, self._ledger, lambda _: self._ledger.claim(item))
-        standing: LedgerItem | None = self._around(call)
+        standing: Standing | None = self._around(call)
         return standing
 
     def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
@@ -138,10 +141,24 @@ class _InterceptedLedger:
         outcomes: Sequence[ClaimOutcome] = self._around(call)
         return outcomes
 
-    def get(self, transaction_id: str) -> LedgerItem | None:
+    def get(self, transaction_id: str) -> Standing | None:
         call = PortCall("get", None, None, self._ledger, lambda _: self._ledger.get(transaction_id))
-        standing: LedgerItem | None = self._around(call)
+        standing: Standing | None = self._around(call)
         return standing
+
+    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+        ledger = self._ledger
+        call = PortCall(
+            "mark_refunded", None, None, ledger, lambda _: ledger.mark_refunded(transaction_id, refunded_at_seconds)
+        )
+        standing: Standing = self._around(call)
+        return standing
+
+    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+        ledger = self._ledger
+        call = PortCall("unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id))
+        claim: LedgerItem | None = self._around(call)
+        return claim
 
     def check(self) -> None:
         self._ledger.check()  # once, by whoever starts

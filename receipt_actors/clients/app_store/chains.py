@@ -33,6 +33,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, ExtensionNotFound, ObjectIdentifier, load_der_x509_certificate
+from OpenSSL.crypto import X509StoreContextError
 
 from receipt_actors.domain.ports import SignatureRefused
 from receipt_actors.domain.reasons import Reason
@@ -95,7 +96,7 @@ class Chains(_ChainVerifier):
         self._check_links(chain)
         try:
             super().verify_chain(list(names), perform_online_checks, effective_date)
-        except VerificationException as error:
+        except Exception as error:  # its own caller takes whatever else it raises for a refusal as well
             raise _refusal(chain, effective_date, error) from error
         key = _public_key(chain[0])
         if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
@@ -140,7 +141,7 @@ def _public_key(certificate: Certificate) -> Any:
         return None
 
 
-def _refusal(chain: Sequence[Certificate], effective_date: int, error: VerificationException) -> ChainRefused:
+def _refusal(chain: Sequence[Certificate], effective_date: int, error: Exception) -> ChainRefused:
     """Find out why Apple's library refuses a chain that leads to a trusted root: it says little more than that."""
     signed_at = datetime.fromtimestamp(effective_date, UTC)
     for name, certificate in zip(NAMES, chain, strict=True):
@@ -154,9 +155,10 @@ def _refusal(chain: Sequence[Certificate], effective_date: int, error: Verificat
         if not _has(certificate, extension):
             detail = f"{name}: without the extension {extension.dotted_string} of the App Store's certificates"
             return ChainRefused(Reason.JWS_CERTIFICATE, detail)
-    # Of OpenSSL's own words: no part of a certificate is in them.
-    why = f": {error.__cause__}" if error.__cause__ is not None else ""
-    return ChainRefused(Reason.JWS_CERTIFICATE, f"not accepted by Apple's library ({error.status.name}{why})")
+    # OpenSSL's own words have no part of a certificate in them.
+    cause = error.__cause__
+    why = str(cause) if isinstance(cause, X509StoreContextError) else type(cause or error).__name__
+    return ChainRefused(Reason.JWS_CERTIFICATE, f"not accepted by Apple's library: {why}")
 
 
 def _has(certificate: Certificate, extension: ObjectIdentifier) -> bool:

@@ -3,27 +3,25 @@
 Apple's own library, ``app-store-server-library``, has a client for it. Its requests do not keep what this house
 promises: each takes a new connection and a new token, an answer may drip for ever and be of any size, and the
 ``Retry-After`` of a 429 is thrown away with the headers. So the one GET that is needed goes by our own transport, with
-a token as that client makes it (by PyJWT, on which that library builds). Reading a transaction's id out of an app
-receipt is that library's (``ReceiptUtility``).
+a token as that client makes it (by PyJWT, on which that library builds). ``receipt_ids`` has what is to be looked up.
 """
 
 from __future__ import annotations
 
 import http.client
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 import jwt
 import requests
-from appstoreserverlibrary.receipt_utility import ReceiptUtility
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from receipt_actors.clients.app_store.answers import excerpt, is_usual, parse_object, retry_after_unix_ms
 from receipt_actors.clients.app_store.bounded_transport import BoundedTransport, HttpAnswer
+from receipt_actors.clients.app_store.receipt_ids import is_transaction_id, transaction_id_of
 from receipt_actors.domain.apple_fields import is_integer
 from receipt_actors.domain.ports import UNAUTHORIZED, Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
@@ -32,8 +30,6 @@ TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more th
 RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "receipt-actors"}
-_LINE_BREAKS = str.maketrans("", "", "\r\n")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # and so it stands for itself in a URL
 
 
 class ServerApiClient:
@@ -59,22 +55,10 @@ class ServerApiClient:
             environment: requests.Request("GET", endpoint.url, headers=_HEADERS).prepare()
             for environment, endpoint in self._transport.endpoints.items()
         }
-        self._receipts = ReceiptUtility()
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
-        """See ``ServerApi``: of the app receipts of iOS 7, and of the transaction receipts before them."""
-        data = receipt_data.translate(_LINE_BREAKS)
-        for extract in (
-            self._receipts.extract_transaction_id_from_app_receipt,
-            self._receipts.extract_transaction_id_from_transaction_receipt,
-        ):
-            try:
-                found: object = extract(data)
-            except ValueError:  # Apple's library makes one of whatever is wrong
-                continue
-            if isinstance(found, str) and _ID.fullmatch(found):
-                return found
-        return None
+        """See ``ServerApi``."""
+        return transaction_id_of(receipt_data)
 
     def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
         """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
@@ -91,7 +75,7 @@ class ServerApiClient:
         self._transport.close()
 
     def _get(self, transaction_id: str, environment: Environment, token: str) -> HttpAnswer:
-        if not _ID.fullmatch(transaction_id):
+        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
             raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
         request = self._requests[environment].copy()
         assert request.url is not None

@@ -34,6 +34,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from receipt_actors.clients.app_store.signed_data import Trust
@@ -58,7 +59,8 @@ ANSWER_SECONDS = 30.0  #: for a batch, or for a process to start
 REST_SECONDS = 1.0  #: after a process that could not start
 END_SECONDS = 0.2  #: for a process that has closed its socket to say why it ended
 
-_MODULE = "receipt_actors.clients.app_store.signed_data_worker"
+PROGRAM = ("-m", "receipt_actors.clients.app_store.signed_data_worker")
+
 _READ_BYTES = 1 << 18
 
 Outcome: TypeAlias = Mapping[str, object] | SignatureRefused | Exception
@@ -72,13 +74,21 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         trust: whose signatures count.
         processes: how many.
         answer_seconds: see ``ANSWER_SECONDS``.
+        program: what they run, after the interpreter on its command line.
     """
 
-    def __init__(self, trust: Trust, processes: int, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self,
+        trust: Trust,
+        processes: int,
+        answer_seconds: float = ANSWER_SECONDS,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         super().__init__("signed_data-processes")
         self._trust = trust
         self._processes = processes
         self._answer_seconds = answer_seconds
+        self._program = program
 
     @property
     def process_ids(self) -> Sequence[int]:
@@ -124,7 +134,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     # --- the loop ---
 
     def _open(self, wake_fd: int) -> _Team:
-        return _Team(self._trust, self._processes, self._answer_seconds, wake_fd)
+        return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds, wake_fd)
 
     def _end(self, exchanges: Exchanges[_Job], left: deque[_Job], crash: BaseException | None) -> None:
         assert isinstance(exchanges, _Team)
@@ -160,13 +170,13 @@ def _tell(job: _Job, outcome: Outcome) -> None:
 class _Worker:
     """A process, our end of the socket to it, and what it has been given and has not answered."""
 
-    def __init__(self, trust: Trust) -> None:
+    def __init__(self, program: Sequence[str], trust: Trust) -> None:
         self.connection, theirs = socket.socketpair()
         self.connection.setblocking(False)
         try:
             with theirs, _stop_signals_blocked():
                 self.process = subprocess.Popen(  # nosec B603 # likewise
-                    [sys.executable, *_path_flags(), "-m", _MODULE, str(theirs.fileno())],
+                    [sys.executable, *_path_flags(), *program, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
@@ -246,8 +256,8 @@ def _stop_signals_blocked() -> Iterator[None]:
 class _Team:
     """All processes, and what waits for one of them: ``Exchanges``."""
 
-    def __init__(self, trust: Trust, processes: int, answer_seconds: float, wake_fd: int) -> None:
-        self._trust = trust
+    def __init__(self, start: Callable[[], _Worker], processes: int, answer_seconds: float, wake_fd: int) -> None:
+        self._start = start
         self._processes = processes
         self._answer_seconds = answer_seconds
         self._epoll = select.epoll()
@@ -316,7 +326,7 @@ class _Team:
         """Start the processes that are missing; give up what waits where there is none."""
         while len(self.workers) < self._processes and (self._rests_until is None or self._rests_until <= now):
             try:
-                worker = _Worker(self._trust)
+                worker = self._start()
             except OSError as error:
                 self._rest(f"no process can be started: {error}")
                 break

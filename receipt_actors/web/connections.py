@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from receipt_actors.admin.limits import MAX_CONNECTIONS, MAX_UNREAD_BYTES, REQUEST_SECONDS, STALL_SECONDS
+from receipt_actors.web.limits import MAX_CONNECTIONS, MAX_UNREAD_BYTES, REQUEST_SECONDS, STALL_SECONDS
 
 
 class Connection(H11Protocol):
