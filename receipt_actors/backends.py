@@ -34,6 +34,7 @@ from receipt_actors.settings import (
     NotificationSettings,
     QueueSettings,
     Settings,
+    SignatureSettings,
 )
 from receipt_actors.telemetry.walks import Walks
 
@@ -229,7 +230,7 @@ def _server_api_key(settings: AppStoreSettings) -> str:
         ) from None
 
 
-def open_signatures(settings: AppStoreSettings) -> AppleSignedData:
+def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     """Open what verifies Apple's signatures on the thread that calls.
 
     Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
@@ -249,7 +250,7 @@ def _signed_data_on_demand(settings: Settings) -> SignedDataOnDemand:
     return SignedDataOnDemand(open_calls)
 
 
-def _trust(settings: AppStoreSettings) -> Trust:
+def _trust(settings: SignatureSettings) -> Trust:
     return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
 
 
