@@ -36,6 +36,7 @@ from receipt_actors.settings import (
     NotificationSettings,
     QueueSettings,
     Settings,
+    SignatureSettings,
 )
 from receipt_actors.telemetry.walks import Walks
 
@@ -231,7 +232,7 @@ def _server_api_key(settings: AppStoreSettings) -> str:
         ) from None
 
 
-def open_signatures(settings: AppStoreSettings) -> AppleSignedData:
+def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     """Open what verifies Apple's signatures on the thread that calls.
 
     Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
@@ -248,7 +249,7 @@ def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedD
     return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
 
 
-def _trust(settings: AppStoreSettings) -> Trust:
+def _trust(settings: SignatureSettings) -> Trust:
     return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
 
 
