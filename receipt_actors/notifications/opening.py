@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from receipt_actors.backends import open_ledger, open_notifications, open_queues
-from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
+from receipt_actors.backends import open_ledger, open_notifications, open_queues, open_signatures
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.policy import Policy
 from receipt_actors.notifications.handler import NotificationHandler
@@ -23,8 +22,7 @@ def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_C
         LedgerRefused: a table is missing, of another make, or may not be used.
         UnavailableError: the ledger does not answer.
     """
-    app_apple_ids = () if settings.app_apple_id is None else (settings.app_apple_id,)
-    signed_data = open_signed_data(read_trust(settings.apple_roots, app_apple_ids))
+    signed_data = open_signatures(settings)
     bundle_ids = None if "*" in settings.bundle_ids else frozenset(settings.bundle_ids)
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
         ledger = open_ledger(settings, max_connections=max_connections)

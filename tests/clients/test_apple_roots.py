@@ -130,9 +130,9 @@ def test_without_apples_library_the_fault_says_what_to_install(module: str, tmp_
     package.mkdir()
     (package / "__init__.py").write_text(module)
     program = (
-        "from receipt_actors.clients.app_store.signed_data import read_trust\n"
+        "from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust\n"
         "from receipt_actors.errors import ConfigurationError\n"
-        "try: read_trust(None)\n"
+        "try: open_signed_data(read_trust(None))\n"
         "except ConfigurationError as error: print(error)"
     )
     told = run(program, tmp_path)

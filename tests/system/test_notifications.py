@@ -131,7 +131,7 @@ def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
     from receipt_actors.domain.receipts import Genuine
     from receipt_actors.domain.verify_receipt import interpret
 
-    client = VerifyReceiptClient(store.production_url, store.sandbox_url, None, 5.0, 5.0)
+    client = VerifyReceiptClient(store.production_url, store.sandbox_url, None, 5.0, 5.0, pool_size=1)
     answer = client.verify_receipt(json.loads(message.body)["receipt"], Environment.PRODUCTION)
     client.close()
     genuine = interpret(answer, Environment.PRODUCTION)
