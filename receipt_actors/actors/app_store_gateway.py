@@ -319,6 +319,12 @@ class AppStoreGateway(Gateway):
 
     # --- while Apple is unavailable ---
 
+    def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        if error.is_about_the_rate and self.rate is not None:  # it is we who are too many, not this message
+            until_seconds = self.clock.monotonic() + (error.retry_after_seconds or 0.0)
+            self._rate = self.rate.paused(until_seconds)
+        super()._service_failed(batch, error)
+
     @property
     def closes_intake(self) -> bool:
         """See ``Gateway``: no reason to receive nothing while signed transactions come, as long as they have room.
