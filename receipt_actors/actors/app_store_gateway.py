@@ -307,7 +307,7 @@ class AppStoreGateway(Gateway):
         # Production is always the first to be asked, so it takes no permission to go back there.
         allowed = wrong.right is Environment.PRODUCTION or wrong.right in self._policy.environments
         if job.was_redirected or not allowed:
-            self._refuse(job, Unidentified(wrong.otherwise))
+            self._refuse(job, wrong.otherwise)
             return
         job.environment = wrong.right
         job.was_redirected = True
