@@ -189,7 +189,7 @@ class _Worker:
         try:
             with theirs, _stop_signals_blocked():
                 self.process = subprocess.Popen(  # nosec B603 # likewise
-                    [sys.executable, *_path_flags(), *program, str(theirs.fileno())],
+                    [sys.executable or "", *_path_flags(), *program, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
@@ -230,7 +230,10 @@ class _Worker:
         for line in lines:
             self.waits_since = time.monotonic()
             if self.is_ready:
-                yield from zip(self.batches.popleft(), decode_answers(line), strict=True)
+                answers = decode_answers(line)
+                if len(answers) != len(self.batches[0]):
+                    raise RuntimeError(f"found {len(answers)} answers, expected {len(self.batches[0])}")
+                yield from zip(self.batches.popleft(), answers, strict=True)
             else:
                 self.faults = decode_faults(line)
                 self.is_ready = not self.faults
