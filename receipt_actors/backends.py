@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
-from receipt_actors.clients.app_store.signed_data import open_signed_data, open_signed_data_processes, read_trust
+from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
+from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues
-from receipt_actors.clients.signed_data_on_demand import ClosableCalls, SignedDataOnDemand
+from receipt_actors.clients.network_loop import NetworkLoop
+from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
 from receipt_actors.domain.ports import (
     AppStore,
     AppStoreTransfers,
@@ -89,7 +91,7 @@ def open_backend(settings: Settings) -> Backend:
         background_calls = _open_background_calls(settings, queues, ledger)
         if background_calls is not None:
             opened.callback(background_calls.close)
-        signed_data = _signed_data_on_demand(settings)
+        signed_data = _open_signed_data_calls(settings)
         opened.callback(signed_data.close)
         server_api: ServerApiClient | None = None
         if settings.uses_server_api:
@@ -104,7 +106,7 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(walks.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        loops = [loop for loop in (transfers, background_calls) if loop is not None]
+        loops = [loop for loop in (transfers, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
 
         def run_on(scheduler: Scheduler) -> None:
             for loop in loops:
@@ -238,16 +240,13 @@ def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     return open_signed_data(_trust(settings))
 
 
-def _signed_data_on_demand(settings: Settings) -> SignedDataOnDemand:
+def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataOnDemand:
+    """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
-
-    def open_calls() -> ClosableCalls:
-        if settings.signature_processes and hasattr(select, "epoll"):
-            return open_signed_data_processes(_trust(settings), settings.signature_processes)
-        return SignedDataThreads(open_signatures(settings))
-
-    return SignedDataOnDemand(open_calls)
+    if settings.signature_processes and hasattr(select, "epoll"):
+        return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
+    return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
 
 
 def _trust(settings: SignatureSettings) -> Trust:

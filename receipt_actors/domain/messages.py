@@ -29,7 +29,6 @@ DEAD_LETTER_ATTRIBUTES = frozenset({"reason", "detail", "source_message_id"})  #
 _MAX_EXACT_FLOAT = 2**53 - 1  # beyond it, two integers share one float
 _RECEIPT = re.compile(r"[\x21-\x7e\r\n]+")
 _MILLISECONDS = re.compile(r"[0-9]{13}")
-_SIGNED_TRANSACTION = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _ATTRIBUTE_NAME = re.compile(r"(?!(?i:aws|amazon)\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
 
 
@@ -105,11 +104,6 @@ def first_sent_at_seconds(message: ReceivedMessage) -> float:
         return message.sent_at_seconds
     is_sane = EARLIEST_SUBMITTED_AT_MS <= int(submitted_at) <= _milliseconds(message.sent_at_seconds)
     return int(submitted_at) / 1000 if is_sane else message.sent_at_seconds
-
-
-def is_signed_transaction(receipt_data: str) -> bool:
-    """Tell a StoreKit 2 signed transaction (JWS: three dot-separated base64url parts) from a base64 receipt."""
-    return _SIGNED_TRANSACTION.fullmatch(receipt_data) is not None
 
 
 def parse_submission(

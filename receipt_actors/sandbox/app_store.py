@@ -121,7 +121,7 @@ class SimulatedAppStore:
         self._key = key
         self._outage: Fault | None = None
         self._api_requests_per_second = api_requests_per_second
-        self._notification_url = notification_url
+        self.notification_url = notification_url  #: where notifications go, unless another URL is given with one
         self._notification_hour_seconds = notification_hour_seconds
         self._on_delivery = on_delivery
         self._last_second: deque[float] = deque()  # when the Server API was asked; of the server's thread
@@ -273,7 +273,7 @@ class SimulatedAppStore:
             subtype=subtype,
             bundle_id=bundle_id,
         )
-        target = url or self._notification_url
+        target = url or self.notification_url
         if target is not None:
             self._sender().send(target, notification)
         return notification

@@ -8,7 +8,7 @@
     POST /simulated/receipts       {"receipt": "…"}: a receipt or a signed transaction that was minted elsewhere
                                    {"transaction_ids": ["…"]}
     POST /simulated/notifications  {"notification_type": "REFUND", "transaction_id": "…"}
-                                   {"notification_uuid": "…", "signed_payload": "…"}
+                                   {"notification_uuid": "…", "signed_payload": "…", "is_sent": true}
     GET  /simulated/deliveries     [{"notification_uuid": "…", "attempt": 1, "outcome": "HTTP 200", …}]
     POST /simulated/outage         {"kind": "http", "status": 503}: a ``Fault``, until
     POST /simulated/recovery       {}
@@ -175,6 +175,7 @@ class StoreControl:
         return http.client.OK, {
             "notification_uuid": notification.notification_uuid,
             "signed_payload": notification.signed_payload,
+            "is_sent": (order.url or self._store.notification_url) is not None,
         }
 
     def _fail(self, order: OutageOrder) -> Answer:

@@ -28,12 +28,14 @@ from receipt_actors.domain.ports import (
     OutgoingMessage,
     Queues,
     ReceivedMessage,
+    ServerApi,
     Standing,
 )
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
 
 _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "verify_receipt": AppStoreUnavailable,
+    "get_transaction_info": AppStoreUnavailable,
     "claim": LedgerUnavailable,
     "claim_all": LedgerUnavailable,
     "get": LedgerUnavailable,
@@ -68,14 +70,17 @@ Around: TypeAlias = Callable[[PortCall], Any]
 def intercept(backend: Backend, around: Around) -> Backend:
     """Return the same backend with ``around`` around each call of its ports; it is called from many threads.
 
-    Each call blocks: the App Store is asked through its blocking port, also where the backend has another.
+    Each call blocks: the App Store is asked through its blocking port, also where the backend has another. What Apple
+    signed is verified without a word to the world, and left alone.
     """
+    server_api = backend.server_api
     return replace(
         backend,
         queues=_InterceptedQueues(backend.queues, around),
         ledger=_InterceptedLedger(backend.ledger, around),
         app_store=_InterceptedAppStore(backend.app_store, around),
         app_store_transfers=None,
+        server_api=None if server_api is None else _InterceptedServerApi(server_api, around),
     )
 
 
@@ -174,6 +179,25 @@ class _InterceptedAppStore:
     def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
         store = self._app_store
         call = PortCall("verify_receipt", None, None, store, lambda _: store.verify_receipt(receipt_data, environment))
+        answer: Mapping[str, object] = self._around(call)
+        return answer
+
+
+class _InterceptedServerApi:
+    """See ``ServerApi``."""
+
+    def __init__(self, server_api: ServerApi, around: Around) -> None:
+        self._server_api = server_api
+        self._around = around
+
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        return self._server_api.transaction_id_of(receipt_data)  # which asks nobody
+
+    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+        api = self._server_api
+        call = PortCall(
+            "get_transaction_info", None, None, api, lambda _: api.get_transaction_info(transaction_id, environment)
+        )
         answer: Mapping[str, object] = self._around(call)
         return answer
 

@@ -80,7 +80,7 @@ def test_a_file_that_is_no_root_certificate_is_a_fault(content: bytes, expected:
     (tmp_path / "fine.cer").write_bytes(APPLE.root.der)
     (tmp_path / "wrong.cer").write_bytes(content)
     fault = fault_of(tmp_path)
-    assert fault.startswith(f"apple_root_certificates: found {str(tmp_path / 'wrong.cer')!r}, {expected}")
+    assert fault.startswith(f"apple_roots: found {str(tmp_path / 'wrong.cer')!r}, {expected}")
 
 
 def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_without_apples_library_the_fault_says_what_to_install(module: str, tmp_
     package.mkdir()
     (package / "__init__.py").write_text(module)
     program = (
-        "from receipt_actors.clients.app_store.signed_data import read_trust\n"
+        "from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust\n"
         "from receipt_actors.errors import ConfigurationError\n"
-        "try: read_trust(None)\n"
+        "try: open_signed_data(read_trust(None))\n"
         "except ConfigurationError as error: print(error)"
     )
     told = run(program, tmp_path)

@@ -41,7 +41,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     elif request.param == "library":
         yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
     else:
-        with closing(SignedDataProcesses(Trust([APPLE.root.der]), 2)) as processes:
+        with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
             yield Subject(processes, APPLE.sign, STRANGER.sign)
 
 
@@ -164,7 +164,7 @@ def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Cal
         fake = FakeSignedData()
         yield fake, fake.sign
     else:
-        with closing(SignedDataProcesses(Trust([APPLE.root.der]), 2)) as processes:
+        with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
             yield processes, APPLE.sign
 
 

@@ -9,18 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from receipt_actors.clients.app_store.signed_data import Trust
-from receipt_actors.clients.app_store.signed_data_processes import MAX_BATCH, MAX_DEATHS, SignedDataProcesses
+from receipt_actors.clients.app_store.signed_data_processes import MAX_BATCH, MAX_DEATHS, PROGRAM, SignedDataProcesses
 from receipt_actors.domain.jws import MAX_SIGNED_CHARACTERS
 from receipt_actors.domain.ports import SignatureRefused, SignedKind
-from receipt_actors.errors import AppStoreUnavailable
+from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.testing import PATIENCE_SECONDS
+from tests.clients.places import PLACES, in_place
 from tests.clients.signing import TRANSACTION, TestAuthority
 
 ROOT = Path(__file__).parents[2]
@@ -32,10 +34,27 @@ GENUINE = APPLE.sign()
 Told = queue.SimpleQueue[tuple[int, object]]
 
 
-@contextmanager
-def running(processes: int = 1, answer_seconds: float = 60.0) -> Iterator[SignedDataProcesses]:
-    with closing(SignedDataProcesses(TRUST, processes, answer_seconds)) as signed_data:
-        yield signed_data
+class Running(Protocol):
+    """Opens processes in one of the places where they can be run."""
+
+    def __call__(
+        self, processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
+    ) -> AbstractContextManager[SignedDataProcesses]: ...
+
+
+@pytest.fixture(params=PLACES)
+def running(request: pytest.FixtureRequest) -> Running:
+    """On a thread of its own, and on the scheduler of an actor system."""
+
+    @contextmanager
+    def run(
+        processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
+    ) -> Iterator[SignedDataProcesses]:
+        opened = SignedDataProcesses(lambda: TRUST, processes, answer_seconds, program)
+        with closing(in_place(request.param, opened)) as signed_data:
+            yield signed_data
+
+    return run
 
 
 def begin(signed_data: SignedDataProcesses, told: Told, numbers: range) -> None:
@@ -77,7 +96,7 @@ def stopped(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_processes_start_with_the_first_work() -> None:
+def test_processes_start_with_the_first_work(running: Running) -> None:
     """Who never has a signed transaction pays for none; the first one starts as many as there are to be."""
     with running(processes=2) as signed_data:
         assert signed_data.process_ids == []
@@ -85,14 +104,14 @@ def test_processes_start_with_the_first_work() -> None:
         assert len(set(signed_data.process_ids)) == 2
 
 
-def test_what_is_too_large_is_refused_here() -> None:
+def test_what_is_too_large_is_refused_here(running: Running) -> None:
     """No process is started for it, nor sent a megabyte."""
     with running() as signed_data:
         assert isinstance(signed_data.verify_transaction("x" * (MAX_SIGNED_CHARACTERS + 1)), SignatureRefused)
         assert signed_data.process_ids == []
 
 
-def test_a_flood_of_the_largest_gets_through() -> None:
+def test_a_flood_of_the_largest_gets_through(running: Running) -> None:
     """More than sockets hold at once, in both directions."""
     filling = "é" * (MAX_SIGNED_CHARACTERS // 16)
     text = APPLE.sign({**TRANSACTION, "filling": filling})
@@ -105,7 +124,7 @@ def test_a_flood_of_the_largest_gets_through() -> None:
             assert outcomes.get(timeout=PATIENCE_SECONDS) == {**TRANSACTION, "filling": filling}
 
 
-def test_stop_signals_do_not_concern_them() -> None:
+def test_stop_signals_do_not_concern_them(running: Running) -> None:
     """Ctrl-C and a service manager's SIGTERM reach them as well; as long as the parent drains, they work."""
     with running(processes=2) as signed_data:
         signed_data.verify_transaction(GENUINE)
@@ -119,7 +138,7 @@ def test_stop_signals_do_not_concern_them() -> None:
         assert list(signed_data.process_ids) == before
 
 
-def test_signals_that_come_while_they_start_do_not_concern_them_either() -> None:
+def test_signals_that_come_while_they_start_do_not_concern_them_either(running: Running) -> None:
     """Until an interpreter can ignore them they are held up."""
     with running(processes=2) as signed_data:
         told: Told = queue.SimpleQueue()
@@ -133,7 +152,7 @@ def test_signals_that_come_while_they_start_do_not_concern_them_either() -> None
         assert list(signed_data.process_ids) == before
 
 
-def test_one_that_is_killed_is_replaced_and_its_work_is_done_again() -> None:
+def test_one_that_is_killed_is_replaced_and_its_work_is_done_again(running: Running) -> None:
     """What it had been given is told once each, and rightly; so is what the others were given."""
     with running(processes=2) as signed_data:
         signed_data.verify_transaction(GENUINE)
@@ -148,7 +167,7 @@ def test_one_that_is_killed_is_replaced_and_its_work_is_done_again() -> None:
         assert other in signed_data.process_ids
 
 
-def test_one_that_is_killed_idle_is_replaced() -> None:
+def test_one_that_is_killed_idle_is_replaced(running: Running) -> None:
     """By the next work, which does not notice."""
     with running() as signed_data:
         signed_data.verify_transaction(GENUINE)
@@ -159,7 +178,7 @@ def test_one_that_is_killed_idle_is_replaced() -> None:
         assert victim not in signed_data.process_ids
 
 
-def test_one_that_does_not_answer_is_replaced() -> None:
+def test_one_that_does_not_answer_is_replaced(running: Running) -> None:
     """A process that hangs is killed after its time, and what it had is done by another."""
     with running(answer_seconds=1.0) as signed_data:
         signed_data.verify_transaction(GENUINE)
@@ -171,9 +190,9 @@ def test_one_that_does_not_answer_is_replaced() -> None:
         await_end(victim)
 
 
-def test_what_kills_every_process_is_given_up_and_the_rest_is_not() -> None:
+def test_what_kills_every_process_is_given_up_and_the_rest_is_not(running: Running) -> None:
     """A JWS at which processes die (none is known) is told to be unavailable in the end; what came with it passes."""
-    with closing(SignedDataProcesses(TRUST, 1, program=[str(DYING_WORKER)])) as signed_data:
+    with running(program=[str(DYING_WORKER)]) as signed_data:
         told: Told = queue.SimpleQueue()
         for number, text in enumerate(["fine", "fine", "die", "fine", "die", "fine"]):
             signed_data.begin(SignedKind.TRANSACTION, text, lambda outcome, n=number: told.put((n, outcome)))  # type: ignore[misc]
@@ -184,17 +203,19 @@ def test_what_kills_every_process_is_given_up_and_the_rest_is_not() -> None:
         assert [outcomes[number] for number in (0, 1, 3, 5)] == ["fine"] * 4
 
 
-def test_where_none_can_start_those_who_wait_are_told() -> None:
+def test_where_none_can_start_those_who_wait_are_told(running: Running) -> None:
     """With the exit status; those who come while it rests, too, and it is tried again afterwards."""
-    with closing(SignedDataProcesses(TRUST, 2, program=["-c", "exit(7)"])) as signed_data:
+    with running(processes=2, program=["-c", "exit(7)"]) as signed_data:
         for _ in range(3):
             with pytest.raises(
-                AppStoreUnavailable, match=r"now: process \d+ ended \(exit status 7\) before it was ready"
+                AppStoreUnavailable, match=r"verified: process \d+ ended \(exit status 7\) before it was ready"
             ):
                 signed_data.verify_transaction(GENUINE)
 
 
-def test_where_there_is_no_interpreter_those_who_wait_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_interpreter_those_who_wait_are_told(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With what the system says; and it works as soon as it can."""
     with running() as signed_data:
         with monkeypatch.context() as context:
@@ -204,32 +225,62 @@ def test_where_there_is_no_interpreter_those_who_wait_are_told(monkeypatch: pyte
         assert await_recovery(signed_data) == TRANSACTION
 
 
+def test_a_fault_of_the_configuration_is_told_until_it_is_put_right() -> None:
+    """Root certificates that can't be read: whoever wants to know hears of it, and no process is started."""
+    faults = ["apple_roots: found nothing"]
+
+    def read_trust() -> Trust:
+        if faults:
+            raise ConfigurationError(faults)
+        return TRUST
+
+    with closing(SignedDataProcesses(read_trust, 1)) as signed_data:
+        with pytest.raises(ConfigurationError, match="found nothing"):
+            signed_data.verify_transaction(GENUINE)
+        assert signed_data.process_ids == []
+        faults.clear()
+        assert signed_data.verify_transaction(GENUINE) == TRANSACTION
+
+
+def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes find out, and those who wait hear what to install; once that is done, it works."""
+    broken = tmp_path / "appstoreserverlibrary"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('no libcrypto here')")
+    with running() as signed_data:
+        with monkeypatch.context() as context:
+            context.setenv("PYTHONPATH", str(tmp_path))
+            with pytest.raises(ConfigurationError, match=r"no libcrypto here, expected app-store-server-library"):
+                signed_data.verify_transaction(GENUINE)
+        assert await_recovery(signed_data) == TRANSACTION
+
+
 def await_recovery(signed_data: SignedDataProcesses) -> object:
     """Ask, as a gateway would, until it rests no more."""
     while True:
         try:
             return signed_data.verify_transaction(GENUINE)
-        except AppStoreUnavailable:
+        except (AppStoreUnavailable, ConfigurationError):
             continue
 
 
-def test_close_gives_up_what_is_under_way() -> None:
+def test_close_gives_up_what_is_under_way(running: Running) -> None:
     """Everybody is told once, nobody can begin anything any more, no process is left; closing again does nothing."""
-    signed_data = SignedDataProcesses(TRUST, 2)
-    signed_data.verify_transaction(GENUINE)
-    pids = list(signed_data.process_ids)
     told: Told = queue.SimpleQueue()
-    with stopped(pids[0]), stopped(pids[1]):
-        begin(signed_data, told, range(100))
-        signed_data.close()
-    outcomes = collect(told, 100)
-    assert {type(outcome) for outcome in outcomes.values()} <= {AppStoreUnavailable, str}
-    assert any(isinstance(outcome, AppStoreUnavailable) for outcome in outcomes.values())
-    for pid in pids:
-        await_end(pid)
-    with pytest.raises(AppStoreUnavailable, match="closed"):
+    with running(processes=2) as signed_data:
         signed_data.verify_transaction(GENUINE)
-    signed_data.close()
+        pids = list(signed_data.process_ids)
+        with stopped(pids[0]), stopped(pids[1]):
+            begin(signed_data, told, range(100))
+            signed_data.close()
+        outcomes = collect(told, 100)
+        assert {type(outcome) for outcome in outcomes.values()} == {AppStoreUnavailable}
+        for pid in pids:
+            await_end(pid)
+        with pytest.raises(AppStoreUnavailable, match="closed"):
+            signed_data.verify_transaction(GENUINE)
     assert told.empty()
 
 
@@ -239,7 +290,7 @@ from base64 import b64decode
 from receipt_actors.clients.app_store.signed_data import Trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 
-signed_data = SignedDataProcesses(Trust([b64decode(sys.argv[1])]), 2)
+signed_data = SignedDataProcesses(lambda: Trust([b64decode(sys.argv[1])]), 2)
 assert signed_data.verify_transaction(sys.argv[2])["transactionId"] == "2000000001"
 print(*signed_data.process_ids, flush=True)
 sys.stdin.read()
@@ -282,7 +333,7 @@ def test_they_end_with_a_parent_that_never_closed_them() -> None:
             await_end(pid)
 
 
-def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[str]) -> None:
+def test_their_log_has_nothing_of_what_they_verify(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither a genuine nor a hostile JWS shows up anywhere."""
     with running() as signed_data:
         for text in (GENUINE, GENUINE[:-4] + "AAAA", "secret.secret.secret", "\ud800"):

@@ -53,7 +53,7 @@ def read_roots(directory: Path | None) -> Sequence[bytes]:
 
 
 def _of(path: Path) -> str:
-    return f"apple_root_certificates: found {str(path)!r}"
+    return f"apple_roots: found {str(path)!r}"
 
 
 def _read(path: Path) -> Sequence[bytes]:

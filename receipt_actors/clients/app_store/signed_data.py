@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,6 @@ from receipt_actors.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from receipt_actors.clients.app_store.apple_library import AppleSignedData
-    from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 
 INSTALL = "pip install 'receipt-actors[storekit2]'"
 
@@ -38,38 +38,31 @@ class Trust:
     app_apple_ids: Collection[int] = ()  #: to which a notification of production must belong; none: to any
 
 
-def library_fault() -> str | None:
-    """Say why Apple's library can't be used; None where it can. This imports it."""
-    try:
-        import receipt_actors.clients.app_store.apple_library  # noqa: F401
-    except ImportError as error:  # it is not there, or another version than it should be
-        return str(error)
-    return None
-
-
 def read_trust(directory: Path | None, app_apple_ids: Collection[int] = ()) -> Trust:
-    """Read the root certificates of a directory, or else Apple's own.
+    """Read the root certificates of a directory, or else Apple's own. Does not import Apple's library.
 
     Raises:
         ConfigurationError: Apple's library is not installed, or the directory has not what it should have.
     """
-    fault = library_fault()
-    if fault is not None:
-        raise ConfigurationError(
-            [f"signed transactions: {fault}; expected app-store-server-library from 3.1, below 4: {INSTALL}"]
-        )
+    if find_spec("appstoreserverlibrary") is None:
+        raise _unusable("app-store-server-library is not installed")
     return Trust(read_roots(directory), tuple(app_apple_ids))
 
 
 def open_signed_data(trust: Trust) -> AppleSignedData:
-    """Open what verifies in this process, on the thread that calls."""
-    from receipt_actors.clients.app_store.apple_library import AppleSignedData
+    """Open what verifies in this process, on the thread that calls.
 
+    Raises:
+        ConfigurationError: Apple's library is not installed, or another version than it should be.
+    """
+    try:
+        from receipt_actors.clients.app_store.apple_library import AppleSignedData
+    except ImportError as error:
+        raise _unusable(str(error)) from error
     return AppleSignedData(trust.roots, trust.app_apple_ids)
 
 
-def open_signed_data_processes(trust: Trust, processes: int) -> SignedDataProcesses:
-    """Open what verifies in so many processes beside this one; they begin with the first work."""
-    from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
-
-    return SignedDataProcesses(trust, processes)
+def _unusable(fault: str) -> ConfigurationError:
+    return ConfigurationError(
+        [f"signed transactions: found that {fault}, expected app-store-server-library from 3.1, below 4; {INSTALL}"]
+    )

@@ -39,23 +39,24 @@ from typing import TypeAlias
 
 from receipt_actors.clients.app_store.signed_data import Trust
 from receipt_actors.clients.app_store.signed_data_worker import (
-    READY,
     STOP_SIGNALS,
     decode_answers,
+    decode_faults,
     encode_jobs,
     encode_trust,
 )
 from receipt_actors.clients.network_loop import Exchanges, NetworkLoop
 from receipt_actors.domain.jws import MAX_SIGNED_CHARACTERS, read_jws
 from receipt_actors.domain.ports import SignatureRefused, SignedKind
-from receipt_actors.errors import AppStoreUnavailable
+from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 16  #: JWS that a process gets at once
 MAX_BATCHES = 2  #: of one process: what it works at, and what it goes on with
 MAX_DEATHS = 3  #: of processes that were working at the same thing
-ANSWER_SECONDS = 30.0  #: for a batch, or for a process to start
+ANSWER_SECONDS = 30.0  #: for a batch
+START_SECONDS = 60.0  #: for a process to be ready
 REST_SECONDS = 1.0  #: after a process that could not start
 END_SECONDS = 0.2  #: for a process that has closed its socket to say why it ended
 
@@ -71,7 +72,8 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     """The ports ``SignedDataCalls`` and ``SignedData``.
 
     Args:
-        trust: whose signatures count.
+        read_trust: tells whose signatures count; called with the first work, and again as long as it raises
+            ``ConfigurationError``, which whoever wants to know is told.
         processes: how many.
         answer_seconds: see ``ANSWER_SECONDS``.
         program: what they run, after the interpreter on its command line.
@@ -79,13 +81,14 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
 
     def __init__(
         self,
-        trust: Trust,
+        read_trust: Callable[[], Trust],
         processes: int,
         answer_seconds: float = ANSWER_SECONDS,
         program: Sequence[str] = PROGRAM,
     ) -> None:
         super().__init__("signed_data-processes")
-        self._trust = trust
+        self._read_trust = read_trust
+        self._trust: Trust | None = None
         self._processes = processes
         self._answer_seconds = answer_seconds
         self._program = program
@@ -101,6 +104,8 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     def begin(self, kind: SignedKind, signed: str, done: Done) -> None:
         """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here where there is nothing to begin.
 
+        It may be called with a ``ConfigurationError`` as well: nobody can do the work until that is put right.
+
         Raises:
             OSError, RuntimeError: the loop does not run yet, and can't.
         """
@@ -108,7 +113,13 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
             refused = read_jws(kind, signed, 0.0)
             assert isinstance(refused, SignatureRefused)
             done(refused)
-        elif not self.submit(_Job(kind, signed, done)):
+            return
+        try:
+            self._trust = self._trust or self._read_trust()
+        except ConfigurationError as error:
+            done(error)
+            return
+        if not self.submit(_Job(kind, signed, done)):
             done(_closed())
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
@@ -116,6 +127,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
 
         Raises:
             AppStoreUnavailable: no process can do it just now.
+            ConfigurationError: none can, until that is put right.
         """
         return self._verify(SignedKind.TRANSACTION, signed)
 
@@ -134,6 +146,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     # --- the loop ---
 
     def _open(self, wake_fd: int) -> _Team:
+        assert self._trust is not None, "nothing begins before it is read"
         return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds, wake_fd)
 
     def _end(self, exchanges: Exchanges[_Job], left: deque[_Job], crash: BaseException | None) -> None:
@@ -176,7 +189,7 @@ class _Worker:
         try:
             with theirs, _stop_signals_blocked():
                 self.process = subprocess.Popen(  # nosec B603 # likewise
-                    [sys.executable, *_path_flags(), *program, str(theirs.fileno())],
+                    [sys.executable or "", *_path_flags(), *program, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
@@ -184,6 +197,7 @@ class _Worker:
             self.connection.close()
             raise
         self.is_ready = False
+        self.faults: Sequence[str] = ()  #: of the configuration, which keep it from being ready
         self.batches: deque[list[_Job]] = deque()
         self.waits_since = time.monotonic()  #: for it to start, or for its next answer
         self.unsent = bytearray(encode_trust(trust))
@@ -216,10 +230,13 @@ class _Worker:
         for line in lines:
             self.waits_since = time.monotonic()
             if self.is_ready:
-                yield from zip(self.batches.popleft(), decode_answers(line), strict=True)
+                answers = decode_answers(line)
+                if len(answers) != len(self.batches[0]):
+                    raise RuntimeError(f"found {len(answers)} answers, expected {len(self.batches[0])}")
+                yield from zip(self.batches.popleft(), answers, strict=True)
             else:
-                assert line + b"\n" == READY
-                self.is_ready = True
+                self.faults = decode_faults(line)
+                self.is_ready = not self.faults
 
     @property
     def waits_for_it(self) -> bool:
@@ -269,7 +286,7 @@ class _Team:
         self._waiting: deque[_Job] = deque()
         self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
         self._rests_until: float | None = None  # monotonic
-        self._fault = ""  # of the process that could not start
+        self._fault: Exception | None = None  # of the process that could not start
 
     # --- a turn ---
 
@@ -278,7 +295,10 @@ class _Team:
         return min((self._due_at(worker) for worker in self.workers if worker.waits_for_it), default=None)
 
     def _due_at(self, worker: _Worker) -> float:
-        return worker.waits_since + self._answer_seconds
+        return worker.waits_since + self._patience_seconds(worker)
+
+    def _patience_seconds(self, worker: _Worker) -> float:
+        return self._answer_seconds if worker.is_ready else START_SECONDS
 
     def look(self, timeout_seconds: float | None) -> None:
         """See ``Exchanges``."""
@@ -294,7 +314,7 @@ class _Team:
         work.clear()
         now = time.monotonic()
         for worker in [each for each in self.workers if each.waits_for_it and self._due_at(each) <= now]:
-            self._bury(worker, f"did not answer within {self._answer_seconds:g} s", patience_seconds=0.0)
+            self._bury(worker, f"did not answer within {self._patience_seconds(worker):g} s", patience_seconds=0.0)
         if self._waiting:
             self._man(now)
             self._hand_out()
@@ -328,7 +348,7 @@ class _Team:
             try:
                 worker = self._start()
             except OSError as error:
-                self._rest(f"no process can be started: {error}")
+                self._rest(AppStoreUnavailable(f"no signature can be verified: no process can be started: {error}"))
                 break
             self.workers.append(worker)
             self._by_fd[worker.connection.fileno()] = worker
@@ -336,14 +356,15 @@ class _Team:
         if not self.workers:
             self._give_up()
 
-    def _rest(self, fault: str) -> None:
-        logger.error("signatures can't be verified in a process of their own: %s", fault)
+    def _rest(self, fault: Exception) -> None:
+        logger.error("a process for signatures could not start: %s", fault)
         self._rests_until = time.monotonic() + REST_SECONDS
         self._fault = fault
 
     def _give_up(self) -> None:
+        assert self._fault is not None, "nobody rests without one"
         while self._waiting:
-            _tell(self._waiting.popleft(), AppStoreUnavailable(f"no signature can be verified now: {self._fault}"))
+            _tell(self._waiting.popleft(), self._fault)
 
     def _bury(self, worker: _Worker, how: str, patience_seconds: float = END_SECONDS) -> None:
         self.workers.remove(worker)
@@ -355,7 +376,8 @@ class _Team:
         if worker.is_ready:
             logger.warning("%s; it is replaced when there is work", words)
         else:
-            self._rest(f"{words} before it was ready")
+            unavailable = AppStoreUnavailable(f"no signature can be verified: {words} before it was ready")
+            self._rest(ConfigurationError(worker.faults) if worker.faults else unavailable)
         self._take_back(worker.batches)
         if not self.workers and not worker.is_ready:
             self._give_up()

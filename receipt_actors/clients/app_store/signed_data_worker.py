@@ -1,9 +1,9 @@
 """What a process of ``SignedDataProcesses`` runs; no command of its own.
 
 ``python -m receipt_actors.clients.app_store.signed_data_worker DESCRIPTOR``, with a socket behind the descriptor. Lines
-of JSON come and go: first what is trusted, which is answered when everything is loaded; then batches of
-``[kind, JWS]``, each answered in order with one array of payloads, which are objects, and refusals, which are
-``[reason, detail]``.
+of JSON come and go: first what is trusted, answered when everything is loaded with an array of what is wrong with the
+configuration, which is empty; then batches of ``[kind, JWS]``, each answered in order with one array of payloads, which
+are objects, and refusals, which are ``[reason, detail]``.
 
 It ends when the other end closes, and so with whoever started it, however that ended. SIGINT and SIGTERM, which a
 terminal or a service manager sends to every process there is, do not concern it: as long as the other process drains it
@@ -25,14 +25,20 @@ from typing import Any
 from receipt_actors.clients.app_store.signed_data import Trust, open_signed_data
 from receipt_actors.domain.ports import SignatureRefused, SignedKind
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import ConfigurationError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-READY = b"ready\n"  #: the answer to what is trusted
 
 
 def encode_trust(trust: Trust) -> bytes:
     """Say what is trusted, in a line."""
     return _line([[b64encode(root).decode("ascii") for root in trust.roots], list(trust.app_apple_ids)])
+
+
+def decode_faults(line: bytes) -> Sequence[str]:
+    """Read what keeps a process from being ready."""
+    faults: list[str] = json.loads(line)
+    return faults
 
 
 def encode_jobs(jobs: Sequence[tuple[SignedKind, str]]) -> bytes:
@@ -60,9 +66,13 @@ def work(connection: socket.socket) -> None:
     if not trust_line:
         return
     roots, app_apple_ids = json.loads(trust_line)
-    signed_data = open_signed_data(Trust([b64decode(root) for root in roots], app_apple_ids))
+    try:
+        signed_data = open_signed_data(Trust([b64decode(root) for root in roots], app_apple_ids))
+    except ConfigurationError as error:
+        connection.sendall(_line(error.faults))
+        return
     gc.freeze()
-    connection.sendall(READY)
+    connection.sendall(_line([]))
     for line in lines:
         answers: list[Any] = []
         for kind, signed in json.loads(line):
