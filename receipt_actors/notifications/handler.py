@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -88,6 +88,7 @@ class _Outcome:
     done: Done
     status: HTTPStatus
     detail: str
+    level: int = logging.INFO  # of its log line
 
 
 class NotificationHandler:
@@ -142,17 +143,14 @@ class NotificationHandler:
         if isinstance(signed, Unreadable):
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
-            return self._answer(None, _Outcome(Done.UNREADABLE, status, signed.detail), logging.INFO)
+            return self._answer(None, _Outcome(Done.UNREADABLE, status, signed.detail))
         payload = self._signed_data.verify_notification(signed)
         if isinstance(payload, SignatureRefused):
-            return self._answer(None, _refused(payload), logging.WARNING)
+            return self._answer(None, _refused(payload))
         notification = read_notification(payload)
-        if isinstance(notification, Unreadable):  # by Apple's own hand
-            return self._answer(None, _unreadable(notification), logging.ERROR)
-        outcome = self._deal_with(notification)
-        level = {Done.FAILED: logging.ERROR, Done.UNREADABLE: logging.ERROR}.get(outcome.done, logging.INFO)
-        is_suspicious = outcome.done in (Done.REFUSED, Done.FOREIGN_APP, Done.NOT_OURS)
-        return self._answer(notification, outcome, logging.WARNING if is_suspicious else level)
+        if isinstance(notification, Unreadable):
+            return self._answer(None, _unreadable(notification))
+        return self._answer(notification, self._deal_with(notification))
 
     def _deal_with(self, notification: Notification) -> _Outcome:
         transaction: Mapping[str, object] | None = None
@@ -168,7 +166,7 @@ class NotificationHandler:
             case Nothing(detail):
                 return _Outcome(Done.NOTHING, HTTPStatus.OK, detail)
             case ForeignApp(detail):
-                return _Outcome(Done.FOREIGN_APP, HTTPStatus.FORBIDDEN, detail)
+                return _Outcome(Done.FOREIGN_APP, HTTPStatus.FORBIDDEN, detail, logging.WARNING)
             case Unreadable():
                 return _unreadable(decision)
 
@@ -182,7 +180,7 @@ class NotificationHandler:
                 self._notifications.record(uuid, self._now())
         except (UnavailableError, QueueRefused) as error:
             outcome = _failed(str(error))
-        return _Outcome(outcome.done, outcome.status, f"{about}: {outcome.detail}")
+        return replace(outcome, detail=f"{about}: {outcome.detail}")
 
     def _refund(self, uuid: str, refund: Refund) -> _Outcome:
         if self._is_reversed(refund):
@@ -194,7 +192,8 @@ class NotificationHandler:
         if isinstance(standing, Tombstone):
             return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
         if not (standing.submission_id and standing.post_queue):
-            return _done(Done.NOT_OURS, "marked as refunded; it was claimed by another program, which we cannot tell")
+            told = "marked as refunded; it was claimed by another program, which we cannot tell"
+            return _Outcome(Done.NOT_OURS, HTTPStatus.OK, told, logging.WARNING)
         return self._post(uuid, standing)
 
     def _is_reversed(self, refund: Refund) -> bool:
@@ -217,12 +216,12 @@ class NotificationHandler:
         whose = "nobody has claimed it" if claim is None else f"submission {claim.submission_id} has it"
         return _done(Done.REVERSED, f"its refund is taken back, {whose}")
 
-    def _answer(self, notification: Notification | None, outcome: _Outcome, level: int) -> HandlerAnswer:
+    def _answer(self, notification: Notification | None, outcome: _Outcome) -> HandlerAnswer:
         type_ = NO_TYPE if notification is None else notification.type.value
         with self._lock:
             self._counts[type_, outcome.done] += 1
         what = "a POST" if notification is None else f"notification {notification.uuid} ({type_})"
-        logger.log(level, "%s, answered %d: %s", what, outcome.status, outcome.detail)
+        logger.log(outcome.level, "%s, answered %d: %s", what, outcome.status, outcome.detail)
         return HandlerAnswer(int(outcome.status), _TEXTS[outcome.done])
 
     def close(self) -> None:
@@ -241,16 +240,18 @@ def _done(done: Done, detail: str) -> _Outcome:
 
 
 def _failed(detail: str) -> _Outcome:
-    return _Outcome(Done.FAILED, HTTPStatus.SERVICE_UNAVAILABLE, detail)
+    return _Outcome(Done.FAILED, HTTPStatus.SERVICE_UNAVAILABLE, detail, logging.ERROR)
 
 
 def _unreadable(unreadable: Unreadable) -> _Outcome:
-    return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, f"signed by Apple, and yet: {unreadable.detail}")
+    """Refuse what comes from Apple's own hand: somebody has to look into it."""
+    told = f"signed by Apple, and yet: {unreadable.detail}"
+    return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, told, logging.ERROR)
 
 
 def _refused(refusal: SignatureRefused) -> _Outcome:
     done = Done.FOREIGN_APP if refusal.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
-    return _Outcome(done, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}")
+    return _Outcome(done, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}", logging.WARNING)
 
 
 #: What whoever posted is told: Apple does not read it, and nobody else needs to know what stands in the ledger.
