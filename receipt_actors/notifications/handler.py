@@ -7,7 +7,8 @@ may die between any two of them, and two may be at it at once.
 
 Apple repeats whatever was not acknowledged, so a refund may come after its own reversal. A reversal is therefore
 remembered before it is carried out, and a refund that it has overtaken is not: looked for before the mark, and once
-more after it, for the other may be at work on another machine. Whichever of the two comes last takes the mark away.
+more after it, for the other may be at work on another machine. Whichever of the two comes last takes the mark away. A
+reversal that is older than the mark which it finds leaves that alone.
 
 Status codes
     200 it was carried out, or there is nothing to do; 400 it is not what Apple sends; 403 Apple did not sign it, or
@@ -66,7 +67,7 @@ class Done(StrEnum):
     TOMBSTONE = "tombstone"  #: nobody had claimed the transaction; nobody can any more
     NOT_OURS = "not_ours"  #: marked, but the claim is another program's: nobody got an answer from us
     REVERSED = "reversed"  #: the mark, or the tombstone, was taken back
-    REVERSED_SINCE = "reversed_since"  #: a refund that came after its reversal: nothing was changed
+    OVERTAKEN = "overtaken"  #: a refund that came after its reversal, or a reversal after a newer refund: nothing to do
     KNOWN = "known"  #: it had been carried out before
     NOTHING = "nothing"  #: there is nothing to do for it
     FOREIGN_APP = "foreign_app"  #: refused: of an app that is not in ``bundle_ids``
@@ -184,11 +185,11 @@ class NotificationHandler:
 
     def _refund(self, uuid: str, refund: Refund) -> _Outcome:
         if self._is_reversed(refund):
-            return _done(Done.REVERSED_SINCE, "the refund has been reversed since, nothing is changed")
+            return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
         standing = self._ledger.mark_refunded(refund.transaction_id, refund.at_seconds)
         if self._is_reversed(refund):
             self._ledger.unmark_refunded(refund.transaction_id)
-            return _done(Done.REVERSED_SINCE, "the refund has just been reversed, nothing is changed")
+            return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
         if isinstance(standing, Tombstone):
             return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
         if not (standing.submission_id and standing.post_queue):
@@ -212,6 +213,10 @@ class NotificationHandler:
 
     def _reverse(self, reversal: RefundReversed) -> _Outcome:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
+        standing = self._ledger.get(reversal.transaction_id)
+        refunded_at_seconds = None if standing is None else standing.refunded_at_seconds
+        if refunded_at_seconds is not None and refunded_at_seconds > reversal.at_seconds:
+            return _done(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
         claim = self._ledger.unmark_refunded(reversal.transaction_id)
         whose = "nobody has claimed it" if claim is None else f"submission {claim.submission_id} has it"
         return _done(Done.REVERSED, f"its refund is taken back, {whose}")
@@ -260,7 +265,7 @@ _TEXTS = {
     Done.TOMBSTONE: "done",
     Done.NOT_OURS: "done",
     Done.REVERSED: "done",
-    Done.REVERSED_SINCE: "done",
+    Done.OVERTAKEN: "done",
     Done.KNOWN: "done",
     Done.NOTHING: "nothing to do",
     Done.FOREIGN_APP: "not an app of ours",

@@ -97,7 +97,7 @@ def test_a_ledger_that_goes_away_is_only_unavailable(tmp_path: Path, roots: Path
 
 
 @pytest.mark.parametrize(
-    ("package", "expected"), [("uvicorn", "(uvicorn)"), ("appstoreserverlibrary", "appstoreserver")]
+    ("package", "expected"), [("uvicorn", "(uvicorn)"), ("appstoreserverlibrary", "app-store-server-library")]
 )
 def test_what_the_extra_has_may_be_missing(tmp_path: Path, package: str, expected: str) -> None:
     """The command says so in a line, with what to install, and exit code 2."""
@@ -112,5 +112,5 @@ sys.exit(main(["notifications", "--database", "receipts.db", "--bundle-ids", "co
     )
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
-    assert package in line
+    assert expected in line
     assert "pip install 'receipt-actors[storekit2]'" in line
