@@ -110,7 +110,12 @@ class AppStoreGateway(Gateway):
         )
         self._signed_traffic_until_seconds = -inf  # monotonic
         self._has_closed_intake = True  # as Intake was told last
+        self._offline = 0  # what is being found out without Apple
         self._told: set[str] = set()  # which faults of the configuration an operator has heard of
+
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``."""
+        return {**super().describe_state(), "offline": self._offline, "closes_intake": self.closes_intake}
 
     # --- requests in ---
 
@@ -132,6 +137,7 @@ class AppStoreGateway(Gateway):
             self._ask(job, receipt_data)
         else:
             label = _Offline(job, self._has_read_question)
+            self._offline += 1
             self.run_blocking(self._readers, label, self._way.question_of, receipt_data)
         return NO_REPLY
 
@@ -152,6 +158,7 @@ class AppStoreGateway(Gateway):
         if self._signed_data is None:
             self._configuration_is_at_fault(job, "found a signed transaction, expected a backend that verifies them")
         else:
+            self._offline += 1
             self.run_async(_Offline(job, then), self._signed_data.begin, SignedKind.TRANSACTION, signed)
 
     def _is_verified(self, job: _Verification, verified: Mapping[str, object] | SignatureRefused) -> None:
@@ -168,6 +175,7 @@ class AppStoreGateway(Gateway):
         """Something was found out without Apple, or Apple answered."""
         if not isinstance(label, _Offline):
             return super().handle_reply(label, value)
+        self._offline -= 1
         label.then(label.job, value)
         return None
 
@@ -175,6 +183,7 @@ class AppStoreGateway(Gateway):
         """Something could not be found out, or Apple gave no answer."""
         if not isinstance(label, _Offline):
             return super().handle_failure(label, reason)
+        self._offline -= 1
         error = reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
         match error:
             case ConfigurationError():
@@ -298,7 +307,7 @@ class AppStoreGateway(Gateway):
         # Production is always the first to be asked, so it takes no permission to go back there.
         allowed = wrong.right is Environment.PRODUCTION or wrong.right in self._policy.environments
         if job.was_redirected or not allowed:
-            self._refuse(job, Unidentified(wrong.otherwise))
+            self._refuse(job, wrong.otherwise)
             return
         job.environment = wrong.right
         job.was_redirected = True
@@ -309,6 +318,12 @@ class AppStoreGateway(Gateway):
         job.from_.reply(refusal)
 
     # --- while Apple is unavailable ---
+
+    def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        if error.is_about_the_rate and self.rate is not None:  # it is we who are too many, not this message
+            until_seconds = self.clock.monotonic() + (error.retry_after_seconds or 0.0)
+            self._rate = self.rate.paused(until_seconds)
+        super()._service_failed(batch, error)
 
     @property
     def closes_intake(self) -> bool:

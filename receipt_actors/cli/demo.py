@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli._demo_refunds import faults_of, refund_some
 from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.cli.watchers import admin_server
@@ -93,7 +94,7 @@ def command(
     scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS", receipts=sent, asked=asked)
     with (
         tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder,
-        _started(folder, apple_latency, admin, asked, scenario) as (system, url),
+        _started(folder, apple_latency, admin, asked, scenario) as (system, url, store, settings),
     ):
         queues = EmbeddedQueues(Path(folder) / "receipts.db")
         console.print(
@@ -115,6 +116,11 @@ def command(
         answers = [_answer(message) for message in _read(queues, "ResultsSQS")]
         dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
         left = queues.approximate_number_of_messages("ReceiptsSQS")
+        refunded: Sequence[AnswerSeen] = ()
+        refund_faults: Sequence[str] = ()
+        if verifies_signatures():
+            refunded = refund_some(scenario, store, settings)
+            refund_faults = faults_of(refunded, _read(queues, "ResultsSQS"))
         queues.close()
         if url is not None:
             with StopSignals() as signals:
@@ -123,8 +129,15 @@ def command(
     report = check(scenario, answers, dead_letters)
     _print_report(console, report, statistics, seconds)
     _print_dead_letters(console, dead_letters)
-    if report.wrong or left:
-        for line in report.wrong:
+    if refunded:
+        console.print(
+            f"Then Apple refunded {len(refunded)} purchases, and said so by signed notifications: INVALID (refunded) "
+            "on the queue that had got the OK.\n",
+            highlight=False,
+        )
+    wrong = [*report.wrong, *refund_faults]
+    if wrong or left:
+        for line in wrong:
             console.print(f"[red]wrong:[/red] {line}", highlight=False)
         if left:
             console.print(f"[red]wrong:[/red] {left} messages are left on the source queue")
@@ -148,8 +161,8 @@ def _receipts(wish: str | None, asked: Asked) -> Receipts:
 @contextmanager
 def _started(
     folder: str, apple_latency: float, admin: str | None, asked: Asked, scenario: Scenario
-) -> Iterator[tuple[ReceiptSystem, str | None]]:
-    """Start it, and its admin port where there is to be one; yields its URL as well."""
+) -> Iterator[tuple[ReceiptSystem, str | None, SimulatedAppStore, Settings]]:
+    """Start it, and its admin port where there is to be one; yields its URL as well, and whom it asks."""
     with SimulatedAppStore(latency_seconds=apple_latency) as store, ExitStack() as port:
         for receipt in scenario.sold:
             store.record(receipt)
@@ -165,7 +178,7 @@ def _started(
         with ReceiptSystem.start(settings) as system:
             if server is not None:
                 server.serve(system)
-            yield system, None if server is None else server.url
+            yield system, None if server is None else server.url, store, settings
 
 
 def _trust(store: SimulatedAppStore, folder: Path, asked: Asked) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _asked(settings: AppStoreSettings, way: Way, receipt_data: str, policy: Poli
         asked = meaning.right
         answer, meaning = _ask(way, question, asked)
     if isinstance(meaning, WrongEnvironment):
-        meaning = Unidentified(meaning.otherwise)
+        meaning = meaning.otherwise
     if isinstance(meaning, Signed):
         verified = open_signatures(settings).verify_transaction(meaning.signed_transaction)
         found = interpret_found(question, verified)

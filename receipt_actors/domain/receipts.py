@@ -62,7 +62,7 @@ class WrongEnvironment:
     """The receipt belongs to the other environment, or may: ask there, at most once, if policy allows it."""
 
     right: Environment
-    otherwise: Reason = Reason.SANDBOX_REFUSED  #: the final refusal's, where policy does not
+    otherwise: Unidentified = Unidentified(Reason.SANDBOX_REFUSED)  #: what it comes to where policy does not
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def _interpret_error(code: object, asked: Environment) -> Interpretation:
         shown = str(code) if abs(code) < _MAX_SHOWN_CODE else "beyond 10^9"
         return _unknown(f"errorCode {shown} is not documented")
     if row.calls_for is _NOT_FOUND and asked is Environment.PRODUCTION:
-        return WrongEnvironment(Environment.SANDBOX, otherwise=Reason.TRANSACTION_NOT_FOUND)
+        return WrongEnvironment(Environment.SANDBOX, otherwise=_NOT_FOUND)
     return row.calls_for
 
 

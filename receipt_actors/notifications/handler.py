@@ -7,7 +7,8 @@ may die between any two of them, and two may be at it at once.
 
 Apple repeats whatever was not acknowledged, so a refund may come after its own reversal. A reversal is therefore
 remembered before it is carried out, and a refund that it has overtaken is not: looked for before the mark, and once
-more after it, for the other may be at work on another machine. Whichever of the two comes last takes the mark away.
+more after it, for the other may be at work on another machine. Whichever of the two comes last takes the mark away. A
+reversal that is older than the mark which it finds leaves that alone.
 
 Status codes
     200 it was carried out, or there is nothing to do; 400 it is not what Apple sends; 403 Apple did not sign it, or
@@ -24,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -66,7 +67,7 @@ class Done(StrEnum):
     TOMBSTONE = "tombstone"  #: nobody had claimed the transaction; nobody can any more
     NOT_OURS = "not_ours"  #: marked, but the claim is another program's: nobody got an answer from us
     REVERSED = "reversed"  #: the mark, or the tombstone, was taken back
-    REVERSED_SINCE = "reversed_since"  #: a refund that came after its reversal: nothing was changed
+    OVERTAKEN = "overtaken"  #: a refund that came after its reversal, or a reversal after a newer refund: nothing to do
     KNOWN = "known"  #: it had been carried out before
     NOTHING = "nothing"  #: there is nothing to do for it
     FOREIGN_APP = "foreign_app"  #: refused: of an app that is not in ``bundle_ids``
@@ -88,6 +89,7 @@ class _Outcome:
     done: Done
     status: HTTPStatus
     detail: str
+    level: int = logging.INFO  # of its log line
 
 
 class NotificationHandler:
@@ -142,17 +144,14 @@ class NotificationHandler:
         if isinstance(signed, Unreadable):
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
-            return self._answer(None, _Outcome(Done.UNREADABLE, status, signed.detail), logging.INFO)
+            return self._answer(None, _Outcome(Done.UNREADABLE, status, signed.detail))
         payload = self._signed_data.verify_notification(signed)
         if isinstance(payload, SignatureRefused):
-            return self._answer(None, _refused(payload), logging.WARNING)
+            return self._answer(None, _refused(payload))
         notification = read_notification(payload)
-        if isinstance(notification, Unreadable):  # by Apple's own hand
-            return self._answer(None, _unreadable(notification), logging.ERROR)
-        outcome = self._deal_with(notification)
-        level = {Done.FAILED: logging.ERROR, Done.UNREADABLE: logging.ERROR}.get(outcome.done, logging.INFO)
-        is_suspicious = outcome.done in (Done.REFUSED, Done.FOREIGN_APP, Done.NOT_OURS)
-        return self._answer(notification, outcome, logging.WARNING if is_suspicious else level)
+        if isinstance(notification, Unreadable):
+            return self._answer(None, _unreadable(notification))
+        return self._answer(notification, self._deal_with(notification))
 
     def _deal_with(self, notification: Notification) -> _Outcome:
         transaction: Mapping[str, object] | None = None
@@ -168,7 +167,7 @@ class NotificationHandler:
             case Nothing(detail):
                 return _Outcome(Done.NOTHING, HTTPStatus.OK, detail)
             case ForeignApp(detail):
-                return _Outcome(Done.FOREIGN_APP, HTTPStatus.FORBIDDEN, detail)
+                return _Outcome(Done.FOREIGN_APP, HTTPStatus.FORBIDDEN, detail, logging.WARNING)
             case Unreadable():
                 return _unreadable(decision)
 
@@ -182,19 +181,20 @@ class NotificationHandler:
                 self._notifications.record(uuid, self._now())
         except (UnavailableError, QueueRefused) as error:
             outcome = _failed(str(error))
-        return _Outcome(outcome.done, outcome.status, f"{about}: {outcome.detail}")
+        return replace(outcome, detail=f"{about}: {outcome.detail}")
 
     def _refund(self, uuid: str, refund: Refund) -> _Outcome:
         if self._is_reversed(refund):
-            return _done(Done.REVERSED_SINCE, "the refund has been reversed since, nothing is changed")
+            return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
         standing = self._ledger.mark_refunded(refund.transaction_id, refund.at_seconds)
         if self._is_reversed(refund):
             self._ledger.unmark_refunded(refund.transaction_id)
-            return _done(Done.REVERSED_SINCE, "the refund has just been reversed, nothing is changed")
+            return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
         if isinstance(standing, Tombstone):
             return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
         if not (standing.submission_id and standing.post_queue):
-            return _done(Done.NOT_OURS, "marked as refunded; it was claimed by another program, which we cannot tell")
+            told = "marked as refunded; it was claimed by another program, which we cannot tell"
+            return _Outcome(Done.NOT_OURS, HTTPStatus.OK, told, logging.WARNING)
         return self._post(uuid, standing)
 
     def _is_reversed(self, refund: Refund) -> bool:
@@ -213,16 +213,20 @@ class NotificationHandler:
 
     def _reverse(self, reversal: RefundReversed) -> _Outcome:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
+        standing = self._ledger.get(reversal.transaction_id)
+        refunded_at_seconds = None if standing is None else standing.refunded_at_seconds
+        if refunded_at_seconds is not None and refunded_at_seconds > reversal.at_seconds:
+            return _done(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
         claim = self._ledger.unmark_refunded(reversal.transaction_id)
         whose = "nobody has claimed it" if claim is None else f"submission {claim.submission_id} has it"
         return _done(Done.REVERSED, f"its refund is taken back, {whose}")
 
-    def _answer(self, notification: Notification | None, outcome: _Outcome, level: int) -> HandlerAnswer:
+    def _answer(self, notification: Notification | None, outcome: _Outcome) -> HandlerAnswer:
         type_ = NO_TYPE if notification is None else notification.type.value
         with self._lock:
             self._counts[type_, outcome.done] += 1
         what = "a POST" if notification is None else f"notification {notification.uuid} ({type_})"
-        logger.log(level, "%s, answered %d: %s", what, outcome.status, outcome.detail)
+        logger.log(outcome.level, "%s, answered %d: %s", what, outcome.status, outcome.detail)
         return HandlerAnswer(int(outcome.status), _TEXTS[outcome.done])
 
     def close(self) -> None:
@@ -241,16 +245,18 @@ def _done(done: Done, detail: str) -> _Outcome:
 
 
 def _failed(detail: str) -> _Outcome:
-    return _Outcome(Done.FAILED, HTTPStatus.SERVICE_UNAVAILABLE, detail)
+    return _Outcome(Done.FAILED, HTTPStatus.SERVICE_UNAVAILABLE, detail, logging.ERROR)
 
 
 def _unreadable(unreadable: Unreadable) -> _Outcome:
-    return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, f"signed by Apple, and yet: {unreadable.detail}")
+    """Refuse what comes from Apple's own hand: somebody has to look into it."""
+    told = f"signed by Apple, and yet: {unreadable.detail}"
+    return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, told, logging.ERROR)
 
 
 def _refused(refusal: SignatureRefused) -> _Outcome:
     done = Done.FOREIGN_APP if refusal.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
-    return _Outcome(done, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}")
+    return _Outcome(done, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}", logging.WARNING)
 
 
 #: What whoever posted is told: Apple does not read it, and nobody else needs to know what stands in the ledger.
@@ -259,7 +265,7 @@ _TEXTS = {
     Done.TOMBSTONE: "done",
     Done.NOT_OURS: "done",
     Done.REVERSED: "done",
-    Done.REVERSED_SINCE: "done",
+    Done.OVERTAKEN: "done",
     Done.KNOWN: "done",
     Done.NOTHING: "nothing to do",
     Done.FOREIGN_APP: "not an app of ours",

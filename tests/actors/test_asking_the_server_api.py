@@ -137,12 +137,30 @@ def signed_info(house: House, transaction_id: str) -> dict[str, object]:
     return {"signedTransactionInfo": house.apple.sell(transaction_id)}
 
 
-def test_many_that_are_told_to_wait_make_the_whole_gateway_wait(stage: Stage) -> None:
-    """A 429 says when to come back; until then nobody is asked, and nothing is lost."""
+TOO_MANY = AppStoreUnavailable("HTTP 429", retry_after_seconds=40.0, is_about_the_rate=True)
+
+
+def test_one_answer_of_too_many_makes_the_whole_gateway_wait(stage: Stage) -> None:
+    """A 429 says when to come back; until then nobody is asked, whatever the message."""
     house = House(stage)
-    patience = AppStoreUnavailable("HTTP 429", retry_after_seconds=40.0)
-    house.api.fail("get_transaction_info", patience, times=5)
-    asking = [house.verify(house.api.sell(f"{number}"), number) for number in range(8)]
+    house.limits.change(Limits(20, 20, 20, 50.0))
+    house.api.fail("get_transaction_info", TOO_MANY)
+    first = house.verify(house.api.sell("1"), 1)
+    others = [house.verify(house.api.sell(f"{number}"), number) for number in range(2, 6)]
+    stage.advance(39)
+    assert house.api.count("get_transaction_info") == 1
+    stage.advance(10)
+    assert all(isinstance(stage.reply_to(each), Genuine) for each in (first, *others))
+
+
+def test_many_answers_of_too_many_are_an_outage(stage: Stage) -> None:
+    """They were under way when the first one came; nothing is lost, and nobody is asked before the time."""
+    house = House(stage)
+    house.limits.change(Limits(20, 20, 20, 50.0))
+    with house.api.hold("get_transaction_info", times=5, then=TOO_MANY):
+        asking = [house.verify(house.api.sell(f"{number}"), number) for number in range(8)]
+    stage.settle()
+    assert stage.told(house.intake, ServiceUnavailable)
     asked = house.api.count("get_transaction_info")
     stage.advance(39)
     assert house.api.count("get_transaction_info") == asked
@@ -150,15 +168,17 @@ def test_many_that_are_told_to_wait_make_the_whole_gateway_wait(stage: Stage) ->
     assert all(isinstance(stage.reply_to(each), Genuine) for each in asking)
 
 
-def test_one_that_is_told_to_wait_waits_as_long(stage: Stage) -> None:
-    """Longer than a retry would otherwise pause."""
+def test_a_failure_that_has_a_wish_is_about_its_own_message(stage: Stage) -> None:
+    """A 503 with a Retry-After: others need not wait, for it may be this message that Apple can't bear."""
     house = House(stage)
-    house.api.fail("get_transaction_info", AppStoreUnavailable("HTTP 429", retry_after_seconds=40.0))
-    asking = house.verify(house.api.sell("2000"))
+    house.limits.change(Limits(20, 20, 20, 50.0))
+    house.api.fail("get_transaction_info", AppStoreUnavailable("HTTP 503", retry_after_seconds=40.0))
+    first, second = (house.verify(house.api.sell(f"{number}"), number) for number in (1, 2))
     stage.advance(39)
-    assert not stage.replies(asking)
+    assert not stage.replies(first)
+    assert isinstance(stage.reply_to(second), Genuine)
     stage.advance(2)
-    assert isinstance(stage.reply_to(asking), Genuine)
+    assert isinstance(stage.reply_to(first), Genuine)
 
 
 @pytest.mark.parametrize("answer", [{}, {"signedTransactionInfo": 5}, {"errorCode": 4711}, {"errorCode": "x"}])

@@ -311,6 +311,31 @@ def test_no_item_of_the_table_is_taken_for_ours_unless_it_is(
     figure(f"{count} items, each as the answer to a claim and to a look-up: {told}")
 
 
+def test_no_item_that_is_answered_to_a_refund_is_a_crash(
+    fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
+) -> None:
+    """Nor to its reversal: what cannot be read is unavailable; and only what has nothing but a mark is deleted."""
+    count = 3000 if is_full else 300
+    found: Counter[str] = Counter()
+    for item, _ in hostile_items(count, SEED + 2):
+        fake.answer("UpdateItem", AwsReply({"Attributes": item}))
+        found[f"mark: {told_of(lambda: ledger.mark_refunded('1000', 1.0))}"] += 1
+        found[f"reversal: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
+        fake.answer("UpdateItem", error("ConditionalCheckFailedException", Item=item))
+        fake.answer("DeleteItem", error("ConditionalCheckFailedException", Item=item))
+        found[f"conflict: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
+    assert found["mark: LedgerItem"]
+    told = ", ".join(f"{number} {name}" for name, number in found.most_common())
+    figure(f"{count} items, each as the answer to a refund and to a reversal: {told}")
+
+
+def told_of(ask: Callable[[], object]) -> str:
+    try:
+        return type(ask()).__name__
+    except LedgerUnavailable:
+        return "unavailable"
+
+
 def hostile_entry(rng: random.Random) -> tuple[object, bool]:
     """What might be answered for one claim of a batch, and whether it says that it was put."""
     if rng.random() < 0.3:

@@ -331,6 +331,29 @@ class TestLookingUp:
         assert "user 7 on 2023-11-14 22:13, submission s-1" in ended.out
         ledger.close()
 
+    def test_refunds_are_told(
+        self, cli: Cli, embedded: EmbeddedWorld, store_flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a claim and of what nobody has claimed: support can tell why a purchase does not count."""
+        monkeypatch.setenv("COLUMNS", "200")
+        ledger = EmbeddedLedger(embedded.database)
+        ledger.claim(claim_of("1000", user_id=7))
+        ledger.mark_refunded("1000", 1.75e9)
+        ledger.mark_refunded("1001", 1.75e9)
+        flags = [*embedded.flags, *store_flags, "--look-up"]
+        sample = receipt(COINS, Purchase("1001"))
+        ended = cli("verify", *flags, sample)
+        assert ended.code == 1
+        assert "submission s-1, refunded on 2025-06-15 15:06" in ended.out
+        assert "1001 is claimed by nobody, and was refunded on 2025-06-15 15:06" in ended.out
+        (told,) = cli("verify", *flags, "--json", sample).lines
+        by_id = {each["transaction_id"]: each for each in told["transactions"]}
+        assert {each["reason"] for each in by_id.values()} == {"refunded"}
+        assert [by_id[key]["refunded_at_seconds"] for key in ("1000", "1001")] == [1.75e9, 1.75e9]
+        assert by_id["1001"]["claimed_by"] is None
+        assert by_id["1000"]["claimed_by"]["refunded_at_seconds"] == 1.75e9
+        ledger.close()
+
     def test_without_look_up_no_backend_is_demanded(self, cli: Cli, store_flags: list[str]) -> None:
         """Nor is one made: a newcomer has nothing but a receipt. With it, there has to be one."""
         assert cli("verify", *store_flags, receipt(COINS)).code == 0

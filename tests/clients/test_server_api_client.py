@@ -255,9 +255,10 @@ def test_retry_after_is_a_time_in_milliseconds(recorder: Recorder) -> None:
     until_ms = round((time.time() + 90) * 1000)
     recorder.reply = Reply(429, b'{"errorCode": 4290000}', {"Retry-After": str(until_ms)})
     with client_of(recorder.url) as client:
-        wish = unavailable(client).retry_after_seconds
-    assert wish is not None
-    assert 80 < wish <= 90
+        error = unavailable(client)
+    assert error.retry_after_seconds is not None
+    assert 80 < error.retry_after_seconds <= 90
+    assert error.is_about_the_rate
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def test_what_was_found_comes_signed(asked: Environment) -> None:
 
 def test_what_production_does_not_know_is_looked_for_in_the_sandbox() -> None:
     """Ids do not say where they come from; where policy allows no sandbox, it was not found, and that is final."""
-    assert interpret(answer(4040010), PRODUCTION) == WrongEnvironment(SANDBOX, Reason.TRANSACTION_NOT_FOUND)
+    meaning = interpret(answer(4040010), PRODUCTION)
+    assert isinstance(meaning, WrongEnvironment)
+    assert (meaning.right, meaning.otherwise.reason) == (SANDBOX, Reason.TRANSACTION_NOT_FOUND)
 
 
 def test_what_the_sandbox_does_not_know_is_nowhere() -> None:

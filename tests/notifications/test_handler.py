@@ -134,6 +134,19 @@ def test_a_second_refund_after_a_reversal_counts(house: House) -> None:
     assert house.answers == [INVALID, INVALID]
 
 
+def test_a_reversal_that_comes_after_a_newer_refund_changes_nothing(house: House) -> None:
+    """Its first attempt took the old mark and got no answer; Apple has refunded anew before the second."""
+    house.ledger.claim(CLAIM)
+    house.handle(Posted())
+    reversal = Posted("REFUND_REVERSED")
+    house.notifications.fail("record", LEDGER_DOWN)
+    assert house.handle(reversal).status == 503
+    assert house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000))).status == 200
+    assert house.handle(reversal).status == 200
+    assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 1
+    assert house.handler.counts["REFUND_REVERSED", Done.OVERTAKEN] == 1
+
+
 def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
     """Two nodes: the refund has looked and is about to mark while its reversal runs through."""
     house.ledger.claim(CLAIM)
@@ -350,7 +363,13 @@ def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: 
 @pytest.mark.parametrize("carried_out", [False, True], ids=["not done", "done, answer lost"])
 @pytest.mark.parametrize(
     "step",
-    [LOOK, Step("notifications", "record_reversal"), Step("ledger", "unmark_refunded"), RECORD],
+    [
+        LOOK,
+        Step("notifications", "record_reversal"),
+        Step("ledger", "get"),
+        Step("ledger", "unmark_refunded"),
+        RECORD,
+    ],
     ids=lambda step: step.operation,
 )
 def test_a_reversal_that_fails_comes_again(house: House, step: Step, carried_out: bool) -> None:

@@ -21,6 +21,7 @@ def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> Non
         for kind in ("genuine", "replayed", "forged", "refunded", "garbage", "signed transaction"):
             assert any(f" {kind} " in line for line in demo.stdout.splitlines())
         assert f"All {count} messages came out as they should." in demo.stdout
+        assert "Then Apple refunded 3 purchases" in demo.stdout
         assert demo.stderr == ""
 
 
@@ -28,7 +29,7 @@ def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> Non
     ("flags", "shown", "absent"),
     [
         (("--receipts", "signed"), " not signed by Apple ", " genuine "),
-        (("--receipts", "app"), " genuine ", " signed"),
+        (("--receipts", "app"), " genuine ", " signed transaction "),
         (("--receipts", "app", "--app-receipts", "server-api"), " transaction_not_found ", "not_authentic"),
         (("--app-receipts", "server-api"), " receipt and signed ", "not_authentic"),
     ],

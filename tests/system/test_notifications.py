@@ -18,10 +18,11 @@ import pytest
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
 from tests.notifications.servers import Client, read_to_end
 
-from .processes import Program, Programs
+from .processes import PATIENCE_SECONDS, Program, Programs, free_port
 from .worlds import BUNDLE_ID, RESULTS, AwsWorld, EmbeddedWorld, Letter, World, genuine_messages
 
 READY = "Apple's notifications are taken at http://127.0.0.1:"
@@ -209,6 +210,31 @@ def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: S
     invalid = [letter.fields["transaction_id"] for letter in embedded.read(RESULTS)]
     assert set(invalid) == set(posts)
     assert len(invalid) <= 2 * len(posts)
+
+
+def test_what_apple_could_not_deliver_it_delivers_later(embedded: EmbeddedWorld, roots: Path) -> None:
+    """Nobody is there when a signed transaction is refunded; Apple repeats itself, with hours that are short here."""
+    with SimulatedAppStore(notification_hour_seconds=0.2) as store:
+        sold = SampleReceipt(BUNDLE_ID, (Purchase("2000000777", "coins_100"),))
+        body = {"receipt": store.sell_signed(sold), "user_id": 42, "post_queue": RESULTS}
+        (sample,) = genuine_messages(1, 27)
+        embedded.send([replace(sample, body=json.dumps(body), attributes={})])
+        program = embedded.start(store, exit_when_idle_seconds=1, apple_roots=roots)
+        assert program.wait_for_end() == EXIT_DONE
+        (ok,) = embedded.read(RESULTS)
+        assert (ok.fields["transaction_id"], ok.fields["status"]) == ("2000000777", "OK")
+
+        port = free_port()
+        refund = store.notify("REFUND", "2000000777", url=f"http://127.0.0.1:{port}/apple")
+        program, _ = serve(embedded, roots, "--port", str(port))
+        assert store.wait_until_delivered(PATIENCE_SECONDS)
+        *failed, delivered = store.deliveries
+        assert {delivery.notification_uuid for delivery in store.deliveries} == {refund.notification_uuid}
+        assert failed
+        assert delivered.accepted
+        (invalid,) = embedded.read(RESULTS)
+        assert invalid.fields == {**ok.fields, "status": "INVALID"}
+        stop(program)
 
 
 # --- the command ---

@@ -11,6 +11,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -99,6 +101,13 @@ class House:
 
 
 Run = Callable[[Settings], House]
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
 
 
 @pytest.fixture
@@ -248,6 +257,30 @@ def test_a_refund_is_seen_by_the_server_api(store: SimulatedAppStore, tmp_path: 
     receipt_data = store.sell(sample)
     store.refund(sample.purchases[0].transaction_id)
     assert house.answer(receipt_data)[1:] == ("INVALID", "refunded")
+
+
+def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
+    store: SimulatedAppStore, tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even with DEBUG, whatever goes wrong: logs are copied, and kept by others."""
+    caplog.set_level("DEBUG")
+    settings = asking_the_server_api(store, tmp_path, app_store_attempts=1)
+    house = run(settings)
+    sold, made_up = store.sell(purchase()), mint(purchase())
+    signed, forged = store.sell_signed(purchase()), store.sell_signed(purchase(), flaw=Flaw.FOREIGN_ROOT)
+    assert house.answer(signed)[1] == house.answer(sold)[1] == "OK"
+    for refused in (forged, made_up):
+        house.system.submit(refused, 42)
+        house.dead_letter()
+    store.outage(Fault.http(500))
+    house.system.submit(store.sell(purchase()), 42)
+    wait_for(lambda: house.system.statistics().count("handed_back") == 1)
+    assert settings.server_api_key_file is not None
+    key = settings.server_api_key_file.read_text().splitlines()[1]
+    for secret in (sold, made_up, key, *signed.split("."), *forged.split(".")):
+        assert secret[:60] not in caplog.text
+    assert "Bearer" not in caplog.text
+    assert caplog.text
 
 
 def test_without_the_extra_signed_transactions_are_left_and_an_operator_is_told(tmp_path: Path) -> None:

@@ -163,4 +163,5 @@ def _read(environment: Environment, answer: HttpAnswer, token: str) -> Mapping[s
         f"{environment} App Store Server API answered HTTP {status}: {excerpt(answer.body, [token])}",
         retry_after_seconds=retry_after_unix_ms(answer.headers.get("Retry-After"), time.time()),
         is_unknown_answer=not is_usual(status),
+        is_about_the_rate=status == http.client.TOO_MANY_REQUESTS,
     )

@@ -180,6 +180,8 @@ class AwsLedger:
             if others:
                 an_attribute = others[0]  # another program's item, or a claim that was put just now
                 continue
+            if _REFUNDED_AT not in old:
+                return _from_attributes(old)  # another program's, with nothing but its key: no tombstone of ours
             try:
                 yield from self._delete_tombstone(transaction_id)
             except ClientError as error:
@@ -215,7 +217,7 @@ class AwsLedger:
             self._dynamodb.delete_item,
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
-            ConditionExpression="attribute_not_exists(SubmissionId)",
+            ConditionExpression=f"attribute_exists({_REFUNDED_AT}) AND attribute_not_exists(SubmissionId)",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
 

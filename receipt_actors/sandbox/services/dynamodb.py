@@ -1,8 +1,9 @@
 """DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
 Tables have one key, of type string. The conditions that are understood are ``attribute_exists`` and
-``attribute_not_exists`` of an attribute, alone or before ``OR name < :value``; the updates, ``SET name =
-if_not_exists(name, :value)`` and ``REMOVE name``. What is not simulated is refused, never ignored.
+``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``;
+the updates, ``SET name = if_not_exists(name, :value)`` and ``REMOVE name``. What is not simulated is refused, never
+ignored.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _NAME = r"\s*([#A-Za-z0-9_.]+)\s*"
 _EXISTENCE = re.compile(
     rf"\s*attribute_(not_)?exists\s*\({_NAME}\)\s*(?:OR\s{_NAME}<\s*(:[A-Za-z0-9_]+)\s*)?", re.IGNORECASE
 )
+_AND = re.compile(r"(?<=\))\s+AND\s+(?=attribute_)", re.IGNORECASE)
 _SET_IF_NOT_EXISTS = re.compile(
     rf"\s*SET\s{_NAME}=\s*if_not_exists\s*\({_NAME},\s*(:[A-Za-z0-9_]+)\s*\)\s*", re.IGNORECASE
 )
@@ -226,6 +228,10 @@ def _after_update(fields: Fields, old: Attributes) -> Attributes:
 
 
 def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
+    return any(_one_fails(each, fields, old) for each in _AND.split(condition))
+
+
+def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
     match = _EXISTENCE.fullmatch(condition)
     if match is None:
         raise _invalid(f"ConditionExpression {condition!r} is not simulated")
