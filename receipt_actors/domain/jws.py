@@ -196,8 +196,10 @@ def _environment(kind: SignedKind, payload: Mapping[str, object], subject: Mappi
     else:
         found = "another string" if isinstance(environment, str) else json_type(environment)
         detail = f"environment: expected Production or Sandbox, found {found}"
-    if kind is SignedKind.TRANSACTION and environment is None and "notificationUUID" in payload:
-        detail = "expected a signed transaction, found a notification"
+    if kind is SignedKind.TRANSACTION and environment is None:
+        for field_name, found in (("notificationUUID", "a notification"), ("receiptType", "an app transaction")):
+            if field_name in payload:
+                detail = f"expected a signed transaction, found {found}"
     raise _Refusal(Reason.JWS_ENVIRONMENT, detail)
 
 

@@ -374,6 +374,7 @@ def test_no_flaw_of_the_simulated_store_is_left_out() -> None:
         (with_x5c(LEAF), "expected 3 certificates, found 1"),
         (APPLE.sign(environment="Xcode"), "found Xcode, where Apple signs nothing"),
         (APPLE.sign(NOTIFICATION), "expected a signed transaction, found a notification"),
+        (APPLE.sign({"receiptType": "Production"}), "expected a signed transaction, found an app transaction"),
         (
             HOSTILE["an expired leaf"][0],
             "leaf: valid from 2020-01-01 00:00:00 UTC to 2023-01-01 00:00:00 UTC, signed 2024",

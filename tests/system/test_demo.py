@@ -29,7 +29,7 @@ def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> Non
     ("flags", "shown", "absent"),
     [
         (("--receipts", "signed"), " not signed by Apple ", " genuine "),
-        (("--receipts", "app"), " genuine ", " signed"),
+        (("--receipts", "app"), " genuine ", " signed transaction "),
         (("--receipts", "app", "--app-receipts", "server-api"), " transaction_not_found ", "not_authentic"),
         (("--app-receipts", "server-api"), " receipt and signed ", "not_authentic"),
     ],
