@@ -130,8 +130,6 @@ class AppStoreGateway(Gateway):
         receipt_data = request.submission.receipt_data
         signed = signed_transactions.signed_transaction_of(receipt_data)
         if signed is not None:
-            self._signed_traffic_until_seconds = self.clock.monotonic() + SIGNED_TRAFFIC_SECONDS
-            self._tell_intake()
             self._verify_signature(job, signed, self._is_verified)
         elif self._way.question_of is None:
             self._ask(job, receipt_data)
@@ -166,6 +164,8 @@ class AppStoreGateway(Gateway):
         if isinstance(verified, SignatureRefused):
             self._refuse(job, signed_transactions.refusal(verified))
             return
+        self._signed_traffic_until_seconds = self.clock.monotonic() + SIGNED_TRAFFIC_SECONDS
+        self._tell_intake()
         meaning = signed_transactions.interpret(verified)
         if isinstance(meaning, TryAgain):  # which would change nothing: the same bytes say the same
             self._notice_unknown(job, meaning)

@@ -171,6 +171,15 @@ def test_the_first_signed_transaction_in_an_outage_opens_the_gate(stage: Stage) 
     assert house.outages() == [True, False]
 
 
+def test_what_apple_did_not_sign_opens_no_gate(stage: Stage) -> None:
+    """Anybody can send that."""
+    house = House(stage)
+    house.verified("eyJh.eyJi.c2ln")
+    house.lose_apple()
+    house.verified("eyJh.eyJi.c2ln", message=2)
+    assert house.outages() == [True]
+
+
 def test_what_an_outage_keeps_leaves_room_for_signed_transactions(stage: Stage) -> None:
     """Half of what may be in flight; then the gate closes, for more would only wait, and use up deliveries."""
     house = House(stage)
