@@ -38,7 +38,8 @@ ANSWER_SECONDS = 15.0  #: a system under load looks at each of its actors
 SILENCE_SECONDS = 30.0  #: of a trace: the server says something more often
 MAX_ANSWER_BYTES = 64 * 2**20
 EXCERPT_CHARACTERS = 120
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server listens, and nobody is
+# Where a server listens, and nobody is.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # to ask, not to listen
 
 Result = TypeVar("Result")
 
@@ -316,10 +317,7 @@ def _token(file: Path | None) -> str | None:
         token, origin = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
     else:
         origin = str(file)
-        try:
-            token = (file.read_text(encoding="ascii").splitlines() or [""])[0].strip()
-        except UnicodeDecodeError:
-            token = "\n"
+        token = (file.read_text(encoding="ascii", errors="replace").splitlines() or [""])[0].strip()
         if not token:
             raise ConfigurationError([f"{origin}: found no token in its first line"])
     if not (token.isascii() and token.isprintable()):

@@ -64,9 +64,9 @@ def command(client: AdminClient, predicate: str, limit: int, seconds: float, as_
         complain(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:
-        complain(f"interrupted; {seen} events")
+        complain(f"{_events(seen)}: interrupted")
         return EXIT_INTERRUPTED
-    complain(f"the connection to {client.address} broke after {seen} events")
+    complain(f"the connection to {client.address} broke after {_events(seen)}")
     return EXIT_WORLD_FAILED
 
 
@@ -85,8 +85,19 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) and value and " " not in value else json.dumps(value, ensure_ascii=False)
 
 
+_ENDS = {
+    "limit": "the limit is reached",
+    "seconds": "the time is over",
+    "stopped": "it was stopped",
+    "system": "the system has ended",
+}
+
+
 def _end(data: Any) -> str:
     fields = data if isinstance(data, Mapping) else {}
-    lost = fields.get("lost") or 0
-    text = f"{fields.get('reason', 'ended')}: {fields.get('events', 0)} events"
-    return printable(text + (f", {lost} more were lost" if lost else ""))
+    reason, count, lost = fields.get("reason", "ended"), fields.get("events", 0), fields.get("lost") or 0
+    return printable(f"{_events(count)}{f' and {lost} lost' if lost else ''}: {_ENDS.get(reason, reason)}")
+
+
+def _events(count: int) -> str:
+    return f"{count} event{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,18 +48,30 @@ class Bench:
 
     def __init__(self, folder: Path, runs: int, messages: int) -> None:
         self._folder = folder
-        self._common = ("--runs", str(runs), "--messages", str(messages))
+        self._runs = runs
+        self._messages = messages
 
-    def run(self, *flags: str, plot: Path | None = None) -> Mapping[str, Any]:
+    def run(self, *flags: str, runs: int | None = None, plot: Path | None = None) -> Mapping[str, Any]:
         """Return the report of a benchmark. Raises ``CalledProcessError`` where an answer was wrong."""
         report = self._folder / "report.json"
-        command = [sys.executable, "-m", "receipt_actors", "bench", *self._common, "--json", str(report), *flags]
+        command = [sys.executable, "-m", "receipt_actors", "bench", "--runs", str(runs or self._runs)]
+        command += ["--messages", str(self._messages), "--json", str(report), *flags]
         if plot is not None:
             command[4:4] = ["--plot", str(plot)]
         sys.stderr.write(f"bench {' '.join(flags)}\n")
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         found: Mapping[str, Any] = json.loads(report.read_text())
         return found
+
+    def ratio(self, figure: str, these: Sequence[str], those: Sequence[str]) -> float:
+        """Return how many times as large a figure is with these flags as with those: run by turns, for the machine's
+        speed changes within minutes.
+        """
+        ratios = []
+        for _ in range(self._runs):
+            this, that = (medians(self.run(*flags, runs=1))[figure] for flags in (these, those))
+            ratios.append(this / that)
+        return statistics.median(ratios)
 
 
 def medians(report: Mapping[str, Any], series: int = 0) -> Mapping[str, float]:
@@ -73,13 +86,13 @@ def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
     full = bench.run("--processes", "2", "--half-load", plot=plot)
     fast = bench.run(*NO_LATENCY, "--client", "curl")
     requests = bench.run(*NO_LATENCY, "--client", "requests")
-    two = bench.run(*NO_LATENCY, "--client", "curl", "--processes", "2")
+    one = (*NO_LATENCY, "--client", "curl")
+    twice = bench.ratio(cpu, (*one, "--processes", "2"), one)
     sweep = ",".join(map(str, IN_FLIGHT))
     memory = bench.run("--in-flight-sweep", sweep, "--", "--app-store-concurrency", str(CONNECTIONS))
     over_apple = "ms from receive to delete: p99 over Apple's p99"
     half = medians(full, 1)
     slope_bytes: float = memory["memory_slope_bytes"]
-    twice = medians(two)[cpu] / medians(fast)[cpu]
     return [
         Row("receipts/s, 2 processes on 2 cores, services beside them", "1/s", medians(full)[rate], 1500, 3000),
         Row("CPU a receipt, no latency, one process, with curl", "ms", medians(fast)[cpu], 0.8, 0.5),

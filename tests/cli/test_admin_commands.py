@@ -254,7 +254,7 @@ class TestTrace:
         first, second = ended.out.splitlines()
         assert re.fullmatch(r'\d\d:\d\d:\d\d\.250 main claim user_id=42 detail="two words" x=null', first)
         assert second == "moved"
-        assert ended.err == "receipt-actors: limit: 2 events\n"
+        assert ended.err == "receipt-actors: 2 events: the limit is reached\n"
         (request,) = system.requests
         assert (request.predicate, request.limit, request.seconds) == ("claim where user_id == 42", 3, 7.0)
 
@@ -283,7 +283,7 @@ class TestTrace:
         assert "user_id=42" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
-        assert (process.returncode, err) == (130, "receipt-actors: interrupted; 1 events\n")
+        assert (process.returncode, err) == (130, "receipt-actors: 1 event: interrupted\n")
         (trace,) = system.traces
         assert trace.stopped.wait(PATIENCE_SECONDS)
 

@@ -127,7 +127,7 @@ class Services:
             **trust,
             "AWS_ENDPOINT_URL": self._aws.url,
             "AWS_ACCESS_KEY_ID": "simulated",
-            "AWS_SECRET_ACCESS_KEY": "simulated",  # nosec B105 # nobody checks it
+            "AWS_SECRET_ACCESS_KEY": "simulated",
             "AWS_REGION": "eu-west-1",
             "AWS_DEFAULT_REGION": "eu-west-1",
             "AWS_EC2_METADATA_DISABLED": "true",
