@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from receipt_actors.telemetry.incidents import IncidentKind
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
 
@@ -124,6 +125,24 @@ def _fates(overview: Overview) -> Iterator[Row]:
         yield (fate, "" if reason is None else reason.value), count
 
 
+def _incidents(overview: Overview) -> Iterator[Row]:
+    """Count each kind from the start: ``increase()`` sees no first crash in a series that begins with it."""
+    for kind, count in {**dict.fromkeys(map(str, IncidentKind), 0), **overview.statistics.incidents}.items():
+        yield (kind,), count
+
+
+def _availability(overview: Overview) -> Iterator[Row]:
+    """Receives have no gateway with a breaker, but may fail as well."""
+    receive = f"receive from {overview.source_queue}"
+    for process in overview.processes:
+        if not process.services:
+            continue
+        available = {receive: receive not in process.unavailable}
+        available |= {service.name: service.is_available for service in process.services}
+        for service, is_available in available.items():
+            yield (process.name, service), float(is_available)
+
+
 def _results(overview: Overview) -> Iterator[Row]:
     for (verdict, reason), count in overview.statistics.results.items():
         yield (verdict.value, reason.value), count
@@ -195,8 +214,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "service_available",
         "gauge",
-        "1 while the breaker of a service is closed, 0 while it is open.",
-        _of_services(lambda service: float(service.is_available)),
+        "1 while a service is available, 0 while its breaker is open, or receives fail.",
+        _availability,
         ("process", "service"),
     ),
     Metric(
@@ -259,7 +278,7 @@ METRICS: tuple[Metric, ...] = (
         "incidents_total",
         "counter",
         "What an operator may want to know of, by kind.",
-        lambda o: [((kind,), count) for kind, count in o.statistics.incidents.items()],
+        _incidents,
         ("kind",),
     ),
     Metric(

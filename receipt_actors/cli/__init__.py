@@ -115,7 +115,7 @@ def _fill_standard_streams() -> None:
 
     Python has None there, and the next file that is opened would get the number: what is printed would go into the
     database. Nothing is read and nothing is complained; but what is *printed* fails, as into a pipe whose reader is
-    gone: an answer that nobody could have read must not count as written.
+    gone: an answer that nobody could have read must not count as written. Worker processes inherit what is put there.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -124,7 +124,9 @@ def _fill_standard_streams() -> None:
                 os.close(reader)
             else:
                 stand_in = os.open(os.devnull, os.O_RDWR)
-            if stand_in != number:
+            if stand_in == number:
+                os.set_inheritable(number, True)
+            else:
                 os.dup2(stand_in, number)
                 os.close(stand_in)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from rich.console import Group, RenderableType
 from rich.rule import Rule
@@ -11,16 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from receipt_actors.cli import plain_text
-from receipt_actors.cli.plain_text import clock_time, duration, number, size
+from receipt_actors.cli.plain_text import clock_time, duration, moment, number, size
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, State
 
 INCIDENTS = 5
+NEWEST_INCIDENTS = 2  #: of those, whatever they are about
+WIDE_COLUMNS = 76  #: from which rates and latencies stand side by side
 _STEPS = ("verifying", "claiming", "replying", "moving", "deleting")  # as they follow each other
 _COLOURS = {State.CONSUMING: "green", State.ENDED: "red"}
 _TROUBLE = "yellow"
+_OF_MESSAGES = frozenset({"moved", "handed_back"})  # kinds of incidents; see telemetry.incidents
+
+_Cell = TypeVar("_Cell", str, str | Text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +39,32 @@ class _ActorRow:
     messages: int  #: handled between the two looks
 
 
-def picture(earlier: Overview, later: Overview, *, actors: int, notice: str = "") -> RenderableType:
-    """Draw everything; at most so many actors, the busiest first. ``notice`` is a last line."""
+def picture(
+    earlier: Overview, later: Overview, *, actors: int, columns: int = WIDE_COLUMNS, notice: str = ""
+) -> RenderableType:
+    """Draw everything; at most so many actors, the busiest first. ``notice`` stands where every terminal shows it."""
     period_seconds = later.at_seconds - earlier.at_seconds
+    rates, latencies = _rates(earlier, later, period_seconds), _latencies(earlier, later)
     parts: list[RenderableType] = [
         _headline(later),
-        Text(),
-        _side_by_side(_rates(earlier, later, period_seconds), _latencies(earlier, later)),
-        *_titled("services", _services(later)),
-        *_titled("processes", _processes(earlier, later, period_seconds)),
-        *_titled("busiest actors", _actors(earlier, later, period_seconds, actors)),
+        Text(printable(notice), style=_TROUBLE),
+        *([_side_by_side(rates, latencies)] if columns >= WIDE_COLUMNS else [rates, Text(), latencies]),
+        *_titled("services", _services(later, columns)),
+        *_titled("processes", _processes(earlier, later, period_seconds, columns)),
+        *_titled("busiest actors", _actors(earlier, later, period_seconds, actors, columns)),
         *_titled("last incidents", _incidents(later)),
     ]
-    if notice:
-        parts.append(Text(printable(notice), style=_TROUBLE))
     return Group(*parts)
 
 
-def fixed_lines(overview: Overview) -> int:
-    """Return how many lines a picture has beside the rows of its actors."""
+def fixed_lines(overview: Overview, columns: int = WIDE_COLUMNS) -> int:
+    """Return how many lines a picture has beside the rows of its actors, where no line of words is broken."""
     services = {service.name for process in overview.processes for service in process.services}
     incidents = min(INCIDENTS, len(overview.incidents))
     titles = 2 * sum(map(bool, (services, overview.processes, overview.processes, incidents)))
-    steps = len(overview.statistics.steps)
-    return 4 + max(5, 2 + steps) + titles + len(services) + len(overview.processes) + incidents + 1
+    rates, latencies = 5, 2 + len(overview.statistics.steps)
+    both = max(rates, latencies) if columns >= WIDE_COLUMNS else rates + 2 + latencies
+    return 4 + both + titles + len(services) + len(overview.processes) + incidents
 
 
 def _headline(overview: Overview) -> Text:
@@ -63,9 +72,8 @@ def _headline(overview: Overview) -> Text:
     text.append(overview.state, style=f"bold {_COLOURS.get(overview.state, _TROUBLE)}")
     in_flight = sum(process.in_flight for process in overview.processes)
     text.append(f"  {printable(overview.source_queue)}  {number(in_flight)} in flight")
-    if overview.processes:
-        began = min(process.started_at_seconds for process in overview.processes)
-        text.append(f"  up for {duration(overview.at_seconds - began)}")
+    if overview.up_for_seconds is not None:
+        text.append(f"  up for {duration(overview.up_for_seconds)}")
     text.append(f"  receipt-actors {printable(overview.version)}  {clock_time(overview.at_seconds)}", style="dim")
     depths = [f"{printable(name)} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
     text.append(f"\non queues: {', '.join(depths) or '?'}")
@@ -88,11 +96,27 @@ def _side_by_side(left: Table, right: Table) -> Table:
 
 
 def _table(*names: str, left: int = 1) -> Table:
-    """Make a table whose first ``left`` columns are words; the others are numbers."""
+    """Make a table whose first ``left`` columns are words; the others are numbers.
+
+    Where there is no room for all, words are shortened and numbers are not, as long as that is enough: rich shortens
+    what may be wrapped first. So words are ``_words``, which are shortened rather than wrapped.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index < left else "right", no_wrap=True, overflow="ellipsis")
+        is_words = index < left
+        table.add_column(
+            _words(name), justify="left" if is_words else "right", no_wrap=not is_words, overflow="ellipsis"
+        )
     return table
+
+
+def _room_for(columns: int, cells: Sequence[_Cell], *, wide_only: Collection[int]) -> list[_Cell]:
+    """Leave out those cells of a row that a narrow terminal has no room for."""
+    return [cell for index, cell in enumerate(cells) if columns >= WIDE_COLUMNS or index not in wide_only]
+
+
+def _words(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _per_second(count: float, period_seconds: float) -> str:
@@ -102,9 +126,9 @@ def _per_second(count: float, period_seconds: float) -> str:
 def _rates(earlier: Overview, later: Overview, period_seconds: float) -> Table:
     table = _table("messages", "per second", "in all")
     new, all_ = change(earlier.statistics, later.statistics), later.statistics
-    table.add_row("received", _per_second(new.received, period_seconds), number(all_.received))
+    table.add_row(_words("received"), _per_second(new.received, period_seconds), number(all_.received))
     for fate in ("answered", "handed_back", "moved", "left"):
-        name = fate.replace("_", " ")
+        name = _words(fate.replace("_", " "))
         table.add_row(name, _per_second(new.count(fate), period_seconds), number(all_.count(fate)))
     return table
 
@@ -113,9 +137,7 @@ def _latencies(earlier: Overview, later: Overview) -> Table:
     table = _table("latency", "50 %", "95 %", "99 %")
 
     def add(name: str, new: Latencies) -> None:
-        table.add_row(
-            printable(name), *(plain_text.seconds(new.percentile_seconds(percent)) for percent in (50, 95, 99))
-        )
+        table.add_row(_words(name), *(plain_text.seconds(new.percentile_seconds(percent)) for percent in (50, 95, 99)))
 
     new = change(earlier.statistics, later.statistics)
     add("receive to delete", new.latencies)
@@ -124,27 +146,31 @@ def _latencies(earlier: Overview, later: Overview) -> Table:
     return table
 
 
-def _services(overview: Overview) -> Table:
-    table = _table("service", "state", "waiting", "under way", "retries", left=2)
+def _services(overview: Overview, columns: int) -> Table:
+    room_for = partial(_room_for, columns, wide_only={4})
+    table = _table(*room_for(("service", "state", "waiting", "under way", "retries")), left=2)
     names = dict.fromkeys(service.name for process in overview.processes for service in process.services)
     for name in names:
         same = [service for process in overview.processes for service in process.services if service.name == name]
         down = [service for service in same if not service.is_available]
-        state = Text("available", style="green")
+        state = _words("available", "green")
         if down:
             began = min(service.unavailable_since_seconds or overview.at_seconds for service in down)
-            state = Text(f"unavailable for {duration(overview.at_seconds - began)}", style=_TROUBLE)
+            state = _words(f"unavailable for {duration(overview.at_seconds - began)}", _TROUBLE)
             if len(down) < len(same):
                 state.append(f" in {len(down)} of {len(same)} processes")
         waiting, under_way, retries = (
             sum(getattr(service, count) for service in same) for count in ("waiting", "under_way", "retries")
         )
-        table.add_row(Text(printable(name)), state, number(waiting), number(under_way), number(retries))
+        cells: tuple[str | Text, ...] = (_words(name), state, number(waiting), number(under_way), number(retries))
+        table.add_row(*room_for(cells))
     return table
 
 
-def _processes(earlier: Overview, later: Overview, period_seconds: float) -> Table:
-    table = _table("process", "state", "pid", "in flight", "CPU", "memory", "threads", "files", left=2)
+def _processes(earlier: Overview, later: Overview, period_seconds: float, columns: int) -> Table:
+    room_for = partial(_room_for, columns, wide_only={2, 6, 7})
+    names = ("process", "state", "pid", "in flight", "CPU", "memory", "threads", "files")
+    table = _table(*room_for(names), left=2)
     before = {(process.name, process.pid): process for process in earlier.processes}
     for process in later.processes:
         usage = process.usage
@@ -152,26 +178,30 @@ def _processes(earlier: Overview, later: Overview, period_seconds: float) -> Tab
         cpu = "-"
         if known is not None and period_seconds > 0:
             cpu = f"{(usage.cpu_seconds - known.usage.cpu_seconds) / period_seconds:.0%}"
-        table.add_row(
-            Text(printable(process.name)),
-            Text(process.state, style=_COLOURS.get(process.state, _TROUBLE)),
+        cells: tuple[str | Text, ...] = (
+            _words(process.name),
+            _words(process.state, _COLOURS.get(process.state, _TROUBLE)),
             *(str(process.pid), number(process.in_flight), cpu, size(usage.memory_bytes)),
             *(number(usage.threads), number(usage.open_files)),
         )
+        table.add_row(*room_for(cells))
     return table
 
 
-def _actors(earlier: Overview, later: Overview, period_seconds: float, limit: int) -> Table:
+def _actors(earlier: Overview, later: Overview, period_seconds: float, limit: int, columns: int) -> Table:
     several = len(later.processes) > 1
-    table = _table("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts", left=1 + several)
+    room_for = partial(_room_for, columns, wide_only={3 + several})
+    names = ("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts")
+    table = _table(*room_for(names), left=1 + several)
     busy = (row for row in _actor_rows(earlier, later) if row.messages or row.actor.mailbox_length)
     for row in sorted(busy, key=lambda row: (-row.messages, -row.actor.mailbox_length))[:limit]:
         actor = row.actor
-        table.add_row(
-            Text(printable(actor.name)),
-            *((Text(printable(row.process)),) if several else ()),
+        cells: tuple[str | Text, ...] = (
+            _words(actor.name),
+            *((_words(row.process),) if several else ()),
             *(_per_second(row.messages, period_seconds), number(actor.mailbox_length), number(actor.restarts)),
         )
+        table.add_row(*room_for(cells))
     return table
 
 
@@ -194,9 +224,17 @@ def _walk(process: ProcessOverview | None) -> Iterator[ActorOverview]:
 
 def _incidents(overview: Overview) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for incident in overview.incidents[:INCIDENTS]:
+    for incident in _worth_showing(overview.incidents):
         times = f" ({number(incident.count)} times)" if incident.count > 1 else ""
         where = f"{incident.process}: " if incident.process else ""
         summary = Text(printable(f"{where}{incident.summary}{times}"), no_wrap=True, overflow="ellipsis")
-        table.add_row(Text(clock_time(incident.at_seconds), style="dim"), Text(printable(incident.kind)), summary)
+        when = Text(moment(incident.at_seconds, overview.at_seconds), style="dim")
+        table.add_row(when, Text(printable(incident.kind)), summary)
     return table
+
+
+def _worth_showing(incidents: Sequence[Incident]) -> list[Incident]:
+    """Choose the newest, and leave room for those that are not about single messages: garbage must not hide a crash."""
+    newest, others = incidents[:NEWEST_INCIDENTS], incidents[NEWEST_INCIDENTS:]
+    chosen = sorted(others, key=lambda incident: incident.kind in _OF_MESSAGES)[: INCIDENTS - len(newest)]
+    return sorted((*newest, *chosen), key=lambda incident: -incident.at_seconds)

@@ -317,7 +317,11 @@ def _token(file: Path | None) -> str | None:
         token, origin = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
     else:
         origin = str(file)
-        token = (file.read_text(encoding="ascii", errors="replace").splitlines() or [""])[0].strip()
+        try:
+            token = (file.read_text(encoding="ascii", errors="replace").splitlines() or [""])[0].strip()
+        except OSError as error:
+            fault = f"--token-file: found {origin!r}, expected a readable file with a token; {error.strerror}"
+            raise ConfigurationError([fault]) from error
         if not token:
             raise ConfigurationError([f"{origin}: found no token in its first line"])
     if not (token.isascii() and token.isprintable()):

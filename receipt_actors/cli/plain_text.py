@@ -58,3 +58,9 @@ def size(value: float) -> str:
 def clock_time(at_seconds: float) -> str:
     """Write a UNIX time as the time of the day here."""
     return time.strftime("%H:%M:%S", time.localtime(at_seconds))
+
+
+def moment(at_seconds: float, now_seconds: float) -> str:
+    """Write a UNIX time as the time of the day here, with the date unless that is today's."""
+    at, now = time.localtime(at_seconds), time.localtime(now_seconds)
+    return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)

@@ -9,7 +9,7 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
-from receipt_actors.cli.plain_text import clock_time, duration, echo, number
+from receipt_actors.cli.plain_text import duration, echo, moment, number
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:
@@ -74,12 +74,10 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     )
     processes = overview.processes
     if processes:
-        age = duration(overview.at_seconds - min(process.started_at_seconds for process in processes))
         count = "1 process" if len(processes) == 1 else f"{len(processes)} processes"
+        age = "" if overview.up_for_seconds is None else f"up for {duration(overview.up_for_seconds)}, "
         in_flight = sum(process.in_flight for process in processes)
-        lines.append(
-            f"{count}, up for {age}, {number(in_flight)} in flight; receipt-actors {printable(overview.version)}"
-        )
+        lines.append(f"{count}, {age}{number(in_flight)} in flight; receipt-actors {printable(overview.version)}")
     counted = overview.statistics
     lines.append(
         f"received {number(counted.received)}, answered {number(counted.count('answered'))}, "
@@ -91,5 +89,7 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     if overview.incidents:
         last = overview.incidents[0]
         times = f" ({number(last.count)} times)" if last.count > 1 else ""
-        lines.append(f"last incident at {clock_time(last.at_seconds)}: {printable(last.summary)}{times}")
+        lines.append(
+            f"last incident at {moment(last.at_seconds, overview.at_seconds)}: {printable(last.summary)}{times}"
+        )
     return lines

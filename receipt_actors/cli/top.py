@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -74,13 +76,13 @@ def _print_once(client: AdminClient, console: Console, interval_seconds: float) 
     time.sleep(interval_seconds)
     later = client.overview()
     with console.capture() as captured:
-        console.print(picture(earlier, later, actors=ACTORS_ON_PAPER))
+        console.print(picture(earlier, later, actors=ACTORS_ON_PAPER, columns=console.width))
     for line in captured.get().splitlines():
         echo(line.rstrip())
 
 
 class _Live:
-    """Draws until a key ends it. A look that fails is told below what was seen last, and tried again."""
+    """Draws until a key ends it. A look that fails is told above what was seen last, and tried again."""
 
     def __init__(self, client: AdminClient, console: Console, interval_seconds: float) -> None:
         self._client = client
@@ -91,6 +93,7 @@ class _Live:
     def run(self) -> None:
         from rich.live import Live
 
+        signal.signal(signal.SIGTERM, _end)  # timeout(1), say; the terminal is left as it was
         looks = deque([self._client.overview()])  # of the last seconds; what fails at once ends the command
         with _single_keys() as keys, Live(console=self._console, screen=True, auto_refresh=False) as live:
             while True:
@@ -113,14 +116,19 @@ class _Live:
     def _picture(self, earlier: Overview, later: Overview) -> RenderableType:
         from receipt_actors.cli._top_picture import fixed_lines, picture
 
-        actors = max(FEWEST_ACTORS, self._console.height - fixed_lines(later))
-        return picture(earlier, later, actors=actors, notice=self._notice)
+        columns = self._console.width
+        actors = max(FEWEST_ACTORS, self._console.height - fixed_lines(later, columns))
+        return picture(earlier, later, actors=actors, columns=columns, notice=self._notice)
 
     def _pause_or_resume(self, overview: Overview) -> None:
         if overview.state is State.PAUSED:
             self._client.resume()
         else:
             self._client.pause()
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 @contextmanager

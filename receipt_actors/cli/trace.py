@@ -21,7 +21,7 @@ from receipt_actors.telemetry.control import TraceRequest
     epilog="""\b
 Exit codes:
   0     the trace is over: so many events, or so many seconds
-  1     nobody answers there, or the connection broke
+  1     nobody answers there, the connection broke, or as many traces run as may
   2     wrong usage; a predicate that can't be read
   130   interrupted (Ctrl-C), which ends the trace
 

@@ -2,6 +2,7 @@
 
 *Healthy* is a system whose tree is whole, or is made whole again right now: starting anew would not help it. *Ready* is
 one that takes messages in, or would if a service were available that is not: its absence is no fault of this process.
+Of several processes one that does so is enough: while another is restarted, messages are answered.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _WHY_NOT_READY = {
     State.DRAINING: "draining: it takes nothing in any more",
     State.SILENT: "a process has not said for seconds how it goes; its parent kills it if it hangs",
     State.ENDED: "the supervision tree has ended",
+}
+_WHICH_OF_SEVERAL = {
+    State.STARTING: "is being started",
+    State.SILENT: "has not said for seconds how it goes; the parent kills it if it hangs",
 }
 
 
@@ -54,11 +59,26 @@ class HealthWatch:
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         too_long = sorted(name for name, since in self._missing_since.items() if now - since >= MOMENT_SECONDS)
         has_ended = _has_ended(overview)
-        why = [_WHY_NOT_READY[overview.state]] if overview.state in _WHY_NOT_READY else []
+        why = [*_why_not_ready(overview)]
         why += [f"{name} is missing for more than {MOMENT_SECONDS:g} s" for name in too_long]
         services = sorted({service for process in overview.processes for service in process.unavailable})
         why += [f"{service} is unavailable" for service in services]
-        return Health(overview.state, not has_ended and not too_long, overview.state in _READY, tuple(why))
+        return Health(overview.state, not has_ended and not too_long, _is_ready(overview), tuple(why))
+
+
+def _is_ready(overview: Overview) -> bool:
+    if overview.state in (State.DRAINING, State.PAUSED):  # those that are not yet are about to be
+        return False
+    return overview.state in _READY or any(process.state in _READY for process in overview.processes)
+
+
+def _why_not_ready(overview: Overview) -> Iterator[str]:
+    """Say what the state means; where not all of several processes are in it, which of them are."""
+    names = [process.name for process in overview.processes if process.state is overview.state]
+    if overview.state in _WHICH_OF_SEVERAL and 0 < len(names) < len(overview.processes):
+        yield f"{', '.join(names)} {_WHICH_OF_SEVERAL[overview.state]}"
+    elif overview.state in _WHY_NOT_READY:
+        yield _WHY_NOT_READY[overview.state]
 
 
 def _has_ended(overview: Overview) -> bool:

@@ -210,7 +210,9 @@ class Incidents(GenServer):
         line = f"{_short(report.supervisor)}: {report.note or report.context}"
         match report.context:
             case "shutdown":
-                self._note(IncidentKind.STORM, _short(report.supervisor), str(report))
+                last = () if crash is None else (crash.incident.summary, *crash.incident.story)
+                message_id = None if crash is None else crash.incident.message_id
+                self._note(IncidentKind.STORM, _short(report.supervisor), str(report), last, message_id)
             case "child_terminated" if crash is not None:
                 self._add(crash, [line])
             case "child_terminated":

@@ -92,7 +92,7 @@ class ProcessOverview:
 
     name: str  #: ``main``, or ``worker-1`` and so on
     pid: int
-    started_at_seconds: float  #: UNIX time
+    started_at_seconds: float  #: UNIX time; 0 where it has not said anything of itself yet
     state: State
     in_flight: int
     reserved: int  #: credits of receives under way
@@ -138,6 +138,12 @@ class Overview:
     incidents: tuple[Incident, ...] = ()  #: the newest first
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None
+
+    @property
+    def up_for_seconds(self) -> float | None:
+        """How long the oldest of its processes has been running; None where none has said so yet."""
+        began = [process.started_at_seconds for process in self.processes if process.started_at_seconds]
+        return self.at_seconds - min(began) if began else None
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads."""

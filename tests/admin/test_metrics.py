@@ -55,6 +55,7 @@ def test_counters_are_those_of_the_statistics() -> None:
     assert value(overview, "service_requests_total", service="ledger") == 30
     assert value(overview, "service_entries_total", service="ledger") == 65
     assert value(overview, "incidents_total", kind="crash") == 4
+    assert value(overview, "incidents_total", kind="storm") == 0  # there from the start: increase() sees the first one
     assert value(overview, "build_info", version="1.2.3") == 1
 
 
@@ -103,6 +104,14 @@ def test_processes_are_told_apart_and_the_whole_is_one() -> None:
     assert value(overview, "actor_mailbox_messages", process="worker-1", actor="intake") == 3
     assert value(overview, "actor_restarts_total", process="worker-1", actor="intake") == 2
     assert value(overview, "messages_received_total") == 100
+
+
+def test_receives_that_fail_are_a_service_that_is_unavailable() -> None:
+    """Though no breaker stands before them: an alert on ``service_available`` sees the source queue's outage."""
+    overview = an_overview(a_process(), a_process("worker-2", unavailable=("receive from ReceiptsSQS",)))
+    service = "receive from ReceiptsSQS"
+    assert value(overview, "service_available", process="main", service=service) == 1
+    assert value(overview, "service_available", process="worker-2", service=service) == 0
 
 
 def test_actors_of_single_messages_have_no_series() -> None:

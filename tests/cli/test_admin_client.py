@@ -181,8 +181,10 @@ class TestToken:
         assert_one_line(cli("tree", "--token-file", "token"), 2, "token: ", said)
 
     def test_a_file_that_is_not_there(self, cli: Cli) -> None:
-        """Told with its name."""
-        assert_one_line(cli("tree", "--token-file", "nowhere"), 1, "nowhere")
+        """Wrong usage, told with its name: code 1 of ``status`` would say that the system is not well."""
+        assert_one_line(
+            cli("status", "--token-file", "nowhere"), 2, "nowhere", "No such file", "expected a readable file"
+        )
 
     def test_a_token_is_not_carried_to_where_a_redirect_leads(
         self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,26 @@ class TestStatus:
         assert ended.out.splitlines()[0].startswith(f"{state}: {verdict}")
         assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
 
+    def test_how_long_it_is_up_is_not_known_of_a_process_that_is_being_started(
+        self, cli: Cli, system: StandInSystem, listen: Listen
+    ) -> None:
+        """As after a worker's death: the others say since when it runs. Where all are new nobody says."""
+
+        def look(number: int) -> Overview:
+            first, second = overview_of(600, processes=2).processes
+            new = replace(second, started_at_seconds=0.0, state=State.STARTING, tree=None)
+            return replace(overview_of(600, state=State.STARTING), processes=(first, new) if old else (new, new))
+
+        system.overview_at = look
+        old = True
+        admin = listen(system)
+        assert "2 processes, up for 10 min" in cli("status", "--admin", admin).out
+        assert " up for 10 min " in cli("top", "--once", "--interval", "0.2", "--admin", admin).out
+        old = False
+        admin = listen(system)
+        assert "2 processes, 42 in flight" in cli("status", "--admin", admin).out
+        assert "up for" not in cli("top", "--once", "--interval", "0.2", "--admin", admin).out
+
     def test_quiet_says_it_by_the_code_alone(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For health checks."""
         assert cli("status", "--quiet", "--admin", admin) == Ended(0, "", "")
@@ -314,6 +334,16 @@ class TestTop:
         assert busiest[:2] == ["intake 900 0 0", "result_batcher ResultsSQS 50 2 1"]
         assert lines[-1].endswith("crash intake crashed while handling Tick: KeyError (3 times)")
 
+    def test_garbage_does_not_hide_a_crash(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """Of messages that were moved, which are everyday, the newest are shown; a crash of yesterday has its date."""
+        moved = [Incident(1_000_050.0 - number, "moved", f"moved {number}") for number in range(9)]
+        crash = Incident(1_000_000.0 - 86_400, "crash", "intake crashed")
+        system.overview_at = lambda look: overview_of(60, incidents=(*moved, crash))
+        out = cli("top", "--once", "--interval", "0.2", "--admin", listen(system)).out
+        shown = out[out.index("last incidents") :].splitlines()[1:]
+        assert [line.split()[-1] for line in shown] == ["0", "1", "2", "3", "crashed"]
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  crash  intake crashed", shown[-1])
+
     def test_without_a_terminal_it_is_once(self, cli: Cli, admin: str) -> None:
         """A pipe gets text without control characters."""
         ended = cli("top", "--interval", "0.2", "--admin", admin)
@@ -345,7 +375,7 @@ class TestTop:
 class Terminal:
     """A pseudo-terminal in front of a command."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 120, lines: int = 40) -> None:
         ours, theirs = pty.openpty()
         self._ours = ours
         self.shown = ""
@@ -355,7 +385,10 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            env={
+                **{"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+                **{"COLUMNS": str(columns), "LINES": str(lines)},
+            },
         )
         os.close(theirs)
 
@@ -403,12 +436,37 @@ class TestLiveTop:
             assert terminal.wait_for_end() == 0
             assert "\x1b[?1049l" in terminal.shown
 
+    def test_sigterm_leaves_the_terminal_as_it_was(self, admin: str) -> None:
+        """``timeout 60 receipt-actors top`` must not leave its last picture in the way, nor hide the cursor."""
+        with closing(Terminal("top", "--interval", "0.2", "--admin", admin)) as terminal:
+            terminal.wait_for("q: quit")
+            terminal.process.terminate()
+            assert terminal.wait_for_end() == 128 + signal.SIGTERM
+            assert "\x1b[?25h\x1b[?1049l" in terminal.shown
+
+    def test_a_narrow_terminal_shows_every_number(self, system: StandInSystem, listen: Listen) -> None:
+        """Rates stand above latencies, and words are shortened rather than numbers."""
+        system.overview_at = lambda look: overview_of(1234, processes=2)
+        admin = listen(system)
+        with closing(Terminal("top", "--interval", "0.2", "--admin", admin, columns=40, lines=60)) as terminal:
+            terminal.wait_for("last incidents")
+            terminal.press("q")
+            assert terminal.wait_for_end() == 0
+        lines = [" ".join(re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", line).split()) for line in terminal.shown.splitlines()]
+        assert "received - 135,740" in lines
+        assert any(re.fullmatch(r"receive to \S+ - - -", line) for line in lines)
+        assert any(re.fullmatch(r"worker-1 consu\S+ 21 - 123 MB", line) for line in lines)
+        assert all(len(line) <= 40 for line in lines)
+
     def test_it_outlives_the_server(self, system: StandInSystem) -> None:
-        """What was seen last stays, with what is wrong below it: a restart is looked at to its end."""
+        """What was seen last stays, with what is wrong above it: a restart is looked at to its end.
+
+        On a small terminal, too, which has no room for all.
+        """
         with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
             server.serve(system)
             terminal = stack.enter_context(
-                closing(Terminal("top", "--interval", "0.2", "--admin", str(server.address)))
+                closing(Terminal("top", "--interval", "0.2", "--admin", str(server.address), lines=12))
             )
             terminal.wait_for("q: quit")
             server.stop()

@@ -178,5 +178,6 @@ def test_the_parent_tells_of_workers_that_die_and_of_the_storm_that_ends_it(
     (storm,) = inbox.of("storm")
     assert storm["process"] == "parent"
     assert "Supervisor (workers): gives up because of child worker-" in storm["summary"]
+    assert any("was killed by signal 9" in line for line in storm["story"])
     told = sum(alert["count"] for alert in inbox.of("crash") if alert["process"] == "parent")
     assert told == len(killed)

@@ -51,6 +51,27 @@ def test_each_state_has_its_health(state: State, is_healthy: bool, is_ready: boo
     assert bool(health.why) == (state not in (State.CONSUMING, State.WAITING))
 
 
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (State.STARTING, "worker-2 is being started"),
+        (State.SILENT, "worker-2 has not said for seconds how it goes; the parent kills it if it hangs"),
+    ],
+)
+def test_it_is_said_which_of_several_processes_it_is(state: State, why: str) -> None:
+    """The others go on: the system is ready, and an operator must not think that nobody works."""
+    processes = process("worker-1", State.CONSUMING), process("worker-2", state)
+    health = HealthWatch().judge(overview(*processes, state=state, parent=WHOLE))
+    assert (health.is_ready, health.why) == (True, (why,))
+
+
+@pytest.mark.parametrize("state", [State.DRAINING, State.PAUSED])
+def test_what_was_told_to_one_process_is_about_to_hold_for_all(state: State) -> None:
+    """A system that is paused or drains is not ready, though one of its processes may not have heard of it yet."""
+    processes = process("worker-1", State.CONSUMING), process("worker-2", state)
+    assert not HealthWatch().judge(overview(*processes, state=state, parent=WHOLE)).is_ready
+
+
 def test_before_the_start_it_is_starting() -> None:
     """There is no overview yet."""
     health = HealthWatch().judge(None)

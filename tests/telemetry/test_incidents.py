@@ -136,6 +136,18 @@ def test_a_supervisor_that_gives_up_is_a_storm(house: House) -> None:
     assert "reached_max_restart_intensity" in storm.summary
 
 
+def test_the_story_of_a_storm_is_the_crash_that_was_too_much(house: House) -> None:
+    """Whoever is told that a supervisor gave up learns of what its child crashed, and where."""
+    for _ in range(4):
+        house.find("fragile").cast("bug")
+        house.stage.settle()
+    (storm,) = [incident for incident in house.incidents() if incident.kind == "storm"]
+    crash, where, *others = storm.story
+    assert crash == "fragile crashed while handling str: ValueError: bug"
+    assert "in handle_cast" in where
+    assert others[-1] == "group: restart 4, 3 allowed in 5 s"
+
+
 def test_alike_ones_within_a_minute_are_one(house: House) -> None:
     """Those that differ in numbers and ids only; the newest is shown, with the time of its end."""
     house.notice("message 17 failed", message_id="m-17")

@@ -139,8 +139,8 @@ function showHead(state, processes) {
   const meaning = (MEANINGS[state] ?? (() => ""))(services);
   setText(byId("state-meaning"), meaning);
   setText(byId("version"), overview.version);
-  const started = Math.min(...overview.processes.map((process) => process.started_at_seconds));
-  setText(byId("uptime"), overview.processes.length > 0 ? `up ${duration(overview.at_seconds - started)}` : "");
+  const starts = overview.processes.map((process) => process.started_at_seconds).filter((start) => start > 0);
+  setText(byId("uptime"), starts.length > 0 ? `up ${duration(overview.at_seconds - Math.min(...starts))}` : "");
   setText(byId("process-count"), plural(overview.processes.length, "process", "processes"));
   document.title = `${state === "consuming" ? "" : `${state.toUpperCase()} · `}receipt_actors`;
   if (announcedState !== null && announcedState !== state) announce(`Now ${state}. ${meaning}`);

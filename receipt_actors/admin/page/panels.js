@@ -87,7 +87,7 @@ export function showProcesses(overview, growth, chosen) {
       setText(pid, process.pid ?? "–");
       setText(state, process.state ?? "supervises");
       setAttribute(state, "class", `state-cell ${process.state === null ? "" : toneOfState(process.state)}`);
-      setText(up, process.started_at_seconds === undefined ? "–" : duration(overview.at_seconds - process.started_at_seconds));
+      setText(up, process.started_at_seconds > 0 ? duration(overview.at_seconds - process.started_at_seconds) : "–");
       setText(inFlight, exact(process.in_flight));
       setText(cpu, percent(growth.aSecond(`cpu\n${process.name}`)));
       setText(memory, bytes(process.usage.memory_bytes));

@@ -112,6 +112,7 @@ class ScriptedSystem:
     second: float = 100.0
     processes: int = 1
     state: State = State.CONSUMING
+    starting: tuple[str, ...] = ()  #: names of processes of which nothing is known yet
     unavailable: tuple[str, ...] = ()
     mailbox: int = 0  #: of the ledger gateway
     restarts: int = 0  #: likewise
@@ -209,8 +210,8 @@ class ScriptedSystem:
         return ProcessOverview(
             name=name,
             pid=pid,
-            started_at_seconds=EPOCH_SECONDS - 11_000,
-            state=State.WAITING if self.unavailable else self.state,
+            started_at_seconds=0.0 if name in self.starting else EPOCH_SECONDS - 11_000,
+            state=State.STARTING if name in self.starting else State.WAITING if self.unavailable else self.state,
             in_flight=self._in_flight(),
             reserved=20,
             unavailable=self.unavailable,

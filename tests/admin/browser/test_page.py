@@ -259,6 +259,16 @@ def test_several_processes_appear_as_one_system(page: Page, system: ScriptedSyst
     page.until(lambda: page.find("#process").get_attribute("value") == "", "the whole system again")
 
 
+def test_a_process_that_is_being_started_has_no_age_yet(live: Page, system: ScriptedSystem) -> None:
+    """The system is as old as the others; where nobody has said its age, none is shown."""
+    system.processes, system.starting = 2, ("worker-2",)
+    live.until_text("#state-name", "starting")
+    assert live.text("#uptime").startswith("up 3 h ")
+    live.until(lambda: [cell for cell in live.all("#processes td") if cell.text == "–"], "a process without an age")
+    system.starting = ("worker-1", "worker-2")
+    live.until(lambda: live.text("#uptime") == "", "no age")
+
+
 def test_an_incident_tells_its_story(live: Page, system: ScriptedSystem) -> None:
     """The newest come first, alike ones are counted, and one that was unfolded stays so when others come."""
     assert "Nothing has happened" in live.text("#incidents-card")
