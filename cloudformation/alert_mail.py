@@ -7,6 +7,7 @@ import boto3
 
 URGENT = ["storm", "configuration", "outage", "abandoned", "dead_letters", "crash", "unknown_answer", "restart"]
 MAX_SUBJECT = 99  # characters; SNS takes fewer than 100
+MAX_COUNT = 10**12  # of one alert; the sum is written in digits
 MAX_MESSAGE = 200_000  # bytes; SNS takes 256 KiB
 sns = boto3.client("sns")
 
@@ -21,7 +22,8 @@ def read(body):
     """Return an alert, whatever the body is: one that can't be read must not hold up the others."""
     try:
         alert = json.loads(body)
-        int(alert.get("count", 1))
+        if abs(int(alert.get("count", 1))) > MAX_COUNT:
+            raise ValueError
         return {**alert, "kind": str(alert["kind"])}
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return {"kind": "unreadable", "summary": str(body)[:500]}

@@ -36,8 +36,12 @@ class Calls:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, call: Callable[[], Result]) -> Result:
+    async def run(
+        self, call: Callable[[], Result], *, if_late: Callable[[Result], object] = lambda _result: None
+    ) -> Result:
         """Return what ``call`` returns, and raise what it raises.
+
+        ``if_late`` gets what it returns when nobody waits for that any more.
 
         Raises:
             NotAnswered: it takes too long, there are too many calls, or the server stops.
@@ -66,6 +70,7 @@ class Calls:
             closing.cancel()
         if answer.done():
             return answer.result()
+        answer.add_done_callback(lambda late: None if late.exception() else if_late(late.result()))
         if self._closed.is_set():
             raise NotAnswered("the admin port is being closed")
         raise NotAnswered(f"the system has not answered within {ANSWER_SECONDS:g} s")

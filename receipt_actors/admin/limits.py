@@ -6,6 +6,11 @@ MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
 MAX_CALLS = 16  #: calls to the system under way or waiting
 CALL_THREADS = 4  #: that carry them out
+REQUESTS_PER_SECOND = 100  #: that are served for long, of all connections together; more wait
+BURST_REQUESTS = 200  #: that are served at once after a rest
+LARGE_PATHS = frozenset({"/api/overview", "/api/history", "/metrics"})  #: whose answers take milliseconds to write
+LARGE_WEIGHT = 3  #: requests that one of them counts as
+LONGEST_TURN_SECONDS = 2.0  #: that a request waits
 MAX_BODY_BYTES = 16 * 1024
 
 ANSWER_SECONDS = 8.0  #: for the system to answer

@@ -329,7 +329,10 @@ class _OverviewCollector(Collector):
 
 def exposition(overview: Overview, accept: str) -> tuple[bytes, str]:
     """Write the metrics in the format that a scraper accepts; return them and their content type."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        encode, content_type = choose_encoder("")
     registry = CollectorRegistry()
     registry.register(_OverviewCollector(overview))
     return encode(registry), content_type

@@ -90,7 +90,10 @@ class Routes:
         self._traces.add(stream)
         trace: Trace | None = None
         try:
-            trace = await self._calls.run(partial(self._watch.control.trace, wanted, stream.take, stream.end))
+            trace = await self._calls.run(
+                partial(self._watch.control.trace, wanted, stream.take, stream.end),
+                if_late=lambda late: self._calls.begin(late.stop),
+            )
         except PredicateRefused as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         finally:

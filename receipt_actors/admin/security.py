@@ -5,6 +5,7 @@
 * With a token, all that has data or changes something takes it; the page's own files and the two probes do not.
 * What a browser sends on behalf of another site is refused, be it read or written.
 * State is changed by POST alone, with a content type that no form can send.
+* A request that could be read in two ways, here and by a proxy in front of it, is read in none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from receipt_actors.domain.addresses import is_loopback
 
 PROBES = frozenset({"/healthz", "/readyz"})
 
+_SINGLE = ("Origin", "Sec-Fetch-Site", "Content-Type", "Authorization")  # headers that are decided by
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _POLICY = "; ".join(
     (
@@ -71,9 +73,16 @@ class Guard:
             await (refusal or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+        if "transfer-encoding" in headers and "content-length" in headers:
+            refusal = _refused(HTTPStatus.BAD_REQUEST, "expected Content-Length or Transfer-Encoding, not both")
+            refusal.headers["Connection"] = "close"  # a proxy may see the next request elsewhere
+            return refusal
         hosts = headers.getlist("host")
         if len(hosts) != 1:
             return _refused(HTTPStatus.BAD_REQUEST, "expected one Host header")
+        for name in _SINGLE:
+            if len(headers.getlist(name)) > 1:
+                return _refused(HTTPStatus.BAD_REQUEST, f"expected one {name} header at most")
         if self._token is None and not self._is_our_name(hosts[0]):
             return _refused(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -97,10 +106,9 @@ class Guard:
         return name == self._host or is_loopback(name)
 
     def _has_token(self, headers: Headers) -> bool:
-        given = headers.getlist("authorization")
-        if len(given) != 1 or self._token is None:
+        if self._token is None:
             return False
-        scheme, _, token = given[0].partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode("latin-1"), self._token)
 
 

@@ -10,6 +10,7 @@ from typing import Self
 
 from receipt_actors.admin.calls import Calls
 from receipt_actors.admin.limits import STOP_SECONDS
+from receipt_actors.admin.pace import Pace
 from receipt_actors.admin.routes import Routes, application
 from receipt_actors.admin.watch import Watch
 from receipt_actors.domain.addresses import Address
@@ -80,7 +81,7 @@ class AdminServer:
         calls = self._calls = Calls()
         watch = Watch(calls, lambda: self._system)
         routes = Routes(watch, calls)
-        serving = Serving(application(routes, self.address.host, self._token), self._listener)
+        serving = Serving(application(routes, self.address.host, self._token), self._listener, Pace().pause_seconds)
         await serving.begin()
         looking = asyncio.create_task(watch.run())
         await self._stop.wait()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -41,7 +41,7 @@ class ActorOverview:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote."""
+        """Read what ``as_json`` of an overview wrote."""
         return cls(**{**data, "children": tuple(cls.from_json(child) for child in data["children"])})
 
 
@@ -82,7 +82,7 @@ class Incident:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote."""
+        """Read what ``as_json`` of an overview wrote."""
         return cls(**{**data, "story": tuple(data["story"])})
 
 
@@ -103,9 +103,9 @@ class ProcessOverview:
     statistics: StatisticsSnapshot
     idle_seconds: float = 0.0  #: how long nothing has been in flight or received
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
-        return {**_fields(self), "statistics": self.statistics.as_json()}
+    def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Return what ``from_json`` reads; ``statistics`` are those of this process, if they have been written."""
+        return {**_fields(self), "statistics": self.statistics.as_json() if statistics is None else statistics}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -147,11 +147,13 @@ class Overview:
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads."""
-        return {
-            **_fields(self),
-            "statistics": self.statistics.as_json(),
-            "processes": [process.as_json() for process in self.processes],
-        }
+        statistics = self.statistics.as_json()
+        processes = [
+            # The only process has the statistics of the whole, and they are half of the work.
+            process.as_json(statistics if process.statistics is self.statistics else process.statistics.as_json())
+            for process in self.processes
+        ]
+        return {**_fields(self), "statistics": statistics, "processes": processes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -170,6 +172,9 @@ class Overview:
         )
 
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def _fields(value: ProcessOverview | Overview) -> dict[str, Any]:
     """Return the fields in JSON's types, but for those that ``as_json`` writes itself."""
     special = ("statistics", "processes")
@@ -177,6 +182,8 @@ def _fields(value: ProcessOverview | Overview) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
+    if type(value) in _SCALARS:  # most are
+        return value
     if isinstance(value, State):
         return value.value
     if isinstance(value, tuple):
@@ -184,7 +191,8 @@ def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, ActorOverview | ServiceOverview | Incident | Usage):
-        return asdict(value)
+        # A look has hundreds, each second: ``asdict`` takes three times as long, to copy what never changes.
+        return {name: _plain(getattr(value, name)) for name in value.__slots__}
     return value
 
 

@@ -1,24 +1,31 @@
 """``Connection``: uvicorn's HTTP/1.1 connection, with an end to its patience.
 
-A client that sends its request byte by byte, reads nothing of the answer, or is one too many, is cut off.
+A client that sends its request byte by byte, reads nothing of the answer, or is one too many, is cut off; one that asks
+too often waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
+import h11
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from receipt_actors.web.limits import MAX_CONNECTIONS, MAX_UNREAD_BYTES, REQUEST_SECONDS, STALL_SECONDS
 
 
 class Connection(H11Protocol):
-    """See the module."""
+    """See the module. ``pause_seconds`` says, by its path, how long a request has to wait for its turn."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, pause_seconds: Callable[[str], float], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._pause_seconds = pause_seconds
+        self._served_app = self.app
+        self.app = self._serve_in_turn
         self._request_timer: asyncio.TimerHandle | None = None  # runs from the first byte to the end of an answer
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -56,6 +63,15 @@ class Connection(H11Protocol):
             self._request_timer.cancel()
             self._request_timer = None
         super().on_response_complete()
+        if self.cycle is not None and not self.cycle.response_complete:  # the next one came along with the last
+            self._await_request()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP; or just end it, where that comes in what is left of a request that was answered."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close it for want of a request; what has not been read of the last answer is lost."""
@@ -73,6 +89,14 @@ class Connection(H11Protocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+    async def _serve_in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cycle = self.cycle
+        pause_seconds = self._pause_seconds(scope["path"])
+        if pause_seconds:
+            await asyncio.sleep(pause_seconds)
+        if not cycle.disconnected:
+            await self._served_app(scope, receive, send)
 
     def _await_request(self) -> None:
         self._request_timer = self.loop.call_later(REQUEST_SECONDS, self._request_is_late)

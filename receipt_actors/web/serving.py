@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +19,7 @@ from uvicorn.server import ServerState
 from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ReceiptActorsError
 from receipt_actors.web.connections import Connection
-from receipt_actors.web.limits import CUT_OFF_SECONDS, LISTEN_BACKLOG, MAX_HEAD_BYTES
+from receipt_actors.web.limits import ACCEPTED_AT_ONCE, CUT_OFF_SECONDS, LISTEN_BACKLOG, MAX_HEAD_BYTES
 
 _LOOK_SECONDS = 0.005
 
@@ -43,9 +44,14 @@ def listen(who: str, address: Address) -> socket.socket:
 
 
 class Serving:
-    """Serves an ASGI application (3.0). Made and used within the event loop."""
+    """Serves an ASGI application (3.0). Made and used within the event loop.
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
+    ``pause_seconds`` says, by its path, how long a request has to wait for its turn.
+    """
+
+    def __init__(
+        self, app: Any, listener: socket.socket, pause_seconds: Callable[[str], float] = lambda _path: 0.0
+    ) -> None:
         self._config = uvicorn.Config(
             app,
             http=Connection,
@@ -59,14 +65,19 @@ class Serving:
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         self._listener = listener
+        self._pause_seconds = pause_seconds
         self._state = ServerState()
         self._server: asyncio.Server | None = None
 
     async def begin(self) -> None:
         """Accept connections from now on."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._config, self._state, app_state={}), sock=self._listener, backlog=LISTEN_BACKLOG
+            lambda: Connection(self._pause_seconds, self._config, self._state, app_state={}),
+            sock=self._listener,
+            backlog=ACCEPTED_AT_ONCE,
         )
+        # asyncio takes one number for both, and hundreds accepted at once would leave nobody else a file to open.
+        self._listener.listen(LISTEN_BACKLOG)
 
     def close(self) -> None:
         """Accept no more; those that are there are served on."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from receipt_actors.admin.limits import MAX_BODY_BYTES
 from receipt_actors.web import connections
-from receipt_actors.web.limits import MAX_CONNECTIONS, MAX_HEAD_BYTES
+from receipt_actors.web import serving as web_serving
+from receipt_actors.web.connections import Connection
+from receipt_actors.web.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES
 
-from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview
+from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview, serving
 
 
 @pytest.fixture
@@ -70,6 +74,23 @@ def test_a_request_that_does_not_come_is_not_waited_for(
         read_to_end(connection)
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
+    ],
+)
+def test_one_that_hides_behind_another_is_not_waited_for_either(
+    client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    """It came along with one that was answered."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    with connect(client) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + beginning)
+        assert read_to_end(connection).count(b"HTTP/1.1 200 ") == 1
+
+
 def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole request."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
@@ -118,6 +139,32 @@ def test_too_many_connections_are_closed_at_once(client: Client, system: FakeSys
             continue
 
 
+def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are one too many are closed before many more are taken: the pipeline needs files as well."""
+    all_are_there = threading.Event()
+    open_connections: set[Connection] = set()
+    peak = 0
+
+    class Counted(Connection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            nonlocal peak
+            assert all_are_there.wait(PATIENCE_SECONDS)
+            super().__init__(*args, **kwargs)
+            open_connections.add(self)
+            peak = max(peak, len(open_connections))
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            open_connections.discard(self)
+            super().connection_lost(exc)
+
+    monkeypatch.setattr(web_serving, "Connection", Counted)
+    with serving(system) as client, ExitStack() as stack:
+        flood = [stack.enter_context(connect(client)) for _ in range(LISTEN_BACKLOG)]
+        all_are_there.set()
+        assert read_to_end(flood[-1]) == b""
+    assert MAX_CONNECTIONS < peak < MAX_CONNECTIONS + 5 * ACCEPTED_AT_ONCE
+
+
 def test_a_huge_body_is_not_read(client: Client, raw: socket.socket, system: FakeSystem) -> None:
     """It is refused as soon as it is too long, whatever it says of its length."""
     head = b"POST /api/trace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -156,6 +203,20 @@ def test_what_is_no_http_is_refused(client: Client, raw: socket.socket, request_
     answer = read_to_end(raw)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert client.get("/healthz").status == 200
+
+
+def test_nonsense_after_an_answer_ends_the_connection_alone(
+    client: Client, raw: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left of a body that was refused may be anything: it is no error of ours to log."""
+    head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    raw.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    answer = raw.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 415 ")
+    raw.sendall(b"this is no chunk\r\n")
+    assert b"HTTP/1.1 " not in read_to_end(raw)
+    assert client.get("/healthz").status == 200
+    assert caplog.records == []
 
 
 def test_requests_may_come_all_at_once(raw: socket.socket) -> None:

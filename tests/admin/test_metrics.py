@@ -45,6 +45,14 @@ def test_a_scraper_gets_them(client: Client) -> None:
     assert len(families) == len(METRICS)
 
 
+@pytest.mark.parametrize("version", ["x", "1.x", "", "9" * 5000, "-1", "\xb2"])
+def test_a_format_of_no_version_is_no_error(client: Client, version: str) -> None:
+    """Whoever asks for it gets one that there is."""
+    answer = client.get("/metrics", Accept=f"application/openmetrics-text; version={version}")
+    assert answer.status == 200
+    assert b"receipt_actors_messages_received_total 100" in answer.body
+
+
 def test_counters_are_those_of_the_statistics() -> None:
     """By fate, verdict, reason and service."""
     overview = an_overview()

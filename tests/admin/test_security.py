@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Mapping
 
 import pytest
@@ -229,6 +230,37 @@ def test_a_request_names_one_host(client: Client) -> None:
         connection.sock.sendall(request.encode())
         assert connection.sock.recv(1000).split()[1] == b"400"
         connection.close()
+
+
+@pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Site", "Content-Type", "Authorization"])
+def test_what_is_decided_by_is_said_once(client: Client, system: FakeSystem, name: str) -> None:
+    """Else one of them would be looked at, and a proxy might have looked at the other."""
+    values = {
+        "Origin": f"http://127.0.0.1:{client.address.port}",
+        "Sec-Fetch-Site": "same-origin",
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {TOKEN}",
+    }
+    headers = {"Host": f"127.0.0.1:{client.address.port}", "Content-Length": "2", **values}
+    for others in ([], [f"{name}: another"], [f"{name}: {values[name]}"]):
+        lines = [f"{each}: {value}" for each, value in headers.items()]
+        request = "\r\n".join(["POST /api/pause HTTP/1.1", *lines, *others, "", "{}"])
+        with socket.create_connection(("127.0.0.1", client.address.port), timeout=30) as connection:
+            connection.sendall(request.encode())
+            assert connection.recv(1000).split()[1] == (b"400" if others else b"204")
+    assert system.calls == ["pause"]
+
+
+def test_a_body_has_one_length(client: Client, system: FakeSystem) -> None:
+    """A proxy might go by the other one; what comes behind it would be another request to it than to us (smuggling)."""
+    head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", client.address.port), timeout=30) as connection:
+        connection.sendall(request + head + b"Content-Length: 2\r\n\r\n{}")
+        answer = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert system.calls == []
 
 
 def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeSystem) -> None:

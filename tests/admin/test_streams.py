@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from receipt_actors.admin import watch
+from receipt_actors.admin import calls, watch
 from receipt_actors.admin.limits import MAX_PAGES, MAX_TRACE_QUEUE, MAX_TRACES
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Overview, State
 
-from .conftest import PATIENCE_SECONDS, Client, FakeSystem, serving
+from .conftest import PATIENCE_SECONDS, Client, FakeSystem, FakeTrace, serving
 
 
 @pytest.fixture
@@ -164,3 +166,22 @@ def test_only_some_traces_run_at_once(system: FakeSystem, client: Client) -> Non
         system.traces[0].on_end("enough")
         assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
         streams.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
+
+
+def test_a_trace_that_began_too_late_is_stopped(
+    system: FakeSystem, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked was told that there is no answer, so nobody else would ever end it."""
+    begins = threading.Event()
+    trace = system.trace
+
+    def begin_late(*arguments: Any) -> FakeTrace:
+        assert begins.wait(PATIENCE_SECONDS)
+        return trace(*arguments)
+
+    monkeypatch.setattr(system, "trace", begin_late)
+    monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.05)
+    assert client.post("/api/trace", {"predicate": "received"}).status == 503
+    begins.set()
+    assert system.traced.acquire(timeout=PATIENCE_SECONDS)
+    assert system.traces[0].stopped.wait(PATIENCE_SECONDS)

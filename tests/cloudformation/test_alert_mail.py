@@ -19,6 +19,7 @@ SOURCE = TEMPLATE.parent / "alert_mail.py"
 RUNBOOK = Path(__file__).parents[2] / "doc/runbook.rst"
 ORIGIN = Origin("ip-10-0-0-7", "worker-2", "game-receipts", "1.2.3")
 MAX_SNS_MESSAGE_BYTES = 256 * 1024
+HUGE_COUNT = '{"kind": "crash", "count": ' + "9" * 4300 + "}"  # Python reads it, and does not write twice as many
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -95,6 +96,8 @@ def test_every_kind_has_its_urgency_and_its_section_in_the_runbook(
 
 
 @given(st.lists(bodies, min_size=1, max_size=20))
+@example([HUGE_COUNT] * 2)
+@example([HUGE_COUNT.replace(": 9", ": -9")] * 2)
 @example(['{"kind": "\\u001b\\ud800", "source_queue": "\\n", "story": ["\\ud800"]}'])
 def test_whatever_lies_on_the_queue_becomes_a_mail_that_sns_takes(mail: dict[str, Any], bodies: list[str]) -> None:
     """What can't be read does not hold up what can: it is shown as it is."""
@@ -108,7 +111,9 @@ def test_whatever_lies_on_the_queue_becomes_a_mail_that_sns_takes(mail: dict[str
     assert all(line.isprintable() for line in text.split("\n"))
 
 
-@pytest.mark.parametrize("body", ["[" * 100_000, '{"kind": "crash", "count": 1e999}', "null", "", '{"count": 1}'])
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, '{"kind": "crash", "count": 1e999}', HUGE_COUNT, "null", "", '{"count": 1}']
+)
 def test_what_can_not_be_read_is_shown_as_it_is(mail: dict[str, Any], body: str) -> None:
     """An alert of a later version, or of nobody."""
     subject, text = mailed(mail, body)

@@ -2,6 +2,12 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// A line break and a tab do no harm.
+const UNSEEN = /(?![\n\t])[\p{C}\p{Zl}\p{Zp}]/gu;
+
+/** What is not seen, or moves what is seen (right to left), stands as its code: a name may be a stranger's. */
+const visible = (text) => String(text).replace(UNSEEN, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
+
 export const byId = (id) => document.getElementById(id);
 
 /** Make an element. `properties` are attributes, but for `text` and `on`, a mapping of event listeners. */
@@ -17,14 +23,14 @@ export function draw(tag, properties = {}, ...children) {
 function furnish(element, { text, on, ...attributes }, children) {
   for (const [name, value] of Object.entries(attributes)) setAttribute(element, name, value);
   for (const [event, listener] of Object.entries(on ?? {})) element.addEventListener(event, listener);
-  if (text !== undefined) element.textContent = text;
+  if (text !== undefined) element.textContent = visible(text);
   element.append(...children.filter((child) => child !== null));
   return element;
 }
 
 /** Change a text only where it differs: nothing is laid out, selected text stays selected, screen readers stay quiet. */
 export function setText(element, text) {
-  const wanted = String(text);
+  const wanted = visible(text);
   if (element.textContent !== wanted) element.textContent = wanted;
 }
 

@@ -49,7 +49,11 @@ async function reason(response) {
   }
 }
 
-export const get = async (path) => (await request(path)).json();
+/** Whole numbers that JavaScript has to round (a user's id has up to 64 bits) stay as their digits. */
+const exactly = (_key, value, context) =>
+  Number.isInteger(value) && !Number.isSafeInteger(value) ? (context?.source ?? value) : value;
+
+export const get = async (path) => JSON.parse(await (await request(path)).text(), exactly);
 
 export const post = (path, body, signal) =>
   request(path, {
@@ -72,7 +76,7 @@ export async function* events(response) {
     rest = lines.pop();
     for (const line of lines) {
       if (line === "") {
-        if (data.length > 0) yield { event: event || "message", data: JSON.parse(data.join("\n")) };
+        if (data.length > 0) yield { event: event || "message", data: JSON.parse(data.join("\n"), event === "trace" ? exactly : undefined) };
         event = "";
         data = [];
       } else {

@@ -172,6 +172,28 @@ def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSyste
     live.until_text("#trace-error", "expected the name of an event")
 
 
+def test_a_trace_shows_what_strangers_wrote_as_it_is(live: Page, system: ScriptedSystem) -> None:
+    """An id of 64 bits to its last digit, and what would turn the text around it, or hide in it, by its code."""
+    live.find("#trace-predicate").send_keys("claim")
+    live.click("#trace-start")
+    assert system.traced.wait(PATIENCE_SECONDS)
+    live.until_text("#trace-status", "Tracing")
+    event = {
+        "event": "claim",
+        "user_id": 2**63 - 1,
+        "seconds": 0.25,
+        "submission_id": f"{HOSTILE} \u202eabc\u200b\x1b[2J",
+    }
+    system.traces[0].tell({"at_seconds": EPOCH_SECONDS, **event, "message_id": "a\u2066b"})
+    live.until_text("#trace-events", "user id9223372036854775807")
+    assert HOSTILE + r" \u{202e}abc\u{200b}\u{1b}[2J" in live.text("#trace-events")
+    assert r"a\u{2066}b" in live.text("#trace-events")
+    assert "seconds0.250" in live.text("#trace-events")
+    assert live.script("return window.hacked") is None
+    system.traces[0].end("limit")
+    live.until_text("#trace-status", "ended")
+
+
 def test_a_trace_is_stopped_by_its_button(live: Page, system: ScriptedSystem) -> None:
     """Stop ends it in the system, too; nothing goes on unseen."""
     live.click(".example")
