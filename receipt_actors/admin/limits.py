@@ -1,10 +1,7 @@
-"""How much the admin port takes on: it serves a few operators and a scraper, whoever else knocks."""
+"""How much the admin port takes on, beside what ``web.limits`` says of its connections."""
 
 from __future__ import annotations
 
-MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
-LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
-ACCEPTED_AT_ONCE = 8  #: taken from there in one go; so many more are open for a moment before they are closed
 MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
 MAX_CALLS = 16  #: calls to the system under way or waiting
@@ -14,12 +11,8 @@ BURST_REQUESTS = 200  #: that are served at once after a rest
 LARGE_PATHS = frozenset({"/api/overview", "/api/history", "/metrics"})  #: whose answers take milliseconds to write
 LARGE_WEIGHT = 3  #: requests that one of them counts as
 LONGEST_TURN_SECONDS = 2.0  #: that a request waits
-MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 16 * 1024
-MAX_UNREAD_BYTES = 64 * 1024  #: of a body that nobody wants, still taken after the answer, so that it can be read
 
-REQUEST_SECONDS = 10.0  #: for a request to arrive completely
-STALL_SECONDS = 20.0  #: in which a client has to read something of what was sent to it
 ANSWER_SECONDS = 8.0  #: for the system to answer
 STOP_SECONDS = 0.3  #: for answers under way, when the server stops
 JOIN_SECONDS = 0.1  #: for each thread to end

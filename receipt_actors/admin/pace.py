@@ -9,7 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from receipt_actors.admin.limits import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND
+from receipt_actors.admin.limits import (
+    BURST_REQUESTS,
+    LARGE_PATHS,
+    LARGE_WEIGHT,
+    LONGEST_TURN_SECONDS,
+    REQUESTS_PER_SECOND,
+)
 
 
 class Pace:
@@ -18,6 +24,10 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next_at = float("-inf")  # when the next request would be due, had all come evenly
+
+    def pause_seconds(self, path: str) -> float:
+        """Take the turn of a request for ``path``; return for how many seconds to wait until it has come."""
+        return self.turn(LARGE_WEIGHT if path in LARGE_PATHS else 1)
 
     def turn(self, weight: int = 1) -> float:
         """Take a turn; return for how many seconds to wait until it has come.

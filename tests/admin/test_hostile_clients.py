@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.admin import connections, server
-from receipt_actors.admin.connections import Connection
-from receipt_actors.admin.limits import (
-    ACCEPTED_AT_ONCE,
-    LISTEN_BACKLOG,
-    MAX_BODY_BYTES,
-    MAX_CONNECTIONS,
-    MAX_HEAD_BYTES,
-)
+from receipt_actors.admin.limits import MAX_BODY_BYTES
+from receipt_actors.web import connections
+from receipt_actors.web import serving as web_serving
+from receipt_actors.web.connections import Connection
+from receipt_actors.web.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES
 
 from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview, serving
 
@@ -161,7 +157,7 @@ def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch:
             open_connections.discard(self)
             super().connection_lost(exc)
 
-    monkeypatch.setattr(server, "Connection", Counted)
+    monkeypatch.setattr(web_serving, "Connection", Counted)
     with serving(system) as client, ExitStack() as stack:
         flood = [stack.enter_context(connect(client)) for _ in range(LISTEN_BACKLOG)]
         all_are_there.set()

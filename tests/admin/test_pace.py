@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from receipt_actors.admin import connections, pace
+from receipt_actors.admin import pace
 from receipt_actors.admin.limits import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND
 from receipt_actors.admin.pace import Pace
 
@@ -71,7 +71,7 @@ def test_who_has_hung_up_is_not_served(client: Client, system: FakeSystem, monke
     """Its turn is nobody's: the system is not asked, and what it wanted is not done."""
     monkeypatch.setattr(pace, "BURST_REQUESTS", 0)
     monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 4)
-    monkeypatch.setattr(connections, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(pace, "LARGE_WEIGHT", 1)
     head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
     with connect(client) as connection:
         connection.sendall(head + b"{}")

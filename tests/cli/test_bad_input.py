@@ -35,6 +35,7 @@ WORK: Mapping[str, tuple[str, ...]] = {
     "bench": ("--messages", "20", "--no-latency", "--no-tls"),
     "config": ("--bundle-ids", BUNDLE_ID),
     "demo": ("--messages", "20", "--apple-latency", "0"),
+    "notifications": ("--bundle-ids", BUNDLE_ID, "--port", "0"),
     "plan": ("--rate", "100000/min"),
     "redrive": (),
     "results": (),
@@ -52,7 +53,7 @@ WORK: Mapping[str, tuple[str, ...]] = {
 }
 USES_QUEUES = ("redrive", "results", "start", "submit")
 ASKS_A_SYSTEM = ("pause", "resume", "state", "status", "top", "trace", "tree")
-USES_BACKEND = (*USES_QUEUES, "verify")
+USES_BACKEND = (*USES_QUEUES, "notifications", "verify")
 TAKES_SETTINGS = tuple(
     name for name, command in COMMANDS.items() if any(each.name == "config" for each in command.params)
 )
@@ -242,7 +243,9 @@ class TestClosedPipe:
         """``receipt-actors COMMAND --help | head -0`` ends quietly."""
         assert processes.run_without_reader(name, "--help") == Ended(1, "", "")
 
-    @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("start", *ASKS_A_SYSTEM)])
+    @pytest.mark.parametrize(
+        "name", [name for name in COMMANDS if name not in ("notifications", "start", *ASKS_A_SYSTEM)]
+    )
     def test_work_without_a_reader(
         self, processes: Processes, embedded: EmbeddedWorld, store: SimulatedAppStore, name: str
     ) -> None:

@@ -112,7 +112,12 @@ def test_the_tree_is_used_by_keyboard(live: Page, system: ScriptedSystem) -> Non
     assert press(Keys.END) == "consumer-4"
     assert press("v") == "visibility_batcher"
     assert press(Keys.HOME) == "root"
-    assert press("va") == "validators"
+    live.script(
+        "for (const key of 'va') {"
+        "  document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));"
+        "}"  # so soon after one another that they are one word
+    )
+    assert live.focused_name() == "validators"
     assert live.driver.switch_to.active_element.get_attribute("aria-expanded") == "false"  # short-lived: a count
     assert "45 actors" in live.driver.switch_to.active_element.text
     assert press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).startswith("validator ")

@@ -7,29 +7,23 @@ too often waits.
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from receipt_actors.admin.limits import (
-    LARGE_PATHS,
-    LARGE_WEIGHT,
-    MAX_CONNECTIONS,
-    MAX_UNREAD_BYTES,
-    REQUEST_SECONDS,
-    STALL_SECONDS,
-)
-from receipt_actors.admin.pace import Pace
+from receipt_actors.web.limits import MAX_CONNECTIONS, MAX_UNREAD_BYTES, REQUEST_SECONDS, STALL_SECONDS
 
 
 class Connection(H11Protocol):
-    """See the module."""
+    """See the module. ``pause_seconds`` says, by its path, how long a request has to wait for its turn."""
 
-    def __init__(self, pace: Pace, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, pause_seconds: Callable[[str], float], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pace = pace
+        self._pause_seconds = pause_seconds
         self._served_app = self.app
         self.app = self._serve_in_turn
         self._request_timer: asyncio.TimerHandle | None = None  # runs from the first byte to the end of an answer
@@ -39,6 +33,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it, unless there are too many."""
         super().connection_made(transport)
+        # asyncio does that, but only for sockets that were made with the protocol's number. Without it an answer's body
+        # waits for the client to acknowledge its head, for 40 ms.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
         else:
@@ -95,7 +92,7 @@ class Connection(H11Protocol):
 
     async def _serve_in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         cycle = self.cycle
-        pause_seconds = self._pace.turn(LARGE_WEIGHT if scope["path"] in LARGE_PATHS else 1)
+        pause_seconds = self._pause_seconds(scope["path"])
         if pause_seconds:
             await asyncio.sleep(pause_seconds)
         if not cycle.disconnected:
