@@ -2,7 +2,7 @@
 FROM python:3.13-slim AS build
 COPY setup.cfg pyproject.toml README.rst LICENSE /src/
 COPY receipt_actors /src/receipt_actors
-RUN python -m venv /opt/receipt-actors && /opt/receipt-actors/bin/pip install --no-cache-dir "/src[admin,fast]"
+RUN python -m venv /opt/receipt-actors && /opt/receipt-actors/bin/pip install --no-cache-dir "/src[admin,fast,storekit2]"
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home receipt-actors

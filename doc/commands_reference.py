@@ -33,7 +33,10 @@ class CommandsReference(SphinxDirective):
         assert command is not None
         module = importlib.import_module(f"receipt_actors.cli.{name.replace('-', '_')}")
         self.env.note_dependency(inspect.getfile(module))
-        own_context = click.Context(command, info_name=name, parent=context)
+        return self._section_of(command, name, context)
+
+    def _section_of(self, command: click.Command, name: str, context: click.Context) -> nodes.section:
+        own_context = click.Context(command, info_name=name.rpartition(" ")[2], parent=context)
         usage = " ".join([own_context.command_path, *command.collect_usage_pieces(own_context)])
         section = nodes.section(ids=[nodes.make_id(name)], names=[name])
         section += nodes.title(text=name)
@@ -41,6 +44,9 @@ class CommandsReference(SphinxDirective):
         section += _paragraphs(command.help)
         section += self._options(command, own_context)
         section += _paragraphs(command.epilog)
+        if isinstance(command, click.Group):
+            for sub_name, sub_command in command.commands.items():
+                section += self._section_of(sub_command, f"{name} {sub_name}", own_context)
         return section
 
     def _options(self, command: click.Command, context: click.Context) -> list[nodes.Node]:

@@ -1,8 +1,8 @@
 """``python -m receipt_actors`` is the command ``receipt-actors``, and begins here, too.
 
-Loading the program takes some tenths of a second. A signal to stop ``start`` should not find nobody in by then, so the
-handlers come first and everything else is imported after them. What is left is the start of Python itself, some
-hundredths of a second, in which a signal ends any Python program.
+Loading the program takes some tenths of a second. A signal to stop ``start`` or ``notifications`` should not find
+nobody in by then, so the handlers come first and everything else is imported after them. What is left is the start of
+Python itself, some hundredths of a second, in which a signal ends any Python program.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXIT_INTERRUPTED = 130  # as in receipt_actors.cli, which is not imported yet
 
 def main() -> int:
     """Run the command line of this process, and return the exit code."""
-    stop_signals = (signal.SIGTERM, signal.SIGINT) if sys.argv[1:2] == ["start"] else ()
+    stop_signals = (signal.SIGTERM, signal.SIGINT) if sys.argv[1:2] in (["start"], ["notifications"]) else ()
     for number in stop_signals:
         signal.signal(number, _end_at_once)
     try:
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    """End with code 0, as after a drain. ``start`` has handlers of its own while it has anything to drain."""
+    """End with code 0, as after a drain. Both commands have handlers of their own while there is anything to drain."""
     if sys.stderr is not None:
         with suppress(OSError):  # nobody reads it any more
             os.write(sys.stderr.fileno(), f"receipt-actors: {signal.Signals(number).name}: nothing to drain\n".encode())

@@ -37,6 +37,7 @@ from typing import TypedDict
 
 from receipt_actors.actors import protocol
 from receipt_actors.actors.app_store_gateway import AppStoreGateway
+from receipt_actors.actors.asking import Way, by_server_api, by_verify_receipt
 from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
 from receipt_actors.actors.consumer import BackgroundConsumer, Consumer
 from receipt_actors.actors.intake import Intake
@@ -47,7 +48,8 @@ from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
+from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import (
@@ -62,7 +64,7 @@ from receipt_actors.otp import (
     StartResult,
     supervisor_spec,
 )
-from receipt_actors.settings import AppStoreSettings, Settings
+from receipt_actors.settings import PolicySettings, Settings
 from receipt_actors.telemetry.alert_book import Alert, AlertLimits
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,
@@ -194,13 +196,14 @@ def _custody(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildS
 
 
 def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildSpec:
+    policy = policy_of(settings)
     app_store = Start(
         AppStoreGateway,
-        backend.app_store,
-        policy_of(settings),
+        _way_of_asking(settings, backend, policy),
+        policy,
         limits,
         exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
-        backend.app_store_transfers,
+        backend.signed_data,
         name=protocol.APP_STORE_GATEWAY,
     )
     ledger = Start(
@@ -213,6 +216,13 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
     )
     children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
     return supervisor_spec("gateways", ONE_FOR_ONE, children, **BUSY_GROUP)
+
+
+def _way_of_asking(settings: Settings, backend: Backend, policy: Policy) -> Way:
+    if not settings.uses_server_api:
+        return by_verify_receipt(backend.app_store, backend.app_store_transfers)
+    assert backend.server_api is not None, "who opens a backend for these settings gives it one"
+    return by_server_api(backend.server_api, policy)
 
 
 def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None, limits: LiveLimits) -> ChildSpec:
@@ -283,10 +293,28 @@ def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
     return supervisor_spec(protocol.CONSUMERS, ONE_FOR_ONE, [consumer(name) for name in names], **BUSY_GROUP)
 
 
-def policy_of(settings: AppStoreSettings) -> Policy:
+def policy_of(settings: PolicySettings) -> Policy:
     """Return what the settings accept."""
 
     def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
         return None if "*" in names else frozenset(names)
 
-    return Policy(allowed(settings.bundle_ids), allowed(settings.product_ids), frozenset(settings.environments))
+    types = allowed(settings.product_types)
+    return Policy(
+        allowed(settings.bundle_ids),
+        allowed(settings.product_ids),
+        frozenset(settings.environments),
+        product_types=None if types is None else frozenset(map(ProductType, types)),
+        takes_family_shared=settings.family_sharing == "accept",
+        account_tokens=_account_tokens(settings),
+    )
+
+
+def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
+    if settings.app_account_token == "ignore":
+        return None
+    rule: TokenRule = token_by_number
+    if settings.app_account_token_rule == "uuid5":
+        assert settings.app_account_token_namespace is not None, "the settings see to it"
+        rule = token_by_uuid5(settings.app_account_token_namespace)
+    return AccountTokens(rule, required=settings.app_account_token == "require")

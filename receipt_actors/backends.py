@@ -12,16 +12,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receipt_actors.clients.app_store import VerifyReceiptClient
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
-from receipt_actors.domain.ports import AppStore, AppStoreTransfers, BackgroundCalls, Ledger, Queues
+from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
+from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
+from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues
+from receipt_actors.clients.network_loop import NetworkLoop
+from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
+from receipt_actors.domain.ports import (
+    AppStore,
+    AppStoreTransfers,
+    BackgroundCalls,
+    Ledger,
+    Queues,
+    ServerApi,
+    SignedDataCalls,
+)
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.otp import Scheduler
-from receipt_actors.settings import AppStoreSettings, BackendSettings, LedgerSettings, QueueSettings, Settings
+from receipt_actors.settings import (
+    AppStoreSettings,
+    BackendSettings,
+    LedgerSettings,
+    NotificationSettings,
+    QueueSettings,
+    Settings,
+    SignatureSettings,
+)
 from receipt_actors.telemetry.walks import Walks
 
 if TYPE_CHECKING:
+    from receipt_actors.clients.app_store.apple_library import AppleSignedData
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
-    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
+    from receipt_actors.clients.app_store.server_api_client import ServerApiClient
+    from receipt_actors.clients.app_store.signed_data import Trust
+    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -39,6 +63,8 @@ class Backend:
     app_store_transfers: AppStoreTransfers | None = None  #: the App Store without a thread that waits, where there is
     background_calls: BackgroundCalls | None = None  #: queues and ledger without threads that wait, where there are
     run_on: Callable[[Scheduler], None] | None = None  #: have the latter two run on an actor system's own thread
+    signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
+    server_api: ServerApi | None = None  #: who is asked about app receipts, where the settings say so
     walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
 
 
@@ -65,7 +91,14 @@ def open_backend(settings: Settings) -> Backend:
         background_calls = _open_background_calls(settings, queues, ledger)
         if background_calls is not None:
             opened.callback(background_calls.close)
-        transfers = _open_app_store_transfers(settings) if settings.uses_curl else None
+        signed_data = _open_signed_data_calls(settings)
+        opened.callback(signed_data.close)
+        server_api: ServerApiClient | None = None
+        if settings.uses_server_api:
+            server_api = open_server_api(settings, max_connections=settings.effective_app_store_concurrency)
+            opened.callback(server_api.close)
+        uses_curl = settings.uses_curl and server_api is None
+        transfers = _open_app_store_transfers(settings) if uses_curl else None
         app_store = transfers or open_app_store(settings, max_connections=settings.effective_app_store_concurrency)
         opened.callback(app_store.close)
         walks = _open_walks(settings)
@@ -73,7 +106,7 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(walks.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        loops = [loop for loop in (transfers, background_calls) if loop is not None]
+        loops = [loop for loop in (transfers, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
 
         def run_on(scheduler: Scheduler) -> None:
             for loop in loops:
@@ -81,7 +114,18 @@ def open_backend(settings: Settings) -> Backend:
 
         close = opened.pop_all().close
         return Backend(
-            queues, ledger, app_store, interrupt_receives, close, rng, transfers, background_calls, run_on, walks
+            queues,
+            ledger,
+            app_store,
+            interrupt_receives,
+            close,
+            rng,
+            transfers,
+            background_calls,
+            run_on,
+            signed_data,
+            server_api,
+            walks,
         )
 
 
@@ -141,9 +185,72 @@ def open_ledger(
     return EmbeddedLedger(_database(settings, create))
 
 
+def open_notifications(
+    settings: NotificationSettings, *, max_connections: int = 1, create: bool = True
+) -> EmbeddedNotifications | AwsNotifications:
+    """Open what remembers Apple's notifications alone; see ``open_queues``."""
+    if settings.backend == "aws":
+        from receipt_actors.clients.aws import AwsNotifications
+
+        return AwsNotifications(settings.notifications_table, max_connections=max_connections)
+    return EmbeddedNotifications(_database(settings, create))
+
+
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
     """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
     return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
+
+
+def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> ServerApiClient:
+    """Make a client for the App Store Server API, or for what stands in for it; no request is made.
+
+    Raises ``ConfigurationError`` where the key is none.
+    """
+    from receipt_actors.clients.app_store.server_api_client import ServerApiClient, Token  # an extra
+
+    key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
+    assert key_id is not None and issuer_id is not None, "the settings see to it"
+    return ServerApiClient(
+        settings.server_api_production_url,
+        settings.server_api_sandbox_url,
+        Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0]),
+        settings.app_store_connect_timeout_seconds,
+        settings.app_store_read_timeout_seconds,
+        pool_size=max_connections,
+    )
+
+
+def _server_api_key(settings: AppStoreSettings) -> str:
+    if settings.server_api_key is not None:
+        return settings.server_api_key.get_secret_value().replace("\\n", "\n")  # as files of variables often have it
+    assert settings.server_api_key_file is not None, "the settings see to it"
+    try:
+        return settings.server_api_key_file.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            [f"server_api_key_file: found {str(settings.server_api_key_file)!r}, expected a .p8 file that can be read"]
+        ) from None
+
+
+def open_signatures(settings: SignatureSettings) -> AppleSignedData:
+    """Open what verifies Apple's signatures on the thread that calls.
+
+    Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
+    """
+    return open_signed_data(_trust(settings))
+
+
+def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataOnDemand:
+    """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
+    if settings.apple_roots is not None or settings.uses_server_api:
+        _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
+    if settings.signature_processes and hasattr(select, "epoll"):
+        return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
+    return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
+
+
+def _trust(settings: SignatureSettings) -> Trust:
+    return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
 
 
 def _open_app_store_transfers(settings: Settings) -> CurlVerifyReceiptClient:

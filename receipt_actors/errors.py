@@ -40,19 +40,26 @@ class UnavailableError(ReceiptActorsError):
     """A service failed in a way that may pass: no connection, time-out, 5xx, throttling, a garbled answer.
 
     ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one; ``is_unknown_answer``
-    says that it did answer, but what nobody knows: a web page, say.
+    says that it did answer, but what nobody knows: a web page, say; ``is_about_the_rate``, that it has had too many
+    requests (429), whatever this one was.
     """
 
     def __init__(
-        self, reason: str, *, retry_after_seconds: float | None = None, is_unknown_answer: bool = False
+        self,
+        reason: str,
+        *,
+        retry_after_seconds: float | None = None,
+        is_unknown_answer: bool = False,
+        is_about_the_rate: bool = False,
     ) -> None:
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
         self.is_unknown_answer = is_unknown_answer
+        self.is_about_the_rate = is_about_the_rate
 
 
 class AppStoreUnavailable(UnavailableError):
-    """Apple's verifyReceipt did not give a usable answer."""
+    """Apple did not give a usable answer; or nobody could verify just now what it signed."""
 
 
 class QueueUnavailable(UnavailableError):

@@ -51,6 +51,36 @@ def test_a_run_that_kept_every_promise_has_no_faults() -> None:
     assert str(report).endswith("every promise kept")
 
 
+REFUNDED = replace(answer(ANNA, "t-1", "INVALID"), reason="refunded")
+MARKED = replace(CLAIM_ANNA, refunded_at_seconds=1.0)
+
+
+@pytest.mark.parametrize("answers", [[OK_ANNA, REFUNDED], [REFUNDED, OK_ANNA], [OK_ANNA, REFUNDED, REFUNDED, OK_ANNA]])
+def test_a_refund_takes_an_ok_back(answers: list[PostedResult]) -> None:
+    """In whatever order the queue has them, and however often."""
+    assert audit([ANNA], answers, [], [MARKED]).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("invalid", "ledger"),
+    [
+        (REFUNDED, CLAIM_ANNA),
+        (replace(REFUNDED, reason=None), MARKED),
+        (replace(REFUNDED, reason="expired"), MARKED),
+        (replace(REFUNDED, user_id=2), MARKED),
+    ],
+    ids=["not marked", "no reason", "another reason", "another user"],
+)
+def test_nothing_else_takes_an_ok_back(invalid: PostedResult, ledger: LedgerItem) -> None:
+    """Two answers to one submission are a fault unless the ledger says why."""
+    assert audit([ANNA], [OK_ANNA, invalid], [], [ledger]).faults != ()
+
+
+def test_an_ok_that_was_lost_is_not_made_up_for_by_its_refund() -> None:
+    """Whoever claimed has to be told OK all the same."""
+    assert audit([ANNA], [REFUNDED], [], [MARKED]).faults != ()
+
+
 def test_what_is_still_to_come_is_not_lost() -> None:
     """A claim whose answer is not out yet belongs to a message that lies on the source queue."""
     assert audit([ANNA], [], [], [CLAIM_ANNA], still_to_come={"anna"}).faults == ()

@@ -14,6 +14,8 @@ from receipt_actors.backends import open_backend
 from receipt_actors.cli.open_files import files_needed
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings
 
 
@@ -78,3 +80,49 @@ def test_the_embedded_backend_has_threads(tmp_path: Path) -> None:
     """SQLite blocks."""
     with closing(open_backend(settings_of(tmp_path))) as backend:
         assert backend.background_calls is None
+
+
+def loaded_by(script: str, *arguments: object) -> set[str]:
+    """Run a script in an interpreter of its own, and tell which top-level modules it has imported."""
+    script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.split())
+
+
+def test_what_apple_signs_costs_nothing_where_nothing_signed_comes(tmp_path: Path) -> None:
+    """Apple's library and the cryptography under it take longer to import than all the rest."""
+    script = """
+import pathlib, sys
+from receipt_actors.backends import open_backend
+from receipt_actors.cli import verify
+from receipt_actors.settings import Settings
+open_backend(Settings(database=pathlib.Path(sys.argv[1]) / "r.db", bundle_ids=("com.example.game",))).close()
+"""
+    loaded = loaded_by(script, tmp_path)
+    assert not loaded & {"appstoreserverlibrary", "cryptography", "jwt", "asn1", "OpenSSL"}
+
+
+def test_the_server_api_has_its_client(tmp_path: Path) -> None:
+    """With the key of a file, or its text as files of variables have it; nobody asks verifyReceipt on curl then."""
+    with SimulatedAppStore() as store:
+        files = store.write_files(tmp_path)
+    names = {"server_api_key_id": files.key_id, "server_api_issuer_id": files.issuer_id}
+    in_a_line = files.key.read_text().replace("\n", "\\n")
+    for key in ({"server_api_key_file": files.key}, {"server_api_key": in_a_line}):
+        settings = settings_of(tmp_path, app_receipts="server-api", **names, **key)
+        with closing(open_backend(settings)) as backend:
+            assert backend.server_api is not None
+            assert backend.app_store_transfers is None
+    with closing(open_backend(settings_of(tmp_path))) as backend:
+        assert backend.server_api is None
+
+
+def test_what_is_wrong_with_signatures_is_told_at_the_start(tmp_path: Path) -> None:
+    """Where the settings need them: a key that is none, a folder without certificates."""
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    with pytest.raises(ConfigurationError, match="roots"):
+        open_backend(settings_of(tmp_path, apple_roots=roots))
+    key = {"server_api_key": "none", "server_api_key_id": "K", "server_api_issuer_id": "I"}
+    with pytest.raises(ConfigurationError, match=r"expected the text of the \.p8 file"):
+        open_backend(settings_of(tmp_path, app_receipts="server-api", **key))

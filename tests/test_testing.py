@@ -19,6 +19,8 @@ from receipt_actors.testing import (
     FakeLedger,
     FakeQueues,
     FakeServices,
+    FaultRates,
+    FaultyCalls,
     ManualClock,
     SentSubmission,
     advance,
@@ -321,6 +323,48 @@ def test_the_example_of_the_package_works() -> None:
         services.submit(receipt, user_id=7)
         services.advance(seconds=5, actors=system.actors)
         assert services.results() == [{"user_id": 7, "transaction_id": "1000001", "status": "OK"}]
+
+
+def test_services_sell_signed_transactions() -> None:
+    """Whoever embeds this tests with them as with receipts: once each, and only what was signed."""
+    services = FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
+    signed = services.signed_data.sell("2000001", type="Non-Consumable")
+    with services.start() as system:
+        services.submit(signed, user_id=7)
+        services.settle(system.actors)
+        services.submit(signed, user_id=8)
+        services.submit("eyJh.eyJi.c2ln", user_id=9)
+        services.settle(system.actors)
+        services.advance(1, system.actors)
+    assert services.results() == [
+        {"user_id": 7, "transaction_id": "2000001", "status": "OK"},
+        {"user_id": 8, "transaction_id": "2000001", "status": "INVALID"},
+    ]
+    assert len(services.queues.messages(services.dead_letter_queue)) == 1
+
+
+def test_services_know_transactions_by_their_ids() -> None:
+    """Where the settings say that app receipts are looked up; faults happen as in the other ports."""
+    settings = Settings(
+        backend="aws",
+        bundle_ids=("com.example.game",),
+        app_receipts="server-api",
+        server_api_key="a key that nobody looks at",
+        server_api_key_id="K1",
+        server_api_issuer_id="I1",
+    )
+    services = FakeServices(settings)
+    faulty = FaultyCalls(FaultRates(), {"get_transaction_info": FaultRates(refused=0.5)}, seed=1)
+    with services.start(faulty) as system:
+        for number in range(8):
+            services.submit(services.server_api.sell(str(number)), user_id=number)
+        services.submit(services.server_api.receipt_of("nobody-s"), user_id=99)
+        services.advance(60, system.actors)
+    assert [(result["transaction_id"], result["status"]) for result in services.results()].count(("0", "OK")) == 1
+    assert {result["status"] for result in services.results()} == {"OK"}
+    assert len(services.results()) == 8
+    assert len(services.queues.messages(services.dead_letter_queue)) == 1
+    assert faulty.happened["get_transaction_info", "refused"] > 0
 
 
 def test_the_example_of_chaos_in_the_manual_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,89 +1,209 @@
-"""The App Store gateway: the one actor that has Apple asked.
+"""The App Store gateway: the one actor that has Apple vouch for what a message holds.
 
-It owns the requests to verifyReceipt, as many at once and a second as the limits allow, and no more at once than help;
-the redirect between production and sandbox (at most one a receipt, and only where policy lets the other environment
-count); the retries of passing trouble; and the memory of final refusals, so that Apple is asked once about a message,
-not once a delivery. A crash of it forgets all that: validators ask its successor, and Apple is asked again.
+A **signed transaction** it has verified offline, which needs no Apple: neither limits nor an outage hold it up, and it
+says nothing about whether Apple answers.
+
+For **app receipts** it owns the requests to Apple (``asking`` has the ways), as many at once and a second as the limits
+allow, and no more at once than help; the redirect between production and sandbox (at most one a receipt, and only where
+policy lets the other environment count); and the retries of passing trouble.
+
+It remembers final refusals of either, so that one message is looked into once, not once a delivery. A crash of it
+forgets all that: validators ask its successor, and Apple is asked again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from math import inf
+from typing import Any, TypeAlias
 
 import cachetools
 
+from receipt_actors.actors.asking import Way
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
-from receipt_actors.actors.protocol import VerifyReceipt
-from receipt_actors.domain.app_store import (
-    Interpretation,
-    Misconfigured,
-    TryAgain,
-    Unidentified,
-    WrongEnvironment,
-    interpret,
-)
+from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavailable, VerifyReceipt
+from receipt_actors.domain import signed_transactions
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Environment
+from receipt_actors.domain.ports import Environment, SignatureRefused, SignedDataCalls, SignedKind
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.server_api import Answer, Signed, interpret_found
 from receipt_actors.domain.window import Window
-from receipt_actors.errors import AppStoreUnavailable
-from receipt_actors.otp import NO_REPLY, From
+from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
+from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
 from receipt_actors.telemetry.incidents import IncidentKind
 
 logger = logging.getLogger(__name__)
 
 REMEMBERED_REFUSALS = 10_000
 REFUSAL_MEMORY_SECONDS = 60 * 60
+SIGNED_TRAFFIC_SECONDS = 10 * 60  #: after a signed transaction, others are expected for so long
+READERS = 2  #: threads that read ids from receipts: little work, but nobody knows what somebody has made up
+
+_SIGNATURES = "signatures"  # the statistics' name for what needs no Apple
 
 
 class _Verification(Job):
-    """A receipt on its way through Apple's environments."""
+    """A message's receipt, or signed transaction, on its way."""
 
-    __slots__ = ("environment", "was_redirected")
+    __slots__ = ("environment", "question", "was_redirected")
 
-    def __init__(self, request: VerifyReceipt, from_: From) -> None:
+    def __init__(self, request: VerifyReceipt, from_: From, environment: Environment) -> None:
         super().__init__(request, from_)
-        self.environment = Environment.PRODUCTION  # always first, says Apple
+        self.environment = environment
+        self.question = ""  # what Apple is asked, once that is known
         self.was_redirected = False
+
+    @property
+    def message_id(self) -> str:
+        message_id: str = self.request.submission.message_id
+        return message_id
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What Apple's answer means, and when it came."""
 
-    meaning: Interpretation
+    meaning: Answer
     at_seconds: float  #: monotonic
 
 
+_Then: TypeAlias = Callable[[_Verification, Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Offline:
+    """Label: what was found out about a job without Apple, and what is done then."""
+
+    job: _Verification
+    then: _Then
+
+
 class AppStoreGateway(Gateway):
-    """See the module. With ``transfers`` no thread waits for Apple; without them, a thread for each request does."""
+    """See the module. Where the way can begin without a thread that waits for Apple, none does."""
 
     def __init__(
         self,
-        app_store: AppStore,
+        way: Way,
         policy: Policy,
         limits: LiveLimits,
         retry: RetryPolicy,
-        transfers: AppStoreTransfers | None = None,
+        signed_data: SignedDataCalls | None = None,
     ) -> None:
         most = limits.whole.app_store_concurrency
-        super().__init__("app_store", most if transfers is not None else min(most, MAX_BLOCKING_CONCURRENCY), retry)
+        super().__init__("app_store", min(most, MAX_BLOCKING_CONCURRENCY) if way.begin is None else most, retry)
         self._limits = limits
         self._window = Window()
         self._is_full = False
-        self._app_store = app_store
-        self._transfers = transfers
+        self._way = way
+        self._signed_data = signed_data
+        self._readers = self.system.new_blocking_pool("app_receipt_readers", READERS)
         self._policy = policy
         self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
             REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
         )
+        self._signed_traffic_until_seconds = -inf  # monotonic
+        self._has_closed_intake = True  # as Intake was told last
+        self._offline = 0  # what is being found out without Apple
+        self._told: set[str] = set()  # which faults of the configuration an operator has heard of
+
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``."""
+        return {**super().describe_state(), "offline": self._offline, "closes_intake": self.closes_intake}
+
+    # --- requests in ---
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Have a message's receipt looked into, unless this very message was refused for good a while ago."""
+        if not isinstance(request, VerifyReceipt):
+            return super().handle_call(request, from_)
+        refusal = self._refusals.get(_memory_key(request))
+        if refusal is not None:
+            return refusal
+        job = _Verification(request, from_, self._way.first)
+        receipt_data = request.submission.receipt_data
+        signed = signed_transactions.signed_transaction_of(receipt_data)
+        if signed is not None:
+            self._verify_signature(job, signed, self._is_verified)
+        elif self._way.question_of is None:
+            self._ask(job, receipt_data)
+        else:
+            label = _Offline(job, self._has_read_question)
+            self._offline += 1
+            self.run_blocking(self._readers, label, self._way.question_of, receipt_data)
+        return NO_REPLY
+
+    def _has_read_question(self, job: _Verification, question: str | None) -> None:
+        if question is None:
+            self._refuse(job, Unidentified(Reason.NO_TRANSACTION_ID, "no transaction id can be read in the receipt"))
+        else:
+            self._ask(job, question)
+
+    def _ask(self, job: _Verification, question: str) -> None:
+        job.question = question
+        self.accept(job)
+
+    # --- what needs no Apple ---
+
+    def _verify_signature(self, job: _Verification, signed: str, then: _Then) -> None:
+        job.sent_at_seconds = self.clock.monotonic()
+        if self._signed_data is None:
+            self._configuration_is_at_fault(job, "found a signed transaction, expected a backend that verifies them")
+        else:
+            self._offline += 1
+            self.run_async(_Offline(job, then), self._signed_data.begin, SignedKind.TRANSACTION, signed)
+
+    def _is_verified(self, job: _Verification, verified: Mapping[str, object] | SignatureRefused) -> None:
+        self._statistics.request_answered(_SIGNATURES, 1, self.clock.monotonic() - job.sent_at_seconds)
+        if isinstance(verified, SignatureRefused):
+            self._refuse(job, signed_transactions.refusal(verified))
+            return
+        self._signed_traffic_until_seconds = self.clock.monotonic() + SIGNED_TRAFFIC_SECONDS
+        self._tell_intake()
+        meaning = signed_transactions.interpret(verified)
+        if isinstance(meaning, TryAgain):  # which would change nothing: the same bytes say the same
+            self._notice_unknown(job, meaning)
+        job.from_.reply(meaning)
+
+    def handle_reply(self, label: Any, value: Any) -> Any:
+        """Something was found out without Apple, or Apple answered."""
+        if not isinstance(label, _Offline):
+            return super().handle_reply(label, value)
+        self._offline -= 1
+        label.then(label.job, value)
+        return None
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """Something could not be found out, or Apple gave no answer."""
+        if not isinstance(label, _Offline):
+            return super().handle_failure(label, reason)
+        self._offline -= 1
+        error = reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
+        match error:
+            case ConfigurationError():
+                self._configuration_is_at_fault(label.job, str(error))
+            case UnavailableError():
+                label.job.from_.reply(GaveUp(f"{_SIGNATURES}: {error}"))
+            case _:
+                label.job.from_.reply(Broken(error))
+        return None
+
+    def _configuration_is_at_fault(self, job: _Verification, detail: str) -> None:
+        """Leave the message as it is; tell once, for each message would say the same."""
+        if detail not in self._told:
+            self._told.add(detail)
+            logger.error("signed transactions cannot be verified: %s", detail)
+            summary = f"signed transactions cannot be verified: {detail}"
+            self._notice(IncidentKind.CONFIGURATION, summary, job.message_id)
+        job.from_.reply(Misconfigured(detail))
+
+    # --- requests out ---
 
     @property
     def concurrency(self) -> int:
@@ -98,58 +218,46 @@ class AppStoreGateway(Gateway):
             return None
         return RateLimit(per_second) if self._rate is None else self._rate.at(per_second, self.clock.monotonic())
 
-    def handle_call(self, request: Any, from_: From) -> Any:
-        """Have a receipt verified, unless this very message was refused for good a while ago."""
-        if not isinstance(request, VerifyReceipt):
-            return super().handle_call(request, from_)
-        refusal = self._refusals.get(_memory_key(request))
-        if refusal is not None:
-            return refusal
-        self.accept(_Verification(request, from_))
-        return NO_REPLY
-
     def _dispatch(self) -> None:
         super()._dispatch()
         self._is_full = self._under_way >= self._window.size and bool(self._ready)
 
     def message_of(self, job: Job) -> Hashable:
         """See ``Gateway``."""
-        return self._message_id(job)
-
-    @staticmethod
-    def _message_id(job: Job) -> str:
-        request: VerifyReceipt = job.request
-        return request.submission.message_id
+        assert isinstance(job, _Verification)
+        return job.message_id
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""
         (job,) = batch
         assert isinstance(job, _Verification)
-        return self._verify, (job.request.submission.receipt_data, job.environment)
+        return self._ask_and_read, (job.question, job.environment)
 
     def carry_out(self, batch: tuple[Job, ...]) -> None:
         """See ``Gateway``."""
-        if self._transfers is None:
+        if self._way.begin is None:
             super().carry_out(batch)
             return
         (job,) = batch
         assert isinstance(job, _Verification)
-        receipt_data, environment = job.request.submission.receipt_data, job.environment
-        self.run_async(batch, self._transfers.begin, receipt_data, environment, then=partial(self._read, environment))
+        read = partial(self._read, job.environment)
+        self.run_async(batch, self._way.begin, job.question, job.environment, then=read)
 
-    def _verify(self, receipt_data: str, environment: Environment) -> _Answer:
+    def _ask_and_read(self, question: str, environment: Environment) -> _Answer:
         """Ask Apple, on an I/O thread."""
-        return self._read(environment, self._app_store.verify_receipt(receipt_data, environment))
+        return self._read(environment, self._way.ask(question, environment))
 
     def _read(self, environment: Environment, answer: Mapping[str, object]) -> _Answer:
         """Interpret an answer, on the thread that brings it. One that speaks of Apple's own trouble (21005) is none.
 
         Raises ``AppStoreUnavailable``.
         """
-        meaning = interpret(answer, environment)
+        meaning = self._way.interpret(answer, environment)
         if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
             raise AppStoreUnavailable(meaning.detail)
         return _Answer(meaning, self.clock.monotonic())
+
+    # --- answers ---
 
     def answered_at_seconds(self, answer: Any) -> float:
         """See ``Gateway``: when Apple answered, whenever this actor comes to it."""
@@ -157,46 +265,90 @@ class AppStoreGateway(Gateway):
         return answer.at_seconds
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Redirect, retry, or pass on what Apple's answer means."""
+        """Redirect, retry, verify, or pass on what Apple's answer means."""
         (job,) = batch
         assert isinstance(job, _Verification)
         assert isinstance(answer, _Answer)
         lag_seconds = self.clock.monotonic() - answer.at_seconds
         self._window = self._window.answered(is_full=self._is_full, lag_seconds=lag_seconds)
-        meaning = answer.meaning
+        if isinstance(answer.meaning, Signed):
+            self._verify_signature(job, answer.meaning.signed_transaction, self._is_found)
+        else:
+            self._conclude(job, answer.meaning)
+
+    def _is_found(self, job: _Verification, verified: Mapping[str, object] | SignatureRefused) -> None:
+        self._conclude(job, interpret_found(job.question, verified))
+
+    def _conclude(self, job: _Verification, meaning: Interpretation) -> None:
         match meaning:
-            case WrongEnvironment(right):
-                self._redirect(job, right)
-            case TryAgain(reason, detail, _):
-                if reason is Reason.UNKNOWN_STATUS:
-                    logger.warning("Apple answered what is not documented: %s", detail)
-                    self._notice(IncidentKind.UNKNOWN_ANSWER, f"Apple answered: {detail}", self._message_id(job))
-                self.retry(job, detail, given_up=meaning)
+            case WrongEnvironment():
+                self._redirect(job, meaning)
+            case TryAgain():
+                self._notice_unknown(job, meaning)
+                self.retry(job, meaning.detail, given_up=meaning)
             case Misconfigured(detail):
                 # Not the breaker's affair: a receipt of somebody else's app is answered so, too, and whoever sends
                 # such receipts must not be able to close the gate.
-                logger.error("Apple refuses our requests, check shared_secret and the URLs: %s", detail)
-                summary = f"Apple refuses our requests, check shared_secret and the URLs: {detail}"
-                self._notice(IncidentKind.CONFIGURATION, summary, self._message_id(job))
+                summary = f"Apple refuses our requests, check {self._way.what_to_check}: {detail}"
+                logger.error("%s", summary)
+                self._notice(IncidentKind.CONFIGURATION, summary, job.message_id)
                 job.from_.reply(meaning)
             case Unidentified():
                 self._refuse(job, meaning)
             case _:
                 job.from_.reply(meaning)
 
-    def _redirect(self, job: _Verification, right: Environment) -> None:
+    def _notice_unknown(self, job: _Verification, meaning: TryAgain) -> None:
+        if meaning.reason is Reason.UNKNOWN_STATUS:
+            logger.warning("Apple answered what is not documented: %s", meaning.detail)
+            self._notice(IncidentKind.UNKNOWN_ANSWER, f"Apple answered: {meaning.detail}", job.message_id)
+
+    def _redirect(self, job: _Verification, wrong: WrongEnvironment) -> None:
         # Production is always the first to be asked, so it takes no permission to go back there.
-        allowed = right is Environment.PRODUCTION or right in self._policy.environments
+        allowed = wrong.right is Environment.PRODUCTION or wrong.right in self._policy.environments
         if job.was_redirected or not allowed:
-            self._refuse(job, Unidentified(Reason.SANDBOX_REFUSED))
+            self._refuse(job, wrong.otherwise)
             return
-        job.environment = right
+        job.environment = wrong.right
         job.was_redirected = True
         self.accept(job)
 
     def _refuse(self, job: _Verification, refusal: Unidentified) -> None:
         self._refusals[_memory_key(job.request)] = refusal
         job.from_.reply(refusal)
+
+    # --- while Apple is unavailable ---
+
+    def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
+        if error.is_about_the_rate and self.rate is not None:  # it is we who are too many, not this message
+            until_seconds = self.clock.monotonic() + (error.retry_after_seconds or 0.0)
+            self._rate = self.rate.paused(until_seconds)
+        super()._service_failed(batch, error)
+
+    @property
+    def closes_intake(self) -> bool:
+        """See ``Gateway``: no reason to receive nothing while signed transactions come, as long as they have room.
+
+        Half of what may be in flight is theirs; more app receipts than the other half are not kept waiting here.
+        """
+        if self.clock.monotonic() >= self._signed_traffic_until_seconds:
+            return True
+        return len(self._ready) + len(self._pausing) >= self._limits.current.max_in_flight // 2
+
+    def accept(self, job: Job) -> None:
+        """See ``Gateway``."""
+        super().accept(job)
+        self._tell_intake()
+
+    def _tell_intake(self) -> None:
+        """Tell at once where an outage means another thing for Intake than it did when that was told last."""
+        if not self._breaker.is_closed and self.closes_intake is not self._has_closed_intake:
+            self._has_closed_intake = self.closes_intake
+            self.cast(INTAKE, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
+
+    def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
+        self._has_closed_intake = self.closes_intake
+        super()._wait_and_probe(pause_seconds, wants_a_prober=wants_a_prober)
 
 
 def _memory_key(request: VerifyReceipt) -> Hashable:

@@ -82,8 +82,6 @@ class ResultBatcher(_Batcher):
     At most ``max_parked()`` of them: what is in flight is bounded, and other queues' messages need room as well.
     """
 
-    closes_intake: ClassVar[bool] = False
-
     def __init__(
         self,
         queues: Queues,
@@ -102,6 +100,11 @@ class ResultBatcher(_Batcher):
     def init(self) -> None:
         """Look out for the time when nobody needs this batcher any more."""
         self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
+
+    @property
+    def closes_intake(self) -> bool:
+        """See ``Gateway``."""
+        return False
 
     def accept(self, job: Job) -> None:
         """See ``Gateway``."""

@@ -96,8 +96,6 @@ class Gateway(GenServer):
     """See the module. A subclass says what a batch is, how it is called, and what its answer means."""
 
     trap_exit: ClassVar[bool] = True
-    closes_intake: ClassVar[bool] = True
-    """Whether an outage of this service is a reason to receive nothing."""
     drops_unwanted: ClassVar[bool] = True
     """Whether a request is not made any more once the actor that asked has ended."""
     batch_entries: ClassVar[int] = 1
@@ -167,6 +165,11 @@ class Gateway(GenServer):
         return self.clock.monotonic()
 
     @property
+    def closes_intake(self) -> bool:
+        """Whether an outage of this service is a reason to receive nothing, now."""
+        return True
+
+    @property
     def concurrency(self) -> int:
         """How many calls may be under way at once, now."""
         return self._concurrency
@@ -233,7 +236,9 @@ class Gateway(GenServer):
     def handle_call(self, request: Any, from_: From) -> Any:
         """Take a request; the answer follows."""
         if isinstance(request, DescribeService):
-            return (ServiceAvailable if self._breaker.is_closed else ServiceUnavailable)(self.service)
+            if self._breaker.is_closed:
+                return ServiceAvailable(self.service)
+            return ServiceUnavailable(self.service, closes_intake=self.closes_intake)
         if isinstance(request, ObeyLimits):
             self._yielding.append(from_)
             self._waits_for_rate = False  # the pause may be another one now

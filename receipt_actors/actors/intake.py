@@ -105,8 +105,8 @@ class Intake(GenServer):
     def handle_reply(self, label: Any, value: Any) -> None:
         """Count the custodians, and the outages, that an Intake before this one knew."""
         match value:
-            case ServiceUnavailable(service):
-                self._unavailable.add(service)
+            case ServiceUnavailable():
+                self._note_outage(value)
             case ServiceAvailable():
                 pass
             case children:
@@ -182,11 +182,11 @@ class Intake(GenServer):
                     self._note_activity()
                 self._note_receive(consumer, failure)
                 self._grant()
-            case ServiceUnavailable(service, wants_a_prober, closes_intake):
-                (self._unavailable if closes_intake else self._keeping).add(service)
+            case ServiceUnavailable():
+                self._note_outage(request)
                 self._grant()
                 self._look_for_progress()
-                if wants_a_prober and not self._reserved:
+                if request.wants_a_prober and not self._reserved:
                     self._grant_next(min(1, self._room()))
             case ServiceAvailable(service):
                 self._unavailable.discard(service)
@@ -222,6 +222,12 @@ class Intake(GenServer):
             self._waiting = deque(waiting for waiting in self._waiting if waiting.consumer is not ref)
         self._grant()
         return None
+
+    def _note_outage(self, outage: ServiceUnavailable) -> None:
+        """Close the gate or leave it open, as the gateway says now; it may have said otherwise of the same outage."""
+        closing, keeping = self._unavailable, self._keeping
+        (closing if outage.closes_intake else keeping).add(outage.service)
+        (keeping if outage.closes_intake else closing).discard(outage.service)
 
     def _take(self, custodian: Ref) -> None:
         if custodian not in self._custodians:

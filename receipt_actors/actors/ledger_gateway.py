@@ -29,7 +29,7 @@ from receipt_actors.domain.ports import (
     ClaimOutcome,
     EntryFailure,
     Ledger,
-    LedgerItem,
+    Standing,
 )
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import BatchesRefused
@@ -138,7 +138,7 @@ class LedgerGateway(Gateway):
                 self._settle_entry(job, outcome)
             return
         (job,) = batch
-        standing: LedgerItem | None = answer
+        standing: Standing | None = answer
         request = job.request
         if isinstance(request, ClaimTransaction):
             ownership = ownership_after_claim(standing, request.item)
@@ -163,7 +163,7 @@ class LedgerGateway(Gateway):
         job.goes_alone = True
         self.accept(job)
 
-    def _reply(self, job: Job, ownership: Ownership, owner: LedgerItem | None) -> None:
+    def _reply(self, job: Job, ownership: Ownership, owner: Standing | None) -> None:
         if owner is not None:
             self._known.learn(owner)
         job.from_.reply(ownership)

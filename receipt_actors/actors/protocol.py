@@ -184,7 +184,7 @@ class HandBack:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReceipt:
-    """Ask Apple; answered by ``domain.app_store.Interpretation``."""
+    """Ask Apple; answered by ``domain.receipts.Interpretation``."""
 
     submission: Submission
 

@@ -30,7 +30,12 @@ from receipt_actors.actors.protocol import (
     Refused,
     VerifyReceipt,
 )
-from receipt_actors.domain.app_store import (
+from receipt_actors.domain.ledger import Ownership, ledger_item
+from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
@@ -38,11 +43,6 @@ from receipt_actors.domain.app_store import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.ledger import Ownership, ledger_item
-from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
-from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
 from receipt_actors.telemetry.decisions import log_answered
@@ -177,11 +177,11 @@ class Validator(Custodian):
                 self._plan = plan
                 self.enter("claiming")
                 return self._go_on_claiming()
-            case Unidentified(reason):
+            case Unidentified(reason, detail):
                 if self._answers_unidentified:
                     self._reply((Result("", Verdict.INVALID, reason),))
                     return None
-                return self.move(Unanswerable(reason, "Apple refused the receipt; no transaction id is known"))
+                return self.move(Unanswerable(reason, detail))
             case TryAgain(reason, detail, then_unanswerable):
                 return self.move(Unanswerable(reason, detail)) if then_unanswerable else self.hand_back(reason, detail)
             case Misconfigured(detail):

@@ -1,19 +1,13 @@
-"""How much the admin port takes on: it serves a few operators and a scraper, whoever else knocks."""
+"""How much the admin port takes on, beside what ``web.limits`` says of its connections."""
 
 from __future__ import annotations
 
-MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
-LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
 MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
 MAX_CALLS = 16  #: calls to the system under way or waiting
 CALL_THREADS = 4  #: that carry them out
-MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 16 * 1024
-MAX_UNREAD_BYTES = 64 * 1024  #: of a body that nobody wants, still taken after the answer, so that it can be read
 
-REQUEST_SECONDS = 10.0  #: for a request to arrive completely
-STALL_SECONDS = 20.0  #: in which a client has to read something of what was sent to it
 ANSWER_SECONDS = 8.0  #: for the system to answer
 STOP_SECONDS = 0.3  #: for answers under way, when the server stops
 JOIN_SECONDS = 0.1  #: for each thread to end

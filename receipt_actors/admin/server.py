@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import socket
 import threading
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-import uvicorn
-from uvicorn.server import ServerState
-
 from receipt_actors.admin.calls import Calls
-from receipt_actors.admin.connections import Connection
-from receipt_actors.admin.limits import LISTEN_BACKLOG, MAX_HEAD_BYTES, STOP_SECONDS
+from receipt_actors.admin.limits import STOP_SECONDS
 from receipt_actors.admin.routes import Routes, application
 from receipt_actors.admin.watch import Watch
 from receipt_actors.domain.addresses import Address
-from receipt_actors.errors import ConfigurationError, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.telemetry.control import SystemControl
-
-logger = logging.getLogger(__name__)
-
-
-class AddressRefused(ReceiptActorsError):
-    """The address can't be listened on."""
+from receipt_actors.web.serving import Serving, listen
 
 
 class AdminServer:
@@ -51,7 +39,7 @@ class AdminServer:
             )
         self._token = token
         self._system: SystemControl | None = None
-        self._listener = _listen(address)
+        self._listener = listen("admin", address)
         self.address = Address(address.host, self._listener.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -92,57 +80,14 @@ class AdminServer:
         calls = self._calls = Calls()
         watch = Watch(calls, lambda: self._system)
         routes = Routes(watch, calls)
-        config = uvicorn.Config(
-            application(routes, self.address.host, self._token),
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level=logging.ERROR,  # what clients do wrong is told to them
-            access_log=False,
-            proxy_headers=False,
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        )
-        # Without uvicorn's Server: it would wake up ten times a second, and take its time to end.
-        state = ServerState()
-        server = await self._loop.create_server(
-            lambda: Connection(config, state, app_state={}), sock=self._listener, backlog=LISTEN_BACKLOG
-        )
+        serving = Serving(application(routes, self.address.host, self._token), self._listener)
+        await serving.begin()
         looking = asyncio.create_task(watch.run())
         await self._stop.wait()
-        server.close()
+        serving.close()
         watch.close()
         routes.close()
         calls.close()
-        await _end_connections(state)
+        await serving.end(STOP_SECONDS)
         await looking
         calls.end()
-
-
-async def _end_connections(state: ServerState) -> None:
-    """Let answers under way be finished for a moment, and cut off the rest; also who is being accepted right now."""
-    for connection in tuple(state.connections):
-        connection.shutdown()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(STOP_SECONDS):
-            while state.connections:
-                await asyncio.sleep(0.005)
-    this = asyncio.current_task()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(STOP_SECONDS):
-            while state.connections or asyncio.all_tasks() - {this}:
-                for connection in tuple(state.connections):
-                    connection.transport.abort()
-                await asyncio.sleep(0.005)
-
-
-def _listen(address: Address) -> socket.socket:
-    try:
-        infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, *_, bound = infos[0]
-        listener = socket.create_server(bound[:2], family=family, backlog=LISTEN_BACKLOG)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise AddressRefused(f"admin: {address} can't be listened on: {why}; choose another") from error
-    return listener

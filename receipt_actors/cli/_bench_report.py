@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,8 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
-from receipt_actors.sandbox.bench.figures import machine, memory_slope_bytes
+from receipt_actors.sandbox.bench.figures import Figure, machine, memory_slope_bytes
 
+WAYS = {
+    "verify-receipt": "app receipts of {bytes} bytes, about which verifyReceipt is asked",
+    "storekit2": "signed transactions, verified by the program; nobody is asked",
+    "server-api": "app receipts of {bytes} bytes, whose transactions the App Store Server API is asked for; what it "
+    "answers is verified by the program",
+}
 QUIET_SHARE = 0.1  #: of the machine that others may use without a word
 PIPE_COLUMNS = 120  #: width of the table where nobody's terminal says
 
@@ -33,6 +39,8 @@ class BenchReport:
         console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
         where = machine(os.cpu_count() or 1)
         console.print(f"{self._conditions()}; {'TLS' if self.options.tls else 'no TLS'} to Apple")
+        for way in self._ways():
+            console.print(f"{way}: {WAYS[way].format(bytes=f'{self.load.receipt_bytes:,}')}")
         console.print(f"{where['cpu']}, {where['cores']} cores, {where['python']}, {where['system']}\n")
         console.print(_table(self.series))
         redelivered = sum(run.redelivered for each in self.series for run in each.runs)
@@ -56,7 +64,7 @@ class BenchReport:
         """Write all figures of all runs."""
         content = {
             "machine": machine(os.cpu_count() or 1),
-            "load": asdict(self.load),
+            "load": {"messages": self.load.messages, "receipt_bytes": self.load.receipt_bytes},
             "services": asdict(self.options),
             "memory_slope_bytes": self._memory_slope_bytes(),
             "series": [each.as_json() for each in self.series],
@@ -75,7 +83,13 @@ class BenchReport:
             f"Apple {options.apple.seconds * 1000:g} ms +- {options.apple.jitter_seconds * 1000:g}, DynamoDB "
             f"{options.dynamodb_latency_seconds * 1000:g} ms, SQS {options.sqs_latency_seconds * 1000:g} ms"
         )
-        return f"{self.load.messages:,} messages with receipts of {self.load.receipt_bytes:,} bytes; {latencies}"
+        receipts = "" if self._ways() else f" with receipts of {self.load.receipt_bytes:,} bytes"
+        return f"{self.load.messages:,} messages{receipts}; {latencies}"
+
+    def _ways(self) -> Sequence[str]:
+        """How receipts were vouched for; nothing where that was by verifyReceipt alone."""
+        ways = tuple(dict.fromkeys(each.way for each in self.series))
+        return () if ways == ("verify-receipt",) else ways
 
     def _memory_slope_bytes(self) -> float | None:
         return memory_slope_bytes([each for each in self.series if each.max_in_flight is not None])
@@ -90,8 +104,7 @@ def _table(series: Sequence[Series]) -> Table:
     columns = [each.figures() for each in series]
     medians = [each.medians() for each in series]
     section = None
-    for key in dict.fromkeys(key for figures in medians for key in figures):
-        figure = next(figures[key] for figures in medians if key in figures)
+    for key, figure in _rows(medians):
         if figure.section != section:
             if section is not None:
                 table.add_section()
@@ -107,3 +120,11 @@ def _table(series: Sequence[Series]) -> Table:
             cells.append(cell)
         table.add_row(f"  {figure.name}", *cells)
     return table
+
+
+def _rows(medians: Sequence[Mapping[str, Figure]]) -> Sequence[tuple[str, Figure]]:
+    """Each figure that some series has, by its key: section by section, in the order in which they first come."""
+    rows = {key: figure for figures in reversed(medians) for key, figure in figures.items()}
+    order = dict.fromkeys(key for figures in medians for key in figures)
+    sections = list(dict.fromkeys(rows[key].section for key in order))
+    return [(key, rows[key]) for section in sections for key in order if rows[key].section == section]

@@ -39,6 +39,14 @@ OWN = (
     "ledger_table",
     "app_store_production_url",
     "app_store_sandbox_url",
+    "app_receipts",
+    "apple_roots",
+    "server_api_key",
+    "server_api_key_file",
+    "server_api_key_id",
+    "server_api_issuer_id",
+    "server_api_production_url",
+    "server_api_sandbox_url",
     "exit_when_idle_seconds",
     "statistics_file",
 )
@@ -53,6 +61,7 @@ class Plan:
     settings: Settings  #: that the program makes of the flags
     rate: float | None = None
     max_in_flight: int | None = None
+    way: str = "verify-receipt"  #: how receipts are vouched for (``sandbox.bench.Way``)
 
     @property
     def patience_seconds(self) -> float:
@@ -64,8 +73,9 @@ class Plan:
         """What the runs are a series of."""
         from receipt_actors.sandbox.bench import Series
 
-        client = "curl" if self.settings.uses_curl else "requests"
-        return Series(self.label, runs, self.max_in_flight, self.flags, process_count(self.settings), client)
+        clients = {"verify-receipt": "curl" if self.settings.uses_curl else "requests", "server-api": "requests"}
+        client = clients.get(self.way, "")
+        return Series(self.label, runs, self.max_in_flight, self.flags, process_count(self.settings), client, self.way)
 
 
 def half_load(plans: Sequence[Plan], series: Sequence[Series]) -> Plan:
@@ -73,7 +83,10 @@ def half_load(plans: Sequence[Plan], series: Sequence[Series]) -> Plan:
     best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
     middle = series[best].middle_run()
     rate = (middle.steady_per_second or middle.per_second) / 2  # the former takes more than a few messages
-    return replace(plans[best], label=f"half load, {rate:.0f}/s", rate=rate, max_in_flight=None)
+    label = f"half load, {rate:.0f}/s"
+    if len({plan.way for plan in plans}) > 1:
+        label = f"{plans[best].way}, {label}"
+    return replace(plans[best], label=label, rate=rate, max_in_flight=None)
 
 
 def check_flags(flags: Sequence[str], given_before: Mapping[str, bool]) -> None:
@@ -88,9 +101,25 @@ def check_flags(flags: Sequence[str], given_before: Mapping[str, bool]) -> None:
 
 
 def make_plans(
+    flags: Sequence[str],
+    max_in_flight: int | None,
+    in_flight_sweep: Sequence[int],
+    rate: float | None,
+    ways: Sequence[str],
+) -> list[Plan]:
+    """Plan a series for each way, or for each way one for each limit of the sweep.
+
+    Raises ``ConfigurationError`` for flags of no use.
+    """
+    plans = _plans_of_one_way(flags, max_in_flight, in_flight_sweep, rate)
+    if len(ways) == 1:
+        return [replace(plan, way=ways[0]) for plan in plans]
+    return [replace(plan, way=way, label=f"{way}, {plan.label}") for way in ways for plan in plans]
+
+
+def _plans_of_one_way(
     flags: Sequence[str], max_in_flight: int | None, in_flight_sweep: Sequence[int], rate: float | None
 ) -> list[Plan]:
-    """Plan one series, or one for each limit of the sweep. Raises ``ConfigurationError`` for flags of no use."""
     how = "all at once" if rate is None else f"{rate:g}/s"
     if in_flight_sweep:
         swept = [("--max-in-flight", str(limit), *flags) for limit in in_flight_sweep]
@@ -123,7 +152,7 @@ def messages_in(seconds: float, services: Services, plan: Plan, receipt_bytes: i
         return min(MAX_MESSAGES, max(1, round(plan.rate * seconds)))
     from receipt_actors.sandbox.bench import Load
 
-    services.prepare(Load(PILOT_MESSAGES, receipt_bytes))
+    services.prepare(Load(PILOT_MESSAGES, receipt_bytes, plan.way))
     (pilot,) = run_all(services, replace(plan, label="short run"), 1)
     return min(MAX_MESSAGES, max(PILOT_MESSAGES, round(pilot.steady_per_second * seconds)))
 

@@ -8,7 +8,7 @@ import signal
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ from receipt_actors.cli._bench_runs import (
 )
 from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import INSTALL_STOREKIT2, verifies_signatures
 
 if TYPE_CHECKING:
-    from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
+    from receipt_actors.sandbox.bench import Load, Series, ServiceOptions, Services
 
 DEFAULT_MESSAGES = 20_000
+WAYS = ("verify-receipt", "storekit2", "server-api")  #: the first is the default
 PLOT_EXTENSIONS = (".png", ".svg", ".html")
 DEFAULT_JITTER_SECONDS = 0.1  #: of Apple's latency; no more than that
 
@@ -70,6 +72,14 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | N
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+def _ways(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    ways = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [way for way in ways if way not in WAYS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(WAYS)}.")
+    return ways
+
+
 def _latency(name: str, default: float | None, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     seconds = FiniteFloatRange(0, 60)
     shown = default is not None
@@ -85,6 +95,8 @@ Examples:
   receipt-actors bench --no-latency --runs 5
   # a minute on all cores, then latencies at half that load, with plots
   receipt-actors bench --seconds 60 --processes auto --half-load --plot bench.html
+  # what Apple is asked about, beside what is verified here
+  receipt-actors bench --receipts verify-receipt,storekit2,server-api
   # what more in flight brings; flags of `start` come last
   receipt-actors bench --in-flight-sweep 100,500,2000 --json bench.json -- --consumers 8
 
@@ -100,6 +112,16 @@ Needs the extra: pip install "receipt-actors[bench]"
     type=FiniteFloatRange(1, 3600),
     metavar="S",
     help="As many as take about so long, found by a short run.",
+)
+@click.option(
+    "--receipts",
+    "ways",
+    callback=_ways,
+    default=WAYS[0],
+    show_default=True,
+    metavar="WAY,...",
+    help="A series of runs for each: verify-receipt (app receipts), storekit2 (signed transactions), server-api (app "
+    "receipts, whose transactions are looked up). The last two need the extra storekit2.",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
@@ -179,6 +201,7 @@ class _Options:
 
     messages: int | None
     seconds: float | None
+    ways: tuple[str, ...]
     runs: int
     processes: str | None
     max_in_flight: int | None
@@ -217,6 +240,8 @@ class _Options:
         check_flags(self.start_flags, given_before)
         modules = {"psutil": True, "cryptography": self.tls, "matplotlib": self.plot_path is not None}
         _check_extra([module for module, is_needed in modules.items() if is_needed])
+        if self.ways != WAYS[:1] and not verifies_signatures():
+            raise ConfigurationError([f"bench --receipts: expected the extra storekit2: {INSTALL_STOREKIT2}"])
 
     @property
     def flags(self) -> list[str]:
@@ -240,19 +265,28 @@ def _measure(chosen: _Options, options: ServiceOptions) -> tuple[Load, Sequence[
     """Run every series; what they are made of, and what they came to."""
     from receipt_actors.sandbox.bench import Load, Services
 
-    plans = make_plans(chosen.flags, chosen.max_in_flight, chosen.in_flight_sweep, chosen.rate)
+    plans = make_plans(chosen.flags, chosen.max_in_flight, chosen.in_flight_sweep, chosen.rate, chosen.ways)
     with _sigterm_as_interrupt(), Services(options) as services:
         count = chosen.messages or DEFAULT_MESSAGES
         if chosen.seconds is not None:
             count = messages_in(chosen.seconds, services, plans[0], chosen.receipt_bytes)
         load = Load(count, chosen.receipt_bytes)
         check_memory(load)
-        services.prepare(load)
-        series = [plan.series(run_all(services, plan, chosen.runs)) for plan in plans]
+        series = []
+        for plan in plans:
+            _prepare(services, replace(load, way=plan.way))
+            series.append(plan.series(run_all(services, plan, chosen.runs)))
         if chosen.half_load:
             plan = half_load(plans, series)
+            _prepare(services, replace(load, way=plan.way))
             series.append(plan.series(run_all(services, plan, chosen.runs)))
     return load, series
+
+
+def _prepare(services: Services, load: Load) -> None:
+    """Prepare a load, unless it is the one that was prepared last."""
+    if services.load != load:
+        services.prepare(load)
 
 
 def _report(chosen: _Options, options: ServiceOptions, load: Load, series: Sequence[Series]) -> None:

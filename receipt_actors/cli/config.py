@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
+from uuid import UUID
 
 import click
 from pydantic import SecretStr
@@ -57,7 +58,7 @@ def _value(settings: Settings, name: str) -> Value:
             return value
         case tuple() as values:
             return [str(value) for value in values]
-        case SecretStr() | Path() | str() as value:
+        case SecretStr() | Path() | UUID() | str() as value:
             return str(value)
         case value:
             raise AssertionError(f"{name} is a {type(value).__name__}")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -18,16 +19,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli._demo_refunds import faults_of, refund_some
 from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.cli.watchers import admin_server
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
-from receipt_actors.sandbox.load import Scenario, make_scenario
-from receipt_actors.settings import Settings
+from receipt_actors.sandbox.load import Asked, Receipts, Scenario, make_scenario
+from receipt_actors.settings import INSTALL_STOREKIT2, Settings, verifies_signatures
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 BUNDLE_ID = "com.example.game"
@@ -41,6 +44,9 @@ PATIENCE_SECONDS = 25.0  #: without progress; then the demo reports what is miss
 Examples:
   receipt-actors demo
   receipt-actors demo --messages 2000 --apple-latency 0.25
+  # signed transactions of StoreKit 2 alone; or app receipts, looked up by the App Store Server API
+  receipt-actors demo --receipts signed
+  receipt-actors demo --receipts app --app-receipts server-api
   # with its page in a browser, until Ctrl-C
   receipt-actors demo --messages 20000 --admin 127.0.0.1:9464
 """
@@ -56,29 +62,47 @@ Examples:
     help="How long the simulated App Store takes.",
 )
 @click.option(
+    "--receipts",
+    type=click.Choice([each.value for each in Receipts]),
+    help="App receipts, signed transactions, or both. [default: mixed; app without the extra storekit2]",
+)
+@click.option(
+    "--app-receipts",
+    type=click.Choice([each.value for each in Asked]),
+    default=Asked.VERIFY_RECEIPT.value,
+    show_default=True,
+    help="Who is asked about app receipts, as for start.",
+)
+@click.option(
     "--admin",
     metavar="HOST:PORT",
     help="Serve the page of the running system there, until Ctrl-C. Needs the extra admin.",
 )
-def command(messages: int, seed: int, apple_latency: float, admin: str | None) -> int:
+def command(
+    messages: int, seed: int, apple_latency: float, receipts: str | None, app_receipts: str, admin: str | None
+) -> int:
     """Show the system at work: no account, no server, nothing to set up.
 
     Starts the whole supervision tree on the embedded backend (a SQLite file that is thrown away) and a simulated App
-    Store on loopback HTTP, feeds it good and bad receipts, and checks every answer. The exit code is 0 only if every
-    message came out as it should.
+    Store on loopback HTTP, feeds it good and bad receipts and signed transactions, and checks every answer. The exit
+    code is 0 only if every message came out as it should.
     """
     console = Console()
     logging.basicConfig(level="ERROR", format="%(levelname)s %(name)s: %(message)s")
-    scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS")
+    asked = Asked(app_receipts)
+    sent = _receipts(receipts, asked)
+    scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS", receipts=sent, asked=asked)
     with (
         tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder,
-        _started(folder, apple_latency, admin) as (system, url),
+        _started(folder, apple_latency, admin, asked, scenario) as (system, url, store, settings),
     ):
         queues = EmbeddedQueues(Path(folder) / "receipts.db")
         console.print(
             f"{len(scenario.messages)} messages, a simulated App Store that takes {apple_latency:g} s, and the whole "
             "supervision tree on SQLite\n"
         )
+        if not verifies_signatures():
+            console.print(f"Without signed transactions of StoreKit 2, which need: {INSTALL_STOREKIT2}\n", markup=False)
         if url is not None:
             console.print(f"The page of the running system: {url}\n")
         started_at = time.monotonic()
@@ -92,6 +116,11 @@ def command(messages: int, seed: int, apple_latency: float, admin: str | None) -
         answers = [_answer(message) for message in _read(queues, "ResultsSQS")]
         dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
         left = queues.approximate_number_of_messages("ReceiptsSQS")
+        refunded: Sequence[AnswerSeen] = ()
+        refund_faults: Sequence[str] = ()
+        if verifies_signatures():
+            refunded = refund_some(scenario, store, settings)
+            refund_faults = faults_of(refunded, _read(queues, "ResultsSQS"))
         queues.close()
         if url is not None:
             with StopSignals() as signals:
@@ -100,8 +129,15 @@ def command(messages: int, seed: int, apple_latency: float, admin: str | None) -
     report = check(scenario, answers, dead_letters)
     _print_report(console, report, statistics, seconds)
     _print_dead_letters(console, dead_letters)
-    if report.wrong or left:
-        for line in report.wrong:
+    if refunded:
+        console.print(
+            f"Then Apple refunded {len(refunded)} purchases, and said so by signed notifications: INVALID (refunded) "
+            "on the queue that had got the OK.\n",
+            highlight=False,
+        )
+    wrong = [*report.wrong, *refund_faults]
+    if wrong or left:
+        for line in wrong:
             console.print(f"[red]wrong:[/red] {line}", highlight=False)
         if left:
             console.print(f"[red]wrong:[/red] {left} messages are left on the source queue")
@@ -110,22 +146,55 @@ def command(messages: int, seed: int, apple_latency: float, admin: str | None) -
     return EXIT_DONE
 
 
+def _receipts(wish: str | None, asked: Asked) -> Receipts:
+    """What is sent. Raises ``ConfigurationError`` where that takes an extra that is not there."""
+    can_verify = verifies_signatures()
+    if wish is None:
+        wish = Receipts.MIXED if can_verify else Receipts.APP
+    receipts = Receipts(wish)
+    if not can_verify and (receipts is not Receipts.APP or asked is Asked.SERVER_API):
+        flag = "--receipts" if receipts is not Receipts.APP else "--app-receipts"
+        raise ConfigurationError([f"demo {flag}: expected the extra storekit2: {INSTALL_STOREKIT2}"])
+    return receipts
+
+
 @contextmanager
-def _started(folder: str, apple_latency: float, admin: str | None) -> Iterator[tuple[ReceiptSystem, str | None]]:
-    """Start it, and its admin port where there is to be one; yields its URL as well."""
+def _started(
+    folder: str, apple_latency: float, admin: str | None, asked: Asked, scenario: Scenario
+) -> Iterator[tuple[ReceiptSystem, str | None, SimulatedAppStore, Settings]]:
+    """Start it, and its admin port where there is to be one; yields its URL as well, and whom it asks."""
     with SimulatedAppStore(latency_seconds=apple_latency) as store, ExitStack() as port:
+        for receipt in scenario.sold:
+            store.record(receipt)
         settings = Settings(
             database=Path(folder) / "receipts.db",
             bundle_ids=(BUNDLE_ID,),
             app_store_production_url=store.production_url,
             app_store_sandbox_url=store.sandbox_url,
             admin=admin,
+            **_trust(store, Path(folder), asked),
         )
         server = None if settings.admin is None else port.enter_context(admin_server(settings, settings.admin))
         with ReceiptSystem.start(settings) as system:
             if server is not None:
                 server.serve(system)
-            yield system, None if server is None else server.url
+            yield system, None if server is None else server.url, store, settings
+
+
+def _trust(store: SimulatedAppStore, folder: Path, asked: Asked) -> dict[str, Any]:
+    """Settings that have the store's signatures believed, and its Server API asked."""
+    if not verifies_signatures():
+        return {}
+    files = store.write_files(folder / "apple")
+    return {
+        "apple_roots": files.roots,
+        "app_receipts": asked.value,
+        "server_api_production_url": store.production_api_url,
+        "server_api_sandbox_url": store.sandbox_api_url,
+        "server_api_key_file": files.key,
+        "server_api_key_id": files.key_id,
+        "server_api_issuer_id": files.issuer_id,
+    }
 
 
 def _send(scenario: Scenario, queues: EmbeddedQueues, progress: Progress) -> None:

@@ -87,6 +87,12 @@ def _check_conditions(series: Mapping[str, Any], runs: Sequence[Mapping[str, Any
             f"expected runs of one process, found processes {reprlib.repr(processes)}: the figures of several and of "
             "their parent can't be told apart; leave --processes out of bench"
         )
+    way = series.get("way", "verify-receipt")
+    if way != "verify-receipt":
+        raise ValueError(
+            f"expected verifyReceipt to be asked in the first series, found {reprlib.repr(way)}: it is what a plan is "
+            "about; give bench --receipts verify-receipt, or give it first"
+        )
     if any(run.get("rate") is not None for run in runs):
         raise ValueError("expected runs with all messages at once, found runs at a rate: they leave the cores idle")
     for what, words in (("wrong", "wrong answers"), ("redelivered", "messages that were delivered again")):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import resource
 
-from receipt_actors.admin.limits import MAX_CONNECTIONS
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
+from receipt_actors.web.limits import MAX_CONNECTIONS
 
 SPARE_FILES = 64  #: standard streams, the database, libraries, and what else a process opens
 

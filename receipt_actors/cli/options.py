@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,14 +14,18 @@ from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Setting, Settings
 Result = TypeVar("Result")
 
 
-def options_of(model: type[SomeSettings]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def options_of(
+    model: type[SomeSettings], *, leave_out: Collection[str] = ()
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Add ``--config`` and one flag for each setting of ``model`` to a click command's function.
 
     The function gets ``flags``, the settings that were given by name with their text as typed, and ``config``, the
     path of the TOML file or None: exactly what ``load_some_settings(model, flags, config=config)`` takes. It is left to
-    that function to check the values, so that all faults are told at once.
+    that function to check the values, so that all faults are told at once. ``leave_out`` are settings of the model
+    that the command has no use for.
     """
-    settings = [setting for name, setting in SETTINGS.items() if name in model.model_fields]
+    wanted = model.model_fields.keys() - set(leave_out)
+    settings = [setting for name, setting in SETTINGS.items() if name in wanted]
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""``receipt-actors verify``: what Apple says about one receipt, and what we would answer. It claims nothing."""
+"""``receipt-actors verify``: what Apple vouches for in one receipt, and what we would answer. It claims nothing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,16 @@ from typing import Any
 import click
 
 from receipt_actors.application import policy_of
-from receipt_actors.backends import open_app_store, open_ledger
+from receipt_actors.backends import open_ledger
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.findings import Finding, find_out
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.receipt_files import read_receipt
-from receipt_actors.domain.app_store import (
-    Genuine,
-    Interpretation,
-    Misconfigured,
-    TryAgain,
-    Unidentified,
-    WrongEnvironment,
-    interpret,
-    status_row,
-)
 from receipt_actors.domain.ledger import Ownership, ownership_after_lookup
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, parse_submission
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import AppStore, Environment, Ledger, LedgerItem, ReceivedMessage
-from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombstone
+from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_some_settings
 
@@ -45,27 +36,12 @@ class LookUpSettings(AppStoreSettings, LedgerSettings, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What Apple answered at last, and what that means."""
-
-    asked: Environment
-    status: int
-    interpretation: Interpretation
-
-    @property
-    def meaning(self) -> str:
-        """The status in Apple's words."""
-        row = status_row(self.status)
-        return "not documented" if row is None else row.meaning
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """What would be answered for one transaction."""
 
     candidate: Candidate
     result: Result
-    claim: LedgerItem | None  #: where the ledger was asked, and somebody has claimed the transaction
+    standing: Standing | None  #: what the ledger has, where it was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +63,8 @@ class Report:
     epilog="""\b
 Examples:
   receipt-actors verify --bundle-ids com.example.game --receipt-file receipt.txt
+  # one of the sandbox, signed by StoreKit 2
+  receipt-actors verify --bundle-ids com.example.game --environments Sandbox --receipt-file transaction.jws
   # and is it claimed already?
   receipt-actors verify --bundle-ids com.example.game --database receipts.db --look-up --receipt-file receipt.txt
 
@@ -112,10 +90,11 @@ def command(
     user_id: int | None,
     as_json: bool,
 ) -> int:
-    """Ask Apple about one RECEIPT, and say what would be answered.
+    """Have one RECEIPT vouched for, and say what would be answered.
 
-    Production is asked first, the sandbox where Apple sends us there and the settings allow it. Nothing is claimed:
-    without --look-up, OK means that nobody has claimed the transaction yet.
+    A signed transaction (JWS) is verified here. About an app receipt Apple is asked, as app_receipts says: production
+    first, the sandbox where Apple sends us there and the settings allow it. Nothing is claimed: without --look-up, OK
+    means that nobody has claimed the transaction yet. Without --user-id, app account tokens say nothing.
     """
     if (receipt is None) == (receipt_file is None):
         raise click.UsageError("Give either RECEIPT or --receipt-file.")
@@ -124,13 +103,14 @@ def command(
     settings = load_some_settings(model, flags, config=config)
     submission = _submission(read_receipt(receipt_file) if receipt_file is not None else receipt, user_id)
     policy = policy_of(settings)
+    if user_id is None:
+        policy = replace(policy, account_tokens=None)  # nobody's token is as good as another's
     with ExitStack() as stack:
         ledger: Ledger | None = None
         if isinstance(settings, LookUpSettings):
             ledger = stack.enter_context(closing(open_ledger(settings, create=False)))
             ledger.check()
-        app_store = stack.enter_context(closing(open_app_store(settings)))
-        finding = _ask(app_store, submission.receipt_data, policy)
+        finding = find_out(settings, submission.receipt_data, policy)
         report = _report(finding, submission, policy, settings, ledger)
     if as_json:
         click.echo(json.dumps(_as_json(report)))
@@ -147,24 +127,6 @@ def _submission(receipt: str | None, user_id: int | None) -> Submission:
     if isinstance(submission, Unanswerable):
         raise click.UsageError(f"{submission.reason}: {submission.detail}")
     return submission if user_id is not None else replace(submission, user_id=_NOBODY)
-
-
-def _ask(app_store: AppStore, receipt_data: str, policy: Policy) -> Finding:
-    """Ask production, and the other environment at most once, if Apple says so and policy allows it."""
-    finding = _ask_in(app_store, receipt_data, Environment.PRODUCTION)
-    match finding.interpretation:
-        case WrongEnvironment(right) if right in policy.environments:
-            finding = _ask_in(app_store, receipt_data, right)
-    if isinstance(finding.interpretation, WrongEnvironment):
-        return replace(finding, interpretation=Unidentified(Reason.SANDBOX_REFUSED))
-    return finding
-
-
-def _ask_in(app_store: AppStore, receipt_data: str, environment: Environment) -> Finding:
-    answer = app_store.verify_receipt(receipt_data, environment)
-    status = answer["status"]
-    assert isinstance(status, int), "the port promises it"
-    return Finding(environment, status, interpret(answer, environment))
 
 
 def _report(
@@ -195,19 +157,20 @@ def _report(
 
 def _judge(plan: Plan, candidate: Candidate, submission: Submission, ledger: Ledger | None) -> Judgement:
     """Decide on one transaction as the validator would, were its claim to be made now."""
-    claim = None if ledger is None else ledger.get(candidate.transaction_id)
-    ownership = ownership_after_lookup(claim, submission)
+    standing = None if ledger is None else ledger.get(candidate.transaction_id)
+    ownership = ownership_after_lookup(standing, submission)
     if ownership is Ownership.FREE and candidate.refusal is None:
         ownership = Ownership.NEW
     step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: ownership})
     assert isinstance(step, Answer), "all is known"
-    return Judgement(candidate, step.results[0], claim)
+    return Judgement(candidate, step.results[0], standing)
 
 
 def _as_json(report: Report) -> dict[str, Any]:
     finding = report.finding
     genuine = finding.interpretation if isinstance(finding.interpretation, Genuine) else None
     return {
+        "way": finding.way,
         "asked": finding.asked,
         "status": finding.status,
         "meaning": finding.meaning,
@@ -222,7 +185,8 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 
 def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
-    transaction, claim = judgement.candidate.transaction, judgement.claim
+    transaction, standing = judgement.candidate.transaction, judgement.standing
+    claim = None if isinstance(standing, Tombstone) else standing
     return {
         "transaction_id": transaction.transaction_id,
         "original_transaction_id": transaction.original_transaction_id,
@@ -231,6 +195,10 @@ def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
         "purchased_at_seconds": transaction.purchased_at_seconds,
         "expires_at_seconds": transaction.expires_at_seconds,
         "cancelled": transaction.cancelled,
+        "product_type": transaction.product_type,
+        "is_upgraded": transaction.is_upgraded,
+        "is_family_shared": transaction.is_family_shared,
+        "app_account_token": transaction.app_account_token,
         "verdict": judgement.result.verdict,
         "reason": judgement.result.reason,
         "claimed_by": claim
@@ -240,12 +208,13 @@ def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
             "claimed_at_seconds": claim.claimed_at_seconds,
             "refunded_at_seconds": claim.refunded_at_seconds,
         },
+        "refunded_at_seconds": standing and standing.refunded_at_seconds,
     }
 
 
 def _print(report: Report) -> None:
     fields = _as_json(report)
-    click.echo(f"{fields['asked']} says {fields['status']}: {fields['meaning']}")
+    click.echo(report.finding.headline)
     if fields["genuine"]:
         click.echo(f"environment {fields['environment']}, bundle id {fields['bundle_id'] or 'none'}")
     click.echo(f"a message with this receipt: {report.outcome}")
@@ -272,15 +241,20 @@ def _print(report: Report) -> None:
     Console(markup=False, highlight=False, emoji=False, width=TABLE_WIDTH).print(table, soft_wrap=True)
     if report.looked_up:
         for judgement in report.judgements:
-            click.echo(f"{judgement.candidate.transaction_id} is claimed by {_claimant(judgement.claim)}")
+            click.echo(f"{judgement.candidate.transaction_id} is {_told(judgement.standing)}")
     if report.is_acceptable and not report.looked_up:
         click.echo("OK holds if nobody has claimed the transaction; --look-up asks the ledger")
 
 
-def _claimant(claim: LedgerItem | None) -> str:
-    if claim is None:
-        return "nobody"
-    return f"user {claim.user_id} on {_date(claim.claimed_at_seconds)}, submission {claim.submission_id}"
+def _told(standing: Standing | None) -> str:
+    match standing:
+        case None:
+            return "claimed by nobody"
+        case Tombstone(_, refunded_at_seconds):
+            return f"claimed by nobody, and was refunded on {_date(refunded_at_seconds)}"
+    refund = "" if standing.refunded_at_seconds is None else f", refunded on {_date(standing.refunded_at_seconds)}"
+    claimed = f"claimed by user {standing.user_id} on {_date(standing.claimed_at_seconds)}"
+    return f"{claimed}, submission {standing.submission_id}{refund}"
 
 
 def _date(seconds: float | None) -> str:

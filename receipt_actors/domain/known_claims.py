@@ -3,7 +3,8 @@
 It is filled from the ledger's confirmed answers only, and serves one purpose: a replay of *another* submission is
 refused without asking the ledger again. It never says that a transaction is free or the asker's own: then the ledger
 decides. What it says stays true, since a claim is kept for ever and never changes its owner; where it was refunded
-since, another submission is refused all the same. It forgets the oldest first.
+since, or that was taken back, another submission is refused all the same. A tombstone is not remembered: once it is
+taken back the transaction is free. It forgets the oldest first.
 
 Of a submission it keeps a hash of 16 bytes and the user, some 400 bytes a transaction with all that goes around them.
 Two submissions with the same hash would be taken for the same, which only means that the ledger is asked.
@@ -18,7 +19,7 @@ import cachetools
 
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import LedgerItem
+from receipt_actors.domain.ports import LedgerItem, Standing, Tombstone
 
 _HASH_BYTES = 16
 
@@ -35,8 +36,10 @@ class KnownClaims:
     def __init__(self, max_transactions: int) -> None:
         self._owners: cachetools.FIFOCache[str, _Owner] = cachetools.FIFOCache(max_transactions)
 
-    def learn(self, owner: LedgerItem) -> None:
-        """Remember an item of the ledger."""
+    def learn(self, owner: Standing) -> None:
+        """Remember a claim of the ledger; a tombstone is none."""
+        if isinstance(owner, Tombstone):
+            return
         is_refunded = owner.refunded_at_seconds is not None
         self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id, is_refunded)
 

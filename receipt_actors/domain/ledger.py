@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from receipt_actors.domain.app_store import Transaction
 from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
+from receipt_actors.domain.receipts import Transaction
 
 
 class Ownership(Enum):
@@ -16,7 +16,7 @@ class Ownership(Enum):
     OURS = "ours"  #: this very submission claimed it before
     SAME_USER = "same_user"  #: another submission of the same user owns it
     OTHER_USER = "other_user"  #: another user's submission owns it
-    REFUNDED = "refunded"  #: another submission owned it until it was refunded
+    REFUNDED = "refunded"  #: another submission owned it until it was refunded, or it was refunded before any claim
     FREE = "free"  #: looked up, and nobody has claimed it
 
 
@@ -39,21 +39,24 @@ def ledger_item(
     )
 
 
-def ownership_after_claim(standing: LedgerItem | None, wanted: LedgerItem) -> Ownership:
-    """Judge the answer of ``Ledger.claim(wanted)``: None (it was put), or the item that stood in the way."""
+def ownership_after_claim(standing: Standing | None, wanted: LedgerItem) -> Ownership:
+    """Judge the answer of ``Ledger.claim(wanted)``: None (it was put), or what stood in the way."""
     return Ownership.NEW if standing is None else _compare(standing, wanted)
 
 
-def ownership_after_lookup(standing: LedgerItem | None, submission: Submission) -> Ownership:
-    """Judge the answer of ``Ledger.get``: None (nobody has claimed it), or the item that stands."""
+def ownership_after_lookup(standing: Standing | None, submission: Submission) -> Ownership:
+    """Judge the answer of ``Ledger.get``: None (nobody has claimed it), or what stands."""
     return Ownership.FREE if standing is None else _compare(standing, submission)
 
 
-def _compare(standing: LedgerItem, asking: LedgerItem | Submission) -> Ownership:
+def _compare(standing: Standing, asking: LedgerItem | Submission) -> Ownership:
     """Being the same submission takes all three: an id alone can be chosen by a producer, or reused by mistake.
 
     It goes before the mark of a refund: the same submission asking again gets the same OK, whatever happened since.
+    A tombstone is nobody's claim: no submission has got OK.
     """
+    if isinstance(standing, Tombstone):
+        return Ownership.REFUNDED
     if (standing.submission_id, standing.user_id, standing.receipt_sha256) == (
         asking.submission_id,
         asking.user_id,

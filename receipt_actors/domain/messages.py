@@ -14,24 +14,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from receipt_actors.domain.digests import md5_hex, sha256_hex
-from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, is_queue_name, json_type, sendable
 
 SUBMISSION_ID_ATTRIBUTE = "submission_id"
 SUBMITTED_AT_ATTRIBUTE = "submitted_at"
 EARLIEST_SUBMITTED_AT_MS = 1_245_196_800_000  #: 17 June 2009, when iOS 3.0 brought in-app purchases
-MAX_DEPTH = 32  #: arrays and objects inside one another
 MAX_ATTRIBUTES = 10  #: of one message (SQS)
 MAX_DETAIL_CHARACTERS = 1024  #: of a dead-letter message's attribute ``detail``
 DEAD_LETTER_ATTRIBUTES = frozenset({"reason", "detail", "source_message_id"})  #: what only a dead letter has
 
-_MAX_INTEGER_CHARACTERS = 20  # a sign and the 19 digits of 2^63
 _MAX_EXACT_FLOAT = 2**53 - 1  # beyond it, two integers share one float
-_STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _RECEIPT = re.compile(r"[\x21-\x7e\r\n]+")
 _MILLISECONDS = re.compile(r"[0-9]{13}")
-_SIGNED_TRANSACTION = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _ATTRIBUTE_NAME = re.compile(r"(?!(?i:aws|amazon)\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)")
 
 
@@ -109,11 +106,6 @@ def first_sent_at_seconds(message: ReceivedMessage) -> float:
     return int(submitted_at) / 1000 if is_sane else message.sent_at_seconds
 
 
-def is_signed_transaction(receipt_data: str) -> bool:
-    """Tell a StoreKit 2 signed transaction (JWS: three dot-separated base64url parts) from a base64 receipt."""
-    return _SIGNED_TRANSACTION.fullmatch(receipt_data) is not None
-
-
 def parse_submission(
     message: ReceivedMessage, allowed_post_queues: Collection[str], source_queue: str
 ) -> Submission | Unanswerable:
@@ -164,14 +156,35 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
 
     ``traceparent`` is the trace context that the message came with, to be handed on.
     """
-    body = {"user_id": submission.user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}
+    return _result_message(
+        submission.user_id, result, submission.submission_id, submission.message_id, traceparent=traceparent
+    )
+
+
+def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:
+    """Make what takes the OK of a claim back: ``INVALID``, reason ``refunded``, else as the answer was.
+
+    It may be sent again: ``notification_uuid`` is what the copies share.
+    """
+    result = Result(
+        claim.transaction_id, Verdict.INVALID, Reason.REFUNDED, claim.product_id, environment=claim.environment
+    )
+    return _result_message(
+        claim.user_id, result, claim.submission_id, claim.message_id, notification_uuid=notification_uuid
+    )
+
+
+def _result_message(
+    user_id: int, result: Result, submission_id: str, message_id: str, **more: str | None
+) -> OutgoingMessage:
+    body = {"user_id": user_id, "transaction_id": result.transaction_id, "status": result.verdict.value}
     attributes = {
         "reason": result.reason.value,
-        SUBMISSION_ID_ATTRIBUTE: submission.submission_id,
-        "source_message_id": submission.message_id,
+        SUBMISSION_ID_ATTRIBUTE: submission_id,
+        "source_message_id": message_id,
         "product_id": result.product_id,
         "environment": result.environment,
-        "traceparent": traceparent,
+        **more,
     }
     return OutgoingMessage(
         body=_ENCODER.encode(body),
@@ -242,58 +255,14 @@ def _utf8(text: str) -> bytes:
 def _parse_object(body: str) -> dict[str, object]:
     if len(body) > MAX_BATCH_BYTES or len(_utf8(body)) > MAX_BATCH_BYTES:
         raise _Refusal(Reason.TOO_LARGE, f"body: expected at most {MAX_BATCH_BYTES} bytes")
-    _check_depth(body)
     try:
-        value = _DECODER.decode(body)
-    except json.JSONDecodeError as error:
-        raise _Refusal(Reason.NOT_JSON, f"body: {error.msg} at character {error.pos}") from None
-    if not isinstance(value, dict):
-        raise _Refusal(Reason.NOT_AN_OBJECT, f"body: expected an object, found {json_type(value)}")
-    return value
-
-
-def _check_depth(body: str) -> None:
-    """Refuse deep nesting before the parser recurses into it.
-
-    Up to the first syntax error this scan agrees with the parser on what is inside a string, since a backslash outside
-    of one is such an error; so the parser never gets deeper than what is counted here.
-    """
-    if body.count("[") + body.count("{") <= MAX_DEPTH:
-        return  # nearly every message: no scan in Python
-    depth = 0
-    in_string = False
-    for token in _STRUCTURE.finditer(body):
-        match token[0]:
-            case '"':
-                in_string = not in_string
-            case "[" | "{" if not in_string:
-                depth += 1
-            case "]" | "}" if not in_string:
-                depth -= 1
-        if depth > MAX_DEPTH:
-            raise _Refusal(Reason.TOO_DEEP, f"body: expected at most {MAX_DEPTH} arrays and objects inside one another")
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        # Readers disagree on which of the two counts: whoever checked this message before us may have seen the other.
-        raise _Refusal(Reason.DUPLICATE_KEY, "body: a key occurs twice in one object")
-    return fields
-
-
-def _bounded_integer(digits: str) -> int | float:
-    # Beyond 64 bits no field takes it; int() is quadratic in the digits, and refuses more than 4,300 of them.
-    return int(digits) if len(digits) <= _MAX_INTEGER_CHARACTERS else float("inf")
-
-
-def _no_constant(name: str) -> object:
-    raise _Refusal(Reason.NOT_JSON, f"body: {name} is not JSON")
+        return parse_object(body)
+    except JsonRefused as refused:
+        raise _Refusal(refused.reason, f"body: {refused.words}") from None
 
 
 _BEGINNING_CHARACTERS = 64
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # made once: json.dumps would make one for each answer
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=_bounded_integer, parse_constant=_no_constant)
 
 
 def _receipt(value: object) -> str:

@@ -2,15 +2,32 @@
 
 A refusal is a reason, never yet a verdict: whoever got OK for a transaction keeps it, whatever the policy says by now
 (``verdicts`` asks the ledger first).
+
+How often something may be had needs no rule here, for each purchase has a transaction id of its own, and an id counts
+once: a consumable once, a renewal of a subscription once a period.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID, uuid5
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, ProductType, Transaction
+
+#: How an ``appAccountToken`` (a UUID in lower case) follows from a user's id; None: this user can have none.
+TokenRule: TypeAlias = Callable[[int], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTokens:
+    """Whom the app says it bought for: what has the token of another user is refused."""
+
+    token_of: TokenRule
+    required: bool = False  #: what has none is refused as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +37,23 @@ class Policy:
     bundle_ids: frozenset[str] | None
     product_ids: frozenset[str] | None = None
     environments: frozenset[Environment] = frozenset({Environment.PRODUCTION})
+    product_types: frozenset[ProductType] | None = None  #: what Apple gives no type for is not refused for it
+    takes_family_shared: bool = True
+    account_tokens: AccountTokens | None = None  #: None: whatever token is there says nothing
+
+
+def token_by_uuid5(namespace: UUID) -> TokenRule:
+    """Make the rule by which a token is the name-based UUID (RFC 9562, version 5) of the user id in decimal digits."""
+
+    def token_of(user_id: int) -> str:
+        return str(uuid5(namespace, str(user_id)))
+
+    return token_of
+
+
+def token_by_number(user_id: int) -> str | None:
+    """Return the UUID whose number the user id is: 7 has 00000000-0000-0000-0000-000000000007, and -7 has none."""
+    return str(UUID(int=user_id)) if user_id >= 0 else None
 
 
 def refusal_of_receipt(receipt: Genuine, policy: Policy) -> Reason | None:
@@ -31,14 +65,27 @@ def refusal_of_receipt(receipt: Genuine, policy: Policy) -> Reason | None:
     return None
 
 
-def refusal_of_transaction(transaction: Transaction, policy: Policy, sent_at_seconds: float) -> Reason | None:
-    """Say why this transaction does not count, or None. ``sent_at_seconds``: UNIX time of its message's sending."""
+def refusal_of_transaction(
+    transaction: Transaction, policy: Policy, sent_at_seconds: float, user_id: int
+) -> Reason | None:
+    """Say why this transaction does not count for this user, or None.
+
+    ``sent_at_seconds`` is the UNIX time of its message's sending.
+    """
+    if transaction.is_upgraded:  # before refunds: verifyReceipt gives a cancellation date for both
+        return Reason.UPGRADED
     if transaction.cancelled:
         return Reason.REFUNDED
     if _had_ended(transaction, sent_at_seconds):
         return Reason.EXPIRED
     if policy.product_ids is not None and transaction.product_id not in policy.product_ids:
         return Reason.FOREIGN_PRODUCT
+    if not _is_of_a_type(transaction, policy):
+        return Reason.PRODUCT_TYPE_REFUSED
+    if transaction.is_family_shared and not policy.takes_family_shared:
+        return Reason.FAMILY_SHARED
+    if not _is_for(user_id, transaction, policy):
+        return Reason.FOREIGN_ACCOUNT
     return None
 
 
@@ -51,3 +98,21 @@ def _had_ended(transaction: Transaction, sent_at_seconds: float) -> bool:
     if transaction.expires_at_seconds is None:
         return transaction.expired
     return transaction.expires_at_seconds <= sent_at_seconds
+
+
+def _is_of_a_type(transaction: Transaction, policy: Policy) -> bool:
+    # verifyReceipt says nothing of types: to refuse for its silence would be to refuse genuine purchases.
+    return (
+        policy.product_types is None
+        or transaction.product_type is None
+        or transaction.product_type in policy.product_types
+    )
+
+
+def _is_for(user_id: int, transaction: Transaction, policy: Policy) -> bool:
+    tokens = policy.account_tokens
+    if tokens is None:
+        return True
+    if transaction.app_account_token is None:
+        return not tokens.required
+    return transaction.app_account_token == tokens.token_of(user_id)

@@ -2,8 +2,8 @@
 
 Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
 ``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
-must be safe to repeat. ``AppStoreTransfers`` and ``BackgroundCalls`` block nobody. The limits are SQS's: 10 entries and
-1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
+must be safe to repeat. ``AppStoreTransfers``, ``SignedDataCalls`` and ``BackgroundCalls`` block nobody. The limits are
+SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final, Protocol, TypeAlias
+
+from receipt_actors.domain.reasons import Reason
 
 MAX_BATCH_ENTRIES = 10  #: entries a receive, send, delete or visibility batch may have (SQS)
 MAX_BATCH_BYTES = 1024 * 1024  #: bytes of all bodies and attributes of a send batch, and of a single message (SQS)
@@ -115,6 +117,18 @@ class LedgerItem:
     schema_version: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Apple refunded a transaction before anybody claimed it: nobody can any more."""
+
+    transaction_id: str
+    refunded_at_seconds: float  #: UNIX time
+
+
+#: What stands in the ledger under a transaction id.
+Standing: TypeAlias = LedgerItem | Tombstone
+
+
 class Taken(Enum):
     """The type of ``TAKEN``."""
 
@@ -131,10 +145,10 @@ ClaimOutcome: TypeAlias = Taken | EntryFailure | None
 class Ledger(Protocol):
     """The table of claims: DynamoDB, or something that keeps its promises."""
 
-    def claim(self, item: LedgerItem) -> LedgerItem | None:
+    def claim(self, item: LedgerItem) -> Standing | None:
         """Put the item unless its transaction id is taken, atomically.
 
-        Returns None when it was put now, else the item that stands in the way, read consistently. After a lost answer
+        Returns None when it was put now, else what stands in the way, read consistently. After a lost answer
         the item in the way may be our own: comparing is the caller's part (``domain.ledger``).
         """
 
@@ -148,8 +162,21 @@ class Ledger(Protocol):
         Raises ``BatchesRefused`` where the ledger takes no batches: nothing was put, ``claim`` may work.
         """
 
-    def get(self, transaction_id: str) -> LedgerItem | None:
-        """Read the item consistently; None where nobody has claimed the transaction."""
+    def get(self, transaction_id: str) -> Standing | None:
+        """Read what stands, consistently; None where nobody has claimed the transaction and nobody refunded it."""
+
+    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+        """Mark a claim as refunded, or leave a tombstone where there is none, atomically.
+
+        The first mark stays: marking again changes nothing. A claim is only updated, never replaced. Returns what
+        stands afterwards.
+        """
+
+    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically.
+
+        Returns the claim that stands afterwards, None where there is none. What has no mark stays as it is.
+        """
 
     def check(self) -> None:
         """See whether claims can be made.
@@ -184,6 +211,101 @@ class AppStoreTransfers(Protocol):
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with the answer, or with an
         ``AppStoreUnavailable`` (anything else is a bug). It must be quick, for others' answers wait behind it; what it
         raises is logged.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureRefused:
+    """What claims to be signed by Apple is not. Final: the same bytes are refused for ever."""
+
+    reason: Reason
+    detail: str  #: one short line for the operator, nothing of what was signed
+
+
+class SignedData(Protocol):
+    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond, and no network.
+
+    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Never raises for
+    anything that a string can hold.
+    """
+
+    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Verify a ``signedTransaction`` of StoreKit 2, or a ``signedTransactionInfo`` of the Server API."""
+
+    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Verify the ``signedPayload`` of a Server Notification V2."""
+
+
+class SignedKind(StrEnum):
+    """What Apple signed: which of the two methods of ``SignedData`` is meant."""
+
+    TRANSACTION = "transaction"
+    NOTIFICATION = "notification"
+
+
+class SignedDataCalls(Protocol):
+    """``SignedData`` without a thread that computes: the work is done elsewhere, any number of them at once."""
+
+    def begin(
+        self, kind: SignedKind, signed: str, done: Callable[[Mapping[str, object] | SignatureRefused | Exception], Any]
+    ) -> None:
+        """Begin what the method of ``SignedData`` does, and return at once.
+
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
+        or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
+        it takes is not here (anything else is a bug). It must be quick, for others' answers wait behind it; what it
+        raises is logged.
+        """
+
+
+#: The ``errorCode`` that stands for HTTP 401, which Apple answers without one (its codes begin with the HTTP status).
+UNAUTHORIZED: Final = 4010000
+
+
+class ServerApi(Protocol):
+    """The App Store Server API, or something that answers like it."""
+
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        """Read the id of a transaction from an app receipt, whoever made that up; None where it holds none. No network.
+
+        What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
+        """
+
+    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+        """Look one transaction up and return the JSON object of the answer: a 200, or an error that Apple documents.
+
+        An error has Apple's ``errorCode`` in it, and a 401 ``UNAUTHORIZED``. Raises ``AppStoreUnavailable`` for
+        whatever may pass: no connection, time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx,
+        answers that are no JSON object.
+        """
+
+
+class Notifications(Protocol):
+    """Which of Apple's notifications were dealt with: a table of its own."""
+
+    def is_known(self, notification_uuid: str) -> bool:
+        """Tell whether it was recorded. Raises ``LedgerUnavailable``."""
+
+    def record(self, notification_uuid: str, now_seconds: float) -> None:
+        """Record it, for longer than Apple repeats itself (30 days). Raises ``LedgerUnavailable``."""
+
+    def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
+        """Remember, likewise, when Apple took the refund of a transaction back; the latest such time stays.
+
+        Apple repeats what was not answered, so a refund may arrive after its reversal. Raises ``LedgerUnavailable``.
+        """
+
+    def reversed_at_seconds(self, transaction_id: str) -> float | None:
+        """Return when the last refund of a transaction was taken back, as a UNIX time; None where none is known.
+
+        Raises ``LedgerUnavailable``.
+        """
+
+    def check(self) -> None:
+        """See whether they can be told.
+
+        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than
+        ``NotificationUuid`` (a string).
         """
 
 

@@ -33,6 +33,10 @@ class RateLimit:
         ahead_seconds = max(0.0, self.used_until_seconds - now_seconds) * min(1.0, self.per_second / per_second)
         return RateLimit(per_second, now_seconds + ahead_seconds)
 
+    def paused(self, until_seconds: float) -> RateLimit:
+        """Make no request before this monotonic time."""
+        return replace(self, used_until_seconds=max(self.used_until_seconds, until_seconds + BURST_SECONDS))
+
     def taken(self, now_seconds: float) -> RateLimit:
         """Note that a request was made."""
         return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + 1.0 / self.per_second)

@@ -25,11 +25,29 @@ class Reason(StrEnum):
     FOREIGN_PRODUCT = "foreign_product"  #: bought a product that is not in ``product_ids``
     ENVIRONMENT_REFUSED = "environment_refused"  #: a sandbox (or production) purchase where policy allows none
 
+    FOREIGN_ACCOUNT = "foreign_account"  #: ``appAccountToken`` names another user, or (where required) none
+    FAMILY_SHARED = "family_shared"  #: bought by somebody else of the family, and policy does not count that
+    UPGRADED = "upgraded"  #: a subscription that the player has left for a better one
+    PRODUCT_TYPE_REFUSED = "product_type_refused"  #: a type of product that is not in ``product_types``
+
     # final refusal by Apple, transaction id unknown: unanswerable, or INVALID with transaction_id "" (``unidentified``)
     NOT_AUTHENTIC = "not_authentic"  #: 21003
     ACCOUNT_NOT_FOUND = "account_not_found"  #: 21010
     SANDBOX_REFUSED = "sandbox_refused"  #: 21007 or 21008, and policy does not allow the other environment
     INTERNAL_DATA_ERROR = "internal_data_error"  #: 21100-21199, not retryable
+    TRANSACTION_NOT_FOUND = "transaction_not_found"  #: the Server API knows no such transaction
+    NO_TRANSACTION_ID = "no_transaction_id"  #: an old receipt in which no transaction id can be read
+
+    # a signed transaction (JWS) that Apple did not sign; likewise final, and its transaction id is nobody's word
+    JWS_MALFORMED = "jws_malformed"  #: not three parts of base64url, no JSON, nested too deep, too large
+    JWS_ALGORITHM = "jws_algorithm"  #: ``alg`` is none, or anything but ES256
+    JWS_CHAIN_LENGTH = "jws_chain_length"  #: not exactly three certificates
+    JWS_CERTIFICATE = "jws_certificate"  #: one that cannot be read, or lacks Apple's extension
+    JWS_FOREIGN_ROOT = "jws_foreign_root"  #: the chain does not end in a root certificate of Apple
+    JWS_EXPIRED_CERTIFICATE = "jws_expired_certificate"  #: not valid when it was signed
+    JWS_SIGNED_DATE = "jws_signed_date"  #: no date of signing, or one that has not come yet
+    JWS_SIGNATURE = "jws_signature"  #: the signature is not that of this header and payload
+    JWS_ENVIRONMENT = "jws_environment"  #: Xcode or LocalTesting, which sign nothing
 
     # unanswerable: moved to the dead-letter queue
     NOT_JSON = "not_json"

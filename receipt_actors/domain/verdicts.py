@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Transaction
 
 MAX_TRANSACTIONS = 100  #: candidates of one message
 
@@ -145,13 +145,15 @@ def make_plan(submission: Submission, receipt: Genuine, policy: Policy) -> Plan 
         found = f"expected at most {MAX_TRANSACTIONS} transactions, found {len(transactions)}"
         return Unanswerable(Reason.TOO_MANY_TRANSACTIONS, found)
 
+    def refusal(transaction: Transaction) -> Reason | None:
+        return receipt_refusal or refusal_of_transaction(
+            transaction, policy, submission.sent_at_seconds, submission.user_id
+        )
+
     receipt_refusal = refusal_of_receipt(receipt, policy)
     return Plan(
         receipt=receipt,
-        candidates=tuple(
-            Candidate(each, receipt_refusal or refusal_of_transaction(each, policy, submission.sent_at_seconds))
-            for each in _newest_first(transactions)
-        ),
+        candidates=tuple(Candidate(each, refusal(each)) for each in _newest_first(transactions)),
         receipt_refused=receipt_refusal is not None,
         newest_only=submission.product_id is not None and submission.transaction_id is None,
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
+from pydantic import SecretStr
+
 from receipt_actors.domain.limits import Limits
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Incident, ProcessOverview
@@ -228,8 +230,11 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
 
 
 def settings_as_json(settings: Settings) -> Mapping[str, Any]:
-    """Return the settings, as ``Settings.model_validate`` takes them: with the secret that is needed, no other."""
-    secret = settings.shared_secret
-    plain = settings.model_dump(mode="json")
+    """Return the settings, as ``Settings.model_validate`` takes them: with the secrets that workers need, no other."""
     of_the_parent = {"admin": None, "admin_token": None}
-    return {**plain, **of_the_parent, "shared_secret": None if secret is None else secret.get_secret_value()}
+    return {**settings.model_dump(mode="json"), **_revealed(settings), **of_the_parent}
+
+
+def _revealed(settings: Settings) -> Mapping[str, str]:
+    secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
+    return {name: value.get_secret_value() for name, value in secrets.items()}

@@ -6,6 +6,7 @@ one and ``*_ms``; the third (``*_pst``) is nothing that a program should read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from receipt_actors.domain.ports import Environment
@@ -31,15 +32,24 @@ Answer = dict[str, object]
 
 
 def judge(
-    receipt_data: str, environment: Environment, *, key: bytes, now_ms: int
+    receipt_data: str,
+    environment: Environment,
+    *,
+    key: bytes,
+    now_ms: int,
+    as_of_now: Callable[[SampleReceipt], SampleReceipt] = lambda receipt: receipt,
 ) -> tuple[Answer, SampleReceipt | None]:
-    """Answer for a receipt at the endpoint of ``environment``; also what it says, unless it is malformed or forged."""
+    """Answer for a receipt at the endpoint of ``environment``; also what it says, unless it is malformed or forged.
+
+    ``as_of_now`` may put in what has happened to its purchases since it was minted.
+    """
     try:
         receipt = read(receipt_data, key=key)
     except MalformedReceipt:
         return {"status": MALFORMED}, None
     except ForgedReceipt:
         return {"status": NOT_AUTHENTIC}, None
+    receipt = as_of_now(receipt)
     return _answer(receipt, receipt_data, environment, now_ms), receipt
 
 
@@ -118,6 +128,10 @@ def _purchase(purchase: Purchase) -> Answer:
     if purchase.cancelled_at_ms is not None:
         fields |= _date("cancellation_date", purchase.cancelled_at_ms)
         fields["cancellation_reason"] = "0"
+    if purchase.is_family_shared:
+        fields["in_app_ownership_type"] = "FAMILY_SHARED"
+    if purchase.app_account_token is not None:
+        fields["app_account_token"] = purchase.app_account_token
     return fields
 
 
@@ -126,6 +140,8 @@ def _subscription(purchase: Purchase) -> Answer:
     if purchase.expires_at_ms is not None:
         fields |= _date("expires_date", purchase.expires_at_ms)
         fields["web_order_line_item_id"] = f"9{purchase.transaction_id}"
+    if purchase.is_upgraded:
+        fields["is_upgraded"] = "true"
     return fields
 
 

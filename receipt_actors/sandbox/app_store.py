@@ -1,4 +1,4 @@
-"""A simulated App Store: Apple's verifyReceipt, over HTTP/1.1 with keep-alive, on this machine.
+"""A simulated App Store on this machine: verifyReceipt, the Server API and notifications, over HTTP/1.1.
 
 ::
 
@@ -8,9 +8,13 @@
         ...
         store.recover()
 
-It judges sample receipts (``sandbox.receipts``) by themselves; what it remembers is only how often each of the last
-``MAX_REMEMBERED_RECEIPTS`` was asked for, which is what moves a receipt's ``faults`` on. It speaks plain HTTP, and is
-no public server.
+It judges sample receipts (``sandbox.receipts``) by themselves. Its Server API, refunds and notifications are about what
+it has sold (``sandbox.sales``): what ``sell`` and ``sell_signed`` made, what ``record`` told it, what it has judged. It
+remembers, too, how often each of the last ``MAX_REMEMBERED_RECEIPTS`` was asked for, which is what moves a receipt's
+``faults`` on. What it signs, it signs with the authority of its key (``sandbox.apple_ca``), which takes
+``cryptography``; without that, verifyReceipt is all there is. It speaks plain HTTP, and is no public server.
+
+Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.store_control``).
 """
 
 from __future__ import annotations
@@ -19,44 +23,82 @@ import hashlib
 import hmac
 import http.client
 import json
-import random
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+import uuid
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox import answers
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
-from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, FaultKind
+from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, SampleReceipt, mint, read
+from receipt_actors.sandbox.replies import Replies
+from receipt_actors.sandbox.sales import Sale, Sales
+from receipt_actors.sandbox.store_control import StoreControl
+
+if TYPE_CHECKING:
+    from receipt_actors.sandbox.apple_ca import Authority, Flaw
+    from receipt_actors.sandbox.notifications import Delivery, NotificationSender, SignedNotification
+    from receipt_actors.sandbox.server_api import Tokens
 
 PATHS = {
     "/production/verifyReceipt": Environment.PRODUCTION,
     "/sandbox/verifyReceipt": Environment.SANDBOX,
 }
+API_PATHS = {
+    "/production/inApps/v1/transactions/": Environment.PRODUCTION,
+    "/sandbox/inApps/v1/transactions/": Environment.SANDBOX,
+}
+CONTROL_PATH = "/simulated/"
 MAX_REMEMBERED_RECEIPTS = 100_000
+KEY_FILE = "simulated-app-store-key.p8"
+ROOTS_FOLDER = "roots"
 
-_WEB_PAGE = b"<!DOCTYPE html><html><head><title>App Store</title></head><body>We'll be back soon.</body></html>"
+MISSING_CRYPTOGRAPHY = (
+    "the simulated App Store's signed transactions, Server API and notifications: cryptography not found, expected the "
+    'extra: pip install "receipt-actors[storekit2]"'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
     """What the simulated App Store has seen since it started."""
 
-    requests: Mapping[Environment, int]  #: by endpoint
+    requests: Mapping[Environment, int]  #: to verifyReceipt, by endpoint
     answers: Mapping[str, int]  #: by Apple status ("0", "21007"), "HTTP 503", or the kind of a fault ("html", "drop")
     concurrent_requests_high_water: int  #: the most that waited for their answers at one time (1 without a latency)
+    api_requests: Mapping[Environment, int] = field(default_factory=dict)  #: to the Server API, by endpoint
+    api_answers: Mapping[str, int] = field(default_factory=dict)  #: by status or ``errorCode``, or as in ``answers``
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFiles:
+    """What whoever trusts this store needs to have as files, and to know."""
+
+    roots: Path  #: a directory with its root certificate
+    key: Path  #: the private key for the Server API (PEM), as App Store Connect gives one out
+    key_id: str
+    issuer_id: str
 
 
 class SimulatedAppStore:
     """The store. ``start`` and ``stop`` it, or use it as a context manager; once stopped it stays stopped.
 
     Every answer takes ``latency_seconds`` and, at random, up to ``jitter_seconds`` more. With a ``shared_secret`` every
-    request needs it as its password (else 21004). ``key`` is what genuine receipts are minted under. Port 0 takes any
-    free port. All methods may be called from any thread.
+    request needs it as its password (else 21004). ``key`` is what genuine receipts are minted under, and what all that
+    is signed follows from. Port 0 takes any free port. All methods may be called from any thread.
+
+    Of the Server API it answers ``api_requests_per_second`` at most (Apple: 50 for an app), and any number without.
+    Notifications go to ``notification_url``, and come again as Apple's do, with hours of ``notification_hour_seconds``;
+    ``on_delivery`` hears of each POST.
     """
 
     def __init__(
@@ -68,18 +110,30 @@ class SimulatedAppStore:
         jitter_seconds: float = 0.0,
         shared_secret: str | None = None,
         key: bytes = DEFAULT_KEY,
+        api_requests_per_second: int | None = None,
+        notification_url: str | None = None,
+        notification_hour_seconds: float = 1.0,
+        on_delivery: Callable[[Delivery], object] = lambda delivery: None,
     ) -> None:
         self._server = HttpServer(host, port, self._handle, name="simulated-app-store")
-        self._latency_seconds = latency_seconds
-        self._jitter_seconds = jitter_seconds
+        self._replies = Replies(latency_seconds, jitter_seconds)
         self._shared_secret = shared_secret
         self._key = key
-        self._random = random.Random(0)
         self._outage: Fault | None = None
+        self._api_requests_per_second = api_requests_per_second
+        self.notification_url = notification_url  #: where notifications go, unless another URL is given with one
+        self._notification_hour_seconds = notification_hour_seconds
+        self._on_delivery = on_delivery
+        self._last_second: deque[float] = deque()  # when the Server API was asked; of the server's thread
+        self._stack = ExitStack()
+        self.sales = Sales()  #: what it has sold
         self._lock = threading.Lock()  # over what follows
         self._requests: Counter[Environment] = Counter()
         self._answers: Counter[str] = Counter()
         self._asked: OrderedDict[bytes, int] = OrderedDict()
+        self._api_requests: Counter[Environment] = Counter()
+        self._api_answers: Counter[str] = Counter()
+        self._notification_sender: NotificationSender | None = None
 
     def start(self) -> Self:
         """Listen and serve. Raises ``OSError`` where the address can't be had."""
@@ -87,8 +141,9 @@ class SimulatedAppStore:
         return self
 
     def stop(self) -> None:
-        """Close every connection, answered or not, and end the server's thread. May be called twice."""
+        """Close every connection, answered or not, and end its threads. May be called twice."""
         self._server.stop()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -108,8 +163,154 @@ class SimulatedAppStore:
         """URL for ``app_store_sandbox_url``; complete once started."""
         return f"{self._server.url}/sandbox/verifyReceipt"
 
+    @property
+    def url(self) -> str:
+        """``http://host:port``; complete once started."""
+        return self._server.url
+
+    @property
+    def production_api_url(self) -> str:
+        """Base URL of the Server API for production; complete once started."""
+        return f"{self._server.url}/production"
+
+    @property
+    def sandbox_api_url(self) -> str:
+        """Base URL of the Server API for the sandbox; complete once started."""
+        return f"{self._server.url}/sandbox"
+
+    # --- what it signs ---
+
+    @cached_property
+    def authority(self) -> Authority:
+        """Who signs for this store. Raises ``ConfigurationError`` where ``cryptography`` is not installed."""
+        try:
+            from receipt_actors.sandbox.apple_ca import Authority
+        except ImportError:
+            raise ConfigurationError([MISSING_CRYPTOGRAPHY]) from None
+        return Authority(self._key)
+
+    def write_files(self, folder: Path) -> StoreFiles:
+        """Write its root certificate and the key for its Server API into a folder: what settings name."""
+        pair = self.authority.server_api_key
+        roots = self.authority.write_roots(folder / ROOTS_FOLDER).parent
+        key = folder / KEY_FILE
+        key.touch(mode=0o600)
+        key.write_bytes(pair.private_key_pem)
+        return StoreFiles(roots, key, pair.key_id, pair.issuer_id)
+
+    # --- what it sells ---
+
+    def record(self, receipt: SampleReceipt) -> None:
+        """Remember what was sold elsewhere: the Server API knows it from now on."""
+        self.sales.record(receipt)
+
+    def sell(self, receipt: SampleReceipt, *, padding_bytes: int = 0) -> str:
+        """Mint a receipt (``receipts.mint``), and remember its purchases."""
+        self.record(receipt)
+        return mint(receipt, key=self._key, padding_bytes=padding_bytes)
+
+    def sell_signed(self, receipt: SampleReceipt, *, flaw: Flaw | None = None) -> str:
+        """Mint a signed transaction (``signed_transactions.mint_signed``), and remember it."""
+        authority = self.authority
+        from receipt_actors.sandbox.signed_transactions import mint_signed
+
+        self.record(receipt)
+        return mint_signed(receipt, authority=authority, flaw=flaw)
+
+    def read(self, receipt_data: str) -> SampleReceipt:
+        """Read what was minted under this store's key, a receipt or a signed transaction.
+
+        Raises ``MalformedReceipt`` or ``ForgedReceipt``.
+        """
+        if "." not in receipt_data:
+            return read(receipt_data, key=self._key)
+        authority = self.authority
+        from receipt_actors.sandbox.signed_transactions import read_signed
+
+        return read_signed(receipt_data, authority=authority)
+
+    def refund(self, transaction_id: str) -> Sale:
+        """Refund a purchase now, and tell nobody (``notify`` does both). ``KeyError``: it was never sold here."""
+        return self._cancelled(transaction_id, int(time.time() * 1000))
+
+    def notify(
+        self,
+        notification_type: str,
+        transaction_id: str | None = None,
+        *,
+        subtype: str | None = None,
+        bundle_id: str | None = None,
+        url: str | None = None,
+    ) -> SignedNotification:
+        """Have something happen to a purchase, and send a notification of it (to ``notification_url``, by default).
+
+        ``REFUND`` and ``REVOKE`` cancel the purchase, ``REFUND_REVERSED`` takes that back. ``TEST`` is about no
+        purchase, but about an app (``bundle_id``). Without any URL it is signed and returned only. ``KeyError``: such a
+        transaction was never sold here. ``ValueError``: no such type, or neither a transaction nor a bundle id.
+        """
+        authority = self.authority
+        from receipt_actors.sandbox.notifications import NotificationType, sign_notification
+
+        type_ = NotificationType(notification_type)
+        now_ms = int(time.time() * 1000)
+        sale = None
+        if transaction_id is not None:
+            match type_:
+                case NotificationType.REFUND | NotificationType.REVOKE:
+                    sale = self._cancelled(transaction_id, now_ms)
+                case NotificationType.REFUND_REVERSED:
+                    sale = self._cancelled(transaction_id, None)
+                case _:
+                    sale = self.sales.find(transaction_id)
+            if sale is None:
+                raise KeyError(transaction_id)
+        notification = sign_notification(
+            type_,
+            sale,
+            notification_uuid=str(uuid.uuid4()),
+            now_ms=now_ms,
+            authority=authority,
+            subtype=subtype,
+            bundle_id=bundle_id,
+        )
+        target = url or self.notification_url
+        if target is not None:
+            self._sender().send(target, notification)
+        return notification
+
+    @property
+    def deliveries(self) -> Sequence[Delivery]:
+        """Every POST of a notification so far."""
+        with self._lock:
+            sender = self._notification_sender
+        return () if sender is None else sender.deliveries
+
+    def wait_until_delivered(self, timeout_seconds: float) -> bool:
+        """Wait until every notification is accepted or given up; False if that takes longer."""
+        with self._lock:
+            sender = self._notification_sender
+        return sender is None or sender.wait_until_idle(timeout_seconds)
+
+    def _cancelled(self, transaction_id: str, at_ms: int | None) -> Sale:
+        sale = self.sales.cancel(transaction_id, at_ms)
+        if sale is None:
+            raise KeyError(transaction_id)
+        return sale
+
+    def _sender(self) -> NotificationSender:
+        from receipt_actors.sandbox.notifications import NotificationSender
+
+        with self._lock:
+            if self._notification_sender is None:
+                self._notification_sender = self._stack.enter_context(
+                    NotificationSender(hour_seconds=self._notification_hour_seconds, on_delivery=self._on_delivery)
+                )
+            return self._notification_sender
+
+    # --- how it fails ---
+
     def outage(self, fault: Fault) -> None:
-        """From now on every request, at either endpoint, meets this fault."""
+        """From now on every request, at any endpoint of Apple's, meets this fault."""
         self._outage = fault
 
     def recover(self) -> None:
@@ -121,7 +322,11 @@ class SimulatedAppStore:
         """Take a snapshot of the counters."""
         with self._lock:
             return StoreStatistics(
-                dict(self._requests), dict(self._answers), self._server.concurrent_requests_high_water
+                dict(self._requests),
+                dict(self._answers),
+                self._server.concurrent_requests_high_water,
+                dict(self._api_requests),
+                dict(self._api_answers),
             )
 
     def requests_for(self, receipt_data: str) -> int:
@@ -129,36 +334,120 @@ class SimulatedAppStore:
         with self._lock:
             return self._asked.get(_fingerprint(receipt_data), 0)
 
+    def requests_for_transaction(self, transaction_id: str) -> int:
+        """Count the requests to the Server API for this transaction; likewise."""
+        with self._lock:
+            return self._asked.get(_fingerprint_of_id(transaction_id), 0)
+
+    # --- its endpoints ---
+
     def _handle(self, method: str, path: str, body: bytes) -> Reply:
         environment = PATHS.get(path)
         if environment is None:
-            return Reply(response(http.client.NOT_FOUND, b"", "text/plain"))
+            return self._handle_others(method, path, body)
         label, reply = self._decide(environment, method, body)
         with self._lock:
             self._requests[environment] += 1
             self._answers[label] += 1
         return reply
 
+    def _handle_others(self, method: str, path: str, body: bytes) -> Reply:
+        if path.startswith(CONTROL_PATH):
+            status, content = self._control.handle(method, path.removeprefix(CONTROL_PATH), body)
+            return Reply(response(status, json.dumps(content).encode(), "application/json"))
+        start, slash, transaction_id = path.rpartition("/")
+        environment = API_PATHS.get(start + slash)
+        if environment is None:
+            return Reply(response(http.client.NOT_FOUND, b"", "text/plain"))
+        label, reply = self._decide_api(environment, method, transaction_id)
+        with self._lock:
+            self._api_requests[environment] += 1
+            self._api_answers[label] += 1
+        return reply
+
+    def _decide_api(self, environment: Environment, method: str, transaction_id: str) -> tuple[str, Reply]:
+        outage = self._outage
+        if outage is not None:
+            return self._replies.api_fault(outage)
+        try:
+            authority, tokens = self.authority, self._tokens
+        except ConfigurationError as error:
+            return self._replies.plain(http.client.NOT_IMPLEMENTED, str(error))
+        if method != "GET":
+            return self._replies.plain(http.client.METHOD_NOT_ALLOWED)
+        from receipt_actors.sandbox import server_api
+
+        now_seconds = time.time()
+        bundle_id = tokens.bundle_id_of(self._server.headers.get("authorization", ""), now_seconds)
+        if bundle_id is None:
+            return self._replies.plain(http.client.UNAUTHORIZED, "Unauthenticated")
+        if self._is_over_rate():
+            return self._replies.api_fault(Fault.rate_limit(1.0))
+        asked_before = self._count(_fingerprint_of_id(transaction_id))
+        sale = self.sales.find(transaction_id)
+        if sale is not None and asked_before < len(sale.receipt.faults):
+            return self._replies.api_fault(sale.receipt.faults[asked_before])
+        return self._replies.api(
+            server_api.answer(
+                transaction_id,
+                sale,
+                environment=environment,
+                bundle_id=bundle_id,
+                authority=authority,
+                now_ms=int(now_seconds * 1000),
+            )
+        )
+
+    @cached_property
+    def _tokens(self) -> Tokens:
+        from receipt_actors.sandbox.server_api import Tokens
+
+        return Tokens(self.authority)
+
+    @cached_property
+    def _control(self) -> StoreControl:
+        return StoreControl(self)
+
+    def _is_over_rate(self) -> bool:
+        """Count a request to the Server API, and say whether it is one too many in a second."""
+        if self._api_requests_per_second is None:
+            return False
+        now = time.monotonic()
+        while self._last_second and self._last_second[0] <= now - 1:
+            self._last_second.popleft()
+        if len(self._last_second) >= self._api_requests_per_second:
+            return True
+        self._last_second.append(now)
+        return False
+
     def _decide(self, environment: Environment, method: str, body: bytes) -> tuple[str, Reply]:
         outage = self._outage
         if outage is not None:
-            return self._fault(outage)
+            return self._replies.fault(outage)
         if method != "POST":
-            return self._apple({"status": answers.NOT_A_POST})
+            return self._replies.verify_receipt({"status": answers.NOT_A_POST})
         try:
             question = json.loads(body)
         except (ValueError, RecursionError):
             question = None
         receipt_data = question.get("receipt-data") if isinstance(question, dict) else None
         if not isinstance(receipt_data, str):
-            return self._apple({"status": answers.MALFORMED})
+            return self._replies.verify_receipt({"status": answers.MALFORMED})
         if not self._knows_secret(question.get("password")):
-            return self._apple({"status": answers.WRONG_SHARED_SECRET})
-        asked_before = self._count(receipt_data)
-        answer, receipt = answers.judge(receipt_data, environment, key=self._key, now_ms=int(time.time() * 1000))
+            return self._replies.verify_receipt({"status": answers.WRONG_SHARED_SECRET})
+        asked_before = self._count(_fingerprint(receipt_data))
+        answer, receipt = answers.judge(
+            receipt_data,
+            environment,
+            key=self._key,
+            now_ms=int(time.time() * 1000),
+            as_of_now=self.sales.as_of_now,
+        )
+        if receipt is not None:
+            self.sales.record(receipt)
         if receipt is not None and asked_before < len(receipt.faults):
-            return self._fault(receipt.faults[asked_before])
-        return self._apple(answer)
+            return self._replies.fault(receipt.faults[asked_before])
+        return self._replies.verify_receipt(answer)
 
     def _knows_secret(self, password: object) -> bool:
         if self._shared_secret is None:
@@ -166,9 +455,8 @@ class SimulatedAppStore:
         given = password if isinstance(password, str) else ""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._shared_secret.encode())
 
-    def _count(self, receipt_data: str) -> int:
-        """Count a request for this receipt, and return how many there were before."""
-        fingerprint = _fingerprint(receipt_data)
+    def _count(self, fingerprint: bytes) -> int:
+        """Count a request for a receipt or a transaction, and return how many there were before."""
         with self._lock:
             asked_before = self._asked.get(fingerprint, 0)
             self._asked[fingerprint] = asked_before + 1
@@ -177,34 +465,10 @@ class SimulatedAppStore:
                 self._asked.popitem(last=False)
             return asked_before
 
-    def _apple(self, answer: answers.Answer) -> tuple[str, Reply]:
-        return str(answer["status"]), self._reply(http.client.OK, json.dumps(answer).encode(), "application/json")
-
-    def _fault(self, fault: Fault) -> tuple[str, Reply]:
-        match fault.kind:
-            case FaultKind.APPLE:
-                retryable = {} if fault.is_retryable is None else {"is-retryable": fault.is_retryable}
-                return self._apple({"status": fault.status, **retryable})
-            case FaultKind.HTTP:
-                return f"HTTP {fault.status}", self._reply(fault.status, _WEB_PAGE, "text/html", fault.retry_after)
-            case FaultKind.HTML:
-                return "html", self._reply(http.client.OK, _WEB_PAGE, "text/html")
-            case FaultKind.GARBAGE:
-                return "garbage", self._reply(http.client.OK, b'{"status": 0, "receipt": {', "application/json")
-            case FaultKind.DROP:
-                return "drop", Reply(b"", self._delay_seconds())
-            case FaultKind.HANG:
-                return "hang", Reply(b"", fault.seconds, hangs=True)
-            case FaultKind.TRICKLE:
-                data = response(http.client.OK, b'{"status": 21005}', "application/json")
-                return "trickle", Reply(data, hangs=True, byte_seconds=fault.seconds)
-
-    def _reply(self, status: int, body: bytes, content_type: str, retry_after: str | None = None) -> Reply:
-        return Reply(response(status, body, content_type, retry_after), self._delay_seconds())
-
-    def _delay_seconds(self) -> float:
-        return self._latency_seconds + self._jitter_seconds * self._random.random()
-
 
 def _fingerprint(receipt_data: str) -> bytes:
     return hashlib.sha256(receipt_data.encode("utf-8", "surrogatepass")).digest()
+
+
+def _fingerprint_of_id(transaction_id: str) -> bytes:
+    return b"transaction " + transaction_id.encode()

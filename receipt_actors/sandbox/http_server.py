@@ -10,7 +10,7 @@ import asyncio
 import http.client
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,7 +29,8 @@ class Reply:
     byte_seconds: float = 0.0  #: pause before each byte of a response that trickles
 
 
-Handler = Callable[[str, str, bytes], Reply]  #: method, path, body; called in the server's thread, must not block
+#: Gets method, path and body; called in the server's thread, must not block. The headers are ``HttpServer.headers``.
+Handler = Callable[[str, str, bytes], Reply]
 
 
 def response(status: int, body: bytes, content_type: str, retry_after: str | None = None) -> bytes:
@@ -49,6 +50,8 @@ class HttpServer:
         self._name = name
         self._thread: threading.Thread | None = None
         self._listening = threading.Event()
+        #: Of the request that the handler is asked about, by their names in lower case; in that call only.
+        self.headers: Mapping[str, str] = {}
         # Written by the event loop's thread only.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -120,11 +123,12 @@ class HttpServer:
         """Forget a connection that is gone."""
         self._connections.discard(connection)
 
-    def begin(self, method: str, path: str, body: bytes) -> Reply:
+    def begin(self, head: _Head, body: bytes) -> Reply:
         """Ask the handler; ``end`` follows when the reply is sent, or the connection gone."""
         self._waiting += 1
         self._high_water = max(self._high_water, self._waiting)
-        return self._handler(method, path, body)
+        self.headers = head.headers
+        return self._handler(head.method, head.path, body)
 
     def end(self) -> None:
         """Count a request as no longer waiting."""
@@ -193,7 +197,7 @@ class _Connection(asyncio.Protocol):
         return head
 
     def _begin(self, head: _Head, body: bytes) -> None:
-        reply = self._server.begin(head.method, head.path, body)
+        reply = self._server.begin(head, body)
         self.hangs = reply.hangs
         if reply.byte_seconds > 0:
             self._trickle(reply, 0)
@@ -238,10 +242,11 @@ class _Connection(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """Request line and headers, as far as they matter here."""
+    """Request line and headers."""
 
     method: str
     path: str
+    headers: Mapping[str, str]
     body_bytes: int
     keep_alive: bool
     expects_continue: bool
@@ -263,6 +268,7 @@ class _Head:
         return cls(
             method=parts[0],
             path=parts[1],
+            headers=headers,
             body_bytes=int(length),
             keep_alive=parts[2] == "HTTP/1.1" and headers.get("connection", "").lower() != "close",
             expects_continue=headers.get("expect", "").lower() == "100-continue",

@@ -4,7 +4,8 @@ A scenario follows from its seed, down to the last byte; another seed has other 
 can run on one ledger. Every submission has a user of its own, which is how answers are told apart.
 
 The expectations are those of the default policy: production purchases of one app, any product, and receipts that Apple
-refuses without a transaction id go to the dead-letter queue.
+refuses without a transaction id go to the dead-letter queue. They depend on who is asked about app receipts: the Server
+API says of each receipt what it says of one transaction of it, and knows no receipts, so none is a forgery.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ import base64
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, Shape, forge, mint
+
+if TYPE_CHECKING:
+    from receipt_actors.sandbox.signing import Signer
 
 OK = "OK"
 INVALID = "INVALID"
@@ -42,6 +48,21 @@ _FAULT_SCRIPTS = (
 )
 
 
+class Receipts(StrEnum):
+    """What the players' apps send."""
+
+    APP = "app"  #: app receipts and transaction receipts, in base64
+    SIGNED = "signed"  #: signed transactions of StoreKit 2; needs ``cryptography``
+    MIXED = "mixed"  #: both, as from two releases of a game; likewise
+
+
+class Asked(StrEnum):
+    """Who is asked about app receipts: the setting ``app_receipts``."""
+
+    VERIFY_RECEIPT = "verify-receipt"
+    SERVER_API = "server-api"
+
+
 class Kind(StrEnum):
     """What sort of message it is."""
 
@@ -57,10 +78,19 @@ class Kind(StrEnum):
     FOREIGN_APP = "foreign app"
     MALFORMED = "malformed receipt"
     NOTHING_BOUGHT = "nothing bought"
+    SIGNED = "signed transaction"  #: genuine
+    SIGNED_REPLAYED = "signed, replayed"
+    BOTH_FORMS = "receipt and signed"  #: one purchase, sent by one user as a receipt and by another as signed
+    SIGNED_SANDBOX = "signed, sandbox"
+    SIGNED_EXPIRED = "signed, expired"
+    SIGNED_REFUNDED = "signed, refunded"
+    SIGNED_UPGRADED = "signed, upgraded"
+    SIGNED_FOREIGN_APP = "signed, foreign app"
+    HOSTILE_SIGNATURE = "not signed by Apple"  #: every way in which a JWS can be wrong
     GARBAGE = "garbage"  #: no message of the contract at all
 
 
-#: The part of each kind in a scenario; the rest, somewhat over half, is genuine.
+#: The part of each kind in a scenario of app receipts; the rest, somewhat over half, is genuine.
 SHARES: Mapping[Kind, float] = {
     Kind.BUNDLE: 0.06,
     Kind.REPLAYED: 0.08,
@@ -74,6 +104,35 @@ SHARES: Mapping[Kind, float] = {
     Kind.MALFORMED: 0.01,
     Kind.NOTHING_BOUGHT: 0.01,
     Kind.GARBAGE: 0.06,
+}
+#: The same where all are signed; the rest is ``SIGNED``.
+SIGNED_SHARES: Mapping[Kind, float] = {
+    Kind.SIGNED_REPLAYED: 0.08,
+    Kind.SIGNED_SANDBOX: 0.03,
+    Kind.SIGNED_EXPIRED: 0.03,
+    Kind.SIGNED_REFUNDED: 0.03,
+    Kind.SIGNED_UPGRADED: 0.02,
+    Kind.SIGNED_FOREIGN_APP: 0.02,
+    Kind.HOSTILE_SIGNATURE: 0.12,
+    Kind.GARBAGE: 0.06,
+}
+#: The same where app receipts and signed transactions come together; the rest is ``GENUINE``.
+MIXED_SHARES: Mapping[Kind, float] = {
+    **SHARES,
+    Kind.SIGNED: 0.15,
+    Kind.SIGNED_REPLAYED: 0.03,
+    Kind.BOTH_FORMS: 0.04,
+    Kind.SIGNED_SANDBOX: 0.01,
+    Kind.SIGNED_EXPIRED: 0.01,
+    Kind.SIGNED_REFUNDED: 0.01,
+    Kind.SIGNED_UPGRADED: 0.01,
+    Kind.SIGNED_FOREIGN_APP: 0.01,
+    Kind.HOSTILE_SIGNATURE: 0.06,
+}
+_MIXES: Mapping[Receipts, tuple[Mapping[Kind, float], Kind]] = {
+    Receipts.APP: (SHARES, Kind.GENUINE),
+    Receipts.SIGNED: (SIGNED_SHARES, Kind.SIGNED),
+    Receipts.MIXED: (MIXED_SHARES, Kind.GENUINE),
 }
 
 
@@ -120,6 +179,9 @@ class Scenario:
 
     seed: int
     messages: tuple[SampleMessage, ...]
+    #: What the simulated App Store has to know (``SimulatedAppStore.record``) to answer for it by the Server API, and
+    #: to refund it; verifyReceipt and signatures do without.
+    sold: tuple[SampleReceipt, ...] = field(default=(), repr=False)
 
 
 def make_scenario(
@@ -130,29 +192,53 @@ def make_scenario(
     key: bytes = DEFAULT_KEY,
     *,
     padding_bytes: int = 0,
+    receipts: Receipts = Receipts.APP,
+    asked: Asked = Asked.VERIFY_RECEIPT,
 ) -> Scenario:
-    """Make ``count`` messages for the game ``bundle_id``. From about 100 on every kind is among them.
+    """Make ``count`` messages for the game ``bundle_id``. From about 100 on every kind of the mix is among them.
 
-    ``key`` is the simulated App Store's; ``padding_bytes`` make receipts as heavy as real ones.
+    ``key`` is the simulated App Store's; ``padding_bytes`` make app receipts as heavy as real ones. Raises
+    ``ConfigurationError`` where something is to be signed, and ``cryptography`` is not installed.
     """
-    maker = _Maker(seed, bundle_id, post_queue, key, padding_bytes)
+    maker = _Maker(seed, bundle_id, post_queue, key, padding_bytes, asked)
+    if receipts is not Receipts.APP:
+        maker.signer = _signer(key)
+    shares, rest = _MIXES[receipts]
     messages: list[SampleMessage] = []
-    for kind, share in SHARES.items():
+    for kind, share in shares.items():
         wanted = min(len(messages) + round(count * share), count)
         while len(messages) < wanted:
             messages += maker.make(kind)
     del messages[count:]
     while len(messages) < count:
-        messages += maker.make(Kind.GENUINE)
+        messages += maker.make(rest)
     maker.random.shuffle(messages)
-    return Scenario(seed, tuple(messages))
+    return Scenario(seed, tuple(messages), tuple(maker.sold))
+
+
+def _signer(key: bytes) -> Signer:
+    try:
+        from receipt_actors.sandbox.signing import Signer
+    except ImportError:
+        raise ConfigurationError(
+            [
+                "sample messages with signed transactions: cryptography not found, expected the extra: "
+                'pip install "receipt-actors[storekit2]"'
+            ]
+        ) from None
+    return Signer(key)
 
 
 class _Maker:
     """Makes messages of each kind, with fresh users and transactions every time."""
 
-    def __init__(self, seed: int, bundle_id: str, post_queue: str, key: bytes, padding_bytes: int) -> None:
+    def __init__(
+        self, seed: int, bundle_id: str, post_queue: str, key: bytes, padding_bytes: int, asked: Asked
+    ) -> None:
         self.random = random.Random(seed)
+        self.sold: list[SampleReceipt] = []
+        self.signer: Signer | None = None
+        self._asks_server_api = asked is Asked.SERVER_API
         self._seed = seed
         self._bundle_id = bundle_id
         self._post_queue = post_queue
@@ -174,6 +260,15 @@ class _Maker:
             Kind.FOREIGN_APP: self._foreign_app,
             Kind.MALFORMED: self._malformed,
             Kind.NOTHING_BOUGHT: self._nothing_bought,
+            Kind.SIGNED: self._signed,
+            Kind.SIGNED_REPLAYED: self._signed_replayed,
+            Kind.BOTH_FORMS: self._both_forms,
+            Kind.SIGNED_SANDBOX: self._signed_sandbox,
+            Kind.SIGNED_EXPIRED: self._signed_expired,
+            Kind.SIGNED_REFUNDED: self._signed_refunded,
+            Kind.SIGNED_UPGRADED: self._signed_upgraded,
+            Kind.SIGNED_FOREIGN_APP: self._signed_foreign_app,
+            Kind.HOSTILE_SIGNATURE: self._hostile_signature,
             Kind.GARBAGE: self._garbage,
         }
 
@@ -192,7 +287,9 @@ class _Maker:
 
     def _bundle(self, number: int) -> list[SampleMessage]:
         purchases = [self._purchase() for _ in range(2 + number % 4)]
-        expected = Answered(OK, tuple(purchase.transaction_id for purchase in purchases))
+        # The Server API is asked about one id that is in the receipt, and so that one is all that is answered for.
+        counted = purchases[:1] if self._asks_server_api else purchases
+        expected = Answered(OK, tuple(purchase.transaction_id for purchase in counted))
         return [self._message(Kind.BUNDLE, self._mint(*purchases), expected)]
 
     def _replayed(self, number: int) -> list[SampleMessage]:
@@ -214,7 +311,7 @@ class _Maker:
 
     def _sandbox(self, number: int) -> list[SampleMessage]:
         receipt = self._mint(self._purchase(), environment=Environment.SANDBOX)
-        return [self._message(Kind.SANDBOX, receipt, DeadLettered(Reason.SANDBOX_REFUSED))]
+        return [self._message(Kind.SANDBOX, receipt, self._dead_lettered(Reason.SANDBOX_REFUSED))]
 
     def _expired(self, number: int) -> list[SampleMessage]:
         purchase = self._purchase(
@@ -232,21 +329,75 @@ class _Maker:
         receipt = forge(
             SampleReceipt(self._bundle_id, (self._purchase(),)), key=self._key, padding_bytes=self._padding_bytes
         )
-        return [self._message(Kind.FORGED, receipt, DeadLettered(Reason.NOT_AUTHENTIC))]
+        return [self._message(Kind.FORGED, receipt, self._dead_lettered(Reason.NOT_AUTHENTIC))]
 
     def _foreign_app(self, number: int) -> list[SampleMessage]:
         purchase = self._purchase()
         receipt = self._mint(purchase, bundle_id=f"{self._bundle_id}.cheap-clone", shape=list(Shape)[number % 2])
-        expected = Answered(INVALID, (purchase.transaction_id,), Reason.FOREIGN_BUNDLE)
+        expected: Expectation = Answered(INVALID, (purchase.transaction_id,), Reason.FOREIGN_BUNDLE)
+        if self._asks_server_api:  # with a token of our app, to which the other one's transactions are unknown
+            expected = DeadLettered(Reason.TRANSACTION_NOT_FOUND)
         return [self._message(Kind.FOREIGN_APP, receipt, expected)]
 
     def _malformed(self, number: int) -> list[SampleMessage]:
         receipt = base64.b64encode(self.random.randbytes(300)).decode()
-        return [self._message(Kind.MALFORMED, receipt, DeadLettered(Reason.RECEIPT_MALFORMED))]
+        reason = Reason.NO_TRANSACTION_ID if self._asks_server_api else Reason.RECEIPT_MALFORMED
+        return [self._message(Kind.MALFORMED, receipt, DeadLettered(reason))]
 
     def _nothing_bought(self, number: int) -> list[SampleMessage]:
         # An empty receipt names nothing that tells it from another, but its user does.
-        return [self._message(Kind.NOTHING_BOUGHT, self._mint(), DeadLettered(Reason.NO_TRANSACTION))]
+        reason = Reason.NO_TRANSACTION_ID if self._asks_server_api else Reason.NO_TRANSACTION
+        return [self._message(Kind.NOTHING_BOUGHT, self._mint(), DeadLettered(reason))]
+
+    def _signed(self, number: int) -> list[SampleMessage]:
+        fields: dict[str, Any] = {}
+        if number % 4 == 1:
+            fields = {"product_id": "gold_monthly", "expires_at_ms": _FAR_AHEAD_MS}
+        elif number % 4 == 2:
+            fields = {"product_id": "no_advertising", "product_type": ProductType.NON_CONSUMABLE}
+        purchase = self._purchase(is_family_shared=number % 4 == 2, **fields)
+        return [self._message(Kind.SIGNED, self._sign(purchase), Answered(OK, (purchase.transaction_id,)))]
+
+    def _signed_replayed(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        signed, expected = self._sign(purchase), OneOfGroup(purchase.transaction_id)
+        return [self._message(Kind.SIGNED_REPLAYED, signed, expected) for _ in range(2 + number % 2)]
+
+    def _both_forms(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        forms = [self._mint(purchase, shape=list(Shape)[number % 2]), self._sign(purchase)]
+        expected = OneOfGroup(purchase.transaction_id)
+        return [self._message(Kind.BOTH_FORMS, each, expected) for each in forms]
+
+    def _signed_sandbox(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        signed = self._sign(purchase, environment=Environment.SANDBOX)
+        return [self._refused(Kind.SIGNED_SANDBOX, signed, purchase, Reason.ENVIRONMENT_REFUSED)]
+
+    def _signed_expired(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase(
+            product_id="gold_monthly", purchased_at_ms=_LONG_AGO_MS, expires_at_ms=_LONG_AGO_MS + 30 * 24 * 3600 * 1000
+        )
+        return [self._refused(Kind.SIGNED_EXPIRED, self._sign(purchase), purchase, Reason.EXPIRED)]
+
+    def _signed_refunded(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase(cancelled_at_ms=_BOUGHT_MS + 1000)
+        return [self._refused(Kind.SIGNED_REFUNDED, self._sign(purchase), purchase, Reason.REFUNDED)]
+
+    def _signed_upgraded(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase(product_id="gold_monthly", expires_at_ms=_FAR_AHEAD_MS, is_upgraded=True)
+        return [self._refused(Kind.SIGNED_UPGRADED, self._sign(purchase), purchase, Reason.UPGRADED)]
+
+    def _signed_foreign_app(self, number: int) -> list[SampleMessage]:
+        purchase = self._purchase()
+        signed = self._sign(purchase, bundle_id=f"{self._bundle_id}.cheap-clone")
+        return [self._refused(Kind.SIGNED_FOREIGN_APP, signed, purchase, Reason.FOREIGN_BUNDLE)]
+
+    def _hostile_signature(self, number: int) -> list[SampleMessage]:
+        assert self.signer is not None
+        reason, make = self.signer.hostile[(number - 1) % len(self.signer.hostile)]
+        signed = make(SampleReceipt(self._bundle_id, (self._purchase(),)))
+        return [self._message(Kind.HOSTILE_SIGNATURE, signed, DeadLettered(reason))]
 
     def _garbage(self, number: int) -> list[SampleMessage]:
         user_id = self._user_id()
@@ -290,8 +441,22 @@ class _Maker:
         body = json.dumps({"receipt": receipt, "user_id": user_id, "post_queue": self._post_queue})
         return SampleMessage(kind, body, attributes, user_id, expected)
 
+    def _refused(self, kind: Kind, receipt: str, purchase: Purchase, reason: Reason) -> SampleMessage:
+        return self._message(kind, receipt, Answered(INVALID, (purchase.transaction_id,), reason))
+
+    def _dead_lettered(self, reason: Reason) -> DeadLettered:
+        """What verifyReceipt refuses for a reason, the Server API merely does not know."""
+        return DeadLettered(Reason.TRANSACTION_NOT_FOUND if self._asks_server_api else reason)
+
+    def _sign(self, purchase: Purchase, bundle_id: str | None = None, **fields: Any) -> str:
+        assert self.signer is not None
+        receipt = SampleReceipt(bundle_id or self._bundle_id, (purchase,), **fields)
+        self.sold.append(receipt)
+        return self.signer.mint(receipt)
+
     def _mint(self, *purchases: Purchase, bundle_id: str | None = None, **fields: Any) -> str:
         receipt = SampleReceipt(bundle_id or self._bundle_id, purchases, **fields)
+        self.sold.append(receipt)
         return mint(receipt, key=self._key, padding_bytes=self._padding_bytes)
 
     def _purchase(self, **fields: Any) -> Purchase:

@@ -1,8 +1,9 @@
 """Sample receipts: base64 strings that the simulated App Store can judge without having seen them before.
 
-A sample receipt is the DER-like prefix that makes real receipts begin with "MII", a MAC (HMAC-SHA256 under a key of the
-simulator), and a JSON payload that says what was bought. Only who has the key can mint a genuine one; one with another
-MAC is recognised as a forgery (Apple's 21003), and anything else is malformed (21002).
+A sample receipt is built like a real one of its shape (``receipt_formats``), so that Apple's own ``ReceiptUtility`` can
+read a transaction id from it. In the place of Apple's signature it has a MAC (HMAC-SHA256 under a key of the
+simulator), and it carries a JSON payload that says what was bought. Only who has the key can mint a genuine one; one
+with another MAC is recognised as a forgery (Apple's 21003), and anything else is malformed (21002).
 
 What Apple would answer follows from the receipt::
 
@@ -15,13 +16,13 @@ What Apple would answer follows from the receipt::
     ... status=21010                                                           that status
     ... faults=(Fault.apple(21005), Fault.http(503, retry_after="2"))          these first, then fine
 
-and ``mint(receipt)`` makes the string; ``forge(receipt)`` one that fails to authenticate.
+and ``mint(receipt)`` makes the string; ``forge(receipt)`` one that fails to authenticate. The same purchases as signed
+transactions of StoreKit 2: ``signed_transactions``.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -31,12 +32,12 @@ from enum import StrEnum
 from typing import Any
 
 from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox import receipt_formats
+from receipt_actors.sandbox.receipt_formats import MalformedReceipt as MalformedReceipt
 
 DEFAULT_KEY = b"receipt_actors sample receipts"  #: no secret: it keeps samples apart from forgeries, no more
 REAL_RECEIPT_BYTES = 5 * 1024  #: about what a unified receipt of a few purchases weighs; for ``padding_bytes``
-
-_PREFIX = b"\x30\x82\x0f\x00receipt_actors sample\x00"
-_MAC_BYTES = hashlib.sha256().digest_size
 
 
 class Shape(StrEnum):
@@ -56,6 +57,7 @@ class FaultKind(StrEnum):
     DROP = "drop"  #: the connection is closed without an answer
     HANG = "hang"  #: nothing happens for a time, then the connection is closed
     TRICKLE = "trickle"  #: a right answer begins, and comes byte by byte
+    RATE_LIMIT = "rate limit"  #: HTTP 429, with the time from which on to ask again
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,11 @@ class Fault:
 
     @classmethod
     def apple(cls, status: int, *, is_retryable: bool | None = None) -> Fault:
-        """Answer with this Apple status, and with ``is-retryable`` (21100-21199) where given."""
+        """Answer with this Apple status, and with ``is-retryable`` (21100-21199) where given.
+
+        The Server API answers with an ``errorCode`` of seven digits, and takes any other status for 5000001: an
+        internal error that may pass.
+        """
         return cls(FaultKind.APPLE, status=status, is_retryable=is_retryable)
 
     @classmethod
@@ -103,6 +109,15 @@ class Fault:
         """Answer HTTP 200 with valid JSON, one byte in so many seconds."""
         return cls(FaultKind.TRICKLE, seconds=seconds)
 
+    @classmethod
+    def rate_limit(cls, seconds: float) -> Fault:
+        """Answer 429, and that it is to be asked again in so many seconds.
+
+        The ``Retry-After`` of the Server API is the UNIX time of then, in milliseconds; that of verifyReceipt is in
+        whole seconds from now, as HTTP has it.
+        """
+        return cls(FaultKind.RATE_LIMIT, seconds=seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
@@ -115,6 +130,18 @@ class Purchase:
     quantity: int = 1
     expires_at_ms: int | None = None  #: of a subscription
     cancelled_at_ms: int | None = None  #: refunded or revoked
+    product_type: ProductType | None = None  #: None: an auto-renewable subscription if it expires, else a consumable
+    is_family_shared: bool = False  #: somebody else of the family has bought it
+    app_account_token: str | None = None  #: a UUID: whom the app said it bought this for
+    is_upgraded: bool = False  #: the player has moved on to a better subscription
+
+    @property
+    def type(self) -> ProductType:
+        """``product_type``, or what it is taken for."""
+        if self.product_type is not None:
+            return self.product_type
+        is_subscription = self.expires_at_ms is not None
+        return ProductType.AUTO_RENEWABLE_SUBSCRIPTION if is_subscription else ProductType.CONSUMABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +160,6 @@ class SampleReceipt:
             raise ValueError(f"an iOS 6 style receipt is one purchase, found {len(self.purchases)}")
 
 
-class MalformedReceipt(ValueError):
-    """Not a sample receipt at all (Apple's 21002)."""
-
-
 class ForgedReceipt(ValueError):
     """A sample receipt that was not minted under this key, or was changed afterwards (Apple's 21003)."""
 
@@ -146,14 +169,12 @@ def mint(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int
 
     ``padding_bytes`` of incompressible filling make it as heavy as a real one (``REAL_RECEIPT_BYTES``).
     """
-    content: dict[str, Any] = asdict(receipt)
-    content["purchases"] = [_without_none(asdict(purchase)) for purchase in receipt.purchases]
-    content["faults"] = [_without_none(asdict(fault)) for fault in receipt.faults]
-    payload = json.dumps(_without_none(content), separators=(",", ":"))
+    payload = _payload(receipt)
     if padding_bytes:
         filling = hashlib.shake_128(payload.encode()).digest(padding_bytes * 3 // 4)
         payload = f'{payload[:-1]},"padding":"{base64.b64encode(filling).decode()}"}}'
-    return base64.b64encode(_PREFIX + _mac(payload.encode(), key) + payload.encode()).decode()
+    write = receipt_formats.transaction_receipt if receipt.shape is Shape.TRANSACTION else receipt_formats.app_receipt
+    return base64.b64encode(write(_shown(receipt), payload.encode(), lambda content: _mac(content, key))).decode()
 
 
 def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
@@ -165,20 +186,45 @@ def read(receipt_data: str, *, key: bytes = DEFAULT_KEY) -> SampleReceipt:
     """Read a minted receipt back. Raises ``MalformedReceipt`` or ``ForgedReceipt``."""
     try:
         data = base64.b64decode(receipt_data, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise MalformedReceipt("not base64") from None
-    mac, payload = data[len(_PREFIX) :][:_MAC_BYTES], data[len(_PREFIX) + _MAC_BYTES :]
-    if not data.startswith(_PREFIX) or not payload:
-        raise MalformedReceipt("not a sample receipt")
-    if not hmac.compare_digest(mac, _mac(payload, key)):
+    parts = receipt_formats.take_apart(data)
+    if not hmac.compare_digest(parts.mac, _mac(parts.content, key)):
         raise ForgedReceipt("not minted under this key")
-    return _from_content(json.loads(payload))  # whatever has our MAC was made by mint()
+    return _from_content(json.loads(parts.payload()))  # whatever has our MAC was made by mint()
+
+
+def _payload(receipt: SampleReceipt) -> str:
+    content: dict[str, Any] = asdict(receipt)
+    content["purchases"] = [_without_defaults(asdict(purchase)) for purchase in receipt.purchases]
+    content["faults"] = [_without_none(asdict(fault)) for fault in receipt.faults]
+    return json.dumps(_without_none(content), separators=(",", ":"))
+
+
+def _shown(receipt: SampleReceipt) -> receipt_formats.Shown:
+    """What a real receipt says in the clear; the payload has it all once more."""
+    return receipt_formats.Shown(
+        bundle_id=receipt.bundle_id,
+        is_sandbox=receipt.environment is Environment.SANDBOX,
+        purchases=tuple(
+            receipt_formats.ShownPurchase(
+                transaction_id=purchase.transaction_id,
+                original_transaction_id=purchase.original_transaction_id or purchase.transaction_id,
+                product_id=purchase.product_id,
+                quantity=purchase.quantity,
+                purchased_at_ms=purchase.purchased_at_ms,
+                expires_at_ms=purchase.expires_at_ms,
+                cancelled_at_ms=purchase.cancelled_at_ms,
+            )
+            for purchase in receipt.purchases
+        ),
+    )
 
 
 def _from_content(content: Mapping[str, Any]) -> SampleReceipt:
     return SampleReceipt(
         bundle_id=content["bundle_id"],
-        purchases=tuple(Purchase(**purchase) for purchase in content["purchases"]),
+        purchases=tuple(_purchase(purchase) for purchase in content["purchases"]),
         shape=Shape(content["shape"]),
         environment=Environment(content["environment"]),
         status=content.get("status"),
@@ -186,9 +232,19 @@ def _from_content(content: Mapping[str, Any]) -> SampleReceipt:
     )
 
 
-def _mac(payload: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, payload, "sha256")
+def _purchase(content: Mapping[str, Any]) -> Purchase:
+    if "product_type" not in content:
+        return Purchase(**content)
+    return Purchase(**{**content, "product_type": ProductType(content["product_type"])})
+
+
+def _mac(content: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, content, "sha256")
 
 
 def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if value is not None}
+
+
+def _without_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None and value is not False}

@@ -23,7 +23,17 @@ from receipt_actors.settings._types import (
 _INSTALL_OPENTELEMETRY = "pip install 'receipt-actors[otel]'"
 
 
-class OperationsSettings(SomeSettings, frozen=True):
+class LogSettings(SomeSettings, frozen=True):
+    """What a log line has to be like."""
+
+    log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="Form of a log line: text for people, json for machines; auto: text where stderr is a terminal.",
+    )
+
+
+class OperationsSettings(LogSettings, frozen=True):
     """What the system tells those who run it, and where."""
 
     admin: AdminAddress = Field(
@@ -50,11 +60,6 @@ class OperationsSettings(SomeSettings, frozen=True):
         le=1,
         description="Share of the receipts that are traced, of those that belong to no trace yet; of the others "
         "whoever began the trace decides. Left out: what OTEL_TRACES_SAMPLER says, else all.",
-    )
-    log_level: LogLevel = Field(default="INFO", description="Least severe log line that is written.")
-    log_format: Literal["auto", "text", "json"] = Field(
-        default="auto",
-        description="Form of a log line: text for people, json for machines; auto: text where stderr is a terminal.",
     )
     log_decisions: Literal["problems", "all"] = Field(
         default="problems",

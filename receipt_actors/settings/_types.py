@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from receipt_actors.domain.addresses import Address, is_loopback
 from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.values import is_queue_name
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
@@ -37,6 +38,10 @@ class Expected:
 def _split_commas(value: object) -> object:
     """Turn ``"a, b"`` into ``["a", "b"]``; what is a list already stays as it is."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _plain_words(name: str) -> str:
+    return re.sub("[ _-]+", "-", name).casefold()
 
 
 def _some_and_unique(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,6 +73,19 @@ def _any_or_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     if ANY in "".join(ids) and ids != (ANY,):
         raise ValueError(f"expected ids, or {ANY} alone to accept any; there are no other wildcards")
     return ids
+
+
+_PRODUCT_TYPES = {_plain_words(each): str(each) for each in ProductType}
+
+
+def _any_or_product_types(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Accept Apple's names, however they are written: ``Non-Consumable``, ``non consumable``."""
+    if names == (ANY,):
+        return names
+    known = tuple(_PRODUCT_TYPES[_plain_words(name)] for name in names if _plain_words(name) in _PRODUCT_TYPES)
+    if len(known) < len(names):
+        raise PydanticCustomError("product_type", "no product type")
+    return tuple(dict.fromkeys(known))
 
 
 def _app_store_url(url: str) -> str:
@@ -153,6 +171,13 @@ Ids = Annotated[
     BeforeValidator(_split_commas),
     AfterValidator(_some_and_unique),
     AfterValidator(_any_or_ids),
+]
+ProductTypes = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_split_commas),
+    AfterValidator(_some_and_unique),
+    AfterValidator(_any_or_product_types),
+    Expected(f"{', '.join(ProductType)}, comma separated, or {ANY} to accept any"),
 ]
 TableName = Annotated[
     str,

@@ -15,6 +15,7 @@ from receipt_actors.domain.limits import (
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.settings._app_store_client import INSTALL_CURL, curl_fault, is_curl, most_requests
 from receipt_actors.settings._base import SomeSettings
+from receipt_actors.settings._server_api import SERVER_API, SERVER_API_RATE_PER_SECOND
 from receipt_actors.settings._types import Processes
 
 
@@ -64,7 +65,10 @@ class WorkSettings(SomeSettings, frozen=True):
         "of as many.",
     )
     app_store_rate_per_second: float | None = Field(
-        default=None, gt=0, description="Requests to Apple a second, of all processes. Left out: no limit."
+        default=None,
+        gt=0,
+        description="Requests to Apple a second, of all processes. Left out: no limit for verifyReceipt, and "
+        f"{SERVER_API_RATE_PER_SECOND:g} for the App Store Server API, as Apple documents.",
     )
     app_store_attempts: int = Field(
         default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
@@ -79,6 +83,13 @@ class WorkSettings(SomeSettings, frozen=True):
     exit_when_idle_seconds: float | None = Field(
         default=None, ge=0, description="Stop after this time without a message. Left out: run until told to stop."
     )
+
+    @field_validator("app_store_rate_per_second")
+    @classmethod
+    def _the_server_api_has_a_limit(cls, per_second: float | None, info: ValidationInfo) -> float | None:
+        if per_second is None and info.data.get("app_receipts") == SERVER_API:
+            return SERVER_API_RATE_PER_SECOND
+        return per_second
 
     @field_validator("drain_seconds")
     @classmethod

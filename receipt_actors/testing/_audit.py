@@ -5,7 +5,8 @@ twice; then read every answer, every dead letter and the ledger, and ask. What i
 promise"):
 
 * a genuine transaction gets OK for one submission, which gets no INVALID for it; a forged one gets no OK;
-* an answer may be repeated, but then it is the same, and carries the submission's id;
+* an answer may be repeated, but then it is the same, and carries the submission's id; only a refund takes an OK
+  back, by ``INVALID``, reason ``refunded``, before or after it, where the ledger has the claim marked;
 * the ledger names the submission that got OK as the owner, and nobody who was not answered;
 * nothing is lost: each submission was answered, or lies in the dead-letter queue, or is still to come.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.ports import LedgerItem
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.results import PostedResult
 
 
@@ -38,7 +40,7 @@ class AuditReport:
     answered: int  #: submissions
     dead_lettered: int  #: submissions without an answer
     transactions_ok: int
-    answers: int  #: repetitions included
+    answers: int  #: repetitions included, without those that take an OK back
     repeated_answers: int
 
     def __str__(self) -> str:
@@ -69,9 +71,9 @@ def audit(
         still_to_come: submission ids of what is on the source queue still; nothing, where it was drained.
     """
     submissions = {each.submission_id: each for each in sent}
-    seen = _Answers(answers)
-    moved = frozenset(dead_letters)
     claims = {item.transaction_id: item for item in ledger}
+    seen = _Answers(answer for answer in answers if not _takes_back(answer, claims.get(answer.transaction_id)))
+    moved = frozenset(dead_letters)
     answered = seen.by_submission.keys() & submissions.keys()
     accounted = answered | moved | frozenset(still_to_come)
     faults = [
@@ -89,6 +91,17 @@ def audit(
         transactions_ok=len(seen.winners),
         answers=seen.count,
         repeated_answers=seen.count - sum(len(given) for given in seen.by_submission.values()),
+    )
+
+
+def _takes_back(answer: PostedResult, claim: LedgerItem | None) -> bool:
+    """Tell whether it says of a claim that it was refunded, to whom the claim is."""
+    return (
+        answer.status is Verdict.INVALID
+        and answer.reason == Reason.REFUNDED
+        and claim is not None
+        and claim.refunded_at_seconds is not None
+        and (answer.submission_id, answer.user_id) == (claim.submission_id, claim.user_id)
     )
 
 

@@ -28,14 +28,19 @@ from receipt_actors.domain.ports import (
     OutgoingMessage,
     Queues,
     ReceivedMessage,
+    ServerApi,
+    Standing,
 )
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
 
 _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "verify_receipt": AppStoreUnavailable,
+    "get_transaction_info": AppStoreUnavailable,
     "claim": LedgerUnavailable,
     "claim_all": LedgerUnavailable,
     "get": LedgerUnavailable,
+    "mark_refunded": LedgerUnavailable,
+    "unmark_refunded": LedgerUnavailable,
 }
 
 
@@ -65,14 +70,17 @@ Around: TypeAlias = Callable[[PortCall], Any]
 def intercept(backend: Backend, around: Around) -> Backend:
     """Return the same backend with ``around`` around each call of its ports; it is called from many threads.
 
-    Each call blocks: the App Store is asked through its blocking port, also where the backend has another.
+    Each call blocks: the App Store is asked through its blocking port, also where the backend has another. What Apple
+    signed is verified without a word to the world, and left alone.
     """
+    server_api = backend.server_api
     return replace(
         backend,
         queues=_InterceptedQueues(backend.queues, around),
         ledger=_InterceptedLedger(backend.ledger, around),
         app_store=_InterceptedAppStore(backend.app_store, around),
         app_store_transfers=None,
+        server_api=None if server_api is None else _InterceptedServerApi(server_api, around),
     )
 
 
@@ -127,9 +135,9 @@ class _InterceptedLedger:
         self._ledger = ledger
         self._around = around
 
-    def claim(self, item: LedgerItem) -> LedgerItem | None:
+    def claim(self, item: LedgerItem) -> Standing | None:
         call = PortCall("claim", None, None, self._ledger, lambda _: self._ledger.claim(item))
-        standing: LedgerItem | None = self._around(call)
+        standing: Standing | None = self._around(call)
         return standing
 
     def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
@@ -138,10 +146,24 @@ class _InterceptedLedger:
         outcomes: Sequence[ClaimOutcome] = self._around(call)
         return outcomes
 
-    def get(self, transaction_id: str) -> LedgerItem | None:
+    def get(self, transaction_id: str) -> Standing | None:
         call = PortCall("get", None, None, self._ledger, lambda _: self._ledger.get(transaction_id))
-        standing: LedgerItem | None = self._around(call)
+        standing: Standing | None = self._around(call)
         return standing
+
+    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+        ledger = self._ledger
+        call = PortCall(
+            "mark_refunded", None, None, ledger, lambda _: ledger.mark_refunded(transaction_id, refunded_at_seconds)
+        )
+        standing: Standing = self._around(call)
+        return standing
+
+    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+        ledger = self._ledger
+        call = PortCall("unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id))
+        claim: LedgerItem | None = self._around(call)
+        return claim
 
     def check(self) -> None:
         self._ledger.check()  # once, by whoever starts
@@ -157,6 +179,25 @@ class _InterceptedAppStore:
     def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
         store = self._app_store
         call = PortCall("verify_receipt", None, None, store, lambda _: store.verify_receipt(receipt_data, environment))
+        answer: Mapping[str, object] = self._around(call)
+        return answer
+
+
+class _InterceptedServerApi:
+    """See ``ServerApi``."""
+
+    def __init__(self, server_api: ServerApi, around: Around) -> None:
+        self._server_api = server_api
+        self._around = around
+
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        return self._server_api.transaction_id_of(receipt_data)  # which asks nobody
+
+    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+        api = self._server_api
+        call = PortCall(
+            "get_transaction_info", None, None, api, lambda _: api.get_transaction_info(transaction_id, environment)
+        )
         answer: Mapping[str, object] = self._around(call)
         return answer
 

@@ -7,18 +7,21 @@ from dataclasses import replace
 from typing import ClassVar
 
 from receipt_actors.domain.batching import check_claims
-from receipt_actors.domain.ports import TAKEN, ClaimOutcome, LedgerItem
+from receipt_actors.domain.ports import TAKEN, ClaimOutcome, LedgerItem, Standing, Tombstone
 from receipt_actors.testing._faults import Fake
 
 
 class FakeLedger(Fake):
     """See ``domain.ports.Ledger``."""
 
-    operations: ClassVar[frozenset[str]] = frozenset({"claim", "claim_all", "get", "check"})
+    operations: ClassVar[frozenset[str]] = frozenset(
+        {"claim", "claim_all", "get", "mark_refunded", "unmark_refunded", "check"}
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self._items: dict[str, LedgerItem] = {}
+        self._tombstones: dict[str, Tombstone] = {}
 
     # --- what only a test does ---
 
@@ -28,17 +31,18 @@ class FakeLedger(Fake):
         with self._changed:
             return dict(self._items)
 
-    def mark_refunded(self, transaction_id: str, at_seconds: float) -> None:
-        """Mark a claim as refunded at a UNIX time."""
+    @property
+    def tombstones(self) -> Mapping[str, Tombstone]:
+        """The transactions that were refunded before anybody claimed them, by transaction id."""
         with self._changed:
-            self._items[transaction_id] = replace(self._items[transaction_id], refunded_at_seconds=at_seconds)
+            return dict(self._tombstones)
 
     # --- the port ---
 
-    def claim(self, item: LedgerItem) -> LedgerItem | None:
+    def claim(self, item: LedgerItem) -> Standing | None:
         """See ``Ledger.claim``."""
 
-        def work() -> LedgerItem | None:
+        def work() -> Standing | None:
             with self._changed:
                 return self._put(item)
 
@@ -54,21 +58,51 @@ class FakeLedger(Fake):
 
         return self._carry_out_batch("claim_all", items, work)
 
-    def get(self, transaction_id: str) -> LedgerItem | None:
+    def get(self, transaction_id: str) -> Standing | None:
         """See ``Ledger.get``."""
+
+        def work() -> Standing | None:
+            with self._changed:
+                return self._standing(transaction_id)
+
+        return self._carry_out("get", work)
+
+    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+        """See ``Ledger.mark_refunded``."""
+
+        def work() -> Standing:
+            with self._changed:
+                claim = self._items.get(transaction_id)
+                if claim is None:
+                    return self._tombstones.setdefault(transaction_id, Tombstone(transaction_id, refunded_at_seconds))
+                if claim.refunded_at_seconds is None:
+                    claim = self._items[transaction_id] = replace(claim, refunded_at_seconds=refunded_at_seconds)
+                return claim
+
+        return self._carry_out("mark_refunded", work)
+
+    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+        """See ``Ledger.unmark_refunded``."""
 
         def work() -> LedgerItem | None:
             with self._changed:
-                return self._items.get(transaction_id)
+                self._tombstones.pop(transaction_id, None)
+                claim = self._items.get(transaction_id)
+                if claim is not None:
+                    claim = self._items[transaction_id] = replace(claim, refunded_at_seconds=None)
+                return claim
 
-        return self._carry_out("get", work)
+        return self._carry_out("unmark_refunded", work)
 
     def check(self) -> None:
         """See ``Ledger.check``."""
         self._carry_out("check", lambda: None)
 
-    def _put(self, item: LedgerItem) -> LedgerItem | None:
-        standing = self._items.get(item.transaction_id)
+    def _standing(self, transaction_id: str) -> Standing | None:
+        return self._items.get(transaction_id) or self._tombstones.get(transaction_id)
+
+    def _put(self, item: LedgerItem) -> Standing | None:
+        standing = self._standing(item.transaction_id)
         if standing is None:
             self._items[item.transaction_id] = item
         return standing

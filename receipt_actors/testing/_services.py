@@ -17,13 +17,16 @@ from receipt_actors.settings import Settings
 from receipt_actors.testing import _settling
 from receipt_actors.testing._app_store import FakeAppStore
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
+from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._interception import Around, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import FakeQueues
+from receipt_actors.testing._server_api import FakeServerApi
+from receipt_actors.testing._signed_data import FakeSignedData
 
 
 class FakeServices:
-    """Queues as ``settings`` name them, a ledger and an App Store, all on one ``clock``; see the package.
+    """Queues as ``settings`` name them, a ledger and an App Store with all its ways, on one ``clock``; see the package.
 
     The dead-letter queue is the one of the settings, else the source queue's name followed by DLQ. The services outlive
     a receipt system: start another one to see what it makes of what the first has left.
@@ -35,6 +38,8 @@ class FakeServices:
         self.queues = FakeQueues(self.clock)
         self.ledger = FakeLedger()
         self.app_store = FakeAppStore()
+        self.signed_data = FakeSignedData()
+        self.server_api = FakeServerApi(self.signed_data)
         self.dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
         self.queues.create_queue(settings.source_queue, self.dead_letter_queue, settings.max_receive_count)
         for queue in (*settings.post_queues, *filter(None, [settings.alerts_queue])):
@@ -50,6 +55,8 @@ class FakeServices:
             interrupt_receives=self.queues.interrupt,
             close=self.queues.interrupt,
             rng=random.Random(0),
+            signed_data=self.signed_data,
+            server_api=self.server_api,
         )
 
     def start(self, around: Around | None = None) -> ReceiptSystem:
@@ -90,15 +97,19 @@ class FakeServices:
 
     def settle(self, actors: ActorSystem) -> None:
         """See ``testing.settle``."""
-        _settling.settle(actors, self.queues, self.ledger, self.app_store)
+        _settling.settle(actors, *self._fakes)
 
     def advance(self, seconds: float, actors: ActorSystem) -> None:
         """See ``testing.advance``. Raises ``TypeError`` where the clock is not a ``ManualClock``."""
         if not isinstance(self.clock, ManualClock):
             raise TypeError("only a ManualClock can be moved")
-        _settling.advance(self.clock, seconds, actors, self.queues, self.ledger, self.app_store)
+        _settling.advance(self.clock, seconds, actors, *self._fakes)
 
     def recover(self) -> None:
         """Forget every fault of every fake, and release what is held."""
-        for fake in (self.queues, self.ledger, self.app_store):
+        for fake in self._fakes:
             fake.recover()
+
+    @property
+    def _fakes(self) -> tuple[Fake, ...]:
+        return self.queues, self.ledger, self.app_store, self.signed_data, self.server_api

@@ -9,6 +9,7 @@ import pytest
 
 from receipt_actors.actors import app_store_gateway
 from receipt_actors.actors.app_store_gateway import REFUSAL_MEMORY_SECONDS, AppStoreGateway
+from receipt_actors.actors.asking import by_verify_receipt
 from receipt_actors.actors.protocol import (
     INTAKE,
     Broken,
@@ -18,11 +19,11 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
     VerifyReceipt,
 )
-from receipt_actors.domain.app_store import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
@@ -60,7 +61,7 @@ class House:
         self.limits = LiveLimits(Limits(20, 20, 20))
         transfers = AtOnce(self.store) if self.has_transfers else None
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, self.store, policy, self.limits, THREE_ATTEMPTS, transfers
+            AppStoreGateway, by_verify_receipt(self.store, transfers), policy, self.limits, THREE_ATTEMPTS
         )
 
     def script(self, *answers: Any, message: int = 1) -> None:
@@ -254,7 +255,7 @@ def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytes
     monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
-    gateway = stage.actors.start(AppStoreGateway, store, Policy(None), limits, THREE_ATTEMPTS)
+    gateway = stage.actors.start(AppStoreGateway, by_verify_receipt(store), Policy(None), limits, THREE_ATTEMPTS)
     first, second = (store.hold("verify_receipt", times=20 * waves) for waves in (1, 2))
     for number in range(4 * 20):
         stage.ask(gateway, VerifyReceipt(submission(number)))

@@ -34,12 +34,12 @@ from receipt_actors.actors.protocol import (
     result_batcher_name,
 )
 from receipt_actors.actors.validator import Validator
-from receipt_actors.domain.app_store import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
 from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started, StartError
 from receipt_actors.telemetry.latencies import Latencies
 

@@ -232,6 +232,23 @@ def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> No
     assert len(custodians) == 2
 
 
+def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
+    """While it lasts: whether there is anything to receive that does not need the service may change."""
+    intake = start(stage, max_in_flight=30)
+    take(stage, intake, 2)
+    intake.cast(ServiceUnavailable("app_store"))
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == []
+    intake.cast(ServiceUnavailable("app_store", closes_intake=False))
+    assert granted(stage, consumer) == [10]
+    intake.cast(SettleReservation(consumer, 0))
+    intake.cast(ServiceUnavailable("app_store"))
+    another = reserve(stage, intake)
+    assert granted(stage, another) == []
+    intake.cast(ServiceAvailable("app_store"))
+    assert granted(stage, another) == [10]
+
+
 def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
     """Somebody has to find out whether the service is back; one at a time."""
     intake = start(stage)

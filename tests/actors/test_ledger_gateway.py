@@ -131,6 +131,16 @@ def test_a_refund_is_told_to_others_only(house: House) -> None:
     assert house.claim(replace(item(), claimed_at_seconds=9.0)) is Ownership.OURS
 
 
+def test_a_refund_before_its_claim_is_told_until_it_is_taken_back(house: House) -> None:
+    """A tombstone is not remembered: once Apple has reversed the refund, whoever asks first gets the transaction."""
+    house.ledger.mark_refunded("t-1", 1.0)
+    assert house.claim(item(user=1)) is Ownership.REFUNDED
+    assert house.look_up(1) is Ownership.REFUNDED
+    house.ledger.unmark_refunded("t-1")
+    assert house.claim(item(user=1)) is Ownership.NEW
+    assert house.claim(item(user=2)) is Ownership.OTHER_USER
+
+
 def test_the_map_forgets_the_oldest(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is bounded; what it has forgotten the ledger still knows."""
     monkeypatch.setattr(ledger_gateway, "KNOWN_CLAIMS", 2)

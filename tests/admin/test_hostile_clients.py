@@ -8,8 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from receipt_actors.admin import connections
-from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_HEAD_BYTES
+from receipt_actors.admin.limits import MAX_BODY_BYTES
+from receipt_actors.web import connections
+from receipt_actors.web.limits import MAX_CONNECTIONS, MAX_HEAD_BYTES
 
 from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview
 

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from receipt_actors.admin.limits import REQUEST_SECONDS
-from receipt_actors.admin.server import AddressRefused, AdminServer
+from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.web.limits import REQUEST_SECONDS
+from receipt_actors.web.serving import AddressRefused
 
 from .conftest import JSON, TOKEN, Client, FakeSystem, serving
 

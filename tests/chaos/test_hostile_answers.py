@@ -18,12 +18,13 @@ from botocore.exceptions import ClientError, ParamValidationError
 from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.aws import AwsLedger
 from receipt_actors.clients.embedded import EmbeddedQueues
-from receipt_actors.domain.app_store import Genuine, Unidentified, interpret
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
+from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.domain.verdicts import Plan, make_plan
+from receipt_actors.domain.verify_receipt import interpret
 from receipt_actors.errors import AppStoreUnavailable, BatchesRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
@@ -308,6 +309,31 @@ def test_no_item_of_the_table_is_taken_for_ours_unless_it_is(
     assert found[Ownership.OURS.value]
     told = ", ".join(f"{number} {name}" for name, number in found.most_common())
     figure(f"{count} items, each as the answer to a claim and to a look-up: {told}")
+
+
+def test_no_item_that_is_answered_to_a_refund_is_a_crash(
+    fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
+) -> None:
+    """Nor to its reversal: what cannot be read is unavailable; and only what has nothing but a mark is deleted."""
+    count = 3000 if is_full else 300
+    found: Counter[str] = Counter()
+    for item, _ in hostile_items(count, SEED + 2):
+        fake.answer("UpdateItem", AwsReply({"Attributes": item}))
+        found[f"mark: {told_of(lambda: ledger.mark_refunded('1000', 1.0))}"] += 1
+        found[f"reversal: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
+        fake.answer("UpdateItem", error("ConditionalCheckFailedException", Item=item))
+        fake.answer("DeleteItem", error("ConditionalCheckFailedException", Item=item))
+        found[f"conflict: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
+    assert found["mark: LedgerItem"]
+    told = ", ".join(f"{number} {name}" for name, number in found.most_common())
+    figure(f"{count} items, each as the answer to a refund and to a reversal: {told}")
+
+
+def told_of(ask: Callable[[], object]) -> str:
+    try:
+        return type(ask()).__name__
+    except LedgerUnavailable:
+        return "unavailable"
 
 
 def hostile_entry(rng: random.Random) -> tuple[object, bool]:

@@ -31,7 +31,12 @@ from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, Embedd
 
 SEED = 20_261
 RECEIPT = forge(SampleReceipt(BUNDLE_ID, (Purchase("4242"),)))
-APPLES_REFUSALS = {Reason.RECEIPT_MALFORMED, Reason.NOT_AUTHENTIC}
+#: Of what is well-formed: by verifyReceipt, and of what passes for a signed transaction.
+APPLES_REFUSALS = {
+    Reason.RECEIPT_MALFORMED,
+    Reason.NOT_AUTHENTIC,
+    *(reason for reason in Reason if reason.startswith("jws_")),
+}
 HONEST_SHARE = 50  #: one in so many
 CHUNK = 1500  #: messages sent at a time
 MOST_GROWTH_KIB = 48 * 1024  #: of a process, after the first fifth of the messages: a twentieth of their bytes

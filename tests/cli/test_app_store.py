@@ -6,19 +6,40 @@ import json
 import re
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
+from appstoreserverlibrary.models.Environment import Environment
+from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
+
+from receipt_actors.sandbox.apple_ca import ROOT_FILE
+from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 
 from .conftest import BUNDLE_ID, DEAD_LETTERS, PATIENCE_SECONDS, EmbeddedWorld, Ended, Processes
 
 Cli = Callable[..., Ended]
+COMMENT = "# the Server API instead of verifyReceipt: export RECEIPT_ACTORS_APP_RECEIPTS=server-api\n"
 URL = re.compile(r"http://127\.0\.0\.1:\d+/(production|sandbox)/verifyReceipt")
 
 
-def exports(lines: list[str]) -> dict[str, str]:
-    """Read the variables as a shell would."""
+VARIABLES = [
+    "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL",
+    "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL",
+    "RECEIPT_ACTORS_APPLE_ROOTS",
+    "RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL",
+    "RECEIPT_ACTORS_SERVER_API_SANDBOX_URL",
+    "RECEIPT_ACTORS_SERVER_API_KEY_FILE",
+    "RECEIPT_ACTORS_SERVER_API_KEY_ID",
+    "RECEIPT_ACTORS_SERVER_API_ISSUER_ID",
+]
+
+
+def exports(stream: IO[str] | None) -> dict[str, str]:
+    """Read the variables as a shell would, up to the comment that is the last line."""
+    assert stream is not None
+    lines = list(iter(stream.readline, COMMENT))
     return dict(line.removeprefix("export ").rstrip("\n").split("=", 1) for line in lines)
 
 
@@ -28,12 +49,11 @@ def test_it_answers_until_it_is_told_to_stop(
 ) -> None:
     """The variables that it prints make another command ask it; either signal ends it with code 0."""
     process = processes.start("app-store", "--port", "0", "--shared-secret", "hush")
-    assert process.stdout is not None
-    variables = exports([process.stdout.readline(), process.stdout.readline()])
-    assert list(variables) == ["RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL", "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL"]
-    for name, url in variables.items():
-        assert URL.fullmatch(url)
-        monkeypatch.setenv(name, url)
+    variables = exports(process.stdout)
+    assert list(variables) == VARIABLES
+    assert all(URL.fullmatch(variables[name]) for name in VARIABLES[:2])
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--shared-secret", "hush", "--json", "TUlJ")
     assert [told["status"] for told in ended.lines] == [21002]
     ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--json", "TUlJ")
@@ -42,6 +62,7 @@ def test_it_answers_until_it_is_told_to_stop(
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out, err) == (0, "", "")
+    assert not Path(variables["RECEIPT_ACTORS_APPLE_ROOTS"]).exists()
 
 
 def test_minted_messages_come_out_as_they_should(
@@ -50,8 +71,7 @@ def test_minted_messages_come_out_as_they_should(
     """On standard output there is nothing else, so that they can be submitted; good and bad ones are among them."""
     process = processes.start("app-store", "--port", "0", "--mint", "100", "--seed", "7")
     assert process.stdout is not None
-    assert process.stderr is not None
-    variables = exports([process.stderr.readline(), process.stderr.readline()])
+    variables = exports(process.stderr)
     lines = [process.stdout.readline() for _ in range(100)]
     (tmp_path / "messages.jsonl").write_text("".join(lines))
     submitted = cli("submit", *embedded.flags, "--file", "messages.jsonl", "--keep-going")
@@ -101,3 +121,97 @@ def test_a_port_that_is_taken_is_told(cli: Cli) -> None:
     assert (ended.code, ended.out) == (1, "")
     (line,) = ended.err.splitlines()
     assert str(port) in line
+
+
+@pytest.fixture
+def backend() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Takes notifications, but for the first one."""
+    bodies: list[dict[str, str]] = []
+
+    def handle(method: str, path: str, body: bytes) -> Reply:
+        bodies.append(json.loads(body))
+        return Reply(response(200 if len(bodies) > 1 else 503, b"", "text/plain"))
+
+    server = HttpServer("127.0.0.1", 0, handle, name="backend").start()
+    yield f"{server.url}/notifications", bodies
+    server.stop()
+
+
+def test_a_purchase_is_bought_refunded_and_told(
+    cli: Cli, processes: Processes, tmp_path: Path, backend: tuple[str, list[dict[str, str]]]
+) -> None:
+    """From other terminals: what is printed is genuine by the root in the folder, and so is what the backend gets."""
+    url, bodies = backend
+    files = tmp_path / "apple"
+    process = processes.start(
+        "app-store", "--port", "0", "--files", str(files), "--notify", url, "--notify-hour", "0.01"
+    )
+    variables = exports(process.stdout)
+    store = variables["RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL"].removesuffix("/production")
+    root = (files / "roots" / ROOT_FILE).read_bytes()
+    verifier = SignedDataVerifier([root], False, Environment.PRODUCTION, BUNDLE_ID, 1000001)
+
+    signed = cli("app-store", "buy", "--store", store, "--form", "signed", "--type", "Non-Consumable").out.strip()
+    transaction_id = verifier.verify_and_decode_signed_transaction(signed).transactionId
+    assert transaction_id is not None
+    refused = cli("app-store", "notify", "REFUND", transaction_id, "--store", store)
+    assert refused.code == 1
+    assert "HTTP 503" in refused.out
+    assert process.stderr is not None
+    first, second = process.stderr.readline(), process.stderr.readline()
+    assert first.startswith("REFUND ") and first.endswith(": HTTP 503, again in 0.01 s\n")
+    assert second == first.replace(": HTTP 503, again in 0.01 s", ": HTTP 200")
+    assert bodies[0] == bodies[1]
+    payload = verifier.verify_and_decode_notification(bodies[0]["signedPayload"])
+    assert payload.rawNotificationType == "REFUND"
+    taken = cli("app-store", "notify", "REFUND_REVERSED", transaction_id, "--store", store)
+    assert (taken.code, taken.out.endswith(": HTTP 200\n")) == (0, True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert (files / "roots" / ROOT_FILE).exists()  # a folder of one's own stays
+
+
+def test_a_store_tells_of_what_another_one_sold(cli: Cli, processes: Processes, tmp_path: Path) -> None:
+    """Under one key; without a URL the notification is printed, to be posted by whoever wants to."""
+
+    def start(*flags: str) -> str:
+        process = processes.start("app-store", "--port", "0", "--key", "ours", *flags)
+        return exports(process.stdout)["RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL"].removesuffix("/production")
+
+    first, second = start(), start()
+    bought = cli("app-store", "buy", "--store", first, "--transaction-id", "42", "--lasts", "100", "--family-shared")
+    (told,) = bought.lines
+    assert told["transaction_id"] == "42"
+    unknown = cli("app-store", "notify", "REFUND", "42", "--store", second)
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "never sold here" in unknown.err
+    (tmp_path / "receipt.txt").write_text(told["app_receipt"])
+    printed = cli("app-store", "notify", "REFUND", "42", "--store", second, "--receipt-file", "receipt.txt")
+    assert printed.code == 0
+    assert list(printed.lines[0]) == ["signedPayload"]
+    forged = (tmp_path / "receipt.txt").write_text(told["app_receipt"][:-8] + "AAAAAAA=")
+    assert forged
+    assert cli("app-store", "notify", "REFUND", "42", "--store", second, "--receipt-file", "receipt.txt").code == 1
+
+
+def test_no_store_is_told(cli: Cli) -> None:
+    """With what starts one."""
+    ended = cli("app-store", "buy", "--store", "http://127.0.0.1:9")
+    assert (ended.code, ended.out) == (1, "")
+    assert "receipt-actors app-store" in ended.err
+
+
+def test_signed_transactions_are_minted(processes: Processes) -> None:
+    """Alone, or beside app receipts."""
+
+    def minted(receipts: str) -> list[bool]:
+        process = processes.start("app-store", "--port", "0", "--mint", "60", "--seed", "7", "--receipts", receipts)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(60)]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_SECONDS)
+        return ['"receipt": "eyJ' in line for line in lines]
+
+    assert not any(minted("app"))
+    assert sum(minted("signed")) > 40
+    assert 10 < sum(minted("mixed")) < 40

@@ -72,6 +72,40 @@ def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
     assert "receipts a second" in page
 
 
+def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli) -> None:
+    """A series for each, every answer of it checked; the report says what each of them is."""
+    ways = ["verify-receipt", "storekit2", "server-api"]
+    ended = cli("bench", "--no-latency", "--messages", "60", "--receipts", ",".join(ways), "--json", "bench.json")
+    assert (ended.code, ended.err) == (0, "")
+    series = read("bench.json")["series"]
+    assert [each["way"] for each in series] == ways
+    assert [each["label"] for each in series] == [f"{way}, all at once" for way in ways]
+    assert [bool(each["client"]) for each in series] == [True, False, True]
+    asked = [
+        {name: count for name, count in each["runs"][0]["requests"].items() if name[0] == "v" or name[0] == "G"}
+        for each in series
+    ]
+    questions = [(each.get("verifyReceipt"), each.get("GetTransactionInfo")) for each in asked]
+    assert questions == [(60, None), (0, None), (None, 60)]
+    for way in ways:
+        assert f"\n{way}: " in ended.out
+    plan = cli("plan", "--rate", "10/s", "--bench", "bench.json")
+    assert "verifyReceipt" not in plan.err
+
+
+def test_a_plan_is_about_verify_receipt(cli: Cli) -> None:
+    """What signatures cost is no part of it: a report that begins with them is refused, and so is an unknown way."""
+    ended = cli(*QUICK, "--messages", "20", "--receipts", "storekit2", "--json", "bench.json")
+    assert (ended.code, ended.err) == (0, "")
+    assert "storekit2: signed transactions" in ended.out
+    refused = cli("plan", "--rate", "10/s", "--bench", "bench.json")
+    assert refused.code == 2
+    assert "expected verifyReceipt to be asked" in refused.err
+    unknown = cli("bench", "--receipts", "storekit1")
+    assert unknown.code == 2
+    assert "'storekit1' is none of verify-receipt, storekit2, server-api" in unknown.err
+
+
 def test_messages_come_at_the_rate_that_is_asked_for(cli: Cli) -> None:
     """Sixty a second for a second: that is sixty messages in no less than a second, and not all at once."""
     ended = cli(*QUICK, "--seconds", "1", "--rate", "60", "--json", "bench.json")
@@ -109,6 +143,8 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
         (("--processes", "4", "--in-flight-sweep", "10,2"), (), "--max-in-flight: found '2'"),
         ((), ("--config", "missing.toml"), "--config: found 'missing.toml'"),
         ((), ("--backend", "embedded"), "--backend: found it after --"),
+        ((), ("--app-receipts", "server-api"), "--app-receipts: "),
+        ((), ("--apple-roots", "."), "--apple-roots: found it after --"),
         ((), ("--statistics-file", "s.json"), "--statistics-file: found it after --"),
         ((), ("--source-queue", "Other"), "--source-queue: found it after --"),
         ((), ("--exit-when-idle", "1"), "--exit-when-idle"),

@@ -15,6 +15,7 @@ from receipt_actors.clients.aws import AwsLedger
 from receipt_actors.clients.embedded import EmbeddedLedger
 from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.apple_ca import Flaw
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
 
@@ -59,6 +60,7 @@ class TestGenuine:
         assert ended.code == 0
         transactions = told.pop("transactions")
         assert told == {
+            "way": "verify-receipt",
             "asked": "Production",
             "status": 0,
             "meaning": "valid",
@@ -207,6 +209,89 @@ class TestRefused:
                     assert secret not in ended.out + ended.err
 
 
+class TestSigned:
+    """Signed transactions of StoreKit 2, and the App Store Server API."""
+
+    @pytest.fixture
+    def trusting(self, store: SimulatedAppStore, tmp_path: Path) -> list[str]:
+        files = store.write_files(tmp_path)
+        return ["--bundle-ids", BUNDLE_ID, "--apple-roots", str(files.roots)]
+
+    @pytest.fixture
+    def asking(self, store: SimulatedAppStore, trusting: list[str], tmp_path: Path) -> list[str]:
+        files = store.write_files(tmp_path)
+        return [
+            *trusting,
+            *("--app-receipts", "server-api", "--server-api-key-file", str(files.key)),
+            *("--server-api-key-id", files.key_id, "--server-api-issuer-id", files.issuer_id),
+            *("--server-api-production-url", store.production_api_url),
+            *("--server-api-sandbox-url", store.sandbox_api_url),
+        ]
+
+    def test_a_signed_transaction_is_verified_here(
+        self, cli: Cli, trusting: list[str], store: SimulatedAppStore
+    ) -> None:
+        """Nobody is asked; what would be answered is told as for a receipt."""
+        signed = store.sell_signed(SampleReceipt(BUNDLE_ID, (COINS,)))
+        ended = cli("verify", *trusting, "--json", signed)
+        (told,) = ended.lines
+        assert (ended.code, ended.err) == (0, "")
+        assert (told["way"], told["asked"], told["status"]) == ("signature", None, None)
+        assert (told["meaning"], told["environment"]) == ("signed by Apple", "Production")
+        (transaction,) = told["transactions"]
+        assert (transaction["transaction_id"], transaction["verdict"]) == ("1000", "OK")
+        assert transaction["product_type"] == "Consumable"
+        assert cli("verify", *trusting, signed).out.startswith("signed by Apple\nenvironment Production")
+        assert not store.statistics().requests
+
+    def test_a_signature_of_somebody_elses_is_refused_with_its_reason(
+        self, cli: Cli, trusting: list[str], store: SimulatedAppStore
+    ) -> None:
+        """Also by the roots that are built in, which do not know this authority."""
+        signed = store.sell_signed(SampleReceipt(BUNDLE_ID, (COINS,)), flaw=Flaw.FOREIGN_ROOT)
+        for flags in (trusting, ["--bundle-ids", BUNDLE_ID]):
+            ended = cli("verify", *flags, signed)
+            assert (ended.code, ended.err) == (1, "")
+            assert "not signed by Apple" in ended.out
+            assert "dead-letter queue, jws_foreign_root" in ended.out
+            assert signed[:100] not in ended.out
+
+    def test_an_app_receipt_is_looked_up_by_the_server_api(
+        self, cli: Cli, asking: list[str], store: SimulatedAppStore
+    ) -> None:
+        """Its transaction is found, and verified; the sandbox is asked for what production does not know."""
+        sold = store.sell(SampleReceipt(BUNDLE_ID, (COINS,)))
+        ended = cli("verify", *asking, "--json", sold)
+        (told,) = ended.lines
+        assert (ended.code, ended.err) == (0, "")
+        assert (told["way"], told["asked"], told["status"]) == ("server-api", "Production", None)
+        assert cli("verify", *asking, sold).out.startswith("Production says yes: it knows transaction 1000\n")
+        tested = store.sell(SampleReceipt(BUNDLE_ID, (Purchase("1001"),), environment=Environment.SANDBOX))
+        (told,) = cli("verify", *asking, "--environments", "Production,Sandbox", "--json", tested).lines
+        assert (told["asked"], told["environment"], told["acceptable"]) == ("Sandbox", "Sandbox", True)
+
+    def test_what_the_server_api_does_not_know_is_refused(self, cli: Cli, asking: list[str]) -> None:
+        """By its code; and what has no id is not asked about."""
+        ended = cli("verify", *asking, receipt(Purchase("9")))
+        assert (ended.code, ended.err) == (1, "")
+        assert ended.out.startswith("Production says 4040010: transaction id not found\n")
+        assert "dead-letter queue, transaction_not_found" in ended.out
+        assert "dead-letter queue, no_transaction_id" in cli("verify", *asking, "AAAA").out
+
+    def test_a_token_is_judged_for_a_given_user_only(
+        self, cli: Cli, trusting: list[str], store: SimulatedAppStore
+    ) -> None:
+        """Without one there is nobody to compare it with."""
+        token = "00000000-0000-0000-0000-000000000007"
+        signed = store.sell_signed(SampleReceipt(BUNDLE_ID, (Purchase("1000", app_account_token=token),)))
+        flags = [*trusting, "--app-account-token", "match", "--app-account-token-rule", "integer"]
+        assert cli("verify", *flags, signed).code == 0
+        assert cli("verify", *flags, "--user-id", "7", signed).code == 0
+        ended = cli("verify", *flags, "--user-id", "8", signed)
+        assert ended.code == 1
+        assert "foreign_account" in ended.out
+
+
 class TestLookingUp:
     def test_claims_are_told_and_judged(self, cli: Cli, world: World, store_flags: list[str], ledger: Ledger) -> None:
         """Who has it, since when, and what this user would hear."""
@@ -244,6 +329,29 @@ class TestLookingUp:
         ended = cli("verify", *embedded.flags, *store_flags, "--look-up", receipt(COINS))
         assert ended.code == 1
         assert "user 7 on 2023-11-14 22:13, submission s-1" in ended.out
+        ledger.close()
+
+    def test_refunds_are_told(
+        self, cli: Cli, embedded: EmbeddedWorld, store_flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a claim and of what nobody has claimed: support can tell why a purchase does not count."""
+        monkeypatch.setenv("COLUMNS", "200")
+        ledger = EmbeddedLedger(embedded.database)
+        ledger.claim(claim_of("1000", user_id=7))
+        ledger.mark_refunded("1000", 1.75e9)
+        ledger.mark_refunded("1001", 1.75e9)
+        flags = [*embedded.flags, *store_flags, "--look-up"]
+        sample = receipt(COINS, Purchase("1001"))
+        ended = cli("verify", *flags, sample)
+        assert ended.code == 1
+        assert "submission s-1, refunded on 2025-06-15 15:06" in ended.out
+        assert "1001 is claimed by nobody, and was refunded on 2025-06-15 15:06" in ended.out
+        (told,) = cli("verify", *flags, "--json", sample).lines
+        by_id = {each["transaction_id"]: each for each in told["transactions"]}
+        assert {each["reason"] for each in by_id.values()} == {"refunded"}
+        assert [by_id[key]["refunded_at_seconds"] for key in ("1000", "1001")] == [1.75e9, 1.75e9]
+        assert by_id["1001"]["claimed_by"] is None
+        assert by_id["1000"]["claimed_by"]["refunded_at_seconds"] == 1.75e9
         ledger.close()
 
     def test_without_look_up_no_backend_is_demanded(self, cli: Cli, store_flags: list[str]) -> None:

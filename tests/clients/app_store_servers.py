@@ -110,8 +110,13 @@ class _RecorderHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Recorder
 
+    def do_GET(self) -> None:
+        self._answer(b"")
+
     def do_POST(self) -> None:
-        question = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, question: bytes) -> None:
         self.server.connections.add(self.client_address)
         self.server.asked.append(Asked(self.path, dict(self.headers), question))
         reply = self.server.reply

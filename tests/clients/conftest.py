@@ -228,12 +228,12 @@ def ministack_table(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> tupl
     return table_at(ministack_url, monkeypatch)
 
 
-def table_at(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[boto3.Session, str]:
+def table_at(url: str, monkeypatch: pytest.MonkeyPatch, key: str = "TransactionId") -> tuple[boto3.Session, str]:
     import boto3
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     session = boto3.Session("testing", "testing", region_name="eu-west-1")
-    return session, create_table(session.client("dynamodb"), "TransactionId")
+    return session, create_table(session.client("dynamodb"), key)
 
 
 #: Of a DynamoDB that somebody runs for these tests, such as AWS's own DynamoDB Local.

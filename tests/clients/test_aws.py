@@ -567,6 +567,51 @@ def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger,
     assert standing is not None and standing.user_id == NO_USER_ID
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [{}, {"Owner": {"S": "somebody"}}, {"Owner": {"S": "somebody"}, "RefundedAt": {"N": "5"}}],
+    ids=["nothing but the key", "others", "marked"],
+)
+def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[str, Any]) -> None:
+    """It is no tombstone of ours: the mark may go, the item stays, with all that it has."""
+    table, ledger = table_of(moto)
+    key = {"TransactionId": {"S": ITEM.transaction_id}}
+    moto.dynamodb.put_item(TableName=table, Item={**key, **foreign})
+    standing = ledger.unmark_refunded(ITEM.transaction_id)
+    assert standing is not None and standing.user_id == NO_USER_ID
+    kept = {name: value for name, value in foreign.items() if name != "RefundedAt"}
+    assert moto.dynamodb.get_item(TableName=table, Key=key)["Item"] == {**key, **kept}
+    assert ledger.claim(ITEM) is not None
+
+
+def test_a_refund_of_an_item_of_another_program_keeps_what_it_has(moto: Aws) -> None:
+    """One attribute is added."""
+    table, ledger = table_of(moto)
+    item = {"TransactionId": {"S": "1"}, "Owner": {"S": "somebody"}}
+    moto.dynamodb.put_item(TableName=table, Item=item)
+    ledger.mark_refunded("1", 5.5)
+    marked = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
+    assert marked == {**item, "RefundedAt": {"N": "5.5"}}
+
+
+def test_a_tombstone_is_a_key_and_a_time(moto: Aws) -> None:
+    """An operator who reads the table sees at once that it is no claim."""
+    table, ledger = table_of(moto)
+    ledger.mark_refunded("1", 1_800_000_000.5)
+    (item,) = moto.dynamodb.scan(TableName=table)["Items"]
+    assert item == {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000.5"}}
+
+
+@pytest.mark.parametrize("answer", [{}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}])
+def test_an_update_that_is_answered_without_its_item_is_not_done(
+    fake: FakeAws, ledger: AwsLedger, answer: dict[str, Any]
+) -> None:
+    """What stands in for DynamoDB may leave it out: nobody knows what stands there, so it has to be asked again."""
+    fake.answer("UpdateItem", Reply(answer))
+    with pytest.raises(LedgerUnavailable):
+        ledger.mark_refunded("1", 5.0)
+
+
 def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Aws) -> None:
     """Whole numbers and fractions are read alike."""
     table, ledger = table_of(moto)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +23,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
-from receipt_actors.clients.embedded.database import Database
+from receipt_actors.clients.embedded.database import SCHEMA_VERSION, Database
 from receipt_actors.domain.ports import (
     MAX_VISIBILITY_SECONDS,
     Environment,
     LedgerItem,
     OutgoingMessage,
     ReceivedMessage,
+    Tombstone,
 )
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueUnavailable
 
@@ -536,6 +538,77 @@ def test_a_newer_schema_is_refused(database: Path) -> None:
     with closing(sqlite3.connect(database)) as newer:
         newer.execute("PRAGMA user_version = 99")
     assert "version 99" in refusal(database)
+
+
+# --- files that older versions wrote ---
+
+VERSION_1 = Path(__file__).with_name("database_version_1.sql")
+
+
+@pytest.fixture
+def old_database(database: Path) -> Path:
+    """A file as version 1 of the schema left it."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(VERSION_1.read_text(encoding="utf-8"))
+    return database
+
+
+def schema_of(database: Path) -> tuple[int, list[str]]:
+    """The version that a file says it has, and all that it is made of."""
+    with closing(sqlite3.connect(database)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return version, sorted(" ".join(statement.split()) for (statement,) in statements)
+
+
+def test_an_old_file_goes_on_to_be_used(old_database: Path) -> None:
+    """Claims, marks and messages are what they were, and refunds can be made of them and of others."""
+    with closing(EmbeddedLedger(old_database)) as ledger, closing(EmbeddedQueues(old_database)) as queues:
+        claim, refunded = (ledger.get(f"100000004617881{number}") for number in (7, 8))
+        assert isinstance(claim, LedgerItem)
+        assert isinstance(refunded, LedgerItem)
+        assert (claim.submission_id, claim.refunded_at_seconds) == ("s-1", None)
+        assert refunded.refunded_at_seconds == 1_700_000_100.0
+        assert ledger.claim(replace(claim, submission_id="another")) == claim
+        assert ledger.mark_refunded(claim.transaction_id, 5.0) == replace(claim, refunded_at_seconds=5.0)
+        assert ledger.mark_refunded("unclaimed", 5.0) == Tombstone("unclaimed", 5.0)
+        (message,) = receive(queues)
+        assert message.attributes == {"submission_id": "s-7"}
+
+
+def test_an_old_file_becomes_what_a_new_one_is(old_database: Path, tmp_path: Path) -> None:
+    """Version and tables are the same, so that the next version has one case less."""
+    EmbeddedLedger(old_database).close()
+    new = tmp_path / "new.db"
+    EmbeddedLedger(new).close()
+    assert schema_of(old_database) == schema_of(new)
+    assert schema_of(new)[0] == SCHEMA_VERSION
+
+
+def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolExecutor) -> None:
+    """One of them brings it up to date; the others find it so."""
+    opened = list(pool.map(EmbeddedLedger, [old_database] * 8))
+    for ledger in opened:
+        assert ledger.get("1000000046178817") is not None
+        ledger.close()
+
+
+def test_an_old_file_that_cannot_be_brought_up_to_date_stays_as_it_is(old_database: Path) -> None:
+    """All or nothing: here a table of that name is in the way."""
+    with closing(sqlite3.connect(old_database)) as connection:
+        connection.execute("CREATE TABLE refund_reversals (surprise TEXT)")
+    before = schema_of(old_database)
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        EmbeddedLedger(old_database)
+    assert schema_of(old_database) == before
+
+
+def test_a_schema_that_never_was_is_refused(old_database: Path) -> None:
+    """Version 0 with our mark, or a negative one, is nothing to be brought up to date."""
+    for version in (0, -1):
+        with closing(sqlite3.connect(old_database)) as connection:
+            connection.execute(f"PRAGMA user_version = {version}")
+        assert f"version {version}" in refusal(old_database)
 
 
 def test_a_database_in_memory_is_refused() -> None:

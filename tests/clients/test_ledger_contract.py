@@ -7,15 +7,25 @@ DynamoDB is moto and, where it is installed, MiniStack, which is also met throug
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import boto3
 import pytest
 
 from receipt_actors.clients.aws import AwsLedger
-from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, ClaimOutcome, Environment, Ledger, LedgerItem
+from receipt_actors.domain.ports import (
+    MAX_CLAIMS,
+    TAKEN,
+    ClaimOutcome,
+    Environment,
+    Ledger,
+    LedgerItem,
+    Standing,
+    Tombstone,
+)
 from receipt_actors.errors import LedgerUnavailable
 from tests.chaos.aws_proxy import AwsProxy
 
@@ -85,7 +95,7 @@ def test_one_of_many_threads_wins(ledger: Ledger) -> None:
     rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(16)]
     start = threading.Barrier(len(rivals))
 
-    def claim(rival: LedgerItem) -> LedgerItem | None:
+    def claim(rival: LedgerItem) -> Standing | None:
         start.wait(timeout=10)
         return ledger.claim(rival)
 
@@ -101,6 +111,129 @@ def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
     ledger.check()
     assert ledger.claim(ITEM) is None
     ledger.check()
+
+
+# --- refunds ---
+
+REFUNDED_AT = 1_800_000_000.5
+
+
+def test_a_refund_marks_the_claim_and_nothing_else(ledger: Ledger) -> None:
+    """Every other field of it stays, and it is what anybody is told from then on."""
+    ledger.claim(ITEM)
+    marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT)
+    assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT) == marked
+    assert ledger.get(ITEM.transaction_id) == marked
+    assert ledger.claim(RIVAL) == marked
+    assert ledger.claim(ITEM) == marked
+
+
+def test_the_first_mark_stays(ledger: Ledger) -> None:
+    """Marking again, with whatever time, changes nothing; of a claim as of a tombstone."""
+    ledger.claim(ITEM)
+    ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    assert ledger.mark_refunded(ITEM.transaction_id, 1.0) == replace(ITEM, refunded_at_seconds=REFUNDED_AT)
+    ledger.mark_refunded("unclaimed", REFUNDED_AT)
+    assert ledger.mark_refunded("unclaimed", 1.0) == Tombstone("unclaimed", REFUNDED_AT)
+
+
+def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
+    """Which stands in the way of every claim, and of no other transaction's."""
+    tombstone = Tombstone(ITEM.transaction_id, REFUNDED_AT)
+    assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT) == tombstone
+    assert ledger.get(ITEM.transaction_id) == tombstone
+    assert ledger.claim(ITEM) == tombstone
+    assert ledger.claim(RIVAL) == tombstone
+    assert ledger.get(ITEM.transaction_id) == tombstone
+    assert ledger.claim(replace(ITEM, transaction_id="another")) is None
+
+
+def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
+    """The claim is its owner's as it was; and doing it again, or where there is no mark, changes nothing."""
+    ledger.claim(ITEM)
+    assert ledger.unmark_refunded(ITEM.transaction_id) == ITEM
+    ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    assert ledger.unmark_refunded(ITEM.transaction_id) == ITEM
+    assert ledger.unmark_refunded(ITEM.transaction_id) == ITEM
+    assert ledger.get(ITEM.transaction_id) == ITEM
+    assert ledger.claim(RIVAL) == ITEM
+
+
+def test_a_reversal_takes_the_tombstone_back(ledger: Ledger) -> None:
+    """The transaction is free again, and goes to who claims it first."""
+    ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    assert ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert ledger.get(ITEM.transaction_id) is None
+    assert ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert ledger.claim(ITEM) is None
+    assert ledger.claim(RIVAL) == ITEM
+
+
+def test_a_reversal_of_what_nobody_knows_leaves_nothing(ledger: Ledger) -> None:
+    """The transaction can be claimed afterwards."""
+    assert ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert ledger.get(ITEM.transaction_id) is None
+    assert ledger.claim(ITEM) is None
+
+
+def test_a_refund_may_follow_its_reversal(ledger: Ledger) -> None:
+    """With the new time: Apple decides again and again."""
+    ledger.claim(ITEM)
+    ledger.mark_refunded(ITEM.transaction_id, 1.0)
+    ledger.unmark_refunded(ITEM.transaction_id)
+    assert ledger.mark_refunded(ITEM.transaction_id, 2.0) == replace(ITEM, refunded_at_seconds=2.0)
+
+
+def test_strange_ids_are_refunded_like_others(ledger: Ledger) -> None:
+    """Of a claim and of none; ids that differ in a character are different transactions."""
+    claimed = replace(ITEM, transaction_id="交易 🪙")
+    ledger.claim(claimed)
+    assert ledger.mark_refunded(claimed.transaction_id, 0.0) == replace(claimed, refunded_at_seconds=0.0)
+    assert ledger.mark_refunded("'; DELETE --", 5.0) == Tombstone("'; DELETE --", 5.0)
+    assert ledger.get("'; DELETE -") is None
+    assert ledger.unmark_refunded(claimed.transaction_id) == claimed
+
+
+def together(*actions: Callable[[], object]) -> list[object]:
+    """Begin all of them at the same moment, each on a thread of its own."""
+    start = threading.Barrier(len(actions))
+
+    def act(action: Callable[[], object]) -> object:
+        start.wait(timeout=10)
+        return action()
+
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return list(pool.map(act, actions))
+
+
+def test_a_claim_and_its_refund_at_once_end_in_one_of_two_orders(ledger: Ledger) -> None:
+    """Either the claim was first, and is marked, or the refund was, and the claim is not made. Both know which."""
+    for number in range(20):
+        item = replace(ITEM, transaction_id=f"race-{number}")
+        marked, tombstone = replace(item, refunded_at_seconds=7.0), Tombstone(item.transaction_id, 7.0)
+        claimed, refunded = together(
+            partial(ledger.claim, item), partial(ledger.mark_refunded, item.transaction_id, 7.0)
+        )
+        assert (claimed, refunded) in [(None, marked), (tombstone, tombstone)]
+        assert ledger.get(item.transaction_id) == refunded
+
+
+def test_a_claim_among_refunds_and_reversals_is_made_or_refused_as_it_is_told(ledger: Ledger) -> None:
+    """Whatever happens at the same time: who was told None has the claim, who was not has none."""
+    for number in range(10):
+        item = replace(ITEM, transaction_id=f"race-{number}")
+        claimed, *_ = together(
+            partial(ledger.claim, item),
+            partial(ledger.mark_refunded, item.transaction_id, 7.0),
+            partial(ledger.unmark_refunded, item.transaction_id),
+            partial(ledger.unmark_refunded, item.transaction_id),
+        )
+        standing = ledger.get(item.transaction_id)
+        if claimed is None:
+            assert standing in (item, replace(item, refunded_at_seconds=7.0))
+        else:
+            assert claimed == Tombstone(item.transaction_id, 7.0)
+            assert standing in (None, claimed)
 
 
 # --- batches of claims ---
@@ -140,6 +273,30 @@ def test_a_batch_writes_what_a_single_claim_writes(batching_ledger: Ledger) -> N
     assert list(batching_ledger.claim_all(items)) == [None] * len(items)
     assert [batching_ledger.get(item.transaction_id) for item in items] == items
     assert [batching_ledger.claim(replace(item, submission_id="another")) for item in items] == items
+
+
+def test_a_tombstone_stands_in_the_way_of_a_batch(batching_ledger: Ledger) -> None:
+    """Of its own transaction only; a single claim tells what it is."""
+    batching_ledger.mark_refunded("2", 7.0)
+    items = claims("1", "2", "3")
+    assert list(batching_ledger.claim_all(items)) == [None, TAKEN, None]
+    assert batching_ledger.claim(items[1]) == Tombstone("2", 7.0)
+    batching_ledger.unmark_refunded("2")
+    assert list(batching_ledger.claim_all(items)) == [TAKEN, None, TAKEN]
+
+
+def test_batches_and_refunds_at_once_end_in_one_of_two_orders(batching_ledger: Ledger) -> None:
+    """Claim by claim, as if each had come alone."""
+    items = claims(*map(str, range(10)))
+    outcomes, *refunded = together(
+        partial(batching_ledger.claim_all, items),
+        *(partial(batching_ledger.mark_refunded, item.transaction_id, 7.0) for item in items),
+    )
+    assert isinstance(outcomes, Sequence)
+    for item, outcome, standing in zip(items, outcomes, refunded, strict=True):
+        first = replace(item, refunded_at_seconds=7.0) if outcome is None else Tombstone(item.transaction_id, 7.0)
+        assert standing == first
+        assert batching_ledger.get(item.transaction_id) == first
 
 
 def test_a_batch_has_up_to_25_claims(batching_ledger: Ledger) -> None:
@@ -245,6 +402,46 @@ def test_a_put_that_arrives_late_is_the_claim_of_who_sent_it(far_ledger: AwsLedg
     proxy.release()
     proxy.wait_until_idle()
     assert far_ledger.claim(ITEM) == ITEM
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+def test_a_mark_whose_answer_was_lost_is_found_to_be_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
+    """Nothing is told of it; the mark stands, and is the same when it is made again."""
+    far_ledger.claim(ITEM)
+    proxy.rates = {"UpdateItem": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    proxy.calm()
+    marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT)
+    assert far_ledger.get(ITEM.transaction_id) == marked
+    assert far_ledger.mark_refunded(ITEM.transaction_id, 1.0) == marked
+
+
+@pytest.mark.parametrize("operation", ["UpdateItem", "DeleteItem"])
+def test_a_reversal_that_failed_can_be_repeated(far_ledger: AwsLedger, proxy: AwsProxy, operation: str) -> None:
+    """Whichever of its two steps it was, and whether or not it was carried out."""
+    for number, fault in enumerate(["refused", "throttled", "lost", "cut"]):
+        far_ledger.mark_refunded(str(number), REFUNDED_AT)
+        proxy.rates = {operation: {fault: 1.0}}
+        with pytest.raises(LedgerUnavailable):
+            far_ledger.unmark_refunded(str(number))
+        proxy.calm()
+        assert far_ledger.unmark_refunded(str(number)) is None
+        assert far_ledger.get(str(number)) is None
+
+
+def test_a_deletion_that_arrives_late_deletes_no_claim(far_ledger: AwsLedger, proxy: AwsProxy) -> None:
+    """The reversal was repeated meanwhile, and somebody has claimed."""
+    far_ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    proxy.rates = {"DeleteItem": {"late": 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        far_ledger.unmark_refunded(ITEM.transaction_id)
+    proxy.calm()
+    assert far_ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert far_ledger.claim(ITEM) is None
+    proxy.release()
+    proxy.wait_until_idle()
+    assert far_ledger.get(ITEM.transaction_id) == ITEM
 
 
 @pytest.mark.parametrize("fault", ["lost", "cut", "slow"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -21,6 +23,8 @@ from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.sandbox.receipts import SampleReceipt, mint
 from receipt_actors.settings import load_settings
 from receipt_actors.telemetry.embedded_metrics import SOURCE_QUEUE_DIMENSION
+from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
+from tests.notifications.servers import Client
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID
 
@@ -39,6 +43,7 @@ PARAMETERS: Mapping[str, object] = {
     "PostQueueName": "game-results",
     "DeadLetterQueueName": "game-dead-letters",
     "LedgerTableName": "game.claims",
+    "NotificationsTableName": "game.notifications",
     "VisibilityTimeoutSeconds": 60,
     "MaxReceiveCount": 7,
     "SourceRetentionSeconds": 86400,
@@ -52,6 +57,7 @@ PARAMETERS: Mapping[str, object] = {
     "HeartbeatMinutes": 4,
 }
 QUEUES = ("SourceQueue", "PostQueue", "DeadLetterQueue")
+NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 SCENARIO = make_scenario(60, 5, BUNDLE_ID, "game-results")
 # Apple answers it as if our shared secret were wrong: it is handed back, which no message of the scenario is.
 NOT_FOR_NOW = mint(SampleReceipt(BUNDLE_ID, (), status=21004))
@@ -102,6 +108,8 @@ class Run:
     left_on_source_queue: int
     redriven: int
     log: str
+    refunds: Sequence[int]
+    told_of_refunds: Sequence[ReceivedMessage]
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +145,33 @@ def run(stack: Stack, alert_mappings: Sequence[Mapping[str, Any]], tmp_path_fact
         verify = company.start("operator", "verify", "--look-up", "--receipt-file", str(receipt))
         _end(results, redrive)
         _end(verify, code=1)  # nobody else would get OK: it is claimed
+        refunds = _refund(company, folder, next(line for line in results.stdout.splitlines() if '"OK"' in line))
         return Run(
             [_answer(line) for line in results.stdout.splitlines()],
             [DeadLetterSeen(message.body, message.attributes["reason"]) for message in dead_letters],
             left,
             stack.number_of_messages(source) - left,
             service.stderr,
+            refunds,
+            _peek(onlooker, stack.outputs["PostQueueName"]),
         )
+
+
+def _refund(company: Company, folder: Path, answer: str) -> Sequence[int]:
+    """Have a purchase refunded, and refund and reversal of another one that nobody has claimed; return the statuses."""
+    AUTHORITY.write_roots(folder / "roots")
+    program = company.start("notifications", "notifications", "--port", "0", "--apple-roots", str(folder / "roots"))
+    program.wait_for_log(NOTIFICATIONS)
+    apple = Client(int(program.stderr.partition(NOTIFICATIONS)[2].partition("/")[0]))
+    posts = [
+        Posted("REFUND", transaction_payload(json.loads(answer)["transaction_id"])),
+        Posted("REFUND", transaction_payload("unclaimed")),
+        Posted("REFUND_REVERSED", transaction_payload("unclaimed")),
+    ]
+    statuses = [apple.post(posted.body) for posted in posts]
+    program.send_signal(signal.SIGTERM)
+    _end(program)
+    return statuses
 
 
 def _end(*programs: Program, code: int = 0) -> None:
@@ -185,6 +213,7 @@ def test_the_program_works_on_the_stack_with_the_environment_that_it_tells(run: 
         ("producer", "ProducerPolicyArn"),
         ("reader", "ResultReaderPolicyArn"),
         ("operator", "OperatorPolicyArn"),
+        ("notifications", "NotificationsPolicyArn"),
     ],
 )
 def test_everyone_may_do_what_he_does_and_nothing_else(
@@ -199,17 +228,26 @@ def test_dead_letters_can_be_sent_again(run: Run) -> None:
     assert run.redriven == len(run.dead_letters) > 0
 
 
-def test_the_role_has_the_service_policy_alone(stack: Stack) -> None:
+def test_refunds_are_taken_back(run: Run) -> None:
+    """Marked in the table of the stack, and told on its post queue."""
+    assert run.refunds == [200, 200, 200]
+    (told,) = run.told_of_refunds
+    assert json.loads(told.body)["status"] == "INVALID"
+    assert told.attributes["reason"] == "refunded"
+
+
+@pytest.mark.parametrize("role", ["Service", "Notifications"])
+def test_a_role_has_its_own_policy_alone(stack: Stack, role: str) -> None:
     """Nothing comes in by another policy, and the one service that was named may assume the role, for this account."""
-    role_name = stack.outputs["ServiceRoleName"]
+    role_name = stack.outputs[f"{role}RoleName"]
     with stack.client("iam") as iam:
-        role = iam.get_role(RoleName=role_name)["Role"]
+        found = iam.get_role(RoleName=role_name)["Role"]
         attached = iam.list_attached_role_policies(RoleName=role_name)["AttachedPolicies"]
         inline = iam.list_role_policies(RoleName=role_name)["PolicyNames"]
-    assert [policy["PolicyArn"] for policy in attached] == [stack.outputs["ServicePolicyArn"]]
+    assert [policy["PolicyArn"] for policy in attached] == [stack.outputs[f"{role}PolicyArn"]]
     assert inline == []
-    assert role["Arn"] == stack.outputs["ServiceRoleArn"]
-    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert found["Arn"] == stack.outputs[f"{role}RoleArn"]
+    (statement,) = found["AssumeRolePolicyDocument"]["Statement"]
     assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
     assert statement["Principal"] == {"Service": "ec2.amazonaws.com"}
     assert statement["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": ACCOUNT}}
@@ -223,6 +261,7 @@ def test_the_environment_is_one_that_the_settings_read(stack: Stack) -> None:
     assert settings.post_queues == (PARAMETERS["PostQueueName"],)
     assert settings.dead_letter_queue == PARAMETERS["DeadLetterQueueName"]
     assert settings.ledger_table == PARAMETERS["LedgerTableName"]
+    assert settings.notifications_table == PARAMETERS["NotificationsTableName"]
     assert settings.alerts_queue == PARAMETERS["AlertsQueueName"]
     assert settings.metrics_log == "emf"  # the heartbeat
     assert settings.visibility_timeout_seconds == PARAMETERS["VisibilityTimeoutSeconds"]
@@ -256,6 +295,15 @@ def test_the_outputs_tell_where_everything_is(stack: Stack) -> None:
         table = dynamodb.describe_table(TableName=outputs["LedgerTableName"])["Table"]
     assert outputs["LedgerTableName"] == PARAMETERS["LedgerTableName"]
     assert outputs["LedgerTableArn"] == table["TableArn"]
+
+
+def test_notifications_have_their_id_as_their_only_key(stack: Stack) -> None:
+    """In a table that may be deleted with the stack."""
+    with stack.client("dynamodb") as dynamodb:
+        table = dynamodb.describe_table(TableName=stack.outputs["NotificationsTableName"])["Table"]
+    assert table["KeySchema"] == [{"AttributeName": "NotificationUuid", "KeyType": "HASH"}]
+    assert table["TableArn"] == stack.outputs["NotificationsTableArn"]
+    assert not table["DeletionProtectionEnabled"]
 
 
 def test_the_ledger_has_the_transaction_id_as_its_only_key(stack: Stack) -> None:

@@ -14,6 +14,7 @@ from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receipt_actors.clients.aws.notifications import EXPIRES_AT
 from receipt_actors.settings import Settings, load_settings
 
 from .conftest import TEMPLATE
@@ -52,7 +53,9 @@ def test_what_players_have_paid_for_outlives_the_stack() -> None:
         # Not on the rollback of a failed creation: what is retained then would be in the way of the next.
         assert queue["DeletionPolicy"] == "RetainExceptOnCreate"
         assert queue["UpdateReplacePolicy"] == "Retain"
-    for table in resources("AWS::DynamoDB::Table").values():
+    tables = dict(resources("AWS::DynamoDB::Table"))
+    assert tables.pop("NotificationsTable")["DeletionPolicy"] == "Delete"  # at most something is done once more
+    for table in tables.values():
         assert table["DeletionPolicy"] == "Retain"
         assert table["UpdateReplacePolicy"] == "Retain"
         assert table["Properties"]["DeletionProtectionEnabled"] is True
@@ -65,9 +68,23 @@ def test_the_ledger_is_kept_for_ever_and_can_be_restored() -> None:
     assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
+def test_notifications_expire_by_the_attribute_that_the_program_writes() -> None:
+    """(moto leaves time to live out.) The table does not grow for ever."""
+    specification = properties("NotificationsTable")["TimeToLiveSpecification"]
+    assert specification == {"AttributeName": EXPIRES_AT, "Enabled": True}
+
+
+def test_the_tables_cannot_share_a_name() -> None:
+    """A stack in which claims would expire is refused before anything is created."""
+    (assertion,) = template["Rules"]["TablesHaveNamesOfTheirOwn"]["Assertions"]
+    names = assertion["Assert"]["Fn::Not"][0]["Fn::Equals"]
+    assert names == [{"Ref": "NotificationsTableName"}, {"Ref": "LedgerTableName"}]
+
+
 def test_everything_is_encrypted_at_rest() -> None:
     """Receipts and user ids lie on no disk in the clear, and no policy needs to name a key for that."""
-    assert properties("LedgerTable")["SSESpecification"] == {"SSEEnabled": True}
+    for table in resources("AWS::DynamoDB::Table").values():
+        assert table["Properties"]["SSESpecification"] == {"SSEEnabled": True}
     for queue in resources("AWS::SQS::Queue").values():
         assert queue["Properties"]["SqsManagedSseEnabled"] is True
 
@@ -109,6 +126,7 @@ def test_the_defaults_are_those_of_the_settings() -> None:
     assert (defaults["PostQueueName"],) == settings.post_queues
     assert defaults["DeadLetterQueueName"] == f"{settings.source_queue}DLQ"  # as the embedded backend calls it
     assert defaults["LedgerTableName"] == settings.ledger_table
+    assert defaults["NotificationsTableName"] == settings.notifications_table
     assert defaults["VisibilityTimeoutSeconds"] == settings.visibility_timeout_seconds
     assert defaults["MaxReceiveCount"] == settings.max_receive_count
 
@@ -119,14 +137,15 @@ def names(parameter: str) -> st.SearchStrategy[str]:
 
 @given(
     queues=st.lists(names("SourceQueueName"), min_size=4, max_size=4, unique=True),
-    table=names("LedgerTableName"),
+    tables=st.lists(names("LedgerTableName") | names("NotificationsTableName"), min_size=2, max_size=2, unique=True),
     visibility=st.integers(
         parameters["VisibilityTimeoutSeconds"]["MinValue"], parameters["VisibilityTimeoutSeconds"]["MaxValue"]
     ),
 )
-def test_what_the_template_accepts_the_settings_accept(queues: list[str], table: str, visibility: int) -> None:
+def test_what_the_template_accepts_the_settings_accept(queues: list[str], tables: list[str], visibility: int) -> None:
     """No stack can be deployed that the program then refuses."""
     source, post, dead_letters, alerts = queues
+    ledger, notifications = tables
     settings = Settings(
         backend="aws",
         bundle_ids=("com.example.game",),
@@ -134,10 +153,11 @@ def test_what_the_template_accepts_the_settings_accept(queues: list[str], table:
         post_queues=(post,),
         dead_letter_queue=dead_letters,
         alerts_queue=alerts,
-        ledger_table=table,
+        ledger_table=ledger,
+        notifications_table=notifications,
         visibility_timeout_seconds=visibility,
     )
-    assert (settings.source_queue, settings.ledger_table) == (source, table)
+    assert (settings.source_queue, settings.ledger_table) == (source, ledger)
 
 
 def test_all_queues_take_the_same_names() -> None:
@@ -164,7 +184,7 @@ def test_the_role_is_for_services_of_aws_only(name: str, is_service: bool) -> No
 
 def test_two_queues_cannot_share_a_name() -> None:
     """The stack is refused with the reason before anything is created, for each pair of names."""
-    (rule,) = template["Rules"].values()
+    rule = template["Rules"]["QueuesHaveNamesOfTheirOwn"]
     pairs = [assertion["Assert"]["Fn::Not"][0]["Fn::Equals"] for assertion in rule["Assertions"]]
     queues = {f"{queue}Name" for queue in resources("AWS::SQS::Queue")}
     assert len(pairs) == 6
@@ -186,6 +206,7 @@ def test_the_policies_for_people_are_attached_to_nobody() -> None:
         name: policy["Properties"].get("Roles") for name, policy in resources("AWS::IAM::ManagedPolicy").items()
     }
     assert attached.pop("ServicePolicy") == [{"Ref": "ServiceRole"}]
+    assert attached.pop("NotificationsPolicy") == [{"Ref": "NotificationsRole"}]
     assert set(attached.values()) == {None}, json.dumps(attached)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from receipt_actors.domain.known_claims import KnownClaims
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
 
 BOUND = 3
 transaction_ids = st.sampled_from(["t-1", "t-2", "t-3", "t-4", "t-5"])
@@ -30,6 +30,7 @@ steps = st.one_of(
     st.tuples(st.just("claim"), transaction_ids, submissions),
     st.tuples(st.just("look up"), transaction_ids, submissions),
     st.tuples(st.just("refund"), transaction_ids, st.none()),
+    st.tuples(st.just("reversal"), transaction_ids, st.none()),
 )
 
 
@@ -49,23 +50,33 @@ def item(transaction_id: str, submission: Submission) -> LedgerItem:
     )
 
 
+def marked(standing: Standing | None, transaction_id: str) -> Standing:
+    claim = standing if isinstance(standing, LedgerItem) else None
+    return Tombstone(transaction_id, 1.0) if claim is None else replace(claim, refunded_at_seconds=1.0)
+
+
+def unmarked(standing: Standing | None) -> Standing | None:
+    return replace(standing, refunded_at_seconds=None) if isinstance(standing, LedgerItem) else None
+
+
 @given(st.lists(steps, max_size=40))
 def test_what_is_known_agrees_with_the_ledger(history: list[tuple[str, str, Submission | None]]) -> None:
     """Whoever is refused by it is refused by the ledger; the owner is never; nothing is OK or free by it."""
-    ledger: dict[str, LedgerItem] = {}
+    ledger: dict[str, Standing] = {}
     known = KnownClaims(BOUND)
     for what, transaction_id, asking in history:
         standing = ledger.get(transaction_id)
         if asking is None:
-            if standing is not None:
-                ledger[transaction_id] = replace(standing, refunded_at_seconds=1.0)
+            after = marked(standing, transaction_id) if what == "refund" else unmarked(standing)
+            ledger.pop(transaction_id, None)
+            ledger |= {} if after is None else {transaction_id: after}
             continue
         wanted = item(transaction_id, asking)
         obstacle = known.obstacle(transaction_id, wanted if what == "claim" else asking)
         truth = ownership_after_claim(standing, wanted) if what == "claim" else ownership_after_lookup(standing, asking)
         if obstacle is not None:
             assert truth in (Ownership.SAME_USER, Ownership.OTHER_USER, Ownership.REFUNDED)
-            assert obstacle is truth or truth is Ownership.REFUNDED  # marked since: no OK either way
+            assert obstacle is truth or Ownership.REFUNDED in (obstacle, truth)  # marked since, or not any more: no OK
             continue
         if what == "claim":
             ledger.setdefault(transaction_id, wanted)
@@ -81,6 +92,15 @@ def test_what_is_known_spares_the_ledger(transaction_id: str, owner: Submission,
     known.learn(item(transaction_id, owner))
     expected = ownership_after_lookup(item(transaction_id, owner), asking)
     assert known.obstacle(transaction_id, asking) is (None if expected is Ownership.OURS else expected)
+
+
+@given(transaction_ids, submissions)
+def test_a_tombstone_is_not_remembered(transaction_id: str, asking: Submission) -> None:
+    """It may be taken back, and then the transaction is free: the ledger is asked each time."""
+    known = KnownClaims(BOUND)
+    known.learn(Tombstone(transaction_id, 1.0))
+    assert known.obstacle(transaction_id, asking) is None
+    assert len(known) == 0
 
 
 def test_the_oldest_is_forgotten_first() -> None:

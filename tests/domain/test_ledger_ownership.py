@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.app_store import Transaction
 from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import Environment, LedgerItem
+from receipt_actors.domain.ports import Environment, LedgerItem, Tombstone
+from receipt_actors.domain.receipts import Transaction
 
 SUBMISSION = Submission("s-1", "m-1", 42, "AAAA", "ab" * 32, "answers", None, None, sent_at_seconds=90.0)
 TRANSACTION = Transaction("1000", "999", "coins", 1, 80.0, None, cancelled=False, expired=False)
@@ -60,3 +60,10 @@ def test_a_standing_claim_is_ours_only_with_the_same_submission_user_and_receipt
     """All three must agree, then it is ours whatever was marked since; a claim and a lookup judge alike."""
     assert ownership_after_claim(standing, ITEM) is ownership
     assert ownership_after_lookup(standing, SUBMISSION) is ownership
+
+
+def test_a_tombstone_is_nobodys_claim() -> None:
+    """Apple refunded it before anybody asked: whoever asks is told so, and nobody got OK."""
+    tombstone = Tombstone(ITEM.transaction_id, 50.0)
+    assert ownership_after_claim(tombstone, ITEM) is Ownership.REFUNDED
+    assert ownership_after_lookup(tombstone, SUBMISSION) is Ownership.REFUNDED

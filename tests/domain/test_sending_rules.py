@@ -68,6 +68,16 @@ def test_the_default_limits_are_those_of_sqs() -> None:
 
 
 @patient
+@given(st.floats(0.1, 1000), st.floats(0, 300), st.floats(0, 400))
+def test_a_pause_holds_whatever_the_rate(per_second: float, until: float, now: float) -> None:
+    """No request before its end, and the usual rate afterwards."""
+    paused = RateLimit(per_second).paused(until)
+    assert paused.wait_seconds(now) == pytest.approx(max(0.0, until - now), abs=1e-5)
+    assert paused.paused(until / 2) == paused
+    assert paused.taken(until).wait_seconds(until) <= 1 / per_second + 1e-5
+
+
+@patient
 @given(
     per_second=st.floats(0.1, 500),
     arrivals=st.lists(st.floats(0, 2), min_size=1, max_size=60),

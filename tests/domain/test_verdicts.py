@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.app_store import Genuine, Transaction
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Submission, Unanswerable, Verdict
-from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.policy import AccountTokens, Policy, token_by_number
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, ProductType, Transaction
 from receipt_actors.domain.verdicts import MAX_TRANSACTIONS, Answer, AskLedger, Plan, make_plan
 
 NEW, OURS, SAME_USER, OTHER_USER, REFUNDED, FREE = Ownership
@@ -24,6 +24,20 @@ OLD = Transaction("1", "1", "coins", 1, 100.0, None, cancelled=False, expired=Fa
 MIDDLE = replace(OLD, transaction_id="2", purchased_at_seconds=200.0)
 NEWEST = replace(OLD, transaction_id="3", purchased_at_seconds=300.0)
 ABOUT_COINS = replace(SUBMISSION, product_id="coins")
+NEW_REFUSALS = [
+    (replace(OLD, is_upgraded=True), ANYTHING, Reason.UPGRADED),
+    (replace(OLD, is_family_shared=True), Policy(None, takes_family_shared=False), Reason.FAMILY_SHARED),
+    (
+        replace(OLD, product_type=ProductType.CONSUMABLE),
+        Policy(None, product_types=frozenset({ProductType.NON_CONSUMABLE})),
+        Reason.PRODUCT_TYPE_REFUSED,
+    ),
+    (
+        replace(OLD, app_account_token=token_by_number(43)),
+        Policy(None, account_tokens=AccountTokens(token_by_number)),
+        Reason.FOREIGN_ACCOUNT,
+    ),
+]
 
 
 def receipt(*transactions: Transaction) -> Genuine:
@@ -135,6 +149,7 @@ class TestRefusals:
             (OLD, Policy(None, product_ids=frozenset({"gems"})), Reason.FOREIGN_PRODUCT),
             (OLD, Policy(frozenset({"com.example.other"})), Reason.FOREIGN_BUNDLE),
             (OLD, Policy(None, environments=frozenset()), Reason.ENVIRONMENT_REFUSED),
+            *NEW_REFUSALS,
         ],
     )
     def test_each_refusal_has_its_reason(self, transaction: Transaction, policy: Policy, reason: Reason) -> None:
@@ -142,6 +157,23 @@ class TestRefusals:
         made = plan(transaction, policy=policy)
         assert asked(made, {}) == (set(), {"1"})
         assert answered(made, {"1": FREE}) == [("1", INVALID, reason)]
+
+    @pytest.mark.parametrize(("transaction", "policy", "reason"), NEW_REFUSALS)
+    def test_an_ok_is_repeated_whatever_policy_says_by_now(
+        self, transaction: Transaction, policy: Policy, reason: Reason
+    ) -> None:
+        """It was given when the player had not upgraded yet, or under another policy."""
+        made = plan(transaction, policy=policy)
+        assert answered(made, {"1": OURS}) == [("1", OK, Reason.ALREADY_OURS)]
+        assert answered(made, {"1": OTHER_USER}) == [("1", INVALID, Reason.CLAIMED_BY_ANOTHER_USER)]
+
+    def test_a_token_is_compared_with_the_user_of_the_message(self) -> None:
+        """The same purchase counts for one user, and for no other."""
+        bought_for_42 = replace(OLD, app_account_token=token_by_number(42))
+        policy = Policy(None, account_tokens=AccountTokens(token_by_number, required=True))
+        assert asked(plan(bought_for_42, policy=policy), {}) == ({"1"}, set())
+        made = plan(bought_for_42, policy=policy, submission=replace(SUBMISSION, user_id=43))
+        assert answered(made, {"1": FREE}) == [("1", INVALID, Reason.FOREIGN_ACCOUNT)]
 
     def test_every_refused_transaction_of_an_accepted_receipt_is_answered(self) -> None:
         """Two expired periods of a subscription are two verdicts."""

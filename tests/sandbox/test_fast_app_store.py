@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import requests
+from appstoreserverlibrary.models.Environment import Environment as ApplesEnvironment
+from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.apple_ca import default_authority
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, Shape, forge, mint
 from receipt_actors.sandbox.services.app_store import PRODUCTION_PATH, SANDBOX_PATH
 from receipt_actors.sandbox.services.certificates import make_certificates
@@ -94,6 +97,31 @@ def test_a_load_is_answered_over_tls(tmp_path: Path) -> None:
         assert (report["requests"], len(report["delays_seconds"])) == (3, 3)
         with pytest.raises(requests.exceptions.SSLError):
             requests.post(process.url + PRODUCTION_PATH, timeout=10)
+
+
+def test_the_transactions_of_a_load_are_found(fast_url: str) -> None:
+    """By the Server API, in production, for any bearer token; what is found is signed."""
+    requests.post(f"{fast_url}/_bench/load", json={"messages": 2, "way": "server-api"}, timeout=60)
+    verifier = SignedDataVerifier([default_authority().root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
+
+    def look_up(base: str, transaction_id: str, **headers: str) -> requests.Response:
+        return requests.get(f"{fast_url}{base}/inApps/v1/transactions/{transaction_id}", headers=headers, timeout=10)
+
+    token = {"Authorization": "Bearer AbC"}
+    for number in range(2):
+        found = look_up("/production", transaction_id(number), **token)
+        read = verifier.verify_and_decode_signed_transaction(found.json()["signedTransactionInfo"])
+        assert read.transactionId == transaction_id(number)
+        assert look_up("/sandbox", transaction_id(number), **token).json()["errorCode"] == 4040010
+    assert look_up("/production", transaction_id(2), **token).status_code == 404
+    assert look_up("/production", transaction_id(0)).status_code == 401
+
+
+def test_the_receipts_of_a_load_can_be_signed_transactions() -> None:
+    """The same transactions as of its app receipts, which another load may have."""
+    verifier = SignedDataVerifier([default_authority().root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
+    load = Load(2, way="storekit2")
+    assert verifier.verify_and_decode_signed_transaction(load.receipt(1)).transactionId == transaction_id(1)
 
 
 def test_a_latency_is_kept() -> None:

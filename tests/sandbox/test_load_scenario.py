@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from appstoreserverlibrary.receipt_utility import ReceiptUtility
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receipt_actors.clients.app_store.apple_library import AppleSignedData
 from receipt_actors.domain.messages import Submission, Unanswerable, parse_submission
-from receipt_actors.domain.ports import Environment, ReceivedMessage
+from receipt_actors.domain.ports import Environment, ReceivedMessage, SignatureRefused
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine
+from receipt_actors.domain.signed_transactions import interpret
+from receipt_actors.sandbox import server_api
 from receipt_actors.sandbox.answers import judge
+from receipt_actors.sandbox.apple_ca import Authority, Flaw
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import (
     INVALID,
+    MIXED_SHARES,
     OK,
+    SHARES,
+    SIGNED_SHARES,
     Answered,
+    Asked,
     DeadLettered,
     Kind,
     OneOfGroup,
+    Receipts,
     SampleMessage,
     Scenario,
     make_scenario,
 )
+from receipt_actors.sandbox.sales import Sales
+from receipt_actors.sandbox.signing import REASONS, Signer
 
 BUNDLE_ID = "com.example.game"
 POST_QUEUE = "ResultsSQS"
@@ -90,7 +103,24 @@ def test_the_mix() -> None:
     """Somewhat over half of the messages are genuine, and every kind is among a hundred already."""
     kinds = Counter(message.kind for message in SCENARIO.messages)
     assert 0.5 <= kinds[Kind.GENUINE] / 300 <= 0.6
-    assert {message.kind for message in make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY).messages} == set(Kind)
+    assert kinds_of(make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY)) == {Kind.GENUINE, *SHARES}
+
+
+@pytest.mark.parametrize(
+    ("receipts", "kinds"),
+    [(Receipts.SIGNED, {Kind.SIGNED, *SIGNED_SHARES}), (Receipts.MIXED, {Kind.GENUINE, *MIXED_SHARES})],
+)
+def test_mixes_with_signed_transactions(receipts: Receipts, kinds: set[Kind]) -> None:
+    """Signed transactions alone, or beside app receipts; together they are every kind there is."""
+    scenario = make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY, receipts=receipts)
+    assert len(scenario.messages) == 100
+    assert kinds_of(scenario) == kinds
+    assert {Kind.GENUINE, *SHARES} | {Kind.SIGNED, *SIGNED_SHARES} | {*MIXED_SHARES} == set(Kind)
+    assert make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY, receipts=receipts) == scenario
+
+
+def kinds_of(scenario: Scenario) -> set[Kind]:
+    return {message.kind for message in scenario.messages}
 
 
 def test_submissions_are_told_apart_by_their_users() -> None:
@@ -139,10 +169,87 @@ def test_the_store_says_of_each_kind_what_is_expected() -> None:
     assert seen[Kind.EXPIRED] == {0, 21006}  # both ways in which a subscription can have ended
 
 
+def test_apples_library_says_of_each_signature_what_is_expected() -> None:
+    """What is signed wrongly is refused for the expected reason, in every way there is; all else is verified."""
+    signed_data = AppleSignedData([Authority(KEY).root])
+    refused: list[Reason] = []
+    verified: set[Kind] = set()
+    for message in make_scenario(400, 7, BUNDLE_ID, POST_QUEUE, KEY, receipts=Receipts.SIGNED).messages:
+        if message.kind is Kind.GARBAGE:
+            continue
+        outcome = signed_data.verify_transaction(json.loads(message.body)["receipt"])
+        if isinstance(outcome, SignatureRefused):
+            assert message.expected == DeadLettered(outcome.reason)
+            assert message.kind is Kind.HOSTILE_SIGNATURE
+            refused.append(outcome.reason)
+            continue
+        verified.add(message.kind)
+        (transaction,) = interpret_transaction(outcome).transactions
+        match message.expected:
+            case Answered(_, transaction_ids):
+                assert transaction_ids == (transaction.transaction_id,)
+            case OneOfGroup(transaction_id):
+                assert transaction_id == transaction.transaction_id
+            case _:
+                pytest.fail(f"{message.kind} was verified")
+    assert verified == {Kind.SIGNED, *SIGNED_SHARES} - {Kind.HOSTILE_SIGNATURE, Kind.GARBAGE}
+    assert set(refused) == {reason for reason, _ in Signer(KEY).hostile}
+    assert set(REASONS) == set(Flaw)
+
+
+def interpret_transaction(payload: Mapping[str, object]) -> Genuine:
+    genuine = interpret(payload)
+    assert isinstance(genuine, Genuine)
+    return genuine
+
+
+def test_the_server_api_says_of_each_receipt_what_is_expected() -> None:
+    """What a store that has sold a scenario answers for the id in each receipt fits the expectation."""
+    scenario = make_scenario(400, 7, BUNDLE_ID, POST_QUEUE, KEY, asked=Asked.SERVER_API)
+    sales, authority, utility = Sales(), Authority(KEY), ReceiptUtility()
+    for receipt in scenario.sold:
+        sales.record(receipt)
+
+    def transaction_id_of(receipt_data: str) -> str | None:
+        for extract in (
+            utility.extract_transaction_id_from_app_receipt,
+            utility.extract_transaction_id_from_transaction_receipt,
+        ):
+            try:
+                return extract(receipt_data)
+            except ValueError:
+                continue
+        return None
+
+    for message in scenario.messages:
+        if message.kind is Kind.GARBAGE:
+            continue
+        transaction_id = transaction_id_of(json.loads(message.body)["receipt"])
+        if message.expected == DeadLettered(Reason.NO_TRANSACTION_ID):
+            assert transaction_id is None
+            continue
+        assert transaction_id is not None
+        answer = server_api.answer(
+            transaction_id,
+            sales.find(transaction_id),
+            environment=Environment.PRODUCTION,
+            bundle_id=BUNDLE_ID,
+            authority=authority,
+            now_ms=NOW_MS,
+        )
+        match message.expected:
+            case DeadLettered(reason):
+                assert (reason, answer.content["errorCode"]) == (Reason.TRANSACTION_NOT_FOUND, 4040010)
+            case Answered(_, (expected_id,)) | OneOfGroup(expected_id):
+                assert answer.status == 200
+                assert transaction_id == expected_id
+
+
 def test_every_well_formed_message_is_a_submission_and_garbage_is_not() -> None:
     """Garbage is refused for the expected reason before Apple is asked; everything else is let in."""
     garbage = [message for seed in range(3) for message in make_scenario(300, seed, BUNDLE_ID, POST_QUEUE).messages]
-    for message in (*SCENARIO.messages, *garbage):
+    mixed = make_scenario(400, 7, BUNDLE_ID, POST_QUEUE, KEY, receipts=Receipts.MIXED).messages
+    for message in (*SCENARIO.messages, *garbage, *mixed):
         received = ReceivedMessage("id", "handle", message.body, "", message.attributes)
         parsed = parse_submission(received, {POST_QUEUE}, "ReceiptsSQS")
         if message.kind is Kind.GARBAGE:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
+from appstoreserverlibrary.receipt_utility import ReceiptUtility
 from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.receipts import ProductType
 from receipt_actors.sandbox.receipts import (
     REAL_RECEIPT_BYTES,
     Fault,
@@ -32,6 +35,10 @@ purchases = st.builds(
     quantity=st.integers(min_value=1, max_value=10),
     expires_at_ms=dates,
     cancelled_at_ms=dates,
+    product_type=st.none() | st.sampled_from(ProductType),
+    is_family_shared=st.booleans(),
+    app_account_token=st.none() | st.uuids().map(str),
+    is_upgraded=st.booleans(),
 )
 faults = st.one_of(
     st.builds(Fault.apple, st.sampled_from([21002, 21005, 21100]), is_retryable=st.none() | st.booleans()),
@@ -39,14 +46,18 @@ faults = st.one_of(
     st.sampled_from([Fault.html(), Fault.garbage(), Fault.drop(), Fault.hang(1.5)]),
 )
 receipts = st.builds(
-    SampleReceipt,
+    lambda shape, purchases, **fields: SampleReceipt(
+        shape=shape, purchases=tuple(purchases if shape is Shape.UNIFIED else purchases[:1]), **fields
+    ),
+    shape=st.sampled_from(Shape),
+    purchases=st.lists(purchases, min_size=1, max_size=4),
     bundle_id=names,
-    purchases=st.lists(purchases, max_size=4).map(tuple),
     environment=st.sampled_from(Environment),
     status=st.none() | st.just(21010),
     faults=st.lists(faults, max_size=3).map(tuple),
 )
 GENUINE = SampleReceipt("com.example.game", (Purchase("1000000001"),))
+TRANSACTION = SampleReceipt("com.example.game", (Purchase("1000000001"),), shape=Shape.TRANSACTION)
 
 
 @given(receipts, st.binary(min_size=1), st.integers(min_value=0, max_value=100))
@@ -58,7 +69,7 @@ def test_what_is_minted_can_be_read(receipt: SampleReceipt, key: bytes, padding_
 @given(st.data())
 def test_a_changed_receipt_is_never_genuine(data: st.DataObject) -> None:
     """Whichever byte is changed, the receipt is a forgery, or malformed; it never says something else."""
-    content = bytearray(base64.b64decode(mint(GENUINE)))
+    content = bytearray(base64.b64decode(mint(data.draw(st.sampled_from([GENUINE, TRANSACTION])))))
     at = data.draw(st.integers(min_value=0, max_value=len(content) - 1))
     content[at] ^= data.draw(st.integers(min_value=1, max_value=255))
     with pytest.raises((ForgedReceipt, MalformedReceipt)):
@@ -83,7 +94,7 @@ def test_garbage_is_malformed(text: str) -> None:
 def test_a_padded_receipt_weighs_as_much_as_a_real_one() -> None:
     """Padding adds about what was asked for; without it a receipt is small. Like real ones, all begin with MII."""
     small, padded = mint(GENUINE), mint(GENUINE, padding_bytes=REAL_RECEIPT_BYTES)
-    assert len(small) < 1000
+    assert len(small) < 1200
     assert REAL_RECEIPT_BYTES < len(padded) < 2 * REAL_RECEIPT_BYTES
     assert small.startswith("MII")
     assert padded.startswith("MII")
@@ -94,3 +105,29 @@ def test_an_ios_6_style_receipt_is_one_purchase(count: int) -> None:
     """None or two purchases don't fit into the flat shape."""
     with pytest.raises(ValueError, match=f"one purchase, found {count}"):
         SampleReceipt("com.example.game", (Purchase("1"),) * count, shape=Shape.TRANSACTION)
+
+
+@given(receipts, st.sampled_from([0, 100, 70_000]))
+def test_apple_reads_a_transaction_id_from_either_shape(receipt: SampleReceipt, padding_bytes: int) -> None:
+    """Apple's own utility takes a sample for one of its receipts, whatever is in it, and finds the first purchase."""
+    transaction_id = "1000000017"
+    first = replace(receipt.purchases[0], transaction_id=transaction_id)
+    receipt_data = mint(replace(receipt, purchases=(first, *receipt.purchases[1:])), padding_bytes=padding_bytes)
+    utility = ReceiptUtility()
+    if receipt.shape is Shape.UNIFIED:
+        assert utility.extract_transaction_id_from_app_receipt(receipt_data) == transaction_id
+    else:
+        assert utility.extract_transaction_id_from_transaction_receipt(receipt_data) == transaction_id
+
+
+def test_apple_finds_nothing_where_nothing_was_bought() -> None:
+    """An app receipt without a purchase is well-formed, and has no transaction id."""
+    empty = mint(SampleReceipt("com.example.game", ()))
+    assert ReceiptUtility().extract_transaction_id_from_app_receipt(empty) is None
+    assert empty.startswith("MII")
+
+
+def test_a_forgery_has_a_transaction_id_like_any_other() -> None:
+    """Reading an id proves nothing, which is why what the Server API says of it counts."""
+    assert ReceiptUtility().extract_transaction_id_from_app_receipt(forge(GENUINE)) == "1000000001"
+    assert ReceiptUtility().extract_transaction_id_from_transaction_receipt(forge(TRANSACTION)) == "1000000001"

@@ -191,3 +191,18 @@ def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[...
                 assert not stopping.is_alive()
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
+
+
+def test_a_handler_sees_the_headers_of_its_request(serve: Callable[..., HttpServer]) -> None:
+    """By their names in lower case, each request its own, though several come in one piece."""
+
+    def show(_method: str, _path: str, _body: bytes) -> Reply:
+        return Reply(response(200, servers[0].headers.get("authorization", "nobody").encode(), "text/plain"))
+
+    servers = [serve(show)]
+    with connect(servers[0]) as connection:
+        connection.sendall(
+            b"GET / HTTP/1.1\r\nAUTHORIZATION:  Bearer AbC \r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n"
+        )
+        received = read_all(connection)
+    assert received.index(b"\r\n\r\nBearer AbC") < received.index(b"\r\n\r\nnobody")

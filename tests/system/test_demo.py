@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.request import urlopen
 
+import pytest
+
 from .processes import PATIENCE_SECONDS, Programs
 
 
@@ -16,10 +18,31 @@ def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> Non
     }
     for count, demo in demos.items():
         assert demo.wait_for_end(30) == 0
-        for kind in ("genuine", "replayed", "forged", "refunded", "garbage"):
+        for kind in ("genuine", "replayed", "forged", "refunded", "garbage", "signed transaction"):
             assert any(f" {kind} " in line for line in demo.stdout.splitlines())
         assert f"All {count} messages came out as they should." in demo.stdout
+        assert "Then Apple refunded 3 purchases" in demo.stdout
         assert demo.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown", "absent"),
+    [
+        (("--receipts", "signed"), " not signed by Apple ", " genuine "),
+        (("--receipts", "app"), " genuine ", " signed transaction "),
+        (("--receipts", "app", "--app-receipts", "server-api"), " transaction_not_found ", "not_authentic"),
+        (("--app-receipts", "server-api"), " receipt and signed ", "not_authentic"),
+    ],
+    ids=" ".join,
+)
+def test_every_way_to_vouch_for_a_receipt(programs: Programs, flags: tuple[str, ...], shown: str, absent: str) -> None:
+    """Signed transactions alone, app receipts alone, and app receipts by the Server API: all as it should be."""
+    demo = programs.start("demo", "--messages", "100", "--apple-latency", "0", *flags)
+    assert demo.wait_for_end() == 0
+    assert shown in demo.stdout
+    assert absent not in demo.stdout
+    assert "All 100 messages came out as they should." in demo.stdout
+    assert demo.stderr == ""
 
 
 def test_its_page_can_be_looked_at_until_it_is_interrupted(programs: Programs) -> None:

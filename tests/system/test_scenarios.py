@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.load import DeadLettered, Kind, SampleMessage, Scenario, make_scenario
+from receipt_actors.sandbox.load import Asked, DeadLettered, Kind, Receipts, SampleMessage, Scenario, make_scenario
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 from .conftest import BACKENDS, empty_account
@@ -75,6 +75,38 @@ def _open_world(backend: str, programs: Programs, server: AwsServer, folder: Pat
         embedded = EmbeddedWorld(programs, folder)
         yield embedded
         embedded.close()
+
+
+@pytest.mark.parametrize("asked", Asked)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_signed_transactions_and_app_receipts_come_out_as_they_should(
+    programs: Programs, aws_server: AwsServer, tmp_path: Path, backend: str, asked: Asked
+) -> None:
+    """Genuine, replayed in both forms, hostile: beside receipts about which either of Apple's services is asked."""
+    scenario = make_scenario(140, 12, BUNDLE_ID, RESULTS, receipts=Receipts.MIXED, asked=asked)
+    with _open_world(backend, programs, aws_server, tmp_path) as world, SimulatedAppStore() as store:
+        for receipt in scenario.sold:
+            store.record(receipt)
+        files = store.write_files(tmp_path / "apple")
+        program = world.start(
+            store,
+            exit_when_idle_seconds=2,
+            app_receipts=asked.value,
+            apple_roots=files.roots,
+            server_api_key_file=files.key,
+            server_api_key_id=files.key_id,
+            server_api_issuer_id=files.issuer_id,
+            server_api_production_url=store.production_api_url,
+            server_api_sandbox_url=store.sandbox_api_url,
+        )
+        world.send(scenario.messages)
+        assert program.wait_for_end() == 0
+        assert world.outcome().faults(scenario) == ()
+        assert world.total(SOURCE) == 0
+        seen = store.statistics()
+    is_asked = {Asked.VERIFY_RECEIPT: seen.requests, Asked.SERVER_API: seen.api_requests}
+    assert is_asked.pop(asked)
+    assert not any(is_asked.values())
 
 
 def test_every_message_comes_out_as_it_should(finished_run: FinishedRun) -> None:

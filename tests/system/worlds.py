@@ -237,7 +237,7 @@ class EmbeddedWorld(World):
     def ledger_items(self) -> list[LedgerItem]:
         with closing(EmbeddedLedger(self.database)) as ledger:
             items = [ledger.get(transaction_id) for transaction_id in self.claimed_transaction_ids()]
-        return [item for item in items if item is not None]
+        return [item for item in items if isinstance(item, LedgerItem)]
 
     @staticmethod
     def _receive(queues: EmbeddedQueues, queue: str) -> Iterator[Letter]:
@@ -248,7 +248,9 @@ class EmbeddedWorld(World):
 
 #: What AWS does at one stroke, and moto does not: each delete makes a new list of a queue's messages, and undoes what
 #: another request has done meanwhile; two conditional puts may both find that nothing stands in their way.
-_ONE_AT_A_TIME = frozenset({"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "PutItem"})
+_ONE_AT_A_TIME = frozenset(
+    {"SendMessage", "SendMessageBatch", "DeleteMessage", "DeleteMessageBatch", "PutItem", "UpdateItem", "DeleteItem"}
+)
 
 #: What moto answers as if it did it: its INSERT of PartiQL overwrites what stands in its way. Some emulators lack it.
 _UNKNOWN = frozenset({"BatchExecuteStatement"})
@@ -363,12 +365,12 @@ class AwsWorld(World):
     def create_queue(self, name: str) -> None:
         self._sqs.create_queue(QueueName=name)
 
-    def create_table(self) -> None:
+    def create_table(self, name: str = TABLE, key: str = "TransactionId") -> None:
         self._dynamodb.create_table(
-            TableName=TABLE,
+            TableName=name,
             BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "TransactionId", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "TransactionId", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
         )
 
     def delete_table(self) -> None:

@@ -17,6 +17,8 @@ however slowly a server drips; no answer larger than ``MAX_ANSWER_BYTES`` is hel
   save bytes, and could hide the very transaction that a player asks about.
 - Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and a private CA bundle (``REQUESTS_CA_BUNDLE``) are taken from the process
   environment once, when the client is made; what can't be used of them is a ``ConfigurationError`` then.
+
+What verifies Apple's signatures is here as well, and asks nobody: ``signed_data``.
 """
 
 from receipt_actors.clients.app_store.answers import MAX_ANSWER_BYTES, MAX_EXCERPT_CHARACTERS

@@ -1,6 +1,7 @@
-"""What an HTTP answer of verifyReceipt comes to: the JSON of Apple's answer, or why it is none.
+"""What an HTTP answer of Apple comes to: its JSON, or why it is none.
 
-An answer is JSON in UTF-8 with an integer ``status``. Reasons quote little of what came, and nothing of what was asked.
+JSON in UTF-8, an object; of verifyReceipt, with an integer ``status``. Reasons quote little of what came, and nothing
+of what was asked.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from receipt_actors.domain.apple_fields import is_integer
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 
@@ -34,27 +36,27 @@ def read_answer(
     """
     if status != http.client.OK:
         raise AppStoreUnavailable(
-            f"{environment} App Store answered HTTP {status}: {_excerpt(body, secrets)}",
+            f"{environment} App Store answered HTTP {status}: {excerpt(body, secrets)}",
             retry_after_seconds=retry_after,
-            is_unknown_answer=not _is_usual(status),
+            is_unknown_answer=not is_usual(status),
         )
     try:
         return parse_answer(body)
     except ValueError as error:
         raise AppStoreUnavailable(
-            f"{environment} App Store answered HTTP 200, but {error}: {_excerpt(body, secrets)}",
+            f"{environment} App Store answered HTTP 200, but {error}: {excerpt(body, secrets)}",
             is_unknown_answer=True,
         ) from None
 
 
-def _is_usual(status: int) -> bool:
+def is_usual(status: int) -> bool:
     """Tell whether an HTTP status says that a server is down, slow or busy: passing trouble, and nothing new."""
     return status >= 500 or status in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 
 
 def no_answer(environment: Environment, cause: str, secrets: Sequence[str]) -> AppStoreUnavailable:
     """Make the error of a request that got no HTTP answer, or not all of it."""
-    return AppStoreUnavailable(f"{environment} App Store gave no answer: {_excerpt(cause, secrets)}")
+    return AppStoreUnavailable(f"{environment} App Store gave no answer: {excerpt(cause, secrets)}")
 
 
 def parse_answer(body: bytes) -> Mapping[str, object]:
@@ -62,6 +64,21 @@ def parse_answer(body: bytes) -> Mapping[str, object]:
 
     An object in which a key has two different values is refused: whichever counted, the other would be a verdict too.
     """
+    answer = _parse_json(body)
+    if isinstance(answer, dict) and is_integer(answer.get("status")):
+        return answer
+    raise ValueError("no JSON object with an integer status")
+
+
+def parse_object(body: bytes) -> Mapping[str, object]:
+    """Parse a body that has to be a JSON object; raises ``ValueError`` otherwise, and as ``parse_answer`` does."""
+    answer = _parse_json(body)
+    if isinstance(answer, dict):
+        return answer
+    raise ValueError("no JSON object")
+
+
+def _parse_json(body: bytes) -> object:
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
     try:
@@ -70,11 +87,7 @@ def parse_answer(body: bytes) -> Mapping[str, object]:
         raise
     except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
         raise ValueError("no JSON") from None
-    if isinstance(answer, dict):
-        status = answer.get("status")
-        if isinstance(status, int) and not isinstance(status, bool):
-            return answer
-    raise ValueError("no JSON object with an integer status")
+    return answer
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
@@ -96,6 +109,16 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
+def retry_after_unix_ms(value: str | None, now_seconds: float) -> float | None:
+    """Read a ``Retry-After`` of the App Store Server API: a UNIX time in milliseconds, as seen at ``now_seconds``.
+
+    What is too small for one is read as ``retry_after_seconds`` reads it.
+    """
+    if value is None or not re.fullmatch(r"[0-9]{12,15}", value.strip()):
+        return retry_after_seconds(value, now_seconds)
+    return min(max(int(value) / 1000 - now_seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
@@ -115,7 +138,7 @@ def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unambiguous)
 
 
-def _excerpt(text: bytes | str, secrets: Sequence[str]) -> str:
+def excerpt(text: bytes | str, secrets: Sequence[str]) -> str:
     """Make one short printable line that is safe to log."""
     if isinstance(text, bytes):
         text = text[:EXCERPT_BYTES].decode("utf-8", "replace")

@@ -7,6 +7,10 @@ A batch of claims is one ``INSERT`` of PartiQL each: the only batch of DynamoDB'
 that every ``INSERT`` has, that nothing stands there yet. It saves round trips, not capacity. Only DynamoDB's own word
 that an item was put confirms a claim; ownership is never judged by a batch, which need not return what is in the way.
 
+A refund is an update of the one attribute ``RefundedAt``, which never replaces an item. Where nobody has claimed the
+transaction, the update makes an item that has its key and this attribute only: the tombstone, which stands in the way
+of every claim like any item. It becomes no claim, but is deleted, and only as long as it is none.
+
 Items that another program wrote may lack attributes of ours. They stand in the way of a claim all the same, and are
 read as nobody's: a submission id and a receipt hash that are missing are empty, a user id that is missing is
 ``NO_USER_ID``. None of the three can equal what a message brings, so such an item is never taken for our own.
@@ -33,7 +37,15 @@ from receipt_actors.clients.aws.connection import (
 )
 from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.batching import check_claims
-from receipt_actors.domain.ports import TAKEN, ClaimOutcome, EntryFailure, Environment, LedgerItem
+from receipt_actors.domain.ports import (
+    TAKEN,
+    ClaimOutcome,
+    EntryFailure,
+    Environment,
+    LedgerItem,
+    Standing,
+    Tombstone,
+)
 from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -43,6 +55,10 @@ KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
 NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
 CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
 MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
+
+_REFUNDED_AT = "RefundedAt"
+_TOMBSTONE = frozenset({KEY, _REFUNDED_AT})  # all that a tombstone has
+_UNMARK_ATTEMPTS = 5  # each fails only where somebody else has changed the item since it was looked at
 
 #: Error codes of a batch as a whole that no batch of ours will be spared: no permission, no PartiQL, or not this one.
 _BATCHES_REFUSED = frozenset({"AccessDeniedException", "UnknownOperationException", "ValidationException"})
@@ -54,9 +70,10 @@ _STATEMENT_REFUSED = frozenset({"AccessDenied", "ValidationError"})
 class AwsLedger:
     """``Ledger`` in the DynamoDB table ``table``; the methods may be called from any thread.
 
-    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches. Every
-    error answer but a failed condition is ``LedgerUnavailable``, and so is all trouble with the connection and the
-    credentials: a claim never fails for good. Batches may be refused.
+    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches;
+    refunds need ``dynamodb:UpdateItem``, and their reversals ``dynamodb:DeleteItem``. Every error answer but a failed
+    condition is ``LedgerUnavailable``, and so is all trouble with the connection and the credentials: a claim never
+    fails for good. Batches may be refused.
     """
 
     def __init__(
@@ -78,7 +95,7 @@ class AwsLedger:
         self._dynamodb: DynamoDBClient = self._client.api
 
     @as_call
-    def claim(self, item: LedgerItem) -> Steps[LedgerItem | None]:
+    def claim(self, item: LedgerItem) -> Steps[Standing | None]:
         """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
         try:
             yield from call(
@@ -93,8 +110,8 @@ class AwsLedger:
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise not_done(LedgerUnavailable, error) from error
-            old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
-            standing = _from_attributes(old) if old else (yield from self._item(item.transaction_id))
+            old = _item_in_the_way(error)
+            standing = _standing(old) if old else (yield from self._item(item.transaction_id))
             if standing is None:
                 raise LedgerUnavailable("PutItem: an item stood in the way, and is not there") from error
             return standing
@@ -126,9 +143,83 @@ class AwsLedger:
         return outcomes
 
     @as_call
-    def get(self, transaction_id: str) -> Steps[LedgerItem | None]:
+    def get(self, transaction_id: str) -> Steps[Standing | None]:
         """See ``Ledger.get``: one consistent ``GetItem``."""
         return (yield from self._item(transaction_id))
+
+    @as_call
+    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Steps[Standing]:
+        """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing."""
+        try:
+            answer = yield from call(
+                LedgerUnavailable,
+                self._client,
+                self._dynamodb.update_item,
+                TableName=self._table,
+                Key={KEY: {"S": transaction_id}},
+                UpdateExpression=f"SET {_REFUNDED_AT} = if_not_exists({_REFUNDED_AT}, :at)",
+                ExpressionAttributeValues={":at": {"N": repr(refunded_at_seconds)}},
+                ReturnValues="ALL_NEW",
+            )
+        except ClientError as error:
+            raise not_done(LedgerUnavailable, error) from error
+        return _updated(answer)
+
+    @as_call
+    def unmark_refunded(self, transaction_id: str) -> Steps[LedgerItem | None]:
+        """See ``Ledger.unmark_refunded``: one ``UpdateItem`` of a claim; a tombstone takes a ``DeleteItem`` more."""
+        an_attribute = "SubmissionId"  # which tells a claim from a tombstone
+        for _ in range(_UNMARK_ATTEMPTS):
+            try:
+                return (yield from self._remove_mark(transaction_id, an_attribute))
+            except ClientError as error:
+                old = _conflicting_item(error)
+            if not old:
+                return None  # nobody has claimed it, and nobody has refunded it
+            others = sorted(old.keys() - _TOMBSTONE)
+            if others:
+                an_attribute = others[0]  # another program's item, or a claim that was put just now
+                continue
+            if _REFUNDED_AT not in old:
+                return _from_attributes(old)  # another program's, with nothing but its key: no tombstone of ours
+            try:
+                yield from self._delete_tombstone(transaction_id)
+            except ClientError as error:
+                _conflicting_item(error)
+            else:
+                return None
+        raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
+
+    def _remove_mark(self, transaction_id: str, an_attribute: str) -> Steps[LedgerItem]:
+        """Take the mark off an item that has this attribute. Removing what is not there changes nothing."""
+        answer = yield from call(
+            LedgerUnavailable,
+            self._client,
+            self._dynamodb.update_item,
+            TableName=self._table,
+            Key={KEY: {"S": transaction_id}},
+            UpdateExpression=f"REMOVE {_REFUNDED_AT}",
+            ConditionExpression="attribute_exists(#an_attribute)",
+            ExpressionAttributeNames={"#an_attribute": an_attribute},
+            ReturnValues="ALL_NEW",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+        standing = _updated(answer)
+        if isinstance(standing, Tombstone):
+            raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
+        return standing
+
+    def _delete_tombstone(self, transaction_id: str) -> Steps[None]:
+        """Delete it unless it is a claim: another reversal may have deleted it, and somebody has claimed since."""
+        yield from call(
+            LedgerUnavailable,
+            self._client,
+            self._dynamodb.delete_item,
+            TableName=self._table,
+            Key={KEY: {"S": transaction_id}},
+            ConditionExpression=f"attribute_exists({_REFUNDED_AT}) AND attribute_not_exists(SubmissionId)",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
 
     @as_call
     def check(self) -> Steps[None]:
@@ -161,12 +252,12 @@ class AwsLedger:
         if not any(failure.sender_fault for failure in failures):
             raise LedgerUnavailable(told_first)
 
-    def _item(self, transaction_id: str) -> Steps[LedgerItem | None]:
+    def _item(self, transaction_id: str) -> Steps[Standing | None]:
         try:
             attributes = yield from self._get_item(transaction_id)
         except ClientError as error:
             raise not_done(LedgerUnavailable, error) from error
-        return _from_attributes(attributes) if attributes else None
+        return _standing(attributes) if attributes else None
 
     def _get_item(self, transaction_id: str) -> Steps[Mapping[str, Any] | None]:
         answer = yield from call(
@@ -234,13 +325,40 @@ def _to_attributes(item: LedgerItem) -> dict[str, Any]:
     if item.original_transaction_id is not None:
         attributes["OriginalTransactionId"] = {"S": item.original_transaction_id}
     if item.refunded_at_seconds is not None:
-        attributes["RefundedAt"] = {"N": repr(item.refunded_at_seconds)}
+        attributes[_REFUNDED_AT] = {"N": repr(item.refunded_at_seconds)}
     return attributes
+
+
+def _item_in_the_way(error: ClientError) -> Mapping[str, Any] | None:
+    """Return what the service says stands there, where a condition failed; None where nothing does."""
+    old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
+    return old
+
+
+def _conflicting_item(error: ClientError) -> Mapping[str, Any] | None:
+    """Do the same; raise ``LedgerUnavailable`` for what is no failed condition."""
+    if error_code(error) != "ConditionalCheckFailedException":
+        raise not_done(LedgerUnavailable, error) from error
+    return _item_in_the_way(error)
+
+
+def _updated(answer: Mapping[str, Any]) -> Standing:
+    attributes = answer.get("Attributes")
+    if not isinstance(attributes, Mapping) or KEY not in attributes:
+        raise LedgerUnavailable("UpdateItem: a garbled answer: no item in it", is_unknown_answer=True)
+    return _standing(attributes)
+
+
+def _standing(attributes: Mapping[str, Any]) -> Standing:
+    """Read a claim or a tombstone."""
+    if attributes.keys() == _TOMBSTONE:
+        return Tombstone(_text(attributes, KEY) or "", float(_number(attributes, _REFUNDED_AT) or 0))
+    return _from_attributes(attributes)
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
     """Read an item, whoever wrote it: what is missing or of another type reads as nobody's (see the module)."""
-    refunded_at = _number(attributes, "RefundedAt")
+    refunded_at = _number(attributes, _REFUNDED_AT)
     return LedgerItem(
         transaction_id=_text(attributes, KEY) or "",
         submission_id=_text(attributes, "SubmissionId") or "",

@@ -7,6 +7,7 @@ over a network file system).
 from __future__ import annotations
 
 from receipt_actors.clients.embedded.ledger import EmbeddedLedger
+from receipt_actors.clients.embedded.notifications import EmbeddedNotifications
 from receipt_actors.clients.embedded.queues import EmbeddedQueues
 
-__all__ = ["EmbeddedLedger", "EmbeddedQueues"]
+__all__ = ["EmbeddedLedger", "EmbeddedNotifications", "EmbeddedQueues"]

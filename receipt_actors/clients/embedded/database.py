@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 from receipt_actors.errors import ConfigurationError, UnavailableError
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
-SCHEMA_VERSION = 1  #: ``PRAGMA user_version``
+SCHEMA_VERSION = 2  #: ``PRAGMA user_version``
 BUSY_TIMEOUT_SECONDS = 5.0  #: how long another process may hold the file before we call it unavailable
 LOCK_POLL_SECONDS = 0.001  #: how often we try for the lock that another process holds
 
@@ -78,6 +78,34 @@ _SCHEMA = (
     ) WITHOUT ROWID
     """,
 )
+
+#: What came with version 2. A claim must not pass by a tombstone, so a program that knows none refuses the file.
+_REFUNDS = (
+    """
+    CREATE TABLE tombstones (
+        transaction_id TEXT PRIMARY KEY NOT NULL,
+        refunded_at_seconds REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE notifications (
+        notification_uuid TEXT PRIMARY KEY NOT NULL,
+        recorded_at_seconds REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX notifications_by_age ON notifications (recorded_at_seconds)",
+    """
+    CREATE TABLE refund_reversals (
+        transaction_id TEXT PRIMARY KEY NOT NULL,
+        reversed_at_seconds REAL NOT NULL,
+        recorded_at_seconds REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds)",
+)
+
+#: What turns a file of a version into one of the next.
+_MIGRATIONS = {1: _REFUNDS}
 
 #: Primary result codes that may pass by themselves or by an operator's hand; any other is a bug of ours.
 _UNAVAILABLE_CODES = frozenset(
@@ -213,14 +241,24 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        version = 1
     elif application_id != APPLICATION_ID:
         raise _fault(path, "it is a database of another program", "set `database` to a path of its own")
-    elif version != SCHEMA_VERSION:
-        found = f"its schema has version {version}, this program knows version {SCHEMA_VERSION}"
-        raise _fault(path, found, "run the version of receipt_actors that wrote it, or set `database` to a new path")
+    if version != SCHEMA_VERSION:
+        _migrate(path, connection, version)
     connection.execute("COMMIT")
     _use_write_ahead_log(path, connection)
+
+
+def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
+    """Bring the schema up to date, within the transaction that is open: another process sees all of it or nothing."""
+    if not 1 <= version < SCHEMA_VERSION:
+        found = f"its schema has version {version}, this program knows version {SCHEMA_VERSION}"
+        raise _fault(path, found, "run the version of receipt_actors that wrote it, or set `database` to a new path")
+    for older in range(version, SCHEMA_VERSION):
+        for statement in _MIGRATIONS[older]:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _begin(connection: sqlite3.Connection) -> None:

@@ -18,6 +18,8 @@ told by environment variables what to use (``Services.environment``):
   ``TransactionId``, a string);
 - ``RECEIPT_ACTORS_SOURCE_QUEUE``, ``RECEIPT_ACTORS_POST_QUEUES`` (one), ``RECEIPT_ACTORS_LEDGER_TABLE``: names;
 - ``RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL``, ``RECEIPT_ACTORS_APP_STORE_SANDBOX_URL``;
+- for a load of signed transactions, or one that is looked up by the Server API (``Way``), also which root certificate
+  to trust, and how to ask (``RECEIPT_ACTORS_APPLE_ROOTS``, ``RECEIPT_ACTORS_SERVER_API_...``);
 - ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE``: the authority that vouches for the App Store, if it is
   spoken to over TLS.
 
@@ -33,7 +35,7 @@ from receipt_actors.sandbox.bench.harness import BenchFailed, run
 from receipt_actors.sandbox.bench.measurement import Measurement
 from receipt_actors.sandbox.bench.services import ServiceOptions, Services, settings_variables
 from receipt_actors.sandbox.services.app_store import Latency
-from receipt_actors.sandbox.services.load import Load
+from receipt_actors.sandbox.services.load import Load, Way
 
 __all__ = [
     "BenchFailed",
@@ -43,6 +45,7 @@ __all__ = [
     "Series",
     "ServiceOptions",
     "Services",
+    "Way",
     "run",
     "settings_variables",
 ]

@@ -37,7 +37,8 @@ class Series:
     max_in_flight: int | None = None  #: that was asked for
     flags: Sequence[str] = ()  #: of the program, beside those that lead it to the services
     processes: int = 1  #: that do the work
-    client: str = ""  #: what asks Apple
+    client: str = ""  #: what asks Apple; "" where nobody does
+    way: str = "verify-receipt"  #: how receipts were vouched for
 
     def medians(self) -> dict[str, Figure]:
         """The median of each figure, by its key; a figure that some runs lack is the median of the others."""
@@ -67,6 +68,7 @@ class Series:
             "flags": list(self.flags),
             "processes": self.processes,
             "client": self.client,
+            "way": self.way,
             "medians": {key: figure.value for key, figure in self.medians().items()},
             "runs": [run.as_json() for run in self.runs],
         }

@@ -22,6 +22,7 @@ from receipt_actors.sandbox.bench.measurement import (
 )
 from receipt_actors.sandbox.bench.program import Meter, Program, Usage, machine_cpu_seconds, own_cpu_seconds
 from receipt_actors.sandbox.bench.services import Services
+from receipt_actors.sandbox.services.load import Way
 
 START_SECONDS = 60.0  #: until a program has asked for messages
 REST_SECONDS = 0.25  #: a program that uses next to nothing for so long has come to rest
@@ -32,6 +33,8 @@ PATIENCE_SECONDS = 60.0  #: without a message that is finished
 STOP_SECONDS = 60.0  #: from SIGTERM to the end
 
 OnProgress = Callable[[int], object]
+#: What a request to the App Store is counted as.
+_QUESTIONS = {Way.VERIFY_RECEIPT: "verifyReceipt", Way.STOREKIT2: "verifyReceipt", Way.SERVER_API: "GetTransactionInfo"}
 
 
 class BenchFailed(OSError):
@@ -103,6 +106,7 @@ def _measurement(services: Services, rate: float | None, seen: _Seen) -> Measure
     messages = services.load.messages
     aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
     received_at, deleted_at = _times(aws)
+    question = _QUESTIONS[Way(services.load.way)]
     seconds = max(deleted_at) - min(received_at)
     times = sorted(zip(received_at, deleted_at, strict=True))
     latencies = [gone - came for came, gone in times]
@@ -125,8 +129,8 @@ def _measurement(services: Services, rate: float | None, seen: _Seen) -> Measure
         steady_latency_ms=percentiles_ms(steady(latencies)),
         apple_latency_ms=percentiles_ms(app_store["delays_seconds"]),
         apple_concurrency_peak=app_store["concurrent_requests_high_water"],
-        requests={**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], "verifyReceipt": app_store["requests"]},
-        entries={**aws["entries"]["sqs"], **aws["entries"]["dynamodb"], "verifyReceipt": app_store["requests"]},
+        requests={**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], question: app_store["requests"]},
+        entries={**aws["entries"]["sqs"], **aws["entries"]["dynamodb"], question: app_store["requests"]},
         wrong=aws["wrong"],
         wrong_shown=aws["shown"],
         redelivered=aws["redelivered"],

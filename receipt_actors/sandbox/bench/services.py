@@ -15,13 +15,20 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from receipt_actors.sandbox.services.app_store import PRODUCTION_PATH, SANDBOX_PATH, Latency
+from receipt_actors.sandbox.services.app_store import (
+    PRODUCTION_API_PATH,
+    PRODUCTION_PATH,
+    SANDBOX_API_PATH,
+    SANDBOX_PATH,
+    Latency,
+)
 from receipt_actors.sandbox.services.certificates import make_certificates
-from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE, TABLE, Load
+from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE, TABLE, Load, Way
 from receipt_actors.sandbox.services.process import ServiceProcess
 
 APPLE_LATENCY = Latency(0.25, 0.1)
 CONTROL_TIMEOUT_SECONDS = 600.0  #: to mint and to audit the largest load
+NO_RATE_LIMIT = "1000000"  #: requests to Apple a second: it is the program that is measured, not what Apple allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +44,20 @@ class ServiceOptions:
 class Services:
     """SQS and DynamoDB in one process, the App Store in another. A context manager.
 
-    ``environment`` is what the program under test is told.
+    ``environment`` is what the program under test is told; it depends on the load that was prepared last.
     """
 
     def __init__(self, options: ServiceOptions) -> None:
         self.options = options
         self.load = Load(0)
-        self.environment: dict[str, str] = {}
+        self._environment: dict[str, str] = {}
+        self._way_variables: dict[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with self._stack:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="receipt-actors-bench-")))
+            self._folder = folder
             self._start(folder)
             self._stack = self._stack.pop_all()
         return self
@@ -59,6 +68,11 @@ class Services:
         self._stack.close()
 
     @property
+    def environment(self) -> Mapping[str, str]:
+        """Environment variables for the program."""
+        return {**self._environment, **self._way_variables}
+
+    @property
     def process_ids(self) -> Mapping[str, int]:
         """Of each service's process, by its name."""
         return {"aws": self._aws.process_id, "app_store": self._app_store.process_id}
@@ -66,6 +80,7 @@ class Services:
     def prepare(self, load: Load) -> None:
         """Mint the messages and Apple's answers: each process for itself, at the same time."""
         self.load = load
+        self._way_variables = _way_variables(Way(load.way), self._app_store.url, self._folder / "apple")
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda control: self.ask(control, "load", **asdict(load)), ("aws", "app_store")))
 
@@ -107,7 +122,7 @@ class Services:
             authority = str(files.authority)
             trust = {"REQUESTS_CA_BUNDLE": authority, "CURL_CA_BUNDLE": authority, "SSL_CERT_FILE": authority}
         self._app_store = self._serve("app-store", *arguments)
-        self.environment = {
+        self._environment = {
             **_clean_environment(),
             **trust,
             "AWS_ENDPOINT_URL": self._aws.url,
@@ -135,6 +150,28 @@ def settings_variables(app_store_url: str) -> dict[str, str]:
         "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": app_store_url + PRODUCTION_PATH,
         "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": app_store_url + SANDBOX_PATH,
     }
+
+
+def _way_variables(way: Way, app_store_url: str, folder: Path) -> dict[str, str]:
+    """Settings by which the program vouches for receipts in this way: what it trusts, and whom it asks."""
+    if way is Way.VERIFY_RECEIPT:
+        return {}
+    from receipt_actors.sandbox.apple_ca import default_authority
+
+    authority = default_authority()
+    variables = {"RECEIPT_ACTORS_APPLE_ROOTS": str(authority.write_roots(folder).parent)}
+    if way is Way.SERVER_API:
+        pair = authority.server_api_key
+        variables |= {
+            "RECEIPT_ACTORS_APP_RECEIPTS": "server-api",
+            "RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL": app_store_url + PRODUCTION_API_PATH,
+            "RECEIPT_ACTORS_SERVER_API_SANDBOX_URL": app_store_url + SANDBOX_API_PATH,
+            "RECEIPT_ACTORS_SERVER_API_KEY": pair.private_key_pem.decode(),
+            "RECEIPT_ACTORS_SERVER_API_KEY_ID": pair.key_id,
+            "RECEIPT_ACTORS_SERVER_API_ISSUER_ID": pair.issuer_id,
+            "RECEIPT_ACTORS_APP_STORE_RATE_PER_SECOND": NO_RATE_LIMIT,
+        }
+    return variables
 
 
 def _clean_environment() -> dict[str, str]:

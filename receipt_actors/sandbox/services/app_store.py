@@ -1,7 +1,7 @@
-"""Apple's verifyReceipt for sample receipts, for load: answers are made beforehand, and found by the receipt's hash.
+"""Apple's verifyReceipt and Server API for a load: answers are made beforehand, and found by the receipt or its id.
 
 The answers are those of ``SimulatedAppStore``; a receipt that is new is judged like there, and remembered. There are no
-faults on demand here, and no shared secret.
+faults on demand here, no shared secret, and any bearer token will do: to check one is no work of a benchmark's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox import answers
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
-from receipt_actors.sandbox.services.load import Load
+from receipt_actors.sandbox.replies import ApiAnswer
+from receipt_actors.sandbox.services.load import Load, Way, signed, transaction_id
 from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
 
 PRODUCTION_PATH = "/production/verifyReceipt"
 SANDBOX_PATH = "/sandbox/verifyReceipt"
+PRODUCTION_API_PATH = "/production"
+SANDBOX_API_PATH = "/sandbox"
+_API_PATH = b"/inApps/v1/transactions/"
+_TRANSACTION_ID_NOT_FOUND = 4040010
 _PATHS = {
     PRODUCTION_PATH.encode(): Environment.PRODUCTION,
     SANDBOX_PATH.encode(): Environment.SANDBOX,
@@ -49,11 +54,20 @@ class FastAppStore:
         self._waiting = 0
         self._random = random.Random(0)
         self._answers: dict[tuple[Environment, int], bytes] = {}
+        self._found: dict[bytes, bytes] = {}  # answers of the Server API, by their paths
+        self._not_found = _api_reply(ApiAnswer.error(_TRANSACTION_ID_NOT_FOUND))
+        self._unauthorized = response(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
 
     def prepare(self, load: Load) -> None:
         """Make the answers for a load."""
+        self._answers.clear()
+        self._found.clear()
         for number in range(load.messages):
-            self._answer(load.receipt(number), Environment.PRODUCTION)
+            if load.way == Way.SERVER_API:
+                path = f"{PRODUCTION_API_PATH}{_API_PATH.decode()}{transaction_id(number)}".encode()
+                self._found[path] = _api_reply(ApiAnswer(http.client.OK, {"signedTransactionInfo": signed(number)}))
+            elif load.way == Way.VERIFY_RECEIPT:
+                self._answer(load.receipt(number), Environment.PRODUCTION)
 
     def begin(self) -> None:
         """Forget what was counted."""
@@ -63,14 +77,14 @@ class FastAppStore:
     def handle(self, connection: Connection, request: Request) -> bool:
         """Answer a request, unless its path is none of Apple's."""
         environment = _PATHS.get(request.path)
-        if environment is None:
+        if environment is None and _API_PATH not in request.path:
             return False
         began_at = time.monotonic()
         self.requests += 1
         self._waiting += 1
         if self._waiting > self.concurrent_requests_high_water:
             self.concurrent_requests_high_water = self._waiting
-        answer = self._decide(environment, request)
+        answer = self._look_up(request) if environment is None else self._decide(environment, request)
 
         def finish() -> None:
             connection.on_lost = None
@@ -84,6 +98,11 @@ class FastAppStore:
 
     def _give_up(self) -> None:
         self._waiting -= 1
+
+    def _look_up(self, request: Request) -> bytes:
+        if b"\r\nauthorization: bearer " not in request.head:
+            return self._unauthorized
+        return self._found.get(request.path, self._not_found)
 
     def _decide(self, environment: Environment, request: Request) -> bytes:
         if request.method != b"POST":
@@ -108,3 +127,7 @@ class FastAppStore:
 
 def _reply(answer: answers.Answer) -> bytes:
     return response(http.client.OK, dumps(answer), "application/json")
+
+
+def _api_reply(answer: ApiAnswer) -> bytes:
+    return response(answer.status, dumps(answer.content), "application/json")

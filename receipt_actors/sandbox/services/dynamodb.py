@@ -1,7 +1,9 @@
-"""DynamoDB's protocol over tables in memory: conditional puts, reads, and batches of PartiQL INSERT.
+"""DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
-Tables have one key, of type string. The one condition that is understood is ``attribute_not_exists`` of an attribute.
-What is not simulated is refused, never ignored.
+Tables have one key, of type string. The conditions that are understood are ``attribute_exists`` and
+``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``;
+the updates, ``SET name = if_not_exists(name, :value)`` and ``REMOVE name``. What is not simulated is refused, never
+ignored.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
@@ -20,20 +23,31 @@ MAX_STATEMENTS = 25
 
 _TARGET = b"x-amz-target: dynamodb_20120810."
 _NAMESPACE = "com.amazonaws.dynamodb.v20120810"
-_NOT_EXISTS = re.compile(r"\s*attribute_not_exists\s*\(\s*([#A-Za-z0-9_.]+)\s*\)\s*")
+_NAME = r"\s*([#A-Za-z0-9_.]+)\s*"
+_EXISTENCE = re.compile(
+    rf"\s*attribute_(not_)?exists\s*\({_NAME}\)\s*(?:OR\s{_NAME}<\s*(:[A-Za-z0-9_]+)\s*)?", re.IGNORECASE
+)
+_AND = re.compile(r"(?<=\))\s+AND\s+(?=attribute_)", re.IGNORECASE)
+_SET_IF_NOT_EXISTS = re.compile(
+    rf"\s*SET\s{_NAME}=\s*if_not_exists\s*\({_NAME},\s*(:[A-Za-z0-9_]+)\s*\)\s*", re.IGNORECASE
+)
+_REMOVE = re.compile(rf"\s*REMOVE\s{_NAME}", re.IGNORECASE)
 
 Fields = Mapping[str, Any]
 
-_PUT_FIELDS = {
+_WRITE_FIELDS = {
     "TableName",
-    "Item",
     "ConditionExpression",
     "ExpressionAttributeNames",
+    "ExpressionAttributeValues",
     "ReturnValuesOnConditionCheckFailure",
     "ReturnValues",
     "ReturnConsumedCapacity",
     "ReturnItemCollectionMetrics",
 }
+_PUT_FIELDS = _WRITE_FIELDS | {"Item"}
+_UPDATE_FIELDS = _WRITE_FIELDS | {"Key", "UpdateExpression"}
+_DELETE_FIELDS = _WRITE_FIELDS | {"Key"}
 
 
 @dataclass(slots=True)
@@ -66,6 +80,8 @@ class SimulatedDynamoDb:
             for name, operation in {
                 "PutItem": self._put,
                 "GetItem": self._get,
+                "UpdateItem": self._update,
+                "DeleteItem": self._delete,
                 "BatchExecuteStatement": self._batch,
                 "DescribeTable": self._describe,
                 "CreateTable": self._create,
@@ -105,21 +121,40 @@ class SimulatedDynamoDb:
     # --- operations ---
 
     def _put(self, fields: Fields) -> bytes:
-        unknown = fields.keys() - _PUT_FIELDS
-        if unknown:
-            raise _invalid(f"PutItem: {', '.join(sorted(unknown))} is not simulated")
         table, item = self._table(fields), fields["Item"]
         key = table.key_of(item)
-        self.entries["PutItem"] += 1
+        old = self._checked("PutItem", fields, _PUT_FIELDS, table, key)
+        table.items[key] = item
+        return _written(fields, old, item)
+
+    def _update(self, fields: Fields) -> bytes:
+        table = self._table(fields)
+        key = table.key_of(fields["Key"])
+        old = self._checked("UpdateItem", fields, _UPDATE_FIELDS, table, key)
+        new = table.items[key] = _after_update(fields, old or dict(fields["Key"]))
+        return _written(fields, old, new)
+
+    def _delete(self, fields: Fields) -> bytes:
+        table = self._table(fields)
+        key = table.key_of(fields["Key"])
+        old = self._checked("DeleteItem", fields, _DELETE_FIELDS, table, key)
+        table.items.pop(key, None)
+        return _written(fields, old, None)
+
+    def _checked(
+        self, operation: str, fields: Fields, known_fields: set[str], table: Table, key: str
+    ) -> Attributes | None:
+        """Count a write, and return the item that it is about; refuse it where its condition fails."""
+        unknown = fields.keys() - known_fields
+        if unknown:
+            raise _invalid(f"{operation}: {', '.join(sorted(unknown))} is not simulated")
+        self.entries[operation] += 1
         condition = fields.get("ConditionExpression")
         old = table.items.get(key)
         if condition is not None and _fails(condition, fields, old or {}):
             more = {"Item": old} if old and fields.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" else {}
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", more=more)
-        table.items[key] = item
-        if old is not None and fields.get("ReturnValues") == "ALL_OLD":
-            return aws_ok(dumps({"Attributes": old}))
-        return aws_ok(b"{}")
+        return old
 
     def _get(self, fields: Fields) -> bytes:
         table = self._table(fields)
@@ -175,12 +210,45 @@ def _insert(table: Table, key: str, item: Attributes) -> bytes:
     return b'{"TableName":"%b"}' % table.name.encode()
 
 
+def _written(fields: Fields, old: Attributes | None, new: Attributes | None) -> bytes:
+    attributes = {"ALL_OLD": old, "ALL_NEW": new}.get(fields.get("ReturnValues", "NONE"))
+    return aws_ok(b"{}" if attributes is None else dumps({"Attributes": attributes}))
+
+
+def _after_update(fields: Fields, old: Attributes) -> Attributes:
+    """Return what an update makes of an item; the items themselves are never changed."""
+    update = fields["UpdateExpression"]
+    if match := _SET_IF_NOT_EXISTS.fullmatch(update):
+        name, looked_at = _named(fields, match[1]), _named(fields, match[2])
+        return {**old, name: old.get(looked_at) or fields["ExpressionAttributeValues"][match[3]]}
+    if match := _REMOVE.fullmatch(update):
+        removed = _named(fields, match[1])
+        return {name: value for name, value in old.items() if name != removed}
+    raise _invalid(f"UpdateExpression {update!r} is not simulated")
+
+
 def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
-    match = _NOT_EXISTS.fullmatch(condition)
+    return any(_one_fails(each, fields, old) for each in _AND.split(condition))
+
+
+def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
+    match = _EXISTENCE.fullmatch(condition)
     if match is None:
         raise _invalid(f"ConditionExpression {condition!r} is not simulated")
-    name = match[1]
-    return fields["ExpressionAttributeNames"][name] in old if name.startswith("#") else name in old
+    negation, name, compared, value = match.groups()
+    if (_named(fields, name) in old) is (negation is None):
+        return False
+    return value is None or not _is_less(old.get(_named(fields, compared)), fields["ExpressionAttributeValues"][value])
+
+
+def _is_less(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
+    """Compare two numbers; what is not there, or is none, compares with nothing."""
+    return one is not None and "N" in one and "N" in other and Decimal(one["N"]) < Decimal(other["N"])
+
+
+def _named(fields: Fields, name: str) -> str:
+    meant: str = fields["ExpressionAttributeNames"][name] if name.startswith("#") else name
+    return meant
 
 
 def _description(table: Table) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """The messages of a benchmark: genuine receipts of one purchase each, every one by another user.
 
+A ``Way`` says what the receipts are, and how they are vouched for.
+
 What must become of message ``number`` follows from the number alone: an OK for ``user_id(number)`` and
 ``transaction_id(number)``.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 
 from receipt_actors.sandbox.receipts import REAL_RECEIPT_BYTES, Purchase, SampleReceipt, mint
 
@@ -18,26 +21,50 @@ TABLE = "TransactionIdTable"
 TABLE_KEY = "TransactionId"
 BUNDLE_ID = "com.example.game"
 
+#: Left out of the padding. A sample has some 700 bytes of its own; so it weighs what it did when figures were first
+#: taken, with samples of 270, and figures can be compared.
+_OWN_BYTES = 430
 _FIRST_USER_ID = 5_000_000_000
 _FIRST_TRANSACTION_ID = 1_000_000_000_000_000
 
 
+class Way(StrEnum):
+    """How a receipt is vouched for, and so what it is."""
+
+    VERIFY_RECEIPT = "verify-receipt"  #: an app receipt, which verifyReceipt is asked about
+    STOREKIT2 = "storekit2"  #: a signed transaction, verified by the program; needs ``cryptography``, likewise
+    SERVER_API = "server-api"  #: an app receipt, whose transaction is looked up, and verified by the program
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many messages, with receipts of about so many bytes (before base64)."""
+    """So many messages, with app receipts of about so many bytes (before base64); signed ones have their own size."""
 
     messages: int
     receipt_bytes: int = REAL_RECEIPT_BYTES
+    way: str = Way.VERIFY_RECEIPT.value
 
     def receipt(self, number: int) -> str:
         """Mint the receipt of a message (0 to ``messages`` - 1)."""
-        receipt = SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
-        return mint(receipt, padding_bytes=self.receipt_bytes)
+        if self.way == Way.STOREKIT2:
+            return signed(number)
+        return mint(_receipt(number), padding_bytes=max(0, self.receipt_bytes - _OWN_BYTES))
 
     def body(self, number: int) -> str:
         """Write the message."""
         fields = {"receipt": self.receipt(number), "user_id": user_id(number), "post_queue": POST_QUEUE}
         return json.dumps(fields)
+
+
+def signed(number: int) -> str:
+    """Sign the transaction of a message, as a signed transaction or an answer of the Server API has it."""
+    from receipt_actors.sandbox.signed_transactions import mint_signed
+
+    return mint_signed(_receipt(number))
+
+
+def _receipt(number: int) -> SampleReceipt:
+    return SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
 
 
 def user_id(number: int) -> int:

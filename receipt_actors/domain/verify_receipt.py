@@ -11,83 +11,41 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, TypeGuard
+from typing import Final
 
+from receipt_actors.domain.apple_fields import (
+    Fields,
+    Unreadable,
+    is_integer,
+    read_app_id,
+    read_flag,
+    read_id,
+    read_is_family_shared,
+    read_number,
+    read_seconds,
+    read_token,
+)
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, json_type
+from receipt_actors.domain.receipts import (
+    Genuine,
+    Interpretation,
+    Misconfigured,
+    Transaction,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+)
+from receipt_actors.domain.values import is_name, json_type
 
 _MAX_SHOWN_STATUS = 10**9
-_MAX_NUMERIC_ID = 10**38
 _DATE_IN_WORDS = "%Y-%m-%d %H:%M:%S Etc/GMT"
-_MAX_DIGITS = 16  # of a count or a time in milliseconds (that is the year 318857)
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One purchase, or one period of a subscription."""
-
-    transaction_id: str
-    original_transaction_id: str | None
-    product_id: str | None
-    quantity: int
-    purchased_at_seconds: float | None  #: UNIX time (``purchase_date_ms``)
-    expires_at_seconds: float | None  #: UNIX time (``expires_date_ms``); None for what is no subscription
-    cancelled: bool  #: refunded or revoked: Apple gave a cancellation date
-    expired: bool  #: Apple said so, with status 21006
-
-
-@dataclass(frozen=True, slots=True)
-class Genuine:
-    """Apple vouches for the receipt. What it is worth is for ``policy`` and the ledger to say."""
-
-    environment: Environment
-    bundle_id: str | None
-    transactions: tuple[Transaction, ...]  #: no id occurs twice; empty where nothing was bought
-
-
-@dataclass(frozen=True, slots=True)
-class Unidentified:
-    """Apple's final refusal, which names no transaction."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class WrongEnvironment:
-    """The receipt belongs to the other environment: ask there, at most once, if policy allows it."""
-
-    right: Environment
-
-
-@dataclass(frozen=True, slots=True)
-class TryAgain:
-    """No verdict now. After the last try the message is unanswerable, or (``then_unanswerable`` False) handed back."""
-
-    reason: Reason
-    detail: str  #: one short line for the operator, nothing of the receipt
-    then_unanswerable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Misconfigured:
-    """Our own request or shared secret is wrong: alarm and stop asking; says nothing about the receipt."""
-
-    detail: str
-
-
-Interpretation = Genuine | Unidentified | WrongEnvironment | TryAgain | Misconfigured
-_Fields = Mapping[str, object]
-
-
-class _Unreadable(Exception):
-    """The answer is in no shape that Apple documents; never leaves this module."""
 
 
 def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretation:
     """Say what the answer of the endpoint of ``asked`` means. Total: never raises for anything that JSON can hold."""
     status = answer.get("status")
-    if not _is_integer(status):
+    if not is_integer(status):
         return _unknown(f"status: expected an integer, found {json_type(status)}")
     row = status_row(status)
     if row is None:
@@ -99,7 +57,7 @@ def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretatio
         return row.calls_for
     try:
         return row.calls_for(answer, asked)
-    except _Unreadable as unreadable:
+    except Unreadable as unreadable:
         return _unknown(f"status {status}, {unreadable}")
 
 
@@ -111,28 +69,28 @@ def _later(detail: str) -> TryAgain:
     return TryAgain(Reason.GAVE_UP_FOR_NOW, detail, then_unanswerable=False)
 
 
-def _read_receipt(answer: _Fields, asked: Environment) -> Genuine:
+def _read_receipt(answer: Fields, asked: Environment) -> Genuine:
     receipt = answer.get("receipt")
     if not isinstance(receipt, Mapping):
-        raise _Unreadable(f"receipt: expected an object, found {json_type(receipt)}")
+        raise Unreadable(f"receipt: expected an object, found {json_type(receipt)}")
     return Genuine(_environment(answer, receipt, asked), _bundle_id(receipt), _transactions(answer, receipt))
 
 
-def _read_expired_receipt(answer: _Fields, asked: Environment) -> Genuine:
+def _read_expired_receipt(answer: Fields, asked: Environment) -> Genuine:
     genuine = _read_receipt(answer, asked)
     if len(genuine.transactions) > 1 and _is_unified(answer["receipt"]):
         # Apple sends 21006 for single subscriptions only; to mark a whole app receipt would refuse its coins as well.
-        raise _Unreadable("an iOS 6 style status for a unified receipt of many transactions")
+        raise Unreadable("an iOS 6 style status for a unified receipt of many transactions")
     return replace(genuine, transactions=tuple(replace(each, expired=True) for each in genuine.transactions))
 
 
-def _read_internal_error(answer: _Fields, asked: Environment) -> Interpretation:
+def _read_internal_error(answer: Fields, asked: Environment) -> Interpretation:
     for key in ("is-retryable", "is_retryable"):
         value = answer.get(key)
         if value in (True, "1", "true"):  # 1 == True
             return _later("an internal data access error that Apple calls retryable")
         if value not in (None, False, "0", "false"):
-            raise _Unreadable(f"{key}: expected a boolean, found {json_type(value)}")
+            raise Unreadable(f"{key}: expected a boolean, found {json_type(value)}")
     return Unidentified(Reason.INTERNAL_DATA_ERROR)
 
 
@@ -141,7 +99,7 @@ class StatusRow:
     """One row of the table: a status in Apple's words, and what it calls for (made from the answer, where callable)."""
 
     meaning: str
-    calls_for: Interpretation | Callable[[_Fields, Environment], Interpretation]
+    calls_for: Interpretation | Callable[[Fields, Environment], Interpretation]
 
 
 STATUS_TABLE: Final[Mapping[int, StatusRow]] = MappingProxyType(
@@ -172,7 +130,7 @@ def status_row(status: int) -> StatusRow | None:
     return INTERNAL_DATA_ERROR_ROW if status in INTERNAL_DATA_ERRORS else STATUS_TABLE.get(status)
 
 
-def _environment(answer: _Fields, receipt: _Fields, asked: Environment) -> Environment:
+def _environment(answer: Fields, receipt: Fields, asked: Environment) -> Environment:
     named = answer.get("environment")
     if named is None:
         named = receipt.get("receipt_type")
@@ -183,17 +141,14 @@ def _environment(answer: _Fields, receipt: _Fields, asked: Environment) -> Envir
             return Environment.PRODUCTION
         case "Sandbox" | "ProductionSandbox" | "ProductionVPPSandbox":
             return Environment.SANDBOX
-    raise _Unreadable("environment: neither Production nor Sandbox")  # "Xcode", say, must not pass for production
+    raise Unreadable("environment: neither Production nor Sandbox")  # "Xcode", say, must not pass for production
 
 
-def _bundle_id(receipt: _Fields) -> str | None:
+def _bundle_id(receipt: Fields) -> str | None:
     """Read ``bundle_id`` (unified) or ``bid`` (iOS 6 style)."""
-    for key in ("bundle_id", "bid"):
-        if _is_integer(receipt.get(key)):  # unlike a transaction's, an app's id is never a number: garbled, not foreign
-            raise _Unreadable(f"{key}: expected a string, found a number")
-    bundle_ids = {_id(receipt, key) for key in ("bundle_id", "bid")} - {None}
+    bundle_ids = {read_app_id(receipt, key) for key in ("bundle_id", "bid")} - {None}
     if len(bundle_ids) > 1:
-        raise _Unreadable("bundle_id and bid contradict one another")
+        raise Unreadable("bundle_id and bid contradict one another")
     return bundle_ids.pop() if bundle_ids else None
 
 
@@ -201,7 +156,7 @@ def _is_unified(receipt: object) -> bool:
     return isinstance(receipt, Mapping) and "in_app" in receipt
 
 
-def _transactions(answer: _Fields, receipt: _Fields) -> tuple[Transaction, ...]:
+def _transactions(answer: Fields, receipt: Fields) -> tuple[Transaction, ...]:
     """Unite what the receipt holds with what Apple says of its subscriptions since then, each transaction once."""
     transactions: dict[str, Transaction] = {}
     for entry in _entries(answer, receipt):
@@ -211,13 +166,13 @@ def _transactions(answer: _Fields, receipt: _Fields) -> tuple[Transaction, ...]:
     return tuple(transactions.values())
 
 
-def _entries(answer: _Fields, receipt: _Fields) -> Iterator[object]:
+def _entries(answer: Fields, receipt: Fields) -> Iterator[object]:
     if not _is_unified(receipt):
         yield receipt
     elif isinstance(in_app := receipt["in_app"], list):
         yield from in_app
     else:
-        raise _Unreadable(f"in_app: expected an array, found {json_type(in_app)}")
+        raise Unreadable(f"in_app: expected an array, found {json_type(in_app)}")
     match answer.get("latest_receipt_info"):
         case None:
             pass
@@ -236,6 +191,9 @@ def _united(earlier: Transaction, later: Transaction) -> Transaction:
         purchased_at_seconds=_either(later.purchased_at_seconds, earlier.purchased_at_seconds),
         expires_at_seconds=_either(later.expires_at_seconds, earlier.expires_at_seconds),
         cancelled=later.cancelled or earlier.cancelled,
+        is_upgraded=later.is_upgraded or earlier.is_upgraded,
+        is_family_shared=later.is_family_shared or earlier.is_family_shared,
+        app_account_token=later.app_account_token or earlier.app_account_token,
     )
 
 
@@ -245,73 +203,42 @@ def _either(first: float | None, second: float | None) -> float | None:
 
 def _transaction(entry: object) -> Transaction:
     if not isinstance(entry, Mapping):
-        raise _Unreadable(f"transaction: expected an object, found {json_type(entry)}")
-    transaction_id = _id(entry, "transaction_id")
+        raise Unreadable(f"transaction: expected an object, found {json_type(entry)}")
+    transaction_id = read_id(entry, "transaction_id")
     if transaction_id is None:
-        raise _Unreadable("transaction_id: missing")
-    quantity = _number(entry, "quantity")
+        raise Unreadable("transaction_id: missing")
+    quantity = read_number(entry, "quantity")
     return Transaction(
         transaction_id=transaction_id,
-        original_transaction_id=_id(entry, "original_transaction_id"),
-        product_id=_id(entry, "product_id"),
+        original_transaction_id=read_id(entry, "original_transaction_id"),
+        product_id=read_id(entry, "product_id"),
         quantity=1 if quantity is None else quantity,
-        purchased_at_seconds=_seconds(entry, "purchase_date_ms"),
+        purchased_at_seconds=read_seconds(entry, "purchase_date_ms"),
         expires_at_seconds=_expires_at_seconds(entry),
         cancelled=any(_is_given(entry, key) for key in ("cancellation_date", "cancellation_date_ms")),
-        expired=False,
+        is_upgraded=read_flag(entry, "is_upgraded"),
+        is_family_shared=read_is_family_shared(entry, "in_app_ownership_type"),
+        app_account_token=read_token(entry, "app_account_token"),
     )
 
 
-def _id(fields: _Fields, key: str) -> str | None:
-    """Read an id, which arrives as a string or as a number (never as a float: that would have lost digits)."""
-    value = fields.get(key)
-    if value is None:
-        return None
-    if _is_integer(value) and 0 <= value < _MAX_NUMERIC_ID:
-        value = str(value)
-    if is_name(value):
-        return value
-    raise _Unreadable(f"{key}: expected 1 to {MAX_NAME_CHARACTERS} printable characters, found {json_type(value)}")
-
-
-def _number(fields: _Fields, key: str) -> int | None:
-    """Read a whole number, which arrives as a number or as a string of digits."""
-    value = fields.get(key)
-    if value is None:
-        return None
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
-        value = int(value)
-    if _is_integer(value) and 0 <= value < 10**_MAX_DIGITS:
-        return value
-    raise _Unreadable(f"{key}: expected digits, found {json_type(value)}")
-
-
-def _seconds(fields: _Fields, key: str) -> float | None:
-    milliseconds = _number(fields, key)
-    return None if milliseconds is None else milliseconds / 1000
-
-
-def _expires_at_seconds(fields: _Fields) -> float | None:
+def _expires_at_seconds(fields: Fields) -> float | None:
     # iOS 6 style counts milliseconds in expires_date; unified receipts have a date in words there, and expires_date_ms.
     if fields.get("expires_date_ms") is not None:
-        return _seconds(fields, "expires_date_ms")
+        return read_seconds(fields, "expires_date_ms")
     in_words = fields.get("expires_date")
     if isinstance(in_words, str) and not in_words.isdigit():
         try:
             return datetime.strptime(in_words, _DATE_IN_WORDS).replace(tzinfo=UTC).timestamp()
         except ValueError:
-            raise _Unreadable("expires_date: neither milliseconds nor a date that ends in Etc/GMT") from None
-    return _seconds(fields, "expires_date")
+            raise Unreadable("expires_date: neither milliseconds nor a date that ends in Etc/GMT") from None
+    return read_seconds(fields, "expires_date")
 
 
-def _is_given(fields: _Fields, key: str) -> bool:
+def _is_given(fields: Fields, key: str) -> bool:
     value = fields.get(key)
     if value is None:
         return False
-    if is_name(value) or _is_integer(value):
+    if is_name(value) or is_integer(value):
         return True
-    raise _Unreadable(f"{key}: expected a date, found {json_type(value)}")
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    raise Unreadable(f"{key}: expected a date, found {json_type(value)}")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.app_store import (
-    STATUS_TABLE,
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
@@ -17,10 +18,8 @@ from receipt_actors.domain.app_store import (
     TryAgain,
     Unidentified,
     WrongEnvironment,
-    interpret,
 )
-from receipt_actors.domain.ports import Environment
-from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.verify_receipt import STATUS_TABLE, interpret
 
 # A busy machine may be slow to make examples; that says nothing about the code.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,6 +55,9 @@ UNUSABLE: dict[str, list[object]] = {
     "expires_date_ms": ["never", -5, {}, True],
     "expires_date": ["2013-08-02 00:00:00 America/Los_Angeles", "tomorrow", -1],
     "cancellation_date": ["", False, [], {}, 0.5],
+    "in_app_ownership_type": ["", "BORROWED", 1, True, []],
+    "is_upgraded": ["", "yes", 2, 0.5, []],
+    "app_account_token": ["", 0.5, True, [], {}],
 }
 
 
@@ -242,6 +244,29 @@ class TestReceipts:
         answer["receipt"]["receipt_type"] = receipt_type
         assert genuine(answer, asked).environment is environment
 
+    @pytest.mark.parametrize("upgraded", ["true", True, "1"])
+    def test_whose_purchase_it_is_is_read_where_apple_says_so(self, upgraded: object) -> None:
+        """Unified receipts have the ownership type, the upgrade and the account token of newer purchases."""
+        token = "7F5D9A1E-0000-4000-8000-00000000002A"
+        told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": upgraded, "app_account_token": token}
+        shared, plain = genuine(unified({**GOLD, **told}, COINS)).transactions
+        assert (shared.is_family_shared, shared.is_upgraded) == (True, True)
+        assert shared.app_account_token == token.lower()
+        assert plain == COINS_READ
+        (own,) = genuine(unified({**COINS, "in_app_ownership_type": "PURCHASED", "is_upgraded": "false"})).transactions
+        assert own == COINS_READ
+
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_what_only_one_of_two_entries_says_is_kept(self, place: int) -> None:
+        """An omission says nothing."""
+        told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": "true", "app_account_token": "a" * 36}
+        entries = [dict(GOLD), dict(GOLD)]
+        entries[place] |= told
+        (transaction,) = genuine(unified(entries[0], latest_receipt_info=[entries[1]])).transactions
+        assert transaction.is_family_shared
+        assert transaction.is_upgraded
+        assert transaction.app_account_token == "a" * 36
+
     def test_a_receipt_may_name_no_app(self) -> None:
         """Then the bundle id is unknown; what that means is the policy's affair."""
         answer = unified(COINS)
@@ -291,7 +316,7 @@ PATHS = [
     ("receipt",),
     *(("receipt", key) for key in ("bundle_id", "bid", "receipt_type", "in_app")),
     ("receipt", "in_app", 0),
-    *(("receipt", "in_app", 0, key) for key in (*GOLD, "cancellation_date", "cancellation_date_ms")),
+    *(("receipt", "in_app", 0, key) for key in (*GOLD, *UNUSABLE, "cancellation_date_ms")),
 ]
 
 

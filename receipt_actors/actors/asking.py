@@ -1,0 +1,60 @@
+"""The ways to have Apple asked about an app receipt, one of which the App Store gateway is given.
+
+verifyReceipt gets the receipt itself. The App Store Server API is asked for a transaction by its id, which is read from
+the receipt before; where that is known, the answer is signed, and has to be verified.
+
+A way keeps nothing: it says what is asked, where first, how, and what the answer means. How many are asked at once, how
+often, again, and for whom, is the gateway's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from receipt_actors.domain import server_api as server_api_answers
+from receipt_actors.domain import verify_receipt as verify_receipt_answers
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.ports import AppStore, AppStoreTransfers, Environment, ServerApi
+from receipt_actors.domain.server_api import Answer
+
+Done: TypeAlias = Callable[[Mapping[str, object] | Exception], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How Apple is asked; see the module."""
+
+    ask: Callable[[str, Environment], Mapping[str, object]]  #: blocks, and raises ``AppStoreUnavailable``
+    interpret: Callable[[Mapping[str, object], Environment], Answer]  #: total
+    first: Environment  #: who is asked first
+    what_to_check: str  #: what an operator looks at when Apple refuses our requests
+    begin: Callable[[str, Environment, Done], object] | None = None  #: the same as ``ask``, without a thread that waits
+    question_of: Callable[[str], str | None] | None = None  #: works out what to ask; None: the receipt itself is asked
+
+
+def by_verify_receipt(app_store: AppStore, transfers: AppStoreTransfers | None = None) -> Way:
+    """Ask verifyReceipt: production first, always, says Apple."""
+    return Way(
+        ask=app_store.verify_receipt,
+        interpret=verify_receipt_answers.interpret,
+        first=Environment.PRODUCTION,
+        what_to_check="shared_secret and the URLs",
+        begin=None if transfers is None else transfers.begin,
+    )
+
+
+def by_server_api(server_api: ServerApi, policy: Policy) -> Way:
+    """Ask the App Store Server API: production first, unless nothing of it counts here.
+
+    An app that is not in the store yet may not ask production, and Apple answers 401 if it does.
+    """
+    is_production = Environment.PRODUCTION in policy.environments
+    return Way(
+        ask=server_api.get_transaction_info,
+        interpret=server_api_answers.interpret,
+        first=Environment.PRODUCTION if is_production else Environment.SANDBOX,
+        what_to_check="server_api_key, its id, its issuer and bundle_ids",
+        question_of=server_api.transaction_id_of,
+    )

@@ -1,0 +1,140 @@
+"""``receipt-actors notifications``: take Apple's server notifications until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from receipt_actors.cli import EXIT_DONE
+from receipt_actors.cli.logs import write_log
+from receipt_actors.cli.options import options_of
+from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.domain.addresses import Address
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.notifications import NotificationHandler, asgi_app, open_handler
+from receipt_actors.settings import INSTALL_STOREKIT2, LogSettings, NotificationSettings, load_some_settings
+
+if TYPE_CHECKING:
+    from receipt_actors.web.serving import Serving
+
+logger = logging.getLogger("receipt_actors")
+
+DEFAULT_PORT = 8430
+HEALTH_PATH = "/healthz"
+STOP_SECONDS = 20.0  #: for requests under way, after a signal; ECS gives 30 before it kills
+_OF_THE_EXTRA = frozenset({"h11", "uvicorn"})
+
+
+class ServeSettings(LogSettings, NotificationSettings, frozen=True):
+    """What it takes to serve notifications."""
+
+
+#: Settings that nothing here depends on. They may stand in a file that other commands share.
+_UNUSED = frozenset(
+    {
+        "app_account_token",
+        "app_account_token_namespace",
+        "app_account_token_rule",
+        "dead_letter_queue",
+        "family_sharing",
+        "max_receive_count",
+        "product_ids",
+        "product_types",
+        "source_queue",
+        "unidentified",
+    }
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  # beside a `start` on the same machine
+  receipt-actors notifications --database receipts.db --bundle-ids com.example.game
+  # on AWS; with the file that `start` has, and behind a load balancer that speaks TLS
+  receipt-actors notifications --config receipts.toml --host 0.0.0.0 --port 8430
+  # of a simulated App Store, in a test
+  receipt-actors notifications --database receipts.db --bundle-ids com.example.game --apple-roots roots
+
+\b
+Apple sends to an https URL only, which App Store Connect is given ("App Store Server Notifications",
+version 2): let a proxy or a load balancer take TLS off and pass the POSTs on. Any path will do.
+GET /healthz is answered with 200 as long as this runs.
+
+\b
+Signals:
+  SIGTERM, SIGINT   accept no more, finish the requests under way, exit code 0
+  a second one      stop at once; what was not answered Apple sends again
+"""
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Where to listen.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    metavar="N",
+    help="Where to listen; 0 is any free one.",
+)
+@options_of(ServeSettings, leave_out=_UNUSED)
+def command(flags: Mapping[str, object], config: Path | None, host: str, port: int) -> int:
+    """Take Apple's server notifications (version 2), and take refunded purchases back.
+
+    A refund marks the transaction's claim and posts INVALID, reason refunded, to the queue that got the OK. A refund
+    before its claim is kept: the claim is answered INVALID. Needs the extra storekit2.
+    """
+    settings = load_some_settings(ServeSettings, flags, config=config)
+    write_log(settings)
+    listen, serving_class = _web_server()
+    with (
+        StopSignals() as signals,
+        closing(listen("notifications", Address(host, port))) as listener,
+        open_handler(settings) as handler,
+    ):
+        url = f"http://{Address(host, listener.getsockname()[1])}/"
+        logger.info("Apple's notifications are taken at %s, for %s", url, ", ".join(settings.bundle_ids))
+        asyncio.run(_serve(serving_class(asgi_app(handler, health_path=HEALTH_PATH), listener), signals))
+        _log_totals(handler)
+    return EXIT_DONE
+
+
+def _web_server() -> tuple[Callable[[str, Address], socket.socket], type[Serving]]:
+    try:
+        from receipt_actors.web.serving import Serving, listen
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _OF_THE_EXTRA:
+            raise
+        fault = f"notifications: a package is not installed ({package}); {INSTALL_STOREKIT2}"
+        raise ConfigurationError([fault]) from None
+    return listen, Serving
+
+
+async def _serve(serving: Serving, signals: StopSignals) -> None:
+    """Serve until there is a signal, and finish what is under way."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(signals.fileno(), stopped.set)
+    try:
+        await serving.begin()
+        await stopped.wait()
+    finally:
+        loop.remove_reader(signals.fileno())
+    logger.info("%s: finishing the requests under way, for at most %g s", signals.received, STOP_SECONDS)
+    await serving.end(STOP_SECONDS)
+
+
+def _log_totals(handler: NotificationHandler) -> None:
+    totals: Counter[str] = Counter()
+    for (_, done), count in handler.counts.items():
+        totals[done] += count
+    counted = ", ".join(f"{count} {done}" for done, count in totals.most_common())
+    logger.info("stopped: %s", counted or "there were no notifications")

@@ -1,0 +1,1 @@
+"""Apple's root certificate, as package data; ``README.rst`` beside it says where it is from."""

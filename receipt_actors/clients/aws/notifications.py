@@ -1,0 +1,143 @@
+"""DynamoDB behind the port ``Notifications``: a table of its own, whose items expire.
+
+``ExpiresAt`` is the table's attribute for time to live. DynamoDB deletes late, and an item that is there counts,
+expired or not: forgetting one early could only mean carrying out a notification again, which changes nothing.
+
+A reversal is an item among the others, whose key no notification has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from receipt_actors.clients.aws.connection import (
+    READ_TIMEOUT_SECONDS,
+    build_client,
+    call,
+    describe,
+    error_code,
+    not_done,
+    reading,
+)
+from receipt_actors.clients.aws.steps import Steps, as_call
+from receipt_actors.domain.notifications import REMEMBERED_SECONDS
+from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+KEY = "NotificationUuid"  #: the table's hash key, a string; it has no range key
+EXPIRES_AT = "ExpiresAt"  #: the attribute that time to live is to be switched on for: a UNIX time, whole seconds
+CHECK_UUID = "receipt-actors-check"  #: read by ``check``, never written
+_REVERSAL = "refund-reversed/"  # before the transaction id; no notificationUUID of Apple's begins so
+
+
+class AwsNotifications:
+    """``Notifications`` in the DynamoDB table ``table``; the methods may be called from any thread.
+
+    Needs ``dynamodb:GetItem`` and ``dynamodb:PutItem`` on the table.
+    """
+
+    def __init__(self, table: str, session: boto3.Session | None = None, *, max_connections: int = 10) -> None:
+        """Build the client; no request is made. ``max_connections`` is the number of threads that call at once.
+
+        Raises ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
+        """
+        self._table = table
+        self._client = build_client(
+            session, "dynamodb", read_timeout_seconds=READ_TIMEOUT_SECONDS, max_connections=max_connections
+        )
+        self._dynamodb: DynamoDBClient = self._client.api
+
+    @as_call
+    def is_known(self, notification_uuid: str) -> Steps[bool]:
+        """See ``Notifications.is_known``: one consistent ``GetItem``."""
+        return (yield from self._item(notification_uuid)) is not None
+
+    @as_call
+    def record(self, notification_uuid: str, now_seconds: float) -> Steps[None]:
+        """See ``Notifications.record``: one ``PutItem``."""
+        yield from self._put({KEY: {"S": notification_uuid}, **_lifetime(now_seconds)})
+
+    @as_call
+    def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> Steps[None]:
+        """See ``Notifications.record_reversal``: one ``PutItem``, unless a later one is there."""
+        item = {
+            KEY: {"S": _REVERSAL + transaction_id},
+            "ReversedAt": {"N": repr(reversed_at_seconds)},
+            **_lifetime(now_seconds),
+        }
+        yield from self._put(
+            item,
+            ConditionExpression="attribute_not_exists(ReversedAt) OR ReversedAt < :reversed_at",
+            ExpressionAttributeValues={":reversed_at": item["ReversedAt"]},
+        )
+
+    @as_call
+    def reversed_at_seconds(self, transaction_id: str) -> Steps[float | None]:
+        """See ``Notifications.reversed_at_seconds``: one consistent ``GetItem``."""
+        item = yield from self._item(_REVERSAL + transaction_id)
+        with reading(LedgerUnavailable, "GetItem"):
+            return None if item is None else float(item["ReversedAt"]["N"])
+
+    @as_call
+    def check(self) -> Steps[None]:
+        """See ``Notifications.check``: reads a key that is never written."""
+        try:
+            yield from self._get_item(CHECK_UUID)
+        except ClientError as error:
+            wish = _WISHES.get(error_code(error))
+            if wish is None:
+                raise not_done(LedgerUnavailable, error) from error
+            raise LedgerRefused(self._table, f"{describe(error)}; {wish}") from error
+
+    def close(self) -> None:
+        """Close the connections that are not in use. Closing twice is fine."""
+        self._client.close()
+
+    def _put(self, item: Mapping[str, Any], **condition: Any) -> Steps[None]:
+        try:
+            yield from call(
+                LedgerUnavailable,
+                self._client,
+                self._dynamodb.put_item,
+                TableName=self._table,
+                Item=item,
+                **condition,
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise not_done(LedgerUnavailable, error) from error
+
+    def _item(self, key: str) -> Steps[Mapping[str, Any] | None]:
+        try:
+            return (yield from self._get_item(key))
+        except ClientError as error:
+            raise not_done(LedgerUnavailable, error) from error
+
+    def _get_item(self, key: str) -> Steps[Mapping[str, Any] | None]:
+        answer = yield from call(
+            LedgerUnavailable,
+            self._client,
+            self._dynamodb.get_item,
+            TableName=self._table,
+            Key={KEY: {"S": key}},
+            ConsistentRead=True,
+        )
+        return answer.get("Item")
+
+
+def _lifetime(now_seconds: float) -> dict[str, Any]:
+    return {"RecordedAt": {"N": repr(now_seconds)}, EXPIRES_AT: {"N": str(round(now_seconds + REMEMBERED_SECONDS))}}
+
+
+#: Error codes that are a fault of the settings when ``check`` meets them, and what to do about each.
+_WISHES = {
+    "ResourceNotFoundException": "create the table, or set `notifications_table` and the region right",
+    "ValidationException": f"expected a table whose only key is the hash key {KEY} of type S (string)",
+    "AccessDeniedException": "grant dynamodb:GetItem and dynamodb:PutItem on it",
+}

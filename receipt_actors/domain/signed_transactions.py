@@ -1,0 +1,93 @@
+"""StoreKit 2's signed transactions: which ``receipt`` is one, and what the payload of a verified one means.
+
+Both are pure and total. That a payload is Apple's is for ``ports.SignedData`` to find out; ``interpret`` gets only what
+was verified, and so a payload that it cannot read is a shape that Apple has not documented yet, not somebody's lie:
+``TryAgain(UNKNOWN_STATUS)``, unanswerable, and answered once this house can read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from receipt_actors.domain.apple_fields import (
+    Fields,
+    Unreadable,
+    read_app_id,
+    read_flag,
+    read_id,
+    read_is_family_shared,
+    read_number,
+    read_seconds,
+    read_token,
+)
+from receipt_actors.domain.ports import Environment, SignatureRefused
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Interpretation, ProductType, Transaction, TryAgain, Unidentified
+from receipt_actors.domain.values import json_type
+
+_ENVIRONMENTS: Final[Mapping[str, Environment]] = {each.value: each for each in Environment}
+_PRODUCT_TYPES: Final[Mapping[str, ProductType]] = {each.value: each for each in ProductType}
+_WITHOUT_LINE_BREAKS = str.maketrans("", "", "\r\n")
+
+
+def signed_transaction_of(receipt_data: str) -> str | None:
+    """Return what is to be verified where a message's ``receipt`` is meant as a signed transaction (JWS), else None.
+
+    No base64 has a dot in it, so whatever has one can be nothing else; whether it is well made is for the verifier to
+    say. Line breaks, where a mail encoder wrote them, are no part of it.
+    """
+    return receipt_data.translate(_WITHOUT_LINE_BREAKS) if "." in receipt_data else None
+
+
+def refusal(refused: SignatureRefused) -> Unidentified:
+    """Say what it means that Apple did not sign a transaction: nothing that it holds is anybody's word."""
+    return Unidentified(refused.reason, f"Apple did not sign this transaction: {refused.detail}")
+
+
+def interpret(payload: Mapping[str, object]) -> Interpretation:
+    """Say what a verified ``JWSTransactionDecodedPayload`` means. Total: never raises for anything that JSON holds."""
+    try:
+        return Genuine(
+            environment=_environment(payload),
+            bundle_id=read_app_id(payload, "bundleId"),
+            transactions=(_transaction(payload),),
+        )
+    except Unreadable as unreadable:
+        return TryAgain(Reason.UNKNOWN_STATUS, f"a signed transaction, {unreadable}", then_unanswerable=True)
+
+
+def _environment(payload: Fields) -> Environment:
+    named = payload.get("environment")
+    if isinstance(named, str) and named in _ENVIRONMENTS:
+        return _ENVIRONMENTS[named]
+    raise Unreadable("environment: neither Production nor Sandbox")
+
+
+def _transaction(payload: Fields) -> Transaction:
+    transaction_id = read_id(payload, "transactionId")
+    if transaction_id is None:
+        raise Unreadable("transactionId: missing")
+    quantity = read_number(payload, "quantity")
+    return Transaction(
+        transaction_id=transaction_id,
+        original_transaction_id=read_id(payload, "originalTransactionId"),
+        product_id=read_id(payload, "productId"),
+        quantity=1 if quantity is None else quantity,
+        purchased_at_seconds=read_seconds(payload, "purchaseDate"),
+        expires_at_seconds=read_seconds(payload, "expiresDate"),
+        cancelled=read_seconds(payload, "revocationDate") is not None,
+        product_type=_product_type(payload),
+        is_upgraded=read_flag(payload, "isUpgraded"),
+        is_family_shared=read_is_family_shared(payload, "inAppOwnershipType"),
+        app_account_token=read_token(payload, "appAccountToken"),
+    )
+
+
+def _product_type(payload: Fields) -> ProductType | None:
+    named = payload.get("type")
+    if named is None:
+        return None
+    if isinstance(named, str) and named in _PRODUCT_TYPES:
+        return _PRODUCT_TYPES[named]
+    raise Unreadable(f"type: expected one of Apple's kinds of products, found {json_type(named)}")

@@ -1,0 +1,47 @@
+"""``open_handler``: a ``NotificationHandler`` of settings, with the same clients behind it as the actors have."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from receipt_actors.backends import open_ledger, open_notifications, open_queues, open_signatures
+from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.domain.policy import Policy
+from receipt_actors.notifications.handler import NotificationHandler
+from receipt_actors.settings import NotificationSettings
+
+MAX_CONNECTIONS = 16  #: to each service: threads that call at once
+
+
+def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_CONNECTIONS) -> NotificationHandler:
+    """Open what the settings name, see whether it can be used, and return the handler, which closes it all.
+
+    Raises:
+        ConfigurationError: Apple's library is missing (the extra ``storekit2``), there is no such folder of root
+            certificates, the database cannot be used, or boto3 finds no region.
+        LedgerRefused: a table is missing, of another make, or may not be used.
+        UnavailableError: the ledger does not answer.
+    """
+    signed_data = open_signatures(settings)
+    bundle_ids = None if "*" in settings.bundle_ids else frozenset(settings.bundle_ids)
+    with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
+        ledger = open_ledger(settings, max_connections=max_connections)
+        opened.callback(ledger.close)
+        queues = open_queues(settings, max_connections=max_connections, create=False)
+        opened.callback(queues.close)
+        if isinstance(queues, EmbeddedQueues):  # those alone: the others' redrive policy is for `start` to know
+            for queue in settings.post_queues:
+                queues.create_queue(queue)
+        notifications = open_notifications(settings, max_connections=max_connections)
+        opened.callback(notifications.close)
+        ledger.check()
+        notifications.check()
+        return NotificationHandler(
+            signed_data=signed_data,
+            notifications=notifications,
+            ledger=ledger,
+            queues=queues,
+            policy=Policy(bundle_ids, environments=frozenset(settings.environments)),
+            post_queues=settings.post_queues,
+            close=opened.pop_all().close,
+        )

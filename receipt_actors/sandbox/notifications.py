@@ -1,0 +1,248 @@
+"""App Store Server Notifications V2, signed and sent as Apple sends them: by POST, and again until somebody takes them.
+
+Apple repeats a notification that is not answered with 200 to 206 after 1, 12, 24, 48 and 72 hours, each time with the
+same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule, with hours as short as it is told.
+
+Needs ``cryptography`` (see ``apple_ca``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import requests
+
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.apple_ca import Authority
+from receipt_actors.sandbox.sales import Sale
+from receipt_actors.sandbox.signed_transactions import mint_signed
+
+APP_APPLE_ID = 1000001  #: of every app of the simulated store
+RETRY_HOURS = (1, 12, 24, 48, 72)
+POST_TIMEOUT_SECONDS = 30.0
+ACCEPTED = range(200, 207)
+
+_log = logging.getLogger(__name__)
+
+
+class NotificationType(StrEnum):
+    """Those of Apple's ``notificationType`` that a purchase can bring about, and ``TEST``."""
+
+    CONSUMPTION_REQUEST = "CONSUMPTION_REQUEST"
+    DID_RENEW = "DID_RENEW"
+    EXPIRED = "EXPIRED"
+    ONE_TIME_CHARGE = "ONE_TIME_CHARGE"
+    REFUND = "REFUND"
+    REFUND_DECLINED = "REFUND_DECLINED"
+    REFUND_REVERSED = "REFUND_REVERSED"
+    REVOKE = "REVOKE"
+    SUBSCRIBED = "SUBSCRIBED"
+    TEST = "TEST"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedNotification:
+    """A notification, ready to be posted, however often."""
+
+    notification_uuid: str
+    type: NotificationType
+    signed_payload: str = field(repr=False)
+
+    @property
+    def body(self) -> bytes:
+        """What is posted."""
+        return json.dumps({"signedPayload": self.signed_payload}).encode()
+
+
+def sign_notification(
+    notification_type: NotificationType,
+    sale: Sale | None,
+    *,
+    notification_uuid: str,
+    now_ms: int,
+    authority: Authority,
+    subtype: str | None = None,
+    bundle_id: str | None = None,
+) -> SignedNotification:
+    """Sign a notification about a sale; of ``TEST``, which is about none, ``bundle_id`` says for which app.
+
+    Raises ``ValueError`` where both are missing.
+    """
+    if sale is None and bundle_id is None:
+        raise ValueError(f"{notification_type}: expected a sale, or a bundle id")
+    data: dict[str, object] = {
+        "appAppleId": APP_APPLE_ID,
+        "bundleId": bundle_id if sale is None else sale.receipt.bundle_id,
+        "bundleVersion": "1",
+        "environment": "Production" if sale is None else str(sale.receipt.environment),
+    }
+    if sale is not None:
+        data["signedTransactionInfo"] = mint_signed(sale.alone, authority=authority, signed_at_ms=now_ms)
+        if sale.purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
+            data["signedRenewalInfo"] = authority.sign(_renewal(sale, now_ms))
+            data["status"] = 2 if notification_type is NotificationType.EXPIRED else 1
+    payload = {
+        "notificationType": str(notification_type),
+        **({} if subtype is None else {"subtype": subtype}),
+        "notificationUUID": notification_uuid,
+        "data": data,
+        "version": "2.0",
+        "signedDate": now_ms,
+    }
+    return SignedNotification(notification_uuid, notification_type, authority.sign(payload))
+
+
+def _renewal(sale: Sale, now_ms: int) -> dict[str, object]:
+    purchase = sale.purchase
+    return {
+        "originalTransactionId": purchase.original_transaction_id or purchase.transaction_id,
+        "autoRenewProductId": purchase.product_id,
+        "productId": purchase.product_id,
+        "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
+        "signedDate": now_ms,
+        "environment": str(sale.receipt.environment),
+        "recentSubscriptionStartDate": purchase.purchased_at_ms,
+        "renewalDate": purchase.expires_at_ms,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One POST of a notification, and what came of it."""
+
+    notification_uuid: str
+    type: NotificationType
+    attempt: int  #: 1 for the first
+    outcome: str  #: "HTTP 200", or why there was no answer
+    accepted: bool
+    next_in_seconds: float | None  #: when it comes again; None where it does not
+
+
+@dataclass(order=True)
+class _Due:
+    at_seconds: float  # of the monotonic clock
+    order: int  # of sending, where times are equal
+    attempt: int = field(compare=False)
+    url: str = field(compare=False)
+    notification: SignedNotification = field(compare=False)
+
+
+class NotificationSender:
+    """Posts notifications from a thread of its own; a context manager. What is not delivered when it ends is dropped.
+
+    ``hour_seconds`` is how long one of Apple's hours lasts here: with 1, a notification that nobody takes comes again
+    after 1, 12, 24, 48 and 72 seconds. ``on_delivery`` hears of every POST, in the sender's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        hour_seconds: float = 1.0,
+        timeout_seconds: float = POST_TIMEOUT_SECONDS,
+        on_delivery: Callable[[Delivery], object] = lambda delivery: None,
+    ) -> None:
+        self._hour_seconds = hour_seconds
+        self._timeout_seconds = timeout_seconds
+        self._on_delivery = on_delivery
+        self._changed = threading.Condition()  # over what follows
+        self._due: list[_Due] = []
+        self._deliveries: list[Delivery] = []
+        self._busy = False
+        self._stopped = False
+        self._order = itertools.count()
+        self._thread = threading.Thread(target=self._run, name="simulated-notifications", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread, after a POST that is under way."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def send(self, url: str, notification: SignedNotification) -> None:
+        """Have it posted, now and until it is accepted."""
+        with self._changed:
+            heapq.heappush(self._due, _Due(time.monotonic(), next(self._order), 1, url, notification))
+            self._changed.notify_all()
+
+    @property
+    def deliveries(self) -> Sequence[Delivery]:
+        """Every POST so far, in order."""
+        with self._changed:
+            return tuple(self._deliveries)
+
+    def wait_until_idle(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is left to be sent, or to be sent again; False if that takes longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._due and not self._busy, timeout_seconds)
+
+    def _run(self) -> None:
+        with requests.Session() as session:
+            while (due := self._next()) is not None:
+                outcome, accepted = self._post(session, due)
+                self._note(due, outcome, accepted)
+
+    def _next(self) -> _Due | None:
+        """Wait for what is due; None when it is over."""
+        with self._changed:
+            while not self._stopped:
+                if not self._due:
+                    self._changed.wait()
+                    continue
+                wait_seconds = self._due[0].at_seconds - time.monotonic()
+                if wait_seconds > 0:
+                    self._changed.wait(wait_seconds)
+                    continue
+                self._busy = True
+                return heapq.heappop(self._due)
+            return None
+
+    def _post(self, session: requests.Session, due: _Due) -> tuple[str, bool]:
+        try:
+            answer = session.post(
+                due.url,
+                data=due.notification.body,
+                headers={"Content-Type": "application/json"},
+                timeout=self._timeout_seconds,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            return type(error).__name__, False
+        return f"HTTP {answer.status_code}", answer.status_code in ACCEPTED
+
+    def _note(self, due: _Due, outcome: str, accepted: bool) -> None:
+        next_in_seconds = None
+        if not accepted and due.attempt <= len(RETRY_HOURS):
+            next_in_seconds = RETRY_HOURS[due.attempt - 1] * self._hour_seconds
+        delivery = Delivery(
+            due.notification.notification_uuid, due.notification.type, due.attempt, outcome, accepted, next_in_seconds
+        )
+        _log.debug("%s", delivery)
+        self._on_delivery(delivery)
+        with self._changed:
+            self._deliveries.append(delivery)
+            if next_in_seconds is not None:
+                again_at = time.monotonic() + next_in_seconds
+                heapq.heappush(self._due, _Due(again_at, next(self._order), due.attempt + 1, due.url, due.notification))
+            self._busy = False
+            self._changed.notify_all()

@@ -1,0 +1,12 @@
+"""How much a port takes on: it serves a few, whoever else knocks."""
+
+from __future__ import annotations
+
+MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
+LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
+MAX_HEAD_BYTES = 16 * 1024
+MAX_UNREAD_BYTES = 64 * 1024  #: of a body that nobody wants, still taken after the answer, so that it can be read
+
+REQUEST_SECONDS = 10.0  #: for a request to arrive completely
+STALL_SECONDS = 20.0  #: in which a client has to read something of what was sent to it
+CUT_OFF_SECONDS = 0.3  #: for connections that are cut off to be gone

@@ -1,0 +1,185 @@
+"""Notifications of the simulated App Store: Apple's library takes them, and they come as Apple's do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import requests
+from appstoreserverlibrary.models.Environment import Environment as ApplesEnvironment
+from appstoreserverlibrary.models.ResponseBodyV2DecodedPayload import ResponseBodyV2DecodedPayload
+from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.notifications import APP_APPLE_ID, RETRY_HOURS, NotificationType
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
+
+BUNDLE_ID = "com.example.game"
+RECEIPT = SampleReceipt(BUNDLE_ID, (Purchase("2000000001"),))
+PATIENCE_SECONDS = 60.0
+SHORT_HOUR_SECONDS = 0.0005
+
+
+class Backend:
+    """Takes notifications; answers with the statuses it is given, and then with 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.bodies: list[dict[str, str]] = []
+        self.came = threading.Event()
+
+    def handle(self, method: str, path: str, body: bytes) -> Reply:
+        assert (method, path) == ("POST", "/notifications")
+        self.bodies.append(json.loads(body))
+        status = self.statuses.pop(0) if self.statuses else 200
+        self.came.set()
+        return Reply(response(status, b"", "text/plain") if status else b"")
+
+
+@pytest.fixture
+def world() -> Iterator[Callable[..., tuple[SimulatedAppStore, Backend]]]:
+    with ExitStack() as stack:
+
+        def start(*statuses: int) -> tuple[SimulatedAppStore, Backend]:
+            backend = Backend(*statuses)
+            server = HttpServer("127.0.0.1", 0, backend.handle, name="backend").start()
+            stack.callback(server.stop)
+            store = SimulatedAppStore(
+                notification_url=f"{server.url}/notifications", notification_hour_seconds=SHORT_HOUR_SECONDS
+            )
+            return stack.enter_context(store), backend
+
+        yield start
+
+
+World = Callable[..., tuple[SimulatedAppStore, Backend]]
+
+
+def verified(
+    store: SimulatedAppStore, signed_payload: str, environment: Environment = Environment.PRODUCTION
+) -> ResponseBodyV2DecodedPayload:
+    verifier = SignedDataVerifier(
+        [store.authority.root], False, ApplesEnvironment(environment), BUNDLE_ID, APP_APPLE_ID
+    )
+    return verifier.verify_and_decode_notification(signed_payload)
+
+
+@pytest.mark.parametrize("notification_type", sorted(set(NotificationType) - {NotificationType.TEST}))
+def test_apple_takes_every_notification(world: World, notification_type: NotificationType) -> None:
+    """Type, app and transaction are read by Apple's library, in strict mode, from what was posted."""
+    store, backend = world()
+    store.record(RECEIPT)
+    sent = store.notify(notification_type, "2000000001")
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    (body,) = backend.bodies
+    payload = verified(store, body["signedPayload"])
+    assert (payload.rawNotificationType, payload.notificationUUID) == (notification_type, sent.notification_uuid)
+    assert (payload.version, payload.subtype) == ("2.0", None)
+    assert payload.data is not None
+    assert payload.data.signedTransactionInfo is not None
+    verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
+    transaction = verifier.verify_and_decode_signed_transaction(payload.data.signedTransactionInfo)
+    assert transaction.transactionId == "2000000001"
+    is_taken_back = notification_type in (NotificationType.REFUND, NotificationType.REVOKE)
+    assert (transaction.revocationDate is not None) == is_taken_back
+
+
+def test_a_renewal_has_its_renewal_info(world: World) -> None:
+    """Signed like the transaction, with the subtype that it was given."""
+    store, backend = world()
+    subscription = Purchase("2000000002", "gold", expires_at_ms=1_900_000_000_000)
+    store.record(SampleReceipt(BUNDLE_ID, (subscription,), environment=Environment.SANDBOX))
+    store.notify("DID_RENEW", "2000000002", subtype="BILLING_RECOVERY")
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    payload = verified(store, backend.bodies[0]["signedPayload"], Environment.SANDBOX)
+    assert payload.rawSubtype == "BILLING_RECOVERY"
+    assert payload.data is not None
+    assert payload.data.signedRenewalInfo is not None
+    verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.SANDBOX, BUNDLE_ID, 1)
+    renewal = verifier.verify_and_decode_renewal_info(payload.data.signedRenewalInfo)
+    assert (renewal.originalTransactionId, renewal.renewalDate) == ("2000000002", 1_900_000_000_000)
+
+
+def test_a_test_notification_is_about_an_app(world: World) -> None:
+    """It has no transaction, and needs an app to be about."""
+    store, backend = world()
+    store.notify(NotificationType.TEST, bundle_id=BUNDLE_ID)
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    payload = verified(store, backend.bodies[0]["signedPayload"])
+    assert payload.rawNotificationType == "TEST"
+    assert payload.data is not None
+    assert payload.data.signedTransactionInfo is None
+    with pytest.raises(ValueError, match="expected a sale, or a bundle id"):
+        store.notify(NotificationType.TEST)
+
+
+@pytest.mark.parametrize("failures", [[503], [404, 500, 302], [0, 503], [207]])
+def test_it_comes_again_until_it_is_taken(world: World, failures: list[int]) -> None:
+    """Whatever is not 200 to 206, and no answer at all, bring it back: the same bytes, under the same id."""
+    store, backend = world(*failures)
+    store.record(RECEIPT)
+    sent = store.notify("REFUND", "2000000001")
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    assert backend.bodies == [{"signedPayload": sent.signed_payload}] * (len(failures) + 1)
+    waits = [delivery.next_in_seconds for delivery in store.deliveries]
+    assert waits == [hours * SHORT_HOUR_SECONDS for hours in RETRY_HOURS[: len(failures)]] + [None]
+    assert [delivery.accepted for delivery in store.deliveries] == [False] * len(failures) + [True]
+
+
+def test_after_six_times_it_is_given_up(world: World) -> None:
+    """As Apple does, after 1, 12, 24, 48 and 72 hours."""
+    store, backend = world(*[500] * 10)
+    store.record(RECEIPT)
+    store.notify("REFUND", "2000000001")
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    assert len(backend.bodies) == 6
+    assert [delivery.attempt for delivery in store.deliveries] == [1, 2, 3, 4, 5, 6]
+    assert store.deliveries[-1].next_in_seconds is None
+
+
+def test_it_is_sent_to_nobody_without_a_url() -> None:
+    """It is signed all the same, for a test that posts it itself; another URL can be given with it."""
+    with SimulatedAppStore() as store:
+        store.record(RECEIPT)
+        assert verified(store, store.notify("REFUND", "2000000001").signed_payload).rawNotificationType == "REFUND"
+        assert store.deliveries == ()
+        backend = Backend()
+        server = HttpServer("127.0.0.1", 0, backend.handle, name="backend").start()
+        store.notify("REVOKE", "2000000001", url=f"{server.url}/notifications")
+        assert store.wait_until_delivered(PATIENCE_SECONDS)
+        server.stop()
+        assert len(backend.bodies) == 1
+
+
+def test_nobody_there_is_no_answer() -> None:
+    """A backend that is down is told by the name of the failure, and asked again; to stop drops what is left."""
+    with SimulatedAppStore(notification_hour_seconds=3600) as store:
+        store.record(RECEIPT)
+        store.notify("REFUND", "2000000001", url="http://127.0.0.1:9/")
+        assert not store.wait_until_delivered(0.2)
+        (delivery,) = store.deliveries
+        assert (delivery.outcome, delivery.accepted, delivery.next_in_seconds) == ("ConnectionError", False, 3600)
+
+
+def test_a_refund_is_ordered_over_http(world: World) -> None:
+    """What staging does: buy, refund, and see in the store whether its backend took the notification."""
+    store, backend = world(503)
+
+    def post(path: str, **order: Any) -> Any:
+        return requests.post(f"{store.url}/simulated/{path}", json=order, timeout=10).json()
+
+    sold = post("purchases")
+    told = post("notifications", notification_type="REFUND", transaction_id=sold["transaction_id"])
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    assert backend.bodies == [{"signedPayload": told["signed_payload"]}] * 2
+    deliveries = requests.get(f"{store.url}/simulated/deliveries", timeout=10).json()
+    assert [(each["notification_uuid"], each["outcome"]) for each in deliveries] == [
+        (told["notification_uuid"], "HTTP 503"),
+        (told["notification_uuid"], "HTTP 200"),
+    ]

@@ -1,0 +1,389 @@
+"""Refunds by the running programs: ``start`` gives the OK, ``notifications`` takes it back, and nothing is lost.
+
+Apple is an authority of the simulated App Store, whose root the program is told to trust.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import SampleMessage
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
+from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
+from tests.notifications.servers import Client, read_to_end
+
+from .processes import PATIENCE_SECONDS, Program, Programs, free_port
+from .worlds import BUNDLE_ID, RESULTS, AwsWorld, EmbeddedWorld, Letter, World, genuine_messages
+
+READY = "Apple's notifications are taken at http://127.0.0.1:"
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Path:
+    """The folder of root certificates to trust: the authority's alone."""
+    AUTHORITY.write_roots(tmp_path / "roots")
+    return tmp_path / "roots"
+
+
+@pytest.fixture(params=["embedded", "aws"])
+def world(request: pytest.FixtureRequest) -> World:
+    """Each backend in turn, with a table of notifications where it takes one."""
+    world: World = request.getfixturevalue(request.param)
+    if isinstance(world, AwsWorld):
+        world.create_table("NotificationIdTable", "NotificationUuid")
+    return world
+
+
+def serve(world: World, roots: Path, *more: str) -> tuple[Program, Client]:
+    """Start the command on a free port, and wait until it serves."""
+    arguments = ("--port", "0", "--bundle-ids", BUNDLE_ID, "--apple-roots", str(roots), *more)
+    program = world.command("notifications", *arguments)
+    program.wait_for_log(READY)
+    return program, Client(int(program.stderr.partition(READY)[2].partition("/")[0]))
+
+
+def stop(*programs: Program) -> None:
+    for program in programs:
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == EXIT_DONE
+
+
+def validate(world: World, store: SimulatedAppStore, messages: Sequence[SampleMessage]) -> list[Letter]:
+    """Let ``start`` answer these messages, and read its answers."""
+    world.send(messages)
+    program = world.start(store, exit_when_idle_seconds=1)
+    assert program.wait_for_end() == EXIT_DONE
+    return world.read(RESULTS)
+
+
+def by_another_user(message: SampleMessage, user_id: int = 987_654) -> SampleMessage:
+    """The same receipt, sent by somebody else as a submission of his own."""
+    body = {**json.loads(message.body), "user_id": user_id}
+    return replace(message, body=json.dumps(body), attributes={})
+
+
+def test_a_refund_takes_the_ok_back(world: World, store: SimulatedAppStore, roots: Path) -> None:
+    """OK; then INVALID on the same queue, with the same attributes; and whoever claims later is told why not."""
+    (message,) = genuine_messages(1, 21)
+    (ok,) = validate(world, store, [message])
+    assert ok.fields["status"] == "OK"
+    program, client = serve(world, roots)
+    posted = Posted(transaction=transaction_payload(ok.fields["transaction_id"]))
+    assert client.post(posted.body) == 200
+    (invalid,) = world.read(RESULTS)
+    assert invalid.fields == {**ok.fields, "status": "INVALID"}
+    assert invalid.attributes["reason"] == "refunded"
+    for attribute in ("submission_id", "source_message_id", "product_id", "environment"):
+        assert invalid.attributes[attribute] == ok.attributes[attribute]
+    assert client.post(posted.body) == 200
+    assert world.read(RESULTS) == []
+    stop(program)
+    assert (
+        f"notification {posted.uuid} (REFUND), answered 200: transaction {ok.fields['transaction_id']}"
+        in program.stderr
+    )
+    assert "stopped: 1 posted, 1 known" in program.stderr
+
+    (refused,) = validate(world, store, [by_another_user(message)])
+    assert (refused.fields["status"], refused.attributes["reason"]) == ("INVALID", "refunded")
+    assert refused.fields["user_id"] == 987_654
+
+
+def test_a_refund_before_its_claim_is_kept_until_it_is_reversed(
+    world: World, store: SimulatedAppStore, roots: Path
+) -> None:
+    """The claim gets INVALID, reason refunded; after the reversal it gets OK."""
+    (message,) = genuine_messages(1, 22)
+    first, second = by_another_user(message, 1), by_another_user(message, 2)
+    transaction_id = transaction_id_of(message, store)
+    program, client = serve(world, roots)
+    assert client.post(Posted(transaction=transaction_payload(transaction_id)).body) == 200
+    assert world.read(RESULTS) == []
+    (refused,) = validate(world, store, [first])
+    assert (refused.fields["status"], refused.attributes["reason"]) == ("INVALID", "refunded")
+    assert refused.fields["transaction_id"] == transaction_id
+    assert client.post(Posted("REFUND_REVERSED", transaction_payload(transaction_id)).body) == 200
+    (accepted,) = validate(world, store, [second])
+    assert (accepted.fields["status"], accepted.fields["user_id"]) == ("OK", 2)
+    assert world.read(RESULTS) == []
+    stop(program)
+
+
+def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
+    """Ask the store what was bought, as the program does."""
+    from receipt_actors.clients.app_store import VerifyReceiptClient
+    from receipt_actors.domain.ports import Environment
+    from receipt_actors.domain.receipts import Genuine
+    from receipt_actors.domain.verify_receipt import interpret
+
+    client = VerifyReceiptClient(store.production_url, store.sandbox_url, None, 5.0, 5.0, pool_size=1)
+    answer = client.verify_receipt(json.loads(message.body)["receipt"], Environment.PRODUCTION)
+    client.close()
+    genuine = interpret(answer, Environment.PRODUCTION)
+    assert isinstance(genuine, Genuine)
+    (transaction,) = genuine.transactions
+    return transaction.transaction_id
+
+
+def test_the_same_submission_again_still_gets_its_ok(
+    embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path
+) -> None:
+    """A redelivery after the refund repeats the answer that was given: what the submission was told stays."""
+    (message,) = genuine_messages(1, 23)
+    message = replace(message, attributes={"submission_id": "the-same"})
+    (ok,) = validate(embedded, store, [message])
+    program, client = serve(embedded, roots)
+    assert client.post(Posted(transaction=transaction_payload(ok.fields["transaction_id"])).body) == 200
+    stop(program)
+    assert [letter.fields["status"] for letter in embedded.read(RESULTS)] == ["INVALID"]
+    (again,) = validate(embedded, store, [message])
+    assert again.fields == ok.fields
+
+
+def test_they_run_beside_each_other(embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path) -> None:
+    """Refunds come in while receipts are answered: each that was told OK is told INVALID, and nobody else is."""
+    messages = genuine_messages(60, 24)
+    program, client = serve(embedded, roots)
+    service = embedded.start(store)
+    embedded.send(messages)
+    told: dict[str, list[str]] = {}
+    refunded: set[str] = set()
+
+    def read_and_refund() -> bool:
+        for letter in embedded.read(RESULTS):
+            transaction_id = letter.fields["transaction_id"]
+            told.setdefault(transaction_id, []).append(letter.fields["status"])
+            if letter.fields["status"] == "OK" and len(refunded) < 20:
+                assert client.post(Posted(transaction=transaction_payload(transaction_id)).body) == 200
+                refunded.add(transaction_id)
+        return sum(map(len, told.values())) == len(messages) + 20
+
+    service.wait_until(read_and_refund, "everything is answered, and the refunds are posted")
+    stop(service, program)
+    assert {key for key, statuses in told.items() if statuses == ["OK", "INVALID"]} == refunded
+    assert all(statuses == ["OK"] for key, statuses in told.items() if key not in refunded)
+
+
+def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path) -> None:
+    """kill -9 with POSTs under way; Apple sends those again that got no answer, and each refund is posted."""
+    answers = validate(embedded, store, genuine_messages(30, 25))
+    posts = {
+        letter.fields["transaction_id"]: Posted(transaction=transaction_payload(letter.fields["transaction_id"])).body
+        for letter in answers
+    }
+    program, client = serve(embedded, roots)
+    answered: set[str] = set()
+
+    def send(transaction_id: str) -> None:
+        try:
+            if client.post(posts[transaction_id]) == 200:
+                answered.add(transaction_id)
+        except OSError:
+            pass  # it was killed
+
+    threads = [threading.Thread(target=send, args=(transaction_id,)) for transaction_id in posts]
+    for thread in threads:
+        thread.start()
+    program.wait_until(lambda: len(answered) > 3, "some are answered")
+    program.kill()
+    for thread in threads:
+        thread.join()
+    program, client = serve(embedded, roots)
+    assert {client.post(body) for key, body in posts.items() if key not in answered} <= {200}
+    stop(program)
+    invalid = [letter.fields["transaction_id"] for letter in embedded.read(RESULTS)]
+    assert set(invalid) == set(posts)
+    assert len(invalid) <= 2 * len(posts)
+
+
+def test_what_apple_could_not_deliver_it_delivers_later(embedded: EmbeddedWorld, roots: Path) -> None:
+    """Nobody is there when a signed transaction is refunded; Apple repeats itself, with hours that are short here."""
+    with SimulatedAppStore(notification_hour_seconds=0.2) as store:
+        sold = SampleReceipt(BUNDLE_ID, (Purchase("2000000777", "coins_100"),))
+        body = {"receipt": store.sell_signed(sold), "user_id": 42, "post_queue": RESULTS}
+        (sample,) = genuine_messages(1, 27)
+        embedded.send([replace(sample, body=json.dumps(body), attributes={})])
+        program = embedded.start(store, exit_when_idle_seconds=1, apple_roots=roots)
+        assert program.wait_for_end() == EXIT_DONE
+        (ok,) = embedded.read(RESULTS)
+        assert (ok.fields["transaction_id"], ok.fields["status"]) == ("2000000777", "OK")
+
+        port = free_port()
+        refund = store.notify("REFUND", "2000000777", url=f"http://127.0.0.1:{port}/apple")
+        program, _ = serve(embedded, roots, "--port", str(port))
+        assert store.wait_until_delivered(PATIENCE_SECONDS)
+        *failed, delivered = store.deliveries
+        assert {delivery.notification_uuid for delivery in store.deliveries} == {refund.notification_uuid}
+        assert failed
+        assert delivered.accepted
+        (invalid,) = embedded.read(RESULTS)
+        assert invalid.fields == {**ok.fields, "status": "INVALID"}
+        stop(program)
+
+
+# --- the command ---
+
+
+def test_a_stop_lets_requests_under_way_be_finished(embedded: EmbeddedWorld, roots: Path) -> None:
+    """Half a POST is here when SIGTERM comes: no new connection is taken, the rest is waited for, and answered."""
+    program, client = serve(embedded, roots)
+    body = Posted("TEST", None).body
+    idle = client.connect()
+    with client.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body[:-10]))
+        assert client.ask("GET", "/healthz", None, {})[0] == 200  # it has seen the other one by now
+        program.send_signal(signal.SIGTERM)
+        program.wait_for_log("SIGTERM: finishing the requests under way")
+        assert read_to_end(idle) == b""
+        with pytest.raises(OSError, match="refused|reset"):
+            client.connect().recv(1)
+        connection.sendall(body[-10:])
+        assert read_to_end(connection).split(b" ")[1] == b"200"
+    idle.close()
+    assert program.wait_for_end() == EXIT_DONE
+    assert "stopped: 1 nothing" in program.stderr
+
+
+def test_it_says_that_it_lives(embedded: EmbeddedWorld, roots: Path) -> None:
+    """To a load balancer, which asks with GET; another path has nothing to be read."""
+    program, client = serve(embedded, roots)
+    assert client.ask("GET", "/healthz", None, {})[:2] == (200, "ok\n")
+    assert client.ask("HEAD", "/healthz", None, {})[:2] == (200, "")
+    assert client.ask("GET", "/", None, {})[0] == 405
+    stop(program)
+    assert "stopped: there were no notifications" in program.stderr
+
+
+def test_slow_and_greedy_clients_are_cut_off(embedded: EmbeddedWorld, roots: Path) -> None:
+    """Whoever finds the port holds nobody up: too large, no HTTP, more connections than there may be."""
+    program, client = serve(embedded, roots)
+    others = [client.connect() for _ in range(200)]
+    assert sum(read_at_once(other) == b"" for other in others) >= 100
+    for other in others:
+        other.close()
+    with client.connect() as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert connection.recv(1000).split(b" ")[1] == b"413"
+    with client.connect() as connection:
+        connection.sendall(b"\x16\x03\x01" + b"\xff" * 100)
+        connection.shutdown(socket.SHUT_WR)
+        read_to_end(connection)
+    assert client.post(Posted("TEST", None).body) == 200
+    stop(program)
+    assert "Traceback" not in program.stderr
+
+
+def read_at_once(connection: socket.socket) -> bytes | None:
+    """Read what is there by now; None where nothing is, and the connection stands."""
+    connection.settimeout(0.2)
+    try:
+        return connection.recv(1)
+    except TimeoutError:
+        return None
+    except ConnectionError:
+        return b""
+
+
+def test_what_apple_did_not_sign_changes_nothing(embedded: EmbeddedWorld, tmp_path: Path) -> None:
+    """By default Apple's own root is trusted, and nobody else's: the authority of these tests is a stranger."""
+    arguments = ("--port", "0", "--bundle-ids", BUNDLE_ID)
+    program = embedded.command("notifications", *arguments)
+    program.wait_for_log(READY)
+    client = Client(int(program.stderr.partition(READY)[2].partition("/")[0]))
+    assert client.post(Posted().body) == 403
+    assert embedded.claimed_transaction_ids() == []
+    stop(program)
+    assert "jws_foreign_root" in program.stderr
+    assert "eyJ" not in program.stderr
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(embedded: EmbeddedWorld, roots: Path) -> None:
+    """And nothing else has begun by then."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        program = embedded.command("notifications", "--port", str(port), "--bundle-ids", BUNDLE_ID)
+        assert program.wait_for_end() == EXIT_WORLD_FAILED
+    (line,) = program.stderr.splitlines()
+    assert line == (
+        f"receipt-actors: notifications: 127.0.0.1:{port} can't be listened on: Address already in use; choose another"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--port", "65536"], "65536 is not in the range"),
+        (["--apple-roots", "nowhere"], "expected a folder that exists"),
+        (["--environments", "Moon"], "environments"),
+        (["--nonsense", "1"], "No such option"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(embedded: EmbeddedWorld, arguments: list[str], expected: str) -> None:
+    """Before the port is opened, with exit code 2."""
+    program = embedded.command("notifications", "--bundle-ids", BUNDLE_ID, *arguments)
+    assert program.wait_for_end() == EXIT_USAGE
+    assert expected in program.stderr
+    assert "Traceback" not in program.stderr
+
+
+def test_a_folder_without_certificates_is_refused(embedded: EmbeddedWorld, tmp_path: Path) -> None:
+    """It would trust nobody, and refuse all that Apple sends."""
+    (tmp_path / "empty").mkdir()
+    arguments = ("--bundle-ids", BUNDLE_ID, "--apple-roots", str(tmp_path / "empty"), "--port", "0")
+    program = embedded.command("notifications", *arguments)
+    assert program.wait_for_end() == EXIT_USAGE
+    assert "expected root certificates" in program.stderr
+
+
+def test_a_table_that_is_missing_is_told_in_one_line(aws: AwsWorld, roots: Path) -> None:
+    """With what to do, and before Apple is answered anything."""
+    arguments = ("--port", "0", "--bundle-ids", BUNDLE_ID, "--apple-roots", str(roots), "--log-level", "ERROR")
+    program = aws.command("notifications", *arguments)
+    assert program.wait_for_end() == EXIT_WORLD_FAILED
+    (line,) = program.stderr.splitlines()
+    assert "NotificationIdTable" in line
+    assert "create the table, or set `notifications_table`" in line
+
+
+def test_a_fresh_database_is_made(programs: Programs, tmp_path: Path, roots: Path) -> None:
+    """A refund may come before anybody has run anything else on this machine."""
+    database = tmp_path / "fresh.db"
+    arguments = ("--database", str(database), "--port", "0", "--bundle-ids", BUNDLE_ID, "--apple-roots", str(roots))
+    program = programs.start("notifications", *arguments)
+    program.wait_for_log(READY)
+    client = Client(int(program.stderr.partition(READY)[2].partition("/")[0]))
+    assert client.post(Posted(transaction=transaction_payload("1000")).body) == 200
+    stop(program)
+    assert "refunded before anybody claimed it" in program.stderr
+
+
+def test_what_fails_is_sent_again_until_it_is_done(aws: AwsWorld, store: SimulatedAppStore, roots: Path) -> None:
+    """AWS is in trouble, service by service: 503 each time, then 200, and all of it is there."""
+    aws.create_table("NotificationIdTable", "NotificationUuid")
+    (ok,) = validate(aws, store, genuine_messages(1, 26))
+    program, client = serve(aws, roots)
+    body = Posted(transaction=transaction_payload(ok.fields["transaction_id"])).body
+    for operations in ({"GetItem"}, {"UpdateItem"}, {"SendMessageBatch", "SendMessage"}, {"PutItem"}):
+        aws.server.refused = frozenset(operations)
+        assert client.post(body) == 503
+    aws.server.refused = frozenset()
+    assert client.post(body) == 200
+    assert {letter.fields["status"] for letter in aws.read(RESULTS)} == {"INVALID"}
+    stop(program)
+    assert "Traceback" not in program.stderr

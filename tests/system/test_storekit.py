@@ -1,0 +1,308 @@
+"""Signed transactions and the App Store Server API, from the message to the answer, on this machine alone.
+
+The simulated App Store signs with an authority of its own, which the system is told to trust; everything else is as in
+production: Apple's library, the processes that verify, the queues and the ledger in a database.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.domain.results import PostedResult
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.apple_ca import Flaw
+from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
+
+BUNDLE_ID = "com.example.game"
+PATIENCE_SECONDS = 60.0
+TOKEN_OF_42 = "00000000-0000-0000-0000-00000000002a"
+_transaction_ids = itertools.count(2_000_000_001)
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
+
+
+def settings_of(store: SimulatedAppStore, folder: Path, **more: object) -> Settings:
+    files = store.write_files(folder)
+    return Settings(
+        database=folder / "r.db",
+        bundle_ids=(BUNDLE_ID,),
+        app_store_production_url=store.production_url,
+        app_store_sandbox_url=store.sandbox_url,
+        apple_roots=files.roots,
+        **{"signature_processes": 0, **more},
+    )
+
+
+def asking_the_server_api(store: SimulatedAppStore, folder: Path, **more: object) -> Settings:
+    files = store.write_files(folder)
+    return settings_of(
+        store,
+        folder,
+        app_receipts="server-api",
+        server_api_key_file=files.key,
+        server_api_key_id=files.key_id,
+        server_api_issuer_id=files.issuer_id,
+        server_api_production_url=store.production_api_url,
+        server_api_sandbox_url=store.sandbox_api_url,
+        **more,
+    )
+
+
+def purchase(**fields: object) -> SampleReceipt:
+    environment = fields.pop("environment", Environment.PRODUCTION)
+    bought = Purchase(str(next(_transaction_ids)), "coins", **fields)  # type: ignore[arg-type]
+    return SampleReceipt(BUNDLE_ID, (bought,), environment=environment)  # type: ignore[arg-type]
+
+
+class House:
+    """A running system, and what has come out of it."""
+
+    def __init__(self, system: ReceiptSystem, settings: Settings) -> None:
+        self.system = system
+        self.database = settings.database
+        self._results = system.results(timeout_seconds=PATIENCE_SECONDS)
+
+    def answer(self, receipt_data: str, user_id: int = 42, *, submission_id: str | None = None) -> tuple[str, ...]:
+        self.system.submit(receipt_data, user_id, submission_id=submission_id)
+        result: PostedResult = next(self._results)
+        assert result.user_id == user_id
+        return result.transaction_id, str(result.status), str(result.reason)
+
+    def dead_letter(self) -> tuple[str, str]:
+        """Return the reason of the next dead letter, and its receipt."""
+        assert self.database is not None
+        with closing(EmbeddedQueues(self.database)) as queues:
+            (letter,) = queues.receive(
+                "ReceiptsSQSDLQ", max_messages=1, wait_seconds=20, visibility_timeout_seconds=600
+            )
+        return letter.attributes["reason"], json.loads(letter.body)["receipt"]
+
+    def close(self) -> None:
+        self._results.close()
+
+
+Run = Callable[[Settings], House]
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Start systems, which end with the test."""
+    houses: list[House] = []
+
+    def start(settings: Settings) -> House:
+        house = House(ReceiptSystem.start(settings), settings)
+        houses.append(house)
+        return house
+
+    yield start
+    for house in houses:
+        house.close()
+        house.system.stop()
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Path, run: Run, processes: int) -> None:
+    """OK for the first, the same OK for the same submission again, INVALID for a replay; whoever verifies it."""
+    house = run(settings_of(store, tmp_path, signature_processes=processes))
+    sample = purchase()
+    (bought,) = sample.purchases
+    signed = store.sell_signed(sample)
+    assert house.answer(signed, submission_id="s-1") == (bought.transaction_id, "OK", "claimed")
+    assert house.answer(signed, submission_id="s-1") == (bought.transaction_id, "OK", "already_ours")
+    assert house.answer(signed, submission_id="s-2") == (bought.transaction_id, "INVALID", "already_answered")
+    assert house.answer(signed, 43) == (bought.transaction_id, "INVALID", "claimed_by_another_user")
+    assert not store.statistics().requests  # Apple has not been asked
+
+
+@pytest.mark.parametrize(
+    ("flaw", "reason"),
+    [
+        (Flaw.ALGORITHM_NONE, "jws_algorithm"),
+        (Flaw.SWAPPED_PAYLOAD, "jws_signature"),
+        (Flaw.FOREIGN_ROOT, "jws_foreign_root"),
+        (Flaw.EXPIRED_LEAF, "jws_expired_certificate"),
+    ],
+)
+def test_what_apple_did_not_sign_is_a_dead_letter(
+    store: SimulatedAppStore,
+    tmp_path: Path,
+    run: Run,
+    flaw: Flaw,
+    reason: str,
+) -> None:
+    """With its reason; nothing is answered, nobody is asked, and the next player is served."""
+    house = run(settings_of(store, tmp_path))
+    forged = store.sell_signed(purchase(), flaw=flaw)
+    house.system.submit(forged, 42)
+    assert house.dead_letter() == (reason, forged)
+    assert house.answer(store.sell_signed(purchase()))[1:] == ("OK", "claimed")
+    assert not store.statistics().requests
+
+
+def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
+    """Refunds, ends, upgrades, the family, the account, the type, the environment: each with its reason."""
+    house = run(
+        settings_of(
+            store,
+            tmp_path,
+            family_sharing="refuse",
+            app_account_token="match",
+            app_account_token_rule="integer",
+            product_types="Consumable, auto-renewable subscription",
+        )
+    )
+    subscription = {"product_type": ProductType.AUTO_RENEWABLE_SUBSCRIPTION, "expires_at_ms": 4_000_000_000_000}
+    expected = [
+        (purchase(app_account_token=TOKEN_OF_42), "OK", "claimed"),
+        (purchase(**subscription), "OK", "claimed"),
+        (purchase(cancelled_at_ms=1_700_000_100_000), "INVALID", "refunded"),
+        (purchase(**{**subscription, "expires_at_ms": 1_700_000_100_000}), "INVALID", "expired"),
+        (purchase(**subscription, is_upgraded=True), "INVALID", "upgraded"),
+        (purchase(**subscription, is_family_shared=True), "INVALID", "family_shared"),
+        (purchase(app_account_token=TOKEN_OF_42.replace("2a", "2b")), "INVALID", "foreign_account"),
+        (purchase(product_type=ProductType.NON_CONSUMABLE), "INVALID", "product_type_refused"),
+        (purchase(environment=Environment.SANDBOX), "INVALID", "environment_refused"),
+    ]
+    answers = [house.answer(store.sell_signed(sample)) for sample, _, _ in expected]
+    assert answers == [(sample.purchases[0].transaction_id, status, reason) for sample, status, reason in expected]
+
+
+def test_a_renewal_has_an_id_of_its_own(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
+    """Each period of a subscription counts once; and a consumable that is bought twice counts twice."""
+    house = run(settings_of(store, tmp_path))
+    subscription = {"product_type": ProductType.AUTO_RENEWABLE_SUBSCRIPTION, "expires_at_ms": 4_000_000_000_000}
+    first = purchase(**subscription)
+    original = first.purchases[0].transaction_id
+    renewal = purchase(**subscription, original_transaction_id=original)
+    for sample in (first, renewal, purchase(), purchase()):
+        signed = store.sell_signed(sample)
+        assert house.answer(signed)[1:] == ("OK", "claimed")
+        assert house.answer(signed)[1:] == ("INVALID", "already_answered")
+
+
+def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
+    store: SimulatedAppStore,
+    tmp_path: Path,
+    run: Run,
+) -> None:
+    """App receipts are kept until Apple is back; those who are signed are answered meanwhile."""
+    house = run(settings_of(store, tmp_path))
+    assert house.answer(store.sell_signed(purchase()))[1] == "OK"  # signed ones come here
+    store.outage(Fault.http(503))
+    kept = {house.system.submit(store.sell(purchase()), user_id) for user_id in range(1, 9)}
+    for _ in range(5):
+        assert house.answer(store.sell_signed(purchase()))[1:] == ("OK", "claimed")
+    store.recover()
+    answers = [next(house._results) for _ in kept]
+    assert {answer.submission_id for answer in answers} == kept
+    assert {str(answer.status) for answer in answers} == {"OK"}
+
+
+def test_an_app_receipt_is_looked_up_by_the_server_api(
+    store: SimulatedAppStore,
+    tmp_path: Path,
+    run: Run,
+) -> None:
+    """One claim for all ways: what came as a receipt can't come again as a signed transaction."""
+    house = run(asking_the_server_api(store, tmp_path, environments="Production,Sandbox"))
+    sample = purchase()
+    (bought,) = sample.purchases
+    receipt_data = store.sell(sample)
+    assert house.answer(receipt_data) == (bought.transaction_id, "OK", "claimed")
+    assert house.answer(store.sell_signed(sample), 43)[1:] == ("INVALID", "claimed_by_another_user")
+    assert house.answer(store.sell(purchase(environment=Environment.SANDBOX)))[1:] == ("OK", "claimed")
+    assert not store.statistics().requests  # of verifyReceipt
+    house.system.submit("AAAA", 42)
+    assert house.dead_letter() == ("no_transaction_id", "AAAA")
+
+
+def test_one_who_made_up_a_receipt_gets_nothing(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
+    """Apple does not know the id that is in it."""
+    house = run(asking_the_server_api(store, tmp_path))
+    made_up = mint(purchase())
+    house.system.submit(made_up, 42)
+    assert house.dead_letter() == ("transaction_not_found", made_up)
+
+
+def test_a_refund_is_seen_by_the_server_api(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
+    """An old receipt does not know of it; Apple does."""
+    house = run(asking_the_server_api(store, tmp_path))
+    sample = purchase()
+    receipt_data = store.sell(sample)
+    store.refund(sample.purchases[0].transaction_id)
+    assert house.answer(receipt_data)[1:] == ("INVALID", "refunded")
+
+
+def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
+    store: SimulatedAppStore, tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even with DEBUG, whatever goes wrong: logs are copied, and kept by others."""
+    caplog.set_level("DEBUG")
+    settings = asking_the_server_api(store, tmp_path, app_store_attempts=1)
+    house = run(settings)
+    sold, made_up = store.sell(purchase()), mint(purchase())
+    signed, forged = store.sell_signed(purchase()), store.sell_signed(purchase(), flaw=Flaw.FOREIGN_ROOT)
+    assert house.answer(signed)[1] == house.answer(sold)[1] == "OK"
+    for refused in (forged, made_up):
+        house.system.submit(refused, 42)
+        house.dead_letter()
+    store.outage(Fault.http(500))
+    house.system.submit(store.sell(purchase()), 42)
+    wait_for(lambda: house.system.statistics().count("handed_back") == 1)
+    assert settings.server_api_key_file is not None
+    key = settings.server_api_key_file.read_text().splitlines()[1]
+    for secret in (sold, made_up, key, *signed.split("."), *forged.split(".")):
+        assert secret[:60] not in caplog.text
+    assert "Bearer" not in caplog.text
+    assert caplog.text
+
+
+def test_without_the_extra_signed_transactions_are_left_and_an_operator_is_told(tmp_path: Path) -> None:
+    """Neither a verdict nor a dead letter, for the message may be fine; app receipts are served as ever."""
+    (tmp_path / "appstoreserverlibrary.py").write_text("raise ImportError('not installed here')\n")
+    script = """
+from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.clients.embedded import EmbeddedQueues
+import pathlib, sys, time
+settings = Settings(database=pathlib.Path(sys.argv[1]), bundle_ids=("com.example.game",))
+with ReceiptSystem.start(settings) as system:
+    for user_id in (1, 2):
+        system.submit("eyJh.eyJi.c2ln", user_id)
+    deadline = time.monotonic() + 60
+    while system.statistics().count("handed_back") < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found = system.statistics()
+print(found.incidents.get("configuration"), sorted((fate, str(reason)) for fate, reason in found.fates))
+"""
+    environ = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
+    command = [sys.executable, "-c", script, str(tmp_path / "r.db")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "1 [('handed_back', 'misconfigured')]\n", done.stderr
+    assert "pip install 'receipt-actors[storekit2]'" in done.stderr
+    assert "eyJh" not in done.stderr

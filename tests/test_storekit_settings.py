@@ -1,0 +1,191 @@
+"""The settings of signed transactions, of the App Store Server API, and of what counts of either."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from receipt_actors.application import policy_of
+from receipt_actors.domain.policy import AccountTokens, token_by_number
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.processes.messages import settings_as_json
+from receipt_actors.settings import Settings, load_settings
+
+ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}
+KEY = {"server_api_key": "-----BEGIN PRIVATE KEY-----", "server_api_key_id": "K1", "server_api_issuer_id": "I1"}
+SERVER_API = {"app_receipts": "server-api", **KEY}
+NAMESPACE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+
+
+def load(**given: object) -> Settings:
+    return load_settings({**ENOUGH, **given}, environ={})
+
+
+def faults(**given: object) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(**given)
+    return list(caught.value.faults)
+
+
+class TestPolicy:
+    def test_by_default_nothing_new_is_refused(self) -> None:
+        """An installation that knew verifyReceipt alone goes on as it was."""
+        policy = policy_of(load())
+        assert policy.product_types is None
+        assert policy.takes_family_shared
+        assert policy.account_tokens is None
+
+    @pytest.mark.parametrize(
+        ("written", "types"),
+        [
+            ("Consumable", [ProductType.CONSUMABLE]),
+            (
+                "non-consumable, AUTO-RENEWABLE-SUBSCRIPTION",
+                [ProductType.NON_CONSUMABLE, ProductType.AUTO_RENEWABLE_SUBSCRIPTION],
+            ),
+            (
+                ["Non-Renewing Subscription", "non renewing subscription"],
+                [ProductType.NON_RENEWING_SUBSCRIPTION],
+            ),
+        ],
+    )
+    def test_product_types_are_apples_words_in_any_spelling(self, written: object, types: list[ProductType]) -> None:
+        """And are shown as Apple spells them."""
+        settings = load(product_types=written)
+        assert settings.product_types == tuple(types)
+        assert policy_of(settings).product_types == frozenset(types)
+
+    @pytest.mark.parametrize("written", ["Lottery", "*,Consumable", "Consumable,Lottery", ","])
+    def test_other_product_types_are_refused(self, written: str) -> None:
+        """The line says which there are."""
+        (told,) = faults(product_types=written)
+        assert told.startswith("--product-types: found ")
+        assert "expected Consumable, Non-Consumable, Auto-Renewable Subscription, Non-Renewing Subscription" in told
+
+    def test_family_sharing_can_be_refused(self) -> None:
+        """It is a game's own decision."""
+        assert not policy_of(load(family_sharing="refuse")).takes_family_shared
+        (told,) = faults(family_sharing="no")
+        assert "accept or refuse" in told
+
+    @pytest.mark.parametrize(("word", "required"), [("match", False), ("require", True)])
+    def test_tokens_follow_from_user_ids_by_number(self, word: str, required: bool) -> None:
+        """Where that is the app's rule."""
+        policy = policy_of(load(app_account_token=word, app_account_token_rule="integer"))
+        assert policy.account_tokens == AccountTokens(token_by_number, required)
+
+    def test_tokens_follow_from_user_ids_by_name(self) -> None:
+        """In the namespace that the app has."""
+        policy = policy_of(load(app_account_token="match", app_account_token_namespace=NAMESPACE))
+        assert policy.account_tokens is not None
+        assert (
+            policy.account_tokens.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"
+        )  # `uuidgen --sha1 -n @dns -N 42`
+
+    def test_a_name_takes_a_namespace(self) -> None:
+        """Without one nobody's token could be told; where tokens say nothing none is needed."""
+        (told,) = faults(app_account_token="match")
+        assert told.startswith("app_account_token_namespace: found nothing, expected the UUID")
+        assert "app_account_token_rule integer" in told
+        (told,) = faults(app_account_token_namespace="mine")
+        assert "expected a UUID" in told
+        assert load(app_account_token_rule="uuid5").app_account_token_namespace is None
+
+
+class TestSignatures:
+    def test_roots_are_a_folder(self, tmp_path: Path) -> None:
+        """Which has to be there."""
+        assert load(apple_roots=str(tmp_path)).apple_roots == tmp_path
+        (told,) = faults(apple_roots=str(tmp_path / "none"))
+        assert told.startswith("--apple-roots: found ")
+        assert "expected a folder that exists" in told
+
+    @pytest.mark.parametrize(("name", "value"), [("signature_processes", "-1"), ("app_apple_id", "0")])
+    def test_what_could_not_work_is_refused(self, name: str, value: str) -> None:
+        """In a line that says what could."""
+        (told,) = faults(**{name: value})
+        assert "an integer" in told
+
+
+class TestServerApi:
+    def test_the_servers_are_apples(self) -> None:
+        """Unless somebody tests with another one."""
+        settings = load(**SERVER_API)
+        assert settings.uses_server_api
+        assert settings.server_api_production_url == "https://api.storekit.apple.com"
+        assert settings.server_api_sandbox_url == "https://api.storekit-sandbox.apple.com"
+
+    def test_requests_keep_to_what_apple_documents(self) -> None:
+        """50 a second for an app, unless another limit is given; verifyReceipt has none."""
+        assert load(**SERVER_API).limits_of(1).app_store_rate_per_second == 50
+        assert load(**SERVER_API, app_store_rate_per_second="20").limits_of(1).app_store_rate_per_second == 20
+        assert load().limits_of(1).app_store_rate_per_second is None
+
+    def test_it_takes_a_key_with_its_names(self) -> None:
+        """Every fault is told at once."""
+        told = faults(app_receipts="server-api")
+        assert [line.partition(":")[0] for line in told] == [
+            "server_api_key",
+            "server_api_key_id",
+            "server_api_issuer_id",
+        ]
+        assert all("expected" in line for line in told)
+
+    def test_the_key_is_in_one_place(self, tmp_path: Path) -> None:
+        """A file that can be read, or the text itself."""
+        file = tmp_path / "key.p8"
+        (told,) = faults(**{**SERVER_API, "server_api_key": None}, server_api_key_file=str(file))
+        assert "expected a file that can be read" in told
+        file.write_text("-----BEGIN PRIVATE KEY-----")
+        assert load(**{**SERVER_API, "server_api_key": None}, server_api_key_file=str(file)).server_api_key is None
+        (told,) = faults(**SERVER_API, server_api_key_file=str(file))
+        assert "not both" in told
+        assert "BEGIN" not in told
+
+    @pytest.mark.parametrize("bundle_ids", ["*", "com.example.one,com.example.two"])
+    def test_it_is_asked_for_one_app(self, bundle_ids: str) -> None:
+        """A token names it."""
+        (told,) = faults(**SERVER_API, bundle_ids=bundle_ids)
+        assert "expected bundle_ids to name one app" in told
+
+    def test_it_takes_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who asks for it without is told what to install; nobody else misses it."""
+        monkeypatch.setitem(sys.modules, "appstoreserverlibrary", None)
+        (told,) = faults(**SERVER_API)
+        assert "--app-receipts: found 'server-api', expected the extra storekit2" in told
+        assert "pip install 'receipt-actors[storekit2]'" in told
+        assert not load(**KEY).uses_server_api
+
+    def test_plain_http_is_for_this_machine(self) -> None:
+        """A token must not travel in the clear."""
+        assert load(**SERVER_API, server_api_production_url="http://127.0.0.1:8080")
+        (told,) = faults(**SERVER_API, server_api_sandbox_url="http://apple.example")
+        assert "127.0.0.1 only" in told
+
+    def test_the_key_is_never_shown(self) -> None:
+        """And travels to the processes that need it."""
+        settings = load(**SERVER_API)
+        assert "BEGIN" not in repr(settings) + str(settings.model_dump())
+        sent = settings_as_json(settings)
+        assert sent["server_api_key"] == KEY["server_api_key"]
+        assert Settings.model_validate(sent).model_dump() == settings.model_dump()
+
+
+def test_all_of_it_travels_to_another_process(tmp_path: Path) -> None:
+    """As the settings of before do."""
+    given: Mapping[str, object] = {
+        **SERVER_API,
+        "apple_roots": str(tmp_path),
+        "app_apple_id": "1234567890",
+        "product_types": "Consumable",
+        "app_account_token": "require",
+        "app_account_token_namespace": NAMESPACE,
+    }
+    settings = load(**given)
+    assert settings.app_account_token_namespace == UUID(NAMESPACE)
+    assert Settings.model_validate(settings_as_json(settings)).model_dump() == settings.model_dump()
