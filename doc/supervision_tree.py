@@ -9,6 +9,7 @@ import html
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,14 @@ from receipt_actors.otp import ChildSpec, Start, SystemClock
 from receipt_actors.settings import Settings
 from receipt_actors.testing import FakeServices
 
-ROW = 25  #: pixels, as are the following
-INDENT = 22
-NAMES_WIDTH = 250
-RULES_WIDTH = 290
-WIDTH = 1180
-MOST_CHARACTERS = 75  #: beyond that, what stands before the first comma is enough
+ROW = 24  #: pixels, as are the following
+INDENT = 17
+NAMES_WIDTH = 208
+RULES_WIDTH = 158
+WIDTH = 740
+MOST_CHARACTERS = 55  #: beyond that, what stands before the first comma is enough
 STYLE = """
-svg { background: #fff; font: 13px ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+svg { background: #fff; font: 12px ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
 .supervisor { font-weight: 600; fill: #1a4e8a; }
 .worker { fill: #222; }
 .rule { fill: #666; }
@@ -87,7 +88,9 @@ def _about(actor_class: type) -> str:
     module = inspect.getmodule(actor_class)
     words = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
     words = re.sub(r"^[\w ]+: ", "", words).removesuffix(".")
-    return words if len(words) <= MOST_CHARACTERS else re.split("[.,;]", words)[0]
+    if len(words) > MOST_CHARACTERS:
+        words = re.split("[.,;]", words)[0]
+    return textwrap.shorten(words, MOST_CHARACTERS, placeholder=" …")
 
 
 def svg() -> str:
