@@ -22,6 +22,7 @@ extensions = [
     "commands_reference",
     "conformance_reference",
     "extras_reference",
+    "layers_reference",
     "metrics_reference",
     "settings_reference",
     "sphinx.ext.autodoc",
