@@ -81,9 +81,16 @@ def _blocks(tree: nodes.document, page: str) -> Iterator[Block]:
             language = languages[0] if languages else ""
             if page in UNMARKED:
                 notes.setdefault("not run", "not marked yet")
-                language = {"sh": "bash", "": "text"}.get(language, language)
+                language = _guessed(language, node.astext())
             exit_code = int(notes.get("exit code", 0))
             yield Block(page, _line_of(node), language, node.astext(), notes.get("not run"), exit_code)
+
+
+def _guessed(language: str, text: str) -> str:
+    first = text.split(maxsplit=1)[0]
+    if language == "sh" or (not language and first in ("receipt-actors", "pip")):
+        return "bash"
+    return language or ("python" if first in ("from", "import", "@csrf_exempt") else "text")
 
 
 def _comments_before(node: nodes.Node) -> Iterator[str]:
