@@ -102,6 +102,7 @@ def is_typed(words: str, page: Page) -> bool:
 
 def run_session(terminal: Terminal, block: Block) -> None:
     """Type each command of a console block, and compare."""
+    seen = ""
     for command, want in session_of(block):
         if command.rstrip().endswith("&"):
             output = terminal.run_in_background(command, want)
@@ -110,7 +111,9 @@ def run_session(terminal: Terminal, block: Block) -> None:
             assert code == block.exit_code, f"{block.place}: {command} ended with {code}:\n{output}"
         if want:
             want = terminal.with_free_ports(want)
-            assert is_as_shown(want, output), f"{block.place}: {command}\n--- shown\n{want}\n--- printed\n{output}"
+            told = f"{block.place}: {command}\n--- shown\n{want}\n--- printed\n{output}\n--- before\n{seen}"
+            assert is_as_shown(want, output), told
+        seen += f"$ {command}\n{output}"
 
 
 def session_of(block: Block) -> Iterator[tuple[str, str]]:
