@@ -9,7 +9,7 @@
 
     handler = open_handler(Settings(database="receipts.db", bundle_ids=("com.example.game",)))
     app = FastAPI()
-    app.mount("/apple-notifications", asgi_app(handler))
+    app.mount("/apple-notifications", asgi_app(handler))  # Apple's URL: .../apple-notifications/, else it is redirected
 
 ``receipt-actors notifications`` is the same with a server around it.
 """

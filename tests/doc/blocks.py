@@ -20,7 +20,6 @@ from docutils.core import publish_doctree
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", ROOT / "CHANGELOG.rst", *sorted((ROOT / "doc").glob("*.rst"))]
 UNSEEN = "unseen: "
-UNMARKED = ("doc/storekit.rst",)  #: its blocks do not all name their languages yet; they are parsed only
 _NOTE = re.compile(r"(not run|exit code): *(.+)")
 
 
@@ -79,18 +78,8 @@ def _blocks(tree: nodes.document, page: str) -> Iterator[Block]:
             notes = dict(comment.split(": ", 1) for comment in _comments_before(node))
             languages = [word for word in node["classes"] if word != "code"]
             language = languages[0] if languages else ""
-            if page in UNMARKED:
-                notes.setdefault("not run", "not marked yet")
-                language = _guessed(language, node.astext())
             exit_code = int(notes.get("exit code", 0))
             yield Block(page, _line_of(node), language, node.astext(), notes.get("not run"), exit_code)
-
-
-def _guessed(language: str, text: str) -> str:
-    first = text.split(maxsplit=1)[0]
-    if language == "sh" or (not language and first in ("receipt-actors", "pip")):
-        return "bash"
-    return language or ("python" if first in ("from", "import", "@csrf_exempt") else "text")
 
 
 def _comments_before(node: nodes.Node) -> Iterator[str]:

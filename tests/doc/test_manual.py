@@ -89,7 +89,9 @@ def test_what_a_page_tells_to_type_works(page: Page, tmp_path: Path) -> None:
 
 NEEDS = {
     "flask --app": "flask",
+    "from flask": "flask",
     "django_app": "django",
+    "import django": "django",
     "uvicorn ": "uvicorn",
     "--files apple": "appstoreserverlibrary",
 }
