@@ -168,8 +168,8 @@ class Ledger(Protocol):
     def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
         """Mark a claim as refunded, or leave a tombstone where there is none, atomically.
 
-        The first mark stays: marking again changes nothing. A claim is only updated, never replaced. Returns what
-        stands afterwards.
+        The latest time stays, in whatever order they come: marking again with the same one or an earlier one changes
+        nothing. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
     def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:

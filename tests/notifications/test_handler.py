@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -145,6 +146,26 @@ def test_a_reversal_that_comes_after_a_newer_refund_changes_nothing(house: House
     assert house.handle(reversal).status == 200
     assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 1
     assert house.handler.counts["REFUND_REVERSED", Done.OVERTAKEN] == 1
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["refund", "reversal", "refund anew"])), ids=" ".join)
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_a_second_refund_stands_in_whatever_order_they_come(
+    house: House, order: tuple[str, ...], is_claimed: bool
+) -> None:
+    """Each may come late, being repeated; the last word is Apple's, not the one that arrives last."""
+    if is_claimed:
+        house.ledger.claim(CLAIM)
+    posts = {
+        "refund": Posted(),
+        "reversal": Posted("REFUND_REVERSED"),
+        "refund anew": Posted(transaction=transaction(revocationDate=NOW_MS + 1000)),
+    }
+    for name in order:
+        assert house.handle(posts[name]).status == 200
+    standing = house.ledger.get(CLAIM.transaction_id)
+    assert standing is not None
+    assert standing.refunded_at_seconds == NOW + 1
 
 
 def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
