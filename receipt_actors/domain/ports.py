@@ -287,7 +287,7 @@ class Notifications(Protocol):
         """Tell whether it was recorded. Raises ``LedgerUnavailable``."""
 
     def record(self, notification_uuid: str, now_seconds: float) -> None:
-        """Record it, for longer than Apple repeats itself (30 days). Raises ``LedgerUnavailable``."""
+        """Record it, for longer than Apple's history has it (200 days). Raises ``LedgerUnavailable``."""
 
     def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
         """Remember, likewise, when Apple took the refund of a transaction back; the latest such time stays.
