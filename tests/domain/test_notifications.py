@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.notifications import (
     MAX_BODY_BYTES,
+    REMEMBERED_SECONDS,
     ForeignApp,
     Nothing,
     Notification,
@@ -54,6 +55,11 @@ def read(type_: object = "REFUND", **changes: object) -> Notification:
     notification = read_notification(payload(type_, **changes))
     assert isinstance(notification, Notification)
     return notification
+
+
+def test_what_apples_history_has_is_remembered() -> None:
+    """For 180 days somebody may post a refund from there whose reversal was carried out long ago."""
+    assert REMEMBERED_SECONDS > 180 * 24 * 60 * 60
 
 
 # --- the body ---
