@@ -225,8 +225,9 @@ class SignatureRefused:
 class SignedData(Protocol):
     """Verifies what Apple signed (JWS), offline: a computation of about a millisecond, and no network.
 
-    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Never raises for
-    anything that a string can hold.
+    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Raises
+    ``ConfigurationError`` where Apple signed it at a time that this machine's clock has yet to reach (by more than 15
+    minutes): it is the clock that is wrong. Never raises for anything else that a string can hold.
     """
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
@@ -253,7 +254,7 @@ class SignedDataCalls(Protocol):
 
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
         or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
-        it takes is not here (anything else is a bug). It must be quick, for others' answers wait behind it; what it
+        it takes is not here, or the clock is wrong (anything else is a bug). It must be quick, for others' answers wait behind it; what it
         raises is logged.
         """
 

@@ -230,6 +230,14 @@ def test_the_notification_of_another_app_changes_nothing(house: House, inner_onl
     assert corrected.handle(posted.body).status == 200
 
 
+def test_a_clock_that_is_behind_has_apple_come_again(house: House) -> None:
+    """What was signed at a time that is yet to come here is not refused: it is the machine that is wrong."""
+    house.ledger.claim(CLAIM)
+    assert house.handle(Posted(signed_ms=NOW_MS + 3_600_000)).status == 503
+    assert house.handler.counts == {("none", Done.FAILED): 1}
+    assert house.ledger.items == {CLAIM.transaction_id: CLAIM}
+
+
 @pytest.mark.parametrize("flaw", list(Flaw))
 def test_what_apple_did_not_sign_is_refused(house: House, flaw: Flaw) -> None:
     """Whatever is wrong with it; of the notification as of the transaction in it."""
