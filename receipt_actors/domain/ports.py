@@ -254,8 +254,8 @@ class SignedDataCalls(Protocol):
 
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
         or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
-        it takes is not here, or the clock is wrong (anything else is a bug). It must be quick, for others' answers wait behind it; what it
-        raises is logged.
+        it takes is not here, or the clock is wrong (anything else is a bug). It must be quick, for others' answers wait
+        behind it; what it raises is logged.
         """
 
 

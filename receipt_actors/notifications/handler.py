@@ -194,7 +194,8 @@ class NotificationHandler:
             return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
         standing = self._ledger.mark_refunded(refund.transaction_id, refund.at_seconds)
         if self._is_reversed(refund):
-            self._ledger.unmark_refunded(refund.transaction_id)
+            if standing.refunded_at_seconds == refund.at_seconds:  # else the mark is a later refund's, and stays
+                self._ledger.unmark_refunded(refund.transaction_id)
             return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
         if isinstance(standing, Tombstone):
             return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")

@@ -181,6 +181,19 @@ def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
     assert house.answers == []
 
 
+def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> None:
+    """The mark that its refund finds is not its own."""
+    house.ledger.claim(CLAIM)
+    house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000)))
+    with house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
+        refund = pool.submit(house.handle, Posted())
+        hold.wait_for_call()
+        assert house.another_handler().handle(Posted("REFUND_REVERSED").body).status == 200
+        hold.release()
+        assert refund.result(timeout=10).status == 200
+    assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 1
+
+
 # --- what changes nothing ---
 
 
