@@ -18,7 +18,7 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier, Verif
 from cattrs.errors import BaseValidationError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.clients.app_store.apple_library import AppleSignedData
@@ -42,6 +42,9 @@ from tests.clients.signing import (
     part,
     signed,
 )
+
+# A busy machine may take its time for an example.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
@@ -429,6 +432,7 @@ json_values = st.recursive(
 FIELDS = [*TRANSACTION, "appAccountToken", "revocationDate", "revocationReason", "offerPeriod", "advancedCommerceInfo"]
 
 
+@patient
 @given(text=st.text() | mutations | st.from_regex(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*"))
 @example(text="\ud800.\udfff.\x00")
 def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
@@ -438,6 +442,7 @@ def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
         assert isinstance(outcome, SignatureRefused) or text == GENUINE
 
 
+@patient
 @given(header=st.dictionaries(st.sampled_from(["alg", "x5c", "crit", "kid", "typ", "b64"]), json_values))
 def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedData) -> None:
     """Whatever JSON a header has, it is refused or makes no difference to what Apple signed."""
@@ -446,6 +451,7 @@ def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedD
         assert isinstance(outcome, SignatureRefused) or outcome == TRANSACTION
 
 
+@patient
 @given(
     x5c=st.lists(
         st.sampled_from([LEAF, INTERMEDIATE, ROOT, STRANGER.leaf.x5c, STRANGER.root.x5c]), min_size=3, max_size=3
@@ -459,6 +465,7 @@ def test_no_arrangement_of_certificates_passes_but_the_right_one(
     assert (outcome == TRANSACTION) is (list(x5c) == [LEAF, INTERMEDIATE, ROOT])
 
 
+@patient
 @given(damage=st.binary(min_size=1, max_size=8), data=st.data())
 def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, signed_data: AppleSignedData) -> None:
     """A certificate that was changed anywhere is refused, whatever becomes of its structure by it."""
@@ -472,6 +479,7 @@ def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, 
     assert isinstance(outcome, SignatureRefused) is (bytes(der) != APPLE.chain[number].der)
 
 
+@patient
 @given(changes=st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=5))
 def test_what_apple_signs_comes_through_whatever_it_is(changes: dict[str, Any], signed_data: AppleSignedData) -> None:
     """A field of a type that Apple's library does not know is no reason to refuse what Apple has signed."""
@@ -503,6 +511,7 @@ def apples_own(text: str, environment: AppleEnvironment = AppleEnvironment.PRODU
     return True
 
 
+@patient
 @given(text=mutations | st.sampled_from([text for text, _ in HOSTILE.values()]))
 def test_nothing_is_accepted_that_apples_library_refuses(text: str, signed_data: AppleSignedData) -> None:
     """What we accept, Apple's library accepts; where we are stricter is a matter of its own test."""
