@@ -96,6 +96,11 @@ class TestPolicy:
         assert "expected a UUID" in told
         assert load(app_account_token_rule="uuid5").app_account_token_namespace is None
 
+    def test_a_namespace_that_binds_nothing_is_refused(self) -> None:
+        """Whoever gives one believes that purchases are bound by it."""
+        (told,) = faults(app_account_token_namespace=NAMESPACE)
+        assert told.endswith("expected app_account_token match or require beside it: as it is, no purchase is bound")
+
 
 class TestSignatures:
     def test_roots_are_a_folder(self, tmp_path: Path) -> None:

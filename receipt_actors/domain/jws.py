@@ -28,12 +28,18 @@ from receipt_actors.domain.ports import Environment, SignatureRefused, SignedKin
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import json_type
+from receipt_actors.errors import ConfigurationError
 
 MAX_SIGNED_CHARACTERS = 128 * 1024  #: a transaction has about 6,000, a notification with two of them in it 20,000
 MAX_AHEAD_SECONDS = 15 * 60.0  #: that a date of signing may be in the future, for clocks differ
+YEAR_10000_MS = 253_402_300_800_000  #: UNIX time in milliseconds
 CHAIN_LENGTH = 3  #: leaf, intermediate, root
 SIGNATURE_BYTES = 64  #: two numbers of 32 bytes (ES256)
 
+_CLOCK_IS_BEHIND = (
+    f"clock of this machine: found it more than {MAX_AHEAD_SECONDS / 60:g} minutes behind a date of Apple's, "
+    "expected the right time; set it"
+)
 _PART = re.compile(r"[A-Za-z0-9_-]+")
 _ALGORITHMS = frozenset(  # whose names a refusal may repeat
     {"none", "ES384", "ES512", "ES256K", "EdDSA"}
@@ -65,15 +71,28 @@ class _Refusal(Exception):
         self.refused: Final = SignatureRefused(reason, detail)
 
 
-def read_jws(kind: SignedKind, signed: str, now_seconds: float) -> Jws | SignatureRefused:
-    """Read what Apple is said to have signed. ``now_seconds`` is the UNIX time."""
+def read_jws(kind: SignedKind, signed: str) -> Jws | SignatureRefused:
+    """Read what Apple is said to have signed."""
     try:
-        return _read(kind, signed, now_seconds)
+        return _read(kind, signed)
     except _Refusal as refusal:
         return refusal.refused
 
 
-def _read(kind: SignedKind, signed: str, now_seconds: float) -> Jws:
+def check_clock(verified: Jws, now_seconds: float) -> None:
+    """See whether a clock that says ``now_seconds`` (UNIX time) can be right, by what was found to be Apple's.
+
+    Nobody else can have chosen its date of signing. Where that has not come yet it is this machine that is wrong, and
+    nothing is said about what Apple signed.
+
+    Raises:
+        ConfigurationError: the clock is more than ``MAX_AHEAD_SECONDS`` behind.
+    """
+    if verified.signed_at_ms / 1000 > now_seconds + MAX_AHEAD_SECONDS:
+        raise ConfigurationError([_CLOCK_IS_BEHIND])
+
+
+def _read(kind: SignedKind, signed: str) -> Jws:
     header_part, payload_part, signature_part = _parts(signed)
     header, payload = _object("header", header_part), _object("payload", payload_part)
     subject = payload if kind is SignedKind.TRANSACTION else _subject(payload)
@@ -88,7 +107,7 @@ def _read(kind: SignedKind, signed: str, now_seconds: float) -> Jws:
         environment=environment,
         bundle_id=_bundle_id(subject),
         app_apple_id=_app_apple_id(subject),
-        signed_at_ms=_signed_at_ms(payload, now_seconds),
+        signed_at_ms=_signed_at_ms(payload),
     )
 
 
@@ -217,12 +236,11 @@ def _app_apple_id(subject: Mapping[str, object]) -> int | None:
     raise _Refusal(Reason.JWS_MALFORMED, f"appAppleId: expected an integer, found {json_type(number)}")
 
 
-def _signed_at_ms(payload: Mapping[str, object], now_seconds: float) -> int:
+def _signed_at_ms(payload: Mapping[str, object]) -> int:
     signed_at_ms = payload.get("signedDate")
     if not isinstance(signed_at_ms, int) or isinstance(signed_at_ms, bool) or signed_at_ms < 0:
         detail = f"signedDate: expected a UNIX time in milliseconds, found {json_type(signed_at_ms)}"
         raise _Refusal(Reason.JWS_SIGNED_DATE, detail)
-    if signed_at_ms / 1000 > now_seconds + MAX_AHEAD_SECONDS:
-        detail = f"signedDate: more than {MAX_AHEAD_SECONDS / 60:g} minutes ahead of this machine's clock"
-        raise _Refusal(Reason.JWS_SIGNED_DATE, detail)
+    if signed_at_ms >= YEAR_10000_MS:  # which no calendar here can tell, before anybody knows who wrote it
+        raise _Refusal(Reason.JWS_SIGNED_DATE, "signedDate: expected a date before the year 10000")
     return signed_at_ms

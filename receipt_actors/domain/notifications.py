@@ -16,11 +16,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+from receipt_actors.domain import apple_fields
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.values import is_name, json_type
 
 MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
-REMEMBERED_SECONDS = 30 * 24 * 60 * 60  #: Apple repeats itself for less than seven days: 1, 12, 24, 48 and 72 hours
+#: Apple repeats itself for less than seven days (1, 12, 24, 48 and 72 hours), but its history has 180 of them: what
+#: somebody posts from there is known, and a refund that was reversed stays so.
+REMEMBERED_SECONDS = 200 * 24 * 60 * 60
 MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
 
 
@@ -183,9 +186,12 @@ def decide(notification: Notification, transaction: Mapping[str, object] | None,
         return Unreadable(f"{notification.type}: no transaction")
     if None in bundle_ids or None in environments:
         return Unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
-    transaction_id = transaction.get("transactionId")
-    if not is_name(transaction_id):
-        return Unreadable(f"{notification.type}: transactionId: expected an id, found {json_type(transaction_id)}")
+    try:
+        transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
+    except apple_fields.Unreadable as unreadable:
+        return Unreadable(f"{notification.type}: {unreadable}")
+    if transaction_id is None:
+        return Unreadable(f"{notification.type}: transactionId: missing")
     if notification.type is NotificationType.REFUND_REVERSED:
         return RefundReversed(transaction_id, notification.signed_at_seconds)
     revoked_at_seconds = _seconds(transaction.get("revocationDate"))

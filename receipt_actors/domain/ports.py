@@ -168,8 +168,8 @@ class Ledger(Protocol):
     def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
         """Mark a claim as refunded, or leave a tombstone where there is none, atomically.
 
-        The first mark stays: marking again changes nothing. A claim is only updated, never replaced. Returns what
-        stands afterwards.
+        The latest time stays, in whatever order they come: marking again with the same one or an earlier one changes
+        nothing. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
     def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
@@ -225,8 +225,9 @@ class SignatureRefused:
 class SignedData(Protocol):
     """Verifies what Apple signed (JWS), offline: a computation of about a millisecond, and no network.
 
-    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Never raises for
-    anything that a string can hold.
+    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Raises
+    ``ConfigurationError`` where Apple signed it at a time that this machine's clock has yet to reach (by more than 15
+    minutes): it is the clock that is wrong. Never raises for anything else that a string can hold.
     """
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
@@ -253,8 +254,8 @@ class SignedDataCalls(Protocol):
 
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
         or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
-        it takes is not here (anything else is a bug). It must be quick, for others' answers wait behind it; what it
-        raises is logged.
+        it takes is not here, or the clock is wrong (anything else is a bug). It must be quick, for others' answers wait
+        behind it; what it raises is logged.
         """
 
 
@@ -287,7 +288,7 @@ class Notifications(Protocol):
         """Tell whether it was recorded. Raises ``LedgerUnavailable``."""
 
     def record(self, notification_uuid: str, now_seconds: float) -> None:
-        """Record it, for longer than Apple repeats itself (30 days). Raises ``LedgerUnavailable``."""
+        """Record it, for longer than Apple's history has it (200 days). Raises ``LedgerUnavailable``."""
 
     def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
         """Remember, likewise, when Apple took the refund of a transaction back; the latest such time stays.

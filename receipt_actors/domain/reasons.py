@@ -45,7 +45,7 @@ class Reason(StrEnum):
     JWS_CERTIFICATE = "jws_certificate"  #: one that cannot be read, or lacks Apple's extension
     JWS_FOREIGN_ROOT = "jws_foreign_root"  #: the chain does not end in a root certificate of Apple
     JWS_EXPIRED_CERTIFICATE = "jws_expired_certificate"  #: not valid when it was signed
-    JWS_SIGNED_DATE = "jws_signed_date"  #: no date of signing, or one that has not come yet
+    JWS_SIGNED_DATE = "jws_signed_date"  #: no date of signing
     JWS_SIGNATURE = "jws_signature"  #: the signature is not that of this header and payload
     JWS_ENVIRONMENT = "jws_environment"  #: Xcode or LocalTesting, which sign nothing
 

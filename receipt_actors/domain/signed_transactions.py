@@ -28,16 +28,19 @@ from receipt_actors.domain.values import json_type
 
 _ENVIRONMENTS: Final[Mapping[str, Environment]] = {each.value: each for each in Environment}
 _PRODUCT_TYPES: Final[Mapping[str, ProductType]] = {each.value: each for each in ProductType}
+_BASE64_OF_A_JWS = "ZXlK"  # of eyJ, as each JWS begins: that is {" in its turn, and no receipt begins so
 _WITHOUT_LINE_BREAKS = str.maketrans("", "", "\r\n")
 
 
 def signed_transaction_of(receipt_data: str) -> str | None:
     """Return what is to be verified where a message's ``receipt`` is meant as a signed transaction (JWS), else None.
 
-    No base64 has a dot in it, so whatever has one can be nothing else; whether it is well made is for the verifier to
-    say. Line breaks, where a mail encoder wrote them, are no part of it.
+    No base64 has a dot in it, so whatever has one can be nothing else; nor can the base64 of a JWS, which somebody has
+    encoded once more. Whether it is well made is for the verifier to say. Line breaks, where a mail encoder wrote them,
+    are no part of it.
     """
-    return receipt_data.translate(_WITHOUT_LINE_BREAKS) if "." in receipt_data else None
+    is_meant = "." in receipt_data or receipt_data.startswith(_BASE64_OF_A_JWS)
+    return receipt_data.translate(_WITHOUT_LINE_BREAKS) if is_meant else None
 
 
 def refusal(refused: SignatureRefused) -> Unidentified:

@@ -53,7 +53,7 @@ from receipt_actors.domain.ports import (
     Tombstone,
 )
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import QueueRefused, UnavailableError
+from receipt_actors.errors import ConfigurationError, QueueRefused, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,10 @@ class NotificationHandler:
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
             return self._answer(None, _Outcome(Done.UNREADABLE, status, signed.detail))
-        payload = self._signed_data.verify_notification(signed)
+        try:
+            payload = self._signed_data.verify_notification(signed)
+        except ConfigurationError as error:
+            return self._answer(None, _failed(str(error)))
         if isinstance(payload, SignatureRefused):
             return self._answer(None, _refused(payload))
         notification = read_notification(payload)
@@ -156,7 +159,10 @@ class NotificationHandler:
     def _deal_with(self, notification: Notification) -> _Outcome:
         transaction: Mapping[str, object] | None = None
         if notification.signed_transaction is not None:
-            verified = self._signed_data.verify_transaction(notification.signed_transaction)
+            try:
+                verified = self._signed_data.verify_transaction(notification.signed_transaction)
+            except ConfigurationError as error:
+                return _failed(str(error))
             if isinstance(verified, SignatureRefused):
                 return _refused(verified)
             transaction = verified
@@ -188,7 +194,8 @@ class NotificationHandler:
             return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
         standing = self._ledger.mark_refunded(refund.transaction_id, refund.at_seconds)
         if self._is_reversed(refund):
-            self._ledger.unmark_refunded(refund.transaction_id)
+            if standing.refunded_at_seconds == refund.at_seconds:  # else the mark is a later refund's, and stays
+                self._ledger.unmark_refunded(refund.transaction_id)
             return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
         if isinstance(standing, Tombstone):
             return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")

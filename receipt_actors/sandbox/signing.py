@@ -31,7 +31,6 @@ REASONS: Final[Mapping[Flaw, Reason]] = {
     Flaw.GARBLED_CERTIFICATE: Reason.JWS_CERTIFICATE,
 }
 OVERSIZE_CHARACTERS = 200_000  #: of a field of a signed transaction, which has some hundred in all
-_FAR_AHEAD_MS = 4_100_000_000_000  # December 2099
 
 
 class Signer:
@@ -45,7 +44,7 @@ class Signer:
             (Reason.JWS_ENVIRONMENT, partial(self.mint, changes={"environment": "Xcode"})),
             (Reason.JWS_ENVIRONMENT, partial(self.mint, changes={"environment": "LocalTesting"})),
             (Reason.JWS_MALFORMED, partial(self.mint, changes={"storefront": "x" * OVERSIZE_CHARACTERS})),
-            (Reason.JWS_SIGNED_DATE, partial(self.mint, changes={"signedDate": _FAR_AHEAD_MS})),
+            (Reason.JWS_SIGNED_DATE, partial(self.mint, changes={"signedDate": "today"})),
             (Reason.JWS_MALFORMED, lambda receipt: self.mint(receipt).rpartition(".")[0]),
             (Reason.JWS_MALFORMED, lambda receipt: self.mint(receipt).replace(".", "..")),
         )

@@ -55,8 +55,10 @@ class PolicySettings(SomeSettings, frozen=True):
 
     @field_validator("app_account_token_namespace")
     @classmethod
-    def _uuid5_has_a_namespace(cls, namespace: UUID | None, info: ValidationInfo) -> UUID | None:
+    def _uuid5_has_a_namespace_and_a_use(cls, namespace: UUID | None, info: ValidationInfo) -> UUID | None:
         is_used = info.data.get("app_account_token") in ("match", "require")
+        if namespace is not None and info.data.get("app_account_token") == "ignore":
+            raise ValueError("expected app_account_token match or require beside it: as it is, no purchase is bound")
         if namespace is None and is_used and info.data.get("app_account_token_rule") == "uuid5":
             raise ValueError(
                 "expected the UUID in which the app makes its tokens; give it, or choose app_account_token_rule integer"

@@ -72,11 +72,14 @@ class FakeLedger(Fake):
 
         def work() -> Standing:
             with self._changed:
-                claim = self._items.get(transaction_id)
-                if claim is None:
-                    return self._tombstones.setdefault(transaction_id, Tombstone(transaction_id, refunded_at_seconds))
-                if claim.refunded_at_seconds is None:
-                    claim = self._items[transaction_id] = replace(claim, refunded_at_seconds=refunded_at_seconds)
+                standing = self._standing(transaction_id)
+                marked_at_seconds = None if standing is None else standing.refunded_at_seconds
+                if standing is not None and marked_at_seconds is not None and marked_at_seconds >= refunded_at_seconds:
+                    return standing
+                if not isinstance(standing, LedgerItem):
+                    tombstone = self._tombstones[transaction_id] = Tombstone(transaction_id, refunded_at_seconds)
+                    return tombstone
+                claim = self._items[transaction_id] = replace(standing, refunded_at_seconds=refunded_at_seconds)
                 return claim
 
         return self._carry_out("mark_refunded", work)

@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from receipt_actors.domain.jws import CHAIN_LENGTH, read_jws
+from receipt_actors.domain.jws import CHAIN_LENGTH, check_clock, read_jws
 from receipt_actors.domain.ports import Environment, SignatureRefused, SignedKind
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.testing._faults import Fake
@@ -95,13 +95,14 @@ class FakeSignedData(Fake):
         done(outcome)
 
     def _verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
-        jws = read_jws(kind, signed, self._now_seconds())
+        jws = read_jws(kind, signed)
         if isinstance(jws, SignatureRefused):
             return jws
         if jws.chain[-1] != self._chain[-1]:
             return SignatureRefused(Reason.JWS_FOREIGN_ROOT, "root: it is none of the trusted root certificates")
         if not hmac.compare_digest(jws.signature, self._signature(jws.signing_input)):
             return SignatureRefused(Reason.JWS_SIGNATURE, "signature: not that of this header and payload")
+        check_clock(jws, self._now_seconds())
         return jws.payload
 
     def _signature(self, signing_input: bytes) -> bytes:

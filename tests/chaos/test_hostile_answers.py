@@ -323,6 +323,7 @@ def test_no_item_that_is_answered_to_a_refund_is_a_crash(
         found[f"reversal: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
         fake.answer("UpdateItem", error("ConditionalCheckFailedException", Item=item))
         fake.answer("DeleteItem", error("ConditionalCheckFailedException", Item=item))
+        found[f"marked before: {told_of(lambda: ledger.mark_refunded('1000', 1.0))}"] += 1
         found[f"conflict: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
     assert found["mark: LedgerItem"]
     told = ", ".join(f"{number} {name}" for name, number in found.most_common())

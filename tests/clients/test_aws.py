@@ -20,7 +20,7 @@ import pytest
 from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
 from receipt_actors.clients.aws.ledger import NO_USER_ID
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim
-from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
+from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage, Tombstone
 from receipt_actors.errors import (
     BatchesRefused,
     ConfigurationError,
@@ -639,6 +639,20 @@ def test_an_item_in_the_way_that_nobody_can_find_is_unavailable(fake: FakeAws, l
     fake.answer("GetItem", Reply({}))
     with pytest.raises(LedgerUnavailable, match="stood in the way"):
         ledger.claim(ITEM)
+
+
+def test_a_later_mark_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
+    """The update that would have put the clock back fails, and says of what; else that is read consistently."""
+    marked = {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "7"}}
+    for is_told in (True, False):
+        fake.answer("UpdateItem", error("ConditionalCheckFailedException", **({"Item": marked} if is_told else {})))
+        fake.answer("GetItem", Reply({"Item": marked}))
+        assert ledger.mark_refunded("1", 5.0) == Tombstone("1", 7.0)
+        assert len(fake.asked("GetItem")) == (0 if is_told else 1)
+    fake.answer("UpdateItem", error("ConditionalCheckFailedException"))
+    fake.answer("GetItem", Reply({}))
+    with pytest.raises(LedgerUnavailable, match="is gone"):
+        ledger.mark_refunded("1", 5.0)
 
 
 @pytest.mark.parametrize("keys", [("Id",), ("TransactionId", "UserId")], ids=["another key", "a range key too"])

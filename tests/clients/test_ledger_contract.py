@@ -128,13 +128,20 @@ def test_a_refund_marks_the_claim_and_nothing_else(ledger: Ledger) -> None:
     assert ledger.claim(ITEM) == marked
 
 
-def test_the_first_mark_stays(ledger: Ledger) -> None:
-    """Marking again, with whatever time, changes nothing; of a claim as of a tombstone."""
+def test_the_latest_mark_stays(ledger: Ledger) -> None:
+    """Marking again with an earlier time, or the same, changes nothing; of a claim as of a tombstone."""
     ledger.claim(ITEM)
+    ledger.mark_refunded(ITEM.transaction_id, 2.0)
+    ledger.mark_refunded("unclaimed", 2.0)
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     assert ledger.mark_refunded(ITEM.transaction_id, 1.0) == replace(ITEM, refunded_at_seconds=REFUNDED_AT)
     ledger.mark_refunded("unclaimed", REFUNDED_AT)
     assert ledger.mark_refunded("unclaimed", 1.0) == Tombstone("unclaimed", REFUNDED_AT)
+    for again in (REFUNDED_AT, REFUNDED_AT + 1):
+        assert ledger.mark_refunded(ITEM.transaction_id, again) == replace(ITEM, refunded_at_seconds=again)
+        assert ledger.mark_refunded("unclaimed", again) == Tombstone("unclaimed", again)
+        assert ledger.get(ITEM.transaction_id) == replace(ITEM, refunded_at_seconds=again)
+        assert ledger.get("unclaimed") == Tombstone("unclaimed", again)
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:

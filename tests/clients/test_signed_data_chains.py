@@ -9,7 +9,7 @@ from typing import Any
 
 import appstoreserverlibrary.signed_data_verifier as apple
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.clients.app_store.apple_library import AppleSignedData
@@ -29,6 +29,9 @@ from tests.clients.signing import (
     certify_leaf,
     signed,
 )
+
+# A busy machine may take its time for an example.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
@@ -68,6 +71,7 @@ def seconds(when: datetime) -> int:
     return int(when.timestamp())
 
 
+@patient
 @given(at_seconds=st.integers(seconds(BEGIN - timedelta(days=900)), seconds(END + timedelta(days=900))))
 @example(at_seconds=seconds(LEAF_BEGIN) - 1)
 @example(at_seconds=seconds(LEAF_BEGIN))

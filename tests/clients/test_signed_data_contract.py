@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import pytest
 from receipt_actors.clients.app_store.apple_library import AppleSignedData
 from receipt_actors.clients.app_store.signed_data import Trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
-from receipt_actors.domain.jws import MAX_SIGNED_CHARACTERS
+from receipt_actors.domain.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS
 from receipt_actors.domain.ports import SignatureRefused, SignedData, SignedDataCalls, SignedKind
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
 from tests.clients.signing import NOTIFICATION, TRANSACTION, TestAuthority, part
 
@@ -130,10 +132,14 @@ def test_what_is_no_signed_data_is_refused_for_its_reason(text: str, reason: Rea
     assert refused(subject.signed_data.verify_transaction(text)) is reason
 
 
-def test_a_date_of_signing_that_has_not_come_is_refused(subject: Subject) -> None:
-    """Nobody can vouch for what will be valid then."""
-    text = subject.sign({**TRANSACTION, "signedDate": 4_102_444_800_000})  # 2100
-    assert refused(subject.signed_data.verify_transaction(text)) is Reason.JWS_SIGNED_DATE
+def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subject: Subject) -> None:
+    """Only Apple can have chosen it: it is no reason to refuse what Apple signed. Anybody else's is refused as ever."""
+    ahead = {**TRANSACTION, "signedDate": int(time.time() + 2 * MAX_AHEAD_SECONDS) * 1000}
+    with pytest.raises(ConfigurationError, match="clock of this machine"):
+        subject.signed_data.verify_transaction(subject.sign(ahead))
+    assert refused(subject.signed_data.verify_transaction(subject.sign_as_another(ahead))) is Reason.JWS_FOREIGN_ROOT
+    soon = {**TRANSACTION, "signedDate": int(time.time() + MAX_AHEAD_SECONDS / 2) * 1000}
+    assert subject.signed_data.verify_transaction(subject.sign(soon)) == soon
 
 
 def test_many_threads_share_an_adapter(subject: Subject) -> None:

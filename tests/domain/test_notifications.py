@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.domain.notifications import (
     MAX_BODY_BYTES,
+    REMEMBERED_SECONDS,
     ForeignApp,
     Nothing,
     Notification,
@@ -24,6 +25,9 @@ from receipt_actors.domain.notifications import (
 )
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
+
+# A busy machine may take its time for an example.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 POLICY = Policy(frozenset({"com.example.game"}))
 ANY_APP = Policy(None, environments=frozenset(Environment))
@@ -51,6 +55,11 @@ def read(type_: object = "REFUND", **changes: object) -> Notification:
     notification = read_notification(payload(type_, **changes))
     assert isinstance(notification, Notification)
     return notification
+
+
+def test_what_apples_history_has_is_remembered() -> None:
+    """For 180 days somebody may post a refund from there whose reversal was carried out long ago."""
+    assert REMEMBERED_SECONDS > 180 * 24 * 60 * 60
 
 
 # --- the body ---
@@ -83,6 +92,7 @@ def test_any_other_body_is_told_what_it_lacks(body: bytes, expected: str) -> Non
     assert expected in unreadable.detail
 
 
+@patient
 @given(st.binary(max_size=200))
 def test_no_body_is_too_much(body: bytes) -> None:
     """Any bytes are read, or told to be unreadable."""
@@ -193,7 +203,8 @@ def test_an_environment_that_does_not_count_is_acknowledged(type_: str, environm
     [
         {"transactionId": None},
         {"transactionId": ""},
-        {"transactionId": 1000},
+        {"transactionId": True},
+        {"transactionId": 1000.0},
         {"transactionId": "1\n2"},
         {"transactionId": "x" * 257},
         {"bundleId": None},
@@ -203,6 +214,14 @@ def test_an_environment_that_does_not_count_is_acknowledged(type_: str, environm
 def test_a_transaction_that_lacks_something_is_unreadable(type_: str, changes: dict[str, object]) -> None:
     """An id that is none, or nobody's purchase."""
     assert isinstance(decide(read(type_), {**TRANSACTION, **changes}, POLICY), Unreadable)
+
+
+@pytest.mark.parametrize("type_", CHANGING)
+def test_an_id_may_be_a_number(type_: str) -> None:
+    """As everywhere in what Apple says: what was claimed under it is refunded under it."""
+    decision = decide(read(type_), {**TRANSACTION, "transactionId": 1000}, POLICY)
+    assert isinstance(decision, Refund | RefundReversed)
+    assert decision.transaction_id == "1000"
 
 
 def test_without_its_transaction_nothing_is_changed() -> None:
@@ -218,6 +237,7 @@ values = st.recursive(
 names = st.sampled_from([*payload(), *TRANSACTION, "summary", "appData", "externalPurchaseToken"])
 
 
+@patient
 @given(
     payload_changes=st.dictionaries(names, values, max_size=4),
     transaction=st.none() | st.dictionaries(names, values, max_size=3).map(lambda changes: TRANSACTION | changes),
@@ -233,6 +253,6 @@ def test_nothing_in_a_payload_is_too_much(payload_changes: dict[str, Any], trans
     if isinstance(decision, Refund | RefundReversed):
         assert transaction is not None
         assert (transaction["bundleId"], transaction["environment"]) == ("com.example.game", "Production")
-        assert decision.transaction_id == transaction["transactionId"]
+        assert decision.transaction_id == str(transaction["transactionId"])
         assert notification.type.value in CHANGING
         json.dumps(decision.at_seconds, allow_nan=False)

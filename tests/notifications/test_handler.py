@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -147,6 +148,26 @@ def test_a_reversal_that_comes_after_a_newer_refund_changes_nothing(house: House
     assert house.handler.counts["REFUND_REVERSED", Done.OVERTAKEN] == 1
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(["refund", "reversal", "refund anew"])), ids=" ".join)
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_a_second_refund_stands_in_whatever_order_they_come(
+    house: House, order: tuple[str, ...], is_claimed: bool
+) -> None:
+    """Each may come late, being repeated; the last word is Apple's, not the one that arrives last."""
+    if is_claimed:
+        house.ledger.claim(CLAIM)
+    posts = {
+        "refund": Posted(),
+        "reversal": Posted("REFUND_REVERSED"),
+        "refund anew": Posted(transaction=transaction(revocationDate=NOW_MS + 1000)),
+    }
+    for name in order:
+        assert house.handle(posts[name]).status == 200
+    standing = house.ledger.get(CLAIM.transaction_id)
+    assert standing is not None
+    assert standing.refunded_at_seconds == NOW + 1
+
+
 def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
     """Two nodes: the refund has looked and is about to mark while its reversal runs through."""
     house.ledger.claim(CLAIM)
@@ -158,6 +179,19 @@ def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
         assert refund.result(timeout=10).status == 200
     assert house.ledger.items[CLAIM.transaction_id] == CLAIM
     assert house.answers == []
+
+
+def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> None:
+    """The mark that its refund finds is not its own."""
+    house.ledger.claim(CLAIM)
+    house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000)))
+    with house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
+        refund = pool.submit(house.handle, Posted())
+        hold.wait_for_call()
+        assert house.another_handler().handle(Posted("REFUND_REVERSED").body).status == 200
+        hold.release()
+        assert refund.result(timeout=10).status == 200
+    assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 1
 
 
 # --- what changes nothing ---
@@ -207,6 +241,14 @@ def test_the_notification_of_another_app_changes_nothing(house: House, inner_onl
     assert house.handler.counts == {("REFUND", Done.FOREIGN_APP): 1}
     corrected = house.another_handler(bundle_ids=frozenset({BUNDLE_ID, "com.example.theirs"}))
     assert corrected.handle(posted.body).status == 200
+
+
+def test_a_clock_that_is_behind_has_apple_come_again(house: House) -> None:
+    """What was signed at a time that is yet to come here is not refused: it is the machine that is wrong."""
+    house.ledger.claim(CLAIM)
+    assert house.handle(Posted(signed_ms=NOW_MS + 3_600_000)).status == 503
+    assert house.handler.counts == {("none", Done.FAILED): 1}
+    assert house.ledger.items == {CLAIM.transaction_id: CLAIM}
 
 
 @pytest.mark.parametrize("flaw", list(Flaw))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from appstoreserverlibrary.receipt_utility import ReceiptUtility
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.clients.app_store.apple_library import AppleSignedData
@@ -40,6 +40,9 @@ from receipt_actors.sandbox.load import (
 )
 from receipt_actors.sandbox.sales import Sales
 from receipt_actors.sandbox.signing import REASONS, Signer
+
+# A busy machine may take its time for an example.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BUNDLE_ID = "com.example.game"
 POST_QUEUE = "ResultsSQS"
@@ -82,6 +85,7 @@ def faults(answers: Sequence[AnswerSeen], dead_letters: Sequence[DeadLetterSeen]
 # What is sent
 
 
+@patient
 @given(st.integers(min_value=0, max_value=400), st.integers())
 def test_a_scenario_has_exactly_as_many_messages_as_asked_for(count: int, seed: int) -> None:
     """Groups and pairs do not add to the count, and what they leave over is genuine."""
@@ -283,6 +287,7 @@ def test_repetitions_are_fine() -> None:
     assert check(SCENARIO, [*ANSWERS, *reversed(ANSWERS)], DEAD_LETTERS * 2) == once
 
 
+@patient
 @given(st.sampled_from(ANSWERS))
 def test_a_missing_answer_is_found(answer: AnswerSeen) -> None:
     """Whichever answer is left out, the report names its user."""
@@ -290,6 +295,7 @@ def test_a_missing_answer_is_found(answer: AnswerSeen) -> None:
     assert f"user {answer.user_id}: transaction {answer.transaction_id} was answered nothing" in fault
 
 
+@patient
 @given(st.sampled_from(ANSWERS))
 def test_a_wrong_answer_is_found(answer: AnswerSeen) -> None:
     """Whichever answer is turned round - OK for INVALID or the other way - something is wrong."""
@@ -297,6 +303,7 @@ def test_a_wrong_answer_is_found(answer: AnswerSeen) -> None:
     assert faults([turned if each == answer else each for each in ANSWERS], DEAD_LETTERS)
 
 
+@patient
 @given(st.sampled_from(ANSWERS))
 def test_two_different_answers_are_found(answer: AnswerSeen) -> None:
     """An OK and an INVALID for one submission and transaction are wrong, whichever is right."""
@@ -304,6 +311,7 @@ def test_two_different_answers_are_found(answer: AnswerSeen) -> None:
     assert any("INVALID" in fault and "OK" in fault for fault in faults([*ANSWERS, other], DEAD_LETTERS))
 
 
+@patient
 @given(st.sampled_from(ANSWERS), st.sampled_from(["1", ""]))
 def test_an_answer_for_a_transaction_that_was_not_bought_is_found(answer: AnswerSeen, transaction_id: str) -> None:
     """An additional answer to a user about something else is wrong."""
@@ -338,6 +346,7 @@ def test_a_group_needs_exactly_one_ok() -> None:
         assert f"{winners} of {len(group)} users got OK, expected 1" in fault
 
 
+@patient
 @given(st.sampled_from(DEAD_LETTERS))
 def test_what_was_not_moved_or_moved_for_another_reason_is_found(dead_letter: DeadLetterSeen) -> None:
     """An unanswerable message must be in the dead-letter queue, under its reason and no other."""

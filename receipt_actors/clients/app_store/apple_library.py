@@ -25,7 +25,7 @@ from cattrs.errors import BaseValidationError
 from jwt import get_algorithm_by_name
 
 from receipt_actors.clients.app_store.chains import ChainRefused, Chains
-from receipt_actors.domain.jws import Jws, read_jws
+from receipt_actors.domain.jws import Jws, check_clock, read_jws
 from receipt_actors.domain.ports import Environment, SignatureRefused, SignedKind
 from receipt_actors.domain.reasons import Reason
 
@@ -80,7 +80,7 @@ class AppleSignedData:
 
     def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
         """Do what the method of that kind does."""
-        jws = read_jws(kind, signed, self._now_seconds())
+        jws = read_jws(kind, signed)
         if isinstance(jws, SignatureRefused):
             return jws
         verifier = _Verifier(jws, self._roots, self._chains, self._expected_app(jws))
@@ -102,6 +102,7 @@ class AppleSignedData:
             is_checked = kind is SignedKind.NOTIFICATION and jws.environment is Environment.PRODUCTION
             if is_checked and jws.app_apple_id != self._expected_app(jws):
                 return _FOREIGN_APP
+        check_clock(jws, self._now_seconds())
         return jws.payload
 
     def _expected_app(self, jws: Jws) -> int:

@@ -110,7 +110,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
             OSError, RuntimeError: the loop does not run yet, and can't.
         """
         if len(signed) > MAX_SIGNED_CHARACTERS:
-            refused = read_jws(kind, signed, 0.0)
+            refused = read_jws(kind, signed)
             assert isinstance(refused, SignatureRefused)
             done(refused)
             return

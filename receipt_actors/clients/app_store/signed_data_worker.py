@@ -3,7 +3,7 @@
 ``python -m receipt_actors.clients.app_store.signed_data_worker DESCRIPTOR``, with a socket behind the descriptor. Lines
 of JSON come and go: first what is trusted, answered when everything is loaded with an array of what is wrong with the
 configuration, which is empty; then batches of ``[kind, JWS]``, each answered in order with one array of payloads, which
-are objects, and refusals, which are ``[reason, detail]``.
+are objects, refusals, which are ``[reason, detail]``, and what keeps a verified one from counting, a string: a clock.
 
 It ends when the other end closes, and so with whoever started it, however that ended. SIGINT and SIGTERM, which a
 terminal or a service manager sends to every process there is, do not concern it: as long as the other process drains it
@@ -20,12 +20,15 @@ import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from receipt_actors.clients.app_store.signed_data import Trust, open_signed_data
 from receipt_actors.domain.ports import SignatureRefused, SignedKind
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from receipt_actors.clients.app_store.apple_library import AppleSignedData
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -46,12 +49,20 @@ def encode_jobs(jobs: Sequence[tuple[SignedKind, str]]) -> bytes:
     return _line([(kind.value, signed) for kind, signed in jobs])
 
 
-def decode_answers(line: bytes) -> Sequence[dict[str, object] | SignatureRefused]:
+def decode_answers(line: bytes) -> Sequence[dict[str, object] | SignatureRefused | ConfigurationError]:
     """Read the answers to a batch."""
-    return [
-        SignatureRefused(Reason(answer[0]), answer[1]) if isinstance(answer, list) else answer
-        for answer in json.loads(line)
-    ]
+    return [_decoded(answer) for answer in json.loads(line)]
+
+
+def _decoded(answer: Any) -> dict[str, object] | SignatureRefused | ConfigurationError:
+    match answer:
+        case [reason, detail]:
+            return SignatureRefused(Reason(reason), detail)
+        case str():
+            return ConfigurationError([answer])
+        case _:
+            payload: dict[str, object] = answer
+            return payload
 
 
 def _line(value: Any) -> bytes:
@@ -74,11 +85,15 @@ def work(connection: socket.socket) -> None:
     gc.freeze()
     connection.sendall(_line([]))
     for line in lines:
-        answers: list[Any] = []
-        for kind, signed in json.loads(line):
-            answer = signed_data.verify(SignedKind(kind), signed)
-            answers.append([answer.reason, answer.detail] if isinstance(answer, SignatureRefused) else answer)
-        connection.sendall(_line(answers))
+        connection.sendall(_line([_answer(signed_data, kind, signed) for kind, signed in json.loads(line)]))
+
+
+def _answer(signed_data: AppleSignedData, kind: str, signed: str) -> Any:
+    try:
+        answer = signed_data.verify(SignedKind(kind), signed)
+    except ConfigurationError as error:
+        return str(error)
+    return [answer.reason, answer.detail] if isinstance(answer, SignatureRefused) else answer
 
 
 def main(arguments: Sequence[str]) -> int:

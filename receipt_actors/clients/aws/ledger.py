@@ -149,7 +149,10 @@ class AwsLedger:
 
     @as_call
     def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Steps[Standing]:
-        """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing."""
+        """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing.
+
+        It fails where a mark stands that is as late, and is told of it.
+        """
         try:
             answer = yield from call(
                 LedgerUnavailable,
@@ -157,12 +160,18 @@ class AwsLedger:
                 self._dynamodb.update_item,
                 TableName=self._table,
                 Key={KEY: {"S": transaction_id}},
-                UpdateExpression=f"SET {_REFUNDED_AT} = if_not_exists({_REFUNDED_AT}, :at)",
+                UpdateExpression=f"SET {_REFUNDED_AT} = :at",
+                ConditionExpression=f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at",
                 ExpressionAttributeValues={":at": {"N": repr(refunded_at_seconds)}},
                 ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except ClientError as error:
-            raise not_done(LedgerUnavailable, error) from error
+            old = _conflicting_item(error)
+            standing = _standing(old) if old else (yield from self._item(transaction_id))
+            if standing is None:
+                raise LedgerUnavailable("UpdateItem: a mark stood there, and is gone") from error
+            return standing
         return _updated(answer)
 
     @as_call

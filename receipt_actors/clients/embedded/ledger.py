@@ -57,13 +57,15 @@ class EmbeddedLedger:
         """See ``Ledger.mark_refunded``."""
         with self._database.transaction() as connection:
             marked = connection.execute(
-                "UPDATE ledger SET refunded_at_seconds = COALESCE(refunded_at_seconds, ?) WHERE transaction_id = ?",
+                "UPDATE ledger SET refunded_at_seconds = MAX(COALESCE(refunded_at_seconds, ?1), ?1)"
+                " WHERE transaction_id = ?2",
                 (refunded_at_seconds, transaction_id),
             )
             if marked.rowcount == 0:
                 connection.execute(
                     "INSERT INTO tombstones (transaction_id, refunded_at_seconds) VALUES (?, ?)"
-                    " ON CONFLICT (transaction_id) DO NOTHING",
+                    " ON CONFLICT (transaction_id) DO UPDATE SET"
+                    " refunded_at_seconds = MAX(refunded_at_seconds, excluded.refunded_at_seconds)",
                     (transaction_id, refunded_at_seconds),
                 )
             standing = _select(connection, transaction_id)

@@ -2,7 +2,7 @@
 
 Tables have one key, of type string. The conditions that are understood are ``attribute_exists`` and
 ``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``;
-the updates, ``SET name = if_not_exists(name, :value)`` and ``REMOVE name``. What is not simulated is refused, never
+the updates, ``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never
 ignored.
 """
 
@@ -28,9 +28,7 @@ _EXISTENCE = re.compile(
     rf"\s*attribute_(not_)?exists\s*\({_NAME}\)\s*(?:OR\s{_NAME}<\s*(:[A-Za-z0-9_]+)\s*)?", re.IGNORECASE
 )
 _AND = re.compile(r"(?<=\))\s+AND\s+(?=attribute_)", re.IGNORECASE)
-_SET_IF_NOT_EXISTS = re.compile(
-    rf"\s*SET\s{_NAME}=\s*if_not_exists\s*\({_NAME},\s*(:[A-Za-z0-9_]+)\s*\)\s*", re.IGNORECASE
-)
+_SET = re.compile(rf"\s*SET\s{_NAME}=\s*(:[A-Za-z0-9_]+)\s*", re.IGNORECASE)
 _REMOVE = re.compile(rf"\s*REMOVE\s{_NAME}", re.IGNORECASE)
 
 Fields = Mapping[str, Any]
@@ -218,9 +216,8 @@ def _written(fields: Fields, old: Attributes | None, new: Attributes | None) -> 
 def _after_update(fields: Fields, old: Attributes) -> Attributes:
     """Return what an update makes of an item; the items themselves are never changed."""
     update = fields["UpdateExpression"]
-    if match := _SET_IF_NOT_EXISTS.fullmatch(update):
-        name, looked_at = _named(fields, match[1]), _named(fields, match[2])
-        return {**old, name: old.get(looked_at) or fields["ExpressionAttributeValues"][match[3]]}
+    if match := _SET.fullmatch(update):
+        return {**old, _named(fields, match[1]): fields["ExpressionAttributeValues"][match[2]]}
     if match := _REMOVE.fullmatch(update):
         removed = _named(fields, match[1])
         return {name: value for name, value in old.items() if name != removed}
