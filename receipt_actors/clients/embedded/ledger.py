@@ -57,9 +57,9 @@ class EmbeddedLedger:
         """See ``Ledger.mark_refunded``."""
         with self._database.transaction() as connection:
             marked = connection.execute(
-                "UPDATE ledger SET refunded_at_seconds = MAX(COALESCE(refunded_at_seconds, ?1), ?1)"
-                " WHERE transaction_id = ?2",
-                (refunded_at_seconds, transaction_id),
+                "UPDATE ledger SET refunded_at_seconds = MAX(COALESCE(refunded_at_seconds, ?), ?)"
+                " WHERE transaction_id = ?",
+                (refunded_at_seconds, refunded_at_seconds, transaction_id),
             )
             if marked.rowcount == 0:
                 connection.execute(
