@@ -230,7 +230,7 @@ class Authority:
             until,
         )
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+        builder = builder.add_extension(key_usage(signs_certificates=False), critical=True)
         if has_oid:
             builder = builder.add_extension(x509.UnrecognizedExtension(LEAF_OID, b"\x05\x00"), critical=False)
         return _certificate(builder, self._intermediate_key, hashes.SHA384())
@@ -292,14 +292,15 @@ def _name_of(certificate: bytes) -> x509.Name:
 
 def _as_authority(builder: x509.CertificateBuilder, path_length: int | None) -> x509.CertificateBuilder:
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-    return builder.add_extension(_usage(signs_certificates=True), critical=True)
+    return builder.add_extension(key_usage(signs_certificates=True), critical=True)
 
 
 def _certificate(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, algorithm: hashes.SHA384) -> bytes:
     return builder.sign(key, algorithm, ecdsa_deterministic=True).public_bytes(serialization.Encoding.DER)
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """Say what a key is for: signing certificates, or signing what goes over the wire."""
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,

@@ -35,6 +35,7 @@ from receipt_actors.clients.aws.connection import (
     not_done,
     told,
 )
+from receipt_actors.clients.aws.items import check_table, item_of
 from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import (
@@ -46,7 +47,7 @@ from receipt_actors.domain.ports import (
     Standing,
     Tombstone,
 )
-from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
+from receipt_actors.errors import BatchesRefused, LedgerUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -233,13 +234,7 @@ class AwsLedger:
     @as_call
     def check(self) -> Steps[None]:
         """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read."""
-        try:
-            yield from self._get_item(CHECK_TRANSACTION_ID)
-        except ClientError as error:
-            wish = _WISHES.get(error_code(error))
-            if wish is None:
-                raise not_done(LedgerUnavailable, error) from error
-            raise LedgerRefused(self._table, f"{describe(error)}; {wish}") from error
+        yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, "ledger_table")
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
@@ -262,30 +257,8 @@ class AwsLedger:
             raise LedgerUnavailable(told_first)
 
     def _item(self, transaction_id: str) -> Steps[Standing | None]:
-        try:
-            attributes = yield from self._get_item(transaction_id)
-        except ClientError as error:
-            raise not_done(LedgerUnavailable, error) from error
+        attributes = yield from item_of(self._client, self._table, KEY, transaction_id)
         return _standing(attributes) if attributes else None
-
-    def _get_item(self, transaction_id: str) -> Steps[Mapping[str, Any] | None]:
-        answer = yield from call(
-            LedgerUnavailable,
-            self._client,
-            self._dynamodb.get_item,
-            TableName=self._table,
-            Key={KEY: {"S": transaction_id}},
-            ConsistentRead=True,
-        )
-        return answer.get("Item")
-
-
-#: Error codes that are a fault of the settings when ``check`` meets them, and what to do about each.
-_WISHES = {
-    "ResourceNotFoundException": "create the table, or set `ledger_table` and the region right",
-    "ValidationException": f"expected a table whose only key is the hash key {KEY} of type S (string)",
-    "AccessDeniedException": "grant dynamodb:GetItem and dynamodb:PutItem on it",
-}
 
 
 def _insert_statement(table: str, item: LedgerItem) -> Any:

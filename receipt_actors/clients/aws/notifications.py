@@ -18,14 +18,14 @@ from receipt_actors.clients.aws.connection import (
     READ_TIMEOUT_SECONDS,
     build_client,
     call,
-    describe,
     error_code,
     not_done,
     reading,
 )
+from receipt_actors.clients.aws.items import check_table, item_of
 from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.notifications import REMEMBERED_SECONDS
-from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+from receipt_actors.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -87,13 +87,7 @@ class AwsNotifications:
     @as_call
     def check(self) -> Steps[None]:
         """See ``Notifications.check``: reads a key that is never written."""
-        try:
-            yield from self._get_item(CHECK_UUID)
-        except ClientError as error:
-            wish = _WISHES.get(error_code(error))
-            if wish is None:
-                raise not_done(LedgerUnavailable, error) from error
-            raise LedgerRefused(self._table, f"{describe(error)}; {wish}") from error
+        yield from check_table(self._client, self._table, KEY, CHECK_UUID, "notifications_table")
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
@@ -114,30 +108,8 @@ class AwsNotifications:
                 raise not_done(LedgerUnavailable, error) from error
 
     def _item(self, key: str) -> Steps[Mapping[str, Any] | None]:
-        try:
-            return (yield from self._get_item(key))
-        except ClientError as error:
-            raise not_done(LedgerUnavailable, error) from error
-
-    def _get_item(self, key: str) -> Steps[Mapping[str, Any] | None]:
-        answer = yield from call(
-            LedgerUnavailable,
-            self._client,
-            self._dynamodb.get_item,
-            TableName=self._table,
-            Key={KEY: {"S": key}},
-            ConsistentRead=True,
-        )
-        return answer.get("Item")
+        return (yield from item_of(self._client, self._table, KEY, key))
 
 
 def _lifetime(now_seconds: float) -> dict[str, Any]:
     return {"RecordedAt": {"N": repr(now_seconds)}, EXPIRES_AT: {"N": str(round(now_seconds + REMEMBERED_SECONDS))}}
-
-
-#: Error codes that are a fault of the settings when ``check`` meets them, and what to do about each.
-_WISHES = {
-    "ResourceNotFoundException": "create the table, or set `notifications_table` and the region right",
-    "ValidationException": f"expected a table whose only key is the hash key {KEY} of type S (string)",
-    "AccessDeniedException": "grant dynamodb:GetItem and dynamodb:PutItem on it",
-}
