@@ -288,16 +288,16 @@ def test_without_the_extra_signed_transactions_are_left_and_an_operator_is_told(
     (tmp_path / "appstoreserverlibrary.py").write_text("raise ImportError('not installed here')\n")
     script = """
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.clients.embedded import EmbeddedQueues
-import pathlib, sys, time
+from receipt_actors.telemetry.control import TraceRequest
+import pathlib, sys, threading
 settings = Settings(database=pathlib.Path(sys.argv[1]), bundle_ids=("com.example.game",))
+both = threading.Event()
 with ReceiptSystem.start(settings) as system:
+    system.trace(TraceRequest("handed_back", limit=2, seconds=60), lambda _event: None, lambda _end: both.set())
     for user_id in (1, 2):
         system.submit("eyJh.eyJi.c2ln", user_id)
-    deadline = time.monotonic() + 60
-    while system.statistics().count("handed_back") < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    found = system.statistics()
+    both.wait()
+found = system.statistics()
 print(found.incidents.get("configuration"), sorted((fate, str(reason)) for fate, reason in found.fates))
 """
     environ = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
