@@ -9,12 +9,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
 from receipt_actors.actors import protocol
+from receipt_actors.actors.holding import LIMITED, ProcessHolding, release
 from receipt_actors.actors.protocol import (
     CloseIntake,
     DescribeIntake,
@@ -25,7 +27,7 @@ from receipt_actors.actors.protocol import (
     StuckInOutage,
 )
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
-from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
+from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
@@ -50,7 +52,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  #: for questions about the system
 PAUSE_SECONDS = 2.0  #: for receives under way to be over
-_LIMITED = (protocol.INTAKE, protocol.APP_STORE_GATEWAY, protocol.LEDGER_GATEWAY)
 INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 
 
@@ -86,6 +87,7 @@ class ReceiptSystem:
         clock: Clock | None = None,
         limits: Limits | None = None,
         is_paused: bool = False,
+        held_until_seconds: float = inf,
         process: str = "main",
         on_alert: Callable[[Alert], object] | None = None,
     ) -> ReceiptSystem:
@@ -100,6 +102,7 @@ class ReceiptSystem:
             clock: the time, where it is not the real one.
             limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
             is_paused: whether it is paused from the beginning.
+            held_until_seconds: until when the limits hold, where others may get them afterwards; see ``hold_until``.
             process: what this process is called in overviews, traces and alerts, where there are several.
             on_alert: called with each alert, one at a time, on a thread of the system; with or without an alerts queue.
                 What it raises is logged.
@@ -117,6 +120,8 @@ class ReceiptSystem:
             redrive_target = opened.queues.dead_letter_queue(settings.source_queue)
             dead_letter_queue = settings.dead_letter_queue or redrive_target
             opened.ledger.check()
+            if opened.roles is not None:
+                opened.roles.check()
         except BaseException:
             opened.close()
             raise
@@ -134,7 +139,13 @@ class ReceiptSystem:
             opened.run_on(actors.scheduler)
         live_limits = LiveLimits(settings.limits_of(1), limits)
         live_limits.is_paused = is_paused
-        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits, on_alert, process)
+        live_limits.held_until_seconds = held_until_seconds
+        membership = None
+        if opened.roles is not None:
+            membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
+        root_spec = supervision_tree(
+            settings, opened, dead_letter_queue, on_result, live_limits, on_alert, process, membership
+        )
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -258,7 +269,7 @@ class ReceiptSystem:
             the system has ended.
         """
         self._limits.change(limits)
-        asked = [(name, self._actors.whereis(name)) for name in _LIMITED]
+        asked = [(name, self._actors.whereis(name)) for name in LIMITED]
         answers = [(name, None if ref is None else ref.ask(ObeyLimits(), block=False)) for name, ref in asked]
 
         def wait() -> None:
@@ -272,6 +283,23 @@ class ReceiptSystem:
                 self._ask(name, ObeyLimits(), None)  # its successor is to say what is under way
 
         return wait
+
+    def hold_until(self, seconds: float) -> None:
+        """Begin nothing new from this monotonic time on: no receive, no request to Apple or the ledger.
+
+        What is in flight is kept. A later time lets it go on.
+        """
+        was_held = self._limits.are_held(self._actors.clock.monotonic())
+        self._limits.held_until_seconds = seconds
+        if not was_held:
+            for name in LIMITED:
+                actor = self._actors.whereis(name)
+                if actor is not None:
+                    actor.ask(ObeyLimits(), block=False)
+
+    def release(self) -> None:
+        """Hand back what is in flight, for another node to take."""
+        release(self._actors)
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
         """Call an actor; a restart of it is waited for."""

@@ -128,6 +128,11 @@ class ResumeIntake:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseCustodians:
+    """Another node does the work now: have every message in flight handed back."""
+
+
+@dataclass(frozen=True, slots=True)
 class DescribeIntake:
     """Say what is in flight: ``IntakeStatus``."""
 

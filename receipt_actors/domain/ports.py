@@ -310,6 +310,35 @@ class Notifications(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """All that the nodes of a group agree on (``domain.roles``), as a table holds it."""
+
+    version: int  #: 1 for the first; each write is the next one
+    content: str
+
+
+class RoleTable(Protocol):
+    """The records by which nodes agree on roles: a table of its own."""
+
+    def read(self, group: str) -> RoleRecord | None:
+        """Return what stands, read consistently; None where nothing does. Raises ``LedgerUnavailable``."""
+
+    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+        """Write a record if what stands is of the version before it, or nothing where it is the first; atomically.
+
+        Returns what stands afterwards: the record, where it was written, else what was in the way, or None where that
+        is gone. Raises ``LedgerUnavailable``; then it may have been written.
+        """
+
+    def check(self) -> None:
+        """See whether roles can be agreed on.
+
+        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than ``RoleGroup`` (a
+        string).
+        """
+
+
 class BackgroundCalls(Protocol):
     """The methods of ``Queues`` and ``Ledger`` without a thread that waits for each."""
 
