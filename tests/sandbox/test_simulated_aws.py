@@ -188,6 +188,30 @@ def test_a_put_without_a_condition_overwrites(dynamodb: Any, table: str) -> None
     assert refusal.value.response["Item"]["By"] == {"S": "b"}  # type: ignore[typeddict-item]
 
 
+def test_a_put_replaces_the_version_that_it_names_only(dynamodb: Any, table: str) -> None:
+    """What has been read is replaced if it still stands there; numbers are compared as numbers, and nothing is none."""
+
+    def put(version: str) -> str | None:
+        try:
+            dynamodb.put_item(
+                TableName=table,
+                Item={"Id": {"S": "1"}, "Version": {"N": "2"}},
+                ConditionExpression="Version = :before",
+                ExpressionAttributeValues={":before": {"N": version}},
+            )
+        except ClientError as error:
+            return str(error.response["Error"]["Code"])
+        return None
+
+    assert put("1") == "ConditionalCheckFailedException"
+    dynamodb.put_item(TableName=table, Item={"Id": {"S": "1"}, "Version": {"N": "1.0"}})
+    assert [put("0"), put("1"), put("1")] == [
+        "ConditionalCheckFailedException",
+        None,
+        "ConditionalCheckFailedException",
+    ]
+
+
 def insert(table: str, *ids: str) -> list[dict[str, Any]]:
     statement = f"INSERT INTO \"{table}\" VALUE {{'Id': ?, 'Note': 'it''s', 'Count': 3}}"
     return [{"Statement": statement, "Parameters": [{"S": each}]} for each in ids]

@@ -2,8 +2,8 @@
 
 Tables have one key, of type string. The conditions that are understood are ``attribute_exists`` and
 ``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``;
-the updates, ``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never
-ignored.
+and ``name = :value``. The updates are ``SET name = :value`` and ``REMOVE name``. What is not simulated is refused,
+never ignored.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _NAME = r"\s*([#A-Za-z0-9_.]+)\s*"
 _EXISTENCE = re.compile(
     rf"\s*attribute_(not_)?exists\s*\({_NAME}\)\s*(?:OR\s{_NAME}<\s*(:[A-Za-z0-9_]+)\s*)?", re.IGNORECASE
 )
+_EQUALITY = re.compile(rf"{_NAME}=\s*(:[A-Za-z0-9_]+)\s*")
 _AND = re.compile(r"(?<=\))\s+AND\s+(?=attribute_)", re.IGNORECASE)
 _SET = re.compile(rf"\s*SET\s{_NAME}=\s*(:[A-Za-z0-9_]+)\s*", re.IGNORECASE)
 _REMOVE = re.compile(rf"\s*REMOVE\s{_NAME}", re.IGNORECASE)
@@ -229,6 +230,9 @@ def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
 
 
 def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
+    if equality := _EQUALITY.fullmatch(condition):
+        name, value = equality.groups()
+        return not _is_equal(old.get(_named(fields, name)), fields["ExpressionAttributeValues"][value])
     match = _EXISTENCE.fullmatch(condition)
     if match is None:
         raise _invalid(f"ConditionExpression {condition!r} is not simulated")
@@ -241,6 +245,13 @@ def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
 def _is_less(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
     """Compare two numbers; what is not there, or is none, compares with nothing."""
     return one is not None and "N" in one and "N" in other and Decimal(one["N"]) < Decimal(other["N"])
+
+
+def _is_equal(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
+    """Compare two values of the same type: numbers as numbers, all else as it is."""
+    if one is not None and "N" in one and "N" in other:
+        return Decimal(one["N"]) == Decimal(other["N"])
+    return one == other
 
 
 def _named(fields: Fields, name: str) -> str:
