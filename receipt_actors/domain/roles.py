@@ -34,6 +34,8 @@ from receipt_actors.domain.limits import Division, Limits, Share, confirmed
 
 #: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
+#: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
+TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
 RECORD_SCHEMA = 1  #: of what ``Group.as_json`` writes
 #: By how much a keeper that finds its node's beat in the record goes beyond it: the one before may have a renewal on
