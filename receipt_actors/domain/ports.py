@@ -172,10 +172,11 @@ class Ledger(Protocol):
         nothing. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
-        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically.
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
 
-        Returns the claim that stands afterwards, None where there is none. What has no mark stays as it is.
+        Returns what stands afterwards: with the mark of a later refund, where there is one; None where nothing is. What
+        has no mark stays as it is.
         """
 
     def check(self) -> None:
