@@ -37,7 +37,7 @@ from receipt_actors.domain.messages import (
 )
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
-from receipt_actors.errors import QueueUnavailable, SubmissionRefused
+from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
@@ -108,14 +108,18 @@ class ReceiptSystem:
                 What it raises is logged.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used.
+            ConfigurationError: the database or an AWS setting cannot be used; a role takes a table that ``backend`` has
+                not.
             QueueRefused: the source queue does not exist or may not be used.
-            LedgerRefused: the same of the ledger's table.
+            LedgerRefused: the same of the table of claims, or of roles.
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
         opened = backend or open_backend(settings)
         try:
+            if opened.roles is None and not settings.is_alone:
+                found = f"{settings.sources.get('role', 'role')}: found {settings.role!r}"
+                raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
             # Asked for in any case: it shows that the source queue is there and may be used.
             redrive_target = opened.queues.dead_letter_queue(settings.source_queue)
             dead_letter_queue = settings.dead_letter_queue or redrive_target

@@ -21,6 +21,7 @@ from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._interception import Around, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import FakeQueues
+from receipt_actors.testing._roles import FakeRoles
 from receipt_actors.testing._server_api import FakeServerApi
 from receipt_actors.testing._signed_data import FakeSignedData
 
@@ -40,6 +41,7 @@ class FakeServices:
         self.app_store = FakeAppStore()
         self.signed_data = FakeSignedData()
         self.server_api = FakeServerApi(self.signed_data)
+        self.roles = FakeRoles()
         self.dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
         self.queues.create_queue(settings.source_queue, self.dead_letter_queue, settings.max_receive_count)
         for queue in (*settings.post_queues, *filter(None, [settings.alerts_queue])):
@@ -57,6 +59,7 @@ class FakeServices:
             rng=random.Random(0),
             signed_data=self.signed_data,
             server_api=self.server_api,
+            roles=None if self.settings.is_alone else self.roles,
         )
 
     def start(self, around: Around | None = None) -> ReceiptSystem:
