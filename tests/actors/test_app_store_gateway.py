@@ -29,7 +29,7 @@ from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.testing import FakeAppStore, genuine
 
-from .stand_ins import THREE_ATTEMPTS, Stage, submission
+from .stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
@@ -61,7 +61,7 @@ class House:
         self.limits = LiveLimits(Limits(20, 20, 20))
         transfers = AtOnce(self.store) if self.has_transfers else None
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, by_verify_receipt(self.store, transfers), policy, self.limits, THREE_ATTEMPTS
+            AppStoreGateway, {SOURCE: by_verify_receipt(self.store, policy, transfers)}, self.limits, THREE_ATTEMPTS
         )
 
     def script(self, *answers: Any, message: int = 1) -> None:
@@ -72,7 +72,7 @@ class House:
         return self.store.requests(receipt_data, PRODUCTION), self.store.requests(receipt_data, SANDBOX)
 
     def verify(self, message: int = 1) -> Ref:
-        return self.stage.ask(self.gateway, VerifyReceipt(submission(message)))
+        return self.stage.ask(self.gateway, VerifyReceipt(submission(message), SOURCE))
 
     def verified(self, message: int = 1) -> Any:
         asking = self.verify(message)
@@ -255,10 +255,12 @@ def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytes
     monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
-    gateway = stage.actors.start(AppStoreGateway, by_verify_receipt(store), Policy(None), limits, THREE_ATTEMPTS)
+    gateway = stage.actors.start(
+        AppStoreGateway, {SOURCE: by_verify_receipt(store, Policy(None))}, limits, THREE_ATTEMPTS
+    )
     first, second = (store.hold("verify_receipt", times=20 * waves) for waves in (1, 2))
     for number in range(4 * 20):
-        stage.ask(gateway, VerifyReceipt(submission(number)))
+        stage.ask(gateway, VerifyReceipt(submission(number), SOURCE))
     assert store.count("verify_receipt") == 20
     first.release()
     stage.settle()
