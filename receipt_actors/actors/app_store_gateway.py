@@ -5,7 +5,8 @@ says nothing about whether Apple answers.
 
 For **app receipts** it owns the requests to Apple (``asking`` has the ways), as many at once and a second as the limits
 allow, and no more at once than help; the redirect between production and sandbox (at most one a receipt, and only where
-policy lets the other environment count); and the retries of passing trouble.
+policy lets the other environment count); and the retries of passing trouble. Several source queues take turns, so that
+one with a backlog does not keep the others' receipts waiting behind it.
 
 It remembers final refusals of either, so that one message is looked into once, not once a delivery. A crash of it
 forgets all that: validators ask its successor, and Apple is asked again.
@@ -14,11 +15,12 @@ forgets all that: validators ask its successor, and Apple is asked again.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import cachetools
 
@@ -33,6 +35,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.server_api import Answer, Signed, interpret_found
+from receipt_actors.domain.turns import InTurn
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
@@ -101,6 +104,8 @@ class AppStoreGateway(Gateway):
         most = limits.whole.app_store_concurrency
         blocks = any(way.begin is None for way in ways.values())
         super().__init__("app_store", min(most, MAX_BLOCKING_CONCURRENCY) if blocks else most, retry)
+        if len(ways) > 1:  # it has what a gateway uses of a deque
+            self._ready = cast("deque[Job]", InTurn[Job](lambda job: job.request.source_queue))
         self._limits = limits
         self._window = Window()
         self._is_full = False
