@@ -106,7 +106,7 @@ def _toml_line(setting: Setting, settings: Settings, value: Value) -> str:
     if value is None:
         return f"#{setting.name} ="
     if isinstance(value, dict):
-        return "# (tables at the end of this file)" if value else "#[sources.QUEUE]"
+        return f"#{setting.name} = {{}}  # or tables, at the end of this file"
     if isinstance(getattr(settings, setting.name), SecretStr):
         is_of_a_source = _source(settings, setting.name).startswith("sources.")
         return f"#{setting.name} =  # not shown; {'write it here' if is_of_a_source else f'set {setting.variable}'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Uni
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
+from receipt_actors.telemetry.incidents import INCIDENTS, Noticed
 from receipt_actors.testing import FakeAppStore, genuine
 
 from .stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
@@ -266,3 +267,52 @@ def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytes
     stage.settle()
     assert store.count("verify_receipt") == 20 + 2 * 20
     second.release()
+
+
+# --- several sources ---
+
+
+class Recording(FakeAppStore):
+    """Keeps the secrets that come with receipts."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _data, _environment: genuine("t-1"))
+        self.secrets: list[str | None] = []
+
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
+        self.secrets.append(shared_secret)
+        return super().verify_receipt(receipt_data, environment)
+
+
+def test_each_source_has_its_own_secret_and_they_take_turns(stage: Stage) -> None:
+    """One request at a time: twenty receipts of the first source wait, and the second's is the next but one."""
+    store = stage.with_fake(Recording())
+    limits = LiveLimits(Limits(100, 1, 1))
+    ways = {
+        SOURCE: by_verify_receipt(store, Policy(None)),
+        "two": by_verify_receipt(store, Policy(None), shared_secret="2"),
+    }
+    gateway = stage.actors.start(AppStoreGateway, ways, limits, THREE_ATTEMPTS)
+    hold = store.hold("verify_receipt")
+    asking = [stage.ask(gateway, VerifyReceipt(submission(number), SOURCE)) for number in range(1, 21)]
+    late = stage.ask(gateway, VerifyReceipt(submission(30), "two"))
+    hold.release()
+    store.recover()
+    stage.settle()
+    assert all(isinstance(stage.reply_to(each), Genuine) for each in [*asking, late])
+    assert store.secrets.index("2") <= 2
+    assert store.secrets.count(None) == 20
+
+
+def test_an_operator_is_told_which_sources_secret_to_check(stage: Stage) -> None:
+    """Apple refuses our requests for one of several apps."""
+    store = stage.with_fake(FakeAppStore(lambda _data, _environment: {"status": 21004}))
+    incidents = stage.stand_in(INCIDENTS)
+    way = by_verify_receipt(store, Policy(None), shared_secret="2", of_source="sources.two.")
+    limits = LiveLimits(Limits(100, 1, 1))
+    gateway = stage.actors.start(AppStoreGateway, {"two": way}, limits, THREE_ATTEMPTS)
+    stage.ask(gateway, VerifyReceipt(submission(1), "two"))
+    (told,) = stage.told(incidents, Noticed)
+    assert told.summary.startswith("Apple refuses our requests, check sources.two.shared_secret and the URLs: ")
