@@ -178,9 +178,15 @@ class _InterceptedAppStore:
         self._app_store = app_store
         self._around = around
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         store = self._app_store
-        call = PortCall("verify_receipt", None, None, store, lambda _: store.verify_receipt(receipt_data, environment))
+
+        def ask(_: object) -> Mapping[str, object]:
+            return store.verify_receipt(receipt_data, environment, shared_secret=shared_secret)
+
+        call = PortCall("verify_receipt", None, None, store, ask)
         answer: Mapping[str, object] = self._around(call)
         return answer
 
@@ -195,11 +201,15 @@ class _InterceptedServerApi:
     def transaction_id_of(self, receipt_data: str) -> str | None:
         return self._server_api.transaction_id_of(receipt_data)  # which asks nobody
 
-    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
         api = self._server_api
-        call = PortCall(
-            "get_transaction_info", None, None, api, lambda _: api.get_transaction_info(transaction_id, environment)
-        )
+
+        def ask(_: object) -> Mapping[str, object]:
+            return api.get_transaction_info(transaction_id, environment, bundle_id=bundle_id)
+
+        call = PortCall("get_transaction_info", None, None, api, ask)
         answer: Mapping[str, object] = self._around(call)
         return answer
 
