@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.actors.protocol import (
-    DELETE_BATCHER,
     INTAKE,
     RESULT_BATCHERS,
     VISIBILITY_KEEPER,
@@ -31,11 +30,13 @@ from receipt_actors.actors.protocol import (
     Refused,
     SendMessage,
     WatchMessage,
+    delete_batcher_of,
     result_batcher_name,
 )
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
 from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
 from receipt_actors.telemetry.decisions import log_handed_back, log_moved
@@ -80,12 +81,9 @@ _DELETE = "delete"
 class Custodian(GenServer):
     """See the module. A subclass begins in ``begin`` and goes on in ``answered``."""
 
-    def __init__(
-        self, source_queue: str, dead_letter_queue: str | None, delivery: ReceivedMessage, received_at_seconds: float
-    ) -> None:
-        self.source_queue = source_queue
+    def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
+        self.source = source
         self.delivery = delivery
-        self._dead_letter_queue = dead_letter_queue
         self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
         self._started_at_seconds = self.clock.monotonic()
         self._questions: dict[Hashable, _Question] = {}
@@ -146,7 +144,7 @@ class Custodian(GenServer):
 
     def init(self) -> Stop | None:
         """Announce itself, then begin."""
-        self.cast(INTAKE, MessageTaken(self.ref))
+        self.cast(INTAKE, MessageTaken(self.ref, self.source.queue))
         self._announce_to_keeper()
         return self.begin()
 
@@ -183,7 +181,7 @@ class Custodian(GenServer):
         walk = Walk(
             context,
             parent,
-            self.source_queue,
+            self.source.queue,
             self.delivery.message_id,
             self.delivery.approximate_receive_count,
             self._started_at_seconds + to_unix_time,
@@ -212,13 +210,14 @@ class Custodian(GenServer):
 
     def move(self, unanswerable: Unanswerable) -> Stop | None:
         """Move the message to the dead-letter queue: send it there, then delete it."""
-        if self._dead_letter_queue is None:
+        dead_letter_queue = self.source.dead_letter_queue
+        if dead_letter_queue is None:
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
         if self.tracer.is_on:
             self.trace("move", reason=unanswerable.reason)
-        self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.whole_delivery(), unanswerable))
+        self.post(_MOVE, dead_letter_queue, dead_letter_message(self.whole_delivery(), unanswerable))
         return None
 
     def delete(self) -> None:
@@ -226,7 +225,7 @@ class Custodian(GenServer):
         self.enter("deleting")
         if self.tracer.is_on:
             self.trace("delete")
-        self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
+        self.ask(_DELETE, delete_batcher_of(self.source), DeleteMessage(self.delivery.receipt_handle))
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
@@ -327,6 +326,7 @@ class Custodian(GenServer):
                 delivery.receipt_handle,
                 delivery.approximate_receive_count,
                 self._received_at_seconds,
+                self.source,
             ),
         )
 

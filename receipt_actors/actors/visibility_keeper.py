@@ -31,13 +31,13 @@ from typing import Any
 from receipt_actors.actors.protocol import (
     MOVERS,
     VALIDATORS,
-    VISIBILITY_BATCHER,
     AnnounceYourself,
     ChangeVisibility,
     GaveUp,
     HandBack,
     Refused,
     WatchMessage,
+    visibility_batcher_of,
 )
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
@@ -225,4 +225,5 @@ class VisibilityKeeper(GenServer):
         return hand_back_seconds(why, message.approximate_receive_count, self._rng)
 
     def _change(self, message: WatchMessage, seconds: int, label: object) -> None:
-        self.send_request(VISIBILITY_BATCHER, ChangeVisibility(message.receipt_handle, seconds), label)
+        batcher = visibility_batcher_of(message.source)
+        self.send_request(batcher, ChangeVisibility(message.receipt_handle, seconds), label)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from receipt_actors.domain.sources import misuses
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueName, QueueNames, TableName
+from receipt_actors.settings._faults import place_of_table
+from receipt_actors.settings._sources import SourceSettings
+from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueNames, TableName
 
 _AWS_VARIABLE = re.compile(
     r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS_KEY_ID|ROLE_ARN|CONTAINER_CREDENTIALS_.+)"
@@ -50,10 +53,9 @@ class BackendSettings(SomeSettings, frozen=True):
         return value
 
 
-class QueueSettings(BackendSettings, frozen=True):
+class QueueSettings(SourceSettings, BackendSettings, frozen=True):
     """What it takes to reach the queues."""
 
-    source_queue: QueueName = Field(default="ReceiptsSQS", description="Queue that receipts are taken from.")
     post_queues: QueueNames = Field(
         default=("ResultsSQS",), description="Every queue that a message may name for its answer."
     )
@@ -84,6 +86,32 @@ class QueueSettings(BackendSettings, frozen=True):
         if name is not None and name in (info.data.get("source_queue"), *info.data.get("post_queues", ())):
             raise ValueError("expected a queue that is neither source_queue nor one of post_queues")
         return name
+
+    @property
+    def known_dead_letter_queue(self) -> str | None:
+        """The dead-letter queue, as far as the settings say: on AWS, the source queue's redrive policy may, too."""
+        default = f"{self.source_queue}DLQ" if self.backend == "embedded" else None
+        return self.dead_letter_queue or default
+
+    @property
+    def all_post_queues(self) -> tuple[str, ...]:
+        """Every queue that any message may name for its answer."""
+        return tuple(dict.fromkeys(queue for source in self.every_source for queue in source.post_queues))
+
+    def faults_together(self) -> Iterator[tuple[str, str]]:
+        """See ``SourceSettings``."""
+        yield from super().faults_together()
+        uses = [
+            (each.source_queue, frozenset(each.post_queues), each.known_dead_letter_queue) for each in self.every_source
+        ]
+        for misuse in misuses(uses):
+            at_top = misuse.source_queue == self.source_queue
+            place = (
+                self.origins.get(misuse.setting, misuse.setting)
+                if at_top
+                else place_of_table(misuse.source_queue, self.origins, misuse.setting)
+            )
+            yield misuse.setting, f"{place}: found {misuse.queue!r}, expected {misuse.expected}"
 
 
 class LedgerSettings(BackendSettings, frozen=True):

@@ -24,7 +24,7 @@ from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
 from receipt_actors.testing import FakeQueues
 
-from .stand_ins import POST, SOURCE, CallsOnThreads, Stage, delivery
+from .stand_ins import FIRST, SOURCE, CallsOnThreads, Stage, delivery
 
 POLL_SECONDS = 10
 RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
@@ -49,7 +49,7 @@ class House:
     def start(self) -> Ref:
         background = [self.calls] if self.kind is BackgroundConsumer else []
         self.consumer = self.stage.actors.start(
-            self.kind, self.queues, SOURCE, {POST}, POLL_SECONDS, 120, RETRY, random.Random(0), *background
+            self.kind, self.queues, FIRST, POLL_SECONDS, 120, RETRY, random.Random(0), *background
         )
         self.stage.settle()
         return self.consumer
@@ -87,7 +87,7 @@ def test_nothing_is_received_without_credits(house: House) -> None:
     """The first thing a consumer does is ask for ten; until they come it leaves the queue alone."""
     consumer = house.start()
     house.put(1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, 10)]
+    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
     assert house.queues.count("receive") == 0
 
 
@@ -99,8 +99,8 @@ def test_no_more_is_received_than_granted(house: House) -> None:
     house.grant(2)
 
     started = house.started(house.validators)
-    assert [work.user_id for _, work, _ in started if isinstance(work, Submission)] == [1, 2]
-    assert [at for _, _, at in started] == [3.0, 3.0]
+    assert [work.user_id for _, _, work, _ in started if isinstance(work, Submission)] == [1, 2]
+    assert [at for _, _, _, at in started] == [3.0, 3.0]
     assert house.stage.counted().received == 2
 
 
@@ -144,7 +144,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
     house.start()
     house.grant(10)
 
-    assert [work.user_id for _, work, _ in house.started(house.validators)] == [2]
+    assert [work.user_id for _, _, work, _ in house.started(house.validators)] == [2]
     assert house.started(house.movers) == []
     assert house.stage.counted().fates == {("left", Reason.BODY_MD5_MISMATCH): 1}
     assert [house.queues.count(each) for each in ("delete", "change_visibility", "send")] == [0, 0, 0]
@@ -152,7 +152,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
 
     house.stage.advance(120)
     house.grant(10)
-    assert [work.user_id for _, work, _ in house.started(house.validators)] == [2, 1, 2]
+    assert [work.user_id for _, _, work, _ in house.started(house.validators)] == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_what_cannot_be_answered_gets_a_mover(house: House, body: str, reason: R
     house.queues.put(SOURCE, body)
     house.start()
     house.grant(1)
-    ((message, work, _),) = house.started(house.movers)
+    ((source, message, work, _),) = house.started(house.movers)
     assert isinstance(work, Unanswerable)
-    assert (message.body, work.reason) == (body, reason)
+    assert (source, message.body, work.reason) == (FIRST, body, reason)
     assert house.started(house.validators) == []
 
 
@@ -251,7 +251,7 @@ def test_an_intake_that_ends_is_replaced(house: House) -> None:
     house.stage.advance(5)  # a restart takes its time
     house.intake = house.stage.stand_in(INTAKE)
     house.stage.advance(0.1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, 10)]
+    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
 
 
 def test_an_intake_that_ends_during_a_receive_is_replaced_once(house: House) -> None:

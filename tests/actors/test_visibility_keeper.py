@@ -43,7 +43,7 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 
-from .stand_ins import Stage, StandIn, started
+from .stand_ins import FIRST, Stage, StandIn, started
 
 TIMEOUT = 120
 
@@ -62,7 +62,7 @@ class House:
     def watch(self, message_id: str = "m-1", *, receives: int = 1, custodian: Ref | None = None) -> Ref:
         custodian = custodian or self.stage.stand_in()
         now = self.stage.clock.monotonic()
-        self.keeper.cast(WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now))
+        self.keeper.cast(WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now, FIRST))
         self.stage.settle()
         return custodian
 
@@ -203,7 +203,7 @@ def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) 
     custodian = house.stage.stand_in()
     house.end(custodian)
     now = house.stage.clock.monotonic()
-    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now))
+    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now, FIRST))
     house.keeper.cast(HandBack(custodian, Reason.NO_DEAD_LETTER_QUEUE))
     assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
 
@@ -268,7 +268,7 @@ class Custodian(StandIn):
 
     def handle_info(self, message: Any) -> None:
         if isinstance(message, AnnounceYourself):
-            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0)
+            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0, FIRST)
             self.cast(VISIBILITY_KEEPER, watch)
 
 

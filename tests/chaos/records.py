@@ -15,6 +15,8 @@ from typing import Any
 
 from .network import Request
 
+#: What a share has of each, in this order.
+_LIMITS = ("max_in_flight", "ledger_concurrency", "app_store_concurrency", "app_store_rate_per_second")
 _ROUNDING = 1e-6
 
 
@@ -28,7 +30,7 @@ class Version:
 
     @classmethod
     def read(cls, number: int, content: str, at_seconds: float) -> Version:
-        members = {member["node"]["name"].rpartition("-")[0]: member for member in json.loads(content)["members"]}
+        members = {member["name"].rpartition("-")[0]: member for member in json.loads(content)["members"]}
         return cls(number, at_seconds, members)
 
     @property
@@ -44,7 +46,7 @@ class Version:
     def held(self, limit: str) -> float:
         """What all of them may be using, of one limit."""
         shares = [member["share"] for member in self.members.values() if member["share"] is not None]
-        return sum(share["held"][limit] for share in shares)
+        return sum(held[_LIMITS.index(limit)] for _, _, held in shares)
 
 
 def faults_of(versions: Sequence[Version], whole: Mapping[str, float], most_seats: int | None = None) -> list[str]:

@@ -105,12 +105,12 @@ class World(ABC):
         """Run another command of ours on this backend's queues."""
 
     @abstractmethod
-    def create_queue(self, name: str) -> None:
-        """Create one more queue."""
+    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
+        """Create one more queue, and the one that its redrive policy names."""
 
     @abstractmethod
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
-        """Send to the source queue, as a producer. Returns the message ids, in this order."""
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
+        """Send to a source queue, as a producer. Returns the message ids, in this order."""
 
     @abstractmethod
     def visible(self, queue: str) -> int:
@@ -165,10 +165,10 @@ class EmbeddedWorld(World):
         database = ("--database", str(self.database))
         return self.programs.start(name, *database, *others, environment=self.environment, module=self.module)
 
-    def create_queue(self, name: str) -> None:
-        self._queues.create_queue(name)
+    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
+        self._queues.create_queue(name, dead_letter_queue)
 
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
         """See ``World``. The port tells no message ids, and a program that runs may delete a message at any time; so
         they are read on a queue that it does not know, and then moved.
         """
@@ -185,7 +185,7 @@ class EmbeddedWorld(World):
                     connection.execute(
                         "UPDATE messages SET queue_id = (SELECT queue_id FROM queues WHERE name = ?)"
                         " WHERE queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
-                        (SOURCE, _OUTBOX),
+                        (queue, _OUTBOX),
                     )
         return message_ids
 
@@ -354,16 +354,20 @@ class AwsWorld(World):
 
     def create_queues(self, *, redrive: bool = True, max_receive_count: int = 20) -> None:
         """Create all three; without ``redrive`` the source queue knows nothing of the dead-letter queue."""
-        self._sqs.create_queue(QueueName=RESULTS)
-        url = self._sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"]
+        self.create_queue(RESULTS)
+        self.create_queue(DEAD_LETTERS)
+        self.create_queue(SOURCE, DEAD_LETTERS if redrive else None, max_receive_count)
+
+    def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
         attributes = {}
-        if redrive:
+        if dead_letter_queue is not None:
+            url = self._sqs.create_queue(QueueName=dead_letter_queue)["QueueUrl"]
             arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
-        self._sqs.create_queue(QueueName=SOURCE, Attributes=attributes)
+        self._sqs.create_queue(QueueName=name, Attributes=attributes)
 
-    def create_queue(self, name: str) -> None:
-        self._sqs.create_queue(QueueName=name)
+    def delete_queue(self, name: str) -> None:
+        self._sqs.delete_queue(QueueUrl=self._url(name))
 
     def create_table(self, name: str = TABLE, key: str = "TransactionId") -> None:
         self._dynamodb.create_table(
@@ -387,7 +391,7 @@ class AwsWorld(World):
     def command(self, *arguments: str) -> Program:
         return self.programs.start(*arguments, environment=self.environment, module=self.module)
 
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
         entries = [
             {
                 "Id": str(number),
@@ -400,7 +404,7 @@ class AwsWorld(World):
         ]
         message_ids: list[str] = []
         for batch in _batches(entries):
-            answer = self._sqs.send_message_batch(QueueUrl=self._url(SOURCE), Entries=batch)
+            answer = self._sqs.send_message_batch(QueueUrl=self._url(queue), Entries=batch)
             assert len(answer["Successful"]) == len(batch)
             given = {entry["Id"]: entry["MessageId"] for entry in answer["Successful"]}
             message_ids += [given[entry["Id"]] for entry in batch]
