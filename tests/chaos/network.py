@@ -25,6 +25,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -129,6 +130,7 @@ class Network:
         while others := asyncio.all_tasks() - {
             asyncio.current_task()
         }:  # who was accepted is a task of asyncio's at first
+            await asyncio.sleep(0)  # each begins, or it would not close anything
             for task in others:
                 task.cancel()
             await asyncio.wait(others)
@@ -156,6 +158,7 @@ class Link:
         self._cut: Cut | None = None
         self._mended: asyncio.Event | None = None  # while it is cut
         self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
         """Let this be wrong with it from now on, also with answers that are still to come."""
@@ -189,6 +192,9 @@ class Link:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        self._tasks.add(me)  # or it is forgotten, with what it waits for, when its client is gone
         upstream = _Upstream(*self._upstream)
         try:
             while (message := await _read(reader)) is not None:
@@ -199,6 +205,7 @@ class Link:
         finally:
             writer.close()
             upstream.close()
+            self._tasks.discard(me)
 
     async def _pass_on(self, message: _Message, upstream: _Upstream, writer: asyncio.StreamWriter) -> bool:
         """Tell whether the connection may be used again."""
@@ -309,18 +316,12 @@ def _target(operation: str, body: bytes) -> str:
     return str(fields.get("TableName") or fields.get("QueueUrl", "").rpartition("/")[2] or fields.get("QueueName", ""))
 
 
-def under_way(requests: Sequence[Request], now_seconds: float) -> list[tuple[float, int]]:
+def under_way(requests: Sequence[Request]) -> list[tuple[float, int]]:
     """Say how many of these were under way at once, from each moment on at which that changed."""
-    changes = sorted(
-        change
-        for request in requests
-        for change in (
-            (request.came_at_seconds, 1),
-            (now_seconds if request.answered_at_seconds is None else request.answered_at_seconds, -1),
-        )
-    )
+    began = [(request.came_at_seconds, 1) for request in requests]
+    ended = [(inf if request.answered_at_seconds is None else request.answered_at_seconds, -1) for request in requests]
     found, count = [], 0
-    for at_seconds, change in changes:
+    for at_seconds, change in sorted(began + ended):
         count += change
         found.append((at_seconds, count))
     return found

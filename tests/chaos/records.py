@@ -64,7 +64,7 @@ def faults_of(versions: Sequence[Version], whole: Mapping[str, float], most_seat
     for version in versions:
         for limit, most in whole.items():
             if version.held(limit) > most * (1 + _ROUNDING):
-                faults.append(f"version {version.number}: {version.held(limit)} of {limit} are held, not {most}")
+                faults.append(f"version {version.number}: {version.held(limit):g} of {limit} are held, not {most:g}")
         if most_seats is not None and len(version.seats) > most_seats:
             faults.append(f"version {version.number}: {len(version.seats)} have a seat: {sorted(version.seats)}")
         for name, token in version.seats.items():

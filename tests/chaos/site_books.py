@@ -65,8 +65,8 @@ def _judge_requests(site: Site, figure: Callable[[str], None]) -> None:
         requests = [request for request in site.requests(kind) if not request.was_held]
         strays = _judge_strays(site, versions, requests, lambda node, most=most: most)
         in_tenure = _in_tenure(versions, requests)
-        at_once = max((count for _, count in under_way(in_tenure, 0.0)), default=0)
-        of_all = max((count for _, count in under_way(requests, 0.0)), default=0)
+        at_once = max((count for _, count in under_way(in_tenure)), default=0)
+        of_all = max((count for _, count in under_way(requests)), default=0)
         assert at_once <= most, f"{what}: {at_once}"
         assert of_all <= 2 * most, f"{what}: {of_all}"
         if requests:
@@ -90,7 +90,7 @@ def _judge_requests(site: Site, figure: Callable[[str], None]) -> None:
 
 def gaps_between_receives(site: Site) -> list[float]:
     """List, the longest first, for how long no receive of anybody's was under way, from the first to the last one."""
-    changes = under_way(site.requests(is_receive), 0.0)
+    changes = under_way(site.requests(is_receive))
     gaps = [later - earlier for (earlier, count), (later, _) in pairwise(changes) if count == 0]
     return sorted(gaps, reverse=True) or [0.0]
 
