@@ -102,9 +102,9 @@ class Network:
         self._thread.join()
         self._loop.close()
 
-    def link(self, node: str, upstream_url: str) -> Link:
-        """Open a node's way to a service."""
-        link = Link(self, node, upstream_url)
+    def link(self, node: str, upstream_url: str, address: str = "127.0.0.1") -> Link:
+        """Open a node's way to a service; it begins at this address of ours."""
+        link = Link(self, node, upstream_url, address)
         self._links.append(link)
         self.do(link.open())
         return link
@@ -147,10 +147,11 @@ class Network:
 class Link:
     """One node's way to one service; ``url`` is where it begins."""
 
-    def __init__(self, network: Network, node: str, upstream_url: str) -> None:
+    def __init__(self, network: Network, node: str, upstream_url: str, address: str) -> None:
         self.node = node
         self.url = ""
         self._network = network
+        self._address = address
         parts = urlsplit(upstream_url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -182,7 +183,7 @@ class Link:
 
     async def open(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=MAX_BYTES)
+        self._server = await asyncio.start_server(self._serve, self._address, 0, limit=MAX_BYTES)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.url = f"http://{host}:{port}"
 

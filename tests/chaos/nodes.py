@@ -24,6 +24,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.system.processes import PATIENCE_SECONDS, Program, Programs
 from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
 
+from .namespaces import Namespace
 from .network import APPLE, Link, Network, Request, Way
 from .records import Version
 
@@ -173,6 +174,7 @@ class Site(ABC):
         self._store = store
         self._settings = {**SETTINGS, "role": role, "lease_seconds": lease_seconds, **settings}
         self.environments: dict[str, Mapping[str, str]] = {}  #: what nodes of a name are started with, beside
+        self.namespaces: dict[str, Namespace] = {}  #: where nodes of a name live, if they have one of their own
         self._processes: dict[str, int] = {}  # by name
 
     @property
@@ -184,12 +186,11 @@ class Site(ABC):
     def start(self, name: str, processes: int = 1) -> Node:
         """Start a node; whoever has this name already is another one."""
         self._processes[name] = processes
-        lives = 1 + sum(node.name.rpartition(".")[0] == name for node in self.nodes)
+        lives = 1 + sum(_name(node.name) == name for node in self.nodes)
         life = f"{name}.{lives}"
-        apple = self.network.link(life, self._store.url)
+        apple = self._link(life, self._store.url)
         program, aws = self._start(
             life,
-            self.environments.get(name, {}),
             **self._settings,
             processes=processes,
             node_name=life,
@@ -201,8 +202,13 @@ class Site(ABC):
         return node
 
     @abstractmethod
-    def _start(self, life: str, environment: Mapping[str, str], **settings: object) -> tuple[Program, Link | None]:
+    def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
         """Start a program with these settings."""
+
+    def _link(self, life: str, upstream_url: str) -> Link:
+        namespace = self.namespaces.get(_name(life))
+        address = "127.0.0.1" if namespace is None else namespace.address
+        return self.network.link(life, upstream_url, address)
 
     @abstractmethod
     def versions(self) -> list[Version]:
@@ -214,7 +220,7 @@ class Site(ABC):
 
     def processes_of(self, node: str) -> int:
         """Tell how many processes this one has, or had."""
-        return self._processes[node.rpartition(".")[0]]
+        return self._processes[_name(node)]
 
     def was_alive(self, node: str, at_seconds: float) -> bool:
         """Tell whether nobody had told this one to end by then, nor killed all of it."""
@@ -282,7 +288,7 @@ class EmbeddedSite(Site):
                 " (new.version, new.content, (julianday('now') - 2440587.5) * 86400.0); END"
             )
 
-    def _start(self, life: str, environment: Mapping[str, str], **settings: object) -> tuple[Program, Link | None]:
+    def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
         return self.world.start(self._store, **settings), None
 
     def versions(self) -> list[Version]:
@@ -335,10 +341,12 @@ class AwsSite(Site):
         for world in self._worlds:
             world.close()
 
-    def _start(self, life: str, environment: Mapping[str, str], **settings: object) -> tuple[Program, Link | None]:
-        aws = self.network.link(life, self.world.server.url)
+    def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
+        aws, name = self._link(life, self.world.server.url), _name(life)
         world = AwsWorld(self._programs, cast(AwsServer, self.world.server), aws.url)
-        world.environment |= environment
+        world.environment |= self.environments.get(name, {})
+        if name in self.namespaces:
+            world.within = self.namespaces[name].within
         self._worlds.append(world)
         no_store = SimpleNamespace(production_url="", sandbox_url="")  # the settings have its links
         return world.start(cast(SimulatedAppStore, no_store), **settings), aws
@@ -352,6 +360,10 @@ class AwsSite(Site):
             if _is_new_version(request):
                 return _version(request)
         return None
+
+
+def _name(life: str) -> str:
+    return life.rpartition(".")[0]
 
 
 def _is_new_version(request: Request) -> bool:

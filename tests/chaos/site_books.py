@@ -98,12 +98,18 @@ def gaps_between_receives(site: Site) -> list[float]:
 def _judge_strays(
     site: Site, versions: Sequence[Version], requests: Sequence[Request], most: Callable[[str], float]
 ) -> int:
-    """Count what was begun out of tenure, and see that it was none but by those who were disturbed, and few."""
+    """Count what was begun out of tenure; see that only those did so who were disturbed, and little each time."""
     strays = out_of_tenure(versions, requests)
-    disturbed = Counter(name for _, name in thrown_out(versions, site.was_alive))
-    for name, count in Counter(request.node for request in strays).items():
-        assert disturbed[name] > 0, f"{name} did {count} things with no right, e.g. {strays[0]}"
-        assert count <= disturbed[name] * most(name), f"{name} did {count} things after it had lost its share"
+    of_all = tenures(versions)
+    out_at = thrown_out(versions, site.was_alive)
+    after: Counter[tuple[str, float]] = Counter()  # the end of which tenure
+    for stray in strays:
+        ends = [end for _, end in of_all.get(stray.node, ()) if end < stray.came_at_seconds]
+        assert ends, f"{stray.node} had no share yet: {stray}"
+        after[stray.node, max(ends)] += 1
+    for (name, end), count in after.items():
+        assert (end, name) in out_at, f"{name} did {count} things after it had left its share itself"
+        assert count <= most(name), f"{name} did {count} things after it had lost its share, expected {most(name)}"
     return len(strays)
 
 

@@ -23,6 +23,7 @@ from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
 from tests.system.processes import Programs
 from tests.system.worlds import EmbeddedWorld
 
+from .namespaces import CAN_HAVE_NAMESPACES, Namespace
 from .network import Network, Request, Way
 from .nodes import AwsSite, EmbeddedSite, Node, Site, is_about_roles, is_claim, is_dynamodb, is_write
 from .records import thrown_out
@@ -307,6 +308,28 @@ def test_wall_clocks_that_are_wrong(
         short = [have_clocks_jump, kill_a_node, have_clocks_jump]
         many = [have_clocks_jump, kill_a_node, have_clocks_jump, pause_a_node, have_clocks_jump, cut_a_node_off] * 3
         run(campaign, (1, 1, 1) if is_full else (1, 1), many if is_full else short, figure)
+
+
+@needs_ministack
+@pytest.mark.skipif(not CAN_HAVE_NAMESPACES, reason="network namespaces take Linux, root, and ip (Debian: iproute2)")
+@pytest.mark.parametrize("role", [STANDBY, BALANCED])
+def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
+    """A node on a host of its own whose cable is pulled: what was on its way arrives when it is plugged in again."""
+    if not is_full:
+        pytest.skip("at full size only (--full)")
+    with Namespace("one") as one, Namespace("two") as two, aws_site(programs, role) as site:
+        site.namespaces = {"a": one, "b": two}
+        campaign = Campaign(site, seed=60)
+
+        def pull_the_cable(campaign: Campaign) -> None:
+            victim = campaign.victim()
+            namespace = site.namespaces[victim.name.rpartition(".")[0]]
+            namespace.unplug()
+            campaign.wait_for_another(victim)
+            campaign.wait_for_progress()
+            namespace.plug_in()
+
+        run(campaign, (1, 1), [pull_the_cable] * 6, figure)
 
 
 @needs_ministack
