@@ -136,6 +136,11 @@ class Node:
         self._ends()
         self.program.send_signal(signal.SIGTERM)
 
+    def wait_for_orderly_end(self) -> None:
+        """Wait for what it was told to do; before Python was up it had nothing to put in order."""
+        code = self.program.wait_for_end(2 * PATIENCE_SECONDS)
+        assert code == 0 or (code == -signal.SIGTERM and not self.program.stderr), f"{self.name} ended with {code}"
+
     def _ends(self) -> None:
         self.ends_from_seconds = min(self.ends_from_seconds, time.monotonic())
 
@@ -373,4 +378,4 @@ def _is_new_version(request: Request) -> bool:
 def _version(write: Request) -> Version:
     item = write.fields["Item"]
     at_seconds = cast(float, write.answered_at_seconds)
-    return Version.read(int(item["Version"]["N"]), item["Content"]["S"], at_seconds)
+    return Version.read(int(item["Version"]["N"]), item["Content"]["S"], at_seconds, write.came_at_seconds)

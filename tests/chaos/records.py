@@ -27,11 +27,13 @@ class Version:
     number: int
     at_seconds: float  #: monotonic
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: by name, without what makes it unique
+    came_at_seconds: float = 0.0  #: likewise; when it was asked for: nobody can have seen it before
 
     @classmethod
-    def read(cls, number: int, content: str, at_seconds: float) -> Version:
+    def read(cls, number: int, content: str, at_seconds: float, came_at_seconds: float | None = None) -> Version:
+        """Read what a node has written, and was answered at this time."""
         members = {member["name"].rpartition("-")[0]: member for member in json.loads(content)["members"]}
-        return cls(number, at_seconds, members)
+        return cls(number, at_seconds, members, at_seconds if came_at_seconds is None else came_at_seconds)
 
     @property
     def seats(self) -> Mapping[str, int]:
@@ -104,6 +106,27 @@ def thrown_out(versions: Sequence[Version], is_alive: Callable[[str, float], boo
     for before, after in pairwise(versions):
         gone = before.members.keys() - after.members.keys()
         found += [(after.at_seconds, name) for name in gone if is_alive(name, after.at_seconds)]
+    return found
+
+
+def thrown_out_too_soon(
+    versions: Sequence[Version], out: Iterable[tuple[float, str]], lease_seconds: float
+) -> list[str]:
+    """List who was taken out of the group (``thrown_out``) while what it had been lent last may have been lent still.
+
+    What a renewal lends begins before it comes to the table, and nobody has seen it before that.
+    """
+    found = []
+    for at_seconds, name in out:
+        heard_at, beat = -inf, None
+        for version in versions:
+            if version.at_seconds >= at_seconds:
+                break
+            member = version.members.get(name)
+            if member is not None and member["beat"] != beat:
+                heard_at, beat = version.came_at_seconds, member["beat"]
+        if at_seconds - heard_at < lease_seconds:
+            found.append(f"{name} was taken for gone {at_seconds - heard_at:.2f} s after its last sign")
     return found
 
 

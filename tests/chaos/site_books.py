@@ -1,8 +1,9 @@
 """Judging a site: the audit, the record, and what the services saw, against what nodes promise to each other.
 
-What is asserted of a node at any time at which the record gives it a share ("its tenure"):
+What is asserted, where a node's tenure is any time at which the record gives it a share:
 
-* what all of these have under way at once, at the ledger and at the App Store, is never more than the whole;
+* nobody is taken for gone before the lease is over that its last sign has given it;
+* what nodes in their tenure have under way at once, at the ledger and at the App Store, is never more than the whole;
 * nobody begins anything out of its tenure (no receive, no question to Apple, no claim). The exception is who was
   stopped, cut off, or starved for longer than a lease, in the very moment between its look at the lease and the
   request: of these there are no more than can be under way at once, and of receives one of each consumer.
@@ -24,7 +25,7 @@ from tests.system.worlds import SOURCE
 
 from .network import Request, most_in, under_way
 from .nodes import APP_STORE_CONCURRENCY, APP_STORE_RATE, CONSUMERS, Site, is_apple, is_claim, is_receive
-from .records import Version, faults_of, out_of_tenure, overlap_seconds, tenures, thrown_out
+from .records import Version, faults_of, out_of_tenure, overlap_seconds, tenures, thrown_out, thrown_out_too_soon
 from .traffic import Traffic
 
 WINDOW_SECONDS = 5.0
@@ -38,7 +39,8 @@ def judge_site(site: Site, traffic: Traffic, troubles: Counter[str], figure: Cal
     at_work = site.running
     for node in at_work:
         node.tell_to_end()
-    assert [node.program.wait_for_end() for node in at_work] == [0] * len(at_work)
+    for node in at_work:
+        node.wait_for_orderly_end()
     crashed = [node.program.stderr[-3000:] for node in site.nodes if "Traceback" in node.program.stderr]
     assert crashed == [], "an actor crashed, which nothing that befalls a node may bring about"
     report = traffic.audit()
@@ -53,6 +55,7 @@ def _judge_versions(site: Site, figure: Callable[[str], None]) -> None:
     versions = site.versions()
     most_seats = 1 if site.role == "active-standby" else None
     assert faults_of(versions, site.whole, most_seats) == []
+    assert thrown_out_too_soon(versions, thrown_out(versions, site.was_alive), site.lease_seconds) == []
     figure(f"{len(versions)} versions, of which none lent more than the whole; {_seats_given(versions)} seats given")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from .network import Request, most_in, under_way
-from .records import Version, faults_of, out_of_tenure, overlap_seconds, tenures, thrown_out
+from .records import Version, faults_of, out_of_tenure, overlap_seconds, tenures, thrown_out, thrown_out_too_soon
 
 WHOLE = {"ledger_concurrency": 8.0}
 
@@ -13,7 +13,12 @@ WHOLE = {"ledger_concurrency": 8.0}
 def version(number: int, **members: tuple[int | None, int]) -> Version:
     """Write version ``number`` at that second: tokens, and what is held of the ledger's limit (0: no share)."""
     written = [
-        {"name": f"{name}-0f", "token": token, "share": [1, [9, held, 9, None], [9, held, 9, None]] if held else None}
+        {
+            "name": f"{name}-0f",
+            "beat": number,
+            "token": token,
+            "share": [1, [9, held, 9, None], [9, held, 9, None]] if held else None,
+        }
         for name, (token, held) in members.items()
     ]
     return Version.read(number, json.dumps({"members": written}), float(number))
@@ -61,6 +66,14 @@ def test_who_was_thrown_out_alive_is_found() -> None:
     """And who was dead is not."""
     history = [version(1, a=(1, 4), b=(None, 0), c=(None, 0)), version(2, b=(2, 4))]
     assert thrown_out(history, lambda name, _: name == "c") == [(2.0, "c")]
+
+
+def test_who_was_thrown_out_before_its_time_is_found() -> None:
+    """It gave its last sign in version 2, at second 2."""
+    history = [version(1, a=(1, 4)), version(2, a=(1, 4)), version(4, b=(4, 4))]
+    out = thrown_out(history, lambda *_: True)
+    assert thrown_out_too_soon(history, out, 2.0) == []
+    assert thrown_out_too_soon(history, out, 2.1) == ["a was taken for gone 2.00 s after its last sign"]
 
 
 def test_requests_are_counted_as_services_see_them() -> None:

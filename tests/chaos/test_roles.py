@@ -138,7 +138,7 @@ def drain_a_node(campaign: Campaign) -> None:
     """SIGTERM: it finishes what it has, and leaves."""
     victim = campaign.victim()
     victim.tell_to_end()
-    assert victim.program.wait_for_end(120) == 0
+    victim.wait_for_orderly_end()
     campaign.start_again(victim)
 
 
@@ -344,7 +344,7 @@ def test_a_rolling_restart(programs: Programs, is_full: bool, figure: Callable[[
         def restart_all(campaign: Campaign) -> None:
             for node in list(site.running):
                 node.tell_to_end()
-                assert node.program.wait_for_end(120) == 0
+                node.wait_for_orderly_end()
                 campaign.start_again(node)
                 campaign.wait_until_together(3 if is_full else 2)
                 campaign.wait_for_progress()
