@@ -251,7 +251,7 @@ def test_nodes_on_one_file(
         campaign = Campaign(site, seed=len(processes))
         troubles = [*ON_ONE_FILE, *([kill_a_parent, pause_a_parent] if max(processes) > 1 else [])]
         short = [kill_a_node, pause_a_parent if max(processes) > 1 else pause_a_node, kill_a_node]
-        run(campaign, processes, drawn(campaign, troubles, 25) if is_full else short, figure)
+        run(campaign, processes, drawn(campaign, troubles, 16) if is_full else short, figure)
 
 
 @needs_ministack
@@ -270,7 +270,7 @@ def test_nodes_on_aws(
         campaign = Campaign(site, seed=10 + len(processes))
         troubles = [*ON_ONE_FILE, *IN_A_NETWORK, *([kill_a_parent, pause_a_parent] if max(processes) > 1 else [])]
         short = [cut_a_node_off_from_roles, kill_a_node] if role == STANDBY else [pause_a_node, let_a_node_hear_nothing]
-        run(campaign, processes, drawn(campaign, troubles, 27) if is_full else short, figure)
+        run(campaign, processes, drawn(campaign, troubles, 18) if is_full else short, figure)
 
 
 @needs_ministack
@@ -281,7 +281,7 @@ def test_an_outage_of_the_table(programs: Programs, is_full: bool, figure: Calla
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role) as site:
         campaign = Campaign(site, seed=30)
-        run(campaign, (1, 1), [cut_all_off_from_dynamodb] * (6 if is_full else 1), figure)
+        run(campaign, (1, 1), [cut_all_off_from_dynamodb] * (4 if is_full else 1), figure)
         assert thrown_out(site.versions(), site.was_alive) == []
 
 
@@ -306,7 +306,7 @@ def test_wall_clocks_that_are_wrong(
             site.environments[clock.name] = clock.environment
         have_clocks_jump(campaign)
         short = [have_clocks_jump, kill_a_node, have_clocks_jump]
-        many = [have_clocks_jump, kill_a_node, have_clocks_jump, pause_a_node, have_clocks_jump, cut_a_node_off] * 3
+        many = [have_clocks_jump, kill_a_node, have_clocks_jump, pause_a_node, have_clocks_jump, cut_a_node_off] * 2
         run(campaign, (1, 1, 1) if is_full else (1, 1), many if is_full else short, figure)
 
 
@@ -329,7 +329,7 @@ def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callab
             campaign.wait_for_progress()
             namespace.plug_in()
 
-        run(campaign, (1, 1), [pull_the_cable] * 6, figure)
+        run(campaign, (1, 1), [pull_the_cable] * 4, figure)
 
 
 @needs_ministack
@@ -349,7 +349,7 @@ def test_a_rolling_restart(programs: Programs, is_full: bool, figure: Callable[[
                 campaign.wait_until_together(3 if is_full else 2)
                 campaign.wait_for_progress()
 
-        run(campaign, (1, 1, 2) if is_full else (1, 1), [restart_all] * (5 if is_full else 1), figure)
+        run(campaign, (1, 1, 2) if is_full else (1, 1), [restart_all] * (3 if is_full else 1), figure)
         assert thrown_out(site.versions(), site.was_alive) == []
         gaps = gaps_between_receives(site)
         figure(f"the longest times without a receive under way: {', '.join(f'{gap:.2f} s' for gap in gaps[:3])}")
