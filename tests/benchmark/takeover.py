@@ -11,7 +11,8 @@ messages in flight. Three times are taken from that moment on, by what services 
 seat to the other node, until that one's first receive comes to SQS, and until its first answer does.
 
 The services are simulated on this machine: what a real network takes comes on top, some 10 ms a call. The App Store
-takes a quarter of a second. Nodes are single processes.
+takes a quarter of a second. Workers of a node of several processes (``--processes``) start in earnest when they have a
+share for the first time, which is a part of its first takeover.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ class Takeover:
 class Pair:
     """Two nodes, one of which works."""
 
-    def __init__(self, site: AwsSite, rng: random.Random) -> None:
+    def __init__(self, site: AwsSite, rng: random.Random, processes: int) -> None:
         self._site = site
         self._random = rng
-        site.start("a")
-        site.start("b")
+        site.start("a", processes)
+        site.start("b", processes)
 
     def take_over(self, way: str) -> Takeover:
         """Have the active one be gone in this way, measure, and put everything right again."""
@@ -117,7 +118,7 @@ _GONE: dict[str, Callable[[Node], object]] = {
 
 def _start_again(site: AwsSite, node: Node) -> None:
     node.program.wait_for_end()
-    site.start(node.name.rpartition(".")[0])
+    site.start(node.name.rpartition(".")[0], site.processes_of(node.name))
 
 
 _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
@@ -129,7 +130,7 @@ _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
 
 
 @contextmanager
-def pair(lease_seconds: float, seed: int) -> Iterator[Pair]:
+def pair(lease_seconds: float, seed: int, processes: int) -> Iterator[Pair]:
     """Start two nodes, and all that they need, under load."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="receipt-takeover-"))
@@ -143,13 +144,13 @@ def pair(lease_seconds: float, seed: int) -> Iterator[Pair]:
         stack.callback(site.close)
         traffic = Traffic(site.world, seed, without=(Kind.MALFORMED, Kind.TEMPORARY_FAILURE))
         stack.enter_context(traffic.flowing(BACKLOG))
-        yield Pair(site, random.Random(seed))
+        yield Pair(site, random.Random(seed), processes)
 
 
-def measure(ways: Sequence[str], leases: Sequence[float], runs: int) -> Iterator[Takeover]:
+def measure(ways: Sequence[str], leases: Sequence[float], runs: int, processes: int) -> Iterator[Takeover]:
     """Measure each way so often at each lease, by turns."""
     for number, lease_seconds in enumerate(leases):
-        with pair(lease_seconds, 1_000 + number) as nodes:
+        with pair(lease_seconds, 1_000 + number, processes) as nodes:
             for _ in range(runs):
                 for way in ways:
                     yield nodes.take_over(way)
@@ -177,16 +178,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20, help="of each way at each lease (default 20)")
     parser.add_argument("--leases", default="2,10", help="seconds (default 2,10)")
     parser.add_argument("--ways", default=",".join(_GONE), help="how the active node is gone (default all)")
+    parser.add_argument("--processes", type=int, default=1, help="of each node (default 1)")
     parser.add_argument("--output", type=Path, help="file that gets the table, too")
     parser.add_argument("--json", type=Path, help="file that gets each of them")
     options = parser.parse_args(arguments)
     ways, leases = options.ways.split(","), [float(lease) for lease in options.leases.split(",")]
     done: list[Takeover] = []
-    for takeover in measure(ways, leases, options.runs):
+    load_averages = [os.getloadavg()[0]]
+    for takeover in measure(ways, leases, options.runs, options.processes):
         done.append(takeover)
+        load_averages.append(os.getloadavg()[0])
         sys.stderr.write(f"{len(done)} of {len(ways) * len(leases) * options.runs}: {takeover}\n")
     where = machine(os.cpu_count() or 1)
-    text = f"{where['cpu']}, {where['cores']} cores, {where['python']}; simulated services on the same machine\n\n"
+    text = f"{where['cpu']}, {where['cores']} cores, {where['python']}; simulated services on the same machine,\n"
+    text += f"which had load averages of {min(load_averages):.0f} to {max(load_averages):.0f} meanwhile\n\n"
     text += table(done)
     sys.stdout.write(text)
     if options.output is not None:

@@ -15,7 +15,7 @@ def test_a_takeover_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     report = tmp_path / "takeovers.json"
     arguments = ["--runs", "1", "--leases", "1", "--ways", "killed,drain", "--json", str(report)]
     assert takeover.main(arguments) == 0
-    rows = capsys.readouterr().out.splitlines()[4:]
+    rows = capsys.readouterr().out.splitlines()[5:]
     assert [row.split()[0] for row in rows] == ["killed", "drain"]
     for each in json.loads(report.read_text()):
         assert 0 < each["seat"] <= each["receive"] <= each["answer"]
