@@ -18,6 +18,7 @@ from receipt_actors.clients.app_store.signed_data_threads import SignedDataThrea
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues
 from receipt_actors.clients.network_loop import NetworkLoop
 from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
+from receipt_actors.domain.fifo import dead_letter_queue_of
 from receipt_actors.domain.ports import (
     AppStore,
     AppStoreTransfers,
@@ -167,7 +168,7 @@ def open_queues(
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
     if create:
-        dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
+        dead_letter_queue = settings.dead_letter_queue or dead_letter_queue_of(settings.source_queue)
         queues.create_queue(settings.source_queue, dead_letter_queue, settings.max_receive_count)
         for queue in settings.post_queues:
             queues.create_queue(queue)

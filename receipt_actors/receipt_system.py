@@ -27,15 +27,17 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
 from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
     SUBMISSION_ID_ATTRIBUTE,
     Unanswerable,
     parse_submission,
+    submission_message,
 )
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
-from receipt_actors.errors import QueueUnavailable, SubmissionRefused
+from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
@@ -105,7 +107,8 @@ class ReceiptSystem:
                 What it raises is logged.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used.
+            ConfigurationError: the database or an AWS setting cannot be used, or the dead-letter queue is none for
+                this source queue.
             QueueRefused: the source queue does not exist or may not be used.
             LedgerRefused: the same of the ledger's table.
             UnavailableError: queues or ledger do not answer.
@@ -116,6 +119,8 @@ class ReceiptSystem:
             # Asked for in any case: it shows that the source queue is there and may be used.
             redrive_target = opened.queues.dead_letter_queue(settings.source_queue)
             dead_letter_queue = settings.dead_letter_queue or redrive_target
+            if dead_letter_queue and (fault := dead_letter_queue_fault(settings.source_queue, dead_letter_queue)):
+                raise ConfigurationError([f"dead-letter queue {dead_letter_queue}: {fault}"])
             opened.ledger.check()
         except BaseException:
             opened.close()
@@ -190,11 +195,11 @@ class ReceiptSystem:
             text = json.dumps(body)
         except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
             raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
-        message = OutgoingMessage(text, {SUBMISSION_ID_ATTRIBUTE: submission_id})
-        delivery = ReceivedMessage("", "", message.body, "", message.attributes)
+        delivery = ReceivedMessage("", "", text, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
         outcome = parse_submission(delivery, self.settings.post_queues, self.settings.source_queue)
         if isinstance(outcome, Unanswerable):
             raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
+        message = submission_message(text, submission_id, outcome.user_id, self.settings.source_queue)
         (failure,) = self._backend.queues.send(self.settings.source_queue, [message])
         if failure is not None and failure.sender_fault:
             raise SubmissionRefused(f"{failure.code}: {failure.detail}")

@@ -164,6 +164,17 @@ class WatchMessage:
     receipt_handle: str
     approximate_receive_count: int
     received_at_seconds: float  #: monotonic
+    group: tuple[str, str] | None = None  #: of a FIFO queue's message: the queue and the group
+
+
+@dataclass(frozen=True, slots=True)
+class YourTurn:
+    """Keeper to custodian: nothing of its group stands before it; begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandBack:
+    """Keeper to custodian: one that stood before it in its group will come again, and so must this one: hand back."""
 
 
 @dataclass(frozen=True, slots=True)

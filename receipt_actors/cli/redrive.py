@@ -20,6 +20,7 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
 from receipt_actors.cli.progress import SlowProgress
+from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.messages import is_intact, redriven_message, submission_id_of
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -121,6 +122,8 @@ def _dead_letter_queue(queues: Queues, settings: QueueSettings) -> str:
     if name is None:
         wish = "a redrive policy; give --dead-letter-queue where another queue is used"
         raise ConfigurationError([f"queue {settings.source_queue}: found no dead-letter queue, expected {wish}"])
+    if fault := dead_letter_queue_fault(settings.source_queue, name):
+        raise ConfigurationError([f"dead-letter queue {name}: {fault}"])
     return name
 
 
@@ -162,7 +165,7 @@ class _Redrive:
     def _move(self, messages: Sequence[ReceivedMessage]) -> None:
         copies: list[tuple[ReceivedMessage, OutgoingMessage]] = []
         for message in messages:
-            copy = redriven_message(message)
+            copy = redriven_message(message, self._source_queue)
             if copy is None:
                 self._fail(message, "it leaves no room for its submission id")
             else:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.settings._base import SomeSettings
 from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueName, QueueNames, TableName
 
@@ -60,7 +61,7 @@ class QueueSettings(BackendSettings, frozen=True):
     dead_letter_queue: OptionalQueueName = Field(
         default=None,
         description="Queue that messages without an answer are moved to. Left out: the one of the source queue's "
-        "redrive policy; with the embedded backend, the source queue's name followed by DLQ.",
+        "redrive policy; with the embedded backend, the source queue's name followed by DLQ (before .fifo).",
     )
     max_receive_count: int = Field(
         default=20,
@@ -83,6 +84,9 @@ class QueueSettings(BackendSettings, frozen=True):
     def _dead_letters_have_their_own_queue(cls, name: str | None, info: ValidationInfo) -> str | None:
         if name is not None and name in (info.data.get("source_queue"), *info.data.get("post_queues", ())):
             raise ValueError("expected a queue that is neither source_queue nor one of post_queues")
+        source_queue = info.data.get("source_queue")
+        if name is not None and source_queue is not None and (fault := dead_letter_queue_fault(source_queue, name)):
+            raise ValueError(fault)
         return name
 
 

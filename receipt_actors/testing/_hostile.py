@@ -70,7 +70,7 @@ def hostile_messages(
         else:
             name, make = families[number % len(families)]
         message = _message(name, make())
-        while not any_queue and check_send_batch([OutgoingMessage(message.body, message.attributes)]) != [None]:
+        while not any_queue and check_send_batch("", [OutgoingMessage(message.body, message.attributes)]) != [None]:
             message = _message(name, make())
         yield message
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from receipt_actors.backends import Backend
+from receipt_actors.domain.fifo import dead_letter_queue_of, is_fifo
 from receipt_actors.domain.messages import submission_id_of
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.results import parse_result
@@ -28,8 +29,8 @@ from receipt_actors.testing._signed_data import FakeSignedData
 class FakeServices:
     """Queues as ``settings`` name them, a ledger and an App Store with all its ways, on one ``clock``; see the package.
 
-    The dead-letter queue is the one of the settings, else the source queue's name followed by DLQ. The services outlive
-    a receipt system: start another one to see what it makes of what the first has left.
+    The dead-letter queue is the one of the settings, else the one that the embedded backend would make. The services
+    outlive a receipt system: start another one to see what it makes of what the first has left.
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
@@ -40,7 +41,7 @@ class FakeServices:
         self.app_store = FakeAppStore()
         self.signed_data = FakeSignedData()
         self.server_api = FakeServerApi(self.signed_data)
-        self.dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
+        self.dead_letter_queue = settings.dead_letter_queue or dead_letter_queue_of(settings.source_queue)
         self.queues.create_queue(settings.source_queue, self.dead_letter_queue, settings.max_receive_count)
         for queue in (*settings.post_queues, *filter(None, [settings.alerts_queue])):
             self.queues.create_queue(queue)
@@ -71,7 +72,9 @@ class FakeServices:
         """Put a message on the source queue; ``fields`` are added to it, or replace its own. Returns its message id."""
         body = {"receipt": receipt_data, "user_id": user_id, "post_queue": self.settings.post_queues[0], **fields}
         attributes = {} if submission_id is None else {"submission_id": submission_id}
-        return self.queues.put(self.settings.source_queue, json.dumps(body), attributes)
+        queue = self.settings.source_queue
+        group_id = str(body["user_id"]) if is_fifo(queue) else None
+        return self.queues.put(queue, json.dumps(body), attributes, group_id)
 
     def results(self, queue: str | None = None) -> list[Mapping[str, Any]]:
         """Return the answers on a post queue (the first one by default), oldest first."""
