@@ -57,6 +57,7 @@ class Tally:
     failed: int = 0
     left: int = 0  #: not selected
     came_back: int = 0  #: of a submission that this very run has moved
+    behind: int = 0  #: not looked at: a FIFO queue gives nothing of a group of which some are left
 
 
 @click.command(
@@ -70,6 +71,8 @@ Examples:
   receipt-actors redrive --database receipts.db --message-id 5fea7756-0ea4-451a-a703-a558b933e274
 
 It may be interrupted or killed at any time, and started again.
+
+A FIFO queue shows ten letters of a user at most while any of them is left there: what is behind is not looked at.
 """
 )
 @click.option(
@@ -109,6 +112,8 @@ def command(
             with QueueReader(queues, dead_letter_queue) as dead_letters:
                 redrive = _Redrive(queues, settings.source_queue, dead_letters, tally)
                 redrive.run(selection, dry_run=dry_run, wait_seconds=last_wait_seconds(settings))
+                if is_fifo(dead_letter_queue):
+                    tally.behind = opened.approximate_number_of_messages(dead_letter_queue)
         except BaseException:
             if tally.moved:
                 complain(f"{tally.moved} messages were moved before this:")
@@ -198,6 +203,8 @@ def _reason(message: ReceivedMessage) -> str:
 
 
 def _print(tally: Tally, dead_letter_queue: str, *, dry_run: bool) -> None:
+    if tally.behind:
+        complain(f"{tally.behind} messages were not looked at: they stand behind others of their groups that are left")
     if dry_run:
         for reason, count in tally.selected.most_common():
             click.echo(f"{reason} {count}")

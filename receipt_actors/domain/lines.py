@@ -55,7 +55,7 @@ class Lines(Generic[M]):
             del line[place : place + 1]
             followers: Sequence[M] = ()
         else:
-            followers = line[place + 1 :]
+            followers = tuple(line[place + 1 :])
             del line[place:]
             self._broken[group, receive] = now_seconds
         if not line:

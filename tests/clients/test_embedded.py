@@ -666,7 +666,9 @@ def test_creating_a_queue_again_changes_its_redrive_policy(queues: EmbeddedQueue
     [
         ("a b", None, 20),
         ("", None, 20),
-        ("q.fifo", None, 20),
+        (".fifo", None, 20),
+        ("q.fifo", "d", 20),
+        ("q", "d.fifo", 20),
         ("q", "https://x/1/q", 20),
         ("q", "q", 20),
         ("q", "d", 0),
