@@ -348,6 +348,8 @@ class FakeQueues(Fake):
         if message is not None:
             del queue.messages[message.message_id]
             self._note("delete", queue, message)
+            if message.content.group_id is not None:
+                self._wake()  # what is behind it in its group can be received
         return None
 
     def _hide(self, queue: _Queue, receipt_handle: str, seconds: int) -> EntryFailure | None:

@@ -354,6 +354,21 @@ def test_a_group_comes_back_when_its_visibility_timeouts_are_over(fifo_house: Qu
     assert bodies(again) == ["a1", "a2"]
 
 
+def test_a_long_poll_notices_that_a_group_is_free(fifo_house: QueueHouse) -> None:
+    """What kept it back has been deleted."""
+    if fifo_house.is_moto:
+        pytest.skip("a long poll of moto's looks once which groups are blocked")
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
+    (first,) = receive(fifo_house.queues, queue, max_messages=1)
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(
+            fifo_house.queues.receive, queue, max_messages=10, wait_seconds=20, visibility_timeout_seconds=60
+        )
+        fifo_house.queues.delete(queue, [first.receipt_handle])
+        assert bodies(poll.result(timeout=15)) == ["a2"]
+
+
 def test_a_repetition_is_confirmed_and_swallowed(fifo_house: QueueHouse) -> None:
     """The same de-duplication id is the same message, whatever its body, in a batch of its own or the same one."""
     queue = fifo_house.create(fifo=True)

@@ -141,7 +141,10 @@ class EmbeddedQueues:
             return crowd
         with self._database.transaction() as connection:
             queue_id = _find(connection, queue).queue_id
-            return [_delete(connection, queue_id, receipt_handle) for receipt_handle in receipt_handles]
+            failures = [_delete(connection, queue_id, receipt_handle) for receipt_handle in receipt_handles]
+        if is_fifo(queue):
+            self._notify()  # what is behind them in their groups can be received
+        return failures
 
     def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
         """See ``Queues.change_visibility``. Fails what is not in flight, and what would pass 12 h since the receive."""

@@ -254,12 +254,21 @@ class SimulatedSqs:
     def _delete_batch(self, _connection: Connection, fields: Fields) -> bytes:
         queue, entries, now = self._queue(fields), checked_entries(fields), time.monotonic()
         self.entries["DeleteMessageBatch"] += len(entries)
-        return _batch_answer(entries, lambda entry: _delete(queue, entry["ReceiptHandle"], now))
+        answer = _batch_answer(entries, lambda entry: _delete(queue, entry["ReceiptHandle"], now))
+        self._deleted(queue)
+        return answer
 
     def _delete(self, _connection: Connection, fields: Fields) -> bytes:
         self.entries["DeleteMessage"] += 1
-        _delete(self._queue(fields), fields["ReceiptHandle"], time.monotonic())
+        queue = self._queue(fields)
+        _delete(queue, fields["ReceiptHandle"], time.monotonic())
+        self._deleted(queue)
         return aws_ok(b"{}")
+
+    def _deleted(self, queue: Queue) -> None:
+        """What is behind it in its group may be received."""
+        if isinstance(queue, FifoQueue) and self._polls[queue]:
+            self.wake(queue)
 
     def _change_batch(self, _connection: Connection, fields: Fields) -> bytes:
         queue, entries = self._queue(fields), checked_entries(fields)
