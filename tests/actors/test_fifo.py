@@ -77,7 +77,8 @@ class FifoTree(Tree):
         return sorted(actor._submission.submission_id for actor in actors if actor._steps)
 
     def crash_validator(self, number: int) -> None:
-        children = which_children(self.find(VALIDATORS), 10)
+        supervisor = self.actors.whereis(VALIDATORS)
+        children = [] if supervisor is None else which_children(supervisor, 10)
         if children:
             ref = children[number % len(children)].child
             assert isinstance(ref, Ref)
