@@ -10,6 +10,7 @@ import click
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
 from receipt_actors.cli.plain_text import duration, echo, moment, number
+from receipt_actors.cli.roles import role_lines
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EXIT_NOBODY = 3
 @click.command(
     epilog="""\b
 Exit codes:
-  0   healthy and ready: it consumes, or waits for a service that is unavailable
+  0   healthy and ready: it consumes, stands by for other nodes, or waits for a service that is unavailable
   1   not ready (starting, paused, draining) or not healthy (its tree is not whole)
   2   wrong usage, or a token that is not taken
   3   nobody answers there, or it is no admin port
@@ -40,7 +41,10 @@ Examples:
 @click.option("--alive", is_flag=True, help="Let the exit code say whether it is healthy, be it ready or not.")
 @admin_options
 def command(client: AdminClient, as_json: bool, quiet: bool, alive: bool) -> int:
-    """Say how a running system is: what it does, what is in flight, what was done, what went wrong last."""
+    """Say how a running system is: what it does, what is in flight, what was done, what went wrong last.
+
+    Where other nodes share the work it says what part each of them has, as the node that is asked knows it.
+    """
     try:
         is_healthy, health = client.health("/healthz")
         is_ready, readiness = client.health("/readyz")
@@ -83,6 +87,8 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
         f"received {number(counted.received)}, answered {number(counted.count('answered'))}, "
         f"handed back {number(counted.count('handed_back'))}, moved {number(counted.count('moved'))}"
     )
+    if overview.role is not None:
+        lines += map(printable, role_lines(overview.role))
     unavailable = sorted({service for process in processes for service in process.unavailable})
     if unavailable:
         lines.append(printable(f"unavailable: {', '.join(unavailable)}"))

@@ -16,7 +16,7 @@ BROKEN = ActorOverview("root", "supervisor", "running", children=(ActorOverview(
 
 def process(name: str, state: State, tree: ActorOverview | None = WHOLE, unavailable: str = "") -> ProcessOverview:
     services = (unavailable,) if unavailable else ()
-    return ProcessOverview(name, 1, 0.0, state, 0, 0, services, Usage(0, 0, 0, 0), (), tree, StatisticsSnapshot())
+    return ProcessOverview(name, 1, 1.0, state, 0, 0, services, Usage(0, 0, 0, 0), (), tree, StatisticsSnapshot())
 
 
 def overview(*processes: ProcessOverview, state: State, parent: ActorOverview | None = None) -> Overview:
