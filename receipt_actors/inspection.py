@@ -167,6 +167,8 @@ def _plain(view: object) -> object:
         return {field.name: _plain(getattr(view, field.name)) for field in fields(view)}
     if isinstance(view, Mapping):
         return {str(key): _plain(value) for key, value in view.items()}
+    if isinstance(view, tuple) and all(map(is_dataclass, view)):
+        return [_plain(each) for each in view]
     if isinstance(view, frozenset | tuple):
         return sorted(map(str, view))
     return view if isinstance(view, str | int | float | None) else type(view).__name__

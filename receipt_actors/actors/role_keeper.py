@@ -132,20 +132,20 @@ class RoleKeeper(GenServer):
         )
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``."""
-        lease, view = self._lease, self.outside_view()
+        """See ``Actor``. What is ``seen`` from outside says the rest."""
+        lease = self._lease
+        share = lease.share
         return {
-            **super().describe_state(),
-            "role": view.role,
-            "group": view.group,
-            "node": view.node,
-            "standing": view.standing.value,
-            "lease_held_for_seconds": None if view.held_for_seconds is None else round(view.held_for_seconds, 3),
             "version": lease.group.version,
             "beat": lease.beat,
-            "whole": view.whole,
+            "renewed_seconds_ago": round(self.clock.monotonic() - self._began_at_seconds, 3),
+            "waits_for_the_table": self._is_calling,
+            "share_number": _number(share),
+            "share_obeyed": lease.obeyed,
+            "share_used": _number(self._used),
+            "share_held": None if share is None else asdict(share.held),
             "limits": asdict(lease.limits),
-            "nodes": {node.name: _described(node) for node in view.nodes},
+            "not_heard_of": sorted(lease.gone(self.clock.monotonic())),
         }
 
     # --- the table ---
@@ -342,15 +342,6 @@ class RoleKeeper(GenServer):
         except ValueError:
             return replace(self._lease, group=Group())
         return self._lease.looked(group, self.clock.monotonic())
-
-
-def _described(node: NodeOverview) -> dict[str, object]:
-    return {
-        "standing": node.standing.value,
-        "token": node.token,
-        "share": node.share,
-        "seconds_since_heard": node.seconds_since_heard,
-    }
 
 
 def _number(share: Share | None) -> int:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from receipt_actors.cli.plain_text import duration, number
-
-if TYPE_CHECKING:
-    from receipt_actors.telemetry.overview import NodeOverview, RoleOverview
+from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
 
 QUIET_SECONDS = 1.0  #: from which on it is said how long a node has not been heard of: each renews again and again
 _UNITS = {
@@ -19,9 +16,13 @@ _UNITS = {
 
 def role_lines(role: RoleOverview) -> Iterator[str]:
     """Say what part this node has in its group, and what the others have: a line for each node."""
-    lease = "its lease is over" if role.held_for_seconds is None else f"lease held for {role.held_for_seconds:.1f} s"
     own = role.own
-    yield f"{role.role} in group {role.group}: {_standing(role.standing, own)}, {lease}"
+    words = [_standing(role.standing, own)]
+    if role.held_for_seconds is not None:
+        words.append(f"its lease held for {role.held_for_seconds:.1f} s")
+    elif role.standing is Standing.CUT_OFF:
+        words.append("its lease is over")
+    yield f"{role.role} in group {role.group}: {', '.join(words)}"
     for node in role.nodes:
         parts = ["this node" if node is own else _standing(node.standing, node)]
         if node.share is not None:

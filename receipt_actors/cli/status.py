@@ -10,7 +10,6 @@ import click
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
 from receipt_actors.cli.plain_text import duration, echo, moment, number
-from receipt_actors.cli.roles import role_lines
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:
@@ -88,6 +87,8 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
         f"handed back {number(counted.count('handed_back'))}, moved {number(counted.count('moved'))}"
     )
     if overview.role is not None:
+        from receipt_actors.cli.roles import role_lines  # a health check needs none of it
+
         lines += map(printable, role_lines(overview.role))
     unavailable = sorted({service for process in processes for service in process.unavailable})
     if unavailable:

@@ -98,6 +98,11 @@ export function showProcesses(overview, growth, chosen) {
 }
 
 const toneOfStanding = (standing) => ({ active: "good", standby: "calm", waiting: "warn" })[standing] ?? "bad";
+const STANDINGS = {
+  waiting: ": others are giving back what is to be its share",
+  standby: ": all seats are taken, it takes over from one that goes",
+  "cut off": ": its lease is over and the table does not answer, nothing new is begun",
+};
 const LEDGER = "ledger_concurrency"; // of this limit all nodes have parts
 
 /** Who shares the work, as the node that is asked knows it; nothing where it is alone. */
@@ -105,10 +110,9 @@ export function showNodes(role) {
   setAttribute(byId("nodes-card"), "hidden", role === null);
   if (role === null) return;
   setText(byId("nodes-group"), `${role.role}, group ${role.group}`);
-  const isHeld = role.held_for_seconds !== null;
-  const held = isHeld ? `lease held for ${role.held_for_seconds.toFixed(1)} s` : "the lease is over: nothing new is begun";
-  setText(byId("nodes-lease"), `This node: ${role.standing}, ${held}`);
-  setAttribute(byId("nodes-lease"), "class", `gate ${isHeld ? toneOfStanding(role.standing) : "bad"}`);
+  const held = role.held_for_seconds === null ? "" : `, its lease held for ${role.held_for_seconds.toFixed(1)} s`;
+  setText(byId("nodes-lease"), `This node: ${role.standing}${held}${STANDINGS[role.standing] ?? ""}`);
+  setAttribute(byId("nodes-lease"), "class", `gate ${toneOfStanding(role.standing)}`);
   keyed(
     byId("nodes"),
     role.nodes,
