@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Any
@@ -34,8 +34,13 @@ from receipt_actors.domain.limits import Division, Limits, Share, confirmed
 
 #: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
+#: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
+TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
 RECORD_SCHEMA = 1  #: of what ``Group.as_json`` writes
+#: By how much a keeper that finds its node's beat in the record goes beyond it: the one before may have a renewal on
+#: its way that is not carried out yet, and that must not be taken for one of its own.
+BEATS_BEYOND = 1000
 
 
 class Role(StrEnum):
@@ -112,33 +117,70 @@ class Group:
         return _whole(self.members, seated) if seated else None
 
     def as_json(self) -> str:
-        """Write all but the version."""
-        return json.dumps({"schema": RECORD_SCHEMA, "members": [asdict(member) for member in self.members.values()]})
+        """Write all but the version, in few bytes: each write is paid for by its size."""
+        members = [_as_json(member) for member in self.members.values()]
+        return json.dumps({"schema": RECORD_SCHEMA, "members": members}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, version: int, text: str) -> Group:
-        """Read what ``as_json`` wrote. Raises ``ValueError`` for anything else."""
+        """Read what ``as_json`` wrote; what a later program of the same schema adds is passed over.
+
+        Raises ``ValueError`` for anything else.
+        """
         try:
             data = json.loads(text)
             if data["schema"] != RECORD_SCHEMA:
                 raise ValueError(f"found schema {data['schema']}, expected {RECORD_SCHEMA}")
-            members = map(_member, data["members"])
+            members = list(map(_from_json, data["members"]))
             return cls(version, {member.node.name: member for member in members})
-        except (AttributeError, KeyError, RecursionError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             raise ValueError(f"expected what this program writes ({type(error).__name__})") from None
 
 
-def _member(data: Mapping[str, Any]) -> Member:
-    node, share = data["node"], data["share"]
+def _as_json(member: Member) -> dict[str, Any]:
+    node, share = member.node, member.share
+    return {
+        "name": node.name,
+        "role": node.role.value,
+        "limits": astuple(node.limits),
+        "processes": node.processes,
+        "shares_app_store_concurrency": node.shares_app_store_concurrency,
+        "joined": member.joined,
+        "beat": member.beat,
+        "token": member.token,
+        "share": None if share is None else [share.number, astuple(share.told), astuple(share.held)],
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> Member:
+    share = data["share"]
     return Member(
-        **{
-            **data,
-            "node": Node(**{**node, "role": Role(node["role"]), "limits": Limits(**node["limits"])}),
-            "share": None
-            if share is None
-            else Share(share["number"], Limits(**share["told"]), Limits(**share["held"])),
-        }
+        Node(
+            str(data["name"]),
+            Role(data["role"]),
+            _limits(data["limits"]),
+            _at_least(1, data["processes"]),
+            bool(data["shares_app_store_concurrency"]),
+        ),
+        _at_least(1, data["joined"]),
+        _at_least(1, data["beat"]),
+        None if data["token"] is None else _at_least(1, data["token"]),
+        None if share is None else Share(_at_least(1, share[0]), _limits(share[1]), _limits(share[2])),
     )
+
+
+def _limits(values: Sequence[float | None]) -> Limits:
+    *counts, rate = values
+    if rate is not None and not 0 <= rate < inf:
+        raise ValueError(f"found a rate of {rate}")
+    in_flight, ledger, app_store = (_at_least(0, count) for count in counts)
+    return Limits(in_flight, ledger, app_store, rate)
+
+
+def _at_least(least: int, value: object) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"found {value!r:.40}, expected a number, {least} or more")
+    return value
 
 
 def _seated(members: Mapping[str, Member], version: int) -> Mapping[str, Member]:
@@ -256,7 +298,7 @@ class Lease:
         if me is None:
             held_until = -inf  # the others have taken it for gone
         elif me.beat > beat:
-            beat = me.beat  # of a keeper before this one, which has crashed: nobody knows when it was sent
+            beat = me.beat + BEATS_BEYOND  # of a keeper before this one: nobody knows when that was sent
         elif me.beat == beat:  # the renewal was carried out, whatever became of its answer
             held_until = max(held_until, self.sent_at_seconds + self.seconds)
         seen = self.sightings if self.sightings.lease_seconds else Sightings(self.seconds)

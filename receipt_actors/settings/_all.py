@@ -14,7 +14,7 @@ from receipt_actors.settings._work import WorkSettings
 
 
 # The fields of the last base come first: in help texts, in the manual, and where a check looks at fields above its own.
-class Settings(OperationsSettings, RoleSettings, WorkSettings, AppStoreSettings, NotificationSettings, frozen=True):
+class Settings(OperationsSettings, WorkSettings, RoleSettings, AppStoreSettings, NotificationSettings, frozen=True):
     """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
 
 
