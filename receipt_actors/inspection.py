@@ -41,11 +41,11 @@ _NOBODY = IntakeStatus(0, 0, frozenset(), 0.0)
 class Inspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queue: str) -> None:
+    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queues: tuple[str, ...]) -> None:
         self._name = process
         self._actors = actors
         self._root = root
-        self._source_queue = source_queue
+        self._source_queues = source_queues
         self._started_at_seconds = actors.clock.time()
 
     def overview(self, *, is_draining: bool, looks_at_queues: bool) -> Overview:
@@ -63,8 +63,8 @@ class Inspection:
             at_seconds=self._actors.clock.time(),
             version=version(),
             state=process.state,
-            source_queue=self._source_queue,
-            queues=depths if isinstance(depths, Mapping) else {self._source_queue: None},
+            source_queues=self._source_queues,
+            queues=depths if isinstance(depths, Mapping) else dict.fromkeys(self._source_queues),
             processes=(process,),
             statistics=statistics,
             incidents=incidents_of(self._actors),
@@ -81,14 +81,12 @@ class Inspection:
         intake = views.get(INTAKE)
         status = intake if isinstance(intake, IntakeStatus) else None
         known = status or _NOBODY
-        unavailable = set(known.unavailable)
-        if known.receives_fail:
-            unavailable.add(f"receive from {self._source_queue}")
+        unavailable = known.unavailable | {f"receive from {queue}" for queue in known.receives_fail}
         return ProcessOverview(
             name=self._name,
             pid=os.getpid(),
             started_at_seconds=self._started_at_seconds,
-            state=_state(tree, status, unavailable, is_draining=is_draining),
+            state=_state(tree, status, is_draining=is_draining),
             in_flight=known.in_flight,
             reserved=known.reserved,
             unavailable=tuple(sorted(unavailable)),
@@ -194,7 +192,7 @@ def _nodes(node: ActorNode) -> Iterator[ActorNode]:
         yield from _nodes(child)
 
 
-def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set[str], *, is_draining: bool) -> State:
+def _state(tree: ActorNode | None, status: IntakeStatus | None, *, is_draining: bool) -> State:
     if tree is None:
         return State.ENDED
     if is_draining:
@@ -203,4 +201,4 @@ def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set
         return State.STARTING
     if status.is_paused:
         return State.PAUSED
-    return State.WAITING if unavailable else State.CONSUMING
+    return State.WAITING if status.is_closed else State.CONSUMING

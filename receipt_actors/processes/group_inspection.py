@@ -41,10 +41,10 @@ PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its a
 class GroupInspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queue: str) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...]) -> None:
         self._group = group
         self._actors = actors
-        self._source_queue = source_queue
+        self._source_queues = source_queues
 
     def overview(self) -> Overview:
         """Look at everything."""
@@ -63,8 +63,8 @@ class GroupInspection:
             at_seconds=self._actors.clock.time(),
             version=version(),
             state=self._state(processes, root),
-            source_queue=self._source_queue,
-            queues=collected.queues or {self._source_queue: None},
+            source_queues=self._source_queues,
+            queues=collected.queues or dict.fromkeys(self._source_queues),
             processes=processes,
             statistics=collected.statistics.merged(statistics_of(self._actors).snapshot()),  # the parent's incidents
             incidents=collected.incidents_with(own),

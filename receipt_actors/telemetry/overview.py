@@ -18,7 +18,7 @@ class State(enum.StrEnum):
 
     STARTING = "starting"
     CONSUMING = "consuming"
-    WAITING = "waiting"  #: a service is unavailable: what is in flight is kept, nothing is taken in
+    WAITING = "waiting"  #: services are unavailable: what is in flight is kept, nothing is taken in from any source
     PAUSED = "paused"  #: by an operator: what is in flight is finished, nothing is taken in
     STANDBY = "standby"  #: other nodes do the work: it takes over from one that goes
     DRAINING = "draining"
@@ -97,7 +97,7 @@ class ProcessOverview:
     state: State
     in_flight: int
     reserved: int  #: credits of receives under way
-    unavailable: tuple[str, ...]  #: services that keep the gate closed
+    unavailable: tuple[str, ...]  #: services that keep the gate closed, for one of several sources at least
     usage: Usage
     services: tuple[ServiceOverview, ...]
     tree: ActorOverview | None  #: None where its root has ended
@@ -189,7 +189,7 @@ class Overview:
     at_seconds: float  #: UNIX time
     version: str  #: of receipt_actors
     state: State
-    source_queue: str
+    source_queues: tuple[str, ...]  #: the first is the one that the settings begin with
     queues: Mapping[str, int | None]  #: approximate number of messages by queue; None: not known just now
     processes: tuple[ProcessOverview, ...]
     statistics: StatisticsSnapshot  #: of all processes, those that have ended included
@@ -197,6 +197,12 @@ class Overview:
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None
     role: RoleOverview | None = None  #: None: this node is alone
+
+    @property
+    def waiting(self) -> int | None:
+        """About how many messages wait on the source queues; None where it is not known of one of them."""
+        depths = [self.queues.get(queue) for queue in self.source_queues]
+        return None if None in depths else sum(depth or 0 for depth in depths)
 
     @property
     def up_for_seconds(self) -> float | None:
@@ -222,6 +228,7 @@ class Overview:
             **{
                 **data,
                 "state": State(data["state"]),
+                "source_queues": tuple(data["source_queues"]),
                 "processes": tuple(ProcessOverview.from_json(process) for process in data["processes"]),
                 "statistics": StatisticsSnapshot.from_json(data["statistics"]),
                 "incidents": tuple(map(Incident.from_json, data["incidents"])),
