@@ -359,12 +359,12 @@ def test_where_nodes_share_the_work_it_is_told_who_does_it(standing: Standing, s
     """An alarm on the maximum over all nodes says that nobody does."""
     nodes = (NodeOverview("a", standing, 1, None, 1, 0.0), NodeOverview("b", Standing.STANDBY, None, None, 1, 0.4))
     role = RoleOverview("active-standby", "ReceiptsSQS", "a", standing, 10.0, 9.0, None, nodes)
-    document = embedded_metrics(EARLIER, replace(LATER, state=state, role=role), namespace="Receipts")
+    (document,) = embedded_metrics(EARLIER, replace(LATER, state=state, role=role), namespace="Receipts")
     check(document)
     assert (document["Active"], document["Nodes"]) == (active, 2)
 
 
 def test_a_node_that_is_alone_tells_nothing_of_others() -> None:
     """Each metric costs something."""
-    document = embedded_metrics(EARLIER, LATER, namespace="Receipts")
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts")
     assert not {"Active", "Nodes"} & set(document)
