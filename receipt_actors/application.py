@@ -8,6 +8,8 @@
     │  ├─ queue_depths
     │  ├─ alerts             only where there is an alerts queue
     │  └─ alert_listener     only where an embedding program wants to hear of alerts
+    ├─ membership            one_for_one; only where other nodes share the work
+    │  └─ role_keeper
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
@@ -29,12 +31,13 @@ Sources share all of it but for what is one for each: consumers, and the batcher
 source go by plain names. Whoever works on a message is told which source it is from (``domain.sources``).
 
 Everything stops in reverse: consumers take in nothing more, custodians end, and the visibility keeper, which sees them
-end, hands their messages back while the visibility batcher still lives. An actor that crashes alone is restarted alone;
-whoever waits for its answer asks its successor.
+end, hands their messages back while the visibility batcher still lives; when nothing is left the node leaves its group.
+An actor that crashes alone is restarted alone; whoever waits for its answer asks its successor.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
@@ -43,18 +46,22 @@ from receipt_actors.actors.app_store_gateway import AppStoreGateway
 from receipt_actors.actors.asking import Way, by_server_api, by_verify_receipt
 from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
 from receipt_actors.actors.consumer import BackgroundConsumer, Consumer
+from receipt_actors.actors.holding import Holding
 from receipt_actors.actors.intake import Intake
 from receipt_actors.actors.ledger_gateway import LedgerGateway
 from receipt_actors.actors.mover import Mover
 from receipt_actors.actors.result_listener import ResultListener
+from receipt_actors.actors.role_keeper import ROLE_KEEPER, RoleKeeper
 from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
+from receipt_actors.domain.ports import RoleTable
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.roles import Node, Role
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     ONE_FOR_ONE,
@@ -82,6 +89,7 @@ from receipt_actors.telemetry.alerts import (
 from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 
+LEAVE_SECONDS = 3.0  #: for a node to leave its group
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
 CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them
 CUSTODIAN_SHUTDOWN_SECONDS = 5.0
@@ -109,10 +117,11 @@ def supervision_tree(
     limits: LiveLimits | None = None,
     on_alert: Callable[[Alert], object] | None = None,
     process: str = "main",
+    membership: ChildSpec | None = None,
 ) -> ChildSpec:
     """Describe the whole tree; see the module. ``sources`` are those of the settings (``source_of``), in their order.
 
-    Without ``limits`` those of the settings hold all the time.
+    Without ``limits`` those of the settings hold all the time; with ``membership`` those that a group lends.
     """
     limits = LiveLimits(settings.limits_of(1)) if limits is None else limits
     pipeline = supervisor_spec(
@@ -132,7 +141,26 @@ def supervision_tree(
     listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
     alerts = _alerts(settings, backend, on_alert, process)
     telemetry = _telemetry(settings, backend, sources, alerts)
-    return supervisor_spec("root", ONE_FOR_ONE, [telemetry, *listeners, pipeline], intensity=3, period_seconds=60)
+    members = [] if membership is None else [membership]
+    children = [telemetry, *members, *listeners, pipeline]
+    return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60)
+
+
+def membership_spec(settings: Settings, table: RoleTable, processes: int, holding: Holding) -> ChildSpec:
+    """Describe what keeps this node's place in its group; its name is one that no node had before."""
+    node = Node(
+        f"{settings.effective_node_name}-{secrets.token_hex(3)}",
+        Role(settings.role),
+        settings.limits_of(processes),
+        processes,
+        shares_app_store_concurrency=settings.app_store_concurrency is not None,
+    )
+    keeper = Start(
+        RoleKeeper, table, settings.effective_role_group, node, settings.lease_seconds, holding, name=ROLE_KEEPER
+    )
+    return supervisor_spec(
+        "membership", ONE_FOR_ONE, [ChildSpec("role_keeper", keeper, shutdown=LEAVE_SECONDS)], **BUSY_GROUP
+    )
 
 
 def _telemetry(

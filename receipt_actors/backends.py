@@ -15,7 +15,7 @@ from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
 from receipt_actors.clients.network_loop import NetworkLoop
 from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
 from receipt_actors.domain.ports import (
@@ -24,6 +24,7 @@ from receipt_actors.domain.ports import (
     BackgroundCalls,
     Ledger,
     Queues,
+    RoleTable,
     ServerApi,
     SignedDataCalls,
 )
@@ -35,6 +36,7 @@ from receipt_actors.settings import (
     LedgerSettings,
     NotificationSettings,
     QueueSettings,
+    RoleSettings,
     Settings,
     SignatureSettings,
 )
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
     from receipt_actors.clients.app_store.server_api_client import ServerApiClient
     from receipt_actors.clients.app_store.signed_data import Trust
-    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues
+    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -66,6 +68,7 @@ class Backend:
     signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
     server_api: ServerApi | None = None  #: who is asked about app receipts, where the settings say so
     walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
+    roles: RoleTable | None = None  #: by which this node agrees with others, where it is not alone
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -104,6 +107,9 @@ def open_backend(settings: Settings) -> Backend:
         walks = _open_walks(settings)
         if walks is not None:
             opened.callback(walks.close)
+        roles = None if settings.is_alone else open_roles(settings)
+        if roles is not None:
+            opened.callback(roles.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
         loops = [loop for loop in (transfers, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
@@ -126,6 +132,7 @@ def open_backend(settings: Settings) -> Backend:
             signed_data,
             server_api,
             walks,
+            roles,
         )
 
 
@@ -194,6 +201,15 @@ def open_notifications(
 
         return AwsNotifications(settings.notifications_table, max_connections=max_connections)
     return EmbeddedNotifications(_database(settings, create))
+
+
+def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
+    """Open the table by which nodes agree on roles alone; see ``open_queues``."""
+    if settings.backend == "aws":
+        from receipt_actors.clients.aws import AwsRoles
+
+        return AwsRoles(settings.role_table, settings.lease_seconds)
+    return EmbeddedRoles(_database(settings, create=True))
 
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:

@@ -16,6 +16,7 @@ from typing import Any
 import pykka
 
 from receipt_actors.actors.protocol import INTAKE, IntakeStatus
+from receipt_actors.actors.role_keeper import ROLE_KEEPER
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.control import UnknownActor
@@ -24,7 +25,9 @@ from receipt_actors.telemetry.overview import (
     ActorOverview,
     Overview,
     ProcessOverview,
+    RoleOverview,
     ServiceOverview,
+    Standing,
     State,
 )
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
@@ -54,15 +57,17 @@ class Inspection:
             self._look_at_queues()
         process = self._process(tree, views, statistics, is_draining)
         depths = views.get(QUEUE_DEPTHS)
+        role = role_in(views)
         return Overview(
             at_seconds=self._actors.clock.time(),
             version=version(),
-            state=process.state,
+            state=state_with_role(process.state, role),
             source_queues=self._source_queues,
             queues=depths if isinstance(depths, Mapping) else dict.fromkeys(self._source_queues),
             processes=(process,),
             statistics=statistics,
             incidents=incidents_of(self._actors),
+            role=role,
         )
 
     def _process(
@@ -162,6 +167,20 @@ def _plain(view: object) -> object:
     if isinstance(view, frozenset | tuple):
         return sorted(map(str, view))
     return view if isinstance(view, str | int | float | None) else type(view).__name__
+
+
+def role_in(views: Mapping[str, object]) -> RoleOverview | None:
+    """Return the part that this node has in a group, out of what actors show; None where it has none."""
+    view = views.get(ROLE_KEEPER)
+    return view if isinstance(view, RoleOverview) else None
+
+
+def state_with_role(state: State, role: RoleOverview | None) -> State:
+    """Say of a node that would work, or start to, if others left it something to do what it waits for."""
+    standing = Standing.ACTIVE if role is None else role.standing
+    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.STARTING, State.CONSUMING, State.WAITING):
+        return State.STANDBY
+    return State.WAITING if standing is Standing.CUT_OFF and state is State.CONSUMING else state
 
 
 def _nodes(node: ActorNode) -> Iterator[ActorNode]:

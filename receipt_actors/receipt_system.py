@@ -9,12 +9,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
 from receipt_actors.actors import protocol
+from receipt_actors.actors.holding import LIMITED, ProcessHolding, release
 from receipt_actors.actors.protocol import (
     CloseIntake,
     DescribeIntake,
@@ -25,15 +27,17 @@ from receipt_actors.actors.protocol import (
     StuckInOutage,
 )
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
-from receipt_actors.application import HAND_BACK_SECONDS, source_of, supervision_tree
+from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, source_of, supervision_tree
 from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
     SUBMISSION_ID_ATTRIBUTE,
     Unanswerable,
     parse_submission,
+    submission_message,
 )
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, Queues, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.domain.sources import Source, misuses
 from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
@@ -51,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  #: for questions about the system
 PAUSE_SECONDS = 2.0  #: for receives under way to be over
-_LIMITED = (protocol.INTAKE, protocol.APP_STORE_GATEWAY, protocol.LEDGER_GATEWAY)
 INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 
 
@@ -87,6 +90,7 @@ class ReceiptSystem:
         clock: Clock | None = None,
         limits: Limits | None = None,
         is_paused: bool = False,
+        held_until_seconds: float = inf,
         process: str = "main",
         on_alert: Callable[[Alert], object] | None = None,
     ) -> ReceiptSystem:
@@ -101,21 +105,28 @@ class ReceiptSystem:
             clock: the time, where it is not the real one.
             limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
             is_paused: whether it is paused from the beginning.
+            held_until_seconds: until when the limits hold, where others may get them afterwards; see ``hold_until``.
             process: what this process is called in overviews, traces and alerts, where there are several.
             on_alert: called with each alert, one at a time, on a thread of the system; with or without an alerts queue.
                 What it raises is logged.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used; sources share a dead-letter queue.
+            ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
+                source queue, or is that of several; a role takes a table that ``backend`` has not.
             QueueRefused: a source queue does not exist or may not be used.
-            LedgerRefused: the same of the ledger's table.
+            LedgerRefused: the same of the table of claims, or of roles.
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
         opened = backend or open_backend(settings)
         try:
+            if opened.roles is None and not settings.is_alone:
+                found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
+                raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
             sources = _look_at_sources(settings, opened.queues)
             opened.ledger.check()
+            if opened.roles is not None:
+                opened.roles.check()
         except BaseException:
             opened.close()
             raise
@@ -127,7 +138,11 @@ class ReceiptSystem:
             opened.run_on(actors.scheduler)
         live_limits = LiveLimits(settings.limits_of(1), limits)
         live_limits.is_paused = is_paused
-        root_spec = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process)
+        live_limits.held_until_seconds = held_until_seconds
+        membership = None
+        if opened.roles is not None:
+            membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
+        root_spec = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process, membership)
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -191,11 +206,11 @@ class ReceiptSystem:
             text = json.dumps(body)
         except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
             raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
-        message = OutgoingMessage(text, {SUBMISSION_ID_ATTRIBUTE: submission_id})
-        delivery = ReceivedMessage("", "", message.body, "", message.attributes)
+        delivery = ReceivedMessage("", "", text, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
         outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
         if isinstance(outcome, Unanswerable):
             raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
+        message = submission_message(text, submission_id, outcome.user_id, settings.source_queue)
         (failure,) = self._backend.queues.send(settings.source_queue, [message])
         if failure is not None and failure.sender_fault:
             raise SubmissionRefused(f"{failure.code}: {failure.detail}")
@@ -259,7 +274,7 @@ class ReceiptSystem:
             the system has ended.
         """
         self._limits.change(limits)
-        asked = [(name, self._actors.whereis(name)) for name in _LIMITED]
+        asked = [(name, self._actors.whereis(name)) for name in LIMITED]
         answers = [(name, None if ref is None else ref.ask(ObeyLimits(), block=False)) for name, ref in asked]
 
         def wait() -> None:
@@ -273,6 +288,23 @@ class ReceiptSystem:
                 self._ask(name, ObeyLimits(), None)  # its successor is to say what is under way
 
         return wait
+
+    def hold_until(self, seconds: float) -> None:
+        """Begin nothing new from this monotonic time on: no receive, no request to Apple or the ledger.
+
+        What is in flight is kept. A later time lets it go on.
+        """
+        was_held = self._limits.are_held(self._actors.clock.monotonic())
+        self._limits.held_until_seconds = seconds
+        if not was_held:
+            for name in LIMITED:
+                actor = self._actors.whereis(name)
+                if actor is not None:
+                    actor.ask(ObeyLimits(), block=False)
+
+    def release(self) -> None:
+        """Hand back what is in flight, for another node to take."""
+        release(self._actors)
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
         """Call an actor; a restart of it is waited for."""
@@ -481,9 +513,12 @@ def _look_at_sources(settings: Settings, queues: Queues) -> list[Source]:
                 "stay on it and come back again and again",
                 of_source.source_queue,
             )
-    if len(sources) == 1:
-        return sources
     faults = [
+        f"dead-letter queue {each.dead_letter_queue}: {fault}"
+        for each in sources
+        if each.dead_letter_queue and (fault := dead_letter_queue_fault(each.queue, each.dead_letter_queue))
+    ]
+    faults += [
         f"queue {misuse.source_queue}: found {misuse.setting} {misuse.queue}, expected {misuse.expected}"
         for misuse in misuses([(each.queue, each.post_queues, each.dead_letter_queue) for each in sources])
     ]

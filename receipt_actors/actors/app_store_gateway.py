@@ -216,13 +216,15 @@ class AppStoreGateway(Gateway):
     @property
     def concurrency(self) -> int:
         """See ``Gateway``."""
+        if not self._limits.are_held(self.clock.monotonic()):
+            return 0
         return min(self._limits.current.app_store_concurrency, self._concurrency, self._window.size)
 
     @property
     def rate(self) -> RateLimit | None:
         """See ``Gateway``."""
         per_second = self._limits.current.app_store_rate_per_second
-        if per_second is None:
+        if not per_second:  # no limit; or a share of nothing, with which no request is made at all
             return None
         return RateLimit(per_second) if self._rate is None else self._rate.at(per_second, self.clock.monotonic())
 

@@ -437,6 +437,9 @@ class Gateway(GenServer):
     def _send_probe(self) -> None:
         if self._breaker.is_closed or self._probe is not None:
             return
+        if self.concurrency == 0:  # the limits are lent to others just now
+            self._wait_and_probe(self._breaker.first_pause_seconds)
+            return
         self._probe = self._send_next()
         if self._probe is not None:
             self._breaker = self._breaker.probing()

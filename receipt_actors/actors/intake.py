@@ -2,9 +2,10 @@
 
 It owns the count of what is in flight (a credit for each custodian that lives, and those reserved by receives under
 way), so that N consumers never take in more than the limits allow; and the gate, which closes while a service is
-unavailable, while an operator has paused it, or for good when the process stops. A gate that a service keeps closed
-lets a single message in while nothing is in flight, and so it does when a gateway wants another one to try with:
-somebody has to find out whether the service is back. What is about one source queue only closes the gate for that one.
+unavailable, while an operator has paused it, while the limits are lent to other nodes, or for good when the process
+stops. A gate that a service keeps closed lets a single message in while nothing is in flight, and so it does when a
+gateway wants another one to try with: somebody has to find out whether the service is back. What is about one source
+queue only closes the gate for that one.
 
 It lets few consumers of a source receive at once while receives are not full: many would bring one message each, and
 every one costs as much as ten.
@@ -40,6 +41,7 @@ from receipt_actors.actors.protocol import (
     MessageTaken,
     ObeyLimits,
     PauseIntake,
+    ReleaseCustodians,
     ReserveCredits,
     ResumeIntake,
     ServiceAvailable,
@@ -51,7 +53,7 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.sources import Source, credits_kept_for_each
-from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
+from receipt_actors.otp import NO_REPLY, SHUTDOWN, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 
 logger = logging.getLogger(__name__)
@@ -178,6 +180,7 @@ class Intake(GenServer):
             return NO_REPLY
         if isinstance(request, ObeyLimits):
             self._yielding.append(from_)
+            self._note_activity()
             self._grant()
             return NO_REPLY
         if isinstance(request, PauseIntake):
@@ -190,7 +193,8 @@ class Intake(GenServer):
         """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         sources = self._sources.values()
         is_paused = self._limits.is_paused
-        is_busy = bool(self._custodians) or is_paused  # who was told to wait has something to do
+        # Who was told to wait, by an operator or by other nodes, has something to do.
+        is_busy = bool(self._custodians) or self._is_shut() or self._limits.current.max_in_flight == 0
         return IntakeStatus(
             len(self._custodians),
             sum(list(self._reserved.values())),
@@ -253,6 +257,9 @@ class Intake(GenServer):
             case ResumeIntake():
                 self._note_activity()
                 self._grant()
+            case ReleaseCustodians():
+                for custodian in self._custodians:
+                    custodian.exit(SHUTDOWN)
             case _:
                 return super().handle_cast(request)
         return None
@@ -356,7 +363,7 @@ class Intake(GenServer):
             if not self._custodians and not self._reserved:
                 self._answer_closers(Done())
             return
-        if self._limits.is_paused:
+        if self._is_shut():
             return
         while (best := self._next_source()) is not None:
             self._grant_next(*best)
@@ -394,7 +401,7 @@ class Intake(GenServer):
             self.send_after(STUCK_SECONDS, _LookForProgress(self._finished))
 
     def _grant_next(self, source: _SourceState, available: int) -> None:
-        if available > 0 and not self._limits.is_paused:
+        if available > 0 and not self._is_shut():
             waiting = source.waiting.popleft()
             count = min(waiting.count, available)
             self._give_back(waiting.consumer, source)  # of a consumer that has asked twice
@@ -412,7 +419,7 @@ class Intake(GenServer):
         whole = self._limits.current.max_in_flight
         room = self._room()
         if self._unavailable:
-            return 1 if room == whole else 0
+            return 1 if 0 < room == whole else 0
         others = len(self._sources) - 1
         if others:
             kept = credits_kept_for_each(whole, others + 1)
@@ -420,6 +427,10 @@ class Intake(GenServer):
             if source.max_receives == MIN_RECEIVES:  # quiet: its long polls need not hold what others have a use for
                 room = min(room, max(1, kept) - source.reserved)
         return room if not source.unavailable else min(room, 1) if source.used == 0 else 0
+
+    def _is_shut(self) -> bool:
+        """Tell whether not even a single message may be taken in, to see whether a service is back."""
+        return self._limits.is_paused or not self._limits.are_held(self.clock.monotonic())
 
     def _room(self) -> int:
         return self._limits.current.max_in_flight - len(self._custodians) - sum(self._reserved.values())

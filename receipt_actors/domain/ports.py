@@ -40,6 +40,7 @@ class ReceivedMessage:
     approximate_receive_count: int = 1
     sent_at_seconds: float = 0.0  #: UNIX time at which the producer sent it (``SentTimestamp`` / 1000)
     aws_trace_header: str | None = None  #: SQS's ``AWSTraceHeader``, where whoever sent it uses X-Ray
+    group_id: str | None = None  #: ``MessageGroupId``, of a message of a FIFO queue; None of any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class OutgoingMessage:
 
     body: str = field(repr=False)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    group_id: str | None = None  #: ``MessageGroupId``: what is sent to a FIFO queue must have it, and nothing else may
+    deduplication_id: str | None = None  #: ``MessageDeduplicationId``; likewise
 
     @property
     def size_bytes(self) -> int:
@@ -80,10 +83,16 @@ class Queues(Protocol):
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
-        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20)."""
+        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20).
+
+        A FIFO queue gives nothing of a group of which a message is hidden; what it gives of a group is in order.
+        """
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault)."""
+        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault).
+
+        A FIFO queue confirms what it takes for a repetition (``domain.fifo``), and keeps none of it.
+        """
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
         """Delete one batch. Deleting what is deleted already is confirmed."""
@@ -172,10 +181,11 @@ class Ledger(Protocol):
         nothing. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
-        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically.
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
 
-        Returns the claim that stands afterwards, None where there is none. What has no mark stays as it is.
+        Returns what stands afterwards: with the mark of a later refund, where there is one; None where nothing is. What
+        has no mark stays as it is.
         """
 
     def check(self) -> None:
@@ -317,6 +327,35 @@ class Notifications(Protocol):
 
         Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than
         ``NotificationUuid`` (a string).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """All that the nodes of a group agree on (``domain.roles``), as a table holds it."""
+
+    version: int  #: 1 for the first; each write is the next one
+    content: str
+
+
+class RoleTable(Protocol):
+    """The records by which nodes agree on roles: a table of its own."""
+
+    def read(self, group: str) -> RoleRecord | None:
+        """Return what stands, read consistently; None where nothing does. Raises ``LedgerUnavailable``."""
+
+    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+        """Write a record if what stands is of the version before it, or nothing where it is the first; atomically.
+
+        Returns what stands afterwards: the record, where it was written, else what was in the way, or None where that
+        is gone. Raises ``LedgerUnavailable``; then it may have been written.
+        """
+
+    def check(self) -> None:
+        """See whether roles can be agreed on.
+
+        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than ``RoleGroup`` (a
+        string).
         """
 
 

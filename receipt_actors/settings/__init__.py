@@ -7,8 +7,8 @@ The command line's flags and the settings reference of the manual are both gener
 ``Settings`` has them all. Whoever needs a part takes a smaller model, such as ``QueueSettings``, and demands no more.
 Each theme has a module: ``_backend`` (queues and claims), ``_sources`` (several source queues), ``_policy`` (which
 purchases count), ``_server_api``, ``_signatures`` and ``_app_store`` (the ways to have Apple vouch for them),
-``_notifications``, ``_work`` (how much at once, how long) and ``_operations`` (what those who run the system see of
-it).
+``_notifications``, ``_roles`` (which nodes share the work), ``_work`` (how much at once, how long) and ``_operations``
+(what those who run the system see of it).
 
 Embedding applications build ``Settings(bundle_ids=("com.example.game",), ...)`` themselves: the same checks, and the
 environment is not read. Either way, settings that cannot work raise one ``ConfigurationError`` that lists every fault.
@@ -27,6 +27,7 @@ from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, loa
 from receipt_actors.settings._notifications import NotificationSettings
 from receipt_actors.settings._operations import LogSettings, OperationsSettings
 from receipt_actors.settings._policy import PolicySettings
+from receipt_actors.settings._roles import RoleSettings
 from receipt_actors.settings._server_api import ServerApiSettings
 from receipt_actors.settings._setting import VARIABLE_PREFIX, Setting
 from receipt_actors.settings._signatures import INSTALL_STOREKIT2, SignatureSettings, verifies_signatures
@@ -47,6 +48,7 @@ __all__ = [
     "OperationsSettings",
     "PolicySettings",
     "QueueSettings",
+    "RoleSettings",
     "ServerApiSettings",
     "Setting",
     "Settings",

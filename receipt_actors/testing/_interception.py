@@ -159,11 +159,13 @@ class _InterceptedLedger:
         standing: Standing = self._around(call)
         return standing
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
         ledger = self._ledger
-        call = PortCall("unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id))
-        claim: LedgerItem | None = self._around(call)
-        return claim
+        call = PortCall(
+            "unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id, reversed_at_seconds)
+        )
+        standing: Standing | None = self._around(call)
+        return standing
 
     def check(self) -> None:
         self._ledger.check()  # once, by whoever starts
