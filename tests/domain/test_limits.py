@@ -128,7 +128,7 @@ def test_who_stands_by_gives_back_and_gets_nothing() -> None:
 
 
 def test_a_number_is_given_once() -> None:
-    """Also to who had nothing meanwhile, and by who divides after another: a late confirmation confirms nothing newer."""
+    """Also to who had nothing meanwhile, and by who divides after another: what is confirmed late is nothing newer."""
     division, orders = Division(Limits(4, 4, 4)).joined("a")
     numbers = [orders["a"].number]
     for _ in range(2):

@@ -1,8 +1,8 @@
 """DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
 Tables have one key, of type string. The conditions that are understood are ``attribute_exists`` and
-``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``;
-the updates, ``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never
+``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``,
+and ``name = :value``; the updates, ``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never
 ignored.
 """
 
@@ -27,6 +27,7 @@ _NAME = r"\s*([#A-Za-z0-9_.]+)\s*"
 _EXISTENCE = re.compile(
     rf"\s*attribute_(not_)?exists\s*\({_NAME}\)\s*(?:OR\s{_NAME}<\s*(:[A-Za-z0-9_]+)\s*)?", re.IGNORECASE
 )
+_EQUALITY = re.compile(rf"{_NAME}=\s*(:[A-Za-z0-9_]+)\s*")
 _AND = re.compile(r"(?<=\))\s+AND\s+(?=attribute_)", re.IGNORECASE)
 _SET = re.compile(rf"\s*SET\s{_NAME}=\s*(:[A-Za-z0-9_]+)\s*", re.IGNORECASE)
 _REMOVE = re.compile(rf"\s*REMOVE\s{_NAME}", re.IGNORECASE)
@@ -229,6 +230,8 @@ def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
 
 
 def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
+    if equality := _EQUALITY.fullmatch(condition):
+        return not _is_equal(old.get(_named(fields, equality[1])), fields["ExpressionAttributeValues"][equality[2]])
     match = _EXISTENCE.fullmatch(condition)
     if match is None:
         raise _invalid(f"ConditionExpression {condition!r} is not simulated")
@@ -236,6 +239,13 @@ def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
     if (_named(fields, name) in old) is (negation is None):
         return False
     return value is None or not _is_less(old.get(_named(fields, compared)), fields["ExpressionAttributeValues"][value])
+
+
+def _is_equal(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
+    """Compare two values; numbers by what they say, however they are written."""
+    if one is not None and "N" in one and "N" in other:
+        return Decimal(one["N"]) == Decimal(other["N"])
+    return one == other
 
 
 def _is_less(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
