@@ -16,6 +16,7 @@ place in the table, and what is held stays held meanwhile.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -26,7 +27,7 @@ from receipt_actors.domain.limits import Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
 from receipt_actors.errors import UnavailableError
-from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply
+from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
 
@@ -77,17 +78,20 @@ class RoleKeeper(GenServer):
         self._table = table
         self._group = group
         self._holding = holding
-        self._lease = Lease(node, lease_seconds)
+        # Beats begin anywhere: a renewal of a keeper before this one, which comes late, is none of its own.
+        self._lease = Lease(node, lease_seconds, beat=secrets.randbits(48))
         self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
         self._is_calling = False
         self._renews_at_once = False  # when the call under way is over
         self._began_at_seconds = -inf  # monotonic; of the last renewal
+        self._next_renewal: Timer | None = None
         self._used: Share | None = None  # what is worked with
         self._is_used = False  # whether anybody has been told of it
         self._held_until_seconds = -inf  # monotonic; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
         self._standing: Standing | None = None  # as was told last
         self._is_outage_told = False  # that the table does not answer
+        self._fault: str | None = None  # of the record; as was told last
 
     def init(self) -> Continue:
         """Look at the table first."""
@@ -154,6 +158,8 @@ class RoleKeeper(GenServer):
         if self._is_calling:
             self._renews_at_once = True
             return
+        if self._next_renewal is not None:
+            self._next_renewal.cancel()  # or there would be one more after each renewal out of turn, for ever
         self._began_at_seconds = self.clock.monotonic()
         self._call(_READ, self._table.read, self._group)
 
@@ -181,6 +187,7 @@ class RoleKeeper(GenServer):
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
             self._write(label.attempt + 1 if isinstance(label, _Write) else 1)
         else:
+            self._tell_standing()
             self._renew_later()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
@@ -197,13 +204,17 @@ class RoleKeeper(GenServer):
         try:
             group = Group() if record is None else Group.from_json(record.version, record.content)
         except ValueError as error:
-            self._tell(
-                f"the record of group {self._group!r} in the table of roles can't be read: {error}; "
-                "expected that no other program writes it",
-                logging.ERROR,
-                IncidentKind.CONFIGURATION,
-            )
+            if str(error) != self._fault:
+                self._fault = str(error)
+                self._tell(
+                    f"the record of group {self._group!r} in the table of roles can't be read: {error}; expected that "
+                    "no other program writes it, and the same version of this one everywhere: delete it while no node "
+                    "runs",
+                    logging.ERROR,
+                    IncidentKind.CONFIGURATION,
+                )
             return False
+        self._fault = None
         self._looked(group)
         return True
 
@@ -211,8 +222,8 @@ class RoleKeeper(GenServer):
         before, self._lease = self._lease, self._lease.looked(group, self.clock.monotonic())
         if before.me is not None and self._lease.me is None:
             self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
-        if self._lease.share is None and self._used is not None:
-            self._use(None)
+        if self._lease.share is None and not (self._is_used and self._used is None):
+            self._use(None)  # before anything is lent again
         self._hold()
 
     def _renew_later(self) -> None:
@@ -223,7 +234,8 @@ class RoleKeeper(GenServer):
             return
         if _standing(self._lease, self.clock.monotonic()) is Standing.WAITING:
             interval /= 4  # somebody is about to give back what it waits for
-        self.send_after(max(0.0, self._began_at_seconds + interval - self.clock.monotonic()), _Renew())
+        pause = max(0.0, self._began_at_seconds + interval - self.clock.monotonic())
+        self._next_renewal = self.send_after(pause, _Renew())
 
     def handle_info(self, message: Any) -> Any:
         """It is time."""

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
 from receipt_actors.clients.embedded.database import SCHEMA_VERSION, Database
 from receipt_actors.domain.ports import (
     MAX_VISIBILITY_SECONDS,
@@ -30,6 +30,7 @@ from receipt_actors.domain.ports import (
     LedgerItem,
     OutgoingMessage,
     ReceivedMessage,
+    RoleRecord,
     Tombstone,
 )
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueUnavailable
@@ -290,7 +291,7 @@ def test_an_interruption_is_for_the_polls_under_way(queues: EmbeddedQueues, pool
 CHILD_IMPORTS = """
 import sys
 from pathlib import Path
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
 database, name = Path(sys.argv[1]), sys.argv[2]
 def claim_of(transaction_id, submission_id="s"):
@@ -641,6 +642,22 @@ def test_an_old_file_becomes_what_a_new_one_is(old_database: Path, tmp_path: Pat
     EmbeddedLedger(new).close()
     assert schema_of(old_database) == schema_of(new)
     assert schema_of(new)[0] == SCHEMA_VERSION
+
+
+def test_a_file_of_the_version_before_goes_on_to_be_used(tmp_path: Path) -> None:
+    """It lacks the roles only; what was in it stays."""
+    before, new = tmp_path / "before.db", tmp_path / "new.db"
+    for file in (before, new):
+        with closing(EmbeddedNotifications(file)) as notifications:
+            notifications.record("known", 1_700_000_000.0)
+    with closing(sqlite3.connect(before)) as connection:
+        connection.execute("DROP TABLE role_groups")
+        connection.execute("PRAGMA user_version = 2")
+        connection.commit()
+    with closing(EmbeddedRoles(before)) as roles, closing(EmbeddedNotifications(before)) as notifications:
+        assert roles.write("group", RoleRecord(1, "first")) == RoleRecord(1, "first")
+        assert notifications.is_known("known")
+    assert schema_of(before) == schema_of(new)
 
 
 def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolExecutor) -> None:
