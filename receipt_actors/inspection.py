@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -55,13 +55,14 @@ class Inspection:
         views = {} if tree is None else {node.name: node.view for node in _nodes(tree)}
         if looks_at_queues:
             self._look_at_queues()
-        process = self._process(tree, views, statistics, is_draining)
-        depths = views.get(QUEUE_DEPTHS)
         role = role_in(views)
+        process = self._process(tree, views, statistics, is_draining)
+        process = replace(process, state=state_with_role(process.state, role))
+        depths = views.get(QUEUE_DEPTHS)
         return Overview(
             at_seconds=self._actors.clock.time(),
             version=version(),
-            state=state_with_role(process.state, role),
+            state=process.state,
             source_queues=self._source_queues,
             queues=depths if isinstance(depths, Mapping) else dict.fromkeys(self._source_queues),
             processes=(process,),
@@ -164,6 +165,8 @@ def _plain(view: object) -> object:
         return {field.name: _plain(getattr(view, field.name)) for field in fields(view)}
     if isinstance(view, Mapping):
         return {str(key): _plain(value) for key, value in view.items()}
+    if isinstance(view, tuple) and all(map(is_dataclass, view)):
+        return [_plain(each) for each in view]
     if isinstance(view, frozenset | tuple):
         return sorted(map(str, view))
     return view if isinstance(view, str | int | float | None) else type(view).__name__
@@ -176,11 +179,11 @@ def role_in(views: Mapping[str, object]) -> RoleOverview | None:
 
 
 def state_with_role(state: State, role: RoleOverview | None) -> State:
-    """Say of a node that would work, or start to, if others left it something to do what it waits for."""
+    """Say of a node, or of a process of it, that would work if others left it something to do what it waits for."""
     standing = Standing.ACTIVE if role is None else role.standing
-    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.STARTING, State.CONSUMING, State.WAITING):
+    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.CONSUMING, State.WAITING):
         return State.STANDBY
-    return State.WAITING if standing is Standing.CUT_OFF and state is State.CONSUMING else state
+    return State.WAITING if standing is Standing.CUT_OFF and state in (State.CONSUMING, State.STANDBY) else state
 
 
 def _nodes(node: ActorNode) -> Iterator[ActorNode]:

@@ -29,13 +29,15 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, source_of, supervision_tree
 from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
     SUBMISSION_ID_ATTRIBUTE,
     Unanswerable,
     parse_submission,
+    submission_message,
 )
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, Queues, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.domain.sources import Source, misuses
 from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
@@ -109,8 +111,8 @@ class ReceiptSystem:
                 What it raises is logged.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used; sources share a dead-letter queue; a role
-                takes a table that ``backend`` has not.
+            ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
+                source queue, or is that of several; a role takes a table that ``backend`` has not.
             QueueRefused: a source queue does not exist or may not be used.
             LedgerRefused: the same of the table of claims, or of roles.
             UnavailableError: queues or ledger do not answer.
@@ -204,11 +206,11 @@ class ReceiptSystem:
             text = json.dumps(body)
         except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
             raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
-        message = OutgoingMessage(text, {SUBMISSION_ID_ATTRIBUTE: submission_id})
-        delivery = ReceivedMessage("", "", message.body, "", message.attributes)
+        delivery = ReceivedMessage("", "", text, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
         outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
         if isinstance(outcome, Unanswerable):
             raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
+        message = submission_message(text, submission_id, outcome.user_id, settings.source_queue)
         (failure,) = self._backend.queues.send(settings.source_queue, [message])
         if failure is not None and failure.sender_fault:
             raise SubmissionRefused(f"{failure.code}: {failure.detail}")
@@ -511,9 +513,12 @@ def _look_at_sources(settings: Settings, queues: Queues) -> list[Source]:
                 "stay on it and come back again and again",
                 of_source.source_queue,
             )
-    if len(sources) == 1:
-        return sources
     faults = [
+        f"dead-letter queue {each.dead_letter_queue}: {fault}"
+        for each in sources
+        if each.dead_letter_queue and (fault := dead_letter_queue_fault(each.queue, each.dead_letter_queue))
+    ]
+    faults += [
         f"queue {misuse.source_queue}: found {misuse.setting} {misuse.queue}, expected {misuse.expected}"
         for misuse in misuses([(each.queue, each.post_queues, each.dead_letter_queue) for each in sources])
     ]

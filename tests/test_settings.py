@@ -212,7 +212,8 @@ class TestFaults:
         [
             ("source_queue", "https://sqs.eu-west-1.amazonaws.com/123/Mine", "a name, not a URL; try 'Mine'"),
             ("source_queue", "arn:aws:sqs:eu-west-1:123:Mine", "a name, not an ARN; try 'Mine'"),
-            ("source_queue", "Mine.fifo", "FIFO queues are not supported"),
+            ("source_queue", "Mine.fifo.fifo", "with .fifo at the end of a FIFO queue's name"),
+            ("source_queue", "a" * 76 + ".fifo", "1 to 80 letters, digits, - and _"),
             ("source_queue", "a" * 81, "1 to 80 letters, digits, - and _"),
             ("source_queue", "", "1 to 80 letters"),
             ("source_queue", "ResultsSQS", "an answer sent there would come back as a receipt"),
@@ -220,6 +221,7 @@ class TestFaults:
             ("post_queues", " , ", "names of SQS queues"),
             ("dead_letter_queue", "ResultsSQS", "neither source_queue nor one of post_queues"),
             ("dead_letter_queue", "ReceiptsSQS", "neither source_queue nor one of post_queues"),
+            ("dead_letter_queue", "Letters.fifo", "a standard queue, as ReceiptsSQS is one"),
             ("alerts_queue", "ReceiptsSQS", "a queue of its own"),
             ("alerts_queue", "ResultsSQS", "a queue of its own"),
             ("alert_outage_seconds", 0, "a number above 0"),

@@ -6,12 +6,16 @@ told. A crash of it forgets a receive under way: those messages come back by the
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
 mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
+
+Of a FIFO queue's group the custodians are started one after the other, so that the visibility keeper hears of them in
+order. What stands behind a corrupt copy, or behind one whose custodian did not start, is handed back.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -39,10 +43,10 @@ from receipt_actors.otp import (
     Name,
     Receive,
     Receiving,
-    Ref,
     Reply,
     Runtime,
     StartChild,
+    Started,
 )
 from receipt_actors.telemetry.decisions import log_handed_back, log_left
 from receipt_actors.telemetry.statistics import statistics_of
@@ -59,6 +63,15 @@ INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 
 #: A delivery and what is to be done about it; None: nothing, it is corrupt.
 _Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _CustodianStart:
+    """A request to start a custodian, and the delivery that it is for."""
+
+    delivery: ReceivedMessage
+    supervisor: Name
+    request: StartChild
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,7 @@ class Consumer(GenServer):
         self._failures = 0
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
         self._is_starting = False  # the custodians of the last receive
+        self._rounds: deque[list[_CustodianStart]] = deque()  # the first is under way; a round has one of each group
         self._receive_over: _ReceiveOver | None = None  # until those have started
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
@@ -178,7 +192,7 @@ class Consumer(GenServer):
         if deliveries:
             self._statistics.messages_received(len(deliveries))
             if self.system.whereis(VISIBILITY_KEEPER) is None:
-                self._hand_back([delivery for delivery, _ in deliveries])
+                self._hand_back_unfinished([delivery for delivery, _ in deliveries])
             else:
                 self._start_custodians(deliveries, began_at)
         self._settle_when_started()
@@ -199,20 +213,58 @@ class Consumer(GenServer):
             self._ask_for_credits()
 
     def _start_custodians(self, deliveries: Sequence[_Delivery], received_at_seconds: float) -> None:
-        starts: list[tuple[Ref | Name, object]] = []
+        rounds: list[list[_CustodianStart]] = [[]]
+        places: Counter[str] = Counter()  # by group: how many of it there have been
+        cut: set[str | None] = set()  # groups that have a corrupt copy
+        behind: list[ReceivedMessage] = []
         if self._tracer.is_on:
             for delivery, work in deliveries:
                 self._trace_received(delivery, work)
         for delivery, work in deliveries:
+            group = delivery.group_id
+            if group in cut:
+                behind.append(delivery)
+                continue
             if work is None:
+                if group is not None:
+                    cut.add(group)
                 detail = "arrived corrupt (MD5); it is left for redelivery"
                 log_left(delivery.message_id, Reason.BODY_MD5_MISMATCH, detail)
                 self._statistics.message_finished("left", Reason.BODY_MD5_MISMATCH, 0.0)
                 continue
             supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
-            starts.append((supervisor, StartChild((self._source, delivery, work, received_at_seconds))))
+            place = 0
+            if group is not None:
+                place, places[group] = places[group], places[group] + 1
+                if place == len(rounds):
+                    rounds.append([])
+            start = StartChild((self._source, delivery, work, received_at_seconds))
+            rounds[place].append(_CustodianStart(delivery, supervisor, start))
         self._is_starting = True
-        self.send_requests(starts, _START)
+        self._rounds.extend(rounds)
+        self._start_round()
+        if behind:
+            self._hand_back_behind(behind)
+
+    def _start_round(self) -> None:
+        self.send_requests([(start.supervisor, start.request) for start in self._rounds[0]], _START)
+
+    def _round_over(self, replies: Sequence[Reply]) -> None:
+        """Start the next custodian of each group, but of those that have a gap now."""
+        over = self._rounds.popleft()
+        if self._rounds:
+            is_there = [reply.failure is None and isinstance(reply.value, Started) for reply in replies]
+            cut = {start.delivery.group_id for start, is_there in zip(over, is_there, strict=True) if not is_there}
+            behind = [start.delivery for each in self._rounds for start in each if start.delivery.group_id in cut]
+            if behind:
+                rounds = [[start for start in each if start.delivery.group_id not in cut] for each in self._rounds]
+                self._rounds = deque(filter(None, rounds))
+                self._hand_back_behind(behind)
+        if self._rounds:
+            self._start_round()
+        else:
+            self._is_starting = False
+            self._settle_when_started()
 
     def _trace_received(self, delivery: ReceivedMessage, work: Submission | Unanswerable | None) -> None:
         match work:
@@ -232,21 +284,38 @@ class Consumer(GenServer):
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The custodians have started, and hold their credits; what has none (its supervisor ended) comes back."""
-        self._is_starting = False
-        self._settle_when_started()
+        self._round_over(value)
 
-    def _hand_back(self, deliveries: Sequence[ReceivedMessage]) -> None:
+    def _hand_back_unfinished(self, deliveries: Sequence[ReceivedMessage]) -> None:
         changes = [
-            (delivery.receipt_handle, hand_back_unfinished_seconds(delivery.approximate_receive_count, self._rng))
+            (
+                delivery.receipt_handle,
+                hand_back_unfinished_seconds(
+                    delivery.approximate_receive_count, self._rng, blocks_group=delivery.group_id is not None
+                ),
+            )
             for delivery in deliveries
         ]
+        self._hand_back(deliveries, changes, Reason.DRAINED, "it was received just before the end")
+
+    def _hand_back_behind(self, deliveries: Sequence[ReceivedMessage]) -> None:
+        changes = [(delivery.receipt_handle, 0) for delivery in deliveries]
+        self._hand_back(deliveries, changes, Reason.GROUP_HANDED_BACK, "one before it in its group comes again")
+
+    def _hand_back(
+        self,
+        deliveries: Sequence[ReceivedMessage],
+        changes: Sequence[tuple[str, int]],
+        reason: Reason,
+        detail: str,
+    ) -> None:
         self._change_visibility(changes)
         if self._tracer.is_on:
             for delivery in deliveries:
-                self._trace("handed_back", delivery, {"reason": Reason.DRAINED})
+                self._trace("handed_back", delivery, {"reason": reason})
         for delivery in deliveries:
-            log_handed_back(delivery.message_id, Reason.DRAINED, "it was received just before the end", 0.0)
-            self._statistics.message_finished("handed_back", Reason.DRAINED, 0.0)
+            log_handed_back(delivery.message_id, reason, detail, 0.0)
+            self._statistics.message_finished("handed_back", reason, 0.0)
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
         try:
@@ -290,7 +359,7 @@ class BackgroundConsumer(Consumer):
         reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
         if reply.failure is None and reply.value:
             self._statistics.messages_received(len(reply.value))
-            self._hand_back([delivery for delivery, _ in reply.value])
+            self._hand_back_unfinished([delivery for delivery, _ in reply.value])
             yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
 
     def _begin_receive(self, **how: Any) -> None:

@@ -186,6 +186,22 @@ class WatchMessage:
     approximate_receive_count: int
     received_at_seconds: float  #: monotonic
     source: Source
+    group_id: str | None = None  #: of a FIFO queue's message
+
+    @property
+    def group(self) -> tuple[str, str] | None:
+        """Which line it stands in: its queue's, and its group's."""
+        return None if self.group_id is None else (self.source.queue, self.group_id)
+
+
+@dataclass(frozen=True, slots=True)
+class YourTurn:
+    """Keeper to custodian: nothing of its group stands before it; begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandBack:
+    """Keeper to custodian: one that stood before it in its group will come again, and so must this one: hand back."""
 
 
 @dataclass(frozen=True, slots=True)

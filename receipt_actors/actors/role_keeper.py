@@ -16,6 +16,7 @@ place in the table, and what is held stays held meanwhile.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -26,13 +27,14 @@ from receipt_actors.domain.limits import Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
 from receipt_actors.errors import UnavailableError
-from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply
+from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
 
 logger = logging.getLogger(__name__)
 
 ROLE_KEEPER = "role_keeper"
+ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
 MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
 ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
 _READ = "read"  # labels of what is asked of the table,
@@ -45,6 +47,7 @@ class _Write:
 
     content: Group
     attempt: int
+    gone: tuple[str, ...]  #: who is taken out by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,20 @@ class RoleKeeper(GenServer):
         self._table = table
         self._group = group
         self._holding = holding
-        self._lease = Lease(node, lease_seconds)
+        # Beats begin anywhere: a renewal of a keeper before this one, which comes late, is none of its own.
+        self._lease = Lease(node, lease_seconds, beat=secrets.randbits(48))
         self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
         self._is_calling = False
         self._renews_at_once = False  # when the call under way is over
         self._began_at_seconds = -inf  # monotonic; of the last renewal
+        self._next_renewal: Timer | None = None
         self._used: Share | None = None  # what is worked with
         self._is_used = False  # whether anybody has been told of it
         self._held_until_seconds = -inf  # monotonic; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
         self._standing: Standing | None = None  # as was told last
+        self._is_outage_told = False  # that the table does not answer
+        self._fault: str | None = None  # of the record; as was told last
 
     def init(self) -> Continue:
         """Look at the table first."""
@@ -128,12 +135,31 @@ class RoleKeeper(GenServer):
             seconds_since_heard=0.0 if is_me else round(now - since, 3),
         )
 
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``. What is ``seen`` from outside says the rest."""
+        lease = self._lease
+        share = lease.share
+        return {
+            "version": lease.group.version,
+            "beat": lease.beat,
+            "renewed_seconds_ago": round(self.clock.monotonic() - self._began_at_seconds, 3),
+            "waits_for_the_table": self._is_calling,
+            "share_number": _number(share),
+            "share_obeyed": lease.obeyed,
+            "share_used": _number(self._used),
+            "share_held": None if share is None else asdict(share.held),
+            "limits": asdict(lease.limits),
+            "not_heard_of": sorted(lease.gone(self.clock.monotonic())),
+        }
+
     # --- the table ---
 
     def _renew(self) -> None:
         if self._is_calling:
             self._renews_at_once = True
             return
+        if self._next_renewal is not None:
+            self._next_renewal.cancel()  # or there would be one more after each renewal out of turn, for ever
         self._began_at_seconds = self.clock.monotonic()
         self._call(_READ, self._table.read, self._group)
 
@@ -143,10 +169,9 @@ class RoleKeeper(GenServer):
 
     def _write(self, attempt: int) -> None:
         now = self.clock.monotonic()
-        for name in sorted(self._lease.gone(now)):
-            self._tell(f"node {name} has not been heard of for a lease: it is out of the group", logging.WARNING)
+        gone = tuple(sorted(self._lease.gone(now)))
         self._lease, content = self._lease.renewal(now)
-        self._call(_Write(content, attempt), self._table.write, self._group, _record(content))
+        self._call(_Write(content, attempt, gone), self._table.write, self._group, _record(content))
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The table answered, or somebody said that limits are kept to."""
@@ -156,11 +181,13 @@ class RoleKeeper(GenServer):
         self._is_calling = False
         if isinstance(label, _Write) and value == _record(label.content):
             self._looked(label.content)
+            self._tell_gone(label.gone)
             self._take_up()
             self._renew_later()
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
             self._write(label.attempt + 1 if isinstance(label, _Write) else 1)
         else:
+            self._tell_standing()
             self._renew_later()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
@@ -177,13 +204,17 @@ class RoleKeeper(GenServer):
         try:
             group = Group() if record is None else Group.from_json(record.version, record.content)
         except ValueError as error:
-            self._tell(
-                f"the record of group {self._group!r} in the table of roles can't be read: {error}; "
-                "expected that no other program writes it",
-                logging.ERROR,
-                IncidentKind.CONFIGURATION,
-            )
+            if str(error) != self._fault:
+                self._fault = str(error)
+                self._tell(
+                    f"the record of group {self._group!r} in the table of roles can't be read: {error}; expected that "
+                    "no other program writes it, and the same version of this one everywhere: delete it while no node "
+                    "runs",
+                    logging.ERROR,
+                    IncidentKind.CONFIGURATION,
+                )
             return False
+        self._fault = None
         self._looked(group)
         return True
 
@@ -191,8 +222,8 @@ class RoleKeeper(GenServer):
         before, self._lease = self._lease, self._lease.looked(group, self.clock.monotonic())
         if before.me is not None and self._lease.me is None:
             self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
-        if self._lease.share is None and self._used is not None:
-            self._use(None)
+        if self._lease.share is None and not (self._is_used and self._used is None):
+            self._use(None)  # before anything is lent again
         self._hold()
 
     def _renew_later(self) -> None:
@@ -203,7 +234,8 @@ class RoleKeeper(GenServer):
             return
         if _standing(self._lease, self.clock.monotonic()) is Standing.WAITING:
             interval /= 4  # somebody is about to give back what it waits for
-        self.send_after(max(0.0, self._began_at_seconds + interval - self.clock.monotonic()), _Renew())
+        pause = max(0.0, self._began_at_seconds + interval - self.clock.monotonic())
+        self._next_renewal = self.send_after(pause, _Renew())
 
     def handle_info(self, message: Any) -> Any:
         """It is time."""
@@ -257,6 +289,7 @@ class RoleKeeper(GenServer):
         if standing is self._standing:
             return
         before, self._standing = self._standing, standing
+        kind = IncidentKind.ROLE
         me = f"node {lease.node.name} of group {self._group}"
         match standing:
             case Standing.ACTIVE:
@@ -271,12 +304,26 @@ class RoleKeeper(GenServer):
                 if before is None:
                     return  # it has not joined yet
                 words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
+                kind, self._is_outage_told = IncidentKind.OUTAGE, True
+        if self._is_outage_told and standing is not Standing.CUT_OFF:
+            kind, self._is_outage_told = IncidentKind.RECOVERED, False
         is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
-        self._tell(words, logging.WARNING if is_worse else logging.INFO)
+        self._tell(words, logging.WARNING if is_worse else logging.INFO, kind)
 
-    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE) -> None:
-        logger.log(level, "%s", words)
-        self.cast(INCIDENTS, Noticed(kind, self._lease.node.name, words))
+    def _tell_gone(self, names: Sequence[str]) -> None:
+        """Tell who has just been taken out: of all nodes only the one that did so says it."""
+        for name in names:
+            words = f"node {name} has not been heard of for a lease: it is out of the group"
+            self._tell(words, logging.WARNING, IncidentKind.NODE_LOST, name)
+
+    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE, subject: str | None = None) -> None:
+        lease = self._lease
+        standing = _standing(lease, self.clock.monotonic())
+        facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "standing": standing.value}
+        logger.log(level, "%s", words, extra=facts)
+        if subject is None:
+            subject = ROLE_TABLE if kind in (IncidentKind.OUTAGE, IncidentKind.RECOVERED) else lease.node.name
+        self.cast(INCIDENTS, Noticed(kind, subject, words))
 
     # --- the end ---
 

@@ -86,7 +86,7 @@ def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
 class Share:
     """What one of those who share was told, and what it may be using."""
 
-    number: int  #: of what it was told; it confirms by it
+    number: int  #: of what it was told; it confirms by it, and none has the number of another one
     told: Limits
     held: Limits  #: more than ``told`` until it has confirmed that it uses no more than that
 
@@ -103,6 +103,8 @@ class Division:
     whole: Limits
     shares: Mapping[str, Share | None] = field(default_factory=dict)  #: None: nothing is free for it yet
     standing_by: frozenset[str] = frozenset()  #: those of them who are to have nothing
+    number: int = 0  #: the highest that a share has had: a confirmation that comes late confirms nothing newer
+    due: Mapping[str, Limits] | None = None  #: what the others are to have; None: equal parts of the whole
 
     def of(self, whole: Limits) -> tuple[Division, Mapping[str, Share]]:
         """Divide another whole from now on."""
@@ -125,7 +127,8 @@ class Division:
 
     def found(self, shares: Mapping[str, Share | None]) -> tuple[Division, Mapping[str, Share]]:
         """Begin with what they say that they have."""
-        return replace(self, shares={name: _if_some(share) for name, share in shares.items()})._divided()
+        number = max([self.number, *(share.number for share in shares.values() if share is not None)])
+        return replace(self, shares={name: _if_some(share) for name, share in shares.items()}, number=number)._divided()
 
     @property
     def is_kept(self) -> bool:
@@ -143,9 +146,9 @@ class Division:
         names = sorted(self.shares)  # so that who comes back finds its own share again
         sharing = [name for name in names if name not in self.standing_by]
         due = dict.fromkeys(names, self.whole.nothing)
-        due.update(zip(sharing, divide(self.whole, len(sharing)), strict=True))
-        shares = dict(self.shares)
-        for name, share in self.shares.items():
+        due.update(zip(sharing, divide(self.whole, len(sharing)), strict=True) if self.due is None else self.due)
+        shares = {name: _adapted(share, self.whole) for name, share in self.shares.items()}
+        for name, share in shares.items():
             if share is not None:
                 shares[name] = replace(share, told=_each(min, share.told, due[name]))
         for name in sorted(names, key=lambda name: shares[name] is not None):  # first who has nothing
@@ -162,8 +165,8 @@ class Division:
         for name, share in shares.items():
             before = self.shares[name]
             if share is not None and (before is None or share.told != before.told):
-                orders[name] = shares[name] = replace(share, number=share.number + 1)
-        return replace(self, shares=shares), orders
+                orders[name] = shares[name] = replace(share, number=self.number + 1)
+        return replace(self, shares=shares, number=self.number + bool(orders)), orders
 
     def _free(self, shares: Mapping[str, Share | None]) -> Limits:
         held = [share.held for share in shares.values() if share is not None]
@@ -173,6 +176,15 @@ class Division:
 def confirmed(share: Share) -> Share | None:
     """Return what is left of a share when it has been confirmed: None where nothing is."""
     return _if_some(replace(share, held=share.told))
+
+
+def _adapted(share: Share | None, whole: Limits) -> Share | None:
+    """Have a share say something of the rate exactly where the whole does: who had no limit may use all of it still."""
+    rate = whole.app_store_rate_per_second
+    if share is None or (share.told.app_store_rate_per_second is None) == (rate is None):
+        return share
+    told, held = (replace(limits, app_store_rate_per_second=rate) for limits in (share.told, share.held))
+    return replace(share, told=told, held=held)
 
 
 def _if_some(share: Share | None) -> Share | None:

@@ -40,6 +40,7 @@ class ReceivedMessage:
     approximate_receive_count: int = 1
     sent_at_seconds: float = 0.0  #: UNIX time at which the producer sent it (``SentTimestamp`` / 1000)
     aws_trace_header: str | None = None  #: SQS's ``AWSTraceHeader``, where whoever sent it uses X-Ray
+    group_id: str | None = None  #: ``MessageGroupId``, of a message of a FIFO queue; None of any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class OutgoingMessage:
 
     body: str = field(repr=False)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    group_id: str | None = None  #: ``MessageGroupId``: what is sent to a FIFO queue must have it, and nothing else may
+    deduplication_id: str | None = None  #: ``MessageDeduplicationId``; likewise
 
     @property
     def size_bytes(self) -> int:
@@ -80,10 +83,16 @@ class Queues(Protocol):
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
-        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20)."""
+        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20).
+
+        A FIFO queue gives nothing of a group of which a message is hidden; what it gives of a group is in order.
+        """
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault)."""
+        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault).
+
+        A FIFO queue confirms what it takes for a repetition (``domain.fifo``), and keeps none of it.
+        """
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
         """Delete one batch. Deleting what is deleted already is confirmed."""

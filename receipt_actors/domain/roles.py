@@ -9,13 +9,18 @@ the table's conditional put is how nodes talk to each other, and the only way.
 version of the record do shares sum up to more than that. With one seat the share is everything.
 
 **The whole** is what the settings of all nodes allow: requests to the ledger and to Apple's rate, the least that any of
-them says. How much is in flight is about a node's own memory: each brings its own, and it is not shared. So it is with
-requests to Apple at once, unless the settings name a number.
+them says, in equal parts. How much is in flight is about a node's own memory: each brings its own, and it is not
+shared. So it is with requests to Apple at once, unless the settings of a node with a seat name a number.
 
 **Leases.** What the record lends to a node it lends for ``seconds`` from the moment at which the node *sent* its last
 renewal, by its own monotonic clock (``Lease``); then the node begins nothing new, whatever the record says. The others
 wait longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own monotonic clock
-(``Sightings``), takes it for gone and takes it out of the record. Wall clocks are never compared.
+(``Sightings``), takes it for gone and takes it out of the record. Wall clocks are never compared. Each member says how
+long its lease is, so that this may change while others go on.
+
+Two things are beyond that. A machine that is suspended as a whole, clock and all, goes on with the rest of its lease
+when it wakes, until it looks at the record, which is one of the first things that it does. And when somebody deletes
+the record, those who hold something do so until their next look, or the end of their lease.
 
 **Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
 one. A write on condition of a version that is not the newest any more is refused, however late it arrives.
@@ -30,7 +35,7 @@ from enum import StrEnum
 from math import inf
 from typing import Any
 
-from receipt_actors.domain.limits import Division, Limits, Share, confirmed
+from receipt_actors.domain.limits import Division, Limits, Share, confirmed, divide
 
 #: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
@@ -38,9 +43,7 @@ EXPIRY_FACTOR = 1.05
 TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
 RECORD_SCHEMA = 1  #: of what ``Group.as_json`` writes
-#: By how much a keeper that finds its node's beat in the record goes beyond it: the one before may have a renewal on
-#: its way that is not carried out yet, and that must not be taken for one of its own.
-BEATS_BEYOND = 1000
+MOST = 2**63 - 1  #: that a number in a record may be
 
 
 class Role(StrEnum):
@@ -61,12 +64,11 @@ class Node:
     processes: int = 1  #: each of which needs a part of its share
     shares_app_store_concurrency: bool = False  #: whether that is said of all nodes together; else it is this one's own
 
-    def clamped(self, share: Limits) -> Limits:
-        """Return as much of a share as this node can do."""
-        own = self.limits
-        in_flight = min(share.max_in_flight, own.max_in_flight)
-        app_store = min(share.app_store_concurrency, own.app_store_concurrency)
-        return replace(share, max_in_flight=in_flight, app_store_concurrency=app_store)
+    def due(self, part: Limits, *, is_own: bool) -> Limits:
+        """Return what it is to have of an equal part; ``is_own``: nobody shares how much is asked of Apple at once."""
+        own = self.limits.app_store_concurrency
+        app_store = own if is_own else min(part.app_store_concurrency, own)
+        return replace(part, max_in_flight=self.limits.max_in_flight, app_store_concurrency=app_store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Member:
 
     node: Node
     joined: int  #: the version of the record that it came in with: the order of seats
-    beat: int  #: goes up with each of its renewals
+    beat: int  #: another one with each of its renewals
+    lease_seconds: float  #: for how long it counts on what it is lent
     token: int | None = None  #: the version of the record that gave it its seat; None: it stands by
     share: Share | None = None  #: None: it stands by, or nothing is free for it yet
 
@@ -87,22 +90,31 @@ class Group:
     version: int = 0
     members: Mapping[str, Member] = field(default_factory=dict)
 
-    def renewed(self, node: Node, beat: int, *, obeyed: int | None = None, gone: frozenset[str] = frozenset()) -> Group:
+    def renewed(
+        self,
+        node: Node,
+        beat: int,
+        lease_seconds: float,
+        *,
+        obeyed: int | None = None,
+        gone: frozenset[str] = frozenset(),
+    ) -> Group:
         """Let a node join, or go on.
 
         Args:
             node: which.
-            beat: of this renewal; higher than any before.
+            beat: of this renewal; no other one has it.
+            lease_seconds: for how long it counts on what it is lent, from now on.
             obeyed: the number of the share that it keeps to: it uses no more than that.
             gone: members that are taken out.
         """
         version = self.version + 1
         members = {name: member for name, member in self.members.items() if name not in gone or name == node.name}
-        member = members.get(node.name) or Member(node, version, beat)
+        member = members.get(node.name) or Member(node, version, beat, lease_seconds)
         share = member.share
         if share is not None and share.number == obeyed:
             share = confirmed(share)
-        members[node.name] = replace(member, node=node, beat=beat, share=share)
+        members[node.name] = replace(member, node=node, beat=beat, lease_seconds=lease_seconds, share=share)
         return Group(version, _seated(members, version))
 
     def without(self, name: str) -> Group:
@@ -131,10 +143,12 @@ class Group:
             data = json.loads(text)
             if data["schema"] != RECORD_SCHEMA:
                 raise ValueError(f"found schema {data['schema']}, expected {RECORD_SCHEMA}")
-            members = list(map(_from_json, data["members"]))
-            return cls(version, {member.node.name: member for member in members})
-        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
+            members = [_member(each, version) for each in data["members"]]
+        except (AttributeError, KeyError, RecursionError, TypeError) as error:
             raise ValueError(f"expected what this program writes ({type(error).__name__})") from None
+        if len({member.node.name for member in members}) < len(members):
+            raise ValueError("found a node twice")
+        return cls(version, {member.node.name: member for member in members})
 
 
 def _as_json(member: Member) -> dict[str, Any]:
@@ -147,40 +161,48 @@ def _as_json(member: Member) -> dict[str, Any]:
         "shares_app_store_concurrency": node.shares_app_store_concurrency,
         "joined": member.joined,
         "beat": member.beat,
+        "lease_seconds": member.lease_seconds,
         "token": member.token,
         "share": None if share is None else [share.number, astuple(share.told), astuple(share.held)],
     }
 
 
-def _from_json(data: Mapping[str, Any]) -> Member:
-    share = data["share"]
+def _member(data: Mapping[str, Any], version: int) -> Member:
+    name, shares, token, share = (data[key] for key in ("name", "shares_app_store_concurrency", "token", "share"))
+    if not isinstance(name, str) or not isinstance(shares, bool):
+        raise TypeError
+    limits, processes = _limits(data["limits"], least=1), _count(data["processes"], 1)
     return Member(
-        Node(
-            str(data["name"]),
-            Role(data["role"]),
-            _limits(data["limits"]),
-            _at_least(1, data["processes"]),
-            bool(data["shares_app_store_concurrency"]),
-        ),
-        _at_least(1, data["joined"]),
-        _at_least(1, data["beat"]),
-        None if data["token"] is None else _at_least(1, data["token"]),
-        None if share is None else Share(_at_least(1, share[0]), _limits(share[1]), _limits(share[2])),
+        Node(name, Role(data["role"]), limits, processes, shares),
+        joined=_count(data["joined"], 1, version),
+        beat=_count(data["beat"]),
+        lease_seconds=_amount(data["lease_seconds"]),
+        token=None if token is None else _count(token, 1, version),
+        share=None if share is None else _share(share, version),
     )
 
 
-def _limits(values: Sequence[float | None]) -> Limits:
+def _share(values: Sequence[Any], version: int) -> Share:
+    number, told, held = values
+    return Share(_count(number, 1, version), _limits(told), _limits(held))
+
+
+def _limits(values: Sequence[Any], least: int = 0) -> Limits:
     *counts, rate = values
-    if rate is not None and not 0 <= rate < inf:
-        raise ValueError(f"found a rate of {rate}")
-    in_flight, ledger, app_store = (_at_least(0, count) for count in counts)
-    return Limits(in_flight, ledger, app_store, rate)
+    in_flight, ledger, app_store = (_count(count, least) for count in counts)
+    return Limits(in_flight, ledger, app_store, None if rate is None else _amount(rate))
 
 
-def _at_least(least: int, value: object) -> int:
-    if type(value) is not int or value < least:
-        raise ValueError(f"found {value!r:.40}, expected a number, {least} or more")
+def _count(value: object, least: int = 0, most: int = MOST) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"found {value!r:.40}, expected a number from {least} to {most}")
     return value
+
+
+def _amount(value: object) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MOST:  # type: ignore[operator]  # NaN is not, either
+        raise ValueError(f"found {value!r:.40}, expected a number from 0 to {MOST}")
+    return value  # type: ignore[return-value]
 
 
 def _seated(members: Mapping[str, Member], version: int) -> Mapping[str, Member]:
@@ -189,9 +211,16 @@ def _seated(members: Mapping[str, Member], version: int) -> Mapping[str, Member]
         return members
     in_order = sorted(members, key=lambda name: members[name].joined)
     seated = in_order[: _seats(members)]
-    whole = _whole(members, [members[name].node for name in seated])
-    shares = {name: _adapted(member.share, whole) for name, member in members.items()}
-    division, _ = Division(whole, standing_by=frozenset(in_order) - frozenset(seated)).found(shares)
+    nodes = [members[name].node for name in sorted(seated)]
+    whole = _whole(members, nodes)
+    is_own = not any(node.shares_app_store_concurrency for node in nodes)
+    due = {
+        node.name: node.due(part, is_own=is_own) for node, part in zip(nodes, divide(whole, len(nodes)), strict=True)
+    }
+    standing_by = frozenset(in_order) - frozenset(seated)
+    # A share's number is that of the version which lends it: no other one ever has it.
+    division = Division(whole, standing_by=standing_by, number=version - 1, due=due)
+    division, _ = division.found({name: member.share for name, member in members.items()})
     return {
         name: replace(
             members[name],
@@ -224,20 +253,11 @@ def _seats(members: Mapping[str, Member]) -> int:
     return max(1, min(parts) // max(node.processes for node in nodes))
 
 
-def _adapted(share: Share | None, whole: Limits) -> Share | None:
-    """Have a share say something of the rate exactly where the whole does: who had no limit may use all of it still."""
-    rate = whole.app_store_rate_per_second
-    if share is None or (share.told.app_store_rate_per_second is None) == (rate is None):
-        return share
-    told, held = (replace(limits, app_store_rate_per_second=rate) for limits in (share.told, share.held))
-    return replace(share, told=told, held=held)
-
-
 @dataclass(frozen=True, slots=True)
 class Sightings:
     """Since when the beat of each member has stood still, as one node sees it, by its own monotonic clock."""
 
-    lease_seconds: float
+    lease_seconds: float  #: of who looks
     since_seconds: Mapping[str, tuple[int, float]] = field(default_factory=dict)  #: beat, and when it was seen first
     looked_at_seconds: float = -inf
 
@@ -254,10 +274,13 @@ class Sightings:
             since[name] = (member.beat, seconds if beat == member.beat else now_seconds)
         return Sightings(self.lease_seconds, since, now_seconds)
 
-    def gone(self, now_seconds: float) -> frozenset[str]:
-        """Tell who has not been heard of for longer than a lease lasts."""
-        patience = self.lease_seconds * EXPIRY_FACTOR
-        return frozenset(name for name, (_, since) in self.since_seconds.items() if now_seconds - since >= patience)
+    def gone(self, group: Group, now_seconds: float) -> frozenset[str]:
+        """Tell who of those that were seen last has not been heard of for longer than its own lease lasts."""
+        return frozenset(
+            name
+            for name, member in group.members.items()
+            if now_seconds - self.since_seconds[name][1] >= member.lease_seconds * EXPIRY_FACTOR
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +290,7 @@ class Lease:
     node: Node
     seconds: float
     group: Group = Group()  #: as it was read or written last
-    beat: int = 0  #: of the last renewal that was sent
+    beat: int = 0  #: of the last renewal that was sent; whoever goes on in the place of another begins far from it
     sent_at_seconds: float = -inf  #: monotonic; when that was sent
     held_until_seconds: float = -inf  #: monotonic; what is lent is lent until then
     obeyed: int | None = None  #: the number of the share that is kept to
@@ -287,25 +310,22 @@ class Lease:
     def limits(self) -> Limits:
         """What new work has to keep to while the lease is held."""
         share = self.share
-        return self.node.limits.nothing if share is None else self.node.clamped(share.told)
+        return self.node.limits.nothing if share is None else share.told
 
     def looked(self, group: Group, now_seconds: float) -> Lease:
         """Note what was read, what stood in the way of a write, or what has been written."""
         me = group.members.get(self.node.name)
-        beat, held_until, obeyed = self.beat, self.held_until_seconds, self.obeyed
-        if me is None or me.share is None:
+        held_until, obeyed = self.held_until_seconds, self.obeyed
+        if me is None or me.share is None or me.share.number != obeyed:
             obeyed = None
         if me is None:
             held_until = -inf  # the others have taken it for gone
-        elif me.beat > beat:
-            beat = me.beat + BEATS_BEYOND  # of a keeper before this one: nobody knows when that was sent
-        elif me.beat == beat:  # the renewal was carried out, whatever became of its answer
+        elif me.beat == self.beat:  # the renewal was carried out, whatever became of its answer
             held_until = max(held_until, self.sent_at_seconds + self.seconds)
         seen = self.sightings if self.sightings.lease_seconds else Sightings(self.seconds)
         return replace(
             self,
             group=group,
-            beat=beat,
             held_until_seconds=held_until,
             obeyed=obeyed,
             sightings=seen.looked(group, now_seconds),
@@ -314,11 +334,12 @@ class Lease:
     def renewal(self, now_seconds: float) -> tuple[Lease, Group]:
         """Return what to write now, on condition that the record is still as it was read."""
         sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
-        return sent, self.group.renewed(self.node, sent.beat, obeyed=self.obeyed, gone=self.gone(now_seconds))
+        gone = self.gone(now_seconds)
+        return sent, self.group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone)
 
     def gone(self, now_seconds: float) -> frozenset[str]:
         """Tell which other members have not been heard of for longer than a lease lasts."""
-        return self.sightings.gone(now_seconds) - {self.node.name}
+        return self.sightings.gone(self.group, now_seconds) - {self.node.name}
 
     def obeys(self, number: int) -> Lease:
         """Note that no more is used than the share of this number allows, if it is still the newest."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from receipt_actors.domain.fifo import dead_letter_queue_fault, dead_letter_queue_of
 from receipt_actors.domain.sources import misuses
 from receipt_actors.settings._base import SomeSettings
 from receipt_actors.settings._faults import place_of_table
@@ -62,7 +63,7 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
     dead_letter_queue: OptionalQueueName = Field(
         default=None,
         description="Queue that messages without an answer are moved to. Left out: the one of the source queue's "
-        "redrive policy; with the embedded backend, the source queue's name followed by DLQ.",
+        "redrive policy; with the embedded backend, the source queue's name followed by DLQ (before .fifo).",
     )
     max_receive_count: int = Field(
         default=20,
@@ -90,7 +91,7 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
     @property
     def known_dead_letter_queue(self) -> str | None:
         """The dead-letter queue, as far as the settings say: on AWS, the source queue's redrive policy may, too."""
-        default = f"{self.source_queue}DLQ" if self.backend == "embedded" else None
+        default = dead_letter_queue_of(self.source_queue) if self.backend == "embedded" else None
         return self.dead_letter_queue or default
 
     @property
@@ -105,13 +106,18 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
             (each.source_queue, frozenset(each.post_queues), each.known_dead_letter_queue) for each in self.every_source
         ]
         for misuse in misuses(uses):
-            at_top = misuse.source_queue == self.source_queue
-            place = (
-                self.origins.get(misuse.setting, misuse.setting)
-                if at_top
-                else place_of_table(misuse.source_queue, self.origins, misuse.setting)
-            )
+            place = self._place_of(misuse.source_queue, misuse.setting)
             yield misuse.setting, f"{place}: found {misuse.queue!r}, expected {misuse.expected}"
+        for each in self.every_source:
+            name = each.dead_letter_queue
+            if name is not None and (fault := dead_letter_queue_fault(each.source_queue, name)):
+                place = self._place_of(each.source_queue, "dead_letter_queue")
+                yield "dead_letter_queue", f"{place}: found {name!r}, {fault}"
+
+    def _place_of(self, source_queue: str, setting: str) -> str:
+        if source_queue == self.source_queue:
+            return self.origins.get(setting, setting)
+        return place_of_table(source_queue, self.origins, setting)
 
 
 class LedgerSettings(BackendSettings, frozen=True):

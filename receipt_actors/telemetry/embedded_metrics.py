@@ -20,6 +20,10 @@ metric                                               unit          says
 ``Retries``                                          Count         requests to services that were tried again
 ``UnavailableServices``                              Count         services that keep messages waiting
 ``Crashes``, ``Restarts``, ``UnknownAnswers``        Count         incidents of these kinds
+``Active``                                           Count         where nodes share the work: 1 of one that takes
+                                                                   messages in, 0 of one that stands by, is cut off,
+                                                                   paused or drains; a maximum of 0: nobody works
+``Nodes``                                            Count         likewise: how many there are, as each knows it
 ``CPU``                                              Percent       of one core, of all processes together
 ``Memory``                                           Bytes         resident, of all processes together
 ===================================================  ============  =====================================================
@@ -46,6 +50,7 @@ from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 SOURCE_QUEUE_DIMENSION = "SourceQueue"
 MAX_VALUES = 100  #: that a metric may have in a line, says CloudWatch
 _NO_LIFE = frozenset({State.ENDED, State.SILENT})
+_NO_WORK = frozenset({State.PAUSED, State.DRAINING, State.ENDED})  #: whatever share it has
 _INCIDENTS = {"crash": "Crashes", "restart": "Restarts", "unknown_answer": "UnknownAnswers"}
 _Metrics: TypeAlias = dict[str, tuple[str, object]]  # unit and value by name
 _FATES = {"answered": "Answered", "handed_back": "HandedBack", "moved": "Moved", "left": "Left"}
@@ -82,6 +87,9 @@ def embedded_metrics(
         "CPU": ("Percent", _cpu_percent(earlier, later)),
         "Memory": ("Bytes", sum(usage.memory_bytes for usage in _usages(later).values())),
     }
+    if later.role is not None:
+        is_active = later.role.is_active and later.state not in _NO_WORK
+        metrics |= {"Active": ("Count", int(is_active)), "Nodes": ("Count", len(later.role.nodes))}
     timed = {"Latency": new.latencies}
     timed |= {f"Latency{step.title().replace('_', '')}": latencies for step, latencies in new.steps.items()}
     metrics |= {name: ("Seconds", _values(latencies)) for name, latencies in timed.items() if latencies.count}

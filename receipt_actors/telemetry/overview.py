@@ -159,6 +159,22 @@ class RoleOverview:
     whole: Mapping[str, float | None] | None  #: what all nodes share
     nodes: tuple[NodeOverview, ...]  #: in the order of their seats
 
+    @property
+    def own(self) -> NodeOverview | None:
+        """The node that says so, as its group knows it; None: not yet, or no more."""
+        return next((node for node in self.nodes if node.name == self.node), None)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this node may begin something new."""
+        return self.standing is Standing.ACTIVE
+
+    def part_of(self, node: NodeOverview) -> float:
+        """Tell which part of the whole a node has, from 0 to 1: of the requests to the ledger, which all share."""
+        whole = (self.whole or {}).get("ledger_concurrency") or 0
+        part = (node.share or {}).get("ledger_concurrency") or 0
+        return part / whole if whole else 0.0
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``as_json`` of an overview wrote."""
@@ -247,10 +263,16 @@ def _plain(value: object) -> Any:
     return value
 
 
+_MOST_TELLING_FIRST = (
+    *(State.ENDED, State.SILENT, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING),
+    *(State.CONSUMING, State.STANDBY),
+)
+
+
 def state_of(processes: Sequence[ProcessOverview]) -> State:
     """Return what a system does whose processes do this: the state that most needs to be known."""
     states = {process.state for process in processes}
-    for state in (State.ENDED, State.SILENT, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING):
+    for state in _MOST_TELLING_FIRST:
         if state in states:
             return state
-    return State.CONSUMING if states else State.STARTING
+    return State.STARTING

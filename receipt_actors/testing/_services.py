@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from receipt_actors.backends import Backend
+from receipt_actors.domain.fifo import dead_letter_queue_of, is_fifo
 from receipt_actors.domain.messages import submission_id_of
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.results import parse_result
@@ -29,8 +30,8 @@ from receipt_actors.testing._signed_data import FakeSignedData
 class FakeServices:
     """Queues as ``settings`` name them, a ledger and an App Store with all its ways, on one ``clock``; see the package.
 
-    A dead-letter queue is the one of the settings, else the source queue's name followed by DLQ. The services outlive a
-    receipt system: start another one to see what it makes of what the first has left.
+    A dead-letter queue is the one of the settings, else the one that the embedded backend would make. The services
+    outlive a receipt system: start another one to see what it makes of what the first has left.
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
@@ -87,7 +88,8 @@ class FakeServices:
         settings = self.settings if source_queue is None else self.settings.of_source(source_queue)
         body = {"receipt": receipt_data, "user_id": user_id, "post_queue": settings.post_queues[0], **fields}
         attributes = {} if submission_id is None else {"submission_id": submission_id}
-        return self.queues.put(settings.source_queue, json.dumps(body), attributes)
+        group_id = str(body["user_id"]) if is_fifo(settings.source_queue) else None
+        return self.queues.put(settings.source_queue, json.dumps(body), attributes, group_id)
 
     def results(self, queue: str | None = None) -> list[Mapping[str, Any]]:
         """Return the answers on a post queue (the first one by default), oldest first."""
@@ -107,7 +109,7 @@ class FakeServices:
 
     @staticmethod
     def _dead_letter_queue(source: Settings) -> str:
-        return source.dead_letter_queue or f"{source.source_queue}DLQ"
+        return source.dead_letter_queue or dead_letter_queue_of(source.source_queue)
 
     def _received_from(self, queues: Iterable[str]) -> list[ReceivedMessage]:
         return [message for queue in queues for message in self._received(queue)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,8 @@ RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
 class House:
     """A consumer, of either kind, with stand-ins for whom it talks to."""
 
+    source = FIRST
+
     def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
         self.stage = stage
         self.kind = kind
@@ -49,7 +52,7 @@ class House:
     def start(self) -> Ref:
         background = [self.calls] if self.kind is BackgroundConsumer else []
         self.consumer = self.stage.actors.start(
-            self.kind, self.queues, FIRST, POLL_SECONDS, 120, RETRY, random.Random(0), *background
+            self.kind, self.queues, self.source, POLL_SECONDS, 120, RETRY, random.Random(0), *background
         )
         self.stage.settle()
         return self.consumer
@@ -194,6 +197,80 @@ def test_without_a_supervisor_of_validators_messages_are_left(house: House) -> N
     consumer = house.start()
     house.grant(10)
     assert (house.settled(), consumer.is_alive()) == ([1], True)
+
+
+# --- FIFO queues ---
+
+FIFO = "receipts.fifo"
+
+
+class FifoHouse(House):
+    """Likewise, on a FIFO queue; ``answers`` say whether each custodian starts, ``True`` when there are none left."""
+
+    source = replace(FIRST, queue=FIFO)
+
+    def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
+        super().__init__(stage, kind)
+        self.queues.create_queue(FIFO)
+        self.answers: list[bool] = []
+        self.validators.kill()
+        self.validators = stage.stand_in(VALIDATORS, self.answer)
+
+    def answer(self, _request: object) -> object:
+        starts = self.answers.pop(0) if self.answers else True
+        return Started(self.custodian) if starts else NotStarted(SHUTDOWN)
+
+    def put_in_group(self, group: str, *numbers: int) -> None:
+        for number in numbers:
+            self.queues.put(FIFO, delivery(number).body, group_id=group)
+
+    def users(self) -> list[int]:
+        return [work.user_id for _, _, work, _ in self.started(self.validators)]
+
+    def hidden(self) -> list[bool]:
+        return [message.hidden_for_seconds > 0 for message in self.queues.messages(FIFO)]
+
+
+@pytest.fixture(params=[Consumer, BackgroundConsumer])
+def fifo_house(stage: Stage, request: pytest.FixtureRequest) -> FifoHouse:
+    return FifoHouse(stage, request.param)
+
+
+def test_custodians_of_a_group_are_started_in_order(fifo_house: FifoHouse) -> None:
+    """One after the other, so that they announce themselves in order; those of different groups together."""
+    fifo_house.put_in_group("a", 1, 2, 3)
+    fifo_house.put_in_group("b", 11, 12)
+    fifo_house.start()
+    fifo_house.grant(10)
+    assert fifo_house.users() == [1, 11, 2, 12, 3]
+    assert (fifo_house.settled(), fifo_house.reservations()) == ([5], 2)
+    assert {message.group_id for _, message, _, _ in fifo_house.started(fifo_house.validators)} == {"a", "b"}
+
+
+def test_what_is_behind_a_custodian_that_did_not_start_is_handed_back(fifo_house: FifoHouse) -> None:
+    """Its own message comes back by its visibility timeout, and keeps theirs back until then."""
+    fifo_house.answers = [False]
+    fifo_house.put_in_group("a", 1, 2, 3)
+    fifo_house.put_in_group("b", 11, 12)
+    fifo_house.start()
+    fifo_house.grant(10)
+    assert fifo_house.users() == [1, 11, 12]
+    assert fifo_house.hidden() == [True, False, False, True, True]
+    assert fifo_house.settled() == [5]
+    assert fifo_house.stage.counted().fates == {("handed_back", Reason.GROUP_HANDED_BACK): 2}
+
+
+def test_what_is_behind_a_corrupt_copy_is_handed_back(fifo_house: FifoHouse) -> None:
+    """The corrupt one is left as it is; until it comes back its group gives nothing."""
+    fifo_house.put_in_group("a", 1, 2)
+    fifo_house.put_in_group("b", 11)
+    fifo_house.queues.corrupt_next()
+    fifo_house.start()
+    fifo_house.grant(10)
+    assert fifo_house.users() == [11]
+    assert fifo_house.hidden() == [True, False, True]
+    fates = {("left", Reason.BODY_MD5_MISMATCH): 1, ("handed_back", Reason.GROUP_HANDED_BACK): 1}
+    assert fifo_house.stage.counted().fates == fates
 
 
 @pytest.mark.parametrize("error", [QueueUnavailable("503"), QueueRefused(SOURCE, "deleted")], ids=type)

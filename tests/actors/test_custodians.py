@@ -29,8 +29,10 @@ from receipt_actors.actors.protocol import (
     MessageTaken,
     Refused,
     SendMessage,
+    StandBack,
     VerifyReceipt,
     WatchMessage,
+    YourTurn,
     result_batcher_name,
 )
 from receipt_actors.actors.validator import Validator
@@ -502,3 +504,55 @@ def test_a_result_batcher_that_ends_gets_its_answers_handed_over_again(house: Ho
     assert house.posted() == [unconfirmed]
     house.answer(house.results, Done())
     assert len(house.deleted()) == 1
+
+
+# --- messages of a FIFO queue ---
+
+
+def in_group(house: House, kind: str = "validator") -> Ref:
+    """A custodian of a message of group ``1``."""
+    message = replace(delivery(1), group_id="1")
+    if kind == "validator":
+        arguments: tuple[Any, ...] = (house.source, message, submission(1), 0.0)
+        house.custodian = house.stage.actors.start(Validator, *arguments)
+    else:
+        unanswerable = Unanswerable(Reason.NOT_JSON, "body: no")
+        house.custodian = house.stage.actors.start(Mover, house.source, message, unanswerable, 0.0)
+    house.stage.settle()
+    return house.custodian
+
+
+@pytest.mark.parametrize("kind", ["validator", "mover"])
+def test_a_message_of_a_group_waits_for_its_turn(house: House, kind: str) -> None:
+    """It is announced, and holds its credit; nothing is asked before."""
+    custodian = in_group(house, kind)
+    assert [each.group for each in house.stage.told(house.keeper, WatchMessage)] == [(SOURCE, "1")]
+    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian, SOURCE)]
+    assert house.stage.calls(house.apple, VerifyReceipt) == []
+    assert house.stage.calls(house.dead_letters, SendMessage) == []
+    assert custodian.process.actor.describe_state()["step"] == "waiting for its turn"
+    for _ in range(2):  # told twice it begins once
+        custodian.send(YourTurn())
+    asked = house.apple if kind == "validator" else house.dead_letters
+    house.stage.settle()
+    assert len(house.stage.calls(asked, VerifyReceipt if kind == "validator" else SendMessage)) == 1
+
+
+@pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
+def test_one_that_waits_is_handed_back_when_its_turn_cannot_come(house: House, word: object) -> None:
+    """One before it was handed back; or a new keeper does not know what became of those before it."""
+    in_group(house).send(word)
+    assert house.ended == NORMAL
+    assert house.handed_back() == [Reason.GROUP_HANDED_BACK]
+    assert house.stage.calls(house.apple, VerifyReceipt) == []
+
+
+@pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
+def test_one_that_has_begun_goes_on(house: House, word: object) -> None:
+    """Its own claim protects it; what it has begun is finished."""
+    custodian = in_group(house)
+    custodian.send(YourTurn())
+    custodian.send(word)
+    house.answer(house.apple, genuine())
+    assert house.claims() == ["t-1"]
+    assert house.ended is None

@@ -277,7 +277,7 @@ def test_an_item_of_roles_is_paid_for_by_its_size(tasks: int, role: Role) -> Non
     node = Node("ip-10-0-101-222.eu-west-1.compute.internal-abcdef", role, Limits(20_000, 500, 10_000, 12_345.678), 2)
     group = Group()
     for number in range(tasks):
-        group = group.renewed(replace(node, name=f"{node.name}{number:02d}"), 999_999)
+        group = group.renewed(replace(node, name=f"{node.name}{number:02d}"), 2**47, 30.0)
     assert taken.write_units_per_second >= tasks * 5 / 30 * math.ceil(len(group.as_json()) / 1024) * (1 - 1e-9)
     assert taken.takeover_seconds == 45.0
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -77,6 +80,65 @@ def test_one_that_does_not_answer_keeps_only_its_own() -> None:
     assert {name: share.told for name, share in orders.items()} == {"c": Limits(2, 2, 2)}
     division, orders = division.confirmed("b", later)
     assert {name: share.told for name, share in orders.items()} == {"c": Limits(4, 4, 4)}
+
+
+def test_a_whole_that_becomes_smaller_is_exceeded_until_enough_has_been_given_back() -> None:
+    """Whoever wants to know whether it is kept can ask; one that becomes larger is kept all the time."""
+    division, _ = Division(Limits(10, 4, 8)).joined("a")
+    division, orders = division.of(Limits(4, 2, 2))
+    assert {name: share.told for name, share in orders.items()} == {"a": Limits(4, 2, 2)}
+    assert not division.is_kept
+    division, _ = division.confirmed("a", orders["a"].number)
+    assert division.is_kept
+    division, orders = division.of(Limits(10, 4, 8))
+    assert orders["a"].told == Limits(10, 4, 8)
+    assert division.is_kept
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 6.0), (6.0, None)])
+def test_a_rate_that_comes_or_goes_is_told(before: float | None, after: float | None) -> None:
+    """Who had no limit has one from now on, and the other way round."""
+    division, _ = Division(Limits(4, 4, 4, before)).joined("a")
+    division, orders = division.of(Limits(4, 4, 4, after))
+    assert orders["a"].told == Limits(4, 4, 4, after)
+    assert division.is_kept
+
+
+def test_nothing_is_given_back_as_a_whole() -> None:
+    """When others do the work nobody here holds anything; and all begin anew when there is something again."""
+    division, _ = Division(Limits(4, 4, 4, 6.0)).joined("a")
+    division, orders = division.of(division.whole.nothing)
+    assert not division.is_kept
+    division, _ = division.confirmed("a", orders["a"].number)
+    assert division.is_kept
+    assert division.shares == {"a": None}
+    _, orders = division.of(Limits(4, 4, 4, 6.0))
+    assert orders["a"].told == Limits(4, 4, 4, 6.0)
+
+
+def test_who_stands_by_gives_back_and_gets_nothing() -> None:
+    """It is divided among the others."""
+    division, _ = Division(Limits(12, 12, 12)).joined("a")
+    division = replace(division, standing_by=frozenset("a"))
+    division, orders = division.joined("b")
+    assert orders["a"].told == Limits(0, 0, 0)
+    division, orders = division.confirmed("a", orders["a"].number)
+    assert {name: share.told for name, share in orders.items()} == {"b": Limits(12, 12, 12)}
+    assert division.shares["a"] is None
+
+
+def test_a_number_is_given_once() -> None:
+    """Also to who had nothing meanwhile, and by who divides after another: what is confirmed late is nothing newer."""
+    division, orders = Division(Limits(4, 4, 4)).joined("a")
+    numbers = [orders["a"].number]
+    for _ in range(2):
+        division, orders = division.of(division.whole.nothing)
+        numbers.append(orders["a"].number)
+        division, _ = division.confirmed("a", numbers[-1])
+        division, orders = division.of(Limits(4, 4, 4))
+        numbers.append(orders["a"].number)
+        division, _ = Division(division.whole).found(division.shares)
+    assert numbers == sorted(set(numbers))
 
 
 class Redivision(RuleBasedStateMachine):

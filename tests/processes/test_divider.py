@@ -51,10 +51,10 @@ def test_all_have_equal_shares_in_the_end(stage: Stage) -> None:
     assert told(stage, workers[0]) == [(1, 12), (2, 6)]
     assert told(stage, workers[1]) == []
     divider.cast(ConfirmShare(NAMES[0], 2))
-    assert told(stage, workers[1]) == [(1, 6)]
+    assert told(stage, workers[1]) == [(3, 6)]
     divider.cast(JoinDivision(NAMES[2], workers[2]))
-    divider.cast(ConfirmShare(NAMES[0], 3))
-    divider.cast(ConfirmShare(NAMES[1], 2))
+    divider.cast(ConfirmShare(NAMES[0], 4))
+    divider.cast(ConfirmShare(NAMES[1], 4))
     assert [told(stage, worker)[-1][1] for worker in workers] == [4, 4, 4]
 
 
@@ -66,12 +66,12 @@ def test_who_is_gone_leaves_its_share_to_the_others(stage: Stage, how: str) -> N
     divider.cast(JoinDivision(NAMES[0], first))
     divider.cast(JoinDivision(NAMES[1], second))
     divider.cast(ConfirmShare(NAMES[0], 2))
-    assert told(stage, second) == [(1, 6)]
+    assert told(stage, second) == [(3, 6)]
     if how == "dies":
         first.cast(Stop(NORMAL))
     else:
         divider.cast(LeaveDivision(NAMES[0]))
-    assert told(stage, second) == [(1, 6), (2, 12)]
+    assert told(stage, second) == [(3, 6), (4, 12)]
 
 
 def test_a_new_divider_divides_nothing_before_all_workers_have_answered(stage: Stage) -> None:
@@ -91,4 +91,4 @@ def test_a_new_divider_divides_nothing_before_all_workers_have_answered(stage: S
     divider.cast(ConfirmShare(NAMES[0], 7))  # sent before the crash
     assert told(stage, third) == []
     divider.cast(ConfirmShare(NAMES[0], 8))
-    assert told(stage, third) == [(1, 6)]
+    assert told(stage, third) == [(9, 6)]

@@ -188,28 +188,33 @@ def test_a_put_without_a_condition_overwrites(dynamodb: Any, table: str) -> None
     assert refusal.value.response["Item"]["By"] == {"S": "b"}  # type: ignore[typeddict-item]
 
 
-def test_a_put_replaces_the_version_that_it_names_only(dynamodb: Any, table: str) -> None:
-    """What has been read is replaced if it still stands there; numbers are compared as numbers, and nothing is none."""
+@pytest.mark.parametrize(
+    ("expected", "is_met"),
+    [({"N": "1"}, True), ({"N": "1.0"}, True), ({"N": "2"}, False), ({"S": "1"}, False)],
+)
+def test_a_put_may_want_an_attribute_to_be_what_it_was(
+    dynamodb: Any, table: str, expected: dict[str, str], is_met: bool
+) -> None:
+    """A number is what it says, however it is written; an item that is not there has no attributes."""
 
-    def put(version: str) -> str | None:
-        try:
-            dynamodb.put_item(
-                TableName=table,
-                Item={"Id": {"S": "1"}, "Version": {"N": "2"}},
-                ConditionExpression="Version = :before",
-                ExpressionAttributeValues={":before": {"N": version}},
-            )
-        except ClientError as error:
-            return str(error.response["Error"]["Code"])
-        return None
+    def put(key: str) -> None:
+        dynamodb.put_item(
+            TableName=table,
+            Item={"Id": {"S": key}, "Version": {"N": "2"}},
+            ConditionExpression="Version = :before",
+            ExpressionAttributeValues={":before": expected},
+        )
 
-    assert put("1") == "ConditionalCheckFailedException"
-    dynamodb.put_item(TableName=table, Item={"Id": {"S": "1"}, "Version": {"N": "1.0"}})
-    assert [put("0"), put("1"), put("1")] == [
-        "ConditionalCheckFailedException",
-        None,
-        "ConditionalCheckFailedException",
-    ]
+    dynamodb.put_item(TableName=table, Item={"Id": {"S": "1"}, "Version": {"N": "1"}})
+    if is_met:
+        put("1")
+    else:
+        with pytest.raises(ClientError) as refusal:
+            put("1")
+        assert code_of(refusal) == "ConditionalCheckFailedException"
+    with pytest.raises(ClientError) as refusal:
+        put("not there")
+    assert code_of(refusal) == "ConditionalCheckFailedException"
 
 
 def insert(table: str, *ids: str) -> list[dict[str, Any]]:

@@ -18,7 +18,16 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metrics
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import Overview, ProcessOverview, ServiceOverview, State, Usage
+from receipt_actors.telemetry.overview import (
+    NodeOverview,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    ServiceOverview,
+    Standing,
+    State,
+    Usage,
+)
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
@@ -331,3 +340,31 @@ class TestSettings:
         """Likewise."""
         with pytest.raises(ConfigurationError, match="--emf-namespace"):
             load_settings({"bundle_ids": "a", "database": "x.db", "emf_namespace": namespace}, environ={})
+
+
+@pytest.mark.parametrize(
+    ("standing", "state", "active"),
+    [
+        (Standing.ACTIVE, State.CONSUMING, 1),
+        (Standing.ACTIVE, State.WAITING, 1),  # for Apple: that is another alarm's affair
+        (Standing.ACTIVE, State.STARTING, 1),  # one of its processes
+        (Standing.ACTIVE, State.PAUSED, 0),
+        (Standing.ACTIVE, State.DRAINING, 0),
+        (Standing.STANDBY, State.STANDBY, 0),
+        (Standing.WAITING, State.STANDBY, 0),
+        (Standing.CUT_OFF, State.WAITING, 0),
+    ],
+)
+def test_where_nodes_share_the_work_it_is_told_who_does_it(standing: Standing, state: State, active: int) -> None:
+    """An alarm on the maximum over all nodes says that nobody does."""
+    nodes = (NodeOverview("a", standing, 1, None, 1, 0.0), NodeOverview("b", Standing.STANDBY, None, None, 1, 0.4))
+    role = RoleOverview("active-standby", "ReceiptsSQS", "a", standing, 10.0, 9.0, None, nodes)
+    (document,) = embedded_metrics(EARLIER, replace(LATER, state=state, role=role), namespace="Receipts")
+    check(document)
+    assert (document["Active"], document["Nodes"]) == (active, 2)
+
+
+def test_a_node_that_is_alone_tells_nothing_of_others() -> None:
+    """Each metric costs something."""
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts")
+    assert not {"Active", "Nodes"} & set(document)

@@ -5,7 +5,7 @@ import { Chart, ChartGroup, sparkline } from "./charts.js";
 import { announce, byId, keyed, make, setAttribute, setText } from "./dom.js";
 import { clock, decimal, duration, exact, latency, percent, plural } from "./format.js";
 import { Growth, sampleOfProcess, stateOf, Trees, waitingAtSources } from "./measures.js";
-import { showFigures, showIncidents, showProcesses, showQueues, showServices, showSteps, showVerdicts, toneOfState } from "./panels.js";
+import { showFigures, showIncidents, showNodes, showProcesses, showQueues, showServices, showSteps, showVerdicts, toneOfState } from "./panels.js";
 import { Link, post, Unauthorized, useToken } from "./server.js";
 import { TraceForm } from "./trace.js";
 import { ActorTree } from "./tree.js";
@@ -92,7 +92,8 @@ const charts = new ChartGroup(
 const MEANINGS = {
   starting: () => "The tree is being started.",
   consuming: () => `Takes messages from ${overview.source_queues.join(", ")} and answers them.`,
-  waiting: (services) => `${services || "A service"} unavailable: what is in flight is kept, nothing is taken in.`,
+  standby: () => `Other nodes take the messages of ${overview.source_queues.join(", ")}: it takes over from one that goes.`,
+  waiting: (services) => `${services || (overview.role?.standing === "cut off" ? "The table of roles" : "A service")} unavailable: what is in flight is kept, nothing is taken in.`,
   paused: () => "By an operator: what is in flight is finished, nothing is taken in.",
   draining: () => "Ends in good order: what is in flight is finished or handed back.",
   ended: () => "The tree has ended. The last incidents say why.",
@@ -126,6 +127,7 @@ function render() {
   tree.show(roots);
   showServices(overview, processes, statistics, growth);
   showQueues(overview);
+  showNodes(overview.role);
   showProcesses(overview, growth, chosen);
   showVerdicts(statistics);
   showSteps(statistics, shown.slice(-SPARK_SAMPLES));
@@ -289,7 +291,7 @@ byId("pause").addEventListener("click", () => {
   setText(
     byId("confirm-text"),
     action === "pause"
-      ? `Nothing more is taken from ${overview.source_queues.join(", ")}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.`
+      ? `Nothing more is taken from ${overview.source_queues.join(", ")}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.${overview.role === null ? "" : " This node keeps its seat: no other takes over."}`
       : `Messages of ${overview.source_queues.join(", ")} are taken in again, in every process.`,
   );
   setText(byId("confirm-yes"), action === "pause" ? "Pause" : "Resume");

@@ -81,8 +81,8 @@ export function servicesOf(processes) {
 /** The state of several processes: the one that most needs to be known. */
 export function stateOf(processes) {
   const states = new Set(processes.map((process) => process.state));
-  const worst = ["ended", "draining", "starting", "paused", "waiting"].find((state) => states.has(state));
-  return worst ?? (states.size > 0 ? "consuming" : "starting");
+  const order = ["ended", "draining", "starting", "paused", "waiting", "consuming", "standby"];
+  return order.find((state) => states.has(state)) ?? (states.size > 0 ? "consuming" : "starting");
 }
 
 /**

@@ -98,6 +98,55 @@ export function showProcesses(overview, growth, chosen) {
   );
 }
 
+const toneOfStanding = (standing) => ({ active: "good", standby: "calm", waiting: "warn" })[standing] ?? "bad";
+const STANDINGS = {
+  waiting: ": others are giving back what is to be its share",
+  standby: ": all seats are taken, it takes over from one that goes",
+  "cut off": ": its lease is over and the table does not answer, nothing new is begun",
+};
+const LEDGER = "ledger_concurrency"; // of this limit all nodes have parts
+
+/** Who shares the work, as the node that is asked knows it; nothing where it is alone. */
+export function showNodes(role) {
+  setAttribute(byId("nodes-card"), "hidden", role === null);
+  if (role === null) return;
+  setText(byId("nodes-group"), `${role.role}, group ${role.group}`);
+  const held = role.held_for_seconds === null ? "" : `, its lease held for ${role.held_for_seconds.toFixed(1)} s`;
+  setText(byId("nodes-lease"), `This node: ${role.standing}${held}${STANDINGS[role.standing] ?? ""}`);
+  setAttribute(byId("nodes-lease"), "class", `gate ${toneOfStanding(role.standing)}`);
+  keyed(
+    byId("nodes"),
+    role.nodes,
+    (node) => node.name,
+    () =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }),
+        make("td"),
+        make("td", { class: "number" }),
+        make("td", { class: "bar-cell" }, make("div", { class: "bar answered", "aria-hidden": "true" })),
+        make("td", { class: "number" }),
+        make("td", { class: "number" }),
+      ),
+    (row, node) => {
+      const [name, standing, token, bar, share, heard] = cells(row);
+      const isOwn = node.name === role.node;
+      setAttribute(row, "class", isOwn ? "chosen" : null);
+      setText(name, node.name);
+      setText(standing, node.standing);
+      setAttribute(standing, "class", `state-cell ${toneOfStanding(node.standing)}`);
+      setText(token, node.token ?? "–");
+      const [part, whole] = [node.share?.[LEDGER] ?? 0, role.whole?.[LEDGER] ?? 0];
+      bar.firstElementChild.style.setProperty("--share", whole > 0 ? part / whole : 0);
+      setAttribute(bar.firstElementChild, "hidden", part === 0);
+      setText(share, part > 0 ? `${exact(part)} of ${exact(whole)}` : "–");
+      setText(heard, isOwn ? "this node" : `${duration(node.seconds_since_heard)} ago`);
+      setAttribute(heard, "class", `number ${!isOwn && node.seconds_since_heard > role.lease_seconds / 2 ? "warn" : "soft"}`);
+    },
+  );
+}
+
 export const toneOfState = (state) => ({ consuming: "good", ended: "bad", waiting: "bad", paused: "warn", draining: "warn" })[state] ?? "calm";
 
 const FATES = { moved: "dead-lettered", handed_back: "handed back", left: "left for redelivery" };
@@ -169,9 +218,10 @@ export function showSteps(statistics, samples) {
   );
 }
 
-const BAD = new Set(["crash", "storm", "abandoned", "configuration"]);
+const BAD = new Set(["crash", "storm", "abandoned", "configuration", "node_lost"]);
 const GOOD = new Set(["recovered"]);
-export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : "warn");
+const CALM = new Set(["role"]);
+export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : CALM.has(kind) ? "calm" : "warn");
 
 const ALL_KINDS = "";
 let shownKind = ALL_KINDS;

@@ -12,7 +12,7 @@ from receipt_actors.domain.roles import RENEWALS_PER_LEASE, TAKEOVER_FACTOR, Rol
 from receipt_actors.domain.service_limits import SECONDS_A_MONTH, Limit
 
 RECORD_BYTES = 100  #: of a group's item, without its members
-MEMBER_BYTES = 280  #: of each task in it
+MEMBER_BYTES = 300  #: of each task in it
 ACTIVE_TASKS = Limit(
     "receipt_actors",
     "tasks that work at once, with the role active-standby",

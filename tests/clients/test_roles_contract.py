@@ -1,0 +1,278 @@
+"""What every adapter of the port ``RoleTable`` promises: the same tests for SQLite, DynamoDB and the fake.
+
+DynamoDB is moto, the simulated one and, where it is installed, MiniStack, which is also met through a proxy that makes
+trouble.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipt_actors.clients.aws import AwsRoles
+from receipt_actors.clients.embedded import EmbeddedRoles
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.ports import RoleRecord, RoleTable
+from receipt_actors.domain.roles import Group, Node, Role
+from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+from receipt_actors.testing import FakeRoles
+from tests.chaos.aws_proxy import AwsProxy
+
+from .conftest import Aws, table_at
+
+GROUP = "ReceiptsSQS"
+LEASE_SECONDS = 10.0
+WRITERS = 8
+
+Open = Callable[[], RoleTable]
+
+
+@pytest.fixture(params=["embedded", "aws", "simulated", "ministack", "fake"])
+def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Make adapters of the same table, as several nodes have them; of each kind in turn."""
+    make: Open
+    match request.param:
+        case "fake":
+            fake = FakeRoles()
+            make = lambda: fake  # noqa: E731
+        case "embedded":
+            make = partial(EmbeddedRoles, request.getfixturevalue("database"))
+        case "ministack":
+            session, table = table_at(request.getfixturevalue("ministack_url"), monkeypatch, "RoleGroup")
+            make = partial(AwsRoles, table, LEASE_SECONDS, session)
+        case emulator:
+            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else emulator)
+            make = partial(AwsRoles, aws.create_table("RoleGroup"), LEASE_SECONDS, aws.session)
+    with ExitStack() as stack:
+
+        def open_one() -> RoleTable:
+            table = make()
+            if not isinstance(table, FakeRoles):
+                stack.callback(table.close)  # type: ignore[attr-defined]
+            return table
+
+        yield open_one
+
+
+@pytest.fixture
+def roles(opened: Open) -> RoleTable:
+    return opened()
+
+
+def test_at_first_nothing_stands(roles: RoleTable) -> None:
+    """No group has a record before somebody writes one."""
+    assert roles.read(GROUP) is None
+
+
+def test_what_was_written_is_read(roles: RoleTable) -> None:
+    """Version after version, whatever the content; each group has its own record."""
+    records = [RoleRecord(1, "first"), RoleRecord(2, "é 🪙 \0 \"'"), RoleRecord(3, "x" * 100_000)]
+    for record in records:
+        assert roles.write(GROUP, record) == record
+        assert roles.read(GROUP) == record
+    assert roles.read("another") is None
+    assert roles.write("another", RoleRecord(1, "its own")) == RoleRecord(1, "its own")
+    assert roles.read(GROUP) == records[-1]
+
+
+def test_only_the_next_version_is_written(roles: RoleTable) -> None:
+    """What is refused changes nothing, and gets what stands in its way: one that came late, came twice, or hastes."""
+    assert roles.write(GROUP, RoleRecord(2, "too early")) is None
+    assert roles.read(GROUP) is None
+    first, second = RoleRecord(1, "first"), RoleRecord(2, "second")
+    roles.write(GROUP, first)
+    assert roles.write(GROUP, RoleRecord(1, "also first")) == first
+    roles.write(GROUP, second)
+    for version in (1, 2, 4):
+        assert roles.write(GROUP, RoleRecord(version, "no")) == second
+    assert roles.read(GROUP) == second
+
+
+def test_of_many_writers_one_wins_each_version(opened: Open) -> None:
+    """And all hear who it was: what nodes agree on rests on this alone."""
+    tables = [opened() for _ in range(WRITERS)]
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for version in range(1, 6):
+            start = threading.Barrier(WRITERS)
+
+            def write(index: int, start: threading.Barrier = start, version: int = version) -> RoleRecord | None:
+                start.wait()
+                return tables[index].write(GROUP, RoleRecord(version, f"of {index}"))
+
+            stood = set(pool.map(write, range(WRITERS)))
+            assert len(stood) == 1
+            assert stood == {tables[0].read(GROUP)}
+            assert stood.pop() in {RoleRecord(version, f"of {index}") for index in range(WRITERS)}
+
+
+def test_a_group_of_many_nodes_fits(roles: RoleTable) -> None:
+    """DynamoDB takes items of 400 KB: hundreds of nodes."""
+    node = Node("n" * 100, Role.LOAD_BALANCED, Limits(2_000, 50_000, 200, 1.5), 4)
+    one = Group().renewed(node, 2**48, LEASE_SECONDS).as_json()
+    record = RoleRecord(1, one * 300)
+    assert roles.write(GROUP, record) == record
+    assert roles.read(GROUP) == record
+
+
+def test_a_right_table_passes_the_check(roles: RoleTable) -> None:
+    """The check leaves nothing behind."""
+    roles.check()
+    assert roles.read("receipt-actors-check") is None
+
+
+# --- DynamoDB ---
+
+
+@pytest.mark.parametrize(
+    ("keys", "wish"),
+    [
+        ((), "set `role_table`"),
+        (("TransactionId",), "whose only key is the hash key RoleGroup"),
+        (("RoleGroup", "Version"), "whose only key is the hash key RoleGroup"),
+    ],
+)
+def test_a_wrong_table_is_refused(moto: Aws, keys: tuple[str, ...], wish: str) -> None:
+    """One that is not there, the ledger's by mistake, and one with a range key; later they are unavailable."""
+    table = moto.create_table(*keys) if keys else "nowhere"
+    with closing(AwsRoles(table, LEASE_SECONDS, moto.session)) as roles:
+        with pytest.raises(LedgerRefused, match=wish):
+            roles.check()
+        with pytest.raises(LedgerUnavailable):
+            roles.read(GROUP)
+        with pytest.raises(LedgerUnavailable):
+            roles.write(GROUP, RoleRecord(1, ""))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        {},
+        {"Version": {"N": "1"}},
+        {"Version": {"S": "1"}, "Content": {"S": ""}},
+        {"Version": {"N": "1.5"}, "Content": {"S": ""}},
+        {"Version": {"N": "1"}, "Content": {"M": {}}},
+    ],
+)
+def test_an_item_of_another_make_is_unavailable(moto: Aws, garbage: dict[str, Any]) -> None:
+    """Nobody writes over what somebody else has put there."""
+    table = moto.create_table("RoleGroup")
+    item = {"RoleGroup": {"S": GROUP}, **garbage}
+    moto.dynamodb.put_item(TableName=table, Item=item)
+    with closing(AwsRoles(table, LEASE_SECONDS, moto.session)) as roles:
+        with pytest.raises(LedgerUnavailable, match="garbled"):
+            roles.read(GROUP)
+        with pytest.raises(LedgerUnavailable, match="garbled"):
+            roles.write(GROUP, RoleRecord(1, ""))
+    assert moto.dynamodb.get_item(TableName=table, Key={"RoleGroup": {"S": GROUP}})["Item"] == item
+
+
+@pytest.fixture
+def proxy(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsProxy]:
+    proxy = AwsProxy(ministack_url, {}, seed=0)
+    proxy.late_seconds = 60.0  # or until it is released
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def far(ministack_url: str, proxy: AwsProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[AwsRoles, AwsRoles]]:
+    """One node at the other end of a bad line, and one at the end of a good one."""
+    session, table = table_at(ministack_url, monkeypatch, "RoleGroup")
+    near = AwsRoles(table, LEASE_SECONDS, session)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    with closing(AwsRoles(table, 2.0, session)) as far, closing(near):
+        yield far, near
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+def test_a_write_whose_answer_was_lost_was_made(far: tuple[AwsRoles, AwsRoles], proxy: AwsProxy, fault: str) -> None:
+    """Within a fraction of the lease the writer knows that it does not know; it reads what stands."""
+    mine, _ = far
+    proxy.rates = {"PutItem": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        mine.write(GROUP, RoleRecord(1, "mine"))
+    proxy.calm()
+    assert mine.read(GROUP) == RoleRecord(1, "mine")
+
+
+@pytest.mark.parametrize("fault", ["refused", "throttled"])
+def test_a_write_that_was_refused_was_not_made(far: tuple[AwsRoles, AwsRoles], proxy: AwsProxy, fault: str) -> None:
+    """Likewise, and a read that fails is not the answer that nothing stands."""
+    mine, _ = far
+    proxy.rates = {"PutItem": {fault: 1.0}, "GetItem": {fault: 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        mine.write(GROUP, RoleRecord(1, "mine"))
+    with pytest.raises(LedgerUnavailable):
+        mine.read(GROUP)
+    proxy.calm()
+    assert mine.read(GROUP) is None
+
+
+def test_a_write_that_arrives_late_is_refused(far: tuple[AwsRoles, AwsRoles], proxy: AwsProxy) -> None:
+    """Its writer has given up, and another one was faster: its version is not the next one any more."""
+    mine, others = far
+    others.write(GROUP, RoleRecord(1, "first"))
+    proxy.rates = {"PutItem": {"late": 1.0}}
+    with pytest.raises(LedgerUnavailable):
+        mine.write(GROUP, RoleRecord(2, "mine"))
+    proxy.calm()
+    theirs = RoleRecord(2, "theirs")
+    assert others.write(GROUP, theirs) == theirs
+    proxy.release()
+    proxy.wait_until_idle()
+    assert mine.read(GROUP) == theirs
+
+
+# --- SQLite ---
+
+
+def test_a_closed_file_is_unavailable(database: Path) -> None:
+    """Nobody is told that nothing stands because it cannot be looked for."""
+    roles = EmbeddedRoles(database)
+    roles.close()
+    roles.close()
+    with pytest.raises(LedgerUnavailable):
+        roles.read(GROUP)
+    with pytest.raises(LedgerUnavailable):
+        roles.write(GROUP, RoleRecord(1, ""))
+
+
+def test_a_record_outlives_its_file_being_closed(database: Path) -> None:
+    """The next one to open it goes on from there."""
+    with closing(EmbeddedRoles(database)) as roles:
+        roles.write(GROUP, RoleRecord(1, "first"))
+    with closing(EmbeddedRoles(database)) as roles:
+        assert roles.write(GROUP, RoleRecord(2, "second")) == RoleRecord(2, "second")
+
+
+def test_a_file_that_somebody_else_holds_is_unavailable(database: Path) -> None:
+    """A write that could not be made says so."""
+    with closing(EmbeddedRoles(database)) as roles, closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailable):
+            roles.write(GROUP, RoleRecord(1, ""))
+        other.rollback()
+        assert roles.write(GROUP, RoleRecord(1, "")) == RoleRecord(1, "")
+
+
+# --- the fake ---
+
+
+def test_a_fake_may_lose_an_answer_and_forget_a_record() -> None:
+    """For tests of those who lean on it."""
+    fake = FakeRoles()
+    fake.lose_answer("write", LedgerUnavailable("lost"))
+    with pytest.raises(LedgerUnavailable):
+        fake.write(GROUP, RoleRecord(1, "mine"))
+    assert fake.standing(GROUP) == fake.read(GROUP) == RoleRecord(1, "mine")
+    fake.forget(GROUP)
+    assert fake.read(GROUP) is None
+    assert (fake.count("read"), fake.count("write")) == (2, 1)

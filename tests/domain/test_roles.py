@@ -1,0 +1,317 @@
+"""Roles: who has a seat, who has which share, when a node counts on it, and what the record looks like."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.roles import EXPIRY_FACTOR, Group, Lease, Node, Role
+
+SECONDS = 10.0
+LIMITS = Limits(100, 50, 200, 10.0)
+NOBODY = Group()
+
+
+def node(name: str, role: Role = Role.LOAD_BALANCED, limits: Limits = LIMITS, processes: int = 1) -> Node:
+    return Node(name, role, limits, processes, shares_app_store_concurrency=True)
+
+
+def group_of(*nodes: Node, group: Group = NOBODY) -> Group:
+    """A group at rest: all have joined, and confirmed what they gave back."""
+    for _ in range(2):
+        for each in nodes:
+            me = group.members.get(each.name)
+            obeyed = None if me is None or me.share is None else me.share.number
+            group = group.renewed(each, group.version + 1, SECONDS, obeyed=obeyed)
+    return group
+
+
+def told(group: Group) -> dict[str, Limits | None]:
+    return {name: None if it.share is None else it.share.told for name, it in group.members.items()}
+
+
+def seated(group: Group) -> list[str]:
+    return [name for name, member in group.members.items() if member.token is not None]
+
+
+# --- the group ---
+
+
+def test_the_first_has_everything() -> None:
+    """Its token is the version that gave it its seat."""
+    group = Group().renewed(node("a"), 1, SECONDS)
+    assert told(group) == {"a": LIMITS}
+    assert (group.version, group.members["a"].token, group.whole) == (1, 1, LIMITS)
+
+
+def test_nodes_share_evenly_what_they_have_confirmed_to_have_given_back() -> None:
+    """Who joins has nothing before; messages in flight are a matter of each node's own memory."""
+    group = Group().renewed(node("a"), 1, SECONDS).renewed(node("b"), 1, SECONDS)
+    half = Limits(100, 25, 100, 5.0)
+    assert told(group) == {"a": half, "b": None}
+    share = group.members["a"].share
+    assert share is not None
+    assert share.held == LIMITS
+    group = group.renewed(node("a"), 2, SECONDS, obeyed=share.number - 1)
+    assert told(group) == {"a": half, "b": None}
+    group = group.renewed(node("a"), 3, SECONDS, obeyed=share.number)
+    assert told(group) == {"a": half, "b": half}
+    assert group.whole == Limits(200, 50, 200, 10.0)
+
+
+def test_each_node_brings_its_own_memory_and_its_own_connections() -> None:
+    """A large one and a small one: neither has more than it can do, or less, of what is not shared."""
+    large = Node("large", Role.LOAD_BALANCED, Limits(4_000, 50, 800))
+    small = Node("small", Role.LOAD_BALANCED, Limits(10, 50, 20))
+    group = group_of(large, small)
+    assert told(group) == {"large": Limits(4_000, 25, 800), "small": Limits(10, 25, 20)}
+    assert group.whole == Limits(4_010, 50, 820)
+
+
+def test_the_least_that_any_node_says_is_the_whole() -> None:
+    """Of requests to the ledger, and of Apple's rate; a node without a rate keeps to that of the others."""
+    group = group_of(node("a", limits=Limits(9, 40, 60)), node("b", limits=Limits(9, 20, 90, 7.0)))
+    assert group.whole == Limits(18, 20, 60, 7.0)
+    assert told(group) == dict.fromkeys("ab", Limits(9, 10, 30, 3.5))
+
+
+@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
+def test_a_rate_that_comes_and_goes_is_another_share(role: Role) -> None:
+    """Who had no limit has to be told that there is one, and again that there is none: by another number."""
+    free, limited = node("a", role, replace(LIMITS, app_store_rate_per_second=None)), node("b", role)
+    group = Group().renewed(free, 1, SECONDS)
+    before = group.members["a"].share
+    group = group.renewed(limited, 1, SECONDS)
+    after = group.members["a"].share
+    group = group.without("b")
+    again = group.members["a"].share
+    assert before is not None
+    assert after is not None
+    assert again is not None
+    assert before.told.app_store_rate_per_second is None
+    assert after.told.app_store_rate_per_second is not None
+    assert again.told.app_store_rate_per_second is None
+    assert before.number < after.number < again.number
+
+
+def test_one_works_and_the_others_stand_by() -> None:
+    """In the order of joining, whatever their names; who stands by has no token and nothing to use."""
+    group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab"))
+    assert told(group) == {"c": LIMITS, "a": None, "b": None}
+    assert {name: member.token for name, member in group.members.items()} == {"c": 1, "a": None, "b": None}
+
+
+def test_who_leaves_is_followed_by_the_next_one() -> None:
+    """At once, with a higher token."""
+    group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab")).without("c")
+    assert told(group) == {"a": LIMITS, "b": None}
+    assert group.members["a"].token == group.version
+
+
+def test_who_is_gone_is_followed_by_the_next_one() -> None:
+    """It joins at the end of the line when it comes back."""
+    nodes = {name: node(name, Role.ACTIVE_STANDBY) for name in "cab"}
+    group = group_of(*nodes.values()).renewed(nodes["b"], 99, SECONDS, gone=frozenset("c"))
+    assert seated(group) == ["a"]
+    group = group.renewed(nodes["c"], 99, SECONDS)
+    assert list(told(group)) == ["a", "b", "c"]
+    assert seated(group) == ["a"]
+
+
+def test_a_node_does_not_take_itself_out() -> None:
+    """Whatever it has heard of itself: it lives."""
+    group = group_of(node("a")).renewed(node("a"), 9, SECONDS, gone=frozenset("a"))
+    assert list(group.members) == ["a"]
+
+
+def test_a_single_one_that_wants_others_to_stand_by_is_enough() -> None:
+    """While roles are being changed, node by node, only one works; the others give back first."""
+    group = group_of(node("a"), node("b"))
+    group = group.renewed(node("c", Role.ACTIVE_STANDBY), 1, SECONDS)
+    assert seated(group) == ["a"]
+    share = group.members["b"].share
+    assert share is not None
+    assert (share.told, share.held) == (LIMITS.nothing, Limits(100, 25, 100, 5.0))
+    group = group.renewed(node("b"), 9, SECONDS, obeyed=share.number)
+    assert told(group) == {"a": LIMITS, "b": None, "c": None}
+
+
+@pytest.mark.parametrize(("ledger_concurrency", "processes", "seats"), [(3, 1, 3), (3, 2, 1), (4, 2, 2), (1, 4, 1)])
+def test_there_are_seats_for_as_many_as_can_have_a_part(ledger_concurrency: int, processes: int, seats: int) -> None:
+    """Each process of each node needs at least one of everything that is shared; the others stand by."""
+    few = replace(LIMITS, ledger_concurrency=ledger_concurrency)
+    group = group_of(*(node(name, limits=few, processes=processes) for name in "abcd"))
+    assert seated(group) == list("abcd")[:seats]
+
+
+def test_numbers_of_shares_never_come_again() -> None:
+    """Who has a seat again is told by a new number: what it confirmed before, and comes late, confirms nothing."""
+    nodes = [node("a"), node("b")]
+    numbers = []
+    group = group_of(*nodes)
+    for _ in range(3):
+        share = group.members["b"].share
+        assert share is not None
+        numbers.append(share.number)
+        group = group_of(*nodes, group=group.without("b"))
+    assert sorted(set(numbers)) == numbers
+
+
+# --- a lease ---
+
+
+class Seat:
+    """A node's side, and the record, with every call answered at once."""
+
+    def __init__(self, name: str = "a", role: Role = Role.ACTIVE_STANDBY) -> None:
+        self.lease = Lease(node(name, role), SECONDS)
+
+    def renew(self, group: Group, now: float) -> Group:
+        self.lease, written = self.lease.looked(group, now).renewal(now)
+        self.lease = self.lease.looked(written, now)
+        return written
+
+
+def test_a_lease_counts_from_when_its_renewal_was_sent() -> None:
+    """However late its node hears that it was carried out; and whether it hears that as an answer or by reading."""
+    lease, written = Lease(node("a"), SECONDS).looked(Group(), 100.0).renewal(100.0)
+    assert not lease.is_held(100.0)
+    heard = lease.looked(written, 105.0)
+    assert heard.held_until_seconds == 110.0
+    assert heard.is_held(109.9)
+    assert not heard.is_held(110.0)
+
+
+def test_a_renewal_that_was_not_carried_out_counts_for_nothing() -> None:
+    """The one before it still does."""
+    seat = Seat()
+    group = seat.renew(Group(), 100.0)
+    lease, _lost = seat.lease.renewal(104.0)
+    assert lease.looked(group, 106.0).held_until_seconds == 110.0
+
+
+def test_who_reads_that_it_is_out_holds_nothing() -> None:
+    """Others have taken it for gone, or somebody has deleted the record."""
+    seat = Seat()
+    seat.renew(Group(), 100.0)
+    lost = seat.lease.looked(Group(), 101.0)
+    assert not lost.is_held(101.0)
+    assert (lost.me, lost.share, lost.limits) == (None, None, LIMITS.nothing)
+
+
+def test_others_wait_longer_than_the_lease() -> None:
+    """By their own clock, from when they saw the beat first; a beat that goes on begins anew."""
+    group = Seat("a").renew(Group(), 0.0)
+    other = Lease(node("b"), SECONDS)
+    for now in (1_000.0, 1_004.0, 1_008.0, 1_010.4):
+        other = other.looked(group, now)
+        assert other.gone(now) == frozenset()
+    assert other.gone(1_000.0 + SECONDS * EXPIRY_FACTOR) == {"a"}
+    group = group.renewed(node("a"), 7, SECONDS)
+    assert other.looked(group, 1_010.5).gone(1_010.5) == frozenset()
+
+
+def test_others_wait_for_as_long_as_the_member_says() -> None:
+    """A setting that is changed node by node: who counts on a longer lease is not taken for gone before."""
+    group = Group().renewed(node("a"), 1, 6 * SECONDS)
+    other = Lease(node("b"), SECONDS)
+    for now in range(0, 64, 4):
+        other = other.looked(group, now)
+        assert other.gone(now) == (frozenset("a") if now >= 63 else frozenset())
+
+
+def test_who_could_not_look_takes_nobody_for_gone() -> None:
+    """In an outage of the table all beats stand still, and nobody is at fault."""
+    group = Seat("a").renew(Group(), 0.0)
+    other = Lease(node("b"), SECONDS).looked(group, 0.0)
+    assert other.gone(30.0) == {"a"}
+    other = other.looked(group, 30.0)
+    assert other.gone(30.0) == frozenset()
+
+
+def test_what_was_obeyed_is_forgotten_when_another_share_is_lent() -> None:
+    """Only the share that it keeps to is confirmed, and only where it is still the newest."""
+    seat = Seat("a", Role.LOAD_BALANCED)
+    group = seat.renew(Group(), 0.0)
+    share = seat.lease.share
+    assert share is not None
+    obeying = seat.lease.obeys(share.number)
+    assert obeying.obeyed == share.number
+    assert seat.lease.obeys(share.number + 1).obeyed is None
+    assert obeying.looked(group.renewed(node("b"), 1, SECONDS), 1.0).obeyed is None
+
+
+# --- the record ---
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    """With seats, shares of all kinds, and none."""
+    group = group_of(node("a"), node("b", limits=replace(LIMITS, app_store_rate_per_second=None)))
+    group = group.renewed(node("c", Role.ACTIVE_STANDBY, processes=4), 3, 2.5)
+    assert Group.from_json(group.version, group.as_json()) == group
+
+
+RECORD: dict[str, Any] = json.loads(group_of(node("a"), node("b")).as_json())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "7", '"x"', "{}", '{"schema": 2, "members": []}', "[" * 100_000, '{"schema": 1}']
+)
+def test_what_is_no_record_is_refused(text: str) -> None:
+    """As a value error, whatever it is."""
+    with pytest.raises(ValueError, match=r"expected|Expecting"):
+        Group.from_json(7, text)
+
+
+garbage: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**30, "", "a", [], {}, {"a": 1}]
+)
+
+
+@given(st.data())
+def test_a_record_with_something_wrong_in_it_is_refused_or_works(data: st.DataObject) -> None:
+    """Wherever it is: what is read can be gone on from, by anybody."""
+    record = copy.deepcopy(RECORD)
+    place: Any = record
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+            place = place[key]
+            continue
+        if isinstance(place, dict) and data.draw(st.booleans()):
+            del place[key]
+        else:
+            place[key] = data.draw(garbage)
+        break
+    try:
+        group = Group.from_json(7, json.dumps(record))
+    except ValueError:
+        return
+    for lease in (Lease(node("a"), SECONDS), Lease(node("new"), SECONDS)):
+        _, written = lease.looked(group, 0.0).renewal(0.0)
+        assert Group.from_json(written.version, written.as_json()) == written
+    assert group.without("a").version == 8
+
+
+def test_what_a_newer_program_says_more_is_passed_over() -> None:
+    """Old and new meet in every deployment; where it counts, the newer one writes another schema."""
+    record = copy.deepcopy(RECORD)
+    record["members"][0]["region"] = "elsewhere"
+    assert Group.from_json(9, json.dumps(record)) == Group.from_json(9, json.dumps(RECORD))
+    with pytest.raises(ValueError, match="schema 2"):
+        Group.from_json(9, json.dumps({**record, "schema": 2}))
+
+
+def test_a_node_that_stands_in_it_twice_is_refused() -> None:
+    """Nobody could tell which of the two counts."""
+    twice = {**RECORD, "members": [RECORD["members"][0]] * 2}
+    with pytest.raises(ValueError, match="twice"):
+        Group.from_json(9, json.dumps(twice))
