@@ -194,13 +194,14 @@ class Site(ABC):
         lives = 1 + sum(_name(node.name) == name for node in self.nodes)
         life = f"{name}.{lives}"
         apple = self._link(life, self._store.url)
+        apple_url = self._as_seen(life, apple)
         program, aws = self._start(
             life,
             **self._settings,
             processes=processes,
             node_name=life,
-            app_store_production_url=f"{apple.url}/production/verifyReceipt",
-            app_store_sandbox_url=f"{apple.url}/sandbox/verifyReceipt",
+            app_store_production_url=f"{apple_url}/production/verifyReceipt",
+            app_store_sandbox_url=f"{apple_url}/sandbox/verifyReceipt",
         )
         node = Node(life, program, apple, aws)
         self.nodes.append(node)
@@ -209,6 +210,10 @@ class Site(ABC):
     @abstractmethod
     def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
         """Start a program with these settings."""
+
+    def _as_seen(self, life: str, apple: Link) -> str:
+        """Return the App Store's URL for this node: the program wants it on loopback, wherever that is."""
+        return apple.url
 
     def _link(self, life: str, upstream_url: str) -> Link:
         namespace = self.namespaces.get(_name(life))
@@ -355,6 +360,15 @@ class AwsSite(Site):
         self._worlds.append(world)
         no_store = SimpleNamespace(production_url="", sandbox_url="")  # the settings have its links
         return world.start(cast(SimulatedAppStore, no_store), **settings), aws
+
+    def _as_seen(self, life: str, apple: Link) -> str:
+        namespace = self.namespaces.get(_name(life))
+        if namespace is None:
+            return apple.url
+        there = (namespace.address, apple.url.rpartition(":")[2])
+        forwarder = self._programs.start(*there, module="tests.chaos.forwarding_program", within=namespace.within)
+        forwarder.wait_until(lambda: forwarder.stdout.endswith("\n"), "it listens")
+        return f"http://127.0.0.1:{forwarder.stdout.strip()}"
 
     def versions(self) -> list[Version]:
         versions = [_version(request) for request in self.requests(_is_new_version)]
