@@ -91,7 +91,13 @@ class Campaign:
             lambda: self.site.seated and node not in self.site.seated, f"others go on without {node.name}"
         )
 
+    def _start_anew(self) -> None:
+        """Start those again that could not start, as whoever runs nodes does: services did not answer in time."""
+        for node in self.site.given_up:
+            self.start_again(node)
+
     def _are_together(self, count: int) -> bool:
+        self._start_anew()
         newest = self.site.newest()
         return newest is not None and len(newest.members) == count
 
