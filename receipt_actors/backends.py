@@ -15,16 +15,16 @@ from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
 from receipt_actors.clients.network_loop import NetworkLoop
 from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
-from receipt_actors.domain.fifo import dead_letter_queue_of
 from receipt_actors.domain.ports import (
     AppStore,
     AppStoreTransfers,
     BackgroundCalls,
     Ledger,
     Queues,
+    RoleTable,
     ServerApi,
     SignedDataCalls,
 )
@@ -36,6 +36,7 @@ from receipt_actors.settings import (
     LedgerSettings,
     NotificationSettings,
     QueueSettings,
+    RoleSettings,
     Settings,
     SignatureSettings,
 )
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
     from receipt_actors.clients.app_store.server_api_client import ServerApiClient
     from receipt_actors.clients.app_store.signed_data import Trust
-    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues
+    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -67,6 +68,7 @@ class Backend:
     signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
     server_api: ServerApi | None = None  #: who is asked about app receipts, where the settings say so
     walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
+    roles: RoleTable | None = None  #: by which this node agrees with others, where it is not alone
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -76,12 +78,12 @@ def open_backend(settings: Settings) -> Backend:
         ConfigurationError: the database cannot be used, or boto3 finds no region.
         UnavailableError: the database does not answer.
     """
-    # Sends to each post queue and the dead-letter queue, deletes, visibility changes; each receive has its consumer.
-    batchers = len(settings.post_queues) + 3
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
         queues = open_queues(
             settings,
-            max_connections=max(settings.consumers, batchers * settings.batch_requests),
+            max_connections=max(
+                settings.consumers * len(settings.every_source), settings.batchers * settings.batch_requests
+            ),
             longest_wait_seconds=settings.receive_wait_seconds,
         )
         opened.callback(queues.close)
@@ -105,6 +107,9 @@ def open_backend(settings: Settings) -> Backend:
         walks = _open_walks(settings)
         if walks is not None:
             opened.callback(walks.close)
+        roles = None if settings.is_alone else open_roles(settings)
+        if roles is not None:
+            opened.callback(roles.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
         loops = [loop for loop in (transfers, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
@@ -127,6 +132,7 @@ def open_backend(settings: Settings) -> Backend:
             signed_data,
             server_api,
             walks,
+            roles,
         )
 
 
@@ -168,9 +174,9 @@ def open_queues(
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
     if create:
-        dead_letter_queue = settings.dead_letter_queue or dead_letter_queue_of(settings.source_queue)
-        queues.create_queue(settings.source_queue, dead_letter_queue, settings.max_receive_count)
-        for queue in settings.post_queues:
+        for source in settings.every_source:
+            queues.create_queue(source.source_queue, source.known_dead_letter_queue, settings.max_receive_count)
+        for queue in settings.all_post_queues:
             queues.create_queue(queue)
     return queues
 
@@ -195,6 +201,15 @@ def open_notifications(
 
         return AwsNotifications(settings.notifications_table, max_connections=max_connections)
     return EmbeddedNotifications(_database(settings, create))
+
+
+def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
+    """Open the table by which nodes agree on roles alone; see ``open_queues``."""
+    if settings.backend == "aws":
+        from receipt_actors.clients.aws import AwsRoles
+
+        return AwsRoles(settings.role_table, settings.lease_seconds)
+    return EmbeddedRoles(_database(settings, create=True))
 
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:

@@ -16,6 +16,7 @@ from typing import Any
 import pykka
 
 from receipt_actors.actors.protocol import INTAKE, IntakeStatus
+from receipt_actors.actors.role_keeper import ROLE_KEEPER
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.control import UnknownActor
@@ -24,7 +25,9 @@ from receipt_actors.telemetry.overview import (
     ActorOverview,
     Overview,
     ProcessOverview,
+    RoleOverview,
     ServiceOverview,
+    Standing,
     State,
 )
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
@@ -38,11 +41,11 @@ _NOBODY = IntakeStatus(0, 0, frozenset(), 0.0)
 class Inspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queue: str) -> None:
+    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queues: tuple[str, ...]) -> None:
         self._name = process
         self._actors = actors
         self._root = root
-        self._source_queue = source_queue
+        self._source_queues = source_queues
         self._started_at_seconds = actors.clock.time()
 
     def overview(self, *, is_draining: bool, looks_at_queues: bool) -> Overview:
@@ -54,15 +57,17 @@ class Inspection:
             self._look_at_queues()
         process = self._process(tree, views, statistics, is_draining)
         depths = views.get(QUEUE_DEPTHS)
+        role = role_in(views)
         return Overview(
             at_seconds=self._actors.clock.time(),
             version=version(),
-            state=process.state,
-            source_queue=self._source_queue,
-            queues=depths if isinstance(depths, Mapping) else {self._source_queue: None},
+            state=state_with_role(process.state, role),
+            source_queues=self._source_queues,
+            queues=depths if isinstance(depths, Mapping) else dict.fromkeys(self._source_queues),
             processes=(process,),
             statistics=statistics,
             incidents=incidents_of(self._actors),
+            role=role,
         )
 
     def _process(
@@ -75,14 +80,12 @@ class Inspection:
         intake = views.get(INTAKE)
         status = intake if isinstance(intake, IntakeStatus) else None
         known = status or _NOBODY
-        unavailable = set(known.unavailable)
-        if known.receives_fail:
-            unavailable.add(f"receive from {self._source_queue}")
+        unavailable = known.unavailable | {f"receive from {queue}" for queue in known.receives_fail}
         return ProcessOverview(
             name=self._name,
             pid=os.getpid(),
             started_at_seconds=self._started_at_seconds,
-            state=_state(tree, status, unavailable, is_draining=is_draining),
+            state=_state(tree, status, is_draining=is_draining),
             in_flight=known.in_flight,
             reserved=known.reserved,
             unavailable=tuple(sorted(unavailable)),
@@ -166,13 +169,27 @@ def _plain(view: object) -> object:
     return view if isinstance(view, str | int | float | None) else type(view).__name__
 
 
+def role_in(views: Mapping[str, object]) -> RoleOverview | None:
+    """Return the part that this node has in a group, out of what actors show; None where it has none."""
+    view = views.get(ROLE_KEEPER)
+    return view if isinstance(view, RoleOverview) else None
+
+
+def state_with_role(state: State, role: RoleOverview | None) -> State:
+    """Say of a node that would work, or start to, if others left it something to do what it waits for."""
+    standing = Standing.ACTIVE if role is None else role.standing
+    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.STARTING, State.CONSUMING, State.WAITING):
+        return State.STANDBY
+    return State.WAITING if standing is Standing.CUT_OFF and state is State.CONSUMING else state
+
+
 def _nodes(node: ActorNode) -> Iterator[ActorNode]:
     yield node
     for child in node.children:
         yield from _nodes(child)
 
 
-def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set[str], *, is_draining: bool) -> State:
+def _state(tree: ActorNode | None, status: IntakeStatus | None, *, is_draining: bool) -> State:
     if tree is None:
         return State.ENDED
     if is_draining:
@@ -181,4 +198,4 @@ def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set
         return State.STARTING
     if status.is_paused:
         return State.PAUSED
-    return State.WAITING if unavailable else State.CONSUMING
+    return State.WAITING if status.is_closed else State.CONSUMING

@@ -9,12 +9,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
 import pykka
 
 from receipt_actors.actors import protocol
+from receipt_actors.actors.holding import LIMITED, ProcessHolding, release
 from receipt_actors.actors.protocol import (
     CloseIntake,
     DescribeIntake,
@@ -25,7 +27,7 @@ from receipt_actors.actors.protocol import (
     StuckInOutage,
 )
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
-from receipt_actors.application import HAND_BACK_SECONDS, supervision_tree
+from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, source_of, supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.limits import Limits, LiveLimits
@@ -35,8 +37,9 @@ from receipt_actors.domain.messages import (
     parse_submission,
     submission_message,
 )
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
+from receipt_actors.domain.sources import Source, misuses
 from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
@@ -52,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  #: for questions about the system
 PAUSE_SECONDS = 2.0  #: for receives under way to be over
-_LIMITED = (protocol.INTAKE, protocol.APP_STORE_GATEWAY, protocol.LEDGER_GATEWAY)
 INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 
 
@@ -75,7 +77,7 @@ class ReceiptSystem:
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
         self._is_draining = False
-        self._inspection = Inspection(process, actors, root, settings.source_queue)
+        self._inspection = Inspection(process, actors, root, settings.source_queues)
         root.process.add_monitor(self._root_ended)
 
     @classmethod
@@ -88,6 +90,7 @@ class ReceiptSystem:
         clock: Clock | None = None,
         limits: Limits | None = None,
         is_paused: bool = False,
+        held_until_seconds: float = inf,
         process: str = "main",
         on_alert: Callable[[Alert], object] | None = None,
     ) -> ReceiptSystem:
@@ -102,35 +105,31 @@ class ReceiptSystem:
             clock: the time, where it is not the real one.
             limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
             is_paused: whether it is paused from the beginning.
+            held_until_seconds: until when the limits hold, where others may get them afterwards; see ``hold_until``.
             process: what this process is called in overviews, traces and alerts, where there are several.
             on_alert: called with each alert, one at a time, on a thread of the system; with or without an alerts queue.
                 What it raises is logged.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used, or the dead-letter queue is none for
-                this source queue.
-            QueueRefused: the source queue does not exist or may not be used.
-            LedgerRefused: the same of the ledger's table.
+            ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
+                source queue, or is that of several; a role takes a table that ``backend`` has not.
+            QueueRefused: a source queue does not exist or may not be used.
+            LedgerRefused: the same of the table of claims, or of roles.
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
         opened = backend or open_backend(settings)
         try:
-            # Asked for in any case: it shows that the source queue is there and may be used.
-            redrive_target = opened.queues.dead_letter_queue(settings.source_queue)
-            dead_letter_queue = settings.dead_letter_queue or redrive_target
-            if dead_letter_queue and (fault := dead_letter_queue_fault(settings.source_queue, dead_letter_queue)):
-                raise ConfigurationError([f"dead-letter queue {dead_letter_queue}: {fault}"])
+            if opened.roles is None and not settings.is_alone:
+                found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
+                raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
+            sources = _look_at_sources(settings, opened.queues)
             opened.ledger.check()
+            if opened.roles is not None:
+                opened.roles.check()
         except BaseException:
             opened.close()
             raise
-        if dead_letter_queue is None:
-            logger.warning(
-                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
-                "stay on it and come back again and again",
-                settings.source_queue,
-            )
         actors = ActorSystem("receipt-actors", clock)
         listen_to_reports(actors)
         tracer_of(actors).process = process
@@ -139,7 +138,11 @@ class ReceiptSystem:
             opened.run_on(actors.scheduler)
         live_limits = LiveLimits(settings.limits_of(1), limits)
         live_limits.is_paused = is_paused
-        root_spec = supervision_tree(settings, opened, dead_letter_queue, on_result, live_limits, on_alert, process)
+        live_limits.held_until_seconds = held_until_seconds
+        membership = None
+        if opened.roles is not None:
+            membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
+        root_spec = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process, membership)
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -164,16 +167,18 @@ class ReceiptSystem:
         submission_id: str | None = None,
         transaction_id: str | None = None,
         product_id: str | None = None,
+        source_queue: str | None = None,
     ) -> str:
-        """Put a receipt on the source queue, as any producer would.
+        """Put a receipt on a source queue, as any producer would.
 
         Args:
             receipt: base64, as the app sent it.
             user_id: whose purchase it is to be.
-            post_queue: where the answer goes; left out, the first of ``post_queues``.
+            post_queue: where the answer goes; left out, the first of the source's ``post_queues``.
             submission_id: what makes a repetition of this call the same submission; left out, a new one.
             transaction_id: ask about this transaction of the receipt only.
             product_id: ask about the newest transaction of this product only.
+            source_queue: which of several source queues; left out, the first.
 
         Returns:
             The submission id, which the answers carry.
@@ -183,10 +188,16 @@ class ReceiptSystem:
             QueueUnavailable: nobody knows whether the queue has it; calling again with the same submission id is safe.
         """
         submission_id = str(uuid.uuid4()) if submission_id is None else submission_id
+        settings = self.settings
+        if source_queue is not None and source_queue != settings.source_queue:
+            if source_queue not in settings.sources:
+                known = ", ".join(settings.source_queues)
+                raise SubmissionRefused(f"source_queue: found {source_queue!r}, expected one of {known}")
+            settings = settings.of_source(source_queue)
         body: dict[str, object] = {
             "receipt": receipt,
             "user_id": user_id,
-            "post_queue": self.settings.post_queues[0] if post_queue is None else post_queue,
+            "post_queue": settings.post_queues[0] if post_queue is None else post_queue,
         }
         for key, value in (("transaction_id", transaction_id), ("product_id", product_id)):
             if value is not None:
@@ -196,11 +207,11 @@ class ReceiptSystem:
         except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
             raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
         delivery = ReceivedMessage("", "", text, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
-        outcome = parse_submission(delivery, self.settings.post_queues, self.settings.source_queue)
+        outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
         if isinstance(outcome, Unanswerable):
             raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
-        message = submission_message(text, submission_id, outcome.user_id, self.settings.source_queue)
-        (failure,) = self._backend.queues.send(self.settings.source_queue, [message])
+        message = submission_message(text, submission_id, outcome.user_id, settings.source_queue)
+        (failure,) = self._backend.queues.send(settings.source_queue, [message])
         if failure is not None and failure.sender_fault:
             raise SubmissionRefused(f"{failure.code}: {failure.detail}")
         if failure is not None:
@@ -263,7 +274,7 @@ class ReceiptSystem:
             the system has ended.
         """
         self._limits.change(limits)
-        asked = [(name, self._actors.whereis(name)) for name in _LIMITED]
+        asked = [(name, self._actors.whereis(name)) for name in LIMITED]
         answers = [(name, None if ref is None else ref.ask(ObeyLimits(), block=False)) for name, ref in asked]
 
         def wait() -> None:
@@ -277,6 +288,23 @@ class ReceiptSystem:
                 self._ask(name, ObeyLimits(), None)  # its successor is to say what is under way
 
         return wait
+
+    def hold_until(self, seconds: float) -> None:
+        """Begin nothing new from this monotonic time on: no receive, no request to Apple or the ledger.
+
+        What is in flight is kept. A later time lets it go on.
+        """
+        was_held = self._limits.are_held(self._actors.clock.monotonic())
+        self._limits.held_until_seconds = seconds
+        if not was_held:
+            for name in LIMITED:
+                actor = self._actors.whereis(name)
+                if actor is not None:
+                    actor.ask(ObeyLimits(), block=False)
+
+    def release(self) -> None:
+        """Hand back what is in flight, for another node to take."""
+        release(self._actors)
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
         """Call an actor; a restart of it is waited for."""
@@ -467,3 +495,33 @@ class ReceiptSystem:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.drain()
+
+
+def _look_at_sources(settings: Settings, queues: Queues) -> list[Source]:
+    """Find out the sources' dead-letter queues, which shows that all are there and may be used.
+
+    Raises what ``start`` raises.
+    """
+    sources: list[Source] = []
+    for of_source in settings.every_source:
+        redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
+        dead_letter_queue = of_source.dead_letter_queue or redrive_target
+        sources.append(source_of(of_source, dead_letter_queue, is_first=of_source is settings))
+        if dead_letter_queue is None:
+            logger.warning(
+                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
+                "stay on it and come back again and again",
+                of_source.source_queue,
+            )
+    faults = [
+        f"dead-letter queue {each.dead_letter_queue}: {fault}"
+        for each in sources
+        if each.dead_letter_queue and (fault := dead_letter_queue_fault(each.queue, each.dead_letter_queue))
+    ]
+    faults += [
+        f"queue {misuse.source_queue}: found {misuse.setting} {misuse.queue}, expected {misuse.expected}"
+        for misuse in misuses([(each.queue, each.post_queues, each.dead_letter_queue) for each in sources])
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+    return sources

@@ -72,7 +72,7 @@ class TestLayers:
             environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"},
             config=toml,
         )
-        assert settings.sources == {
+        assert settings.origins == {
             "bundle_ids": "--bundle-ids",
             "consumers": "RECEIPT_ACTORS_CONSUMERS",
             "batch_requests": f"batch_requests in {toml}",
@@ -353,7 +353,7 @@ class TestEmbedding:
         """An application that embeds us is not steered by variables behind its back."""
         monkeypatch.setenv("RECEIPT_ACTORS_CONSUMERS", "9")
         settings = Settings(bundle_ids=("a",), database=Path("r.db"), consumers=2)
-        assert (settings.backend, settings.consumers, settings.sources) == ("embedded", 2, {})
+        assert (settings.backend, settings.consumers, settings.origins) == ("embedded", 2, {})
 
     def test_faults_are_our_error_and_name_the_arguments(self) -> None:
         """pydantic's own exception does not leak; a misspelt argument is told with the right one."""
@@ -391,7 +391,7 @@ class TestSomeSettings:
         """An operator who moves messages is not held up by a bad number of consumers."""
         toml.write_text('consumers = "many"\nsource_queue = "Q"\n')
         settings = load_some_settings(QueueSettings, {}, config=toml, environ={"RECEIPT_ACTORS_DRAIN_SECONDS": "0"})
-        assert settings.sources == {
+        assert settings.origins == {
             "source_queue": f"source_queue in {toml}",
             "backend": "chosen because source_queue is given",
         }

@@ -1,4 +1,4 @@
-"""The consumer: takes messages from the source queue and has a custodian started for each.
+"""The consumer: takes messages from one source queue and has a custodian started for each.
 
 It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room
 for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and is
@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -33,6 +33,7 @@ from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, 
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
+from receipt_actors.domain.sources import Source
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import (
     Crash,
@@ -95,16 +96,14 @@ class Consumer(GenServer):
     def __init__(
         self,
         queues: Queues,
-        source_queue: str,
-        post_queues: Collection[str],
+        source: Source,
         wait_seconds: float,
         visibility_timeout_seconds: int,
         retry: RetryPolicy,
         rng: random.Random,
     ) -> None:
         self._queues = queues
-        self._source_queue = source_queue
-        self._post_queues = frozenset(post_queues)
+        self._source = source
         self._wait_seconds = wait_seconds
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._retry = retry
@@ -137,7 +136,7 @@ class Consumer(GenServer):
             self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
             return
         self._intake_monitor = self.monitor(intake)
-        intake.cast(ReserveCredits(self.ref, MAX_BATCH_ENTRIES))
+        intake.cast(ReserveCredits(self.ref, self._source.queue, MAX_BATCH_ENTRIES))
 
     def handle_info(self, message: Any) -> Any:
         """Receive when there are credits; ask again when intake has been restarted."""
@@ -165,7 +164,7 @@ class Consumer(GenServer):
     def _begin_receive(self, **how: Any) -> None:
         """Receive; ``_received`` or ``_receive_failed`` follows."""
         try:
-            deliveries = self._read(self._queues.receive(self._source_queue, **how))
+            deliveries = self._read(self._queues.receive(self._source.queue, **how))
         except (QueueUnavailable, QueueRefused) as error:
             self._receive_failed(error)
         else:
@@ -173,10 +172,8 @@ class Consumer(GenServer):
 
     def _read(self, messages: Sequence[ReceivedMessage]) -> Sequence[_Delivery]:
         """Read what was received, on whatever thread."""
-        return [
-            (each, parse_submission(each, self._post_queues, self._source_queue) if is_intact(each) else None)
-            for each in messages
-        ]
+        post_queues, queue = self._source.post_queues, self._source.queue
+        return [(each, parse_submission(each, post_queues, queue) if is_intact(each) else None) for each in messages]
 
     def _receive_failed(self, error: QueueUnavailable | QueueRefused) -> None:
         self._failures += 1
@@ -188,7 +185,7 @@ class Consumer(GenServer):
         began_at, self._receive_began_at = self._receive_began_at, None
         assert began_at is not None  # the visibility timeout begins at some time after this
         self._failures = 0
-        self._statistics.request_answered(f"receive from {self._source_queue}", len(deliveries))
+        self._statistics.request_answered(f"receive from {self._source.queue}", len(deliveries))
         # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
         spins = not deliveries and self.clock.monotonic() - began_at < EMPTY_RECEIVE_SECONDS
         self._receive_over = _ReceiveOver(len(deliveries), None, EMPTY_RECEIVE_SECONDS if spins else 0.0)
@@ -206,7 +203,7 @@ class Consumer(GenServer):
         if self._is_starting or over is None:
             return
         self._receive_over = None
-        self.cast(INTAKE, SettleReservation(self.ref, over.received, over.failure))
+        self.cast(INTAKE, SettleReservation(self.ref, self._source.queue, over.received, over.failure))
         if self._intake_monitor is not None:
             self.demonitor(self._intake_monitor, flush=True)
             self._intake_monitor = None
@@ -241,9 +238,8 @@ class Consumer(GenServer):
                 place, places[group] = places[group], places[group] + 1
                 if place == len(rounds):
                     rounds.append([])
-            rounds[place].append(
-                _CustodianStart(delivery, supervisor, StartChild((delivery, work, received_at_seconds)))
-            )
+            start = StartChild((self._source, delivery, work, received_at_seconds))
+            rounds[place].append(_CustodianStart(delivery, supervisor, start))
         self._is_starting = True
         self._rounds.extend(rounds)
         self._start_round()
@@ -323,7 +319,7 @@ class Consumer(GenServer):
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
         try:
-            self._queues.change_visibility(self._source_queue, changes)
+            self._queues.change_visibility(self._source.queue, changes)
         except (QueueUnavailable, QueueRefused) as error:
             self._not_handed_back(error)
 
@@ -344,15 +340,14 @@ class BackgroundConsumer(Consumer):
     def __init__(
         self,
         queues: Queues,
-        source_queue: str,
-        post_queues: Collection[str],
+        source: Source,
         wait_seconds: float,
         visibility_timeout_seconds: int,
         retry: RetryPolicy,
         rng: random.Random,
         background: BackgroundCalls,
     ) -> None:
-        super().__init__(queues, source_queue, post_queues, wait_seconds, visibility_timeout_seconds, retry, rng)
+        super().__init__(queues, source, wait_seconds, visibility_timeout_seconds, retry, rng)
         self._background = background
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
@@ -368,12 +363,11 @@ class BackgroundConsumer(Consumer):
             yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
 
     def _begin_receive(self, **how: Any) -> None:
-        self.run_async(
-            _RECEIVE, self._background.begin, self._queues.receive, (self._source_queue,), how, then=self._read
-        )
+        args = (self._source.queue,)
+        self.run_async(_RECEIVE, self._background.begin, self._queues.receive, args, how, then=self._read)
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
-        args = (self._source_queue, changes)
+        args = (self._source.queue, changes)
         self.run_async(_HAND_BACK, self._background.begin, self._queues.change_visibility, args, {})
 
     def handle_reply(self, label: Any, value: Any) -> None:

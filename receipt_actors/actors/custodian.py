@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.actors.protocol import (
-    DELETE_BATCHER,
     INTAKE,
     RESULT_BATCHERS,
     VISIBILITY_KEEPER,
@@ -35,11 +34,13 @@ from receipt_actors.actors.protocol import (
     StandBack,
     WatchMessage,
     YourTurn,
+    delete_batcher_of,
     result_batcher_name,
 )
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
 from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
 from receipt_actors.telemetry.decisions import log_handed_back, log_moved
@@ -84,12 +85,9 @@ _DELETE = "delete"
 class Custodian(GenServer):
     """See the module. A subclass begins in ``begin`` and goes on in ``answered``."""
 
-    def __init__(
-        self, source_queue: str, dead_letter_queue: str | None, delivery: ReceivedMessage, received_at_seconds: float
-    ) -> None:
-        self.source_queue = source_queue
+    def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
+        self.source = source
         self.delivery = delivery
-        self._dead_letter_queue = dead_letter_queue
         self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
         self._started_at_seconds = self.clock.monotonic()
         self._questions: dict[Hashable, _Question] = {}
@@ -152,7 +150,7 @@ class Custodian(GenServer):
 
     def init(self) -> Stop | None:
         """Announce itself, then begin, unless somebody has to say when."""
-        self.cast(INTAKE, MessageTaken(self.ref))
+        self.cast(INTAKE, MessageTaken(self.ref, self.source.queue))
         self._announce_to_keeper()
         return None if self._waits_for_its_turn else self.begin()
 
@@ -189,7 +187,7 @@ class Custodian(GenServer):
         walk = Walk(
             context,
             parent,
-            self.source_queue,
+            self.source.queue,
             self.delivery.message_id,
             self.delivery.approximate_receive_count,
             self._started_at_seconds + to_unix_time,
@@ -218,14 +216,15 @@ class Custodian(GenServer):
 
     def move(self, unanswerable: Unanswerable) -> Stop | None:
         """Move the message to the dead-letter queue: send it there, then delete it."""
-        if self._dead_letter_queue is None:
+        dead_letter_queue = self.source.dead_letter_queue
+        if dead_letter_queue is None:
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
         if self.tracer.is_on:
             self.trace("move", reason=unanswerable.reason)
-        queue = self._dead_letter_queue
-        self.post(_MOVE, queue, dead_letter_message(self.whole_delivery(), unanswerable, queue))
+        letter = dead_letter_message(self.whole_delivery(), unanswerable, dead_letter_queue)
+        self.post(_MOVE, dead_letter_queue, letter)
         return None
 
     def delete(self) -> None:
@@ -233,7 +232,7 @@ class Custodian(GenServer):
         self.enter("deleting")
         if self.tracer.is_on:
             self.trace("delete")
-        self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
+        self.ask(_DELETE, delete_batcher_of(self.source), DeleteMessage(self.delivery.receipt_handle))
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
@@ -343,7 +342,8 @@ class Custodian(GenServer):
                 delivery.receipt_handle,
                 delivery.approximate_receive_count,
                 self._received_at_seconds,
-                None if delivery.group_id is None else (self.source_queue, delivery.group_id),
+                self.source,
+                delivery.group_id,
             ),
         )
 

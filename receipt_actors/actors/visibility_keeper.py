@@ -36,7 +36,6 @@ from typing import Any
 from receipt_actors.actors.protocol import (
     MOVERS,
     VALIDATORS,
-    VISIBILITY_BATCHER,
     AnnounceYourself,
     ChangeVisibility,
     GaveUp,
@@ -45,6 +44,7 @@ from receipt_actors.actors.protocol import (
     StandBack,
     WatchMessage,
     YourTurn,
+    visibility_batcher_of,
 )
 from receipt_actors.domain.lines import Lines, Turn
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
@@ -263,4 +263,5 @@ class VisibilityKeeper(GenServer):
         return hand_back_seconds(why, count, self._rng, blocks_group=blocks_group)
 
     def _change(self, message: WatchMessage, seconds: int, label: object) -> None:
-        self.send_request(VISIBILITY_BATCHER, ChangeVisibility(message.receipt_handle, seconds), label)
+        batcher = visibility_batcher_of(message.source)
+        self.send_request(batcher, ChangeVisibility(message.receipt_handle, seconds), label)

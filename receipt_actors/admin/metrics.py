@@ -133,11 +133,11 @@ def _incidents(overview: Overview) -> Iterator[Row]:
 
 def _availability(overview: Overview) -> Iterator[Row]:
     """Receives have no gateway with a breaker, but may fail as well."""
-    receive = f"receive from {overview.source_queue}"
+    receives = [f"receive from {queue}" for queue in overview.source_queues]
     for process in overview.processes:
         if not process.services:
             continue
-        available = {receive: receive not in process.unavailable}
+        available = {receive: receive not in process.unavailable for receive in receives}
         available |= {service.name: service.is_available for service in process.services}
         for service, is_available in available.items():
             yield (process.name, service), float(is_available)
@@ -160,7 +160,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "messages_received_total",
         "counter",
-        "Deliveries taken from the source queue, redeliveries included.",
+        "Deliveries taken from source queues, redeliveries included.",
         lambda o: [((), o.statistics.received)],
     ),
     Metric(

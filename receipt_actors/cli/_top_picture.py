@@ -71,7 +71,7 @@ def _headline(overview: Overview) -> Text:
     text = Text()
     text.append(overview.state, style=f"bold {_COLOURS.get(overview.state, _TROUBLE)}")
     in_flight = sum(process.in_flight for process in overview.processes)
-    text.append(f"  {printable(overview.source_queue)}  {number(in_flight)} in flight")
+    text.append(f"  {printable(', '.join(overview.source_queues))}  {number(in_flight)} in flight")
     if overview.up_for_seconds is not None:
         text.append(f"  up for {duration(overview.up_for_seconds)}")
     text.append(f"  receipt-actors {printable(overview.version)}  {clock_time(overview.at_seconds)}", style="dim")

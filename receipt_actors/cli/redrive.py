@@ -25,7 +25,7 @@ from receipt_actors.domain.messages import is_intact, redriven_message, submissi
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import QueueSettings, load_some_settings
+from receipt_actors.settings import QueueSettings, load_source_settings
 
 NO_REASON = "none"  #: of what the queue itself moved, after too many deliveries
 
@@ -100,10 +100,11 @@ def command(
     """Move messages from the dead-letter queue back to the source queue.
 
     A message keeps its submission id and the time when it was first sent: what was answered OK is answered OK again,
-    and what had not expired then has not expired now. The others are hidden from other readers meanwhile.
+    and what had not expired then has not expired now. The others are hidden from other readers meanwhile. Of several
+    source queues, --source-queue says which; each has a dead-letter queue of its own.
     """
     selection = Selection(frozenset(reasons), frozenset(message_ids), frozenset(submission_ids))
-    settings = load_some_settings(QueueSettings, flags, config=config)
+    settings = load_source_settings(QueueSettings, flags, config=config)
     with closing(open_queues(settings, create=False)) as opened:
         dead_letter_queue = _dead_letter_queue(opened, settings)
         queues = PatientQueues(opened)

@@ -70,7 +70,9 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     lines = [f"{overview.state}: {verdict}" + (f" ({printable('; '.join(why))})" if why else "")]
     depths = [f"{name} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
     lines.append(
-        printable(f"takes from {overview.source_queue}" + (f"; on queues: {', '.join(depths)}" if depths else ""))
+        printable(
+            f"takes from {', '.join(overview.source_queues)}" + (f"; on queues: {', '.join(depths)}" if depths else "")
+        )
     )
     processes = overview.processes
     if processes:

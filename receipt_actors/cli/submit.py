@@ -29,7 +29,7 @@ from receipt_actors.domain.messages import (
 )
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueUnavailable
-from receipt_actors.settings import QueueSettings, load_some_settings
+from receipt_actors.settings import QueueSettings, load_source_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def command(
     """Put receipts on the source queue.
 
     Every message is checked as the consumer will check it, then sent with the attribute submission_id: sending it again
-    with the same one is harmless. Prints a line for each message that the queue has accepted.
+    with the same one is harmless. Prints a line for each message that the queue has accepted. Of several source queues,
+    --source-queue says which; what it may be answered to is checked by that one's settings.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     if (receipt_file is None) == (lines is None):
@@ -91,7 +92,7 @@ def command(
     if lines is not None and given:
         flag = "--" + next(iter(given)).replace("_", "-")
         raise click.UsageError(f"{flag} goes with --receipt-file; in a file, each line says it for itself.")
-    settings = load_some_settings(QueueSettings, flags, config=config)
+    settings = load_source_settings(QueueSettings, flags, config=config)
     if lines is None:
         assert receipt_file is not None
         return _submit([_entry_of_flags(receipt_file, given, settings)], keep_going=False, settings=settings)

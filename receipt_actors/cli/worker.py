@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import pykka
@@ -33,10 +34,12 @@ from receipt_actors.processes.messages import (
     DescribeActor,
     Drain,
     Draining,
+    HoldUntil,
     LimitsObeyed,
     Loaded,
     Message,
     Pause,
+    Release,
     Report,
     Reported,
     Resume,
@@ -68,6 +71,7 @@ class _Worker:
         self._signals = signals
         self._system: ReceiptSystem | None = None
         self._is_paused = False
+        self._held_until_seconds = inf
         self._told_incidents: tuple[Incident, ...] | None = None
         self._told_queues: Mapping[str, int | None] | None = None
         self._traces: dict[int, _TraceHere] = {}
@@ -112,6 +116,7 @@ class _Worker:
                         backend=self._backend,
                         limits=limits,
                         is_paused=self._is_paused,
+                        held_until_seconds=self._held_until_seconds,
                         process=self._name,
                     )
                     collect_seldom()
@@ -124,6 +129,13 @@ class _Worker:
                 self._report(looks_at_queues=looks_at_queues)
             case Pause() | Resume():
                 self._pause(isinstance(message, Pause))
+            case HoldUntil(seconds):
+                self._held_until_seconds = seconds
+                if self._system is not None:
+                    self._system.hold_until(seconds)
+            case Release():
+                if self._system is not None:
+                    self._system.release()
             case DescribeActor(number, name):
                 # On a thread, for the actor may take its time.
                 threading.Thread(target=self._describe, args=(number, name), name="describe", daemon=True).start()

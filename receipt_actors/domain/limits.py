@@ -1,4 +1,4 @@
-"""The limits of the whole command, their division over processes, and what holds in this process now.
+"""Limits of work that several share: their division over nodes or processes, and what holds in this process now.
 
 ``Limits`` are values, ``divide`` and ``Division`` are pure. ``LiveLimits`` is the one object here that changes: actors
 are given it in the place of numbers and look at ``current`` whenever they decide.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from math import inf
 
 MAX_BLOCKING_CONCURRENCY = 200  #: threads of a process that wait for Apple: more of them are slower, not faster
 MAX_CURL_CONCURRENCY = 5000  #: requests to Apple that one thread with curl has under way
@@ -30,16 +31,23 @@ class Limits:
         """Into how many parts it can be divided so that each has something of everything."""
         return min(self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency)
 
+    @property
+    def nothing(self) -> Limits:
+        """No part of it at all."""
+        return Limits(0, 0, 0, None if self.app_store_rate_per_second is None else 0.0)
+
 
 class LiveLimits:
     """The limits that hold in this process now: a share of the whole, which may change at any time.
 
-    And whether anything is taken in at all, for that is an operator's word and outlives whoever obeys it.
+    And until when they hold, where they are lent by a lease; and whether anything is taken in at all, for that is an
+    operator's word. Both outlive whoever obeys them.
     """
 
     def __init__(self, whole: Limits, current: Limits | None = None) -> None:
         self.whole = whole  #: the most that this process may ever be given
         self._current = whole if current is None else current
+        self.held_until_seconds = inf  #: monotonic; then nothing new is begun
         self.is_paused = False  #: by an operator: nothing more is taken in
 
     @property
@@ -51,9 +59,13 @@ class LiveLimits:
         """Let these hold from now on."""
         self._current = limits
 
+    def are_held(self, now_seconds: float) -> bool:
+        """Tell whether anything new may be begun at this monotonic time."""
+        return now_seconds < self.held_until_seconds
+
 
 def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
-    """Divide into parts that sum up to the whole and, of what is counted, differ by at most 1."""
+    """Divide into parts that sum up to the whole and, of what is counted, differ by at most 1. No parts: nobody."""
 
     def counts(number: int) -> list[int]:
         return [number // parts + (index < number % parts) for index in range(parts)]
@@ -72,11 +84,11 @@ def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one worker was told, and what it may be using."""
+    """What one of those who share was told, and what it may be using."""
 
-    number: int  #: of what it was told; the worker confirms by it
+    number: int  #: of what it was told; it confirms by it
     told: Limits
-    held: Limits  #: more than ``told`` until the worker has confirmed that it uses no more than that
+    held: Limits  #: more than ``told`` until it has confirmed that it uses no more than that
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +96,54 @@ class Division:
     """Who has which share of the whole.
 
     **What all of them hold never sums up to more than the whole.** Who is to have less is told so first; what it gives
-    back is given to others only when it has confirmed. A worker that has left holds nothing. Each event returns the
-    division after it, and whom to tell what.
+    back is given to others only when it has confirmed. Who has left holds nothing. Each event returns the division
+    after it, and whom to tell what. (A whole that becomes smaller is exceeded until enough has been given back.)
     """
 
     whole: Limits
     shares: Mapping[str, Share | None] = field(default_factory=dict)  #: None: nothing is free for it yet
+    standing_by: frozenset[str] = frozenset()  #: those of them who are to have nothing
+
+    def of(self, whole: Limits) -> tuple[Division, Mapping[str, Share]]:
+        """Divide another whole from now on."""
+        return replace(self, whole=whole)._divided()
 
     def joined(self, name: str) -> tuple[Division, Mapping[str, Share]]:
-        """Count in a worker that holds nothing yet."""
+        """Count in one that holds nothing yet."""
         return replace(self, shares={**self.shares, name: self.shares.get(name)})._divided()
 
     def left(self, name: str) -> tuple[Division, Mapping[str, Share]]:
-        """Count a worker out: what it held is free at once."""
+        """Count one out: what it held is free at once."""
         return replace(self, shares={other: it for other, it in self.shares.items() if other != name})._divided()
 
     def confirmed(self, name: str, number: int) -> tuple[Division, Mapping[str, Share]]:
-        """Note that a worker uses no more than it was told by this number. What is out of date confirms nothing."""
+        """Note that it uses no more than it was told by this number. What is out of date confirms nothing."""
         share = self.shares.get(name)
         if share is None or share.number != number:
             return self, {}
-        return replace(self, shares={**self.shares, name: replace(share, held=share.told)})._divided()
+        return replace(self, shares={**self.shares, name: confirmed(share)})._divided()
 
     def found(self, shares: Mapping[str, Share | None]) -> tuple[Division, Mapping[str, Share]]:
-        """Begin with what the workers say that they have."""
-        return replace(self, shares=shares)._divided()
+        """Begin with what they say that they have."""
+        return replace(self, shares={name: _if_some(share) for name, share in shares.items()})._divided()
+
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether what all hold is no more than the whole; after that has become smaller it may not be."""
+        free = self._free(self.shares)
+        rate, room = self.whole.app_store_rate_per_second, free.app_store_rate_per_second
+        return min(free.max_in_flight, free.ledger_concurrency, free.app_store_concurrency) >= 0 and (
+            rate is None or room is None or room >= -rate * _ROUNDING
+        )
 
     def _divided(self) -> tuple[Division, Mapping[str, Share]]:
         """Tell everyone as much of what is due to it as is free."""
         if not self.shares:
             return self, {}
-        names = sorted(self.shares)  # so that a worker that comes back finds its own share again
-        due = dict(zip(names, divide(self.whole, len(names)), strict=True))
+        names = sorted(self.shares)  # so that who comes back finds its own share again
+        sharing = [name for name in names if name not in self.standing_by]
+        due = dict.fromkeys(names, self.whole.nothing)
+        due.update(zip(sharing, divide(self.whole, len(sharing)), strict=True))
         shares = dict(self.shares)
         for name, share in self.shares.items():
             if share is not None:
@@ -140,6 +168,15 @@ class Division:
     def _free(self, shares: Mapping[str, Share | None]) -> Limits:
         held = [share.held for share in shares.values() if share is not None]
         return _each(lambda whole, *parts: whole - sum(parts), self.whole, *held)
+
+
+def confirmed(share: Share) -> Share | None:
+    """Return what is left of a share when it has been confirmed: None where nothing is."""
+    return _if_some(replace(share, held=share.told))
+
+
+def _if_some(share: Share | None) -> Share | None:
+    return None if share is None or share.held == share.held.nothing else share
 
 
 def _each(function: Callable[..., float], *limits: Limits) -> Limits:

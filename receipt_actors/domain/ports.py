@@ -181,10 +181,11 @@ class Ledger(Protocol):
         nothing. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
-        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically.
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
 
-        Returns the claim that stands afterwards, None where there is none. What has no mark stays as it is.
+        Returns what stands afterwards: with the mark of a later refund, where there is one; None where nothing is. What
+        has no mark stays as it is.
         """
 
     def check(self) -> None:
@@ -198,8 +199,12 @@ class Ledger(Protocol):
 class AppStore(Protocol):
     """Apple's verifyReceipt, or something that answers like it."""
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         """POST one receipt to the endpoint of ``environment`` and return the JSON object of the answer.
+
+        ``shared_secret`` is given for an app that has another one than the client knows of.
 
         Raises ``AppStoreUnavailable`` for no connection, a time-out, any HTTP status but 200, and a 200 whose body
         is no JSON object or lacks an integer ``status`` (Apple has served web pages with status 200 in an outage).
@@ -214,6 +219,8 @@ class AppStoreTransfers(Protocol):
         receipt_data: str,
         environment: Environment,
         done: Callable[[Mapping[str, object] | Exception], object],
+        *,
+        shared_secret: str | None = None,
     ) -> None:
         """Begin what ``AppStore.verify_receipt`` does, and return at once.
 
@@ -281,8 +288,12 @@ class ServerApi(Protocol):
         What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
         """
 
-    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
         """Look one transaction up and return the JSON object of the answer: a 200, or an error that Apple documents.
+
+        ``bundle_id`` is given for another app than the one that the client asks for by itself, of the same account.
 
         An error has Apple's ``errorCode`` in it, and a 401 ``UNAUTHORIZED``. Raises ``AppStoreUnavailable`` for
         whatever may pass: no connection, time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx,
@@ -316,6 +327,35 @@ class Notifications(Protocol):
 
         Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than
         ``NotificationUuid`` (a string).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """All that the nodes of a group agree on (``domain.roles``), as a table holds it."""
+
+    version: int  #: 1 for the first; each write is the next one
+    content: str
+
+
+class RoleTable(Protocol):
+    """The records by which nodes agree on roles: a table of its own."""
+
+    def read(self, group: str) -> RoleRecord | None:
+        """Return what stands, read consistently; None where nothing does. Raises ``LedgerUnavailable``."""
+
+    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+        """Write a record if what stands is of the version before it, or nothing where it is the first; atomically.
+
+        Returns what stands afterwards: the record, where it was written, else what was in the way, or None where that
+        is gone. Raises ``LedgerUnavailable``; then it may have been written.
+        """
+
+    def check(self) -> None:
+        """See whether roles can be agreed on.
+
+        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than ``RoleGroup`` (a
+        string).
         """
 
 

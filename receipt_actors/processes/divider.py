@@ -1,6 +1,7 @@
 """The divider: gives each worker its share of the limits, and again when one dies or comes back.
 
-It owns the ``Division``, whose promise it keeps: what the workers hold never sums up to more than the whole. A dead
+It owns the ``Division``, whose promise it keeps: what the workers hold never sums up to more than the whole, which may
+change where other nodes share it. A dead
 worker's share goes to the living at once; they give it back, and confirm that they have, before its successor has it. A
 crash of the divider forgets the division; its successor asks the workers what they have, and divides nothing before all
 have answered. Meanwhile everyone keeps what it has.
@@ -12,12 +13,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from receipt_actors.actors.protocol import Done
 from receipt_actors.domain.limits import Division, Limits, Share
-from receipt_actors.otp import Continue, Down, ExitReason, GenServer, Ref
+from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Ref
 from receipt_actors.processes.protocol import (
     ChangeShare,
     ConfirmShare,
     DescribeShare,
+    DivideAnew,
     Group,
     JoinDivision,
     LeaveDivision,
@@ -30,13 +33,14 @@ logger = logging.getLogger(__name__)
 class Divider(GenServer):
     """See the module."""
 
-    def __init__(self, whole: Limits, group: Group) -> None:
-        self._division = Division(whole)
+    def __init__(self, group: Group) -> None:
+        self._division = Division(group.whole)
         self._group = group
         self._workers: dict[str, Ref] = {}
         self._not_heard = set(group.names)
         self._found: dict[str, Share | None] = {}
         self._put_off: list[Any] = []  # what came before all had been heard
+        self._yielding: list[From] = []  # who waits for the workers to use no more than the whole
 
     def init(self) -> Continue:
         """Find out who has what already, in case this is a restart."""
@@ -67,6 +71,14 @@ class Divider(GenServer):
             for request in put_off:
                 self._divide(request)
 
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Divide another whole."""
+        if not isinstance(request, DivideAnew):
+            return super().handle_call(request, from_)
+        self._yielding.append(from_)
+        self._divide(request)
+        return NO_REPLY
+
     def handle_cast(self, request: Any) -> Any:
         """Somebody joins, leaves or confirms."""
         if not isinstance(request, JoinDivision | LeaveDivision | ConfirmShare):
@@ -86,6 +98,8 @@ class Divider(GenServer):
             self._put_off.append(event)
             return
         match event:
+            case DivideAnew():
+                self._carry_out(self._division.of(self._group.whole))
             case JoinDivision(name, worker):
                 self._watch(name, worker)
                 self._carry_out(self._division.joined(name))
@@ -105,6 +119,10 @@ class Divider(GenServer):
 
     def _carry_out(self, decided: tuple[Division, Mapping[str, Share]]) -> None:
         self._division, orders = decided
+        if self._division.is_kept:
+            for from_ in self._yielding:
+                from_.reply(Done())
+            self._yielding.clear()
         for name, share in orders.items():
             self._workers[name].cast(ChangeShare(share))
             if self._group.is_complete and not self._group.is_closing:

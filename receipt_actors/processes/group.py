@@ -7,6 +7,8 @@ The parent's whole supervision tree::
     │  ├─ collector
     │  ├─ incidents
     │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
+    ├─ membership    one_for_one; only where other nodes share the work
+    │  └─ role_keeper
     ├─ divider
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
@@ -46,6 +48,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.processes.collector import Collector, GroupTotals
 from receipt_actors.processes.divider import Divider
+from receipt_actors.processes.group_holding import GroupHolding
 from receipt_actors.processes.group_inspection import PARENT, GroupInspection
 from receipt_actors.processes.group_trace import GroupTrace
 from receipt_actors.processes.messages import Pause, Reported, Resume, StopTrace, settings_as_json
@@ -86,10 +89,11 @@ class WorkersRefused(ReceiptActorsError):
 class ProcessGroup:
     """Workers that run; see the module. It installs no signal handler."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queue: str, queues: ParentQueues) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...], queues: ParentQueues) -> None:
         self._group = group
         self._queues = queues
-        self._inspection = GroupInspection(group, actors, source_queue)
+        self._close_roles: Callable[[], None] = lambda: None
+        self._inspection = GroupInspection(group, actors, source_queues)
         self._trace_numbers = itertools.count(1)
         self._actors = actors
         self._end_reason: ExitReason | None = None
@@ -116,23 +120,41 @@ class ProcessGroup:
 
         Raises:
             OSError: what a process needs can't be had, such as a socket.
+            ConfigurationError, LedgerRefused, UnavailableError: of the table of roles, where there are other nodes.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
-        group = Group(names, tuple(program), settings_as_json(settings), on_refusal, on_complete)
+        whole = settings.limits_of(processes)
+        group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
         actors = ActorSystem("receipt-actors-parent")
         listen_to_reports(actors)
         tracer_of(actors).process = PARENT
         queues = ParentQueues(settings)
-        running = cls(group, actors, settings.source_queue, queues)
-        start = _tree(settings, group, queues).start
-        assert isinstance(start, Start)
+        running = cls(group, actors, settings.source_queues, queues)
         try:
+            membership = running._join_others(settings, processes)
+            start = _tree(settings, group, queues, membership).start
+            assert isinstance(start, Start)
             root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
         except StartError as error:
             running.stop()
             raise _cause(error) from error
+        except ReceiptActorsError:
+            running.stop()
+            raise
         root.process.add_monitor(running._root_ended)
         return running
+
+    def _join_others(self, settings: Settings, processes: int) -> Sequence[ChildSpec]:
+        """Describe what keeps this node's place among others; what it takes is imported where there are any."""
+        if settings.is_alone:
+            return ()
+        from receipt_actors.application import membership_spec
+        from receipt_actors.backends import open_roles
+
+        table = open_roles(settings)
+        self._close_roles = table.close
+        table.check()
+        return [membership_spec(settings, table, processes, GroupHolding(self._group, self._actors))]
 
     def check(self) -> None:
         """Stop and complain if a worker could not start before all of them had been started once.
@@ -283,6 +305,7 @@ class ProcessGroup:
         self._group.is_closing = True
         self._actors.stop(STOP_SECONDS + 1.0)
         self._queues.close()
+        self._close_roles()
         for process in list(self._group.processes.values()):
             process.kill()
             process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
@@ -296,13 +319,13 @@ class ProcessGroup:
         tracer_of(self._actors).close()
 
 
-def _tree(settings: Settings, group: Group, queues: ParentQueues) -> ChildSpec:
+def _tree(settings: Settings, group: Group, queues: ParentQueues, membership: Sequence[ChildSpec]) -> ChildSpec:
     """Describe the whole tree; see the module."""
     alerts: Sequence[ChildSpec] = ()
     if settings.alerts_queue is not None:
         limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
         sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
-        alerts = alert_specs(sinks, limits, settings.source_queue, PARENT)
+        alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
@@ -324,11 +347,11 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues) -> ChildSpec:
         restart=TRANSIENT,  # giving up is an orderly end ...
         significant=True,  # ... and the end of everything
     )
-    divider = ChildSpec("divider", Start(Divider, settings.limits_of(len(group.names)), group, name=DIVIDER))
+    divider = ChildSpec("divider", Start(Divider, group, name=DIVIDER))
     return supervisor_spec(
         "root",
         ONE_FOR_ONE,
-        [telemetry, divider, workers],
+        [telemetry, *membership, divider, workers],
         intensity=3,
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,

@@ -14,7 +14,15 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.inspection import STATE_SECONDS, actor_overview, actor_state, version
+from receipt_actors.actors.role_keeper import ROLE_KEEPER
+from receipt_actors.inspection import (
+    STATE_SECONDS,
+    actor_overview,
+    actor_state,
+    role_in,
+    state_with_role,
+    version,
+)
 from receipt_actors.otp import ActorSystem, Ref, look_at
 from receipt_actors.processes.collector import Heard, collected_by
 from receipt_actors.processes.protocol import COLLECTOR, DescribeActorOf, Group, WorkerView
@@ -33,10 +41,10 @@ PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its a
 class GroupInspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queue: str) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...]) -> None:
         self._group = group
         self._actors = actors
-        self._source_queue = source_queue
+        self._source_queues = source_queues
 
     def overview(self) -> Overview:
         """Look at everything."""
@@ -45,6 +53,8 @@ class GroupInspection:
             collector.cast(LookAtQueues())
         collected = collected_by(self._actors)
         root = self._actors.whereis("root")
+        keeper = self._actors.whereis(ROLE_KEEPER)
+        role = None if keeper is None else role_in({ROLE_KEEPER: look_at(keeper).view})
         processes = tuple(
             self._process(name, collected.heard.get(name), has_ended=root is None) for name in self._group.names
         )
@@ -52,14 +62,15 @@ class GroupInspection:
         return Overview(
             at_seconds=self._actors.clock.time(),
             version=version(),
-            state=self._state(processes, root),
-            source_queue=self._source_queue,
-            queues=collected.queues or {self._source_queue: None},
+            state=state_with_role(self._state(processes, root), role),
+            source_queues=self._source_queues,
+            queues=collected.queues or dict.fromkeys(self._source_queues),
             processes=processes,
             statistics=collected.statistics.merged(statistics_of(self._actors).snapshot()),  # the parent's incidents
             incidents=collected.incidents_with(own),
             parent=None if root is None else actor_overview(look_at(root)),
             parent_usage=usage_now(),
+            role=role,
         )
 
     def _state(self, processes: tuple[ProcessOverview, ...], root: Ref | None) -> State:

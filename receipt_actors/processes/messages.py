@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from pydantic import SecretStr
 
 from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.roles import Role
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Incident, ProcessOverview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -47,6 +48,18 @@ class Pause:
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Undo ``Pause``."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldUntil:
+    """Begin nothing new from this monotonic time on, which is the machine's; may come before there is a system."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Hand back what is in flight: another node does the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +186,8 @@ Message: TypeAlias = (
     | Report
     | Pause
     | Resume
+    | HoldUntil
+    | Release
     | DescribeActor
     | StartTrace
     | StopTrace
@@ -231,10 +246,11 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
 
 def settings_as_json(settings: Settings) -> Mapping[str, Any]:
     """Return the settings, as ``Settings.model_validate`` takes them: with the secrets that workers need, no other."""
-    of_the_parent = {"admin": None, "admin_token": None}
-    return {**settings.model_dump(mode="json"), **_revealed(settings), **of_the_parent}
+    of_the_parent = {"admin": None, "admin_token": None, "role": Role.ALONE.value}
+    values = settings.model_dump(mode="json")
+    sources = {queue: {**values["sources"][queue], **_revealed(table)} for queue, table in settings.sources.items()}
+    return {**values, **_revealed(dict(settings)), "sources": sources, **of_the_parent}
 
 
-def _revealed(settings: Settings) -> Mapping[str, str]:
-    secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
-    return {name: value.get_secret_value() for name, value in secrets.items()}
+def _revealed(values: Mapping[str, object]) -> Mapping[str, str]:
+    return {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}

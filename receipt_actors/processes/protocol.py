@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
-from receipt_actors.domain.limits import Share
+from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.otp import Ref
 from receipt_actors.processes.group_trace import GroupTrace
-from receipt_actors.processes.messages import Pause, Reported, Resume, StartRefused, Stopped, StopTrace
+from receipt_actors.processes.messages import (
+    HoldUntil,
+    Pause,
+    Release,
+    Reported,
+    Resume,
+    StartRefused,
+    Stopped,
+    StopTrace,
+)
 from receipt_actors.processes.worker_process import WorkerProcess
 
 DIVIDER = "divider"
@@ -20,16 +30,19 @@ COLLECTOR = "collector"
 class Group:
     """What is true of all workers.
 
-    Who controls the group writes ``is_closing``, ``is_paused`` and ``traces``, the workers' actors the rest.
+    Who controls the group writes ``is_closing``, ``is_paused`` and ``traces``, the role keeper ``whole`` and until when
+    it is held, the workers' actors the rest.
     """
 
     names: Sequence[str]
     program: Sequence[str]
     settings: Mapping[str, Any] = field(repr=False)
+    whole: Limits  #: what all workers share now
     on_refusal: Callable[[], None]
     on_complete: Callable[[], None]
     is_closing: bool = False  #: no process is started any more
     is_paused: bool = False  #: by an operator
+    held_until_seconds: float = inf  #: monotonic; then nothing new is begun
     traces: dict[int, GroupTrace] = field(default_factory=dict)  #: those that run
     refusal: StartRefused | None = None  #: why a worker could not start before all had been started once
     started: set[str] = field(default_factory=set)  #: workers that have consumed
@@ -71,6 +84,14 @@ class ConfirmShare:
 
     name: str
     number: int
+
+
+# --- the role keeper -> divider ---
+
+
+@dataclass(frozen=True, slots=True)
+class DivideAnew:
+    """``Group.whole`` has changed; answered by ``Done`` when the workers use no more than that."""
 
 
 # --- divider -> workers ---
@@ -144,7 +165,7 @@ class AwaitEnd:
 class TellProcess:
     """Pass this on to the process, where it consumes."""
 
-    message: Pause | Resume | StopTrace
+    message: Pause | Resume | HoldUntil | Release | StopTrace
 
 
 @dataclass(frozen=True, slots=True)

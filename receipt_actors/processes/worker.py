@@ -16,6 +16,7 @@ import logging
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
@@ -27,6 +28,7 @@ from receipt_actors.processes.messages import (
     DescribeActor,
     Drain,
     Draining,
+    HoldUntil,
     LimitsObeyed,
     Loaded,
     Message,
@@ -336,6 +338,8 @@ class Worker(GenServer):
             self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
             if self._group.is_paused:
                 process.send(Pause())
+            if self._group.held_until_seconds != inf:
+                process.send(HoldUntil(self._group.held_until_seconds))
         process.send(UseLimits(share.number, share.told))
 
     def _confirm(self, number: int) -> None:

@@ -79,7 +79,7 @@ class Origin:
 
     host: str
     process: str  #: ``main``, ``worker-1`` and so on, or ``parent``
-    source_queue: str
+    source_queue: str  #: several are separated by a comma and a space
     software_version: str
 
 

@@ -316,12 +316,12 @@ class Alerts(GenServer):
 
 
 def alert_specs(
-    sinks: Mapping[str, AlertSink], limits: AlertLimits, source_queue: str, process: str
+    sinks: Mapping[str, AlertSink], limits: AlertLimits, source_queues: Sequence[str], process: str
 ) -> Sequence[ChildSpec]:
     """Describe the actors that send alerts, one for each sink, of this name; they end before ``incidents`` does."""
     if not sinks:
         return ()
-    origin = Origin(socket.gethostname(), process, source_queue, metadata.version("receipt-actors"))
+    origin = Origin(socket.gethostname(), process, ", ".join(source_queues), metadata.version("receipt-actors"))
     return [
         ChildSpec(name, Start(Alerts, sink, limits, origin, name=name), shutdown=SHUTDOWN_SECONDS)
         for name, sink in sinks.items()

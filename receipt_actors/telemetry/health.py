@@ -1,7 +1,8 @@
 """Whether a system is well, and whether it does its work: judged from overviews, for probes and watchdogs.
 
 *Healthy* is a system whose tree is whole, or is made whole again right now: starting anew would not help it. *Ready* is
-one that takes messages in, or would if a service were available that is not: its absence is no fault of this process.
+one that takes messages in, or would if a service were available that is not, or if other nodes left it something to do:
+that is no fault of this process.
 Of several processes one that does so is enough: while another is restarted, messages are answered.
 """
 
@@ -11,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, Standing, State
 
 MOMENT_SECONDS = 10.0  #: for which an actor, or a whole process, may be missing while it is restarted
 
-_READY = frozenset({State.CONSUMING, State.WAITING})
+_READY = frozenset({State.CONSUMING, State.WAITING, State.STANDBY})
 _WHY_NOT_READY = {
     State.STARTING: "it is being started",
     State.PAUSED: "paused by an operator",
@@ -63,6 +64,8 @@ class HealthWatch:
         why += [f"{name} is missing for more than {MOMENT_SECONDS:g} s" for name in too_long]
         services = sorted({service for process in overview.processes for service in process.unavailable})
         why += [f"{service} is unavailable" for service in services]
+        if overview.role is not None and overview.role.standing is Standing.CUT_OFF:
+            why.append("the table of roles does not answer")
         return Health(overview.state, not has_ended and not too_long, _is_ready(overview), tuple(why))
 
 

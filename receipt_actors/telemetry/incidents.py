@@ -20,6 +20,7 @@ kind                says
 ``handed_back``     a message was given up for this delivery; it comes back
 ``moved``           a message was moved to the dead-letter queue
 ``abandoned``       a drain was over before all messages were finished, and handed them back
+``role``            this node took up work that other nodes share, or lost it; or one of them is not heard of any more
 ==================  ===================================================================================================
 
 It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor
@@ -74,6 +75,7 @@ class IncidentKind(StrEnum):
     HANDED_BACK = "handed_back"
     MOVED = "moved"
     ABANDONED = "abandoned"
+    ROLE = "role"
 
 
 _OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  # alike where their reason is the same

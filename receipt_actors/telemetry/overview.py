@@ -18,8 +18,9 @@ class State(enum.StrEnum):
 
     STARTING = "starting"
     CONSUMING = "consuming"
-    WAITING = "waiting"  #: a service is unavailable: what is in flight is kept, nothing is taken in
+    WAITING = "waiting"  #: services are unavailable: what is in flight is kept, nothing is taken in from any source
     PAUSED = "paused"  #: by an operator: what is in flight is finished, nothing is taken in
+    STANDBY = "standby"  #: other nodes do the work: it takes over from one that goes
     DRAINING = "draining"
     SILENT = "silent"  #: one of several processes that has not said for seconds how it goes: it may hang
     ENDED = "ended"  #: the tree has ended: a storm of crashes, or the end of a drain
@@ -96,7 +97,7 @@ class ProcessOverview:
     state: State
     in_flight: int
     reserved: int  #: credits of receives under way
-    unavailable: tuple[str, ...]  #: services that keep the gate closed
+    unavailable: tuple[str, ...]  #: services that keep the gate closed, for one of several sources at least
     usage: Usage
     services: tuple[ServiceOverview, ...]
     tree: ActorOverview | None  #: None where its root has ended
@@ -124,6 +125,47 @@ class ProcessOverview:
         )
 
 
+class Standing(enum.StrEnum):
+    """What a node does of its group's work."""
+
+    ACTIVE = "active"  #: it has a seat, and a share of the limits
+    WAITING = "waiting"  #: it has a seat; others are giving back what is to be its share
+    STANDBY = "standby"  #: all seats are taken: it takes over from the next one that goes
+    CUT_OFF = "cut off"  #: its lease is over, and the table of roles does not answer: it begins nothing
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOverview:
+    """A node of the group, as one of them knows it."""
+
+    name: str
+    standing: Standing  #: what the others do is known as of their last sign
+    token: int | None  #: of its seat: who had it before has a lower one
+    share: Mapping[str, float | None] | None  #: by the names of ``Limits``; None: nothing
+    processes: int
+    seconds_since_heard: float  #: how long its beat has stood still; 0 of the node itself
+
+
+@dataclass(frozen=True, slots=True)
+class RoleOverview:
+    """How a node shares the work with others."""
+
+    role: str
+    group: str
+    node: str  #: the one that says so
+    standing: Standing
+    lease_seconds: float
+    held_for_seconds: float | None  #: how long it may go on without another renewal; None: it may not
+    whole: Mapping[str, float | None] | None  #: what all nodes share
+    nodes: tuple[NodeOverview, ...]  #: in the order of their seats
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``as_json`` of an overview wrote."""
+        nodes = tuple(NodeOverview(**{**node, "standing": Standing(node["standing"])}) for node in data["nodes"])
+        return cls(**{**data, "standing": Standing(data["standing"]), "nodes": nodes})
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """A whole system: one process, or several under one parent."""
@@ -131,13 +173,20 @@ class Overview:
     at_seconds: float  #: UNIX time
     version: str  #: of receipt_actors
     state: State
-    source_queue: str
+    source_queues: tuple[str, ...]  #: the first is the one that the settings begin with
     queues: Mapping[str, int | None]  #: approximate number of messages by queue; None: not known just now
     processes: tuple[ProcessOverview, ...]
     statistics: StatisticsSnapshot  #: of all processes, those that have ended included
     incidents: tuple[Incident, ...] = ()  #: the newest first
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None
+    role: RoleOverview | None = None  #: None: this node is alone
+
+    @property
+    def waiting(self) -> int | None:
+        """About how many messages wait on the source queues; None where it is not known of one of them."""
+        depths = [self.queues.get(queue) for queue in self.source_queues]
+        return None if None in depths else sum(depth or 0 for depth in depths)
 
     @property
     def up_for_seconds(self) -> float | None:
@@ -158,16 +207,18 @@ class Overview:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``as_json`` wrote."""
-        parent, usage = data["parent"], data["parent_usage"]
+        parent, usage, role = data["parent"], data["parent_usage"], data["role"]
         return cls(
             **{
                 **data,
                 "state": State(data["state"]),
+                "source_queues": tuple(data["source_queues"]),
                 "processes": tuple(ProcessOverview.from_json(process) for process in data["processes"]),
                 "statistics": StatisticsSnapshot.from_json(data["statistics"]),
                 "incidents": tuple(map(Incident.from_json, data["incidents"])),
                 "parent": None if parent is None else ActorOverview.from_json(parent),
                 "parent_usage": None if usage is None else Usage(**usage),
+                "role": None if role is None else RoleOverview.from_json(role),
             }
         )
 
@@ -184,13 +235,13 @@ def _fields(value: ProcessOverview | Overview) -> dict[str, Any]:
 def _plain(value: object) -> Any:
     if type(value) in _SCALARS:  # most are
         return value
-    if isinstance(value, State):
+    if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, ActorOverview | ServiceOverview | Incident | Usage):
+    if isinstance(value, ActorOverview | ServiceOverview | Incident | Usage | RoleOverview | NodeOverview):
         # A look has hundreds, each second: ``asdict`` takes three times as long, to copy what never changes.
         return {name: _plain(getattr(value, name)) for name in value.__slots__}
     return value

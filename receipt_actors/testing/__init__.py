@@ -43,6 +43,7 @@ from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, is_whole, wait_until_whole
 from receipt_actors.testing._notifications import FakeNotifications
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
+from receipt_actors.testing._roles import FakeRoles
 from receipt_actors.testing._server_api import FakeServerApi
 from receipt_actors.testing._services import FakeServices
 from receipt_actors.testing._settling import advance, settle, wait_until
@@ -58,6 +59,7 @@ __all__ = [
     "FakeLedger",
     "FakeNotifications",
     "FakeQueues",
+    "FakeRoles",
     "FakeServerApi",
     "FakeServices",
     "FakeSignedData",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
 from receipt_actors.testing import FakeQueues
 
-from .stand_ins import POST, SOURCE, CallsOnThreads, Stage, delivery
+from .stand_ins import FIRST, SOURCE, CallsOnThreads, Stage, delivery
 
 POLL_SECONDS = 10
 RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
@@ -33,7 +34,7 @@ RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
 class House:
     """A consumer, of either kind, with stand-ins for whom it talks to."""
 
-    source = SOURCE
+    source = FIRST
 
     def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
         self.stage = stage
@@ -51,7 +52,7 @@ class House:
     def start(self) -> Ref:
         background = [self.calls] if self.kind is BackgroundConsumer else []
         self.consumer = self.stage.actors.start(
-            self.kind, self.queues, self.source, {POST}, POLL_SECONDS, 120, RETRY, random.Random(0), *background
+            self.kind, self.queues, self.source, POLL_SECONDS, 120, RETRY, random.Random(0), *background
         )
         self.stage.settle()
         return self.consumer
@@ -89,7 +90,7 @@ def test_nothing_is_received_without_credits(house: House) -> None:
     """The first thing a consumer does is ask for ten; until they come it leaves the queue alone."""
     consumer = house.start()
     house.put(1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, 10)]
+    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
     assert house.queues.count("receive") == 0
 
 
@@ -101,8 +102,8 @@ def test_no_more_is_received_than_granted(house: House) -> None:
     house.grant(2)
 
     started = house.started(house.validators)
-    assert [work.user_id for _, work, _ in started if isinstance(work, Submission)] == [1, 2]
-    assert [at for _, _, at in started] == [3.0, 3.0]
+    assert [work.user_id for _, _, work, _ in started if isinstance(work, Submission)] == [1, 2]
+    assert [at for _, _, _, at in started] == [3.0, 3.0]
     assert house.stage.counted().received == 2
 
 
@@ -146,7 +147,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
     house.start()
     house.grant(10)
 
-    assert [work.user_id for _, work, _ in house.started(house.validators)] == [2]
+    assert [work.user_id for _, _, work, _ in house.started(house.validators)] == [2]
     assert house.started(house.movers) == []
     assert house.stage.counted().fates == {("left", Reason.BODY_MD5_MISMATCH): 1}
     assert [house.queues.count(each) for each in ("delete", "change_visibility", "send")] == [0, 0, 0]
@@ -154,7 +155,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
 
     house.stage.advance(120)
     house.grant(10)
-    assert [work.user_id for _, work, _ in house.started(house.validators)] == [2, 1, 2]
+    assert [work.user_id for _, _, work, _ in house.started(house.validators)] == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +173,9 @@ def test_what_cannot_be_answered_gets_a_mover(house: House, body: str, reason: R
     house.queues.put(SOURCE, body)
     house.start()
     house.grant(1)
-    ((message, work, _),) = house.started(house.movers)
+    ((source, message, work, _),) = house.started(house.movers)
     assert isinstance(work, Unanswerable)
-    assert (message.body, work.reason) == (body, reason)
+    assert (source, message.body, work.reason) == (FIRST, body, reason)
     assert house.started(house.validators) == []
 
 
@@ -206,7 +207,7 @@ FIFO = "receipts.fifo"
 class FifoHouse(House):
     """Likewise, on a FIFO queue; ``answers`` say whether each custodian starts, ``True`` when there are none left."""
 
-    source = FIFO
+    source = replace(FIRST, queue=FIFO)
 
     def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
         super().__init__(stage, kind)
@@ -224,7 +225,7 @@ class FifoHouse(House):
             self.queues.put(FIFO, delivery(number).body, group_id=group)
 
     def users(self) -> list[int]:
-        return [work.user_id for _, work, _ in self.started(self.validators)]
+        return [work.user_id for _, _, work, _ in self.started(self.validators)]
 
     def hidden(self) -> list[bool]:
         return [message.hidden_for_seconds > 0 for message in self.queues.messages(FIFO)]
@@ -243,7 +244,7 @@ def test_custodians_of_a_group_are_started_in_order(fifo_house: FifoHouse) -> No
     fifo_house.grant(10)
     assert fifo_house.users() == [1, 11, 2, 12, 3]
     assert (fifo_house.settled(), fifo_house.reservations()) == ([5], 2)
-    assert {message.group_id for message, _, _ in fifo_house.started(fifo_house.validators)} == {"a", "b"}
+    assert {message.group_id for _, message, _, _ in fifo_house.started(fifo_house.validators)} == {"a", "b"}
 
 
 def test_what_is_behind_a_custodian_that_did_not_start_is_handed_back(fifo_house: FifoHouse) -> None:
@@ -327,7 +328,7 @@ def test_an_intake_that_ends_is_replaced(house: House) -> None:
     house.stage.advance(5)  # a restart takes its time
     house.intake = house.stage.stand_in(INTAKE)
     house.stage.advance(0.1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, 10)]
+    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
 
 
 def test_an_intake_that_ends_during_a_receive_is_replaced_once(house: House) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 
-from .stand_ins import Stage, StandIn, started
+from .stand_ins import FIRST, Stage, StandIn, started
 
 TIMEOUT = 120
 
@@ -66,8 +67,9 @@ class House:
     ) -> Ref:
         custodian = custodian or self.stage.stand_in()
         now = self.stage.clock.monotonic()
-        group_of_queue = None if group is None else ("receipts.fifo", group)
-        self.keeper.cast(WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now, group_of_queue))
+        source = FIRST if group is None else replace(FIRST, queue="receipts.fifo")
+        watch = WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now, source, group)
+        self.keeper.cast(watch)
         self.stage.settle()
         return custodian
 
@@ -208,7 +210,7 @@ def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) 
     custodian = house.stage.stand_in()
     house.end(custodian)
     now = house.stage.clock.monotonic()
-    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now))
+    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now, FIRST))
     house.keeper.cast(HandBack(custodian, Reason.NO_DEAD_LETTER_QUEUE))
     assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
 
@@ -273,7 +275,7 @@ class Custodian(StandIn):
 
     def handle_info(self, message: Any) -> None:
         if isinstance(message, AnnounceYourself):
-            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0)
+            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0, FIRST)
             self.cast(VISIBILITY_KEEPER, watch)
 
 

@@ -153,7 +153,7 @@ class TestStatus:
         ended = cli("status", "--json", "--admin", admin)
         (data,) = ended.lines
         assert (data["healthy"], data["ready"], data["why"]) == (True, True, [])
-        assert Overview.from_json(data["overview"]).source_queue == "ReceiptsSQS"
+        assert Overview.from_json(data["overview"]).source_queues == ("ReceiptsSQS",)
 
     def test_the_address_may_stand_in_the_environment(
         self, cli: Cli, admin: str, monkeypatch: pytest.MonkeyPatch
@@ -495,7 +495,7 @@ def test_a_terminal_is_never_obeyed_into(
     system.overview_at = lambda look: replace(
         overview_of(look),
         version=HOSTILE,
-        source_queue=HOSTILE,
+        source_queues=(HOSTILE,),
         queues={HOSTILE: 1},
         processes=(process, replace(process, pid=1)),
         incidents=(Incident(1.0, HOSTILE, HOSTILE, process=HOSTILE),),

@@ -425,7 +425,6 @@ def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: 
     [
         LOOK,
         Step("notifications", "record_reversal"),
-        Step("ledger", "get"),
         Step("ledger", "unmark_refunded"),
         RECORD,
     ],

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import NORMAL, Ref, Stop
 from receipt_actors.processes.collector import REPORT_SECONDS, Collector, collected_by
 from receipt_actors.processes.messages import Reported, Stopped
@@ -17,6 +18,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.actors.stand_ins import Stage
 
 NAMES = ("worker-1", "worker-2")
+WHOLE = Limits(12, 6, 6)
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def stage() -> Iterator[Stage]:
 
 
 def start_collector(stage: Stage) -> Ref:
-    return stage.actors.start(Collector, Group(NAMES, (), {}, on_refusal=lambda: None, on_complete=lambda: None))
+    return stage.actors.start(Collector, Group(NAMES, (), {}, WHOLE, on_refusal=lambda: None, on_complete=lambda: None))
 
 
 def report(name: str, pid: int, received: int) -> WorkerReport:

@@ -33,8 +33,8 @@ def stage() -> Iterator[Stage]:
 
 
 def start_divider(stage: Stage) -> Ref:
-    group = Group(NAMES, (), {}, on_refusal=lambda: None, on_complete=lambda: None)
-    return stage.actors.start(Divider, WHOLE, group, name=DIVIDER)
+    group = Group(NAMES, (), {}, WHOLE, on_refusal=lambda: None, on_complete=lambda: None)
+    return stage.actors.start(Divider, group, name=DIVIDER)
 
 
 def told(stage: Stage, worker: Ref) -> list[tuple[int, int]]:

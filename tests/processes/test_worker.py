@@ -55,7 +55,7 @@ class House:
         self.divider = stage.stand_in(DIVIDER)
         self.collector = stage.stand_in(COLLECTOR)
         self.consumes, self.is_refused = threading.Event(), threading.Event()
-        self.group = Group((NAME,), ("-c", program), {}, self.is_refused.set, self.consumes.set)
+        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.is_refused.set, self.consumes.set)
         if was_complete:
             self.group.started.add(NAME)
         self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)

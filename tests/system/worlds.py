@@ -109,15 +109,15 @@ class World(ABC):
 
     @abstractmethod
     def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
-        """Create one more queue, and its dead-letter queue."""
+        """Create one more queue, and the one that its redrive policy names."""
 
     @abstractmethod
     def bring_back(self, queue: str) -> None:
         """Make the messages of a dead process visible now, instead of waiting for their visibility timeout."""
 
     @abstractmethod
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
-        """Send to the source queue, as a producer. Returns the message ids, in this order."""
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
+        """Send to a source queue, as a producer. Returns the message ids, in this order."""
 
     @abstractmethod
     def visible(self, queue: str) -> int:
@@ -175,7 +175,7 @@ class EmbeddedWorld(World):
     def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
         self._queues.create_queue(name, dead_letter_queue)
 
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
         """See ``World``. The port tells no message ids, and a program that runs may delete a message at any time; so
         they are read on a queue that it does not know, and then moved.
         """
@@ -192,7 +192,7 @@ class EmbeddedWorld(World):
                     connection.execute(
                         "UPDATE messages SET queue_id = (SELECT queue_id FROM queues WHERE name = ?)"
                         " WHERE queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
-                        (SOURCE, _OUTBOX),
+                        (queue, _OUTBOX),
                     )
         return message_ids
 
@@ -369,21 +369,20 @@ class AwsWorld(World):
 
     def create_queues(self, *, redrive: bool = True, max_receive_count: int = 20) -> None:
         """Create all three; without ``redrive`` the source queue knows nothing of the dead-letter queue."""
-        self._sqs.create_queue(QueueName=RESULTS)
-        url = self._sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"]
-        attributes = {}
-        if redrive:
-            arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
-        self._sqs.create_queue(QueueName=SOURCE, Attributes=attributes)
+        self.create_queue(RESULTS)
+        self.create_queue(DEAD_LETTERS)
+        self.create_queue(SOURCE, DEAD_LETTERS if redrive else None, max_receive_count)
 
-    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
+    def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
         attributes = {"FifoQueue": "true"} if is_fifo(name) else {}
         if dead_letter_queue is not None:
             url = self._sqs.create_queue(QueueName=dead_letter_queue, Attributes=attributes)["QueueUrl"]
             arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            attributes |= {"RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 20})}
+            attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
         self._sqs.create_queue(QueueName=name, Attributes=attributes)
+
+    def delete_queue(self, name: str) -> None:
+        self._sqs.delete_queue(QueueUrl=self._url(name))
 
     def bring_back(self, queue: str) -> None:
         """See ``World``. Of one message after the other moto would lose their order in a FIFO queue."""
@@ -414,7 +413,7 @@ class AwsWorld(World):
     def command(self, *arguments: str) -> Program:
         return self.programs.start(*arguments, environment=self.environment, module=self.module)
 
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
         entries = [
             {
                 "Id": str(number),
@@ -427,7 +426,7 @@ class AwsWorld(World):
         ]
         message_ids: list[str] = []
         for batch in _batches(entries):
-            answer = self._sqs.send_message_batch(QueueUrl=self._url(SOURCE), Entries=batch)
+            answer = self._sqs.send_message_batch(QueueUrl=self._url(queue), Entries=batch)
             assert len(answer["Successful"]) == len(batch)
             given = {entry["Id"]: entry["MessageId"] for entry in answer["Successful"]}
             message_ids += [given[entry["Id"]] for entry in batch]

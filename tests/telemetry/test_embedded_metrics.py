@@ -19,7 +19,7 @@ from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metrics
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview, ProcessOverview, ServiceOverview, State, Usage
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 
@@ -127,7 +127,7 @@ def process(name: str, pid: int, retries: int, cpu_seconds: float) -> ProcessOve
 
 
 def overview(at_seconds: float, counted: StatisticsSnapshot, *processes: ProcessOverview) -> Overview:
-    return Overview(at_seconds, "1.0", State.CONSUMING, "ReceiptsSQS", {}, processes, counted)
+    return Overview(at_seconds, "1.0", State.CONSUMING, ("ReceiptsSQS",), {}, processes, counted)
 
 
 EARLIER = overview(1000.0, statistics(10), process("worker-1", 1, 3, 5.0), process("worker-2", 2, 3, 5.0))
@@ -141,7 +141,7 @@ LATER = overview(
 
 def test_a_line_has_what_happened_since_the_one_before() -> None:
     """Counts of that time, gauges of now, and a process that was replaced counts from its beginning."""
-    document = embedded_metrics(EARLIER, LATER, namespace="Receipts")
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts")
     check(document)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("Receipts", [["SourceQueue"]])
@@ -173,7 +173,7 @@ def test_a_line_has_what_happened_since_the_one_before() -> None:
 
 def test_a_quiet_minute_has_a_heartbeat_and_no_latency() -> None:
     """A count of zero is news for an alarm; a latency of nothing is none."""
-    document = embedded_metrics(EARLIER, EARLIER, namespace="Receipts")
+    (document,) = embedded_metrics(EARLIER, EARLIER, namespace="Receipts")
     check(document)
     assert (document["Heartbeat"], document["Received"]) == (2, 0)
     assert not any("Latency" in name for name in document)
@@ -185,7 +185,7 @@ def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
     for number in range(1, 4000):
         latencies.record(0.0001 * number**1.5)
     new = replace(LATER, statistics=replace(LATER.statistics, latencies=latencies))
-    document = embedded_metrics(replace(EARLIER, statistics=StatisticsSnapshot()), new, namespace="Receipts")
+    (document,) = embedded_metrics(replace(EARLIER, statistics=StatisticsSnapshot()), new, namespace="Receipts")
     check(document)
     told = document["Latency"]
     assert told["Count"] == 3999
@@ -197,9 +197,30 @@ def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
     )
 
 
+def test_every_source_queue_has_its_heartbeat() -> None:
+    """And what was received from it; what is of the whole system stands in the line of the first."""
+    calls = {"receive from ReceiptsSQS": ServiceCalls(3, 30), "receive from Game2SQS": ServiceCalls(1, 10)}
+    later = replace(LATER, source_queues=("ReceiptsSQS", "Game2SQS"), statistics=replace(LATER.statistics, calls=calls))
+    first, second = embedded_metrics(EARLIER, later, namespace="Receipts", dimensions={"Stage": "production"})
+    for document in (first, second):
+        check(document)
+    assert (first["SourceQueue"], first["Heartbeat"], first["Received"], first["Answered"]) == (
+        "ReceiptsSQS",
+        2,
+        30,
+        40,
+    )
+    assert {name: value for name, value in second.items() if name != "_aws"} == {
+        "SourceQueue": "Game2SQS",
+        "Stage": "production",
+        "Heartbeat": 2,
+        "Received": 10,
+    }
+
+
 def test_more_dimensions_are_there_beside_the_queue() -> None:
     """An alarm on the queue alone goes on working."""
-    document = embedded_metrics(EARLIER, LATER, namespace="Receipts", dimensions={"Stage": "production"})
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts", dimensions={"Stage": "production"})
     check(document)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert directive["Dimensions"] == [["SourceQueue"], ["SourceQueue", "Stage"]]

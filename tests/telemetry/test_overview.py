@@ -42,7 +42,7 @@ def test_an_overview_survives_its_way_through_json():
         at_seconds=2.0,
         version="1.2.3",
         state=State.WAITING,
-        source_queue="ReceiptsSQS",
+        source_queues=("ReceiptsSQS",),
         queues={"ReceiptsSQS": 10, "ReceiptsDLQ": None},
         processes=(process(), process(State.WAITING)),
         statistics=StatisticsSnapshot(received=18),

@@ -4,7 +4,7 @@ import { ActorDialog } from "./actor.js";
 import { Chart, ChartGroup, sparkline } from "./charts.js";
 import { announce, byId, keyed, make, setAttribute, setText } from "./dom.js";
 import { clock, decimal, duration, exact, latency, percent, plural } from "./format.js";
-import { Growth, sampleOfProcess, stateOf, Trees } from "./measures.js";
+import { Growth, sampleOfProcess, stateOf, Trees, waitingAtSources } from "./measures.js";
 import { showFigures, showIncidents, showProcesses, showQueues, showServices, showSteps, showVerdicts, toneOfState } from "./panels.js";
 import { Link, post, Unauthorized, useToken } from "./server.js";
 import { TraceForm } from "./trace.js";
@@ -91,7 +91,7 @@ const charts = new ChartGroup(
 
 const MEANINGS = {
   starting: () => "The tree is being started.",
-  consuming: () => `Takes messages from ${overview.source_queue} and answers them.`,
+  consuming: () => `Takes messages from ${overview.source_queues.join(", ")} and answers them.`,
   waiting: (services) => `${services || "A service"} unavailable: what is in flight is kept, nothing is taken in.`,
   paused: () => "By an operator: what is in flight is finished, nothing is taken in.",
   draining: () => "Ends in good order: what is in flight is finished or handed back.",
@@ -218,7 +218,7 @@ function sampleProcesses(newest) {
     // Its successor has its name, and counts from nothing.
     const isSame = before !== undefined && before.process.pid === process.pid;
     const isDue = isSame && newest.at_seconds - before.atSeconds >= PROCESS_SAMPLE_SECONDS - 0.5;
-    const depth = newest.queues[newest.source_queue] ?? null;
+    const depth = waitingAtSources(newest);
     const added = isDue ? [...known, sampleOfProcess(newest.at_seconds, before, process, depth)] : known;
     looks.set(process.name, isSame && !isDue ? before : look);
     kept.set(process.name, added.filter((sample) => sample.at_seconds > newest.at_seconds - HISTORY_SECONDS));
@@ -289,8 +289,8 @@ byId("pause").addEventListener("click", () => {
   setText(
     byId("confirm-text"),
     action === "pause"
-      ? `Nothing more is taken from ${overview.source_queue}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.`
-      : `Messages of ${overview.source_queue} are taken in again, in every process.`,
+      ? `Nothing more is taken from ${overview.source_queues.join(", ")}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.`
+      : `Messages of ${overview.source_queues.join(", ")} are taken in again, in every process.`,
   );
   setText(byId("confirm-yes"), action === "pause" ? "Pause" : "Resume");
   byId("confirm-yes").dataset.action = action;

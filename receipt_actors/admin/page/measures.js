@@ -171,3 +171,9 @@ function sumUp(node) {
     isTroubled: node.status !== "running" || node.children.some((child) => child.below.isTroubled),
   };
 }
+
+/** About how many messages wait on all source queues; null where it is not known of one of them. */
+export function waitingAtSources(overview) {
+  const depths = overview.source_queues.map((queue) => overview.queues[queue] ?? null);
+  return depths.includes(null) ? null : depths.reduce((sum, depth) => sum + depth, 0);
+}

@@ -3,7 +3,7 @@
 import { sparkline } from "./charts.js";
 import { byId, draw, keyed, make, setAttribute, setText } from "./dom.js";
 import { bytes, clock, count, decimal, duration, exact, latency, moment, percent, plural, words } from "./format.js";
-import { fateCount, servicesOf } from "./measures.js";
+import { fateCount, servicesOf, waitingAtSources } from "./measures.js";
 
 const cells = (row) => [...row.children];
 const tableRow = (columns) => () =>
@@ -17,10 +17,11 @@ export function showServices(overview, processes, statistics, growth) {
   setAttribute(gate, "class", `gate ${closed.length > 0 ? "bad" : "good"}`);
   const names = [...new Set(closed.flatMap((process) => process.unavailable))];
   const where = processes.length > 1 && closed.length > 0 ? ` in ${closed.length} of ${processes.length} processes` : "";
+  const isForAll = overview.source_queues.length === 1 || closed.some((process) => process.state === "waiting");
   setText(
     gate,
     closed.length > 0
-      ? `Gate closed${where}: ${names.join(", ")} unavailable`
+      ? `Gate closed${isForAll ? "" : " for some sources"}${where}: ${names.join(", ")} unavailable`
       : `Gate open: ${exact(sum((process) => process.in_flight))} in flight, ${exact(sum((process) => process.reserved))} reserved by receives under way`,
   );
   const services = servicesOf(processes);
@@ -65,7 +66,7 @@ export function showQueues(overview) {
     (queue) => queue.name,
     () => make("tr", {}, make("th", { scope: "row" }), make("td", { class: "bar-cell" }, make("div", { class: "bar in" })), make("td", { class: "number" })),
     (row, { name, depth }) => {
-      setText(row.children[0], name === overview.source_queue ? `${name} (source)` : name);
+      setText(row.children[0], overview.source_queues.includes(name) ? `${name} (source)` : name);
       row.children[1].firstElementChild.style.setProperty("--share", (depth ?? 0) / deepest);
       setText(row.children[2], exact(depth));
     },
@@ -278,8 +279,8 @@ export function showFigures({ overview, statistics, processes, sample, samples, 
   for (const percentile of ["p50", "p95", "p99"]) setText(byId(percentile), latency(sample?.[`${percentile}_seconds`]));
   const reserved = processes.reduce((sum, process) => sum + process.reserved, 0);
   figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} reserved`);
-  const depth = overview.queues[overview.source_queue] ?? sample?.queue_depth ?? null;
-  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${work(depth / answeredRate)} of work` : overview.source_queue);
+  const depth = waitingAtSources(overview) ?? sample?.queue_depth ?? null;
+  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${work(depth / answeredRate)} of work` : overview.source_queues.join(", "));
   const [handedBack, moved] = [lately((one) => one.handed_back), lately((one) => one.moved)];
   figure("figure-handed-back", count(handedBack), "in 10 minutes", handedBack > 0 ? "warn" : "");
   figure("figure-moved", count(moved), "in 10 minutes", moved > 0 ? "bad" : "");

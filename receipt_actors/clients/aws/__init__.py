@@ -1,4 +1,4 @@
-"""SQS and DynamoDB by boto3, behind the ports ``Queues``, ``Ledger`` and ``Notifications``.
+"""SQS and DynamoDB by boto3, behind the ports ``Queues``, ``Ledger``, ``Notifications`` and ``RoleTable``.
 
 Region, credentials and endpoints (``AWS_ENDPOINT_URL``) are found where boto3 finds them; pass a ``boto3.Session`` to
 decide otherwise. boto3's own retries are off: one policy decides, and it is not here.
@@ -10,5 +10,6 @@ from receipt_actors.clients.aws.ledger import AwsLedger
 from receipt_actors.clients.aws.loop import AwsLoop
 from receipt_actors.clients.aws.notifications import AwsNotifications
 from receipt_actors.clients.aws.queues import AwsQueues
+from receipt_actors.clients.aws.roles import AwsRoles
 
-__all__ = ["AwsLedger", "AwsLoop", "AwsNotifications", "AwsQueues"]
+__all__ = ["AwsLedger", "AwsLoop", "AwsNotifications", "AwsQueues", "AwsRoles"]

@@ -9,5 +9,6 @@ from __future__ import annotations
 from receipt_actors.clients.embedded.ledger import EmbeddedLedger
 from receipt_actors.clients.embedded.notifications import EmbeddedNotifications
 from receipt_actors.clients.embedded.queues import EmbeddedQueues
+from receipt_actors.clients.embedded.roles import EmbeddedRoles
 
-__all__ = ["EmbeddedLedger", "EmbeddedNotifications", "EmbeddedQueues"]
+__all__ = ["EmbeddedLedger", "EmbeddedNotifications", "EmbeddedQueues", "EmbeddedRoles"]

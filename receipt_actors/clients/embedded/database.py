@@ -104,8 +104,16 @@ _REFUNDS = (
     "CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds)",
 )
 
-#: What came with version 3: FIFO queues. A program that knows none would deliver a group out of order.
-_FIFO = (
+#: What came with version 3: what nodes agree on, and FIFO queues. A program that knows none of these would deliver a
+#: group out of order.
+_ROLES_AND_FIFO = (
+    """
+    CREATE TABLE role_groups (
+        name TEXT PRIMARY KEY NOT NULL,
+        version INTEGER NOT NULL,
+        content TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
     "ALTER TABLE messages ADD COLUMN group_id TEXT",
     # Of FIFO queues only; both begin with what a receive asks for: the oldest rows, and what is hidden of a group.
     "CREATE INDEX messages_in_order ON messages (queue_id, row_id) WHERE group_id IS NOT NULL",
@@ -122,7 +130,7 @@ _FIFO = (
 )
 
 #: What turns a file of a version into one of the next.
-_MIGRATIONS = {1: _REFUNDS, 2: _FIFO}
+_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO}
 
 #: Primary result codes that may pass by themselves or by an operator's hand; any other is a bug of ours.
 _UNAVAILABLE_CODES = frozenset(

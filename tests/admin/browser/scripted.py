@@ -167,7 +167,7 @@ class ScriptedSystem:
             at_seconds=EPOCH_SECONDS + self.second,
             version=self.version,
             state=state_of(processes),
-            source_queue="ReceiptsSQS",
+            source_queues=("ReceiptsSQS",),
             queues=self.queues or {"ReceiptsSQS": self.depth(), "ResultsSQS": 12, "ReceiptsSQSDLQ": 3},
             processes=processes,
             statistics=statistics,

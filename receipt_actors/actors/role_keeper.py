@@ -1,0 +1,331 @@
+"""The role keeper: keeps this node's place in its group, and sees to it that no more is used than the group lends.
+
+It owns the lease (``domain.roles``): it renews it several times while it lasts, takes members for gone that are not
+heard of, and confirms a smaller share when that is kept to. Whoever does the work looks at the limits that it is given,
+and at until when they are held, before each receive and each request: a node that sleeps, or is cut off from the table,
+begins nothing after its lease, whether or not this actor runs.
+
+A node that stands by hands back what it still has in flight, for those who have a seat to take. One that is cut off
+keeps it: the table that it does not reach is where claims are made, too.
+
+It waits for the table on a thread, and nobody waits for it. When it is told to end it leaves the group, so that others
+need not wait for its lease. A crash of it forgets since when others have not been heard of; its successor finds its
+place in the table, and what is held stays held meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any, ClassVar
+
+from receipt_actors.actors.holding import Holding
+from receipt_actors.domain.limits import Share
+from receipt_actors.domain.ports import RoleRecord, RoleTable
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
+from receipt_actors.errors import UnavailableError
+from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
+
+logger = logging.getLogger(__name__)
+
+ROLE_KEEPER = "role_keeper"
+MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
+ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
+_READ = "read"  # labels of what is asked of the table,
+_LEAVE = "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """Label of a renewal."""
+
+    content: Group
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Obey:
+    """Label of the question whether no more is used than the share of this number allows."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Renew:
+    """To itself: it is time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AskAgain:
+    """To itself: somebody whom to ask was not there."""
+
+    number: int
+
+
+class RoleKeeper(GenServer):
+    """See the module."""
+
+    trap_exit: ClassVar[bool] = True
+
+    def __init__(self, table: RoleTable, group: str, node: Node, lease_seconds: float, holding: Holding) -> None:
+        self._table = table
+        self._group = group
+        self._holding = holding
+        self._lease = Lease(node, lease_seconds)
+        self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
+        self._is_calling = False
+        self._renews_at_once = False  # when the call under way is over
+        self._began_at_seconds = -inf  # monotonic; of the last renewal
+        self._used: Share | None = None  # what is worked with
+        self._is_used = False  # whether anybody has been told of it
+        self._held_until_seconds = -inf  # monotonic; as those who work have been told
+        self._was_over = True  # the lease; those who work may have stopped, and wait to be told
+        self._standing: Standing | None = None  # as was told last
+
+    def init(self) -> Continue:
+        """Look at the table first."""
+        return Continue()
+
+    def handle_continue(self, term: Any) -> None:
+        """Join."""
+        self._renew()
+
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """Leave the group, unless this is a crash: then a successor goes on."""
+        if not isinstance(reason, Crash):
+            return self._leave()
+        self._pool.close()
+        return None
+
+    def outside_view(self) -> RoleOverview:
+        """Describe the group. On any thread: a lease is replaced, never changed."""
+        lease, now = self._lease, self.clock.monotonic()
+        whole = lease.group.whole
+        return RoleOverview(
+            role=lease.node.role.value,
+            group=self._group,
+            node=lease.node.name,
+            standing=_standing(lease, now),
+            lease_seconds=lease.seconds,
+            held_for_seconds=lease.held_until_seconds - now if lease.is_held(now) else None,
+            whole=None if whole is None else asdict(whole),
+            nodes=tuple(self._node_overview(lease, member, now) for member in lease.group.members.values()),
+        )
+
+    def _node_overview(self, lease: Lease, member: Member, now: float) -> NodeOverview:
+        is_me = member.node.name == lease.node.name
+        _, since = lease.sightings.since_seconds.get(member.node.name, (0, now))
+        return NodeOverview(
+            name=member.node.name,
+            standing=_standing(lease, now) if is_me else _standing_of(member),
+            token=member.token,
+            share=None if member.share is None else asdict(member.share.told),
+            processes=member.node.processes,
+            seconds_since_heard=0.0 if is_me else round(now - since, 3),
+        )
+
+    # --- the table ---
+
+    def _renew(self) -> None:
+        if self._is_calling:
+            self._renews_at_once = True
+            return
+        self._began_at_seconds = self.clock.monotonic()
+        self._call(_READ, self._table.read, self._group)
+
+    def _call(self, label: object, function: Any, *args: object) -> None:
+        self._is_calling = True
+        self.run_blocking(self._pool, label, function, *args)
+
+    def _write(self, attempt: int) -> None:
+        now = self.clock.monotonic()
+        for name in sorted(self._lease.gone(now)):
+            self._tell(f"node {name} has not been heard of for a lease: it is out of the group", logging.WARNING)
+        self._lease, content = self._lease.renewal(now)
+        self._call(_Write(content, attempt), self._table.write, self._group, _record(content))
+
+    def handle_reply(self, label: Any, value: Any) -> None:
+        """The table answered, or somebody said that limits are kept to."""
+        if isinstance(label, _Obey):
+            self._asked(label.number, value)
+            return
+        self._is_calling = False
+        if isinstance(label, _Write) and value == _record(label.content):
+            self._looked(label.content)
+            self._take_up()
+            self._renew_later()
+        elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
+            self._write(label.attempt + 1 if isinstance(label, _Write) else 1)
+        else:
+            self._renew_later()
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        """The table did not answer."""
+        self._is_calling = False
+        if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
+            raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
+        logger.warning("the role of this node could not be renewed: %s", reason.exception)
+        self._tell_standing()
+        self._renew_later()
+
+    def _read(self, record: RoleRecord | None) -> bool:
+        """Look at what stands; False where it is nothing that could be gone on from."""
+        try:
+            group = Group() if record is None else Group.from_json(record.version, record.content)
+        except ValueError as error:
+            self._tell(
+                f"the record of group {self._group!r} in the table of roles can't be read: {error}; "
+                "expected that no other program writes it",
+                logging.ERROR,
+                IncidentKind.CONFIGURATION,
+            )
+            return False
+        self._looked(group)
+        return True
+
+    def _looked(self, group: Group) -> None:
+        before, self._lease = self._lease, self._lease.looked(group, self.clock.monotonic())
+        if before.me is not None and self._lease.me is None:
+            self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
+        if self._lease.share is None and self._used is not None:
+            self._use(None)
+        self._hold()
+
+    def _renew_later(self) -> None:
+        interval = self._lease.seconds / RENEWALS_PER_LEASE
+        if self._renews_at_once:
+            self._renews_at_once = False
+            self._renew()
+            return
+        if _standing(self._lease, self.clock.monotonic()) is Standing.WAITING:
+            interval /= 4  # somebody is about to give back what it waits for
+        self.send_after(max(0.0, self._began_at_seconds + interval - self.clock.monotonic()), _Renew())
+
+    def handle_info(self, message: Any) -> Any:
+        """It is time."""
+        match message:
+            case _Renew():
+                self._renew()
+            case _AskAgain(number):
+                if number == _number(self._used):
+                    self._use(self._used)
+            case _:
+                return super().handle_info(message)
+        return None
+
+    # --- what is lent ---
+
+    def _hold(self) -> None:
+        """Pass on until when it is lent; what nobody has said yet, after a crash, is left as it was."""
+        if self._lease.me is None or self._lease.held_until_seconds > -inf:
+            self._was_over |= self.clock.monotonic() >= self._held_until_seconds
+            self._held_until_seconds = self._lease.held_until_seconds
+            self._holding.hold(self._held_until_seconds)
+
+    def _take_up(self) -> None:
+        """Work with the share that has just been lent, or was lent again."""
+        share, me = self._lease.share, self._lease.me
+        if _number(share) != _number(self._used) or self._was_over or not self._is_used:
+            self._use(share)
+        self._was_over = False
+        if me is not None and me.token is None:
+            self._holding.release()
+        self._tell_standing()
+
+    def _use(self, share: Share | None) -> None:
+        self._used, self._is_used = share, True
+        self.send_requests(self._holding.use(self._lease.limits), _Obey(_number(share)))
+
+    def _asked(self, number: int, replies: Sequence[Reply]) -> None:
+        if any(reply.failure is not None for reply in replies):
+            self.send_after(ASK_AGAIN_SECONDS, _AskAgain(number))
+            return
+        self._lease = self._lease.obeys(number)
+        share = self._lease.share
+        if share is not None and share.number == number and share.held != share.told:
+            self._renew()  # so that the others get what it has given back
+
+    # --- what people are told ---
+
+    def _tell_standing(self) -> None:
+        lease = self._lease
+        standing = _standing(lease, self.clock.monotonic())
+        if standing is self._standing:
+            return
+        before, self._standing = self._standing, standing
+        me = f"node {lease.node.name} of group {self._group}"
+        match standing:
+            case Standing.ACTIVE:
+                token = None if lease.me is None else lease.me.token
+                words = f"{me} is active ({lease.node.role}, token {token}, {len(lease.group.members)} nodes)"
+            case Standing.WAITING:
+                words = f"{me} waits for its share of the limits ({len(lease.group.members)} nodes)"
+            case Standing.STANDBY:
+                active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
+                words = f"{me} stands by for {active}"
+            case Standing.CUT_OFF:
+                if before is None:
+                    return  # it has not joined yet
+                words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
+        is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
+        self._tell(words, logging.WARNING if is_worse else logging.INFO)
+
+    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE) -> None:
+        logger.log(level, "%s", words)
+        self.cast(INCIDENTS, Noticed(kind, self._lease.node.name, words))
+
+    # --- the end ---
+
+    def _leave(self) -> Receiving:
+        if self._is_calling:
+            reply = yield Receive(lambda message: isinstance(message, Reply) and not isinstance(message.label, _Obey))
+            if reply.failure is None:
+                self._lease = self._seen(reply)
+        for _ in range(MAX_WRITES):
+            if self._lease.me is None:
+                break
+            left = self._lease.group.without(self._lease.node.name)
+            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, _record(left))
+            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
+            if reply.failure is not None:
+                logger.warning("this node could not leave its group: the others wait for its lease to end")
+                break
+            if reply.value == _record(left):
+                logger.info("node %s has left group %s", self._lease.node.name, self._group)
+                break
+            self._lease = self._seen(reply)
+        self._pool.close()
+
+    def _seen(self, reply: Reply) -> Lease:
+        record: RoleRecord | None = reply.value
+        try:
+            group = Group() if record is None else Group.from_json(record.version, record.content)
+        except ValueError:
+            return replace(self._lease, group=Group())
+        return self._lease.looked(group, self.clock.monotonic())
+
+
+def _number(share: Share | None) -> int:
+    """Return the number of a share, of which the first is 1."""
+    return 0 if share is None else share.number
+
+
+def _record(group: Group) -> RoleRecord:
+    return RoleRecord(group.version, group.as_json())
+
+
+def _standing(lease: Lease, now: float) -> Standing:
+    me = lease.me
+    if me is None or now >= lease.held_until_seconds:
+        return Standing.CUT_OFF
+    return _standing_of(me)
+
+
+def _standing_of(member: Member) -> Standing:
+    if member.token is None:
+        return Standing.STANDBY
+    return Standing.WAITING if member.share is None else Standing.ACTIVE

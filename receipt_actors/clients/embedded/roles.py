@@ -1,0 +1,51 @@
+"""The records by which the processes of one machine agree on roles, in the SQLite file that holds queues and claims."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from receipt_actors.clients.embedded.database import Database
+from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.errors import LedgerUnavailable
+
+
+class EmbeddedRoles:
+    """``RoleTable`` in the SQLite file ``database``.
+
+    Passing trouble with the file is ``LedgerUnavailable``; a file that cannot be used at all is a
+    ``ConfigurationError`` of the constructor.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = Database(database, LedgerUnavailable)
+
+    def read(self, group: str) -> RoleRecord | None:
+        """See ``RoleTable.read``."""
+        with self._database.connection() as connection:
+            return _read(connection, group)
+
+    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+        """See ``RoleTable.write``."""
+        with self._database.transaction() as connection:
+            standing = _read(connection, group)
+            if record.version != (0 if standing is None else standing.version) + 1:
+                return standing
+            connection.execute(
+                "INSERT OR REPLACE INTO role_groups (name, version, content) VALUES (?, ?, ?)",
+                (group, record.version, record.content),
+            )
+        return record
+
+    def check(self) -> None:
+        """See ``RoleTable.check``; the constructor has refused a wrong file already, so this only reads it once."""
+        self.read("")
+
+    def close(self) -> None:
+        """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
+        self._database.close()
+
+
+def _read(connection: sqlite3.Connection, group: str) -> RoleRecord | None:
+    row = connection.execute("SELECT version, content FROM role_groups WHERE name = ?", (group,)).fetchone()
+    return None if row is None else RoleRecord(*row)

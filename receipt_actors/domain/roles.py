@@ -1,0 +1,329 @@
+"""Roles: how nodes that see each other only by one record of a table agree on who does the work. Pure.
+
+A *node* is one command, with one process or several. A *group* are the nodes that share limits. All that they agree on
+is one record, the ``Group``, which each of them rewrites every few seconds on condition that nobody else has meanwhile:
+the table's conditional put is how nodes talk to each other, and the only way.
+
+**Seats.** A member of the group has a seat or stands by, in the order of joining. ``active-standby`` has one seat,
+``load-balanced`` as many as the limits have parts for. Who has a seat has a share of the whole (``Division``): in no
+version of the record do shares sum up to more than that. With one seat the share is everything.
+
+**The whole** is what the settings of all nodes allow: requests to the ledger and to Apple's rate, the least that any of
+them says. How much is in flight is about a node's own memory: each brings its own, and it is not shared. So it is with
+requests to Apple at once, unless the settings name a number.
+
+**Leases.** What the record lends to a node it lends for ``seconds`` from the moment at which the node *sent* its last
+renewal, by its own monotonic clock (``Lease``); then the node begins nothing new, whatever the record says. The others
+wait longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own monotonic clock
+(``Sightings``), takes it for gone and takes it out of the record. Wall clocks are never compared.
+
+**Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
+one. A write on condition of a version that is not the newest any more is refused, however late it arrives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from enum import StrEnum
+from math import inf
+from typing import Any
+
+from receipt_actors.domain.limits import Division, Limits, Share, confirmed
+
+#: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
+EXPIRY_FACTOR = 1.05
+#: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
+TAKEOVER_FACTOR = 1.5
+RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
+RECORD_SCHEMA = 1  #: of what ``Group.as_json`` writes
+#: By how much a keeper that finds its node's beat in the record goes beyond it: the one before may have a renewal on
+#: its way that is not carried out yet, and that must not be taken for one of its own.
+BEATS_BEYOND = 1000
+
+
+class Role(StrEnum):
+    """How nodes of the same group share the work."""
+
+    ALONE = "alone"  #: it knows of no other
+    ACTIVE_STANDBY = "active-standby"  #: one works, the others wait to take over
+    LOAD_BALANCED = "load-balanced"  #: all work, and share the limits
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a node is, from its start to its end."""
+
+    name: str  #: no other node has it, nor one that was started before in the same place
+    role: Role
+    limits: Limits  #: what its settings say
+    processes: int = 1  #: each of which needs a part of its share
+    shares_app_store_concurrency: bool = False  #: whether that is said of all nodes together; else it is this one's own
+
+    def clamped(self, share: Limits) -> Limits:
+        """Return as much of a share as this node can do."""
+        own = self.limits
+        in_flight = min(share.max_in_flight, own.max_in_flight)
+        app_store = min(share.app_store_concurrency, own.app_store_concurrency)
+        return replace(share, max_in_flight=in_flight, app_store_concurrency=app_store)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node as the group knows it."""
+
+    node: Node
+    joined: int  #: the version of the record that it came in with: the order of seats
+    beat: int  #: goes up with each of its renewals
+    token: int | None = None  #: the version of the record that gave it its seat; None: it stands by
+    share: Share | None = None  #: None: it stands by, or nothing is free for it yet
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The record. Each of its methods returns the next version."""
+
+    version: int = 0
+    members: Mapping[str, Member] = field(default_factory=dict)
+
+    def renewed(self, node: Node, beat: int, *, obeyed: int | None = None, gone: frozenset[str] = frozenset()) -> Group:
+        """Let a node join, or go on.
+
+        Args:
+            node: which.
+            beat: of this renewal; higher than any before.
+            obeyed: the number of the share that it keeps to: it uses no more than that.
+            gone: members that are taken out.
+        """
+        version = self.version + 1
+        members = {name: member for name, member in self.members.items() if name not in gone or name == node.name}
+        member = members.get(node.name) or Member(node, version, beat)
+        share = member.share
+        if share is not None and share.number == obeyed:
+            share = confirmed(share)
+        members[node.name] = replace(member, node=node, beat=beat, share=share)
+        return Group(version, _seated(members, version))
+
+    def without(self, name: str) -> Group:
+        """Let a node leave, which uses nothing any more."""
+        version = self.version + 1
+        return Group(version, _seated({other: it for other, it in self.members.items() if other != name}, version))
+
+    @property
+    def whole(self) -> Limits | None:
+        """What those with a seat may use together. None: nobody is there."""
+        seated = [member.node for member in self.members.values() if member.token is not None]
+        return _whole(self.members, seated) if seated else None
+
+    def as_json(self) -> str:
+        """Write all but the version, in few bytes: each write is paid for by its size."""
+        members = [_as_json(member) for member in self.members.values()]
+        return json.dumps({"schema": RECORD_SCHEMA, "members": members}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, version: int, text: str) -> Group:
+        """Read what ``as_json`` wrote; what a later program of the same schema adds is passed over.
+
+        Raises ``ValueError`` for anything else.
+        """
+        try:
+            data = json.loads(text)
+            if data["schema"] != RECORD_SCHEMA:
+                raise ValueError(f"found schema {data['schema']}, expected {RECORD_SCHEMA}")
+            members = list(map(_from_json, data["members"]))
+            return cls(version, {member.node.name: member for member in members})
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
+            raise ValueError(f"expected what this program writes ({type(error).__name__})") from None
+
+
+def _as_json(member: Member) -> dict[str, Any]:
+    node, share = member.node, member.share
+    return {
+        "name": node.name,
+        "role": node.role.value,
+        "limits": astuple(node.limits),
+        "processes": node.processes,
+        "shares_app_store_concurrency": node.shares_app_store_concurrency,
+        "joined": member.joined,
+        "beat": member.beat,
+        "token": member.token,
+        "share": None if share is None else [share.number, astuple(share.told), astuple(share.held)],
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> Member:
+    share = data["share"]
+    return Member(
+        Node(
+            str(data["name"]),
+            Role(data["role"]),
+            _limits(data["limits"]),
+            _at_least(1, data["processes"]),
+            bool(data["shares_app_store_concurrency"]),
+        ),
+        _at_least(1, data["joined"]),
+        _at_least(1, data["beat"]),
+        None if data["token"] is None else _at_least(1, data["token"]),
+        None if share is None else Share(_at_least(1, share[0]), _limits(share[1]), _limits(share[2])),
+    )
+
+
+def _limits(values: Sequence[float | None]) -> Limits:
+    *counts, rate = values
+    if rate is not None and not 0 <= rate < inf:
+        raise ValueError(f"found a rate of {rate}")
+    in_flight, ledger, app_store = (_at_least(0, count) for count in counts)
+    return Limits(in_flight, ledger, app_store, rate)
+
+
+def _at_least(least: int, value: object) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"found {value!r:.40}, expected a number, {least} or more")
+    return value
+
+
+def _seated(members: Mapping[str, Member], version: int) -> Mapping[str, Member]:
+    """Give out seats, in the order of joining, and divide the whole among those who have one."""
+    if not members:
+        return members
+    in_order = sorted(members, key=lambda name: members[name].joined)
+    seated = in_order[: _seats(members)]
+    whole = _whole(members, [members[name].node for name in seated])
+    shares = {name: _adapted(member.share, whole) for name, member in members.items()}
+    division, _ = Division(whole, standing_by=frozenset(in_order) - frozenset(seated)).found(shares)
+    return {
+        name: replace(
+            members[name],
+            token=(members[name].token or version) if name in seated else None,
+            share=division.shares[name],
+        )
+        for name in in_order
+    }
+
+
+def _whole(members: Mapping[str, Member], seated: Sequence[Node]) -> Limits:
+    everybody = [member.node.limits for member in members.values()]
+    rates = [each.app_store_rate_per_second for each in everybody]
+    own = sum(node.limits.app_store_concurrency for node in seated if not node.shares_app_store_concurrency)
+    common = [node.limits.app_store_concurrency for node in seated if node.shares_app_store_concurrency]
+    return Limits(
+        sum(node.limits.max_in_flight for node in seated),
+        min(each.ledger_concurrency for each in everybody),
+        min(common, default=own),
+        min((rate for rate in rates if rate is not None), default=None),
+    )
+
+
+def _seats(members: Mapping[str, Member]) -> int:
+    nodes = [member.node for member in members.values()]
+    if any(node.role is not Role.LOAD_BALANCED for node in nodes):
+        return 1
+    parts = [node.limits.ledger_concurrency for node in nodes]
+    parts += [node.limits.app_store_concurrency for node in nodes if node.shares_app_store_concurrency]
+    return max(1, min(parts) // max(node.processes for node in nodes))
+
+
+def _adapted(share: Share | None, whole: Limits) -> Share | None:
+    """Have a share say something of the rate exactly where the whole does: who had no limit may use all of it still."""
+    rate = whole.app_store_rate_per_second
+    if share is None or (share.told.app_store_rate_per_second is None) == (rate is None):
+        return share
+    told, held = (replace(limits, app_store_rate_per_second=rate) for limits in (share.told, share.held))
+    return replace(share, told=told, held=held)
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """Since when the beat of each member has stood still, as one node sees it, by its own monotonic clock."""
+
+    lease_seconds: float
+    since_seconds: Mapping[str, tuple[int, float]] = field(default_factory=dict)  #: beat, and when it was seen first
+    looked_at_seconds: float = -inf
+
+    def looked(self, group: Group, now_seconds: float) -> Sightings:
+        """Note what has just been read.
+
+        Who could not look for a while, and so did not see whether beats went on, begins anew: in an outage of the table
+        nobody is gone.
+        """
+        known = self.since_seconds if now_seconds - self.looked_at_seconds <= self.lease_seconds / 2 else {}
+        since = {}
+        for name, member in group.members.items():
+            beat, seconds = known.get(name, (None, now_seconds))
+            since[name] = (member.beat, seconds if beat == member.beat else now_seconds)
+        return Sightings(self.lease_seconds, since, now_seconds)
+
+    def gone(self, now_seconds: float) -> frozenset[str]:
+        """Tell who has not been heard of for longer than a lease lasts."""
+        patience = self.lease_seconds * EXPIRY_FACTOR
+        return frozenset(name for name, (_, since) in self.since_seconds.items() if now_seconds - since >= patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One node's side of it: what it may count on, and until when. Each method returns the next one."""
+
+    node: Node
+    seconds: float
+    group: Group = Group()  #: as it was read or written last
+    beat: int = 0  #: of the last renewal that was sent
+    sent_at_seconds: float = -inf  #: monotonic; when that was sent
+    held_until_seconds: float = -inf  #: monotonic; what is lent is lent until then
+    obeyed: int | None = None  #: the number of the share that is kept to
+    sightings: Sightings = Sightings(0.0)
+
+    @property
+    def me(self) -> Member | None:
+        """How the group knows this node; None: not at all, or no more."""
+        return self.group.members.get(self.node.name)
+
+    @property
+    def share(self) -> Share | None:
+        """What this node may use while the lease is held."""
+        return None if self.me is None else self.me.share
+
+    @property
+    def limits(self) -> Limits:
+        """What new work has to keep to while the lease is held."""
+        share = self.share
+        return self.node.limits.nothing if share is None else self.node.clamped(share.told)
+
+    def looked(self, group: Group, now_seconds: float) -> Lease:
+        """Note what was read, what stood in the way of a write, or what has been written."""
+        me = group.members.get(self.node.name)
+        beat, held_until, obeyed = self.beat, self.held_until_seconds, self.obeyed
+        if me is None or me.share is None:
+            obeyed = None
+        if me is None:
+            held_until = -inf  # the others have taken it for gone
+        elif me.beat > beat:
+            beat = me.beat + BEATS_BEYOND  # of a keeper before this one: nobody knows when that was sent
+        elif me.beat == beat:  # the renewal was carried out, whatever became of its answer
+            held_until = max(held_until, self.sent_at_seconds + self.seconds)
+        seen = self.sightings if self.sightings.lease_seconds else Sightings(self.seconds)
+        return replace(
+            self,
+            group=group,
+            beat=beat,
+            held_until_seconds=held_until,
+            obeyed=obeyed,
+            sightings=seen.looked(group, now_seconds),
+        )
+
+    def renewal(self, now_seconds: float) -> tuple[Lease, Group]:
+        """Return what to write now, on condition that the record is still as it was read."""
+        sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
+        return sent, self.group.renewed(self.node, sent.beat, obeyed=self.obeyed, gone=self.gone(now_seconds))
+
+    def gone(self, now_seconds: float) -> frozenset[str]:
+        """Tell which other members have not been heard of for longer than a lease lasts."""
+        return self.sightings.gone(now_seconds) - {self.node.name}
+
+    def obeys(self, number: int) -> Lease:
+        """Note that no more is used than the share of this number allows, if it is still the newest."""
+        return self if self.share is None or self.share.number != number else replace(self, obeyed=number)
+
+    def is_held(self, now_seconds: float) -> bool:
+        """Tell whether anything new may be begun."""
+        return self.share is not None and now_seconds < self.held_until_seconds

@@ -1,0 +1,46 @@
+"""``GroupHolding``: what other nodes lend to this one, as its worker processes see it.
+
+Until when something is lent is a time of the machine's monotonic clock, which all its processes read: a parent that is
+stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from receipt_actors.domain.limits import Limits
+from receipt_actors.otp import ActorSystem, Name
+from receipt_actors.processes.messages import HoldUntil, Release
+from receipt_actors.processes.protocol import DIVIDER, DivideAnew, Group, TellProcess
+
+
+class GroupHolding:
+    """See the module, and ``actors.holding.Holding``."""
+
+    def __init__(self, group: Group, actors: ActorSystem) -> None:
+        self._group = group
+        self._actors = actors
+        group.whole = group.whole.nothing
+        group.held_until_seconds = -inf
+
+    def hold(self, until_seconds: float) -> None:
+        """See ``Holding``."""
+        if until_seconds != self._group.held_until_seconds:
+            self._group.held_until_seconds = until_seconds
+            self._tell(HoldUntil(until_seconds))
+
+    def use(self, limits: Limits) -> Sequence[tuple[Name, object]]:
+        """See ``Holding``."""
+        self._group.whole = limits
+        return [(DIVIDER, DivideAnew())]
+
+    def release(self) -> None:
+        """See ``Holding``."""
+        self._tell(Release())
+
+    def _tell(self, message: HoldUntil | Release) -> None:
+        for name in self._group.names:
+            worker = self._actors.whereis(name)
+            if worker is not None:
+                worker.cast(TellProcess(message))
