@@ -527,7 +527,7 @@ def test_a_message_of_a_group_waits_for_its_turn(house: House, kind: str) -> Non
     """It is announced, and holds its credit; nothing is asked before."""
     custodian = in_group(house, kind)
     assert [each.group for each in house.stage.told(house.keeper, WatchMessage)] == [(SOURCE, "1")]
-    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian)]
+    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian, SOURCE)]
     assert house.stage.calls(house.apple, VerifyReceipt) == []
     assert house.stage.calls(house.dead_letters, SendMessage) == []
     assert custodian.process.actor.describe_state()["step"] == "waiting for its turn"
