@@ -76,7 +76,7 @@ class Intake(GenServer):
 
     def __init__(self, limits: LiveLimits) -> None:
         self._limits = limits
-        self._custodians: set[Ref] = set()
+        self._custodians: dict[Ref, float] = {}  # and since when (monotonic): the oldest first
         self._consumers: set[Ref] = set()
         self._reserved: dict[Ref, int] = {}  # by consumer
         self._waiting: deque[ReserveCredits] = deque()
@@ -144,14 +144,16 @@ class Intake(GenServer):
     def outside_view(self) -> IntakeStatus:
         """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         is_paused = self._limits.is_paused
-        is_busy = bool(self._custodians) or is_paused  # who was told to wait has something to do
+        now, taken_at = self.clock.monotonic(), list(self._custodians.values())
+        is_busy = bool(taken_at) or is_paused  # who was told to wait has something to do
         return IntakeStatus(
-            len(self._custodians),
+            len(taken_at),
             sum(list(self._reserved.values())),
             frozenset(self._unavailable),
-            0.0 if is_busy else self.clock.monotonic() - self._last_activity_seconds,
+            0.0 if is_busy else now - self._last_activity_seconds,
             is_paused,
             bool(self._failing),
+            max(0.0, now - taken_at[0]) if taken_at else 0.0,
         )
 
     def describe_state(self) -> dict[str, object]:
@@ -212,7 +214,7 @@ class Intake(GenServer):
             return super().handle_info(message)
         ref = message.ref
         if ref in self._custodians:
-            self._custodians.discard(ref)
+            del self._custodians[ref]
             self._finished += 1
             self._note_activity()
         else:
@@ -231,7 +233,7 @@ class Intake(GenServer):
 
     def _take(self, custodian: Ref) -> None:
         if custodian not in self._custodians:
-            self._custodians.add(custodian)
+            self._custodians[custodian] = self.clock.monotonic()
             self.monitor(custodian)
 
     def _note_receive(self, consumer: Ref, failure: str | None) -> None:

@@ -142,6 +142,7 @@ class IntakeStatus:
     idle_seconds: float  #: how long nothing has been in flight or received; 0 while paused
     is_paused: bool = False
     receives_fail: bool = False  #: those of some consumer, at least
+    oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as this intake knows; 0: none is
 
 
 # --- the system -> intake and gateways ---
