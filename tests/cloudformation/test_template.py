@@ -217,7 +217,7 @@ def test_the_role_is_for_services_of_aws_only(name: str, is_service: bool) -> No
 
 def test_the_manual_lists_every_parameter_with_its_default() -> None:
     """The table of the manual is the template's, row by row."""
-    about_parameters, _, _ = MANUAL.read_text(encoding="utf-8").partition("Set the environment\n")
+    about_parameters, _, _ = MANUAL.read_text(encoding="utf-8").partition("The service's parameters\n")
     rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none)", about_parameters, re.MULTILINE)
     assert rows == [(name, str(parameter["Default"])) for name, parameter in parameters.items()]
 
