@@ -398,9 +398,13 @@ def test_who_is_asked_may_be_restarted_meanwhile(house: House, stage: Stage) -> 
 
 def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage: Stage) -> None:
     """One that is sent out of turn takes the place of the next one: the pace is what it was."""
-    keeper, _ = house.start("a")
-    for number in range(5):
+    keeper, held = house.start("a", obeys=False)
+    worker = held._worker
+    assert isinstance(worker, Ref)
+    for number in range(3):
         other, _ = house.start(f"b{number}")
+        stage.advance(INTERVAL + 0.7)  # until it obeys, between two renewals
+        stage.answer(worker, Done())
         stage.advance(LEASE)
         other.exit(SHUTDOWN)
         stage.advance(LEASE)
