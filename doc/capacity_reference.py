@@ -1,8 +1,12 @@
-"""A Sphinx extension: ``service-limits``, ``list-prices`` and ``measured-costs``, what ``plan`` computes with."""
+"""A Sphinx extension for what ``plan`` computes with, and what it says.
+
+``service-limits``, ``list-prices``, ``measured-costs``; and ``scaling-plan``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar
 
@@ -12,7 +16,8 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors.domain import measured_costs, service_limits
-from receipt_actors.domain.capacity import Call
+from receipt_actors.domain.capacity import Call, Load, Setup, plan_capacity
+from receipt_actors.domain.roles import Role
 
 
 class _Table(SphinxDirective):
@@ -94,6 +99,36 @@ class MeasuredCosts(_Table):
             yield cost.client.name, f"{cost.cpu_seconds * 1000:.2f} ms", requests, most, memory
 
 
+class ScalingPlan(_Table):
+    """What ``plan`` says of some rates, alone and with roles."""
+
+    source = measured_costs
+    titles = ("Receipts a second", "tasks", "in flight", "max_in_flight, of each", "ledger_concurrency, of all", "USD")
+    widths = (15, 20, 15, 15, 15, 20)
+
+    def words(self) -> str:
+        """Return what was planned."""
+        return (
+            f"Costs of a receipt: {measured_costs.MACHINE}, with curl. USD a month at list prices of us-east-1, "
+            f"{service_limits.PRICES_AS_OF}: alone, and load-balanced."
+        )
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        """Return a row for each rate."""
+        for rate in (100.0, 1_000.0, 5_000.0, 20_000.0, 40_000.0):
+            setups = [replace(Setup(), role=role) for role in (Role.ALONE, Role.LOAD_BALANCED)]
+            alone, balanced = (plan_capacity(Load(rate), setup, measured_costs.CURL) for setup in setups)
+            usd = [f"{sum(each.usd_per_month.values()):,.0f}" for each in (alone, balanced)]
+            yield (
+                f"{rate:,.0f}",
+                f"{alone.tasks_needed:,} and {alone.setup.spare_tasks} spare",
+                f"{alone.in_flight:,.0f}",
+                f"{alone.settings.max_in_flight:,}",
+                f"{balanced.settings.ledger_concurrency:,}",
+                " / ".join(usd),
+            )
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
 
@@ -107,4 +142,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("service-limits", ServiceLimits)
     app.add_directive("list-prices", ListPrices)
     app.add_directive("measured-costs", MeasuredCosts)
+    app.add_directive("scaling-plan", ScalingPlan)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

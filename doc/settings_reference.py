@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors import settings
-from receipt_actors.settings import SETTINGS, Setting
+from receipt_actors.settings import SETTINGS, SOURCE_SETTINGS, Setting
 
 
 class SettingsReference(SphinxDirective):
@@ -26,13 +26,15 @@ class SettingsReference(SphinxDirective):
         section = nodes.section(ids=[nodes.make_id(setting.name)], names=[setting.name])
         section += nodes.title(text=setting.name)
         section += nodes.paragraph(text=setting.description)
-        section += nodes.field_list(
-            "",
+        fields = [
             _field("Value", nodes.Text(setting.expected)),
             _field("Default", _default(setting)),
             _field("Environment variable", _code(setting.variable)),
             _field("Flag", _code(setting.flag)),
-        )
+        ]
+        if setting.name in SOURCE_SETTINGS:
+            fields.append(_field("In a table of sources", nodes.Text("yes: a source may have its own")))
+        section += nodes.field_list("", *fields)
         return section
 
 

@@ -20,7 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors import application
-from receipt_actors.application import supervision_tree
+from receipt_actors.application import source_of, supervision_tree
 from receipt_actors.otp import ChildSpec, Start, SystemClock
 from receipt_actors.settings import Settings
 from receipt_actors.testing import FakeServices
@@ -55,7 +55,8 @@ def rows() -> list[Row]:
     """Read the tree that ``start`` has by default, with every part that is there only where it is asked for."""
     settings = Settings(backend="aws", bundle_ids=("com.example.game",), alerts_queue="AlertsSQS")
     services = FakeServices(settings, SystemClock())
-    root = supervision_tree(settings, services.backend, services.dead_letter_queue, print, None, print)
+    sources = [source_of(settings, services.dead_letter_queue)]
+    root = supervision_tree(settings, services.backend, sources, print, None, print)
     return list(_rows_of(root, 0, is_simple=False))
 
 

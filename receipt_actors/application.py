@@ -15,17 +15,20 @@
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
        ├─ custody            one_for_one: what is in flight, and for how long
        │  ├─ intake
-       │  ├─ visibility_batcher
+       │  ├─ visibility_batcher  one for each source queue
        │  └─ visibility_keeper
        ├─ gateways           one_for_one
        │  ├─ app_store_gateway
        │  └─ ledger_gateway
        ├─ batchers           one_for_one
-       │  ├─ delete_batcher
+       │  ├─ delete_batcher  one for each source queue
        │  └─ result_batchers simple_one_for_one, temporary: one for each post queue, on demand
        ├─ movers             simple_one_for_one, temporary: one for each message that can't be answered
        ├─ validators         simple_one_for_one, temporary: one for each message
-       └─ consumers          one_for_one
+       └─ consumers          one_for_one; so many for each source queue
+
+Sources share all of it but for what is one for each: consumers, and the batchers of their queue, which for the first
+source go by plain names. Whoever works on a message is told which source it is from (``domain.sources``).
 
 Everything stops in reverse: consumers take in nothing more, custodians end, and the visibility keeper, which sees them
 end, hands their messages back while the visibility batcher still lives; when nothing is left the node leaves its group.
@@ -59,6 +62,7 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.domain.roles import Node, Role
+from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     ONE_FOR_ONE,
     REST_FOR_ONE,
@@ -66,6 +70,7 @@ from receipt_actors.otp import (
     TEMPORARY,
     TRANSIENT,
     ChildSpec,
+    Name,
     Start,
     Starting,
     StartResult,
@@ -107,14 +112,14 @@ RECEIVE_RETRY = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  
 def supervision_tree(
     settings: Settings,
     backend: Backend,
-    dead_letter_queue: str | None,
+    sources: Sequence[Source],
     on_result: Callable[[PostedResult], object] | None = None,
     limits: LiveLimits | None = None,
     on_alert: Callable[[Alert], object] | None = None,
     process: str = "main",
     membership: ChildSpec | None = None,
 ) -> ChildSpec:
-    """Describe the whole tree; see the module.
+    """Describe the whole tree; see the module. ``sources`` are those of the settings (``source_of``), in their order.
 
     Without ``limits`` those of the settings hold all the time; with ``membership`` those that a group lends.
     """
@@ -123,19 +128,19 @@ def supervision_tree(
         "pipeline",
         REST_FOR_ONE,
         [
-            _custody(settings, backend, limits),
+            _custody(settings, backend, sources, limits),
             _gateways(settings, backend, limits),
-            _batchers(settings, backend, dead_letter_queue, limits),
-            _movers(settings, dead_letter_queue),
-            _validators(settings, dead_letter_queue),
-            _consumers(settings, backend),
+            _batchers(settings, backend, sources, limits),
+            _movers(),
+            _validators(),
+            _consumers(settings, backend, sources),
         ],
         intensity=3,
         period_seconds=30,
     )
     listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
     alerts = _alerts(settings, backend, on_alert, process)
-    telemetry = _telemetry(settings, backend, dead_letter_queue, alerts)
+    telemetry = _telemetry(settings, backend, sources, alerts)
     members = [] if membership is None else [membership]
     children = [telemetry, *members, *listeners, pipeline]
     return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60)
@@ -159,9 +164,10 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, holdin
 
 
 def _telemetry(
-    settings: Settings, backend: Backend, dead_letter_queue: str | None, alerts: Sequence[ChildSpec]
+    settings: Settings, backend: Backend, sources: Sequence[Source], alerts: Sequence[ChildSpec]
 ) -> ChildSpec:
-    queues = [settings.source_queue, *settings.post_queues, *([] if dead_letter_queue is None else [dead_letter_queue])]
+    dead_letter_queues = [source.dead_letter_queue for source in sources if source.dead_letter_queue is not None]
+    queues = [*(source.queue for source in sources), *settings.all_post_queues, *dead_letter_queues]
     return supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
@@ -184,7 +190,7 @@ def _alerts(
     if on_alert is not None:
         sinks[ALERT_LISTENER] = AlertFunction(on_alert)
     limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
-    return alert_specs(sinks, limits, settings.source_queue, process)
+    return alert_specs(sinks, limits, settings.source_queues, process)
 
 
 def _listeners(settings: Settings, backend: Backend, on_result: Callable[[PostedResult], object]) -> ChildSpec:
@@ -196,42 +202,50 @@ def _listeners(settings: Settings, backend: Backend, on_result: Callable[[Posted
                 f"result_listener of {queue}",
                 Start(ResultListener, backend.queues, queue, settings.receive_wait_seconds, on_result),
             )
-            for queue in settings.post_queues
+            for queue in settings.all_post_queues
         ],
         **BUSY_GROUP,
         restart=TRANSIENT,
     )
 
 
-def _custody(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildSpec:
-    batcher = Start(
-        VisibilityBatcher,
-        backend.queues,
-        settings.source_queue,
-        settings.batch_requests,
-        QUEUE_RETRY,
-        backend.background_calls,
-        name=protocol.VISIBILITY_BATCHER,
-    )
+def _custody(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
     keeper = Start(VisibilityKeeper, settings.visibility_timeout_seconds, backend.rng, name=protocol.VISIBILITY_KEEPER)
     return supervisor_spec(
         "custody",
         ONE_FOR_ONE,
         [
-            ChildSpec("intake", Start(Intake, limits, name=protocol.INTAKE)),
-            ChildSpec("visibility_batcher", batcher, shutdown=HAND_BACK_SECONDS),
+            ChildSpec("intake", Start(Intake, limits, sources, name=protocol.INTAKE)),
+            *_batchers_of(
+                VisibilityBatcher, protocol.visibility_batcher_of, settings, backend, sources, HAND_BACK_SECONDS
+            ),
             ChildSpec("visibility_keeper", keeper),
         ],
         **BUSY_GROUP,
     )
 
 
+def _batchers_of(
+    batcher: type[DeleteBatcher | VisibilityBatcher],
+    name_of: Callable[[Source], Name],
+    settings: Settings,
+    backend: Backend,
+    sources: Sequence[Source],
+    shutdown_seconds: float = 5.0,
+) -> Sequence[ChildSpec]:
+    """Describe one batcher for each source queue."""
+    arguments = (settings.batch_requests, QUEUE_RETRY, backend.background_calls)
+    return [
+        ChildSpec(name, Start(batcher, backend.queues, source.queue, *arguments, name=name), shutdown=shutdown_seconds)
+        for source in sources
+        for name in [name_of(source)]
+    ]
+
+
 def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildSpec:
-    policy = policy_of(settings)
     app_store = Start(
         AppStoreGateway,
-        _way_of_asking(settings, backend, policy),
-        policy,
+        {each.source_queue: _way_of_asking(settings, each, backend) for each in settings.every_source},
         limits,
         exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
         backend.signed_data,
@@ -249,21 +263,31 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
     return supervisor_spec("gateways", ONE_FOR_ONE, children, **BUSY_GROUP)
 
 
-def _way_of_asking(settings: Settings, backend: Backend, policy: Policy) -> Way:
+def _way_of_asking(settings: Settings, of_source: Settings, backend: Backend) -> Way:
+    """Choose the way; what is the first source's, too, the clients know already."""
+    policy = policy_of(of_source)
+    place = "" if of_source is settings else f"sources.{of_source.source_queue}."
     if not settings.uses_server_api:
-        return by_verify_receipt(backend.app_store, backend.app_store_transfers)
+        secret = of_source.shared_secret
+        own = None if secret is None or secret == settings.shared_secret else secret.get_secret_value()
+        return by_verify_receipt(
+            backend.app_store, policy, backend.app_store_transfers, shared_secret=own, of_source=place
+        )
     assert backend.server_api is not None, "who opens a backend for these settings gives it one"
-    return by_server_api(backend.server_api, policy)
+    (bundle_id,) = of_source.bundle_ids
+    own = None if of_source.bundle_ids == settings.bundle_ids else bundle_id
+    return by_server_api(backend.server_api, policy, bundle_id=own, of_source=place)
 
 
-def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | None, limits: LiveLimits) -> ChildSpec:
+def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
     queues, requests, background = backend.queues, settings.batch_requests, backend.background_calls
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
         idle_seconds = settings.result_batcher_idle_seconds
         # However many post queues are down, what is in flight has room for another one's messages.
-        shares = 2 if queue == dead_letter_queue else len(settings.post_queues)
+        is_dead_letter_queue = any(queue == source.dead_letter_queue for source in sources)
+        shares = 2 * len(sources) if is_dead_letter_queue else len(settings.all_post_queues)
 
         def max_parked() -> int:
             return limits.current.max_in_flight // shares
@@ -272,45 +296,35 @@ def _batchers(settings: Settings, backend: Backend, dead_letter_queue: str | Non
             ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, background, name=name
         )()
 
-    delete = Start(
-        DeleteBatcher,
-        queues,
-        settings.source_queue,
-        requests,
-        QUEUE_RETRY,
-        background,
-        name=protocol.DELETE_BATCHER,
-    )
     results = supervisor_spec(
         protocol.RESULT_BATCHERS,
         SIMPLE_ONE_FOR_ONE,
         [ChildSpec("result_batcher", start_result_batcher, restart=TEMPORARY)],
     )
-    return supervisor_spec("batchers", ONE_FOR_ONE, [ChildSpec("delete_batcher", delete), results], **BUSY_GROUP)
+    deletes = _batchers_of(DeleteBatcher, protocol.delete_batcher_of, settings, backend, sources)
+    return supervisor_spec("batchers", ONE_FOR_ONE, [*deletes, results], **BUSY_GROUP)
 
 
-def _movers(settings: Settings, dead_letter_queue: str | None) -> ChildSpec:
-    start = Start(Mover, settings.source_queue, dead_letter_queue)
-    mover = ChildSpec("mover", start, restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+def _movers() -> ChildSpec:
+    mover = ChildSpec("mover", Start(Mover), restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
     return supervisor_spec(protocol.MOVERS, SIMPLE_ONE_FOR_ONE, [mover])
 
 
-def _validators(settings: Settings, dead_letter_queue: str | None) -> ChildSpec:
-    answers_unidentified = settings.unidentified == "reply"
-    start = Start(Validator, settings.source_queue, dead_letter_queue, policy_of(settings), answers_unidentified)
-    validator = ChildSpec("validator", start, restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+def _validators() -> ChildSpec:
+    validator = ChildSpec("validator", Start(Validator), restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
     return supervisor_spec(protocol.VALIDATORS, SIMPLE_ONE_FOR_ONE, [validator])
 
 
-def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
+def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) -> ChildSpec:
     background = backend.background_calls
 
-    def consumer(name: str) -> ChildSpec:
+    def consumer(source: Source, number: int) -> ChildSpec:
+        plain = f"consumer-{number}"
+        name: Name = plain if source.is_first else (plain, source.queue)
         start = Start(
             Consumer if background is None else BackgroundConsumer,
             backend.queues,
-            settings.source_queue,
-            settings.post_queues,
+            source,
             settings.receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
@@ -320,8 +334,20 @@ def _consumers(settings: Settings, backend: Backend) -> ChildSpec:
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)
 
-    names = [f"consumer-{number}" for number in range(1, settings.consumers + 1)]
-    return supervisor_spec(protocol.CONSUMERS, ONE_FOR_ONE, [consumer(name) for name in names], **BUSY_GROUP)
+    consumers = [consumer(source, number) for source in sources for number in range(1, settings.consumers + 1)]
+    return supervisor_spec(protocol.CONSUMERS, ONE_FOR_ONE, consumers, **BUSY_GROUP)
+
+
+def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bool = True) -> Source:
+    """Return what holds for the messages of a source with these settings and this dead-letter queue."""
+    return Source(
+        settings.source_queue,
+        frozenset(settings.post_queues),
+        dead_letter_queue,
+        policy_of(settings),
+        answers_unidentified=settings.unidentified == "reply",
+        is_first=is_first,
+    )
 
 
 def policy_of(settings: PolicySettings) -> Policy:

@@ -78,12 +78,12 @@ def open_backend(settings: Settings) -> Backend:
         ConfigurationError: the database cannot be used, or boto3 finds no region.
         UnavailableError: the database does not answer.
     """
-    # Sends to each post queue and the dead-letter queue, deletes, visibility changes; each receive has its consumer.
-    batchers = len(settings.post_queues) + 3
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
         queues = open_queues(
             settings,
-            max_connections=max(settings.consumers, batchers * settings.batch_requests),
+            max_connections=max(
+                settings.consumers * len(settings.every_source), settings.batchers * settings.batch_requests
+            ),
             longest_wait_seconds=settings.receive_wait_seconds,
         )
         opened.callback(queues.close)
@@ -174,9 +174,9 @@ def open_queues(
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
     if create:
-        dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
-        queues.create_queue(settings.source_queue, dead_letter_queue, settings.max_receive_count)
-        for queue in settings.post_queues:
+        for source in settings.every_source:
+            queues.create_queue(source.source_queue, source.known_dead_letter_queue, settings.max_receive_count)
+        for queue in settings.all_post_queues:
             queues.create_queue(queue)
     return queues
 

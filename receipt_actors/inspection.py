@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -41,11 +41,11 @@ _NOBODY = IntakeStatus(0, 0, frozenset(), 0.0)
 class Inspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queue: str) -> None:
+    def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queues: tuple[str, ...]) -> None:
         self._name = process
         self._actors = actors
         self._root = root
-        self._source_queue = source_queue
+        self._source_queues = source_queues
         self._started_at_seconds = actors.clock.time()
 
     def overview(self, *, is_draining: bool, looks_at_queues: bool) -> Overview:
@@ -55,15 +55,16 @@ class Inspection:
         views = {} if tree is None else {node.name: node.view for node in _nodes(tree)}
         if looks_at_queues:
             self._look_at_queues()
-        process = self._process(tree, views, statistics, is_draining)
-        depths = views.get(QUEUE_DEPTHS)
         role = role_in(views)
+        process = self._process(tree, views, statistics, is_draining)
+        process = replace(process, state=state_with_role(process.state, role))
+        depths = views.get(QUEUE_DEPTHS)
         return Overview(
             at_seconds=self._actors.clock.time(),
             version=version(),
-            state=state_with_role(process.state, role),
-            source_queue=self._source_queue,
-            queues=depths if isinstance(depths, Mapping) else {self._source_queue: None},
+            state=process.state,
+            source_queues=self._source_queues,
+            queues=depths if isinstance(depths, Mapping) else dict.fromkeys(self._source_queues),
             processes=(process,),
             statistics=statistics,
             incidents=incidents_of(self._actors),
@@ -80,14 +81,12 @@ class Inspection:
         intake = views.get(INTAKE)
         status = intake if isinstance(intake, IntakeStatus) else None
         known = status or _NOBODY
-        unavailable = set(known.unavailable)
-        if known.receives_fail:
-            unavailable.add(f"receive from {self._source_queue}")
+        unavailable = known.unavailable | {f"receive from {queue}" for queue in known.receives_fail}
         return ProcessOverview(
             name=self._name,
             pid=os.getpid(),
             started_at_seconds=self._started_at_seconds,
-            state=_state(tree, status, unavailable, is_draining=is_draining),
+            state=_state(tree, status, is_draining=is_draining),
             in_flight=known.in_flight,
             reserved=known.reserved,
             unavailable=tuple(sorted(unavailable)),
@@ -166,6 +165,8 @@ def _plain(view: object) -> object:
         return {field.name: _plain(getattr(view, field.name)) for field in fields(view)}
     if isinstance(view, Mapping):
         return {str(key): _plain(value) for key, value in view.items()}
+    if isinstance(view, tuple) and all(map(is_dataclass, view)):
+        return [_plain(each) for each in view]
     if isinstance(view, frozenset | tuple):
         return sorted(map(str, view))
     return view if isinstance(view, str | int | float | None) else type(view).__name__
@@ -178,11 +179,11 @@ def role_in(views: Mapping[str, object]) -> RoleOverview | None:
 
 
 def state_with_role(state: State, role: RoleOverview | None) -> State:
-    """Say of a node that would work, or start to, if others left it something to do what it waits for."""
+    """Say of a node, or of a process of it, that would work if others left it something to do what it waits for."""
     standing = Standing.ACTIVE if role is None else role.standing
-    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.STARTING, State.CONSUMING, State.WAITING):
+    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.CONSUMING, State.WAITING):
         return State.STANDBY
-    return State.WAITING if standing is Standing.CUT_OFF and state is State.CONSUMING else state
+    return State.WAITING if standing is Standing.CUT_OFF and state in (State.CONSUMING, State.STANDBY) else state
 
 
 def _nodes(node: ActorNode) -> Iterator[ActorNode]:
@@ -191,7 +192,7 @@ def _nodes(node: ActorNode) -> Iterator[ActorNode]:
         yield from _nodes(child)
 
 
-def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set[str], *, is_draining: bool) -> State:
+def _state(tree: ActorNode | None, status: IntakeStatus | None, *, is_draining: bool) -> State:
     if tree is None:
         return State.ENDED
     if is_draining:
@@ -200,4 +201,4 @@ def _state(tree: ActorNode | None, status: IntakeStatus | None, unavailable: set
         return State.STARTING
     if status.is_paused:
         return State.PAUSED
-    return State.WAITING if unavailable else State.CONSUMING
+    return State.WAITING if status.is_closed else State.CONSUMING

@@ -27,17 +27,20 @@ from receipt_actors.actors.protocol import (
     StuckInOutage,
 )
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
-from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, supervision_tree
+from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, source_of, supervision_tree
 from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
     SUBMISSION_ID_ATTRIBUTE,
     Unanswerable,
     parse_submission,
+    submission_message,
 )
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
-from receipt_actors.errors import QueueUnavailable, SubmissionRefused
+from receipt_actors.domain.sources import Source, misuses
+from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
@@ -74,7 +77,7 @@ class ReceiptSystem:
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
         self._is_draining = False
-        self._inspection = Inspection(process, actors, root, settings.source_queue)
+        self._inspection = Inspection(process, actors, root, settings.source_queues)
         root.process.add_monitor(self._root_ended)
 
     @classmethod
@@ -108,29 +111,25 @@ class ReceiptSystem:
                 What it raises is logged.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used.
-            QueueRefused: the source queue does not exist or may not be used.
-            LedgerRefused: the same of the ledger's table.
+            ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
+                source queue, or is that of several; a role takes a table that ``backend`` has not.
+            QueueRefused: a source queue does not exist or may not be used.
+            LedgerRefused: the same of the table of claims, or of roles.
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
         opened = backend or open_backend(settings)
         try:
-            # Asked for in any case: it shows that the source queue is there and may be used.
-            redrive_target = opened.queues.dead_letter_queue(settings.source_queue)
-            dead_letter_queue = settings.dead_letter_queue or redrive_target
+            if opened.roles is None and not settings.is_alone:
+                found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
+                raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
+            sources = _look_at_sources(settings, opened.queues)
             opened.ledger.check()
             if opened.roles is not None:
                 opened.roles.check()
         except BaseException:
             opened.close()
             raise
-        if dead_letter_queue is None:
-            logger.warning(
-                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
-                "stay on it and come back again and again",
-                settings.source_queue,
-            )
         actors = ActorSystem("receipt-actors", clock)
         listen_to_reports(actors)
         tracer_of(actors).process = process
@@ -143,9 +142,7 @@ class ReceiptSystem:
         membership = None
         if opened.roles is not None:
             membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
-        root_spec = supervision_tree(
-            settings, opened, dead_letter_queue, on_result, live_limits, on_alert, process, membership
-        )
+        root_spec = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process, membership)
         assert isinstance(root_spec.start, Start)
         try:
             start = root_spec.start
@@ -170,16 +167,18 @@ class ReceiptSystem:
         submission_id: str | None = None,
         transaction_id: str | None = None,
         product_id: str | None = None,
+        source_queue: str | None = None,
     ) -> str:
-        """Put a receipt on the source queue, as any producer would.
+        """Put a receipt on a source queue, as any producer would.
 
         Args:
             receipt: base64, as the app sent it.
             user_id: whose purchase it is to be.
-            post_queue: where the answer goes; left out, the first of ``post_queues``.
+            post_queue: where the answer goes; left out, the first of the source's ``post_queues``.
             submission_id: what makes a repetition of this call the same submission; left out, a new one.
             transaction_id: ask about this transaction of the receipt only.
             product_id: ask about the newest transaction of this product only.
+            source_queue: which of several source queues; left out, the first.
 
         Returns:
             The submission id, which the answers carry.
@@ -189,10 +188,16 @@ class ReceiptSystem:
             QueueUnavailable: nobody knows whether the queue has it; calling again with the same submission id is safe.
         """
         submission_id = str(uuid.uuid4()) if submission_id is None else submission_id
+        settings = self.settings
+        if source_queue is not None and source_queue != settings.source_queue:
+            if source_queue not in settings.sources:
+                known = ", ".join(settings.source_queues)
+                raise SubmissionRefused(f"source_queue: found {source_queue!r}, expected one of {known}")
+            settings = settings.of_source(source_queue)
         body: dict[str, object] = {
             "receipt": receipt,
             "user_id": user_id,
-            "post_queue": self.settings.post_queues[0] if post_queue is None else post_queue,
+            "post_queue": settings.post_queues[0] if post_queue is None else post_queue,
         }
         for key, value in (("transaction_id", transaction_id), ("product_id", product_id)):
             if value is not None:
@@ -201,12 +206,12 @@ class ReceiptSystem:
             text = json.dumps(body)
         except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
             raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
-        message = OutgoingMessage(text, {SUBMISSION_ID_ATTRIBUTE: submission_id})
-        delivery = ReceivedMessage("", "", message.body, "", message.attributes)
-        outcome = parse_submission(delivery, self.settings.post_queues, self.settings.source_queue)
+        delivery = ReceivedMessage("", "", text, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
+        outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
         if isinstance(outcome, Unanswerable):
             raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
-        (failure,) = self._backend.queues.send(self.settings.source_queue, [message])
+        message = submission_message(text, submission_id, outcome.user_id, settings.source_queue)
+        (failure,) = self._backend.queues.send(settings.source_queue, [message])
         if failure is not None and failure.sender_fault:
             raise SubmissionRefused(f"{failure.code}: {failure.detail}")
         if failure is not None:
@@ -490,3 +495,33 @@ class ReceiptSystem:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.drain()
+
+
+def _look_at_sources(settings: Settings, queues: Queues) -> list[Source]:
+    """Find out the sources' dead-letter queues, which shows that all are there and may be used.
+
+    Raises what ``start`` raises.
+    """
+    sources: list[Source] = []
+    for of_source in settings.every_source:
+        redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
+        dead_letter_queue = of_source.dead_letter_queue or redrive_target
+        sources.append(source_of(of_source, dead_letter_queue, is_first=of_source is settings))
+        if dead_letter_queue is None:
+            logger.warning(
+                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
+                "stay on it and come back again and again",
+                of_source.source_queue,
+            )
+    faults = [
+        f"dead-letter queue {each.dead_letter_queue}: {fault}"
+        for each in sources
+        if each.dead_letter_queue and (fault := dead_letter_queue_fault(each.queue, each.dead_letter_queue))
+    ]
+    faults += [
+        f"queue {misuse.source_queue}: found {misuse.setting} {misuse.queue}, expected {misuse.expected}"
+        for misuse in misuses([(each.queue, each.post_queues, each.dead_letter_queue) for each in sources])
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+    return sources

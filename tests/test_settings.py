@@ -72,7 +72,7 @@ class TestLayers:
             environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"},
             config=toml,
         )
-        assert settings.sources == {
+        assert settings.origins == {
             "bundle_ids": "--bundle-ids",
             "consumers": "RECEIPT_ACTORS_CONSUMERS",
             "batch_requests": f"batch_requests in {toml}",
@@ -212,7 +212,8 @@ class TestFaults:
         [
             ("source_queue", "https://sqs.eu-west-1.amazonaws.com/123/Mine", "a name, not a URL; try 'Mine'"),
             ("source_queue", "arn:aws:sqs:eu-west-1:123:Mine", "a name, not an ARN; try 'Mine'"),
-            ("source_queue", "Mine.fifo", "FIFO queues are not supported"),
+            ("source_queue", "Mine.fifo.fifo", "with .fifo at the end of a FIFO queue's name"),
+            ("source_queue", "a" * 76 + ".fifo", "1 to 80 letters, digits, - and _"),
             ("source_queue", "a" * 81, "1 to 80 letters, digits, - and _"),
             ("source_queue", "", "1 to 80 letters"),
             ("source_queue", "ResultsSQS", "an answer sent there would come back as a receipt"),
@@ -220,6 +221,7 @@ class TestFaults:
             ("post_queues", " , ", "names of SQS queues"),
             ("dead_letter_queue", "ResultsSQS", "neither source_queue nor one of post_queues"),
             ("dead_letter_queue", "ReceiptsSQS", "neither source_queue nor one of post_queues"),
+            ("dead_letter_queue", "Letters.fifo", "a standard queue, as ReceiptsSQS is one"),
             ("alerts_queue", "ReceiptsSQS", "a queue of its own"),
             ("alerts_queue", "ResultsSQS", "a queue of its own"),
             ("alert_outage_seconds", 0, "a number above 0"),
@@ -351,7 +353,7 @@ class TestEmbedding:
         """An application that embeds us is not steered by variables behind its back."""
         monkeypatch.setenv("RECEIPT_ACTORS_CONSUMERS", "9")
         settings = Settings(bundle_ids=("a",), database=Path("r.db"), consumers=2)
-        assert (settings.backend, settings.consumers, settings.sources) == ("embedded", 2, {})
+        assert (settings.backend, settings.consumers, settings.origins) == ("embedded", 2, {})
 
     def test_faults_are_our_error_and_name_the_arguments(self) -> None:
         """pydantic's own exception does not leak; a misspelt argument is told with the right one."""
@@ -389,7 +391,7 @@ class TestSomeSettings:
         """An operator who moves messages is not held up by a bad number of consumers."""
         toml.write_text('consumers = "many"\nsource_queue = "Q"\n')
         settings = load_some_settings(QueueSettings, {}, config=toml, environ={"RECEIPT_ACTORS_DRAIN_SECONDS": "0"})
-        assert settings.sources == {
+        assert settings.origins == {
             "source_queue": f"source_queue in {toml}",
             "backend": "chosen because source_queue is given",
         }

@@ -5,7 +5,8 @@ says nothing about whether Apple answers.
 
 For **app receipts** it owns the requests to Apple (``asking`` has the ways), as many at once and a second as the limits
 allow, and no more at once than help; the redirect between production and sandbox (at most one a receipt, and only where
-policy lets the other environment count); and the retries of passing trouble.
+policy lets the other environment count); and the retries of passing trouble. Several source queues take turns, so that
+one with a backlog does not keep the others' receipts waiting behind it.
 
 It remembers final refusals of either, so that one message is looked into once, not once a delivery. A crash of it
 forgets all that: validators ask its successor, and Apple is asked again.
@@ -14,11 +15,12 @@ forgets all that: validators ask its successor, and Apple is asked again.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import cachetools
 
@@ -27,13 +29,13 @@ from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavailable, VerifyReceipt
 from receipt_actors.domain import signed_transactions
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
-from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, SignatureRefused, SignedDataCalls, SignedKind
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.server_api import Answer, Signed, interpret_found
+from receipt_actors.domain.turns import InTurn
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
@@ -52,11 +54,12 @@ _SIGNATURES = "signatures"  # the statistics' name for what needs no Apple
 class _Verification(Job):
     """A message's receipt, or signed transaction, on its way."""
 
-    __slots__ = ("environment", "question", "was_redirected")
+    __slots__ = ("environment", "question", "was_redirected", "way")
 
-    def __init__(self, request: VerifyReceipt, from_: From, environment: Environment) -> None:
+    def __init__(self, request: VerifyReceipt, from_: From, way: Way) -> None:
         super().__init__(request, from_)
-        self.environment = environment
+        self.way = way
+        self.environment = way.first
         self.question = ""  # what Apple is asked, once that is known
         self.was_redirected = False
 
@@ -86,25 +89,29 @@ class _Offline:
 
 
 class AppStoreGateway(Gateway):
-    """See the module. Where the way can begin without a thread that waits for Apple, none does."""
+    """See the module. Where the ways can begin without a thread that waits for Apple, none does.
+
+    ``ways`` are by source queue, and all of one kind.
+    """
 
     def __init__(
         self,
-        way: Way,
-        policy: Policy,
+        ways: Mapping[str, Way],
         limits: LiveLimits,
         retry: RetryPolicy,
         signed_data: SignedDataCalls | None = None,
     ) -> None:
         most = limits.whole.app_store_concurrency
-        super().__init__("app_store", min(most, MAX_BLOCKING_CONCURRENCY) if way.begin is None else most, retry)
+        blocks = any(way.begin is None for way in ways.values())
+        super().__init__("app_store", min(most, MAX_BLOCKING_CONCURRENCY) if blocks else most, retry)
+        if len(ways) > 1:  # it has what a gateway uses of a deque
+            self._ready = cast("deque[Job]", InTurn[Job](lambda job: job.request.source_queue))
         self._limits = limits
         self._window = Window()
         self._is_full = False
-        self._way = way
+        self._ways = ways
         self._signed_data = signed_data
         self._readers = self.system.new_blocking_pool("app_receipt_readers", READERS)
-        self._policy = policy
         self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
             REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
         )
@@ -126,17 +133,18 @@ class AppStoreGateway(Gateway):
         refusal = self._refusals.get(_memory_key(request))
         if refusal is not None:
             return refusal
-        job = _Verification(request, from_, self._way.first)
+        way = self._ways[request.source_queue]
+        job = _Verification(request, from_, way)
         receipt_data = request.submission.receipt_data
         signed = signed_transactions.signed_transaction_of(receipt_data)
         if signed is not None:
             self._verify_signature(job, signed, self._is_verified)
-        elif self._way.question_of is None:
+        elif way.question_of is None:
             self._ask(job, receipt_data)
         else:
             label = _Offline(job, self._has_read_question)
             self._offline += 1
-            self.run_blocking(self._readers, label, self._way.question_of, receipt_data)
+            self.run_blocking(self._readers, label, way.question_of, receipt_data)
         return NO_REPLY
 
     def _has_read_question(self, job: _Verification, question: str | None) -> None:
@@ -233,28 +241,29 @@ class AppStoreGateway(Gateway):
         """See ``Gateway``."""
         (job,) = batch
         assert isinstance(job, _Verification)
-        return self._ask_and_read, (job.question, job.environment)
+        return self._ask_and_read, (job.way, job.question, job.environment)
 
     def carry_out(self, batch: tuple[Job, ...]) -> None:
         """See ``Gateway``."""
-        if self._way.begin is None:
-            super().carry_out(batch)
-            return
         (job,) = batch
         assert isinstance(job, _Verification)
-        read = partial(self._read, job.environment)
-        self.run_async(batch, self._way.begin, job.question, job.environment, then=read)
+        way = job.way
+        if way.begin is None:
+            super().carry_out(batch)
+            return
+        read = partial(self._read, way, job.environment)
+        self.run_async(batch, way.begin, job.question, job.environment, then=read)
 
-    def _ask_and_read(self, question: str, environment: Environment) -> _Answer:
+    def _ask_and_read(self, way: Way, question: str, environment: Environment) -> _Answer:
         """Ask Apple, on an I/O thread."""
-        return self._read(environment, self._way.ask(question, environment))
+        return self._read(way, environment, way.ask(question, environment))
 
-    def _read(self, environment: Environment, answer: Mapping[str, object]) -> _Answer:
+    def _read(self, way: Way, environment: Environment, answer: Mapping[str, object]) -> _Answer:
         """Interpret an answer, on the thread that brings it. One that speaks of Apple's own trouble (21005) is none.
 
         Raises ``AppStoreUnavailable``.
         """
-        meaning = self._way.interpret(answer, environment)
+        meaning = way.interpret(answer, environment)
         if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
             raise AppStoreUnavailable(meaning.detail)
         return _Answer(meaning, self.clock.monotonic())
@@ -291,7 +300,7 @@ class AppStoreGateway(Gateway):
             case Misconfigured(detail):
                 # Not the breaker's affair: a receipt of somebody else's app is answered so, too, and whoever sends
                 # such receipts must not be able to close the gate.
-                summary = f"Apple refuses our requests, check {self._way.what_to_check}: {detail}"
+                summary = f"Apple refuses our requests, check {job.way.what_to_check}: {detail}"
                 logger.error("%s", summary)
                 self._notice(IncidentKind.CONFIGURATION, summary, job.message_id)
                 job.from_.reply(meaning)
@@ -307,7 +316,7 @@ class AppStoreGateway(Gateway):
 
     def _redirect(self, job: _Verification, wrong: WrongEnvironment) -> None:
         # Production is always the first to be asked, so it takes no permission to go back there.
-        allowed = wrong.right is Environment.PRODUCTION or wrong.right in self._policy.environments
+        allowed = wrong.right is Environment.PRODUCTION or wrong.right in job.way.environments
         if job.was_redirected or not allowed:
             self._refuse(job, wrong.otherwise)
             return

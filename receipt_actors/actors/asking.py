@@ -1,4 +1,4 @@
-"""The ways to have Apple asked about an app receipt, one of which the App Store gateway is given.
+"""The ways to have Apple asked about an app receipt; the App Store gateway is given one for each source queue.
 
 verifyReceipt gets the receipt itself. The App Store Server API is asked for a transaction by its id, which is read from
 the receipt before; where that is known, the answer is signed, and has to be verified.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from receipt_actors.domain import server_api as server_api_answers
@@ -30,31 +31,51 @@ class Way:
     interpret: Callable[[Mapping[str, object], Environment], Answer]  #: total
     first: Environment  #: who is asked first
     what_to_check: str  #: what an operator looks at when Apple refuses our requests
+    environments: frozenset[Environment]  #: where policy lets a redirect lead, beside production
     begin: Callable[[str, Environment, Done], object] | None = None  #: the same as ``ask``, without a thread that waits
     question_of: Callable[[str], str | None] | None = None  #: works out what to ask; None: the receipt itself is asked
 
 
-def by_verify_receipt(app_store: AppStore, transfers: AppStoreTransfers | None = None) -> Way:
-    """Ask verifyReceipt: production first, always, says Apple."""
+def by_verify_receipt(
+    app_store: AppStore,
+    policy: Policy,
+    transfers: AppStoreTransfers | None = None,
+    *,
+    shared_secret: str | None = None,
+    of_source: str = "",
+) -> Way:
+    """Ask verifyReceipt: production first, always, says Apple.
+
+    ``shared_secret`` is the one of this source's app, where that is not the client's; ``of_source`` is where it stands.
+    """
+    ask, begin = app_store.verify_receipt, None if transfers is None else transfers.begin
+    if shared_secret is not None:
+        ask = partial(app_store.verify_receipt, shared_secret=shared_secret)
+        begin = None if transfers is None else partial(transfers.begin, shared_secret=shared_secret)
     return Way(
-        ask=app_store.verify_receipt,
+        ask=ask,
         interpret=verify_receipt_answers.interpret,
         first=Environment.PRODUCTION,
-        what_to_check="shared_secret and the URLs",
-        begin=None if transfers is None else transfers.begin,
+        what_to_check=f"{of_source}shared_secret and the URLs",
+        environments=policy.environments,
+        begin=begin,
     )
 
 
-def by_server_api(server_api: ServerApi, policy: Policy) -> Way:
+def by_server_api(server_api: ServerApi, policy: Policy, *, bundle_id: str | None = None, of_source: str = "") -> Way:
     """Ask the App Store Server API: production first, unless nothing of it counts here.
 
-    An app that is not in the store yet may not ask production, and Apple answers 401 if it does.
+    An app that is not in the store yet may not ask production, and Apple answers 401 if it does. ``bundle_id`` is the
+    app that is asked for, where that is not the client's; ``of_source`` is where it stands.
     """
     is_production = Environment.PRODUCTION in policy.environments
     return Way(
-        ask=server_api.get_transaction_info,
+        ask=server_api.get_transaction_info
+        if bundle_id is None
+        else partial(server_api.get_transaction_info, bundle_id=bundle_id),
         interpret=server_api_answers.interpret,
         first=Environment.PRODUCTION if is_production else Environment.SANDBOX,
-        what_to_check="server_api_key, its id, its issuer and bundle_ids",
+        what_to_check=f"server_api_key, its id, its issuer and {of_source}bundle_ids",
+        environments=policy.environments,
         question_of=server_api.transaction_id_of,
     )

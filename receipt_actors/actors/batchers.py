@@ -6,8 +6,8 @@ sent again, alone. A crash of a batcher forgets what waits and what is under way
 
 ``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
                        started on demand, ends when it has been idle for a while
-``DeleteBatcher``      deletes from the source queue what has been answered or moved
-``VisibilityBatcher``  extends and ends visibility timeouts; finishes what waits before it stops
+``DeleteBatcher``      deletes from a source queue what has been answered or moved; one for each
+``VisibilityBatcher``  extends and ends visibility timeouts, likewise; finishes what waits before it stops
 """
 
 from __future__ import annotations
@@ -154,6 +154,7 @@ class DeleteBatcher(_Batcher):
         background: BackgroundCalls | None = None,
     ) -> None:
         super().__init__("delete from", queues, queue, concurrency, retry, background)
+        self.source_queue = queue
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""
@@ -175,6 +176,7 @@ class VisibilityBatcher(_Batcher):
         background: BackgroundCalls | None = None,
     ) -> None:
         super().__init__("visibility of", queues, queue, concurrency, retry, background)
+        self.source_queue = queue
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""

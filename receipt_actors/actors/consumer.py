@@ -1,4 +1,4 @@
-"""The consumer: takes messages from the source queue and has a custodian started for each.
+"""The consumer: takes messages from one source queue and has a custodian started for each.
 
 It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room
 for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and is
@@ -6,13 +6,17 @@ told. A crash of it forgets a receive under way: those messages come back by the
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
 mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
+
+Of a FIFO queue's group the custodians are started one after the other, so that the visibility keeper hears of them in
+order. What stands behind a corrupt copy, or behind one whose custodian did not start, is handed back.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -29,6 +33,7 @@ from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, 
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
+from receipt_actors.domain.sources import Source
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import (
     Crash,
@@ -38,10 +43,10 @@ from receipt_actors.otp import (
     Name,
     Receive,
     Receiving,
-    Ref,
     Reply,
     Runtime,
     StartChild,
+    Started,
 )
 from receipt_actors.telemetry.decisions import log_handed_back, log_left
 from receipt_actors.telemetry.statistics import statistics_of
@@ -58,6 +63,15 @@ INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 
 #: A delivery and what is to be done about it; None: nothing, it is corrupt.
 _Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _CustodianStart:
+    """A request to start a custodian, and the delivery that it is for."""
+
+    delivery: ReceivedMessage
+    supervisor: Name
+    request: StartChild
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +96,14 @@ class Consumer(GenServer):
     def __init__(
         self,
         queues: Queues,
-        source_queue: str,
-        post_queues: Collection[str],
+        source: Source,
         wait_seconds: float,
         visibility_timeout_seconds: int,
         retry: RetryPolicy,
         rng: random.Random,
     ) -> None:
         self._queues = queues
-        self._source_queue = source_queue
-        self._post_queues = frozenset(post_queues)
+        self._source = source
         self._wait_seconds = wait_seconds
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._retry = retry
@@ -101,6 +113,7 @@ class Consumer(GenServer):
         self._failures = 0
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
         self._is_starting = False  # the custodians of the last receive
+        self._rounds: deque[list[_CustodianStart]] = deque()  # the first is under way; a round has one of each group
         self._receive_over: _ReceiveOver | None = None  # until those have started
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
@@ -123,7 +136,7 @@ class Consumer(GenServer):
             self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
             return
         self._intake_monitor = self.monitor(intake)
-        intake.cast(ReserveCredits(self.ref, MAX_BATCH_ENTRIES))
+        intake.cast(ReserveCredits(self.ref, self._source.queue, MAX_BATCH_ENTRIES))
 
     def handle_info(self, message: Any) -> Any:
         """Receive when there are credits; ask again when intake has been restarted."""
@@ -151,7 +164,7 @@ class Consumer(GenServer):
     def _begin_receive(self, **how: Any) -> None:
         """Receive; ``_received`` or ``_receive_failed`` follows."""
         try:
-            deliveries = self._read(self._queues.receive(self._source_queue, **how))
+            deliveries = self._read(self._queues.receive(self._source.queue, **how))
         except (QueueUnavailable, QueueRefused) as error:
             self._receive_failed(error)
         else:
@@ -159,10 +172,8 @@ class Consumer(GenServer):
 
     def _read(self, messages: Sequence[ReceivedMessage]) -> Sequence[_Delivery]:
         """Read what was received, on whatever thread."""
-        return [
-            (each, parse_submission(each, self._post_queues, self._source_queue) if is_intact(each) else None)
-            for each in messages
-        ]
+        post_queues, queue = self._source.post_queues, self._source.queue
+        return [(each, parse_submission(each, post_queues, queue) if is_intact(each) else None) for each in messages]
 
     def _receive_failed(self, error: QueueUnavailable | QueueRefused) -> None:
         self._failures += 1
@@ -174,14 +185,14 @@ class Consumer(GenServer):
         began_at, self._receive_began_at = self._receive_began_at, None
         assert began_at is not None  # the visibility timeout begins at some time after this
         self._failures = 0
-        self._statistics.request_answered(f"receive from {self._source_queue}", len(deliveries))
+        self._statistics.request_answered(f"receive from {self._source.queue}", len(deliveries))
         # A receive that is back at once with nothing was no long poll (a setting, or an emulator): do not spin.
         spins = not deliveries and self.clock.monotonic() - began_at < EMPTY_RECEIVE_SECONDS
         self._receive_over = _ReceiveOver(len(deliveries), None, EMPTY_RECEIVE_SECONDS if spins else 0.0)
         if deliveries:
             self._statistics.messages_received(len(deliveries))
             if self.system.whereis(VISIBILITY_KEEPER) is None:
-                self._hand_back([delivery for delivery, _ in deliveries])
+                self._hand_back_unfinished([delivery for delivery, _ in deliveries])
             else:
                 self._start_custodians(deliveries, began_at)
         self._settle_when_started()
@@ -192,7 +203,7 @@ class Consumer(GenServer):
         if self._is_starting or over is None:
             return
         self._receive_over = None
-        self.cast(INTAKE, SettleReservation(self.ref, over.received, over.failure))
+        self.cast(INTAKE, SettleReservation(self.ref, self._source.queue, over.received, over.failure))
         if self._intake_monitor is not None:
             self.demonitor(self._intake_monitor, flush=True)
             self._intake_monitor = None
@@ -202,20 +213,58 @@ class Consumer(GenServer):
             self._ask_for_credits()
 
     def _start_custodians(self, deliveries: Sequence[_Delivery], received_at_seconds: float) -> None:
-        starts: list[tuple[Ref | Name, object]] = []
+        rounds: list[list[_CustodianStart]] = [[]]
+        places: Counter[str] = Counter()  # by group: how many of it there have been
+        cut: set[str | None] = set()  # groups that have a corrupt copy
+        behind: list[ReceivedMessage] = []
         if self._tracer.is_on:
             for delivery, work in deliveries:
                 self._trace_received(delivery, work)
         for delivery, work in deliveries:
+            group = delivery.group_id
+            if group in cut:
+                behind.append(delivery)
+                continue
             if work is None:
+                if group is not None:
+                    cut.add(group)
                 detail = "arrived corrupt (MD5); it is left for redelivery"
                 log_left(delivery.message_id, Reason.BODY_MD5_MISMATCH, detail)
                 self._statistics.message_finished("left", Reason.BODY_MD5_MISMATCH, 0.0)
                 continue
             supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
-            starts.append((supervisor, StartChild((delivery, work, received_at_seconds))))
+            place = 0
+            if group is not None:
+                place, places[group] = places[group], places[group] + 1
+                if place == len(rounds):
+                    rounds.append([])
+            start = StartChild((self._source, delivery, work, received_at_seconds))
+            rounds[place].append(_CustodianStart(delivery, supervisor, start))
         self._is_starting = True
-        self.send_requests(starts, _START)
+        self._rounds.extend(rounds)
+        self._start_round()
+        if behind:
+            self._hand_back_behind(behind)
+
+    def _start_round(self) -> None:
+        self.send_requests([(start.supervisor, start.request) for start in self._rounds[0]], _START)
+
+    def _round_over(self, replies: Sequence[Reply]) -> None:
+        """Start the next custodian of each group, but of those that have a gap now."""
+        over = self._rounds.popleft()
+        if self._rounds:
+            is_there = [reply.failure is None and isinstance(reply.value, Started) for reply in replies]
+            cut = {start.delivery.group_id for start, is_there in zip(over, is_there, strict=True) if not is_there}
+            behind = [start.delivery for each in self._rounds for start in each if start.delivery.group_id in cut]
+            if behind:
+                rounds = [[start for start in each if start.delivery.group_id not in cut] for each in self._rounds]
+                self._rounds = deque(filter(None, rounds))
+                self._hand_back_behind(behind)
+        if self._rounds:
+            self._start_round()
+        else:
+            self._is_starting = False
+            self._settle_when_started()
 
     def _trace_received(self, delivery: ReceivedMessage, work: Submission | Unanswerable | None) -> None:
         match work:
@@ -235,25 +284,42 @@ class Consumer(GenServer):
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The custodians have started, and hold their credits; what has none (its supervisor ended) comes back."""
-        self._is_starting = False
-        self._settle_when_started()
+        self._round_over(value)
 
-    def _hand_back(self, deliveries: Sequence[ReceivedMessage]) -> None:
+    def _hand_back_unfinished(self, deliveries: Sequence[ReceivedMessage]) -> None:
         changes = [
-            (delivery.receipt_handle, hand_back_unfinished_seconds(delivery.approximate_receive_count, self._rng))
+            (
+                delivery.receipt_handle,
+                hand_back_unfinished_seconds(
+                    delivery.approximate_receive_count, self._rng, blocks_group=delivery.group_id is not None
+                ),
+            )
             for delivery in deliveries
         ]
+        self._hand_back(deliveries, changes, Reason.DRAINED, "it was received just before the end")
+
+    def _hand_back_behind(self, deliveries: Sequence[ReceivedMessage]) -> None:
+        changes = [(delivery.receipt_handle, 0) for delivery in deliveries]
+        self._hand_back(deliveries, changes, Reason.GROUP_HANDED_BACK, "one before it in its group comes again")
+
+    def _hand_back(
+        self,
+        deliveries: Sequence[ReceivedMessage],
+        changes: Sequence[tuple[str, int]],
+        reason: Reason,
+        detail: str,
+    ) -> None:
         self._change_visibility(changes)
         if self._tracer.is_on:
             for delivery in deliveries:
-                self._trace("handed_back", delivery, {"reason": Reason.DRAINED})
+                self._trace("handed_back", delivery, {"reason": reason})
         for delivery in deliveries:
-            log_handed_back(delivery.message_id, Reason.DRAINED, "it was received just before the end", 0.0)
-            self._statistics.message_finished("handed_back", Reason.DRAINED, 0.0)
+            log_handed_back(delivery.message_id, reason, detail, 0.0)
+            self._statistics.message_finished("handed_back", reason, 0.0)
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
         try:
-            self._queues.change_visibility(self._source_queue, changes)
+            self._queues.change_visibility(self._source.queue, changes)
         except (QueueUnavailable, QueueRefused) as error:
             self._not_handed_back(error)
 
@@ -274,15 +340,14 @@ class BackgroundConsumer(Consumer):
     def __init__(
         self,
         queues: Queues,
-        source_queue: str,
-        post_queues: Collection[str],
+        source: Source,
         wait_seconds: float,
         visibility_timeout_seconds: int,
         retry: RetryPolicy,
         rng: random.Random,
         background: BackgroundCalls,
     ) -> None:
-        super().__init__(queues, source_queue, post_queues, wait_seconds, visibility_timeout_seconds, retry, rng)
+        super().__init__(queues, source, wait_seconds, visibility_timeout_seconds, retry, rng)
         self._background = background
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
@@ -294,16 +359,15 @@ class BackgroundConsumer(Consumer):
         reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
         if reply.failure is None and reply.value:
             self._statistics.messages_received(len(reply.value))
-            self._hand_back([delivery for delivery, _ in reply.value])
+            self._hand_back_unfinished([delivery for delivery, _ in reply.value])
             yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
 
     def _begin_receive(self, **how: Any) -> None:
-        self.run_async(
-            _RECEIVE, self._background.begin, self._queues.receive, (self._source_queue,), how, then=self._read
-        )
+        args = (self._source.queue,)
+        self.run_async(_RECEIVE, self._background.begin, self._queues.receive, args, how, then=self._read)
 
     def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
-        args = (self._source_queue, changes)
+        args = (self._source.queue, changes)
         self.run_async(_HAND_BACK, self._background.begin, self._queues.change_visibility, args, {})
 
     def handle_reply(self, label: Any, value: Any) -> None:

@@ -5,6 +5,8 @@ never waits on a thread: it sends a request and handles the answer as a message.
 meanwhile, it asks that actor's successor; when nobody answers for too long it hands the message back. A crash of it
 forgets everything; the visibility keeper sees it and hands the message back. That is why custodians are temporary:
 redelivery is their restart.
+
+One whose message is of a FIFO queue begins when the visibility keeper says that it is its turn (``domain.lines``).
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.actors.protocol import (
-    DELETE_BATCHER,
     INTAKE,
     RESULT_BATCHERS,
     VISIBILITY_KEEPER,
@@ -30,12 +31,16 @@ from receipt_actors.actors.protocol import (
     NoRoom,
     Refused,
     SendMessage,
+    StandBack,
     WatchMessage,
+    YourTurn,
+    delete_batcher_of,
     result_batcher_name,
 )
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
 from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
 from receipt_actors.telemetry.decisions import log_handed_back, log_moved
@@ -80,16 +85,14 @@ _DELETE = "delete"
 class Custodian(GenServer):
     """See the module. A subclass begins in ``begin`` and goes on in ``answered``."""
 
-    def __init__(
-        self, source_queue: str, dead_letter_queue: str | None, delivery: ReceivedMessage, received_at_seconds: float
-    ) -> None:
-        self.source_queue = source_queue
+    def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
+        self.source = source
         self.delivery = delivery
-        self._dead_letter_queue = dead_letter_queue
         self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
         self._started_at_seconds = self.clock.monotonic()
         self._questions: dict[Hashable, _Question] = {}
         self._moved_for: Unanswerable | None = None
+        self._waits_for_its_turn = delivery.group_id is not None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
         self._context: TraceContext | None = None  # of its walk, once somebody has to know it
@@ -123,7 +126,8 @@ class Custodian(GenServer):
 
     def describe_state(self) -> dict[str, object]:
         """See ``Actor``: which message it is about, and what it waits for."""
-        step, began_at = self._steps[-1] if self._steps else ("none", self._started_at_seconds)
+        nothing = "waiting for its turn" if self._waits_for_its_turn else "none"
+        step, began_at = self._steps[-1] if self._steps else (nothing, self._started_at_seconds)
         now = self.clock.monotonic()
         return {
             "message_id": self.delivery.message_id,
@@ -145,10 +149,10 @@ class Custodian(GenServer):
     # --- steps ---
 
     def init(self) -> Stop | None:
-        """Announce itself, then begin."""
-        self.cast(INTAKE, MessageTaken(self.ref))
+        """Announce itself, then begin, unless somebody has to say when."""
+        self.cast(INTAKE, MessageTaken(self.ref, self.source.queue))
         self._announce_to_keeper()
-        return self.begin()
+        return None if self._waits_for_its_turn else self.begin()
 
     def enter(self, step: str) -> None:
         """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
@@ -183,7 +187,7 @@ class Custodian(GenServer):
         walk = Walk(
             context,
             parent,
-            self.source_queue,
+            self.source.queue,
             self.delivery.message_id,
             self.delivery.approximate_receive_count,
             self._started_at_seconds + to_unix_time,
@@ -212,13 +216,15 @@ class Custodian(GenServer):
 
     def move(self, unanswerable: Unanswerable) -> Stop | None:
         """Move the message to the dead-letter queue: send it there, then delete it."""
-        if self._dead_letter_queue is None:
+        dead_letter_queue = self.source.dead_letter_queue
+        if dead_letter_queue is None:
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
         if self.tracer.is_on:
             self.trace("move", reason=unanswerable.reason)
-        self.post(_MOVE, self._dead_letter_queue, dead_letter_message(self.whole_delivery(), unanswerable))
+        letter = dead_letter_message(self.whole_delivery(), unanswerable, dead_letter_queue)
+        self.post(_MOVE, dead_letter_queue, letter)
         return None
 
     def delete(self) -> None:
@@ -226,7 +232,7 @@ class Custodian(GenServer):
         self.enter("deleting")
         if self.tracer.is_on:
             self.trace("delete")
-        self.ask(_DELETE, DELETE_BATCHER, DeleteMessage(self.delivery.receipt_handle))
+        self.ask(_DELETE, delete_batcher_of(self.source), DeleteMessage(self.delivery.receipt_handle))
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
@@ -283,6 +289,15 @@ class Custodian(GenServer):
                 self._ask_if_open(label)
             case AnnounceYourself():
                 self._announce_to_keeper()
+                if self._waits_for_its_turn:  # and nobody knows any more what became of those before it
+                    return self.hand_back(Reason.GROUP_HANDED_BACK, "its group's order is not known any more")
+            case YourTurn():
+                if self._waits_for_its_turn:
+                    self._waits_for_its_turn = False
+                    return self.begin()
+            case StandBack():
+                if self._waits_for_its_turn:
+                    return self.hand_back(Reason.GROUP_HANDED_BACK, "one before it in its group was handed back")
             case _:
                 return super().handle_info(message)
         return None
@@ -327,6 +342,8 @@ class Custodian(GenServer):
                 delivery.receipt_handle,
                 delivery.approximate_receive_count,
                 self._received_at_seconds,
+                self.source,
+                delivery.group_id,
             ),
         )
 

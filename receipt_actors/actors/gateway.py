@@ -104,6 +104,8 @@ class Gateway(GenServer):
     """How long after a request the next one that is not full leaves."""
     finishes_on_shutdown: ClassVar[bool] = False
     """Whether what waits is still done when the supervisor ends the actor."""
+    source_queue: str | None = None
+    """The only source that an outage of this service is about; None: it is about all."""
 
     def __init__(
         self, service: str, concurrency: int, retry: RetryPolicy, background: BackgroundCalls | None = None
@@ -238,7 +240,7 @@ class Gateway(GenServer):
         if isinstance(request, DescribeService):
             if self._breaker.is_closed:
                 return ServiceAvailable(self.service)
-            return ServiceUnavailable(self.service, closes_intake=self.closes_intake)
+            return self._outage()
         if isinstance(request, ObeyLimits):
             self._yielding.append(from_)
             self._waits_for_rate = False  # the pause may be another one now
@@ -424,10 +426,13 @@ class Gateway(GenServer):
     # --- while the breaker is open ---
 
     def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
-        self.cast(INTAKE, ServiceUnavailable(self.service, wants_a_prober and self.closes_intake, self.closes_intake))
+        self.cast(INTAKE, self._outage(wants_a_prober=wants_a_prober and self.closes_intake))
         if self._probe_timer is not None:
             self._probe_timer.cancel()
         self._probe_timer = self.send_after(pause_seconds, _Probe())
+
+    def _outage(self, *, wants_a_prober: bool = False) -> ServiceUnavailable:
+        return ServiceUnavailable(self.service, wants_a_prober, self.closes_intake, self.source_queue)
 
     def _send_probe(self) -> None:
         if self._breaker.is_closed or self._probe is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from receipt_actors.actors.custodian import Custodian
 from receipt_actors.domain.messages import Unanswerable
 from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.sources import Source
 from receipt_actors.otp import Stop
 
 
@@ -19,13 +20,12 @@ class Mover(Custodian):
 
     def __init__(
         self,
-        source_queue: str,
-        dead_letter_queue: str | None,
+        source: Source,
         delivery: ReceivedMessage,
         unanswerable: Unanswerable,
         received_at_seconds: float,
     ) -> None:
-        super().__init__(source_queue, dead_letter_queue, delivery, received_at_seconds)
+        super().__init__(source, delivery, received_at_seconds)
         self._unanswerable = unanswerable
 
     def begin(self) -> Stop | None:

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import LedgerItem, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import Ref
+from receipt_actors.domain.sources import Source
+from receipt_actors.otp import Name, Ref
 
 # --- names ---
 
@@ -33,6 +34,16 @@ def result_batcher_name(queue: str) -> tuple[str, str]:
     return ("result_batcher", queue)
 
 
+def delete_batcher_of(source: Source) -> Name:
+    """Return the name of the batcher that deletes from this source's queue."""
+    return DELETE_BATCHER if source.is_first else (DELETE_BATCHER, source.queue)
+
+
+def visibility_batcher_of(source: Source) -> Name:
+    """Return the name of the batcher that changes visibility timeouts on this source's queue."""
+    return VISIBILITY_BATCHER if source.is_first else (VISIBILITY_BATCHER, source.queue)
+
+
 # --- consumers and custodians -> intake ---
 
 
@@ -41,6 +52,7 @@ class ReserveCredits:
     """A consumer wants to receive up to ``count`` messages; ``CreditsGranted`` follows when there is room."""
 
     consumer: Ref
+    source_queue: str
     count: int
 
 
@@ -56,6 +68,7 @@ class SettleReservation:
     """The receive is over: ``received`` messages came, and those taken in have announced themselves."""
 
     consumer: Ref
+    source_queue: str
     received: int
     failure: str | None = None  #: why none could come
 
@@ -65,6 +78,7 @@ class MessageTaken:
     """A custodian is responsible for a message from now on, and holds a credit until it ends."""
 
     custodian: Ref
+    source_queue: str
 
 
 # --- gateways -> intake ---
@@ -77,6 +91,7 @@ class ServiceUnavailable:
     service: str
     wants_a_prober: bool = False  #: let one message in all the same: those that are kept may themselves be what fails
     closes_intake: bool = True  #: False: it is some messages' trouble, which are kept; go on to receive
+    source_queue: str | None = None  #: the only one that is closed for it; None: all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +158,11 @@ class IntakeStatus:
 
     in_flight: int  #: messages with a custodian
     reserved: int  #: credits of receives under way
-    unavailable: frozenset[str]  #: services that keep the gate closed
+    unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
     idle_seconds: float  #: how long nothing has been in flight or received; 0 while paused
     is_paused: bool = False
-    receives_fail: bool = False  #: those of some consumer, at least
+    receives_fail: frozenset[str] = frozenset()  #: source queues; those of some consumer, at least
+    is_closed: bool = False  #: nothing can be taken in from any source, for services that are unavailable
 
 
 # --- the system -> intake and gateways ---
@@ -169,6 +185,23 @@ class WatchMessage:
     receipt_handle: str
     approximate_receive_count: int
     received_at_seconds: float  #: monotonic
+    source: Source
+    group_id: str | None = None  #: of a FIFO queue's message
+
+    @property
+    def group(self) -> tuple[str, str] | None:
+        """Which line it stands in: its queue's, and its group's."""
+        return None if self.group_id is None else (self.source.queue, self.group_id)
+
+
+@dataclass(frozen=True, slots=True)
+class YourTurn:
+    """Keeper to custodian: nothing of its group stands before it; begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandBack:
+    """Keeper to custodian: one that stood before it in its group will come again, and so must this one: hand back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +222,10 @@ class HandBack:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReceipt:
-    """Ask Apple; answered by ``domain.receipts.Interpretation``."""
+    """Ask Apple, as is right for this source; answered by ``domain.receipts.Interpretation``."""
 
     submission: Submission
+    source_queue: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +252,7 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class DeleteMessage:
-    """Delete from the source queue; answered by ``Done``, also where there is nothing to delete any more."""
+    """Delete from the batcher's queue; answered by ``Done``, also where there is nothing to delete any more."""
 
     receipt_handle: str
 

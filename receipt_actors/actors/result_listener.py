@@ -2,8 +2,8 @@
 
 It owns one receive and one call of that function at a time; both run on its I/O thread. An answer is deleted when the
 function has returned; when it raised, the answer is logged by its submission id and comes back by its visibility
-timeout. A crash of it, or of the process, forgets nothing: what was not deleted comes back, so an answer may be handed
-over twice.
+timeout, and so do those behind it in its group, where the queue is a FIFO queue. A crash of it, or of the process,
+forgets nothing: what was not deleted comes back, so an answer may be handed over twice.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class ResultListener(GenServer):
         self._on_result = on_result
         self._pool = self.system.new_blocking_pool(f"results of {queue}", 1)
         self._received: deque[ReceivedMessage] = deque()
+        self._group_id: str | None = None  # of the answer that is handed over now
         self._handed_over: list[str] = []  # receipt handles
 
     def init(self) -> None:
@@ -87,6 +88,8 @@ class ResultListener(GenServer):
             self.send_after(PAUSE_SECONDS, _RECEIVE)
             return
         logger.error("on_result raised; the answer of %s comes back", self._queue, exc_info=error)
+        if self._group_id is not None:
+            self._received = deque(each for each in self._received if each.group_id != self._group_id)
         self._next()
 
     def handle_info(self, message: Any) -> Any:
@@ -101,6 +104,7 @@ class ResultListener(GenServer):
             message = self._received.popleft()
             result = parse_result(message)
             if result is not None:
+                self._group_id = message.group_id
                 self.run_blocking(self._pool, message.receipt_handle, self._on_result, result)
                 return
             logger.warning("message %s on %s is no answer; it is left alone", message.message_id, self._queue)

@@ -34,6 +34,7 @@ from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standi
 logger = logging.getLogger(__name__)
 
 ROLE_KEEPER = "role_keeper"
+ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
 MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
 ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
 _READ = "read"  # labels of what is asked of the table,
@@ -45,8 +46,8 @@ class _Write:
     """Label of a renewal."""
 
     content: Group
-    gone: frozenset[str]  # whom it takes out
     attempt: int
+    gone: tuple[str, ...]  #: who is taken out by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class RoleKeeper(GenServer):
         self._held_until_seconds = -inf  # monotonic; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
         self._standing: Standing | None = None  # as was told last
+        self._is_outage_told = False  # that the table does not answer
         self._fault: str | None = None  # of the record; as was told last
 
     def init(self) -> Continue:
@@ -133,6 +135,23 @@ class RoleKeeper(GenServer):
             seconds_since_heard=0.0 if is_me else round(now - since, 3),
         )
 
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``. What is ``seen`` from outside says the rest."""
+        lease = self._lease
+        share = lease.share
+        return {
+            "version": lease.group.version,
+            "beat": lease.beat,
+            "renewed_seconds_ago": round(self.clock.monotonic() - self._began_at_seconds, 3),
+            "waits_for_the_table": self._is_calling,
+            "share_number": _number(share),
+            "share_obeyed": lease.obeyed,
+            "share_used": _number(self._used),
+            "share_held": None if share is None else asdict(share.held),
+            "limits": asdict(lease.limits),
+            "not_heard_of": sorted(lease.gone(self.clock.monotonic())),
+        }
+
     # --- the table ---
 
     def _renew(self) -> None:
@@ -150,9 +169,9 @@ class RoleKeeper(GenServer):
 
     def _write(self, attempt: int) -> None:
         now = self.clock.monotonic()
-        gone = self._lease.gone(now)
+        gone = tuple(sorted(self._lease.gone(now)))
         self._lease, content = self._lease.renewal(now)
-        self._call(_Write(content, gone, attempt), self._table.write, self._group, _record(content))
+        self._call(_Write(content, attempt, gone), self._table.write, self._group, _record(content))
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The table answered, or somebody said that limits are kept to."""
@@ -161,9 +180,8 @@ class RoleKeeper(GenServer):
             return
         self._is_calling = False
         if isinstance(label, _Write) and value == _record(label.content):
-            for name in sorted(label.gone):
-                self._tell(f"node {name} has not been heard of for a lease: it is out of the group", logging.WARNING)
             self._looked(label.content)
+            self._tell_gone(label.gone)
             self._take_up()
             self._renew_later()
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
@@ -271,6 +289,7 @@ class RoleKeeper(GenServer):
         if standing is self._standing:
             return
         before, self._standing = self._standing, standing
+        kind = IncidentKind.ROLE
         me = f"node {lease.node.name} of group {self._group}"
         match standing:
             case Standing.ACTIVE:
@@ -285,12 +304,26 @@ class RoleKeeper(GenServer):
                 if before is None:
                     return  # it has not joined yet
                 words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
+                kind, self._is_outage_told = IncidentKind.OUTAGE, True
+        if self._is_outage_told and standing is not Standing.CUT_OFF:
+            kind, self._is_outage_told = IncidentKind.RECOVERED, False
         is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
-        self._tell(words, logging.WARNING if is_worse else logging.INFO)
+        self._tell(words, logging.WARNING if is_worse else logging.INFO, kind)
 
-    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE) -> None:
-        logger.log(level, "%s", words)
-        self.cast(INCIDENTS, Noticed(kind, self._lease.node.name, words))
+    def _tell_gone(self, names: Sequence[str]) -> None:
+        """Tell who has just been taken out: of all nodes only the one that did so says it."""
+        for name in names:
+            words = f"node {name} has not been heard of for a lease: it is out of the group"
+            self._tell(words, logging.WARNING, IncidentKind.NODE_LOST, name)
+
+    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE, subject: str | None = None) -> None:
+        lease = self._lease
+        standing = _standing(lease, self.clock.monotonic())
+        facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "standing": standing.value}
+        logger.log(level, "%s", words, extra=facts)
+        if subject is None:
+            subject = ROLE_TABLE if kind in (IncidentKind.OUTAGE, IncidentKind.RECOVERED) else lease.node.name
+        self.cast(INCIDENTS, Noticed(kind, subject, words))
 
     # --- the end ---
 

@@ -32,7 +32,6 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.ledger import Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
-from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -43,6 +42,7 @@ from receipt_actors.domain.receipts import (
     Unidentified,
     WrongEnvironment,
 )
+from receipt_actors.domain.sources import Source
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import Stop
 from receipt_actors.telemetry.decisions import log_answered
@@ -92,10 +92,7 @@ class Validator(Custodian):
 
     def __init__(
         self,
-        source_queue: str,
-        dead_letter_queue: str | None,
-        policy: Policy,
-        answers_unidentified: bool,
+        source: Source,
         delivery: ReceivedMessage,
         submission: Submission,
         received_at_seconds: float,
@@ -103,9 +100,7 @@ class Validator(Custodian):
         # The receipt is nearly all of the body: thousands of messages in flight need not hold it twice.
         self._around_receipt = around_receipt(delivery.body, submission.receipt_data)
         light = delivery if self._around_receipt is None else replace(delivery, body="")
-        super().__init__(source_queue, dead_letter_queue, light, received_at_seconds)
-        self._policy = policy
-        self._answers_unidentified = answers_unidentified
+        super().__init__(source, light, received_at_seconds)
         self._submission = submission
         self._plan: Plan | None = None
         self._known: dict[str, Ownership] = {}
@@ -145,7 +140,7 @@ class Validator(Custodian):
         self.enter("verifying")
         if self.tracer.is_on:
             self.trace("verify")
-        self.ask(_Verify(), APP_STORE_GATEWAY, VerifyReceipt(self._submission))
+        self.ask(_Verify(), APP_STORE_GATEWAY, VerifyReceipt(self._submission, self.source.queue))
 
     def answered(self, label: _Label, value: Any) -> Stop | None:
         """Take the next step."""
@@ -171,14 +166,14 @@ class Validator(Custodian):
             self.trace("verified", outcome=_OUTCOMES[type(meaning)], reason=reason)
         match meaning:
             case Genuine():
-                plan = make_plan(self._submission, meaning, self._policy)
+                plan = make_plan(self._submission, meaning, self.source.policy)
                 if isinstance(plan, Unanswerable):
                     return self.move(plan)
                 self._plan = plan
                 self.enter("claiming")
                 return self._go_on_claiming()
             case Unidentified(reason, detail):
-                if self._answers_unidentified:
+                if self.source.answers_unidentified:
                     self._reply((Result("", Verdict.INVALID, reason),))
                     return None
                 return self.move(Unanswerable(reason, detail))
@@ -206,7 +201,7 @@ class Validator(Custodian):
         for transaction in step.claims:
             if self.tracer.is_on:
                 self.trace("claim", transaction_id=transaction.transaction_id)
-            item = ledger_item(submission, transaction, environment, self.source_queue, self.clock.time())
+            item = ledger_item(submission, transaction, environment, self.source.queue, self.clock.time())
             self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, ClaimTransaction(item))
         for transaction in step.lookups:
             if self.tracer.is_on:

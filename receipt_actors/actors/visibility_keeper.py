@@ -14,6 +14,11 @@ crash, killed   is counted and logged with its id, and handed back later: a pois
                 seldom and ends in the dead-letter queue, while nobody else is disturbed
 ==============  ====================================================================================================
 
+It also says whose turn it is among messages of one group of a FIFO queue (``domain.lines``), for it is told of every
+end: the next one begins when the one before is deleted or moved; when that is handed back, however that came, those
+behind it are handed back as well. They are visible at once, but the queue gives none of them before the one that is
+hidden, so the order is kept. The process that waits for its turn is extended, counted and drained as any other.
+
 A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
 newest receive decides; its custodian goes on, and its claim protects it.
 
@@ -31,14 +36,17 @@ from typing import Any
 from receipt_actors.actors.protocol import (
     MOVERS,
     VALIDATORS,
-    VISIBILITY_BATCHER,
     AnnounceYourself,
     ChangeVisibility,
     GaveUp,
     HandBack,
     Refused,
+    StandBack,
     WatchMessage,
+    YourTurn,
+    visibility_batcher_of,
 )
+from receipt_actors.domain.lines import Lines, Turn
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import hand_back_seconds, hand_back_unfinished_seconds
@@ -98,6 +106,7 @@ class VisibilityKeeper(GenServer):
         self._rng = rng
         self._tracer = tracer_of(self.system)
         self._table: dict[Ref, _Watched] = {}
+        self._lines: Lines[Ref] = Lines()
 
     def init(self) -> Continue:
         """Start ticking."""
@@ -130,6 +139,8 @@ class VisibilityKeeper(GenServer):
                     extend_at = request.received_at_seconds + self._timeout_seconds / 2
                     self._table[custodian] = _Watched(request, extend_at)
                     self.monitor(custodian)
+                    if request.group is not None:
+                        self._line_up(request, request.group)
             case HandBack(custodian, reason):
                 watched = self._table.get(custodian)
                 if watched is not None:
@@ -143,6 +154,7 @@ class VisibilityKeeper(GenServer):
         match message:
             case _Tick():
                 self._extend()
+                self._lines.forget(self.clock.monotonic() - self._timeout_seconds)
                 self._tick_later()
             case Down(_, ref, reason):
                 watched = self._table.pop(ref, None)
@@ -151,6 +163,26 @@ class VisibilityKeeper(GenServer):
             case _:
                 return super().handle_info(message)
         return None
+
+    def _line_up(self, message: WatchMessage, group: tuple[str, str]) -> None:
+        match self._lines.join(group, message.custodian, message.received_at_seconds):
+            case Turn.BEGIN:
+                message.custodian.send(YourTurn())
+            case Turn.STAND_BACK:
+                message.custodian.send(StandBack())
+
+    def _leave_line(self, message: WatchMessage, group: tuple[str, str], *, is_finished: bool) -> None:
+        left = self._lines.leave(
+            group,
+            message.custodian,
+            message.received_at_seconds,
+            is_finished=is_finished,
+            now_seconds=self.clock.monotonic(),
+        )
+        for custodian in left.stand_back:
+            custodian.send(StandBack())
+        if left.begin is not None:
+            left.begin.send(YourTurn())
 
     def _lost(self, custodian: Ref, detail: str) -> None:
         watched = self._table.get(custodian)
@@ -176,6 +208,9 @@ class VisibilityKeeper(GenServer):
 
     def _custodian_ended(self, custodian: Ref, watched: _Watched, reason: ExitReason) -> None:
         message = watched.message
+        if message.group is not None:
+            is_finished = isinstance(reason, Normal) and watched.hand_back is None
+            self._leave_line(message, message.group, is_finished=is_finished)
         match reason:
             # It may have ended before it was monitored: then nobody says how, but it said that it would.
             case Normal() | NoProcess() if watched.hand_back is not None:
@@ -187,7 +222,9 @@ class VisibilityKeeper(GenServer):
                 why = Reason.DRAINED
                 waited = self.clock.monotonic() - message.received_at_seconds
                 log_handed_back(message.message_id, why, "the process, or this part of it, ends", waited)
-                seconds = hand_back_unfinished_seconds(message.approximate_receive_count, self._rng)
+                seconds = hand_back_unfinished_seconds(
+                    message.approximate_receive_count, self._rng, blocks_group=message.group is not None
+                )
             case _:
                 logger.error(
                     "the custodian of message %s crashed: %s",
@@ -222,7 +259,9 @@ class VisibilityKeeper(GenServer):
         statistics_of(self.system).message_finished("handed_back", why, was_here_seconds)
 
     def _later(self, message: WatchMessage, why: Reason) -> int:
-        return hand_back_seconds(why, message.approximate_receive_count, self._rng)
+        count, blocks_group = message.approximate_receive_count, message.group is not None
+        return hand_back_seconds(why, count, self._rng, blocks_group=blocks_group)
 
     def _change(self, message: WatchMessage, seconds: int, label: object) -> None:
-        self.send_request(VISIBILITY_BATCHER, ChangeVisibility(message.receipt_handle, seconds), label)
+        batcher = visibility_batcher_of(message.source)
+        self.send_request(batcher, ChangeVisibility(message.receipt_handle, seconds), label)

@@ -28,7 +28,7 @@ class Sample:
     p95_seconds: float | None
     p99_seconds: float | None
     cpu_seconds: float  #: of all processes
-    queue_depth: int | None  #: of the source queue, at its end; None: not known
+    queue_depth: int | None  #: of the source queues together, at its end; None: not known
     steps: Mapping[str, Mapping[str, float | None]]  #: the same percentiles, of each step of the walk
 
     def as_json(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def sample_between(before: Overview, after: Overview) -> Sample:
         in_flight=sum(process.in_flight for process in after.processes),
         **_percentiles(done.latencies),
         cpu_seconds=_cpu_seconds(before, after),
-        queue_depth=after.queues.get(after.source_queue),
+        queue_depth=after.waiting,
         steps={step: _percentiles(latencies) for step, latencies in done.steps.items()},
     )
 

@@ -17,7 +17,16 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from receipt_actors.telemetry.incidents import IncidentKind
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    NodeOverview,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    Standing,
+    State,
+    Usage,
+)
 
 PREFIX = "receipt_actors_"
 BUCKET_SECONDS = (
@@ -133,14 +142,32 @@ def _incidents(overview: Overview) -> Iterator[Row]:
 
 def _availability(overview: Overview) -> Iterator[Row]:
     """Receives have no gateway with a breaker, but may fail as well."""
-    receive = f"receive from {overview.source_queue}"
+    receives = [f"receive from {queue}" for queue in overview.source_queues]
     for process in overview.processes:
         if not process.services:
             continue
-        available = {receive: receive not in process.unavailable}
+        available = {receive: receive not in process.unavailable for receive in receives}
         available |= {service.name: service.is_available for service in process.services}
         for service, is_available in available.items():
             yield (process.name, service), float(is_available)
+
+
+def _of_role(rows: Callable[[RoleOverview], Iterable[Row]]) -> Callable[[Overview], Iterable[Row]]:
+    return lambda overview: () if overview.role is None else rows(overview.role)
+
+
+def _nodes(role: RoleOverview) -> Iterator[Row]:
+    for standing in Standing:
+        yield (standing.value,), sum(node.standing is standing for node in role.nodes)
+
+
+def _share(role: RoleOverview) -> Iterator[Row]:
+    """Of who has none it is nothing of each limit that the whole has."""
+    node: NodeOverview | None = role.own
+    share = {} if node is None or node.share is None or not role.is_active else node.share
+    for limit, value in (role.whole or {}).items():
+        if value is not None:
+            yield (limit,), share.get(limit) or 0.0
 
 
 def _results(overview: Overview) -> Iterator[Row]:
@@ -160,7 +187,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "messages_received_total",
         "counter",
-        "Deliveries taken from the source queue, redeliveries included.",
+        "Deliveries taken from source queues, redeliveries included.",
         lambda o: [((), o.statistics.received)],
     ),
     Metric(
@@ -280,6 +307,59 @@ METRICS: tuple[Metric, ...] = (
         "What an operator may want to know of, by kind.",
         _incidents,
         ("kind",),
+    ),
+    Metric(
+        "role_info",
+        "info",
+        "How this node shares the work with others. Where it is alone there is none of these.",
+        _of_role(lambda role: [((role.role, role.group, role.node), 1)]),
+        ("role", "group", "node"),
+    ),
+    Metric(
+        "role_active",
+        "gauge",
+        "1 while this node may take messages in: it has a seat, a share, and holds its lease.",
+        _of_role(lambda role: [((), float(role.is_active))]),
+    ),
+    Metric(
+        "role_standing",
+        "gauge",
+        "1 for what this node does of its group's work, 0 for the others.",
+        _of_role(lambda role: [((standing.value,), float(standing is role.standing)) for standing in Standing]),
+        ("standing",),
+    ),
+    Metric(
+        "role_nodes",
+        "gauge",
+        "Nodes of the group by standing, as this one knows them.",
+        _of_role(_nodes),
+        ("standing",),
+    ),
+    Metric(
+        "role_share",
+        "gauge",
+        "How much of a limit this node may use.",
+        _of_role(_share),
+        ("limit",),
+    ),
+    Metric(
+        "role_whole",
+        "gauge",
+        "How much of a limit all nodes may use together.",
+        _of_role(lambda role: [((name,), value) for name, value in (role.whole or {}).items() if value is not None]),
+        ("limit",),
+    ),
+    Metric(
+        "role_lease_held_seconds",
+        "gauge",
+        "For how long this node may go on without another renewal; 0: its lease is over.",
+        _of_role(lambda role: [((), role.held_for_seconds or 0.0)]),
+    ),
+    Metric(
+        "role_token",
+        "gauge",
+        "Token of this node's seat; whoever takes a seat over has a higher one. Left out where it has no seat.",
+        _of_role(lambda role: [((), node.token)] if (node := role.own) and node.token is not None else []),
     ),
     Metric(
         "process_cpu_seconds_total",

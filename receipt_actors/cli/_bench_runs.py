@@ -35,6 +35,7 @@ OWN = (
     "database",
     "backend",
     "source_queue",
+    "sources",
     "post_queues",
     "ledger_table",
     "app_store_production_url",

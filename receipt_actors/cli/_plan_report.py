@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from receipt_actors.domain.capacity import MAX_ENTRIES, Call, Capacity, LimitReached
+from receipt_actors.domain.roles import Role
 from receipt_actors.domain.service_limits import ECS_LAUNCHES, PRICES_AS_OF, SECONDS_A_MONTH
 
 
@@ -75,6 +76,10 @@ def _takes(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
     yield "DynamoDB", _number(capacity.write_units_per_second), "write units/s at the peak"
     yield "", _number(capacity.partitions), "partitions that the table needs for it"
     yield "", _bytes(capacity.ledger_growth_bytes_per_month), "of claims a month, kept for ever"
+    roles = capacity.roles
+    if roles is not None:
+        yield "role table", _number(roles.write_units_per_second), "write units/s, of its one item"
+        yield "takes over", _number(roles.takeover_seconds), "seconds after the last sign of a task, at most"
     start_seconds = capacity.tasks / (ECS_LAUNCHES.value or math.inf)
     if start_seconds > 60:
         yield "from nothing", f"{start_seconds / 60:,.0f} min", "until ECS has launched all tasks of one service"
@@ -86,8 +91,14 @@ def _settings(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
         "consumers": "for each process",
         "batch_requests": "for each batcher of a process",
     }
+    if capacity.setup.role is not Role.ALONE:
+        yield "role", capacity.setup.role, ""
+    if capacity.setup.role is Role.LOAD_BALANCED:
+        shared = ("app_store_concurrency", "ledger_concurrency", "app_store_rate_per_second")
+        notes |= dict.fromkeys(shared, "for all tasks together, which share it")
     for name, value in asdict(capacity.settings).items():
-        yield name, f"{value:,}", notes.get(name, "for all processes of the task together")
+        if value is not None:
+            yield name, f"{value:,}", notes.get(name, "for all processes of the task together")
 
 
 def _requests(capacity: Capacity) -> Table:

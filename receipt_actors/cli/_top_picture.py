@@ -14,16 +14,19 @@ from rich.text import Text
 
 from receipt_actors.cli import plain_text
 from receipt_actors.cli.plain_text import clock_time, duration, moment, number, size
+from receipt_actors.cli.roles import QUIET_SECONDS
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, State
+from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, Standing, State
 
 INCIDENTS = 5
 NEWEST_INCIDENTS = 2  #: of those, whatever they are about
+NODES = 8  #: of the group, the first of them
 WIDE_COLUMNS = 76  #: from which rates and latencies stand side by side
 _STEPS = ("verifying", "claiming", "replying", "moving", "deleting")  # as they follow each other
-_COLOURS = {State.CONSUMING: "green", State.ENDED: "red"}
+_COLOURS = {State.CONSUMING: "green", State.STANDBY: "cyan", State.ENDED: "red"}
+_STANDING_COLOURS = {Standing.ACTIVE: "green", Standing.STANDBY: "cyan"}
 _TROUBLE = "yellow"
 _OF_MESSAGES = frozenset({"moved", "handed_back"})  # kinds of incidents; see telemetry.incidents
 
@@ -51,6 +54,7 @@ def picture(
         *([_side_by_side(rates, latencies)] if columns >= WIDE_COLUMNS else [rates, Text(), latencies]),
         *_titled("services", _services(later, columns)),
         *_titled("processes", _processes(earlier, later, period_seconds, columns)),
+        *_titled("nodes", _nodes(later, columns)),
         *_titled("busiest actors", _actors(earlier, later, period_seconds, actors, columns)),
         *_titled("last incidents", _incidents(later)),
     ]
@@ -61,17 +65,18 @@ def fixed_lines(overview: Overview, columns: int = WIDE_COLUMNS) -> int:
     """Return how many lines a picture has beside the rows of its actors, where no line of words is broken."""
     services = {service.name for process in overview.processes for service in process.services}
     incidents = min(INCIDENTS, len(overview.incidents))
-    titles = 2 * sum(map(bool, (services, overview.processes, overview.processes, incidents)))
+    nodes = 0 if overview.role is None else min(NODES, len(overview.role.nodes))
+    titles = 2 * sum(map(bool, (services, overview.processes, overview.processes, nodes, incidents)))
     rates, latencies = 5, 2 + len(overview.statistics.steps)
     both = max(rates, latencies) if columns >= WIDE_COLUMNS else rates + 2 + latencies
-    return 4 + both + titles + len(services) + len(overview.processes) + incidents
+    return 4 + both + titles + len(services) + len(overview.processes) + nodes + incidents
 
 
 def _headline(overview: Overview) -> Text:
     text = Text()
     text.append(overview.state, style=f"bold {_COLOURS.get(overview.state, _TROUBLE)}")
     in_flight = sum(process.in_flight for process in overview.processes)
-    text.append(f"  {printable(overview.source_queue)}  {number(in_flight)} in flight")
+    text.append(f"  {printable(', '.join(overview.source_queues))}  {number(in_flight)} in flight")
     if overview.up_for_seconds is not None:
         text.append(f"  up for {duration(overview.up_for_seconds)}")
     text.append(f"  receipt-actors {printable(overview.version)}  {clock_time(overview.at_seconds)}", style="dim")
@@ -183,6 +188,25 @@ def _processes(earlier: Overview, later: Overview, period_seconds: float, column
             _words(process.state, _COLOURS.get(process.state, _TROUBLE)),
             *(str(process.pid), number(process.in_flight), cpu, size(usage.memory_bytes)),
             *(number(usage.threads), number(usage.open_files)),
+        )
+        table.add_row(*room_for(cells))
+    return table
+
+
+def _nodes(overview: Overview, columns: int) -> Table:
+    room_for = partial(_room_for, columns, wide_only={3})
+    table = _table(*room_for(("node", "standing", "share", "token", "last heard")), left=2)
+    role = overview.role
+    for node in () if role is None else role.nodes[:NODES]:
+        is_own = role is not None and node is role.own
+        is_quiet = node.seconds_since_heard >= QUIET_SECONDS
+        heard = "this node" if is_own else f"{duration(node.seconds_since_heard)} ago" if is_quiet else "now"
+        cells: tuple[str | Text, ...] = (
+            _words(node.name),
+            _words(node.standing, _STANDING_COLOURS.get(node.standing, _TROUBLE)),
+            "-" if role is None or node.share is None else f"{role.part_of(node):.0%}",
+            "-" if node.token is None else str(node.token),
+            heard,
         )
         table.add_row(*room_for(cells))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,9 +15,10 @@ from pydantic import SecretStr
 from receipt_actors.cli.options import settings_options
 from receipt_actors.settings import SETTINGS, Setting, Settings, load_settings
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # of TOML
 DEFAULT = "default"  #: the source of what nobody has given
 
-Value: TypeAlias = "str | int | float | list[str] | None"
+Value: TypeAlias = "str | int | float | list[str] | dict[str, dict[str, Value]] | None"
 
 
 @click.command(
@@ -49,6 +51,11 @@ def command(flags: Mapping[str, object], config: Path | None, style: str | None)
             width = max(map(len, SETTINGS))
             for name in SETTINGS:
                 click.echo(f"{name:{width}}  {_shown(_value(settings, name))}  ({_source(settings, name)})")
+            for queue, table in settings.sources.items():
+                click.echo(f"\nsources.{queue}, where it differs:")
+                of_source = settings.of_source(queue)
+                for name in table:
+                    click.echo(f"{name:{width}}  {_shown(_value(of_source, name))}  ({_source(of_source, name)})")
 
 
 def _value(settings: Settings, name: str) -> Value:
@@ -56,6 +63,10 @@ def _value(settings: Settings, name: str) -> Value:
     match getattr(settings, name):
         case None | int() | float() as value:
             return value
+        case dict() as tables:
+            return {
+                queue: {name: _value(settings.of_source(queue), name) for name in tables[queue]} for queue in tables
+            }
         case tuple() as values:
             return [str(value) for value in values]
         case SecretStr() | Path() | UUID() | str() as value:
@@ -65,11 +76,13 @@ def _value(settings: Settings, name: str) -> Value:
 
 
 def _source(settings: Settings, name: str) -> str:
-    return settings.sources.get(name, DEFAULT)
+    return settings.origins.get(name, DEFAULT)
 
 
 def _shown(value: Value) -> str:
-    return "-" if value is None else ",".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, dict):
+        value = list(value)  # the tables have lines of their own
+    return "-" if value is None or value == [] else ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _toml(settings: Settings) -> Iterator[str]:
@@ -81,15 +94,24 @@ def _toml(settings: Settings) -> Iterator[str]:
         yield f"# {setting.description}"
         yield f"# {setting.expected}; from: {_source(settings, name)}"
         yield _toml_line(setting, settings, value)
+    for queue, table in settings.sources.items():  # after all that stands at the top level
+        of_source = settings.of_source(queue)
+        yield ""
+        yield f"[sources.{queue if _BARE_KEY.fullmatch(queue) else json.dumps(queue)}]"
+        for name in table:
+            yield _toml_line(SETTINGS[name], of_source, _value(of_source, name))
 
 
 def _toml_line(setting: Setting, settings: Settings, value: Value) -> str:
     if value is None:
         return f"#{setting.name} ="
+    if isinstance(value, dict):
+        return f"#{setting.name} = {{}}  # or tables, at the end of this file"
     if isinstance(getattr(settings, setting.name), SecretStr):
-        return f"#{setting.name} =  # not shown; set {setting.variable}"
+        is_of_a_source = _source(settings, setting.name).startswith("sources.")
+        return f"#{setting.name} =  # not shown; {'write it here' if is_of_a_source else f'set {setting.variable}'}"
     line = f"{setting.name} = {_toml_value(value)}"
-    return line if setting.name in settings.sources else f"#{line}"
+    return line if setting.name in settings.origins else f"#{line}"
 
 
 def _toml_value(value: Value) -> str:

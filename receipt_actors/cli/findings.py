@@ -50,7 +50,7 @@ def find_out(settings: AppStoreSettings, receipt_data: str, policy: Policy) -> F
         with closing(open_server_api(settings)) as server_api:
             return _asked(settings, by_server_api(server_api, policy), receipt_data, policy)
     with closing(open_app_store(settings)) as app_store:
-        return _asked(settings, by_verify_receipt(app_store), receipt_data, policy)
+        return _asked(settings, by_verify_receipt(app_store, policy), receipt_data, policy)
 
 
 def _verified(settings: AppStoreSettings, signed: str) -> Finding:

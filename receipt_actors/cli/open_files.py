@@ -15,9 +15,10 @@ def files_needed(settings: Settings) -> int:
     """Count the files that may be open at once: nearly all of them are connections that are kept alive."""
     environments = 1 if settings.uses_curl else 2  # production and sandbox: pools of their own with requests
     app_store = environments * settings.effective_app_store_concurrency
-    batchers = (len(settings.post_queues) + 3) * settings.batch_requests  # and dead letters, deletes, visibility
+    batchers = settings.batchers * settings.batch_requests
+    consumers = settings.consumers * len(settings.every_source)
     admin = 0 if settings.admin is None else MAX_CONNECTIONS
-    return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.consumers)
+    return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, consumers)
 
 
 def raise_limit(settings: Settings) -> None:

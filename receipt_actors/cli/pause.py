@@ -21,6 +21,10 @@ def command(client: AdminClient) -> int:
     """Have a running system take nothing more in; what is in flight is finished.
 
     It stays paused until it is resumed, or started anew. One that is paused already stays so.
+
+    Where other nodes share the work, it is this node that is paused, and it keeps its seat and its share: no other
+    takes over. To have another one take over, stop this one: it leaves the group when it has drained. One that stands
+    by can be paused, too; then it takes nothing in when it takes over.
     """
     client.pause()
     click.echo("paused: what is in flight is finished, and nothing more is taken in")

@@ -23,6 +23,7 @@ from receipt_actors.domain.capacity import (
     Setup,
     plan_capacity,
 )
+from receipt_actors.domain.roles import Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES, TaskSize
 from receipt_actors.settings import Settings, default_app_store_client
 
@@ -74,6 +75,8 @@ Examples:
   # by what this machine was measured to do
   receipt-actors bench --no-latency --runs 5 --json bench.json
   receipt-actors plan --rate 1500/s --bench bench.json
+  # tasks that share what Apple is known to bear
+  receipt-actors plan --rate 3000/s --role load-balanced --apple-limit 3500/s
   # all of the internet, for a program to read
   receipt-actors plan --rate 2M/s --vcpus 16 --source-queues 12 --json
 
@@ -169,6 +172,21 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     metavar="TIMES",
     help="Speed of a vCPU, against a core of the machine that was measured.",
 )
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.ALONE.value,
+    show_default=True,
+    help="How tasks share the work; see start --role.",
+)
+@click.option(
+    "--lease-seconds",
+    type=FiniteFloatRange(1, 300),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time for which a role is lent.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     rate: float,
@@ -187,6 +205,8 @@ def command(
     app_store_client: str | None,
     bench: str | None,
     core_speed: float,
+    role: str,
+    lease_seconds: float,
     as_json: bool,
 ) -> None:
     """Say what a load takes, and what limits it first.
@@ -214,6 +234,8 @@ def command(
         utilisation=utilisation,
         core_speed=core_speed,
         source_queues=source_queues,
+        role=Role(role),
+        lease_seconds=lease_seconds,
     )
     capacity = plan_capacity(load, setup, cost)
     if as_json:

@@ -20,11 +20,12 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
 from receipt_actors.cli.progress import SlowProgress
+from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.messages import is_intact, redriven_message, submission_id_of
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import QueueSettings, load_some_settings
+from receipt_actors.settings import QueueSettings, load_source_settings
 
 NO_REASON = "none"  #: of what the queue itself moved, after too many deliveries
 
@@ -56,6 +57,7 @@ class Tally:
     failed: int = 0
     left: int = 0  #: not selected
     came_back: int = 0  #: of a submission that this very run has moved
+    behind: int = 0  #: not looked at: a FIFO queue gives nothing of a group of which some are left
 
 
 @click.command(
@@ -69,6 +71,8 @@ Examples:
   receipt-actors redrive --database receipts.db --message-id 5fea7756-0ea4-451a-a703-a558b933e274
 
 It may be interrupted or killed at any time, and started again.
+
+A FIFO queue shows ten letters of a user at most while any of them is left there: what is behind is not looked at.
 """
 )
 @click.option(
@@ -96,10 +100,11 @@ def command(
     """Move messages from the dead-letter queue back to the source queue.
 
     A message keeps its submission id and the time when it was first sent: what was answered OK is answered OK again,
-    and what had not expired then has not expired now. The others are hidden from other readers meanwhile.
+    and what had not expired then has not expired now. The others are hidden from other readers meanwhile. Of several
+    source queues, --source-queue says which; each has a dead-letter queue of its own.
     """
     selection = Selection(frozenset(reasons), frozenset(message_ids), frozenset(submission_ids))
-    settings = load_some_settings(QueueSettings, flags, config=config)
+    settings = load_source_settings(QueueSettings, flags, config=config)
     with closing(open_queues(settings, create=False)) as opened:
         dead_letter_queue = _dead_letter_queue(opened, settings)
         queues = PatientQueues(opened)
@@ -108,6 +113,8 @@ def command(
             with QueueReader(queues, dead_letter_queue) as dead_letters:
                 redrive = _Redrive(queues, settings.source_queue, dead_letters, tally)
                 redrive.run(selection, dry_run=dry_run, wait_seconds=last_wait_seconds(settings))
+                if is_fifo(dead_letter_queue):
+                    tally.behind = opened.approximate_number_of_messages(dead_letter_queue)
         except BaseException:
             if tally.moved:
                 complain(f"{tally.moved} messages were moved before this:")
@@ -121,6 +128,8 @@ def _dead_letter_queue(queues: Queues, settings: QueueSettings) -> str:
     if name is None:
         wish = "a redrive policy; give --dead-letter-queue where another queue is used"
         raise ConfigurationError([f"queue {settings.source_queue}: found no dead-letter queue, expected {wish}"])
+    if fault := dead_letter_queue_fault(settings.source_queue, name):
+        raise ConfigurationError([f"dead-letter queue {name}: {fault}"])
     return name
 
 
@@ -162,7 +171,7 @@ class _Redrive:
     def _move(self, messages: Sequence[ReceivedMessage]) -> None:
         copies: list[tuple[ReceivedMessage, OutgoingMessage]] = []
         for message in messages:
-            copy = redriven_message(message)
+            copy = redriven_message(message, self._source_queue)
             if copy is None:
                 self._fail(message, "it leaves no room for its submission id")
             else:
@@ -195,6 +204,8 @@ def _reason(message: ReceivedMessage) -> str:
 
 
 def _print(tally: Tally, dead_letter_queue: str, *, dry_run: bool) -> None:
+    if tally.behind:
+        complain(f"{tally.behind} messages were not looked at: they stand behind others of their groups that are left")
     if dry_run:
         for reason, count in tally.selected.most_common():
             click.echo(f"{reason} {count}")

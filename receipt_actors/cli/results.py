@@ -70,11 +70,11 @@ def command(
 
 
 def _post_queue(queue: str | None, settings: QueueSettings) -> str:
-    if queue is None and len(settings.post_queues) == 1:
-        return settings.post_queues[0]
-    if queue not in settings.post_queues:  # reading the source queue would delete receipts
+    if queue is None and len(settings.all_post_queues) == 1:
+        return settings.all_post_queues[0]
+    if queue not in settings.all_post_queues:  # reading the source queue would delete receipts
         found = "" if queue is None else f"{queue} is none of post_queues. "
-        raise click.UsageError(f"{found}Give --queue: one of {', '.join(settings.post_queues)}.")
+        raise click.UsageError(f"{found}Give --queue: one of {', '.join(settings.all_post_queues)}.")
     return queue
 
 

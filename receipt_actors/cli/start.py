@@ -100,7 +100,7 @@ def process_count(settings: Settings) -> int:
 def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessGroup:
     """Start the system in this process, or the processes that run one each."""
     count = process_count(settings)
-    what = (settings.source_queue, settings.backend, settings.max_in_flight)
+    what = (", ".join(settings.source_queues), settings.backend, settings.max_in_flight)
     if count == 1:
         from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
 
@@ -137,7 +137,7 @@ def _check_statistics_file(settings: Settings) -> None:
         )
     else:
         return
-    origin = settings.sources.get("statistics_file", "statistics_file")
+    origin = settings.origins.get("statistics_file", "statistics_file")
     raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])
 
 

@@ -21,7 +21,7 @@ EXIT_NOBODY = 3
 @click.command(
     epilog="""\b
 Exit codes:
-  0   healthy and ready: it consumes, or waits for a service that is unavailable
+  0   healthy and ready: it consumes, stands by for other nodes, or waits for a service that is unavailable
   1   not ready (starting, paused, draining) or not healthy (its tree is not whole)
   2   wrong usage, or a token that is not taken
   3   nobody answers there, or it is no admin port
@@ -40,7 +40,10 @@ Examples:
 @click.option("--alive", is_flag=True, help="Let the exit code say whether it is healthy, be it ready or not.")
 @admin_options
 def command(client: AdminClient, as_json: bool, quiet: bool, alive: bool) -> int:
-    """Say how a running system is: what it does, what is in flight, what was done, what went wrong last."""
+    """Say how a running system is: what it does, what is in flight, what was done, what went wrong last.
+
+    Where other nodes share the work it says what part each of them has, as the node that is asked knows it.
+    """
     try:
         is_healthy, health = client.health("/healthz")
         is_ready, readiness = client.health("/readyz")
@@ -70,7 +73,9 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     lines = [f"{overview.state}: {verdict}" + (f" ({printable('; '.join(why))})" if why else "")]
     depths = [f"{name} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
     lines.append(
-        printable(f"takes from {overview.source_queue}" + (f"; on queues: {', '.join(depths)}" if depths else ""))
+        printable(
+            f"takes from {', '.join(overview.source_queues)}" + (f"; on queues: {', '.join(depths)}" if depths else "")
+        )
     )
     processes = overview.processes
     if processes:
@@ -83,6 +88,10 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
         f"received {number(counted.received)}, answered {number(counted.count('answered'))}, "
         f"handed back {number(counted.count('handed_back'))}, moved {number(counted.count('moved'))}"
     )
+    if overview.role is not None:
+        from receipt_actors.cli.roles import role_lines  # a health check needs none of it
+
+        lines += map(printable, role_lines(overview.role))
     unavailable = sorted({service for process in processes for service in process.unavailable})
     if unavailable:
         lines.append(printable(f"unavailable: {', '.join(unavailable)}"))

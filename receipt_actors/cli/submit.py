@@ -21,10 +21,15 @@ from receipt_actors.cli.patient_queues import PatientQueues
 from receipt_actors.cli.progress import SlowProgress
 from receipt_actors.cli.receipt_files import STDIN, read_receipt
 from receipt_actors.clients.sqs_rules import check_send_batch
-from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, parse_submission
+from receipt_actors.domain.messages import (
+    SUBMISSION_ID_ATTRIBUTE,
+    Unanswerable,
+    parse_submission,
+    submission_message,
+)
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueUnavailable
-from receipt_actors.settings import QueueSettings, load_some_settings
+from receipt_actors.settings import QueueSettings, load_source_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ def command(
     """Put receipts on the source queue.
 
     Every message is checked as the consumer will check it, then sent with the attribute submission_id: sending it again
-    with the same one is harmless. Prints a line for each message that the queue has accepted.
+    with the same one is harmless. Prints a line for each message that the queue has accepted. Of several source queues,
+    --source-queue says which; what it may be answered to is checked by that one's settings.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     if (receipt_file is None) == (lines is None):
@@ -86,7 +92,7 @@ def command(
     if lines is not None and given:
         flag = "--" + next(iter(given)).replace("_", "-")
         raise click.UsageError(f"{flag} goes with --receipt-file; in a file, each line says it for itself.")
-    settings = load_some_settings(QueueSettings, flags, config=config)
+    settings = load_source_settings(QueueSettings, flags, config=config)
     if lines is None:
         assert receipt_file is not None
         return _submit([_entry_of_flags(receipt_file, given, settings)], keep_going=False, settings=settings)
@@ -192,5 +198,6 @@ def _entry(where: str, body: str, submission_id: object, settings: QueueSettings
     outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
     if isinstance(outcome, Unanswerable):
         return Entry(where, message, f"{outcome.reason}: {outcome.detail}")
-    (failure,) = check_send_batch([message])
+    message = submission_message(body, submission_id, outcome.user_id, settings.source_queue)
+    (failure,) = check_send_batch(settings.source_queue, [message])
     return Entry(where, message, None if failure is None else f"{failure.code}: {failure.detail}")

@@ -25,7 +25,7 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombstone
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
-from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_some_settings
+from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_source_settings
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut
 _NOBODY = 2**64  # no user's id, which are within +-2^63
@@ -94,13 +94,14 @@ def command(
 
     A signed transaction (JWS) is verified here. About an app receipt Apple is asked, as app_receipts says: production
     first, the sandbox where Apple sends us there and the settings allow it. Nothing is claimed: without --look-up, OK
-    means that nobody has claimed the transaction yet. Without --user-id, app account tokens say nothing.
+    means that nobody has claimed the transaction yet. Without --user-id, app account tokens say nothing. Of several
+    source queues, --source-queue says by whose rules to judge.
     """
     if (receipt is None) == (receipt_file is None):
         raise click.UsageError("Give either RECEIPT or --receipt-file.")
     model: type[AppStoreSettings] = LookUpSettings if look_up else AppStoreSettings
     flags = {name: value for name, value in flags.items() if name in model.model_fields}
-    settings = load_some_settings(model, flags, config=config)
+    settings = load_source_settings(model, flags, config=config)
     submission = _submission(read_receipt(receipt_file) if receipt_file is not None else receipt, user_id)
     policy = policy_of(settings)
     if user_id is None:

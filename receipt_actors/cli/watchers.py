@@ -72,7 +72,7 @@ def admin_server(settings: Settings, address: str) -> AdminServer:
         package = (error.name or "").partition(".")[0]
         if package not in _OF_THE_EXTRA:
             raise
-        origin = settings.sources.get("admin", "admin")
+        origin = settings.origins.get("admin", "admin")
         way_out = "pip install 'receipt-actors[admin]'"
         raise ConfigurationError(
             [f"{origin}: found {address!r}, which needs a package that is not installed ({package}); {way_out}"]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from receipt_actors.domain.digests import md5_hex
+from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ENTRIES,
@@ -30,15 +31,15 @@ MESSAGE_NOT_IN_FLIGHT = "MessageNotInflight"
 MAX_ATTRIBUTES = 10  #: message attributes of one message (SQS)
 MAX_ATTRIBUTE_NAME_CHARACTERS = 256  #: SQS
 
+_FIFO_ID = re.compile(r"[!-~]{1,128}")  # a group's, or one for de-duplication (SQS)
 _ATTRIBUTE_NAME = re.compile(r"(?!aws\.|amazon\.)[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII | re.IGNORECASE)
 
 
 def queue_name_fault(name: str) -> str | None:
     """Say why ``name`` cannot be a queue's, or return None where it can; see ``is_queue_name``."""
-    if name.endswith(".fifo"):
-        return "FIFO queues are not supported; use a standard queue"
     if not is_queue_name(name):
-        return "not a queue name: expected 1 to 80 letters, digits, hyphens and underscores (no URL, no ARN)"
+        expected = "expected 1 to 80 letters, digits, hyphens and underscores, .fifo at the end of a FIFO queue's"
+        return f"not a queue name: {expected} (no URL, no ARN)"
     return None
 
 
@@ -47,17 +48,19 @@ def body_md5(body: str) -> str:
     return md5_hex(body.encode())
 
 
-def check_send_batch(messages: Sequence[OutgoingMessage]) -> list[EntryFailure | None]:
-    """Answer one value a message: None may be sent, a failure must not.
+def check_send_batch(queue: str, messages: Sequence[OutgoingMessage]) -> list[EntryFailure | None]:
+    """Answer one value a message: None may be sent to the queue, a failure must not.
 
-    What will never pass (empty, forbidden characters, bad attributes, alone over 1 MiB) is the sender's fault and
-    leaves the others alone. What is over a limit of the *batch* fails every other entry without being the sender's
-    fault: each of them passes in a smaller batch.
+    What will never pass (empty, forbidden characters, bad attributes, alone over 1 MiB; without the ids that a FIFO
+    queue needs, or with them where the queue is none) is the sender's fault and leaves the others alone. What is over a
+    limit of the *batch* fails every other entry without being the sender's fault: each of them passes in a smaller
+    batch.
     """
     crowd = _crowd_failure(len(messages))
     if crowd:
         return [crowd] * len(messages)
-    failures = [_message_failure(message) for message in messages]
+    needs_ids = is_fifo(queue)
+    failures = [_message_failure(message) or _ids_failure(message, needs_ids) for message in messages]
     total = sum(message.size_bytes for message, failure in zip(messages, failures, strict=True) if failure is None)
     if total > MAX_BATCH_BYTES:
         detail = f"the batch has {total} bytes, at most {MAX_BATCH_BYTES} go; send it in smaller batches"
@@ -103,4 +106,17 @@ def _message_failure(message: OutgoingMessage) -> EntryFailure | None:
     if message.size_bytes > MAX_BATCH_BYTES:
         detail = f"the message has {message.size_bytes} bytes, at most {MAX_BATCH_BYTES} go"
         return EntryFailure(INVALID_PARAMETER, detail, True)
+    return None
+
+
+def _ids_failure(message: OutgoingMessage, needs_ids: bool) -> EntryFailure | None:
+    for name, value in (("MessageGroupId", message.group_id), ("MessageDeduplicationId", message.deduplication_id)):
+        if value is None:
+            if needs_ids:
+                return EntryFailure(MISSING_PARAMETER, f"no {name}, which a FIFO queue needs", True)
+        elif not needs_ids:
+            return EntryFailure(INVALID_PARAMETER, f"{name} {value[:80]!r} is for FIFO queues only", True)
+        elif not _FIFO_ID.fullmatch(value):
+            detail = f"{name} {value[:80]!r}: expected 1 to 128 letters, digits and punctuation characters"
+            return EntryFailure(INVALID_PARAMETER, detail, True)
     return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from receipt_actors.domain.digests import md5_hex, sha256_hex
+from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
@@ -156,9 +157,11 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
 
     ``traceparent`` is the trace context that the message came with, to be handed on.
     """
-    return _result_message(
+    message = _result_message(
         submission.user_id, result, submission.submission_id, submission.message_id, traceparent=traceparent
     )
+    ids = (submission.submission_id, result.transaction_id, result.verdict)
+    return in_group(message, submission.post_queue, str(submission.user_id), *ids)
 
 
 def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:
@@ -169,9 +172,12 @@ def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage
     result = Result(
         claim.transaction_id, Verdict.INVALID, Reason.REFUNDED, claim.product_id, environment=claim.environment
     )
-    return _result_message(
+    message = _result_message(
         claim.user_id, result, claim.submission_id, claim.message_id, notification_uuid=notification_uuid
     )
+    # One refund, reversed and followed by another within minutes, must not swallow the other.
+    ids = (claim.submission_id, result.transaction_id, result.verdict, notification_uuid)
+    return in_group(message, claim.post_queue, str(claim.user_id), *ids)
 
 
 def _result_message(
@@ -192,7 +198,13 @@ def _result_message(
     )
 
 
-def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable) -> OutgoingMessage:
+def submission_message(body: str, submission_id: str, user_id: int, source_queue: str) -> OutgoingMessage:
+    """Make what puts a submission on the source queue; the body is written already."""
+    message = OutgoingMessage(body, {SUBMISSION_ID_ATTRIBUTE: submission_id})
+    return in_group(message, source_queue, str(user_id), submission_id, body)
+
+
+def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable, queue: str) -> OutgoingMessage:
     """Make the copy for the dead-letter queue: the body unaltered, its attributes, and ours (which win over its own).
 
     Where not all of it fits into SQS's ten attributes and 1 MiB, the message's own attributes go first, then
@@ -204,10 +216,11 @@ def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable) ->
         "source_message_id": message.message_id,
         "detail": unanswerable.detail[:MAX_DETAIL_CHARACTERS],
     }
-    return OutgoingMessage(message.body, _fitting(message.body, _identity(message) | why, message.attributes))
+    copy = OutgoingMessage(message.body, _fitting(message.body, _identity(message) | why, message.attributes))
+    return in_group(copy, queue, message.group_id or message.message_id, message.message_id, unanswerable.reason)
 
 
-def redriven_message(message: ReceivedMessage) -> OutgoingMessage | None:
+def redriven_message(message: ReceivedMessage, source_queue: str) -> OutgoingMessage | None:
     """Make the copy for the source queue of a dead letter: the same submission, sent when it was first sent.
 
     What ``dead_letter_message`` has added is taken off; of the other attributes those stay that SQS has room for. None
@@ -215,7 +228,10 @@ def redriven_message(message: ReceivedMessage) -> OutgoingMessage | None:
     """
     foreign = {name: value for name, value in message.attributes.items() if name not in DEAD_LETTER_ATTRIBUTES}
     attributes = _fitting(message.body, _identity(message), foreign)
-    return OutgoingMessage(message.body, attributes) if SUBMISSION_ID_ATTRIBUTE in attributes else None
+    if SUBMISSION_ID_ATTRIBUTE not in attributes:
+        return None
+    copy = OutgoingMessage(message.body, attributes)
+    return in_group(copy, source_queue, message.group_id or message.message_id, "redrive", message.message_id)
 
 
 def _identity(message: ReceivedMessage) -> dict[str, str]:

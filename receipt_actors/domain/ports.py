@@ -40,6 +40,7 @@ class ReceivedMessage:
     approximate_receive_count: int = 1
     sent_at_seconds: float = 0.0  #: UNIX time at which the producer sent it (``SentTimestamp`` / 1000)
     aws_trace_header: str | None = None  #: SQS's ``AWSTraceHeader``, where whoever sent it uses X-Ray
+    group_id: str | None = None  #: ``MessageGroupId``, of a message of a FIFO queue; None of any other
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class OutgoingMessage:
 
     body: str = field(repr=False)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    group_id: str | None = None  #: ``MessageGroupId``: what is sent to a FIFO queue must have it, and nothing else may
+    deduplication_id: str | None = None  #: ``MessageDeduplicationId``; likewise
 
     @property
     def size_bytes(self) -> int:
@@ -80,10 +83,16 @@ class Queues(Protocol):
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
-        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20)."""
+        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20).
+
+        A FIFO queue gives nothing of a group of which a message is hidden; what it gives of a group is in order.
+        """
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault)."""
+        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault).
+
+        A FIFO queue confirms what it takes for a repetition (``domain.fifo``), and keeps none of it.
+        """
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
         """Delete one batch. Deleting what is deleted already is confirmed."""
@@ -172,10 +181,11 @@ class Ledger(Protocol):
         nothing. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
-        """Take back the mark (``REFUND_REVERSED``), or the tombstone, atomically.
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
+        """Take back the mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
 
-        Returns the claim that stands afterwards, None where there is none. What has no mark stays as it is.
+        Returns what stands afterwards: with the mark of a later refund, where there is one; None where nothing is. What
+        has no mark stays as it is.
         """
 
     def check(self) -> None:
@@ -189,8 +199,12 @@ class Ledger(Protocol):
 class AppStore(Protocol):
     """Apple's verifyReceipt, or something that answers like it."""
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         """POST one receipt to the endpoint of ``environment`` and return the JSON object of the answer.
+
+        ``shared_secret`` is given for an app that has another one than the client knows of.
 
         Raises ``AppStoreUnavailable`` for no connection, a time-out, any HTTP status but 200, and a 200 whose body
         is no JSON object or lacks an integer ``status`` (Apple has served web pages with status 200 in an outage).
@@ -205,6 +219,8 @@ class AppStoreTransfers(Protocol):
         receipt_data: str,
         environment: Environment,
         done: Callable[[Mapping[str, object] | Exception], object],
+        *,
+        shared_secret: str | None = None,
     ) -> None:
         """Begin what ``AppStore.verify_receipt`` does, and return at once.
 
@@ -272,8 +288,12 @@ class ServerApi(Protocol):
         What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
         """
 
-    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
         """Look one transaction up and return the JSON object of the answer: a 200, or an error that Apple documents.
+
+        ``bundle_id`` is given for another app than the one that the client asks for by itself, of the same account.
 
         An error has Apple's ``errorCode`` in it, and a 401 ``UNAUTHORIZED``. Raises ``AppStoreUnavailable`` for
         whatever may pass: no connection, time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx,

@@ -12,6 +12,7 @@ from tenacity.wait import wait_base
 from receipt_actors.domain.reasons import Reason
 
 MIN_HAND_BACK_SECONDS = 30  #: visibility timeout of the first hand-back
+MIN_GROUP_HAND_BACK_SECONDS = 5  #: likewise, of a message of a FIFO queue: all of its group has to wait for it
 MAX_HAND_BACK_SECONDS = 15 * 60
 RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back at once
 
@@ -47,20 +48,30 @@ def exponential(attempts: int, *, first_seconds: float, max_seconds: float) -> R
 _FOR_THE_OPERATOR = frozenset({Reason.MISCONFIGURED, Reason.NO_DEAD_LETTER_QUEUE, Reason.POST_QUEUE_UNAVAILABLE})
 
 
-def hand_back_seconds(reason: Reason, approximate_receive_count: int, rng: random.Random) -> int:
+def hand_back_seconds(
+    reason: Reason, approximate_receive_count: int, rng: random.Random, *, blocks_group: bool = False
+) -> int:
     """Return the visibility timeout with which a message is handed back: 30 s x 2^n with jitter, at most 15 minutes.
 
     Args:
-        reason: why; what waits for an operator is handed back for the longest time at once.
+        reason: why; what waits for an operator is handed back for the longest time at once. What only stood behind
+            another one of its group is handed back for no time: the queue keeps it until that one has come.
         approximate_receive_count: how often it has been received, 1 for the first time.
         rng: where the jitter (up to a fifth less) comes from.
+        blocks_group: whether it is of a FIFO queue, which gives nothing of its group meanwhile: 5 s x 2^n. In the
+            end the pauses are as long as any: an outage that is told by status is outlasted all the same.
     """
+    if reason is Reason.GROUP_HANDED_BACK:
+        return 0
     doublings = 10 if reason in _FOR_THE_OPERATOR else min(max(approximate_receive_count - 1, 0), 10)
-    seconds = min(MIN_HAND_BACK_SECONDS * (1 << doublings), MAX_HAND_BACK_SECONDS)
+    first_seconds = MIN_GROUP_HAND_BACK_SECONDS if blocks_group else MIN_HAND_BACK_SECONDS
+    seconds = min(first_seconds * (1 << doublings), MAX_HAND_BACK_SECONDS)
     return round(seconds * rng.uniform(0.8, 1.0))
 
 
-def hand_back_unfinished_seconds(approximate_receive_count: int, rng: random.Random) -> int:
+def hand_back_unfinished_seconds(
+    approximate_receive_count: int, rng: random.Random, *, blocks_group: bool = False
+) -> int:
     """Return the visibility timeout of a message that its process could not finish, through no fault of the message.
 
     0, for another process to take it at once. Later, where it was received often already: a pipeline that is restarted
@@ -68,4 +79,4 @@ def hand_back_unfinished_seconds(approximate_receive_count: int, rng: random.Ran
     """
     if approximate_receive_count <= RECEIVES_AT_ONCE:
         return 0
-    return hand_back_seconds(Reason.DRAINED, approximate_receive_count, rng)
+    return hand_back_seconds(Reason.DRAINED, approximate_receive_count, rng, blocks_group=blocks_group)

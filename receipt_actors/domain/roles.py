@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Any
@@ -39,6 +39,8 @@ from receipt_actors.domain.limits import Division, Limits, Share, confirmed, div
 
 #: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
+#: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
+TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
 RECORD_SCHEMA = 1  #: of what ``Group.as_json`` writes
 MOST = 2**63 - 1  #: that a number in a record may be
@@ -127,12 +129,16 @@ class Group:
         return _whole(self.members, seated) if seated else None
 
     def as_json(self) -> str:
-        """Write all but the version."""
-        return json.dumps({"schema": RECORD_SCHEMA, "members": [asdict(member) for member in self.members.values()]})
+        """Write all but the version, in few bytes: each write is paid for by its size."""
+        members = [_as_json(member) for member in self.members.values()]
+        return json.dumps({"schema": RECORD_SCHEMA, "members": members}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, version: int, text: str) -> Group:
-        """Read what ``as_json`` wrote. Raises ``ValueError`` for anything else."""
+        """Read what ``as_json`` wrote; what a later program of the same schema adds is passed over.
+
+        Raises ``ValueError`` for anything else.
+        """
         try:
             data = json.loads(text)
             if data["schema"] != RECORD_SCHEMA:
@@ -145,38 +151,46 @@ class Group:
         return cls(version, {member.node.name: member for member in members})
 
 
+def _as_json(member: Member) -> dict[str, Any]:
+    node, share = member.node, member.share
+    return {
+        "name": node.name,
+        "role": node.role.value,
+        "limits": astuple(node.limits),
+        "processes": node.processes,
+        "shares_app_store_concurrency": node.shares_app_store_concurrency,
+        "joined": member.joined,
+        "beat": member.beat,
+        "lease_seconds": member.lease_seconds,
+        "token": member.token,
+        "share": None if share is None else [share.number, astuple(share.told), astuple(share.held)],
+    }
+
+
 def _member(data: Mapping[str, Any], version: int) -> Member:
-    token, share = data["token"], data["share"]
-    return Member(
-        **{
-            **data,
-            "node": _node(data["node"]),
-            "joined": _count(data["joined"], 1, version),
-            "beat": _count(data["beat"]),
-            "lease_seconds": _amount(data["lease_seconds"]),
-            "token": None if token is None else _count(token, 1, version),
-            "share": None if share is None else _share(share, version),
-        }
-    )
-
-
-def _node(data: Mapping[str, Any]) -> Node:
-    name, shares = data["name"], data["shares_app_store_concurrency"]
+    name, shares, token, share = (data[key] for key in ("name", "shares_app_store_concurrency", "token", "share"))
     if not isinstance(name, str) or not isinstance(shares, bool):
         raise TypeError
     limits, processes = _limits(data["limits"], least=1), _count(data["processes"], 1)
-    return Node(**{**data, "role": Role(data["role"]), "limits": limits, "processes": processes})
+    return Member(
+        Node(name, Role(data["role"]), limits, processes, shares),
+        joined=_count(data["joined"], 1, version),
+        beat=_count(data["beat"]),
+        lease_seconds=_amount(data["lease_seconds"]),
+        token=None if token is None else _count(token, 1, version),
+        share=None if share is None else _share(share, version),
+    )
 
 
-def _share(data: Mapping[str, Any], version: int) -> Share:
-    number, told, held = data["number"], _limits(data["told"]), _limits(data["held"])
-    return Share(**{**data, "number": _count(number, 1, version), "told": told, "held": held})
+def _share(values: Sequence[Any], version: int) -> Share:
+    number, told, held = values
+    return Share(_count(number, 1, version), _limits(told), _limits(held))
 
 
-def _limits(data: Mapping[str, Any], least: int = 0) -> Limits:
-    rate = data["app_store_rate_per_second"]
-    counts = {name: _count(value, least) for name, value in data.items() if name != "app_store_rate_per_second"}
-    return Limits(**counts, app_store_rate_per_second=None if rate is None else _amount(rate))
+def _limits(values: Sequence[Any], least: int = 0) -> Limits:
+    *counts, rate = values
+    in_flight, ledger, app_store = (_count(count, least) for count in counts)
+    return Limits(in_flight, ledger, app_store, None if rate is None else _amount(rate))
 
 
 def _count(value: object, least: int = 0, most: int = MOST) -> int:

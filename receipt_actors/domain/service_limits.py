@@ -77,6 +77,7 @@ SQS_FIFO_REQUESTS = Limit(
 # --- DynamoDB ---
 
 DYNAMODB_WRITE_UNIT_BYTES = 1024  #: a write of up to so many bytes takes one write unit
+DYNAMODB_READ_UNIT_BYTES = 4096  #: a consistent read of up to so many bytes takes one read unit
 DYNAMODB_NEW_TABLE_WRITES = Limit(
     "DynamoDB",
     "writes to a new on-demand table, at once",
@@ -203,6 +204,7 @@ SQS_REQUESTS_NEXT = Price("SQS", "the next 100 billion", 0.30e-6, "request")
 SQS_REQUESTS_REST = Price("SQS", "all beyond", 0.24e-6, "request")
 SQS_TIER_REQUESTS = 100e9  #: of the first price, and of the second
 DYNAMODB_WRITES = Price("DynamoDB", "on-demand writes", 0.625e-6, "write unit")
+DYNAMODB_READS = Price("DynamoDB", "on-demand reads", 0.125e-6, "read unit")
 DYNAMODB_STORAGE = Price("DynamoDB", "storage", 0.25, "GB and month")
 FARGATE_VCPU_HOURS = Price("Fargate", "Linux on x86", 0.04048, "vCPU and hour")
 FARGATE_GB_HOURS = Price("Fargate", "memory", 0.004445, "GB and hour")
@@ -213,6 +215,7 @@ PRICES: tuple[Price, ...] = (
     SQS_REQUESTS_NEXT,
     SQS_REQUESTS_REST,
     DYNAMODB_WRITES,
+    DYNAMODB_READS,
     DYNAMODB_STORAGE,
     FARGATE_VCPU_HOURS,
     FARGATE_GB_HOURS,

@@ -15,7 +15,7 @@ MAX_NAME_CHARACTERS = 256  #: of any id or name; at most 1,024 bytes, half of wh
 
 # SQS takes #x9 #xA #xD #x20-#xD7FF #xE000-#xFFFD #x10000-#x10FFFF, in bodies and in attributes.
 UNSENDABLE_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 # A name has no control characters at all: a line break in an id forges lines in a log.
 _NAME = re.compile(f"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{{1,{MAX_NAME_CHARACTERS}}}")
 
@@ -29,10 +29,9 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def is_queue_name(value: object) -> TypeGuard[str]:
-    """Tell whether the value can name a standard queue of SQS: 1 to 80 letters, digits, hyphens and underscores.
+    """Tell whether the value can name a queue of SQS: 1 to 80 letters, digits, hyphens and underscores.
 
-    FIFO queues (``.fifo``) need a message group and a deduplication id for every message, which the contract has no
-    words for: they are refused, not half supported.
+    The name of a FIFO queue ends in ``.fifo``, which counts.
     """
     return isinstance(value, str) and _QUEUE_NAME.fullmatch(value) is not None
 

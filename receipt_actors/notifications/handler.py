@@ -194,8 +194,7 @@ class NotificationHandler:
             return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
         standing = self._ledger.mark_refunded(refund.transaction_id, refund.at_seconds)
         if self._is_reversed(refund):
-            if standing.refunded_at_seconds == refund.at_seconds:  # else the mark is a later refund's, and stays
-                self._ledger.unmark_refunded(refund.transaction_id)
+            self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
             return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
         if isinstance(standing, Tombstone):
             return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
@@ -220,11 +219,10 @@ class NotificationHandler:
 
     def _reverse(self, reversal: RefundReversed) -> _Outcome:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
-        standing = self._ledger.get(reversal.transaction_id)
-        refunded_at_seconds = None if standing is None else standing.refunded_at_seconds
-        if refunded_at_seconds is not None and refunded_at_seconds > reversal.at_seconds:
+        standing = self._ledger.unmark_refunded(reversal.transaction_id, reversal.at_seconds)
+        if standing is not None and standing.refunded_at_seconds is not None:
             return _done(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
-        claim = self._ledger.unmark_refunded(reversal.transaction_id)
+        claim = standing if isinstance(standing, LedgerItem) else None
         whose = "nobody has claimed it" if claim is None else f"submission {claim.submission_id} has it"
         return _done(Done.REVERSED, f"its refund is taken back, {whose}")
 

@@ -23,14 +23,16 @@ def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_C
         UnavailableError: the ledger does not answer.
     """
     signed_data = open_signatures(settings)
-    bundle_ids = None if "*" in settings.bundle_ids else frozenset(settings.bundle_ids)
+    all_ids = [bundle_id for source in settings.every_source for bundle_id in source.bundle_ids]
+    bundle_ids = None if "*" in all_ids else frozenset(all_ids)
+    environments = frozenset(environment for source in settings.every_source for environment in source.environments)
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
         ledger = open_ledger(settings, max_connections=max_connections)
         opened.callback(ledger.close)
         queues = open_queues(settings, max_connections=max_connections, create=False)
         opened.callback(queues.close)
         if isinstance(queues, EmbeddedQueues):  # those alone: the others' redrive policy is for `start` to know
-            for queue in settings.post_queues:
+            for queue in settings.all_post_queues:
                 queues.create_queue(queue)
         notifications = open_notifications(settings, max_connections=max_connections)
         opened.callback(notifications.close)
@@ -41,7 +43,7 @@ def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_C
             notifications=notifications,
             ledger=ledger,
             queues=queues,
-            policy=Policy(bundle_ids, environments=frozenset(settings.environments)),
-            post_queues=settings.post_queues,
+            policy=Policy(bundle_ids, environments=environments),  # of all sources together
+            post_queues=settings.all_post_queues,
             close=opened.pop_all().close,
         )

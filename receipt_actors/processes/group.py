@@ -89,11 +89,11 @@ class WorkersRefused(ReceiptActorsError):
 class ProcessGroup:
     """Workers that run; see the module. It installs no signal handler."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queue: str, queues: ParentQueues) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...], queues: ParentQueues) -> None:
         self._group = group
         self._queues = queues
         self._close_roles: Callable[[], None] = lambda: None
-        self._inspection = GroupInspection(group, actors, source_queue)
+        self._inspection = GroupInspection(group, actors, source_queues)
         self._trace_numbers = itertools.count(1)
         self._actors = actors
         self._end_reason: ExitReason | None = None
@@ -129,7 +129,7 @@ class ProcessGroup:
         listen_to_reports(actors)
         tracer_of(actors).process = PARENT
         queues = ParentQueues(settings)
-        running = cls(group, actors, settings.source_queue, queues)
+        running = cls(group, actors, settings.source_queues, queues)
         try:
             membership = running._join_others(settings, processes)
             start = _tree(settings, group, queues, membership).start
@@ -325,7 +325,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, membership: Se
     if settings.alerts_queue is not None:
         limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
         sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
-        alerts = alert_specs(sinks, limits, settings.source_queue, PARENT)
+        alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,

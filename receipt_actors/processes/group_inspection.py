@@ -28,7 +28,7 @@ from receipt_actors.processes.collector import Heard, collected_by
 from receipt_actors.processes.protocol import COLLECTOR, DescribeActorOf, Group, WorkerView
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
-from receipt_actors.telemetry.overview import Overview, ProcessOverview, State, Usage, state_of
+from receipt_actors.telemetry.overview import Overview, ProcessOverview, RoleOverview, State, Usage, state_of
 from receipt_actors.telemetry.queue_depths import LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.usage import usage_now
@@ -41,10 +41,10 @@ PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its a
 class GroupInspection:
     """See the module. Any thread may look."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queue: str) -> None:
+    def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...]) -> None:
         self._group = group
         self._actors = actors
-        self._source_queue = source_queue
+        self._source_queues = source_queues
 
     def overview(self) -> Overview:
         """Look at everything."""
@@ -56,15 +56,15 @@ class GroupInspection:
         keeper = self._actors.whereis(ROLE_KEEPER)
         role = None if keeper is None else role_in({ROLE_KEEPER: look_at(keeper).view})
         processes = tuple(
-            self._process(name, collected.heard.get(name), has_ended=root is None) for name in self._group.names
+            self._process(name, collected.heard.get(name), role, has_ended=root is None) for name in self._group.names
         )
         own = tuple(replace(incident, process=PARENT) for incident in incidents_of(self._actors))
         return Overview(
             at_seconds=self._actors.clock.time(),
             version=version(),
-            state=state_with_role(self._state(processes, root), role),
-            source_queue=self._source_queue,
-            queues=collected.queues or {self._source_queue: None},
+            state=self._state(processes, root),
+            source_queues=self._source_queues,
+            queues=collected.queues or dict.fromkeys(self._source_queues),
             processes=processes,
             statistics=collected.statistics.merged(statistics_of(self._actors).snapshot()),  # the parent's incidents
             incidents=collected.incidents_with(own),
@@ -78,18 +78,27 @@ class GroupInspection:
             return State.ENDED
         return State.DRAINING if self._group.is_closing else state_of(processes)
 
-    def _process(self, name: str, heard: Heard | None, *, has_ended: bool) -> ProcessOverview:
+    def _process(
+        self, name: str, heard: Heard | None, role: RoleOverview | None, *, has_ended: bool
+    ) -> ProcessOverview:
         if has_ended:
             last = _unheard(name, 0) if heard is None else heard.process
             return replace(last, state=State.ENDED, in_flight=0, reserved=0, services=(), tree=None)
         view = self._view(name)
         if heard is None or heard.process.pid != view.pid:
-            return _unheard(name, view.pid)
+            unheard = _unheard(name, view.pid)
+            return replace(unheard, state=self._idle_state(role)) if view.waits_for_its_share else unheard
         if view.is_draining or self._group.is_closing:
             return replace(heard.process, state=State.DRAINING)
         if self._actors.clock.monotonic() - heard.at_seconds > SILENT_SECONDS:
             return replace(heard.process, state=State.SILENT)
-        return heard.process
+        return replace(heard.process, state=state_with_role(heard.process.state, role))
+
+    def _idle_state(self, role: RoleOverview | None) -> State:
+        """Tell what a process does that has nothing to work with yet: it is soon given it, or other nodes have it."""
+        if role is None or role.is_active:
+            return State.STARTING
+        return State.PAUSED if self._group.is_paused else state_with_role(State.STANDBY, role)
 
     def _view(self, name: str) -> WorkerView:
         worker = self._actors.whereis(name)

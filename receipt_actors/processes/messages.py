@@ -247,9 +247,10 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
 def settings_as_json(settings: Settings) -> Mapping[str, Any]:
     """Return the settings, as ``Settings.model_validate`` takes them: with the secrets that workers need, no other."""
     of_the_parent = {"admin": None, "admin_token": None, "role": Role.ALONE.value}
-    return {**settings.model_dump(mode="json"), **_revealed(settings), **of_the_parent}
+    values = settings.model_dump(mode="json")
+    sources = {queue: {**values["sources"][queue], **_revealed(table)} for queue, table in settings.sources.items()}
+    return {**values, **_revealed(dict(settings)), "sources": sources, **of_the_parent}
 
 
-def _revealed(settings: Settings) -> Mapping[str, str]:
-    secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
-    return {name: value.get_secret_value() for name, value in secrets.items()}
+def _revealed(values: Mapping[str, object]) -> Mapping[str, str]:
+    return {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}

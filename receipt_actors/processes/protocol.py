@@ -135,6 +135,7 @@ class WorkerView:
     pid: int  #: 0: there is no process
     is_running: bool  #: it consumes, and says how it goes
     is_draining: bool
+    waits_for_its_share: bool = False  #: it has been loaded, and nobody has given it anything to work with yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class _StartAgain:
 
 class _Phase(enum.Enum):
     LOADING = "loading"
-    LOADED = "loaded"  #: it waits for its share
+    LOADED = "loaded"  #: it waits for its share; where other nodes have all of it, for as long as they do
     STARTING = "starting"  #: it has its share, and may consume already
     RUNNING = "running"
     DRAINING = "draining"  #: because somebody else told it to
@@ -134,7 +134,7 @@ class Worker(GenServer):
         process, phase = self._process, self._phase
         if process is None:
             return WorkerView(0, False, False)
-        return WorkerView(process.pid, phase is _Phase.RUNNING, phase is _Phase.DRAINING)
+        return WorkerView(process.pid, phase is _Phase.RUNNING, phase is _Phase.DRAINING, phase is _Phase.LOADED)
 
     # --- life ---
 

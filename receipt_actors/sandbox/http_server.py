@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -61,7 +62,12 @@ class HttpServer:
 
     def start(self) -> Self:
         """Listen and serve. Raises ``OSError`` where the address can't be had."""
-        listener = socket.create_server(self._address, backlog=LISTEN_BACKLOG)
+        try:
+            listener = socket.create_server(self._address, backlog=LISTEN_BACKLOG)
+        except OSError as error:
+            host, port = self._address
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise OSError(f"{host}:{port} can't be listened on: {why}; choose another") from error
         self._address = listener.getsockname()[:2]
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(listener),), name=self._name, daemon=True)
         self._thread.start()

@@ -14,8 +14,13 @@ from receipt_actors.settings._work import WorkSettings
 
 
 # The fields of the last base come first: in help texts, in the manual, and where a check looks at fields above its own.
-class Settings(OperationsSettings, RoleSettings, WorkSettings, AppStoreSettings, NotificationSettings, frozen=True):
+class Settings(OperationsSettings, WorkSettings, RoleSettings, AppStoreSettings, NotificationSettings, frozen=True):
     """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
+
+    @property
+    def batchers(self) -> int:
+        """How many queues a process sends to, deletes from or changes visibility timeouts of at once."""
+        return len(self.all_post_queues) + 3 * len(self.every_source)  # dead letters, deletes, visibility of each
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(settings_of(Settings))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from receipt_actors.domain.fifo import dead_letter_queue_fault, dead_letter_queue_of
+from receipt_actors.domain.sources import misuses
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueName, QueueNames, TableName
+from receipt_actors.settings._faults import place_of_table
+from receipt_actors.settings._sources import SourceSettings
+from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueNames, TableName
 
 _AWS_VARIABLE = re.compile(
     r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS_KEY_ID|ROLE_ARN|CONTAINER_CREDENTIALS_.+)"
@@ -50,17 +54,16 @@ class BackendSettings(SomeSettings, frozen=True):
         return value
 
 
-class QueueSettings(BackendSettings, frozen=True):
+class QueueSettings(SourceSettings, BackendSettings, frozen=True):
     """What it takes to reach the queues."""
 
-    source_queue: QueueName = Field(default="ReceiptsSQS", description="Queue that receipts are taken from.")
     post_queues: QueueNames = Field(
         default=("ResultsSQS",), description="Every queue that a message may name for its answer."
     )
     dead_letter_queue: OptionalQueueName = Field(
         default=None,
         description="Queue that messages without an answer are moved to. Left out: the one of the source queue's "
-        "redrive policy; with the embedded backend, the source queue's name followed by DLQ.",
+        "redrive policy; with the embedded backend, the source queue's name followed by DLQ (before .fifo).",
     )
     max_receive_count: int = Field(
         default=20,
@@ -84,6 +87,37 @@ class QueueSettings(BackendSettings, frozen=True):
         if name is not None and name in (info.data.get("source_queue"), *info.data.get("post_queues", ())):
             raise ValueError("expected a queue that is neither source_queue nor one of post_queues")
         return name
+
+    @property
+    def known_dead_letter_queue(self) -> str | None:
+        """The dead-letter queue, as far as the settings say: on AWS, the source queue's redrive policy may, too."""
+        default = dead_letter_queue_of(self.source_queue) if self.backend == "embedded" else None
+        return self.dead_letter_queue or default
+
+    @property
+    def all_post_queues(self) -> tuple[str, ...]:
+        """Every queue that any message may name for its answer."""
+        return tuple(dict.fromkeys(queue for source in self.every_source for queue in source.post_queues))
+
+    def faults_together(self) -> Iterator[tuple[str, str]]:
+        """See ``SourceSettings``."""
+        yield from super().faults_together()
+        uses = [
+            (each.source_queue, frozenset(each.post_queues), each.known_dead_letter_queue) for each in self.every_source
+        ]
+        for misuse in misuses(uses):
+            place = self._place_of(misuse.source_queue, misuse.setting)
+            yield misuse.setting, f"{place}: found {misuse.queue!r}, expected {misuse.expected}"
+        for each in self.every_source:
+            name = each.dead_letter_queue
+            if name is not None and (fault := dead_letter_queue_fault(each.source_queue, name)):
+                place = self._place_of(each.source_queue, "dead_letter_queue")
+                yield "dead_letter_queue", f"{place}: found {name!r}, {fault}"
+
+    def _place_of(self, source_queue: str, setting: str) -> str:
+        if source_queue == self.source_queue:
+            return self.origins.get(setting, setting)
+        return place_of_table(source_queue, self.origins, setting)
 
 
 class LedgerSettings(BackendSettings, frozen=True):

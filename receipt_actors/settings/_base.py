@@ -18,8 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings._faults import fault
+from receipt_actors.settings._faults import SettingFaults, fault
 
 
 class SomeSettings(BaseModel, frozen=True):
@@ -30,12 +29,12 @@ class SomeSettings(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False, validate_default=True)
 
-    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
-    def sources(self) -> Mapping[str, str]:
+    def origins(self) -> Mapping[str, str]:
         """Where each value that is no default came from, for people: a flag, a variable, a key of a file, a choice."""
-        return MappingProxyType(self._sources)
+        return MappingProxyType(self._origins)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -49,10 +48,10 @@ class SomeSettings(BaseModel, frozen=True):
     def _raise_every_fault_at_once(
         cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
-        sources: Mapping[str, str] = info.context or {}
+        origins: Mapping[str, str] = info.context or {}
         try:
             settings = handler(data)
         except ValidationError as error:
-            raise ConfigurationError([fault(cls, details, sources) for details in error.errors()]) from None
-        settings._sources.update({name: source for name, source in sources.items() if name in cls.model_fields})
+            raise SettingFaults([fault(cls, details, origins) for details in error.errors()]) from None
+        settings._origins.update({name: origin for name, origin in origins.items() if name in cls.model_fields})
         return settings

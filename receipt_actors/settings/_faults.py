@@ -4,16 +4,43 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from receipt_actors.domain.values import printable
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings._setting import Setting, describe, settings_of
 
 _MASK = "**********"
+
+
+class SettingFaults(ConfigurationError):
+    """Faults, and the setting that each is about."""
+
+    def __init__(self, by_setting: Sequence[tuple[str, str]]) -> None:
+        super().__init__([words for _name, words in by_setting])
+        self.by_setting = tuple(by_setting)
+
+
+def place_of_table(queue: str, origins: Mapping[str, str], name: str | None = None) -> str:
+    """Say where a table ``[sources.QUEUE]`` is, or one setting of it."""
+    place = f"sources.{printable(queue)}" + ("" if name is None else f".{printable(name)}")
+    origin = origins.get("sources")
+    if origin is None:
+        return place
+    return f"{place} in {origin.removeprefix('sources in ')}"
+
+
+def unknown_in_table(
+    queue: str, name: str, near: Sequence[str], allowed: Collection[str], origins: Mapping[str, str]
+) -> str:
+    """Name a setting that no source has, and the one that it is most like."""
+    hint = f"did you mean {near[0]}?" if near else f"a source has {', '.join(allowed)}"
+    return f"{place_of_table(queue, origins, name)}: found it, expected a setting of a source; {hint}"
 
 
 def unknown(
@@ -25,11 +52,15 @@ def unknown(
     return f"{origin}: found an unknown setting, expected a known one; {hint}"
 
 
-def fault(model: type[BaseModel], details: ErrorDetails, sources: Mapping[str, str]) -> str:
-    """Put one finding of pydantic into our words: where from, what was found, what was expected, what to do."""
+def fault(model: type[BaseModel], details: ErrorDetails, origins: Mapping[str, str]) -> tuple[str, str]:
+    """Name the setting that a finding of pydantic is about, and put it into our words."""
     name = str(details["loc"][0])
+    return name, _words(name, model, details, origins)
+
+
+def _words(name: str, model: type[BaseModel], details: ErrorDetails, origins: Mapping[str, str]) -> str:
     if name not in model.model_fields:
-        return unknown(sources.get(name, name), name, settings_of(model))
+        return unknown(origins.get(name, name), name, settings_of(model))
     setting = describe(name, model.model_fields[name])
     if details["type"] == "missing":
         return (
@@ -40,9 +71,10 @@ def fault(model: type[BaseModel], details: ErrorDetails, sources: Mapping[str, s
     if details["type"] == "value_error":
         advice = str(details["ctx"]["error"])
     else:
-        way_out = f"; leave it out for the default {setting.default}" if setting.default else ""
+        is_of_a_source = origins.get(name, "").startswith("sources.")  # which has the top level's for its default
+        way_out = f"; leave it out for the default {setting.default}" if setting.default and not is_of_a_source else ""
         advice = f"expected {setting.expected}{way_out}"
-    return f"{sources.get(name, name)}: found {found}, {advice}"
+    return f"{origins.get(name, name)}: found {found}, {advice}"
 
 
 def _shown(setting: Setting, value: object) -> str:

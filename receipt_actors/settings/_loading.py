@@ -17,6 +17,7 @@ from receipt_actors.settings._backend import choose_backend
 from receipt_actors.settings._base import SomeSettings
 from receipt_actors.settings._faults import unknown
 from receipt_actors.settings._setting import VARIABLE_PREFIX
+from receipt_actors.settings._sources import SourceSettings
 
 CONFIG_VARIABLE = VARIABLE_PREFIX + "CONFIG"  #: names the TOML file, where no flag does
 
@@ -24,6 +25,7 @@ CONFIG_VARIABLE = VARIABLE_PREFIX + "CONFIG"  #: names the TOML file, where no f
 _KUBERNETES_VARIABLE = re.compile(VARIABLE_PREFIX + r"(SERVICE_(HOST|PORT)|PORT)(_.+)?")
 
 Chosen = TypeVar("Chosen", bound=SomeSettings)
+Queues = TypeVar("Queues", bound=SourceSettings)
 
 
 def load_settings(
@@ -52,18 +54,51 @@ def load_some_settings(
     variable that is empty says not given. Raises ``ConfigurationError`` with every fault of every layer.
     """
     environ = os.environ if environ is None else environ
+    found = _find(config, environ)
+    found.read_flags(flags)
+    return _checked(model, found, environ)
+
+
+def load_source_settings(
+    model: type[Queues],
+    flags: Mapping[str, object],
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Queues:
+    """Do the same for one source alone: the one that the flag ``source_queue`` names, else the first.
+
+    It may be the first, or one of ``sources``; where there are no others the flag says what the first is.
+    """
+    environ = os.environ if environ is None else environ
+    found = _find(config, environ)
+    found.read_flags({name: value for name, value in flags.items() if name != "source_queue"})
+    queue = flags.get("source_queue")
+    if queue is None or not found.values.get("sources"):
+        return load_some_settings(model, flags, config=config, environ=environ)
+    settings = _checked(model, found, environ)
+    queues = [source.source_queue for source in settings.every_source]
+    if queue not in queues:
+        raise ConfigurationError([f"--source-queue: found {queue!r}, expected one of {', '.join(queues)}"])
+    return settings.every_source[queues.index(str(queue))]
+
+
+def _find(config: Path | None, environ: Mapping[str, str]) -> _Findings:
     found = _Findings()
     if config is not None:
         found.read_file(config, named_by="--config")
     elif environ.get(CONFIG_VARIABLE):
         found.read_file(Path(environ[CONFIG_VARIABLE]), named_by=CONFIG_VARIABLE)
     found.read_variables(environ)
-    found.read_flags(flags)
+    return found
+
+
+def _checked(model: type[Chosen], found: _Findings, environ: Mapping[str, str]) -> Chosen:
     if "backend" not in found.values and (chosen := choose_backend(found.values, environ)):
         found.put("backend", *chosen)
     values = {name: value for name, value in found.values.items() if name in model.model_fields}
     try:
-        settings = model.model_validate(values, context=found.sources)
+        settings = model.model_validate(values, context=found.origins)
     except ConfigurationError as error:
         raise ConfigurationError([*found.faults, *error.faults]) from None
     if found.faults:
@@ -76,11 +111,11 @@ class _Findings:
     """What the layers said so far, the later over the earlier, and what was wrong with them."""
 
     values: dict[str, object] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
-    def put(self, name: str, value: object, source: str) -> None:
-        self.values[name], self.sources[name] = value, source
+    def put(self, name: str, value: object, origin: str) -> None:
+        self.values[name], self.origins[name] = value, origin
 
     def read_file(self, path: Path, *, named_by: str) -> None:
         try:

@@ -8,11 +8,11 @@ from uuid import UUID
 from pydantic import Field, ValidationInfo, field_validator
 
 from receipt_actors.domain.ports import Environment
-from receipt_actors.settings._base import SomeSettings
+from receipt_actors.settings._sources import SourceSettings
 from receipt_actors.settings._types import ANY, Environments, Expected, Ids, ProductTypes
 
 
-class PolicySettings(SomeSettings, frozen=True):
+class PolicySettings(SourceSettings, frozen=True):
     """Which purchases count here, and for whom."""
 
     bundle_ids: Annotated[Ids, Expected("your app's bundle ids, comma separated, or * to accept any")] = Field(

@@ -50,6 +50,8 @@ def describe(name: str, info: FieldInfo) -> Setting:
     default = None if info.is_required() else info.default
     if isinstance(default, tuple):
         default = ",".join(default)
+    elif default == {}:
+        default = None  # no table at all
     return Setting(
         name=name,
         expected=_expected(info),

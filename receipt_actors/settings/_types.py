@@ -58,14 +58,12 @@ def _expand_home(path: Path) -> Path:
 
 
 def _queue_name(name: str) -> str:
-    """Accept the names of SQS's standard queues: 1 to 80 letters, digits, ``-`` and ``_``."""
+    """Accept the names of SQS's queues: 1 to 80 letters, digits, ``-`` and ``_``, ``.fifo`` at the end of some."""
     if "://" in name or name.startswith("arn:"):
         kind, last_part = ("an ARN", name.rpartition(":")[2]) if name.startswith("arn:") else ("a URL", Path(name).name)
         raise ValueError(f"expected a name, not {kind}; try {last_part!r}")
-    if name.endswith(".fifo"):
-        raise ValueError("expected a standard queue; FIFO queues are not supported")
     if not is_queue_name(name):
-        raise ValueError("expected 1 to 80 letters, digits, - and _")
+        raise ValueError("expected 1 to 80 letters, digits, - and _, with .fifo at the end of a FIFO queue's name")
     return name
 
 

@@ -60,21 +60,23 @@ class WorkSettings(SomeSettings, frozen=True):
     app_store_concurrency: int | None = Field(
         default=None,
         ge=1,
-        description="Requests to Apple under way at once, of all processes. Left out: a process with curl has "
-        f"{DEFAULT_CURL_CONCURRENCY}, of at most {MAX_CURL_CONCURRENCY}; one with requests {MAX_BLOCKING_CONCURRENCY}, "
-        "of as many.",
+        description="Requests to Apple under way at once, of all processes, and of all nodes of a group. Left out: a "
+        f"process with curl has {DEFAULT_CURL_CONCURRENCY}, of at most {MAX_CURL_CONCURRENCY}; one with requests "
+        f"{MAX_BLOCKING_CONCURRENCY}, of as many.",
     )
     app_store_rate_per_second: float | None = Field(
         default=None,
         gt=0,
-        description="Requests to Apple a second, of all processes. Left out: no limit for verifyReceipt, and "
-        f"{SERVER_API_RATE_PER_SECOND:g} for the App Store Server API, as Apple documents.",
+        description="Requests to Apple a second, of all processes, and of all nodes of a group. Left out: no limit for "
+        f"verifyReceipt, and {SERVER_API_RATE_PER_SECOND:g} for the App Store Server API, as Apple documents.",
     )
     app_store_attempts: int = Field(
         default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
     )
     ledger_concurrency: int = Field(
-        default=50, ge=1, description="Requests to the ledger under way at once, of all processes."
+        default=50,
+        ge=1,
+        description="Requests to the ledger under way at once, of all processes, and of all nodes of a group.",
     )
     ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
     drain_seconds: float = Field(
@@ -129,6 +131,8 @@ class WorkSettings(SomeSettings, frozen=True):
     def _no_process_has_too_many_requests(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
         client, processes = info.data.get("app_store_client"), info.data.get("processes")
         if concurrency is None or client is None or not isinstance(processes, int):  # a fault told already, or "auto"
+            return concurrency
+        if info.data.get("role") == "load-balanced":  # other nodes have a part of it
             return concurrency
         if concurrency <= most_requests(client) * processes:
             return concurrency

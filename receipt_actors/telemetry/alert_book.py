@@ -15,6 +15,7 @@ kind                says
 ``recovered``       a service whose outage was told is available again
 ``dead_letters``    more than ``dead_letters`` messages were moved to the dead-letter queue within a minute
 ``abandoned``       a drain was over before all messages were finished, and handed them back
+``node_lost``       a node that shares the work is not heard of any more; the others have its part now
 ==================  ===================================================================================================
 """
 
@@ -49,6 +50,7 @@ class AlertKind(StrEnum):
     RECOVERED = "recovered"
     DEAD_LETTERS = "dead_letters"
     ABANDONED = "abandoned"
+    NODE_LOST = "node_lost"
 
 
 #: Incidents that are an alert each. ``outage``, ``recovered`` and ``moved`` are only sometimes; others never.
@@ -61,6 +63,7 @@ _ALWAYS = {
         AlertKind.UNKNOWN_ANSWER,
         AlertKind.CONFIGURATION,
         AlertKind.ABANDONED,
+        AlertKind.NODE_LOST,
     )
 }
 
@@ -79,7 +82,7 @@ class Origin:
 
     host: str
     process: str  #: ``main``, ``worker-1`` and so on, or ``parent``
-    source_queue: str
+    source_queue: str  #: several are separated by a comma and a space
     software_version: str
 
 

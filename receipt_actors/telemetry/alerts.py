@@ -16,6 +16,7 @@ from importlib import metadata
 from math import inf
 from typing import Any, ClassVar, Protocol
 
+from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.errors import QueueRefused, UnavailableError
@@ -69,8 +70,10 @@ class AlertsQueue:
         """See ``AlertSink``."""
         if self.queues is None:
             self.queues = self.open_queues()
-        messages = [OutgoingMessage(alert.body, {"kind": alert.kind.value}) for alert in alerts]
-        return self.queues.send(self.queue, messages)
+        return self.queues.send(self.queue, [self._message(alert.kind.value, alert.body) for alert in alerts])
+
+    def _message(self, kind: str, body: str) -> OutgoingMessage:
+        return in_group(OutgoingMessage(body, {"kind": kind}), self.queue, kind, kind, body)
 
     def __str__(self) -> str:
         return f"queue {self.queue}"
@@ -313,12 +316,12 @@ class Alerts(GenServer):
 
 
 def alert_specs(
-    sinks: Mapping[str, AlertSink], limits: AlertLimits, source_queue: str, process: str
+    sinks: Mapping[str, AlertSink], limits: AlertLimits, source_queues: Sequence[str], process: str
 ) -> Sequence[ChildSpec]:
     """Describe the actors that send alerts, one for each sink, of this name; they end before ``incidents`` does."""
     if not sinks:
         return ()
-    origin = Origin(socket.gethostname(), process, source_queue, metadata.version("receipt-actors"))
+    origin = Origin(socket.gethostname(), process, ", ".join(source_queues), metadata.version("receipt-actors"))
     return [
         ChildSpec(name, Start(Alerts, sink, limits, origin, name=name), shutdown=SHUTDOWN_SECONDS)
         for name, sink in sinks.items()

@@ -4,6 +4,9 @@ A line has what happened since the one before: counters as counts of that time, 
 from which CloudWatch tells any percentile (the form that AWS's own collector writes: ``Values``, ``Counts``, ``Min``,
 ``Max``, ``Sum``, ``Count``), and gauges as they are now. Nothing is a dimension that a player or a message has.
 
+Where there are several source queues each has a line: ``Heartbeat``, for an alarm, and ``Received`` are in all of them,
+the latter counted for that queue alone; what is of the whole system is in the line of the first.
+
 ===================================================  ============  =====================================================
 metric                                               unit          says
 ===================================================  ============  =====================================================
@@ -17,6 +20,10 @@ metric                                               unit          says
 ``Retries``                                          Count         requests to services that were tried again
 ``UnavailableServices``                              Count         services that keep messages waiting
 ``Crashes``, ``Restarts``, ``UnknownAnswers``        Count         incidents of these kinds
+``Active``                                           Count         where nodes share the work: 1 of one that takes
+                                                                   messages in, 0 of one that stands by, is cut off,
+                                                                   paused or drains; a maximum of 0: nobody works
+``Nodes``                                            Count         likewise: how many there are, as each knows it
 ``CPU``                                              Percent       of one core, of all processes together
 ``Memory``                                           Bytes         resident, of all processes together
 ===================================================  ============  =====================================================
@@ -27,10 +34,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.telemetry.changes import change, increase
@@ -38,19 +45,21 @@ from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.log_writer import LogWriter
 from receipt_actors.telemetry.overview import Overview, State, Usage
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 
 SOURCE_QUEUE_DIMENSION = "SourceQueue"
 MAX_VALUES = 100  #: that a metric may have in a line, says CloudWatch
 _NO_LIFE = frozenset({State.ENDED, State.SILENT})
+_NO_WORK = frozenset({State.PAUSED, State.DRAINING, State.ENDED})  #: whatever share it has
 _INCIDENTS = {"crash": "Crashes", "restart": "Restarts", "unknown_answer": "UnknownAnswers"}
+_Metrics: TypeAlias = dict[str, tuple[str, object]]  # unit and value by name
 _FATES = {"answered": "Answered", "handed_back": "HandedBack", "moved": "Moved", "left": "Left"}
 
 
 def embedded_metrics(
     earlier: Overview, later: Overview, *, namespace: str, dimensions: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Return the document of what happened between two looks.
+) -> Sequence[dict[str, Any]]:
+    """Return the documents of what happened between two looks, one for each source queue.
 
     Args:
         earlier: at the system.
@@ -59,9 +68,10 @@ def embedded_metrics(
         dimensions: beside ``SourceQueue``. Every metric is there twice then: by ``SourceQueue``, and by all of them.
     """
     new = change(earlier.statistics, later.statistics)
-    metrics: dict[str, tuple[str, object]] = {
-        "Heartbeat": ("Count", sum(process.state not in _NO_LIFE for process in later.processes)),
-        "Received": ("Count", new.received),
+    first, *others = later.source_queues
+    of_each = {queue: _metrics_of_source(later, new, queue) for queue in others}
+    metrics: _Metrics = {
+        **(_metrics_of_source(later, new, first) if others else _metrics_of_source(later, new, None)),
         **{name: ("Count", new.count(fate)) for fate, name in _FATES.items()},
         **{f"Answered{verdict}": ("Count", _results(new.results, verdict)) for verdict in Verdict},
         "InFlight": ("Count", sum(process.in_flight for process in later.processes)),
@@ -77,11 +87,31 @@ def embedded_metrics(
         "CPU": ("Percent", _cpu_percent(earlier, later)),
         "Memory": ("Bytes", sum(usage.memory_bytes for usage in _usages(later).values())),
     }
+    if later.role is not None:
+        is_active = later.role.is_active and later.state not in _NO_WORK
+        metrics |= {"Active": ("Count", int(is_active)), "Nodes": ("Count", len(later.role.nodes))}
     timed = {"Latency": new.latencies}
     timed |= {f"Latency{step.title().replace('_', '')}": latencies for step, latencies in new.steps.items()}
     metrics |= {name: ("Seconds", _values(latencies)) for name, latencies in timed.items() if latencies.count}
-    shared = {SOURCE_QUEUE_DIMENSION: later.source_queue}
-    more = dict(dimensions or {})
+    return [
+        _document(later, queue, its, namespace, dict(dimensions or {}))
+        for queue, its in {first: metrics, **of_each}.items()
+    ]
+
+
+def _metrics_of_source(later: Overview, new: StatisticsSnapshot, queue: str | None) -> _Metrics:
+    """Return what is told of each source queue; None: of the only one."""
+    received = new.received if queue is None else new.calls.get(f"receive from {queue}", ServiceCalls()).entries
+    return {
+        "Heartbeat": ("Count", sum(process.state not in _NO_LIFE for process in later.processes)),
+        "Received": ("Count", received),
+    }
+
+
+def _document(
+    later: Overview, queue: str, metrics: _Metrics, namespace: str, more: Mapping[str, str]
+) -> dict[str, Any]:
+    shared = {SOURCE_QUEUE_DIMENSION: queue}
     sets = [list(shared), [*shared, *more]] if more else [list(shared)]
     definitions = [{"Name": name, "Unit": unit} for name, (unit, _value) in metrics.items()]
     return {
@@ -143,7 +173,7 @@ def _rounded(seconds: float) -> float:
 
 
 class MetricsLog:
-    """Writes a line to a file descriptor again and again, and the last one when it is closed.
+    """Writes a line (one for each source queue) to a file descriptor again and again, and the last when it is closed.
 
     It owns a thread, and what it saw last. Nobody ever waits for who reads the lines: what does not fit in is lost.
     """
@@ -190,7 +220,8 @@ class MetricsLog:
         while not is_over:
             is_over = self._is_over.wait(self._interval_seconds)
             later = system.overview()
-            self._write(embedded_metrics(earlier, later, namespace=self._namespace, dimensions=self._dimensions))
+            for each in embedded_metrics(earlier, later, namespace=self._namespace, dimensions=self._dimensions):
+                self._write(each)
             earlier = later
 
     def _write(self, document: Mapping[str, Any]) -> None:

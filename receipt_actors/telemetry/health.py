@@ -103,7 +103,8 @@ def _missing(overview: Overview) -> Iterator[str]:
 
 
 def _lacks_its_tree(process: ProcessOverview) -> bool:
-    return process.tree is None and process.state is not State.STARTING
+    has_begun = process.started_at_seconds > 0  # else it has not said anything of itself: it loads, or waits for work
+    return process.tree is None and process.state is not State.STARTING and has_begun
 
 
 def _restarting(actor: ActorOverview, prefix: str) -> Iterator[str]:

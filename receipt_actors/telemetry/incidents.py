@@ -20,7 +20,8 @@ kind                says
 ``handed_back``     a message was given up for this delivery; it comes back
 ``moved``           a message was moved to the dead-letter queue
 ``abandoned``       a drain was over before all messages were finished, and handed them back
-``role``            this node took up work that other nodes share, or lost it; or one of them is not heard of any more
+``role``            this node took up work that other nodes share, stands by, or lost its place
+``node_lost``       this node took another one, which is not heard of any more, out of their group
 ==================  ===================================================================================================
 
 It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor
@@ -76,6 +77,7 @@ class IncidentKind(StrEnum):
     MOVED = "moved"
     ABANDONED = "abandoned"
     ROLE = "role"
+    NODE_LOST = "node_lost"
 
 
 _OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  # alike where their reason is the same

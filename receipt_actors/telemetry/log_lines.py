@@ -28,6 +28,9 @@ FIELDS = (
     "seconds",
     "service",
     "queue",
+    "group",
+    "node",
+    "standing",
 )
 _PLAIN = (str, int, float, list)
 

@@ -18,7 +18,7 @@ class State(enum.StrEnum):
 
     STARTING = "starting"
     CONSUMING = "consuming"
-    WAITING = "waiting"  #: a service is unavailable: what is in flight is kept, nothing is taken in
+    WAITING = "waiting"  #: services are unavailable: what is in flight is kept, nothing is taken in from any source
     PAUSED = "paused"  #: by an operator: what is in flight is finished, nothing is taken in
     STANDBY = "standby"  #: other nodes do the work: it takes over from one that goes
     DRAINING = "draining"
@@ -97,7 +97,7 @@ class ProcessOverview:
     state: State
     in_flight: int
     reserved: int  #: credits of receives under way
-    unavailable: tuple[str, ...]  #: services that keep the gate closed
+    unavailable: tuple[str, ...]  #: services that keep the gate closed, for one of several sources at least
     usage: Usage
     services: tuple[ServiceOverview, ...]
     tree: ActorOverview | None  #: None where its root has ended
@@ -159,6 +159,22 @@ class RoleOverview:
     whole: Mapping[str, float | None] | None  #: what all nodes share
     nodes: tuple[NodeOverview, ...]  #: in the order of their seats
 
+    @property
+    def own(self) -> NodeOverview | None:
+        """The node that says so, as its group knows it; None: not yet, or no more."""
+        return next((node for node in self.nodes if node.name == self.node), None)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this node may begin something new."""
+        return self.standing is Standing.ACTIVE
+
+    def part_of(self, node: NodeOverview) -> float:
+        """Tell which part of the whole a node has, from 0 to 1: of the requests to the ledger, which all share."""
+        whole = (self.whole or {}).get("ledger_concurrency") or 0
+        part = (node.share or {}).get("ledger_concurrency") or 0
+        return part / whole if whole else 0.0
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what ``as_json`` of an overview wrote."""
@@ -173,7 +189,7 @@ class Overview:
     at_seconds: float  #: UNIX time
     version: str  #: of receipt_actors
     state: State
-    source_queue: str
+    source_queues: tuple[str, ...]  #: the first is the one that the settings begin with
     queues: Mapping[str, int | None]  #: approximate number of messages by queue; None: not known just now
     processes: tuple[ProcessOverview, ...]
     statistics: StatisticsSnapshot  #: of all processes, those that have ended included
@@ -181,6 +197,12 @@ class Overview:
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None
     role: RoleOverview | None = None  #: None: this node is alone
+
+    @property
+    def waiting(self) -> int | None:
+        """About how many messages wait on the source queues; None where it is not known of one of them."""
+        depths = [self.queues.get(queue) for queue in self.source_queues]
+        return None if None in depths else sum(depth or 0 for depth in depths)
 
     @property
     def up_for_seconds(self) -> float | None:
@@ -206,6 +228,7 @@ class Overview:
             **{
                 **data,
                 "state": State(data["state"]),
+                "source_queues": tuple(data["source_queues"]),
                 "processes": tuple(ProcessOverview.from_json(process) for process in data["processes"]),
                 "statistics": StatisticsSnapshot.from_json(data["statistics"]),
                 "incidents": tuple(map(Incident.from_json, data["incidents"])),
@@ -240,10 +263,16 @@ def _plain(value: object) -> Any:
     return value
 
 
+_MOST_TELLING_FIRST = (
+    *(State.ENDED, State.SILENT, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING),
+    *(State.CONSUMING, State.STANDBY),
+)
+
+
 def state_of(processes: Sequence[ProcessOverview]) -> State:
     """Return what a system does whose processes do this: the state that most needs to be known."""
     states = {process.state for process in processes}
-    for state in (State.ENDED, State.SILENT, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING):
+    for state in _MOST_TELLING_FIRST:
         if state in states:
             return state
-    return State.CONSUMING if states else State.STARTING
+    return State.STARTING

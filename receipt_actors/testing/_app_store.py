@@ -80,7 +80,9 @@ class FakeAppStore(Fake):
 
     # --- the port ---
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         """See ``AppStore.verify_receipt``."""
 
         def work() -> Mapping[str, object]:

@@ -70,7 +70,7 @@ def hostile_messages(
         else:
             name, make = families[number % len(families)]
         message = _message(name, make())
-        while not any_queue and check_send_batch([OutgoingMessage(message.body, message.attributes)]) != [None]:
+        while not any_queue and check_send_batch("", [OutgoingMessage(message.body, message.attributes)]) != [None]:
             message = _message(name, make())
         yield message
 
@@ -260,6 +260,7 @@ class _Maker:
                 self._dead_letter_queue,
                 name.swapcase(),
                 f"{name}2",
+                f"{name}.fifo",
                 "Other",
                 "0",
                 "-",
@@ -278,7 +279,7 @@ class _Maker:
                 f"{name}\x00",
                 f"{name},Other",
                 f"{name};",
-                f"{name}.fifo",
+                f"{name}.fifo.fifo",
                 "a" * 81,
             ),
             *(name.replace("e", "\u0435"), name.replace("S", "\uff33"), f"{name}\u200b", f"\u202e{name[::-1]}"),

@@ -159,11 +159,13 @@ class _InterceptedLedger:
         standing: Standing = self._around(call)
         return standing
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
         ledger = self._ledger
-        call = PortCall("unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id))
-        claim: LedgerItem | None = self._around(call)
-        return claim
+        call = PortCall(
+            "unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id, reversed_at_seconds)
+        )
+        standing: Standing | None = self._around(call)
+        return standing
 
     def check(self) -> None:
         self._ledger.check()  # once, by whoever starts
@@ -176,9 +178,15 @@ class _InterceptedAppStore:
         self._app_store = app_store
         self._around = around
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         store = self._app_store
-        call = PortCall("verify_receipt", None, None, store, lambda _: store.verify_receipt(receipt_data, environment))
+
+        def ask(_: object) -> Mapping[str, object]:
+            return store.verify_receipt(receipt_data, environment, shared_secret=shared_secret)
+
+        call = PortCall("verify_receipt", None, None, store, ask)
         answer: Mapping[str, object] = self._around(call)
         return answer
 
@@ -193,11 +201,15 @@ class _InterceptedServerApi:
     def transaction_id_of(self, receipt_data: str) -> str | None:
         return self._server_api.transaction_id_of(receipt_data)  # which asks nobody
 
-    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
         api = self._server_api
-        call = PortCall(
-            "get_transaction_info", None, None, api, lambda _: api.get_transaction_info(transaction_id, environment)
-        )
+
+        def ask(_: object) -> Mapping[str, object]:
+            return api.get_transaction_info(transaction_id, environment, bundle_id=bundle_id)
+
+        call = PortCall("get_transaction_info", None, None, api, ask)
         answer: Mapping[str, object] = self._around(call)
         return answer
 

@@ -84,16 +84,18 @@ class FakeLedger(Fake):
 
         return self._carry_out("mark_refunded", work)
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
         """See ``Ledger.unmark_refunded``."""
 
-        def work() -> LedgerItem | None:
+        def work() -> Standing | None:
             with self._changed:
-                self._tombstones.pop(transaction_id, None)
-                claim = self._items.get(transaction_id)
-                if claim is not None:
-                    claim = self._items[transaction_id] = replace(claim, refunded_at_seconds=None)
-                return claim
+                standing = self._standing(transaction_id)
+                refunded_at = None if standing is None else standing.refunded_at_seconds
+                if refunded_at is not None and refunded_at <= reversed_at_seconds:
+                    self._tombstones.pop(transaction_id, None)
+                    if isinstance(standing, LedgerItem):
+                        self._items[transaction_id] = replace(standing, refunded_at_seconds=None)
+                return self._standing(transaction_id)
 
         return self._carry_out("unmark_refunded", work)
 

@@ -1,4 +1,4 @@
-"""``FakeQueues``: SQS's standard queues, in memory."""
+"""``FakeQueues``: SQS's queues, standard and FIFO, in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from receipt_actors.clients import sqs_rules
+from receipt_actors.domain.fifo import DEDUPLICATION_SECONDS, is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_ENTRIES,
     MAX_VISIBILITY_SECONDS,
@@ -44,6 +45,12 @@ class _Queue:
     dead_letter_queue: str | None
     max_receive_count: int
     messages: dict[str, _Message] = field(default_factory=dict)  # by message id, oldest first
+    sent_at_seconds: dict[str, float] = field(default_factory=dict)  # monotonic; by de-duplication id
+
+    def blocked_groups(self, now: float) -> set[str | None]:
+        """Groups of which a message is hidden."""
+        hidden = (each for each in self.messages.values() if each.visible_at_seconds > now)
+        return {each.content.group_id for each in hidden} - {None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,8 @@ class StoredMessage:
     body: str
     attributes: Mapping[str, str]
     receive_count: int
-    hidden_for_seconds: float  #: 0 where it can be received now
+    hidden_for_seconds: float  #: 0 where it can be received now, or once nothing before it in its group is hidden
+    group_id: str | None = None  #: on a FIFO queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +115,17 @@ class FakeQueues(Fake):
             del self._queues[name]
             self._wake()
 
-    def put(self, queue: str, body: str, attributes: Mapping[str, str] | None = None) -> str:
-        """Send one message, whatever faults are due and whatever SQS would say of it. Returns its message id."""
+    def put(
+        self, queue: str, body: str, attributes: Mapping[str, str] | None = None, group_id: str | None = None
+    ) -> str:
+        """Send one message, whatever faults are due and whatever SQS would say of it. Returns its message id.
+
+        To a FIFO queue it goes as no repetition of any other, in a group of its own unless ``group_id`` says otherwise.
+        """
         with self._changed:
-            return self._put(self._find(queue), OutgoingMessage(body, attributes or {}))
+            if group_id is None and is_fifo(queue):
+                group_id = f"group-{self._sent + 1}"
+            return self._put(self._find(queue), OutgoingMessage(body, attributes or {}, group_id))
 
     def corrupt_next(self, deliveries: int = 1) -> None:
         """Have the next messages delivered with a body that their MD5 does not fit."""
@@ -128,6 +143,7 @@ class FakeQueues(Fake):
                     dict(message.content.attributes),
                     message.receive_count,
                     max(0.0, message.visible_at_seconds - now),
+                    message.content.group_id,
                 )
                 for message in self._find(queue).messages.values()
             ]
@@ -166,11 +182,11 @@ class FakeQueues(Fake):
         """See ``Queues.send``."""
 
         def work(entries: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-            failures = sqs_rules.check_send_batch(entries)
+            failures = sqs_rules.check_send_batch(queue, entries)
             with self._changed:
                 found = self._find(queue)
                 for message, failure in zip(entries, failures, strict=True):
-                    if failure is None:
+                    if failure is None and self._is_new(found, message.deduplication_id):
                         self._put(found, message)
             return failures
 
@@ -235,6 +251,16 @@ class FakeQueues(Fake):
 
         self._clock.call_later(seconds, wake)
 
+    def _is_new(self, queue: _Queue, deduplication_id: str | None) -> bool:
+        if deduplication_id is None:
+            return True
+        now = self._clock.monotonic()
+        sent_at_seconds = queue.sent_at_seconds.get(deduplication_id)
+        if sent_at_seconds is not None and now < sent_at_seconds + DEDUPLICATION_SECONDS:
+            return False
+        queue.sent_at_seconds[deduplication_id] = now
+        return True
+
     def _put(self, queue: _Queue, content: OutgoingMessage) -> str:
         self._sent += 1
         message = _Message(f"message-{self._sent}", content, self._clock.time())
@@ -259,7 +285,8 @@ class FakeQueues(Fake):
                 now = self._clock.monotonic()
                 if received or now >= deadline or interruptions != self._interruptions:
                     return received
-                wake_at = min([deadline, *(each.visible_at_seconds for each in queue.messages.values())])
+                hidden_until = [each.visible_at_seconds for each in queue.messages.values()]
+                wake_at = min([deadline, *(each for each in hidden_until if each > now)])
                 if wake_at != timers_until:
                     self._wake_later(wake_at - now)
                     timers_until = wake_at
@@ -269,10 +296,11 @@ class FakeQueues(Fake):
     def _take(self, queue: _Queue, max_messages: int, visibility_timeout_seconds: int) -> list[ReceivedMessage]:
         now = self._clock.monotonic()
         received: list[ReceivedMessage] = []
+        blocked = queue.blocked_groups(now)
         for message in list(queue.messages.values()):
             if len(received) == max_messages:
                 break
-            if message.visible_at_seconds > now:
+            if message.visible_at_seconds > now or message.content.group_id in blocked:
                 continue
             if queue.dead_letter_queue is not None and message.receive_count >= queue.max_receive_count:
                 del queue.messages[message.message_id]
@@ -302,6 +330,7 @@ class FakeQueues(Fake):
             attributes=dict(message.content.attributes),
             approximate_receive_count=message.receive_count,
             sent_at_seconds=message.sent_at_seconds,
+            group_id=message.content.group_id,
         )
 
     def _of_handle(self, queue: _Queue, receipt_handle: str) -> _Message | EntryFailure | None:
@@ -319,6 +348,8 @@ class FakeQueues(Fake):
         if message is not None:
             del queue.messages[message.message_id]
             self._note("delete", queue, message)
+            if message.content.group_id is not None:
+                self._wake()  # what is behind it in its group can be received
         return None
 
     def _hide(self, queue: _Queue, receipt_handle: str, seconds: int) -> EntryFailure | None:

@@ -64,7 +64,9 @@ class FakeServerApi(Fake):
 
         return self._carry_out("transaction_id_of", work)
 
-    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
         """See ``ServerApi``."""
 
         def work() -> Mapping[str, object]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from receipt_actors.backends import Backend
+from receipt_actors.domain.fifo import dead_letter_queue_of, is_fifo
 from receipt_actors.domain.messages import submission_id_of
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.results import parse_result
@@ -21,6 +22,7 @@ from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._interception import Around, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import FakeQueues
+from receipt_actors.testing._roles import FakeRoles
 from receipt_actors.testing._server_api import FakeServerApi
 from receipt_actors.testing._signed_data import FakeSignedData
 
@@ -28,8 +30,8 @@ from receipt_actors.testing._signed_data import FakeSignedData
 class FakeServices:
     """Queues as ``settings`` name them, a ledger and an App Store with all its ways, on one ``clock``; see the package.
 
-    The dead-letter queue is the one of the settings, else the source queue's name followed by DLQ. The services outlive
-    a receipt system: start another one to see what it makes of what the first has left.
+    A dead-letter queue is the one of the settings, else the one that the embedded backend would make. The services
+    outlive a receipt system: start another one to see what it makes of what the first has left.
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
@@ -40,9 +42,11 @@ class FakeServices:
         self.app_store = FakeAppStore()
         self.signed_data = FakeSignedData()
         self.server_api = FakeServerApi(self.signed_data)
-        self.dead_letter_queue = settings.dead_letter_queue or f"{settings.source_queue}DLQ"
-        self.queues.create_queue(settings.source_queue, self.dead_letter_queue, settings.max_receive_count)
-        for queue in (*settings.post_queues, *filter(None, [settings.alerts_queue])):
+        self.roles = FakeRoles()
+        self.dead_letter_queue = self._dead_letter_queue(settings)
+        for source in settings.every_source:
+            self.queues.create_queue(source.source_queue, self._dead_letter_queue(source), settings.max_receive_count)
+        for queue in (*settings.all_post_queues, *filter(None, [settings.alerts_queue])):
             self.queues.create_queue(queue)
 
     @property
@@ -57,6 +61,7 @@ class FakeServices:
             rng=random.Random(0),
             signed_data=self.signed_data,
             server_api=self.server_api,
+            roles=None if self.settings.is_alone else self.roles,
         )
 
     def start(self, around: Around | None = None) -> ReceiptSystem:
@@ -67,27 +72,47 @@ class FakeServices:
         backend = self.backend if around is None else intercept(self.backend, around)
         return ReceiptSystem.start(self.settings, backend=backend, clock=self.clock)
 
-    def submit(self, receipt_data: str, user_id: int = 1, *, submission_id: str | None = None, **fields: object) -> str:
-        """Put a message on the source queue; ``fields`` are added to it, or replace its own. Returns its message id."""
-        body = {"receipt": receipt_data, "user_id": user_id, "post_queue": self.settings.post_queues[0], **fields}
+    def submit(
+        self,
+        receipt_data: str,
+        user_id: int = 1,
+        *,
+        submission_id: str | None = None,
+        source_queue: str | None = None,
+        **fields: object,
+    ) -> str:
+        """Put a message on a source queue (the first one by default), and return its message id.
+
+        ``fields`` are added to it, or replace its own.
+        """
+        settings = self.settings if source_queue is None else self.settings.of_source(source_queue)
+        body = {"receipt": receipt_data, "user_id": user_id, "post_queue": settings.post_queues[0], **fields}
         attributes = {} if submission_id is None else {"submission_id": submission_id}
-        return self.queues.put(self.settings.source_queue, json.dumps(body), attributes)
+        group_id = str(body["user_id"]) if is_fifo(settings.source_queue) else None
+        return self.queues.put(settings.source_queue, json.dumps(body), attributes, group_id)
 
     def results(self, queue: str | None = None) -> list[Mapping[str, Any]]:
         """Return the answers on a post queue (the first one by default), oldest first."""
         return [json.loads(message.body) for message in self.queues.messages(queue or self.settings.post_queues[0])]
 
     def audit(self, sent: Iterable[SentSubmission]) -> AuditReport:
-        """See ``testing.audit``: of all that the queues and the ledger hold; what is on the source queue is to come."""
-        post_queues = [self._received(queue) for queue in self.settings.post_queues]
+        """See ``testing.audit``: of all that the queues and the ledger hold; what is on a source queue is to come."""
+        post_queues = [self._received(queue) for queue in self.settings.all_post_queues]
         answers = [parse_result(message) for messages in post_queues for message in messages]
         return audit(
             sent,
             [answer for answer in answers if answer is not None],
-            map(submission_id_of, self._received(self.dead_letter_queue)),
+            map(submission_id_of, self._received_from(map(self._dead_letter_queue, self.settings.every_source))),
             self.ledger.items.values(),
-            still_to_come=frozenset(map(submission_id_of, self._received(self.settings.source_queue))),
+            still_to_come=frozenset(map(submission_id_of, self._received_from(self.settings.source_queues))),
         )
+
+    @staticmethod
+    def _dead_letter_queue(source: Settings) -> str:
+        return source.dead_letter_queue or dead_letter_queue_of(source.source_queue)
+
+    def _received_from(self, queues: Iterable[str]) -> list[ReceivedMessage]:
+        return [message for queue in queues for message in self._received(queue)]
 
     def _received(self, queue: str) -> list[ReceivedMessage]:
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -27,9 +27,10 @@ from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Uni
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
+from receipt_actors.telemetry.incidents import INCIDENTS, Noticed
 from receipt_actors.testing import FakeAppStore, genuine
 
-from .stand_ins import THREE_ATTEMPTS, Stage, submission
+from .stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
@@ -61,7 +62,7 @@ class House:
         self.limits = LiveLimits(Limits(20, 20, 20))
         transfers = AtOnce(self.store) if self.has_transfers else None
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, by_verify_receipt(self.store, transfers), policy, self.limits, THREE_ATTEMPTS
+            AppStoreGateway, {SOURCE: by_verify_receipt(self.store, policy, transfers)}, self.limits, THREE_ATTEMPTS
         )
 
     def script(self, *answers: Any, message: int = 1) -> None:
@@ -72,7 +73,7 @@ class House:
         return self.store.requests(receipt_data, PRODUCTION), self.store.requests(receipt_data, SANDBOX)
 
     def verify(self, message: int = 1) -> Ref:
-        return self.stage.ask(self.gateway, VerifyReceipt(submission(message)))
+        return self.stage.ask(self.gateway, VerifyReceipt(submission(message), SOURCE))
 
     def verified(self, message: int = 1) -> Any:
         asking = self.verify(message)
@@ -255,12 +256,63 @@ def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytes
     monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
-    gateway = stage.actors.start(AppStoreGateway, by_verify_receipt(store), Policy(None), limits, THREE_ATTEMPTS)
+    gateway = stage.actors.start(
+        AppStoreGateway, {SOURCE: by_verify_receipt(store, Policy(None))}, limits, THREE_ATTEMPTS
+    )
     first, second = (store.hold("verify_receipt", times=20 * waves) for waves in (1, 2))
     for number in range(4 * 20):
-        stage.ask(gateway, VerifyReceipt(submission(number)))
+        stage.ask(gateway, VerifyReceipt(submission(number), SOURCE))
     assert store.count("verify_receipt") == 20
     first.release()
     stage.settle()
     assert store.count("verify_receipt") == 20 + 2 * 20
     second.release()
+
+
+# --- several sources ---
+
+
+class Recording(FakeAppStore):
+    """Keeps the secrets that come with receipts."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _data, _environment: genuine("t-1"))
+        self.secrets: list[str | None] = []
+
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
+        self.secrets.append(shared_secret)
+        return super().verify_receipt(receipt_data, environment)
+
+
+def test_each_source_has_its_own_secret_and_they_take_turns(stage: Stage) -> None:
+    """One request at a time: twenty receipts of the first source wait, and the second's is the next but one."""
+    store = stage.with_fake(Recording())
+    limits = LiveLimits(Limits(100, 1, 1))
+    ways = {
+        SOURCE: by_verify_receipt(store, Policy(None)),
+        "two": by_verify_receipt(store, Policy(None), shared_secret="2"),
+    }
+    gateway = stage.actors.start(AppStoreGateway, ways, limits, THREE_ATTEMPTS)
+    hold = store.hold("verify_receipt")
+    asking = [stage.ask(gateway, VerifyReceipt(submission(number), SOURCE)) for number in range(1, 21)]
+    late = stage.ask(gateway, VerifyReceipt(submission(30), "two"))
+    hold.release()
+    store.recover()
+    stage.settle()
+    assert all(isinstance(stage.reply_to(each), Genuine) for each in [*asking, late])
+    assert store.secrets.index("2") <= 2
+    assert store.secrets.count(None) == 20
+
+
+def test_an_operator_is_told_which_sources_secret_to_check(stage: Stage) -> None:
+    """Apple refuses our requests for one of several apps."""
+    store = stage.with_fake(FakeAppStore(lambda _data, _environment: {"status": 21004}))
+    incidents = stage.stand_in(INCIDENTS)
+    way = by_verify_receipt(store, Policy(None), shared_secret="2", of_source="sources.two.")
+    limits = LiveLimits(Limits(100, 1, 1))
+    gateway = stage.actors.start(AppStoreGateway, {"two": way}, limits, THREE_ATTEMPTS)
+    stage.ask(gateway, VerifyReceipt(submission(1), "two"))
+    (told,) = stage.told(incidents, Noticed)
+    assert told.summary.startswith("Apple refuses our requests, check sources.two.shared_secret and the URLs: ")

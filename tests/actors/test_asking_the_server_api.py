@@ -19,7 +19,7 @@ from receipt_actors.otp import Ref
 from receipt_actors.telemetry.incidents import INCIDENTS, Noticed
 from receipt_actors.testing import FakeServerApi, FakeSignedData
 
-from .stand_ins import THREE_ATTEMPTS, Stage, submission
+from .stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
@@ -36,11 +36,11 @@ class House:
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, by_server_api(self.api, policy), policy, self.limits, THREE_ATTEMPTS, self.apple
+            AppStoreGateway, {SOURCE: by_server_api(self.api, policy)}, self.limits, THREE_ATTEMPTS, self.apple
         )
 
     def verify(self, receipt_data: str, message: int = 1) -> Ref:
-        return self.stage.ask(self.gateway, VerifyReceipt(submission(message, receipt=receipt_data)))
+        return self.stage.ask(self.gateway, VerifyReceipt(submission(message, receipt=receipt_data), SOURCE))
 
     def verified(self, receipt_data: str, message: int = 1) -> Any:
         asking = self.verify(receipt_data, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
 from receipt_actors.testing import FakeQueues
 
-from .stand_ins import POST, SOURCE, CallsOnThreads, Stage, delivery
+from .stand_ins import FIRST, SOURCE, CallsOnThreads, Stage, delivery
 
 POLL_SECONDS = 10
 RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
@@ -32,6 +33,8 @@ RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
 
 class House:
     """A consumer, of either kind, with stand-ins for whom it talks to."""
+
+    source = FIRST
 
     def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
         self.stage = stage
@@ -49,7 +52,7 @@ class House:
     def start(self) -> Ref:
         background = [self.calls] if self.kind is BackgroundConsumer else []
         self.consumer = self.stage.actors.start(
-            self.kind, self.queues, SOURCE, {POST}, POLL_SECONDS, 120, RETRY, random.Random(0), *background
+            self.kind, self.queues, self.source, POLL_SECONDS, 120, RETRY, random.Random(0), *background
         )
         self.stage.settle()
         return self.consumer
@@ -87,7 +90,7 @@ def test_nothing_is_received_without_credits(house: House) -> None:
     """The first thing a consumer does is ask for ten; until they come it leaves the queue alone."""
     consumer = house.start()
     house.put(1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, 10)]
+    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
     assert house.queues.count("receive") == 0
 
 
@@ -99,8 +102,8 @@ def test_no_more_is_received_than_granted(house: House) -> None:
     house.grant(2)
 
     started = house.started(house.validators)
-    assert [work.user_id for _, work, _ in started if isinstance(work, Submission)] == [1, 2]
-    assert [at for _, _, at in started] == [3.0, 3.0]
+    assert [work.user_id for _, _, work, _ in started if isinstance(work, Submission)] == [1, 2]
+    assert [at for _, _, _, at in started] == [3.0, 3.0]
     assert house.stage.counted().received == 2
 
 
@@ -144,7 +147,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
     house.start()
     house.grant(10)
 
-    assert [work.user_id for _, work, _ in house.started(house.validators)] == [2]
+    assert [work.user_id for _, _, work, _ in house.started(house.validators)] == [2]
     assert house.started(house.movers) == []
     assert house.stage.counted().fates == {("left", Reason.BODY_MD5_MISMATCH): 1}
     assert [house.queues.count(each) for each in ("delete", "change_visibility", "send")] == [0, 0, 0]
@@ -152,7 +155,7 @@ def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
 
     house.stage.advance(120)
     house.grant(10)
-    assert [work.user_id for _, work, _ in house.started(house.validators)] == [2, 1, 2]
+    assert [work.user_id for _, _, work, _ in house.started(house.validators)] == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +173,9 @@ def test_what_cannot_be_answered_gets_a_mover(house: House, body: str, reason: R
     house.queues.put(SOURCE, body)
     house.start()
     house.grant(1)
-    ((message, work, _),) = house.started(house.movers)
+    ((source, message, work, _),) = house.started(house.movers)
     assert isinstance(work, Unanswerable)
-    assert (message.body, work.reason) == (body, reason)
+    assert (source, message.body, work.reason) == (FIRST, body, reason)
     assert house.started(house.validators) == []
 
 
@@ -194,6 +197,80 @@ def test_without_a_supervisor_of_validators_messages_are_left(house: House) -> N
     consumer = house.start()
     house.grant(10)
     assert (house.settled(), consumer.is_alive()) == ([1], True)
+
+
+# --- FIFO queues ---
+
+FIFO = "receipts.fifo"
+
+
+class FifoHouse(House):
+    """Likewise, on a FIFO queue; ``answers`` say whether each custodian starts, ``True`` when there are none left."""
+
+    source = replace(FIRST, queue=FIFO)
+
+    def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
+        super().__init__(stage, kind)
+        self.queues.create_queue(FIFO)
+        self.answers: list[bool] = []
+        self.validators.kill()
+        self.validators = stage.stand_in(VALIDATORS, self.answer)
+
+    def answer(self, _request: object) -> object:
+        starts = self.answers.pop(0) if self.answers else True
+        return Started(self.custodian) if starts else NotStarted(SHUTDOWN)
+
+    def put_in_group(self, group: str, *numbers: int) -> None:
+        for number in numbers:
+            self.queues.put(FIFO, delivery(number).body, group_id=group)
+
+    def users(self) -> list[int]:
+        return [work.user_id for _, _, work, _ in self.started(self.validators)]
+
+    def hidden(self) -> list[bool]:
+        return [message.hidden_for_seconds > 0 for message in self.queues.messages(FIFO)]
+
+
+@pytest.fixture(params=[Consumer, BackgroundConsumer])
+def fifo_house(stage: Stage, request: pytest.FixtureRequest) -> FifoHouse:
+    return FifoHouse(stage, request.param)
+
+
+def test_custodians_of_a_group_are_started_in_order(fifo_house: FifoHouse) -> None:
+    """One after the other, so that they announce themselves in order; those of different groups together."""
+    fifo_house.put_in_group("a", 1, 2, 3)
+    fifo_house.put_in_group("b", 11, 12)
+    fifo_house.start()
+    fifo_house.grant(10)
+    assert fifo_house.users() == [1, 11, 2, 12, 3]
+    assert (fifo_house.settled(), fifo_house.reservations()) == ([5], 2)
+    assert {message.group_id for _, message, _, _ in fifo_house.started(fifo_house.validators)} == {"a", "b"}
+
+
+def test_what_is_behind_a_custodian_that_did_not_start_is_handed_back(fifo_house: FifoHouse) -> None:
+    """Its own message comes back by its visibility timeout, and keeps theirs back until then."""
+    fifo_house.answers = [False]
+    fifo_house.put_in_group("a", 1, 2, 3)
+    fifo_house.put_in_group("b", 11, 12)
+    fifo_house.start()
+    fifo_house.grant(10)
+    assert fifo_house.users() == [1, 11, 12]
+    assert fifo_house.hidden() == [True, False, False, True, True]
+    assert fifo_house.settled() == [5]
+    assert fifo_house.stage.counted().fates == {("handed_back", Reason.GROUP_HANDED_BACK): 2}
+
+
+def test_what_is_behind_a_corrupt_copy_is_handed_back(fifo_house: FifoHouse) -> None:
+    """The corrupt one is left as it is; until it comes back its group gives nothing."""
+    fifo_house.put_in_group("a", 1, 2)
+    fifo_house.put_in_group("b", 11)
+    fifo_house.queues.corrupt_next()
+    fifo_house.start()
+    fifo_house.grant(10)
+    assert fifo_house.users() == [11]
+    assert fifo_house.hidden() == [True, False, True]
+    fates = {("left", Reason.BODY_MD5_MISMATCH): 1, ("handed_back", Reason.GROUP_HANDED_BACK): 1}
+    assert fifo_house.stage.counted().fates == fates
 
 
 @pytest.mark.parametrize("error", [QueueUnavailable("503"), QueueRefused(SOURCE, "deleted")], ids=type)
@@ -251,7 +328,7 @@ def test_an_intake_that_ends_is_replaced(house: House) -> None:
     house.stage.advance(5)  # a restart takes its time
     house.intake = house.stage.stand_in(INTAKE)
     house.stage.advance(0.1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, 10)]
+    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
 
 
 def test_an_intake_that_ends_during_a_receive_is_replaced_once(house: House) -> None:

@@ -29,8 +29,10 @@ from receipt_actors.actors.protocol import (
     MessageTaken,
     Refused,
     SendMessage,
+    StandBack,
     VerifyReceipt,
     WatchMessage,
+    YourTurn,
     result_batcher_name,
 )
 from receipt_actors.actors.validator import Validator
@@ -40,6 +42,7 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
+from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started, StartError
 from receipt_actors.telemetry.latencies import Latencies
 
@@ -68,17 +71,20 @@ class House:
         self.deleter = stage.stand_in(DELETE_BATCHER)
         self.results = stage.stand_in(result_batcher_name(POST))
         self.dead_letters = stage.stand_in(result_batcher_name(DEAD))
+        self.source = Source(SOURCE, frozenset({POST}), DEAD, POLICY)
         self.custodian: Ref | None = None
 
     def validate(self, *, dead: str | None = DEAD, replies_unidentified: bool = False, **fields: Any) -> Ref:
-        arguments = (SOURCE, dead, POLICY, replies_unidentified, delivery(1, **fields), submission(1, **fields), 0.0)
+        self.source = Source(SOURCE, frozenset({POST}), dead, POLICY, replies_unidentified)
+        arguments = (self.source, delivery(1, **fields), submission(1, **fields), 0.0)
         self.custodian = self.stage.actors.start(Validator, *arguments)
         self.stage.settle()
         return self.custodian
 
     def move(self, dead: str | None = DEAD) -> Ref:
         unanswerable = Unanswerable(Reason.NOT_JSON, "body: no")
-        self.custodian = self.stage.actors.start(Mover, SOURCE, dead, delivery(1, body="no json"), unanswerable, 0.0)
+        self.source = Source(SOURCE, frozenset({POST}), dead, POLICY)
+        self.custodian = self.stage.actors.start(Mover, self.source, delivery(1, body="no json"), unanswerable, 0.0)
         self.stage.settle()
         return self.custodian
 
@@ -143,8 +149,10 @@ def house(stage: Stage) -> House:
 def test_a_custodian_announces_itself_first(house: House) -> None:
     """To intake, for its credit, and to the keeper, before anything else."""
     custodian = house.validate()
-    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian)]
-    assert house.stage.told(house.keeper, WatchMessage) == [WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0)]
+    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian, SOURCE)]
+    assert house.stage.told(house.keeper, WatchMessage) == [
+        WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0, house.source)
+    ]
     custodian.send(AnnounceYourself())
     assert len(house.stage.told(house.keeper, WatchMessage)) == 2
 
@@ -152,7 +160,7 @@ def test_a_custodian_announces_itself_first(house: House) -> None:
 def test_one_step_after_the_other(house: House) -> None:
     """Verified, claimed, posted, and only then deleted; then it ends, and is counted."""
     house.validate()
-    assert house.stage.calls(house.apple, VerifyReceipt) == [VerifyReceipt(submission(1))]
+    assert house.stage.calls(house.apple, VerifyReceipt) == [VerifyReceipt(submission(1), SOURCE)]
     assert (house.claims(), house.posted(), house.deleted()) == ([], [], [])
     house.answer(house.apple, genuine())
     assert (house.claims(), house.posted(), house.deleted()) == (["t-1"], [], [])
@@ -190,7 +198,9 @@ def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
     two_seconds = Latencies()
     two_seconds.record(2)
     assert house.stage.counted().latencies == two_seconds
-    assert house.stage.told(house.keeper, WatchMessage) == [WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0)]
+    assert house.stage.told(house.keeper, WatchMessage) == [
+        WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0, house.source)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -494,3 +504,55 @@ def test_a_result_batcher_that_ends_gets_its_answers_handed_over_again(house: Ho
     assert house.posted() == [unconfirmed]
     house.answer(house.results, Done())
     assert len(house.deleted()) == 1
+
+
+# --- messages of a FIFO queue ---
+
+
+def in_group(house: House, kind: str = "validator") -> Ref:
+    """A custodian of a message of group ``1``."""
+    message = replace(delivery(1), group_id="1")
+    if kind == "validator":
+        arguments: tuple[Any, ...] = (house.source, message, submission(1), 0.0)
+        house.custodian = house.stage.actors.start(Validator, *arguments)
+    else:
+        unanswerable = Unanswerable(Reason.NOT_JSON, "body: no")
+        house.custodian = house.stage.actors.start(Mover, house.source, message, unanswerable, 0.0)
+    house.stage.settle()
+    return house.custodian
+
+
+@pytest.mark.parametrize("kind", ["validator", "mover"])
+def test_a_message_of_a_group_waits_for_its_turn(house: House, kind: str) -> None:
+    """It is announced, and holds its credit; nothing is asked before."""
+    custodian = in_group(house, kind)
+    assert [each.group for each in house.stage.told(house.keeper, WatchMessage)] == [(SOURCE, "1")]
+    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian, SOURCE)]
+    assert house.stage.calls(house.apple, VerifyReceipt) == []
+    assert house.stage.calls(house.dead_letters, SendMessage) == []
+    assert custodian.process.actor.describe_state()["step"] == "waiting for its turn"
+    for _ in range(2):  # told twice it begins once
+        custodian.send(YourTurn())
+    asked = house.apple if kind == "validator" else house.dead_letters
+    house.stage.settle()
+    assert len(house.stage.calls(asked, VerifyReceipt if kind == "validator" else SendMessage)) == 1
+
+
+@pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
+def test_one_that_waits_is_handed_back_when_its_turn_cannot_come(house: House, word: object) -> None:
+    """One before it was handed back; or a new keeper does not know what became of those before it."""
+    in_group(house).send(word)
+    assert house.ended == NORMAL
+    assert house.handed_back() == [Reason.GROUP_HANDED_BACK]
+    assert house.stage.calls(house.apple, VerifyReceipt) == []
+
+
+@pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
+def test_one_that_has_begun_goes_on(house: House, word: object) -> None:
+    """Its own claim protects it; what it has begun is finished."""
+    custodian = in_group(house)
+    custodian.send(YourTurn())
+    custodian.send(word)
+    house.answer(house.apple, genuine())
+    assert house.claims() == ["t-1"]
+    assert house.ended is None

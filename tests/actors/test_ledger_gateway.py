@@ -136,7 +136,7 @@ def test_a_refund_before_its_claim_is_told_until_it_is_taken_back(house: House) 
     house.ledger.mark_refunded("t-1", 1.0)
     assert house.claim(item(user=1)) is Ownership.REFUNDED
     assert house.look_up(1) is Ownership.REFUNDED
-    house.ledger.unmark_refunded("t-1")
+    house.ledger.unmark_refunded("t-1", 1.0)
     assert house.claim(item(user=1)) is Ownership.NEW
     assert house.claim(item(user=2)) is Ownership.OTHER_USER
 

@@ -28,7 +28,7 @@ from receipt_actors.otp import Ref
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.testing import FakeAppStore, FakeSignedData, genuine
 
-from .stand_ins import THREE_ATTEMPTS, Stage, submission
+from .stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
 
 MAX_IN_FLIGHT = 20
 
@@ -60,21 +60,20 @@ class House:
         self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
         self.gateway: Ref = stage.actors.start(
             AppStoreGateway,
-            by_verify_receipt(self.store),
-            Policy(None),
+            {SOURCE: by_verify_receipt(self.store, Policy(None))},
             self.limits,
             THREE_ATTEMPTS,
             self.apple if verifies else None,
         )
 
     def verify(self, signed: str, message: int = 1) -> Ref:
-        return self.stage.ask(self.gateway, VerifyReceipt(submission(message, receipt=signed)))
+        return self.stage.ask(self.gateway, VerifyReceipt(submission(message, receipt=signed), SOURCE))
 
     def verified(self, signed: str, message: int = 1) -> Any:
         return self.stage.reply_to(self.verify(signed, message))
 
     def ask_apple(self, message: int) -> Ref:
-        return self.stage.ask(self.gateway, VerifyReceipt(submission(message)))
+        return self.stage.ask(self.gateway, VerifyReceipt(submission(message), SOURCE))
 
     def lose_apple(self, messages: int = 5) -> list[Ref]:
         """Let the breaker open, and more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from receipt_actors.actors.protocol import (
     GaveUp,
     HandBack,
     Refused,
+    StandBack,
     WatchMessage,
+    YourTurn,
 )
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
@@ -43,7 +46,7 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 
-from .stand_ins import Stage, StandIn, started
+from .stand_ins import FIRST, Stage, StandIn, started
 
 TIMEOUT = 120
 
@@ -59,10 +62,14 @@ class House:
     def start(self) -> Ref:
         return self.stage.actors.start(VisibilityKeeper, TIMEOUT, random.Random(1), name=VISIBILITY_KEEPER)
 
-    def watch(self, message_id: str = "m-1", *, receives: int = 1, custodian: Ref | None = None) -> Ref:
+    def watch(
+        self, message_id: str = "m-1", *, receives: int = 1, custodian: Ref | None = None, group: str | None = None
+    ) -> Ref:
         custodian = custodian or self.stage.stand_in()
         now = self.stage.clock.monotonic()
-        self.keeper.cast(WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now))
+        source = FIRST if group is None else replace(FIRST, queue="receipts.fifo")
+        watch = WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now, source, group)
+        self.keeper.cast(watch)
         self.stage.settle()
         return custodian
 
@@ -203,7 +210,7 @@ def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) 
     custodian = house.stage.stand_in()
     house.end(custodian)
     now = house.stage.clock.monotonic()
-    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now))
+    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now, FIRST))
     house.keeper.cast(HandBack(custodian, Reason.NO_DEAD_LETTER_QUEUE))
     assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
 
@@ -268,7 +275,7 @@ class Custodian(StandIn):
 
     def handle_info(self, message: Any) -> None:
         if isinstance(message, AnnounceYourself):
-            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0)
+            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0, FIRST)
             self.cast(VISIBILITY_KEEPER, watch)
 
 
@@ -311,3 +318,50 @@ def test_a_supervisor_that_restarts_a_child_is_understood(stage: Stage) -> None:
     house = House(stage)
     stage.settle()
     assert house.keeper.is_alive()
+
+
+# --- groups of FIFO queues ---
+
+
+def turns(house: House, *custodians: Ref) -> list[list[type]]:
+    """What each custodian was told about its turn."""
+    return [[type(told) for told in house.stage.told(each, YourTurn | StandBack)] for each in custodians]
+
+
+def test_one_of_a_group_has_its_turn_at_a_time(house: House) -> None:
+    """The next one when it is finished; all of them are extended meanwhile. Others need nobody's word."""
+    first, second, other = (house.watch(f"m-{name}", group=name[0]) for name in ("a1", "a2", "b1"))
+    alone = house.watch("m-alone")
+    assert turns(house, first, second, other, alone) == [[YourTurn], [], [YourTurn], []]
+    house.stage.advance(TIMEOUT / 2)
+    assert {handle for handle, _ in house.changes()} == {"m-a1/handle", "m-a2/handle", "m-b1/handle", "m-alone/handle"}
+    house.end(first)
+    assert turns(house, second) == [[YourTurn]]
+    assert len(house.changes()) == 4
+
+
+@pytest.mark.parametrize("how", ["handed back", "crash", "shutdown"])
+def test_one_that_is_not_finished_has_those_behind_it_stand_back(house: House, how: str) -> None:
+    """However that came. They are visible at once; it is hidden for a short time, for its group has to wait."""
+    first, second, third = (house.watch(name, receives=2, group="a") for name in ("a1", "a2", "a3"))
+    match how:
+        case "handed back":
+            house.keeper.cast(HandBack(first, Reason.GAVE_UP_FOR_NOW))
+            house.end(first)
+        case "crash":
+            house.stage.crash(first)
+        case "shutdown":
+            house.end(first, SHUTDOWN)
+    assert turns(house, second, third) == [[StandBack], [StandBack]]
+    for custodian in (third, second):
+        house.keeper.cast(HandBack(custodian, Reason.GROUP_HANDED_BACK))
+        house.end(custodian)
+    (handle, seconds), *others = house.changes()
+    assert handle == "a1/handle"
+    assert seconds == 0 if how == "shutdown" else 8 <= seconds <= 10
+    assert others == [("a3/handle", 0), ("a2/handle", 0)]
+    late = house.watch("a4", group="a")
+    assert turns(house, late) == [[StandBack]]
+    house.stage.advance(1)
+    again = house.watch("a1", group="a")
+    assert turns(house, again) == [[YourTurn]]

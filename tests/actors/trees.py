@@ -8,7 +8,7 @@ from typing import Any
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.actors.protocol import CONSUMERS, INTAKE, MOVERS, RESULT_BATCHERS, VALIDATORS, CloseIntake
-from receipt_actors.otp import ActorSystem, Ref, which_children
+from receipt_actors.otp import ActorSystem, Name, Ref, which_children
 from receipt_actors.testing import FakeServices, Hold
 
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",), consumers=2, max_in_flight=50)
@@ -62,10 +62,10 @@ class Tree:
         hold: Hold = (holder.hold_answer if after else holder.hold)(operation, **arguments)
         return hold
 
-    def find(self, name: str) -> Ref:
+    def find(self, name: Name) -> Ref:
         """Find an actor: by its name, or the only child of a supervisor of that name in the plural."""
-        if name in ("validator", "mover", "result_batcher"):
-            plural = {"validator": VALIDATORS, "mover": MOVERS, "result_batcher": RESULT_BATCHERS}[name]
+        plural = {"validator": VALIDATORS, "mover": MOVERS, "result_batcher": RESULT_BATCHERS}.get(str(name))
+        if plural is not None:
             ((_, ref, _),) = which_children(self.find(plural), 10)
             assert isinstance(ref, Ref)
             return ref
@@ -73,12 +73,12 @@ class Tree:
         assert ref is not None, f"{name} does not live"
         return ref
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: Name) -> None:
         """End an actor as a bug would (one that waits in a selective receive: when that is over)."""
         self.find(name).cast(object())
         self.settle()
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: Name) -> None:
         self.find(name).kill()
         self.settle()
 

@@ -84,7 +84,7 @@ def an_overview(*processes: ProcessOverview, state: State = State.CONSUMING, **c
         at_seconds=1_000_100.0,
         version="1.2.3",
         state=state,
-        source_queue="ReceiptsSQS",
+        source_queues=("ReceiptsSQS",),
         queues={"ReceiptsSQS": 12, "ReceiptsSQSDLQ": None},
         processes=processes or (a_process(state=state),),
         statistics=STATISTICS,

@@ -114,7 +114,7 @@ def test_an_answer_that_takes_long_is_waited_for(
 def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever fills the buffers: here a large answer, again and again."""
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.05)
-    system.now = an_overview(source_queue="Q" * 1_000_000)
+    system.now = an_overview(source_queues=("Q" * 1_000_000,))
     with connect(client) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         request = b"GET /api/overview HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -14,7 +14,7 @@ import pytest
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.actors.intake import MIN_RECEIVES
-from receipt_actors.application import supervision_tree
+from receipt_actors.application import source_of, supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.testing import FaultRates, FaultyCalls, Monkey, Strike, intercept, wait_until_whole
@@ -51,7 +51,7 @@ class Stage:
         backend = open_backend(self.settings)
         self.backend: Backend = backend if faults is None else intercept(backend, faults)
         self.system = ReceiptSystem.start(self.settings, backend=self.backend)
-        self.spec = supervision_tree(self.settings, self.backend, DEAD_LETTERS)
+        self.spec = supervision_tree(self.settings, self.backend, [source_of(self.settings, DEAD_LETTERS)])
         self.traffic = Traffic(self.world, seed=7000)
 
     def wait_until_whole(self) -> None:

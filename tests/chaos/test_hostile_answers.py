@@ -320,11 +320,11 @@ def test_no_item_that_is_answered_to_a_refund_is_a_crash(
     for item, _ in hostile_items(count, SEED + 2):
         fake.answer("UpdateItem", AwsReply({"Attributes": item}))
         found[f"mark: {told_of(lambda: ledger.mark_refunded('1000', 1.0))}"] += 1
-        found[f"reversal: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
+        found[f"reversal: {told_of(lambda: ledger.unmark_refunded('1000', 2.0))}"] += 1
         fake.answer("UpdateItem", error("ConditionalCheckFailedException", Item=item))
         fake.answer("DeleteItem", error("ConditionalCheckFailedException", Item=item))
         found[f"marked before: {told_of(lambda: ledger.mark_refunded('1000', 1.0))}"] += 1
-        found[f"conflict: {told_of(lambda: ledger.unmark_refunded('1000'))}"] += 1
+        found[f"conflict: {told_of(lambda: ledger.unmark_refunded('1000', 2.0))}"] += 1
     assert found["mark: LedgerItem"]
     told = ", ".join(f"{number} {name}" for name, number in found.most_common())
     figure(f"{count} items, each as the answer to a refund and to a reversal: {told}")

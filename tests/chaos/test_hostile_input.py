@@ -78,7 +78,7 @@ def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, a
         found[reason] += 1
         assert message.reason in (None, reason), (message.family, ascii(message.body[:500]), reason)
         if isinstance(outcome, Unanswerable):
-            letter = dead_letter_message(delivery(message), outcome)
+            letter = dead_letter_message(delivery(message), outcome, DEAD_LETTERS)
             assert letter.size_bytes <= MAX_BATCH_BYTES or outcome.reason is Reason.TOO_LARGE
             assert letter.attributes.get("reason", reason) == reason
             assert RECEIPT[:40] not in outcome.detail

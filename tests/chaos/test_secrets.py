@@ -291,7 +291,7 @@ def test_what_is_printed_by_mistake_tells_no_receipt() -> None:
     delivery = ReceivedMessage("m-1", "handle", body, "md5")
     submission = parse_submission(delivery, {RESULTS}, SOURCE)
     outgoing = OutgoingMessage(body, {"reason": "x"})
-    values = (delivery, submission, outgoing, VerifyReceipt(submission), SendMessage(outgoing), SETTINGS)  # type: ignore[arg-type]
+    values = (delivery, submission, outgoing, VerifyReceipt(submission, SOURCE), SendMessage(outgoing), SETTINGS)  # type: ignore[arg-type]
     assert_tells_nothing("\n".join(f"{value!r} {value}" for value in values))
 
 

@@ -74,7 +74,7 @@ def overview_of(number: int, *, state: State = State.CONSUMING, processes: int =
         at_seconds=1_000_000.0 + number,
         version=VERSION,
         state=state,
-        source_queue="ReceiptsSQS",
+        source_queues=("ReceiptsSQS",),
         queues={"ReceiptsSQS": 1234, "ReceiptsSQSDLQ": None},
         processes=tuple(each),
         statistics=statistics,

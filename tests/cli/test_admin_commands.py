@@ -21,7 +21,17 @@ import pytest
 
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
-from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, ServiceOverview, State
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    Incident,
+    NodeOverview,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    ServiceOverview,
+    Standing,
+    State,
+)
 
 from .conftest import PATIENCE_SECONDS, ROOT, Ended, Processes
 from .stand_in_system import HOSTILE, StandInSystem, overview_of
@@ -60,6 +70,20 @@ def with_process(number: int, **changes: Any) -> Overview:
     return replace(overview, processes=(replace(overview.processes[0], **changes),))
 
 
+def role_of(standing: Standing, **changes: Any) -> RoleOverview:
+    """Describe a group of three, of which ``node-a`` is asked."""
+    share = {"ledger_concurrency": 30, "app_store_rate_per_second": 7.5, "max_in_flight": 2000}
+    whole = {"ledger_concurrency": 50, "app_store_rate_per_second": 12.5, "max_in_flight": 4000}
+    is_active = standing is Standing.ACTIVE
+    nodes = (
+        NodeOverview("node-a", standing, 4 if is_active else None, share if is_active else None, 1, 0.0),
+        NodeOverview("node-b", Standing.ACTIVE, 7, {**share, "ledger_concurrency": 20}, 1, 0.4),
+        NodeOverview("node-c", Standing.STANDBY, None, None, 2, 7.2),
+    )
+    role = RoleOverview("load-balanced", "Q", "node-a", standing, 10.0, 8.25 if is_active else None, whole, nodes)
+    return replace(role, **changes)
+
+
 class TestStatus:
     def test_a_system_that_consumes(self, cli: Cli, admin: str) -> None:
         """Code 0; a few lines that say what it does, and what went wrong last."""
@@ -81,6 +105,7 @@ class TestStatus:
         ("state", "verdict", "code"),
         [
             (State.WAITING, "healthy, ready", 0),
+            (State.STANDBY, "healthy, ready", 0),
             (State.PAUSED, "healthy, not ready", 1),
             (State.DRAINING, "healthy, not ready", 1),
             (State.STARTING, "healthy, not ready", 1),
@@ -97,6 +122,34 @@ class TestStatus:
         assert ended.code == code
         assert ended.out.splitlines()[0].startswith(f"{state}: {verdict}")
         assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
+
+    def test_who_shares_the_work_has_a_line_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """Standing, token, lease and share of this node and of the others, and who has not been heard of lately."""
+        system.overview_at = lambda look: overview_of(look, role=role_of(Standing.ACTIVE))
+        lines = cli("status", "--admin", listen(system)).out.splitlines()
+        begin = lines.index("load-balanced in group Q: active, token 4, its lease held for 8.2 s")
+        assert lines[begin + 1 : begin + 4] == [
+            "  node-a: this node; 30 of 50 requests to the ledger, 7.5 of 12.5 requests to Apple a second",
+            "  node-b: active, token 7; 20 of 50 requests to the ledger, 7.5 of 12.5 requests to Apple a second",
+            "  node-c: standby; not heard of for 7 s",
+        ]
+
+    @pytest.mark.parametrize(
+        ("standing", "words"),
+        [
+            (Standing.STANDBY, "load-balanced in group Q: standby"),
+            (Standing.WAITING, "load-balanced in group Q: waiting"),
+            (Standing.CUT_OFF, "load-balanced in group Q: cut off, its lease is over"),
+        ],
+    )
+    def test_who_has_no_share_says_so(
+        self, cli: Cli, system: StandInSystem, listen: Listen, standing: Standing, words: str
+    ) -> None:
+        """And one that is alone says nothing of others."""
+        system.overview_at = lambda look: overview_of(look, role=role_of(standing))
+        assert words in cli("status", "--admin", listen(system)).out.splitlines()
+        system.overview_at = overview_of
+        assert "group" not in cli("status", "--admin", listen(system)).out
 
     def test_how_long_it_is_up_is_not_known_of_a_process_that_is_being_started(
         self, cli: Cli, system: StandInSystem, listen: Listen
@@ -153,7 +206,7 @@ class TestStatus:
         ended = cli("status", "--json", "--admin", admin)
         (data,) = ended.lines
         assert (data["healthy"], data["ready"], data["why"]) == (True, True, [])
-        assert Overview.from_json(data["overview"]).source_queue == "ReceiptsSQS"
+        assert Overview.from_json(data["overview"]).source_queues == ("ReceiptsSQS",)
 
     def test_the_address_may_stand_in_the_environment(
         self, cli: Cli, admin: str, monkeypatch: pytest.MonkeyPatch
@@ -334,6 +387,21 @@ class TestTop:
         assert busiest[:2] == ["intake 900 0 0", "result_batcher ResultsSQS 50 2 1"]
         assert lines[-1].endswith("crash intake crashed while handling Tick: KeyError (3 times)")
 
+    def test_nodes_that_share_the_work_are_shown(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """Each with its standing, its part of the whole, its token, and when it was last heard of; a few of many."""
+        many = role_of(Standing.ACTIVE)
+        many = replace(many, nodes=many.nodes + tuple(replace(many.nodes[2], name=f"more-{n}") for n in range(40)))
+        system.overview_at = lambda look: overview_of(look, role=many)
+        out = cli("top", "--once", "--interval", "0.2", "--admin", listen(system)).out
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        begin = lines.index("node standing share token last heard")
+        assert lines[begin + 1 : begin + 4] == [
+            "node-a active 60% 4 this node",
+            "node-b active 40% 7 now",
+            "node-c standby - - 7 s ago",
+        ]
+        assert sum("more-" in line for line in lines) == 5
+
     def test_garbage_does_not_hide_a_crash(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
         """Of messages that were moved, which are everyday, the newest are shown; a crash of yesterday has its date."""
         moved = [Incident(1_000_050.0 - number, "moved", f"moved {number}") for number in range(9)]
@@ -446,7 +514,7 @@ class TestLiveTop:
 
     def test_a_narrow_terminal_shows_every_number(self, system: StandInSystem, listen: Listen) -> None:
         """Rates stand above latencies, and words are shortened rather than numbers."""
-        system.overview_at = lambda look: overview_of(1234, processes=2)
+        system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(Standing.ACTIVE))
         admin = listen(system)
         with closing(Terminal("top", "--interval", "0.2", "--admin", admin, columns=40, lines=60)) as terminal:
             terminal.wait_for("last incidents")
@@ -456,6 +524,7 @@ class TestLiveTop:
         assert "received - 135,740" in lines
         assert any(re.fullmatch(r"receive to \S+ - - -", line) for line in lines)
         assert any(re.fullmatch(r"worker-1 consu\S+ 21 - 123 MB", line) for line in lines)
+        assert any(re.fullmatch(r"node-b active 40% now", line) for line in lines)
         assert all(len(line) <= 40 for line in lines)
 
     def test_it_outlives_the_server(self, system: StandInSystem) -> None:
@@ -495,10 +564,16 @@ def test_a_terminal_is_never_obeyed_into(
     system.overview_at = lambda look: replace(
         overview_of(look),
         version=HOSTILE,
-        source_queue=HOSTILE,
+        source_queues=(HOSTILE,),
         queues={HOSTILE: 1},
         processes=(process, replace(process, pid=1)),
         incidents=(Incident(1.0, HOSTILE, HOSTILE, process=HOSTILE),),
+        role=replace(
+            role_of(Standing.ACTIVE),
+            role=HOSTILE,
+            group=HOSTILE,
+            nodes=(NodeOverview(HOSTILE, Standing.ACTIVE, 1, None, 1, 9.0),),
+        ),
     )
     system.events = [{"event": HOSTILE, HOSTILE: HOSTILE}]
     system.end_reason = HOSTILE

@@ -154,12 +154,26 @@ def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
 @pytest.mark.parametrize("vcpus", ["1", "2", "16"])
 @pytest.mark.parametrize("rate", ["1/day", "500/s", "5M/s"])
 @pytest.mark.parametrize("latency", ["0.05", "1.3"])
-def test_the_settings_can_be_set(cli: Cli, client: str, vcpus: str, rate: str, latency: str) -> None:
+@pytest.mark.parametrize(
+    "role", [[], ["--role", "load-balanced", "--apple-limit", "1000/s"]], ids=["alone", "balanced"]
+)
+def test_the_settings_can_be_set(cli: Cli, client: str, vcpus: str, rate: str, latency: str, role: list[str]) -> None:
     """``start`` takes what ``plan`` recommends, whatever the load."""
-    flags = ["--app-store-client", client, "--apple-latency", latency]
-    settings = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)["settings"]
-    given = {name: str(value) for name, value in settings.items()}
-    load_settings({**given, "app_store_client": client, "bundle_ids": BUNDLE_ID, "backend": "aws"}, environ={})
+    flags = ["--app-store-client", client, "--apple-latency", latency, *role]
+    plan = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)
+    given = {name: str(value) for name, value in plan["settings"].items() if value is not None}
+    others = {"app_store_client": client, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["setup"]["role"]}
+    load_settings({**given, **others}, environ={})
+
+
+def test_roles_are_part_of_the_plan(cli: Cli) -> None:
+    """What all tasks share, what it costs to agree on it, and that one active task can't do the work of two."""
+    printed = cli("plan", "--rate", "3000/s", "--role", "load-balanced", "--apple-limit", "3500/s").out
+    assert "takes over" in printed
+    assert "for all tasks together, which share it" in printed
+    standby = planned(cli, "--rate", "3000/s", "--role", "active-standby")
+    assert standby["exceeded"] == ["tasks that work at once, with the role active-standby"]
+    assert planned(cli, "--rate", "1000/s", "--role", "active-standby")["exceeded"] == []
 
 
 def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:

@@ -27,7 +27,7 @@ def moved(
     body = json.dumps({"receipt": "MII", "user_id": number, "post_queue": RESULTS})
     named = {"submission_id": submission_id} if submission_id else {}
     delivery = ReceivedMessage(f"m-{number}", "h", body, "", attributes | named, sent_at_seconds=SUBMITTED_AT_MS / 1000)
-    return dead_letter_message(delivery, Unanswerable(reason, "some detail"))
+    return dead_letter_message(delivery, Unanswerable(reason, "some detail"), DEAD_LETTERS)
 
 
 def submission_ids(world: World, queue: str) -> list[str]:
@@ -150,7 +150,8 @@ class TestTrouble:
             outcomes = real_send(self, queue, messages)  # type: ignore[arg-type]
             copies = [ReceivedMessage("new", "h", each.body, "", each.attributes) for each in messages]
             embedded.send(
-                DEAD_LETTERS, *(dead_letter_message(each, Unanswerable(Reason.NOT_JSON, "")) for each in copies)
+                DEAD_LETTERS,
+                *(dead_letter_message(each, Unanswerable(Reason.NOT_JSON, ""), DEAD_LETTERS) for each in copies),
             )
             return outcomes
 

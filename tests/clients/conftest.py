@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
 from tests.clients.places import in_place
 
@@ -71,10 +72,14 @@ class ManualClock:
 
 @dataclass(frozen=True)
 class QueueHouse:
-    """Queues under test, and the way to make one in them: ``create(dead_letter_queue, max_receive_count) -> name``."""
+    """Queues under test, and the way to make one in them.
+
+    ``create(dead_letter_queue, max_receive_count, fifo=False) -> name``
+    """
 
     queues: Queues
     create: Callable[..., str]
+    is_moto: bool = False  #: which does not quite keep the order of a FIFO queue
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,15 @@ class Aws:
     sqs: Any
     dynamodb: Any
     queues: Queues
+    account: str = "123456789012"
 
-    def create_queue(self, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> str:
-        name = unique_name()
-        attributes = {}
+    def create_queue(
+        self, dead_letter_queue: str | None = None, max_receive_count: int = 20, *, fifo: bool = False
+    ) -> str:
+        name = unique_name(fifo)
+        attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "false"} if fifo else {}
         if dead_letter_queue is not None:
-            arn = f"arn:aws:sqs:{self.session.region_name}:123456789012:{dead_letter_queue}"
+            arn = f"arn:aws:sqs:{self.session.region_name}:{self.account}:{dead_letter_queue}"
             attributes["RedrivePolicy"] = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": {max_receive_count}}}'
         self.sqs.create_queue(QueueName=name, Attributes=attributes)
         return name
@@ -110,8 +118,8 @@ def create_table(dynamodb: Any, *keys: str) -> str:
     return name
 
 
-def unique_name() -> str:
-    return f"q{uuid.uuid4().hex}"
+def unique_name(fifo: bool = False) -> str:
+    return f"q{uuid.uuid4().hex}{FIFO_SUFFIX if fifo else ''}"
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +157,7 @@ def simulated(simulated_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch
     return aws
 
 
-def _clients_of(url: str) -> Aws:
+def _clients_of(url: str, account: str = "123456789012") -> Aws:
     import boto3
 
     from receipt_actors.clients.aws import AwsQueues
@@ -157,7 +165,7 @@ def _clients_of(url: str) -> Aws:
     session = boto3.Session("testing", "testing", region_name="eu-west-1")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL", url)
-        return Aws(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session))
+        return Aws(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session), account)
 
 
 @pytest.fixture
@@ -182,29 +190,45 @@ def loop() -> Iterator[AwsLoop]:
 @pytest.fixture(params=BACKENDS)
 def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
     """Each backend's queues in turn, on the real clock; SQS as two emulators understand it."""
+    with open_house(request) as house:
+        yield house
+
+
+@pytest.fixture(params=[*BACKENDS, "ministack"])
+def fifo_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
+    """Likewise, with a third opinion on FIFO queues."""
+    with open_house(request) as house:
+        yield house
+
+
+#: By the name of a backend, the fixture of what answers its requests.
+_EMULATORS_OF_SQS = {"aws": "moto", "simulated": "simulated", "ministack": "ministack_sqs"}
+
+
+@contextmanager
+def open_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
     emulator = request.param.removesuffix(_LOOP)
-    if emulator in ("aws", "simulated"):
-        aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
-        if emulator == request.param:
-            yield QueueHouse(aws.queues, aws.create_queue)
-        else:
-            yield QueueHouse(OnLoop(aws.queues, request.getfixturevalue("loop")), aws.create_queue)
+    if emulator in _EMULATORS_OF_SQS:
+        aws: Aws = request.getfixturevalue(_EMULATORS_OF_SQS[emulator])
+        loops = emulator != request.param
+        queues = OnLoop(aws.queues, request.getfixturevalue("loop")) if loops else aws.queues
+        yield QueueHouse(queues, aws.create_queue, emulator == "aws")
         return
 
     from receipt_actors.clients.embedded import EmbeddedQueues
     from receipt_actors.testing import FakeQueues
 
     is_fake = request.param == "fake"
-    queues = FakeQueues() if is_fake else EmbeddedQueues(request.getfixturevalue("database"))
+    local = FakeQueues() if is_fake else EmbeddedQueues(request.getfixturevalue("database"))
 
-    def create(dead_letter_queue: str | None = None, max_receive_count: int = 20) -> str:
-        name = unique_name()
-        queues.create_queue(name, dead_letter_queue, max_receive_count)
+    def create(dead_letter_queue: str | None = None, max_receive_count: int = 20, *, fifo: bool = False) -> str:
+        name = unique_name(fifo)
+        local.create_queue(name, dead_letter_queue, max_receive_count)
         return name
 
-    yield QueueHouse(queues, create)
-    if isinstance(queues, EmbeddedQueues):
-        queues.close()
+    yield QueueHouse(local, create)
+    if isinstance(local, EmbeddedQueues):
+        local.close()
 
 
 @pytest.fixture(scope="session")
@@ -220,6 +244,19 @@ def ministack_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield MiniStack(programs).url
     finally:
         programs.close()
+
+
+@pytest.fixture(scope="session")
+def ministack_server(ministack_url: str) -> Aws:
+    """Clients of MiniStack."""
+    return _clients_of(ministack_url, "000000000000")
+
+
+@pytest.fixture
+def ministack_sqs(ministack_url: str, ministack_server: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """MiniStack, to which clients that the test builds will talk as well."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", ministack_url)
+    return ministack_server
 
 
 @pytest.fixture

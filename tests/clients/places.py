@@ -42,11 +42,11 @@ def in_place(place: str, loop: L) -> L:
     loop.run_on(actors.scheduler)
     begin, close = loop.begin, loop.close  # type: ignore[attr-defined]
 
-    def begin_there(*args: Any) -> None:
+    def begin_there(*args: Any, **keywords: Any) -> None:
         if actors.scheduler.is_current() or not actors.scheduler.is_running():
-            begin(*args)
+            begin(*args, **keywords)
             return
-        there = _Begin(lambda: begin(*args))
+        there = _Begin(lambda: begin(*args, **keywords))
         actors.scheduler.schedule(there)
         raised = there.raised.get(timeout=WAIT_SECONDS)
         if raised is not None:

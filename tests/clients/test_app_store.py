@@ -141,6 +141,18 @@ def test_no_password_is_sent_without_a_secret(recorder: Recorder, client_of: Cli
     assert json.loads(recorder.asked[0].body) == {"receipt-data": RECEIPT}
 
 
+def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder, client_of: ClientOf) -> None:
+    """And only that one; no error quotes either."""
+    with client_of(recorder.url) as client:
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION, shared_secret="the other's")
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+        recorder.reply = Reply(status=503, body=b"you sent the other's")
+        with pytest.raises(AppStoreUnavailable) as raised:
+            client.verify_receipt(RECEIPT, Environment.PRODUCTION, shared_secret="the other's")
+    assert [json.loads(asked.body)["password"] for asked in recorder.asked[:2]] == ["the other's", SECRET]
+    assert "the other's" not in str(raised.value)
+
+
 @given(receipt_data=st.text() | st.from_regex(r"[A-Za-z0-9+/=._-]*"), secret=st.none() | st.text())
 @example("line\r\nbreaks", '"quoted"')
 @example("\ud800", None)

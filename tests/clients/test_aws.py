@@ -577,7 +577,7 @@ def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[st
     table, ledger = table_of(moto)
     key = {"TransactionId": {"S": ITEM.transaction_id}}
     moto.dynamodb.put_item(TableName=table, Item={**key, **foreign})
-    standing = ledger.unmark_refunded(ITEM.transaction_id)
+    standing = ledger.unmark_refunded(ITEM.transaction_id, 2e9)
     assert standing is not None and standing.user_id == NO_USER_ID
     kept = {name: value for name, value in foreign.items() if name != "RefundedAt"}
     assert moto.dynamodb.get_item(TableName=table, Key=key)["Item"] == {**key, **kept}

@@ -541,6 +541,64 @@ def test_a_newer_schema_is_refused(database: Path) -> None:
     assert "version 99" in refusal(database)
 
 
+# --- FIFO queues ---
+
+
+@pytest.fixture
+def fifo(queues: EmbeddedQueues) -> str:
+    queues.create_queue("q.fifo", "d.fifo", 3)
+    return "q.fifo"
+
+
+def test_a_repetition_after_five_minutes_is_a_message(queues: EmbeddedQueues, clock: ManualClock, fifo: str) -> None:
+    """As with SQS; and what has been forgotten takes no room."""
+    message = OutgoingMessage("x", {}, "a", "id")
+    for seconds, count in ((0, 1), (299, 1), (1, 2), (299, 2)):
+        clock.advance(seconds)
+        assert queues.send(fifo, [message]) == [None]
+        assert queues.approximate_number_of_messages(fifo) == count
+
+
+def test_a_clock_that_is_set_back_swallows_nothing(queues: EmbeddedQueues, clock: ManualClock, fifo: str) -> None:
+    """An id of the future is not believed: rather an answer too many."""
+    message = OutgoingMessage("x", {}, "a", "id")
+    queues.send(fifo, [message])
+    clock.advance(-3600)
+    queues.send(fifo, [message])
+    assert [received.body for received in receive(queues, fifo)] == ["x", "x"]
+
+
+def test_a_repetition_is_known_to_another_process(queues: EmbeddedQueues, database: Path, fifo: str) -> None:
+    """It is written down with the message: a process that dies after the send has sent it."""
+    queues.send(fifo, [OutgoingMessage("x", {}, "a", "id")])
+    with closing(EmbeddedQueues(database)) as other:
+        other.send(fifo, [OutgoingMessage("x", {}, "a", "id-2")])
+    queues.send(fifo, [OutgoingMessage("x", {}, "a", "id-2")])
+    assert queues.approximate_number_of_messages(fifo) == 2
+
+
+def test_a_long_poll_does_not_spin_on_a_blocked_group(
+    queues: EmbeddedQueues, clock: ManualClock, fifo: str, pool: ThreadPoolExecutor
+) -> None:
+    """What is visible there can't be received: it waits for what is hidden."""
+    queues.send(fifo, [OutgoingMessage("a1", {}, "a", "1"), OutgoingMessage("a2", {}, "a", "2")])
+    (first,) = queues.receive(fifo, max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
+    looks = 0
+    next_visible_at = queues._next_visible_at
+
+    def count(queue: str, now: float) -> float | None:
+        nonlocal looks
+        looks += 1
+        return next_visible_at(queue, now)
+
+    queues._next_visible_at = count  # type: ignore[method-assign]
+    assert receive(queues, fifo, wait_seconds=0.5) == []
+    assert looks < 20
+    poll = pool.submit(receive, queues, fifo, wait_seconds=PATIENCE_SECONDS)
+    queues.delete(fifo, [first.receipt_handle])
+    assert [message.body for message in poll.result(PATIENCE_SECONDS)] == ["a2"]
+
+
 # --- files that older versions wrote ---
 
 VERSION_1 = Path(__file__).with_name("database_version_1.sql")
@@ -683,7 +741,9 @@ def test_creating_a_queue_again_changes_its_redrive_policy(queues: EmbeddedQueue
     [
         ("a b", None, 20),
         ("", None, 20),
-        ("q.fifo", None, 20),
+        (".fifo", None, 20),
+        ("q.fifo", "d", 20),
+        ("q", "d.fifo", 20),
         ("q", "https://x/1/q", 20),
         ("q", "q", 20),
         ("q", "d", 0),

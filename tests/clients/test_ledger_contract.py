@@ -116,6 +116,7 @@ def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
 # --- refunds ---
 
 REFUNDED_AT = 1_800_000_000.5
+LATER = REFUNDED_AT + 60
 
 
 def test_a_refund_marks_the_claim_and_nothing_else(ledger: Ledger) -> None:
@@ -158,10 +159,10 @@ def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
 def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
     """The claim is its owner's as it was; and doing it again, or where there is no mark, changes nothing."""
     ledger.claim(ITEM)
-    assert ledger.unmark_refunded(ITEM.transaction_id) == ITEM
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
-    assert ledger.unmark_refunded(ITEM.transaction_id) == ITEM
-    assert ledger.unmark_refunded(ITEM.transaction_id) == ITEM
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM
     assert ledger.get(ITEM.transaction_id) == ITEM
     assert ledger.claim(RIVAL) == ITEM
 
@@ -169,16 +170,28 @@ def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
 def test_a_reversal_takes_the_tombstone_back(ledger: Ledger) -> None:
     """The transaction is free again, and goes to who claims it first."""
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
-    assert ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert ledger.get(ITEM.transaction_id) is None
-    assert ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert ledger.claim(ITEM) is None
     assert ledger.claim(RIVAL) == ITEM
 
 
+def test_a_reversal_leaves_the_mark_of_a_later_refund(ledger: Ledger) -> None:
+    """Apple's notifications come in any order; so does a tombstone's. What stands is told."""
+    ledger.claim(ITEM)
+    ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT)
+    assert ledger.unmark_refunded(ITEM.transaction_id, REFUNDED_AT - 0.5) == marked == ledger.get(ITEM.transaction_id)
+    assert ledger.unmark_refunded(ITEM.transaction_id, REFUNDED_AT) == ITEM
+    tombstone = ledger.mark_refunded("unclaimed", REFUNDED_AT)
+    assert ledger.unmark_refunded("unclaimed", REFUNDED_AT - 0.5) == tombstone == ledger.get("unclaimed")
+    assert ledger.unmark_refunded("unclaimed", REFUNDED_AT) is None
+
+
 def test_a_reversal_of_what_nobody_knows_leaves_nothing(ledger: Ledger) -> None:
     """The transaction can be claimed afterwards."""
-    assert ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert ledger.get(ITEM.transaction_id) is None
     assert ledger.claim(ITEM) is None
 
@@ -187,7 +200,7 @@ def test_a_refund_may_follow_its_reversal(ledger: Ledger) -> None:
     """With the new time: Apple decides again and again."""
     ledger.claim(ITEM)
     ledger.mark_refunded(ITEM.transaction_id, 1.0)
-    ledger.unmark_refunded(ITEM.transaction_id)
+    ledger.unmark_refunded(ITEM.transaction_id, LATER)
     assert ledger.mark_refunded(ITEM.transaction_id, 2.0) == replace(ITEM, refunded_at_seconds=2.0)
 
 
@@ -198,7 +211,7 @@ def test_strange_ids_are_refunded_like_others(ledger: Ledger) -> None:
     assert ledger.mark_refunded(claimed.transaction_id, 0.0) == replace(claimed, refunded_at_seconds=0.0)
     assert ledger.mark_refunded("'; DELETE --", 5.0) == Tombstone("'; DELETE --", 5.0)
     assert ledger.get("'; DELETE -") is None
-    assert ledger.unmark_refunded(claimed.transaction_id) == claimed
+    assert ledger.unmark_refunded(claimed.transaction_id, LATER) == claimed
 
 
 def together(*actions: Callable[[], object]) -> list[object]:
@@ -232,8 +245,8 @@ def test_a_claim_among_refunds_and_reversals_is_made_or_refused_as_it_is_told(le
         claimed, *_ = together(
             partial(ledger.claim, item),
             partial(ledger.mark_refunded, item.transaction_id, 7.0),
-            partial(ledger.unmark_refunded, item.transaction_id),
-            partial(ledger.unmark_refunded, item.transaction_id),
+            partial(ledger.unmark_refunded, item.transaction_id, LATER),
+            partial(ledger.unmark_refunded, item.transaction_id, LATER),
         )
         standing = ledger.get(item.transaction_id)
         if claimed is None:
@@ -288,7 +301,7 @@ def test_a_tombstone_stands_in_the_way_of_a_batch(batching_ledger: Ledger) -> No
     items = claims("1", "2", "3")
     assert list(batching_ledger.claim_all(items)) == [None, TAKEN, None]
     assert batching_ledger.claim(items[1]) == Tombstone("2", 7.0)
-    batching_ledger.unmark_refunded("2")
+    batching_ledger.unmark_refunded("2", LATER)
     assert list(batching_ledger.claim_all(items)) == [TAKEN, None, TAKEN]
 
 
@@ -431,9 +444,9 @@ def test_a_reversal_that_failed_can_be_repeated(far_ledger: AwsLedger, proxy: Aw
         far_ledger.mark_refunded(str(number), REFUNDED_AT)
         proxy.rates = {operation: {fault: 1.0}}
         with pytest.raises(LedgerUnavailable):
-            far_ledger.unmark_refunded(str(number))
+            far_ledger.unmark_refunded(str(number), LATER)
         proxy.calm()
-        assert far_ledger.unmark_refunded(str(number)) is None
+        assert far_ledger.unmark_refunded(str(number), LATER) is None
         assert far_ledger.get(str(number)) is None
 
 
@@ -442,9 +455,9 @@ def test_a_deletion_that_arrives_late_deletes_no_claim(far_ledger: AwsLedger, pr
     far_ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     proxy.rates = {"DeleteItem": {"late": 1.0}}
     with pytest.raises(LedgerUnavailable):
-        far_ledger.unmark_refunded(ITEM.transaction_id)
+        far_ledger.unmark_refunded(ITEM.transaction_id, LATER)
     proxy.calm()
-    assert far_ledger.unmark_refunded(ITEM.transaction_id) is None
+    assert far_ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert far_ledger.claim(ITEM) is None
     proxy.release()
     proxy.wait_until_idle()

@@ -250,13 +250,13 @@ def test_the_dead_letter_queue_is_named(house: QueueHouse) -> None:
 
 
 @pytest.mark.parametrize(
-    "queue", ["nobody-made-this", "", "a b", "https://sqs.test/1/q", "arn:aws:sqs:x:1:q", "q.fifo"]
+    "queue", ["nobody-made-this", "", "a b", "https://sqs.test/1/q", "arn:aws:sqs:x:1:q", "q.fifo", "q.fifo.fifo"]
 )
 def test_a_queue_that_does_not_exist_is_refused(house: QueueHouse, queue: str) -> None:
-    """Every operation says so, for good; what is no name of a standard queue is never looked for."""
+    """Every operation says so, for good; what is no queue's name is never looked for."""
     operations: list[Callable[[], object]] = [
         lambda: house.queues.receive(queue, max_messages=1, wait_seconds=0, visibility_timeout_seconds=1),
-        lambda: house.queues.send(queue, [OutgoingMessage("x")]),
+        lambda: house.queues.send(queue, in_group("a", "x") if queue.endswith(".fifo") else [OutgoingMessage("x")]),
         lambda: house.queues.delete(queue, ["handle"]),
         lambda: house.queues.change_visibility(queue, [("handle", 0)]),
         lambda: house.queues.dead_letter_queue(queue),
@@ -276,3 +276,147 @@ def test_a_long_poll_returns_what_is_there_at_once(house: QueueHouse) -> None:
         poll = pool.submit(house.queues.receive, queue, max_messages=10, wait_seconds=20, visibility_timeout_seconds=60)
         (message,) = poll.result(timeout=15)
     assert message.body == "here"
+
+
+# --- FIFO queues ---
+
+
+def in_group(group: str, *bodies: str) -> list[OutgoingMessage]:
+    """Messages of one group, none a repetition of another."""
+    return [OutgoingMessage(body, {}, group, f"{group}-{body}") for body in bodies]
+
+
+def send_in_groups(fifo_house: QueueHouse, queue: str, *messages: OutgoingMessage) -> None:
+    assert fifo_house.queues.send(queue, messages) == [None] * len(messages)
+
+
+def bodies(messages: Sequence[ReceivedMessage]) -> list[str]:
+    return [message.body for message in messages]
+
+
+def test_a_fifo_queue_tells_the_group_and_keeps_the_order(fifo_house: QueueHouse) -> None:
+    """One receive may bring several of a group, in order; a standard queue's messages have no group."""
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"), *in_group("b", "b1"), *in_group("a", "a3"))
+    messages = receive(fifo_house.queues, queue)
+    assert sorted(bodies(messages)) == ["a1", "a2", "a3", "b1"]
+    assert [message.body for message in messages if message.group_id == "a"] == ["a1", "a2", "a3"]
+    assert [message.body for message in messages if message.group_id == "b"] == ["b1"]
+
+    standard = fifo_house.create()
+    send(fifo_house.queues, standard, "plain")
+    assert [message.group_id for message in receive(fifo_house.queues, standard)] == [None]
+
+
+def test_a_group_with_a_hidden_message_gives_nothing(fifo_house: QueueHouse) -> None:
+    """Not until it is deleted; other groups do not wait for it."""
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
+    (first,) = receive(fifo_house.queues, queue, max_messages=1)
+    send_in_groups(fifo_house, queue, *in_group("b", "b1"))
+    assert bodies(receive(fifo_house.queues, queue)) == ["b1"]
+    assert receive(fifo_house.queues, queue) == []
+    assert fifo_house.queues.delete(queue, [first.receipt_handle]) == [None]
+    assert bodies(receive(fifo_house.queues, queue)) == ["a2"]
+
+
+def test_one_that_is_hidden_keeps_back_those_that_were_handed_back_behind_it(fifo_house: QueueHouse) -> None:
+    """However visible they are: they come after it, in order."""
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2", "a3"))
+    first, second, third = receive(fifo_house.queues, queue)
+    changes = [(second.receipt_handle, 0), (third.receipt_handle, 0)]
+    assert fifo_house.queues.change_visibility(queue, changes) == [None, None]
+    assert receive(fifo_house.queues, queue) == []
+    assert fifo_house.queues.change_visibility(queue, [(first.receipt_handle, 0)]) == [None]
+    assert bodies(receive(fifo_house.queues, queue)) == ["a1", "a2", "a3"]
+
+
+def test_one_that_is_hidden_keeps_back_those_before_it_too(fifo_house: QueueHouse) -> None:
+    """Hand-backs arrive in any order: a group is given when nothing of it is hidden any more."""
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
+    first, second = receive(fifo_house.queues, queue)
+    assert fifo_house.queues.change_visibility(queue, [(first.receipt_handle, 0)]) == [None]
+    assert receive(fifo_house.queues, queue) == []
+    assert fifo_house.queues.change_visibility(queue, [(second.receipt_handle, 0)]) == [None]
+    assert bodies(receive(fifo_house.queues, queue)) == ["a1", "a2"]
+
+
+def test_a_group_comes_back_when_its_visibility_timeouts_are_over(fifo_house: QueueHouse) -> None:
+    """Whoever received it has died: a long poll gets all of it again, in order."""
+    if fifo_house.is_moto:
+        pytest.skip("moto ends visibility timeouts one by one, and may give the second one before the first")
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
+    assert len(receive(fifo_house.queues, queue, visibility=1)) == 2
+    again = fifo_house.queues.receive(queue, max_messages=10, wait_seconds=10, visibility_timeout_seconds=60)
+    assert bodies(again) == ["a1", "a2"]
+
+
+def test_a_long_poll_notices_that_a_group_is_free(fifo_house: QueueHouse) -> None:
+    """What kept it back has been deleted."""
+    if fifo_house.is_moto:
+        pytest.skip("a long poll of moto's looks once which groups are blocked")
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
+    (first,) = receive(fifo_house.queues, queue, max_messages=1)
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(
+            fifo_house.queues.receive, queue, max_messages=10, wait_seconds=20, visibility_timeout_seconds=60
+        )
+        fifo_house.queues.delete(queue, [first.receipt_handle])
+        assert bodies(poll.result(timeout=15)) == ["a2"]
+
+
+def test_a_repetition_is_confirmed_and_swallowed(fifo_house: QueueHouse) -> None:
+    """The same de-duplication id is the same message, whatever its body, in a batch of its own or the same one."""
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, OutgoingMessage("one", {}, "a", "id-1"), OutgoingMessage("two", {}, "a", "id-1"))
+    send_in_groups(
+        fifo_house, queue, OutgoingMessage("three", {}, "a", "id-1"), OutgoingMessage("four", {}, "a", "id-2")
+    )
+    assert bodies(receive(fifo_house.queues, queue)) == ["one", "four"]
+
+
+def test_a_repetition_of_what_is_deleted_is_swallowed(fifo_house: QueueHouse) -> None:
+    """For 5 minutes, whatever has become of the message."""
+    if fifo_house.is_moto:
+        pytest.skip("moto forgets the ids of what has been deleted")
+    queue = fifo_house.create(fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1"))
+    (message,) = receive(fifo_house.queues, queue)
+    fifo_house.queues.delete(queue, [message.receipt_handle])
+    send_in_groups(fifo_house, queue, *in_group("a", "a1"))
+    assert receive(fifo_house.queues, queue) == []
+
+
+def test_another_queue_knows_nothing_of_an_id(fifo_house: QueueHouse) -> None:
+    """An answer that goes to two queues goes to both."""
+    for queue in (fifo_house.create(fifo=True), fifo_house.create(fifo=True)):
+        send_in_groups(fifo_house, queue, *in_group("a", "a1"))
+        assert bodies(receive(fifo_house.queues, queue)) == ["a1"]
+
+
+def test_what_lacks_its_ids_fails_alone(fifo_house: QueueHouse) -> None:
+    """It is the sender's fault; so is an id for a queue that takes none."""
+    fifo, standard = fifo_house.create(fifo=True), fifo_house.create()
+    (good,) = in_group("a", "a1")
+    for queue, bad, fine in ((fifo, OutgoingMessage("x"), good), (standard, good, OutgoingMessage("x"))):
+        failure, none = fifo_house.queues.send(queue, [bad, fine])
+        assert failure is not None and failure.sender_fault
+        assert none is None
+        assert len(receive(fifo_house.queues, queue)) == 1
+
+
+def test_the_redrive_policy_keeps_the_group(fifo_house: QueueHouse) -> None:
+    """What was received too often goes to the FIFO dead-letter queue; the next one of its group has its turn."""
+    dead_letters = fifo_house.create(fifo=True)
+    queue = fifo_house.create(dead_letters, 1, fifo=True)
+    send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
+    (first,) = receive(fifo_house.queues, queue, max_messages=1)
+    fifo_house.queues.change_visibility(queue, [(first.receipt_handle, 0)])
+    assert bodies(receive(fifo_house.queues, queue)) == ["a2"]
+    (dead,) = receive(fifo_house.queues, dead_letters)
+    assert (dead.body, dead.group_id, dead.message_id) == ("a1", "a", first.message_id)
+    assert fifo_house.queues.dead_letter_queue(queue) == dead_letters

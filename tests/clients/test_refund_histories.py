@@ -50,7 +50,7 @@ def carry_out(ledger: Ledger, what: str, transaction_id: str, number: int) -> ob
         case "mark":
             return ledger.mark_refunded(transaction_id, float(number))
         case "unmark":
-            return ledger.unmark_refunded(transaction_id)
+            return ledger.unmark_refunded(transaction_id, float(number))
         case _:
             return ledger.get(transaction_id)
 

@@ -107,6 +107,23 @@ def test_a_transaction_is_looked_up_where_it_is_asked_for(recorder: Recorder) ->
     assert paths == ["/production/inApps/v1/transactions/2000", "/sandbox/inApps/v1/transactions/2001"]
 
 
+def test_each_app_of_an_account_is_asked_for_by_a_token_of_its_own(recorder: Recorder) -> None:
+    """Signed by the same key, and used again; renewing one leaves the others alone."""
+    clocks = Clocks()
+    with client_of(recorder.url, token=clocks.token()) as client:
+        for bundle_id in (None, "com.example.two", None, "com.example.two", "com.example.three"):
+            client.get_transaction_info("2000", PRODUCTION, bundle_id=bundle_id)
+        used = tokens(recorder)
+        apps = [jwt.decode(token, KEY.public_key(), ["ES256"], audience="appstoreconnect-v1")["bid"] for token in used]
+        assert apps == [BUNDLE_ID, "com.example.two", BUNDLE_ID, "com.example.two", "com.example.three"]
+        assert (used[0], used[1]) == (used[2], used[3])
+        recorder.reply = Reply(status=401)
+        client.get_transaction_info("2000", PRODUCTION, bundle_id="com.example.two")
+        recorder.reply = Reply(body=FOUND)
+        client.get_transaction_info("2000", PRODUCTION)
+    assert tokens(recorder)[-1] == used[0]
+
+
 def test_connections_are_used_again(recorder: Recorder) -> None:
     """Whichever transaction is asked about."""
     with client_of(recorder.url) as client:

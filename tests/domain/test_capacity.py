@@ -23,7 +23,10 @@ from receipt_actors.domain.capacity import (
     entries_per_request,
     plan_capacity,
 )
+from receipt_actors.domain.capacity._roles import roles_taken
+from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.measured_costs import CURL, REQUESTS
+from receipt_actors.domain.roles import Group, Node, Role
 
 NO_REQUESTS = dict.fromkeys(Call, 0.0)
 #: A millisecond a receipt, whatever the batches; asks a thousand at once.
@@ -263,3 +266,37 @@ def test_what_takes_no_time_has_no_limit() -> None:
     assert capacity.bound_by == "CPU"
     reached = {each.limit for each in capacity.reached}
     assert not reached & {limits.NAT_CONNECTIONS, limits.SQS_IN_FLIGHT}
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 8, 20])
+@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
+def test_an_item_of_roles_is_paid_for_by_its_size(tasks: int, role: Role) -> None:
+    """Each task renews five times in a lease, and the item of the group grows with the tasks."""
+    taken = roles_taken(replace(Setup(), role=role, lease_seconds=30.0), tasks)
+    assert taken is not None
+    node = Node("ip-10-0-101-222.eu-west-1.compute.internal-abcdef", role, Limits(20_000, 500, 10_000, 12_345.678), 2)
+    group = Group()
+    for number in range(tasks):
+        group = group.renewed(replace(node, name=f"{node.name}{number:02d}"), 2**47, 30.0)
+    assert taken.write_units_per_second >= tasks * 5 / 30 * math.ceil(len(group.as_json()) / 1024) * (1 - 1e-9)
+    assert taken.takeover_seconds == 45.0
+
+
+def test_who_is_alone_needs_no_table_of_roles() -> None:
+    """Neither requests nor money; and a rate that Apple bears is divided by hand."""
+    capacity = plan_capacity(Load(3_000.0, apple_limit_per_second=3_600.0), Setup(), CURL)
+    assert capacity.roles is None
+    assert "DynamoDB roles" not in capacity.usd_per_month
+    assert capacity.settings.app_store_rate_per_second == 3_600.0 / capacity.tasks
+
+
+def test_tasks_that_share_are_told_the_whole() -> None:
+    """What is of all of them is as much as all of them need; what is a task's own stays that."""
+    alone, balanced = (
+        plan_capacity(Load(3_000.0, apple_limit_per_second=3_600.0), replace(Setup(), role=role), CURL)
+        for role in (Role.ALONE, Role.LOAD_BALANCED)
+    )
+    assert balanced.settings.ledger_concurrency == alone.settings.ledger_concurrency * balanced.tasks
+    assert balanced.settings.app_store_concurrency == alone.settings.app_store_concurrency * balanced.tasks
+    assert balanced.settings.app_store_rate_per_second == 3_600.0
+    assert balanced.settings.max_in_flight == alone.settings.max_in_flight

@@ -17,10 +17,12 @@ from receipt_actors.domain.rate import BURST_SECONDS, RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import (
     MAX_HAND_BACK_SECONDS,
+    MIN_GROUP_HAND_BACK_SECONDS,
     MIN_HAND_BACK_SECONDS,
     RetryPolicy,
     exponential,
     hand_back_seconds,
+    hand_back_unfinished_seconds,
 )
 
 patient = settings(deadline=None)
@@ -260,3 +262,27 @@ def test_what_waits_for_an_operator_waits_long(receives: int, seed: int) -> None
     """A wrong secret is not put right within a minute: to come back soon would only use up deliveries."""
     seconds = hand_back_seconds(Reason.MISCONFIGURED, receives, random.Random(seed))
     assert 0.8 * MAX_HAND_BACK_SECONDS <= seconds <= MAX_HAND_BACK_SECONDS
+
+
+@given(receives=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_what_blocks_its_group_is_handed_back_sooner(receives: int, seed: int) -> None:
+    """5 s x 2^n: a hiccup should not keep a user waiting. In the end as late as any; for an operator likewise."""
+    seconds = hand_back_seconds(Reason.GAVE_UP_FOR_NOW, receives, random.Random(seed), blocks_group=True)
+    full = min(MIN_GROUP_HAND_BACK_SECONDS * 2 ** (receives - 1), MAX_HAND_BACK_SECONDS)
+    assert 0.8 * full - 0.5 <= seconds <= full
+    for_operator = hand_back_seconds(Reason.MISCONFIGURED, receives, random.Random(seed), blocks_group=True)
+    assert for_operator >= 0.8 * MAX_HAND_BACK_SECONDS
+    assert hand_back_unfinished_seconds(receives, random.Random(seed), blocks_group=True) in (0, seconds)
+
+
+@given(receives=st.integers(1, 10**6))
+def test_what_only_stood_behind_another_is_not_hidden(receives: int) -> None:
+    """The queue keeps it back until the other one has come, however long that is hidden."""
+    assert hand_back_seconds(Reason.GROUP_HANDED_BACK, receives, random.Random(1), blocks_group=True) == 0
+
+
+def test_a_message_that_blocks_its_group_has_hours_as_any_other() -> None:
+    """From the first delivery to the last of twenty: 3 hours at the least, however soon it comes at first."""
+    rng = random.Random(7)
+    pauses = [hand_back_seconds(Reason.GAVE_UP_FOR_NOW, count, rng, blocks_group=True) for count in range(1, 20)]
+    assert sum(pauses) > 2.5 * 3600

@@ -35,6 +35,7 @@ from receipt_actors.domain.reasons import Reason
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SOURCE_QUEUE = "receipts"
+DEAD = "dead"
 POST_QUEUES = {"answers", "answers.fifo", SOURCE_QUEUE}
 GOOD: dict[str, Any] = {"receipt": "cmVjZWlwdA==", "user_id": 42, "post_queue": "answers"}
 SENT_AT_MS = 1_700_000_000_123
@@ -260,9 +261,11 @@ class TestRefusing:
         """Who can write to the source queue can't make us write elsewhere, nor into the source queue itself."""
         assert refusal(parse_with(post_queue=post_queue)) is Reason.POST_QUEUE_NOT_ALLOWED
 
-    def test_a_fifo_post_queue_is_refused(self) -> None:
-        """It would need a message group, for which the contract has no word."""
-        assert refusal(parse_with(post_queue="answers.fifo")) is Reason.BAD_POST_QUEUE
+    def test_a_fifo_post_queue_is_a_queue_like_any_other(self) -> None:
+        """Nothing in the message has to say so: its name tells."""
+        outcome = parse_with(post_queue="answers.fifo")
+        assert isinstance(outcome, Submission)
+        assert outcome.post_queue == "answers.fifo"
 
     @pytest.mark.parametrize(
         "name", [1, True, [], {}, "", "a" * 257, "a\x00", "a\nb", "\x7f", "\ud800", "\uffff", "\x85"]
@@ -319,7 +322,7 @@ class TestTotality:
             assert outcome.post_queue in POST_QUEUES - {SOURCE_QUEUE}
             assert_sendable(result_message(outcome, Result("1", Verdict.OK, Reason.CLAIMED)))
         else:
-            assert_sendable(dead_letter_message(received("x"), outcome))
+            assert_sendable(dead_letter_message(received("x"), outcome, DEAD))
 
 
 class TestIntegrity:
@@ -381,7 +384,9 @@ class TestDeadLetterMessage:
     def test_it_carries_the_body_the_attributes_and_why(self) -> None:
         """An operator sees the reason, and a redrive finds the submission id; ours win over the message's own."""
         message = received("not json", submission_id="s-9", trace="t", reason="forged", detail="forged")
-        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "body: Expecting value at character 0"))
+        moved = dead_letter_message(
+            message, Unanswerable(Reason.NOT_JSON, "body: Expecting value at character 0"), DEAD
+        )
         assert moved.body == "not json"
         assert moved.attributes == {
             "submission_id": "s-9",
@@ -394,14 +399,16 @@ class TestDeadLetterMessage:
     @pytest.mark.parametrize("name", ["AWS.trace", "amazon.trace", ".trace", "trace.", "tr..ace", "tr ace", "t" * 257])
     def test_an_attribute_whose_name_sqs_refuses_is_left_behind(self, name: str) -> None:
         """Names that SQS reserves or does not take must not keep the message from being moved."""
-        moved = dead_letter_message(received("x", **{name: "1", "AWStrace": "2"}), Unanswerable(Reason.NOT_JSON, "d"))
+        moved = dead_letter_message(
+            received("x", **{name: "1", "AWStrace": "2"}), Unanswerable(Reason.NOT_JSON, "d"), DEAD
+        )
         assert name not in moved.attributes
         assert moved.attributes["AWStrace"] == "2"
 
     def test_ten_foreign_attributes_make_room_for_ours(self) -> None:
         """SQS takes ten; the message's own go first."""
         message = received("x", **dict.fromkeys(string.ascii_lowercase[:10], "value"))
-        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "detail"))
+        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "detail"), DEAD)
         assert len(moved.attributes) == 10
         assert {"submission_id", "reason", "source_message_id", "detail"} < set(moved.attributes)
 
@@ -419,7 +426,7 @@ class TestDeadLetterMessage:
     def test_a_large_body_is_never_altered(self, room_bytes: int, kept: set[str]) -> None:
         """Within 1 MiB foreign attributes go first, then the detail; the submission id goes last."""
         body = "x" * (MAX_BATCH_BYTES - room_bytes)
-        moved = dead_letter_message(received(body, foreign="f" * 900), Unanswerable(Reason.NOT_JSON, "d" * 500))
+        moved = dead_letter_message(received(body, foreign="f" * 900), Unanswerable(Reason.NOT_JSON, "d" * 500), DEAD)
         assert moved.body == body
         assert set(moved.attributes) == kept
         assert moved.size_bytes <= MAX_BATCH_BYTES
@@ -429,23 +436,23 @@ class TestDeadLetterMessage:
     def test_it_can_be_sent_whatever_its_attributes_are(self, attributes: dict[str, str], detail: str) -> None:
         """A message that could not be moved would come back for ever."""
         message = ReceivedMessage("m-1", "h", "body", "", attributes)
-        moved = dead_letter_message(message, Unanswerable(Reason.UNKNOWN_STATUS, detail))
+        moved = dead_letter_message(message, Unanswerable(Reason.UNKNOWN_STATUS, detail), DEAD)
         assert_sendable(moved)
         assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,256}", name) for name in moved.attributes)
         assert moved.attributes["reason"] == "unknown_status"
 
     def test_it_tells_when_the_message_was_first_sent(self) -> None:
         """The copy has a time of sending of its own, and expiry must not be judged by that."""
-        moved = dead_letter_message(sent("x", SENT_AT_MS), Unanswerable(Reason.NOT_JSON, "d"))
+        moved = dead_letter_message(sent("x", SENT_AT_MS), Unanswerable(Reason.NOT_JSON, "d"), DEAD)
         assert moved.attributes["submitted_at"] == str(SENT_AT_MS)
         copy = sent("x", SENT_AT_MS + 5000, **moved.attributes)
-        moved_again = dead_letter_message(copy, Unanswerable(Reason.NOT_JSON, "d"))
+        moved_again = dead_letter_message(copy, Unanswerable(Reason.NOT_JSON, "d"), DEAD)
         assert moved_again.attributes["submitted_at"] == str(SENT_AT_MS)
 
     def test_next_to_the_submission_id_that_time_goes_last(self) -> None:
         """A redrive depends on both."""
         body = "x" * (MAX_BATCH_BYTES - 60)
-        moved = dead_letter_message(sent(body, SENT_AT_MS, foreign="f"), Unanswerable(Reason.NOT_JSON, "d"))
+        moved = dead_letter_message(sent(body, SENT_AT_MS, foreign="f"), Unanswerable(Reason.NOT_JSON, "d"), DEAD)
         assert set(moved.attributes) == {"submission_id", "submitted_at"}
 
 
@@ -498,8 +505,8 @@ class TestFirstSending:
         message = sent("x", sent_at_ms, submitted_at=submitted_at)
         first = first_sent_at_seconds(message)
         assert first <= message.sent_at_seconds
-        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "d"))
-        redriven = redriven_message(sent("x", sent_at_ms + later_ms, **moved.attributes))
+        moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "d"), DEAD)
+        redriven = redriven_message(sent("x", sent_at_ms + later_ms, **moved.attributes), SOURCE_QUEUE)
         assert redriven is not None
         assert first_sent_at_seconds(sent("x", sent_at_ms + 2 * later_ms, **redriven.attributes)) == first
 
@@ -510,36 +517,38 @@ class TestRedrivenMessage:
     def test_it_is_what_came_with_its_identity(self) -> None:
         """The reasons for which it was moved are gone; what a producer added is kept."""
         original = sent("body", SENT_AT_MS, submission_id="s-1", trace="t")
-        moved = dead_letter_message(original, Unanswerable(Reason.UNKNOWN_STATUS, "detail"))
-        redriven = redriven_message(sent("body", SENT_AT_MS + 60_000, **moved.attributes))
+        moved = dead_letter_message(original, Unanswerable(Reason.UNKNOWN_STATUS, "detail"), DEAD)
+        redriven = redriven_message(sent("body", SENT_AT_MS + 60_000, **moved.attributes), SOURCE_QUEUE)
         assert redriven == OutgoingMessage(
             "body", {"submission_id": "s-1", "submitted_at": str(SENT_AT_MS), "trace": "t"}
         )
 
     def test_the_message_id_becomes_the_submission_id_where_there_is_none(self) -> None:
         """What the queue itself moved kept its message id, under which its claim was made."""
-        redriven = redriven_message(sent("body", SENT_AT_MS))
+        redriven = redriven_message(sent("body", SENT_AT_MS), SOURCE_QUEUE)
         assert redriven is not None
         assert redriven.attributes == {"submission_id": "m-1", "submitted_at": str(SENT_AT_MS)}
 
     def test_ten_foreign_attributes_make_room_for_its_identity(self) -> None:
         """SQS takes ten; without its identity it would be another submission."""
-        redriven = redriven_message(sent("x", SENT_AT_MS, **dict.fromkeys(string.ascii_lowercase[:10], "value")))
+        redriven = redriven_message(
+            sent("x", SENT_AT_MS, **dict.fromkeys(string.ascii_lowercase[:10], "value")), SOURCE_QUEUE
+        )
         assert redriven is not None
         assert len(redriven.attributes) == 10
         assert {"submission_id", "submitted_at"} < set(redriven.attributes)
 
     def test_a_message_without_room_for_the_submission_id_is_not_redriven(self) -> None:
         """Better left where it is than answered as a stranger's."""
-        assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 10), SENT_AT_MS)) is None
-        assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 22), SENT_AT_MS)) is not None
+        assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 10), SENT_AT_MS), SOURCE_QUEUE) is None
+        assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 22), SENT_AT_MS), SOURCE_QUEUE) is not None
 
     @patient
     @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=15))
     def test_it_can_be_sent_whatever_its_attributes_are(self, attributes: dict[str, str]) -> None:
         """And whatever they are, it remains the same submission."""
         message = ReceivedMessage("m-1", "h", "body", "", attributes, sent_at_seconds=SENT_AT_MS / 1000)
-        redriven = redriven_message(message)
+        redriven = redriven_message(message, SOURCE_QUEUE)
         assert redriven is not None
         assert_sendable(redriven)
         copy = ReceivedMessage("m-2", "h", "body", "", redriven.attributes, sent_at_seconds=SENT_AT_MS / 1000)

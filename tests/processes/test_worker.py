@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import pytest
 
 from receipt_actors.domain.limits import Limits, Share
-from receipt_actors.otp import Crash, Ref
+from receipt_actors.otp import Crash, Ref, look_at
 from receipt_actors.processes.messages import StartRefused
 from receipt_actors.processes.protocol import (
     COLLECTOR,
@@ -23,6 +23,7 @@ from receipt_actors.processes.protocol import (
     Group,
     JoinDivision,
     LeaveDivision,
+    WorkerView,
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
 from receipt_actors.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
@@ -50,7 +51,7 @@ STARTS = LOADS + "channel.send(Started())\n"
 class House:
     """A worker, and stand-ins for the actors that it talks to."""
 
-    def __init__(self, stage: Stage, program: str, *, was_complete: bool = False) -> None:
+    def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
         self.stage = stage
         self.divider = stage.stand_in(DIVIDER)
         self.collector = stage.stand_in(COLLECTOR)
@@ -59,6 +60,10 @@ class House:
         if was_complete:
             self.group.started.add(NAME)
         self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)
+        if has_share:
+            self.give_share()
+
+    def give_share(self) -> None:
         self.worker.cast(ChangeShare(Share(1, LIMITS, LIMITS)))
 
     def died_of(self) -> str:
@@ -74,8 +79,8 @@ def build_house() -> Iterator[Callable[..., House]]:
     stage = Stage()
     houses: list[House] = []
 
-    def build_house(program: str, *, was_complete: bool = False) -> House:
-        houses.append(House(stage, program, was_complete=was_complete))
+    def build_house(program: str, *, was_complete: bool = False, has_share: bool = True) -> House:
+        houses.append(House(stage, program, was_complete=was_complete, has_share=has_share))
         return houses[-1]
 
     yield build_house
@@ -176,6 +181,19 @@ def test_a_process_that_does_not_start_ends_the_command(build_house: Callable[..
     assert house.is_refused.wait(PATIENCE_SECONDS)
     assert house.group.refusal is not None
     assert "has not started within 60 s and was killed" in house.group.refusal.faults[0]
+
+
+def test_a_process_that_waits_for_its_share_hangs_not(build_house: Callable[..., House]) -> None:
+    """Other nodes may have all of it for days; it shows that it waits, and begins when there is something for it."""
+    house = build_house(STARTS, has_share=False)
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, False, True))
+    process = house.group.processes[NAME]
+    house.stage.advance(100 * HANG_SECONDS)
+    assert not house.is_refused.is_set()
+    house.give_share()
+    assert house.consumes.wait(PATIENCE_SECONDS)
+    assert house.group.processes[NAME] is process
+    assert look_at(house.worker).view == WorkerView(process.pid, True, False, False)
 
 
 def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[..., House]) -> None:

@@ -21,11 +21,14 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import boto3
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sqs.models import sqs_backends
 from werkzeug.serving import make_server
 
 from receipt_actors.clients.aws.ledger import _from_attributes
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
+from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
@@ -105,12 +108,16 @@ class World(ABC):
         """Run another command of ours on this backend's queues."""
 
     @abstractmethod
-    def create_queue(self, name: str) -> None:
-        """Create one more queue."""
+    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
+        """Create one more queue, and the one that its redrive policy names."""
 
     @abstractmethod
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
-        """Send to the source queue, as a producer. Returns the message ids, in this order."""
+    def bring_back(self, queue: str) -> None:
+        """Make the messages of a dead process visible now, instead of waiting for their visibility timeout."""
+
+    @abstractmethod
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
+        """Send to a source queue, as a producer. Returns the message ids, in this order."""
 
     @abstractmethod
     def visible(self, queue: str) -> int:
@@ -165,10 +172,10 @@ class EmbeddedWorld(World):
         database = ("--database", str(self.database))
         return self.programs.start(name, *database, *others, environment=self.environment, module=self.module)
 
-    def create_queue(self, name: str) -> None:
-        self._queues.create_queue(name)
+    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
+        self._queues.create_queue(name, dead_letter_queue)
 
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
         """See ``World``. The port tells no message ids, and a program that runs may delete a message at any time; so
         they are read on a queue that it does not know, and then moved.
         """
@@ -185,7 +192,7 @@ class EmbeddedWorld(World):
                     connection.execute(
                         "UPDATE messages SET queue_id = (SELECT queue_id FROM queues WHERE name = ?)"
                         " WHERE queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
-                        (SOURCE, _OUTBOX),
+                        (queue, _OUTBOX),
                     )
         return message_ids
 
@@ -221,7 +228,15 @@ class EmbeddedWorld(World):
         return letters
 
     def bring_back(self, queue: str) -> None:
-        """Make the messages of a dead process visible now, instead of waiting for their visibility timeout."""
+        """See ``World``. Of a FIFO queue's messages none may come to be seen before another one of its group."""
+        if is_fifo(queue):
+            with closing(sqlite3.connect(self.database)) as connection, connection:
+                connection.execute(
+                    "UPDATE messages SET visible_at_seconds = received_at_seconds WHERE receipt IS NOT NULL"
+                    " AND queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
+                    (queue,),
+                )
+            return
         handles: list[str] = []
         while received := self._later.receive(
             queue, max_messages=10, wait_seconds=0, visibility_timeout_seconds=MAX_VISIBILITY_SECONDS
@@ -354,16 +369,27 @@ class AwsWorld(World):
 
     def create_queues(self, *, redrive: bool = True, max_receive_count: int = 20) -> None:
         """Create all three; without ``redrive`` the source queue knows nothing of the dead-letter queue."""
-        self._sqs.create_queue(QueueName=RESULTS)
-        url = self._sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"]
-        attributes = {}
-        if redrive:
+        self.create_queue(RESULTS)
+        self.create_queue(DEAD_LETTERS)
+        self.create_queue(SOURCE, DEAD_LETTERS if redrive else None, max_receive_count)
+
+    def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
+        attributes = {"FifoQueue": "true"} if is_fifo(name) else {}
+        if dead_letter_queue is not None:
+            url = self._sqs.create_queue(QueueName=dead_letter_queue, Attributes=attributes)["QueueUrl"]
             arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
-        self._sqs.create_queue(QueueName=SOURCE, Attributes=attributes)
+        self._sqs.create_queue(QueueName=name, Attributes=attributes)
 
-    def create_queue(self, name: str) -> None:
-        self._sqs.create_queue(QueueName=name)
+    def delete_queue(self, name: str) -> None:
+        self._sqs.delete_queue(QueueUrl=self._url(name))
+
+    def bring_back(self, queue: str) -> None:
+        """See ``World``. Of one message after the other moto would lose their order in a FIFO queue."""
+        kept = sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues[queue]
+        for message in kept._messages:
+            message.change_visibility(0)
+        kept.pending_messages.clear()
 
     def create_table(self, name: str = TABLE, key: str = "TransactionId") -> None:
         self._dynamodb.create_table(
@@ -387,7 +413,7 @@ class AwsWorld(World):
     def command(self, *arguments: str) -> Program:
         return self.programs.start(*arguments, environment=self.environment, module=self.module)
 
-    def send(self, messages: Iterable[SampleMessage]) -> list[str]:
+    def send(self, messages: Iterable[SampleMessage], queue: str = SOURCE) -> list[str]:
         entries = [
             {
                 "Id": str(number),
@@ -400,7 +426,7 @@ class AwsWorld(World):
         ]
         message_ids: list[str] = []
         for batch in _batches(entries):
-            answer = self._sqs.send_message_batch(QueueUrl=self._url(SOURCE), Entries=batch)
+            answer = self._sqs.send_message_batch(QueueUrl=self._url(queue), Entries=batch)
             assert len(answer["Successful"]) == len(batch)
             given = {entry["Id"]: entry["MessageId"] for entry in answer["Successful"]}
             message_ids += [given[entry["Id"]] for entry in batch]

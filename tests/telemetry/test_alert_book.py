@@ -27,7 +27,7 @@ AT_SECONDS = 1_750_000_000.0
 ORIGIN = Origin("host-1", "worker-2", "ReceiptsSQS", "1.2.3")
 OUTAGE_SECONDS = 60.0
 DEAD_LETTERS = 10
-INCIDENT_KINDS = ["crash", "restart", "storm", "unknown_answer", "configuration", "abandoned"]
+INCIDENT_KINDS = ["crash", "restart", "storm", "unknown_answer", "configuration", "abandoned", "node_lost"]
 
 
 def book() -> AlertBook:
@@ -228,3 +228,10 @@ def test_a_body_is_bounded_and_can_be_sent(lines: list[str], summary: str) -> No
     assert all(len(line) <= MAX_LINE_CHARACTERS + len("1234 x ") for line in (alert.summary, *alert.story))
     assert len(alert.body.encode()) < 40_000
     assert json.loads(alert.body)["count"] == len(lines)
+
+
+def test_what_a_node_does_of_its_groups_work_is_no_alert() -> None:
+    """It takes work up at each start, and others stand by: only a node that was lost is one."""
+    alerts = book()
+    alerts.note(incident("role", "node a of group Q is active"), 0.0)
+    assert alerts.take_due(0.0) == {}

@@ -102,6 +102,18 @@ def test_an_incident_becomes_a_message(desk: Desk) -> None:
     assert (body["summary"], body["count"], body["process"]) == ("Apple refuses our requests", 1, "main")
 
 
+def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
+    """What it is told again is swallowed; another summary of the same kind is not."""
+    desk.queues.create_queue("alerts.fifo")
+    alerts = desk.start(AlertsQueue(lambda: desk.queues, "alerts.fifo"))
+    desk.happen("configuration", "Apple refuses our requests")
+    desk.wait_for(alerts, sent=1)
+    desk.advance(PERIOD_SECONDS)
+    desk.happen("configuration", "Apple refuses our requests, again")
+    desk.wait_for(alerts, sent=2)
+    assert [message.group_id for message in desk.queues.messages("alerts.fifo")] == ["configuration"] * 2
+
+
 def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
     """The first, and a minute later how many more there were."""
     alerts = desk.start()

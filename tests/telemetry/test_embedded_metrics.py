@@ -18,8 +18,17 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metrics
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import Overview, ProcessOverview, ServiceOverview, State, Usage
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.overview import (
+    NodeOverview,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    ServiceOverview,
+    Standing,
+    State,
+    Usage,
+)
+from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 
@@ -127,7 +136,7 @@ def process(name: str, pid: int, retries: int, cpu_seconds: float) -> ProcessOve
 
 
 def overview(at_seconds: float, counted: StatisticsSnapshot, *processes: ProcessOverview) -> Overview:
-    return Overview(at_seconds, "1.0", State.CONSUMING, "ReceiptsSQS", {}, processes, counted)
+    return Overview(at_seconds, "1.0", State.CONSUMING, ("ReceiptsSQS",), {}, processes, counted)
 
 
 EARLIER = overview(1000.0, statistics(10), process("worker-1", 1, 3, 5.0), process("worker-2", 2, 3, 5.0))
@@ -141,7 +150,7 @@ LATER = overview(
 
 def test_a_line_has_what_happened_since_the_one_before() -> None:
     """Counts of that time, gauges of now, and a process that was replaced counts from its beginning."""
-    document = embedded_metrics(EARLIER, LATER, namespace="Receipts")
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts")
     check(document)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("Receipts", [["SourceQueue"]])
@@ -173,7 +182,7 @@ def test_a_line_has_what_happened_since_the_one_before() -> None:
 
 def test_a_quiet_minute_has_a_heartbeat_and_no_latency() -> None:
     """A count of zero is news for an alarm; a latency of nothing is none."""
-    document = embedded_metrics(EARLIER, EARLIER, namespace="Receipts")
+    (document,) = embedded_metrics(EARLIER, EARLIER, namespace="Receipts")
     check(document)
     assert (document["Heartbeat"], document["Received"]) == (2, 0)
     assert not any("Latency" in name for name in document)
@@ -185,7 +194,7 @@ def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
     for number in range(1, 4000):
         latencies.record(0.0001 * number**1.5)
     new = replace(LATER, statistics=replace(LATER.statistics, latencies=latencies))
-    document = embedded_metrics(replace(EARLIER, statistics=StatisticsSnapshot()), new, namespace="Receipts")
+    (document,) = embedded_metrics(replace(EARLIER, statistics=StatisticsSnapshot()), new, namespace="Receipts")
     check(document)
     told = document["Latency"]
     assert told["Count"] == 3999
@@ -197,9 +206,30 @@ def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
     )
 
 
+def test_every_source_queue_has_its_heartbeat() -> None:
+    """And what was received from it; what is of the whole system stands in the line of the first."""
+    calls = {"receive from ReceiptsSQS": ServiceCalls(3, 30), "receive from Game2SQS": ServiceCalls(1, 10)}
+    later = replace(LATER, source_queues=("ReceiptsSQS", "Game2SQS"), statistics=replace(LATER.statistics, calls=calls))
+    first, second = embedded_metrics(EARLIER, later, namespace="Receipts", dimensions={"Stage": "production"})
+    for document in (first, second):
+        check(document)
+    assert (first["SourceQueue"], first["Heartbeat"], first["Received"], first["Answered"]) == (
+        "ReceiptsSQS",
+        2,
+        30,
+        40,
+    )
+    assert {name: value for name, value in second.items() if name != "_aws"} == {
+        "SourceQueue": "Game2SQS",
+        "Stage": "production",
+        "Heartbeat": 2,
+        "Received": 10,
+    }
+
+
 def test_more_dimensions_are_there_beside_the_queue() -> None:
     """An alarm on the queue alone goes on working."""
-    document = embedded_metrics(EARLIER, LATER, namespace="Receipts", dimensions={"Stage": "production"})
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts", dimensions={"Stage": "production"})
     check(document)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert directive["Dimensions"] == [["SourceQueue"], ["SourceQueue", "Stage"]]
@@ -310,3 +340,31 @@ class TestSettings:
         """Likewise."""
         with pytest.raises(ConfigurationError, match="--emf-namespace"):
             load_settings({"bundle_ids": "a", "database": "x.db", "emf_namespace": namespace}, environ={})
+
+
+@pytest.mark.parametrize(
+    ("standing", "state", "active"),
+    [
+        (Standing.ACTIVE, State.CONSUMING, 1),
+        (Standing.ACTIVE, State.WAITING, 1),  # for Apple: that is another alarm's affair
+        (Standing.ACTIVE, State.STARTING, 1),  # one of its processes
+        (Standing.ACTIVE, State.PAUSED, 0),
+        (Standing.ACTIVE, State.DRAINING, 0),
+        (Standing.STANDBY, State.STANDBY, 0),
+        (Standing.WAITING, State.STANDBY, 0),
+        (Standing.CUT_OFF, State.WAITING, 0),
+    ],
+)
+def test_where_nodes_share_the_work_it_is_told_who_does_it(standing: Standing, state: State, active: int) -> None:
+    """An alarm on the maximum over all nodes says that nobody does."""
+    nodes = (NodeOverview("a", standing, 1, None, 1, 0.0), NodeOverview("b", Standing.STANDBY, None, None, 1, 0.4))
+    role = RoleOverview("active-standby", "ReceiptsSQS", "a", standing, 10.0, 9.0, None, nodes)
+    (document,) = embedded_metrics(EARLIER, replace(LATER, state=state, role=role), namespace="Receipts")
+    check(document)
+    assert (document["Active"], document["Nodes"]) == (active, 2)
+
+
+def test_a_node_that_is_alone_tells_nothing_of_others() -> None:
+    """Each metric costs something."""
+    (document,) = embedded_metrics(EARLIER, LATER, namespace="Receipts")
+    assert not {"Active", "Nodes"} & set(document)

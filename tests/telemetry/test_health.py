@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.telemetry.health import MOMENT_SECONDS, HealthWatch
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
+from receipt_actors.telemetry.overview import (
+    ActorOverview,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    Standing,
+    State,
+    Usage,
+)
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 WHOLE = ActorOverview("root", "supervisor", "running", children=(ActorOverview("intake", "worker", "running"),))
@@ -16,7 +24,7 @@ BROKEN = ActorOverview("root", "supervisor", "running", children=(ActorOverview(
 
 def process(name: str, state: State, tree: ActorOverview | None = WHOLE, unavailable: str = "") -> ProcessOverview:
     services = (unavailable,) if unavailable else ()
-    return ProcessOverview(name, 1, 0.0, state, 0, 0, services, Usage(0, 0, 0, 0), (), tree, StatisticsSnapshot())
+    return ProcessOverview(name, 1, 1.0, state, 0, 0, services, Usage(0, 0, 0, 0), (), tree, StatisticsSnapshot())
 
 
 def overview(*processes: ProcessOverview, state: State, parent: ActorOverview | None = None) -> Overview:
@@ -37,6 +45,7 @@ class Clock:
         (State.STARTING, True, False),
         (State.CONSUMING, True, True),
         (State.WAITING, True, True),
+        (State.STANDBY, True, True),
         (State.PAUSED, True, False),
         (State.DRAINING, True, False),
         (State.SILENT, True, False),
@@ -48,7 +57,7 @@ def test_each_state_has_its_health(state: State, is_healthy: bool, is_ready: boo
     tree = None if state in (State.ENDED, State.STARTING) else WHOLE
     health = HealthWatch().judge(overview(process("main", state, tree), state=state))
     assert (health.state, health.is_healthy, health.is_ready) == (state, is_healthy, is_ready)
-    assert bool(health.why) == (state not in (State.CONSUMING, State.WAITING))
+    assert bool(health.why) == (state not in (State.CONSUMING, State.WAITING, State.STANDBY))
 
 
 @pytest.mark.parametrize(
@@ -152,3 +161,25 @@ def test_probes_see_the_state_and_why() -> None:
     """In JSON's types."""
     health = HealthWatch().judge(overview(process("main", State.PAUSED), state=State.PAUSED))
     assert health.as_json() == {"state": "paused", "why": ["paused by an operator"]}
+
+
+@pytest.mark.parametrize("state", [State.STANDBY, State.WAITING, State.PAUSED])
+def test_a_process_that_waits_for_its_share_is_no_missing_one(state: State) -> None:
+    """It has been loaded and has no tree yet: other nodes have the work, for hours if need be."""
+    clock = Clock()
+    watch = HealthWatch(clock)
+    processes = (replace(process(name, state, None), started_at_seconds=0.0) for name in ("worker-1", "worker-2"))
+    waits = overview(*processes, state=state, parent=WHOLE)
+    assert watch.judge(waits).is_healthy
+    clock.now += 3600
+    health = watch.judge(waits)
+    assert (health.is_healthy, health.is_ready) == (True, state is not State.PAUSED)
+
+
+def test_a_node_that_is_cut_off_says_of_what() -> None:
+    """It is ready: starting it anew would not bring the table back."""
+    role = RoleOverview("active-standby", "Q", "a", Standing.CUT_OFF, 10.0, None, None, ())
+    cut_off = replace(overview(process("main", State.WAITING), state=State.WAITING), role=role)
+    health = HealthWatch().judge(cut_off)
+    assert (health.is_healthy, health.is_ready) == (True, True)
+    assert health.why == ("the table of roles does not answer",)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
+    NodeOverview,
     Overview,
     ProcessOverview,
+    RoleOverview,
     ServiceOverview,
+    Standing,
     State,
     Usage,
     state_of,
@@ -36,19 +40,30 @@ def process(state: State = State.CONSUMING) -> ProcessOverview:
     )
 
 
+def role(standing: Standing = Standing.ACTIVE) -> RoleOverview:
+    shares = {"b": 30, "c": 20}
+    active = [
+        NodeOverview(name, Standing.ACTIVE, token, {"ledger_concurrency": shares[name]}, 1, 0.5)
+        for name, token in (("b", 7), ("c", 9))
+    ]
+    nodes = (*active, NodeOverview("d", Standing.STANDBY, None, None, 2, 0.1))
+    return RoleOverview("load-balanced", "Q", "c", standing, 10.0, 8.0, {"ledger_concurrency": 50}, nodes)
+
+
 def test_an_overview_survives_its_way_through_json():
     """What the admin port sends is what a client reads."""
     overview = Overview(
         at_seconds=2.0,
         version="1.2.3",
         state=State.WAITING,
-        source_queue="ReceiptsSQS",
+        source_queues=("ReceiptsSQS",),
         queues={"ReceiptsSQS": 10, "ReceiptsDLQ": None},
         processes=(process(), process(State.WAITING)),
         statistics=StatisticsSnapshot(received=18),
         incidents=(Incident(1.0, "crash", "it crashed", ("first", "then"), "m-1", 2, "worker-1"),),
         parent=ActorOverview("root", "supervisor", "running"),
         parent_usage=Usage(0.1, 2, 3, 4),
+        role=role(),
     )
     assert Overview.from_json(json.loads(json.dumps(overview.as_json()))) == overview
 
@@ -63,8 +78,21 @@ def test_an_overview_survives_its_way_through_json():
         ([State.CONSUMING, State.STARTING], State.STARTING),
         ([State.DRAINING, State.PAUSED], State.DRAINING),
         ([State.ENDED, State.DRAINING], State.ENDED),
+        ([State.STANDBY, State.STANDBY], State.STANDBY),
+        ([State.STANDBY, State.STARTING], State.STARTING),
+        ([State.STANDBY, State.CONSUMING], State.CONSUMING),
     ],
 )
 def test_a_system_is_in_the_state_that_most_needs_to_be_known(states: list[State], expected: State):
     """One process that is not well is not hidden by those that are."""
     assert state_of([process(state) for state in states]) is expected
+
+
+def test_a_node_knows_itself_among_the_others_and_the_parts_of_all():
+    """Parts are of what all nodes share; who stands by has none, and where nobody has anything there is no whole."""
+    mine = role()
+    assert mine.own == mine.nodes[1]
+    assert [mine.part_of(node) for node in mine.nodes] == [0.6, 0.4, 0.0]
+    assert replace(mine, node="x").own is None
+    assert replace(mine, whole=None).part_of(mine.nodes[0]) == 0.0
+    assert (mine.is_active, role(Standing.CUT_OFF).is_active) == (True, False)

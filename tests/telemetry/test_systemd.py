@@ -164,3 +164,10 @@ def test_a_systemd_that_reads_nothing_holds_nobody_up(manager: Manager, address:
         for _ in range(1000):
             notifier.stopping()
     assert manager.receive() == ["STOPPING=1"]
+
+
+def test_one_that_stands_by_is_ready(manager: Manager, address: str) -> None:
+    """For years, if need be: a start that is never over would be ended by systemd."""
+    with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
+        notifier.watch(System(State.STANDBY))
+        assert manager.receive() == ["READY=1", f"STATUS=standby: {COUNTS}"]

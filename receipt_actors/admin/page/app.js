@@ -4,8 +4,8 @@ import { ActorDialog } from "./actor.js";
 import { Chart, ChartGroup, sparkline } from "./charts.js";
 import { announce, byId, keyed, make, setAttribute, setText } from "./dom.js";
 import { clock, decimal, duration, exact, latency, percent, plural } from "./format.js";
-import { Growth, sampleOfProcess, stateOf, Trees } from "./measures.js";
-import { showFigures, showIncidents, showProcesses, showQueues, showServices, showSteps, showVerdicts, toneOfState } from "./panels.js";
+import { Growth, sampleOfProcess, stateOf, Trees, waitingAtSources } from "./measures.js";
+import { showFigures, showIncidents, showNodes, showProcesses, showQueues, showServices, showSteps, showVerdicts, toneOfState } from "./panels.js";
 import { Link, post, Unauthorized, useToken } from "./server.js";
 import { TraceForm } from "./trace.js";
 import { ActorTree } from "./tree.js";
@@ -91,8 +91,9 @@ const charts = new ChartGroup(
 
 const MEANINGS = {
   starting: () => "The tree is being started.",
-  consuming: () => `Takes messages from ${overview.source_queue} and answers them.`,
-  waiting: (services) => `${services || "A service"} unavailable: what is in flight is kept, nothing is taken in.`,
+  consuming: () => `Takes messages from ${overview.source_queues.join(", ")} and answers them.`,
+  standby: () => `Other nodes take the messages of ${overview.source_queues.join(", ")}: it takes over from one that goes.`,
+  waiting: (services) => `${services || (overview.role?.standing === "cut off" ? "The table of roles" : "A service")} unavailable: what is in flight is kept, nothing is taken in.`,
   paused: () => "By an operator: what is in flight is finished, nothing is taken in.",
   draining: () => "Ends in good order: what is in flight is finished or handed back.",
   ended: () => "The tree has ended. The last incidents say why.",
@@ -126,6 +127,7 @@ function render() {
   tree.show(roots);
   showServices(overview, processes, statistics, growth);
   showQueues(overview);
+  showNodes(overview.role);
   showProcesses(overview, growth, chosen);
   showVerdicts(statistics);
   showSteps(statistics, shown.slice(-SPARK_SAMPLES));
@@ -218,7 +220,7 @@ function sampleProcesses(newest) {
     // Its successor has its name, and counts from nothing.
     const isSame = before !== undefined && before.process.pid === process.pid;
     const isDue = isSame && newest.at_seconds - before.atSeconds >= PROCESS_SAMPLE_SECONDS - 0.5;
-    const depth = newest.queues[newest.source_queue] ?? null;
+    const depth = waitingAtSources(newest);
     const added = isDue ? [...known, sampleOfProcess(newest.at_seconds, before, process, depth)] : known;
     looks.set(process.name, isSame && !isDue ? before : look);
     kept.set(process.name, added.filter((sample) => sample.at_seconds > newest.at_seconds - HISTORY_SECONDS));
@@ -289,8 +291,8 @@ byId("pause").addEventListener("click", () => {
   setText(
     byId("confirm-text"),
     action === "pause"
-      ? `Nothing more is taken from ${overview.source_queue}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.`
-      : `Messages of ${overview.source_queue} are taken in again, in every process.`,
+      ? `Nothing more is taken from ${overview.source_queues.join(", ")}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.${overview.role === null ? "" : " This node keeps its seat: no other takes over."}`
+      : `Messages of ${overview.source_queues.join(", ")} are taken in again, in every process.`,
   );
   setText(byId("confirm-yes"), action === "pause" ? "Pause" : "Resume");
   byId("confirm-yes").dataset.action = action;

@@ -81,8 +81,8 @@ export function servicesOf(processes) {
 /** The state of several processes: the one that most needs to be known. */
 export function stateOf(processes) {
   const states = new Set(processes.map((process) => process.state));
-  const worst = ["ended", "draining", "starting", "paused", "waiting"].find((state) => states.has(state));
-  return worst ?? (states.size > 0 ? "consuming" : "starting");
+  const order = ["ended", "draining", "starting", "paused", "waiting", "consuming", "standby"];
+  return order.find((state) => states.has(state)) ?? (states.size > 0 ? "consuming" : "starting");
 }
 
 /**
@@ -170,4 +170,10 @@ function sumUp(node) {
     hasRestarted: node.hasRestarted || node.children.some((child) => child.below.hasRestarted),
     isTroubled: node.status !== "running" || node.children.some((child) => child.below.isTroubled),
   };
+}
+
+/** About how many messages wait on all source queues; null where it is not known of one of them. */
+export function waitingAtSources(overview) {
+  const depths = overview.source_queues.map((queue) => overview.queues[queue] ?? null);
+  return depths.includes(null) ? null : depths.reduce((sum, depth) => sum + depth, 0);
 }

@@ -3,7 +3,7 @@
 import { sparkline } from "./charts.js";
 import { byId, draw, keyed, make, setAttribute, setText } from "./dom.js";
 import { bytes, clock, count, decimal, duration, exact, latency, moment, percent, plural, words } from "./format.js";
-import { fateCount, servicesOf } from "./measures.js";
+import { fateCount, servicesOf, waitingAtSources } from "./measures.js";
 
 const cells = (row) => [...row.children];
 const tableRow = (columns) => () =>
@@ -17,10 +17,11 @@ export function showServices(overview, processes, statistics, growth) {
   setAttribute(gate, "class", `gate ${closed.length > 0 ? "bad" : "good"}`);
   const names = [...new Set(closed.flatMap((process) => process.unavailable))];
   const where = processes.length > 1 && closed.length > 0 ? ` in ${closed.length} of ${processes.length} processes` : "";
+  const isForAll = overview.source_queues.length === 1 || closed.some((process) => process.state === "waiting");
   setText(
     gate,
     closed.length > 0
-      ? `Gate closed${where}: ${names.join(", ")} unavailable`
+      ? `Gate closed${isForAll ? "" : " for some sources"}${where}: ${names.join(", ")} unavailable`
       : `Gate open: ${exact(sum((process) => process.in_flight))} in flight, ${exact(sum((process) => process.reserved))} reserved by receives under way`,
   );
   const services = servicesOf(processes);
@@ -65,7 +66,7 @@ export function showQueues(overview) {
     (queue) => queue.name,
     () => make("tr", {}, make("th", { scope: "row" }), make("td", { class: "bar-cell" }, make("div", { class: "bar in" })), make("td", { class: "number" })),
     (row, { name, depth }) => {
-      setText(row.children[0], name === overview.source_queue ? `${name} (source)` : name);
+      setText(row.children[0], overview.source_queues.includes(name) ? `${name} (source)` : name);
       row.children[1].firstElementChild.style.setProperty("--share", (depth ?? 0) / deepest);
       setText(row.children[2], exact(depth));
     },
@@ -93,6 +94,55 @@ export function showProcesses(overview, growth, chosen) {
       setText(memory, bytes(process.usage.memory_bytes));
       setText(threads, exact(process.usage.threads));
       setText(files, exact(process.usage.open_files));
+    },
+  );
+}
+
+const toneOfStanding = (standing) => ({ active: "good", standby: "calm", waiting: "warn" })[standing] ?? "bad";
+const STANDINGS = {
+  waiting: ": others are giving back what is to be its share",
+  standby: ": all seats are taken, it takes over from one that goes",
+  "cut off": ": its lease is over and the table does not answer, nothing new is begun",
+};
+const LEDGER = "ledger_concurrency"; // of this limit all nodes have parts
+
+/** Who shares the work, as the node that is asked knows it; nothing where it is alone. */
+export function showNodes(role) {
+  setAttribute(byId("nodes-card"), "hidden", role === null);
+  if (role === null) return;
+  setText(byId("nodes-group"), `${role.role}, group ${role.group}`);
+  const held = role.held_for_seconds === null ? "" : `, its lease held for ${role.held_for_seconds.toFixed(1)} s`;
+  setText(byId("nodes-lease"), `This node: ${role.standing}${held}${STANDINGS[role.standing] ?? ""}`);
+  setAttribute(byId("nodes-lease"), "class", `gate ${toneOfStanding(role.standing)}`);
+  keyed(
+    byId("nodes"),
+    role.nodes,
+    (node) => node.name,
+    () =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }),
+        make("td"),
+        make("td", { class: "number" }),
+        make("td", { class: "bar-cell" }, make("div", { class: "bar answered", "aria-hidden": "true" })),
+        make("td", { class: "number" }),
+        make("td", { class: "number" }),
+      ),
+    (row, node) => {
+      const [name, standing, token, bar, share, heard] = cells(row);
+      const isOwn = node.name === role.node;
+      setAttribute(row, "class", isOwn ? "chosen" : null);
+      setText(name, node.name);
+      setText(standing, node.standing);
+      setAttribute(standing, "class", `state-cell ${toneOfStanding(node.standing)}`);
+      setText(token, node.token ?? "–");
+      const [part, whole] = [node.share?.[LEDGER] ?? 0, role.whole?.[LEDGER] ?? 0];
+      bar.firstElementChild.style.setProperty("--share", whole > 0 ? part / whole : 0);
+      setAttribute(bar.firstElementChild, "hidden", part === 0);
+      setText(share, part > 0 ? `${exact(part)} of ${exact(whole)}` : "–");
+      setText(heard, isOwn ? "this node" : `${duration(node.seconds_since_heard)} ago`);
+      setAttribute(heard, "class", `number ${!isOwn && node.seconds_since_heard > role.lease_seconds / 2 ? "warn" : "soft"}`);
     },
   );
 }
@@ -168,9 +218,10 @@ export function showSteps(statistics, samples) {
   );
 }
 
-const BAD = new Set(["crash", "storm", "abandoned", "configuration"]);
+const BAD = new Set(["crash", "storm", "abandoned", "configuration", "node_lost"]);
 const GOOD = new Set(["recovered"]);
-export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : "warn");
+const CALM = new Set(["role"]);
+export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : CALM.has(kind) ? "calm" : "warn");
 
 const ALL_KINDS = "";
 let shownKind = ALL_KINDS;
@@ -278,8 +329,8 @@ export function showFigures({ overview, statistics, processes, sample, samples, 
   for (const percentile of ["p50", "p95", "p99"]) setText(byId(percentile), latency(sample?.[`${percentile}_seconds`]));
   const reserved = processes.reduce((sum, process) => sum + process.reserved, 0);
   figure("figure-in-flight", exact(processes.reduce((sum, process) => sum + process.in_flight, 0)), `${exact(reserved)} reserved`);
-  const depth = overview.queues[overview.source_queue] ?? sample?.queue_depth ?? null;
-  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${work(depth / answeredRate)} of work` : overview.source_queue);
+  const depth = waitingAtSources(overview) ?? sample?.queue_depth ?? null;
+  figure("figure-queue", count(depth), depth > 0 && answeredRate > 0 ? `${work(depth / answeredRate)} of work` : overview.source_queues.join(", "));
   const [handedBack, moved] = [lately((one) => one.handed_back), lately((one) => one.moved)];
   figure("figure-handed-back", count(handedBack), "in 10 minutes", handedBack > 0 ? "warn" : "");
   figure("figure-moved", count(moved), "in 10 minutes", moved > 0 ? "bad" : "");

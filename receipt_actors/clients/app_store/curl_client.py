@@ -75,21 +75,25 @@ class CurlVerifyReceiptClient(NetworkLoop["_Question"]):
 
     # --- the ports ---
 
-    def begin(self, receipt_data: str, environment: Environment, done: Done) -> None:
+    def begin(
+        self, receipt_data: str, environment: Environment, done: Done, *, shared_secret: str | None = None
+    ) -> None:
         """See ``AppStoreTransfers``: ``done`` is called in the client's place, or here once the client is closed.
 
         Raises:
             OSError, RuntimeError: the client does not run yet, and can't.
         """
-        body = self._questions.body(receipt_data)
-        question = _Question(environment, body, self._questions.secrets(receipt_data), done)
+        body = self._questions.body(receipt_data, shared_secret)
+        question = _Question(environment, body, self._questions.secrets(receipt_data, shared_secret), done)
         if not self.submit(question):
             done(_closed(environment))
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         """See ``AppStore``. Not in the client's own place: a ``done`` that calls this would wait for ever."""
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self.begin(receipt_data, environment, outcomes.put)
+        self.begin(receipt_data, environment, outcomes.put, shared_secret=shared_secret)
         outcome = outcomes.get()
         if isinstance(outcome, Exception):
             raise outcome

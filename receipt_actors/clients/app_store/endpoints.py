@@ -135,17 +135,21 @@ class Questions:
 
     def __init__(self, shared_secret: str | None) -> None:
         self._shared_secret = shared_secret
-        self._end = b"}" if shared_secret is None else b', "password": ' + json.dumps(shared_secret).encode() + b"}"
+        self._end = _end(shared_secret)
 
-    def body(self, receipt_data: str) -> bytes:
+    def body(self, receipt_data: str, shared_secret: str | None = None) -> bytes:
         """Return the JSON object that asks about a receipt.
 
         Nearly every receipt needs no escapes: to see that and to copy it takes 5 us for 7 KB, ``json.dumps`` 18 us.
         """
         quoted = receipt_data.encode("utf-8", "replace")
         quoted = json.dumps(receipt_data).encode() if quoted.translate(None, _PLAIN) else b'"' + quoted + b'"'
-        return b'{"receipt-data": ' + quoted + self._end
+        return b'{"receipt-data": ' + quoted + (self._end if shared_secret is None else _end(shared_secret))
 
-    def secrets(self, receipt_data: str) -> list[str]:
+    def secrets(self, receipt_data: str, shared_secret: str | None = None) -> list[str]:
         """List what no error may quote."""
-        return [secret for secret in (receipt_data, self._shared_secret) if secret]
+        return [secret for secret in (receipt_data, shared_secret or self._shared_secret) if secret]
+
+
+def _end(shared_secret: str | None) -> bytes:
+    return b"}" if shared_secret is None else b', "password": ' + json.dumps(shared_secret).encode() + b"}"

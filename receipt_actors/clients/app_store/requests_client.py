@@ -34,13 +34,15 @@ class VerifyReceiptClient:
             for environment, endpoint in self._transport.endpoints.items()
         }
 
-    def verify_receipt(self, receipt_data: str, environment: Environment) -> Mapping[str, object]:
+    def verify_receipt(
+        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
+    ) -> Mapping[str, object]:
         """POST one receipt to the endpoint of ``environment`` and return the JSON object of the answer.
 
         Raises ``AppStoreUnavailable``, with the ``Retry-After`` of the answer if it had one.
         """
-        secrets = self._questions.secrets(receipt_data)
-        body = self._questions.body(receipt_data)
+        secrets = self._questions.secrets(receipt_data, shared_secret)
+        body = self._questions.body(receipt_data, shared_secret)
         request = self._requests[environment].copy()
         request.body = body
         request.headers["Content-Length"] = str(len(body))

@@ -8,6 +8,7 @@ a token as that client makes it (by PyJWT, on which that library builds). ``rece
 
 from __future__ import annotations
 
+import copy
 import http.client
 import threading
 import time
@@ -47,7 +48,7 @@ class ServerApiClient:
         read_timeout_seconds: float,
         pool_size: int,
     ) -> None:
-        self._token = token
+        self._tokens: dict[str | None, Token] = {None: token}  # by app
         self._transport = BoundedTransport(
             production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds, pool_size
         )
@@ -60,15 +61,24 @@ class ServerApiClient:
         """See ``ServerApi``."""
         return transaction_id_of(receipt_data)
 
-    def get_transaction_info(self, transaction_id: str, environment: Environment) -> Mapping[str, object]:
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
         """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
-        token, is_new = self._token.current()
+        of_app = self._token_of(bundle_id)
+        token, is_new = of_app.current()
         answer = self._get(transaction_id, environment, token)
         if answer.status == http.client.UNAUTHORIZED and not is_new:
-            self._token.forget(token)
-            token, _ = self._token.current()
+            of_app.forget(token)
+            token, _ = of_app.current()
             answer = self._get(transaction_id, environment, token)
         return _read(environment, answer, token)
+
+    def _token_of(self, bundle_id: str | None) -> Token:
+        if bundle_id not in self._tokens:
+            assert bundle_id is not None
+            self._tokens.setdefault(bundle_id, self._tokens[None].of_app(bundle_id))  # of two threads, the first's
+        return self._tokens[bundle_id]
 
     def close(self) -> None:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
@@ -108,6 +118,14 @@ class Token:
         self._lock = threading.Lock()  # guards the two below
         self._token: str | None = None
         self._renewed_at_seconds = 0.0  # monotonic
+
+    def of_app(self, bundle_id: str) -> Token:
+        """Make one for another app of the same account, by the same key."""
+        other = copy.copy(self)
+        other._claims = {**self._claims, "bid": bundle_id}
+        other._lock = threading.Lock()
+        other._token = None
+        return other
 
     def current(self) -> tuple[str, bool]:
         """Return a token that is good for some minutes at least, and whether it was made just now."""

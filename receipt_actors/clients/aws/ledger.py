@@ -176,32 +176,36 @@ class AwsLedger:
         return _updated(answer)
 
     @as_call
-    def unmark_refunded(self, transaction_id: str) -> Steps[LedgerItem | None]:
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Steps[Standing | None]:
         """See ``Ledger.unmark_refunded``: one ``UpdateItem`` of a claim; a tombstone takes a ``DeleteItem`` more."""
         an_attribute = "SubmissionId"  # which tells a claim from a tombstone
         for _ in range(_UNMARK_ATTEMPTS):
             try:
-                return (yield from self._remove_mark(transaction_id, an_attribute))
+                return (yield from self._remove_mark(transaction_id, an_attribute, reversed_at_seconds))
             except ClientError as error:
                 old = _conflicting_item(error)
             if not old:
                 return None  # nobody has claimed it, and nobody has refunded it
+            standing = _standing(old)
+            if standing.refunded_at_seconds is not None and standing.refunded_at_seconds > reversed_at_seconds:
+                return standing
             others = sorted(old.keys() - _TOMBSTONE)
             if others:
                 an_attribute = others[0]  # another program's item, or a claim that was put just now
                 continue
             if _REFUNDED_AT not in old:
-                return _from_attributes(old)  # another program's, with nothing but its key: no tombstone of ours
+                return standing  # another program's, with nothing but its key: no tombstone of ours
             try:
-                yield from self._delete_tombstone(transaction_id)
+                yield from self._delete_tombstone(transaction_id, reversed_at_seconds)
             except ClientError as error:
                 _conflicting_item(error)
             else:
                 return None
         raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
 
-    def _remove_mark(self, transaction_id: str, an_attribute: str) -> Steps[LedgerItem]:
+    def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Steps[LedgerItem]:
         """Take the mark off an item that has this attribute. Removing what is not there changes nothing."""
+        is_no_later = f"(attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} <= :reversed_at)"
         answer = yield from call(
             LedgerUnavailable,
             self._client,
@@ -209,8 +213,9 @@ class AwsLedger:
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
             UpdateExpression=f"REMOVE {_REFUNDED_AT}",
-            ConditionExpression="attribute_exists(#an_attribute)",
+            ConditionExpression=f"attribute_exists(#an_attribute) AND {is_no_later}",
             ExpressionAttributeNames={"#an_attribute": an_attribute},
+            ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
@@ -219,7 +224,7 @@ class AwsLedger:
             raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
         return standing
 
-    def _delete_tombstone(self, transaction_id: str) -> Steps[None]:
+    def _delete_tombstone(self, transaction_id: str, reversed_at_seconds: float) -> Steps[None]:
         """Delete it unless it is a claim: another reversal may have deleted it, and somebody has claimed since."""
         yield from call(
             LedgerUnavailable,
@@ -227,7 +232,8 @@ class AwsLedger:
             self._dynamodb.delete_item,
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
-            ConditionExpression=f"attribute_exists({_REFUNDED_AT}) AND attribute_not_exists(SubmissionId)",
+            ConditionExpression=f"{_REFUNDED_AT} <= :reversed_at AND attribute_not_exists(SubmissionId)",
+            ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
 

@@ -23,6 +23,7 @@ from receipt_actors.clients.aws.connection import (
     told,
 )
 from receipt_actors.clients.aws.steps import Steps, as_call
+from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 MAX_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
 _NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+
+_SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "SentTimestamp", "AWSTraceHeader"]
+_FIFO_ATTRIBUTES = [*_SYSTEM_ATTRIBUTES, "MessageGroupId"]  # which is no order where the queue is a standard one
 
 #: Error codes that trying again does not help; every other code is ``QueueUnavailable``.
 _REFUSED = _NO_SUCH_QUEUE | {
@@ -106,7 +110,7 @@ class AwsQueues:
             MaxNumberOfMessages=max_messages,
             WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),
             VisibilityTimeout=visibility_timeout_seconds,
-            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "AWSTraceHeader"],
+            MessageSystemAttributeNames=_FIFO_ATTRIBUTES if is_fifo(queue) else _SYSTEM_ATTRIBUTES,
             MessageAttributeNames=["All"],
         )
         with reading(QueueUnavailable, "ReceiveMessage"):
@@ -115,7 +119,7 @@ class AwsQueues:
     @as_call
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Steps[Sequence[EntryFailure | None]]:
         """See ``Queues.send``. Entries that SQS would refuse are not sent, so that they do not fail the others."""
-        results = sqs_rules.check_send_batch(messages)
+        results = sqs_rules.check_send_batch(queue, messages)
         passing = [index for index, failure in enumerate(results) if failure is None]
         sent = yield from self._send_all(queue, [messages[index] for index in passing])
         for index, result in zip(passing, sent, strict=True):
@@ -179,6 +183,7 @@ class AwsQueues:
                 "MessageAttributes": {
                     name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()
                 },
+                **_fifo_ids(message),
             }
             for index, message in enumerate(messages)
         ]
@@ -240,6 +245,12 @@ class AwsQueues:
         return url
 
 
+def _fifo_ids(message: OutgoingMessage) -> dict[str, str | None]:
+    if message.group_id is None:
+        return {}
+    return {"MessageGroupId": message.group_id, "MessageDeduplicationId": message.deduplication_id}
+
+
 class _BatchRefused(Exception):
     """SQS refused a send batch as a whole; ``failure`` is what that means for a batch of one."""
 
@@ -286,4 +297,5 @@ def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
         approximate_receive_count=int(system.get("ApproximateReceiveCount", 1)),
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1000,
         aws_trace_header=system.get("AWSTraceHeader"),
+        group_id=system.get("MessageGroupId"),
     )

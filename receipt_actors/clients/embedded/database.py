@@ -104,8 +104,9 @@ _REFUNDS = (
     "CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds)",
 )
 
-#: What came with version 3.
-_ROLES = (
+#: What came with version 3: what nodes agree on, and FIFO queues. A program that knows none of these would deliver a
+#: group out of order.
+_ROLES_AND_FIFO = (
     """
     CREATE TABLE role_groups (
         name TEXT PRIMARY KEY NOT NULL,
@@ -113,10 +114,23 @@ _ROLES = (
         content TEXT NOT NULL
     ) WITHOUT ROWID
     """,
+    "ALTER TABLE messages ADD COLUMN group_id TEXT",
+    # Of FIFO queues only; both begin with what a receive asks for: the oldest rows, and what is hidden of a group.
+    "CREATE INDEX messages_in_order ON messages (queue_id, row_id) WHERE group_id IS NOT NULL",
+    "CREATE INDEX messages_of_groups ON messages (queue_id, group_id, visible_at_seconds) WHERE group_id IS NOT NULL",
+    """
+    CREATE TABLE deduplications (
+        queue_id INTEGER NOT NULL REFERENCES queues,
+        deduplication_id TEXT NOT NULL,
+        sent_at_seconds REAL NOT NULL,
+        PRIMARY KEY (queue_id, deduplication_id)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX deduplications_by_age ON deduplications (sent_at_seconds)",
 )
 
 #: What turns a file of a version into one of the next.
-_MIGRATIONS = {1: _REFUNDS, 2: _ROLES}
+_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO}
 
 #: Primary result codes that may pass by themselves or by an operator's hand; any other is a bug of ours.
 _UNAVAILABLE_CODES = frozenset(

@@ -72,14 +72,14 @@ class EmbeddedLedger:
         assert standing is not None, "it has just been written"
         return standing
 
-    def unmark_refunded(self, transaction_id: str) -> LedgerItem | None:
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
         """See ``Ledger.unmark_refunded``."""
+        no_later = "transaction_id = ? AND refunded_at_seconds <= ?"
+        which = (transaction_id, reversed_at_seconds)
         with self._database.transaction() as connection:
-            connection.execute("DELETE FROM tombstones WHERE transaction_id = ?", (transaction_id,))
-            connection.execute(
-                "UPDATE ledger SET refunded_at_seconds = NULL WHERE transaction_id = ?", (transaction_id,)
-            )
-            return _claim(connection, transaction_id)
+            connection.execute(f"DELETE FROM tombstones WHERE {no_later}", which)  # nosec B608 # a constant
+            connection.execute(f"UPDATE ledger SET refunded_at_seconds = NULL WHERE {no_later}", which)  # nosec B608
+            return _select(connection, transaction_id)
 
     def check(self) -> None:
         """See ``Ledger.check``; the constructor has refused a wrong file already, so this only reads it once."""

@@ -1,10 +1,13 @@
-"""Queues in an SQLite file that keep the promises of SQS's standard queues.
+"""Queues in an SQLite file that keep the promises of SQS's queues, standard and FIFO.
 
 As in SQS: message ids are random and stay over redeliveries, every receive gives a new receipt handle, a visibility
 timeout hides what was received, and a redrive policy moves a message to the dead-letter queue when it would be received
 once more than ``max_receive_count`` allows (its id, attributes, first sent time and receive count go along). Only the
 newest receipt handle counts: a delete by an older one is confirmed and does nothing, as SQS documents it; a change of
 visibility by an older one fails. Unlike in SQS a message never expires.
+
+A FIFO queue gives messages in the order in which they were sent, and nothing of a group of which any is hidden; it
+remembers de-duplication ids for 5 minutes, whatever becomes of their messages.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 
 from receipt_actors.clients import sqs_rules
 from receipt_actors.clients.embedded.database import Database
+from receipt_actors.domain.fifo import DEDUPLICATION_SECONDS, dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_ENTRIES,
     MAX_VISIBILITY_SECONDS,
@@ -68,6 +72,8 @@ class EmbeddedQueues:
         """
         names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
         faults = [f"queue {each!r}: {fault}" for each in names if (fault := sqs_rules.queue_name_fault(each))]
+        if dead_letter_queue is not None and (kinds := dead_letter_queue_fault(name, dead_letter_queue)):
+            faults.append(f"queue {dead_letter_queue!r}: {kinds}")
         if name == dead_letter_queue:
             faults.append(f"queue {name!r}: a queue cannot be its own dead-letter queue")
         if not 1 <= max_receive_count <= MAX_RECEIVE_COUNT:
@@ -103,7 +109,7 @@ class EmbeddedQueues:
                 if offset < self._offsets.get(queue, math.inf) - CLOCK_STEP_SECONDS:
                     self._forget_the_future(queue, now)
                 self._offsets[queue] = offset
-                next_visible_at = self._next_visible_at(queue)
+                next_visible_at = self._next_visible_at(queue, now)
                 if next_visible_at is not None and next_visible_at <= now:
                     received = self._take(queue, max_messages, now, visibility_timeout_seconds)
                     if received:
@@ -118,12 +124,12 @@ class EmbeddedQueues:
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
         """See ``Queues.send``. What was confirmed is on the disk."""
-        failures = sqs_rules.check_send_batch(messages)
+        failures = sqs_rules.check_send_batch(queue, messages)
         with self._database.transaction() as connection:
             queue_id = _find(connection, queue).queue_id
             now = self._clock()
             for message, failure in zip(messages, failures, strict=True):
-                if failure is None:
+                if failure is None and _is_new(connection, queue_id, message.deduplication_id, now):
                     _insert(connection, queue_id, message, now)
         self._notify()
         return failures
@@ -135,7 +141,10 @@ class EmbeddedQueues:
             return crowd
         with self._database.transaction() as connection:
             queue_id = _find(connection, queue).queue_id
-            return [_delete(connection, queue_id, receipt_handle) for receipt_handle in receipt_handles]
+            failures = [_delete(connection, queue_id, receipt_handle) for receipt_handle in receipt_handles]
+        if is_fifo(queue):
+            self._notify()  # what is behind them in their groups can be received
+        return failures
 
     def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
         """See ``Queues.change_visibility``. Fails what is not in flight, and what would pass 12 h since the receive."""
@@ -194,22 +203,25 @@ class EmbeddedQueues:
                 {"queue": _find(connection, queue).queue_id, "now": now},
             )
 
-    def _next_visible_at(self, queue: str) -> float | None:
+    def _next_visible_at(self, queue: str, now: float) -> float | None:
         with self._database.connection() as connection:
+            queue_id = _find(connection, queue).queue_id
+            after = -math.inf
+            if is_fifo(queue):  # what can be seen may be blocked: by what comes to be seen later
+                if _next_in_order(connection, queue_id, 1, now):
+                    return now
+                after = now
             next_visible_at: float | None = connection.execute(
-                "SELECT MIN(visible_at_seconds) FROM messages WHERE queue_id = ?",
-                (_find(connection, queue).queue_id,),
+                "SELECT MIN(visible_at_seconds) FROM messages WHERE queue_id = ? AND visible_at_seconds > ?",
+                (queue_id, after),
             ).fetchone()[0]
             return next_visible_at
 
     def _take(self, name: str, max_messages: int, now: float, visibility_timeout_seconds: int) -> list[ReceivedMessage]:
         with self._database.transaction() as connection:
             queue = _find(connection, name)
-            rows = connection.execute(
-                "SELECT row_id, receive_count FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?"
-                " ORDER BY visible_at_seconds LIMIT ?",
-                (queue.queue_id, now, max_messages),
-            ).fetchall()
+            next_messages = _next_in_order if is_fifo(name) else _next_visible
+            rows = next_messages(connection, queue.queue_id, max_messages, now)
             received = []
             moved = False
             for row_id, receive_count in rows:
@@ -235,10 +247,49 @@ def _find(connection: sqlite3.Connection, name: str) -> _Queue:
     return _Queue(*row)
 
 
+def _next_visible(
+    connection: sqlite3.Connection, queue_id: int, max_messages: int, now: float
+) -> Sequence[tuple[int, int]]:
+    """Return row and receive count of what a standard queue gives next."""
+    return connection.execute(
+        "SELECT row_id, receive_count FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?"
+        " ORDER BY visible_at_seconds LIMIT ?",
+        (queue_id, now, max_messages),
+    ).fetchall()
+
+
+def _next_in_order(
+    connection: sqlite3.Connection, queue_id: int, max_messages: int, now: float
+) -> Sequence[tuple[int, int]]:
+    """Likewise of a FIFO queue. A new row's number is greater than all that there are."""
+    return connection.execute(
+        "SELECT row_id, receive_count FROM messages AS next INDEXED BY messages_in_order"
+        " WHERE queue_id = :queue AND group_id IS NOT NULL AND visible_at_seconds <= :now AND NOT EXISTS ("
+        "SELECT 1 FROM messages AS hidden INDEXED BY messages_of_groups WHERE hidden.queue_id = :queue"
+        " AND hidden.group_id = next.group_id AND hidden.group_id IS NOT NULL AND hidden.visible_at_seconds > :now)"
+        " ORDER BY row_id LIMIT :limit",
+        {"queue": queue_id, "now": now, "limit": max_messages},
+    ).fetchall()
+
+
+def _is_new(connection: sqlite3.Connection, queue_id: int, deduplication_id: str | None, now: float) -> bool:
+    """Tell whether it is no repetition, and remember it. A time to come is of a clock since set back: not counted."""
+    if deduplication_id is None:
+        return True
+    too_old = now - DEDUPLICATION_SECONDS
+    connection.execute("DELETE FROM deduplications WHERE sent_at_seconds <= ? OR sent_at_seconds > ?", (too_old, now))
+    return bool(
+        connection.execute(
+            "INSERT OR IGNORE INTO deduplications VALUES (?, ?, ?)", (queue_id, deduplication_id, now)
+        ).rowcount
+    )
+
+
 def _insert(connection: sqlite3.Connection, queue_id: int, message: OutgoingMessage, now: float) -> None:
     row_id = connection.execute(
-        "INSERT INTO messages (queue_id, message_id, sent_at_seconds, visible_at_seconds) VALUES (?, ?, ?, ?)",
-        (queue_id, str(uuid.uuid4()), now, now),
+        "INSERT INTO messages (queue_id, message_id, sent_at_seconds, visible_at_seconds, group_id)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (queue_id, str(uuid.uuid4()), now, now, message.group_id),
     ).lastrowid
     connection.execute(
         "INSERT INTO contents (row_id, body, body_md5, attributes) VALUES (?, ?, ?, ?)",
@@ -255,8 +306,8 @@ def _receive(
         " visible_at_seconds = ? WHERE row_id = ?",
         (receipt, now, now + visibility_timeout_seconds, row_id),
     )
-    message_id, sent_at_seconds, receive_count, body, body_md5, attributes = connection.execute(
-        "SELECT message_id, sent_at_seconds, receive_count, body, body_md5, attributes"
+    message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes = connection.execute(
+        "SELECT message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes"
         " FROM messages JOIN contents USING (row_id) WHERE row_id = ?",
         (row_id,),
     ).fetchone()
@@ -268,6 +319,7 @@ def _receive(
         attributes=json.loads(attributes),
         approximate_receive_count=receive_count,
         sent_at_seconds=sent_at_seconds,
+        group_id=group_id,
     )
 
 

@@ -19,6 +19,8 @@ CPU of a receipt
     ``base + requests for a receipt x cost of a request``, where the base is what a receipt was measured to cost without
     its requests to AWS. So a core that is busy says little of how much more it could do: with half the load, batches
     are half as full, and it is busy for more than half of the time. Scale by the backlog.
+roles
+    Each task renews its lease some times while it lasts, by a read and a write of one item that grows with the tasks.
 what limits first
     For each limit of ``service_limits`` the rate at which it is reached, all else being as planned; the lowest first.
     Of what is in flight and of connections only *u* of the limit counts as there, for both come in bursts.
@@ -35,6 +37,7 @@ from receipt_actors.domain.capacity._values import (
     LimitReached,
     Load,
     Requests,
+    RolesTaken,
     Setup,
     TaskSettings,
 )
@@ -49,6 +52,7 @@ __all__ = [
     "LimitReached",
     "Load",
     "Requests",
+    "RolesTaken",
     "Setup",
     "TaskSettings",
     "entries_per_request",

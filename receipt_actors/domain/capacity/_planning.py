@@ -7,6 +7,7 @@ import math
 from receipt_actors.domain import service_limits as limits
 from receipt_actors.domain.capacity._prices import fargate_usd, with_shared_tiers
 from receipt_actors.domain.capacity._process import ITEM_BYTES, Process
+from receipt_actors.domain.capacity._roles import role_limits, roles_taken, with_roles
 from receipt_actors.domain.capacity._values import Call, Capacity, Cost, LimitReached, Load, Setup, TaskSettings
 from receipt_actors.domain.service_limits import SECONDS_A_MONTH, Limit, TaskSize
 
@@ -31,6 +32,7 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
     memory = process.memory_bytes(settings)
     memory_gb = _memory_gb(setup.task, memory * of_task)
     requests = with_shared_tiers([process.requests(call, tasks * of_task) for call in Call])
+    roles = roles_taken(setup, tasks)
     growth = load.rate_per_second * load.claims * (ITEM_BYTES + ITEM_OVERHEAD_BYTES) * SECONDS_A_MONTH
     return Capacity(
         load=load,
@@ -45,7 +47,7 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
         cores_busy=process.cpu_seconds(usual) / setup.core_speed,
         in_house_seconds=process.in_house_seconds,
         in_flight=peak * process.in_house_seconds,
-        settings=settings,
+        settings=with_roles(settings, load, setup, tasks),
         requests=requests,
         write_units_per_second=peak * process.write_units,
         partitions=math.ceil(peak * process.write_units / _known(limits.DYNAMODB_PARTITION_WRITES)),
@@ -60,13 +62,15 @@ def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
             "SQS": sum(each.usd_per_month for each in requests if each.call is not Call.CLAIM),
             "DynamoDB writes": next(each.usd_per_month for each in requests if each.call is Call.CLAIM),
             "DynamoDB storage, for each month's claims": growth / 1e9 * limits.DYNAMODB_STORAGE.usd,
+            **({} if roles is None else {"DynamoDB roles": roles.usd_per_month}),
             "Fargate": fargate_usd(setup.task, memory_gb) * tasks,
         },
-        reached=_reached(process, most, tasks),
+        reached=_reached(process, most, tasks, tasks_needed),
+        roles=roles,
     )
 
 
-def _reached(process: Process, most_per_second: float, tasks: int) -> tuple[LimitReached, ...]:
+def _reached(process: Process, most_per_second: float, tasks: int, tasks_needed: int) -> tuple[LimitReached, ...]:
     load, setup = process.load, process.setup
     peak = load.peak_per_second
     of_task = most_per_second * setup.processes_of_task
@@ -83,6 +87,7 @@ def _reached(process: Process, most_per_second: float, tasks: int) -> tuple[Limi
         by_tasks(limits.ECS_TASKS, _known(limits.ECS_TASKS), tasks),
         by_amount(limits.DYNAMODB_NEW_TABLE_WRITES, process.write_units),
         by_amount(limits.DYNAMODB_TABLE_WRITES, process.write_units),
+        *role_limits(setup, tasks, tasks_needed, of_task),
     ]
     if process.in_house_seconds:
         known.append(by_amount(limits.SQS_IN_FLIGHT, process.in_house_seconds / setup.source_queues, setup.utilisation))

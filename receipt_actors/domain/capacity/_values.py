@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from receipt_actors.domain.roles import Role
 from receipt_actors.domain.service_limits import TASK_SIZES, Limit, TaskSize
 
 
@@ -84,6 +85,8 @@ class Setup:
     pace_seconds: float = 0.01  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
     source_queues: int = 1  #: each read by a service of its own
+    role: Role = Role.ALONE  #: of all tasks
+    lease_seconds: float = 10.0
 
     @property
     def processes_of_task(self) -> int:
@@ -105,7 +108,10 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class TaskSettings:
-    """What to set for each task; limits are for all its processes together, consumers and requests for each process."""
+    """What to set for each task; limits are for all its processes together, consumers and requests for each process.
+
+    With the role load-balanced the concurrencies and the rate are for all tasks together.
+    """
 
     processes: int
     max_in_flight: int
@@ -113,6 +119,18 @@ class TaskSettings:
     ledger_concurrency: int
     consumers: int
     batch_requests: int
+    app_store_rate_per_second: float | None = None  #: where it is known what Apple bears
+
+
+@dataclass(frozen=True, slots=True)
+class RolesTaken:
+    """What it takes that tasks agree on roles."""
+
+    role: Role
+    takeover_seconds: float  #: at most, from the last sign of a task that is gone
+    write_units_per_second: float  #: of the one item of the group
+    read_units_per_second: float
+    usd_per_month: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +176,7 @@ class Capacity:
     memory_of_task_gb: int
     usd_per_month: Mapping[str, float]  #: by service
     reached: tuple[LimitReached, ...]  #: the first limit first, then those that nobody knows
+    roles: RolesTaken | None = None  #: None: each task is alone
 
     @property
     def processes(self) -> int:

@@ -1,9 +1,7 @@
 """DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
-Tables have one key, of type string. The conditions that are understood are ``attribute_exists`` and
-``attribute_not_exists`` of an attribute, any number of them with ``AND`` between, or one before ``OR name < :value``,
-and ``name = :value``; the updates, ``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never
-ignored.
+Tables have one key, of type string. ``conditions`` has the conditions that are understood; the updates are
+``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never ignored.
 """
 
 from __future__ import annotations
@@ -13,9 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
+from receipt_actors.sandbox.services.conditions import BadCondition, Condition
 from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
 from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
 
@@ -24,11 +22,6 @@ MAX_STATEMENTS = 25
 _TARGET = b"x-amz-target: dynamodb_20120810."
 _NAMESPACE = "com.amazonaws.dynamodb.v20120810"
 _NAME = r"\s*([#A-Za-z0-9_.]+)\s*"
-_EXISTENCE = re.compile(
-    rf"\s*attribute_(not_)?exists\s*\({_NAME}\)\s*(?:OR\s{_NAME}<\s*(:[A-Za-z0-9_]+)\s*)?", re.IGNORECASE
-)
-_EQUALITY = re.compile(rf"{_NAME}=\s*(:[A-Za-z0-9_]+)\s*")
-_AND = re.compile(r"(?<=\))\s+AND\s+(?=attribute_)", re.IGNORECASE)
 _SET = re.compile(rf"\s*SET\s{_NAME}=\s*(:[A-Za-z0-9_]+)\s*", re.IGNORECASE)
 _REMOVE = re.compile(rf"\s*REMOVE\s{_NAME}", re.IGNORECASE)
 
@@ -226,31 +219,11 @@ def _after_update(fields: Fields, old: Attributes) -> Attributes:
 
 
 def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
-    return any(_one_fails(each, fields, old) for each in _AND.split(condition))
-
-
-def _one_fails(condition: str, fields: Fields, old: Attributes) -> bool:
-    if equality := _EQUALITY.fullmatch(condition):
-        return not _is_equal(old.get(_named(fields, equality[1])), fields["ExpressionAttributeValues"][equality[2]])
-    match = _EXISTENCE.fullmatch(condition)
-    if match is None:
-        raise _invalid(f"ConditionExpression {condition!r} is not simulated")
-    negation, name, compared, value = match.groups()
-    if (_named(fields, name) in old) is (negation is None):
-        return False
-    return value is None or not _is_less(old.get(_named(fields, compared)), fields["ExpressionAttributeValues"][value])
-
-
-def _is_equal(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
-    """Compare two values; numbers by what they say, however they are written."""
-    if one is not None and "N" in one and "N" in other:
-        return Decimal(one["N"]) == Decimal(other["N"])
-    return one == other
-
-
-def _is_less(one: Mapping[str, str] | None, other: Mapping[str, str]) -> bool:
-    """Compare two numbers; what is not there, or is none, compares with nothing."""
-    return one is not None and "N" in one and "N" in other and Decimal(one["N"]) < Decimal(other["N"])
+    names, values = (fields.get(f"ExpressionAttribute{kind}") or {} for kind in ("Names", "Values"))
+    try:
+        return not Condition(condition, names, values).holds_for(old)
+    except BadCondition as error:
+        raise _invalid(f"ConditionExpression {error}") from None
 
 
 def _named(fields: Fields, name: str) -> str:

@@ -2,16 +2,20 @@
 
 A receipt handle names its message and the receive. As with SQS only the newest one works: a delete with an older one is
 confirmed and does nothing. That hits a program which let a visibility timeout pass.
+
+A ``FifoQueue`` keeps the order within each group, gives nothing of a group of which a message is hidden, and remembers
+de-duplication ids.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 MAX_VISIBILITY_SECONDS = 12 * 60 * 60
+DEDUPLICATION_SECONDS = 5 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Content:
     body_json: bytes  #: the body as a JSON string, quotes included
     body_md5: str
     attributes: dict[str, dict[str, str]] = field(default_factory=dict)  #: message attributes, as they were sent
+    group_id: str = ""  #: of a FIFO queue's message
+    deduplication_id: str = ""  #: likewise
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +82,7 @@ class Queue:
         """Add a message that can be received at once."""
         message = Message(next(self._numbers), content, sent_at_ms)
         self._messages[message.number] = message
-        self._visible.append(message)
+        self._add(message)
         self.sent += 1
 
     def take(self, count: int, visibility_seconds: float, now: float) -> list[Message]:
@@ -104,8 +110,7 @@ class Queue:
         del self._messages[message.number]
         message.deleted_at = now
         self.deletions += 1
-        if message.hidden_until is None:
-            self._visible.remove(message)
+        self._remove(message)
         if self._keep_deleted:
             self.deleted.append(message)
 
@@ -134,6 +139,17 @@ class Queue:
         message.number = next(self._numbers)
         message.hidden_until = None
         self._messages[message.number] = message
+        self._add(message)
+
+    def _add(self, message: Message) -> None:
+        self._visible.append(message)
+
+    def _remove(self, message: Message) -> None:
+        if message.hidden_until is None:
+            self._visible.remove(message)
+
+    def _show(self, message: Message) -> None:
+        """Take note that it is hidden no more."""
         self._visible.append(message)
 
     def _hide(self, message: Message, until: float) -> None:
@@ -146,7 +162,7 @@ class Queue:
             until, number, message = heapq.heappop(hidden)
             if message.hidden_until == until and self._messages.get(number) is message:
                 message.hidden_until = None
-                self._visible.append(message)
+                self._show(message)
 
     def _find(self, receipt_handle: str) -> tuple[Message | None, bool]:
         number, _, receive = receipt_handle.partition(".")
@@ -154,3 +170,77 @@ class Queue:
             raise InvalidHandle(receipt_handle)
         message = self._messages.get(int(number))
         return message, message is not None and message.receive_count == int(receive)
+
+
+class FifoQueue(Queue):
+    """A FIFO queue. Of the groups that can be received it gives those first that could be for the longest."""
+
+    def __init__(self, name: str, *, keep_deleted: bool = False) -> None:
+        super().__init__(name, keep_deleted=keep_deleted)
+        self._groups: dict[str, deque[Message]] = {}  # all that are not deleted, the oldest first
+        self._hidden_of_group: Counter[str] = Counter()
+        self._ready: dict[str, None] = {}  # groups of which something can be received
+        self._sent_at: dict[str, tuple[float, str]] = {}  # by de-duplication id, with the message id
+
+    def repeated(self, deduplication_id: str, message_id: str, now: float) -> str | None:
+        """Return the id of the message that this one repeats, or None, and remember it."""
+        sent_at, first_id = self._sent_at.get(deduplication_id, (-DEDUPLICATION_SECONDS, ""))
+        if now < sent_at + DEDUPLICATION_SECONDS:
+            return first_id
+        self._sent_at.pop(deduplication_id, None)
+        self._sent_at[deduplication_id] = now, message_id
+        while now >= next(iter(self._sent_at.values()))[0] + DEDUPLICATION_SECONDS:
+            del self._sent_at[next(iter(self._sent_at))]
+        return None
+
+    def take(self, count: int, visibility_seconds: float, now: float) -> list[Message]:
+        """See ``Queue``; of a group as many as there is room for."""
+        self._reveal(now)
+        taken: list[Message] = []
+        while self._ready and len(taken) < count:
+            group_id = next(iter(self._ready))
+            del self._ready[group_id]
+            for message in tuple(itertools.islice(self._groups[group_id], count - len(taken))):
+                if self.dead_letter_queue is not None and message.receive_count >= self.max_receive_count:
+                    del self._messages[message.number]
+                    self._groups[group_id].remove(message)
+                    self.dead_letter_queue._adopt(message)
+                    continue
+                message.receive_count += 1
+                self._hidden_of_group[group_id] += 1
+                self._hide(message, now + visibility_seconds)
+                taken.append(message)
+            self._look_at(group_id)
+        self.received += len(taken)
+        return taken
+
+    def count(self, now: float) -> tuple[int, int]:
+        """See ``Queue``. What only its group keeps back counts as if it could be received, as with SQS."""
+        self._reveal(now)
+        hidden = self._hidden_of_group.total()
+        return len(self._messages) - hidden, hidden
+
+    def _add(self, message: Message) -> None:
+        self._groups.setdefault(message.content.group_id, deque()).append(message)
+        self._look_at(message.content.group_id)
+
+    def _remove(self, message: Message) -> None:
+        group_id = message.content.group_id
+        self._groups[group_id].remove(message)
+        if message.hidden_until is not None:
+            self._hidden_of_group[group_id] -= 1
+        self._look_at(group_id)
+
+    def _show(self, message: Message) -> None:
+        self._hidden_of_group[message.content.group_id] -= 1
+        self._look_at(message.content.group_id)
+
+    def _look_at(self, group_id: str) -> None:
+        """Find out whether something of the group can be received."""
+        if not self._groups[group_id]:
+            del self._groups[group_id]
+            self._ready.pop(group_id, None)
+        elif not self._hidden_of_group[group_id]:
+            self._ready.setdefault(group_id)
+        if not self._hidden_of_group[group_id]:
+            del self._hidden_of_group[group_id]

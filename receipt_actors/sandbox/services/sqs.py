@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
-from receipt_actors.sandbox.services.queues import Content, InvalidHandle, Message, NotInFlight, Queue
+from receipt_actors.sandbox.services.queues import Content, FifoQueue, InvalidHandle, Message, NotInFlight, Queue
 from receipt_actors.sandbox.services.sqs_messages import (
     ACCOUNT,
     MAX_BATCH_BYTES,
@@ -31,6 +31,7 @@ from receipt_actors.sandbox.services.sqs_messages import (
 
 REGION = "eu-west-1"
 DEFAULT_VISIBILITY_SECONDS = 30
+FIFO_SUFFIX = ".fifo"
 
 _TARGET = b"x-amz-target: amazonsqs."
 _NAMESPACE = "com.amazonaws.sqs"
@@ -90,7 +91,8 @@ class SimulatedSqs:
             self._polls.pop(old, None)
             if (timer := self._revealing.pop(old, None)) is not None:
                 timer.cancel()
-        queue = self.queues[name] = Queue(name, keep_deleted=keep_deleted)
+        kind = FifoQueue if name.endswith(FIFO_SUFFIX) else Queue
+        queue = self.queues[name] = kind(name, keep_deleted=keep_deleted)
         return queue
 
     def handle(self, connection: Connection, request: Request) -> bool:
@@ -235,7 +237,12 @@ class SimulatedSqs:
         return aws_ok(dumps(sent))
 
     def _put(self, queue: Queue, fields: Fields) -> dict[str, str]:
-        content = checked_content(fields)
+        content = checked_content(fields, is_fifo=isinstance(queue, FifoQueue))
+        repeated = None
+        if isinstance(queue, FifoQueue):
+            repeated = queue.repeated(content.deduplication_id, content.message_id, time.monotonic())
+        if repeated is not None:
+            return {"MessageId": repeated, "MD5OfMessageBody": content.body_md5}
         queue.put(content, int(time.time() * 1000))
         if self.on_sent is not None:
             self.on_sent(queue, content, time.monotonic())
@@ -247,12 +254,21 @@ class SimulatedSqs:
     def _delete_batch(self, _connection: Connection, fields: Fields) -> bytes:
         queue, entries, now = self._queue(fields), checked_entries(fields), time.monotonic()
         self.entries["DeleteMessageBatch"] += len(entries)
-        return _batch_answer(entries, lambda entry: _delete(queue, entry["ReceiptHandle"], now))
+        answer = _batch_answer(entries, lambda entry: _delete(queue, entry["ReceiptHandle"], now))
+        self._deleted(queue)
+        return answer
 
     def _delete(self, _connection: Connection, fields: Fields) -> bytes:
         self.entries["DeleteMessage"] += 1
-        _delete(self._queue(fields), fields["ReceiptHandle"], time.monotonic())
+        queue = self._queue(fields)
+        _delete(queue, fields["ReceiptHandle"], time.monotonic())
+        self._deleted(queue)
         return aws_ok(b"{}")
+
+    def _deleted(self, queue: Queue) -> None:
+        """What is behind it in its group may be received."""
+        if isinstance(queue, FifoQueue) and self._polls[queue]:
+            self.wake(queue)
 
     def _change_batch(self, _connection: Connection, fields: Fields) -> bytes:
         queue, entries = self._queue(fields), checked_entries(fields)
@@ -303,14 +319,18 @@ class SimulatedSqs:
 
     def _create(self, _connection: Connection, fields: Fields) -> bytes:
         name = fields["QueueName"]
-        queue = self.queues.get(name) or self.create_queue(name)
         attributes = fields.get("Attributes") or {}
-        unknown = attributes.keys() - {"RedrivePolicy"}
-        if unknown:
-            raise AwsError("InvalidAttributeName", f"{', '.join(sorted(unknown))}: not simulated")
-        if attributes:
+        unknown = attributes.keys() - {"ContentBasedDeduplication", "FifoQueue", "RedrivePolicy"}
+        if unknown or attributes.get("ContentBasedDeduplication") == "true":
+            raise AwsError("InvalidAttributeName", f"{', '.join(sorted(attributes))}: not all of this is simulated")
+        if (attributes.get("FifoQueue") == "true") != name.endswith(FIFO_SUFFIX):
+            raise AwsError("InvalidParameterValue", f"{name}: a FIFO queue's name ends in .fifo, and no other's does")
+        queue = self.queues.get(name) or self.create_queue(name)
+        if "RedrivePolicy" in attributes:
             policy = json.loads(attributes["RedrivePolicy"])
             dead_letter_queue = self.queues[policy["deadLetterTargetArn"].rpartition(":")[2]]
+            if isinstance(dead_letter_queue, FifoQueue) != isinstance(queue, FifoQueue):
+                raise AwsError("InvalidParameterValue", "a dead-letter queue is of the kind of its source queue")
             queue.redrive_to(dead_letter_queue, int(policy["maxReceiveCount"]))
         return aws_ok(dumps({"QueueUrl": self._url(queue)}))
 

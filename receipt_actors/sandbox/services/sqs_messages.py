@@ -17,14 +17,19 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 _NOT_ALLOWED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_FIFO_IDS = ("MessageGroupId", "MessageDeduplicationId")
+_FIFO_ID = re.compile("[!-~]{1,128}")
+
 Fields = Mapping[str, Any]
 
 
-def make_content(body: str, attributes: Mapping[str, dict[str, str]]) -> Content:
+def make_content(
+    body: str, attributes: Mapping[str, dict[str, str]], group_id: str = "", deduplication_id: str = ""
+) -> Content:
     """Encode a message that is sent now."""
     encoded = body.encode()
     md5 = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
-    return Content(str(uuid.uuid4()), dumps(body), md5, dict(attributes))
+    return Content(str(uuid.uuid4()), dumps(body), md5, dict(attributes), group_id, deduplication_id)
 
 
 def attributes_md5(attributes: Mapping[str, Mapping[str, str]]) -> str:
@@ -39,8 +44,13 @@ def attributes_md5(attributes: Mapping[str, Mapping[str, str]]) -> str:
     return hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
 
 
-def checked_content(fields: Fields) -> Content:
+def checked_content(fields: Fields, *, is_fifo: bool) -> Content:
     """Read a message that is sent; refuse what SQS does not take."""
+    for name in _FIFO_IDS:
+        if is_fifo and not _FIFO_ID.fullmatch(fields.get(name) or ""):
+            raise AwsError("MissingParameter", f"The request must contain the parameter {name}.")
+    if not is_fifo and "MessageDeduplicationId" in fields:  # a group it may have: it is fair then, and in no order
+        raise AwsError("InvalidParameterValue", "MessageDeduplicationId: not valid for this queue type")
     body = fields["MessageBody"]
     if not body or _NOT_ALLOWED.search(body):
         raise AwsError("InvalidMessageContents", "empty, or with characters that XML does not have")
@@ -51,7 +61,7 @@ def checked_content(fields: Fields) -> Content:
         value = attribute.get("StringValue", attribute.get("BinaryValue"))
         if not name or not attribute["DataType"] or not value or _NOT_ALLOWED.search(value):
             raise AwsError("InvalidParameterValue", f"message attribute {name!r}: empty, or not allowed")
-    return make_content(body, attributes)
+    return make_content(body, attributes, *(fields[name] for name in _FIFO_IDS if is_fifo))
 
 
 def encoded(message: Message, system_attributes: frozenset[str], message_attributes: frozenset[str]) -> bytes:
@@ -66,8 +76,10 @@ def encoded(message: Message, system_attributes: frozenset[str], message_attribu
                 ("ApproximateReceiveCount", str(message.receive_count)),
                 ("SentTimestamp", str(message.sent_at_ms)),
                 ("SenderId", ACCOUNT),
+                ("MessageGroupId", content.group_id),
+                ("MessageDeduplicationId", content.deduplication_id),
             )
-            if everything or name in system_attributes
+            if value and (everything or name in system_attributes)
         }
         more = b',"Attributes":' + dumps(system)
     if content.attributes and message_attributes:

@@ -16,9 +16,12 @@ from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
+    NodeOverview,
     Overview,
     ProcessOverview,
+    RoleOverview,
     ServiceOverview,
+    Standing,
     State,
     Usage,
     state_of,
@@ -86,6 +89,19 @@ def latencies(seconds: float, count: int) -> Latencies:
     return made
 
 
+def node(name: str, standing: Standing, ledger: int = 0, token: int | None = None, heard: float = 0.4) -> NodeOverview:
+    """Make a node of a group."""
+    share = {"max_in_flight": 2000, "ledger_concurrency": ledger, "app_store_concurrency": 200} if ledger else None
+    return NodeOverview(name, standing, token, share, 1, heard)
+
+
+def role(standing: Standing, *nodes: NodeOverview, name: str = "load-balanced") -> RoleOverview:
+    """Make the part that the first of some nodes has in their group."""
+    held = None if standing is Standing.CUT_OFF else 7.3
+    whole = {"max_in_flight": 4000, "ledger_concurrency": 50, "app_store_concurrency": 400}
+    return RoleOverview(name, "ReceiptsSQS", nodes[0].name, standing, 10.0, held, whole, nodes)
+
+
 class ScriptedTrace:
     """A trace whose events a test makes up."""
 
@@ -121,6 +137,7 @@ class ScriptedSystem:
     extra_actors: Sequence[ActorOverview] = ()
     version: str = "0.1.0"
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: of actors
+    role: RoleOverview | None = None  #: None: it is alone
     traces: list[ScriptedTrace] = field(default_factory=list)
     traced: threading.Event = field(default_factory=threading.Event)
     answers: threading.Event = field(default_factory=threading.Event)  #: while it is cleared, looks do not come back
@@ -167,12 +184,13 @@ class ScriptedSystem:
             at_seconds=EPOCH_SECONDS + self.second,
             version=self.version,
             state=state_of(processes),
-            source_queue="ReceiptsSQS",
+            source_queues=("ReceiptsSQS",),
             queues=self.queues or {"ReceiptsSQS": self.depth(), "ResultsSQS": 12, "ReceiptsSQSDLQ": 3},
             processes=processes,
             statistics=statistics,
             incidents=self.incidents,
             parent=supervisor("root", "one_for_one", worker("divider", 40), workers) if several else None,
+            role=self.role,
             parent_usage=Usage(1.4 + self.second / 200, 61 << 20, 9, 31) if several else None,
         )
 

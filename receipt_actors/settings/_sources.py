@@ -1,0 +1,159 @@
+"""Further source queues: tables ``[sources.QUEUE]`` beside the source queue that all other settings speak of.
+
+A table has what may differ from source to source (``SOURCE_SETTINGS``). What it leaves out it has from the top level,
+except for its dead-letter queue, which is its own. So the settings of a source are settings like any others, of the
+same class and with the same checks: ``of_source`` returns them, and ``every_source`` those of all.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
+
+from receipt_actors.domain.strict_json import JsonRefused, parse_object
+from receipt_actors.domain.values import json_type, printable
+from receipt_actors.settings._base import SomeSettings
+from receipt_actors.settings._faults import SettingFaults, place_of_table, unknown_in_table
+from receipt_actors.settings._types import Expected, QueueName
+
+#: What a table may set.
+SOURCE_SETTINGS = (
+    "post_queues",
+    "dead_letter_queue",
+    "bundle_ids",
+    "product_ids",
+    "environments",
+    "unidentified",
+    "product_types",
+    "family_sharing",
+    "app_account_token",
+    "app_account_token_rule",
+    "app_account_token_namespace",
+    "shared_secret",
+)
+#: What no source has from the top level. Two sources with one dead-letter queue: who would know what to redrive where?
+_OWN = frozenset({"sources", "source_queue", "dead_letter_queue"})
+
+
+class SourceSettings(SomeSettings, frozen=True):
+    """Which queues receipts are taken from."""
+
+    source_queue: QueueName = Field(default="ReceiptsSQS", description="Queue that receipts are taken from.")
+    sources: Annotated[
+        dict[str, dict[str, Any]],
+        Expected("in the file, a table [sources.QUEUE] for each; elsewhere the same as JSON, {'QUEUE': {...}}"),
+    ] = Field(
+        default={},
+        description="Further queues that receipts are taken from. Each may have its own "
+        f"{', '.join(SOURCE_SETTINGS)}; what it leaves out is as for source_queue, except for dead_letter_queue.",
+    )
+
+    _of_sources: dict[str, Self] = PrivateAttr(default_factory=dict)
+
+    def of_source(self, queue: str) -> Self:
+        """Return the settings of one of ``sources``, as though it were the only source. ``KeyError``: it is none."""
+        return self._of_sources[queue]
+
+    @property
+    def every_source(self) -> tuple[Self, ...]:
+        """The settings of each source, those of ``source_queue`` first."""
+        return (self, *self._of_sources.values())
+
+    @property
+    def source_queues(self) -> tuple[str, ...]:
+        """The queues that receipts are taken from, ``source_queue`` first."""
+        return tuple(source.source_queue for source in self.every_source)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_each_source(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if not isinstance(data, dict) or not data.get("sources"):
+            return handler(data)
+        origins: Mapping[str, str] = info.context or {}
+        faults: list[tuple[str, str]] = []
+        tables = dict(_tables(data["sources"], origins.get("sources", "sources"), faults))
+        of_sources: dict[str, Self] = {}
+        settings: Self | None = None
+        try:
+            settings = handler({**data, "sources": {}})
+        except SettingFaults as found:
+            faults += found.by_setting
+        told = {name for name, _ in faults}
+        for queue, table in tables.items():
+            faults += _unknown(queue, table, origins)
+            own = {name: value for name, value in table.items() if name in cls.model_fields and name in SOURCE_SETTINGS}
+            values = {**_inherited(data, own), **own, "source_queue": queue}
+            places = {name: place_of_table(queue, origins, name) for name in own}
+            try:
+                source = cls.model_validate(values, context=_places(cls, queue, places, origins))
+            except SettingFaults as found:
+                faults += [fault for fault in found.by_setting if fault[0] in own or fault[0] not in told]
+                continue
+            inherited = {name: origin for name, origin in origins.items() if name in cls.model_fields.keys() - _OWN}
+            source._origins.clear()
+            source._origins.update({**inherited, **places})
+            of_sources[queue] = source
+        if settings is None or faults:
+            raise SettingFaults(faults)
+        given = {
+            queue: {name: getattr(source, name) for name in tables[queue] if name in cls.model_fields}
+            for queue, source in of_sources.items()
+        }
+        settings.sources.update(given)  # made for these settings alone, and never changed again
+        settings._of_sources.update(of_sources)
+        if "sources" in origins:
+            settings._origins["sources"] = origins["sources"]
+        settings.model_fields_set.add("sources")
+        if faults := list(settings.faults_together()):
+            raise SettingFaults(faults)
+        return settings
+
+    def faults_together(self) -> Iterator[tuple[str, str]]:
+        """Say what cannot work among several sources: the setting, and what a person is told."""
+        for queue in self._of_sources:
+            if queue == self.source_queue:
+                place = place_of_table(queue, self.origins)
+                yield "sources", f"{place}: found the queue of source_queue, expected another one"
+
+
+def _tables(value: object, origin: str, faults: list[tuple[str, str]]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Read the tables, whatever was given; nothing of them is quoted, for there may be a secret in them."""
+    if isinstance(value, str):
+        try:
+            value = parse_object(value)
+        except JsonRefused as refused:
+            faults.append(("sources", f"{origin}: found no JSON object, expected one; {refused.words}"))
+            return
+    if not isinstance(value, Mapping):
+        faults.append(("sources", f"{origin}: found {json_type(value)}, expected a table for each queue"))
+        return
+    for queue, table in value.items():
+        if isinstance(queue, str) and isinstance(table, Mapping):
+            yield queue, table
+        else:
+            place = f"{origin}: {printable(str(queue))!r}"
+            faults.append(("sources", f"{place}: found {json_type(table)}, expected a table of settings"))
+
+
+def _unknown(queue: str, table: Mapping[str, object], origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name in table:
+        if name not in SOURCE_SETTINGS:
+            near = difflib.get_close_matches(str(name).replace("-", "_"), SOURCE_SETTINGS, n=1)
+            yield "sources", unknown_in_table(queue, str(name), near, SOURCE_SETTINGS, origins)
+
+
+def _inherited(data: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    values = {name: value for name, value in data.items() if name not in _OWN}
+    if own.get("app_account_token") == "ignore":  # which leaves its namespace without a use
+        values.pop("app_account_token_namespace", None)
+    return values
+
+
+def _places(cls: type[SomeSettings], queue: str, own: Mapping[str, str], origins: Mapping[str, str]) -> dict[str, str]:
+    """Say of each setting of a source where a fault of it would be: in its table, or where it has it from."""
+    table = place_of_table(queue, {})
+    found = {name: f"{origins.get(name, name)}, for {table}" for name in cls.model_fields}
+    return {**found, "source_queue": place_of_table(queue, origins), **own}

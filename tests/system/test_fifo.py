@@ -1,0 +1,153 @@
+"""FIFO queues, with real processes: what each user sent is answered in that order, once, whatever becomes of a process.
+
+The producer is ``submit``. The simulated App Store takes its time, more for some than for others.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+
+from .processes import Program
+from .worlds import AwsWorld, Letter, World, genuine_messages
+
+SOURCE, POST, DEAD_LETTERS = "Receipts.fifo", "Results.fifo", "ReceiptsDLQ.fifo"
+USERS, EACH = 6, 12
+KILLS = 3
+
+
+@dataclass
+class Game:
+    """A world with FIFO queues, and what its users have sent."""
+
+    world: World
+    folder: Path
+    sent: Mapping[int, Sequence[str]]  #: by user, submission ids in order
+
+    @property
+    def queues(self) -> dict[str, object]:
+        # moto does not keep two receives at once from taking of one group.
+        consumers = {"consumers": 1} if isinstance(self.world, AwsWorld) else {}
+        return {"source_queue": SOURCE, "post_queues": POST, **consumers}
+
+    def start(self, store: SimulatedAppStore, **settings: object) -> Program:
+        return self.world.start(store, **self.queues, **settings)
+
+    def command(self, name: str, *arguments: str) -> str:
+        program = self.world.command(name, "--source-queue", SOURCE, "--post-queues", POST, *arguments)
+        assert program.wait_for_end() == 0
+        return program.stdout
+
+    def submit(self, lines: Sequence[str]) -> None:
+        path = self.folder / "messages.jsonl"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        assert self.command("submit", "--file", str(path)).count(" accepted\n") == len(lines)
+
+    def answers(self) -> dict[int, list[Letter]]:
+        """By user, in the order in which a reader gets them."""
+        answers: dict[int, list[Letter]] = defaultdict(list)
+        for letter in self.world.read(POST):
+            answers[letter.fields["user_id"]].append(letter)
+        return answers
+
+    def check(self) -> None:
+        """Everybody got OK for each submission, once, in order; nothing is left, nothing is dead."""
+        answers = self.answers()
+        for user_id, sent in self.sent.items():
+            assert [letter.attributes["submission_id"] for letter in answers[user_id]] == sent
+            assert {letter.fields["status"] for letter in answers[user_id]} == {"OK"}
+        assert self.world.total(SOURCE) == self.world.total(DEAD_LETTERS) == 0
+        assert len(self.world.claimed_transaction_ids()) == USERS * EACH
+
+
+@pytest.fixture
+def game(world: World, tmp_path: Path) -> Game:
+    """Six users, twelve submissions each, one of each in turn; all are on the source queue."""
+    world.create_queue(SOURCE, DEAD_LETTERS)
+    world.create_queue(POST)
+    lines = []
+    sent: dict[int, list[str]] = defaultdict(list)
+    for number, message in enumerate(genuine_messages(USERS * EACH, 9, POST)):
+        user_id, submission_id = 1 + number % USERS, f"submission {number}"
+        lines.append(json.dumps({**json.loads(message.body), "user_id": user_id, "submission_id": submission_id}))
+        sent[user_id].append(submission_id)
+    game = Game(world, tmp_path, sent)
+    game.submit(lines)
+    return game
+
+
+def test_each_user_is_answered_in_order(game: Game) -> None:
+    """And what is submitted once more, within 5 minutes, is not answered once more."""
+    assert game.world.total(SOURCE) == USERS * EACH
+    lines = (game.folder / "messages.jsonl").read_text(encoding="utf-8").splitlines()
+    game.submit(lines[:10])
+    assert game.world.total(SOURCE) == USERS * EACH
+    with SimulatedAppStore(latency_seconds=0.01, jitter_seconds=0.03) as store:
+        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+    game.check()
+
+
+def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
+    """kill -9, again and again: nothing is lost, nothing comes twice, and nobody's answers change places."""
+    with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.05) as store:
+        for kill in range(1, KILLS + 1):
+            program = game.start(store)
+            enough = kill * USERS * EACH // (KILLS + 2)
+            program.wait_until(lambda enough=enough: game.world.total(POST) >= enough, f"{enough} answers are there")
+            program.kill()
+            assert game.world.total(SOURCE) > 0, "everything was done before the kill: this tells nothing"
+            game.world.bring_back(SOURCE)
+        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+    game.check()
+
+
+def test_a_drain_hands_back_what_waits_for_its_turn(game: Game) -> None:
+    """SIGTERM while most are waiting: they come to the next process at once, in order."""
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        program = game.start(store, drain_seconds=6)
+        program.wait_until(lambda: game.world.total(POST) >= 3, "it is in the middle of it")
+        program.send_signal(signal.SIGTERM)
+        program.wait_for_end()
+    assert 0 < game.world.visible(SOURCE) == game.world.total(SOURCE) < USERS * EACH
+    with SimulatedAppStore() as store:
+        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+    game.check()
+
+
+def test_what_is_redriven_is_not_swallowed(game: Game) -> None:
+    """What is moved, redriven and moved again, all within 5 minutes, is there in the end, in its group."""
+    with SimulatedAppStore() as store:
+        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+        game.check()
+        path = game.folder / "odd.jsonl"
+        path.write_text(
+            json.dumps({"receipt": "MII", "user_id": 1, "post_queue": "Other.fifo", "submission_id": "odd"}),
+            encoding="utf-8",
+        )
+        producer = game.world.command(
+            "submit", "--source-queue", SOURCE, "--post-queues", "Other.fifo", "--file", str(path)
+        )
+        assert producer.wait_for_end() == 0
+        for _ in range(2):
+            assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+            assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (0, 1)
+            assert game.command("redrive") == f"{DEAD_LETTERS}: 1 moved, 0 not selected\n"
+            assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (1, 0)
+        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+    (letter,) = game.world.take(DEAD_LETTERS)
+    assert (letter.attributes["submission_id"], letter.attributes["reason"]) == ("odd", "post_queue_not_allowed")
+
+
+def test_a_dead_letter_queue_of_the_other_kind_is_refused(world: World) -> None:
+    """SQS would not take it for a redrive policy; the fault says what is expected."""
+    program = world.run({"source_queue": SOURCE, "dead_letter_queue": "Letters", "bundle_ids": "com.example.game"})
+    assert program.wait_for_end() == 2
+    assert "expected a FIFO queue (its name ends in .fifo), as Receipts.fifo is one" in " ".join(program.stderr.split())

@@ -1,0 +1,190 @@
+"""Two source queues in one program, as processes of their own: each game by its own rules, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.results import PostedResult
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.load import make_scenario
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, mint
+
+from .processes import Program
+from .test_processes import workers_of
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, Outcome, World
+
+TWO = "com.example.two"
+SECOND, OUT2, DEAD2 = "Game2SQS", "Results2SQS", "Game2SQSDLQ"
+TABLES = {SECOND: {"bundle_ids": TWO, "post_queues": OUT2}}
+
+
+class TwoGames:
+    """A world with the queues of a second game, and what is sent to either."""
+
+    def __init__(self, world: World, messages: int, seed: int) -> None:
+        self.world = world
+        world.create_queue(OUT2)
+        world.create_queue(SECOND, DEAD2)
+        self.first = make_scenario(messages, seed, BUNDLE_ID, RESULTS)
+        # Users of their own: what is wrong is told by them.
+        self.second = make_scenario(messages, seed + 1, TWO, OUT2)
+
+    def send(self) -> None:
+        self.world.send(self.first.messages)
+        self.world.send(self.second.messages, SECOND)
+
+    def start(self, store: SimulatedAppStore, **settings: object) -> Program:
+        return self.world.start(store, sources=json.dumps(TABLES), **settings)
+
+    def waiting(self) -> int:
+        return self.world.total(SOURCE) + self.world.total(SECOND)
+
+    def has_done(self, messages: int) -> bool:
+        return sum(map(self.world.total, (RESULTS, OUT2))) >= messages
+
+    def outcomes(self) -> tuple[Outcome, Outcome]:
+        take = self.world.take
+        return Outcome(take(RESULTS), take(DEAD_LETTERS)), Outcome(take(OUT2), take(DEAD2))
+
+    def check(self) -> None:
+        """Each message was dealt with as its own game's scenario wants it; nothing is lost, nothing counts twice."""
+        first, second = self.outcomes()
+        assert first.faults(self.first) == ()
+        assert second.faults(self.second) == ()
+        claimed = Counter(self.world.claimed_transaction_ids())
+        assert claimed == Counter(first.transaction_ids("OK") | second.transaction_ids("OK"))
+        sources = {item.transaction_id: item.source_queue for item in self.world.ledger_items()}
+        assert {sources[transaction_id] for transaction_id in second.transaction_ids("OK")} == {SECOND}
+        assert self.waiting() == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_game_has_its_own_rules(world: World, processes: int) -> None:
+    """Every kind of message, on both queues at once: with the other game's rules, none of the second's were OK."""
+    games = TwoGames(world, 150, 71)
+    games.send()
+    with SimulatedAppStore() as store:
+        assert games.start(store, processes=processes, exit_when_idle_seconds=2).wait_for_end() == 0
+    games.check()
+
+
+def test_kills_in_the_middle_change_no_verdict_of_either(embedded: EmbeddedWorld) -> None:
+    """kill -9 of the whole program, again and again."""
+    games = TwoGames(embedded, 150, 73)
+    games.send()
+    kills = 3
+    with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.1) as store:
+        for kill in range(1, kills + 1):
+            program = games.start(store, app_store_concurrency=20)
+            enough = kill * 2 * 150 // (kills + 3)
+            program.wait_until(partial(games.has_done, enough), f"{enough} answers are there")
+            program.kill()
+            assert games.waiting() > 0, "everything was done before the kill: this tells nothing"
+            embedded.bring_back(SOURCE)
+            embedded.bring_back(SECOND)
+        assert games.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+    games.check()
+
+
+def test_a_killed_worker_is_replaced_and_both_games_go_on(aws: AwsWorld) -> None:
+    """Of two processes, on SQS and DynamoDB; its messages come back by their visibility timeout."""
+    games = TwoGames(aws, 120, 75)
+    games.send()
+    with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.1) as store:
+        program = games.start(
+            store, processes=2, app_store_concurrency=10, visibility_timeout_seconds=10, max_in_flight=60
+        )
+        program.wait_until(lambda: len(workers_of(program)) == 2, "both consume")
+        program.wait_until(lambda: games.has_done(40), "some answers are there")
+        os.kill(workers_of(program)["worker-1"], signal.SIGKILL)
+        assert games.waiting() > 0, "everything was done before the kill: this tells nothing"
+        program.wait_until(lambda: games.waiting() == 0, "all is done")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+    games.check()
+
+
+def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld) -> None:
+    """It is told once, by name; the other game's receipts are answered, before and after."""
+    games = TwoGames(aws, 40, 77)
+    with SimulatedAppStore() as store:
+        program = games.start(store)
+        program.wait_for_log(f"consumers take receipts from {SOURCE}, {SECOND} (aws)")
+        aws.delete_queue(SECOND)
+        program.wait_for_log("receives fail, and are tried again")
+        aws.send(games.first.messages)
+        program.wait_until(lambda: aws.total(SOURCE) == 0, "all is done")
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+    outcome = aws.outcome()
+    assert outcome.faults(games.first) == ()
+    assert program.stderr.count("receives fail") == 1
+
+
+def test_a_missing_source_queue_is_told_at_the_start(aws: AwsWorld) -> None:
+    """A slip of the pen in a table must not wait to be found."""
+    with SimulatedAppStore() as store:
+        program = aws.start(store, sources=json.dumps({"Game2SQQ": {}}))
+        assert program.wait_for_end() == 1
+    assert "Game2SQQ" in program.stderr
+
+
+def test_a_few_messages_are_answered_beside_a_backlog(embedded: EmbeddedWorld) -> None:
+    """Apple takes its time and a thousand receipts wait; each of the other game's is answered within moments."""
+    games = TwoGames(embedded, 20, 79)
+    backlog = make_scenario(1500, 81, BUNDLE_ID, RESULTS)
+    embedded.send(backlog.messages)
+    genuine = [message for message in games.second.messages if message.kind == "genuine"][:5]
+    with SimulatedAppStore(latency_seconds=0.1) as store:
+        program = games.start(store, app_store_concurrency=4, max_in_flight=400)
+        program.wait_until(lambda: embedded.total(RESULTS) > 20, "the backlog is being worked on")
+        for number, message in enumerate(genuine, start=1):
+            embedded.send([message], SECOND)
+            program.wait_until(partial(_has, embedded, OUT2, number), "it is answered", seconds=15)
+        assert embedded.total(SOURCE) > 200, "the backlog is over: this tells nothing"
+        program.kill()
+
+
+def _has(world: World, queue: str, count: int) -> bool:
+    return world.total(queue) >= count
+
+
+def test_an_embedding_program_has_both_games_in_one_system(tmp_path: Path) -> None:
+    """It submits to either queue, and hears the answers of both post queues."""
+    answers: dict[str, PostedResult] = {}
+    with SimulatedAppStore() as store:
+        settings = Settings(
+            database=tmp_path / "r.db",
+            bundle_ids=(BUNDLE_ID,),
+            app_store_production_url=store.production_url,
+            app_store_sandbox_url=store.sandbox_url,
+            receive_wait_seconds=1,
+            sources=TABLES,
+        )
+        receipts = [mint(SampleReceipt(app, (Purchase(app, "coins"),))) for app in (BUNDLE_ID, TWO)]
+        with ReceiptSystem.start(settings) as system:
+            first = system.submit(receipts[0], 1)
+            second = system.submit(receipts[1], 2, source_queue=SECOND)
+            foreign = system.submit(receipts[0], 3, source_queue=SECOND)
+            answers |= {answer.submission_id: answer for answer in _read(system, RESULTS, 1)}
+            answers |= {answer.submission_id: answer for answer in _read(system, OUT2, 2)}
+            assert system.overview().source_queues == (SOURCE, SECOND)
+    assert {submission: (answer.user_id, answer.status) for submission, answer in answers.items()} == {
+        first: (1, Verdict.OK),
+        second: (2, Verdict.OK),
+        foreign: (3, Verdict.INVALID),
+    }
+
+
+def _read(system: ReceiptSystem, queue: str, count: int) -> list[PostedResult]:
+    results = system.results(queue, timeout_seconds=30)
+    return [next(results) for _ in range(count)]
