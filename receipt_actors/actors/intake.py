@@ -143,6 +143,7 @@ class Intake(GenServer):
         self._closers: list[From] = []
         self._finished = 0  # custodians that have ended
         self._looks_for_progress = False
+        self._is_releasing = False  # everything is to be handed back when receives under way are over
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
         self._last_activity_seconds = self.clock.monotonic()
@@ -187,6 +188,7 @@ class Intake(GenServer):
             self._look_for_progress()
             return NO_REPLY
         if isinstance(request, ObeyLimits):
+            self._is_releasing &= self._limits.current.max_in_flight == 0
             self._yielding.append(from_)
             self._note_activity()
             self._grant()
@@ -268,8 +270,8 @@ class Intake(GenServer):
                 self._note_activity()
                 self._grant()
             case ReleaseCustodians():
-                for custodian in self._custodians:
-                    custodian.exit(SHUTDOWN)
+                self._is_releasing = True
+                self._grant()
             case _:
                 return super().handle_cast(request)
         return None
@@ -359,6 +361,10 @@ class Intake(GenServer):
 
     def _grant(self) -> None:
         """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
+        if self._is_releasing and not self._reserved:  # else a receive under way would take the same messages again
+            self._is_releasing = False
+            for custodian in self._custodians:
+                custodian.exit(SHUTDOWN)
         if self._yielding and not self._not_heard and self._room() >= 0:
             for from_ in self._yielding:
                 from_.reply(Done())
