@@ -37,7 +37,7 @@ def games(embedded: EmbeddedWorld, tmp_path: Path) -> Path:
 def dead_letter(number: int, post_queue: str) -> OutgoingMessage:
     body = json.dumps({"receipt": "MII", "user_id": number, "post_queue": post_queue})
     delivery = ReceivedMessage(f"m-{number}", "h", body, "", {}, sent_at_seconds=1_700_000_000.0)
-    return dead_letter_message(delivery, Unanswerable(Reason.RECEIPT_MALFORMED, "some detail"))
+    return dead_letter_message(delivery, Unanswerable(Reason.RECEIPT_MALFORMED, "some detail"), DEAD_LETTERS)
 
 
 def test_a_receipt_is_submitted_to_the_source_that_is_named(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
