@@ -177,6 +177,7 @@ def test_who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(deployed: De
         Permission("ecr:BatchGetImage", repository),
         Permission("ecr:GetDownloadUrlForLayer", repository),
         Permission("secretsmanager:GetSecretValue", SECRET),
+        Permission("ssm:GetParameters", SECRET),  # about nothing: it is a secret of the other service
         Permission("s3:GetObject", SETTINGS_FILE),
         Permission("s3:GetBucketLocation", "arn:aws:s3:::game-settings"),
     }
