@@ -105,14 +105,13 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
         uses = [
             (each.source_queue, frozenset(each.post_queues), each.known_dead_letter_queue) for each in self.every_source
         ]
-        for misuse in misuses(uses):
+        for misuse in misuses(uses) if len(uses) > 1 else ():
             place = self._place_of(misuse.source_queue, misuse.setting)
             yield misuse.setting, f"{place}: found {misuse.queue!r}, expected {misuse.expected}"
-        for each in self.every_source:
-            name = each.dead_letter_queue
-            if name is not None and (fault := dead_letter_queue_fault(each.source_queue, name)):
-                place = self._place_of(each.source_queue, "dead_letter_queue")
-                yield "dead_letter_queue", f"{place}: found {name!r}, {fault}"
+        name = self.dead_letter_queue  # of another source its own settings have seen to that
+        if name is not None and (fault := dead_letter_queue_fault(self.source_queue, name)):
+            place = self._place_of(self.source_queue, "dead_letter_queue")
+            yield "dead_letter_queue", f"{place}: found {name!r}, {fault}"
 
     def _place_of(self, source_queue: str, setting: str) -> str:
         if source_queue == self.source_queue:
