@@ -116,13 +116,21 @@ class _LookForProgress:
     finished: int
 
 
+@dataclass(slots=True)
+class _Taken:
+    """A custodian, as intake knows it."""
+
+    at_seconds: float  #: monotonic; since when
+    source: _SourceState | None = None  #: None: nobody has told
+
+
 class Intake(GenServer):
     """See the module."""
 
     def __init__(self, limits: LiveLimits, sources: Sequence[Source]) -> None:
         self._limits = limits
         self._sources = {source.queue: _SourceState(source.queue) for source in sources}
-        self._custodians: dict[Ref, _SourceState | None] = {}  # None: those whose source nobody has told
+        self._custodians: dict[Ref, _Taken] = {}  # the oldest first
         self._consumers: dict[Ref, _SourceState] = {}
         self._reserved: dict[Ref, int] = {}  # by consumer
         self._grants = 0
@@ -135,6 +143,7 @@ class Intake(GenServer):
         self._closers: list[From] = []
         self._finished = 0  # custodians that have ended
         self._looks_for_progress = False
+        self._is_releasing = False  # everything is to be handed back when receives under way are over
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
         self._last_activity_seconds = self.clock.monotonic()
@@ -179,6 +188,7 @@ class Intake(GenServer):
             self._look_for_progress()
             return NO_REPLY
         if isinstance(request, ObeyLimits):
+            self._is_releasing &= self._limits.current.max_in_flight == 0
             self._yielding.append(from_)
             self._note_activity()
             self._grant()
@@ -194,15 +204,17 @@ class Intake(GenServer):
         sources = self._sources.values()
         is_paused = self._limits.is_paused
         # Who was told to wait, by an operator or by other nodes, has something to do.
-        is_busy = bool(self._custodians) or self._is_shut() or self._limits.current.max_in_flight == 0
+        now, taken = self.clock.monotonic(), list(self._custodians.values())
+        is_busy = bool(taken) or self._is_shut() or self._limits.current.max_in_flight == 0
         return IntakeStatus(
-            len(self._custodians),
+            len(taken),
             sum(list(self._reserved.values())),
             frozenset(self._unavailable).union(*(source.unavailable.copy() for source in sources)),
-            0.0 if is_busy else self.clock.monotonic() - self._last_activity_seconds,
+            0.0 if is_busy else now - self._last_activity_seconds,
             is_paused,
             frozenset(source.queue for source in sources if source.failing),
             bool(self._unavailable) or all(source.is_closed for source in sources),
+            max(0.0, now - taken[0].at_seconds) if taken else 0.0,
         )
 
     def describe_state(self) -> dict[str, object]:
@@ -258,8 +270,8 @@ class Intake(GenServer):
                 self._note_activity()
                 self._grant()
             case ReleaseCustodians():
-                for custodian in self._custodians:
-                    custodian.exit(SHUTDOWN)
+                self._is_releasing = True
+                self._grant()
             case _:
                 return super().handle_cast(request)
         return None
@@ -277,7 +289,7 @@ class Intake(GenServer):
             return super().handle_info(message)
         ref = message.ref
         if ref in self._custodians:
-            of = self._custodians.pop(ref)
+            of = self._custodians.pop(ref).source
             if of is not None:
                 of.in_flight -= 1
             self._finished += 1
@@ -304,12 +316,12 @@ class Intake(GenServer):
         return frozenset(self._unavailable | self._keeping).union(*self._closing_one())
 
     def _take(self, custodian: Ref, source: _SourceState | None) -> None:
-        if custodian not in self._custodians:
+        taken = self._custodians.get(custodian)
+        if taken is None:
+            taken = self._custodians[custodian] = _Taken(self.clock.monotonic())
             self.monitor(custodian)
-        elif source is None or self._custodians[custodian] is not None:
-            return
-        self._custodians[custodian] = source
-        if source is not None:
+        if taken.source is None and source is not None:
+            taken.source = source
             source.in_flight += 1
 
     def _note_receive(self, source: _SourceState, consumer: Ref, failure: str | None) -> None:
@@ -349,6 +361,10 @@ class Intake(GenServer):
 
     def _grant(self) -> None:
         """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
+        if self._is_releasing and not self._reserved:  # else a receive under way would take the same messages again
+            self._is_releasing = False
+            for custodian in self._custodians:
+                custodian.exit(SHUTDOWN)
         if self._yielding and not self._not_heard and self._room() >= 0:
             for from_ in self._yielding:
                 from_.reply(Done())

@@ -16,15 +16,18 @@ from typing import Any
 from receipt_actors.actors.protocol import Done
 from receipt_actors.domain.limits import Division, Limits, Share
 from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Ref
+from receipt_actors.processes.messages import HoldUntil
 from receipt_actors.processes.protocol import (
     ChangeShare,
     ConfirmShare,
     DescribeShare,
     DivideAnew,
     Group,
+    HoldLonger,
     JoinDivision,
     LeaveDivision,
     ShareDescribed,
+    TellProcess,
 )
 
 logger = logging.getLogger(__name__)
@@ -80,8 +83,8 @@ class Divider(GenServer):
         return NO_REPLY
 
     def handle_cast(self, request: Any) -> Any:
-        """Somebody joins, leaves or confirms."""
-        if not isinstance(request, JoinDivision | LeaveDivision | ConfirmShare):
+        """Somebody joins, leaves or confirms; or what all have is lent for longer."""
+        if not isinstance(request, JoinDivision | LeaveDivision | ConfirmShare | HoldLonger):
             return super().handle_cast(request)
         self._divide(request)
         return None
@@ -100,6 +103,9 @@ class Divider(GenServer):
         match event:
             case DivideAnew():
                 self._carry_out(self._division.of(self._group.whole))
+            case HoldLonger():
+                for worker in self._workers.values():
+                    worker.cast(TellProcess(HoldUntil(self._group.held_until_seconds)))
             case JoinDivision(name, worker):
                 self._watch(name, worker)
                 self._carry_out(self._division.joined(name))

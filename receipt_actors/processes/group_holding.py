@@ -2,6 +2,9 @@
 
 Until when something is lent is a time of the machine's monotonic clock, which all its processes read: a parent that is
 stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile.
+
+That something is lent for longer goes by way of the divider, so that no worker hears of it before it has heard that it
+may use less. That it is lent no more goes straight to them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from math import inf
 from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import ActorSystem, Name
 from receipt_actors.processes.messages import HoldUntil, Release
-from receipt_actors.processes.protocol import DIVIDER, DivideAnew, Group, TellProcess
+from receipt_actors.processes.protocol import DIVIDER, DivideAnew, Group, HoldLonger, TellProcess
 
 
 class GroupHolding:
@@ -26,9 +29,13 @@ class GroupHolding:
 
     def hold(self, until_seconds: float) -> None:
         """See ``Holding``."""
-        if until_seconds != self._group.held_until_seconds:
-            self._group.held_until_seconds = until_seconds
+        before, self._group.held_until_seconds = self._group.held_until_seconds, until_seconds
+        if until_seconds < before:
             self._tell(HoldUntil(until_seconds))
+        elif until_seconds > before:
+            divider = self._actors.whereis(DIVIDER)
+            if divider is not None:  # else the next renewal tells
+                divider.cast(HoldLonger())
 
     def use(self, limits: Limits) -> Sequence[tuple[Name, object]]:
         """See ``Holding``."""

@@ -94,6 +94,11 @@ class DivideAnew:
     """``Group.whole`` has changed; answered by ``Done`` when the workers use no more than that."""
 
 
+@dataclass(frozen=True, slots=True)
+class HoldLonger:
+    """``Group.held_until_seconds`` is later than it was: tell the workers so, after what each of them may use."""
+
+
 # --- divider -> workers ---
 
 

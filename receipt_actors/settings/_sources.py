@@ -70,17 +70,8 @@ class SourceSettings(SomeSettings, frozen=True):
     @model_validator(mode="wrap")
     @classmethod
     def _check_each_source(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or not data.get("sources"):
             return handler(data)
-        settings = cls._with_sources(data, handler, info) if data.get("sources") else handler(data)
-        if faults := list(settings.faults_together()):
-            raise SettingFaults(faults)
-        return settings
-
-    @classmethod
-    def _with_sources(
-        cls, data: dict[str, Any], handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
-    ) -> Self:
         origins: Mapping[str, str] = info.context or {}
         faults: list[tuple[str, str]] = []
         tables = dict(_tables(data["sources"], origins.get("sources", "sources"), faults))
@@ -116,10 +107,12 @@ class SourceSettings(SomeSettings, frozen=True):
         if "sources" in origins:
             settings._origins["sources"] = origins["sources"]
         settings.model_fields_set.add("sources")
+        if faults := list(settings.faults_together()):
+            raise SettingFaults(faults)
         return settings
 
     def faults_together(self) -> Iterator[tuple[str, str]]:
-        """Say what cannot work though each setting may be right: which one, and what a person is told."""
+        """Say what cannot work among several sources: the setting, and what a person is told."""
         for queue in self._of_sources:
             if queue == self.source_queue:
                 place = place_of_table(queue, self.origins)

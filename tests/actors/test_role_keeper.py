@@ -1,0 +1,599 @@
+"""The role keeper among others like it: what is lent when, what is confirmed when, and how it begins and ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from math import inf
+
+import pytest
+
+from receipt_actors.actors.protocol import Done, ObeyLimits
+from receipt_actors.actors.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
+from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.overview import RoleOverview, Standing
+from receipt_actors.testing import FakeRoles, ManualClock
+
+from .stand_ins import SILENT, Stage
+
+GROUP = "receipts"
+LEASE = 10.0
+INTERVAL = LEASE / RENEWALS_PER_LEASE
+LIMITS = Limits(100, 50, 200, 10.0)
+HALF = Limits(100, 25, 100, 5.0)
+NOTHING = LIMITS.nothing
+UNAVAILABLE = LedgerUnavailable("injected by a test")
+
+
+class Held:
+    """A ``Holding`` that notes what it is told; ``worker`` is who has to say that limits are kept to."""
+
+    def __init__(self, clock: ManualClock, worker: Ref | Name) -> None:
+        self._clock = clock
+        self._worker = worker
+        self.until_seconds = -inf
+        self.limits = NOTHING
+        self.used: list[Limits] = []
+        self.most_while_held = NOTHING
+        self.releases = 0
+
+    def hold(self, until_seconds: float) -> None:
+        self.until_seconds = until_seconds
+
+    def use(self, limits: Limits) -> Sequence[tuple[Ref | Name, object]]:
+        self.limits = limits
+        self.used.append(limits)
+        return [(self._worker, ObeyLimits())]
+
+    def release(self) -> None:
+        self.releases += 1
+
+    @property
+    def is_held(self) -> bool:
+        return self._clock.monotonic() < self.until_seconds
+
+    @property
+    def begins(self) -> Limits:
+        """What may be begun now."""
+        return self.limits if self.is_held else NOTHING
+
+
+class RacedRoles(FakeRoles):
+    """A table in which another node may be faster with every single write."""
+
+    others_are_faster = False
+
+    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+        """See ``RoleTable.write``."""
+        if self.others_are_faster:
+            standing = self.standing(group)
+            assert standing is not None
+            super().write(group, RoleRecord(standing.version + 1, standing.content))
+            self._counts["write"] -= 1  # that was somebody else's
+        return super().write(group, record)
+
+
+class House:
+    """Nodes that share a table, in one actor system."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.table: RacedRoles = stage.with_fake(RacedRoles())
+        self.incidents = stage.stand_in(INCIDENTS)
+
+    def start(
+        self,
+        name: str,
+        role: Role = Role.LOAD_BALANCED,
+        *,
+        obeys: bool = True,
+        worker: Ref | Name | None = None,
+        limits: Limits = LIMITS,
+    ) -> tuple[Ref, Held]:
+        """Start a keeper, whose worker obeys at once, or when the test says so."""
+        answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
+        held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
+        keeper = self.stage.actors.start(RoleKeeper, self.table, GROUP, node(name, role, limits), LEASE, held)
+        self.stage.settle()
+        return keeper, held
+
+    @property
+    def record(self) -> Group:
+        record = self.table.standing(GROUP)
+        return Group() if record is None else Group.from_json(record.version, record.content)
+
+    def told(self, kind: IncidentKind = IncidentKind.ROLE) -> list[str]:
+        return [noticed.summary for noticed in self.stage.told(self.incidents, Noticed) if noticed.kind is kind]
+
+    def overtake(self, group: Group) -> None:
+        """Write what another node would have written."""
+        with self.table._changed:
+            assert group.version == self.record.version + 1
+            self.table._records[GROUP] = RoleRecord(group.version, group.as_json())
+
+    def write_garbage(self) -> RoleRecord:
+        garbage = RoleRecord(self.record.version + 1, "no record")
+        self.table.write(GROUP, garbage)
+        return garbage
+
+
+def node(name: str, role: Role, limits: Limits = LIMITS) -> Node:
+    return Node(name, role, limits, shares_app_store_concurrency=True)
+
+
+@pytest.fixture
+def house(stage: Stage) -> House:
+    return House(stage)
+
+
+def view(keeper: Ref) -> RoleOverview:
+    actor = keeper.process.actor
+    assert isinstance(actor, RoleKeeper)
+    return actor.outside_view()
+
+
+# --- joining and renewing ---
+
+
+def test_the_first_node_has_everything_at_once(house: House, stage: Stage) -> None:
+    """It is held for a lease from when that was asked for, and told."""
+    keeper, held = house.start("a")
+    assert held.begins == LIMITS
+    assert held.until_seconds == stage.clock.monotonic() + LEASE
+    assert view(keeper).standing is Standing.ACTIVE
+    assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 nodes)"]
+
+
+def test_it_is_renewed_long_before_it_is_over(house: House, stage: Stage) -> None:
+    """Several times a lease, with a read and a write each, for ever."""
+    _, held = house.start("a")
+    for _ in range(30):
+        stage.advance(INTERVAL)
+        assert held.until_seconds == stage.clock.monotonic() + LEASE
+    assert (house.table.count("read"), house.table.count("write")) == (31, 31)
+    assert held.used == [NOTHING, LIMITS]
+
+
+def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage) -> None:
+    """Not from when the answer came."""
+    began = stage.clock.monotonic()
+    with house.table.hold_answer("write", times=1):
+        _, held = house.start("a")
+        stage.advance(4.0)
+        assert not held.is_held
+    stage.settle()
+    assert held.until_seconds == began + LEASE
+
+
+def test_an_answer_that_was_lost_is_found_by_reading(house: House, stage: Stage) -> None:
+    """The renewal was carried out: it counts, from when it was sent."""
+    began = stage.clock.monotonic()
+    house.table.lose_answer("write", UNAVAILABLE)
+    _, held = house.start("a")
+    assert not held.is_held
+    house.table.fail("write", UNAVAILABLE)
+    stage.advance(INTERVAL)
+    assert held.until_seconds == began + LEASE
+
+
+def test_many_nodes_find_their_places_at_once(house: House, stage: Stage) -> None:
+    """However often each of them finds that another one was faster."""
+    all_held = [house.start(f"n{number}")[1] for number in range(8)]
+    stage.advance(3 * LEASE)
+    assert len(house.record.members) == 8
+    assert all(held.is_held for held in all_held)
+    assert sum(held.limits.ledger_concurrency for held in all_held) == LIMITS.ledger_concurrency
+
+
+def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stage: Stage) -> None:
+    """Its own renewal counts from when it was sent again."""
+    _, held = house.start("a")
+    with house.table.hold("write", times=1) as hold:
+        stage.advance(INTERVAL)
+        hold.wait_for_call()
+        house.overtake(house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE))
+        stage.advance(1.0)
+    stage.settle()
+    assert list(house.record.members) == ["a", "b"]
+    assert held.until_seconds == stage.clock.monotonic() + LEASE
+
+
+def test_who_is_slower_every_time_tries_again_later(house: House, stage: Stage) -> None:
+    """It does not keep the table busy for ever; what it has is over in time."""
+    keeper, held = house.start("a")
+    house.table.others_are_faster = True
+    before = house.table.count("write")
+    stage.advance(INTERVAL)
+    assert house.table.count("write") - before == MAX_WRITES
+    stage.advance(LEASE)
+    assert keeper.is_alive()
+    assert not held.is_held
+    house.table.others_are_faster = False
+    stage.advance(INTERVAL)
+    assert held.is_held
+
+
+# --- when the table does not answer ---
+
+
+def test_what_is_lent_is_over_in_time_though_nobody_says_so(house: House, stage: Stage) -> None:
+    """While the keeper waits for the table, with its hands tied: to the moment."""
+    keeper, held = house.start("a")
+    began = stage.clock.monotonic()
+    with house.table.hold("read"):
+        stage.advance(LEASE - 0.01)
+        assert held.begins == LIMITS
+        assert view(keeper).held_for_seconds == pytest.approx(0.01)
+        stage.advance(0.01)
+        assert held.begins == NOTHING
+        assert view(keeper).standing is Standing.CUT_OFF
+        assert view(keeper).held_for_seconds is None
+        assert held.until_seconds == began + LEASE
+    stage.settle()
+    assert held.begins == LIMITS
+
+
+def test_an_outage_is_told_once_and_is_over_when_the_table_is_back(
+    house: House, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing in flight is handed back; who works is asked to go on."""
+    _, held = house.start("a")
+    house.table.fail("read", UNAVAILABLE, times=None)
+    with caplog.at_level(logging.WARNING):
+        stage.advance(3 * LEASE)
+    assert held.begins == NOTHING
+    assert "could not be renewed: injected by a test" in caplog.text
+    assert [line for line in house.told() if "cut off" in line] == house.told()[1:]
+    used = len(held.used)
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    assert held.used[used:] == [LIMITS]  # the same again, so that who has stopped goes on
+    assert held.releases == 0
+    assert "is active" in house.told()[-1]
+
+
+def test_in_an_outage_of_the_table_nobody_is_gone(house: House, stage: Stage) -> None:
+    """All have been cut off alike: each finds its place as it left it."""
+    for name in "abc":
+        house.start(name, Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    members = {name: member.joined for name, member in house.record.members.items()}
+    for operation in ("read", "write"):
+        house.table.fail(operation, UNAVAILABLE, times=None)
+    stage.advance(5 * LEASE)
+    house.table.recover()
+    stage.advance(2 * LEASE)
+    assert {name: member.joined for name, member in house.record.members.items()} == members
+
+
+def test_a_record_that_nobody_can_read_is_a_fault_of_the_configuration(house: House, stage: Stage) -> None:
+    """Told once; the lease runs out, the keeper goes on trying, and all is well when the record is gone."""
+    keeper, held = house.start("a")
+    garbage = house.write_garbage()
+    stage.advance(3 * LEASE)
+    assert keeper.is_alive()
+    assert not held.is_held
+    (line,) = house.told(IncidentKind.CONFIGURATION)
+    assert "the record of group 'receipts' in the table of roles can't be read" in line
+    assert "cut off" in house.told()[-1]
+    assert house.table.standing(GROUP) == garbage
+    house.table.forget(GROUP)
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    assert view(keeper).standing is Standing.ACTIVE
+
+
+# --- taking over ---
+
+
+def test_who_stands_by_has_nothing_and_hands_back(house: House, stage: Stage) -> None:
+    """With each renewal: something may have come in meanwhile."""
+    house.start("a", Role.ACTIVE_STANDBY)
+    keeper, held = house.start("b", Role.ACTIVE_STANDBY)
+    assert held.begins == NOTHING
+    assert view(keeper).standing is Standing.STANDBY
+    assert house.told()[-1] == "node b of group receipts stands by for a"
+    assert held.releases == 1
+    stage.advance(INTERVAL)
+    assert held.releases == 2
+
+
+def test_who_stands_by_takes_over_when_the_active_one_is_not_heard_of(house: House, stage: Stage) -> None:
+    """Not before its lease is over by anybody's clock, and within half as much again."""
+    first, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(2 * LEASE)
+    stage.crash(first)
+    last = held.until_seconds - LEASE
+    while not standby.is_held or standby.begins == NOTHING:
+        stage.advance(0.1)
+        assert not (held.is_held and standby.begins != NOTHING)
+        assert stage.clock.monotonic() < last + 1.5 * LEASE
+    assert stage.clock.monotonic() >= last + EXPIRY_FACTOR * LEASE
+    assert house.told()[-2:] == [
+        "node a has not been heard of for a lease: it is out of the group",
+        f"node b of group receipts is active (active-standby, token {house.record.members['b'].token}, 1 nodes)",
+    ]
+
+
+def test_who_was_taken_for_gone_stops_at_once_and_joins_again(house: House, stage: Stage) -> None:
+    """It has nothing before anything is lent again, and stands by from then on."""
+    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, other = house.start("b", Role.ACTIVE_STANDBY)
+    taken = house.record.renewed(node("b", Role.ACTIVE_STANDBY), 1, LEASE, gone=frozenset("a"))
+    house.table.write(GROUP, RoleRecord(taken.version, taken.as_json()))
+    used = len(held.used)
+    stage.advance(INTERVAL)
+    assert held.used[used:][:1] == [NOTHING]
+    assert (held.begins, other.begins) == (NOTHING, LIMITS)
+    assert view(keeper).standing is Standing.STANDBY
+    assert "the others have taken this node for gone: it joins again" in house.told()
+
+
+def test_a_record_that_was_deleted_is_made_again(house: House, stage: Stage) -> None:
+    """All who are there join anew, and share as before, within a lease."""
+    all_held = [house.start(name)[1] for name in "ab"]
+    stage.advance(LEASE)
+    house.table.forget(GROUP)
+    stage.advance(LEASE)
+    assert [held.begins for held in all_held] == [HALF, HALF]
+
+
+# --- sharing ---
+
+
+def test_a_share_goes_to_another_node_only_when_it_is_not_used_any_more(house: House, stage: Stage) -> None:
+    """However long that takes; then at once."""
+    keeper, first = house.start("a", obeys=False)
+    worker = first._worker
+    assert isinstance(worker, Ref)
+    second_keeper, second = house.start("b")
+    stage.advance(4 * LEASE)
+    assert first.begins == HALF
+    assert second.begins == NOTHING
+    assert view(second_keeper).standing is Standing.WAITING
+    for call in range(len(stage.calls(worker, ObeyLimits))):
+        stage.answer(worker, Done(), call)
+    stage.advance(INTERVAL / 4)  # who waits looks more often
+    assert second.begins == HALF
+    assert view(keeper).standing is view(second_keeper).standing is Standing.ACTIVE
+
+
+def test_an_answer_that_comes_after_another_share_confirms_nothing(house: House, stage: Stage) -> None:
+    """It was about more than is lent now."""
+    _, first = house.start("a", obeys=False)
+    worker = first._worker
+    assert isinstance(worker, Ref)
+    stage.answer(worker, Done(), 0)  # that nothing is used, in the beginning
+    house.start("b")
+    stage.advance(INTERVAL)
+    assert first.limits == HALF
+    stage.answer(worker, Done(), 1)  # about all of it
+    stage.advance(INTERVAL)
+    share = house.record.members["a"].share
+    assert share is not None
+    assert (share.told, share.held) == (HALF, LIMITS)
+    stage.answer(worker, Done(), 2)
+    share = house.record.members["a"].share
+    assert share is not None
+    assert share.held == HALF
+
+
+def test_who_is_asked_may_be_restarted_meanwhile(house: House, stage: Stage) -> None:
+    """It is asked again: a crash of a gateway does not keep others waiting."""
+    house.start("a", worker="gateway")
+    _, second = house.start("b")
+    stage.advance(LEASE)
+    assert second.begins == NOTHING
+    stage.stand_in("gateway", lambda _: Done())
+    stage.advance(ASK_AGAIN_SECONDS + INTERVAL)
+    assert second.begins == HALF
+
+
+def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage: Stage) -> None:
+    """One that is sent out of turn takes the place of the next one: the pace is what it was."""
+    keeper, held = house.start("a", obeys=False)
+    worker = held._worker
+    assert isinstance(worker, Ref)
+    for number in range(3):
+        other, _ = house.start(f"b{number}")
+        stage.advance(INTERVAL + 0.7)  # until it obeys, between two renewals
+        stage.answer(worker, Done())
+        stage.advance(LEASE)
+        other.exit(SHUTDOWN)
+        stage.advance(LEASE)
+    before = house.table.count("write")
+    stage.advance(10 * LEASE)
+    assert keeper.is_alive()
+    assert house.table.count("write") - before == 10 * RENEWALS_PER_LEASE
+
+
+def test_a_rate_that_another_node_brings_holds_for_all(house: House, stage: Stage) -> None:
+    """Who has none of its own keeps to it while the other one is there."""
+    free = Limits(100, 50, 200)
+    _, held = house.start("a", Role.ACTIVE_STANDBY, limits=free)
+    assert held.begins == free
+    other, _ = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    other.exit(SHUTDOWN)
+    stage.advance(INTERVAL)
+    assert held.begins == free
+
+
+def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage) -> None:
+    """Who is there, with what, and since when it has not been heard of."""
+    keeper, _ = house.start("a")
+    other, _ = house.start("b")
+    stage.advance(LEASE)
+    stage.crash(other)
+    stage.advance(LEASE / 2)
+    seen = view(keeper)
+    assert (seen.role, seen.group, seen.node, seen.lease_seconds) == ("load-balanced", GROUP, "a", LEASE)
+    assert seen.whole is not None
+    assert seen.whole["ledger_concurrency"] == 50
+    mine, others = seen.nodes
+    assert (mine.name, others.name) == ("a", "b")
+    assert mine.seconds_since_heard == 0.0
+    assert LEASE / 2 - INTERVAL <= others.seconds_since_heard <= LEASE / 2 + INTERVAL
+    assert others.share is not None
+    assert others.share["ledger_concurrency"] == 25
+
+
+# --- crashes ---
+
+
+def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
+    held = Held(house.stage.clock, house.stage.stand_in(answer=lambda _: Done()))
+    start = Start(RoleKeeper, house.table, GROUP, node(name, role), LEASE, held, name=ROLE_KEEPER)
+    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(ROLE_KEEPER, start)], intensity=5, period_seconds=10)
+    assert isinstance(spec.start, Start)
+    supervisor = house.stage.actors.start(Supervisor, *spec.start.args, **spec.start.kwargs)
+    house.stage.settle()
+    return supervisor, held
+
+
+def keeper_of(stage: Stage) -> Ref:
+    keeper = stage.actors.whereis(ROLE_KEEPER)
+    assert keeper is not None
+    return keeper
+
+
+def test_a_crash_loses_nothing(house: House, stage: Stage) -> None:
+    """What is held stays held; the successor finds its place and goes on renewing it."""
+    supervised(house, "a", Role.LOAD_BALANCED)
+    _, other = house.start("b")
+    stage.advance(LEASE)
+    joined = house.record.members["a"].joined
+    for _ in range(4):
+        keeper_of(stage).cast(object())  # a bug
+        stage.advance(INTERVAL)
+    stage.advance(2 * LEASE)
+    assert house.record.members["a"].joined == joined
+    assert other.begins == HALF
+
+
+def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
+    """And ends when it would have ended, where the successor does not reach the table."""
+    _, held = supervised(house, "a", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    until = held.until_seconds
+    house.table.fail("read", UNAVAILABLE, times=None)
+    keeper_of(stage).cast(object())
+    stage.settle()
+    assert (held.begins, held.until_seconds) == (LIMITS, until)
+    stage.advance(2 * LEASE)
+    assert (held.begins, held.until_seconds) == (NOTHING, until)
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+
+
+def test_a_successor_finds_that_it_was_taken_for_gone(house: House, stage: Stage) -> None:
+    """What the one before had is used no more before anything is lent again."""
+    _, held = supervised(house, "a", Role.LOAD_BALANCED)
+    house.table.fail("read", UNAVAILABLE, times=None)
+    stage.advance(3 * LEASE)
+    taken = house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE, gone=frozenset("a"))
+    house.table.write(GROUP, RoleRecord(taken.version, taken.as_json()))
+    house.table.recover()
+    used = len(held.used)
+    keeper_of(stage).cast(object())
+    stage.settle()
+    assert held.used[used:][0] == NOTHING
+    assert held.limits == NOTHING  # b has everything, and has not given any of it back
+
+
+# --- leaving ---
+
+
+def leave(stage: Stage, keeper: Ref) -> None:
+    keeper.exit(SHUTDOWN)
+    stage.settle()
+
+
+def test_who_leaves_is_followed_at_once(house: House, stage: Stage) -> None:
+    """Nobody waits for its lease."""
+    first, _ = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    leave(stage, first)
+    assert not first.is_alive()
+    assert list(house.record.members) == ["b"]
+    stage.advance(INTERVAL)
+    assert standby.begins == LIMITS
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_who_leaves_while_it_waits_for_the_table_leaves_with_what_that_says(
+    house: House, stage: Stage, operation: str
+) -> None:
+    """A read, or a write that is carried out."""
+    keeper, _ = house.start("a")
+    with house.table.hold(operation, times=1) as hold:
+        stage.advance(INTERVAL)
+        hold.wait_for_call()
+        leave(stage, keeper)
+        assert list(house.record.members) == ["a"]
+    assert keeper.wait(5.0) == SHUTDOWN
+    stage.settle()
+    assert not keeper.is_alive()
+    assert not house.record.members
+
+
+def test_who_leaves_while_it_joins_is_not_left_behind(house: House, stage: Stage) -> None:
+    """Its first write is waited for."""
+    with house.table.hold("write", times=1):
+        keeper, _ = house.start("a")
+        leave(stage, keeper)
+    assert keeper.wait(5.0) == SHUTDOWN
+    assert (house.record.version, dict(house.record.members)) == (2, {})
+
+
+def test_who_leaves_while_others_write_tries_again(house: House, stage: Stage) -> None:
+    """It takes leave of what stands, not of what it knew."""
+    keeper, _ = house.start("a")
+    house.start("b")
+    assert view(keeper).nodes[-1].name == "a"  # it has not looked since
+    leave(stage, keeper)
+    assert list(house.record.members) == ["b"]
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_who_cannot_leave_ends_all_the_same(
+    house: House, stage: Stage, operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others wait for its lease to end."""
+    keeper, _ = house.start("a")
+    hold = house.table.hold(operation, times=1, then=UNAVAILABLE)
+    house.table.fail("write", UNAVAILABLE, times=None)
+    stage.advance(INTERVAL)
+    with caplog.at_level(logging.WARNING):
+        leave(stage, keeper)
+        hold.release()
+        assert keeper.wait(5.0) == SHUTDOWN
+    assert list(house.record.members) == ["a"]
+    assert "could not leave its group" in caplog.text
+
+
+def test_who_never_joined_has_nothing_to_leave(house: House, stage: Stage) -> None:
+    """Nothing is written."""
+    house.table.fail("read", UNAVAILABLE, times=None)
+    keeper, _ = house.start("a")
+    leave(stage, keeper)
+    assert not keeper.is_alive()
+    assert house.table.standing(GROUP) is None
+
+
+def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage: Stage) -> None:
+    """And ends."""
+    keeper, _ = house.start("a")
+    garbage = house.write_garbage()
+    leave(stage, keeper)
+    assert not keeper.is_alive()
+    assert house.table.standing(GROUP) == garbage
