@@ -213,6 +213,7 @@ def test_the_settings_are_those_of_the_other_stack(deployed: Deployed, container
         **told,
         "RECEIPT_ACTORS_VISIBILITY_TIMEOUT_SECONDS": "60",
         "RECEIPT_ACTORS_NOTIFICATIONS_TABLE": None,  # of another command, and another role
+        "RECEIPT_ACTORS_ROLE_TABLE": None,  # a task is alone here
     }
     settings = load_settings({}, environ=environment)
     assert settings.bundle_ids == (BUNDLE_ID,)
