@@ -146,10 +146,11 @@ class Keepers(RuleBasedStateMachine):
         assert used <= LIMITS.ledger_concurrency
 
     @precondition(lambda self: len(self.nodes) < MAX_NODES)
-    @rule()
-    def start(self) -> None:
+    @rule(obeys_at_once=st.booleans())
+    def start(self, obeys_at_once: bool) -> None:
         self.started += 1
         self.nodes.append(KeptNode(self.stage, self.table, f"n{self.started}", self.role))
+        self.nodes[-1].obeys_at_once = obeys_at_once
         self.check()
 
     @precondition(lambda self: self.nodes)
@@ -237,5 +238,5 @@ class Keepers(RuleBasedStateMachine):
 
 TestKeepers = Keepers.TestCase
 TestKeepers.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
