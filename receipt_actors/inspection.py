@@ -95,6 +95,7 @@ class Inspection:
             tree=None if tree is None else actor_overview(tree),
             statistics=statistics,
             idle_seconds=known.idle_seconds,
+            oldest_in_flight_seconds=known.oldest_in_flight_seconds,
         )
 
     def _look_at_queues(self) -> None:

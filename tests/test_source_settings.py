@@ -51,6 +51,16 @@ class TestInheritance:
         assert settings.every_source == (settings, second)
         assert settings.source_queues == ("ReceiptsSQS", "Game2SQS")
 
+    def test_a_dead_letter_queue_is_of_its_sources_kind(self) -> None:
+        """Each source's own: standard and FIFO sources may stand in one program. What nobody named keeps the rule."""
+        dead_letters = {"Game2.fifo": {"dead_letter_queue": "Dead2.fifo"}, "Game3.fifo": {}}
+        settings = of(dead_letters, dead_letter_queue="Dead1")
+        assert [each.dead_letter_queue for each in settings.every_source] == ["Dead1", "Dead2.fifo", None]
+        (fault,) = faults({"Game2.fifo": {"dead_letter_queue": "Dead2"}})
+        assert fault.startswith("sources.\"Game2.fifo\".dead_letter_queue: found 'Dead2', expected a FIFO queue")
+        (fault,) = faults({"Game2SQS": {"dead_letter_queue": "Dead2.fifo"}})
+        assert "expected a standard queue, as Game2SQS is one" in fault
+
     def test_a_dead_letter_queue_is_not_inherited(self) -> None:
         """Each has its own: that of its redrive policy, or of its name with the embedded backend."""
         settings = of({"Game2SQS": {}, "Game3SQS": {"dead_letter_queue": "Dead3"}}, dead_letter_queue="Dead1")

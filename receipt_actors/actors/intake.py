@@ -116,13 +116,21 @@ class _LookForProgress:
     finished: int
 
 
+@dataclass(slots=True)
+class _Taken:
+    """A custodian, as intake knows it."""
+
+    at_seconds: float  #: monotonic; since when
+    source: _SourceState | None = None  #: None: nobody has told
+
+
 class Intake(GenServer):
     """See the module."""
 
     def __init__(self, limits: LiveLimits, sources: Sequence[Source]) -> None:
         self._limits = limits
         self._sources = {source.queue: _SourceState(source.queue) for source in sources}
-        self._custodians: dict[Ref, _SourceState | None] = {}  # None: those whose source nobody has told
+        self._custodians: dict[Ref, _Taken] = {}  # the oldest first
         self._consumers: dict[Ref, _SourceState] = {}
         self._reserved: dict[Ref, int] = {}  # by consumer
         self._grants = 0
@@ -196,15 +204,17 @@ class Intake(GenServer):
         sources = self._sources.values()
         is_paused = self._limits.is_paused
         # Who was told to wait, by an operator or by other nodes, has something to do.
-        is_busy = bool(self._custodians) or self._is_shut() or self._limits.current.max_in_flight == 0
+        now, taken = self.clock.monotonic(), list(self._custodians.values())
+        is_busy = bool(taken) or self._is_shut() or self._limits.current.max_in_flight == 0
         return IntakeStatus(
-            len(self._custodians),
+            len(taken),
             sum(list(self._reserved.values())),
             frozenset(self._unavailable).union(*(source.unavailable.copy() for source in sources)),
-            0.0 if is_busy else self.clock.monotonic() - self._last_activity_seconds,
+            0.0 if is_busy else now - self._last_activity_seconds,
             is_paused,
             frozenset(source.queue for source in sources if source.failing),
             bool(self._unavailable) or all(source.is_closed for source in sources),
+            max(0.0, now - taken[0].at_seconds) if taken else 0.0,
         )
 
     def describe_state(self) -> dict[str, object]:
@@ -279,7 +289,7 @@ class Intake(GenServer):
             return super().handle_info(message)
         ref = message.ref
         if ref in self._custodians:
-            of = self._custodians.pop(ref)
+            of = self._custodians.pop(ref).source
             if of is not None:
                 of.in_flight -= 1
             self._finished += 1
@@ -306,12 +316,12 @@ class Intake(GenServer):
         return frozenset(self._unavailable | self._keeping).union(*self._closing_one())
 
     def _take(self, custodian: Ref, source: _SourceState | None) -> None:
-        if custodian not in self._custodians:
+        taken = self._custodians.get(custodian)
+        if taken is None:
+            taken = self._custodians[custodian] = _Taken(self.clock.monotonic())
             self.monitor(custodian)
-        elif source is None or self._custodians[custodian] is not None:
-            return
-        self._custodians[custodian] = source
-        if source is not None:
+        if taken.source is None and source is not None:
+            taken.source = source
             source.in_flight += 1
 
     def _note_receive(self, source: _SourceState, consumer: Ref, failure: str | None) -> None:

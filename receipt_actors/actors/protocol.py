@@ -163,6 +163,7 @@ class IntakeStatus:
     is_paused: bool = False
     receives_fail: frozenset[str] = frozenset()  #: source queues; those of some consumer, at least
     is_closed: bool = False  #: nothing can be taken in from any source, for services that are unavailable
+    oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as this intake knows; 0: none is
 
 
 # --- the system -> intake and gateways ---

@@ -130,6 +130,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--source-queues", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N", help="Source queues."
 )
+@click.option("--fifo", is_flag=True, help="Source and post queues are FIFO queues, without high throughput.")
 @click.option(
     "--vcpus",
     type=click.Choice(list(_SIZES)),
@@ -199,6 +200,7 @@ def command(
     apple_requests: float,
     apple_limit: float | None,
     source_queues: int,
+    fifo: bool,
     vcpus: str,
     spare_tasks: int,
     utilisation: float,
@@ -234,6 +236,7 @@ def command(
         utilisation=utilisation,
         core_speed=core_speed,
         source_queues=source_queues,
+        fifo=fifo,
         role=Role(role),
         lease_seconds=lease_seconds,
     )

@@ -30,11 +30,17 @@ Examples:
   # a look at five of them, which stay on the queue
   receipt-actors results --database receipts.db --keep --max 5
 
+Of a FIFO queue --keep shows ten answers of a user at most: it gives no more while these are kept.
+
 A reader that closes the pipe early (head) loses what it was handed and did not read: prefer --max.
 """
 )
 @click.option("--queue", metavar="QUEUE", help="Which of post_queues to read. [default: the only one]")
-@click.option("--keep", is_flag=True, help="Delete nothing; all that was printed is visible again at the end.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Delete nothing; all that was printed is visible again at the end. (Of a FIFO queue at most ten of a group.)",
+)
 @click.option("--follow", is_flag=True, help="Go on until interrupted, instead of ending when the queue is empty.")
 @click.option("--max", "limit", type=click.IntRange(min=1), metavar="N", help="End after so many answers.")
 @options_of(QueueSettings)

@@ -1,8 +1,9 @@
-"""``watched``: what lets others look at the system that ``start`` runs: the admin port, systemd, metrics in the log."""
+"""``watched``: who looks at the system that ``start`` runs: admin port, systemd, metrics in the log, the ECS agent."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.embedded_metrics import MetricsLog
+from receipt_actors.telemetry.scale_in_protection import AGENT_VARIABLE, ScaleInProtection
 from receipt_actors.telemetry.systemd import SystemdNotifier
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Watchers:
     systemd: SystemdNotifier
     admin: AdminServer | None
     metrics: MetricsLog | None
+    protection: ScaleInProtection | None
 
     def watch(self, system: SystemControl) -> None:
         """Look at this system from now on."""
@@ -39,6 +42,8 @@ class Watchers:
             self.admin.serve(system)
         if self.metrics is not None:
             self.metrics.watch(system)
+        if self.protection is not None:
+            self.protection.watch(system)
 
 
 @contextmanager
@@ -52,7 +57,10 @@ def watched(settings: Settings) -> Iterator[Watchers]:
     with ExitStack() as open_ones:
         admin = None if settings.admin is None else open_ones.enter_context(admin_server(settings, settings.admin))
         metrics = None if settings.metrics_log == "none" else open_ones.enter_context(_metrics_log(settings))
-        yield Watchers(open_ones.enter_context(SystemdNotifier()), admin, metrics)
+        systemd = open_ones.enter_context(SystemdNotifier())
+        agent_url = os.environ.get(AGENT_VARIABLE) if settings.scale_in_protection == "auto" else None
+        protection = open_ones.enter_context(ScaleInProtection(agent_url)) if agent_url else None
+        yield Watchers(systemd, admin, metrics, protection)
 
 
 def _metrics_log(settings: Settings) -> MetricsLog:

@@ -56,7 +56,7 @@ SQS_BATCH_BYTES = Limit(
 )
 SQS_IN_FLIGHT = Limit(
     "SQS",
-    "in flight on one standard queue",
+    "in flight on one queue, standard or FIFO",
     120_000,
     "messages",
     _SQS_QUOTAS,
@@ -67,11 +67,12 @@ SQS_STANDARD_REQUESTS = Limit(
 )
 SQS_FIFO_REQUESTS = Limit(
     "SQS",
-    "requests of a kind to a FIFO queue",
+    "requests of a kind to a FIFO queue without high throughput",
     300,
     "requests/s",
     _SQS_QUOTAS,
-    "use standard queues: claims, not the queue, see to it that a purchase counts once",
+    "turn high throughput on (FifoThroughputLimit perMessageGroupId), or use standard queues: claims, not the queue, "
+    "see to it that a purchase counts once",
 )
 
 # --- DynamoDB ---

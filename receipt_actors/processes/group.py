@@ -201,6 +201,7 @@ class ProcessGroup:
             frozenset(service for report in said for service in report.process.unavailable),
             min(report.process.idle_seconds for report in said),
             self._group.is_paused,
+            oldest_in_flight_seconds=max(report.process.oldest_in_flight_seconds for report in said),
         )
 
     def statistics(self) -> StatisticsSnapshot:
@@ -220,12 +221,12 @@ class ProcessGroup:
 
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
-    def overview(self) -> Overview:
+    def overview(self, *, looks_at_queues: bool = True) -> Overview:
         """Look at all processes: what each has said a second ago at most, and what the parent sees itself.
 
         It waits for nobody. A process that has not said anything for ``SILENT_SECONDS`` is ``silent``.
         """
-        return self._inspection.overview()
+        return self._inspection.overview(looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
         """Have no worker take in anything until ``resume``, those that are started later included."""

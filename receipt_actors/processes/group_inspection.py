@@ -46,10 +46,10 @@ class GroupInspection:
         self._actors = actors
         self._source_queues = source_queues
 
-    def overview(self) -> Overview:
+    def overview(self, *, looks_at_queues: bool) -> Overview:
         """Look at everything."""
         collector = self._actors.whereis(COLLECTOR)
-        if collector is not None:
+        if collector is not None and looks_at_queues:
             collector.cast(LookAtQueues())
         collected = collected_by(self._actors)
         root = self._actors.whereis("root")

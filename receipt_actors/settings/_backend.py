@@ -86,6 +86,9 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
     def _dead_letters_have_their_own_queue(cls, name: str | None, info: ValidationInfo) -> str | None:
         if name is not None and name in (info.data.get("source_queue"), *info.data.get("post_queues", ())):
             raise ValueError("expected a queue that is neither source_queue nor one of post_queues")
+        source_queue = info.data.get("source_queue")
+        if name is not None and source_queue is not None and (fault := dead_letter_queue_fault(source_queue, name)):
+            raise ValueError(fault)
         return name
 
     @property
@@ -108,11 +111,6 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
         for misuse in misuses(uses):
             place = self._place_of(misuse.source_queue, misuse.setting)
             yield misuse.setting, f"{place}: found {misuse.queue!r}, expected {misuse.expected}"
-        for each in self.every_source:
-            name = each.dead_letter_queue
-            if name is not None and (fault := dead_letter_queue_fault(each.source_queue, name)):
-                place = self._place_of(each.source_queue, "dead_letter_queue")
-                yield "dead_letter_queue", f"{place}: found {name!r}, {fault}"
 
     def _place_of(self, source_queue: str, setting: str) -> str:
         if source_queue == self.source_queue:

@@ -28,7 +28,8 @@ class SettingFaults(ConfigurationError):
 
 def place_of_table(queue: str, origins: Mapping[str, str], name: str | None = None) -> str:
     """Say where a table ``[sources.QUEUE]`` is, or one setting of it."""
-    place = f"sources.{printable(queue)}" + ("" if name is None else f".{printable(name)}")
+    key = printable(queue)
+    place = "sources." + (f'"{key}"' if "." in key else key) + ("" if name is None else f".{printable(name)}")
     origin = origins.get("sources")
     if origin is None:
         return place

@@ -89,6 +89,12 @@ class OperationsSettings(LogSettings, frozen=True):
         description="Messages moved to the dead-letter queue within a minute, by a process, that are no alert yet.",
     )
 
+    scale_in_protection: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether ECS is kept from ending this task, when it scales in or deploys, while that would waste "
+        "work; auto: where there is an ECS agent (ECS_AGENT_URI).",
+    )
+
     @field_validator("admin_token")
     @classmethod
     def _other_machines_need_a_token(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:

@@ -39,8 +39,11 @@ class Trace(Protocol):
 class SystemControl(Protocol):
     """See the module. Every method may be called from any thread, and returns within seconds."""
 
-    def overview(self) -> Overview:
-        """Look at everything. Works in every state, also after the tree has ended."""
+    def overview(self, *, looks_at_queues: bool = True) -> Overview:
+        """Look at everything. Works in every state, also after the tree has ended.
+
+        Who looks without ``looks_at_queues`` gets what others have found of the queues, and costs no call to SQS.
+        """
 
     def pause(self) -> None:
         """Take in nothing more until ``resume``; what is in flight is finished."""

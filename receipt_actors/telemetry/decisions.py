@@ -16,6 +16,8 @@ from receipt_actors.domain.reasons import Reason
 LOGGER = "receipt_actors.decisions"
 ANSWERED_LOGGER = f"{LOGGER}.answered"
 
+_NOT_ITS_OWN = frozenset({Reason.DRAINED, Reason.GROUP_HANDED_BACK})  #: reasons that lie in something else
+
 _logger = logging.getLogger(LOGGER)
 _answered_logger = logging.getLogger(ANSWERED_LOGGER)
 if _answered_logger.level == logging.NOTSET:  # else somebody was here before
@@ -55,7 +57,7 @@ def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> N
 def log_handed_back(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
     """Tell that a message comes back later, and what kept it from being answered."""
     fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
-    level = logging.INFO if reason is Reason.DRAINED else logging.WARNING
+    level = logging.INFO if reason in _NOT_ITS_OWN else logging.WARNING
     _logger.log(level, "message %s is handed back, %s: %s", message_id, reason, detail, extra=fields)
 
 

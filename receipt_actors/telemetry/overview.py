@@ -103,6 +103,7 @@ class ProcessOverview:
     tree: ActorOverview | None  #: None where its root has ended
     statistics: StatisticsSnapshot
     idle_seconds: float = 0.0  #: how long nothing has been in flight or received
+    oldest_in_flight_seconds: float = 0.0  #: how long the oldest message has been
 
     def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Return what ``from_json`` reads; ``statistics`` are those of this process, if they have been written."""

@@ -120,6 +120,24 @@ def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
     assert receiving() == 2
 
 
+def test_the_age_of_the_oldest_message_in_flight_is_known(stage: Stage) -> None:
+    """Of whoever is left, whatever order they end in; nothing in flight has no age."""
+    intake = start(stage)
+    (first,) = take(stage, intake, 1)
+    stage.settle()
+    stage.advance(3.0)
+    second, third = take(stage, intake, 2)
+    stage.settle()
+    stage.advance(2.0)
+    assert status(stage, intake).oldest_in_flight_seconds == 5.0
+    end(stage, second)
+    assert status(stage, intake).oldest_in_flight_seconds == 5.0
+    end(stage, first)
+    assert status(stage, intake).oldest_in_flight_seconds == 2.0
+    end(stage, third)
+    assert status(stage, intake).oldest_in_flight_seconds == 0.0
+
+
 def test_who_waits_is_served_in_turn(stage: Stage) -> None:
     """Credits that come free go to the consumer that has waited longest."""
     intake = start(stage, max_in_flight=10)

@@ -315,3 +315,61 @@ class TestKill:
         process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 130
         assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (10, 5)
+
+
+class TestFifo:
+    """From a FIFO dead-letter queue to a FIFO source queue."""
+
+    SOURCE, DEAD_LETTERS = "Receipts.fifo", "ReceiptsDLQ.fifo"
+
+    def letters(self, user_id: int, count: int, reason: Reason = Reason.RECEIPT_MALFORMED) -> list[OutgoingMessage]:
+        deliveries = [
+            ReceivedMessage(
+                f"m-{user_id}-{number}",
+                "h",
+                "{}",
+                "",
+                {"submission_id": f"s-{user_id}-{number}"},
+                group_id=str(user_id),
+            )
+            for number in range(count)
+        ]
+        return [dead_letter_message(each, Unanswerable(reason, "detail"), self.DEAD_LETTERS) for each in deliveries]
+
+    def flags(self, embedded: EmbeddedWorld) -> tuple[str, ...]:
+        embedded._queues.create_queue(self.SOURCE, self.DEAD_LETTERS)
+        return (*embedded.flags, "--source-queue", self.SOURCE)
+
+    def test_letters_keep_their_groups_and_their_order(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """And redriven once more within 5 minutes, after they have failed again, they are not swallowed."""
+        flags = self.flags(embedded)
+        embedded.send(self.DEAD_LETTERS, *self.letters(7, 10))
+        embedded.send(self.DEAD_LETTERS, *self.letters(8, 10))
+        moved = f"{self.DEAD_LETTERS}: 20 moved, 0 not selected\n"
+        assert cli("redrive", *flags) == Ended(0, moved, "")
+        again = embedded.queues.receive(self.SOURCE, max_messages=10, wait_seconds=0, visibility_timeout_seconds=60)
+        assert [(message.group_id, submission_id_of(message)) for message in again] == [
+            ("7", f"s-7-{number}") for number in range(10)
+        ]
+        why = Unanswerable(Reason.RECEIPT_MALFORMED, "detail")
+        embedded.send(self.DEAD_LETTERS, *(dead_letter_message(each, why, self.DEAD_LETTERS) for each in again))
+        embedded.queues.delete(self.SOURCE, [message.receipt_handle for message in again])
+        assert cli("redrive", *flags).out == f"{self.DEAD_LETTERS}: 10 moved, 0 not selected\n"
+        assert embedded.total(self.SOURCE) == 20
+
+    def test_what_stands_behind_a_letter_that_is_left_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """SQS shows ten of a group while any of them is hidden; nobody is to believe that these are all."""
+        flags = self.flags(embedded)
+        embedded.send(self.DEAD_LETTERS, *self.letters(7, 10, Reason.NOT_JSON))
+        embedded.send(self.DEAD_LETTERS, *self.letters(7, 3, Reason.BAD_RECEIPT))
+        embedded.send(self.DEAD_LETTERS, *self.letters(8, 2, Reason.BAD_RECEIPT))
+        ended = cli("redrive", *flags, "--reason", "bad_receipt")
+        assert ended.out == f"{self.DEAD_LETTERS}: 2 moved, 10 not selected\n"
+        assert "3 messages were not looked at: they stand behind others of their groups" in ended.err
+        assert embedded.visible(self.DEAD_LETTERS) == 13
+
+    def test_a_dead_letter_queue_of_another_kind_is_refused(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """Its letters have no group to keep."""
+        ended = cli("redrive", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters")
+        assert ended.code == 2
+        assert "expected a FIFO queue" in ended.err

@@ -391,6 +391,29 @@ def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queue
     assert forgotten is not None and not forgotten.sender_fault
 
 
+def test_a_fifo_queue_is_sent_both_ids_and_asked_for_the_group(fake: FakeAws, queues: AwsQueues) -> None:
+    """A standard queue is neither: there a group says nothing of order, and an id would be refused."""
+    fake.answer("SendMessageBatch", lambda request: Reply({"Successful": [confirmation(request["Entries"][0])]}))
+    message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "x", "MD5OfBody": "0", "Attributes": {}}
+    fake.answer("ReceiveMessage", Reply({"Messages": [message | {"Attributes": {"MessageGroupId": "7"}}]}))
+    for queue, ids in (("q", {}), ("q.fifo", {"MessageGroupId": "7", "MessageDeduplicationId": "d"})):
+        assert queues.send(queue, [OutgoingMessage("x", {}, *ids.values())]) == [None]
+        (received,) = queues.receive(queue, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
+        assert received.group_id == "7"  # as it was answered, whatever was asked
+        (sent,), (asked,) = (
+            [request for name, request in fake.requests if name == operation and request["QueueUrl"].endswith(queue)]
+            for operation in ("SendMessageBatch", "ReceiveMessage")
+        )
+        entry = sent["Entries"][0]
+        assert {name: entry.get(name) for name in ids} == ids
+        assert set(entry) == {"Id", "MessageBody", "MessageAttributes", *ids}
+        assert ("MessageGroupId" in asked["MessageSystemAttributeNames"]) == bool(ids)
+
+
+def confirmation(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"Id": entry["Id"], "MD5OfMessageBody": md5(entry)}
+
+
 def test_deletes_and_extensions_read_what_failed(fake: FakeAws, queues: AwsQueues) -> None:
     """The other two batches are read as closely."""
     answer = {

@@ -1,4 +1,4 @@
-"""A moto server that takes down who calls what, and the template deployed to it."""
+"""A moto server that takes down who calls what, and the templates deployed to it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from tests.system.worlds import AwsServer
 
 TEMPLATE = Path(__file__).parents[2] / "cloudformation/receipt-actors.yaml"
+SERVICE_TEMPLATE = TEMPLATE.with_name("receipt-actors-service.yaml")
 ACCOUNT = "123456789012"  # moto's
 REGION = "eu-west-1"
 
@@ -91,11 +92,12 @@ def _permission(service: str, region: str, environ: Mapping[str, str], body: byt
 
 @dataclass(frozen=True)
 class Stack:
-    """The deployed template, as its operator sees it."""
+    """A deployed template, as its operator sees it."""
 
     session: boto3.Session
     url: str  #: of the server
     outputs: Mapping[str, str]
+    ids: Mapping[str, str]  #: of what was made, by its name in the template
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -107,6 +109,14 @@ class Stack:
         client = self.session.client(service, endpoint_url=self.url)  # type: ignore[call-overload]
         yield client
         client.close()
+
+    def switch_functions_off(self) -> list[Mapping[str, Any]]:
+        """Have nothing fed to functions, which moto would run in Docker, or try to; return what would have fed them."""
+        with self.client("lambda") as functions:
+            mappings: list[Mapping[str, Any]] = functions.list_event_source_mappings()["EventSourceMappings"]
+            for mapping in mappings:
+                functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        return mappings
 
     def granted(self, policy_arn: str) -> set[Permission]:
         """Everything that a managed policy grants; it may say nothing but what it grants, and on what."""
@@ -155,18 +165,25 @@ def deploy(server: RecordingServer) -> Callable[..., Stack]:
     def deploy(**parameters: object) -> Stack:
         with urlopen(Request(f"{server.url}/moto-api/reset", method="POST")):
             pass
-        session = boto3.Session("deployer", "testing", region_name=REGION)
-        stack = Stack(session, server.url, {})
-        with stack.client("cloudformation") as cloudformation:
-            cloudformation.create_stack(
-                StackName="receipts",
-                TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
-                Parameters=[{"ParameterKey": name, "ParameterValue": str(value)} for name, value in parameters.items()],
-                Capabilities=["CAPABILITY_IAM"],
-            )
-            (described,) = cloudformation.describe_stacks(StackName="receipts")["Stacks"]
-        assert described["StackStatus"] == "CREATE_COMPLETE"
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
-        return Stack(session, server.url, outputs)
+        return create_stack(server, "receipts", TEMPLATE, parameters)
 
     return deploy
+
+
+def create_stack(server: RecordingServer, name: str, template: Path, parameters: Mapping[str, object]) -> Stack:
+    """Create a stack beside those that there are."""
+    session = boto3.Session("deployer", "testing", region_name=REGION)
+    with Stack(session, server.url, {}, {}).client("cloudformation") as cloudformation:
+        cloudformation.create_stack(
+            StackName=name,
+            TemplateBody=template.read_text(encoding="utf-8"),
+            Parameters=[{"ParameterKey": key, "ParameterValue": str(value)} for key, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        (described,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+    assert described["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    # What moto does not make has no name there.
+    ids = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources if "LogicalResourceId" in each}
+    return Stack(session, server.url, outputs, ids)

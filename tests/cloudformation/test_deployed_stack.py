@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -13,7 +14,6 @@ from typing import Any
 
 import boto3
 import pytest
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from receipt_actors.clients.aws import AwsQueues
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
@@ -22,19 +22,22 @@ from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.sandbox.receipts import SampleReceipt, mint
 from receipt_actors.settings import load_settings
+from receipt_actors.telemetry import embedded_metrics
 from receipt_actors.telemetry.embedded_metrics import SOURCE_QUEUE_DIMENSION
 from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
 from tests.notifications.servers import Client
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID
 
-from .conftest import ACCOUNT, REGION, TEMPLATE, Permission, RecordingServer, Stack, alert_mail_code
+from .alarms import CompositeAlarm, State
+from .conftest import ACCOUNT, REGION, Permission, RecordingServer, Stack, alert_mail_code
+from .intrinsics import resolved
 
 # moto deploys everything but these; test_template reads the policies, and the alarms are put by hand below.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
     "ignore:Tried to parse AWS..SNS..(TopicPolicy|Subscription):UserWarning",
-    "ignore:Tried to parse AWS..CloudWatch..Alarm:UserWarning",
+    "ignore:Tried to parse AWS..CloudWatch..(Composite)?Alarm:UserWarning",
 )
 
 # Nothing has its default name or size: what the program finds, it finds by what the stack says.
@@ -44,6 +47,8 @@ PARAMETERS: Mapping[str, object] = {
     "DeadLetterQueueName": "game-dead-letters",
     "LedgerTableName": "game.claims",
     "NotificationsTableName": "game.notifications",
+    "RoleTableName": "game.roles",
+    "QueueType": "standard",
     "VisibilityTimeoutSeconds": 60,
     "MaxReceiveCount": 7,
     "SourceRetentionSeconds": 86400,
@@ -55,6 +60,10 @@ PARAMETERS: Mapping[str, object] = {
     "MaxDeadLetters": 3,
     "MaxThrottledRequests": 5,
     "HeartbeatMinutes": 4,
+}
+ROLE_CALLS = {
+    Permission(f"dynamodb:{action}", f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{PARAMETERS['RoleTableName']}")
+    for action in ("GetItem", "PutItem")
 }
 QUEUES = ("SourceQueue", "PostQueue", "DeadLetterQueue")
 NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
@@ -70,12 +79,8 @@ def stack(deploy: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture(scope="module")
 def alert_mappings(stack: Stack) -> Sequence[Mapping[str, Any]]:
-    """What feeds functions. It is switched off now: moto would run them in Docker, or try to."""
-    with stack.client("lambda") as functions:
-        mappings: Sequence[Mapping[str, Any]] = functions.list_event_source_mappings()["EventSourceMappings"]
-        for mapping in mappings:
-            functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
-    return mappings
+    """What feeds functions, until now."""
+    return stack.switch_functions_off()
 
 
 class Company:
@@ -220,7 +225,19 @@ def test_everyone_may_do_what_he_does_and_nothing_else(
     run: Run, stack: Stack, server: RecordingServer, user: str, policy: str
 ) -> None:
     """The calls that were made are those that the policy grants, on the same resources: none missing, none too many."""
-    assert server.calls_of(user) == stack.granted(stack.outputs[policy]), run.log
+    role = ROLE_CALLS if user == "service" else set()  # it runs alone here
+    assert server.calls_of(user) == stack.granted(stack.outputs[policy]) - role, run.log
+
+
+def test_a_node_may_hold_a_role(stack: Stack) -> None:
+    """Take it, renew it, and see who has it: in the table for that, and no other."""
+    assert stack.granted(stack.outputs["ServicePolicyArn"]) >= ROLE_CALLS
+    with stack.client("dynamodb") as dynamodb:
+        table = dynamodb.describe_table(TableName=stack.outputs["RoleTableName"])["Table"]
+    assert table["KeySchema"] == [{"AttributeName": "RoleGroup", "KeyType": "HASH"}]
+    assert table["AttributeDefinitions"] == [{"AttributeName": "RoleGroup", "AttributeType": "S"}]
+    assert table["TableArn"] == stack.outputs["RoleTableArn"]
+    assert not table["DeletionProtectionEnabled"]
 
 
 def test_dead_letters_can_be_sent_again(run: Run) -> None:
@@ -414,35 +431,13 @@ def test_alerts_go_to_the_function_by_themselves(stack: Stack, alert_mappings: S
 # --- alarms: what a dead process can't say ---
 
 
-def resolved(stack: Stack, value: Any) -> Any:
-    """Return a value of the template as the stack has it; of the functions, those that alarms use."""
-    match value:
-        case {"Ref": "AlertTopic"}:
-            return stack.outputs["AlertTopicArn"]
-        case {"Ref": "AlertMail"}:
-            return stack.outputs["AlertMailName"]
-        case {"Ref": "LedgerTable"}:
-            return stack.outputs["LedgerTableName"]
-        case {"Ref": str(parameter)}:
-            return PARAMETERS[parameter]
-        case {"Fn::GetAtt": [queue, "QueueName"]}:
-            return stack.outputs[f"{queue}Name"]
-        case {"Fn::Sub": str(text)}:
-            return text.replace("${AWS::StackName}", "receipts").replace("${RunbookUrl}", str(PARAMETERS["RunbookUrl"]))
-        case dict():
-            return {name: resolved(stack, inner) for name, inner in value.items()}
-        case list():
-            return [resolved(stack, inner) for inner in value]
-    return value
-
-
 @pytest.fixture(scope="module")
 def alarms(stack: Stack) -> dict[str, dict[str, Any]]:
     """Put the template's alarms as CloudFormation would, and return them as CloudWatch has them."""
+    template = resolved(stack, PARAMETERS)
     with stack.client("cloudwatch") as cloudwatch:
-        for resource in load(str(TEMPLATE))["Resources"].values():
-            if resource["Type"] == "AWS::CloudWatch::Alarm":
-                cloudwatch.put_metric_alarm(**resolved(stack, resource["Properties"]))
+        for alarm in template.resources("AWS::CloudWatch::Alarm").values():
+            cloudwatch.put_metric_alarm(**alarm)
         described = cloudwatch.describe_alarms()["MetricAlarms"]
     return {alarm["AlarmName"].removeprefix("receipts-"): alarm for alarm in described}
 
@@ -535,3 +530,42 @@ def test_every_alarm_can_go_off_and_says_whom_it_tells(stack: Stack, alarms: dic
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [stack.outputs["AlertTopicArn"]]
         assert f"https://wiki.example.com/receipts/runbook.html#alarm-{name}" in alarm["AlarmDescription"]
+
+
+def test_a_site_is_down_where_nobody_lives_and_receipts_wait(stack: Stack, alarms: dict[str, dict[str, Any]]) -> None:
+    """By the names of the alarms that stand there; each of the two alone may wait for the morning.
+
+    (moto fails over composite alarms: this one is the template's.)
+    """
+    composite = CompositeAlarm(resolved(stack, PARAMETERS).resources("AWS::CloudWatch::CompositeAlarm")["SiteDown"])
+    states: list[tuple[State, State, State]] = [
+        ("ALARM", "ALARM", "ALARM"),
+        ("ALARM", "OK", "OK"),
+        ("OK", "ALARM", "OK"),
+        ("INSUFFICIENT_DATA", "ALARM", "OK"),
+    ]
+    for heartbeat, age, state in states:
+        both: dict[str, State] = {"receipts-heartbeat-missing": heartbeat, "receipts-source-queue-age": age}
+        assert composite.evaluate(both) == state
+    assert composite.asked == {alarms[name]["AlarmName"] for name in ("heartbeat-missing", "source-queue-age")}
+
+
+def test_the_page_shows_what_the_program_writes(stack: Stack, alarms: dict[str, dict[str, Any]]) -> None:
+    """Its metrics are there by their names and dimensions, its alarms are those that stand there."""
+    with stack.client("cloudwatch") as cloudwatch:
+        body = cloudwatch.get_dashboard(DashboardName=stack.outputs["DashboardName"])["DashboardBody"]
+    widgets = [widget["properties"] for widget in json.loads(body)["widgets"]]
+    shown = [metric for widget in widgets for metric in widget.get("metrics", ())]
+    ours = [metric for metric in shown if metric[0] == "ReceiptActors"]
+    assert {metric[1] for metric in ours} <= WRITTEN
+    assert {tuple(metric[2:4]) for metric in ours} == {(SOURCE_QUEUE_DIMENSION, "game-receipts")}
+    queues = {metric[3] for metric in shown if metric[0] == "AWS/SQS"}
+    assert queues == {"game-receipts", "game-results", "game-dead-letters"}
+    assert {widget["region"] for widget in widgets if "metrics" in widget} == {REGION}
+    (listed,) = [widget["alarms"] for widget in widgets if "alarms" in widget]
+    names = {f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:receipts-{name}" for name in (*alarms, "site-down")}
+    assert sorted(listed) == sorted(names)
+
+
+#: Every metric that the program may write, from the table of the module that does.
+WRITTEN = set(re.findall(r"``(\w+)``", embedded_metrics.__doc__ or ""))

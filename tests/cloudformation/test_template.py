@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from receipt_actors.clients.aws.notifications import EXPIRES_AT
 from receipt_actors.settings import Settings, load_settings
 
-from .conftest import TEMPLATE
+from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, TEMPLATE
+from .intrinsics import Resolved
 
 MANUAL = Path(__file__).parents[2] / "doc/deploy-aws.rst"
 RUNBOOK = Path(__file__).parents[2] / "doc/runbook.rst"
@@ -39,9 +41,10 @@ def properties(name: str) -> dict[str, Any]:
     return found
 
 
-def test_cfn_lint_finds_nothing() -> None:
+@pytest.mark.parametrize("file", [TEMPLATE, SERVICE_TEMPLATE], ids=lambda file: file.stem)
+def test_cfn_lint_finds_nothing(file: Path) -> None:
     """Types, ranges, references and IAM actions are those that AWS knows, in all its partitions."""
-    findings = lint_file(TEMPLATE, config=ManualArgs(include_checks=["I"], regions=REGIONS))
+    findings = lint_file(file, config=ManualArgs(include_checks=["I"], regions=REGIONS))
     assert [f"{finding} (line {finding.linenumber})" for finding in findings] == []
 
 
@@ -55,6 +58,7 @@ def test_what_players_have_paid_for_outlives_the_stack() -> None:
         assert queue["UpdateReplacePolicy"] == "Retain"
     tables = dict(resources("AWS::DynamoDB::Table"))
     assert tables.pop("NotificationsTable")["DeletionPolicy"] == "Delete"  # at most something is done once more
+    assert tables.pop("RoleTable")["DeletionPolicy"] == "Delete"  # roles are taken anew
     for table in tables.values():
         assert table["DeletionPolicy"] == "Retain"
         assert table["UpdateReplacePolicy"] == "Retain"
@@ -74,11 +78,22 @@ def test_notifications_expire_by_the_attribute_that_the_program_writes() -> None
     assert specification == {"AttributeName": EXPIRES_AT, "Enabled": True}
 
 
-def test_the_tables_cannot_share_a_name() -> None:
-    """A stack in which claims would expire is refused before anything is created."""
-    (assertion,) = template["Rules"]["TablesHaveNamesOfTheirOwn"]["Assertions"]
-    names = assertion["Assert"]["Fn::Not"][0]["Fn::Equals"]
-    assert names == [{"Ref": "NotificationsTableName"}, {"Ref": "LedgerTableName"}]
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [("QueuesHaveNamesOfTheirOwn", "AWS::SQS::Queue"), ("TablesHaveNamesOfTheirOwn", "AWS::DynamoDB::Table")],
+)
+def test_no_two_of_a_kind_can_share_a_name(rule: str, kind: str) -> None:
+    """The stack is refused with the reason before anything is created, for each pair of names."""
+    pairs = [each["Assert"]["Fn::Not"][0]["Fn::Equals"] for each in template["Rules"][rule]["Assertions"]]
+    names = [f"{name}Name" for name in resources(kind)]
+    wanted = {frozenset(pair) for pair in combinations(names, 2)}
+    assert len(pairs) == len(wanted)
+    assert {frozenset(side["Ref"] for side in pair) for pair in pairs} == wanted
+    for one, other in combinations(names, 2):
+        (fault,) = Resolved(template, {one: "same", other: "same"}, stack_name="receipts").faults()
+        assert one in fault
+        assert other in fault
+    assert Resolved(template, {}, stack_name="receipts").faults() == []
 
 
 def test_everything_is_encrypted_at_rest() -> None:
@@ -104,10 +119,28 @@ def test_every_queue_refuses_plain_http() -> None:
 
 def test_only_the_source_queue_may_redrive_to_the_dead_letter_queue() -> None:
     """Nobody else's failures get between ours."""
-    allowed = properties("DeadLetterQueue")["RedriveAllowPolicy"]
-    source_arn = "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:${SourceQueueName}"
-    assert allowed == {"redrivePermission": "byQueue", "sourceQueueArns": [{"Fn::Sub": source_arn}]}
-    assert properties("SourceQueue")["QueueName"] == {"Ref": "SourceQueueName"}
+    for queue_type in parameters["QueueType"]["AllowedValues"]:
+        queues = Resolved(template, {"QueueType": queue_type}, stack_name="receipts").resources("AWS::SQS::Queue")
+        source_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queues['SourceQueue']['QueueName']}"
+        assert queues["DeadLetterQueue"]["RedriveAllowPolicy"] == {
+            "redrivePermission": "byQueue",
+            "sourceQueueArns": [source_arn],
+        }
+
+
+def test_a_queue_is_fifo_where_it_is_asked_for() -> None:
+    """All that a message walks through: a dead-letter queue has to be what its source is. Alerts have no order."""
+    standard = Resolved(template, {}, stack_name="receipts").resources("AWS::SQS::Queue")
+    assert not any(name.startswith(("Fifo", "Dedup", "Content")) for queue in standard.values() for name in queue)
+    queues = Resolved(template, {"QueueType": "fifo"}, stack_name="receipts").resources("AWS::SQS::Queue")
+    assert queues.pop("AlertsQueue") == standard["AlertsQueue"]
+    for name, queue in queues.items():
+        assert queue["QueueName"] == f"{standard[name]['QueueName']}.fifo"
+        assert queue["FifoQueue"] is True
+        # The program names what is a repetition: two bodies that are alike may be two purchases.
+        assert queue["ContentBasedDeduplication"] is False
+        # Nobody's messages wait for another one's.
+        assert (queue["DeduplicationScope"], queue["FifoThroughputLimit"]) == ("messageGroup", "perMessageGroupId")
 
 
 def test_dead_letters_are_kept_longest() -> None:
@@ -182,20 +215,9 @@ def test_the_role_is_for_services_of_aws_only(name: str, is_service: bool) -> No
     assert (re.fullmatch(parameters["ServicePrincipal"]["AllowedPattern"], name) is not None) is is_service
 
 
-def test_two_queues_cannot_share_a_name() -> None:
-    """The stack is refused with the reason before anything is created, for each pair of names."""
-    rule = template["Rules"]["QueuesHaveNamesOfTheirOwn"]
-    pairs = [assertion["Assert"]["Fn::Not"][0]["Fn::Equals"] for assertion in rule["Assertions"]]
-    queues = {f"{queue}Name" for queue in resources("AWS::SQS::Queue")}
-    assert len(pairs) == 6
-    assert {frozenset(side["Ref"] for side in pair) for pair in pairs} == {
-        frozenset({one, other}) for one in queues for other in queues if one != other
-    }
-
-
 def test_the_manual_lists_every_parameter_with_its_default() -> None:
     """The table of the manual is the template's, row by row."""
-    about_parameters, _, _ = MANUAL.read_text(encoding="utf-8").partition("Set the environment\n")
+    about_parameters, _, _ = MANUAL.read_text(encoding="utf-8").partition("The service's parameters\n")
     rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none)", about_parameters, re.MULTILINE)
     assert rows == [(name, str(parameter["Default"])) for name, parameter in parameters.items()]
 
@@ -253,7 +275,9 @@ def test_alerts_are_tried_again_before_they_come_twice() -> None:
     assert properties("AlertsQueue")["VisibilityTimeout"] > 6 * properties("AlertMail")["Timeout"] + gathering_seconds
 
 
-@pytest.mark.parametrize("name", sorted(resources("AWS::CloudWatch::Alarm")))
+@pytest.mark.parametrize(
+    "name", sorted({**resources("AWS::CloudWatch::Alarm"), **resources("AWS::CloudWatch::CompositeAlarm")})
+)
 def test_every_alarm_tells_its_beginning_its_end_and_where_to_read_of_it(name: str) -> None:
     """By the topic that mails; and its name is that of a section of the runbook."""
     alarm = properties(name)
@@ -268,4 +292,5 @@ def test_only_the_heartbeat_alarms_where_nothing_is_heard() -> None:
     silence = {name: properties(name)["TreatMissingData"] for name in resources("AWS::CloudWatch::Alarm")}
     assert silence.pop("HeartbeatMissing") == "breaching"
     assert set(silence.values()) == {"notBreaching"}
-    assert template["Resources"]["HeartbeatMissing"]["Condition"] == "HasHeartbeat"
+    for name in ("HeartbeatMissing", "SiteDown"):
+        assert template["Resources"][name]["Condition"] == "HasHeartbeat"

@@ -52,6 +52,7 @@ setups = st.builds(
     utilisation=st.floats(0.3, 0.9),
     core_speed=st.floats(0.5, 2),
     pace_seconds=st.floats(0, 0.02),
+    fifo=st.booleans(),
 )
 costs = st.sampled_from([CURL, REQUESTS])
 
@@ -217,6 +218,20 @@ def test_internet_scale_gives_sensible_numbers() -> None:
     assert all(math.isfinite(usd) and usd > 0 for usd in capacity.usd_per_month.values())
     exceeded = {each.limit for each in capacity.exceeded}
     assert {limits.FARGATE_VCPUS, limits.DYNAMODB_TABLE_WRITES, limits.NAT_CONNECTIONS} <= exceeded
+
+
+@pytest.mark.parametrize(
+    ("rate", "fits"),
+    [(250, True), (1000, True), (2900, False)],
+)
+def test_fifo_queues_bound_the_requests_of_a_kind(rate: float, fits: bool) -> None:
+    """300 of them a second, ten entries each at best; what paces its batches sends more of them."""
+    capacity = plan_capacity(Load(rate), Setup(limits.TASK_SIZES[0], spare_tasks=0, fifo=True), CURL)
+    (reached,) = (each for each in capacity.reached if each.limit is limits.SQS_FIFO_REQUESTS)
+    assert (reached not in capacity.exceeded) == fits
+    assert reached.at_per_second is not None and reached.at_per_second <= 3000 * (1 + 1e-9)
+    standard = plan_capacity(Load(rate), Setup(limits.TASK_SIZES[0], spare_tasks=0), CURL)
+    assert limits.SQS_FIFO_REQUESTS not in [each.limit for each in standard.reached]
 
 
 def test_bigger_messages_fill_more_than_one_billed_part() -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,14 +24,20 @@ class Program:
     """
 
     def __init__(
-        self, module: str, arguments: list[str], environment: Mapping[str, str], stdout: Path, stderr: Path
+        self,
+        module: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        stdout: Path,
+        stderr: Path,
+        within: Sequence[str] = (),
     ) -> None:
         self.command_line = " ".join([module, *arguments])
         self._stdout = stdout
         self._stderr = stderr
         with stdout.open("wb") as out, stderr.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*within, sys.executable, "-m", module, *arguments],
                 cwd=stdout.parent,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -117,8 +123,13 @@ class Programs:
         self._runs: list[Program] = []
 
     def start(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, module: str = "receipt_actors"
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        module: str = "receipt_actors",
+        within: Sequence[str] = (),
     ) -> Program:
+        """Start one; ``within`` is a command that becomes the program which it is given."""
         number = len(self._runs) + 1
         surroundings = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -131,7 +142,7 @@ class Programs:
             **(environment or {}),
         }
         out, err = self._folder / f"run-{number}.out", self._folder / f"run-{number}.err"
-        program = Program(module, list(arguments), surroundings, out, err)
+        program = Program(module, list(arguments), surroundings, out, err, within)
         self._runs.append(program)
         return program
 

@@ -69,19 +69,25 @@ class Game:
 
 
 @pytest.fixture
-def game(world: World, tmp_path: Path) -> Game:
-    """Six users, twelve submissions each, one of each in turn; all are on the source queue."""
+def quiet_game(world: World, tmp_path: Path) -> Game:
+    """Nobody has sent anything."""
     world.create_queue(SOURCE, DEAD_LETTERS)
     world.create_queue(POST)
+    return Game(world, tmp_path, {})
+
+
+@pytest.fixture
+def game(quiet_game: Game) -> Game:
+    """Six users, twelve submissions each, one of each in turn; all are on the source queue."""
     lines = []
     sent: dict[int, list[str]] = defaultdict(list)
     for number, message in enumerate(genuine_messages(USERS * EACH, 9, POST)):
         user_id, submission_id = 1 + number % USERS, f"submission {number}"
         lines.append(json.dumps({**json.loads(message.body), "user_id": user_id, "submission_id": submission_id}))
         sent[user_id].append(submission_id)
-    game = Game(world, tmp_path, sent)
-    game.submit(lines)
-    return game
+    quiet_game.sent = sent
+    quiet_game.submit(lines)
+    return quiet_game
 
 
 def test_each_user_is_answered_in_order(game: Game) -> None:
@@ -91,7 +97,7 @@ def test_each_user_is_answered_in_order(game: Game) -> None:
     game.submit(lines[:10])
     assert game.world.total(SOURCE) == USERS * EACH
     with SimulatedAppStore(latency_seconds=0.01, jitter_seconds=0.03) as store:
-        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     game.check()
 
 
@@ -105,7 +111,7 @@ def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
             program.kill()
             assert game.world.total(SOURCE) > 0, "everything was done before the kill: this tells nothing"
             game.world.bring_back(SOURCE)
-        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     game.check()
 
 
@@ -118,15 +124,14 @@ def test_a_drain_hands_back_what_waits_for_its_turn(game: Game) -> None:
         program.wait_for_end()
     assert 0 < game.world.visible(SOURCE) == game.world.total(SOURCE) < USERS * EACH
     with SimulatedAppStore() as store:
-        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     game.check()
 
 
-def test_what_is_redriven_is_not_swallowed(game: Game) -> None:
+def test_what_is_redriven_is_not_swallowed(quiet_game: Game) -> None:
     """What is moved, redriven and moved again, all within 5 minutes, is there in the end, in its group."""
+    game = quiet_game
     with SimulatedAppStore() as store:
-        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
-        game.check()
         path = game.folder / "odd.jsonl"
         path.write_text(
             json.dumps({"receipt": "MII", "user_id": 1, "post_queue": "Other.fifo", "submission_id": "odd"}),
@@ -137,11 +142,11 @@ def test_what_is_redriven_is_not_swallowed(game: Game) -> None:
         )
         assert producer.wait_for_end() == 0
         for _ in range(2):
-            assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+            assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
             assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (0, 1)
             assert game.command("redrive") == f"{DEAD_LETTERS}: 1 moved, 0 not selected\n"
             assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (1, 0)
-        assert game.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     (letter,) = game.world.take(DEAD_LETTERS)
     assert (letter.attributes["submission_id"], letter.attributes["reason"]) == ("odd", "post_queue_not_allowed")
 

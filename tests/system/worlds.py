@@ -80,13 +80,14 @@ class Outcome:
 class World(ABC):
     """See the module. ``start`` takes settings by their names, as in a TOML file.
 
-    ``environment`` and ``module`` are what every program is started with.
+    ``environment``, ``module`` and ``within`` are what every program is started with.
     """
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
         self.environment: dict[str, str] = {}
         self.module = "receipt_actors"
+        self.within: Sequence[str] = ()
 
     def start(self, store: SimulatedAppStore, **settings: object) -> Program:
         """Start the program against this App Store."""
@@ -408,7 +409,8 @@ class AwsWorld(World):
         if "exit_when_idle_seconds" in variables:
             arguments += ["--exit-when-idle", variables.pop("exit_when_idle_seconds")]
         environment = {f"RECEIPT_ACTORS_{name.upper()}": value for name, value in variables.items()}
-        return self.programs.start(*arguments, environment=self.environment | environment, module=self.module)
+        environment |= self.environment
+        return self.programs.start(*arguments, environment=environment, module=self.module, within=self.within)
 
     def command(self, *arguments: str) -> Program:
         return self.programs.start(*arguments, environment=self.environment, module=self.module)

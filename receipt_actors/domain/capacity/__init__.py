@@ -23,7 +23,9 @@ roles
     Each task renews its lease some times while it lasts, by a read and a write of one item that grows with the tasks.
 what limits first
     For each limit of ``service_limits`` the rate at which it is reached, all else being as planned; the lowest first.
-    Of what is in flight and of connections only *u* of the limit counts as there, for both come in bursts.
+    Of what is in flight and of connections only *u* of the limit counts as there, for both come in bursts. FIFO queues
+    without high throughput take 300 requests of a kind each second, full or not: few big tasks get further than many
+    small ones.
 """
 
 from receipt_actors.domain.capacity._planning import plan_capacity

@@ -8,7 +8,16 @@ from receipt_actors.domain import service_limits as limits
 from receipt_actors.domain.capacity._prices import fargate_usd, with_shared_tiers
 from receipt_actors.domain.capacity._process import ITEM_BYTES, Process
 from receipt_actors.domain.capacity._roles import role_limits, roles_taken, with_roles
-from receipt_actors.domain.capacity._values import Call, Capacity, Cost, LimitReached, Load, Setup, TaskSettings
+from receipt_actors.domain.capacity._values import (
+    MAX_ENTRIES,
+    Call,
+    Capacity,
+    Cost,
+    LimitReached,
+    Load,
+    Setup,
+    TaskSettings,
+)
 from receipt_actors.domain.service_limits import SECONDS_A_MONTH, Limit, TaskSize
 
 ITEM_OVERHEAD_BYTES = 100  #: of a claim, that DynamoDB adds to the bill for storage
@@ -91,6 +100,8 @@ def _reached(process: Process, most_per_second: float, tasks: int, tasks_needed:
     ]
     if process.in_house_seconds:
         known.append(by_amount(limits.SQS_IN_FLIGHT, process.in_house_seconds / setup.source_queues, setup.utilisation))
+    if setup.fifo:
+        known.append(_fifo_requests(process, tasks * setup.processes_of_task))
     if process.apple_seconds:
         known.append(by_amount(limits.NAT_CONNECTIONS, process.apple_seconds, setup.utilisation))
     apple = LimitReached(limits.APPLE_VERIFY_RECEIPT, None, peak * load.apple_requests)
@@ -99,6 +110,23 @@ def _reached(process: Process, most_per_second: float, tasks: int, tasks_needed:
         known.append(LimitReached(limits.APPLE_VERIFY_RECEIPT, at, apple.used))
     known.sort(key=lambda each: each.at_per_second or 0.0)
     return (*known, *([apple] if load.apple_limit_per_second is None else []))
+
+
+def _fifo_requests(process: Process, processes: int) -> LimitReached:
+    """How far so many processes get; each sends batches that are not full rather than let answers wait."""
+    limit = limits.SQS_FIFO_REQUESTS
+    queues = {Call.RECEIVE: process.setup.source_queues, Call.DELETE: process.setup.source_queues, Call.SEND: 1}
+
+    def most_requests(rate: float) -> float:
+        """Return the requests of the busiest kind to one queue: more receipts never take fewer."""
+        each = rate / processes
+        return max(process.requests_per_second(call, each) * processes / queues[call] for call in queues)
+
+    enough, too_much = 0.0, 2 * _known(limit) * MAX_ENTRIES[Call.SEND] * process.setup.source_queues
+    for _ in range(100):
+        middle = (enough + too_much) / 2
+        enough, too_much = (middle, too_much) if most_requests(middle) <= _known(limit) else (enough, middle)
+    return LimitReached(limit, enough, most_requests(process.load.peak_per_second))
 
 
 def _known(limit: Limit) -> float:

@@ -85,6 +85,7 @@ class Setup:
     pace_seconds: float = 0.01  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
     source_queues: int = 1  #: each read by a service of its own
+    fifo: bool = False  #: source and post queue are FIFO queues, without high throughput
     role: Role = Role.ALONE  #: of all tasks
     lease_seconds: float = 10.0
 

@@ -1,0 +1,395 @@
+"""Several nodes on one world, each a command of its own with links of its own, and what can befall them.
+
+A ``Node`` is one life of one: started again it is another, with another name, as it is to those that share the work. A
+``Site`` starts them, and knows what they have agreed on: every version of the group's record, taken down where it is
+stored (a trigger in SQLite) or on its way there (the ``Network``), and never as a node tells it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.system.processes import PATIENCE_SECONDS, Program, Programs
+from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
+
+from .namespaces import Namespace
+from .network import APPLE, Link, Network, Request, Way
+from .records import Version
+
+ROLE_TABLE = "RoleTable"
+TABLE = "TransactionIdTable"
+GROUP = "the-nodes-of-the-test"
+
+#: What all nodes have in common; the limits are few, so that they are used up.
+LEDGER_CONCURRENCY = 8
+APP_STORE_CONCURRENCY = 16
+APP_STORE_RATE = 60
+CONSUMERS = 2
+SETTINGS: Mapping[str, object] = {
+    "role_group": GROUP,
+    "visibility_timeout_seconds": 10,
+    "max_receive_count": 1000,
+    "max_in_flight": 60,
+    "consumers": CONSUMERS,
+    "ledger_concurrency": LEDGER_CONCURRENCY,
+    "app_store_concurrency": APP_STORE_CONCURRENCY,
+    "app_store_rate_per_second": APP_STORE_RATE,
+    "drain_seconds": 7,
+}
+
+
+def is_claim(request: Request) -> bool:
+    """Tell whether this is a request to the ledger, as its limit counts them."""
+    return request.target == TABLE and not request.is_check
+
+
+def is_receive(request: Request) -> bool:
+    """Tell whether this takes messages in."""
+    return request.operation == "ReceiveMessage" and request.target == SOURCE
+
+
+def is_about_roles(request: Request) -> bool:
+    """Tell whether this reads or writes what nodes agree on."""
+    return request.target == ROLE_TABLE
+
+
+def is_dynamodb(request: Request) -> bool:
+    """Tell whether this goes to the table of roles or to the ledger."""
+    return request.target in (ROLE_TABLE, TABLE)
+
+
+def is_write(request: Request) -> bool:
+    """Tell whether this changes an item of either table."""
+    return is_dynamodb(request) and request.operation != "GetItem"
+
+
+def is_apple(request: Request) -> bool:
+    """Tell whether this asks the App Store."""
+    return request.operation == APPLE
+
+
+class Node:
+    """See the module. ``aws`` is its link to SQS and DynamoDB, where there is one."""
+
+    def __init__(self, name: str, program: Program, apple: Link, aws: Link | None) -> None:
+        self.name = name
+        self.program = program
+        self.apple = apple
+        self.aws = aws
+        self.ends_from_seconds = inf  #: monotonic; when it was told to end, or killed
+
+    @property
+    def is_running(self) -> bool:
+        return not self.program.ends_within(0)
+
+    def kill(self) -> None:
+        """kill -9 of all its processes at once."""
+        self._ends()
+        with suppress(ProcessLookupError):
+            os.killpg(self.program.pid, signal.SIGKILL)
+        self.program.wait_for_end()
+
+    def kill_parent(self) -> None:
+        """kill -9 of the process that was started, and of none that this has started itself."""
+        self.program.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP to all its processes; they have stopped when this returns."""
+        processes = [self.program.pid, *self.program.children()]
+        os.killpg(self.program.pid, signal.SIGSTOP)
+        for process in processes:
+            _wait_until_stopped(process)
+
+    def pause_parent(self) -> None:
+        """SIGSTOP to the process that was started; its workers go on."""
+        os.kill(self.program.pid, signal.SIGSTOP)
+        _wait_until_stopped(self.program.pid)
+
+    def resume(self) -> None:
+        """SIGCONT to all its processes."""
+        os.killpg(self.program.pid, signal.SIGCONT)
+
+    def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
+        """Cut its links, for all or some requests."""
+        for link in self._links():
+            link.cut(way, covers)
+
+    def mend(self) -> None:
+        """Mend its links."""
+        for link in self._links():
+            link.mend()
+
+    def tell_to_end(self) -> None:
+        """SIGTERM."""
+        self._ends()
+        self.program.send_signal(signal.SIGTERM)
+
+    def wait_for_orderly_end(self) -> None:
+        """Wait for what it was told to do; before Python was up it had nothing to put in order."""
+        code = self.program.wait_for_end(2 * PATIENCE_SECONDS)
+        assert code == 0 or (code == -signal.SIGTERM and not self.program.stderr), f"{self.name} ended with {code}"
+
+    def _ends(self) -> None:
+        self.ends_from_seconds = min(self.ends_from_seconds, time.monotonic())
+
+    def _links(self) -> Sequence[Link]:
+        return [self.apple] if self.aws is None else [self.apple, self.aws]
+
+
+def _wait_until_stopped(process_id: int) -> None:
+    """Wait until no thread runs any more: on a busy machine one may be within a call of the system for a while."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(state not in "TZX" for state in _states(process_id)):
+        assert time.monotonic() < deadline, f"process {process_id} does not stop"
+        time.sleep(0.001)
+
+
+def _states(process_id: int) -> list[str]:
+    states = []
+    for task in Path(f"/proc/{process_id}/task").glob("*/stat"):
+        with suppress(OSError):  # it has ended
+            states.append(task.read_text().rpartition(") ")[2][0])
+    return states
+
+
+class Site(ABC):
+    """See the module. ``world`` is whom producers and readers speak to."""
+
+    world: World
+
+    def __init__(
+        self, store: SimulatedAppStore, network: Network, role: str, lease_seconds: float, **settings: object
+    ) -> None:
+        self.nodes: list[Node] = []  #: all that ever were
+        self.role = role
+        self.lease_seconds = lease_seconds
+        self.network = network
+        self._store = store
+        self._settings = {**SETTINGS, "role": role, "lease_seconds": lease_seconds, **settings}
+        self.environments: dict[str, Mapping[str, str]] = {}  #: what nodes of a name are started with, beside
+        self.namespaces: dict[str, Namespace] = {}  #: where nodes of a name live, if they have one of their own
+        self._processes: dict[str, int] = {}  # by name
+
+    @property
+    def whole(self) -> Mapping[str, float]:
+        """What the nodes may use together, of what they share."""
+        limits = ("ledger_concurrency", "app_store_concurrency", "app_store_rate_per_second")
+        return {limit: float(cast(float, self._settings[limit])) for limit in limits}
+
+    def start(self, name: str, processes: int = 1) -> Node:
+        """Start a node; whoever has this name already is another one."""
+        self._processes[name] = processes
+        lives = 1 + sum(_name(node.name) == name for node in self.nodes)
+        life = f"{name}.{lives}"
+        apple = self._link(life, self._store.url)
+        apple_url = self._as_seen(life, apple)
+        program, aws = self._start(
+            life,
+            **self._settings,
+            processes=processes,
+            node_name=life,
+            app_store_production_url=f"{apple_url}/production/verifyReceipt",
+            app_store_sandbox_url=f"{apple_url}/sandbox/verifyReceipt",
+        )
+        node = Node(life, program, apple, aws)
+        self.nodes.append(node)
+        return node
+
+    @abstractmethod
+    def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
+        """Start a program with these settings."""
+
+    def _as_seen(self, life: str, apple: Link) -> str:
+        """Return the App Store's URL for this node: the program wants it on loopback, wherever that is."""
+        return apple.url
+
+    def _link(self, life: str, upstream_url: str) -> Link:
+        namespace = self.namespaces.get(_name(life))
+        address = "127.0.0.1" if namespace is None else namespace.address
+        return self.network.link(life, upstream_url, address)
+
+    @abstractmethod
+    def versions(self) -> list[Version]:
+        """List all versions of the record so far."""
+
+    @abstractmethod
+    def newest(self) -> Version | None:
+        """Return the newest version."""
+
+    def processes_of(self, node: str) -> int:
+        """Tell how many processes this one has, or had."""
+        return self._processes[_name(node)]
+
+    def was_alive(self, node: str, at_seconds: float) -> bool:
+        """Tell whether nobody had told this one to end by then, nor killed all of it."""
+        return any(each.name == node and at_seconds < each.ends_from_seconds for each in self.nodes)
+
+    def is_blocked(self) -> bool:
+        """Tell whether a process that does nothing keeps all others from doing anything."""
+        return False
+
+    def pause(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Stop a node, or a part of it, at a moment at which the others can go on without it."""
+        pause()
+        while self.is_blocked():
+            resume()
+            self.pass_time(0.05)
+            pause()
+
+    @property
+    def running(self) -> list[Node]:
+        return [node for node in self.nodes if node.is_running]
+
+    @property
+    def seated(self) -> list[Node]:
+        """Those of the running that have a seat by the newest version, in the order of their seats."""
+        newest = self.newest()
+        by_name = {node.name: node for node in self.running}
+        seats = {} if newest is None else newest.seats
+        return [by_name[name] for name in sorted(seats, key=seats.__getitem__) if name in by_name]
+
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 2 * PATIENCE_SECONDS) -> None:
+        """Wait for something; nodes may die meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"{seconds:g} s have passed, but not yet: {what}"
+            time.sleep(0.02)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which something is wrong: how long that lasts is what is tested."""
+        until = time.monotonic() + seconds
+        self.wait_until(lambda: time.monotonic() >= until, "the time has passed")
+
+    def requests(self, kind: Callable[[Request], bool]) -> list[Request]:
+        """List what the services were asked of this kind."""
+        return [request for request in list(self.network.requests) if kind(request)]
+
+
+class EmbeddedSite(Site):
+    """All nodes on one SQLite file; it has a trigger that keeps every version."""
+
+    def __init__(
+        self,
+        world: EmbeddedWorld,
+        store: SimulatedAppStore,
+        network: Network,
+        role: str,
+        lease_seconds: float = 2,
+        **settings: object,
+    ) -> None:
+        super().__init__(store, network, role, lease_seconds, **settings)
+        self.world: EmbeddedWorld = world
+        with closing(sqlite3.connect(world.database)) as connection, connection:
+            connection.execute("CREATE TABLE role_history (version, content, at_seconds)")
+            connection.execute(
+                "CREATE TRIGGER keep_versions AFTER INSERT ON role_groups BEGIN INSERT INTO role_history VALUES"
+                " (new.version, new.content, (julianday('now') - 2440587.5) * 86400.0); END"
+            )
+
+    def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
+        return self.world.start(self._store, **settings), None
+
+    def versions(self) -> list[Version]:
+        return self._select("SELECT version, content, at_seconds FROM role_history ORDER BY rowid")
+
+    def newest(self) -> Version | None:
+        found = self._select("SELECT version, content, at_seconds FROM role_history ORDER BY rowid DESC LIMIT 1")
+        return found[0] if found else None
+
+    def is_blocked(self) -> bool:
+        """Whoever is stopped in the middle of a transaction keeps SQLite's one lock for writing."""
+        with closing(sqlite3.connect(self.world.database, timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            connection.execute("ROLLBACK")
+            return False
+
+    def _select(self, statement: str) -> list[Version]:
+        boot = time.time() - time.monotonic()
+        with closing(sqlite3.connect(self.world.database)) as connection:
+            rows = connection.execute(statement)
+            return [Version.read(number, content, at_seconds - boot) for number, content, at_seconds in rows]
+
+
+class AwsSite(Site):
+    """All nodes on one emulator of AWS, each by a link of its own."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        emulator: Any,
+        store: SimulatedAppStore,
+        network: Network,
+        role: str,
+        lease_seconds: float = 2,
+        **settings: object,
+    ) -> None:
+        super().__init__(store, network, role, lease_seconds, **settings)
+        network.keeps = is_about_roles
+        self.world: AwsWorld = AwsWorld(programs, emulator)
+        self._programs = programs
+        self._worlds: list[AwsWorld] = [self.world]
+        self.world.create_queues(max_receive_count=1000)
+        self.world.create_table()
+        self.world.create_table(ROLE_TABLE, "RoleGroup")
+
+    def close(self) -> None:
+        for world in self._worlds:
+            world.close()
+
+    def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
+        aws, name = self._link(life, self.world.server.url), _name(life)
+        world = AwsWorld(self._programs, cast(AwsServer, self.world.server), aws.url)
+        world.environment |= self.environments.get(name, {})
+        if name in self.namespaces:
+            world.within = self.namespaces[name].within
+        self._worlds.append(world)
+        no_store = SimpleNamespace(production_url="", sandbox_url="")  # the settings have its links
+        return world.start(cast(SimulatedAppStore, no_store), **settings), aws
+
+    def _as_seen(self, life: str, apple: Link) -> str:
+        namespace = self.namespaces.get(_name(life))
+        if namespace is None:
+            return apple.url
+        there = (namespace.address, apple.url.rpartition(":")[2])
+        forwarder = self._programs.start(*there, module="tests.chaos.forwarding_program", within=namespace.within)
+        forwarder.wait_until(lambda: forwarder.stdout.endswith("\n"), "it listens")
+        return f"http://127.0.0.1:{forwarder.stdout.strip()}"
+
+    def versions(self) -> list[Version]:
+        versions = [_version(request) for request in self.requests(_is_new_version)]
+        return sorted(versions, key=lambda version: version.number)
+
+    def newest(self) -> Version | None:
+        for request in reversed(list(self.network.requests)):
+            if _is_new_version(request):
+                return _version(request)
+        return None
+
+
+def _name(life: str) -> str:
+    return life.rpartition(".")[0]
+
+
+def _is_new_version(request: Request) -> bool:
+    return is_about_roles(request) and request.operation == "PutItem" and request.status == http.client.OK
+
+
+def _version(write: Request) -> Version:
+    item = write.fields["Item"]
+    at_seconds = cast(float, write.answered_at_seconds)
+    return Version.read(int(item["Version"]["N"]), item["Content"]["S"], at_seconds, write.came_at_seconds)

@@ -1,0 +1,101 @@
+"""The network between nodes and services does what it says, and sees what services see."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+
+from .network import APPLE, Link, Network, Way
+
+PATIENCE_SECONDS = 30
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+def ask(link: Link, *, patience_seconds: float = PATIENCE_SECONDS) -> int:
+    """Ask the App Store by way of this link; returns the status."""
+    parts = urlsplit(link.url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=patience_seconds)
+    try:
+        connection.request("POST", "/production/verifyReceipt", b"{}")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def wait_until(condition: Callable[[], bool], network: Network) -> None:
+    """Wait for what happens on the network's thread, which tells nobody."""
+    deadline = network.now() + PATIENCE_SECONDS
+    while not condition():
+        assert network.now() < deadline
+
+
+def requests_of(store: SimulatedAppStore) -> int:
+    return sum(store.statistics().requests.values())
+
+
+def test_what_passes_is_noted(store: SimulatedAppStore, network: Network) -> None:
+    """Who asked, what, and when it came and was answered."""
+    assert ask(network.link("a", store.url)) == 200
+    (request,) = network.requests
+    assert (request.node, request.operation, request.status) == ("a", APPLE, 200)
+    assert request.answered_at_seconds is not None
+    assert request.came_at_seconds < request.answered_at_seconds
+
+
+@pytest.mark.parametrize(("way", "before", "after"), [(Way.DROPPED, 0, 0), (Way.HELD, 0, 1), (Way.DEAF, 1, 1)])
+def test_nobody_hears_anything(store: SimulatedAppStore, network: Network, way: Way, before: int, after: int) -> None:
+    """What is dropped never arrives, what is held arrives when the link is mended, and the deaf one is served."""
+    link = network.link("a", store.url)
+    link.cut(way)
+    with pytest.raises(TimeoutError):
+        ask(link, patience_seconds=0.2)
+    wait_until(lambda: requests_of(store) == before, network)
+    link.mend()
+    wait_until(lambda: requests_of(store) == after, network)
+    assert ask(link) == 200
+    assert [request.was_held for request in network.requests] == [way is Way.HELD] * after + [False]
+
+
+def test_refused_connections_are_closed(store: SimulatedAppStore, network: Network) -> None:
+    """At once, and nothing arrives."""
+    link = network.link("a", store.url)
+    link.cut(Way.REFUSED)
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(link)
+    assert requests_of(store) == 0
+
+
+def test_some_requests_are_cut_and_others_pass(store: SimulatedAppStore, network: Network) -> None:
+    """As the cut covers them; and another node's link is not concerned."""
+    link, other = network.link("a", store.url), network.link("b", store.url)
+    link.cut(Way.REFUSED, lambda request: request.operation != APPLE)
+    assert [ask(link), ask(other)] == [200, 200]
+    link.cut(Way.REFUSED)
+    assert ask(other) == 200
+
+
+def test_what_nobody_waits_for_is_under_way_until_it_is_answered(network: Network) -> None:
+    """A client that is gone does not end what the service does."""
+    with SimulatedAppStore(latency_seconds=0.5) as slow:
+        with pytest.raises(TimeoutError):
+            ask(network.link("a", slow.url), patience_seconds=0.1)
+        (request,) = network.requests
+        wait_until(lambda: request.answered_at_seconds is not None, network)
+        assert request.answered_at_seconds is not None
+        assert request.answered_at_seconds - request.came_at_seconds >= 0.5

@@ -1,0 +1,167 @@
+"""What a template says once its parameters are known: CloudFormation's functions and conditions, carried out here.
+
+For what moto does not deploy, and for parameters that would each take a deployment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
+
+from .conftest import ACCOUNT, REGION, TEMPLATE, Stack
+
+_NOTHING = object()
+_VARIABLE = re.compile(r"\$\{([^}!]+)\}")
+PSEUDO = {
+    "AWS::AccountId": ACCOUNT,
+    "AWS::NoValue": _NOTHING,
+    "AWS::Partition": "aws",
+    "AWS::Region": REGION,
+    "AWS::URLSuffix": "amazonaws.com",
+}
+
+
+class Resolved:
+    """A template with these parameters. Resources are called by their names in it, unless ``names`` knows better.
+
+    Args:
+        template: as read.
+        parameters: those that have no default, or another value.
+        stack_name: of this stack.
+        names: what ``Ref`` of a resource is (``LedgerTable``), or an attribute of it (``SourceQueue.QueueName``).
+        exports: of other stacks.
+    """
+
+    def __init__(
+        self,
+        template: Mapping[str, Any],
+        parameters: Mapping[str, object],
+        *,
+        stack_name: str,
+        names: Mapping[str, str] | None = None,
+        exports: Mapping[str, str] | None = None,
+    ) -> None:
+        self._template = template
+        defaults = {name: each["Default"] for name, each in template["Parameters"].items() if "Default" in each}
+        unknown = parameters.keys() - template["Parameters"].keys()
+        missing = template["Parameters"].keys() - defaults.keys() - parameters.keys()
+        assert not unknown, f"no parameters: {sorted(unknown)}"
+        assert not missing, f"no values: {sorted(missing)}"
+        self._known = {**PSEUDO, "AWS::StackName": stack_name, **defaults, **parameters}
+        self._names = names or {}
+        self._exports = exports or {}
+
+    def resources(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the properties of each resource of this kind that would be made."""
+        return {
+            name: self.value(resource["Properties"])
+            for name, resource in self._template["Resources"].items()
+            if resource["Type"] == kind and ("Condition" not in resource or self.holds(resource["Condition"]))
+        }
+
+    def faults(self) -> list[str]:
+        """Return what the rules have against the parameters."""
+        return [
+            assertion["AssertDescription"]
+            for rule in self._template.get("Rules", {}).values()
+            if "RuleCondition" not in rule or self.value(rule["RuleCondition"])
+            for assertion in rule["Assertions"]
+            if not self.value(assertion["Assert"])
+        ]
+
+    def holds(self, condition: str) -> bool:
+        """Tell whether a condition holds."""
+        return bool(self.value(self._template["Conditions"][condition]))
+
+    def exports(self) -> dict[str, str]:
+        """Return what the template's outputs are exported as."""
+        return {
+            self.value(output["Export"]["Name"]): self.value(output["Value"])
+            for output in self._template["Outputs"].values()
+            if "Export" in output
+        }
+
+    def value(self, node: Any) -> Any:
+        """Carry out the functions in a part of the template."""
+        if isinstance(node, dict) and len(node) == 1:
+            ((name, argument),) = node.items()
+            if name == "Ref" or name.startswith("Fn::") or (name == "Condition" and isinstance(argument, str)):
+                return self._call(name, argument)
+        if isinstance(node, dict):
+            values = {str(key): self.value(inner) for key, inner in node.items()}
+            return {key: value for key, value in values.items() if value is not _NOTHING}
+        if isinstance(node, list):
+            return [value for value in map(self.value, node) if value is not _NOTHING]
+        return node
+
+    def _call(self, name: str, argument: Any) -> Any:
+        match name, argument:
+            case "Ref", str():
+                return self._named(argument)
+            case "Condition", str():
+                return self.holds(argument)
+            case "Fn::GetAtt", [resource, attribute]:
+                return self._named(f"{resource}.{attribute}")
+            case "Fn::Sub", str():
+                return self._filled(argument, {})
+            case "Fn::Sub", [text, variables]:
+                return self._filled(text, self.value(variables))
+            case "Fn::If", [condition, then, otherwise]:
+                return self.value(then if self.holds(condition) else otherwise)
+            case "Fn::ImportValue", _:
+                return self._exports[self.value(argument)]
+            case "Fn::FindInMap", [mapping, key, second]:
+                return self._template["Mappings"][mapping][self.value(key)][second]
+            case "Fn::Select", [index, values]:
+                return self.value(values)[int(index)]
+            case "Fn::Split", [separator, text]:
+                return self.value(text).split(separator)
+            case "Fn::Equals", [one, other]:
+                return str(self.value(one)) == str(self.value(other))
+            case "Fn::Not", [condition]:
+                return not self.value(condition)
+            case "Fn::And", conditions:
+                return all(map(self.value, conditions))
+            case "Fn::Or", conditions:
+                return any(map(self.value, conditions))
+            case "Fn::Contains", [values, wanted]:
+                return str(self.value(wanted)) in values
+        raise NotImplementedError(f"{name} of {argument!r}")
+
+    def _named(self, name: str) -> Any:
+        if name in self._known:
+            return self._known[name]
+        resource, _, attribute = name.partition(".")
+        assert resource in self._template["Resources"], f"{name} is nothing in the template"
+        if name in self._names:
+            return self._names[name]
+        properties = self._template["Resources"][resource]["Properties"]
+        given = {"QueueName": "QueueName", "": "TableName"}.get(attribute, "")
+        return self.value(properties[given]) if given in properties else name
+
+    def _filled(self, text: str, variables: Mapping[str, Any]) -> str:
+        def value_of(match: re.Match[str]) -> str:
+            return str(variables[match[1]] if match[1] in variables else self._named(match[1]))
+
+        return _VARIABLE.sub(value_of, text)
+
+
+def resolved(stack: Stack, parameters: Mapping[str, object]) -> Resolved:
+    """Return the first template as this stack has it, which was deployed with these parameters as ``receipts``."""
+    template = load(str(TEMPLATE))
+    named = Resolved(template, parameters, stack_name="receipts")
+    alarms = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
+    outputs = stack.outputs
+    names = {
+        **stack.ids,
+        "AlertTopic": outputs["AlertTopicArn"],
+        "AlertMail": outputs["AlertMailName"],
+        **{f"{each}.Arn": outputs[f"{each}Arn"] for each in template["Resources"] if f"{each}Arn" in outputs},
+        **{f"{each}.QueueName": outputs[f"{each}Name"] for each in template["Resources"] if f"{each}Url" in outputs},
+        # What moto did not make is called as CloudFormation would.
+        **{name: alarm["AlarmName"] for kind in alarms for name, alarm in named.resources(kind).items()},
+    }
+    return Resolved(template, parameters, stack_name="receipts", names=names)

@@ -1,0 +1,144 @@
+"""The evaluator of alarms: it decides as CloudWatch's documentation says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .alarms import CompositeAlarm, Metric, MetricAlarm, Metrics, State, evaluated
+
+METRIC = Metric("N", "M", frozenset({("D", "d")}))
+RETAINED = "RETAINED"
+
+
+def alarm(treatment: str | None = None, *, needed: int = 3, state: State = "OK", **properties: object) -> MetricAlarm:
+    return MetricAlarm(
+        {
+            "AlarmName": "a",
+            "Namespace": "N",
+            "MetricName": "M",
+            "Dimensions": [{"Name": "D", "Value": "d"}],
+            "Statistic": "Sum",
+            "Period": 60,
+            "EvaluationPeriods": 3,
+            "DatapointsToAlarm": needed,
+            "ComparisonOperator": "GreaterThanThreshold",
+            "Threshold": 0,
+            **({"TreatMissingData": treatment} if treatment else {}),
+            **properties,
+        },
+        state,
+    )
+
+
+def told(points: str) -> Metrics:
+    """Return metrics of these minutes, the newest (minute 99) last: 0 is in order, X is not, - is missing."""
+    metrics = Metrics()
+    for minute, point in enumerate(points.split(), 100 - len(points.split())):
+        if point != "-":
+            metrics.put(METRIC, minute * 60 + 30, {"0": 0.0, "X": 1.0}[point])
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("points", "needed", "missing", "ignore", "breaching", "not_breaching"),
+    [
+        ("0 - X - X", 3, "OK", "OK", "OK", "OK"),
+        ("0 - - - -", 3, "OK", "OK", "OK", "OK"),
+        ("- - - - -", 3, "INSUFFICIENT_DATA", RETAINED, "ALARM", "OK"),
+        ("0 X X - X", 3, "ALARM", "ALARM", "ALARM", "ALARM"),
+        ("- - X - -", 3, "ALARM", RETAINED, "ALARM", "OK"),
+        ("0 - X - X", 2, "ALARM", "ALARM", "ALARM", "ALARM"),
+        ("0 0 X 0 X", 2, "ALARM", "ALARM", "ALARM", "ALARM"),
+        ("0 - X - -", 2, "OK", "OK", "ALARM", "OK"),
+        ("- - - - 0", 2, "OK", "OK", "ALARM", "OK"),
+        ("- - - X -", 2, "ALARM", RETAINED, "ALARM", "OK"),
+    ],
+)
+@pytest.mark.parametrize("before", ["OK", "ALARM"])
+def test_the_tables_of_the_documentation_hold(
+    points: str, needed: int, missing: str, ignore: str, breaching: str, not_breaching: str, before: State
+) -> None:
+    """Both of them, of 3 and of 2 data points out of 3, row by row."""
+    wanted = {
+        None: missing,
+        "missing": missing,
+        "ignore": ignore,
+        "breaching": breaching,
+        "notBreaching": not_breaching,
+    }
+    for treatment, state in wanted.items():
+        found = alarm(treatment, needed=needed, state=before).evaluate(told(points), 6000.0)
+        assert found == (before if state == RETAINED else state), treatment
+
+
+@pytest.mark.parametrize(("points", "state"), [("- - - - X", "OK"), ("- - - X -", "OK"), ("- - - X 0", "OK")])
+def test_an_alarm_is_not_premature(points: str, state: State) -> None:
+    """What comes next may be in order."""
+    assert alarm().evaluate(told(points), 6000.0) == state
+
+
+def test_a_minute_counts_once_it_is_over() -> None:
+    """And the alarm moves on with the time."""
+    metrics = told("X X X")
+    assert alarm("notBreaching").evaluate(metrics, 5999.9) == "OK"
+    assert alarm("notBreaching").evaluate(metrics, 6000.0) == "ALARM"
+
+
+def test_dynamodb_has_a_rule_of_its_own() -> None:
+    """Missing data are ignored, whatever the alarm says."""
+    properties = {"Namespace": "AWS/DynamoDB"}
+    assert alarm("notBreaching", state="ALARM", **properties).evaluate(Metrics(), 6000.0) == "ALARM"
+    assert alarm("notBreaching", state="OK", **properties).evaluate(Metrics(), 6000.0) == "OK"
+
+
+@pytest.mark.parametrize(
+    ("statistic", "value"), [("Sum", 6.0), ("Minimum", 1.0), ("Maximum", 3.0), ("Average", 2.0), ("SampleCount", 3.0)]
+)
+def test_a_period_is_one_number(statistic: str, value: float) -> None:
+    """Made of all that was told in it."""
+    metrics = Metrics()
+    for at, told_value in [(60, 1.0), (61, 3.0), (119.9, 2.0), (120, 50.0)]:
+        metrics.put(METRIC, at, told_value)
+    assert metrics.statistic(METRIC, statistic, 60) == {1: value, 2: 1.0 if statistic == "SampleCount" else 50.0}
+
+
+def test_metrics_are_found_in_a_log() -> None:
+    """By every set of dimensions; what is no metric is passed over."""
+    document = {
+        "_aws": {
+            "Timestamp": 90_000,
+            "CloudWatchMetrics": [
+                {"Namespace": "N", "Dimensions": [["D"], ["D", "E"]], "Metrics": [{"Name": "M"}, {"Name": "L"}]}
+            ],
+        },
+        "D": "d",
+        "E": "e",
+        "M": 7,
+        "L": {"Values": [0.5, 2], "Counts": [2, 1], "Min": 0.5, "Max": 2, "Sum": 3, "Count": 3},
+    }
+    metrics = Metrics()
+    assert metrics.read_log(["text", "[1]", "{}", json.dumps(document)], later_by_seconds=60.0) == 1
+    assert metrics.statistic(METRIC, "Sum", 60) == {2: 7.0}
+    both = frozenset({("D", "d"), ("E", "e")})
+    assert metrics.statistic(Metric("N", "L", both), "Maximum", 60) == {2: 2.0}
+    assert metrics.statistic(Metric("N", "L", both), "SampleCount", 60) == {2: 3.0}
+    assert metrics.statistic(Metric("N", "M", frozenset()), "Sum", 60) == {}
+
+
+def test_an_expression_is_of_all_its_metrics() -> None:
+    """A period in which one is missing has no value, nor has a division by zero."""
+    known = {"a": {1: 10.0, 2: 10.0, 3: 10.0}, "b": {1: 2.0, 3: 0.0}}
+    assert evaluated("a / (b * 5)", known) == {1: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "state"),
+    [("ALARM", "ALARM", "ALARM"), ("ALARM", "OK", "OK"), ("INSUFFICIENT_DATA", "ALARM", "OK")],
+)
+def test_a_composite_alarm_follows_others(first: State, second: State, state: State) -> None:
+    """By its rule."""
+    composite = CompositeAlarm({"AlarmRule": 'ALARM("one") AND ALARM("other")'})
+    assert composite.evaluate({"one": first, "other": second}) == state
+    assert composite.asked == {"one", "other"}

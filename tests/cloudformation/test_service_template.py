@@ -1,0 +1,337 @@
+"""What the second template says, for parameters that would each take a deployment, and beside the files it leans on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.settings import load_settings
+from tests.doc.blocks import read_page
+
+from .alarms import Metric as Named
+from .alarms import MetricAlarm, Metrics, evaluated
+from .conftest import SERVICE_TEMPLATE, TEMPLATE
+from .intrinsics import Resolved
+
+ROOT = Path(__file__).parents[2]
+MANUAL = ROOT / "doc/deploy-aws.rst"
+OPERATIONS = ROOT / "doc/operations.rst"
+RUNBOOK = ROOT / "doc/runbook.rst"
+MAX_STOP_TIMEOUT_SECONDS = 120  # of ECS on Fargate
+TO_END_SECONDS = 5  # after a drain: to kill a worker that has not, to write the last lines of log and metrics
+
+template: dict[str, Any] = load(str(SERVICE_TEMPLATE))
+parameters: dict[str, dict[str, Any]] = template["Parameters"]
+GIVEN = {
+    "Image": "receipt-actors:1",
+    "BundleIds": "com.example.game",
+    "VpcId": "vpc-1",
+    "SubnetIds": ["subnet-1", "subnet-2"],
+}
+EXPORTS = Resolved(load(str(TEMPLATE)), {}, stack_name="receipts").exports()
+PARAMETER = "arn:aws:ssm:eu-west-1:123456789012:parameter/game/shared-secret"
+
+
+def service(**changes: object) -> Resolved:
+    return Resolved(template, {**GIVEN, **changes}, stack_name="service", exports=EXPORTS)
+
+
+def container(resolved: Resolved) -> dict[str, Any]:
+    (definition,) = resolved.resources("AWS::ECS::TaskDefinition").values()
+    (found,) = definition["ContainerDefinitions"]
+    return dict(found)
+
+
+def environment(resolved: Resolved) -> dict[str, str]:
+    return {each["Name"]: str(each["Value"]) for each in container(resolved)["Environment"]}
+
+
+def test_four_parameters_are_enough() -> None:
+    """The image, the app, and where to run: everything else has a default, and breaks no rule."""
+    assert {name for name, each in parameters.items() if "Default" not in each} == set(GIVEN)
+    assert service().faults() == []
+    settings = load_settings({}, environ=environment(service()))
+    assert settings.bundle_ids == ("com.example.game",)
+    assert parameters["VisibilityTimeoutSeconds"]["Default"] == settings.visibility_timeout_seconds
+    assert float(parameters["DrainSeconds"]["Default"]) == settings.drain_seconds
+
+
+@pytest.mark.parametrize("seconds", parameters["DrainSeconds"]["AllowedValues"])
+def test_a_task_is_killed_after_its_drain_and_not_before(seconds: str) -> None:
+    """ECS's time fits the program's, and Fargate grants it."""
+    resolved = service(DrainSeconds=seconds)
+    assert container(resolved)["StopTimeout"] == int(seconds) + TO_END_SECONDS <= MAX_STOP_TIMEOUT_SECONDS
+    assert load_settings({}, environ=environment(resolved)).drain_seconds == int(seconds)
+
+
+def test_a_task_needs_no_privileges_and_writes_no_file() -> None:
+    """Not even the capabilities that every container has."""
+    definition = container(service())
+    assert definition["ReadonlyRootFilesystem"] is True
+    assert definition["LinuxParameters"] == {"InitProcessEnabled": True, "Capabilities": {"Drop": ["ALL"]}}
+    assert "Privileged" not in definition
+    assert "MountPoints" not in definition
+
+
+def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
+    """A container that is paused by an operator is not replaced, wherever its health is looked at."""
+    check = container(service())["HealthCheck"]
+    (block,) = [
+        json.loads(block.text)["healthCheck"]
+        for block in read_page(OPERATIONS).blocks
+        if block.language == "json" and "healthCheck" in block.text
+    ]
+    assert {key[0].lower() + key[1:]: value for key, value in check.items()} == block
+    (line,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("HEALTHCHECK")]
+    assert json.loads(line[line.index("[") :]) == check["Command"][1:]
+    for option, name in [("interval", "Interval"), ("timeout", "Timeout"), ("start-period", "StartPeriod")]:
+        assert f"--{option}={check[name]}s" in line
+
+
+def test_alone_sets_no_role() -> None:
+    """The other roles come with the table that nodes hold them in."""
+    assert not any("ROLE" in name for name in environment(service()))
+    for role in set(parameters["Role"]["AllowedValues"]) - {"alone"}:
+        variables = environment(service(Role=role))
+        assert variables["RECEIPT_ACTORS_ROLE"] == role
+        assert variables["RECEIPT_ACTORS_ROLE_TABLE"] == "RoleTable"
+
+
+def test_nodes_that_stand_by_are_not_scaled() -> None:
+    """One works: more of them would work off nothing. Their number is MinTasks, and one alone would be no standby."""
+    resolved = service(Role="active-standby", MinTasks="3")
+    assert resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget") == {}
+    assert resolved.resources("AWS::ApplicationAutoScaling::ScalingPolicy") == {}
+    assert resolved.resources("AWS::ECS::Service")["Service"]["DesiredCount"] == "3"
+    assert "DesiredCount" not in service().resources("AWS::ECS::Service")["Service"]
+    assert service(Role="active-standby", MinTasks="1").faults() == [
+        "MinTasks is 1 and Role is active-standby; nobody would stand by"
+    ]
+    assert service(Role="load-balanced", MinTasks="1").faults() == []
+
+
+@pytest.mark.parametrize(
+    ("cpu", "smallest", "largest"),
+    [("256", 512, 2048), ("512", 1024, 4096), ("1024", 2048, 8192), ("2048", 4096, 16384), ("4096", 8192, 30720)],
+)
+def test_a_size_that_fargate_does_not_have_is_refused(cpu: str, smallest: int, largest: int) -> None:
+    """Before anything is created, with what there is."""
+    for memory in parameters["MemoryMiB"]["AllowedValues"]:
+        faults = service(Cpu=cpu, MemoryMiB=memory).faults()
+        assert len(faults) == (0 if smallest <= int(memory) <= largest else 1), memory
+
+
+def test_a_rush_has_a_beginning_and_an_end() -> None:
+    """More tasks are there before it, and go after it."""
+    begins, ends = "cron(45 17 ? * FRI *)", "cron(0 2 ? * SAT *)"
+    resolved = service(RushBegins=begins, RushEnds=ends, RushMinTasks="6", Timezone="Europe/Berlin")
+    (target,) = resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+    actions = [
+        (each["Schedule"], each["Timezone"], each["ScalableTargetAction"]["MinCapacity"])
+        for each in target["ScheduledActions"]
+    ]
+    assert actions == [(begins, "Europe/Berlin", "6"), (ends, "Europe/Berlin", parameters["MinTasks"]["Default"])]
+    (target,) = service().resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+    assert "ScheduledActions" not in target
+    assert len(service(RushBegins=begins).faults()) == len(service(RushEnds=ends).faults()) == 1
+    assert resolved.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("arn", "action"),
+    [
+        (PARAMETER, "ssm:GetParameters"),
+        ("arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:game-AbCdEf", "secretsmanager:GetSecretValue"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("parameter", "policy", "variable"),
+    [
+        ("SharedSecretArn", "SharedSecretPolicy", "RECEIPT_ACTORS_SHARED_SECRET"),
+        ("ServerApiKeyArn", "ServerApiKeyPolicy", "RECEIPT_ACTORS_SERVER_API_KEY"),
+    ],
+)
+def test_a_secret_is_a_parameter_or_a_secret(arn: str, action: str, parameter: str, policy: str, variable: str) -> None:
+    """Who starts the task may read that one, by the call that its service has."""
+    assert re.fullmatch(parameters[parameter]["AllowedPattern"], arn)
+    resolved = service(**{parameter: arn})
+    (statement,) = resolved.resources("AWS::IAM::ManagedPolicy")[policy]["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ([action], arn)
+    assert container(resolved)["Secrets"] == [{"Name": variable, "ValueFrom": arn}]
+    assert policy not in service().resources("AWS::IAM::ManagedPolicy")
+
+
+def test_keys_and_files_are_granted_where_there_are_any() -> None:
+    """And not where there are none."""
+    key = "arn:aws:kms:eu-west-1:123456789012:key/12345678-1234-1234-1234-123456789012"
+    file = "arn:aws:s3:::game/production.env"
+    policies = service(SecretsKeyArn=key, EnvironmentFileArn=file).resources("AWS::IAM::ManagedPolicy")
+    (decrypt,) = policies["SecretsKeyPolicy"]["PolicyDocument"]["Statement"]
+    assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], key)
+    assert [each["Resource"] for each in policies["EnvironmentFilePolicy"]["PolicyDocument"]["Statement"]] == [
+        file,
+        "arn:aws:s3:::game",
+    ]
+    assert set(service().resources("AWS::IAM::ManagedPolicy")) == {"ExecutionPolicy", "ProtectionPolicy"}
+    assert "EnvironmentFiles" not in container(service())
+    assert container(service())["Secrets"] == []
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "is_taken"),
+    [
+        ("Image", "receipt-actors:1", True),
+        ("Image", f"game/receipt-actors@sha256:{'0' * 64}", True),
+        ("Image", "receipt-actors", False),
+        ("Image", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/receipt-actors:1", False),
+        ("Image", "*:1", False),
+        ("SharedSecretArn", "", True),
+        ("SharedSecretArn", "abc123", False),
+        ("SharedSecretArn", "arn:aws:ssm:eu-west-1:123456789012:parameter/*", False),
+        ("SharedSecretArn", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:game:key::", False),
+        ("EnvironmentFileArn", "arn:aws:s3:::game/production.env", True),
+        ("EnvironmentFileArn", "arn:aws:s3:::game/*.env", False),
+        ("EnvironmentFileArn", "s3://game/production.env", False),
+        ("BundleIds", "com.example.game,com.example.other", True),
+        ("BundleIds", "*", False),
+        ("Processes", "auto", True),
+        ("Processes", "0", False),
+        ("RushBegins", "rate(1 day)", False),
+    ],
+)
+def test_slips_are_refused(parameter: str, value: str, is_taken: bool) -> None:
+    """No star gets into a policy, and no secret into a parameter."""
+    assert (re.fullmatch(parameters[parameter]["AllowedPattern"], value) is not None) is is_taken
+
+
+def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
+    """By tag or by digest."""
+    for reference in ("game/receipt-actors:1", f"game/receipt-actors@sha256:{'0' * 64}"):
+        resolved = service(Image=reference)
+        policy = resolved.resources("AWS::IAM::ManagedPolicy")["ExecutionPolicy"]
+        (pull,) = [each for each in policy["PolicyDocument"]["Statement"] if each["Sid"] == "PullImage"]
+        assert pull["Resource"].endswith(":repository/game/receipt-actors")
+        assert container(resolved)["Image"].endswith(f".amazonaws.com/{reference}")
+
+
+def test_a_cluster_is_made_where_none_is_given() -> None:
+    """Everything that names one names the same."""
+    made, given_ = service(), service(ClusterName="shared")
+    assert set(made.resources("AWS::ECS::Cluster")) == {"Cluster"}
+    assert given_.resources("AWS::ECS::Cluster") == {}
+    for resolved, name in ((made, "Cluster"), (given_, "shared")):
+        (target,) = resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        assert target["ResourceId"] == f"service/{name}/Service.Name"
+        assert resolved.resources("AWS::ECS::Service")["Service"]["Cluster"] == name
+        policy = resolved.resources("AWS::IAM::ManagedPolicy")["ProtectionPolicy"]["PolicyDocument"]["Statement"][0]
+        assert policy["Resource"].endswith(f":task/{name}/*")
+        assert policy["Condition"]["ArnEquals"]["ecs:cluster"].endswith(f":cluster/{name}")
+        assert ({"Name": "ClusterName", "Value": name}) in metric_of(resolved, "tasks")["Dimensions"]
+
+
+def queries(resolved: Resolved) -> dict[str, dict[str, Any]]:
+    (policy,) = resolved.resources("AWS::ApplicationAutoScaling::ScalingPolicy").values()
+    configuration = policy["TargetTrackingScalingPolicyConfiguration"]
+    return {each["Id"]: each for each in configuration["CustomizedMetricSpecification"]["Metrics"]}
+
+
+def metric_of(resolved: Resolved, id_: str) -> dict[str, Any]:
+    found: dict[str, Any] = queries(resolved)[id_]["MetricStat"]["Metric"]
+    return found
+
+
+@given(
+    visible=st.integers(0, 10_000_000),
+    tasks=st.integers(1, 1000),
+    per_second=st.integers(1, 100_000),
+    acceptable_seconds=st.integers(1, 86_400),
+)
+def test_tasks_follow_the_backlog_as_aws_recommends(
+    visible: int, tasks: int, per_second: int, acceptable_seconds: int
+) -> None:
+    """More are wanted exactly where a task's backlog exceeds the acceptable latency by the mean time of a receipt."""
+    resolved = service(TaskReceiptsPerSecond=str(per_second), AcceptableSeconds=str(acceptable_seconds))
+    known = {"visible": {1: float(visible)}, "tasks": {1: float(tasks)}}
+    value = evaluated(queries(resolved)["backlog"]["Expression"], known)[1]
+    mean_seconds = 1 / per_second  # of a task that is busy
+    assert value / acceptable_seconds == pytest.approx((visible / tasks) / (acceptable_seconds / mean_seconds))
+
+
+def test_the_backlog_is_that_of_the_source_queue() -> None:
+    """And the tasks are those of this service that run; only the quotient is what is tracked."""
+    resolved = service()
+    assert metric_of(resolved, "visible") == {
+        "Namespace": "AWS/SQS",
+        "MetricName": "ApproximateNumberOfMessagesVisible",
+        "Dimensions": [{"Name": "QueueName", "Value": "ReceiptsSQS"}],
+    }
+    running = metric_of(resolved, "tasks")
+    assert (running["Namespace"], running["MetricName"]) == ("ECS/ContainerInsights", "RunningTaskCount")
+    assert [id_ for id_, query in queries(resolved).items() if query["ReturnData"]] == ["backlog"]
+
+
+# --- alarms ---
+
+
+def test_tasks_that_are_missing_are_told_of() -> None:
+    """After MissingTasksMinutes, also where nothing is heard of any; and when they are back."""
+    alarm = MetricAlarm(service(MinTasks="2").resources("AWS::CloudWatch::Alarm")["TasksMissing"])
+    metric, metrics, states = Named.of(alarm.properties), Metrics(), []
+    for minute in range(60):
+        if minute < 10 or minute >= 40:
+            metrics.put(metric, minute * 60, 2)
+        elif minute < 25:
+            metrics.put(metric, minute * 60, 1)
+        states.append(alarm.evaluate(metrics, (minute + 1) * 60))
+    assert states.index("ALARM") == 10 + 9
+    assert set(states[19:40]) == {"ALARM"}
+    assert set(states[40:]) == {"OK"}
+
+
+def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of() -> None:
+    """Not one that those that may be added will."""
+    resolved = service(MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
+    alarm = MetricAlarm(resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"])
+    metric = Named.of(alarm.properties["Metrics"][0]["MetricStat"]["Metric"])
+    assert alarm.evaluate(Metrics(), 3600) == "OK"
+    for backlog, state in ((10 * 500 * 60, "OK"), (10 * 500 * 60 + 1, "ALARM")):
+        metrics = Metrics()
+        for minute in range(60):
+            metrics.put(metric, minute * 60, backlog)
+        assert alarm.evaluate(metrics, 3600) == state
+    standby = service(Role="active-standby").resources("AWS::CloudWatch::Alarm")
+    assert set(standby) == {"TasksMissing"}
+
+
+@pytest.mark.parametrize("name", ["TasksMissing", "TasksAtLimit"])
+def test_every_alarm_has_its_section_in_the_runbook(name: str) -> None:
+    """And tells its beginning and its end to the topic of the other stack."""
+    alarm = service(RunbookUrl="https://wiki.example.com/runbook.html").resources("AWS::CloudWatch::Alarm")[name]
+    suffix = alarm["AlarmName"].removeprefix("service-")
+    assert f"https://wiki.example.com/runbook.html#alarm-{suffix}" in alarm["AlarmDescription"]
+    assert f".. _alarm-{suffix}:\n" in RUNBOOK.read_text(encoding="utf-8")
+    assert alarm["AlarmActions"] == alarm["OKActions"] == ["AlertTopic"]
+
+
+# --- the manual ---
+
+
+def test_the_manual_lists_every_parameter_with_its_default() -> None:
+    """The second table of the manual is the template's, row by row."""
+    _, _, about_service = MANUAL.read_text(encoding="utf-8").partition("The service's parameters\n")
+    about_service, _, _ = about_service.partition("What a task is\n")
+    rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none|required)", about_service, re.MULTILINE)
+    assert rows == [(name, str(each.get("Default", ""))) for name, each in parameters.items()]
+
+
+def test_what_is_imported_is_exported() -> None:
+    """By the other template; and nothing is exported that nobody imports."""
+    imported = set(re.findall(r"\$\{ReceiptsStack\}-(\w+)", SERVICE_TEMPLATE.read_text(encoding="utf-8")))
+    assert {f"receipts-{name}" for name in imported} == set(EXPORTS)
