@@ -17,7 +17,7 @@ _figures: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run chaos at full size: about an hour, instead of a minute")
+    parser.addoption("--full", action="store_true", help="run chaos at full size: more than an hour, not minutes")
 
 
 @pytest.fixture

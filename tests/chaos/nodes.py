@@ -253,6 +253,15 @@ class Site(ABC):
         return [node for node in self.nodes if node.is_running]
 
     @property
+    def given_up(self) -> list[Node]:
+        """Those that ended by themselves, each once."""
+        found = [node for node in self.nodes if node.ends_from_seconds == inf and not node.is_running]
+        for node in found:
+            assert "Traceback" not in node.program.stderr
+            node.ends_from_seconds = time.monotonic()
+        return found
+
+    @property
     def seated(self) -> list[Node]:
         """Those of the running that have a seat by the newest version, in the order of their seats."""
         newest = self.newest()

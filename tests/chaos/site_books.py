@@ -5,8 +5,9 @@ What is asserted, where a node's tenure is any time at which the record gives it
 * nobody is taken for gone before the lease is over that its last sign has given it;
 * what nodes in their tenure have under way at once, at the ledger and at the App Store, is never more than the whole;
 * nobody begins anything out of its tenure (no receive, no question to Apple, no claim). The exception is who was
-  stopped, cut off, or starved for longer than a lease, in the very moment between its look at the lease and the
-  request: of these there are no more than can be under way at once, and of receives one of each consumer.
+  stopped, cut off, or starved for longer than a lease: what it was about to send in that very moment, and what was
+  under way on a connection that is closed when the network is back, which HTTP clients send once more by themselves.
+  Of these there are no more than can be under way at once, and of receives one of each consumer.
 
 In a window of ``WINDOW_SECONDS`` Apple is never asked more often than the rate allows, and a tenth of a second of it
 more for whoever had a share before and for whoever has it now; and as many as can be under way, which may have waited
