@@ -40,7 +40,7 @@ from receipt_actors.domain.messages import (
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.domain.sources import Source, misuses
-from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
+from receipt_actors.errors import ConfigurationError, QueueRefused, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
@@ -93,6 +93,7 @@ class ReceiptSystem:
         held_until_seconds: float = inf,
         process: str = "main",
         on_alert: Callable[[Alert], object] | None = None,
+        sources_may_be_missing: bool = False,
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
 
@@ -109,6 +110,8 @@ class ReceiptSystem:
             process: what this process is called in overviews, traces and alerts, where there are several.
             on_alert: called with each alert, one at a time, on a thread of the system; with or without an alerts queue.
                 What it raises is logged.
+            sources_may_be_missing: whether to start where some of several source queues are refused, but not all; they
+                are received from again and again, as those that are deleted later.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
@@ -123,7 +126,7 @@ class ReceiptSystem:
             if opened.roles is None and not settings.is_alone:
                 found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
                 raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
-            sources = _look_at_sources(settings, opened.queues)
+            sources = _look_at_sources(settings, opened.queues, may_be_missing=sources_may_be_missing)
             opened.ledger.check()
             if opened.roles is not None:
                 opened.roles.check()
@@ -497,14 +500,24 @@ class ReceiptSystem:
         self.drain()
 
 
-def _look_at_sources(settings: Settings, queues: Queues) -> list[Source]:
+def _look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool) -> list[Source]:
     """Find out the sources' dead-letter queues, which shows that all are there and may be used.
 
     Raises what ``start`` raises.
     """
     sources: list[Source] = []
+    missing: list[QueueRefused] = []
     for of_source in settings.every_source:
-        redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
+        try:
+            redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
+        except QueueRefused as refused:
+            missing.append(refused)
+            if not may_be_missing or len(missing) == len(settings.every_source):
+                raise
+            # Should it come back, what can't be answered stays on it until the next start.
+            logger.error("the other sources go on without it: %s", refused)
+            sources.append(source_of(of_source, of_source.dead_letter_queue, is_first=of_source is settings))
+            continue
         dead_letter_queue = of_source.dead_letter_queue or redrive_target
         sources.append(source_of(of_source, dead_letter_queue, is_first=of_source is settings))
         if dead_letter_queue is None:

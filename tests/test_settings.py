@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,6 +118,67 @@ class TestLayers:
         assert load(environ=environ) == load()
 
 
+class TestRoles:
+    def test_a_node_is_alone_unless_it_is_told_otherwise(self) -> None:
+        """Then its group is that of its source queue, and its name that of the machine."""
+        settings = load()
+        assert settings.is_alone
+        assert settings.effective_role_group == settings.source_queue
+        assert settings.effective_node_name == (socket.gethostname()[:100] or "node")
+        assert (settings.role_table, settings.lease_seconds) == ("RoleTable", 10)
+
+    def test_everything_can_be_said(self) -> None:
+        """By flags as by variables."""
+        given = {
+            "role": "load-balanced",
+            "role_group": "eu:games",
+            "role_table": "Roles",
+            "node_name": "ip-10-0-0-1.eu",
+            "lease_seconds": "2.5",
+        }
+        by_variables = load(environ={f"RECEIPT_ACTORS_{name.upper()}": value for name, value in given.items()})
+        for settings in (load(given), by_variables):
+            assert not settings.is_alone
+            assert (settings.role, settings.effective_role_group) == ("load-balanced", "eu:games")
+            assert (settings.role_table, settings.effective_node_name) == ("Roles", "ip-10-0-0-1.eu")
+            assert settings.lease_seconds == 2.5
+
+    @pytest.mark.parametrize("backend", ["aws", "embedded"])
+    @pytest.mark.parametrize("role", ["alone", "active-standby", "load-balanced"])
+    def test_each_role_is_for_each_backend(self, role: str, backend: str) -> None:
+        """Several commands on one machine share one SQLite file as others share a table."""
+        given = {"database": "r.db"} if backend == "embedded" else {}
+        assert load({"role": role, "backend": backend, **given}).role == role
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("role", "leader", "expected alone, active-standby or load-balanced"),
+            ("role", "Active-Standby", "expected alone, active-standby or load-balanced"),
+            ("role_group", "two words", "1 to 128 letters, digits, _, ., : and -"),
+            ("role_group", "x" * 129, "1 to 128 letters, digits, _, ., : and -"),
+            ("node_name", "näme", "1 to 128 letters, digits, _, ., : and -"),
+            ("node_name", "a\nb", "1 to 128 letters, digits, _, ., : and -"),
+            ("role_table", "no", "3 to 255"),
+            ("lease_seconds", "0.9", "1"),
+            ("lease_seconds", "301", "300"),
+            ("lease_seconds", "nan", "expected"),
+            ("lease_seconds", "soon", "expected"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, name: str, value: str, expected: str) -> None:
+        """With what was found, and what is expected."""
+        (fault,) = faults({name: value})
+        assert f"--{name.replace('_', '-')}" in fault
+        assert expected in fault
+
+    @pytest.mark.parametrize("other", ["ledger_table", "notifications_table"])
+    def test_roles_have_a_table_of_their_own(self, other: str) -> None:
+        """The others have other keys."""
+        (fault,) = faults({other: "Shared", "role_table": "Shared"})
+        assert "neither ledger_table nor notifications_table" in fault
+
+
 class TestBackend:
     @pytest.mark.parametrize(
         ("flags", "environ", "backend"),
@@ -126,6 +188,7 @@ class TestBackend:
             ({"database": "r.db", "backend": "aws"}, {}, "aws"),
             ({"source_queue": "Q"}, {}, "aws"),
             ({"ledger_table": "Table"}, {}, "aws"),
+            ({"role_table": "Table"}, {}, "aws"),
             ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "aws"),
             ({}, {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2"}, "aws"),
             ({"backend": "aws"}, {}, "aws"),

@@ -68,6 +68,12 @@ class TestInheritance:
         embedded = of({"Game2SQS": {}}, backend="embedded", database="r.db")
         assert [each.known_dead_letter_queue for each in embedded.every_source] == ["ReceiptsSQSDLQ", "Game2SQSDLQ"]
 
+    def test_sources_may_be_of_different_kinds(self) -> None:
+        """A standard queue beside a FIFO queue, each with a dead-letter queue of its own kind."""
+        settings = of({"Game2SQS.fifo": {"post_queues": "Out.fifo"}}, backend="embedded", database="r.db")
+        queues = [each.known_dead_letter_queue for each in settings.every_source]
+        assert queues == ["ReceiptsSQSDLQ", "Game2SQSDLQ.fifo"]
+
     def test_a_source_without_account_tokens_needs_no_namespace(self) -> None:
         """The top level's namespace has no use there, which is no fault."""
         top = {"app_account_token": "match", "app_account_token_namespace": NAMESPACE}
@@ -240,6 +246,12 @@ class TestFaults:
                 {"backend": "embedded", "database": "r.db"},
                 "dead_letter_queue: found 'ReceiptsSQSDLQ', expected a queue that is neither a source queue nor a post "
                 "queue, of any source",
+            ),
+            (
+                {"A": {"dead_letter_queue": "Dead.fifo"}},
+                {},
+                "sources.A.dead_letter_queue: found 'Dead.fifo', expected a standard queue, as A is one: SQS wants a "
+                "dead-letter queue to be of its source queue's kind",
             ),
             (
                 {"A": {"post_queues": "Alerts"}},

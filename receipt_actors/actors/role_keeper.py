@@ -82,6 +82,7 @@ class RoleKeeper(GenServer):
         self._lease = Lease(node, lease_seconds, beat=secrets.randbits(48))
         self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
         self._is_calling = False
+        self._is_failing = False  # since a call was not answered nothing has been renewed
         self._renews_at_once = False  # when the call under way is over
         self._began_at_seconds = -inf  # monotonic; of the last renewal
         self._next_renewal: Timer | None = None
@@ -180,6 +181,7 @@ class RoleKeeper(GenServer):
             return
         self._is_calling = False
         if isinstance(label, _Write) and value == _record(label.content):
+            self._is_failing = False
             self._looked(label.content)
             self._tell_gone(label.gone)
             self._take_up()
@@ -195,7 +197,9 @@ class RoleKeeper(GenServer):
         self._is_calling = False
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
-        logger.warning("the role of this node could not be renewed: %s", reason.exception)
+        level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
+        logger.log(level, "the role of this node could not be renewed: %s", reason.exception)
+        self._is_failing = True
         self._tell_standing()
         self._renew_later()
 

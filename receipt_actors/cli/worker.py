@@ -71,6 +71,7 @@ class _Worker:
         self._signals = signals
         self._system: ReceiptSystem | None = None
         self._is_paused = False
+        self._is_replacement = False
         self._held_until_seconds = inf
         self._told_incidents: tuple[Incident, ...] | None = None
         self._told_queues: Mapping[str, int | None] | None = None
@@ -104,7 +105,8 @@ class _Worker:
 
     def _obey(self, message: Message) -> int | None:
         match message:
-            case Configure(values):
+            case Configure(values, is_replacement):
+                self._is_replacement = is_replacement
                 self._settings = Settings.model_validate(values)
                 write_log(self._settings, self._name)
                 self._backend = open_backend(self._settings)
@@ -118,6 +120,7 @@ class _Worker:
                         is_paused=self._is_paused,
                         held_until_seconds=self._held_until_seconds,
                         process=self._name,
+                        sources_may_be_missing=self._is_replacement,
                     )
                     collect_seldom()
                     self._system.on_end(self._signals.wake)

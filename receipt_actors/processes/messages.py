@@ -23,6 +23,7 @@ class Configure:
     """The first of all: the settings. They do not travel as arguments, which everybody on the machine can see."""
 
     settings: Mapping[str, Any]
+    is_replacement: bool = False  #: of one that ran: a source queue that is gone since must not keep it from starting
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Worker(GenServer):
         if self._group.is_closing:
             return
         group, name, me = self._group, self._name, self.ref
-        process = WorkerProcess(name, group.program, group.settings, me.send)
+        process = WorkerProcess(name, group.program, group.settings, me.send, is_replacement=group.is_complete)
         self._process, self._phase, self._refusal = process, _Phase.LOADING, None
         group.processes[name] = process
         self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.LOADING))

@@ -60,6 +60,7 @@ class WorkerProcess:
         settings: what it is sent first.
         deliver: gets what the process says, and at last that it has ended; called on a thread of its own. Where no
             process can be started that is a ``StartRefused``, and its end.
+        is_replacement: see ``Configure``.
 
     Raises:
         OSError: no socket can be made.
@@ -71,10 +72,12 @@ class WorkerProcess:
         program: Sequence[str],
         settings: Mapping[str, Any],
         deliver: Callable[[MessageFrom | ProcessEnded], None],
+        *,
+        is_replacement: bool = False,
     ) -> None:
         self._arguments = [sys.executable, *_path_flags(), *program, name]
         self._deliver = deliver
-        self._settings = settings
+        self._configure = Configure(settings, is_replacement)
         self._child: _Child | None = None
         self._is_killed = False
         self._is_over = threading.Event()
@@ -117,7 +120,7 @@ class WorkerProcess:
             return 1
         if self._is_killed:  # perhaps before there was anything to kill
             child.kill()
-        self._channel.send(Configure(self._settings))
+        self._channel.send(self._configure)
         while not self._channel.is_over:
             for message in self._channel.receive():
                 self._deliver(MessageFrom(self, message))

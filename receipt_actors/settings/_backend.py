@@ -18,7 +18,7 @@ from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName
 _AWS_VARIABLE = re.compile(
     r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS_KEY_ID|ROLE_ARN|CONTAINER_CREDENTIALS_.+)"
 )
-_AWS_SETTINGS = ("source_queue", "post_queues", "ledger_table", "notifications_table")
+_AWS_SETTINGS = ("source_queue", "post_queues", "ledger_table", "notifications_table", "role_table")
 _TO_BE_CHOSEN: Any = None
 
 

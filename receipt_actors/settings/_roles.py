@@ -50,8 +50,8 @@ class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
         ge=1,
         le=300,
         description="Time for which a role is lent to a node that is not heard of; renewed "
-        f"{RENEWALS_PER_LEASE} times meanwhile. The same for all nodes of a group. Another one takes over within half "
-        "as much again.",
+        f"{RENEWALS_PER_LEASE} times meanwhile. Another one takes over within half as much again. It may be changed "
+        "node by node.",
     )
 
     @field_validator("role_table")

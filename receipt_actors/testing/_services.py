@@ -137,4 +137,4 @@ class FakeServices:
 
     @property
     def _fakes(self) -> tuple[Fake, ...]:
-        return self.queues, self.ledger, self.app_store, self.signed_data, self.server_api
+        return self.queues, self.ledger, self.app_store, self.signed_data, self.server_api, self.roles

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 
 import pytest
 
 from receipt_actors.actors.holding import LIMITED, ProcessHolding
 from receipt_actors.actors.protocol import INTAKE, ObeyLimits
+from receipt_actors.actors.role_keeper import ROLE_KEEPER
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
+from receipt_actors.telemetry.overview import State
 
-from .trees import SETTINGS, Tree, ok
+from .trees import SETTINGS, STEP_IDS, STEPS, Tree, ok, tree_of
 
 WHOLE = SETTINGS.limits_of(1)
 POLL_SECONDS = SETTINGS.receive_wait_seconds + 1
@@ -220,3 +223,91 @@ def test_a_process_holds_nothing_at_first(tree: Tree) -> None:
     assert holding.use(WHOLE) == [(name, ObeyLimits()) for name in LIMITED]
     assert limits.current == WHOLE
     assert INTAKE in LIMITED
+
+
+# --- whole trees in a group ---
+
+
+ACTIVE_STANDBY = SETTINGS.model_copy(update={"role": "active-standby", "lease_seconds": 10.0})
+
+
+@pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
+@pytest.mark.parametrize("how", ["crash", "kill"])
+def test_the_role_keeper_may_die_at_any_step(how: str, step: tuple[str, str, bool]) -> None:
+    """Work goes on as if nothing had happened, and the lease is renewed as before."""
+    for tree in tree_of(ACTIVE_STANDBY):
+        tree.hold(*step)
+        submit(tree)
+        tree.settle()
+        getattr(tree, how)(ROLE_KEEPER)
+        tree.services.recover()
+        tree.advance(60)
+        tree.check_answered(ok(1, "t-1"))
+        assert tree.system.overview().state is State.CONSUMING
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_without_its_table_a_tree_waits_and_goes_on(operation: str) -> None:
+    """It is no fault of the tree's; nothing is lost, nothing given up."""
+    for tree in tree_of(ACTIVE_STANDBY):
+        tree.advance(POLL_SECONDS)
+        tree.services.roles.fail(operation, LedgerUnavailable("down"), times=None)
+        tree.advance(60)
+        submit(tree)
+        tree.advance(10 * 60)
+        assert answered(tree) == []
+        assert tree.system.overview().state is State.WAITING
+        tree.services.recover()
+        tree.advance(5)
+        tree.check_answered(ok(1, "t-1"))
+
+
+class Two:
+    """Two nodes on the same services and one clock."""
+
+    def __init__(self, first: Tree) -> None:
+        self.first = first
+        self.second = Tree(ACTIVE_STANDBY, first.services)
+
+    def advance(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.5)):
+            self.first.advance(0.5)
+            self.second.settle()
+            self.first.settle()
+
+
+@pytest.fixture
+def two() -> Iterator[Two]:
+    for first in tree_of(ACTIVE_STANDBY):
+        two = Two(first)
+        yield two
+        two.second.close()
+
+
+def test_one_tree_takes_over_from_another_that_stands_still(two: Two) -> None:
+    """What the first had in flight it hands back when it finds that it stands by; each message gets one answer."""
+    services = two.first.services
+    two.advance(1)
+    assert [tree.system.overview().state for tree in (two.first, two.second)] == [State.CONSUMING, State.STANDBY]
+    with services.roles.hold("read", times=1), services.app_store.hold("verify_receipt", times=1):
+        submit(two.first, 1)
+        two.advance(16)  # the keeper of one of them waits for the table all the time
+        states = {tree.system.overview().state for tree in (two.first, two.second)}
+        assert State.CONSUMING in states
+        submit(two.first, 2)
+        two.advance(2)
+    two.advance(60)
+    assert sorted(set(answered(two.first))) == [1, 2]
+    states = sorted(tree.system.overview().state.value for tree in (two.first, two.second))
+    assert states == [State.CONSUMING.value, State.STANDBY.value]
+
+
+def test_one_tree_follows_another_that_drains_at_once(two: Two) -> None:
+    """Who ends in good order leaves its group when nothing is in flight any more."""
+    two.advance(1)
+    two.first.system.drain(5.0)
+    two.second.advance(3)
+    assert two.second.system.overview().state is State.CONSUMING
+    submit(two.second)
+    two.second.advance(1)
+    assert answered(two.second) == [1]

@@ -224,6 +224,21 @@ def test_in_an_outage_of_apples_both_are_kept_and_finished(tree: Tree) -> None:
     tree.check_whole()
 
 
+def test_a_users_group_on_one_fifo_queue_is_not_that_on_another() -> None:
+    """What waits for its turn on one queue holds up nothing of the same user on the other."""
+    table = {"bundle_ids": TWO, "post_queues": "Out2.fifo"}
+    top = {"source_queue": "One.fifo", "post_queues": "Out.fifo"}
+    tree = Tree(settings_of(**top, sources={"Two.fifo": table}))
+    stuck = receipt_data_of("stuck")
+    tree.services.app_store.script(stuck, {"status": 21005})
+    tree.services.submit(stuck, 7)
+    tree.services.submit(tree.services.app_store.sell("t-1", bundle_id=ONE), 7)
+    tree.services.submit(tree.services.app_store.sell("t-2", bundle_id=TWO), 7, source_queue="Two.fifo")
+    tree.advance(1)
+    assert (tree.services.results("Out.fifo"), tree.services.results("Out2.fifo")) == ([], [ok(7, "t-2")])
+    tree.close()
+
+
 # --- crashes ---
 
 
@@ -303,6 +318,28 @@ def test_a_source_queue_that_is_not_there_is_told_at_the_start() -> None:
     services.queues.delete_queue(SECOND)
     with pytest.raises(QueueRefused, match=SECOND):
         services.start()
+
+
+def test_a_replacement_starts_without_a_queue_that_is_gone() -> None:
+    """A process that takes the place of one that died must not be kept from the other's messages; from all it is."""
+    services = FakeServices(settings_of())
+    services.queues.delete_queue(SECOND)
+    backend, clock = services.backend, services.clock
+    tree = Tree(services=services, sources_may_be_missing=True)
+    submit(tree, "t-1", 1)
+    tree.advance(10)
+    assert services.results(OUT) == [ok(1, "t-1")]
+    assert tree.system.overview().processes[0].unavailable == (f"receive from {SECOND}",)
+    services.queues.create_queue(SECOND, f"{SECOND}DLQ", 20)
+    submit(tree, "t-2", 2, SECOND)
+    tree.advance(60)
+    assert services.results(OUT2) == [ok(2, "t-2")]
+    tree.close()
+
+    services.queues.delete_queue(FIRST)
+    services.queues.delete_queue(SECOND)
+    with pytest.raises(QueueRefused):
+        ReceiptSystem.start(services.settings, backend=backend, clock=clock, sources_may_be_missing=True)
 
 
 def test_a_program_may_submit_to_either_queue(tree: Tree) -> None:

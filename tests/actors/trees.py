@@ -32,9 +32,12 @@ STEP_IDS = [f"{'after' if after else 'before'} {operation}" for _, operation, af
 class Tree:
     """A running system; ``restart`` gives it a successor on the same services."""
 
-    def __init__(self, settings: Settings = SETTINGS, services: FakeServices | None = None) -> None:
+    def __init__(self, settings: Settings = SETTINGS, services: FakeServices | None = None, **how: Any) -> None:
         self.services = services or FakeServices(settings)
-        self.system: ReceiptSystem = self.services.start()
+        own = self.services
+        self.system: ReceiptSystem = (
+            ReceiptSystem.start(own.settings, backend=own.backend, clock=own.clock, **how) if how else own.start()
+        )
         self.settle()
         self.names_at_first = self._names()
 

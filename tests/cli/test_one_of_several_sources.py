@@ -34,10 +34,10 @@ def games(embedded: EmbeddedWorld, tmp_path: Path) -> Path:
     return file
 
 
-def dead_letter(number: int, post_queue: str) -> OutgoingMessage:
+def dead_letter(number: int, post_queue: str, queue: str) -> OutgoingMessage:
     body = json.dumps({"receipt": "MII", "user_id": number, "post_queue": post_queue})
     delivery = ReceivedMessage(f"m-{number}", "h", body, "", {}, sent_at_seconds=1_700_000_000.0)
-    return dead_letter_message(delivery, Unanswerable(Reason.RECEIPT_MALFORMED, "some detail"))
+    return dead_letter_message(delivery, Unanswerable(Reason.RECEIPT_MALFORMED, "some detail"), queue)
 
 
 def test_a_receipt_is_submitted_to_the_source_that_is_named(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
@@ -58,8 +58,8 @@ def test_a_receipt_is_submitted_to_the_source_that_is_named(cli: Cli, embedded: 
 
 def test_dead_letters_go_back_to_the_source_that_is_named(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
     """From its own dead-letter queue; the other's stay where they are."""
-    embedded.send(DEAD_LETTERS, dead_letter(1, "ResultsSQS"))
-    embedded.send(f"{SECOND}DLQ", dead_letter(2, OUT2))
+    embedded.send(DEAD_LETTERS, dead_letter(1, "ResultsSQS", DEAD_LETTERS))
+    embedded.send(f"{SECOND}DLQ", dead_letter(2, OUT2, f"{SECOND}DLQ"))
     ended = cli("redrive", "--config", games, "--source-queue", SECOND)
     assert ended == Ended(0, f"{SECOND}DLQ: 1 moved, 0 not selected\n", "")
     assert [submission_id_of(message) for message in embedded.take(SECOND)] == ["m-2"]

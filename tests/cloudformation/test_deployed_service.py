@@ -177,6 +177,7 @@ def test_who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(deployed: De
         Permission("ecr:BatchGetImage", repository),
         Permission("ecr:GetDownloadUrlForLayer", repository),
         Permission("secretsmanager:GetSecretValue", SECRET),
+        Permission("ssm:GetParameters", SECRET),  # about nothing: it is a secret of the other service
         Permission("s3:GetObject", SETTINGS_FILE),
         Permission("s3:GetBucketLocation", "arn:aws:s3:::game-settings"),
     }
@@ -212,6 +213,7 @@ def test_the_settings_are_those_of_the_other_stack(deployed: Deployed, container
         **told,
         "RECEIPT_ACTORS_VISIBILITY_TIMEOUT_SECONDS": "60",
         "RECEIPT_ACTORS_NOTIFICATIONS_TABLE": None,  # of another command, and another role
+        "RECEIPT_ACTORS_ROLE_TABLE": None,  # a task is alone here
     }
     settings = load_settings({}, environ=environment)
     assert settings.bundle_ids == (BUNDLE_ID,)

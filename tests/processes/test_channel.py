@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ from receipt_actors.processes.messages import (
     DescribeActor,
     Drain,
     Draining,
+    HoldUntil,
     LimitsObeyed,
     Loaded,
     Message,
     Pause,
+    Release,
     Report,
     Reported,
     Resume,
@@ -93,6 +96,10 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
         ),
         Pause(),
         Resume(),
+        HoldUntil(17.25),
+        HoldUntil(-inf),
+        HoldUntil(inf),
+        Release(),
         DescribeActor(1, "intake"),
         ActorDescribed(1, {"state": {"waits": 3}}),
         ActorDescribed(2, None),

@@ -13,7 +13,7 @@ import pytest
 
 from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.otp import Crash, Ref, look_at
-from receipt_actors.processes.messages import StartRefused
+from receipt_actors.processes.messages import HoldUntil, Release, StartRefused
 from receipt_actors.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -23,6 +23,7 @@ from receipt_actors.processes.protocol import (
     Group,
     JoinDivision,
     LeaveDivision,
+    TellProcess,
     WorkerView,
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
@@ -46,6 +47,16 @@ wait_for(Configure)
 """
 LOADS = PROGRAM + "channel.send(Loaded()); wait_for(UseLimits)\n"
 STARTS = LOADS + "channel.send(Started())\n"
+
+
+def hears_exactly(*kinds: str) -> str:
+    """End with 1 where exactly these messages come next, in this order."""
+    return f"""
+heard = []
+while len(heard) < {len(kinds)}:
+    heard += [type(message).__name__ for message in channel.receive()]
+sys.exit(1 if heard == {list(kinds)} else 9)
+"""
 
 
 class House:
@@ -128,6 +139,23 @@ def test_a_share_is_confirmed_for_a_process_that_knows_of_none(open_house: Calla
     house = open_house("time.sleep(600)")
     assert house.stage.told(house.divider, JoinDivision) == [JoinDivision(NAME, house.worker)]
     assert house.stage.told(house.divider, ConfirmShare) == [ConfirmShare(NAME, 1)]
+
+
+def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house: Callable[..., House]) -> None:
+    """It would begin with what may be lent to others by then; where no other node shares anything it hears nothing."""
+    hears = hears_exactly("HoldUntil", "UseLimits")
+    house = build_house(PROGRAM + "channel.send(Loaded())" + hears, has_share=False)
+    house.group.held_until_seconds = 7.0
+    house.give_share()
+    assert "ended with exit status 1" in house.died_of()
+
+
+def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: Callable[[str], House]) -> None:
+    """That it is lent no more, and that everything is handed back: one that does not consume has no use for that."""
+    house = open_house(hears_exactly("HoldUntil", "Release"))
+    house.worker.cast(TellProcess(HoldUntil(7.0)))
+    house.worker.cast(TellProcess(Release()))
+    assert "ended with exit status 1" in house.died_of()
 
 
 def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], House]) -> None:

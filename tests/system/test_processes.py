@@ -75,6 +75,13 @@ def wait_for_the_end_of(workers: list[int]) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def wait(seconds: float) -> None:
+    """Let real time pass, in which nothing is to happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
+
+
 def share_logged(program: Program, name: str) -> list[str]:
     """What this worker was told after the start, in turn."""
     return re.findall(rf"{name} may have (\d+) messages in flight", program.stderr)
@@ -274,6 +281,26 @@ class TestTheWhole:
             program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
             program.send_signal(signal.SIGTERM)
             assert program.wait_for_end() == 0
+
+
+class TestLeases:
+    def test_workers_stop_by_themselves_while_their_parent_stands_still(self, two: TwoProcesses) -> None:
+        """What other nodes lend is over in time for all processes, whoever could say so; then they go on."""
+        world = two.world
+        with SimulatedAppStore() as store:
+            program = two.start(store, role="load-balanced", lease_seconds=1)
+            world.send(GENUINE[:20])
+            program.wait_until(partial(has_answers, world, 20), "they are answered")
+            program.send_signal(signal.SIGSTOP)
+            wait(1 + 1 + 0.5)  # the lease, and polls that began before its end
+            world.send(GENUINE[20:40])
+            wait(2.0)
+            assert world.visible(SOURCE) == 20
+            program.send_signal(signal.SIGCONT)
+            program.wait_until(partial(has_answers, world, 40), "all are answered")
+            program.send_signal(signal.SIGTERM)
+            assert program.wait_for_end() == 0
+        assert (world.total(RESULTS), world.total(SOURCE)) == (40, 0)
 
 
 class TestStartUp:

@@ -114,20 +114,24 @@ def test_a_killed_worker_is_replaced_and_both_games_go_on(aws: AwsWorld) -> None
 
 
 def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld) -> None:
-    """It is told once, by name; the other game's receipts are answered, before and after."""
+    """It is told once by each process; the other game's receipts are answered, by a worker that is replaced, too."""
     games = TwoGames(aws, 40, 77)
     with SimulatedAppStore() as store:
-        program = games.start(store)
+        program = games.start(store, processes=2, visibility_timeout_seconds=10)
         program.wait_for_log(f"consumers take receipts from {SOURCE}, {SECOND} (aws)")
         aws.delete_queue(SECOND)
-        program.wait_for_log("receives fail, and are tried again")
+        program.wait_until(lambda: program.stderr.count("receives fail, and are tried again") == 2, "both say so")
+        killed = workers_of(program)
+        for worker in killed.values():
+            os.kill(worker, signal.SIGKILL)
+        program.wait_until(lambda: not set(workers_of(program).values()) & set(killed.values()), "both are replaced")
         aws.send(games.first.messages)
         program.wait_until(lambda: aws.total(SOURCE) == 0, "all is done")
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0
     outcome = aws.outcome()
     assert outcome.faults(games.first) == ()
-    assert program.stderr.count("receives fail") == 1
+    assert program.stderr.count("receives fail") == 4
 
 
 def test_a_missing_source_queue_is_told_at_the_start(aws: AwsWorld) -> None:

@@ -123,7 +123,7 @@ def _fifo_requests(process: Process, processes: int) -> LimitReached:
         return max(process.requests_per_second(call, each) * processes / queues[call] for call in queues)
 
     enough, too_much = 0.0, 2 * _known(limit) * MAX_ENTRIES[Call.SEND] * process.setup.source_queues
-    for _ in range(100):
+    for _ in range(40):
         middle = (enough + too_much) / 2
         enough, too_much = (middle, too_much) if most_requests(middle) <= _known(limit) else (enough, middle)
     return LimitReached(limit, enough, most_requests(process.load.peak_per_second))
