@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
 from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
-from receipt_actors.clients.embedded.database import SCHEMA_VERSION, Database
+from receipt_actors.clients.embedded.database import _MIGRATIONS, SCHEMA_VERSION, Database
 from receipt_actors.domain.ports import (
     MAX_VISIBILITY_SECONDS,
     Environment,
@@ -644,20 +644,20 @@ def test_an_old_file_becomes_what_a_new_one_is(old_database: Path, tmp_path: Pat
     assert schema_of(new)[0] == SCHEMA_VERSION
 
 
-def test_a_file_of_the_version_before_goes_on_to_be_used(tmp_path: Path) -> None:
-    """It lacks the roles only; what was in it stays."""
-    before, new = tmp_path / "before.db", tmp_path / "new.db"
-    for file in (before, new):
-        with closing(EmbeddedNotifications(file)) as notifications:
-            notifications.record("known", 1_700_000_000.0)
-    with closing(sqlite3.connect(before)) as connection:
-        connection.execute("DROP TABLE role_groups")
+def test_a_file_of_the_version_before_goes_on_to_be_used(old_database: Path, tmp_path: Path) -> None:
+    """It lacks roles and FIFO queues only; what was in it stays."""
+    with closing(sqlite3.connect(old_database)) as connection:
+        for statement in _MIGRATIONS[1]:
+            connection.execute(statement)
+        connection.execute("INSERT INTO notifications VALUES ('known', 1700000000.0)")
         connection.execute("PRAGMA user_version = 2")
         connection.commit()
-    with closing(EmbeddedRoles(before)) as roles, closing(EmbeddedNotifications(before)) as notifications:
+    with closing(EmbeddedRoles(old_database)) as roles, closing(EmbeddedNotifications(old_database)) as notifications:
         assert roles.write("group", RoleRecord(1, "first")) == RoleRecord(1, "first")
         assert notifications.is_known("known")
-    assert schema_of(before) == schema_of(new)
+    new = tmp_path / "new.db"
+    EmbeddedLedger(new).close()
+    assert schema_of(old_database) == schema_of(new)
 
 
 def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolExecutor) -> None:
