@@ -81,9 +81,8 @@ def open_backend(settings: Settings) -> Backend:
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
         queues = open_queues(
             settings,
-            max_connections=max(
-                settings.consumers * len(settings.every_source), settings.batchers * settings.batch_requests
-            ),
+            # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
+            max_connections=max(settings.all_consumers, settings.batchers * settings.batch_requests),
             longest_wait_seconds=settings.receive_wait_seconds,
         )
         opened.callback(queues.close)

@@ -290,7 +290,8 @@ class RoleKeeper(GenServer):
     def _tell_standing(self) -> None:
         lease = self._lease
         standing = _standing(lease, self.clock.monotonic())
-        if standing is self._standing:
+        has_no_place_yet = standing is Standing.CUT_OFF and self._standing is None
+        if standing is self._standing or (has_no_place_yet and not self._is_failing):
             return
         before, self._standing = self._standing, standing
         kind = IncidentKind.ROLE
@@ -305,9 +306,9 @@ class RoleKeeper(GenServer):
                 active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
                 words = f"{me} stands by for {active}"
             case Standing.CUT_OFF:
-                if before is None:
-                    return  # it has not joined yet
                 words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
+                if has_no_place_yet:
+                    words = f"{me} has not found its place yet: the table of roles does not answer"
                 kind, self._is_outage_told = IncidentKind.OUTAGE, True
         if self._is_outage_told and standing is not Standing.CUT_OFF:
             kind, self._is_outage_told = IncidentKind.RECOVERED, False

@@ -8,8 +8,8 @@ it ended        then the message
 ==============  ====================================================================================================
 ``normal``      is deleted or moved; nothing is to be done. Or it sent ``HandBack``: handed back later, the later the
                 oftener it was received
-``shutdown``    is handed back at once, for another process to take; later, where it was received often already: a
-                pipeline that is restarted again and again must not use up its receives
+``shutdown``    is handed back at once, for another process, or the node that does the work now, to take; later, where
+                it was received often already: a pipeline that is restarted again and again must not use up its receives
 crash, killed   is counted and logged with its id, and handed back later: a poisonous message comes round ever more
                 seldom and ends in the dead-letter queue, while nobody else is disturbed
 ==============  ====================================================================================================
@@ -17,7 +17,7 @@ crash, killed   is counted and logged with its id, and handed back later: a pois
 It also says whose turn it is among messages of one group of a FIFO queue (``domain.lines``), for it is told of every
 end: the next one begins when the one before is deleted or moved; when that is handed back, however that came, those
 behind it are handed back as well. They are visible at once, but the queue gives none of them before the one that is
-hidden, so the order is kept. The process that waits for its turn is extended, counted and drained as any other.
+hidden, so the order is kept. What waits for its turn is extended, counted and drained as any other message.
 
 A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
 newest receive decides; its custodian goes on, and its claim protects it.
@@ -221,7 +221,7 @@ class VisibilityKeeper(GenServer):
             case Shutdown():
                 why = Reason.DRAINED
                 waited = self.clock.monotonic() - message.received_at_seconds
-                log_handed_back(message.message_id, why, "the process, or this part of it, ends", waited)
+                log_handed_back(message.message_id, why, "this process, or a part of it, ends or stands by", waited)
                 seconds = hand_back_unfinished_seconds(
                     message.approximate_receive_count, self._rng, blocks_group=message.group is not None
                 )

@@ -16,9 +16,8 @@ def files_needed(settings: Settings) -> int:
     environments = 1 if settings.uses_curl else 2  # production and sandbox: pools of their own with requests
     app_store = environments * settings.effective_app_store_concurrency
     batchers = settings.batchers * settings.batch_requests
-    consumers = settings.consumers * len(settings.every_source)
     admin = 0 if settings.admin is None else MAX_CONNECTIONS
-    return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, consumers)
+    return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.all_consumers)
 
 
 def raise_limit(settings: Settings) -> None:

@@ -14,15 +14,16 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.embedded_metrics import MetricsLog
-from receipt_actors.telemetry.scale_in_protection import AGENT_VARIABLE, ScaleInProtection
 from receipt_actors.telemetry.systemd import SystemdNotifier
 
 if TYPE_CHECKING:
     from receipt_actors.admin.server import AdminServer
+    from receipt_actors.telemetry.scale_in_protection import ScaleInProtection
 
 logger = logging.getLogger(__name__)
 
 STDOUT = 1
+AGENT_VARIABLE = "ECS_AGENT_URI"  #: which ECS sets in every container
 _OF_THE_EXTRA = frozenset({"prometheus_client", "starlette", "uvicorn"})
 
 
@@ -58,9 +59,19 @@ def watched(settings: Settings) -> Iterator[Watchers]:
         admin = None if settings.admin is None else open_ones.enter_context(admin_server(settings, settings.admin))
         metrics = None if settings.metrics_log == "none" else open_ones.enter_context(_metrics_log(settings))
         systemd = open_ones.enter_context(SystemdNotifier())
-        agent_url = os.environ.get(AGENT_VARIABLE) if settings.scale_in_protection == "auto" else None
-        protection = open_ones.enter_context(ScaleInProtection(agent_url)) if agent_url else None
+        protection = _scale_in_protection(settings)
+        if protection is not None:
+            open_ones.enter_context(protection)
         yield Watchers(systemd, admin, metrics, protection)
+
+
+def _scale_in_protection(settings: Settings) -> ScaleInProtection | None:
+    agent_url = os.environ.get(AGENT_VARIABLE)
+    if not agent_url or settings.scale_in_protection == "off":
+        return None
+    from receipt_actors.telemetry.scale_in_protection import ScaleInProtection  # an HTTP client, for ECS alone
+
+    return ScaleInProtection(agent_url)
 
 
 def _metrics_log(settings: Settings) -> MetricsLog:

@@ -76,7 +76,7 @@ class Reason(StrEnum):
     GAVE_UP_FOR_NOW = "gave_up_for_now"  #: a service kept failing; handed back with a growing visibility timeout
     MISCONFIGURED = "misconfigured"  #: 21000 or 21004: our own request or secret is wrong; never a verdict
     CRASHED = "crashed"  #: a bug: the validator crashed; handed back with a growing visibility timeout
-    DRAINED = "drained"  #: handed back because the process stops; at once, unless it was received often
+    DRAINED = "drained"  #: handed back because the process stops, or stands by; at once, unless it was received often
     POST_QUEUE_UNAVAILABLE = "post_queue_unavailable"  #: its post queue is down, and as many as may wait for it do
     GROUP_HANDED_BACK = "group_handed_back"  #: of a FIFO queue: one before it in its group will come again, so must it
     NO_DEAD_LETTER_QUEUE = "no_dead_letter_queue"  #: unanswerable, and there is nowhere to move it

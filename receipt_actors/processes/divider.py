@@ -1,10 +1,9 @@
 """The divider: gives each worker its share of the limits, and again when one dies or comes back.
 
 It owns the ``Division``, whose promise it keeps: what the workers hold never sums up to more than the whole, which may
-change where other nodes share it. A dead
-worker's share goes to the living at once; they give it back, and confirm that they have, before its successor has it. A
-crash of the divider forgets the division; its successor asks the workers what they have, and divides nothing before all
-have answered. Meanwhile everyone keeps what it has.
+change where other nodes share it. A dead worker's share goes to the living at once; they give it back, and confirm that
+they have, before its successor has it. A crash of the divider forgets the division; its successor asks the workers what
+they have, and divides nothing before all have answered. Meanwhile everyone keeps what it has.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ from receipt_actors.processes.protocol import (
     JoinTrace,
     TellProcess,
     WorkerReport,
+    cast_to_workers,
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
@@ -278,10 +279,7 @@ class ProcessGroup:
         return trace
 
     def _tell_workers(self, request: object) -> None:
-        for name in self._group.names:
-            worker = self._actors.whereis(name)
-            if worker is not None:
-                worker.cast(request)
+        cast_to_workers(self._actors, self._group, request)
 
     def drain(self, seconds: float) -> int:
         """Have all workers drain at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""

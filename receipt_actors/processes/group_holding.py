@@ -15,7 +15,7 @@ from math import inf
 from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import ActorSystem, Name
 from receipt_actors.processes.messages import HoldUntil, Release
-from receipt_actors.processes.protocol import DIVIDER, DivideAnew, Group, HoldLonger, TellProcess
+from receipt_actors.processes.protocol import DIVIDER, DivideAnew, Group, HoldLonger, TellProcess, cast_to_workers
 
 
 class GroupHolding:
@@ -31,7 +31,7 @@ class GroupHolding:
         """See ``Holding``."""
         before, self._group.held_until_seconds = self._group.held_until_seconds, until_seconds
         if until_seconds < before:
-            self._tell(HoldUntil(until_seconds))
+            cast_to_workers(self._actors, self._group, TellProcess(HoldUntil(until_seconds)))
         elif until_seconds > before:
             divider = self._actors.whereis(DIVIDER)
             if divider is not None:  # else the next renewal tells
@@ -44,10 +44,4 @@ class GroupHolding:
 
     def release(self) -> None:
         """See ``Holding``."""
-        self._tell(Release())
-
-    def _tell(self, message: HoldUntil | Release) -> None:
-        for name in self._group.names:
-            worker = self._actors.whereis(name)
-            if worker is not None:
-                worker.cast(TellProcess(message))
+        cast_to_workers(self._actors, self._group, TellProcess(Release()))

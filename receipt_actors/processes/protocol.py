@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from receipt_actors.domain.limits import Limits, Share
-from receipt_actors.otp import Ref
+from receipt_actors.otp import ActorSystem, Ref
 from receipt_actors.processes.group_trace import GroupTrace
 from receipt_actors.processes.messages import (
     HoldUntil,
@@ -198,3 +198,11 @@ class DescribeInFlight:
     """Ask every worker now what is in flight; answered by their reports, or None where one of them does not consume."""
 
     patience_seconds: float
+
+
+def cast_to_workers(actors: ActorSystem, group: Group, request: object) -> None:
+    """Cast to the actors of all workers; to one that is being restarted nothing is said."""
+    for name in group.names:
+        worker = actors.whereis(name)
+        if worker is not None:
+            worker.cast(request)

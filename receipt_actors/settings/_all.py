@@ -18,6 +18,11 @@ class Settings(OperationsSettings, WorkSettings, RoleSettings, AppStoreSettings,
     """Values that passed every check. Raises ``ConfigurationError`` with all faults otherwise."""
 
     @property
+    def all_consumers(self) -> int:
+        """How many consumers a process has, of all sources together."""
+        return self.consumers * len(self.every_source)
+
+    @property
     def batchers(self) -> int:
         """How many queues a process sends to, deletes from or changes visibility timeouts of at once."""
         return len(self.all_post_queues) + 3 * len(self.every_source)  # dead letters, deletes, visibility of each

@@ -13,15 +13,16 @@ from receipt_actors.settings._backend import LedgerSettings, QueueSettings
 from receipt_actors.settings._types import Expected, TableName
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_EXPECTED = "1 to 128 letters, digits, _, ., : and -"
 
 
-def _node_name(name: str | None) -> str | None:
-    if name is not None and not _NAME.fullmatch(name):
-        raise ValueError("expected 1 to 128 letters, digits, _, ., : and -")
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"expected {_EXPECTED}")
     return name
 
 
-Name = Annotated[Annotated[str, AfterValidator(_node_name)] | None, Expected("1 to 128 letters, digits, _, ., : and -")]
+OptionalName = Annotated[Annotated[str, AfterValidator(_name)] | None, Expected(_EXPECTED)]
 
 
 class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
@@ -33,14 +34,14 @@ class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
         "active-standby: one works, the others wait to take over. load-balanced: all work, and share the limits that "
         "are said to be of all processes.",
     )
-    role_group: Name = Field(
+    role_group: OptionalName = Field(
         default=None,
         description="Nodes of the same name here share the work, and the limits. Left out: the name of source_queue.",
     )
     role_table: TableName = Field(
         default="RoleTable", description="DynamoDB table by which nodes agree on their roles; unused where alone."
     )
-    node_name: Name = Field(
+    node_name: OptionalName = Field(
         default=None,
         description="What this node is called in logs and pages; more is added, so that it is never mistaken for "
         "another. Left out: the name of the machine.",

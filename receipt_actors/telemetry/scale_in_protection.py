@@ -32,7 +32,6 @@ import urllib3
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.overview import Overview, State
 
-AGENT_VARIABLE = "ECS_AGENT_URI"  #: which ECS sets in every container
 PATH = "/task-protection/v1/state"
 LONG_SECONDS = 5.0  #: in flight; see the module
 EXPIRES_IN_MINUTES = 5  #: how long a program that hangs stays protected, at most
@@ -129,7 +128,7 @@ class ScaleInProtection:
         """Look at this system from now on."""
         if not self._url.startswith(("http://", "https://")):
             found = self._url.removesuffix(PATH)
-            logger.warning("%s is %r, expected an http URL: no protection from scale-in", AGENT_VARIABLE, found)
+            logger.warning("ECS_AGENT_URI is %r, expected an http URL: no protection from scale-in", found)
             return
         self._thread = threading.Thread(
             target=self._run, args=(system,), name="receipt-actors-scale-in-protection", daemon=True

@@ -260,6 +260,19 @@ def test_an_outage_is_told_once_and_is_over_when_the_table_is_back(
     assert "is active" in house.told()[-1]
 
 
+def test_an_outage_before_the_first_look_is_told_as_well(house: House, stage: Stage) -> None:
+    """Else nobody would be alerted of a node that works as little as one that was cut off later."""
+    house.table.fail("read", UNAVAILABLE, times=2)
+    keeper, held = house.start("a")
+    assert house.told() == ["node a of group receipts has not found its place yet: the table of roles does not answer"]
+    stage.advance(INTERVAL)
+    assert len(house.told(IncidentKind.OUTAGE)) == 1
+    stage.advance(INTERVAL)
+    assert view(keeper).standing is Standing.ACTIVE
+    assert held.begins == LIMITS
+    assert len(house.told(IncidentKind.RECOVERED)) == 1
+
+
 def test_in_an_outage_of_the_table_nobody_is_gone(house: House, stage: Stage) -> None:
     """All have been cut off alike: each finds its place as it left it."""
     for name in "abc":

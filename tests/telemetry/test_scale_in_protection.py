@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -290,3 +292,13 @@ def test_whatever_the_agent_says_is_read(text: bytes, wish: bool) -> None:
         assert json.loads(text)["protection"]["ProtectionEnabled"] is wish
     else:
         assert 0 < len(told) <= 600
+
+
+def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
+    """The parent of several processes talks to nobody: what that takes would cost it some 13 MB and 60 ms."""
+    program = (
+        "import sys, receipt_actors.cli.start, receipt_actors.processes.group\n"
+        "sys.exit(', '.join({'requests', 'ssl', 'urllib3'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "\n"), done.stderr
