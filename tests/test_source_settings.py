@@ -197,6 +197,13 @@ class TestFaults:
             f"{', '.join(SOURCE_SETTINGS)}",
         ]
 
+    def test_a_dot_without_quotes_is_told(self) -> None:
+        """In TOML ``[sources.Game2.fifo]`` is a table ``fifo`` in the table of ``Game2``."""
+        assert faults({"Game2": {"fifo": {"bundle_ids": "x"}}}) == [
+            "sources.Game2.fifo: found a table, expected settings of a source; "
+            'a queue whose name has a dot has quotes in TOML: [sources."Game2.fifo"]'
+        ]
+
     def test_a_fault_of_the_top_level_is_told_once(self) -> None:
         """Not once more for each source that has it from there."""
         assert len(faults({"A": {}, "B": {}}, environments="Moon")) == 1

@@ -10,7 +10,7 @@ every ``pace_seconds``: the others gather meanwhile, which costs them millisecon
 
 While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. One after the
 other they try whether the service is back. Where those that are kept have tried often and may themselves be what fails,
-intake is asked for another one.
+intake is asked for another one. Where all limits are lent to others nobody can try, and the outage is forgotten.
 """
 
 from __future__ import annotations
@@ -270,6 +270,8 @@ class Gateway(GenServer):
 
     def _dispatch(self) -> None:
         if self._yielding and self._under_way <= self.concurrency:
+            if self.concurrency == 0:
+                self._forget_outage()
             for from_ in self._yielding:
                 from_.reply(Done())
             self._yielding.clear()
@@ -424,6 +426,16 @@ class Gateway(GenServer):
         return None
 
     # --- while the breaker is open ---
+
+    def _forget_outage(self) -> None:
+        # Others do the work. Nobody here could find out that the service is back, and it would be unavailable for ever.
+        self._probe = None
+        if not self._breaker.is_closed:
+            told = f"{self.service}: whether it is available is for the nodes to say that do the work now"
+            logger.info("%s", told)
+            self._notice(IncidentKind.RECOVERED, told)
+            self.cast(INTAKE, ServiceAvailable(self.service))
+        self._breaker = self._breaker.succeeded()
 
     def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
         self.cast(INTAKE, self._outage(wants_a_prober=wants_a_prober and self.closes_intake))

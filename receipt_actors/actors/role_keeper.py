@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 from receipt_actors.actors.holding import Holding
 from receipt_actors.domain.limits import Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node, Role
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
@@ -299,12 +299,12 @@ class RoleKeeper(GenServer):
         match standing:
             case Standing.ACTIVE:
                 token = None if lease.me is None else lease.me.token
-                words = f"{me} is active ({lease.node.role}, token {token}, {len(lease.group.members)} nodes)"
+                words = f"{me} is active ({lease.node.role}, token {token}, {_counted(lease)})"
             case Standing.WAITING:
-                words = f"{me} waits for its share of the limits ({len(lease.group.members)} nodes)"
+                words = f"{me} waits for its share of the limits ({_counted(lease)})"
             case Standing.STANDBY:
                 active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
-                words = f"{me} stands by for {active}"
+                words = f"{me} stands by for {active}{_why_it_stands_by(lease)}"
             case Standing.CUT_OFF:
                 words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
                 if has_no_place_yet:
@@ -368,6 +368,22 @@ def _number(share: Share | None) -> int:
 
 def _record(group: Group) -> RoleRecord:
     return RoleRecord(group.version, group.as_json())
+
+
+def _counted(lease: Lease) -> str:
+    """Put the number of nodes into words."""
+    number = len(lease.group.members)
+    return "1 node" if number == 1 else f"{number} nodes"
+
+
+def _why_it_stands_by(lease: Lease) -> str:
+    """Return what an operator would not expect: that a node stands by though all were to work."""
+    if lease.node.role is not Role.LOAD_BALANCED:
+        return ""
+    others = [member.node for member in lease.group.members.values() if member.node.role is not Role.LOAD_BALANCED]
+    if others:
+        return f": one works at a time while {others[0].name} is here, whose role is {others[0].role}"
+    return ": the limits that are shared are too small for one more node"
 
 
 def _standing(lease: Lease, now: float) -> Standing:

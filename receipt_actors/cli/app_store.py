@@ -46,8 +46,8 @@ Examples:
   receipt-actors app-store
   # slow, with sample messages for it in a file
   receipt-actors app-store --latency 0.25 --jitter 0.1 --mint 50 --receipts mixed > messages.jsonl
-  # then, in another terminal, with the variables set
-  receipt-actors submit --database receipts.db --file messages.jsonl
+  # then, in another terminal, with the variables set; some samples are bad on purpose
+  receipt-actors submit --database receipts.db --file messages.jsonl --keep-going
   receipt-actors start --database receipts.db --bundle-ids com.example.game
   # for staging: files that stay, and notifications to the backend
   receipt-actors app-store --files apple --notify http://127.0.0.1:8080/notifications

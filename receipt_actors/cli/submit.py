@@ -53,7 +53,9 @@ Examples:
   receipt-actors submit --database receipts.db --receipt-file receipt.txt --user-id 42
   # many: one message body a line, if you like with a submission_id beside
   receipt-actors submit --database receipts.db --file messages.jsonl
-  # the same on AWS
+  # the good lines of a file that has bad ones
+  receipt-actors submit --database receipts.db --file messages.jsonl --keep-going
+  # the first again, on AWS
   AWS_REGION=eu-west-1 receipt-actors submit --file messages.jsonl
 
 \b
@@ -106,6 +108,9 @@ def _submit(entries: Iterable[Entry], *, keep_going: bool, settings: QueueSettin
         faults = [f"{entry.where}: {entry.fault}" for entry in entries if entry.fault is not None]
         for fault in faults:
             complain(fault)
+        if 0 < len(faults) < len(entries):
+            bad = f"{len(faults)} of {len(entries)} messages are bad"
+            complain(f"nothing was sent: {bad}; --keep-going sends the good lines of the file")
         if faults:
             return EXIT_USAGE
     with closing(open_queues(settings)) as queues:

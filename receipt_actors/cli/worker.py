@@ -28,6 +28,7 @@ from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
 from receipt_actors.processes.channel import Channel
+from receipt_actors.processes.collector import REPORT_SECONDS
 from receipt_actors.processes.messages import (
     ActorDescribed,
     Configure,
@@ -171,6 +172,10 @@ class _Worker:
         self._told_queues, self._told_incidents = overview.queues, overview.incidents
         self._channel.send(Reported(process, queues, incidents))
 
+    def _report_until(self, is_over: threading.Event) -> None:
+        while not is_over.wait(REPORT_SECONDS):
+            self._report(looks_at_queues=False)
+
     def _pause(self, is_paused: bool) -> None:
         self._is_paused = is_paused
         if self._system is not None:
@@ -195,7 +200,13 @@ class _Worker:
 
     def _drain(self, seconds: float | None) -> int:
         if self._system is not None:
+            is_over = threading.Event()
+            # On a thread, for the parent's questions are not read any more.
+            reporting = threading.Thread(target=self._report_until, args=(is_over,), name="reports", daemon=True)
+            reporting.start()
             unfinished = self._system.drain(seconds)
+            is_over.set()
+            reporting.join()  # nothing is said after the last words
             self._channel.send(Stopped(unfinished, self._system.statistics()))
         return EXIT_DONE
 

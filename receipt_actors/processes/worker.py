@@ -224,7 +224,11 @@ class Worker(GenServer):
                 if trace is not None:
                     trace.ended_in(self._name, lost)
             case Reported():
-                self._answer(WorkerReport(self._name, process.pid, said))
+                report = WorkerReport(self._name, process.pid, said)
+                if self._asking:
+                    self._answer(report)
+                else:  # it drains, and says by itself how that goes
+                    self.cast(COLLECTOR, report)
             case Draining(seconds):
                 self._phase = _Phase.DRAINING
                 self._answer(None)

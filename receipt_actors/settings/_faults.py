@@ -44,6 +44,12 @@ def unknown_in_table(
     return f"{place_of_table(queue, origins, name)}: found it, expected a setting of a source; {hint}"
 
 
+def table_in_table(queue: str, name: str, origins: Mapping[str, str]) -> str:
+    """Say that the table of a source has a table, and how a name with a dot is written."""
+    hint = f'a queue whose name has a dot has quotes in TOML: [sources."{printable(f"{queue}.{name}")}"]'
+    return f"{place_of_table(queue, origins, name)}: found a table, expected settings of a source; {hint}"
+
+
 def unknown(
     origin: str, name: str, known: Mapping[str, Setting], spell: Callable[[Setting], str] = attrgetter("name")
 ) -> str:

@@ -16,7 +16,7 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationIn
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import json_type, printable
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import SettingFaults, place_of_table, unknown_in_table
+from receipt_actors.settings._faults import SettingFaults, place_of_table, table_in_table, unknown_in_table
 from receipt_actors.settings._types import Expected, QueueName
 
 #: What a table may set.
@@ -139,8 +139,10 @@ def _tables(value: object, origin: str, faults: list[tuple[str, str]]) -> Iterat
 
 
 def _unknown(queue: str, table: Mapping[str, object], origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name in table:
-        if name not in SOURCE_SETTINGS:
+    for name, value in table.items():
+        if name not in SOURCE_SETTINGS and isinstance(value, Mapping):  # a queue's name with a dot, without the quotes
+            yield "sources", table_in_table(queue, str(name), origins)
+        elif name not in SOURCE_SETTINGS:
             near = difflib.get_close_matches(str(name).replace("-", "_"), SOURCE_SETTINGS, n=1)
             yield "sources", unknown_in_table(queue, str(name), near, SOURCE_SETTINGS, origins)
 

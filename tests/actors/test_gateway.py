@@ -375,6 +375,24 @@ def test_with_nobody_to_try_the_gate_stays_closed(house: House) -> None:
 # --- ends ---
 
 
+def test_who_lends_all_limits_to_others_forgets_the_outage(house: House) -> None:
+    """With nothing to try with, a node that stands by would say for ever that the service is unavailable."""
+    house.trip()
+    assert house.announced() == [ServiceUnavailable]
+    house.limits.change(Limits(0, 0, 0))
+    assert house.stage.reply_to(house.stage.ask(house.gateway, ObeyLimits())) == Done()
+    assert house.announced() == [ServiceUnavailable, ServiceAvailable]
+    house.stage.advance(60)
+    assert house.announced() == [ServiceUnavailable, ServiceAvailable]
+    assert house.ledger.count("get") == 5
+
+    house.limits.change(Limits(20, 50, 20))
+    assert house.stage.reply_to(house.stage.ask(house.gateway, ObeyLimits())) == Done()
+    asking = house.look_up(1)
+    assert house.stage.reply_to(asking) is not None
+    assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceAvailable("ledger")
+
+
 def test_who_waits_learns_of_a_crash(house: House) -> None:
     """Requests under way and those kept: nobody is left without a word."""
     with house.ledger.hold("get"):

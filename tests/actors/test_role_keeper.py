@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -148,7 +149,7 @@ def test_the_first_node_has_everything_at_once(house: House, stage: Stage) -> No
     assert held.begins == LIMITS
     assert held.until_seconds == stage.clock.monotonic() + LEASE
     assert view(keeper).standing is Standing.ACTIVE
-    assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 nodes)"]
+    assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 node)"]
 
 
 def test_it_is_renewed_long_before_it_is_over(house: House, stage: Stage) -> None:
@@ -319,6 +320,25 @@ def test_who_stands_by_has_nothing_and_hands_back(house: House, stage: Stage) ->
     assert held.releases == 2
 
 
+def test_who_stands_by_though_all_were_to_work_says_why(house: House, stage: Stage) -> None:
+    """What is shared is too small, or somebody else's role is another one: nobody would guess either."""
+    few = replace(LIMITS, ledger_concurrency=2)
+    for name in "abc":
+        house.start(name, limits=few)
+    stage.advance(INTERVAL)
+    too_small = (
+        "node c of group receipts stands by for a, b: the limits that are shared are too small for one more node"
+    )
+    assert too_small in house.told()
+    house.start("d", Role.ACTIVE_STANDBY, limits=few)
+    stage.advance(INTERVAL)
+    assert (
+        "node b of group receipts stands by for a: one works at a time while d is here, whose role is active-standby"
+        in house.told()
+    )
+    assert "node d of group receipts stands by for a" in house.told()
+
+
 def test_who_stands_by_takes_over_when_the_active_one_is_not_heard_of(house: House, stage: Stage) -> None:
     """Not before its lease is over by anybody's clock, and within half as much again."""
     first, held = house.start("a", Role.ACTIVE_STANDBY)
@@ -333,7 +353,7 @@ def test_who_stands_by_takes_over_when_the_active_one_is_not_heard_of(house: Hou
     assert stage.clock.monotonic() >= last + EXPIRY_FACTOR * LEASE
     assert house.told()[-2:] == [
         "node a has not been heard of for a lease: it is out of the group",
-        f"node b of group receipts is active (active-standby, token {house.record.members['b'].token}, 1 nodes)",
+        f"node b of group receipts is active (active-standby, token {house.record.members['b'].token}, 1 node)",
     ]
 
 

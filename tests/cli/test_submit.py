@@ -158,10 +158,13 @@ class TestMany:
         return b"\n".join(b"\xff" if text == "\u00ff" else text.encode() for text in self.BAD)
 
     def test_bad_lines_are_all_listed_and_nothing_is_sent(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """Each with its number and its reason, so that the file is put right in one go."""
+        """Each with its number and its reason, so that the file is put right in one go; the last says what to do."""
         ended = cli("submit", *embedded.flags, "--file", "-", stdin=self.contents())
         assert (ended.code, ended.out) == (2, "")
-        lines = ended.err.splitlines()
+        *lines, last = ended.err.splitlines()
+        assert last == (
+            "receipt-actors: nothing was sent: 9 of 11 messages are bad; --keep-going sends the good lines of the file"
+        )
         assert len(lines) == len(self.REASONS)
         for told, reason in zip(lines, self.REASONS, strict=True):
             assert told.startswith(f"receipt-actors: {reason}")

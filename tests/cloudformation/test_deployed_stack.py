@@ -232,7 +232,7 @@ def test_a_node_may_hold_a_role(stack: Stack, run: Run) -> None:
     assert table["AttributeDefinitions"] == [{"AttributeName": "RoleGroup", "AttributeType": "S"}]
     assert table["TableArn"] == stack.outputs["RoleTableArn"]
     assert not table["DeletionProtectionEnabled"]
-    assert "is active (active-standby, token 1, 1 nodes)" in run.log
+    assert "is active (active-standby, token 1, 1 node)" in run.log
 
 
 def test_dead_letters_can_be_sent_again(run: Run) -> None:

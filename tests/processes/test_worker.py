@@ -13,7 +13,7 @@ import pytest
 
 from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.otp import Crash, Ref, look_at
-from receipt_actors.processes.messages import HoldUntil, Release, StartRefused
+from receipt_actors.processes.messages import HoldUntil, Release, Reported, StartRefused
 from receipt_actors.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -24,6 +24,7 @@ from receipt_actors.processes.protocol import (
     JoinDivision,
     LeaveDivision,
     TellProcess,
+    WorkerReport,
     WorkerView,
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
@@ -47,6 +48,16 @@ wait_for(Configure)
 """
 LOADS = PROGRAM + "channel.send(Loaded()); wait_for(UseLimits)\n"
 STARTS = LOADS + "channel.send(Started())\n"
+
+#: Says while it drains that seven messages are in flight.
+DRAINS = """
+from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+channel.send(Draining(100.0))
+state, usage, counts = State.DRAINING, Usage(0, 0, 0, 0), StatisticsSnapshot()
+channel.send(Reported(ProcessOverview(sys.argv[1], 1, 1.0, state, 7, 0, (), usage, (), None, counts)))
+time.sleep(600)
+"""
 
 
 def hears_exactly(*kinds: str) -> str:
@@ -179,6 +190,15 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
     assert house.worker.is_alive()
     house.stage.advance(1)
     assert "was killed by signal 9" in house.died_of()
+
+
+def test_a_process_that_drains_says_by_itself_how_it_goes(open_house: Callable[[str], House]) -> None:
+    """Nobody asks it any more; what it says goes to whoever shows it."""
+    house = open_house(DRAINS)
+    wait_until(lambda: house.stage.told(house.collector, WorkerReport))
+    (report,) = house.stage.told(house.collector, WorkerReport)
+    assert isinstance(report.said, Reported)
+    assert (report.name, report.said.process.in_flight) == (NAME, 7)
 
 
 def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[..., House]) -> None:

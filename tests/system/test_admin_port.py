@@ -122,7 +122,7 @@ def test_an_outage_of_others_is_no_illness_of_ours(embedded: EmbeddedWorld, proc
 
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
-    """Alive, not ready; and whoever watches sees how far it is."""
+    """Alive, and not ready."""
     embedded.send(GENUINE)
     with SimulatedAppStore(latency_seconds=30.0) as store:
         program = embedded.start(store, admin=ANY_PORT, processes=processes, drain_seconds=8)
@@ -134,6 +134,25 @@ def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, proc
         assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
         assert program.wait_for_end() == 0
         assert port.status("/healthz") == 0
+
+
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_a_drain_shows_how_far_it_is(embedded: EmbeddedWorld, processes: int) -> None:
+    """Whoever waits for it sees messages being finished, of several processes too."""
+    embedded.send(GENUINE)
+    with SimulatedAppStore() as store:
+        program = embedded.start(
+            store, admin=ANY_PORT, processes=processes, drain_seconds=30, app_store_rate_per_second=len(GENUINE) / 6
+        )
+        port = Port(program)
+        in_flight = partial(port.metric, "receipt_actors_messages_in_flight")
+        program.wait_until(lambda: in_flight() > len(GENUINE) / 2, "most are in flight")
+        program.send_signal(signal.SIGTERM)
+        program.wait_until(lambda: port.state() == "draining", "it drains")
+        before = in_flight()
+        program.wait_until(lambda: 0 < in_flight() < before, "some are finished, and others not")
+        assert port.state() == "draining"
+        assert program.wait_for_end() == 0
 
 
 def test_without_a_system_yet_the_port_is_open(embedded: EmbeddedWorld) -> None:

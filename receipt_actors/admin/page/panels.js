@@ -108,7 +108,7 @@ const LEDGER = "ledger_concurrency"; // of this limit all nodes have parts
 
 /** Who shares the work, as the node that is asked knows it; nothing where it is alone. */
 export function showNodes(role) {
-  setAttribute(byId("nodes-card"), "hidden", role === null);
+  for (const part of ["nodes-card", "nodes-link"]) setAttribute(byId(part), "hidden", role === null);
   if (role === null) return;
   setText(byId("nodes-group"), `${role.role}, group ${role.group}`);
   const held = role.held_for_seconds === null ? "" : `, its lease held for ${role.held_for_seconds.toFixed(1)} s`;

@@ -380,8 +380,10 @@ def test_who_shares_the_work_is_shown(live: Page, system: ScriptedSystem) -> Non
     """Only where somebody does: each node with standing, token, share and last sign, and how long the lease is held."""
     live.until(lambda: live.row("root"), "the tree")
     assert not live.find("#nodes-card").is_displayed()
+    assert not live.find("#nodes-link").is_displayed()
     system.role = role(Standing.ACTIVE, node("node-a", Standing.ACTIVE, 30, 4), *OTHERS)
     live.until(lambda: live.find("#nodes-card").is_displayed(), "the nodes")
+    assert live.find("#nodes-link").is_displayed()
     assert "load-balanced, group ReceiptsSQS" in live.text("#nodes-group")
     assert live.text("#nodes-lease") == "This node: active, its lease held for 7.3 s"
     rows = [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in live.all("#nodes tr")]
