@@ -90,6 +90,13 @@ class TestInheritance:
 
 
 class TestWays:
+    def test_spaces_around_a_queue_do_not_count(self) -> None:
+        """Nor do they in any other name of a queue; it is found by the name that it has."""
+        settings = of({" Game2SQS\n": {"bundle_ids": "com.example.two"}})
+        assert settings.source_queues == ("ReceiptsSQS", "Game2SQS")
+        assert settings.of_source("Game2SQS").bundle_ids == ("com.example.two",)
+        assert list(settings.sources) == ["Game2SQS"]
+
     def test_a_file_has_tables(self, tmp_path: Path) -> None:
         """And each value of them knows where it came from."""
         file = tmp_path / "games.toml"
@@ -218,6 +225,8 @@ class TestFaults:
         ("tables", "top", "fault"),
         [
             ({"ReceiptsSQS": {}}, {}, "sources.ReceiptsSQS: found the queue of source_queue, expected another one"),
+            ({" ReceiptsSQS": {}}, {}, "sources.ReceiptsSQS: found the queue of source_queue, expected another one"),
+            ({"A": {}, "A ": {}}, {}, "sources: 'A': found two tables of this queue, expected one"),
             (
                 {"ResultsSQS": {"post_queues": "Out"}},
                 {},

@@ -390,10 +390,12 @@ class Intake(GenServer):
         Of those that have equally many the one whose turn is longest ago.
         """
         best: tuple[_SourceState, int] | None = None
-        for source in self._sources.values():
-            if not source.waiting or source.receives >= source.max_receives:
-                continue
-            available = self._available(source)
+        may_receive = [
+            source for source in self._sources.values() if source.waiting and source.receives < source.max_receives
+        ]
+        kept_for_all = self._kept_for_all() if may_receive else 0  # reckoned once: there may be hundreds of sources
+        for source in may_receive:
+            available = self._available(source, kept_for_all)
             if available > 0 and (best is None or (source.used, source.granted) < (best[0].used, best[0].granted)):
                 best = source, available
         return best
@@ -428,7 +430,12 @@ class Intake(GenServer):
             source.granted = self._grants
             waiting.consumer.send(CreditsGranted(count))
 
-    def _available(self, source: _SourceState) -> int:
+    def _kept_for_all(self) -> int:
+        """Say how many credits nobody has yet, but are kept for one source or another."""
+        kept = credits_kept_for_each(self._limits.current.max_in_flight, len(self._sources))
+        return sum(max(0, kept - source.used) for source in self._sources.values())
+
+    def _available(self, source: _SourceState, kept_for_all: int) -> int:
         """Say how many credits this source may have now, beside those that it has."""
         if self._not_heard:
             return 0
@@ -439,7 +446,7 @@ class Intake(GenServer):
         others = len(self._sources) - 1
         if others:
             kept = credits_kept_for_each(whole, others + 1)
-            room -= sum(max(0, kept - other.used) for other in self._sources.values() if other is not source)
+            room -= kept_for_all - max(0, kept - source.used)
             if source.max_receives == MIN_RECEIVES:  # quiet: its long polls need not hold what others have a use for
                 room = min(room, max(1, kept) - source.reserved)
         return room if not source.unavailable else min(room, 1) if source.used == 0 else 0

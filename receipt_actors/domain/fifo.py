@@ -15,6 +15,8 @@ a submission                            its user                                
 an alert                                its kind                                  kind and body
 ======================================  ========================================  =====================================
 
+A submission is its id, its user and its receipt: producers that give an id twice get an answer for each of them.
+
 A dead letter goes by its message id, not by its submission: one that was redriven and failed again, within 5 minutes
 and for the same reason, is a letter of its own, and would be lost if it were swallowed.
 """

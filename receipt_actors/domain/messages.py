@@ -160,8 +160,10 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
     message = _result_message(
         submission.user_id, result, submission.submission_id, submission.message_id, traceparent=traceparent
     )
-    ids = (submission.submission_id, result.transaction_id, result.verdict)
-    return in_group(message, submission.post_queue, str(submission.user_id), *ids)
+    user = str(submission.user_id)
+    # A submission is more than its id, as it is to the ledger: of two users with one id each is told.
+    ids = (submission.submission_id, user, submission.receipt_sha256, result.transaction_id, result.verdict)
+    return in_group(message, submission.post_queue, user, *ids)
 
 
 def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 BURST_SECONDS = 0.1  #: how much of a second's allowance may be used at once
 ROUNDING_SECONDS = 1e-6
+LONGEST_SECONDS = (
+    1e9  #: between two requests, 30 years: whatever the rate, times stay numbers that can be reckoned with
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +42,5 @@ class RateLimit:
 
     def taken(self, now_seconds: float) -> RateLimit:
         """Note that a request was made."""
-        return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + 1.0 / self.per_second)
+        seconds = min(1.0 / self.per_second, LONGEST_SECONDS)
+        return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + seconds)

@@ -36,6 +36,7 @@ from math import inf
 from typing import Any
 
 from receipt_actors.domain.limits import Division, Limits, Share, confirmed, divide
+from receipt_actors.domain.values import is_name
 
 #: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
@@ -44,6 +45,7 @@ TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
 RECORD_SCHEMA = 1  #: of what ``Group.as_json`` writes
 MOST = 2**63 - 1  #: that a number in a record may be
+LONGEST_LEASE_SECONDS = 300  #: or nobody would ever take over from a node that is gone
 
 
 class Role(StrEnum):
@@ -137,12 +139,15 @@ class Group:
     def from_json(cls, version: int, text: str) -> Group:
         """Read what ``as_json`` wrote; what a later program of the same schema adds is passed over.
 
-        Raises ``ValueError`` for anything else.
+        Raises ``ValueError`` for anything else; whatever the record holds, its words are few, and in one line.
         """
         try:
+            _count(version, 1, MOST - 1)  # the next one has to fit, too
             data = json.loads(text)
             if data["schema"] != RECORD_SCHEMA:
-                raise ValueError(f"found schema {data['schema']}, expected {RECORD_SCHEMA}")
+                raise ValueError(f"found schema {data['schema']!r:.40}, expected {RECORD_SCHEMA}")
+            if not isinstance(data["members"], list):
+                raise TypeError
             members = [_member(each, version) for each in data["members"]]
         except (AttributeError, KeyError, RecursionError, TypeError) as error:
             raise ValueError(f"expected what this program writes ({type(error).__name__})") from None
@@ -169,17 +174,23 @@ def _as_json(member: Member) -> dict[str, Any]:
 
 def _member(data: Mapping[str, Any], version: int) -> Member:
     name, shares, token, share = (data[key] for key in ("name", "shares_app_store_concurrency", "token", "share"))
-    if not isinstance(name, str) or not isinstance(shares, bool):
+    if not is_name(name) or not isinstance(shares, bool):
         raise TypeError
     limits, processes = _limits(data["limits"], least=1), _count(data["processes"], 1)
     return Member(
-        Node(name, Role(data["role"]), limits, processes, shares),
+        Node(name, _role(data["role"]), limits, processes, shares),
         joined=_count(data["joined"], 1, version),
         beat=_count(data["beat"]),
-        lease_seconds=_amount(data["lease_seconds"]),
+        lease_seconds=_amount(data["lease_seconds"], LONGEST_LEASE_SECONDS),
         token=None if token is None else _count(token, 1, version),
         share=None if share is None else _share(share, version),
     )
+
+
+def _role(value: object) -> Role:
+    if value not in list(Role):
+        raise ValueError(f"found role {value!r:.40}, expected one of {', '.join(Role)}")
+    return Role(value)  # type: ignore[arg-type]
 
 
 def _share(values: Sequence[Any], version: int) -> Share:
@@ -199,9 +210,9 @@ def _count(value: object, least: int = 0, most: int = MOST) -> int:
     return value
 
 
-def _amount(value: object) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= MOST:  # type: ignore[operator]  # NaN is not, either
-        raise ValueError(f"found {value!r:.40}, expected a number from 0 to {MOST}")
+def _amount(value: object, most: float = float(MOST)) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= most:  # type: ignore[operator]  # NaN is not, either
+        raise ValueError(f"found {value!r:.40}, expected a number from 0 to {most:g}")
     return value  # type: ignore[return-value]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE
+from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, RENEWALS_PER_LEASE
 from receipt_actors.settings._backend import LedgerSettings, QueueSettings
 from receipt_actors.settings._types import Expected, TableName
 
@@ -49,7 +49,7 @@ class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
     lease_seconds: float = Field(
         default=10,
         ge=1,
-        le=300,
+        le=LONGEST_LEASE_SECONDS,
         description="Time for which a role is lent to a node that is not heard of; renewed "
         f"{RENEWALS_PER_LEASE} times meanwhile. Another one takes over within half as much again. It may be changed "
         "node by node.",

@@ -130,8 +130,15 @@ def _tables(value: object, origin: str, faults: list[tuple[str, str]]) -> Iterat
     if not isinstance(value, Mapping):
         faults.append(("sources", f"{origin}: found {json_type(value)}, expected a table for each queue"))
         return
-    for queue, table in value.items():
+    seen: set[str] = set()
+    for name, table in value.items():
+        queue = name.strip() if isinstance(name, str) else name  # as any other name of a queue: two would be one
         if isinstance(queue, str) and isinstance(table, Mapping):
+            if queue in seen:
+                faults.append(
+                    ("sources", f"{origin}: {printable(queue)!r}: found two tables of this queue, expected one")
+                )
+            seen.add(queue)
             yield queue, table
         else:
             place = f"{origin}: {printable(str(queue))!r}"

@@ -29,6 +29,7 @@ from typing import Any, Self
 
 import urllib3
 
+from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.overview import Overview, State
 
@@ -37,6 +38,7 @@ LONG_SECONDS = 5.0  #: in flight; see the module
 EXPIRES_IN_MINUTES = 5  #: how long a program that hangs stays protected, at most
 _TIMEOUT = urllib3.Timeout(connect=2.0, read=10.0)
 _MAX_ANSWER_BYTES = 16_384
+MAX_TOLD_CHARACTERS = 500  #: of what an agent answers, before some are replaced by longer escape sequences
 _NO_LIFE = frozenset({State.ENDED, State.SILENT})
 
 logger = logging.getLogger(__name__)
@@ -190,7 +192,7 @@ class ScaleInProtection:
             finally:
                 response.close()
         except urllib3.exceptions.HTTPError as error:
-            return f"{type(error).__name__}: {error}"
+            return _told(type(error).__name__, error)
         return failure_in(response.status, text, wish)
 
 
@@ -215,4 +217,5 @@ def failure_in(status: int, text: bytes, wish: bool) -> str | None:
 
 
 def _told(name: Any, detail: Any) -> str:
-    return f"{name}: {detail}"[:500] if detail else str(name)[:500]
+    words = f"{name}: {detail}" if detail else str(name)
+    return printable(words[:MAX_TOLD_CHARACTERS])  # it goes to the log, whoever it was that answered

@@ -195,6 +195,18 @@ def test_what_is_behind_a_corrupt_copy_comes_after_it(tree: FifoTree) -> None:
     tree.check_all_answered()
 
 
+def test_a_submission_id_that_was_given_twice_costs_nobody_an_answer(tree: FifoTree) -> None:
+    """Whoever has the id besides: the queue swallows what says the same to the same user, and nothing else."""
+    receipt = receipt_data_of("t-1")
+    tree.services.app_store.script(receipt, genuine("t-1"))
+    for user_id in (1, 2, 3, 3):
+        tree.services.submit(receipt, user_id, submission_id="not-unique")
+        tree.advance(1)
+    answers = [(result["user_id"], result["status"]) for result in tree.services.results()]
+    assert answers == [(1, "OK"), (2, "INVALID"), (3, "INVALID")]
+    assert tree.left() == []
+
+
 @pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
 @pytest.mark.parametrize("how", ["crash", "kill"])
 @pytest.mark.parametrize("who", WORKERS)

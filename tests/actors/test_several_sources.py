@@ -353,3 +353,14 @@ def test_a_program_may_submit_to_either_queue(tree: Tree) -> None:
         system.submit(receipt, 7, source_queue="Game3SQS")
     with pytest.raises(Exception, match=Reason.POST_QUEUE_NOT_ALLOWED):
         system.submit(receipt, 7, source_queue=SECOND, post_queue=OUT)
+
+
+def test_hundreds_of_sources_get_their_turns() -> None:
+    """With all their consumers: what intake reckons for a receive grows with their number, not with its square."""
+    queues = [f"Game{number}SQS" for number in range(300)]
+    tree = Tree(Settings(backend="aws", bundle_ids=(ONE,), consumers=4, sources={queue: {} for queue in queues}))
+    for number, queue in enumerate(queues):
+        submit(tree, f"t-{number}", number, queue, ONE)
+    tree.advance(1)
+    assert sorted(result["user_id"] for result in tree.services.results(OUT)) == list(range(300))
+    tree.close()

@@ -248,6 +248,32 @@ def test_a_closed_file_is_unavailable(database: Path) -> None:
         roles.write(GROUP, RoleRecord(1, ""))
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "content = CAST(x'ff00fe' AS TEXT)",
+        "content = x'ff00fe'",
+        "version = 'abc'",
+        "version = x'00'",
+        "version = -4",
+        "version = 1e300",
+    ],
+)
+def test_what_another_program_wrote_into_the_file_is_no_record(database: Path, garbage: str) -> None:
+    """It is read, whatever it is, and found to be no record; it crashes nobody, and stays where it is."""
+    with closing(EmbeddedRoles(database)) as roles:
+        first = Group().renewed(Node("a", Role.ALONE, Limits(1, 1, 1)), 1, LEASE_SECONDS)
+        roles.write(GROUP, RoleRecord(first.version, first.as_json()))
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(f"UPDATE role_groups SET {garbage}")
+        found = roles.read(GROUP)
+        assert found is not None
+        with pytest.raises(ValueError, match=r"expected|Expecting"):
+            Group.from_json(found.version, found.content)
+        assert roles.write(GROUP, RoleRecord(5, "")) == found
+        assert roles.read(GROUP) == found
+
+
 def test_a_record_outlives_its_file_being_closed(database: Path) -> None:
     """The next one to open it goes on from there."""
     with closing(EmbeddedRoles(database)) as roles:

@@ -67,6 +67,8 @@ def test_an_answer_is_in_its_users_group() -> None:
     ("submission", "result"),
     [
         (replace(SUBMISSION, submission_id="s-2"), OK),
+        (replace(SUBMISSION, user_id=43), OK),
+        (replace(SUBMISSION, receipt_sha256="0" * 64), OK),
         (SUBMISSION, replace(OK, transaction_id="t-2")),
         (SUBMISSION, replace(OK, verdict=Verdict.INVALID)),
     ],

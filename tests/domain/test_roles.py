@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.limits import Limits
-from receipt_actors.domain.roles import EXPIRY_FACTOR, Group, Lease, Node, Role
+from receipt_actors.domain.roles import EXPIRY_FACTOR, LONGEST_LEASE_SECONDS, Group, Lease, Node, Role
 
 SECONDS = 10.0
 LIMITS = Limits(100, 50, 200, 10.0)
@@ -271,8 +271,16 @@ def test_what_is_no_record_is_refused(text: str) -> None:
 
 
 garbage: st.SearchStrategy[Any] = st.sampled_from(
-    [None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**30, "", "a", [], {}, {"a": 1}]
+    [None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**30, 2**63 - 1, "", "a", "a\nb" * 300, [], {}, {"a": 1}]
 )
+
+
+def read(text: str) -> tuple[str, Group | None]:
+    """Return why it is refused, or what it says."""
+    try:
+        return "", Group.from_json(7, text)
+    except ValueError as error:
+        return str(error), None
 
 
 @given(st.data())
@@ -291,14 +299,30 @@ def test_a_record_with_something_wrong_in_it_is_refused_or_works(data: st.DataOb
         else:
             place[key] = data.draw(garbage)
         break
-    try:
-        group = Group.from_json(7, json.dumps(record))
-    except ValueError:
+    words, group = read(json.dumps(record))
+    assert len(words) < 200 and (words == "" or words.isprintable())  # they go to the log
+    if group is None:
         return
+    assert all(member.lease_seconds <= LONGEST_LEASE_SECONDS for member in group.members.values())
+    assert all(name.isprintable() for name in group.members)
     for lease in (Lease(node("a"), SECONDS), Lease(node("new"), SECONDS)):
         _, written = lease.looked(group, 0.0).renewal(0.0)
         assert Group.from_json(written.version, written.as_json()) == written
     assert group.without("a").version == 8
+
+
+@pytest.mark.parametrize("version", [-4, 0, 2**63 - 1, 2**63, 1.5, "abc", None, True])
+def test_a_version_that_no_record_has_is_refused(version: Any) -> None:
+    """Though nothing else in the record could be wrong: no next version could be written."""
+    with pytest.raises(ValueError, match="expected a number from 1"):
+        Group.from_json(version, '{"schema": 1, "members": []}')
+
+
+def test_a_lease_without_an_end_is_refused() -> None:
+    """Or a member that no node ever was, first in the order of joining, would keep the one seat for ever."""
+    ghost = {**RECORD["members"][0], "lease_seconds": LONGEST_LEASE_SECONDS + 1}
+    with pytest.raises(ValueError, match=f"expected a number from 0 to {LONGEST_LEASE_SECONDS}"):
+        Group.from_json(9, json.dumps({**RECORD, "members": [ghost]}))
 
 
 def test_what_a_newer_program_says_more_is_passed_over() -> None:

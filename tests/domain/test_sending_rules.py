@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import FrozenInstanceError
+from math import isfinite
 
 import pytest
 import tenacity
@@ -106,6 +107,23 @@ def test_an_idle_limit_lets_the_next_request_pass(per_second: float, pause: floa
     limit = RateLimit(per_second).taken(0.0)
     assert limit.wait_seconds(max(pause, 1 / per_second)) == 0
     assert RateLimit(per_second).wait_seconds(pause) == 0
+
+
+@given(
+    st.floats(min_value=5e-324, allow_infinity=False),
+    st.floats(min_value=5e-324, allow_infinity=False),
+    st.integers(1, 5),
+)
+def test_a_rate_keeps_its_word_after_any_other(first: float, second: float, requests: int) -> None:
+    """However slow that was: nodes that share the rate may be lent any part of it, and get more later."""
+    limit = RateLimit(first)
+    for _ in range(requests):
+        limit = limit.taken(0.0)
+    limit = limit.at(second, 0.0)
+    assert isfinite(limit.used_until_seconds)
+    for _ in range(2):
+        limit = limit.taken(limit.wait_seconds(0.0))
+    assert limit.wait_seconds(0.0) > 0 or second * BURST_SECONDS > 1
 
 
 @pytest.mark.parametrize("per_second", [0, -1, float("nan")])

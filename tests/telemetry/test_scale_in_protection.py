@@ -21,6 +21,7 @@ from receipt_actors.telemetry.overview import Overview, ProcessOverview, State, 
 from receipt_actors.telemetry.scale_in_protection import (
     EXPIRES_IN_MINUTES,
     LONG_SECONDS,
+    MAX_TOLD_CHARACTERS,
     ProtectionPlan,
     ScaleInProtection,
     Timing,
@@ -291,7 +292,8 @@ def test_whatever_the_agent_says_is_read(text: bytes, wish: bool) -> None:
     if told is None:
         assert json.loads(text)["protection"]["ProtectionEnabled"] is wish
     else:
-        assert 0 < len(told) <= 600
+        assert 0 < len(told) <= 10 * MAX_TOLD_CHARACTERS  # with what can't be seen as ten characters each
+        assert told.isprintable()  # in one line of the log, and no terminal obeys it
 
 
 def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
@@ -302,3 +304,13 @@ def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "\n"), done.stderr
+
+
+@pytest.mark.parametrize("part", ["Reason", "Detail"])
+def test_what_the_agent_says_can_forge_no_line_of_the_log(part: str) -> None:
+    """Nor say more than a line holds."""
+    failure = {"Reason": "NO", "Detail": "because", part: "NO\nERROR receipt_actors: all is lost\ud800" + 1000 * "!"}
+    told = failure_in(400, json.dumps({"failure": failure}).encode(), True)
+    assert told is not None
+    assert "NO\\nERROR receipt_actors: all is lost\\ud800!!!" in told
+    assert len(told) <= MAX_TOLD_CHARACTERS + 10

@@ -47,5 +47,9 @@ class EmbeddedRoles:
 
 
 def _read(connection: sqlite3.Connection, group: str) -> RoleRecord | None:
-    row = connection.execute("SELECT version, content FROM role_groups WHERE name = ?", (group,)).fetchone()
-    return None if row is None else RoleRecord(*row)
+    # SQLite keeps values of any type in any column, and bytes that are no text: what another program wrote is read all
+    # the same, and found to be no record.
+    row = connection.execute(
+        "SELECT CAST(version AS INTEGER), CAST(content AS BLOB) FROM role_groups WHERE name = ?", (group,)
+    ).fetchone()
+    return None if row is None else RoleRecord(row[0], row[1].decode(errors="replace"))
