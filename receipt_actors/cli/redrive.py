@@ -209,6 +209,8 @@ def _print(tally: Tally, dead_letter_queue: str, *, dry_run: bool) -> None:
     if dry_run:
         for reason, count in tally.selected.most_common():
             click.echo(f"{reason} {count}")
+        if not tally.selected:
+            complain(f"{dead_letter_queue}: nothing to move")
         return
     parts = [f"{tally.moved} moved", f"{tally.left} not selected"]
     if tally.came_back:

@@ -68,6 +68,9 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     _check_statistics_file(settings)
     raise_limit(settings)
     write_log(settings)
+    if settings.is_alone and settings.role_group is not None:
+        origin = settings.origins.get("role_group", "role_group")
+        logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
     with StopSignals() as signals, watched(settings) as watchers:
         system = _start(settings, signals)
         watchers.watch(system)

@@ -69,6 +69,14 @@ def test_a_statistics_file_that_cannot_be_is_told_before_anything_is_done(progra
     assert not (tmp_path / "receipts.db").exists()
 
 
+def test_a_group_without_a_role_is_told(programs: Programs, tmp_path: Path) -> None:
+    """Whoever forgot the role would believe that limits are shared."""
+    where = ("--database", str(tmp_path / "receipts.db"), "--bundle-ids", "com.example.game")
+    program = programs.start("start", *where, "--role-group", "games", "--exit-when-idle", "0")
+    assert program.wait_for_end() == 0
+    assert "--role-group has no effect: this node is alone" in program.stderr
+
+
 def test_statistics_that_cannot_be_written_are_a_failure(programs: Programs) -> None:
     """All was done, but for what a script waits for: exit code 1."""
     program = programs.start(
