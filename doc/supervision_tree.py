@@ -20,9 +20,10 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors import application
-from receipt_actors.application import source_of, supervision_tree
+from receipt_actors.application import supervision_tree
 from receipt_actors.otp import ChildSpec, Start, SystemClock
 from receipt_actors.settings import Settings
+from receipt_actors.sources import source_of
 from receipt_actors.testing import FakeServices
 
 ROW = 24  #: pixels, as are the following

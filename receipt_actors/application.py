@@ -56,9 +56,7 @@ from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
 from receipt_actors.domain.ports import RoleTable
-from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.domain.roles import Node, Role
@@ -76,7 +74,8 @@ from receipt_actors.otp import (
     StartResult,
     supervisor_spec,
 )
-from receipt_actors.settings import PolicySettings, Settings
+from receipt_actors.settings import Settings
+from receipt_actors.sources import policy_of
 from receipt_actors.telemetry.alert_book import Alert, AlertLimits
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,
@@ -336,42 +335,3 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
 
     consumers = [consumer(source, number) for source in sources for number in range(1, settings.consumers + 1)]
     return supervisor_spec(protocol.CONSUMERS, ONE_FOR_ONE, consumers, **BUSY_GROUP)
-
-
-def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bool = True) -> Source:
-    """Return what holds for the messages of a source with these settings and this dead-letter queue."""
-    return Source(
-        settings.source_queue,
-        frozenset(settings.post_queues),
-        dead_letter_queue,
-        policy_of(settings),
-        answers_unidentified=settings.unidentified == "reply",
-        is_first=is_first,
-    )
-
-
-def policy_of(settings: PolicySettings) -> Policy:
-    """Return what the settings accept."""
-
-    def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
-        return None if "*" in names else frozenset(names)
-
-    types = allowed(settings.product_types)
-    return Policy(
-        allowed(settings.bundle_ids),
-        allowed(settings.product_ids),
-        frozenset(settings.environments),
-        product_types=None if types is None else frozenset(map(ProductType, types)),
-        takes_family_shared=settings.family_sharing == "accept",
-        account_tokens=_account_tokens(settings),
-    )
-
-
-def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
-    if settings.app_account_token == "ignore":
-        return None
-    rule: TokenRule = token_by_number
-    if settings.app_account_token_rule == "uuid5":
-        assert settings.app_account_token_namespace is not None, "the settings see to it"
-        rule = token_by_uuid5(settings.app_account_token_namespace)
-    return AccountTokens(rule, required=settings.app_account_token == "require")

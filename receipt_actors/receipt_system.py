@@ -27,9 +27,8 @@ from receipt_actors.actors.protocol import (
     StuckInOutage,
 )
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
-from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, source_of, supervision_tree
+from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, supervision_tree
 from receipt_actors.backends import Backend, open_backend
-from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import (
     SUBMISSION_ID_ATTRIBUTE,
@@ -37,13 +36,13 @@ from receipt_actors.domain.messages import (
     parse_submission,
     submission_message,
 )
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
-from receipt_actors.domain.sources import Source, misuses
-from receipt_actors.errors import ConfigurationError, QueueRefused, QueueUnavailable, SubmissionRefused
+from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
 from receipt_actors.settings import Settings
+from receipt_actors.sources import look_at_sources
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
@@ -126,7 +125,7 @@ class ReceiptSystem:
             if opened.roles is None and not settings.is_alone:
                 found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
                 raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
-            sources = _look_at_sources(settings, opened.queues, may_be_missing=sources_may_be_missing)
+            sources = look_at_sources(settings, opened.queues, may_be_missing=sources_may_be_missing)
             opened.ledger.check()
             if opened.roles is not None:
                 opened.roles.check()
@@ -498,43 +497,3 @@ class ReceiptSystem:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.drain()
-
-
-def _look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool) -> list[Source]:
-    """Find out the sources' dead-letter queues, which shows that all are there and may be used.
-
-    Raises what ``start`` raises.
-    """
-    sources: list[Source] = []
-    missing: list[QueueRefused] = []
-    for of_source in settings.every_source:
-        try:
-            redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
-        except QueueRefused as refused:
-            missing.append(refused)
-            if not may_be_missing or len(missing) == len(settings.every_source):
-                raise
-            # Should it come back, what can't be answered stays on it until the next start.
-            logger.error("the other sources go on without it: %s", refused)
-            sources.append(source_of(of_source, of_source.dead_letter_queue, is_first=of_source is settings))
-            continue
-        dead_letter_queue = of_source.dead_letter_queue or redrive_target
-        sources.append(source_of(of_source, dead_letter_queue, is_first=of_source is settings))
-        if dead_letter_queue is None:
-            logger.warning(
-                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
-                "stay on it and come back again and again",
-                of_source.source_queue,
-            )
-    faults = [
-        f"dead-letter queue {each.dead_letter_queue}: {fault}"
-        for each in sources
-        if each.dead_letter_queue and (fault := dead_letter_queue_fault(each.queue, each.dead_letter_queue))
-    ]
-    faults += [
-        f"queue {misuse.source_queue}: found {misuse.setting} {misuse.queue}, expected {misuse.expected}"
-        for misuse in misuses([(each.queue, each.post_queues, each.dead_letter_queue) for each in sources])
-    ]
-    if faults:
-        raise ConfigurationError(faults)
-    return sources

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from receipt_actors.application import policy_of
 from receipt_actors.domain.policy import AccountTokens, token_by_number
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.messages import settings_as_json
 from receipt_actors.settings import Settings, load_settings
+from receipt_actors.sources import policy_of
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}
 KEY = {"server_api_key": "-----BEGIN PRIVATE KEY-----", "server_api_key_id": "K1", "server_api_issuer_id": "I1"}

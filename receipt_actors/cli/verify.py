@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from receipt_actors.application import policy_of
 from receipt_actors.backends import open_ledger
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.findings import Finding, find_out
@@ -26,6 +25,7 @@ from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombs
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_source_settings
+from receipt_actors.sources import policy_of
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut
 _NOBODY = 2**64  # no user's id, which are within +-2^63

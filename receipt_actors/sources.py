@@ -1,0 +1,98 @@
+"""What holds for the messages of each source queue, out of the settings and of what the queues say of themselves."""
+
+from __future__ import annotations
+
+import logging
+
+from receipt_actors.domain.fifo import dead_letter_queue_fault
+from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
+from receipt_actors.domain.ports import Queues
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.domain.sources import Source, misuses
+from receipt_actors.errors import ConfigurationError, QueueRefused
+from receipt_actors.settings import PolicySettings, Settings
+
+logger = logging.getLogger(__name__)
+
+
+def look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool) -> list[Source]:
+    """Find out the sources' dead-letter queues, which shows that all are there and may be used.
+
+    Raises:
+        ConfigurationError: a dead-letter queue is none for its source queue, or is that of several.
+        QueueRefused: a source queue does not exist or may not be used; with ``may_be_missing`` only where that is so of
+            all of them.
+        QueueUnavailable: the queues do not answer.
+    """
+    sources: list[Source] = []
+    missing: list[QueueRefused] = []
+    for of_source in settings.every_source:
+        try:
+            redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
+        except QueueRefused as refused:
+            missing.append(refused)
+            if not may_be_missing or len(missing) == len(settings.every_source):
+                raise
+            # Should it come back, what can't be answered stays on it until the next start.
+            logger.error("the other sources go on without it: %s", refused)
+            sources.append(source_of(of_source, of_source.dead_letter_queue, is_first=of_source is settings))
+            continue
+        dead_letter_queue = of_source.dead_letter_queue or redrive_target
+        sources.append(source_of(of_source, dead_letter_queue, is_first=of_source is settings))
+        if dead_letter_queue is None:
+            logger.warning(
+                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
+                "stay on it and come back again and again",
+                of_source.source_queue,
+            )
+    faults = [
+        f"dead-letter queue {each.dead_letter_queue}: {fault}"
+        for each in sources
+        if each.dead_letter_queue and (fault := dead_letter_queue_fault(each.queue, each.dead_letter_queue))
+    ]
+    faults += [
+        f"queue {misuse.source_queue}: found {misuse.setting} {misuse.queue}, expected {misuse.expected}"
+        for misuse in misuses([(each.queue, each.post_queues, each.dead_letter_queue) for each in sources])
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+    return sources
+
+
+def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bool = True) -> Source:
+    """Return what holds for the messages of a source with these settings and this dead-letter queue."""
+    return Source(
+        settings.source_queue,
+        frozenset(settings.post_queues),
+        dead_letter_queue,
+        policy_of(settings),
+        answers_unidentified=settings.unidentified == "reply",
+        is_first=is_first,
+    )
+
+
+def policy_of(settings: PolicySettings) -> Policy:
+    """Return what the settings accept."""
+
+    def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
+        return None if "*" in names else frozenset(names)
+
+    types = allowed(settings.product_types)
+    return Policy(
+        allowed(settings.bundle_ids),
+        allowed(settings.product_ids),
+        frozenset(settings.environments),
+        product_types=None if types is None else frozenset(map(ProductType, types)),
+        takes_family_shared=settings.family_sharing == "accept",
+        account_tokens=_account_tokens(settings),
+    )
+
+
+def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
+    if settings.app_account_token == "ignore":
+        return None
+    rule: TokenRule = token_by_number
+    if settings.app_account_token_rule == "uuid5":
+        assert settings.app_account_token_namespace is not None, "the settings see to it"
+        rule = token_by_uuid5(settings.app_account_token_namespace)
+    return AccountTokens(rule, required=settings.app_account_token == "require")
