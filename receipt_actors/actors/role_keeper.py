@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 from receipt_actors.actors.holding import Holding
 from receipt_actors.domain.limits import Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
+from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node, Role
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
@@ -172,7 +173,7 @@ class RoleKeeper(GenServer):
         now = self.clock.monotonic()
         gone = tuple(sorted(self._lease.gone(now)))
         self._lease, content = self._lease.renewal(now)
-        self._call(_Write(content, attempt, gone), self._table.write, self._group, _record(content))
+        self._call(_Write(content, attempt, gone), self._table.write, self._group, record_of(content))
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The table answered, or somebody said that limits are kept to."""
@@ -180,7 +181,7 @@ class RoleKeeper(GenServer):
             self._asked(label.number, value)
             return
         self._is_calling = False
-        if isinstance(label, _Write) and value == _record(label.content):
+        if isinstance(label, _Write) and value == record_of(label.content):
             self._is_failing = False
             self._looked(label.content)
             self._tell_gone(label.gone)
@@ -206,7 +207,7 @@ class RoleKeeper(GenServer):
     def _read(self, record: RoleRecord | None) -> bool:
         """Look at what stands; False where it is nothing that could be gone on from."""
         try:
-            group = Group() if record is None else Group.from_json(record.version, record.content)
+            group = group_in(record)
         except ValueError as error:
             if str(error) != self._fault:
                 self._fault = str(error)
@@ -341,12 +342,12 @@ class RoleKeeper(GenServer):
             if self._lease.me is None:
                 break
             left = self._lease.group.without(self._lease.node.name)
-            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, _record(left))
+            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left))
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
             if reply.failure is not None:
                 logger.warning("this node could not leave its group: the others wait for its lease to end")
                 break
-            if reply.value == _record(left):
+            if reply.value == record_of(left):
                 logger.info("node %s has left group %s", self._lease.node.name, self._group)
                 break
             self._lease = self._seen(reply)
@@ -355,7 +356,7 @@ class RoleKeeper(GenServer):
     def _seen(self, reply: Reply) -> Lease:
         record: RoleRecord | None = reply.value
         try:
-            group = Group() if record is None else Group.from_json(record.version, record.content)
+            group = group_in(record)
         except ValueError:
             return replace(self._lease, group=Group())
         return self._lease.looked(group, self.clock.monotonic())
@@ -364,10 +365,6 @@ class RoleKeeper(GenServer):
 def _number(share: Share | None) -> int:
     """Return the number of a share, of which the first is 1."""
     return 0 if share is None else share.number
-
-
-def _record(group: Group) -> RoleRecord:
-    return RoleRecord(group.version, group.as_json())
 
 
 def _counted(lease: Lease) -> str:

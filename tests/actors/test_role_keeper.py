@@ -13,6 +13,7 @@ from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
@@ -106,7 +107,7 @@ class House:
     @property
     def record(self) -> Group:
         record = self.table.standing(GROUP)
-        return Group() if record is None else Group.from_json(record.version, record.content)
+        return Group() if record is None else group_in(record)
 
     def told(self, *kinds: IncidentKind) -> list[str]:
         """What people were told, in order; of these kinds, or of everything but faults of the configuration."""
@@ -117,7 +118,7 @@ class House:
         """Write what another node would have written."""
         with self.table._changed:
             assert group.version == self.record.version + 1
-            self.table._records[GROUP] = RoleRecord(group.version, group.as_json())
+            self.table._records[GROUP] = record_of(group)
 
     def write_garbage(self) -> RoleRecord:
         garbage = RoleRecord(self.record.version + 1, "no record")
@@ -362,7 +363,7 @@ def test_who_was_taken_for_gone_stops_at_once_and_joins_again(house: House, stag
     keeper, held = house.start("a", Role.ACTIVE_STANDBY)
     _, other = house.start("b", Role.ACTIVE_STANDBY)
     taken = house.record.renewed(node("b", Role.ACTIVE_STANDBY), 1, LEASE, gone=frozenset("a"))
-    house.table.write(GROUP, RoleRecord(taken.version, taken.as_json()))
+    house.table.write(GROUP, record_of(taken))
     used = len(held.used)
     stage.advance(INTERVAL)
     assert held.used[used:][:1] == [NOTHING]
@@ -536,7 +537,7 @@ def test_a_successor_finds_that_it_was_taken_for_gone(house: House, stage: Stage
     house.table.fail("read", UNAVAILABLE, times=None)
     stage.advance(3 * LEASE)
     taken = house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE, gone=frozenset("a"))
-    house.table.write(GROUP, RoleRecord(taken.version, taken.as_json()))
+    house.table.write(GROUP, record_of(taken))
     house.table.recover()
     used = len(held.used)
     keeper_of(stage).cast(object())

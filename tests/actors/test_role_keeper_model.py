@@ -17,7 +17,8 @@ from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import RoleKeeper
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.domain.roles import Group, Node, Role
+from receipt_actors.domain.role_records import group_in
+from receipt_actors.domain.roles import Node, Role
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import SHUTDOWN, Ref
 from receipt_actors.testing import FakeRoles, Hold
@@ -133,7 +134,7 @@ class Keepers(RuleBasedStateMachine):
     def check(self) -> None:
         """Each uses no more than the record says that it holds, and so do all of them together."""
         record = self.table.standing(GROUP)
-        members = {} if record is None else Group.from_json(record.version, record.content).members
+        members = {} if record is None else group_in(record).members
         used = 0
         for node in self.nodes:
             node.note_use()

@@ -23,6 +23,7 @@ from receipt_actors.clients.aws.roles import CHECKS
 from receipt_actors.clients.embedded import EmbeddedRoles
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord, RoleTable
+from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import Group, Node, Role
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.testing import FakeRoles
@@ -119,7 +120,7 @@ def test_of_many_writers_one_wins_each_version(opened: Open) -> None:
 def test_a_group_of_many_nodes_fits(roles: RoleTable) -> None:
     """DynamoDB takes items of 400 KB: hundreds of nodes."""
     node = Node("n" * 100, Role.LOAD_BALANCED, Limits(2_000, 50_000, 200, 1.5), 4)
-    one = Group().renewed(node, 2**48, LEASE_SECONDS).as_json()
+    one = record_of(Group().renewed(node, 2**48, LEASE_SECONDS)).content
     record = RoleRecord(1, one * 300)
     assert roles.write(GROUP, record) == record
     assert roles.read(GROUP) == record
@@ -263,13 +264,13 @@ def test_what_another_program_wrote_into_the_file_is_no_record(database: Path, g
     """It is read, whatever it is, and found to be no record; it crashes nobody, and stays where it is."""
     with closing(EmbeddedRoles(database)) as roles:
         first = Group().renewed(Node("a", Role.ALONE, Limits(1, 1, 1)), 1, LEASE_SECONDS)
-        roles.write(GROUP, RoleRecord(first.version, first.as_json()))
+        roles.write(GROUP, record_of(first))
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute(f"UPDATE role_groups SET {garbage}")
         found = roles.read(GROUP)
         assert found is not None
         with pytest.raises(ValueError, match=r"expected|Expecting"):
-            Group.from_json(found.version, found.content)
+            group_in(found)
         assert roles.write(GROUP, RoleRecord(5, "")) == found
         assert roles.read(GROUP) == found
 

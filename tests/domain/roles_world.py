@@ -19,6 +19,8 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Limits, Share, divide
+from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role
 
 TIME_OUT = 0.25  #: of a lease, for the answer to a call
@@ -68,7 +70,7 @@ class Seen:
 
     @cached_property
     def group(self) -> Group:
-        return Group() if self.text is None else Group.from_json(self.version, self.text)
+        return Group() if self.text is None else group_in(RoleRecord(self.version, self.text))
 
 
 class SimulatedNode:
@@ -131,7 +133,7 @@ class SimulatedNode:
         epoch = self._epoch
 
         def was_written(seen: Seen) -> None:
-            if (seen.version, seen.text) == (content.version, content.as_json()):
+            if (seen.version, seen.text) == (content.version, record_of(content).content):
                 self._looked(seen, content)
                 self._take_up()
                 self._renew_later()
@@ -265,7 +267,7 @@ class SimulatedNode:
                 return
             left = self.lease.group.without(self.node.name)
             seen = self.world.write(left, self._epoch)
-            if (seen.version, seen.text) != (left.version, left.as_json()) and fault.is_answered:
+            if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
                 self._epoch, self.lease = seen.epoch, self.lease.looked(seen.group, self.now())
                 self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
 
@@ -365,7 +367,7 @@ class World:
         if epoch != self.record.epoch and self.record.text is not None:
             self._new_epoch()  # a write of an earlier life of the item, whose version fits by chance
         before = self.record.group
-        self.record = Seen(self.record.epoch, content.version, content.as_json())
+        self.record = Seen(self.record.epoch, content.version, record_of(content).content)
         self._check_record(before, self.record.group)
         self._held, self._whole = sum_of_held(self.record.group), self.record.group.whole
         return self.record

@@ -26,6 +26,7 @@ from receipt_actors.domain.capacity import (
 from receipt_actors.domain.capacity._roles import roles_taken
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.measured_costs import CURL, REQUESTS
+from receipt_actors.domain.role_records import record_of
 from receipt_actors.domain.roles import Group, Node, Role
 
 NO_REQUESTS = dict.fromkeys(Call, 0.0)
@@ -293,7 +294,7 @@ def test_an_item_of_roles_is_paid_for_by_its_size(tasks: int, role: Role) -> Non
     group = Group()
     for number in range(tasks):
         group = group.renewed(replace(node, name=f"{node.name}{number:02d}"), 2**47, 30.0)
-    assert taken.write_units_per_second >= tasks * 5 / 30 * math.ceil(len(group.as_json()) / 1024) * (1 - 1e-9)
+    assert taken.write_units_per_second >= tasks * 5 / 30 * math.ceil(len(record_of(group).content) / 1024) * (1 - 1e-9)
     assert taken.takeover_seconds == 45.0
 
 
