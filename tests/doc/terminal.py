@@ -101,7 +101,15 @@ class Terminal:
                 output += next(lines)
             except StopIteration:
                 break
+        if copy := re.search(r"\| tee (\S+)", command):  # which shows what it is given before it writes it down
+            self._wait_for_line(self.folder / copy[1], output.splitlines()[-1])
         return output
+
+    @staticmethod
+    def _wait_for_line(file: Path, line: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (file.exists() and f"{line}\n" in file.read_text(encoding="utf-8")):
+            assert time.monotonic() < deadline, f"{line!r} has not been written to {file.name}"
 
 
 class _Lines:
