@@ -1,6 +1,6 @@
 """A Sphinx extension for what ``plan`` computes with, and what it says.
 
-``service-limits``, ``list-prices``, ``measured-costs``; and ``scaling-plan``.
+``service-limits``, ``list-prices``, ``measured-costs``; ``scaling-plan`` and ``role-costs``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors.domain import measured_costs, service_limits
-from receipt_actors.domain.capacity import Call, Load, Setup, plan_capacity
+from receipt_actors.domain.capacity import Call, Load, Setup, plan_capacity, roles_taken
 from receipt_actors.domain.roles import Role
 
 
@@ -129,6 +129,23 @@ class ScalingPlan(_Table):
             )
 
 
+class RoleCosts(_Table):
+    """What ``plan`` says of the table of roles."""
+
+    source = service_limits
+    titles = ("Nodes", "lease_seconds", "write units a second", "USD a month", "takes over within")
+    widths = (15, 20, 25, 20, 20)
+
+    def rows(self) -> Iterable[Sequence[str]]:
+        """Return a row for each size of a group, and length of a lease."""
+        for nodes_, lease_seconds in ((2, 10.0), (8, 10.0), (50, 10.0), (50, 60.0)):
+            setup = replace(Setup(), role=Role.LOAD_BALANCED, lease_seconds=lease_seconds)
+            taken = roles_taken(setup, nodes_)
+            assert taken is not None
+            usd, units = taken.usd_per_month, taken.write_units_per_second
+            yield f"{nodes_}", f"{lease_seconds:g}", f"{units:.3g}", f"{usd:,.0f}", f"{taken.takeover_seconds:g} s"
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
 
@@ -143,4 +160,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("list-prices", ListPrices)
     app.add_directive("measured-costs", MeasuredCosts)
     app.add_directive("scaling-plan", ScalingPlan)
+    app.add_directive("role-costs", RoleCosts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

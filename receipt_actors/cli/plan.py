@@ -23,7 +23,7 @@ from receipt_actors.domain.capacity import (
     Setup,
     plan_capacity,
 )
-from receipt_actors.domain.roles import Role
+from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES, TaskSize
 from receipt_actors.settings import Settings, default_app_store_client
 
@@ -182,7 +182,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @click.option(
     "--lease-seconds",
-    type=FiniteFloatRange(1, 300),
+    type=FiniteFloatRange(1, LONGEST_LEASE_SECONDS),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -22,8 +22,8 @@ from receipt_actors.domain.capacity import (
     Setup,
     entries_per_request,
     plan_capacity,
+    roles_taken,
 )
-from receipt_actors.domain.capacity._roles import roles_taken
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.measured_costs import CURL, REQUESTS
 from receipt_actors.domain.role_records import record_of

@@ -30,6 +30,7 @@ what limits first
 
 from receipt_actors.domain.capacity._planning import plan_capacity
 from receipt_actors.domain.capacity._process import MAX_IN_FLIGHT, entries_per_request
+from receipt_actors.domain.capacity._roles import roles_taken
 from receipt_actors.domain.capacity._values import (
     MAX_ENTRIES,
     Call,
@@ -59,4 +60,5 @@ __all__ = [
     "TaskSettings",
     "entries_per_request",
     "plan_capacity",
+    "roles_taken",
 ]
