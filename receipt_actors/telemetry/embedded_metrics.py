@@ -36,8 +36,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.telemetry.changes import change, increase
@@ -46,6 +45,7 @@ from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.log_writer import LogWriter
 from receipt_actors.telemetry.overview import Overview, State, Usage
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from receipt_actors.telemetry.watcher import Watcher
 
 SOURCE_QUEUE_DIMENSION = "SourceQueue"
 MAX_VALUES = 100  #: that a metric may have in a line, says CloudWatch
@@ -172,7 +172,7 @@ def _rounded(seconds: float) -> float:
     return float(f"{seconds:.4g}")
 
 
-class MetricsLog:
+class MetricsLog(Watcher):
     """Writes a line (one for each source queue) to a file descriptor again and again, and the last when it is closed.
 
     It owns a thread, and what it saw last. Nobody ever waits for who reads the lines: what does not fit in is lost.
@@ -204,14 +204,6 @@ class MetricsLog:
         if self._thread is not None:
             self._thread.join()
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, system: SystemControl) -> None:
         # What was counted since the start belongs to the first line.

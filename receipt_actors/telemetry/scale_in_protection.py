@@ -24,14 +24,14 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import urllib3
 
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.overview import Overview, State
+from receipt_actors.telemetry.watcher import Watcher
 
 PATH = "/task-protection/v1/state"
 LONG_SECONDS = 5.0  #: in flight; see the module
@@ -115,7 +115,7 @@ class ProtectionPlan:
         return self._failures > 0
 
 
-class ScaleInProtection:
+class ScaleInProtection(Watcher):
     """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
 
     def __init__(self, agent_url: str, timing: Timing = Timing()) -> None:
@@ -143,14 +143,6 @@ class ScaleInProtection:
         if self._thread is not None:
             self._thread.join(self._timing.close_seconds)
         self._pool.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, system: SystemControl) -> None:
         while not self._is_over.wait(self._timing.look_seconds):

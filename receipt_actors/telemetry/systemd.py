@@ -13,12 +13,11 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.watcher import Watcher
 
 STATUS_SECONDS = 10.0  #: between two looks, unless the watchdog wants more
 START_SECONDS = 0.2  #: between two looks until it is ready
@@ -26,7 +25,7 @@ START_SECONDS = 0.2  #: between two looks until it is ready
 logger = logging.getLogger(__name__)
 
 
-class SystemdNotifier:
+class SystemdNotifier(Watcher):
     """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -61,14 +60,6 @@ class SystemdNotifier:
             self._thread.join()
         if self._socket is not None:
             self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, system: SystemControl) -> None:
         watch = HealthWatch()
