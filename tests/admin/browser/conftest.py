@@ -26,6 +26,7 @@ from receipt_actors.domain.addresses import Address
 from .scripted import ScriptedSystem
 
 PATIENCE_SECONDS = 30.0
+FOCUSED_NAME = "document.activeElement.querySelector('.name')?.textContent ?? ''"
 HOW_TO_GET_IT = "needs Chromium and its driver: apt-get install chromium chromium-driver"
 
 
@@ -98,7 +99,19 @@ class Page:
 
     def focused_name(self) -> str:
         """Return the name in the row of the tree that has the focus."""
-        return str(self.script("return document.activeElement.querySelector('.name')?.textContent ?? ''"))
+        return str(self.script(f"return {FOCUSED_NAME}"))
+
+    def press_at_once(self, *keys: str) -> str:
+        """Press keys, named as in the document, before the page can change; return the name that has the focus."""
+        return str(
+            self.script(
+                "for (const key of arguments) {"
+                "  document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));"
+                "}"
+                f"return {FOCUSED_NAME}",
+                *keys,
+            )
+        )
 
     def resize(self, width: int, height: int = 900) -> None:
         self.driver.execute_cdp_cmd(
