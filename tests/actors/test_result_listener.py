@@ -36,7 +36,7 @@ class House:
             raise ValueError("of the embedding program")
 
     def start(self) -> None:
-        self.stage.actors.start(ResultListener, self.queues, self.queue, 10, self.on_result)
+        self.stage.actors.start(ResultListener, self.queues, self.queue, 0, self.on_result)
         self.stage.settle()
 
 
