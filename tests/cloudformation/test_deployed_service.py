@@ -13,12 +13,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import load_settings
@@ -26,8 +24,9 @@ from tests.system.processes import Programs
 from tests.system.worlds import BUNDLE_ID, genuine_messages
 from tests.telemetry.ecs_agent import EcsAgent
 
-from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, Permission, RecordingServer, Stack, create_stack
-from .intrinsics import Resolved, resolved
+from .conftest import ACCOUNT, REGION, Permission, RecordingServer, Stack
+from .intrinsics import resolved
+from .services import Deployed, as_the_api_spells, deploy_service, environment_of, surroundings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
@@ -65,59 +64,16 @@ SIZES: Mapping[str, object] = {
 }
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """Both stacks, and the second template with its parameters."""
-
-    receipts: Stack
-    service: Stack
-    template: Resolved
-    parameters: Mapping[str, object]
-
-
 @pytest.fixture(scope="module")
 def deployed(deploy: Callable[..., Stack], server: RecordingServer) -> Deployed:
     receipts = deploy(**RECEIPTS)
     receipts.switch_functions_off()
-    with receipts.client("ec2") as ec2:
-        vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-        subnets = [
-            ec2.create_subnet(VpcId=vpc_id, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
-        ]
-    parameters = {**SIZES, "VpcId": vpc_id, "SubnetIds": ",".join(subnets)}
-    service = create_stack(server, "receipts-service", SERVICE_TEMPLATE, parameters)
-    names = {
-        **service.ids,
-        "Cluster": service.outputs["ClusterName"],
-        "ExecutionRole.Arn": service.outputs["ExecutionRoleArn"],
-        "Service.Name": service.outputs["ServiceName"],
-        "SecurityGroup.GroupId": service.outputs["SecurityGroupId"],
-    }
-    template = Resolved(
-        load(str(SERVICE_TEMPLATE)),
-        {**parameters, "SubnetIds": subnets},
-        stack_name="receipts-service",
-        names=names,
-        exports=resolved(receipts, RECEIPTS).exports(),
-    )
-    return Deployed(receipts, service, template, parameters)
+    return deploy_service(server, receipts, SIZES, resolved(receipts, RECEIPTS).exports())
 
 
 @pytest.fixture(scope="module")
 def task(deployed: Deployed) -> Mapping[str, Any]:
-    """The task definition, as ECS has it once it is put as the template has it."""
-    (properties,) = deployed.template.resources("AWS::ECS::TaskDefinition").values()
-    with deployed.service.client("ecs") as ecs:
-        registered = ecs.register_task_definition(**as_the_api_spells(properties))
-    definition: Mapping[str, Any] = registered["taskDefinition"]
-    return definition
-
-
-def as_the_api_spells(value: Any) -> Any:
-    """Return a template's properties as an API of ECS calls them."""
-    if isinstance(value, dict):
-        return {f"{key[0].lower()}{key[1:]}": as_the_api_spells(inner) for key, inner in value.items()}
-    return [as_the_api_spells(inner) for inner in value] if isinstance(value, list) else value
+    return deployed.task()
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +81,6 @@ def container(task: Mapping[str, Any]) -> Mapping[str, Any]:
     (container,) = task["containerDefinitions"]
     found: Mapping[str, Any] = container
     return found
-
-
-def environment_of(container: Mapping[str, Any]) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in container["environment"]}
 
 
 def test_a_task_has_the_sizes_asked_for(task: Mapping[str, Any], container: Mapping[str, Any]) -> None:
@@ -312,14 +264,8 @@ def test_the_program_runs_as_the_definition_says_and_ends_in_its_time(
             *container["command"],
             environment={
                 **environment_of(container),
-                "AWS_ENDPOINT_URL": deployed.service.url,
-                "AWS_ACCESS_KEY_ID": "task",
-                "AWS_SECRET_ACCESS_KEY": "testing",
+                **surroundings(deployed.service, "task", store),
                 "ECS_AGENT_URI": agent.url,
-                "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
-                "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
-                "RECEIPT_ACTORS_EMF_INTERVAL_SECONDS": "1",
-                "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1",
             },
         )
         program.wait_until(
