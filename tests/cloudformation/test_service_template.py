@@ -310,11 +310,15 @@ def test_the_backlog_of_a_further_queue_counts_like_that_of_the_first(count: int
         assert len(found) <= MAX_METRICS
 
 
-def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
+@pytest.mark.parametrize("silent", range(1, 1 + len(FURTHER)))
+def test_a_queue_without_figures_keeps_nobody_from_scaling(silent: int) -> None:
     """One that was made just now, or has ended, counts as empty; without the first's there is no data point."""
-    expression = queries(service_of(2))["backlog"]["Expression"]
-    known = {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, "visible1": {2: 500.0, 3: 9.0}}
-    assert evaluated(expression, {**known, "visible2": {}}) == {1: 1.0, 2: 2.0}
+    resolved = service_of(len(FURTHER), MaxTasks="1")
+    known = {f"visible{number}": {1: 500.0, 3: 9.0} for number in range(1, 1 + len(FURTHER)) if number != silent}
+    known |= {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, f"visible{silent}": {}}
+    at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"][-1]
+    for query in (queries(resolved)["backlog"], at_limit):
+        assert evaluated(query["Expression"], known) == {1: 4.0, 2: 1.0}
 
 
 # --- further source queues ---
