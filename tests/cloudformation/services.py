@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.notifications.posts import Posted, transaction_payload
+from tests.notifications.servers import Client
+from tests.system.processes import Program
 
 from .conftest import SERVICE_TEMPLATE, RecordingServer, Stack, create_stack
 from .intrinsics import Resolved
 
 #: That run a task's command beside the definition's own: where everything is here, and to hear of it every second.
 _QUICK: Mapping[str, str] = {"RECEIPT_ACTORS_EMF_INTERVAL_SECONDS": "1", "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1"}
+_NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,9 @@ class Deployed:
     template: Resolved
     parameters: Mapping[str, object]
 
-    def task(self) -> Mapping[str, Any]:
-        """Return the task definition, as ECS has it once it is put as the template has it."""
-        (properties,) = self.template.resources("AWS::ECS::TaskDefinition").values()
+    def task(self, name: str = "TaskDefinition") -> Mapping[str, Any]:
+        """Return a task definition, as ECS has it once it is put as the template has it."""
+        properties = self.template.resources("AWS::ECS::TaskDefinition")[name]
         with self.service.client("ecs") as ecs:
             registered = ecs.register_task_definition(**as_the_api_spells(properties))
         definition: Mapping[str, Any] = registered["taskDefinition"]
@@ -36,15 +40,25 @@ class Deployed:
 
 
 def deploy_service(
-    server: RecordingServer, receipts: Stack, parameters: Mapping[str, object], exports: Mapping[str, str]
+    server: RecordingServer,
+    receipts: Stack,
+    parameters: Mapping[str, object],
+    exports: Mapping[str, str],
+    *,
+    has_load_balancer: bool = False,
 ) -> Deployed:
-    """Create the stack ``receipts-service``, in a network of its own, where these exports are."""
+    """Create the stack ``receipts-service``, in a network of its own, where these exports are.
+
+    Where that has a load balancer, notifications are taken behind it.
+    """
     with receipts.client("ec2") as ec2:
         vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
             ec2.create_subnet(VpcId=vpc_id, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
         ]
     parameters = {**parameters, "VpcId": vpc_id, "SubnetIds": ",".join(subnets)}
+    if has_load_balancer:
+        parameters |= _load_balancer(receipts, vpc_id, subnets)
     service = create_stack(server, "receipts-service", SERVICE_TEMPLATE, parameters)
     names = {
         **service.ids,
@@ -61,6 +75,29 @@ def deploy_service(
         exports=exports,
     )
     return Deployed(receipts, service, template, parameters)
+
+
+def _load_balancer(stack: Stack, vpc_id: str, subnets: Sequence[str]) -> dict[str, object]:
+    """Make one as the manual says to; return the parameters that name it."""
+    with stack.client("ec2") as ec2, stack.client("elbv2") as balancing:
+        group_id = ec2.create_security_group(GroupName="balancer", Description="HTTPS", VpcId=vpc_id)["GroupId"]
+        (balancer,) = balancing.create_load_balancer(
+            Name="front", Type="application", Subnets=subnets, SecurityGroups=[group_id]
+        )["LoadBalancers"]
+        (targets,) = balancing.create_target_group(
+            Name="refunds", Protocol="HTTP", Port=8430, VpcId=vpc_id, TargetType="ip", HealthCheckPath="/healthz"
+        )["TargetGroups"]
+        balancing.create_listener(
+            LoadBalancerArn=balancer["LoadBalancerArn"],
+            Protocol="HTTP",
+            Port=80,
+            DefaultActions=[{"Type": "forward", "TargetGroupArn": targets["TargetGroupArn"]}],
+        )
+    return {
+        "NotificationsTargetGroupArn": targets["TargetGroupArn"],
+        "LoadBalancerArn": balancer["LoadBalancerArn"],
+        "LoadBalancerSecurityGroupId": group_id,
+    }
 
 
 def as_the_api_spells(value: Any) -> Any:
@@ -85,3 +122,16 @@ def surroundings(stack: Stack, user: str, store: SimulatedAppStore) -> dict[str,
         "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
         "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
     }
+
+
+def post_refunds(program: Program, transaction_id: str) -> list[int]:
+    """Post to what takes notifications, and return the statuses: of the refund of what was claimed, and of refund and
+    reversal of another purchase, which nobody has claimed."""
+    program.wait_for_log(_NOTIFICATIONS)
+    apple = Client(int(program.stderr.partition(_NOTIFICATIONS)[2].partition("/")[0]))
+    posts = [
+        Posted("REFUND", transaction_payload(transaction_id)),
+        Posted("REFUND", transaction_payload("unclaimed")),
+        Posted("REFUND_REVERSED", transaction_payload("unclaimed")),
+    ]
+    return [apple.post(posted.body) for posted in posts]

@@ -155,7 +155,7 @@ def run(company: Company, server: RecordingServer, tmp_path_factory: pytest.Temp
     with SimulatedAppStore() as store, closing(Programs(tmp_path_factory.mktemp("run"))) as programs:
         program = programs.start(
             *container["command"],
-            environment={**environment_of(container), **surroundings(company.receipts, "task", store)},
+            environment={**environment_of(container), **surroundings(company.receipts, "further", store)},
         )
         program.wait_until(lambda: answered() == {"game-results": 1, "game2-results": 3}, "all are answered")
         program.wait_until(lambda: company.receipts.number_of_messages("game2-dead-letters") == 1, "one is moved")
@@ -165,7 +165,7 @@ def run(company: Company, server: RecordingServer, tmp_path_factory: pytest.Temp
             Permission("sqs:GetQueueAttributes", company.game2.outputs[f"{queue}Arn"])
             for queue in ("SourceQueue", "DeadLetterQueue", "PostQueue")
         }
-        program.wait_until(lambda: counted <= server.calls_of("task"), "it has counted what is on the queues")
+        program.wait_until(lambda: counted <= server.calls_of("further"), "it has counted what is on the queues")
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0, program.stderr
     lines = program.stdout.splitlines()
@@ -192,7 +192,7 @@ def test_the_role_may_do_what_it_does_on_a_further_queue_and_nothing_else(
     run: Run, company: Company, server: RecordingServer
 ) -> None:
     """The calls are those that the queue's own policy grants, both ways; nothing is called that no policy grants."""
-    calls = server.calls_of("task")
+    calls = server.calls_of("further")
     game2, game3 = (stack.granted(stack.outputs["ServicePolicyArn"]) for stack in (company.game2, company.game3))
     assert company.of_game2(calls) == game2, run.log
     assert calls <= game2 | game3 | company.receipts.granted(company.receipts.outputs["ServicePolicyArn"])

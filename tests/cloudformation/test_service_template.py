@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receipt_actors.cli.notifications import DEFAULT_PORT, HEALTH_PATH, STOP_SECONDS
 from receipt_actors.settings import load_settings
 
 from .alarms import Metric as Named
@@ -38,6 +40,12 @@ GIVEN = {
 EXPORTS = Resolved(load(str(TEMPLATE)), {}, stack_name="receipts").exports()
 FURTHER = ("Game2SQS", "Game3SQS.fifo", "Game4SQS", "Game5SQS")  # as many as count in scaling
 FURTHER_EXPORTS = {f"game{number}-SourceQueueName": queue for number, queue in enumerate(FURTHER, 2)}
+BALANCER = "arn:aws:elasticloadbalancing:eu-west-1:123456789012"
+BALANCED = {
+    "NotificationsTargetGroupArn": f"{BALANCER}:targetgroup/refunds/6d0ecf831eec9f09",
+    "LoadBalancerArn": f"{BALANCER}:loadbalancer/app/front/50dc6c495c0c9188",
+    "LoadBalancerSecurityGroupId": "sg-0123456789abcdef0",
+}
 PARAMETER = "arn:aws:ssm:eu-west-1:123456789012:parameter/game/shared-secret"
 
 
@@ -54,14 +62,14 @@ def service_of(count: int, **changes: object) -> Resolved:
     return service(**changes)
 
 
-def container(resolved: Resolved) -> dict[str, Any]:
-    (definition,) = resolved.resources("AWS::ECS::TaskDefinition").values()
+def container(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, Any]:
+    definition = resolved.resources("AWS::ECS::TaskDefinition")[task]
     (found,) = definition["ContainerDefinitions"]
     return dict(found)
 
 
-def environment(resolved: Resolved) -> dict[str, str]:
-    return {each["Name"]: str(each["Value"]) for each in container(resolved)["Environment"]}
+def environment(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, str]:
+    return {each["Name"]: str(each["Value"]) for each in container(resolved, task)["Environment"]}
 
 
 def test_four_parameters_are_enough() -> None:
@@ -217,6 +225,11 @@ def test_keys_and_files_are_granted_where_there_are_any() -> None:
         ("Processes", "auto", True),
         ("Processes", "0", False),
         ("RushBegins", "rate(1 day)", False),
+        *((parameter, "", True) for parameter in BALANCED),
+        *((parameter, arn, True) for parameter, arn in BALANCED.items()),
+        ("NotificationsTargetGroupArn", BALANCED["LoadBalancerArn"], False),
+        ("LoadBalancerArn", f"{BALANCER}:loadbalancer/net/front/50dc6c495c0c9188", False),
+        ("LoadBalancerSecurityGroupId", "front", False),
     ],
 )
 def test_slips_are_refused(parameter: str, value: str, is_taken: bool) -> None:
@@ -350,6 +363,51 @@ def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fau
     assert all(str(fault) in each for each in faults)
 
 
+# --- Apple's notifications ---
+
+
+def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
+    """What belongs together is given together, before anything is created."""
+    resolved = service()
+    assert set(resolved.resources("AWS::ECS::Service")) == {"Service"}
+    assert set(resolved.resources("AWS::ECS::TaskDefinition")) == {"TaskDefinition"}
+    assert set(resolved.resources("AWS::EC2::SecurityGroup")) == {"SecurityGroup"}
+    assert not any("otifications" in name for name in resolved.resources("AWS::CloudWatch::Alarm"))
+    assert service(**BALANCED).faults() == []
+    for count in (1, 2):
+        for some in combinations(BALANCED.items(), count):
+            (fault,) = service(**dict(some)).faults()
+            assert "give all of them or none" in fault
+
+
+def test_what_takes_notifications_is_as_the_manual_says() -> None:
+    """Its port, which the manual's target group has; its health check; the time that requests under way have."""
+    task = container(service(**BALANCED), "NotificationsTaskDefinition")
+    assert task["Command"] == ["notifications", "--host", "0.0.0.0", "--port", str(DEFAULT_PORT)]
+    assert STOP_SECONDS < task["StopTimeout"] <= MAX_STOP_TIMEOUT_SECONDS
+    manual = MANUAL.read_text(encoding="utf-8")
+    assert f"--port {DEFAULT_PORT} --health-check-path {HEALTH_PATH} " in manual
+
+
+def test_what_takes_notifications_needs_no_privileges_and_writes_no_file() -> None:
+    """As what takes receipts; only that nobody looks into it but the load balancer."""
+    resolved = service(**BALANCED)
+    taker, worker = container(resolved, "NotificationsTaskDefinition"), container(resolved)
+    for name in ("Image", "ReadonlyRootFilesystem", "LinuxParameters"):
+        assert taker[name] == worker[name]
+    assert "HealthCheck" not in taker
+
+
+def test_refunds_are_of_all_the_games() -> None:
+    """The further source queues' rules are known to both services."""
+    resolved = service_of(2, **BALANCED)
+    name = "RECEIPT_ACTORS_SOURCES"
+    assert environment(resolved, "NotificationsTaskDefinition")[name] == environment(resolved)[name]
+    resolved = service(SourceStacks="game2", SourcesArn=PARAMETER, **BALANCED)
+    for task in ("TaskDefinition", "NotificationsTaskDefinition"):
+        assert container(resolved, task)["Secrets"] == [{"Name": name, "ValueFrom": PARAMETER}]
+
+
 # --- alarms ---
 
 
@@ -386,10 +444,35 @@ def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> N
     assert set(standby) == {"TasksMissing"}
 
 
-@pytest.mark.parametrize("name", ["TasksMissing", "TasksAtLimit"])
+def test_notifications_that_nobody_takes_are_told_of() -> None:
+    """After MissingTasksMinutes without anybody healthy behind the load balancer, also where it says nothing."""
+    alarm = MetricAlarm(service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsDown"])
+    metric, metrics, states = Named.of(alarm.properties), Metrics(), []
+    for minute in range(50):
+        if minute < 10 or minute >= 40:
+            metrics.put(metric, minute * 60, 1)
+        elif minute < 25:
+            metrics.put(metric, minute * 60, 0)
+        states.append(alarm.evaluate(metrics, (minute + 1) * 60))
+    assert states.index("ALARM") == 10 + 9
+    assert (set(states[19:40]), set(states[40:])) == ({"ALARM"}, {"OK"})
+
+
+def test_a_refund_that_is_not_carried_out_is_told_of() -> None:
+    """At once; silence, which is the rule, is none."""
+    alarm = MetricAlarm(service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsFailing"])
+    metrics = Metrics()
+    assert alarm.evaluate(metrics, 3600) == "OK"
+    metrics.put(Named.of(alarm.properties), 3570, 1)
+    assert alarm.evaluate(metrics, 3600) == "ALARM"
+    assert alarm.evaluate(metrics, 3600 + 10 * 60) == "OK"
+
+
+@pytest.mark.parametrize("name", ["TasksMissing", "TasksAtLimit", "NotificationsDown", "NotificationsFailing"])
 def test_every_alarm_has_its_section_in_the_runbook(name: str) -> None:
     """And tells its beginning and its end to the topic of the other stack."""
-    alarm = service(RunbookUrl="https://wiki.example.com/runbook.html").resources("AWS::CloudWatch::Alarm")[name]
+    resolved = service(RunbookUrl="https://wiki.example.com/runbook.html", **BALANCED)
+    alarm = resolved.resources("AWS::CloudWatch::Alarm")[name]
     suffix = alarm["AlarmName"].removeprefix("service-")
     assert f"https://wiki.example.com/runbook.html#alarm-{suffix}" in alarm["AlarmDescription"]
     assert f".. _alarm-{suffix}:\n" in RUNBOOK.read_text(encoding="utf-8")
