@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -138,11 +137,11 @@ def run(company: Company, server: RecordingServer, tmp_path_factory: pytest.Temp
             MessageGroupId="user-1",
             MessageDeduplicationId="purchase-1",
         )
-    began_at, sent_at = time.time(), company.game2.oldest_sent_at(company.game2.outputs["SourceQueueUrl"])
+    began_at = company.game2.oldest_sent_at(company.game2.outputs["SourceQueueUrl"])
     dead, dead_first = [], []
     for minute in range(25):
         now = began_at + minute * MINUTE
-        metrics.put(age, now, now - sent_at)
+        metrics.put(age, now, now - began_at)
         dead.append(second.evaluate(metrics, now + MINUTE))
         dead_first.append(first.evaluate(metrics, now + MINUTE))
 
@@ -169,7 +168,9 @@ def run(company: Company, server: RecordingServer, tmp_path_factory: pytest.Temp
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0, program.stderr
     lines = program.stdout.splitlines()
-    metrics.read_log(lines, later_by_seconds=began_at + 25 * MINUTE - time.time())
+    documents = [json.loads(line) for line in lines]
+    last_at = documents[-1]["_aws"]["Timestamp"] / 1000
+    metrics.read_log(lines, later_by_seconds=began_at + 25 * MINUTE - last_at)
     metrics.put(age, began_at + 26 * MINUTE, 0.0)
     return Run(
         dead,
@@ -177,7 +178,7 @@ def run(company: Company, server: RecordingServer, tmp_path_factory: pytest.Temp
         second.evaluate(metrics, began_at + 27 * MINUTE),
         answered(),
         company.receipts.number_of_messages("game2-dead-letters"),
-        [json.loads(line) for line in lines],
+        documents,
         program.stderr,
     )
 
