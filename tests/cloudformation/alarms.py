@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .intrinsics import Resolved
+
 State = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
 
 #: Periods that CloudWatch looks farther back than it needs, in case some have no data (3 evaluated of 5, it says).
@@ -169,16 +171,24 @@ class MetricAlarm:
 
 
 def evaluated(expression: str, known: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """Carry out metric math, as far as sums and products go, for each period for which everything is known."""
-    periods = set.intersection(*(set(values) for values in known.values()))
+    """Carry out metric math: sums, products, and ``FILL`` with a number.
+
+    Each period has a value for which everything is known but what is filled.
+    """
+    filled = set(re.findall(r"FILL\((\w+),", expression))
+    periods = set.intersection(*(set(values) for name, values in known.items() if name not in filled))
     results = {}
     for period in periods:
-        numbers = {name: values[period] for name, values in known.items()}
+        numbers = {name: values.get(period) for name, values in known.items()}
         try:
-            results[period] = float(eval(expression, {"__builtins__": {}}, numbers))
+            results[period] = float(eval(expression, {"__builtins__": {}, "FILL": _fill}, numbers))
         except ZeroDivisionError:  # no data point, says CloudWatch
             continue
     return results
+
+
+def _fill(value: float | None, missing: float) -> float:
+    return missing if value is None else value
 
 
 @dataclass
@@ -201,3 +211,27 @@ class CompositeAlarm:
             rule = rule.replace(word, word.lower())
         self.state = "ALARM" if eval(rule, {"__builtins__": {}, "True": True, "False": False}) else "OK"
         return self.state
+
+
+@dataclass
+class SiteAlarms:
+    """Those of a source queue that tell that a site is gone."""
+
+    heartbeat_missing: MetricAlarm
+    source_queue_age: MetricAlarm
+    site_down: CompositeAlarm
+
+    @classmethod
+    def of(cls, template: Resolved) -> SiteAlarms:
+        """Take them from a template that makes a source queue."""
+        alarms = template.resources("AWS::CloudWatch::Alarm")
+        composite = template.resources("AWS::CloudWatch::CompositeAlarm")["SiteDown"]
+        return cls(
+            MetricAlarm(alarms["HeartbeatMissing"]), MetricAlarm(alarms["SourceQueueAge"]), CompositeAlarm(composite)
+        )
+
+    def evaluate(self, metrics: Metrics, now_seconds: float) -> tuple[State, State, State]:
+        """Return the states of heartbeat, age, and site."""
+        parts = (self.heartbeat_missing, self.source_queue_age)
+        states = {alarm.name: alarm.evaluate(metrics, now_seconds) for alarm in parts}
+        return self.heartbeat_missing.state, self.source_queue_age.state, self.site_down.evaluate(states)

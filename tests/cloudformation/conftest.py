@@ -21,6 +21,7 @@ from tests.system.worlds import AwsServer
 
 TEMPLATE = Path(__file__).parents[2] / "cloudformation/receipt-actors.yaml"
 SERVICE_TEMPLATE = TEMPLATE.with_name("receipt-actors-service.yaml")
+SOURCE_TEMPLATE = TEMPLATE.with_name("receipt-actors-source.yaml")
 ACCOUNT = "123456789012"  # moto's
 REGION = "eu-west-1"
 
@@ -56,7 +57,8 @@ class RecordingServer(AwsServer):
         super().__init__()
 
     def calls_of(self, user: str) -> set[Permission]:
-        return {permission for caller, permission in self._calls if caller == user}
+        """What one user has called until now."""
+        return {permission for caller, permission in self._calls.copy() if caller == user}
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         signature = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
@@ -139,6 +141,14 @@ class Stack:
         return sum(
             int(attributes[f"ApproximateNumberOfMessages{hidden_or_not}"]) for hidden_or_not in ("", "NotVisible")
         )
+
+    def oldest_sent_at(self, url: str) -> float:
+        """When the oldest message of a queue was sent. It is left there, but this is a delivery of it."""
+        with self.client("sqs") as sqs:
+            received = sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=0, AttributeNames=["All"]
+            ).get("Messages", ())
+        return min(int(each["Attributes"]["SentTimestamp"]) / 1000 for each in received)
 
     def queue_attributes(self, queue: str) -> Mapping[str, str]:
         with self.client("sqs") as sqs:

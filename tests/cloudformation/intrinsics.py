@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
@@ -149,19 +150,34 @@ class Resolved:
         return _VARIABLE.sub(value_of, text)
 
 
-def resolved(stack: Stack, parameters: Mapping[str, object]) -> Resolved:
-    """Return the first template as this stack has it, which was deployed with these parameters as ``receipts``."""
-    template = load(str(TEMPLATE))
-    named = Resolved(template, parameters, stack_name="receipts")
+def resolved(
+    stack: Stack,
+    parameters: Mapping[str, object],
+    *,
+    template: Path = TEMPLATE,
+    stack_name: str = "receipts",
+    exports: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Return a template with queues (the first, unless another is named) as this stack has it.
+
+    Args:
+        stack: which was deployed.
+        parameters: with these.
+        template: from this file.
+        stack_name: by this name.
+        exports: of the stacks that it stands on.
+    """
+    content = load(str(template))
+    named = Resolved(content, parameters, stack_name=stack_name, exports=exports)
     alarms = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
     outputs = stack.outputs
+    called = {"AlertTopic": "AlertTopicArn", "AlertMail": "AlertMailName"}
     names = {
         **stack.ids,
-        "AlertTopic": outputs["AlertTopicArn"],
-        "AlertMail": outputs["AlertMailName"],
-        **{f"{each}.Arn": outputs[f"{each}Arn"] for each in template["Resources"] if f"{each}Arn" in outputs},
-        **{f"{each}.QueueName": outputs[f"{each}Name"] for each in template["Resources"] if f"{each}Url" in outputs},
+        **{name: outputs[output] for name, output in called.items() if output in outputs},
+        **{f"{each}.Arn": outputs[f"{each}Arn"] for each in content["Resources"] if f"{each}Arn" in outputs},
+        **{f"{each}.QueueName": outputs[f"{each}Name"] for each in content["Resources"] if f"{each}Url" in outputs},
         # What moto did not make is called as CloudFormation would.
         **{name: alarm["AlarmName"] for kind in alarms for name, alarm in named.resources(kind).items()},
     }
-    return Resolved(template, parameters, stack_name="receipts", names=names)
+    return Resolved(content, parameters, stack_name=stack_name, names=names, exports=exports)

@@ -133,6 +133,12 @@ def test_an_expression_is_of_all_its_metrics() -> None:
     assert evaluated("a / (b * 5)", known) == {1: 1.0}
 
 
+def test_what_is_filled_is_never_missing() -> None:
+    """Where the rest of the expression has a value; a metric without any data is missing everywhere."""
+    known = {"a": {1: 10.0, 2: 20.0}, "b": {2: 2.0, 3: 3.0}, "c": {}}
+    assert evaluated("(a + FILL(b, 0) + FILL(c, 7)) / 1", known) == {1: 17.0, 2: 29.0}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "state"),
     [("ALARM", "ALARM", "ALARM"), ("ALARM", "OK", "OK"), ("INSUFFICIENT_DATA", "ALARM", "OK")],

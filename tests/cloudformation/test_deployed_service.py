@@ -11,23 +11,24 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import load_settings
+from tests.notifications.posts import AUTHORITY
 from tests.system.processes import Programs
 from tests.system.worlds import BUNDLE_ID, genuine_messages
 from tests.telemetry.ecs_agent import EcsAgent
 
-from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, Permission, RecordingServer, Stack, create_stack
-from .intrinsics import Resolved, resolved
+from .conftest import ACCOUNT, REGION, Permission, RecordingServer, Stack
+from .intrinsics import resolved
+from .services import Deployed, as_the_api_spells, deploy_service, environment_of, post_refunds, surroundings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
@@ -41,6 +42,7 @@ RECEIPTS: Mapping[str, object] = {
     "PostQueueName": "game-results",
     "DeadLetterQueueName": "game-dead-letters",
     "LedgerTableName": "game.claims",
+    "NotificationsTableName": "game.notifications",
     "RoleTableName": "game.roles",
     "AlertsQueueName": "game-alerts",
 }
@@ -65,59 +67,17 @@ SIZES: Mapping[str, object] = {
 }
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """Both stacks, and the second template with its parameters."""
-
-    receipts: Stack
-    service: Stack
-    template: Resolved
-    parameters: Mapping[str, object]
-
-
 @pytest.fixture(scope="module")
 def deployed(deploy: Callable[..., Stack], server: RecordingServer) -> Deployed:
     receipts = deploy(**RECEIPTS)
     receipts.switch_functions_off()
-    with receipts.client("ec2") as ec2:
-        vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-        subnets = [
-            ec2.create_subnet(VpcId=vpc_id, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
-        ]
-    parameters = {**SIZES, "VpcId": vpc_id, "SubnetIds": ",".join(subnets)}
-    service = create_stack(server, "receipts-service", SERVICE_TEMPLATE, parameters)
-    names = {
-        **service.ids,
-        "Cluster": service.outputs["ClusterName"],
-        "ExecutionRole.Arn": service.outputs["ExecutionRoleArn"],
-        "Service.Name": service.outputs["ServiceName"],
-        "SecurityGroup.GroupId": service.outputs["SecurityGroupId"],
-    }
-    template = Resolved(
-        load(str(SERVICE_TEMPLATE)),
-        {**parameters, "SubnetIds": subnets},
-        stack_name="receipts-service",
-        names=names,
-        exports=resolved(receipts, RECEIPTS).exports(),
-    )
-    return Deployed(receipts, service, template, parameters)
+    exports = resolved(receipts, RECEIPTS).exports()
+    return deploy_service(server, receipts, SIZES, exports, has_load_balancer=True)
 
 
 @pytest.fixture(scope="module")
 def task(deployed: Deployed) -> Mapping[str, Any]:
-    """The task definition, as ECS has it once it is put as the template has it."""
-    (properties,) = deployed.template.resources("AWS::ECS::TaskDefinition").values()
-    with deployed.service.client("ecs") as ecs:
-        registered = ecs.register_task_definition(**as_the_api_spells(properties))
-    definition: Mapping[str, Any] = registered["taskDefinition"]
-    return definition
-
-
-def as_the_api_spells(value: Any) -> Any:
-    """Return a template's properties as an API of ECS calls them."""
-    if isinstance(value, dict):
-        return {f"{key[0].lower()}{key[1:]}": as_the_api_spells(inner) for key, inner in value.items()}
-    return [as_the_api_spells(inner) for inner in value] if isinstance(value, list) else value
+    return deployed.task()
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +85,6 @@ def container(task: Mapping[str, Any]) -> Mapping[str, Any]:
     (container,) = task["containerDefinitions"]
     found: Mapping[str, Any] = container
     return found
-
-
-def environment_of(container: Mapping[str, Any]) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in container["environment"]}
 
 
 def test_a_task_has_the_sizes_asked_for(task: Mapping[str, Any], container: Mapping[str, Any]) -> None:
@@ -225,7 +181,7 @@ def test_the_settings_are_those_of_the_other_stack(deployed: Deployed, container
 def test_the_service_runs_in_the_subnets_and_nobody_reaches_it(deployed: Deployed) -> None:
     """A deployment that fails goes back; while it goes on, no task is missing."""
     outputs = deployed.service.outputs
-    (properties,) = deployed.template.resources("AWS::ECS::Service").values()
+    properties = deployed.template.resources("AWS::ECS::Service")["Service"]
     with deployed.service.client("ecs") as ecs:
         assert ecs.describe_clusters(clusters=[outputs["ClusterName"]])["failures"] == []
         created = ecs.create_service(
@@ -287,49 +243,128 @@ def test_the_alarms_can_be_put_and_tell_the_topic_of_the_other_stack(deployed: D
         described = cloudwatch.describe_alarms(AlarmNamePrefix="receipts-service-")["MetricAlarms"]
     found = {alarm["AlarmName"].removeprefix("receipts-service-"): alarm for alarm in described}
     outputs = deployed.service.outputs
-    assert set(found) == {"tasks-missing", "tasks-at-limit"}
+    assert set(found) == {"tasks-missing", "tasks-at-limit", "notifications-down", "notifications-failing"}
     for alarm in found.values():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [deployed.receipts.outputs["AlertTopicArn"]]
     dimensions = {each["Name"]: each["Value"] for each in found["tasks-missing"]["Dimensions"]}
     assert dimensions == {"ClusterName": outputs["ClusterName"], "ServiceName": outputs["ServiceName"]}
     assert found["tasks-missing"]["Threshold"] == 3
+    parameters = deployed.parameters
+    for name in ("notifications-down", "notifications-failing"):
+        dimensions = {each["Name"]: each["Value"] for each in found[name]["Dimensions"]}
+        assert str(parameters["NotificationsTargetGroupArn"]).endswith(f":{dimensions['TargetGroup']}")
+        assert str(parameters["LoadBalancerArn"]).endswith(f":loadbalancer/{dimensions['LoadBalancer']}")
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    with closing(Programs(tmp_path)) as programs:
-        yield programs
+@dataclass(frozen=True)
+class Run:
+    """What a task did."""
+
+    documents: list[dict[str, Any]]  #: of metrics
+    seconds_to_end: float
+    wishes: list[Any]  #: that the agent was told
+    answer: Mapping[str, Any]  #: one of five
 
 
-def test_the_program_runs_as_the_definition_says_and_ends_in_its_time(
-    deployed: Deployed, container: Mapping[str, Any], programs: Programs
-) -> None:
-    """With that command and that environment alone, and an agent: it answers, says that it lives, and drains."""
-    with deployed.receipts.client("sqs") as sqs, SimulatedAppStore() as store, EcsAgent() as agent:
+@pytest.fixture(scope="module")
+def run(deployed: Deployed, container: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a task with the command and the environment of its definition alone, and an agent, and end it as ECS does."""
+    receipts = deployed.receipts
+    with (
+        receipts.client("sqs") as sqs,
+        SimulatedAppStore() as store,
+        EcsAgent() as agent,
+        closing(Programs(tmp_path_factory.mktemp("run"))) as programs,
+    ):
         for message in genuine_messages(5, 71, post_queue="game-results"):
-            sqs.send_message(QueueUrl=deployed.receipts.outputs["SourceQueueUrl"], MessageBody=message.body)
-        program = programs.start(
-            *container["command"],
-            environment={
-                **environment_of(container),
-                "AWS_ENDPOINT_URL": deployed.service.url,
-                "AWS_ACCESS_KEY_ID": "task",
-                "AWS_SECRET_ACCESS_KEY": "testing",
-                "ECS_AGENT_URI": agent.url,
-                "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
-                "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
-                "RECEIPT_ACTORS_EMF_INTERVAL_SECONDS": "1",
-                "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1",
-            },
-        )
-        program.wait_until(
-            lambda: deployed.receipts.number_of_messages("game-results") == 5, "all messages are answered"
-        )
+            sqs.send_message(QueueUrl=receipts.outputs["SourceQueueUrl"], MessageBody=message.body)
+        environment = {**environment_of(container), **surroundings(receipts, "task", store), "ECS_AGENT_URI": agent.url}
+        program = programs.start(*container["command"], environment=environment)
+        program.wait_until(lambda: receipts.number_of_messages("game-results") == 5, "all messages are answered")
         program.wait_until(lambda: '"Heartbeat"' in program.stdout, "it says that it lives")
         began = time.monotonic()
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0
-        assert time.monotonic() - began < container["stopTimeout"]
-        assert agent.wishes == []
+        ended = time.monotonic()
+        (answer,) = sqs.receive_message(QueueUrl=receipts.outputs["PostQueueUrl"], MaxNumberOfMessages=1)["Messages"]
     documents = [json.loads(line) for line in program.stdout.splitlines()]
-    assert {document["SourceQueue"] for document in documents} == {"game-receipts"}
+    return Run(documents, ended - began, list(agent.wishes), json.loads(answer["Body"]))
+
+
+def test_the_program_runs_as_the_definition_says_and_ends_in_its_time(run: Run, container: Mapping[str, Any]) -> None:
+    """It answers, says that it lives, and drains; what takes its usual time is not protected."""
+    assert run.answer["status"] == "OK"
+    assert run.seconds_to_end < container["stopTimeout"]
+    assert run.wishes == []
+    assert {document["SourceQueue"] for document in run.documents} == {"game-receipts"}
+
+
+# --- Apple's notifications ---
+
+
+@pytest.fixture(scope="module")
+def notifications(deployed: Deployed) -> Mapping[str, Any]:
+    """The definition of a task that takes them."""
+    return deployed.task("NotificationsTaskDefinition")
+
+
+def test_what_takes_notifications_has_a_role_of_its_own(deployed: Deployed, notifications: Mapping[str, Any]) -> None:
+    """The first stack's for that, whose policy grants no claim and no receipt; and the settings of both stacks."""
+    assert notifications["taskRoleArn"] == deployed.receipts.outputs["NotificationsRoleArn"]
+    assert notifications["executionRoleArn"] == deployed.service.outputs["ExecutionRoleArn"]
+    (container,) = notifications["containerDefinitions"]
+    assert container["image"].endswith("/game/receipt-actors:1.2.3")
+    assert container["secrets"] == []  # it asks Apple nothing
+    assert container["environmentFiles"] == [{"type": "s3", "value": SETTINGS_FILE}]
+    told, environment = deployed.receipts.environment, environment_of(container)
+    assert environment == {name: value for name, value in told.items() if name in environment} | {
+        "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID
+    }
+
+
+def test_only_the_load_balancer_reaches_what_takes_notifications(
+    deployed: Deployed, notifications: Mapping[str, Any]
+) -> None:
+    """On the one port that the program listens on, which is the target group's."""
+    properties = deployed.template.resources("AWS::ECS::Service")["NotificationsService"]
+    group_id = deployed.service.outputs["NotificationsSecurityGroupId"]
+    with deployed.service.client("ecs") as ecs, deployed.service.client("ec2") as ec2:
+        created = ecs.create_service(
+            **as_the_api_spells({**properties, "DesiredCount": 1}), serviceName="notifications-by-hand"
+        )["service"]
+        (group,) = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
+    assert created["networkConfiguration"]["awsvpcConfiguration"]["securityGroups"] == [group_id]
+    (balanced,) = created["loadBalancers"]
+    (container,) = notifications["containerDefinitions"]
+    (mapping,) = container["portMappings"]
+    assert balanced["targetGroupArn"] == deployed.parameters["NotificationsTargetGroupArn"]
+    assert (balanced["containerName"], balanced["containerPort"]) == (container["name"], mapping["containerPort"])
+    assert container["command"][-1] == str(mapping["containerPort"])
+    (ingress,) = group["IpPermissions"]
+    assert (ingress["FromPort"], ingress["ToPort"]) == (mapping["containerPort"], mapping["containerPort"])
+    (source,) = ingress["UserIdGroupPairs"]
+    assert source["GroupId"] == deployed.parameters["LoadBalancerSecurityGroupId"]
+    assert ingress["IpRanges"] == []
+
+
+def test_refunds_are_taken_back_as_the_definition_says(
+    deployed: Deployed,
+    notifications: Mapping[str, Any],
+    run: Run,
+    server: RecordingServer,
+    tmp_path: Path,
+) -> None:
+    """With its command, elsewhere than on every address of this machine; and its role may do that, and nothing else."""
+    (container,) = notifications["containerDefinitions"]
+    AUTHORITY.write_roots(tmp_path / "roots")
+    elsewhere = ("--host", "127.0.0.1", "--port", "0", "--apple-roots", str(tmp_path / "roots"))
+    with SimulatedAppStore() as store, closing(Programs(tmp_path)) as programs:
+        environment = {**environment_of(container), **surroundings(deployed.receipts, "refunds", store)}
+        program = programs.start(*container["command"], *elsewhere, environment=environment)
+        assert post_refunds(program, run.answer["transaction_id"]) == [200, 200, 200]
+        began = time.monotonic()
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+    assert time.monotonic() - began < container["stopTimeout"]
+    outputs = deployed.receipts.outputs
+    assert server.calls_of("refunds") == deployed.receipts.granted(outputs["NotificationsPolicyArn"])

@@ -24,14 +24,14 @@ from receipt_actors.sandbox.receipts import SampleReceipt, mint
 from receipt_actors.settings import load_settings
 from receipt_actors.telemetry import embedded_metrics
 from receipt_actors.telemetry.embedded_metrics import SOURCE_QUEUE_DIMENSION
-from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
-from tests.notifications.servers import Client
+from tests.notifications.posts import AUTHORITY
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID
 
 from .alarms import CompositeAlarm, State
 from .conftest import ACCOUNT, REGION, Permission, RecordingServer, Stack, alert_mail_code
 from .intrinsics import resolved
+from .services import post_refunds
 
 # moto deploys everything but these; test_template reads the policies, and the alarms are put by hand below.
 pytestmark = pytest.mark.filterwarnings(
@@ -62,7 +62,6 @@ PARAMETERS: Mapping[str, object] = {
     "HeartbeatMinutes": 4,
 }
 QUEUES = ("SourceQueue", "PostQueue", "DeadLetterQueue")
-NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 SCENARIO = make_scenario(60, 5, BUNDLE_ID, "game-results")
 # Apple answers it as if our shared secret were wrong: it is handed back, which no message of the scenario is.
 NOT_FOR_NOW = mint(SampleReceipt(BUNDLE_ID, (), status=21004))
@@ -162,14 +161,7 @@ def _refund(company: Company, folder: Path, answer: str) -> Sequence[int]:
     """Have a purchase refunded, and refund and reversal of another one that nobody has claimed; return the statuses."""
     AUTHORITY.write_roots(folder / "roots")
     program = company.start("notifications", "notifications", "--port", "0", "--apple-roots", str(folder / "roots"))
-    program.wait_for_log(NOTIFICATIONS)
-    apple = Client(int(program.stderr.partition(NOTIFICATIONS)[2].partition("/")[0]))
-    posts = [
-        Posted("REFUND", transaction_payload(json.loads(answer)["transaction_id"])),
-        Posted("REFUND", transaction_payload("unclaimed")),
-        Posted("REFUND_REVERSED", transaction_payload("unclaimed")),
-    ]
-    statuses = [apple.post(posted.body) for posted in posts]
+    statuses = post_refunds(program, json.loads(answer)["transaction_id"])
     program.send_signal(signal.SIGTERM)
     _end(program)
     return statuses

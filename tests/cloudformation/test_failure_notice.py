@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from receipt_actors.sandbox.load import SampleMessage
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, genuine_messages
 
-from .alarms import EXTRA_PERIODS, CompositeAlarm, Metric, MetricAlarm, Metrics, State
+from .alarms import EXTRA_PERIODS, Metric, Metrics, SiteAlarms, State
 from .conftest import ACCOUNT, Stack
 from .intrinsics import Resolved, resolved
+from .services import surroundings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
@@ -58,28 +58,9 @@ def template(stack: Stack) -> Resolved:
     return resolved(stack, PARAMETERS)
 
 
-@dataclass
-class Alarms:
-    """Those that tell that a site is gone."""
-
-    heartbeat_missing: MetricAlarm
-    source_queue_age: MetricAlarm
-    site_down: CompositeAlarm
-
-    def evaluate(self, metrics: Metrics, now_seconds: float) -> tuple[State, State, State]:
-        """Return the states of heartbeat, age, and site."""
-        parts = (self.heartbeat_missing, self.source_queue_age)
-        states = {alarm.name: alarm.evaluate(metrics, now_seconds) for alarm in parts}
-        return self.heartbeat_missing.state, self.source_queue_age.state, self.site_down.evaluate(states)
-
-
 @pytest.fixture
-def alarms(template: Resolved) -> Alarms:
-    alarms = template.resources("AWS::CloudWatch::Alarm")
-    composite = template.resources("AWS::CloudWatch::CompositeAlarm")["SiteDown"]
-    return Alarms(
-        MetricAlarm(alarms["HeartbeatMissing"]), MetricAlarm(alarms["SourceQueueAge"]), CompositeAlarm(composite)
-    )
+def alarms(template: Resolved) -> SiteAlarms:
+    return SiteAlarms.of(template)
 
 
 class Site:
@@ -90,14 +71,8 @@ class Site:
         self._programs = programs
         self._environment = {
             **stack.environment,
-            "AWS_ENDPOINT_URL": stack.url,
-            "AWS_ACCESS_KEY_ID": "service",
-            "AWS_SECRET_ACCESS_KEY": "testing",
+            **surroundings(stack, "service", store),
             "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
-            "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
-            "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
-            "RECEIPT_ACTORS_EMF_INTERVAL_SECONDS": "1",
-            "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1",
         }
 
     def start(self, *, processes: int = 1) -> Program:
@@ -116,13 +91,7 @@ class Site:
         return self._stack.number_of_messages(self._stack.outputs["SourceQueueName"]) > 0
 
     def oldest_sent_at(self) -> float:
-        """When the oldest message on the source queue was sent. It is left there, but this is a delivery of it."""
-        url = self._stack.outputs["SourceQueueUrl"]
-        with self._stack.client("sqs") as sqs:
-            received = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=0, AttributeNames=["All"]
-            ).get("Messages", ())
-        return min(int(each["Attributes"]["SentTimestamp"]) / 1000 for each in received)
+        return self._stack.oldest_sent_at(self._stack.outputs["SourceQueueUrl"])
 
 
 @pytest.fixture
@@ -144,7 +113,7 @@ def lines_of(*programs: Program) -> list[str]:
     return [line for program in programs for line in program.stdout.splitlines()]
 
 
-def test_the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, alarms: Alarms) -> None:
+def test_the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, alarms: SiteAlarms) -> None:
     """One that lives is enough; when the last one is killed the alarm goes off, and ends when somebody is back."""
     alarm, metrics = alarms.heartbeat_missing, Metrics()
     heartbeat = Metric.of(alarm.properties)
@@ -173,7 +142,7 @@ def test_the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, al
     assert alarm.evaluate(metrics, metrics.last_at(heartbeat) + MINUTE) == "OK"
 
 
-def test_receipts_that_nobody_takes_are_told_of_and_a_dead_site_with_them(site: Site, alarms: Alarms) -> None:
+def test_receipts_that_nobody_takes_are_told_of_and_a_dead_site_with_them(site: Site, alarms: SiteAlarms) -> None:
     """By the age of the oldest, as the queue has it; it ends when a node has worked them off."""
     metrics, age = Metrics(), Metric.of(alarms.source_queue_age.properties)
     site.send(genuine_messages(3, 81, post_queue="game-results"))
@@ -197,7 +166,7 @@ def test_receipts_that_nobody_takes_are_told_of_and_a_dead_site_with_them(site: 
     assert look(back_at + MINUTE) == ("OK", "OK", "OK")
 
 
-def test_a_node_writes_the_very_metric_that_the_alarm_is_about(site: Site, alarms: Alarms) -> None:
+def test_a_node_writes_the_very_metric_that_the_alarm_is_about(site: Site, alarms: SiteAlarms) -> None:
     """Namespace, name and dimensions; a metric that is called otherwise would never end the alarm."""
     metrics = Metrics()
     metrics.read_log(lines_of(site.start()))
@@ -206,7 +175,7 @@ def test_a_node_writes_the_very_metric_that_the_alarm_is_about(site: Site, alarm
     assert heartbeat == Metric("ReceiptActors", "Heartbeat", frozenset({("SourceQueue", "game-receipts")}))
 
 
-def test_an_alarm_reaches_whoever_has_subscribed(stack: Stack, template: Resolved, alarms: Alarms) -> None:
+def test_an_alarm_reaches_whoever_has_subscribed(stack: Stack, template: Resolved, alarms: SiteAlarms) -> None:
     """CloudWatch may publish to the topic that the alarms name, and the address that was given has subscribed to it."""
     topic = stack.outputs["AlertTopicArn"]
     (subscription,) = template.resources("AWS::SNS::Subscription").values()

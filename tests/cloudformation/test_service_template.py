@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receipt_actors.cli.notifications import DEFAULT_PORT, HEALTH_PATH, STOP_SECONDS
 from receipt_actors.settings import load_settings
 
 from .alarms import Metric as Named
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 MANUAL = ROOT / "doc/deploy-aws.rst"
 OPERATIONS = ROOT / "doc/operations.rst"
 RUNBOOK = ROOT / "doc/runbook.rst"
+MAX_METRICS = 10  # of an alarm with metric math
 MAX_STOP_TIMEOUT_SECONDS = 120  # of ECS on Fargate
 TO_END_SECONDS = 5  # after a drain: to kill a worker that has not, to write the last lines of log and metrics
 
@@ -35,21 +38,38 @@ GIVEN = {
     "SubnetIds": ["subnet-1", "subnet-2"],
 }
 EXPORTS = Resolved(load(str(TEMPLATE)), {}, stack_name="receipts").exports()
+FURTHER = ("Game2SQS", "Game3SQS.fifo", "Game4SQS", "Game5SQS")  # as many as count in scaling
+FURTHER_EXPORTS = {f"game{number}-SourceQueueName": queue for number, queue in enumerate(FURTHER, 2)}
+BALANCER = "arn:aws:elasticloadbalancing:eu-west-1:123456789012"
+BALANCED = {
+    "NotificationsTargetGroupArn": f"{BALANCER}:targetgroup/refunds/6d0ecf831eec9f09",
+    "LoadBalancerArn": f"{BALANCER}:loadbalancer/app/front/50dc6c495c0c9188",
+    "LoadBalancerSecurityGroupId": "sg-0123456789abcdef0",
+}
 PARAMETER = "arn:aws:ssm:eu-west-1:123456789012:parameter/game/shared-secret"
 
 
 def service(**changes: object) -> Resolved:
-    return Resolved(template, {**GIVEN, **changes}, stack_name="service", exports=EXPORTS)
+    exports = {**EXPORTS, **FURTHER_EXPORTS}
+    return Resolved(template, {**GIVEN, **changes}, stack_name="service", exports=exports)
 
 
-def container(resolved: Resolved) -> dict[str, Any]:
-    (definition,) = resolved.resources("AWS::ECS::TaskDefinition").values()
+def service_of(count: int, **changes: object) -> Resolved:
+    """Return a service that serves so many further source queues."""
+    if count:
+        changes["SourceStacks"] = ",".join(f"game{number}" for number in range(2, 2 + count))
+        changes["Sources"] = json.dumps({queue: {} for queue in FURTHER[:count]})
+    return service(**changes)
+
+
+def container(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, Any]:
+    definition = resolved.resources("AWS::ECS::TaskDefinition")[task]
     (found,) = definition["ContainerDefinitions"]
     return dict(found)
 
 
-def environment(resolved: Resolved) -> dict[str, str]:
-    return {each["Name"]: str(each["Value"]) for each in container(resolved)["Environment"]}
+def environment(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, str]:
+    return {each["Name"]: str(each["Value"]) for each in container(resolved, task)["Environment"]}
 
 
 def test_four_parameters_are_enough() -> None:
@@ -146,6 +166,7 @@ def test_a_rush_has_a_beginning_and_an_end() -> None:
     [
         ("SharedSecretArn", "SharedSecretPolicy", "RECEIPT_ACTORS_SHARED_SECRET"),
         ("ServerApiKeyArn", "ServerApiKeyPolicy", "RECEIPT_ACTORS_SERVER_API_KEY"),
+        ("SourcesArn", "SourcesPolicy", "RECEIPT_ACTORS_SOURCES"),
     ],
 )
 def test_a_secret_is_a_parameter_or_a_secret(arn: str, parameter: str, policy: str, variable: str) -> None:
@@ -192,9 +213,23 @@ def test_keys_and_files_are_granted_where_there_are_any() -> None:
         ("EnvironmentFileArn", "s3://game/production.env", False),
         ("BundleIds", "com.example.game,com.example.other", True),
         ("BundleIds", "*", False),
+        ("SourceStacks", "", True),
+        ("SourceStacks", "receipts-game2,receipts-game3", True),
+        ("SourceStacks", "receipts-game2,", False),
+        ("SourceStacks", "a,b,c,d,e", False),
+        ("Sources", "", True),
+        ("Sources", '{"Game2SQS": {\n"bundle_ids": "com.example.two"}}', True),
+        ("Sources", "Game2SQS", False),
+        ("Sources", '{"Game2SQS": {\n"shared_secret": "abc123"}}', False),
+        ("SourcesArn", '{"Game2SQS": {"shared_secret": "abc123"}}', False),
         ("Processes", "auto", True),
         ("Processes", "0", False),
         ("RushBegins", "rate(1 day)", False),
+        *((parameter, "", True) for parameter in BALANCED),
+        *((parameter, arn, True) for parameter, arn in BALANCED.items()),
+        ("NotificationsTargetGroupArn", BALANCED["LoadBalancerArn"], False),
+        ("LoadBalancerArn", f"{BALANCER}:loadbalancer/net/front/50dc6c495c0c9188", False),
+        ("LoadBalancerSecurityGroupId", "front", False),
     ],
 )
 def test_slips_are_refused(parameter: str, value: str, is_taken: bool) -> None:
@@ -239,20 +274,26 @@ def metric_of(resolved: Resolved, id_: str) -> dict[str, Any]:
 
 
 @given(
-    visible=st.integers(0, 10_000_000),
+    visible=st.lists(st.integers(0, 10_000_000), min_size=1, max_size=1 + len(FURTHER)),
     tasks=st.integers(1, 1000),
     per_second=st.integers(1, 100_000),
     acceptable_seconds=st.integers(1, 86_400),
 )
 def test_tasks_follow_the_backlog_as_aws_recommends(
-    visible: int, tasks: int, per_second: int, acceptable_seconds: int
+    visible: list[int], tasks: int, per_second: int, acceptable_seconds: int
 ) -> None:
-    """More are wanted exactly where a task's backlog exceeds the acceptable latency by the mean time of a receipt."""
-    resolved = service(TaskReceiptsPerSecond=str(per_second), AcceptableSeconds=str(acceptable_seconds))
-    known = {"visible": {1: float(visible)}, "tasks": {1: float(tasks)}}
+    """More are wanted exactly where a task's backlog exceeds the acceptable latency by the mean time of a receipt.
+
+    It is the backlog of all source queues together.
+    """
+    sizes = {"TaskReceiptsPerSecond": str(per_second), "AcceptableSeconds": str(acceptable_seconds)}
+    resolved = service_of(len(visible) - 1, **sizes)
+    ids = [id_ for id_ in queries(resolved) if id_.startswith("visible")]
+    known = {"tasks": {1: float(tasks)}}
+    known |= {id_: {1: float(messages)} for id_, messages in zip(ids, visible, strict=True)}
     value = evaluated(queries(resolved)["backlog"]["Expression"], known)[1]
     mean_seconds = 1 / per_second  # of a task that is busy
-    assert value / acceptable_seconds == pytest.approx((visible / tasks) / (acceptable_seconds / mean_seconds))
+    assert value / acceptable_seconds == pytest.approx((sum(visible) / tasks) / (acceptable_seconds / mean_seconds))
 
 
 def test_the_backlog_is_that_of_the_source_queue() -> None:
@@ -266,6 +307,105 @@ def test_the_backlog_is_that_of_the_source_queue() -> None:
     running = metric_of(resolved, "tasks")
     assert (running["Namespace"], running["MetricName"]) == ("ECS/ContainerInsights", "RunningTaskCount")
     assert [id_ for id_, query in queries(resolved).items() if query["ReturnData"]] == ["backlog"]
+
+
+@pytest.mark.parametrize("count", range(len(FURTHER) + 1))
+def test_the_backlog_of_a_further_queue_counts_like_that_of_the_first(count: int) -> None:
+    """The same metric, of the queue that its stack exports; without a further queue there is no more than the first."""
+    resolved = service_of(count)
+    at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"]
+    for found in (queries(resolved), {each["Id"]: each for each in at_limit}):
+        mine = {id_: query["MetricStat"] for id_, query in found.items() if id_.startswith("visible")}
+        for queue, stat in zip(("ReceiptsSQS", *FURTHER[:count]), mine.values(), strict=True):
+            metric = {**mine["visible"]["Metric"], "Dimensions": [{"Name": "QueueName", "Value": queue}]}
+            assert stat == {**mine["visible"], "Metric": metric}
+        assert not any(found[id_]["ReturnData"] for id_ in mine)
+        assert len(found) <= MAX_METRICS
+
+
+@pytest.mark.parametrize("silent", range(1, 1 + len(FURTHER)))
+def test_a_queue_without_figures_keeps_nobody_from_scaling(silent: int) -> None:
+    """One that was made just now, or has ended, counts as empty; without the first's there is no data point."""
+    resolved = service_of(len(FURTHER), MaxTasks="1")
+    known = {f"visible{number}": {1: 500.0, 3: 9.0} for number in range(1, 1 + len(FURTHER)) if number != silent}
+    known |= {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, f"visible{silent}": {}}
+    at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"][-1]
+    for query in (queries(resolved)["backlog"], at_limit):
+        assert evaluated(query["Expression"], known) == {1: 4.0, 2: 1.0}
+
+
+# --- further source queues ---
+
+
+def test_without_a_further_queue_nothing_is_said_of_one() -> None:
+    """With one, the variable has its table, which the settings read."""
+    assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
+    settings = load_settings({}, environ=environment(service_of(2)))
+    assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"SourceStacks": "game2", "Sources": "{}"}, None),
+        ({"SourceStacks": "game2", "SourcesArn": PARAMETER}, None),
+        ({"SourceStacks": "game2", "EnvironmentFileArn": "arn:aws:s3:::game/production.env"}, None),
+        ({"SourceStacks": "game2"}, "nobody would serve"),
+        ({"Sources": "{}"}, "SourceStacks is left empty"),
+        ({"SourcesArn": PARAMETER}, "SourceStacks is left empty"),
+        ({"SourceStacks": "game2", "Sources": "{}", "SourcesArn": PARAMETER}, "give one of them"),
+    ],
+)
+def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fault: str | None) -> None:
+    """Before anything is created or changed; the rules may stand in the file of settings."""
+    faults = service(**given).faults()
+    assert len(faults) == (fault is not None)
+    assert all(str(fault) in each for each in faults)
+
+
+# --- Apple's notifications ---
+
+
+def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
+    """What belongs together is given together, before anything is created."""
+    resolved = service()
+    assert set(resolved.resources("AWS::ECS::Service")) == {"Service"}
+    assert set(resolved.resources("AWS::ECS::TaskDefinition")) == {"TaskDefinition"}
+    assert set(resolved.resources("AWS::EC2::SecurityGroup")) == {"SecurityGroup"}
+    assert not any("otifications" in name for name in resolved.resources("AWS::CloudWatch::Alarm"))
+    assert service(**BALANCED).faults() == []
+    for count in (1, 2):
+        for some in combinations(BALANCED.items(), count):
+            (fault,) = service(**dict(some)).faults()
+            assert "give all of them or none" in fault
+
+
+def test_what_takes_notifications_is_as_the_manual_says() -> None:
+    """Its port, which the manual's target group has; its health check; the time that requests under way have."""
+    task = container(service(**BALANCED), "NotificationsTaskDefinition")
+    assert task["Command"] == ["notifications", "--host", "0.0.0.0", "--port", str(DEFAULT_PORT)]
+    assert STOP_SECONDS < task["StopTimeout"] <= MAX_STOP_TIMEOUT_SECONDS
+    manual = MANUAL.read_text(encoding="utf-8")
+    assert f"--port {DEFAULT_PORT} --health-check-path {HEALTH_PATH} " in manual
+
+
+def test_what_takes_notifications_needs_no_privileges_and_writes_no_file() -> None:
+    """As what takes receipts; only that nobody looks into it but the load balancer."""
+    resolved = service(**BALANCED)
+    taker, worker = container(resolved, "NotificationsTaskDefinition"), container(resolved)
+    for name in ("Image", "ReadonlyRootFilesystem", "LinuxParameters"):
+        assert taker[name] == worker[name]
+    assert "HealthCheck" not in taker
+
+
+def test_refunds_are_of_all_the_games() -> None:
+    """The further source queues' rules are known to both services."""
+    resolved = service_of(2, **BALANCED)
+    name = "RECEIPT_ACTORS_SOURCES"
+    assert environment(resolved, "NotificationsTaskDefinition")[name] == environment(resolved)[name]
+    resolved = service(SourceStacks="game2", SourcesArn=PARAMETER, **BALANCED)
+    for task in ("TaskDefinition", "NotificationsTaskDefinition"):
+        assert container(resolved, task)["Secrets"] == [{"Name": name, "ValueFrom": PARAMETER}]
 
 
 # --- alarms ---
@@ -286,25 +426,53 @@ def test_tasks_that_are_missing_are_told_of() -> None:
     assert set(states[40:]) == {"OK"}
 
 
-def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of() -> None:
-    """Not one that those that may be added will."""
-    resolved = service(MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
+@pytest.mark.parametrize("further", [0, len(FURTHER)])
+def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> None:
+    """That of all source queues together; not one that those tasks will that may be added."""
+    resolved = service_of(further, MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
     alarm = MetricAlarm(resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"])
-    metric = Named.of(alarm.properties["Metrics"][0]["MetricStat"]["Metric"])
+    first, *others = (Named.of(each["MetricStat"]["Metric"]) for each in alarm.properties["Metrics"][:-1])
     assert alarm.evaluate(Metrics(), 3600) == "OK"
     for backlog, state in ((10 * 500 * 60, "OK"), (10 * 500 * 60 + 1, "ALARM")):
         metrics = Metrics()
         for minute in range(60):
-            metrics.put(metric, minute * 60, backlog)
+            metrics.put(first, minute * 60, backlog - 1000 * further)
+            for other in others:
+                metrics.put(other, minute * 60, 1000)
         assert alarm.evaluate(metrics, 3600) == state
     standby = service(Role="active-standby").resources("AWS::CloudWatch::Alarm")
     assert set(standby) == {"TasksMissing"}
 
 
-@pytest.mark.parametrize("name", ["TasksMissing", "TasksAtLimit"])
+def test_notifications_that_nobody_takes_are_told_of() -> None:
+    """After MissingTasksMinutes without anybody healthy behind the load balancer, also where it says nothing."""
+    alarm = MetricAlarm(service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsDown"])
+    metric, metrics, states = Named.of(alarm.properties), Metrics(), []
+    for minute in range(50):
+        if minute < 10 or minute >= 40:
+            metrics.put(metric, minute * 60, 1)
+        elif minute < 25:
+            metrics.put(metric, minute * 60, 0)
+        states.append(alarm.evaluate(metrics, (minute + 1) * 60))
+    assert states.index("ALARM") == 10 + 9
+    assert (set(states[19:40]), set(states[40:])) == ({"ALARM"}, {"OK"})
+
+
+def test_a_refund_that_is_not_carried_out_is_told_of() -> None:
+    """At once; silence, which is the rule, is none."""
+    alarm = MetricAlarm(service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsFailing"])
+    metrics = Metrics()
+    assert alarm.evaluate(metrics, 3600) == "OK"
+    metrics.put(Named.of(alarm.properties), 3570, 1)
+    assert alarm.evaluate(metrics, 3600) == "ALARM"
+    assert alarm.evaluate(metrics, 3600 + 10 * 60) == "OK"
+
+
+@pytest.mark.parametrize("name", ["TasksMissing", "TasksAtLimit", "NotificationsDown", "NotificationsFailing"])
 def test_every_alarm_has_its_section_in_the_runbook(name: str) -> None:
     """And tells its beginning and its end to the topic of the other stack."""
-    alarm = service(RunbookUrl="https://wiki.example.com/runbook.html").resources("AWS::CloudWatch::Alarm")[name]
+    resolved = service(RunbookUrl="https://wiki.example.com/runbook.html", **BALANCED)
+    alarm = resolved.resources("AWS::CloudWatch::Alarm")[name]
     suffix = alarm["AlarmName"].removeprefix("service-")
     assert f"https://wiki.example.com/runbook.html#alarm-{suffix}" in alarm["AlarmDescription"]
     assert f".. _alarm-{suffix}:\n" in RUNBOOK.read_text(encoding="utf-8")
@@ -320,9 +488,3 @@ def test_the_manual_lists_every_parameter_with_its_default() -> None:
     about_service, _, _ = about_service.partition("What a task is\n")
     rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none|required)", about_service, re.MULTILINE)
     assert rows == [(name, str(each.get("Default", ""))) for name, each in parameters.items()]
-
-
-def test_what_is_imported_is_exported() -> None:
-    """By the other template; and nothing is exported that nobody imports."""
-    imported = set(re.findall(r"\$\{ReceiptsStack\}-(\w+)", SERVICE_TEMPLATE.read_text(encoding="utf-8")))
-    assert {f"receipts-{name}" for name in imported} == set(EXPORTS)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from receipt_actors.clients.aws.notifications import EXPIRES_AT
 from receipt_actors.settings import Settings, load_settings
 
-from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, TEMPLATE
+from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE
 from .intrinsics import Resolved
 
 MANUAL = Path(__file__).parents[2] / "doc/deploy-aws.rst"
@@ -41,7 +41,7 @@ def properties(name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("file", [TEMPLATE, SERVICE_TEMPLATE], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [TEMPLATE, SERVICE_TEMPLATE, SOURCE_TEMPLATE], ids=lambda file: file.stem)
 def test_cfn_lint_finds_nothing(file: Path) -> None:
     """Types, ranges, references and IAM actions are those that AWS knows, in all its partitions."""
     findings = lint_file(file, config=ManualArgs(include_checks=["I"], regions=REGIONS))

@@ -481,9 +481,11 @@ def _letter(message: Mapping[str, Any]) -> Letter:
     return Letter(message["MessageId"], message["Body"], attributes)
 
 
-def genuine_messages(count: int, seed: int, post_queue: str = RESULTS) -> list[SampleMessage]:
+def genuine_messages(
+    count: int, seed: int, post_queue: str = RESULTS, bundle_id: str = BUNDLE_ID
+) -> list[SampleMessage]:
     """Make messages that must all be answered OK, each for a user of its own."""
-    messages = make_scenario(2 * count + 20, seed, BUNDLE_ID, post_queue).messages  # over half of many are genuine
+    messages = make_scenario(2 * count + 20, seed, bundle_id, post_queue).messages  # over half of many are genuine
     return [message for message in messages if message.kind == Kind.GENUINE][:count]
 
 

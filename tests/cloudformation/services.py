@@ -1,0 +1,137 @@
+"""The service's template deployed beside the stack that it stands on, and a task as its definition has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.notifications.posts import Posted, transaction_payload
+from tests.notifications.servers import Client
+from tests.system.processes import Program
+
+from .conftest import SERVICE_TEMPLATE, RecordingServer, Stack, create_stack
+from .intrinsics import Resolved
+
+#: That run a task's command beside the definition's own: where everything is here, and to hear of it every second.
+_QUICK: Mapping[str, str] = {"RECEIPT_ACTORS_EMF_INTERVAL_SECONDS": "1", "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1"}
+_NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Both stacks, and the service's template with its parameters."""
+
+    receipts: Stack
+    service: Stack
+    template: Resolved
+    parameters: Mapping[str, object]
+
+    def task(self, name: str = "TaskDefinition") -> Mapping[str, Any]:
+        """Return a task definition, as ECS has it once it is put as the template has it."""
+        properties = self.template.resources("AWS::ECS::TaskDefinition")[name]
+        with self.service.client("ecs") as ecs:
+            registered = ecs.register_task_definition(**as_the_api_spells(properties))
+        definition: Mapping[str, Any] = registered["taskDefinition"]
+        return definition
+
+
+def deploy_service(
+    server: RecordingServer,
+    receipts: Stack,
+    parameters: Mapping[str, object],
+    exports: Mapping[str, str],
+    *,
+    has_load_balancer: bool = False,
+) -> Deployed:
+    """Create the stack ``receipts-service``, in a network of its own, where these exports are.
+
+    Where that has a load balancer, notifications are taken behind it.
+    """
+    with receipts.client("ec2") as ec2:
+        vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            ec2.create_subnet(VpcId=vpc_id, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
+        ]
+    parameters = {**parameters, "VpcId": vpc_id, "SubnetIds": ",".join(subnets)}
+    if has_load_balancer:
+        parameters |= _load_balancer(receipts, vpc_id, subnets)
+    service = create_stack(server, "receipts-service", SERVICE_TEMPLATE, parameters)
+    names = {
+        **service.ids,
+        "Cluster": service.outputs["ClusterName"],
+        "ExecutionRole.Arn": service.outputs["ExecutionRoleArn"],
+        "Service.Name": service.outputs["ServiceName"],
+        "SecurityGroup.GroupId": service.outputs["SecurityGroupId"],
+    }
+    template = Resolved(
+        load(str(SERVICE_TEMPLATE)),
+        {**parameters, "SubnetIds": subnets},
+        stack_name="receipts-service",
+        names=names,
+        exports=exports,
+    )
+    return Deployed(receipts, service, template, parameters)
+
+
+def _load_balancer(stack: Stack, vpc_id: str, subnets: Sequence[str]) -> dict[str, object]:
+    """Make one as the manual says to; return the parameters that name it."""
+    with stack.client("ec2") as ec2, stack.client("elbv2") as balancing:
+        group_id = ec2.create_security_group(GroupName="balancer", Description="HTTPS", VpcId=vpc_id)["GroupId"]
+        (balancer,) = balancing.create_load_balancer(
+            Name="front", Type="application", Subnets=subnets, SecurityGroups=[group_id]
+        )["LoadBalancers"]
+        (targets,) = balancing.create_target_group(
+            Name="refunds", Protocol="HTTP", Port=8430, VpcId=vpc_id, TargetType="ip", HealthCheckPath="/healthz"
+        )["TargetGroups"]
+        balancing.create_listener(
+            LoadBalancerArn=balancer["LoadBalancerArn"],
+            Protocol="HTTP",
+            Port=80,
+            DefaultActions=[{"Type": "forward", "TargetGroupArn": targets["TargetGroupArn"]}],
+        )
+    return {
+        "NotificationsTargetGroupArn": targets["TargetGroupArn"],
+        "LoadBalancerArn": balancer["LoadBalancerArn"],
+        "LoadBalancerSecurityGroupId": group_id,
+    }
+
+
+def as_the_api_spells(value: Any) -> Any:
+    """Return a template's properties as an API of ECS calls them."""
+    if isinstance(value, dict):
+        return {f"{key[0].lower()}{key[1:]}": as_the_api_spells(inner) for key, inner in value.items()}
+    return [as_the_api_spells(inner) for inner in value] if isinstance(value, list) else value
+
+
+def environment_of(container: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of a container's definition."""
+    return {variable["name"]: variable["value"] for variable in container["environment"]}
+
+
+def surroundings(stack: Stack, user: str, store: SimulatedAppStore) -> dict[str, str]:
+    """Return what a task finds where it runs, here: AWS, Apple, and who it is."""
+    return {
+        **_QUICK,
+        "AWS_ENDPOINT_URL": stack.url,
+        "AWS_ACCESS_KEY_ID": user,
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
+        "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
+    }
+
+
+def post_refunds(program: Program, transaction_id: str) -> list[int]:
+    """Post to what takes notifications, and return the statuses: of the refund of what was claimed, and of refund and
+    reversal of another purchase, which nobody has claimed."""
+    program.wait_for_log(_NOTIFICATIONS)
+    apple = Client(int(program.stderr.partition(_NOTIFICATIONS)[2].partition("/")[0]))
+    posts = [
+        Posted("REFUND", transaction_payload(transaction_id)),
+        Posted("REFUND", transaction_payload("unclaimed")),
+        Posted("REFUND_REVERSED", transaction_payload("unclaimed")),
+    ]
+    return [apple.post(posted.body) for posted in posts]
