@@ -325,6 +325,9 @@ def test_the_program_runs_as_the_definition_says_and_ends_in_its_time(
         program.wait_until(
             lambda: deployed.receipts.number_of_messages("game-results") == 5, "all messages are answered"
         )
+        program.wait_until(
+            lambda: not deployed.receipts.number_of_messages("game-receipts"), "nothing is in flight any more"
+        )
         program.wait_until(lambda: '"Heartbeat"' in program.stdout, "it says that it lives")
         began = time.monotonic()
         program.send_signal(signal.SIGTERM)

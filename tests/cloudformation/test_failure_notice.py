@@ -120,8 +120,8 @@ class Site:
         url = self._stack.outputs["SourceQueueUrl"]
         with self._stack.client("sqs") as sqs:
             received = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=0, AttributeNames=["All"]
-            ).get("Messages", ())
+                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=20, AttributeNames=["All"]
+            ).get("Messages", ())  # at once, but where a receive of a node that was killed has taken them
         return min(int(each["Attributes"]["SentTimestamp"]) / 1000 for each in received)
 
 
