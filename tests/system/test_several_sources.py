@@ -127,6 +127,7 @@ def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld) -> None:
         program.wait_until(lambda: not set(workers_of(program).values()) & set(killed.values()), "both are replaced")
         aws.send(games.first.messages)
         program.wait_until(lambda: aws.total(SOURCE) == 0, "all is done")
+        program.wait_until(lambda: program.stderr.count("receives fail") == 4, "their successors say so")
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0
     outcome = aws.outcome()
