@@ -103,7 +103,7 @@ def test_each_user_is_answered_in_order(game: Game) -> None:
 
 def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
     """kill -9, again and again: nothing is lost, nothing comes twice, and nobody's answers change places."""
-    with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.05) as store:
+    with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.1) as store:  # so that it is not over too soon
         for kill in range(1, KILLS + 1):
             program = game.start(store)
             enough = kill * USERS * EACH // (KILLS + 2)
