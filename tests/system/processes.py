@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.ports import reserved_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 60.0  #: for whatever must happen in the end, on a slow machine
+PATIENCE_SECONDS = 90.0  #: for whatever must happen in the end, on a slow machine
 POLL_SECONDS = 0.02
 
 
