@@ -66,29 +66,31 @@ class SystemdNotifier(Watcher):
         pause_seconds = 0.0
         while not self._is_over.wait(pause_seconds):
             overview = system.overview()
-            self._tell(self._news(overview, watch.judge(overview)))
+            self._tell_news(overview, watch.judge(overview))
             pause_seconds = self._period_seconds if self._is_ready else min(START_SECONDS, self._period_seconds)
 
-    def _news(self, overview: Overview, health: Health) -> list[str]:
+    def _tell_news(self, overview: Overview, health: Health) -> None:
+        is_ready, status = self._is_ready or health.is_ready, _status(overview, health)
         news = []
-        if health.is_ready and not self._is_ready:
-            self._is_ready = True
+        if is_ready and not self._is_ready:
             news.append("READY=1")
-        status = _status(overview, health)
         if status != self._status:
-            self._status = status
             news.append(f"STATUS={status}")
         if self._has_watchdog and health.is_healthy:
             news.append("WATCHDOG=1")
-        return news
+        if self._tell(news):
+            self._is_ready, self._status = is_ready, status
 
-    def _tell(self, news: list[str]) -> None:
+    def _tell(self, news: list[str]) -> bool:
+        """Tell this; False where there is no room for it now, and it had better be told again."""
         if self._socket is None or self._address is None or not news:
-            return
+            return True
         try:
             self._socket.sendto("\n".join(news).encode(), self._address)
-        except OSError as error:  # it does not listen, or has too much to read: it will find out by its watchdog
+        except OSError as error:  # it has too much to read, or does not listen: it will find out by its watchdog
             logger.warning("systemd can't be told %s: %s", news[0], error)
+            return not isinstance(error, BlockingIOError)
+        return True
 
 
 def _address(text: str) -> str | None:

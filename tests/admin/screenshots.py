@@ -12,7 +12,6 @@ import argparse
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
 from receipt_actors.telemetry.overview import Overview
+from tests.ports import reserved_port
 
 from .browser.conftest import Page, launch
 
@@ -37,11 +37,6 @@ BUNDLE_ID = "com.example.game"
 DOC_WIDTH = 1440
 DOC_HEIGHT = 1250
 MOST_COLORS = 256  #: of a picture: it is made of few, and a fifth of the size
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_until_ready(url: str) -> None:
@@ -102,8 +97,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=120, help="messages a second")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
-    with tempfile.TemporaryDirectory() as folder, SimulatedAppStore(latency_seconds=0.12) as store:
+    with (
+        reserved_port() as port,
+        tempfile.TemporaryDirectory() as folder,
+        SimulatedAppStore(latency_seconds=0.12) as store,
+    ):
+        address = f"127.0.0.1:{port}"
         database = Path(folder) / "receipts.db"
         command = [sys.executable, "-m", "receipt_actors", "start", "--processes", "2", "--admin", address]
         command += ["--database", str(database), "--bundle-ids", BUNDLE_ID, "--log-level", "ERROR"]

@@ -40,6 +40,7 @@ from pathlib import Path
 
 from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, Measurement, ServiceOptions, Services, run
 from receipt_actors.sandbox.bench.figures import machine
+from tests.ports import reserved_port
 
 ROOT = Path(__file__).parents[2]
 METERED = "--metered"  # first word of this module's command line where it stands for the program
@@ -132,8 +133,7 @@ def measure(services: Services, flags: Sequence[str], pairs: int) -> Iterator[Pa
         return _checked(run([sys.executable, "-m", "receipt_actors", *start], services))
 
     def watched() -> tuple[Measurement, Onlooker, float]:
-        port = _free_port()
-        with tempfile.TemporaryDirectory() as folder, Onlooker(port) as onlooker:
+        with reserved_port() as port, tempfile.TemporaryDirectory() as folder, Onlooker(port) as onlooker:
             meter = Path(folder) / "meter"
             readings: list[float] = []  # while messages are finished
             metered = [sys.executable, "-m", "tests.benchmark.dashboard", METERED, str(meter)]
@@ -177,12 +177,6 @@ def _checked(measurement: Measurement) -> Measurement:
     if measurement.wrong:
         raise BenchFailed(f"{measurement.wrong} answers are wrong, such as {measurement.wrong_shown[0]}")
     return measurement
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def main() -> int:

@@ -67,11 +67,12 @@ class Pair:
     def take_over(self, way: str) -> Takeover:
         """Have the active one be gone in this way, measure, and put everything right again."""
         site = self._site
-        self._wait_until(self._is_whole, "one works and the other one stands by")
-        victim = site.seated[0]
+        victim: Node | None = None
+        while site.seated != [victim]:  # a busy machine may have kept the one before from renewing
+            victim = self._active()
+            site.pass_time(self._random.uniform(0, site.lease_seconds / 2))
+        assert victim is not None
         (other,) = (node for node in site.running if node is not victim)
-        self._wait_until(lambda: self._first(victim, _is_answer, self._now), "the active one answers")
-        site.pass_time(self._random.uniform(0, site.lease_seconds / 2))
         began_at = site.network.now()
         _GONE[way](victim)
         self._wait_until(lambda: self._first(other, _is_answer, began_at), "the other one answers")
@@ -86,6 +87,15 @@ class Pair:
         times = (round(at_seconds - began_at, 3) for at_seconds in (seat, receive, answer))
         _BACK[way](site, victim)
         return Takeover(way, site.lease_seconds, *times)
+
+    def _active(self) -> Node:
+        """Wait until one works and the other one stands by; return the one that works."""
+        self._wait_until(self._is_whole, "one works and the other one stands by")
+        active = self._site.seated[0]
+        self._wait_until(
+            lambda: self._first(active, _is_answer, self._now) or active not in self._site.seated, "it answers"
+        )
+        return active
 
     @property
     def _now(self) -> float:

@@ -31,7 +31,7 @@ from .traffic import Traffic
 
 WINDOW_SECONDS = 5.0
 RECEIVE_SECONDS = 1.0  #: a long poll
-SLACK_SECONDS = 3.0  #: for a busy machine to answer a long poll
+SLACK_SECONDS = 10.0  #: for a busy machine to answer a long poll
 
 
 def judge_site(site: Site, traffic: Traffic, troubles: Counter[str], figure: Callable[[str], None]) -> None:

@@ -159,7 +159,9 @@ def test_a_crash_at_every_step_breaks_no_promise(
 ) -> None:
     """Wherever a process dies, its successor finishes: each purchase OK once, nothing lost, nothing left behind."""
     steps = _steps_of_a_run(new_case)
-    chosen = steps if is_full else random.Random(7).sample(steps, SHORT)
+    # How often an empty queue is asked depends on the time: of a few steps none may be one that does not come again.
+    certain = [step for step in steps if step.operation != "receive"]
+    chosen = steps if is_full else random.Random(7).sample(certain, SHORT)
     _try_all(chosen, lambda step: _die_and_finish(new_case, step), figure)
 
 

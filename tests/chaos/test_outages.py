@@ -7,7 +7,6 @@ within seconds.
 from __future__ import annotations
 
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,9 +141,7 @@ def test_an_app_store_that_refuses_connections(
     """Nobody listens; then somebody does, at the same address."""
     if not is_full:
         pytest.skip("at full size only")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    store = SimulatedAppStore(port=port, latency_seconds=0.3)
+    store = SimulatedAppStore(port=embedded.programs.reserve_port(), latency_seconds=0.3)
     try:
         survive(embedded, store, Outage(lambda: None, store.start), timeouts=length(is_full), figure=figure)
     finally:

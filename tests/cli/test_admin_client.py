@@ -13,6 +13,7 @@ import pytest
 
 from receipt_actors.cli import admin_client
 from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
+from tests.ports import reserved_port
 
 from .conftest import Ended
 from .stand_in_system import HOSTILE, overview_of
@@ -79,10 +80,11 @@ def speak() -> Iterator[Callable[[bytes], str]]:
 class TestEveryCommand:
     def test_nobody_listens(self, cli: Cli, command: tuple[str, ...]) -> None:
         """One line with the address and what to do; ``status`` has a code of its own for it."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
         code = 3 if command[0] == "status" else 1
-        assert_one_line(cli(*command, "--admin", address), code, f"nobody answers at {address}", "refused", "--admin")
+        with reserved_port() as port:
+            address = f"127.0.0.1:{port}"
+            ended = cli(*command, "--admin", address)
+        assert_one_line(ended, code, f"nobody answers at {address}", "refused", "--admin")
 
     @pytest.mark.parametrize(
         "address", ["nonsense", "10.0.0.7", "localhost:99999", "ftp://localhost:1", "localhost:1/x", "u:p@localhost:1"]

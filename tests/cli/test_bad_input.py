@@ -6,8 +6,7 @@ The commands are discovered. One that is new has to be entered below, or the fir
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from receipt_actors.cli import cli as group
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, mint
+from tests.ports import reserved_port
 
 from .conftest import BUNDLE_ID, RESULTS, SOURCE, TABLE, AwsWorld, EmbeddedWorld, Ended, Processes
 
@@ -183,10 +183,10 @@ class TestFiles:
 
 
 @pytest.fixture
-def nobody() -> str:
+def nobody() -> Iterator[str]:
     """URL of a port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with reserved_port() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 class TestWorld:

@@ -268,4 +268,5 @@ def test_an_interrupted_benchmark_leaves_no_process_behind(processes: Processes,
     bench.send_signal(number)
     out, _ = bench.communicate(timeout=PATIENCE_SECONDS)
     assert (bench.returncode, out) == (130, "")
-    assert not any(child.is_running() for child in children)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []

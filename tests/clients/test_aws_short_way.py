@@ -48,6 +48,7 @@ from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable
 from tests.clients.conftest import OnLoop
 from tests.clients.test_aws import ITEM, ITEMS, QUEUE, md5
+from tests.ports import reserved_port
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -295,11 +296,10 @@ def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], open_pool
 
 def test_nobody_there(pool: HttpPool) -> None:
     """A refused connection and a host that no name server knows are told apart from a lost answer."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    for origin in (Origin("http", "127.0.0.1", port), Origin("http", "x" * 64, 80)):
-        with pytest.raises(EndpointConnectionError):
-            pool.exchange(origin, request())
+    with reserved_port() as port:
+        for origin in (Origin("http", "127.0.0.1", port), Origin("http", "x" * 64, 80)):
+            with pytest.raises(EndpointConnectionError):
+                pool.exchange(origin, request())
 
 
 def test_an_answer_with_something_after_it_ends_the_connection(serve: Callable[..., Wire], pool: HttpPool) -> None:

@@ -146,8 +146,8 @@ class Stack:
         """When the oldest message of a queue was sent. It is left there, but this is a delivery of it."""
         with self.client("sqs") as sqs:
             received = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=0, AttributeNames=["All"]
-            ).get("Messages", ())
+                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=20, AttributeNames=["All"]
+            ).get("Messages", ())  # at once, but where a receive of a node that was killed has taken them
         return min(int(each["Attributes"]["SentTimestamp"]) / 1000 for each in received)
 
     def queue_attributes(self, queue: str) -> Mapping[str, str]:

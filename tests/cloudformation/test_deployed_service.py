@@ -281,6 +281,7 @@ def run(deployed: Deployed, container: Mapping[str, Any], tmp_path_factory: pyte
         environment = {**environment_of(container), **surroundings(receipts, "task", store), "ECS_AGENT_URI": agent.url}
         program = programs.start(*container["command"], environment=environment)
         program.wait_until(lambda: receipts.number_of_messages("game-results") == 5, "all messages are answered")
+        program.wait_until(lambda: not receipts.number_of_messages("game-receipts"), "nothing is in flight any more")
         program.wait_until(lambda: '"Heartbeat"' in program.stdout, "it says that it lives")
         began = time.monotonic()
         program.send_signal(signal.SIGTERM)

@@ -7,16 +7,17 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+from tests.ports import reserved_port
 
 from .blocks import ROOT
 
@@ -44,7 +45,8 @@ class Terminal:
         (folder / ".venv").symlink_to(prefix)
         (folder / "doc").symlink_to(ROOT / "doc")
         (folder / "cloudformation").symlink_to(ROOT / "cloudformation")
-        self._ports = {port: _free_port() for port in PORTS}
+        self._reserved = ExitStack()
+        self._ports = {port: str(self._reserved.enter_context(reserved_port())) for port in PORTS}
         reader, self._writer = os.pipe()
         self._bash = subprocess.Popen(
             ["bash", "-c", _LOOP],
@@ -71,6 +73,7 @@ class Terminal:
         with suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.wait()
+        self._reserved.close()
 
     def with_free_ports(self, text: str) -> str:
         """Put free ports in the place of the manual's: others may have those."""
@@ -157,8 +160,3 @@ def _environment(folder: Path, prefix: Path, commands: int) -> dict[str, str]:
         "PATH": os.pathsep.join([str(prefix / "bin"), os.environ["PATH"]]),
         "TERM": "dumb",
     }
-
-
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])

@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import reserved_port
 
 ROOT = Path(__file__).parents[2]
 IMAGE_FOLDER = "/opt/receipt-actors"
@@ -126,15 +127,20 @@ def test_the_context_is_what_is_copied() -> None:
     assert any(fnmatch.fnmatch("receipt_actors/__pycache__", line.replace("**/", "*/")) for line in others)
 
 
-def test_it_runs_as_somebody_who_owns_nothing(image: Image) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """For the program to listen on."""
+    with reserved_port() as port:
+        yield port
+
+
+def test_it_runs_as_somebody_who_owns_nothing(image: Image, port: int) -> None:
     """Starts with an environment alone, is found healthy by its own check, and drains at its stop signal."""
     assert int(only("USER")) > 0
     state = image.folder / "state"
     state.mkdir(mode=0o700)
     if image.user:
         os.chown(state, image.user["user"], image.user["group"])
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     environment = {
         **image.environment,
         "HOME": "/nonexistent",

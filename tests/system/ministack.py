@@ -6,7 +6,7 @@ import importlib.util
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from .processes import Programs, free_port
+from .processes import Programs
 
 IS_INSTALLED = importlib.util.find_spec("ministack") is not None
 WHY_NOT = "MiniStack is not installed (pip install ministack)"
@@ -16,7 +16,7 @@ class MiniStack:
     """A server with nothing in it; it ends with ``programs``. It listens on one port of loopback, and nowhere else."""
 
     def __init__(self, programs: Programs) -> None:
-        port = free_port()
+        port = programs.reserve_port()
         self.url = f"http://127.0.0.1:{port}"
         environment = {
             "GATEWAY_PORT": str(port),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from tests.ports import reserved_port
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 60.0  #: for whatever must happen in the end, on a slow machine
+PATIENCE_SECONDS = 90.0  #: for whatever must happen in the end, on a slow machine
 POLL_SECONDS = 0.02
 
 
@@ -99,6 +100,14 @@ class Program:
     def pid(self) -> int:
         return self._process.pid
 
+    def end_by(self, tell: Callable[[], None]) -> int:
+        """Tell it to end until it has: a signal at the very moment of one before counts once. Returns the exit code."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.ends_within(0.05):
+            assert time.monotonic() < deadline, "the program has been told again and again, and does not end"
+            tell()
+        return self.wait_for_end(0)
+
     def kill(self) -> None:
         """kill -9, in the middle of a run: that it was still running is part of the claim."""
         self._process.kill()
@@ -121,6 +130,7 @@ class Programs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._runs: list[Program] = []
+        self._ports = ExitStack()
 
     def start(
         self,
@@ -146,6 +156,10 @@ class Programs:
         self._runs.append(program)
         return program
 
+    def reserve_port(self) -> int:
+        """Return a port of loopback on which nobody listens but who is told of it, until the end of the test."""
+        return self._ports.enter_context(reserved_port())
+
     def outputs(self) -> list[tuple[str, str]]:
         """Title and output of each run, for the report of a failing test."""
         return [(run.command_line, f"{run.stdout}{run.stderr}") for run in self._runs]
@@ -153,10 +167,4 @@ class Programs:
     def close(self) -> None:
         for run in self._runs:
             run.close()
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+        self._ports.close()

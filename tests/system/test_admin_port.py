@@ -124,14 +124,16 @@ def test_an_outage_of_others_is_no_illness_of_ours(embedded: EmbeddedWorld, proc
 def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
     """Alive, and not ready."""
     embedded.send(GENUINE)
-    with SimulatedAppStore(latency_seconds=30.0) as store:
-        program = embedded.start(store, admin=ANY_PORT, processes=processes, drain_seconds=8)
+    with SimulatedAppStore() as store:
+        store.outage(Fault.hang(600))
+        program = embedded.start(store, admin=ANY_PORT, processes=processes, app_store_read_timeout_seconds=60)
         port = Port(program)
         in_flight = partial(port.metric, "receipt_actors_messages_in_flight")
         program.wait_until(lambda: in_flight() == len(GENUINE), "all are in flight")
         program.send_signal(signal.SIGTERM)
         program.wait_until(lambda: port.state() == "draining", "it drains")
         assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
+        store.recover()
         assert program.wait_for_end() == 0
         assert port.status("/healthz") == 0
 

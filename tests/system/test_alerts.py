@@ -139,7 +139,7 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
     """Answers go out as ever; the log says once that alerts don't."""
     messages = genuine_messages(10, 12)
     aws.send([with_status(21004), *messages])
-    program = aws.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=2)
+    program = aws.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
     assert program.wait_for_end() == EXIT_DONE
     answered = {letter.fields["user_id"] for letter in aws.take(RESULTS)}
     assert answered == {message.user_id for message in messages}

@@ -7,8 +7,10 @@ import signal
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
 
-from .processes import Program, free_port
+from .processes import Program
 from .worlds import DEAD_LETTERS, RESULTS, SOURCE, World, genuine_messages
+
+IN_ONE_RECEIVE = 10  #: the gate may be closed as soon as some of them have met the outage
 
 
 def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
@@ -16,9 +18,9 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
 
     What is in flight is kept, and nothing more is received: an outage burns no receive counts.
     """
-    early, late = genuine_messages(20, 41), genuine_messages(15, 42)
+    early, late = genuine_messages(IN_ONE_RECEIVE, 41), genuine_messages(15, 42)
     world.send(early)
-    store = SimulatedAppStore(port=free_port())
+    store = SimulatedAppStore(port=world.programs.reserve_port())
     program = world.start(store, receive_wait_seconds=0, exit_when_idle_seconds=1)
     program.wait_for_log("unavailable")
     store.outage(Fault.http(503))
@@ -41,9 +43,9 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
 
 def test_a_stop_in_an_outage_takes_seconds(world: World) -> None:
     """Nothing can be finished, so all is handed back soon, for another process to take at once."""
-    messages = genuine_messages(20, 43)
+    messages = genuine_messages(IN_ONE_RECEIVE, 43)
     world.send(messages)
-    program = world.start(SimulatedAppStore(port=free_port()), drain_seconds=50)
+    program = world.start(SimulatedAppStore(port=world.programs.reserve_port()), drain_seconds=50)
     program.wait_for_log("unavailable")
     program.send_signal(signal.SIGTERM)
     assert program.wait_for_end(25) == 0

@@ -17,7 +17,7 @@ def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> Non
         60: programs.start("demo", "--seed", "7", "--messages", "60"),  # beside the other: neither is in its way
     }
     for count, demo in demos.items():
-        assert demo.wait_for_end(30) == 0
+        assert demo.wait_for_end() == 0
         for kind in ("genuine", "replayed", "forged", "refunded", "garbage", "signed transaction"):
             assert any(f" {kind} " in line for line in demo.stdout.splitlines())
         assert f"All {count} messages came out as they should." in demo.stdout

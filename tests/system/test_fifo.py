@@ -20,7 +20,7 @@ from .processes import Program
 from .worlds import AwsWorld, Letter, World, genuine_messages
 
 SOURCE, POST, DEAD_LETTERS = "Receipts.fifo", "Results.fifo", "ReceiptsDLQ.fifo"
-USERS, EACH = 6, 12
+USERS, EACH = 6, 8
 KILLS = 3
 
 
@@ -78,7 +78,7 @@ def quiet_game(world: World, tmp_path: Path) -> Game:
 
 @pytest.fixture
 def game(quiet_game: Game) -> Game:
-    """Six users, twelve submissions each, one of each in turn; all are on the source queue."""
+    """Six users, eight submissions each, one of each in turn; all are on the source queue."""
     lines = []
     sent: dict[int, list[str]] = defaultdict(list)
     for number, message in enumerate(genuine_messages(USERS * EACH, 9, POST)):
@@ -103,10 +103,10 @@ def test_each_user_is_answered_in_order(game: Game) -> None:
 
 def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
     """kill -9, again and again: nothing is lost, nothing comes twice, and nobody's answers change places."""
-    with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.05) as store:
+    with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.1) as store:  # so that it is not over too soon
         for kill in range(1, KILLS + 1):
             program = game.start(store)
-            enough = kill * USERS * EACH // (KILLS + 2)
+            enough = kill * USERS * EACH // (KILLS + 3)
             program.wait_until(lambda enough=enough: game.world.total(POST) >= enough, f"{enough} answers are there")
             program.kill()
             assert game.world.total(SOURCE) > 0, "everything was done before the kill: this tells nothing"
@@ -117,7 +117,7 @@ def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
 
 def test_a_drain_hands_back_what_waits_for_its_turn(game: Game) -> None:
     """SIGTERM while most are waiting: they come to the next process at once, in order."""
-    with SimulatedAppStore(latency_seconds=0.3) as store:
+    with SimulatedAppStore(latency_seconds=0.5) as store:
         program = game.start(store, drain_seconds=6)
         program.wait_until(lambda: game.world.total(POST) >= 3, "it is in the middle of it")
         program.send_signal(signal.SIGTERM)

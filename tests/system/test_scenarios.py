@@ -83,14 +83,15 @@ def test_signed_transactions_and_app_receipts_come_out_as_they_should(
     programs: Programs, aws_server: AwsServer, tmp_path: Path, backend: str, asked: Asked
 ) -> None:
     """Genuine, replayed in both forms, hostile: beside receipts about which either of Apple's services is asked."""
-    scenario = make_scenario(140, 12, BUNDLE_ID, RESULTS, receipts=Receipts.MIXED, asked=asked)
+    scenario = make_scenario(100, 12, BUNDLE_ID, RESULTS, receipts=Receipts.MIXED, asked=asked)
     with _open_world(backend, programs, aws_server, tmp_path) as world, SimulatedAppStore() as store:
         for receipt in scenario.sold:
             store.record(receipt)
         files = store.write_files(tmp_path / "apple")
+        world.send(scenario.messages)
         program = world.start(
             store,
-            exit_when_idle_seconds=2,
+            exit_when_idle_seconds=1,
             app_receipts=asked.value,
             apple_roots=files.roots,
             server_api_key_file=files.key,
@@ -99,7 +100,6 @@ def test_signed_transactions_and_app_receipts_come_out_as_they_should(
             server_api_production_url=store.production_api_url,
             server_api_sandbox_url=store.sandbox_api_url,
         )
-        world.send(scenario.messages)
         assert program.wait_for_end() == 0
         assert world.outcome().faults(scenario) == ()
         assert world.total(SOURCE) == 0
@@ -205,7 +205,7 @@ def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsW
     answered = Scenario(scenario.seed, tuple(message for message in scenario.messages if message not in stays))
     account.send(scenario.messages)
     with SimulatedAppStore() as store:
-        program = account.start(store, exit_when_idle_seconds=2)
+        program = account.start(store, exit_when_idle_seconds=1)
         program.wait_for_log("dead_letter_queue is not set")
         assert program.wait_for_end() == 0
     assert Outcome(account.take(RESULTS), ()).faults(answered) == ()
@@ -247,7 +247,7 @@ def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld) -> None:
     aws.send(scenario.messages)
     aws.server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
     with SimulatedAppStore() as store:
-        assert aws.start(store, exit_when_idle_seconds=2).wait_for_end() == 0
+        assert aws.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     outcome = aws.outcome()
     assert outcome.faults(scenario) == ()
     assert aws.total(SOURCE) == 0

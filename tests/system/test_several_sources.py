@@ -70,10 +70,10 @@ class TwoGames:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_game_has_its_own_rules(world: World, processes: int) -> None:
     """Every kind of message, on both queues at once: with the other game's rules, none of the second's were OK."""
-    games = TwoGames(world, 150, 71)
+    games = TwoGames(world, 80, 71)
     games.send()
     with SimulatedAppStore() as store:
-        assert games.start(store, processes=processes, exit_when_idle_seconds=2).wait_for_end() == 0
+        assert games.start(store, processes=processes, exit_when_idle_seconds=1).wait_for_end() == 0
     games.check()
 
 
@@ -97,7 +97,7 @@ def test_kills_in_the_middle_change_no_verdict_of_either(embedded: EmbeddedWorld
 
 def test_a_killed_worker_is_replaced_and_both_games_go_on(aws: AwsWorld) -> None:
     """Of two processes, on SQS and DynamoDB; its messages come back by their visibility timeout."""
-    games = TwoGames(aws, 120, 75)
+    games = TwoGames(aws, 80, 75)
     games.send()
     with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.1) as store:
         program = games.start(
@@ -127,6 +127,7 @@ def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld) -> None:
         program.wait_until(lambda: not set(workers_of(program).values()) & set(killed.values()), "both are replaced")
         aws.send(games.first.messages)
         program.wait_until(lambda: aws.total(SOURCE) == 0, "all is done")
+        program.wait_until(lambda: program.stderr.count("receives fail") == 4, "their successors say so")
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0
     outcome = aws.outcome()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -101,8 +100,7 @@ def test_a_table_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> Non
 
 def test_an_endpoint_that_cannot_be_reached_is_told_in_a_line(account: AwsWorld) -> None:
     """With its address, which is what is wrong."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    nobody = f"http://127.0.0.1:{account.programs.reserve_port()}"
     account.environment["AWS_ENDPOINT_URL"] = nobody
     _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID}), WORLD_FAILED, naming=nobody)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ class System:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.looks = threading.Semaphore(0)
 
     def overview(self) -> Overview:
+        self.looks.release()
         tree = None if self.state is State.ENDED else TREE
         statistics = StatisticsSnapshot(fates={("answered", None): 7})
         process = ProcessOverview("main", 1, 0.0, self.state, 3, 0, (), Usage(0, 0, 0, 0), (), tree, statistics)
@@ -164,6 +167,19 @@ def test_a_systemd_that_reads_nothing_holds_nobody_up(manager: Manager, address:
         for _ in range(1000):
             notifier.stopping()
     assert manager.receive() == ["STOPPING=1"]
+
+
+def test_what_found_no_room_is_told_once_there_is_some(manager: Manager, address: str) -> None:
+    """A start that systemd never hears of would be ended by it."""
+    system = System(State.CONSUMING)
+    with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
+        for _ in range(1000):
+            notifier.stopping()
+        notifier.watch(system)
+        for _ in range(2):  # the first has been told, or not, when the second is made
+            assert system.looks.acquire(timeout=PATIENCE_SECONDS)
+        assert manager.receive_until("READY=1")[-2:] == ["READY=1", f"STATUS=consuming: {COUNTS}"]
+    assert not manager.has_more()
 
 
 def test_one_that_stands_by_is_ready(manager: Manager, address: str) -> None:

@@ -59,6 +59,10 @@ class Page:
     def open(self, url: str) -> None:
         self.driver.get(url)
 
+    def leave(self) -> None:
+        """Close it: from now on it asks for nothing."""
+        self.driver.get("about:blank")
+
     def find(self, css: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
@@ -149,19 +153,6 @@ def driver() -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def page(driver: Chrome) -> Iterator[Page]:
-    """Return a page that is not open yet. At the end its console has told of nothing."""
-    page = Page(driver)
-    page.resize(1280)
-    page.prefer("light")
-    page.errors()
-    yield page
-    errors = page.errors()
-    page.open("about:blank")
-    assert errors == []
-
-
-@pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> ScriptedSystem:
     """Return a system that is looked at often, lest tests wait for the next second."""
     monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
@@ -175,6 +166,20 @@ def server(system: ScriptedSystem) -> Iterator[AdminServer]:
     with AdminServer(Address("127.0.0.1", 0)) as server:
         server.serve(system)
         yield server
+
+
+@pytest.fixture
+def page(driver: Chrome, server: AdminServer) -> Iterator[Page]:
+    """Return a page that is not open yet. At the end, while the server is there, its console has told of nothing."""
+    page = Page(driver)
+    page.resize(1280)
+    page.prefer("light")
+    page.errors()
+    page.requested_urls()
+    yield page
+    errors = page.errors()
+    page.leave()
+    assert errors == []
 
 
 @pytest.fixture
