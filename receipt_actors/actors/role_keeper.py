@@ -49,13 +49,14 @@ class _Write:
     content: Group
     attempt: int
     gone: tuple[str, ...]  #: who is taken out by it
+    lost: tuple[int, int] | None  #: what stood, and what is known, where a record that was lost is put back by it
 
 
 @dataclass(frozen=True, slots=True)
 class _Obey:
-    """Label of the question whether no more is used than the share of this number allows."""
+    """Label of the question whether no more is used than this share allows."""
 
-    number: int
+    share: Share | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class _Renew:
 class _AskAgain:
     """To itself: somebody whom to ask was not there."""
 
-    number: int
+    share: Share | None
 
 
 class RoleKeeper(GenServer):
@@ -171,19 +172,23 @@ class RoleKeeper(GenServer):
 
     def _write(self, attempt: int) -> None:
         now = self.clock.monotonic()
-        gone = tuple(sorted(self._lease.gone(now)))
-        self._lease, content = self._lease.renewal(now)
-        self._call(_Write(content, attempt, gone), self._table.write, self._group, record_of(content))
+        lease = self._lease
+        gone = tuple(sorted(lease.gone(now)))
+        lost = (lease.standing, lease.group.version) if lease.puts_back else None
+        self._lease, content = lease.renewal(now)
+        label = _Write(content, attempt, gone, lost)
+        self._call(label, self._table.write, self._group, record_of(content), lease.standing)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The table answered, or somebody said that limits are kept to."""
         if isinstance(label, _Obey):
-            self._asked(label.number, value)
+            self._asked(label.share, value)
             return
         self._is_calling = False
         if isinstance(label, _Write) and value == record_of(label.content):
             self._is_failing = False
             self._looked(label.content)
+            self._tell_lost(label)
             self._tell_gone(label.gone)
             self._take_up()
             self._renew_later()
@@ -227,8 +232,11 @@ class RoleKeeper(GenServer):
         before, self._lease = self._lease, self._lease.looked(group, self.clock.monotonic())
         if before.me is not None and self._lease.me is None:
             self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
-        if self._lease.share is None and not (self._is_used and self._used is None):
+        share = self._lease.share
+        if share is None and not (self._is_used and self._used is None):
             self._use(None)  # before anything is lent again
+        if share is not None and self._used is not None and not self._used.told.is_within(share.held):
+            self._use(share)  # what was lent more went to another node, and was lost
         self._hold()
 
     def _renew_later(self) -> None:
@@ -247,8 +255,8 @@ class RoleKeeper(GenServer):
         match message:
             case _Renew():
                 self._renew()
-            case _AskAgain(number):
-                if number == _number(self._used):
+            case _AskAgain(share):
+                if _is_same(share, self._used):
                     self._use(self._used)
             case _:
                 return super().handle_info(message)
@@ -266,7 +274,7 @@ class RoleKeeper(GenServer):
     def _take_up(self) -> None:
         """Work with the share that has just been lent, or was lent again."""
         share, me = self._lease.share, self._lease.me
-        if _number(share) != _number(self._used) or self._was_over or not self._is_used:
+        if not _is_same(share, self._used) or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
         if me is not None and me.token is None:
@@ -275,15 +283,17 @@ class RoleKeeper(GenServer):
 
     def _use(self, share: Share | None) -> None:
         self._used, self._is_used = share, True
-        self.send_requests(self._holding.use(self._lease.limits), _Obey(_number(share)))
+        self.send_requests(self._holding.use(self._lease.limits), _Obey(share))
 
-    def _asked(self, number: int, replies: Sequence[Reply]) -> None:
+    def _asked(self, asked: Share | None, replies: Sequence[Reply]) -> None:
         if any(reply.failure is not None for reply in replies):
-            self.send_after(ASK_AGAIN_SECONDS, _AskAgain(number))
+            self.send_after(ASK_AGAIN_SECONDS, _AskAgain(asked))
             return
-        self._lease = self._lease.obeys(number)
         share = self._lease.share
-        if share is not None and share.number == number and share.held != share.told:
+        if share is None or not share.is_same_order(asked):
+            return
+        self._lease = self._lease.obeys(share.number)
+        if share.held != share.told:
             self._renew()  # so that the others get what it has given back
 
     # --- what people are told ---
@@ -316,6 +326,18 @@ class RoleKeeper(GenServer):
         is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
         self._tell(words, logging.WARNING if is_worse else logging.INFO, kind)
 
+    def _tell_lost(self, write: _Write) -> None:
+        """Tell that a record was lost: as before, only the one that has put it back says so."""
+        if write.lost is not None:
+            standing, known = write.lost
+            found = f"only version {standing} of it" if standing else "no record of it"
+            self._tell(
+                f"the table of roles had {found}, though version {known} of group {self._group!r} is known: it was "
+                f"lost, and is put back as version {write.content.version}; expected that nobody else writes there",
+                logging.WARNING,
+                IncidentKind.CONFIGURATION,
+            )
+
     def _tell_gone(self, names: Sequence[str]) -> None:
         """Tell who has just been taken out: of all nodes only the one that did so says it."""
         for name in names:
@@ -341,8 +363,8 @@ class RoleKeeper(GenServer):
         for _ in range(MAX_WRITES):
             if self._lease.me is None:
                 break
-            left = self._lease.group.without(self._lease.node.name)
-            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left))
+            left = self._lease.leave()
+            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left), self._lease.standing)
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
             if reply.failure is not None:
                 logger.warning("this node could not leave its group: the others wait for its lease to end")
@@ -365,6 +387,10 @@ class RoleKeeper(GenServer):
 def _number(share: Share | None) -> int:
     """Return the number of a share, of which the first is 1."""
     return 0 if share is None else share.number
+
+
+def _is_same(one: Share | None, other: Share | None) -> bool:
+    return one is other if one is None else one.is_same_order(other)
 
 
 def _counted(lease: Lease) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
-from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
@@ -28,6 +28,7 @@ LEASE = 10.0
 INTERVAL = LEASE / RENEWALS_PER_LEASE
 LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
+FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
 UNAVAILABLE = LedgerUnavailable("injected by a test")
 
@@ -70,14 +71,14 @@ class RacedRoles(FakeRoles):
 
     others_are_faster = False
 
-    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
         """See ``RoleTable.write``."""
         if self.others_are_faster:
             standing = self.standing(group)
             assert standing is not None
             super().write(group, RoleRecord(standing.version + 1, standing.content))
             self._counts["write"] -= 1  # that was somebody else's
-        return super().write(group, record)
+        return super().write(group, record, before)
 
 
 class House:
@@ -372,13 +373,77 @@ def test_who_was_taken_for_gone_stops_at_once_and_joins_again(house: House, stag
     assert "the others have taken this node for gone: it joins again" in house.told()
 
 
-def test_a_record_that_was_deleted_is_made_again(house: House, stage: Stage) -> None:
-    """All who are there join anew, and share as before, within a lease."""
-    all_held = [house.start(name)[1] for name in "ab"]
+# --- a record that is lost ---
+
+
+@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
+def test_a_record_that_was_lost_is_put_back(house: House, stage: Stage, role: Role) -> None:
+    """Nobody who works feels it; it is told once, by the node that put it back."""
+    all_held = [house.start(name, role)[1] for name in "ab"]
     stage.advance(LEASE)
+    seats = {name: (member.token, member.share) for name, member in house.record.members.items()}
+    used = [list(held.used) for held in all_held]
     house.table.forget(GROUP)
+    for _ in range(6):
+        stage.advance(INTERVAL / 5)
+        assert sum(held.begins.ledger_concurrency for held in all_held) == LIMITS.ledger_concurrency
+    assert {name: (member.token, member.share) for name, member in house.record.members.items()} == seats
+    assert [held.used for held in all_held] == used
+    (line,) = house.told(IncidentKind.CONFIGURATION)
+    assert line.startswith("the table of roles had no record of it, though version 1")
+    assert "of group 'receipts' is known: it was lost, and is put back as version 1" in line
+    assert not house.told(IncidentKind.NODE_LOST, IncidentKind.OUTAGE)
+
+
+def test_who_had_been_lent_more_than_is_known_stops_at_once(house: House, stage: Stage) -> None:
+    """What was lost had moved to it from another node, which has it again."""
+    _, first = house.start("a")
+    _, second = house.start("b")
     stage.advance(LEASE)
-    assert [held.begins for held in all_held] == [HALF, HALF]
+    assert second.begins == HALF
+    known = house.record
+    less = replace(known.members["b"], share=Share(1, FEW, FEW))
+    older = Group(known.version + 9, {**known.members, "b": less})
+    house.table.write(GROUP, record_of(older), known.version)
+    with house.table.hold("write"):
+        stage.advance(INTERVAL)
+        assert second.begins == FEW
+        assert first.begins == HALF
+
+
+def test_a_table_that_is_missing_is_an_outage(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """The keeper lives, says what its client says, and finds its place when the table is there again, empty."""
+    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    token = house.record.members["a"].token
+    house.table.fail("read", LedgerUnavailable("no table; create it"), times=None)
+    house.table.forget(GROUP)
+    with caplog.at_level(logging.WARNING):
+        stage.advance(3 * LEASE)
+    assert "could not be renewed: no table; create it" in caplog.text
+    assert held.begins == standby.begins == NOTHING
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert keeper.is_alive()
+    assert (held.begins, standby.begins) == (LIMITS, NOTHING)
+    assert house.record.members["a"].token == token
+
+
+def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
+    """So that the others need not find it out."""
+    keeper, _ = house.start("a")
+    house.start("b")
+    stage.advance(INTERVAL)
+    version = house.record.version
+    with house.table.hold("read", times=1):
+        stage.advance(INTERVAL)
+        house.table.forget(GROUP)
+        leave(stage, keeper)
+    assert keeper.wait(5.0) == SHUTDOWN
+    stage.settle()
+    assert list(house.record.members) == ["b"]
+    assert house.record.version > version
 
 
 # --- sharing ---

@@ -45,8 +45,8 @@ class FarTable(Fake):
     def read(self, group: str) -> RoleRecord | None:
         return self._carry_out("read", lambda: self._table.read(group))
 
-    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
-        return self._carry_out("write", lambda: self._table.write(group, record))
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
+        return self._carry_out("write", lambda: self._table.write(group, record, before))
 
     def check(self) -> None:
         self._carry_out("check", self._table.check)
