@@ -292,11 +292,11 @@ class ReceiptSystem:
         return wait
 
     def hold_until(self, seconds: float) -> None:
-        """Begin nothing new from this monotonic time on: no receive, no request to Apple or the ledger.
+        """Begin nothing new from this time of ``Clock.boottime`` on: no receive, no request to Apple or the ledger.
 
         What is in flight is kept. A later time lets it go on.
         """
-        was_held = self._limits.are_held(self._actors.clock.monotonic())
+        was_held = self._limits.are_held(self._actors.clock.boottime())
         self._limits.held_until_seconds = seconds
         if not was_held:
             for name in LIMITED:

@@ -86,11 +86,11 @@ class RoleKeeper(GenServer):
         self._is_calling = False
         self._is_failing = False  # since a call was not answered nothing has been renewed
         self._renews_at_once = False  # when the call under way is over
-        self._began_at_seconds = -inf  # monotonic; of the last renewal
+        self._began_at_seconds = -inf  # of ``clock.boottime``; of the last renewal
         self._next_renewal: Timer | None = None
         self._used: Share | None = None  # what is worked with
         self._is_used = False  # whether anybody has been told of it
-        self._held_until_seconds = -inf  # monotonic; as those who work have been told
+        self._held_until_seconds = -inf  # likewise; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
         self._standing: Standing | None = None  # as was told last
         self._is_outage_told = False  # that the table does not answer
@@ -113,7 +113,7 @@ class RoleKeeper(GenServer):
 
     def outside_view(self) -> RoleOverview:
         """Describe the group. On any thread: a lease is replaced, never changed."""
-        lease, now = self._lease, self.clock.monotonic()
+        lease, now = self._lease, self.clock.boottime()
         whole = lease.group.whole
         return RoleOverview(
             role=lease.node.role.value,
@@ -145,14 +145,14 @@ class RoleKeeper(GenServer):
         return {
             "version": lease.group.version,
             "beat": lease.beat,
-            "renewed_seconds_ago": round(self.clock.monotonic() - self._began_at_seconds, 3),
+            "renewed_seconds_ago": round(self.clock.boottime() - self._began_at_seconds, 3),
             "waits_for_the_table": self._is_calling,
             "share_number": _number(share),
             "share_obeyed": lease.obeyed,
             "share_used": _number(self._used),
             "share_held": None if share is None else asdict(share.held),
             "limits": asdict(lease.limits),
-            "not_heard_of": sorted(lease.gone(self.clock.monotonic())),
+            "not_heard_of": sorted(lease.gone(self.clock.boottime())),
         }
 
     # --- the table ---
@@ -163,7 +163,7 @@ class RoleKeeper(GenServer):
             return
         if self._next_renewal is not None:
             self._next_renewal.cancel()  # or there would be one more after each renewal out of turn, for ever
-        self._began_at_seconds = self.clock.monotonic()
+        self._began_at_seconds = self.clock.boottime()
         self._call(_READ, self._table.read, self._group)
 
     def _call(self, label: object, function: Any, *args: object) -> None:
@@ -171,7 +171,7 @@ class RoleKeeper(GenServer):
         self.run_blocking(self._pool, label, function, *args)
 
     def _write(self, attempt: int) -> None:
-        now = self.clock.monotonic()
+        now = self.clock.boottime()
         lease = self._lease
         gone = tuple(sorted(lease.gone(now)))
         lost = (lease.standing, lease.group.version) if lease.puts_back else None
@@ -229,7 +229,7 @@ class RoleKeeper(GenServer):
         return True
 
     def _looked(self, group: Group) -> None:
-        before, self._lease = self._lease, self._lease.looked(group, self.clock.monotonic())
+        before, self._lease = self._lease, self._lease.looked(group, self.clock.boottime())
         if before.me is not None and self._lease.me is None:
             self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
         share = self._lease.share
@@ -245,9 +245,9 @@ class RoleKeeper(GenServer):
             self._renews_at_once = False
             self._renew()
             return
-        if _standing(self._lease, self.clock.monotonic()) is Standing.WAITING:
+        if _standing(self._lease, self.clock.boottime()) is Standing.WAITING:
             interval /= 4  # somebody is about to give back what it waits for
-        pause = max(0.0, self._began_at_seconds + interval - self.clock.monotonic())
+        pause = max(0.0, self._began_at_seconds + interval - self.clock.boottime())
         self._next_renewal = self.send_after(pause, _Renew())
 
     def handle_info(self, message: Any) -> Any:
@@ -267,7 +267,7 @@ class RoleKeeper(GenServer):
     def _hold(self) -> None:
         """Pass on until when it is lent; what nobody has said yet, after a crash, is left as it was."""
         if self._lease.me is None or self._lease.held_until_seconds > -inf:
-            self._was_over |= self.clock.monotonic() >= self._held_until_seconds
+            self._was_over |= self.clock.boottime() >= self._held_until_seconds
             self._held_until_seconds = self._lease.held_until_seconds
             self._holding.hold(self._held_until_seconds)
 
@@ -300,7 +300,7 @@ class RoleKeeper(GenServer):
 
     def _tell_standing(self) -> None:
         lease = self._lease
-        standing = _standing(lease, self.clock.monotonic())
+        standing = _standing(lease, self.clock.boottime())
         has_no_place_yet = standing is Standing.CUT_OFF and self._standing is None
         if standing is self._standing or (has_no_place_yet and not self._is_failing):
             return
@@ -346,7 +346,7 @@ class RoleKeeper(GenServer):
 
     def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE, subject: str | None = None) -> None:
         lease = self._lease
-        standing = _standing(lease, self.clock.monotonic())
+        standing = _standing(lease, self.clock.boottime())
         facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "standing": standing.value}
         logger.log(level, "%s", words, extra=facts)
         if subject is None:
@@ -381,7 +381,7 @@ class RoleKeeper(GenServer):
             group = group_in(record)
         except ValueError:
             return replace(self._lease, group=Group())
-        return self._lease.looked(group, self.clock.monotonic())
+        return self._lease.looked(group, self.clock.boottime())
 
 
 def _number(share: Share | None) -> int:

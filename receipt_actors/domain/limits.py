@@ -57,7 +57,7 @@ class LiveLimits:
     def __init__(self, whole: Limits, current: Limits | None = None) -> None:
         self.whole = whole  #: the most that this process may ever be given
         self._current = whole if current is None else current
-        self.held_until_seconds = inf  #: monotonic; then nothing new is begun
+        self.held_until_seconds = inf  #: of ``Clock.boottime``; then nothing new is begun
         self.is_paused = False  #: by an operator: nothing more is taken in
 
     @property
@@ -70,7 +70,7 @@ class LiveLimits:
         self._current = limits
 
     def are_held(self, now_seconds: float) -> bool:
-        """Tell whether anything new may be begun at this monotonic time."""
+        """Tell whether anything new may be begun at this time."""
         return now_seconds < self.held_until_seconds
 
 

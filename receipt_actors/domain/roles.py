@@ -13,10 +13,11 @@ them says, in equal parts. How much is in flight is about a node's own memory: e
 shared. So it is with requests to Apple at once, unless the settings of a node with a seat name a number.
 
 **Leases.** What the record lends to a node it lends for ``seconds`` from the moment at which the node *sent* its last
-renewal, by its own monotonic clock (``Lease``); then the node begins nothing new, whatever the record says. The others
-wait longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own monotonic clock
-(``Sightings``), takes it for gone and takes it out of the record. Wall clocks are never compared. Each member says how
-long its lease is, so that this may change while others go on.
+renewal, by its own clock (``Lease``); then the node begins nothing new, whatever the record says. The others wait
+longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own clock (``Sightings``),
+takes it for gone and takes it out of the record. Each member says how long its lease is, so that this may change while
+others go on. All these clocks are such as never go back, and go on while their machine is suspended (``boottime``, on
+Linux); wall clocks are never compared.
 
 **A record that is lost** (its table was dropped, somebody deleted it or put an older copy in its place) is put back by
 whoever looks first, as it knows it: nobody joins anew, nobody is gone, all keep their shares. Who knows a newer version
@@ -39,7 +40,7 @@ from math import inf
 
 from receipt_actors.domain.limits import Division, Limits, Share, confirmed, divide
 
-#: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
+#: How much longer than the lease a beat stands still before its node is gone: clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
 #: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
 TAKEOVER_FACTOR = 1.5
@@ -195,7 +196,7 @@ def _seats(members: Mapping[str, Member]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """Since when the beat of each member has stood still, as one node sees it, by its own monotonic clock."""
+    """Since when the beat of each member has stood still, as one node sees it, by its own clock."""
 
     lease_seconds: float  #: of who looks
     since_seconds: Mapping[str, tuple[int, float]] = field(default_factory=dict)  #: beat, and when it was seen first
@@ -236,8 +237,8 @@ class Lease:
     group: Group = Group()  #: as it was read or written last, or is to be put back; the next version follows it
     standing: int = 0  #: the version that stands in the table, and is replaced by the next one; 0: none
     beat: int = 0  #: of the last renewal that was sent; whoever goes on in the place of another begins far from it
-    sent_at_seconds: float = -inf  #: monotonic; when that was sent
-    held_until_seconds: float = -inf  #: monotonic; what is lent is lent until then
+    sent_at_seconds: float = -inf  #: by the node's own clock; when that was sent
+    held_until_seconds: float = -inf  #: likewise; what is lent is lent until then
     obeyed: int | None = None  #: the number of the share that is kept to
     sightings: Sightings = Sightings(0.0)
 

@@ -89,7 +89,7 @@ class KeptNode:
 
     @property
     def is_held(self) -> bool:
-        return self.stage.clock.monotonic() < self.until_seconds
+        return self.stage.clock.boottime() < self.until_seconds
 
     def note_use(self) -> None:
         if self.is_held:

@@ -319,8 +319,8 @@ def test_an_item_that_is_deleted_at_rest_is_not_missed(role: Role, number: int) 
     world.settle()
 
 
-def test_a_machine_that_is_suspended_is_the_limit() -> None:
-    """Its clock stands still, so it may go on with its lease when it wakes: until its next look, which comes first."""
+def test_a_clock_that_stands_still_is_the_limit() -> None:
+    """Where there is none that goes on while a machine is suspended its lease goes on when it wakes, until it looks."""
     world = World()
     first, second = world.start(Role.ACTIVE_STANDBY), world.start(Role.ACTIVE_STANDBY)
     world.advance(LEASE_SECONDS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -20,6 +22,12 @@ from .test_alerts import ALERTS, Inbox
 from .worlds import RESULTS, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 PROCESSES = [1, 2]
+#: What makes a program believe that its machine was suspended for eleven days in all.
+OFTEN_SUSPENDED = ("unshare", "--time", "--boottime", "1000000")
+CAN_HAVE_TIME_NAMESPACES = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*OFTEN_SUSPENDED, "true"], capture_output=True, check=False).returncode == 0
+)
 GENUINE = genuine_messages(20, 11)
 LEASE_SECONDS = 2
 
@@ -123,6 +131,24 @@ def test_one_that_stops_in_good_order_is_no_alert(
     standby.program.send_signal(signal.SIGTERM)
     assert standby.program.wait_for_end() == EXIT_DONE
     assert inbox.of("node_lost") == []
+
+
+@pytest.mark.skipif(not CAN_HAVE_TIME_NAMESPACES, reason="time namespaces take Linux, root, and unshare (util-linux)")
+def test_a_machine_that_was_suspended_often_is_like_any_other(
+    embedded: EmbeddedWorld, store: SimulatedAppStore
+) -> None:
+    """The clock that goes on meanwhile is far ahead of the monotonic one there; no process takes one for the other."""
+    prepare(embedded)
+    embedded.within = OFTEN_SUSPENDED
+    one = Node(embedded, store, "one", "active-standby", processes=2)
+    one.wait_for("consuming")
+    embedded.within = ()
+    other = Node(embedded, store, "two", "active-standby", processes=2)
+    other.wait_for("standby")
+    embedded.send(GENUINE)
+    one.program.wait_until(lambda: embedded.visible(RESULTS) >= len(GENUINE), "all are answered")
+    one.program.kill()
+    other.wait_for("consuming")
 
 
 def test_one_that_only_ever_stood_by_ends_when_it_is_told_to(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
