@@ -25,7 +25,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pykka
@@ -126,24 +126,24 @@ class ProcessGroup:
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
         group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
-        actors = ActorSystem("receipt-actors-parent")
-        listen_to_reports(actors)
-        tracer_of(actors).process = PARENT
         queues = ParentQueues(settings)
-        running = cls(group, actors, settings.source_queues, queues)
-        try:
-            membership = running._join_others(settings, processes)
-            start = _tree(settings, group, queues, membership).start
-            assert isinstance(start, Start)
-            root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-        except StartError as error:
-            running.stop()
-            raise _cause(error) from error
-        except ReceiptActorsError:
-            running.stop()
-            raise
-        root.process.add_monitor(running._root_ended)
+        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues)
+        with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
+            begun.callback(running.stop)
+            running._begin(settings, processes)
+            begun.pop_all()
         return running
+
+    def _begin(self, settings: Settings, processes: int) -> None:
+        listen_to_reports(self._actors)
+        tracer_of(self._actors).process = PARENT
+        start = _tree(settings, self._group, self._queues, self._join_others(settings, processes)).start
+        assert isinstance(start, Start)
+        try:
+            root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
+        except StartError as error:
+            raise _cause(error) from error
+        root.process.add_monitor(self._root_ended)
 
     def _join_others(self, settings: Settings, processes: int) -> Sequence[ChildSpec]:
         """Describe what keeps this node's place among others; what it takes is imported where there are any."""
@@ -302,9 +302,13 @@ class ProcessGroup:
     def stop(self) -> None:
         """Have all workers hand back what is in flight and end, and the parent's actors with them."""
         self._group.is_closing = True
-        self._actors.stop(STOP_SECONDS + 1.0)
-        self._queues.close()
-        self._close_roles()
+        with ExitStack() as ending:  # no process outlives this, whatever goes wrong
+            ending.callback(self._kill_those_left)
+            ending.callback(self._close_roles)
+            ending.callback(self._queues.close)
+            self._actors.stop(STOP_SECONDS + 1.0)
+
+    def _kill_those_left(self) -> None:
         for process in list(self._group.processes.values()):
             process.kill()
             process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
