@@ -345,12 +345,25 @@ class ReceiptSystem:
         Receives under way are interrupted where the backend can do that, and waited for, but not for long. A paused
         system does not count as idle: ``exit_when_idle_seconds`` does not end it.
         """
+        self.begin_pause()()
+
+    def begin_pause(self) -> Callable[[], None]:
+        """Take in nothing more, as ``pause``, and wait for nothing.
+
+        Returns:
+            What interrupts receives under way and waits for them, but not for long; nor any more when it is resumed.
+        """
         self._limits.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
         intake = self._actors.whereis(protocol.INTAKE)
-        if intake is not None:
-            with _no_long_polls(self._backend), suppress(pykka.ActorDeadError, pykka.Timeout):
-                intake.call(PauseIntake(), PAUSE_SECONDS)
+        answer = None if intake is None else intake.ask(PauseIntake(), block=False)
+
+        def wait() -> None:
+            if answer is not None:
+                with _no_long_polls(self._backend), suppress(pykka.ActorDeadError, pykka.Timeout):
+                    answer.get(timeout=PAUSE_SECONDS)
+
+        return wait
 
     def resume(self) -> None:
         """Undo ``pause``."""
