@@ -185,7 +185,7 @@ def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
 
 
 def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
-    """Receives that can't be interrupted go on; who waits for them waits no more when it is resumed, or intake has ended."""
+    """Receives that can't be interrupted go on; who waits for them does so until it is resumed, or intake has ended."""
     waiting: list[threading.Thread] = []
 
     def begin() -> None:
