@@ -19,7 +19,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
 from .test_alerts import ALERTS, Inbox
-from .worlds import RESULTS, AwsWorld, EmbeddedWorld, World, genuine_messages
+from .worlds import RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 PROCESSES = [1, 2]
 #: What makes a program believe that its machine was suspended for eleven days in all.
@@ -67,6 +67,11 @@ class Node:
         role: dict[str, Any] = json.loads(self.port.ask("/api/overview")[1])["role"]
         return role
 
+    def depths(self) -> dict[str, int | None]:
+        """What a client of the page sees: how many messages wait on each queue, as far as that is known."""
+        depths: dict[str, int | None] = json.loads(self.port.ask("/api/overview")[1])["queues"]
+        return depths
+
     def command(self, *arguments: str) -> tuple[int, str]:
         """Run a command of ours against it; its exit code and output."""
         name, *others = arguments
@@ -102,6 +107,8 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
     assert "50 of 50 requests to the ledger" in text
     world.send(GENUINE)
     active.program.wait_until(lambda: world.visible(RESULTS) >= len(GENUINE), "all are answered")
+    standby.program.wait_until(lambda: None not in standby.depths().values(), "it knows what waits on the queues")
+    assert standby.depths().keys() == active.depths().keys() > {SOURCE, RESULTS}
     assert standby.metric("receipt_actors_messages_received_total") == 0
     before = active.metric("receipt_actors_role_token")
     active.program.kill()

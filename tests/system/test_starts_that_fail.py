@@ -174,7 +174,7 @@ def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: Bas
             roles.check()
 
     with nothing_left(), pytest.raises(type(error)):
-        Refused.start(settings_of(tmp_path), 2, WORKER_PROGRAM)
+        Refused.start(settings_of(tmp_path, role="active-standby"), 2, WORKER_PROGRAM)
     assert roles.is_closed
 
 
