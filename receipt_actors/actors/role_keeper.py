@@ -6,16 +6,15 @@ and at until when they are held, before each receive and each request: a node th
 begins nothing after its lease, whether or not this actor runs.
 
 A node that stands by hands back what it still has in flight, for those who have a seat to take. One that is cut off
-keeps it: the table that it does not reach is where claims are made, too.
+keeps it: the table that it does not reach is where claims are made, too. A record that was lost it puts back.
 
 It waits for the table on a thread, and nobody waits for it. When it is told to end it leaves the group, so that others
 need not wait for its lease. A crash of it forgets since when others have not been heard of; its successor finds its
-place in the table, and what is held stays held meanwhile.
+place in the table, and what is held stays held meanwhile. What people are told is in ``role_news``.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,19 +22,17 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.actors.holding import Holding
+from receipt_actors.actors.role_news import RoleNews, standing_of, standing_of_member
 from receipt_actors.domain.limits import Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node, Role
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
 
-logger = logging.getLogger(__name__)
-
 ROLE_KEEPER = "role_keeper"
-ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
 MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
 ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
 _READ = "read"  # labels of what is asked of the table,
@@ -84,7 +81,6 @@ class RoleKeeper(GenServer):
         self._lease = Lease(node, lease_seconds, beat=secrets.randbits(48))
         self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
         self._is_calling = False
-        self._is_failing = False  # since a call was not answered nothing has been renewed
         self._renews_at_once = False  # when the call under way is over
         self._began_at_seconds = -inf  # of ``clock.boottime``; of the last renewal
         self._next_renewal: Timer | None = None
@@ -92,9 +88,7 @@ class RoleKeeper(GenServer):
         self._is_used = False  # whether anybody has been told of it
         self._held_until_seconds = -inf  # likewise; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
-        self._standing: Standing | None = None  # as was told last
-        self._is_outage_told = False  # that the table does not answer
-        self._fault: str | None = None  # of the record; as was told last
+        self._news = RoleNews(group, lambda noticed: self.cast(INCIDENTS, noticed))
 
     def init(self) -> Continue:
         """Look at the table first."""
@@ -119,7 +113,7 @@ class RoleKeeper(GenServer):
             role=lease.node.role.value,
             group=self._group,
             node=lease.node.name,
-            standing=_standing(lease, now),
+            standing=standing_of(lease, now),
             lease_seconds=lease.seconds,
             held_for_seconds=lease.held_until_seconds - now if lease.is_held(now) else None,
             whole=None if whole is None else asdict(whole),
@@ -131,7 +125,7 @@ class RoleKeeper(GenServer):
         _, since = lease.sightings.since_seconds.get(member.node.name, (0, now))
         return NodeOverview(
             name=member.node.name,
-            standing=_standing(lease, now) if is_me else _standing_of(member),
+            standing=standing_of(lease, now) if is_me else standing_of_member(member),
             token=member.token,
             share=None if member.share is None else asdict(member.share.told),
             processes=member.node.processes,
@@ -186,16 +180,14 @@ class RoleKeeper(GenServer):
             return
         self._is_calling = False
         if isinstance(label, _Write) and value == record_of(label.content):
-            self._is_failing = False
             self._looked(label.content)
-            self._tell_lost(label)
-            self._tell_gone(label.gone)
+            self._news.renewed(self._lease, self.clock.boottime(), label.gone, label.lost)
             self._take_up()
             self._renew_later()
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
             self._write(label.attempt + 1 if isinstance(label, _Write) else 1)
         else:
-            self._tell_standing()
+            self._news.stands(self._lease, self.clock.boottime())
             self._renew_later()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
@@ -203,10 +195,7 @@ class RoleKeeper(GenServer):
         self._is_calling = False
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
-        level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
-        logger.log(level, "the role of this node could not be renewed: %s", reason.exception)
-        self._is_failing = True
-        self._tell_standing()
+        self._news.failed(self._lease, self.clock.boottime(), reason.exception)
         self._renew_later()
 
     def _read(self, record: RoleRecord | None) -> bool:
@@ -214,24 +203,16 @@ class RoleKeeper(GenServer):
         try:
             group = group_in(record)
         except ValueError as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
-                self._tell(
-                    f"the record of group {self._group!r} in the table of roles can't be read: {error}; expected that "
-                    "no other program writes it, and the same version of this one everywhere: delete it while no node "
-                    "runs",
-                    logging.ERROR,
-                    IncidentKind.CONFIGURATION,
-                )
+            self._news.unreadable(self._lease, self.clock.boottime(), str(error))
             return False
-        self._fault = None
+        self._news.read()
         self._looked(group)
         return True
 
     def _looked(self, group: Group) -> None:
         before, self._lease = self._lease, self._lease.looked(group, self.clock.boottime())
         if before.me is not None and self._lease.me is None:
-            self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
+            self._news.taken_out(self._lease, self.clock.boottime())
         share = self._lease.share
         if share is None and not (self._is_used and self._used is None):
             self._use(None)  # before anything is lent again
@@ -245,7 +226,7 @@ class RoleKeeper(GenServer):
             self._renews_at_once = False
             self._renew()
             return
-        if _standing(self._lease, self.clock.boottime()) is Standing.WAITING:
+        if standing_of(self._lease, self.clock.boottime()) is Standing.WAITING:
             interval /= 4  # somebody is about to give back what it waits for
         pause = max(0.0, self._began_at_seconds + interval - self.clock.boottime())
         self._next_renewal = self.send_after(pause, _Renew())
@@ -279,7 +260,7 @@ class RoleKeeper(GenServer):
         self._was_over = False
         if me is not None and me.token is None:
             self._holding.release()
-        self._tell_standing()
+        self._news.stands(self._lease, self.clock.boottime())
 
     def _use(self, share: Share | None) -> None:
         self._used, self._is_used = share, True
@@ -296,63 +277,6 @@ class RoleKeeper(GenServer):
         if share.held != share.told:
             self._renew()  # so that the others get what it has given back
 
-    # --- what people are told ---
-
-    def _tell_standing(self) -> None:
-        lease = self._lease
-        standing = _standing(lease, self.clock.boottime())
-        has_no_place_yet = standing is Standing.CUT_OFF and self._standing is None
-        if standing is self._standing or (has_no_place_yet and not self._is_failing):
-            return
-        before, self._standing = self._standing, standing
-        kind = IncidentKind.ROLE
-        me = f"node {lease.node.name} of group {self._group}"
-        match standing:
-            case Standing.ACTIVE:
-                token = None if lease.me is None else lease.me.token
-                words = f"{me} is active ({lease.node.role}, token {token}, {_counted(lease)})"
-            case Standing.WAITING:
-                words = f"{me} waits for its share of the limits ({_counted(lease)})"
-            case Standing.STANDBY:
-                active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
-                words = f"{me} stands by for {active}{_why_it_stands_by(lease)}"
-            case Standing.CUT_OFF:
-                words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
-                if has_no_place_yet:
-                    words = f"{me} has not found its place yet: the table of roles does not answer"
-                kind, self._is_outage_told = IncidentKind.OUTAGE, True
-        if self._is_outage_told and standing is not Standing.CUT_OFF:
-            kind, self._is_outage_told = IncidentKind.RECOVERED, False
-        is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
-        self._tell(words, logging.WARNING if is_worse else logging.INFO, kind)
-
-    def _tell_lost(self, write: _Write) -> None:
-        """Tell that a record was lost: as before, only the one that has put it back says so."""
-        if write.lost is not None:
-            standing, known = write.lost
-            found = f"only version {standing} of it" if standing else "no record of it"
-            self._tell(
-                f"the table of roles had {found}, though version {known} of group {self._group!r} is known: it was "
-                f"lost, and is put back as version {write.content.version}; expected that nobody else writes there",
-                logging.WARNING,
-                IncidentKind.CONFIGURATION,
-            )
-
-    def _tell_gone(self, names: Sequence[str]) -> None:
-        """Tell who has just been taken out: of all nodes only the one that did so says it."""
-        for name in names:
-            words = f"node {name} has not been heard of for a lease: it is out of the group"
-            self._tell(words, logging.WARNING, IncidentKind.NODE_LOST, name)
-
-    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE, subject: str | None = None) -> None:
-        lease = self._lease
-        standing = _standing(lease, self.clock.boottime())
-        facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "standing": standing.value}
-        logger.log(level, "%s", words, extra=facts)
-        if subject is None:
-            subject = ROLE_TABLE if kind in (IncidentKind.OUTAGE, IncidentKind.RECOVERED) else lease.node.name
-        self.cast(INCIDENTS, Noticed(kind, subject, words))
-
     # --- the end ---
 
     def _leave(self) -> Receiving:
@@ -367,10 +291,10 @@ class RoleKeeper(GenServer):
             self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left), self._lease.standing)
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
             if reply.failure is not None:
-                logger.warning("this node could not leave its group: the others wait for its lease to end")
+                self._news.left(self._lease, is_known=False)
                 break
             if reply.value == record_of(left):
-                logger.info("node %s has left group %s", self._lease.node.name, self._group)
+                self._news.left(self._lease, is_known=True)
                 break
             self._lease = self._seen(reply)
         self._pool.close()
@@ -391,32 +315,3 @@ def _number(share: Share | None) -> int:
 
 def _is_same(one: Share | None, other: Share | None) -> bool:
     return one is other if one is None else one.is_same_order(other)
-
-
-def _counted(lease: Lease) -> str:
-    """Put the number of nodes into words."""
-    number = len(lease.group.members)
-    return "1 node" if number == 1 else f"{number} nodes"
-
-
-def _why_it_stands_by(lease: Lease) -> str:
-    """Return what an operator would not expect: that a node stands by though all were to work."""
-    if lease.node.role is not Role.LOAD_BALANCED:
-        return ""
-    others = [member.node for member in lease.group.members.values() if member.node.role is not Role.LOAD_BALANCED]
-    if others:
-        return f": one works at a time while {others[0].name} is here, whose role is {others[0].role}"
-    return ": the limits that are shared are too small for one more node"
-
-
-def _standing(lease: Lease, now: float) -> Standing:
-    me = lease.me
-    if me is None or now >= lease.held_until_seconds:
-        return Standing.CUT_OFF
-    return _standing_of(me)
-
-
-def _standing_of(member: Member) -> Standing:
-    if member.token is None:
-        return Standing.STANDBY
-    return Standing.WAITING if member.share is None else Standing.ACTIVE
