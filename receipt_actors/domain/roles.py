@@ -20,15 +20,14 @@ others go on. All these clocks are such as never go back, and go on while their 
 Linux); wall clocks are never compared.
 
 **A record that is lost** (its table was dropped, somebody deleted it or put an older copy in its place) is put back by
-whoever looks first, as it knows it: nobody joins anew, nobody is gone, all keep their shares. Who knows a newer version
-than the one that stands, and has looked a moment ago, puts that back; so the newest that anybody knows holds in the
-end. What has moved from node to node since the version that is put back may be held twice, until all have looked once
-more. Nobody is taken for gone by what was seen before, for beats were lost as well.
+whoever looks first, as it knows it: nobody joins anew, nobody is gone, all keep their shares. What has moved from node
+to node since the version that it knows may be held twice, until all have looked once more. Nobody is taken for gone by
+what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
+on from what was put back, and no write that is still under way fits it by chance.
 
 **Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
-one. A write on condition of a version that is not the newest any more is refused, however late it arrives. The versions
-of a record that was lost go on above the highest that any of those knows who look at it, and a token that was given
-below that meanwhile is replaced.
+one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
+record was lost, a token that was given meanwhile below a version that somebody knows is replaced.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ EXPIRY_FACTOR = 1.05
 #: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
 TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
+LEAP = 1_000_000  #: between versions where a record was lost: more than any node may have missed in hours
 LONGEST_LEASE_SECONDS = 300  #: or nobody would ever take over from a node that is gone
 
 
@@ -119,13 +119,16 @@ class Group:
         members[node.name] = replace(member, node=node, beat=beat, lease_seconds=lease_seconds, share=share)
         return Group(version, _seated(members, version))
 
-    def unheard(self, beat: int) -> Group:
-        """Give all members a beat that nobody has seen: none of them is gone before it could be heard of once more."""
+    def put_back(self, beat: int) -> Group:
+        """Return what the next version follows that puts it back.
+
+        All members get a beat that nobody has seen: none of them is gone before it could be heard of once more.
+        """
         members = {name: replace(member, beat=beat) for name, member in self.members.items()}
-        return Group(self.version, members)
+        return Group(self.version + LEAP, members)
 
     def known_from(self, known: Group) -> Group:
-        """Take the tokens that can't be right: the versions that gave them are ``known``, and gave others, or none."""
+        """Take away tokens that can't be right: of versions that are known, or older, and gave others, or none."""
         members = {}
         for name, member in self.members.items():
             before = known.members.get(name)
@@ -298,12 +301,12 @@ class Lease:
         sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
         group, gone = self.group, self.gone(now_seconds)
         if self.puts_back:
-            group = group.unheard(sent.beat)
+            group = group.put_back(sent.beat)
         return sent, group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone)
 
     def leave(self) -> Group:
         """Return what to write when this node ends, likewise."""
-        group = self.group.unheard(self.beat + 1) if self.puts_back else self.group
+        group = self.group.put_back(self.beat + 1) if self.puts_back else self.group
         return group.without(self.node.name)
 
     def gone(self, now_seconds: float) -> frozenset[str]:
