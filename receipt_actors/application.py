@@ -56,7 +56,7 @@ from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.ports import RoleTable
+from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.domain.roles import Node, Role
@@ -162,17 +162,22 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, holdin
     )
 
 
+def queue_depths_spec(settings: Settings, queues: Queues, sources: Sequence[Source]) -> ChildSpec:
+    """Describe who looks how many messages wait on all queues that these settings have to do with."""
+    dead_letter_queues = [source.dead_letter_queue for source in sources if source.dead_letter_queue is not None]
+    names = [*(source.queue for source in sources), *settings.all_post_queues, *dead_letter_queues]
+    return ChildSpec("queue_depths", Start(QueueDepths, queues, names, name=QUEUE_DEPTHS))
+
+
 def _telemetry(
     settings: Settings, backend: Backend, sources: Sequence[Source], alerts: Sequence[ChildSpec]
 ) -> ChildSpec:
-    dead_letter_queues = [source.dead_letter_queue for source in sources if source.dead_letter_queue is not None]
-    queues = [*(source.queue for source in sources), *settings.all_post_queues, *dead_letter_queues]
     return supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
         [
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
-            ChildSpec("queue_depths", Start(QueueDepths, backend.queues, queues, name=QUEUE_DEPTHS)),
+            queue_depths_spec(settings, backend.queues, sources),
             *alerts,  # they end before the incidents, and ask for what has not been told
         ],
         **BUSY_GROUP,

@@ -172,11 +172,13 @@ def open_queues(
 
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
-    if create:
-        for source in settings.every_source:
+    with ExitStack() as opened:  # closed again where a queue can't be made
+        opened.callback(queues.close)
+        for source in settings.every_source if create else ():
             queues.create_queue(source.source_queue, source.known_dead_letter_queue, settings.max_receive_count)
-        for queue in settings.all_post_queues:
+        for queue in settings.all_post_queues if create else ():
             queues.create_queue(queue)
+        opened.pop_all()
     return queues
 
 

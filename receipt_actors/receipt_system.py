@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from types import TracebackType
 from typing import Any, Self
@@ -40,7 +40,7 @@ from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
 from receipt_actors.inspection import Inspection
-from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start, StartError
+from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
 from receipt_actors.telemetry.alert_book import Alert
@@ -120,8 +120,9 @@ class ReceiptSystem:
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
-        opened = backend or open_backend(settings)
-        try:
+        with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
+            opened = backend or open_backend(settings)
+            begun.callback(opened.close)
             if opened.roles is None and not settings.is_alone:
                 found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
                 raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
@@ -129,31 +130,27 @@ class ReceiptSystem:
             opened.ledger.check()
             if opened.roles is not None:
                 opened.roles.check()
-        except BaseException:
-            opened.close()
-            raise
-        actors = ActorSystem("receipt-actors", clock)
-        listen_to_reports(actors)
-        tracer_of(actors).process = process
-        tracer_of(actors).walks = opened.walks
-        if opened.run_on is not None:
-            opened.run_on(actors.scheduler)
-        live_limits = LiveLimits(settings.limits_of(1), limits)
-        live_limits.is_paused = is_paused
-        live_limits.held_until_seconds = held_until_seconds
-        membership = None
-        if opened.roles is not None:
-            membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
-        root_spec = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process, membership)
-        assert isinstance(root_spec.start, Start)
-        try:
-            start = root_spec.start
+            actors = ActorSystem("receipt-actors", clock)
+            begun.pop_all()
+            begun.callback(_end, actors, opened, HAND_BACK_SECONDS)
+            listen_to_reports(actors)
+            tracer_of(actors).process = process
+            tracer_of(actors).walks = opened.walks
+            if opened.run_on is not None:
+                opened.run_on(actors.scheduler)
+            live_limits = LiveLimits(settings.limits_of(1), limits)
+            live_limits.is_paused = is_paused
+            live_limits.held_until_seconds = held_until_seconds
+            membership = None
+            if opened.roles is not None:
+                membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
+            tree = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process, membership)
+            start = tree.start
+            assert isinstance(start, Start)
             root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-        except StartError:
-            actors.stop()
-            opened.close()
-            raise
-        return cls(settings, opened, actors, root, live_limits, process)
+            running = cls(settings, opened, actors, root, live_limits, process)
+            begun.pop_all()
+        return running
 
     @property
     def actors(self) -> ActorSystem:
@@ -292,11 +289,11 @@ class ReceiptSystem:
         return wait
 
     def hold_until(self, seconds: float) -> None:
-        """Begin nothing new from this monotonic time on: no receive, no request to Apple or the ledger.
+        """Begin nothing new from this time of ``Clock.boottime`` on: no receive, no request to Apple or the ledger.
 
         What is in flight is kept. A later time lets it go on.
         """
-        was_held = self._limits.are_held(self._actors.clock.monotonic())
+        was_held = self._limits.are_held(self._actors.clock.boottime())
         self._limits.held_until_seconds = seconds
         if not was_held:
             for name in LIMITED:
@@ -348,12 +345,25 @@ class ReceiptSystem:
         Receives under way are interrupted where the backend can do that, and waited for, but not for long. A paused
         system does not count as idle: ``exit_when_idle_seconds`` does not end it.
         """
+        self.begin_pause()()
+
+    def begin_pause(self) -> Callable[[], None]:
+        """Take in nothing more, as ``pause``, and wait for nothing.
+
+        Returns:
+            What interrupts receives under way and waits for them, but not for long; nor any more when it is resumed.
+        """
         self._limits.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
         intake = self._actors.whereis(protocol.INTAKE)
-        if intake is not None:
-            with self._no_long_polls(), suppress(pykka.ActorDeadError, pykka.Timeout):
-                intake.call(PauseIntake(), PAUSE_SECONDS)
+        answer = None if intake is None else intake.ask(PauseIntake(), block=False)
+
+        def wait() -> None:
+            if answer is not None:
+                with _no_long_polls(self._backend), suppress(pykka.ActorDeadError, pykka.Timeout):
+                    answer.get(timeout=PAUSE_SECONDS)
+
+        return wait
 
     def resume(self) -> None:
         """Undo ``pause``."""
@@ -416,7 +426,7 @@ class ReceiptSystem:
         """
         self._is_draining = True
         deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
-        with self._no_long_polls():
+        with _no_long_polls(self._backend):
             unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
             self._final_statistics = self.statistics()
             self._stop(min(HAND_BACK_SECONDS, max(HAND_BACK_SECONDS / 2, deadline - time.monotonic())))
@@ -436,8 +446,7 @@ class ReceiptSystem:
 
         What a receive under way brings comes back by its visibility timeout.
         """
-        with self._no_long_polls():
-            self._stop(HAND_BACK_SECONDS)
+        self._stop(HAND_BACK_SECONDS)
 
     def _close_intake(self, deadline: float) -> int:
         """Wait until nothing is in flight or being received; at the deadline return how many messages still are.
@@ -461,29 +470,8 @@ class ReceiptSystem:
             self._notice_abandoned(messages, why)
         return messages
 
-    @contextmanager
-    def _no_long_polls(self) -> Iterator[None]:
-        """End the long polls under way, and those that begin meanwhile, where the backend can."""
-        over = threading.Event()
-
-        def interrupt() -> None:
-            while True:
-                self._backend.interrupt_receives()
-                if over.wait(INTERRUPT_SECONDS):
-                    return
-
-        thread = threading.Thread(target=interrupt, name="receipt-actors-interrupter", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
     def _stop(self, seconds: float) -> None:
-        for thread in self._actors.stop(seconds):
-            logger.warning("thread %s is still busy and is left behind", thread)
-        self._backend.close()
+        _end(self._actors, self._backend, seconds)
 
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason
@@ -497,3 +485,33 @@ class ReceiptSystem:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.drain()
+
+
+def _end(actors: ActorSystem, backend: Backend, seconds: float) -> None:
+    """End all actors, then close the backend, whatever becomes of the first."""
+    try:
+        with _no_long_polls(backend):
+            for thread in actors.stop(seconds):
+                logger.warning("thread %s is still busy and is left behind", thread)
+    finally:
+        backend.close()
+
+
+@contextmanager
+def _no_long_polls(backend: Backend) -> Iterator[None]:
+    """End the long polls under way, and those that begin meanwhile, where the backend can."""
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while True:
+            backend.interrupt_receives()
+            if over.wait(INTERRUPT_SECONDS):
+                return
+
+    thread = threading.Thread(target=interrupt, name="receipt-actors-interrupter", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -216,7 +216,7 @@ class AppStoreGateway(Gateway):
     @property
     def concurrency(self) -> int:
         """See ``Gateway``."""
-        if not self._limits.are_held(self.clock.monotonic()):
+        if not self._limits.are_held(self.clock.boottime()):
             return 0
         return min(self._limits.current.app_store_concurrency, self._concurrency, self._window.size)
 

@@ -17,7 +17,7 @@ class Holding(Protocol):
     """What is lent: nothing, before the role keeper says otherwise."""
 
     def hold(self, until_seconds: float) -> None:
-        """Have nothing new begun from this monotonic time on."""
+        """Have nothing new begun from this time of ``clock.boottime`` on."""
 
     def use(self, limits: Limits) -> Sequence[tuple[Name, object]]:
         """Let these hold for what is new. Returns whom to ask whether no more is in use, each with its question."""

@@ -453,7 +453,7 @@ class Intake(GenServer):
 
     def _is_shut(self) -> bool:
         """Tell whether not even a single message may be taken in, to see whether a service is back."""
-        return self._limits.is_paused or not self._limits.are_held(self.clock.monotonic())
+        return self._limits.is_paused or not self._limits.are_held(self.clock.boottime())
 
     def _room(self) -> int:
         return self._limits.current.max_in_flight - len(self._custodians) - sum(self._reserved.values())

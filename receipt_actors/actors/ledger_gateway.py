@@ -71,7 +71,7 @@ class LedgerGateway(Gateway):
     @property
     def concurrency(self) -> int:
         """See ``Gateway``."""
-        return self._limits.current.ledger_concurrency if self._limits.are_held(self.clock.monotonic()) else 0
+        return self._limits.current.ledger_concurrency if self._limits.are_held(self.clock.boottime()) else 0
 
     def handle_call(self, request: Any, from_: From) -> Any:
         """Claim or look up, unless it is known that the transaction is somebody else's."""

@@ -6,16 +6,15 @@ and at until when they are held, before each receive and each request: a node th
 begins nothing after its lease, whether or not this actor runs.
 
 A node that stands by hands back what it still has in flight, for those who have a seat to take. One that is cut off
-keeps it: the table that it does not reach is where claims are made, too.
+keeps it: the table that it does not reach is where claims are made, too. A record that was lost it puts back.
 
 It waits for the table on a thread, and nobody waits for it. When it is told to end it leaves the group, so that others
 need not wait for its lease. A crash of it forgets since when others have not been heard of; its successor finds its
-place in the table, and what is held stays held meanwhile.
+place in the table, and what is held stays held meanwhile. What people are told is in ``role_news``.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,19 +22,17 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.actors.holding import Holding
+from receipt_actors.actors.role_news import RoleNews, standing_of, standing_of_member
 from receipt_actors.domain.limits import Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node, Role
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
 
-logger = logging.getLogger(__name__)
-
 ROLE_KEEPER = "role_keeper"
-ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
 MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
 ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
 _READ = "read"  # labels of what is asked of the table,
@@ -49,13 +46,14 @@ class _Write:
     content: Group
     attempt: int
     gone: tuple[str, ...]  #: who is taken out by it
+    lost: tuple[int, int] | None  #: what stood, and what is known, where a record that was lost is put back by it
 
 
 @dataclass(frozen=True, slots=True)
 class _Obey:
-    """Label of the question whether no more is used than the share of this number allows."""
+    """Label of the question whether no more is used than this share allows."""
 
-    number: int
+    share: Share | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class _Renew:
 class _AskAgain:
     """To itself: somebody whom to ask was not there."""
 
-    number: int
+    share: Share | None
 
 
 class RoleKeeper(GenServer):
@@ -83,17 +81,14 @@ class RoleKeeper(GenServer):
         self._lease = Lease(node, lease_seconds, beat=secrets.randbits(48))
         self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
         self._is_calling = False
-        self._is_failing = False  # since a call was not answered nothing has been renewed
         self._renews_at_once = False  # when the call under way is over
-        self._began_at_seconds = -inf  # monotonic; of the last renewal
+        self._began_at_seconds = -inf  # of ``clock.boottime``; of the last renewal
         self._next_renewal: Timer | None = None
         self._used: Share | None = None  # what is worked with
         self._is_used = False  # whether anybody has been told of it
-        self._held_until_seconds = -inf  # monotonic; as those who work have been told
+        self._held_until_seconds = -inf  # likewise; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
-        self._standing: Standing | None = None  # as was told last
-        self._is_outage_told = False  # that the table does not answer
-        self._fault: str | None = None  # of the record; as was told last
+        self._news = RoleNews(group, lambda noticed: self.cast(INCIDENTS, noticed))
 
     def init(self) -> Continue:
         """Look at the table first."""
@@ -112,13 +107,13 @@ class RoleKeeper(GenServer):
 
     def outside_view(self) -> RoleOverview:
         """Describe the group. On any thread: a lease is replaced, never changed."""
-        lease, now = self._lease, self.clock.monotonic()
+        lease, now = self._lease, self.clock.boottime()
         whole = lease.group.whole
         return RoleOverview(
             role=lease.node.role.value,
             group=self._group,
             node=lease.node.name,
-            standing=_standing(lease, now),
+            standing=standing_of(lease, now),
             lease_seconds=lease.seconds,
             held_for_seconds=lease.held_until_seconds - now if lease.is_held(now) else None,
             whole=None if whole is None else asdict(whole),
@@ -130,7 +125,7 @@ class RoleKeeper(GenServer):
         _, since = lease.sightings.since_seconds.get(member.node.name, (0, now))
         return NodeOverview(
             name=member.node.name,
-            standing=_standing(lease, now) if is_me else _standing_of(member),
+            standing=standing_of(lease, now) if is_me else standing_of_member(member),
             token=member.token,
             share=None if member.share is None else asdict(member.share.told),
             processes=member.node.processes,
@@ -144,14 +139,14 @@ class RoleKeeper(GenServer):
         return {
             "version": lease.group.version,
             "beat": lease.beat,
-            "renewed_seconds_ago": round(self.clock.monotonic() - self._began_at_seconds, 3),
+            "renewed_seconds_ago": round(self.clock.boottime() - self._began_at_seconds, 3),
             "waits_for_the_table": self._is_calling,
             "share_number": _number(share),
             "share_obeyed": lease.obeyed,
             "share_used": _number(self._used),
             "share_held": None if share is None else asdict(share.held),
             "limits": asdict(lease.limits),
-            "not_heard_of": sorted(lease.gone(self.clock.monotonic())),
+            "not_heard_of": sorted(lease.gone(self.clock.boottime())),
         }
 
     # --- the table ---
@@ -162,7 +157,7 @@ class RoleKeeper(GenServer):
             return
         if self._next_renewal is not None:
             self._next_renewal.cancel()  # or there would be one more after each renewal out of turn, for ever
-        self._began_at_seconds = self.clock.monotonic()
+        self._began_at_seconds = self.clock.boottime()
         self._call(_READ, self._table.read, self._group)
 
     def _call(self, label: object, function: Any, *args: object) -> None:
@@ -170,27 +165,29 @@ class RoleKeeper(GenServer):
         self.run_blocking(self._pool, label, function, *args)
 
     def _write(self, attempt: int) -> None:
-        now = self.clock.monotonic()
-        gone = tuple(sorted(self._lease.gone(now)))
-        self._lease, content = self._lease.renewal(now)
-        self._call(_Write(content, attempt, gone), self._table.write, self._group, record_of(content))
+        now = self.clock.boottime()
+        lease = self._lease
+        gone = tuple(sorted(lease.gone(now)))
+        lost = (lease.standing, lease.group.version) if lease.puts_back else None
+        self._lease, content = lease.renewal(now)
+        label = _Write(content, attempt, gone, lost)
+        self._call(label, self._table.write, self._group, record_of(content), lease.standing)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The table answered, or somebody said that limits are kept to."""
         if isinstance(label, _Obey):
-            self._asked(label.number, value)
+            self._asked(label.share, value)
             return
         self._is_calling = False
         if isinstance(label, _Write) and value == record_of(label.content):
-            self._is_failing = False
             self._looked(label.content)
-            self._tell_gone(label.gone)
+            self._news.renewed(self._lease, self.clock.boottime(), label.gone, label.lost)
             self._take_up()
             self._renew_later()
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
             self._write(label.attempt + 1 if isinstance(label, _Write) else 1)
         else:
-            self._tell_standing()
+            self._news.stands(self._lease, self.clock.boottime())
             self._renew_later()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
@@ -198,10 +195,7 @@ class RoleKeeper(GenServer):
         self._is_calling = False
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
-        level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
-        logger.log(level, "the role of this node could not be renewed: %s", reason.exception)
-        self._is_failing = True
-        self._tell_standing()
+        self._news.failed(self._lease, self.clock.boottime(), reason.exception)
         self._renew_later()
 
     def _read(self, record: RoleRecord | None) -> bool:
@@ -209,26 +203,21 @@ class RoleKeeper(GenServer):
         try:
             group = group_in(record)
         except ValueError as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
-                self._tell(
-                    f"the record of group {self._group!r} in the table of roles can't be read: {error}; expected that "
-                    "no other program writes it, and the same version of this one everywhere: delete it while no node "
-                    "runs",
-                    logging.ERROR,
-                    IncidentKind.CONFIGURATION,
-                )
+            self._news.unreadable(self._lease, self.clock.boottime(), str(error))
             return False
-        self._fault = None
+        self._news.read()
         self._looked(group)
         return True
 
     def _looked(self, group: Group) -> None:
-        before, self._lease = self._lease, self._lease.looked(group, self.clock.monotonic())
+        before, self._lease = self._lease, self._lease.looked(group, self.clock.boottime())
         if before.me is not None and self._lease.me is None:
-            self._tell("the others have taken this node for gone: it joins again", logging.WARNING)
-        if self._lease.share is None and not (self._is_used and self._used is None):
+            self._news.taken_out(self._lease, self.clock.boottime())
+        share = self._lease.share
+        if share is None and not (self._is_used and self._used is None):
             self._use(None)  # before anything is lent again
+        if share is not None and self._used is not None and not self._used.told.is_within(share.held):
+            self._use(share)  # what was lent more went to another node, and was lost
         self._hold()
 
     def _renew_later(self) -> None:
@@ -237,9 +226,9 @@ class RoleKeeper(GenServer):
             self._renews_at_once = False
             self._renew()
             return
-        if _standing(self._lease, self.clock.monotonic()) is Standing.WAITING:
+        if standing_of(self._lease, self.clock.boottime()) is Standing.WAITING:
             interval /= 4  # somebody is about to give back what it waits for
-        pause = max(0.0, self._began_at_seconds + interval - self.clock.monotonic())
+        pause = max(0.0, self._began_at_seconds + interval - self.clock.boottime())
         self._next_renewal = self.send_after(pause, _Renew())
 
     def handle_info(self, message: Any) -> Any:
@@ -247,8 +236,8 @@ class RoleKeeper(GenServer):
         match message:
             case _Renew():
                 self._renew()
-            case _AskAgain(number):
-                if number == _number(self._used):
+            case _AskAgain(share):
+                if _is_same(share, self._used):
                     self._use(self._used)
             case _:
                 return super().handle_info(message)
@@ -259,77 +248,34 @@ class RoleKeeper(GenServer):
     def _hold(self) -> None:
         """Pass on until when it is lent; what nobody has said yet, after a crash, is left as it was."""
         if self._lease.me is None or self._lease.held_until_seconds > -inf:
-            self._was_over |= self.clock.monotonic() >= self._held_until_seconds
+            self._was_over |= self.clock.boottime() >= self._held_until_seconds
             self._held_until_seconds = self._lease.held_until_seconds
             self._holding.hold(self._held_until_seconds)
 
     def _take_up(self) -> None:
         """Work with the share that has just been lent, or was lent again."""
         share, me = self._lease.share, self._lease.me
-        if _number(share) != _number(self._used) or self._was_over or not self._is_used:
+        if not _is_same(share, self._used) or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
         if me is not None and me.token is None:
             self._holding.release()
-        self._tell_standing()
+        self._news.stands(self._lease, self.clock.boottime())
 
     def _use(self, share: Share | None) -> None:
         self._used, self._is_used = share, True
-        self.send_requests(self._holding.use(self._lease.limits), _Obey(_number(share)))
+        self.send_requests(self._holding.use(self._lease.limits), _Obey(share))
 
-    def _asked(self, number: int, replies: Sequence[Reply]) -> None:
+    def _asked(self, asked: Share | None, replies: Sequence[Reply]) -> None:
         if any(reply.failure is not None for reply in replies):
-            self.send_after(ASK_AGAIN_SECONDS, _AskAgain(number))
+            self.send_after(ASK_AGAIN_SECONDS, _AskAgain(asked))
             return
-        self._lease = self._lease.obeys(number)
         share = self._lease.share
-        if share is not None and share.number == number and share.held != share.told:
-            self._renew()  # so that the others get what it has given back
-
-    # --- what people are told ---
-
-    def _tell_standing(self) -> None:
-        lease = self._lease
-        standing = _standing(lease, self.clock.monotonic())
-        has_no_place_yet = standing is Standing.CUT_OFF and self._standing is None
-        if standing is self._standing or (has_no_place_yet and not self._is_failing):
+        if share is None or not share.is_same_order(asked):
             return
-        before, self._standing = self._standing, standing
-        kind = IncidentKind.ROLE
-        me = f"node {lease.node.name} of group {self._group}"
-        match standing:
-            case Standing.ACTIVE:
-                token = None if lease.me is None else lease.me.token
-                words = f"{me} is active ({lease.node.role}, token {token}, {_counted(lease)})"
-            case Standing.WAITING:
-                words = f"{me} waits for its share of the limits ({_counted(lease)})"
-            case Standing.STANDBY:
-                active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
-                words = f"{me} stands by for {active}{_why_it_stands_by(lease)}"
-            case Standing.CUT_OFF:
-                words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
-                if has_no_place_yet:
-                    words = f"{me} has not found its place yet: the table of roles does not answer"
-                kind, self._is_outage_told = IncidentKind.OUTAGE, True
-        if self._is_outage_told and standing is not Standing.CUT_OFF:
-            kind, self._is_outage_told = IncidentKind.RECOVERED, False
-        is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
-        self._tell(words, logging.WARNING if is_worse else logging.INFO, kind)
-
-    def _tell_gone(self, names: Sequence[str]) -> None:
-        """Tell who has just been taken out: of all nodes only the one that did so says it."""
-        for name in names:
-            words = f"node {name} has not been heard of for a lease: it is out of the group"
-            self._tell(words, logging.WARNING, IncidentKind.NODE_LOST, name)
-
-    def _tell(self, words: str, level: int, kind: IncidentKind = IncidentKind.ROLE, subject: str | None = None) -> None:
-        lease = self._lease
-        standing = _standing(lease, self.clock.monotonic())
-        facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "standing": standing.value}
-        logger.log(level, "%s", words, extra=facts)
-        if subject is None:
-            subject = ROLE_TABLE if kind in (IncidentKind.OUTAGE, IncidentKind.RECOVERED) else lease.node.name
-        self.cast(INCIDENTS, Noticed(kind, subject, words))
+        self._lease = self._lease.obeys(share.number)
+        if share.held != share.told:
+            self._renew()  # so that the others get what it has given back
 
     # --- the end ---
 
@@ -341,14 +287,14 @@ class RoleKeeper(GenServer):
         for _ in range(MAX_WRITES):
             if self._lease.me is None:
                 break
-            left = self._lease.group.without(self._lease.node.name)
-            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left))
+            left = self._lease.leave()
+            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left), self._lease.standing)
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
             if reply.failure is not None:
-                logger.warning("this node could not leave its group: the others wait for its lease to end")
+                self._news.left(self._lease, is_known=False)
                 break
             if reply.value == record_of(left):
-                logger.info("node %s has left group %s", self._lease.node.name, self._group)
+                self._news.left(self._lease, is_known=True)
                 break
             self._lease = self._seen(reply)
         self._pool.close()
@@ -359,7 +305,7 @@ class RoleKeeper(GenServer):
             group = group_in(record)
         except ValueError:
             return replace(self._lease, group=Group())
-        return self._lease.looked(group, self.clock.monotonic())
+        return self._lease.looked(group, self.clock.boottime())
 
 
 def _number(share: Share | None) -> int:
@@ -367,30 +313,5 @@ def _number(share: Share | None) -> int:
     return 0 if share is None else share.number
 
 
-def _counted(lease: Lease) -> str:
-    """Put the number of nodes into words."""
-    number = len(lease.group.members)
-    return "1 node" if number == 1 else f"{number} nodes"
-
-
-def _why_it_stands_by(lease: Lease) -> str:
-    """Return what an operator would not expect: that a node stands by though all were to work."""
-    if lease.node.role is not Role.LOAD_BALANCED:
-        return ""
-    others = [member.node for member in lease.group.members.values() if member.node.role is not Role.LOAD_BALANCED]
-    if others:
-        return f": one works at a time while {others[0].name} is here, whose role is {others[0].role}"
-    return ": the limits that are shared are too small for one more node"
-
-
-def _standing(lease: Lease, now: float) -> Standing:
-    me = lease.me
-    if me is None or now >= lease.held_until_seconds:
-        return Standing.CUT_OFF
-    return _standing_of(me)
-
-
-def _standing_of(member: Member) -> Standing:
-    if member.token is None:
-        return Standing.STANDBY
-    return Standing.WAITING if member.share is None else Standing.ACTIVE
+def _is_same(one: Share | None, other: Share | None) -> bool:
+    return one is other if one is None else one.is_same_order(other)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,8 +71,9 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
-    with StopSignals() as signals, watched(settings) as watchers:
+    with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
         system = _start(settings, signals)
+        begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
         watchers.watch(system)
         system.on_end(signals.wake)
         _wait(system, signals, settings)
@@ -80,11 +81,11 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
             system.check()
         if system.end_reason is not None:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
-            system.stop()
             return EXIT_WORLD_FAILED
         watchers.systemd.stopping()
         logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)
         unfinished = system.drain(settings.drain_seconds)
+        begun.pop_all()
         try:
             statistics = system.statistics()
         except pykka.ActorDeadError:  # telemetry has given up, which nobody else minds

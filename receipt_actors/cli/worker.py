@@ -178,8 +178,13 @@ class _Worker:
 
     def _pause(self, is_paused: bool) -> None:
         self._is_paused = is_paused
-        if self._system is not None:
-            (self._system.pause if is_paused else self._system.resume)()
+        if self._system is None:
+            return
+        if is_paused:
+            # On a thread, for receives under way may take their time, and the parent may have more to say.
+            threading.Thread(target=self._system.begin_pause(), name="pause", daemon=True).start()
+        else:
+            self._system.resume()
 
     def _describe(self, number: int, name: str) -> None:
         assert self._system is not None

@@ -31,6 +31,16 @@ class Limits:
         """Into how many parts it can be divided so that each has something of everything."""
         return min(self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency)
 
+    def is_within(self, other: Limits) -> bool:
+        """Tell whether it is of nothing more than the other; no limit of the rate is more than any."""
+        rate, most = self.app_store_rate_per_second, other.app_store_rate_per_second
+        return (
+            self.max_in_flight <= other.max_in_flight
+            and self.ledger_concurrency <= other.ledger_concurrency
+            and self.app_store_concurrency <= other.app_store_concurrency
+            and (most is None or (rate is not None and rate <= most))
+        )
+
     @property
     def nothing(self) -> Limits:
         """No part of it at all."""
@@ -47,7 +57,7 @@ class LiveLimits:
     def __init__(self, whole: Limits, current: Limits | None = None) -> None:
         self.whole = whole  #: the most that this process may ever be given
         self._current = whole if current is None else current
-        self.held_until_seconds = inf  #: monotonic; then nothing new is begun
+        self.held_until_seconds = inf  #: of ``Clock.boottime``; then nothing new is begun
         self.is_paused = False  #: by an operator: nothing more is taken in
 
     @property
@@ -60,7 +70,7 @@ class LiveLimits:
         self._current = limits
 
     def are_held(self, now_seconds: float) -> bool:
-        """Tell whether anything new may be begun at this monotonic time."""
+        """Tell whether anything new may be begun at this time."""
         return now_seconds < self.held_until_seconds
 
 
@@ -89,6 +99,10 @@ class Share:
     number: int  #: of what it was told; it confirms by it, and none has the number of another one
     told: Limits
     held: Limits  #: more than ``told`` until it has confirmed that it uses no more than that
+
+    def is_same_order(self, other: Share | None) -> bool:
+        """Tell whether both tell the same: by the same number, for that may come again where a record was lost."""
+        return other is not None and (self.number, self.told) == (other.number, other.told)
 
 
 @dataclass(frozen=True, slots=True)

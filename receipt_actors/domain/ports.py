@@ -344,8 +344,10 @@ class RoleTable(Protocol):
     def read(self, group: str) -> RoleRecord | None:
         """Return what stands, read consistently; None where nothing does. Raises ``LedgerUnavailable``."""
 
-    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
-        """Write a record if what stands is of the version before it, or nothing where it is the first; atomically.
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
+        """Write a record if what stands is of the version ``before``, or nothing where that is 0; atomically.
+
+        Left out, it is the one before the record's. Where it is less, what is written puts back what was lost.
 
         Returns what stands afterwards: the record, where it was written, else what was in the way, or None where that
         is gone. Raises ``LedgerUnavailable``; then it may have been written.

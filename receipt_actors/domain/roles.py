@@ -13,17 +13,21 @@ them says, in equal parts. How much is in flight is about a node's own memory: e
 shared. So it is with requests to Apple at once, unless the settings of a node with a seat name a number.
 
 **Leases.** What the record lends to a node it lends for ``seconds`` from the moment at which the node *sent* its last
-renewal, by its own monotonic clock (``Lease``); then the node begins nothing new, whatever the record says. The others
-wait longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own monotonic clock
-(``Sightings``), takes it for gone and takes it out of the record. Wall clocks are never compared. Each member says how
-long its lease is, so that this may change while others go on.
+renewal, by its own clock (``Lease``); then the node begins nothing new, whatever the record says. The others wait
+longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own clock (``Sightings``),
+takes it for gone and takes it out of the record. Each member says how long its lease is, so that this may change while
+others go on. All these clocks are such as never go back, and go on while their machine is suspended (``boottime``, on
+Linux); wall clocks are never compared.
 
-Two things are beyond that. A machine that is suspended as a whole, clock and all, goes on with the rest of its lease
-when it wakes, until it looks at the record, which is one of the first things that it does. And when somebody deletes
-the record, those who hold something do so until their next look, or the end of their lease.
+**A record that is lost** (its table was dropped, somebody deleted it or put an older copy in its place) is put back by
+whoever looks first, as it knows it: nobody joins anew, nobody is gone, all keep their shares. What has moved from node
+to node since the version that it knows may be held twice, until all have looked once more. Nobody is taken for gone by
+what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
+on from what was put back, and no write that is still under way fits it by chance.
 
 **Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
-one. A write on condition of a version that is not the newest any more is refused, however late it arrives.
+one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
+record was lost, a token that was given meanwhile below a version that somebody knows is replaced.
 """
 
 from __future__ import annotations
@@ -35,11 +39,12 @@ from math import inf
 
 from receipt_actors.domain.limits import Division, Limits, Share, confirmed, divide
 
-#: How much longer than the lease a beat stands still before its node is gone: monotonic clocks may run apart by that.
+#: How much longer than the lease a beat stands still before its node is gone: clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
 #: In how many lease times a node that is gone has been replaced, at most: two renewals, the wait, and room for calls.
 TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
+LEAP = 1_000_000  #: between versions where a record was lost: more than any node may have missed in hours
 LONGEST_LEASE_SECONDS = 300  #: or nobody would ever take over from a node that is gone
 
 
@@ -114,6 +119,24 @@ class Group:
         members[node.name] = replace(member, node=node, beat=beat, lease_seconds=lease_seconds, share=share)
         return Group(version, _seated(members, version))
 
+    def put_back(self, beat: int) -> Group:
+        """Return what the next version follows that puts it back.
+
+        All members get a beat that nobody has seen: none of them is gone before it could be heard of once more.
+        """
+        members = {name: replace(member, beat=beat) for name, member in self.members.items()}
+        return Group(self.version + LEAP, members)
+
+    def known_from(self, known: Group) -> Group:
+        """Take away tokens that can't be right: of versions that are known, or older, and gave others, or none."""
+        members = {}
+        for name, member in self.members.items():
+            before = known.members.get(name)
+            is_right = member.token is None or member.token > known.version
+            is_right = is_right or (before is not None and before.token == member.token)
+            members[name] = member if is_right else replace(member, token=None)
+        return Group(self.version, members)
+
     def without(self, name: str) -> Group:
         """Let a node leave, which uses nothing any more."""
         version = self.version + 1
@@ -176,7 +199,7 @@ def _seats(members: Mapping[str, Member]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """Since when the beat of each member has stood still, as one node sees it, by its own monotonic clock."""
+    """Since when the beat of each member has stood still, as one node sees it, by its own clock."""
 
     lease_seconds: float  #: of who looks
     since_seconds: Mapping[str, tuple[int, float]] = field(default_factory=dict)  #: beat, and when it was seen first
@@ -188,12 +211,16 @@ class Sightings:
         Who could not look for a while, and so did not see whether beats went on, begins anew: in an outage of the table
         nobody is gone.
         """
-        known = self.since_seconds if now_seconds - self.looked_at_seconds <= self.lease_seconds / 2 else {}
+        known = self.since_seconds if self.are_fresh(now_seconds) else {}
         since = {}
         for name, member in group.members.items():
             beat, seconds = known.get(name, (None, now_seconds))
             since[name] = (member.beat, seconds if beat == member.beat else now_seconds)
         return Sightings(self.lease_seconds, since, now_seconds)
+
+    def are_fresh(self, now_seconds: float) -> bool:
+        """Tell whether it was a moment ago that somebody looked."""
+        return now_seconds - self.looked_at_seconds <= self.lease_seconds / 2
 
     def gone(self, group: Group, now_seconds: float) -> frozenset[str]:
         """Tell who of those that were seen last has not been heard of for longer than its own lease lasts."""
@@ -210,10 +237,11 @@ class Lease:
 
     node: Node
     seconds: float
-    group: Group = Group()  #: as it was read or written last
+    group: Group = Group()  #: as it was read or written last, or is to be put back; the next version follows it
+    standing: int = 0  #: the version that stands in the table, and is replaced by the next one; 0: none
     beat: int = 0  #: of the last renewal that was sent; whoever goes on in the place of another begins far from it
-    sent_at_seconds: float = -inf  #: monotonic; when that was sent
-    held_until_seconds: float = -inf  #: monotonic; what is lent is lent until then
+    sent_at_seconds: float = -inf  #: by the node's own clock; when that was sent
+    held_until_seconds: float = -inf  #: likewise; what is lent is lent until then
     obeyed: int | None = None  #: the number of the share that is kept to
     sightings: Sightings = Sightings(0.0)
 
@@ -233,11 +261,17 @@ class Lease:
         share = self.share
         return self.node.limits.nothing if share is None else share.told
 
+    @property
+    def puts_back(self) -> bool:
+        """Whether the record was lost: what this node knew of it, or its version at least, is to be put back."""
+        return self.standing < self.group.version
+
     def looked(self, group: Group, now_seconds: float) -> Lease:
         """Note what was read, what stood in the way of a write, or what has been written."""
+        standing, group = group.version, self._followed_by(group, now_seconds)
         me = group.members.get(self.node.name)
         held_until, obeyed = self.held_until_seconds, self.obeyed
-        if me is None or me.share is None or me.share.number != obeyed:
+        if me is None or me.share is None or not me.share.is_same_order(self.share):
             obeyed = None
         if me is None:
             held_until = -inf  # the others have taken it for gone
@@ -247,19 +281,38 @@ class Lease:
         return replace(
             self,
             group=group,
+            standing=standing,
             held_until_seconds=held_until,
             obeyed=obeyed,
             sightings=seen.looked(group, now_seconds),
         )
 
+    def _followed_by(self, group: Group, now_seconds: float) -> Group:
+        """Return what to go on from when this stands: it, or what was known before, where that was lost."""
+        if group.version >= self.group.version:
+            return group.known_from(self.group)
+        if group.version == 0 or self.sightings.are_fresh(now_seconds):
+            return self.group
+        # Others have begun anew while this node did not look: all but their versions is newer than what it knows.
+        return replace(group.known_from(self.group), version=self.group.version)
+
     def renewal(self, now_seconds: float) -> tuple[Lease, Group]:
-        """Return what to write now, on condition that the record is still as it was read."""
+        """Return what to write now, on condition that the version that stands is still ``standing``."""
         sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
-        gone = self.gone(now_seconds)
-        return sent, self.group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone)
+        group, gone = self.group, self.gone(now_seconds)
+        if self.puts_back:
+            group = group.put_back(sent.beat)
+        return sent, group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone)
+
+    def leave(self) -> Group:
+        """Return what to write when this node ends, likewise."""
+        group = self.group.put_back(self.beat + 1) if self.puts_back else self.group
+        return group.without(self.node.name)
 
     def gone(self, now_seconds: float) -> frozenset[str]:
         """Tell which other members have not been heard of for longer than a lease lasts."""
+        if self.puts_back:  # they may have been, and that was lost
+            return frozenset()
         return self.sightings.gone(self.group, now_seconds) - {self.node.name}
 
     def obeys(self, number: int) -> Lease:

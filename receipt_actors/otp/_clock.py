@@ -7,10 +7,12 @@ import itertools
 import logging
 import math
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from receipt_actors.otp._log import log
@@ -50,7 +52,17 @@ class Clock(Protocol):
     """Where an actor system takes the time from."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment in the past; never goes back."""
+        """Seconds since some moment in the past; never goes back. It may stand still while the machine is suspended.
+
+        Timers wait by it.
+        """
+
+    def boottime(self) -> float:
+        """Seconds since some moment in the past, those included in which the machine was suspended; never goes back.
+
+        For what is agreed on with other machines, such as a lease. It counts from another moment than ``monotonic``:
+        what the one says means nothing to the other.
+        """
 
     def time(self) -> float:
         """UNIX time in seconds, for what leaves the process."""
@@ -62,7 +74,7 @@ class Clock(Protocol):
         """Let no further timer fire."""
 
 
-CLOCK_FUNCTIONS = ("monotonic", "time", "call_later", "close")
+CLOCK_FUNCTIONS = ("monotonic", "boottime", "time", "call_later", "close")
 
 SWEEP_AT_LEAST = 1_000  #: fewer cancelled timers than this are left where they are
 
@@ -127,10 +139,19 @@ class OwnTimers:
             timer.cancel()
 
 
+def _system_boottime() -> Callable[[], float]:
+    """Linux has such a clock, which costs as much again as ``time.monotonic``; elsewhere that has to do."""
+    return partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
+
+
 class SystemClock:
-    """The real time; its timers fire on one daemon thread, started with the first of them."""
+    """The real time; its timers fire on one daemon thread, started with the first of them.
+
+    They wait by the monotonic clock: what fell due while the machine was suspended fires as much later.
+    """
 
     monotonic = staticmethod(time.monotonic)
+    boottime = staticmethod(_system_boottime())
     time = staticmethod(time.time)
 
     def __init__(self) -> None:
@@ -200,11 +221,12 @@ os.register_at_fork(after_in_child=_leave_behind)
 
 
 class ManualClock:
-    """A clock that stands still until a test moves it."""
+    """A clock that stands still until a test moves it. Its machine has been suspended for a day already."""
 
     def __init__(self, monotonic: float = 0.0, unix_time: float = 1_750_000_000.0) -> None:
         self._now = monotonic
         self._unix_offset = unix_time - monotonic
+        self._suspended_seconds = 86_400.0  # so that what mixes its clocks is off by a day
         self._timers = _Timers()
         self._lock = threading.RLock()  # a finalizer may set a timer in the middle of this
         self._closed = False
@@ -212,6 +234,10 @@ class ManualClock:
     def monotonic(self) -> float:
         """See ``Clock``."""
         return self._now
+
+    def boottime(self) -> float:
+        """See ``Clock``."""
+        return self._now + self._suspended_seconds
 
     def time(self) -> float:
         """See ``Clock``."""
@@ -230,6 +256,18 @@ class ManualClock:
         with self._lock:
             self._closed = True
             self._timers.clear()
+
+    def suspend(self, seconds: float) -> None:
+        """Have the machine suspended for so long: no timer fires, and the monotonic clock stands still.
+
+        Raises:
+            ValueError: as ``advance``.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"a machine can't be suspended for {seconds} seconds: 0 or more are expected")
+        with self._lock:
+            self._suspended_seconds += seconds
+            self._unix_offset += seconds
 
     def advance(self, seconds: float) -> None:
         """Move the time on and fire what falls due on the way, in order, each at its own time.

@@ -6,6 +6,7 @@ The parent's whole supervision tree::
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
     │  ├─ collector
     │  ├─ incidents
+    │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
     │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
     ├─ membership    one_for_one; only where other nodes share the work
     │  └─ role_keeper
@@ -25,7 +26,8 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pykka
@@ -121,41 +123,47 @@ class ProcessGroup:
 
         Raises:
             OSError: what a process needs can't be had, such as a socket.
-            ConfigurationError, LedgerRefused, UnavailableError: of the table of roles, where there are other nodes.
+            ConfigurationError, LedgerRefused, QueueRefused, UnavailableError: of the table of roles and the queues,
+                where there are other nodes.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
         group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
-        actors = ActorSystem("receipt-actors-parent")
-        listen_to_reports(actors)
-        tracer_of(actors).process = PARENT
         queues = ParentQueues(settings)
-        running = cls(group, actors, settings.source_queues, queues)
-        try:
-            membership = running._join_others(settings, processes)
-            start = _tree(settings, group, queues, membership).start
-            assert isinstance(start, Start)
-            root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-        except StartError as error:
-            running.stop()
-            raise _cause(error) from error
-        except ReceiptActorsError:
-            running.stop()
-            raise
-        root.process.add_monitor(running._root_ended)
+        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues)
+        with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
+            begun.callback(running.stop)
+            running._begin(settings, processes)
+            begun.pop_all()
         return running
 
-    def _join_others(self, settings: Settings, processes: int) -> Sequence[ChildSpec]:
+    def _begin(self, settings: Settings, processes: int) -> None:
+        listen_to_reports(self._actors)
+        tracer_of(self._actors).process = PARENT
+        shared = None if settings.is_alone else self._join_others(settings, processes)
+        start = _tree(settings, self._group, self._queues, shared).start
+        assert isinstance(start, Start)
+        try:
+            root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
+        except StartError as error:
+            raise _cause(error) from error
+        root.process.add_monitor(self._root_ended)
+
+    def _join_others(self, settings: Settings, processes: int) -> _Shared:
         """Describe what keeps this node's place among others; what it takes is imported where there are any."""
-        if settings.is_alone:
-            return ()
-        from receipt_actors.application import membership_spec
+        from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
+        from receipt_actors.sources import look_at_sources
 
         table = open_roles(settings)
         self._close_roles = table.close
         table.check()
-        return [membership_spec(settings, table, processes, GroupHolding(self._group, self._actors))]
+        queues = self._queues.open()
+        sources = look_at_sources(settings, queues, may_be_missing=False)
+        return _Shared(
+            membership_spec(settings, table, processes, GroupHolding(self._group, self._actors)),
+            queue_depths_spec(settings, queues, sources),
+        )
 
     def check(self) -> None:
         """Stop and complain if a worker could not start before all of them had been started once.
@@ -302,9 +310,13 @@ class ProcessGroup:
     def stop(self) -> None:
         """Have all workers hand back what is in flight and end, and the parent's actors with them."""
         self._group.is_closing = True
-        self._actors.stop(STOP_SECONDS + 1.0)
-        self._queues.close()
-        self._close_roles()
+        with ExitStack() as ending:  # no process outlives this, whatever goes wrong
+            ending.callback(self._kill_those_left)
+            ending.callback(self._close_roles)
+            ending.callback(self._queues.close)
+            self._actors.stop(STOP_SECONDS + 1.0)
+
+    def _kill_those_left(self) -> None:
         for process in list(self._group.processes.values()):
             process.kill()
             process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
@@ -318,7 +330,15 @@ class ProcessGroup:
         tracer_of(self._actors).close()
 
 
-def _tree(settings: Settings, group: Group, queues: ParentQueues, membership: Sequence[ChildSpec]) -> ChildSpec:
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What there is only where other nodes share the work."""
+
+    membership: ChildSpec
+    queue_depths: ChildSpec
+
+
+def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Shared | None) -> ChildSpec:
     """Describe the whole tree; see the module."""
     alerts: Sequence[ChildSpec] = ()
     if settings.alerts_queue is not None:
@@ -331,6 +351,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, membership: Se
         [
             ChildSpec("collector", Start(Collector, group, name=COLLECTOR)),
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            *([] if shared is None else [shared.queue_depths]),
             *alerts,
         ],
         intensity=10,
@@ -350,7 +371,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, membership: Se
     return supervisor_spec(
         "root",
         ONE_FOR_ONE,
-        [telemetry, *membership, divider, workers],
+        [telemetry, *([] if shared is None else [shared.membership]), divider, workers],
         intensity=3,
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,

@@ -1,7 +1,7 @@
 """``GroupHolding``: what other nodes lend to this one, as its worker processes see it.
 
-Until when something is lent is a time of the machine's monotonic clock, which all its processes read: a parent that is
-stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile.
+Until when something is lent is a time of a clock of the machine (``Clock.boottime``), which all its processes read: a
+parent that is stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile.
 
 That something is lent for longer goes by way of the divider, so that no worker hears of it before it has heard that it
 may use less. That it is lent no more goes straight to them.

@@ -29,7 +29,7 @@ from receipt_actors.processes.protocol import COLLECTOR, DescribeActorOf, Group,
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import Overview, ProcessOverview, RoleOverview, State, Usage, state_of
-from receipt_actors.telemetry.queue_depths import LookAtQueues
+from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.usage import usage_now
 
@@ -48,9 +48,10 @@ class GroupInspection:
 
     def overview(self, *, looks_at_queues: bool) -> Overview:
         """Look at everything."""
-        collector = self._actors.whereis(COLLECTOR)
-        if collector is not None and looks_at_queues:
-            collector.cast(LookAtQueues())
+        queue_depths = self._actors.whereis(QUEUE_DEPTHS)
+        looker = queue_depths or self._actors.whereis(COLLECTOR)
+        if looker is not None and looks_at_queues:
+            looker.cast(LookAtQueues())
         collected = collected_by(self._actors)
         root = self._actors.whereis("root")
         keeper = self._actors.whereis(ROLE_KEEPER)
@@ -64,7 +65,7 @@ class GroupInspection:
             version=version(),
             state=self._state(processes, root),
             source_queues=self._source_queues,
-            queues=collected.queues or dict.fromkeys(self._source_queues),
+            queues=self._queues(queue_depths) or collected.queues or dict.fromkeys(self._source_queues),
             processes=processes,
             statistics=collected.statistics.merged(statistics_of(self._actors).snapshot()),  # the parent's incidents
             incidents=collected.incidents_with(own),
@@ -72,6 +73,10 @@ class GroupInspection:
             parent_usage=usage_now(),
             role=role,
         )
+
+    def _queues(self, queue_depths: Ref | None) -> Mapping[str, int | None] | None:
+        depths = None if queue_depths is None else look_at(queue_depths).view
+        return depths if isinstance(depths, Mapping) else None
 
     def _state(self, processes: tuple[ProcessOverview, ...], root: Ref | None) -> State:
         if root is None:

@@ -53,7 +53,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class HoldUntil:
-    """Begin nothing new from this monotonic time on, which is the machine's; may come before there is a system."""
+    """Begin nothing new from this time of the machine's ``boottime`` on; may come before there is a system."""
 
     seconds: float
 

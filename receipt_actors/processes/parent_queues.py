@@ -1,11 +1,12 @@
-"""``ParentQueues``: the queues of the parent, which has no other use for them than to send alerts.
+"""``ParentQueues``: the queues of the parent, which sends alerts, and looks how many messages wait while it stands by.
 
-They are opened when there is an alert to send, which costs the import of the clients; a parent whose workers live never
-pays for it.
+They are opened when there is a use for them, which costs the import of the clients: a parent that knows of no other
+nodes, and whose workers live, never pays for it.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from receipt_actors.domain.ports import Queues
@@ -13,22 +14,26 @@ from receipt_actors.settings import Settings
 
 
 class ParentQueues:
-    """See the module. ``open`` is called by one thread at a time; what it raises is what ``open_queues`` raises."""
+    """See the module. Any thread may open them; what ``open`` raises is what ``open_queues`` raises."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._close: Callable[[], None] | None = None
+        self._opening = threading.Lock()
+        self._opened: tuple[Queues, Callable[[], None]] | None = None
 
     def open(self) -> Queues:
-        """Open them."""
+        """Open them, unless they are open."""
         from receipt_actors.backends import open_queues
 
-        queues = open_queues(self._settings)
-        self._close = queues.close
-        return queues
+        with self._opening:
+            if self._opened is None:
+                queues = open_queues(self._settings)
+                self._opened = queues, queues.close
+            return self._opened[0]
 
     def close(self) -> None:
         """Close them, where they have been opened. Closing twice is fine."""
-        close, self._close = self._close, None
-        if close is not None:
-            close()
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1]()

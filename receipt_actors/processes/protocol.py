@@ -42,7 +42,7 @@ class Group:
     on_complete: Callable[[], None]
     is_closing: bool = False  #: no process is started any more
     is_paused: bool = False  #: by an operator
-    held_until_seconds: float = inf  #: monotonic; then nothing new is begun
+    held_until_seconds: float = inf  #: of ``clock.boottime``; then nothing new is begun
     traces: dict[int, GroupTrace] = field(default_factory=dict)  #: those that run
     refusal: StartRefused | None = None  #: why a worker could not start before all had been started once
     started: set[str] = field(default_factory=set)  #: workers that have consumed

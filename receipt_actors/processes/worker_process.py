@@ -9,7 +9,7 @@ import subprocess  # nosec B404 # our own interpreter and nothing that anybody e
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,7 @@ class WorkerProcess:
 
     Raises:
         OSError: no socket can be made.
+        RuntimeError: no thread can be started.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class WorkerProcess:
         self._child: _Child | None = None
         self._is_killed = False
         self._is_over = threading.Event()
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        threading.Thread(target=self._run, args=(theirs,), name=f"receipt-actors-{name}", daemon=True).start()
+        with ExitStack() as begun:
+            ours, theirs = map(begun.enter_context, socket.socketpair())
+            self._channel = Channel(ours)
+            threading.Thread(target=self._run, args=(theirs,), name=f"receipt-actors-{name}", daemon=True).start()
+            begun.pop_all()  # they are the thread's now
 
     @property
     def pid(self) -> int:

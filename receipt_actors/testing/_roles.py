@@ -35,13 +35,13 @@ class FakeRoles(Fake):
         """See ``RoleTable.read``."""
         return self._carry_out("read", lambda: self.standing(group))
 
-    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
         """See ``RoleTable.write``."""
 
         def work() -> RoleRecord | None:
             with self._changed:
                 standing = self._records.get(group)
-                if record.version != (0 if standing is None else standing.version) + 1:
+                if (0 if standing is None else standing.version) != (record.version - 1 if before is None else before):
                     return standing
                 self._records[group] = record
                 return record

@@ -26,7 +26,7 @@ def submit(tree: Tree, number: int = 1) -> None:
 
 def lend(tree: Tree, seconds: float) -> None:
     """From now on, for so long."""
-    tree.system.hold_until(tree.services.clock.monotonic() + seconds)
+    tree.system.hold_until(tree.services.clock.boottime() + seconds)
     tree.settle()
 
 
@@ -56,6 +56,23 @@ def test_nothing_begins_without_the_lease_and_all_goes_on_with_it(tree: Tree) ->
     lend(tree, 60.0)
     tree.advance(1)
     assert answered(tree) == [1, 2]
+
+
+def test_nothing_begins_on_a_machine_that_wakes_after_its_lease(tree: Tree) -> None:
+    """Neither a receive nor what a message had still to ask, though no time has passed by the clock that timers use."""
+    lend(tree, 60.0)
+    with tree.services.app_store.hold("verify_receipt", times=1):
+        submit(tree, 1)
+        tree.advance(1)
+        tree.services.clock.suspend(60.0)
+        before = begun(tree)
+    tree.advance(POLL_SECONDS)
+    submit(tree, 2)
+    tree.advance(POLL_SECONDS)
+    assert begun(tree) == before
+    lend(tree, 60.0)
+    tree.advance(20)
+    assert sorted(answered(tree)) == [1, 2]
 
 
 def test_a_lease_that_is_renewed_in_time_is_not_felt(tree: Tree) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
 from typing import Any
@@ -19,6 +20,8 @@ from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS
 from .trees import POST, SETTINGS, Tree, tree_of
 
 SOURCE = SETTINGS.source_queue
+POLL_SECONDS = SETTINGS.receive_wait_seconds + 1
+WAIT_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -179,6 +182,29 @@ def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
     tree.advance(1)
     assert [result["user_id"] for result in tree.results()] == [1, 2]
     assert look(tree).state is State.CONSUMING
+
+
+def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
+    """Receives that can't be interrupted go on; who waits for them does so until it is resumed, or intake has ended."""
+    waiting: list[threading.Thread] = []
+
+    def begin() -> None:
+        waiting.append(threading.Thread(target=tree.system.begin_pause()))
+        waiting[-1].start()
+
+    with tree.services.queues.hold("receive") as hold:
+        tree.advance(POLL_SECONDS)
+        hold.wait_for_call()
+        begin()
+        assert look(tree).state is State.PAUSED
+        assert tree.system.in_flight().reserved > 0
+        tree.system.resume()
+        waiting[-1].join(WAIT_SECONDS)
+        assert tree.system.in_flight().reserved > 0
+        begin()
+        tree.kill(INTAKE)
+    waiting[-1].join(WAIT_SECONDS)
+    assert not any(thread.is_alive() for thread in waiting)
 
 
 def test_a_paused_system_drains(tree: Tree) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
-from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
@@ -28,6 +28,7 @@ LEASE = 10.0
 INTERVAL = LEASE / RENEWALS_PER_LEASE
 LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
+FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
 UNAVAILABLE = LedgerUnavailable("injected by a test")
 
@@ -57,7 +58,7 @@ class Held:
 
     @property
     def is_held(self) -> bool:
-        return self._clock.monotonic() < self.until_seconds
+        return self._clock.boottime() < self.until_seconds
 
     @property
     def begins(self) -> Limits:
@@ -70,22 +71,22 @@ class RacedRoles(FakeRoles):
 
     others_are_faster = False
 
-    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
         """See ``RoleTable.write``."""
         if self.others_are_faster:
             standing = self.standing(group)
             assert standing is not None
             super().write(group, RoleRecord(standing.version + 1, standing.content))
             self._counts["write"] -= 1  # that was somebody else's
-        return super().write(group, record)
+        return super().write(group, record, before)
 
 
 class House:
     """Nodes that share a table, in one actor system."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, table: RacedRoles | None = None) -> None:
         self.stage = stage
-        self.table: RacedRoles = stage.with_fake(RacedRoles())
+        self.table: RacedRoles = stage.with_fake(table or RacedRoles())
         self.incidents = stage.stand_in(INCIDENTS)
 
     def start(
@@ -148,7 +149,7 @@ def test_the_first_node_has_everything_at_once(house: House, stage: Stage) -> No
     """It is held for a lease from when that was asked for, and told."""
     keeper, held = house.start("a")
     assert held.begins == LIMITS
-    assert held.until_seconds == stage.clock.monotonic() + LEASE
+    assert held.until_seconds == stage.clock.boottime() + LEASE
     assert view(keeper).standing is Standing.ACTIVE
     assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 node)"]
 
@@ -158,14 +159,14 @@ def test_it_is_renewed_long_before_it_is_over(house: House, stage: Stage) -> Non
     _, held = house.start("a")
     for _ in range(30):
         stage.advance(INTERVAL)
-        assert held.until_seconds == stage.clock.monotonic() + LEASE
+        assert held.until_seconds == stage.clock.boottime() + LEASE
     assert (house.table.count("read"), house.table.count("write")) == (31, 31)
     assert held.used == [NOTHING, LIMITS]
 
 
 def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage) -> None:
     """Not from when the answer came."""
-    began = stage.clock.monotonic()
+    began = stage.clock.boottime()
     with house.table.hold_answer("write", times=1):
         _, held = house.start("a")
         stage.advance(4.0)
@@ -176,7 +177,7 @@ def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage)
 
 def test_an_answer_that_was_lost_is_found_by_reading(house: House, stage: Stage) -> None:
     """The renewal was carried out: it counts, from when it was sent."""
-    began = stage.clock.monotonic()
+    began = stage.clock.boottime()
     house.table.lose_answer("write", UNAVAILABLE)
     _, held = house.start("a")
     assert not held.is_held
@@ -204,7 +205,7 @@ def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stag
         stage.advance(1.0)
     stage.settle()
     assert list(house.record.members) == ["a", "b"]
-    assert held.until_seconds == stage.clock.monotonic() + LEASE
+    assert held.until_seconds == stage.clock.boottime() + LEASE
 
 
 def test_who_is_slower_every_time_tries_again_later(house: House, stage: Stage) -> None:
@@ -228,7 +229,7 @@ def test_who_is_slower_every_time_tries_again_later(house: House, stage: Stage) 
 def test_what_is_lent_is_over_in_time_though_nobody_says_so(house: House, stage: Stage) -> None:
     """While the keeper waits for the table, with its hands tied: to the moment."""
     keeper, held = house.start("a")
-    began = stage.clock.monotonic()
+    began = stage.clock.boottime()
     with house.table.hold("read"):
         stage.advance(LEASE - 0.01)
         assert held.begins == LIMITS
@@ -350,8 +351,8 @@ def test_who_stands_by_takes_over_when_the_active_one_is_not_heard_of(house: Hou
     while not standby.is_held or standby.begins == NOTHING:
         stage.advance(0.1)
         assert not (held.is_held and standby.begins != NOTHING)
-        assert stage.clock.monotonic() < last + 1.5 * LEASE
-    assert stage.clock.monotonic() >= last + EXPIRY_FACTOR * LEASE
+        assert stage.clock.boottime() < last + 1.5 * LEASE
+    assert stage.clock.boottime() >= last + EXPIRY_FACTOR * LEASE
     assert house.told()[-2:] == [
         "node a has not been heard of for a lease: it is out of the group",
         f"node b of group receipts is active (active-standby, token {house.record.members['b'].token}, 1 node)",
@@ -372,13 +373,118 @@ def test_who_was_taken_for_gone_stops_at_once_and_joins_again(house: House, stag
     assert "the others have taken this node for gone: it joins again" in house.told()
 
 
-def test_a_record_that_was_deleted_is_made_again(house: House, stage: Stage) -> None:
-    """All who are there join anew, and share as before, within a lease."""
-    all_held = [house.start(name)[1] for name in "ab"]
+def test_a_machine_that_is_suspended_has_no_lease_left_when_it_wakes(house: House, stage: Stage) -> None:
+    """Though no timer has fired and its monotonic clock has stood still; with the next renewal it goes on."""
+    keeper, held = house.start("a")
+    stage.clock.suspend(LEASE - 0.01)
+    assert held.begins == LIMITS
+    stage.clock.suspend(0.01)
+    assert held.begins == NOTHING
+    assert view(keeper).standing is Standing.CUT_OFF
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    assert held.used[-2:] == [LIMITS, LIMITS]  # so that who has stopped goes on
+
+
+def test_another_has_taken_over_from_a_machine_that_is_suspended(house: House, stage: Stage) -> None:
+    """It begins nothing when it wakes, and finds that it stands by."""
+    far = House(Stage(), house.table)
+    _, sleeper = house.start("a", Role.ACTIVE_STANDBY)
+    _, other = far.start("b", Role.ACTIVE_STANDBY)
+    far.stage.advance(2 * LEASE)
+    assert (sleeper.begins, other.begins) == (LIMITS, LIMITS)
+    stage.clock.suspend(2 * LEASE)
+    assert (sleeper.begins, other.begins) == (NOTHING, LIMITS)
+    stage.advance(INTERVAL)
+    assert (sleeper.limits, other.begins) == (NOTHING, LIMITS)
+    assert "node a of group receipts stands by for b" in house.told()
+    far.stage.close()
+
+
+def test_who_was_suspended_takes_nobody_for_gone(house: House, stage: Stage) -> None:
+    """It has not looked meanwhile."""
+    far = House(Stage(), house.table)
+    house.start("a")
+    far.start("b")
+    stage.advance(INTERVAL)
+    stage.clock.suspend(10 * LEASE)
+    stage.advance(INTERVAL)
+    assert list(house.record.members) == ["a", "b"]
+    assert not house.told(IncidentKind.NODE_LOST)
+    far.stage.close()
+
+
+# --- a record that is lost ---
+
+
+@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
+def test_a_record_that_was_lost_is_put_back(house: House, stage: Stage, role: Role) -> None:
+    """Nobody who works feels it; it is told once, by the node that put it back."""
+    all_held = [house.start(name, role)[1] for name in "ab"]
     stage.advance(LEASE)
+    seats = {name: (member.token, member.share) for name, member in house.record.members.items()}
+    used = [list(held.used) for held in all_held]
     house.table.forget(GROUP)
+    for _ in range(6):
+        stage.advance(INTERVAL / 5)
+        assert sum(held.begins.ledger_concurrency for held in all_held) == LIMITS.ledger_concurrency
+    assert {name: (member.token, member.share) for name, member in house.record.members.items()} == seats
+    assert [held.used for held in all_held] == used
+    (line,) = house.told(IncidentKind.CONFIGURATION)
+    assert line.startswith("the table of roles had no record of group 'receipts', though version 1")
+    assert "it was lost, and is put back as version 10000" in line
+    assert not house.told(IncidentKind.NODE_LOST, IncidentKind.OUTAGE)
+
+
+def test_who_had_been_lent_more_than_is_known_stops_at_once(house: House, stage: Stage) -> None:
+    """What was lost had moved to it from another node, which has it again."""
+    _, first = house.start("a")
+    _, second = house.start("b")
     stage.advance(LEASE)
-    assert [held.begins for held in all_held] == [HALF, HALF]
+    assert second.begins == HALF
+    known = house.record
+    less = replace(known.members["b"], share=Share(1, FEW, FEW))
+    older = Group(known.version + 9, {**known.members, "b": less})
+    house.table.write(GROUP, record_of(older), known.version)
+    with house.table.hold("write"):
+        stage.advance(INTERVAL)
+        assert second.begins == FEW
+        assert first.begins == HALF
+
+
+def test_a_table_that_is_missing_is_an_outage(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """The keeper lives, says what its client says, and finds its place when the table is there again, empty."""
+    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    token = house.record.members["a"].token
+    house.table.fail("read", LedgerUnavailable("no table; create it"), times=None)
+    house.table.forget(GROUP)
+    with caplog.at_level(logging.WARNING):
+        stage.advance(3 * LEASE)
+    assert "could not be renewed: no table; create it" in caplog.text
+    assert held.begins == standby.begins == NOTHING
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert keeper.is_alive()
+    assert (held.begins, standby.begins) == (LIMITS, NOTHING)
+    assert house.record.members["a"].token == token
+
+
+def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
+    """So that the others need not find it out."""
+    keeper, _ = house.start("a")
+    house.start("b")
+    stage.advance(INTERVAL)
+    version = house.record.version
+    with house.table.hold("read", times=1):
+        stage.advance(INTERVAL)
+        house.table.forget(GROUP)
+        leave(stage, keeper)
+    assert keeper.wait(5.0) == SHUTDOWN
+    stage.settle()
+    assert list(house.record.members) == ["b"]
+    assert house.record.version > version
 
 
 # --- sharing ---

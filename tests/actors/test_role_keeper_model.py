@@ -45,8 +45,8 @@ class FarTable(Fake):
     def read(self, group: str) -> RoleRecord | None:
         return self._carry_out("read", lambda: self._table.read(group))
 
-    def write(self, group: str, record: RoleRecord) -> RoleRecord | None:
-        return self._carry_out("write", lambda: self._table.write(group, record))
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
+        return self._carry_out("write", lambda: self._table.write(group, record, before))
 
     def check(self) -> None:
         self._carry_out("check", self._table.check)
@@ -77,6 +77,8 @@ class KeptNode:
 
     def hold(self, until_seconds: float) -> None:
         self.until_seconds = until_seconds
+        if until_seconds == -inf:
+            self.in_use = 0  # it is out of the group, and what it had begun is no more of that
 
     def use(self, limits: Limits) -> Sequence[tuple[Ref, object]]:
         self.limits = limits
@@ -89,7 +91,7 @@ class KeptNode:
 
     @property
     def is_held(self) -> bool:
-        return self.stage.clock.monotonic() < self.until_seconds
+        return self.stage.clock.boottime() < self.until_seconds
 
     def note_use(self) -> None:
         if self.is_held:
@@ -123,6 +125,7 @@ class Keepers(RuleBasedStateMachine):
         self.nodes: list[KeptNode] = []
         self.started = 0
         self.role = Role.LOAD_BALANCED
+        self.is_lost_until_seconds = -inf
 
     @initialize(role=st.sampled_from([Role.ACTIVE_STANDBY, Role.LOAD_BALANCED]))
     def begin(self, role: Role) -> None:
@@ -133,11 +136,18 @@ class Keepers(RuleBasedStateMachine):
 
     def check(self) -> None:
         """Each uses no more than the record says that it holds, and so do all of them together."""
+        for node in self.nodes:
+            node.note_use()
+        if self.is_lost_until_seconds > -inf:
+            if self.stage.clock.boottime() < self.is_lost_until_seconds:
+                return
+            self.is_lost_until_seconds = -inf
+            for node in self.nodes:
+                node.obey()  # what it had begun before is no more of the record's
         record = self.table.standing(GROUP)
         members = {} if record is None else group_in(record).members
         used = 0
         for node in self.nodes:
-            node.note_use()
             if not node.is_held or not node.in_use:
                 continue
             share = members[node.name].share
@@ -210,6 +220,18 @@ class Keepers(RuleBasedStateMachine):
         node.obeys_at_once = at_once
         if at_once:
             node.obey_at_last()
+        self.check()
+
+    @rule()
+    def lose(self) -> None:
+        """Somebody deletes the record: for a lease some may use what others have now."""
+        self.table.forget(GROUP)
+        self.is_lost_until_seconds = self.stage.clock.boottime() + LEASE
+
+    @rule(seconds=st.floats(0.0, 30.0))
+    def sleep(self, seconds: float) -> None:
+        """The machine on which all of them run is suspended."""
+        self.stage.clock.suspend(seconds)
         self.check()
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 11.0]))

@@ -107,8 +107,8 @@ class Aws:
         return create_table(self.dynamodb, *keys)
 
 
-def create_table(dynamodb: Any, *keys: str) -> str:
-    name = unique_name()
+def create_table(dynamodb: Any, *keys: str, name: str | None = None) -> str:
+    name = name or unique_name()
     dynamodb.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",

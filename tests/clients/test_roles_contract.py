@@ -30,7 +30,7 @@ from receipt_actors.testing import FakeRoles
 from tests.chaos.aws_proxy import AwsProxy
 from tests.chaos.network import Network, Way
 
-from .conftest import Aws, table_at
+from .conftest import Aws, create_table, table_at
 
 GROUP = "ReceiptsSQS"
 LEASE_SECONDS = 10.0
@@ -100,6 +100,17 @@ def test_only_the_next_version_is_written(roles: RoleTable) -> None:
     assert roles.read(GROUP) == second
 
 
+def test_a_version_may_take_the_place_of_an_older_one_or_of_nothing(roles: RoleTable) -> None:
+    """For what was lost is put back above all that is known; what else stands is left alone."""
+    back, again = RoleRecord(41, "put back"), RoleRecord(57, "and again")
+    assert roles.write(GROUP, back, 7) is None
+    assert roles.read(GROUP) is None
+    assert roles.write(GROUP, back, 0) == roles.read(GROUP) == back
+    for before in (0, 40, 56):
+        assert roles.write(GROUP, again, before) == back
+    assert roles.write(GROUP, again, 41) == roles.read(GROUP) == again
+
+
 def test_of_many_writers_one_wins_each_version(opened: Open) -> None:
     """And all hear who it was: what nodes agree on rests on this alone."""
     tables = [opened() for _ in range(WRITERS)]
@@ -149,10 +160,24 @@ def test_a_wrong_table_is_refused(moto: Aws, keys: tuple[str, ...], wish: str) -
     with closing(AwsRoles(table, LEASE_SECONDS, moto.session)) as roles:
         with pytest.raises(LedgerRefused, match=wish):
             roles.check()
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(LedgerUnavailable, match=wish):
             roles.read(GROUP)
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(LedgerUnavailable, match=wish):
             roles.write(GROUP, RoleRecord(1, ""))
+
+
+def test_a_table_that_is_made_anew_while_nodes_run_is_used(moto: Aws) -> None:
+    """Until then it is an outage, which says what to do; then nothing stands, and what was known can be put back."""
+    table = moto.create_table("RoleGroup")
+    with closing(AwsRoles(table, LEASE_SECONDS, moto.session)) as roles:
+        roles.write(GROUP, RoleRecord(1, "first"))
+        moto.dynamodb.delete_table(TableName=table)
+        for call in (lambda: roles.read(GROUP), lambda: roles.write(GROUP, RoleRecord(2, "second"))):
+            with pytest.raises(LedgerUnavailable, match="ResourceNotFoundException: .*; create the table"):
+                call()
+        create_table(moto.dynamodb, "RoleGroup", name=table)
+        assert roles.read(GROUP) is None
+        assert roles.write(GROUP, RoleRecord(2, "second"), 0) == roles.read(GROUP) == RoleRecord(2, "second")
 
 
 @pytest.mark.parametrize(
@@ -273,6 +298,43 @@ def test_what_another_program_wrote_into_the_file_is_no_record(database: Path, g
             group_in(found)
         assert roles.write(GROUP, RoleRecord(5, "")) == found
         assert roles.read(GROUP) == found
+
+
+def altered(database: Path, statements: str) -> None:
+    """Do what an operator does with another program, while nodes have the file open."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(statements)
+
+
+def test_a_table_that_was_dropped_is_made_anew(database: Path) -> None:
+    """Nothing stands in it then; whoever writes first makes it, for all."""
+    with closing(EmbeddedRoles(database)) as roles, closing(EmbeddedRoles(database)) as others:
+        roles.write(GROUP, RoleRecord(1, "first"))
+        altered(database, "DROP TABLE role_groups")
+        assert roles.read(GROUP) is others.read(GROUP) is None
+        assert roles.write(GROUP, RoleRecord(2, "second")) is None
+        assert roles.write(GROUP, RoleRecord(2, "second"), 0) == RoleRecord(2, "second")
+        assert others.read(GROUP) == RoleRecord(2, "second")
+        altered(database, "DROP TABLE role_groups")
+        assert others.write(GROUP, RoleRecord(3, "third"), 0) == roles.read(GROUP) == RoleRecord(3, "third")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "CREATE TABLE role_groups (name TEXT)",
+        "CREATE TABLE role_groups (name TEXT, version INTEGER, content TEXT, more TEXT NOT NULL)",
+        "CREATE VIEW role_groups AS SELECT name, 1 AS version, name AS content FROM queues",
+    ],
+)
+def test_a_table_of_another_make_is_an_outage_until_it_is_dropped(database: Path, other: str) -> None:
+    """It crashes nobody, and says what to do."""
+    with closing(EmbeddedRoles(database)) as roles:
+        altered(database, f"DROP TABLE role_groups; {other}")
+        with pytest.raises(LedgerUnavailable, match="table role_groups: .*; drop that table, it is made anew"):
+            roles.write(GROUP, RoleRecord(1, "first"))
+        altered(database, f"DROP {other.split()[1]} role_groups")
+        assert roles.write(GROUP, RoleRecord(1, "first")) == roles.read(GROUP) == RoleRecord(1, "first")
 
 
 def test_a_record_outlives_its_file_being_closed(database: Path) -> None:

@@ -91,7 +91,7 @@ class SimulatedNode:
         self.limit = node.limits.nothing
         self.in_use = NOTHING  # the most that they may have begun and not given back
         self.held_until_seconds = -inf
-        self._open_questions: list[tuple[int, int]] = []  # keeper and number of the share
+        self._open_questions: list[tuple[int, Share | None]] = []  # keeper, and what it asked about
         self._epoch = 0
         # The keeper:
         self._keeper = 0
@@ -129,8 +129,8 @@ class SimulatedNode:
         self._write(1)
 
     def _write(self, attempt: int) -> None:
+        epoch, known, standing = self._epoch, self.lease.group, self.lease.standing
         self.lease, content = self.lease.renewal(self.now())
-        epoch = self._epoch
 
         def was_written(seen: Seen) -> None:
             if (seen.version, seen.text) == (content.version, record_of(content).content):
@@ -144,7 +144,7 @@ class SimulatedNode:
             else:
                 self._renew_later()
 
-        self._call(lambda: self.world.write(content, epoch), was_written)
+        self._call(lambda: self.world.write(content, standing, known, epoch), was_written)
 
     def _failed(self) -> None:
         self._renew_later()
@@ -163,40 +163,47 @@ class SimulatedNode:
         self.later(max(0.0, due) / self.clock.rate, lambda: timer == self._timer and self._renew())
 
     def _looked(self, seen: Seen, group: Group) -> None:
-        self._epoch = seen.epoch
+        before, self._epoch = self._epoch, seen.epoch
         self.lease = self.lease.looked(group, self.now())
+        share = self.lease.share
         if self.lease.me is None:
             self.in_use = NOTHING  # what it had begun is no more of the group's
-        if self.lease.share is None and not (self._is_used and self._used is None):
+        elif before != seen.epoch:  # likewise, where it had more than is known of
+            self.in_use = tuple(map(min, self.in_use, NOTHING if share is None else numbers(share.held)))
+        if share is None and not (self._is_used and self._used is None):
             self._use(None)
+        if share is not None and self._used is not None and not self._used.told.is_within(share.held):
+            self._use(share)
         if self.lease.me is None or self.lease.held_until_seconds > -inf:
             self._was_over |= self.now() >= self._told_until_seconds
             self.held_until_seconds = self._told_until_seconds = self.lease.held_until_seconds
 
     def _take_up(self) -> None:
         share = self.lease.share
-        if _number(share) != _number(self._used) or self._was_over or not self._is_used:
+        if not _is_same(share, self._used) or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
 
     def _use(self, share: Share | None) -> None:
         self._used, self._is_used = share, True
         self.limit = self.lease.limits
-        self._open_questions.append((self._keeper, _number(share)))
+        self._open_questions.append((self._keeper, share))
         self.later(self.obey_seconds, self.give_back)
 
     def give_back(self) -> None:
         """Those who work use no more than they are allowed: who asked is told so."""
         self.in_use = tuple(map(min, self.in_use, numbers(self.limit)))
         questions, self._open_questions = self._open_questions, []
-        for keeper, number in questions:
+        for keeper, share in questions:
             if keeper == self._keeper:
-                self.was_obeyed(number)
+                self.was_obeyed(share)
 
-    def was_obeyed(self, number: int) -> None:
-        self.lease = self.lease.obeys(number)
+    def was_obeyed(self, obeyed: Share | None) -> None:
         share = self.lease.share
-        if share is not None and share.number == number and share.held != share.told:
+        if share is None or not share.is_same_order(obeyed):
+            return
+        self.lease = self.lease.obeys(share.number)
+        if share.held != share.told:
             self._renew()
 
     def _call(self, function: Callable[[], Seen], then: Callable[[Seen], None]) -> None:
@@ -265,8 +272,8 @@ class SimulatedNode:
         def take_leave(attempt: int = 1) -> None:
             if self.lease.me is None or self.is_cut or not fault.is_carried_out or attempt > MAX_WRITES:
                 return
-            left = self.lease.group.without(self.node.name)
-            seen = self.world.write(left, self._epoch)
+            left = self.lease.leave()
+            seen = self.world.write(left, self.lease.standing, self.lease.group, self._epoch)
             if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
                 self._epoch, self.lease = seen.epoch, self.lease.looked(seen.group, self.now())
                 self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
@@ -360,20 +367,21 @@ class World:
     def read(self) -> Seen:
         return self.record
 
-    def write(self, content: Group, epoch: int) -> Seen:
-        """Put a version on condition that what stands is the one before."""
-        if self.is_refused(content):
+    def write(self, content: Group, standing: int, known: Group, epoch: int) -> Seen:
+        """Put a version on condition of what stands; its writer knows the one before it, or what it puts back."""
+        if self.is_refused(standing):
             return self.record
         if epoch != self.record.epoch and self.record.text is not None:
             self._new_epoch()  # a write of an earlier life of the item, whose version fits by chance
-        before = self.record.group
+        elif 0 < standing < known.version:
+            self._new_epoch()  # what its writer knows takes the place of what stood
         self.record = Seen(self.record.epoch, content.version, record_of(content).content)
-        self._check_record(before, self.record.group)
+        self._check_record(known, self.record.group)
         self._held, self._whole = sum_of_held(self.record.group), self.record.group.whole
         return self.record
 
-    def is_refused(self, content: Group) -> bool:
-        return content.version != self.record.version + 1
+    def is_refused(self, standing: int) -> bool:
+        return standing != self.record.version
 
     def delete(self) -> None:
         """Delete the item, as an operator should not while nodes run."""
@@ -412,7 +420,7 @@ class World:
             node.note_use()
             if not node.is_holding:
                 continue
-            if node.epoch != self.record.epoch:
+            if node.epoch != self.record.epoch or node.lease.puts_back:
                 self._check_bereft(node)
                 continue
             member = members.get(node.node.name)
@@ -491,6 +499,10 @@ def sum_of_held(group: Group) -> Numbers:
 
 def most_of(one: Numbers, other: Numbers) -> Numbers:
     return tuple(map(max, one, other))
+
+
+def _is_same(one: Share | None, other: Share | None) -> bool:
+    return one is other if one is None else one.is_same_order(other)
 
 
 def _number(share: Share | None) -> int:

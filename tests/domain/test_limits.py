@@ -32,6 +32,17 @@ def test_shares_sum_up_to_the_whole(whole: Limits, parts: int) -> None:
 
 
 @given(wholes, st.integers(1, 64))
+def test_a_part_is_within_the_whole(whole: Limits, parts: int) -> None:
+    """And the whole within itself; what has no limit of the rate is within nothing that has one."""
+    assert all(part.is_within(whole) for part in divide(whole, parts))
+    for more in ({"max_in_flight": whole.max_in_flight + 1}, {"ledger_concurrency": whole.ledger_concurrency + 1}):
+        assert not replace(whole, **more).is_within(whole)
+    assert not replace(whole, app_store_concurrency=whole.app_store_concurrency + 1).is_within(whole)
+    assert replace(whole, app_store_rate_per_second=None).is_within(whole) == (whole.app_store_rate_per_second is None)
+    assert whole.is_within(replace(whole, app_store_rate_per_second=None))
+
+
+@given(wholes, st.integers(1, 64))
 def test_shares_differ_by_at_most_one(whole: Limits, parts: int) -> None:
     """No process is favoured, and each gets something where there is enough for all."""
     for amounts in zip(*map(counted, divide(whole, parts)), strict=True):

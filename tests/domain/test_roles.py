@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import EXPIRY_FACTOR, LONGEST_LEASE_SECONDS, Group, Lease, Node, Role
+from receipt_actors.domain.roles import EXPIRY_FACTOR, LEAP, LONGEST_LEASE_SECONDS, Group, Lease, Node, Role
 
 SECONDS = 10.0
 LIMITS = Limits(100, 50, 200, 10.0)
@@ -200,12 +200,12 @@ def test_a_renewal_that_was_not_carried_out_counts_for_nothing() -> None:
 
 
 def test_who_reads_that_it_is_out_holds_nothing() -> None:
-    """Others have taken it for gone, or somebody has deleted the record."""
+    """Others have taken it for gone."""
     seat = Seat()
-    seat.renew(Group(), 100.0)
-    lost = seat.lease.looked(Group(), 101.0)
-    assert not lost.is_held(101.0)
-    assert (lost.me, lost.share, lost.limits) == (None, None, LIMITS.nothing)
+    group = seat.renew(Group(), 100.0)
+    out = seat.lease.looked(group.renewed(node("b"), 1, SECONDS, gone=frozenset("a")), 101.0)
+    assert not out.is_held(101.0)
+    assert (out.me, out.share, out.limits) == (None, None, LIMITS.nothing)
 
 
 def test_others_wait_longer_than_the_lease() -> None:
@@ -248,6 +248,124 @@ def test_what_was_obeyed_is_forgotten_when_another_share_is_lent() -> None:
     assert obeying.obeyed == share.number
     assert seat.lease.obeys(share.number + 1).obeyed is None
     assert obeying.looked(group.renewed(node("b"), 1, SECONDS), 1.0).obeyed is None
+
+
+# --- a record that is lost ---
+
+
+def tokens(group: Group) -> dict[str, int | None]:
+    return {name: member.token for name, member in group.members.items()}
+
+
+def group_at_rest(*names: str) -> tuple[dict[str, Seat], Group]:
+    """Nodes of which one is active, and all have just looked, a second apart."""
+    seats = {name: Seat(name) for name in names}
+    group = Group()
+    for _ in range(2):
+        for now, seat in enumerate(seats.values(), 100):
+            group = seat.renew(group, now)
+    return seats, group
+
+
+def test_a_record_that_is_gone_is_put_back_as_it_was() -> None:
+    """By whoever looks first, one that stands by here: seats, shares and tokens stay, and so do the leases."""
+    seats, group = group_at_rest("a", "b")
+    back = seats["b"].renew(Group(), 104.0)
+    assert back.version == group.version + LEAP + 1
+    assert tokens(back) == tokens(group) == {"a": 1, "b": None}
+    assert seats["b"].lease.standing == back.version
+    active = seats["a"].lease.looked(back, 105.0)
+    assert active.is_held(105.0)
+    assert active.held_until_seconds == seats["a"].lease.held_until_seconds
+    assert active.share == seats["a"].lease.share
+
+
+def test_what_is_to_be_put_back_takes_the_place_of_nothing_else() -> None:
+    """It is written on condition that nothing stands, or what was read; who has nothing to put back begins anew."""
+    seats, _ = group_at_rest("a")
+    lost = seats["a"].lease.looked(Group(), 101.0)
+    assert (lost.puts_back, lost.standing) == (True, 0)
+    fresh = Lease(node("b"), SECONDS).looked(Group(), 101.0)
+    assert (fresh.puts_back, fresh.standing) == (False, 0)
+
+
+def test_all_go_on_from_what_was_put_back_first() -> None:
+    """Also who knew something newer; and no write that was on its way fits."""
+    seats, group = group_at_rest("a", "b")
+    newer = seats["a"].renew(group, 102.0)
+    back = seats["b"].renew(Group(), 103.0)
+    following = seats["a"].lease.looked(back, 104.0)
+    assert newer.version < back.version == following.standing == following.group.version
+    assert not following.puts_back
+
+
+def test_who_was_started_when_the_record_was_lost_joins_the_others() -> None:
+    """It had found nothing, and begun anew; who has known more a moment ago puts that back."""
+    seats, _ = group_at_rest("a", "b")
+    stranger = Group().renewed(node("c", Role.ACTIVE_STANDBY), 1, SECONDS)
+    back = seats["a"].renew(stranger, 103.0)
+    assert tokens(back) == {"a": 1, "b": None}
+    assert Lease(node("c", Role.ACTIVE_STANDBY), SECONDS).looked(stranger, 103.0).looked(back, 104.0).me is None
+
+
+def test_who_has_not_looked_for_long_takes_what_others_have_begun() -> None:
+    """What it knows is old; but the versions go on above all that it knows, and so do the tokens."""
+    seats, group = group_at_rest("a", "b")
+    for now in range(102, 130):
+        group = seats["a"].renew(group, now)
+    stranger = Group().renewed(node("c", Role.ACTIVE_STANDBY), 1, SECONDS)
+    back = seats["a"].renew(stranger, 200.0)
+    assert list(back.members) == ["c", "a"]
+    assert tokens(back) == {"c": back.version, "a": None}
+    assert back.version == group.version + LEAP + 1
+
+
+def test_tokens_go_up_though_one_that_is_known_was_lost() -> None:
+    """A seat was given below the version in which another one had it, and nobody noticed before: it is given anew."""
+    known = Group(7, {"a": replace(Group().renewed(node("a"), 1, SECONDS).members["a"], token=6)})
+    lease = replace(Lease(node("b"), SECONDS), group=known)
+    stands = Group(9, {"c": replace(Group().renewed(node("c"), 1, SECONDS).members["c"], token=3)})
+    _, written = lease.looked(stands, 0.0).renewal(0.0)
+    assert tokens(written)["c"] == written.version == 10
+    stands = Group(9, {"c": replace(stands.members["c"], token=8)})
+    _, written = lease.looked(stands, 0.0).renewal(0.0)
+    assert tokens(written)["c"] == 8
+
+
+def test_nobody_is_gone_by_beats_that_were_lost() -> None:
+    """One may have renewed its lease in a version that nobody else has seen: all wait for it anew."""
+    seats, group = group_at_rest("a", "b")
+    seats["a"].renew(group, 103.0)  # and this is lost
+    other = Lease(node("c", Role.ACTIVE_STANDBY), SECONDS)
+    for now in (102.0, 106.0, 110.0):
+        other = other.looked(group, now)
+    assert other.gone(102.0 + SECONDS * EXPIRY_FACTOR) == {"a", "b"}
+    back = seats["b"].renew(Group(), 111.0)
+    other = other.looked(back, 112.0)
+    assert other.gone(112.0 + SECONDS) == frozenset()
+    assert "a" in other.gone(112.0 + SECONDS * EXPIRY_FACTOR)
+
+
+def test_a_share_of_another_record_is_another_share_whatever_its_number() -> None:
+    """What was confirmed in a version that is lost does not confirm what the same number lends now."""
+    seat = Seat("a", Role.LOAD_BALANCED)
+    group = seat.renew(Group(), 0.0)
+    share = seat.lease.share
+    assert share is not None
+    obeying = seat.lease.obeys(share.number)
+    less = replace(share, told=replace(share.told, ledger_concurrency=1))
+    other = Group(group.version + 5, {"a": replace(group.members["a"], share=less)})
+    assert obeying.looked(other, 1.0).obeyed is None
+    assert obeying.looked(Group(group.version + 5, group.members), 1.0).obeyed == share.number
+
+
+def test_who_leaves_puts_back_what_was_lost_without_itself() -> None:
+    """The others find their places; nothing is left of it."""
+    seats, group = group_at_rest("a", "b")
+    seats["a"].renew(group, 103.0)
+    left = seats["a"].lease.looked(Group(), 104.0).leave()
+    assert left.version == group.version + LEAP + 2
+    assert tokens(left) == {"b": left.version}
 
 
 # --- the record ---

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.roles import Group, Lease, Role
 
-from .roles_world import Clock, Fault, SimulatedNode, Violation, World
+from .roles_world import LIMITS, Clock, Fault, SimulatedNode, Violation, World, numbers
 
 MAX_NODES = 5
 LEASE_SECONDS = 10.0
@@ -218,7 +218,7 @@ class CountsOn(SimulatedNode):
 class Careless(World):
     """A table that puts whatever comes."""
 
-    def is_refused(self, content: Group) -> bool:
+    def is_refused(self, standing: int) -> bool:
         return False
 
 
@@ -300,8 +300,27 @@ def test_a_write_of_an_earlier_life_of_the_item_is_bounded() -> None:
     world.settle()
 
 
-def test_a_machine_that_is_suspended_is_the_limit() -> None:
-    """Its clock stands still, so it may go on with its lease when it wakes: until its next look, which comes first."""
+@pytest.mark.parametrize("role", list(Role)[1:])
+@pytest.mark.parametrize("number", range(12))
+def test_an_item_that_is_deleted_at_rest_is_not_missed(role: Role, number: int) -> None:
+    """Whenever that is, and whoever looks first: the same have the same shares, and never more than the whole."""
+    world = World()
+    nodes = [world.start(role) for _ in range(3) if world.advance(0.7) is None]
+    world.advance(2 * LEASE_SECONDS + number * 0.37)
+    seats = {name: (member.token, member.share) for name, member in world.record.group.members.items()}
+    version = world.record.version
+    world.delete()
+    for _ in range(30):
+        world.advance(0.1)
+        for index in (1, 2):  # to the ledger, and to Apple
+            assert sum(node.in_use[index] for node in nodes if node.is_holding) == numbers(LIMITS)[index]
+    assert world.record.version > version
+    assert {name: (member.token, member.share) for name, member in world.record.group.members.items()} == seats
+    world.settle()
+
+
+def test_a_clock_that_stands_still_is_the_limit() -> None:
+    """Where there is none that goes on while a machine is suspended its lease goes on when it wakes, until it looks."""
     world = World()
     first, second = world.start(Role.ACTIVE_STANDBY), world.start(Role.ACTIVE_STANDBY)
     world.advance(LEASE_SECONDS)

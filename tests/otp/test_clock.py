@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -80,6 +82,40 @@ def test_the_manual_clock_stands_still(clock: ManualClock) -> None:
     assert (clock.monotonic(), clock.time()) == (monotonic, unix)
     clock.advance(2.5)
     assert (clock.monotonic(), clock.time()) == (monotonic + 2.5, unix + 2.5)
+
+
+def test_a_machine_that_is_suspended_fires_no_timer(clock: ManualClock) -> None:
+    """Its monotonic clock stands still; the others go on. Then the timer waits for what was left."""
+    fired: list[str] = []
+    clock.call_later(5, lambda: fired.append("fired"))
+    clock.advance(4)
+    before = clock.monotonic(), clock.boottime(), clock.time()
+    clock.suspend(3600)
+    assert (clock.monotonic(), clock.boottime(), clock.time()) == (before[0], before[1] + 3600, before[2] + 3600)
+    assert not fired
+    clock.advance(1)
+    assert fired == ["fired"]
+    assert clock.boottime() == before[1] + 3601
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan])
+def test_a_machine_is_suspended_for_some_time(clock: ManualClock, seconds: float) -> None:
+    """Or for none."""
+    with pytest.raises(ValueError, match="0 or more are expected"):
+        clock.suspend(seconds)
+
+
+def test_a_manual_clock_shows_who_mixes_its_clocks(clock: ManualClock) -> None:
+    """They are a day apart from the beginning."""
+    assert abs(clock.boottime() - clock.monotonic()) == 24 * 3600
+
+
+def test_the_real_clock_counts_the_time_of_all_processes(system_clock: SystemClock) -> None:
+    """What goes on while the machine is suspended is the same clock in each of them, and never goes back."""
+    before = system_clock.boottime()
+    code = "from receipt_actors.otp import SystemClock; print(SystemClock().boottime())"
+    other = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert before <= other <= system_clock.boottime()
 
 
 def test_a_timer_set_by_a_timer_fires_on_the_way(clock: ManualClock) -> None:
@@ -345,5 +381,6 @@ def test_two_threads_may_move_the_manual_clock() -> None:
 @pytest.mark.parametrize("clock", [5, "system", object()], ids=["number", "text", "object"])
 def test_what_is_no_clock_is_refused(clock: Any) -> None:
     """Where the system is made, not where the first actor wants to know the time."""
-    with pytest.raises(TypeError, match="clock must have monotonic, time, call_later, close, as SystemClock has"):
+    functions = "monotonic, boottime, time, call_later, close"
+    with pytest.raises(TypeError, match=f"clock must have {functions}, as SystemClock has"):
         ActorSystem(clock=clock)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import sqlite3
+import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -17,9 +21,15 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
 from .test_alerts import ALERTS, Inbox
-from .worlds import RESULTS, AwsWorld, EmbeddedWorld, World, genuine_messages
+from .worlds import RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 PROCESSES = [1, 2]
+#: What makes a program believe that its machine was suspended for eleven days in all.
+OFTEN_SUSPENDED = ("unshare", "--time", "--boottime", "1000000")
+CAN_HAVE_TIME_NAMESPACES = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*OFTEN_SUSPENDED, "true"], capture_output=True, check=False).returncode == 0
+)
 GENUINE = genuine_messages(20, 11)
 LEASE_SECONDS = 5  #: a busy machine keeps nobody from renewing for so long
 
@@ -59,6 +69,11 @@ class Node:
         role: dict[str, Any] = json.loads(self.port.ask("/api/overview")[1])["role"]
         return role
 
+    def depths(self) -> dict[str, int | None]:
+        """What a client of the page sees: how many messages wait on each queue, as far as that is known."""
+        depths: dict[str, int | None] = json.loads(self.port.ask("/api/overview")[1])["queues"]
+        return depths
+
     def command(self, *arguments: str) -> tuple[int, str]:
         """Run a command of ours against it; its exit code and output."""
         name, *others = arguments
@@ -94,6 +109,8 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
     assert "50 of 50 requests to the ledger" in text
     world.send(GENUINE)
     active.program.wait_until(lambda: world.visible(RESULTS) >= len(GENUINE), "all are answered")
+    standby.program.wait_until(lambda: None not in standby.depths().values(), "it knows what waits on the queues")
+    assert standby.depths().keys() == active.depths().keys() > {SOURCE, RESULTS}
     assert standby.metric("receipt_actors_messages_received_total") == 0
     before = active.metric("receipt_actors_role_token")
     active.program.kill()
@@ -123,6 +140,55 @@ def test_one_that_stops_in_good_order_is_no_alert(
     standby.program.send_signal(signal.SIGTERM)
     assert standby.program.wait_for_end() == EXIT_DONE
     assert inbox.of("node_lost") == []
+
+
+def lose_the_table(world: World, active: Node) -> None:
+    """Drop the table of roles while nodes run: on AWS, where somebody has to make it anew, for longer than a lease."""
+    if isinstance(world, AwsWorld):
+        world.delete_table("RoleTable")
+        active.wait_for("waiting")
+        world.create_table("RoleTable", KEY)
+    elif isinstance(world, EmbeddedWorld):
+        with closing(sqlite3.connect(world.database)) as connection:
+            connection.execute("DROP TABLE role_groups")
+
+
+def test_a_table_that_is_dropped_while_nodes_run_costs_nobody_its_place(world: World, store: SimulatedAppStore) -> None:
+    """What nodes know is put back, and told; the one that worked goes on, with the token that it had."""
+    prepare(world)
+    active = Node(world, store, "one", "active-standby", processes=2)
+    active.wait_for("consuming")
+    standby = Node(world, store, "two", "active-standby")
+    standby.wait_for("standby")
+    active.wait_for_nodes(1, "standby")
+    token = active.metric("receipt_actors_role_token")
+    lose_the_table(world, active)
+    both = (active.program, standby.program)
+    active.program.wait_until(lambda: any("is put back as version" in each.stderr for each in both), "it is put back")
+    active.wait_for("consuming")
+    standby.wait_for("standby")
+    world.send(GENUINE)
+    active.program.wait_until(lambda: world.visible(RESULTS) >= len(GENUINE), "all are answered")
+    assert active.metric("receipt_actors_role_token") == token
+    assert standby.metric("receipt_actors_messages_received_total") == 0
+
+
+@pytest.mark.skipif(not CAN_HAVE_TIME_NAMESPACES, reason="time namespaces take Linux, root, and unshare (util-linux)")
+def test_a_machine_that_was_suspended_often_is_like_any_other(
+    embedded: EmbeddedWorld, store: SimulatedAppStore
+) -> None:
+    """The clock that goes on meanwhile is far ahead of the monotonic one there; no process takes one for the other."""
+    prepare(embedded)
+    embedded.within = OFTEN_SUSPENDED
+    one = Node(embedded, store, "one", "active-standby", processes=2)
+    one.wait_for("consuming")
+    embedded.within = ()
+    other = Node(embedded, store, "two", "active-standby", processes=2)
+    other.wait_for("standby")
+    embedded.send(GENUINE)
+    one.program.wait_until(lambda: embedded.visible(RESULTS) >= len(GENUINE), "all are answered")
+    one.program.kill()
+    other.wait_for("consuming")
 
 
 def test_one_that_only_ever_stood_by_ends_when_it_is_told_to(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:

@@ -400,8 +400,8 @@ class AwsWorld(World):
             AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
         )
 
-    def delete_table(self) -> None:
-        self._dynamodb.delete_table(TableName=TABLE)
+    def delete_table(self, name: str = TABLE) -> None:
+        self._dynamodb.delete_table(TableName=name)
 
     def run(self, settings: Mapping[str, str]) -> Program:
         arguments = ["start"]

@@ -29,6 +29,7 @@ MAX_TOLD_CHARACTERS = 500  #: and that are passed on
 EXCERPT_CHARACTERS = 80  #: of an answer that is not a service's own
 
 Answer = TypeVar("Answer", bound=Mapping[str, Any])
+Trouble = TypeVar("Trouble", bound=UnavailableError)
 
 #: What boto3 and botocore raise for trouble that is none of the service's answers. The last four come out of botocore's
 #: parsers when an answer has the wrong shape: bytes that are no UTF-8, or JSON that is no object.
@@ -129,7 +130,7 @@ def describe(error: ClientError) -> str:
     return f"{error.operation_name}: {error_code(error)}: {told(message)}"
 
 
-def not_done(unavailable: type[UnavailableError], error: ClientError) -> UnavailableError:
+def not_done(unavailable: type[Trouble], error: ClientError) -> Trouble:
     """Make the error of an error answer. One without a code of AWS's comes from somebody in between, as a rule."""
     code = error_code(error)
     is_usual = not code.isdigit() or int(code) >= 500 or int(code) == http.client.TOO_MANY_REQUESTS

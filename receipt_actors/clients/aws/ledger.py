@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
 NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
+SETTING = "ledger_table"  #: which names the table
 CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
 MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 
@@ -240,7 +241,7 @@ class AwsLedger:
     @as_call
     def check(self) -> Steps[None]:
         """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read."""
-        yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, "ledger_table")
+        yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, SETTING)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
@@ -263,7 +264,7 @@ class AwsLedger:
             raise LedgerUnavailable(told_first)
 
     def _item(self, transaction_id: str) -> Steps[Standing | None]:
-        attributes = yield from item_of(self._client, self._table, KEY, transaction_id)
+        attributes = yield from item_of(self._client, self._table, KEY, transaction_id, SETTING)
         return _standing(attributes) if attributes else None
 
 

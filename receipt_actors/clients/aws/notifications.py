@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 KEY = "NotificationUuid"  #: the table's hash key, a string; it has no range key
 EXPIRES_AT = "ExpiresAt"  #: the attribute that time to live is to be switched on for: a UNIX time, whole seconds
+SETTING = "notifications_table"  #: which names the table
 CHECK_UUID = "receipt-actors-check"  #: read by ``check``, never written
 _REVERSAL = "refund-reversed/"  # before the transaction id; no notificationUUID of Apple's begins so
 
@@ -87,7 +88,7 @@ class AwsNotifications:
     @as_call
     def check(self) -> Steps[None]:
         """See ``Notifications.check``: reads a key that is never written."""
-        yield from check_table(self._client, self._table, KEY, CHECK_UUID, "notifications_table")
+        yield from check_table(self._client, self._table, KEY, CHECK_UUID, SETTING)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
@@ -108,7 +109,7 @@ class AwsNotifications:
                 raise not_done(LedgerUnavailable, error) from error
 
     def _item(self, key: str) -> Steps[Mapping[str, Any] | None]:
-        return (yield from item_of(self._client, self._table, KEY, key))
+        return (yield from item_of(self._client, self._table, KEY, key, SETTING))
 
 
 def _lifetime(now_seconds: float) -> dict[str, Any]:

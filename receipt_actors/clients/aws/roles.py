@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from receipt_actors.clients.aws.connection import build_client, call, error_code, not_done, reading
-from receipt_actors.clients.aws.items import check_table, item_of
+from receipt_actors.clients.aws.connection import build_client, call, error_code, reading
+from receipt_actors.clients.aws.items import check_table, item_of, unavailable
 from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.errors import LedgerUnavailable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 KEY = "RoleGroup"  #: the table's hash key, a string; it has no range key
+SETTING = "role_table"  #: which names the table
 CHECK_GROUP = "receipt-actors-check"  #: read by ``check``, never written
 PATIENCE = 0.25  #: of a lease, for the answer to one call
 CHECKS = 4  #: how often the table is looked at before it counts as one that does not answer
@@ -43,18 +44,19 @@ class AwsRoles:
     @as_call
     def read(self, group: str) -> Steps[RoleRecord | None]:
         """See ``RoleTable.read``: one consistent ``GetItem``."""
-        item = yield from item_of(self._client, self._table, KEY, group)
+        item = yield from item_of(self._client, self._table, KEY, group, SETTING)
         return None if item is None else _record(item, "GetItem")
 
     @as_call
-    def write(self, group: str, record: RoleRecord) -> Steps[RoleRecord | None]:
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> Steps[RoleRecord | None]:
         """See ``RoleTable.write``: one conditional ``PutItem``."""
         item = {KEY: {"S": group}, "Version": {"N": str(record.version)}, "Content": {"S": record.content}}
+        before = record.version - 1 if before is None else before
         condition: dict[str, Any] = {"ConditionExpression": f"attribute_not_exists({KEY})"}
-        if record.version > 1:
+        if before > 0:
             condition = {
                 "ConditionExpression": "Version = :before",
-                "ExpressionAttributeValues": {":before": {"N": str(record.version - 1)}},
+                "ExpressionAttributeValues": {":before": {"N": str(before)}},
             }
         try:
             yield from call(
@@ -68,7 +70,7 @@ class AwsRoles:
             )
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
-                raise not_done(LedgerUnavailable, error) from error
+                raise unavailable(error, KEY, SETTING) from error
             in_the_way: Any = error.response.get("Item")
             return None if in_the_way is None else _record(in_the_way, "PutItem")
         return record
@@ -78,7 +80,7 @@ class AwsRoles:
         """See ``RoleTable.check``: reads a key that is never written; again where that is not answered in time."""
         for number in range(1, CHECKS + 1):
             try:
-                yield from check_table(self._client, self._table, KEY, CHECK_GROUP, "role_table")
+                yield from check_table(self._client, self._table, KEY, CHECK_GROUP, SETTING)
                 return
             except LedgerUnavailable:
                 if number == CHECKS:

@@ -104,16 +104,19 @@ _REFUNDS = (
     "CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds)",
 )
 
-#: What came with version 3: what nodes agree on, and FIFO queues. A program that knows none of these would deliver a
-#: group out of order.
-_ROLES_AND_FIFO = (
-    """
-    CREATE TABLE role_groups (
+#: What nodes agree on. It is made anew where somebody has dropped it: nodes know what was in it.
+ROLE_GROUPS = """
+    CREATE TABLE IF NOT EXISTS role_groups (
         name TEXT PRIMARY KEY NOT NULL,
         version INTEGER NOT NULL,
         content TEXT NOT NULL
     ) WITHOUT ROWID
-    """,
+    """
+
+#: What came with version 3: what nodes agree on, and FIFO queues. A program that knows none of these would deliver a
+#: group out of order.
+_ROLES_AND_FIFO = (
+    ROLE_GROUPS,
     "ALTER TABLE messages ADD COLUMN group_id TEXT",
     # Of FIFO queues only; both begin with what a receive asks for: the oldest rows, and what is hidden of a group.
     "CREATE INDEX messages_in_order ON messages (queue_id, row_id) WHERE group_id IS NOT NULL",

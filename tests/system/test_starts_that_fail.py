@@ -1,0 +1,209 @@
+"""A start that fails in the middle, at any place: the error is told, and nothing is left of what had been begun."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.backends import Backend, open_backend
+from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.errors import ConfigurationError, LedgerUnavailable, ReceiptActorsError
+from receipt_actors.otp import StartError
+from receipt_actors.processes.group import ProcessGroup
+from receipt_actors.testing import FakeRoles, ManualClock
+
+WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
+PATIENCE_SECONDS = 30.0
+
+
+class Fault(Exception):
+    """Nobody expects it."""
+
+
+def settings_of(folder: Path, **changes: Any) -> Settings:
+    return Settings(database=folder / "receipts.db", bundle_ids=("com.example.game",), log_level="error", **changes)
+
+
+def children() -> set[int]:
+    by_thread = Path("/proc/self/task").glob("*/children")
+    return {int(child) for line in by_thread for child in line.read_text().split()}
+
+
+def open_files() -> dict[str, str]:
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[entry.name] = os.readlink(entry)
+        except FileNotFoundError:  # it was the directory's own
+            continue
+    return found
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Fail where a thread, a child or a descriptor is there afterwards that was not before."""
+    threads, processes, files = set(threading.enumerate()), children(), open_files()
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(PATIENCE_SECONDS)
+    assert set(threading.enumerate()) - threads == set()
+    assert children() - processes == set()
+    assert [name for number, name in open_files().items() if number not in files] == []
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is left")
+
+
+# --- one process ---
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_args: object, **_keywords: object) -> None:
+        raise error
+
+    return fail
+
+
+class Broken:
+    """A part of the outside world that no actor can do anything with."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Fault(name)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"run_on": raising(Fault())}, Fault),
+        ({"run_on": raising(KeyboardInterrupt())}, KeyboardInterrupt),
+        ({"app_store": Broken(), "app_store_transfers": None}, Fault),
+        ({"queues": Broken()}, Fault),
+    ],
+    ids=["a loop", "Ctrl-C", "a client", "the queues"],
+)
+def test_an_error_in_the_middle_closes_everything(tmp_path: Path, change: dict[str, Any], expected: Any) -> None:
+    """Whatever it is: threads, files and the backend, which was open already."""
+    settings = settings_of(tmp_path)
+    with nothing_left():
+        opened = open_backend(settings)
+        closed: list[Backend] = []
+        backend = replace(opened, close=lambda: (closed.append(opened), opened.close()), **change)
+        with pytest.raises(expected):
+            ReceiptSystem.start(settings, backend=backend)
+        assert closed == [opened]
+
+
+@linux
+def test_an_actor_that_does_not_start_takes_the_others_along(tmp_path: Path) -> None:
+    """Those before it have been started, with threads of their own."""
+
+    class Stopped(ManualClock):
+        def monotonic(self) -> float:
+            raise Fault
+
+    with nothing_left(), pytest.raises(StartError):
+        ReceiptSystem.start(settings_of(tmp_path), clock=Stopped())
+
+
+@linux
+def test_a_clock_that_is_none_closes_the_backend(tmp_path: Path) -> None:
+    """It is found out when that is open already."""
+    with nothing_left(), pytest.raises(TypeError, match="clock must have"):
+        ReceiptSystem.start(settings_of(tmp_path), clock=object())  # type: ignore[arg-type]
+
+
+@linux
+def test_an_error_after_the_tree_has_started_ends_it(tmp_path: Path) -> None:
+    """Consumers poll already: they are not waited for longer than a stop takes, and nothing is left."""
+
+    class Interrupted(ReceiptSystem):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            raise KeyboardInterrupt
+
+    with nothing_left(), pytest.raises(KeyboardInterrupt):
+        Interrupted.start(settings_of(tmp_path))
+
+
+@linux
+def test_a_queue_that_cannot_be_made_leaves_no_file_open(tmp_path: Path) -> None:
+    """The file was open already."""
+    settings = settings_of(tmp_path).model_copy(update={"source_queue": "no queue's name!"})
+    with nothing_left(), pytest.raises(ConfigurationError, match="no queue's name!"):
+        ReceiptSystem.start(settings)
+
+
+# --- several processes ---
+
+
+class RefusedRoles(FakeRoles):
+    """A table that cannot be used, and says so in one way or another."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+        self.is_closed = False
+
+    def check(self) -> None:
+        raise self.error
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@linux
+@pytest.mark.parametrize("error", [LedgerUnavailable("down"), OSError("no more"), KeyboardInterrupt(), Fault()])
+def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: BaseException) -> None:
+    """Its own threads and files are closed, and the table of roles."""
+    roles = RefusedRoles(error)
+
+    class Refused(ProcessGroup):
+        def _join_others(self, settings: Settings, processes: int) -> Any:
+            self._close_roles = roles.close
+            roles.check()
+
+    with nothing_left(), pytest.raises(type(error)):
+        Refused.start(settings_of(tmp_path, role="active-standby"), 2, WORKER_PROGRAM)
+    assert roles.is_closed
+
+
+@linux
+def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> None:
+    """Ctrl-C while they are being loaded: all of them are killed, whatever they are at."""
+
+    class Interrupted(ProcessGroup):
+        def _begin(self, settings: Settings, processes: int) -> None:
+            super()._begin(settings, processes)
+            assert all(self._group.processes.values())
+            raise KeyboardInterrupt
+
+    with nothing_left(), pytest.raises(KeyboardInterrupt):
+        Interrupted.start(settings_of(tmp_path), 3, WORKER_PROGRAM)
+
+
+@linux
+def test_a_worker_for_which_no_socket_is_left_takes_the_others_along(tmp_path: Path) -> None:
+    """The first ones have been started: they end, and it is told what was missing."""
+    settings = settings_of(tmp_path)
+    EmbeddedQueues(settings.database).close()  # type: ignore[arg-type]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with nothing_left():
+        few = sorted(set(range(1000)) - set(map(int, open_files())))[12]
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+        try:
+            with pytest.raises((OSError, ReceiptActorsError)):
+                ProcessGroup.start(settings, 30, WORKER_PROGRAM)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
