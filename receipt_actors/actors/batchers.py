@@ -35,6 +35,7 @@ class _Batcher(Gateway):
 
     batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
     pace_seconds: ClassVar[float] = PACE_SECONDS
+    _ready: deque[Job]  # a batch is taken by the size of what comes next
 
     def __init__(
         self,
@@ -49,9 +50,9 @@ class _Batcher(Gateway):
         self._queues = queues
         self._queue = queue
 
-    def take_batch(self, ready: deque[Job]) -> list[Job]:
+    def take_batch(self) -> list[Job]:
         """See ``Gateway``."""
-        return take_batch(ready, self.size_bytes)
+        return take_batch(self._ready, self.size_bytes)
 
     def size_bytes(self, job: Job) -> int:
         """Return what the entry counts against the batch's limit."""

@@ -37,6 +37,7 @@ from receipt_actors.domain.breaker import Breaker
 from receipt_actors.domain.ports import BackgroundCalls
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.turns import Waiting
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
@@ -121,7 +122,7 @@ class Gateway(GenServer):
         self._is_gathering = False
         self._is_finishing = False
         self._pool = self.system.new_blocking_pool(service, concurrency)
-        self._ready: deque[Job] = deque()
+        self._ready: Waiting[Job] = deque()
         self._under_way = 0
         self._retries = 0  # since the start
         self._unavailable_since_seconds: float | None = None  # UNIX time; since the breaker opened
@@ -134,13 +135,13 @@ class Gateway(GenServer):
 
     # --- what a subclass says ---
 
-    def take_batch(self, ready: deque[Job]) -> list[Job]:
-        """Take from the front what goes into one call; one job unless overridden."""
-        return [ready.popleft()]
+    def take_batch(self) -> list[Job]:
+        """Take from the front of what is ready what goes into one call; one job unless overridden."""
+        return [self._ready.popleft()]
 
-    def leaves_at_once(self, ready: deque[Job]) -> bool:
-        """Tell whether the next batch is not worth waiting for others."""
-        return len(ready) >= self.batch_entries
+    def leaves_at_once(self) -> bool:
+        """Tell whether the next batch is not worth waiting for others; something is ready."""
+        return len(self._ready) >= self.batch_entries
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """Return the client's call that carries out the batch."""
@@ -280,7 +281,7 @@ class Gateway(GenServer):
                 return
 
     def _must_gather(self) -> bool:
-        if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once(self._ready):
+        if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once():
             return False
         wait_seconds = self._next_partial_at_seconds - self.clock.monotonic()
         if wait_seconds > 0 and not self._is_gathering:
@@ -305,7 +306,7 @@ class Gateway(GenServer):
         """Send one batch and return it; None when nothing waits."""
         while self._ready:
             jobs = []
-            for job in self.take_batch(self._ready):
+            for job in self.take_batch():
                 if job.from_.is_wanted() or not self.drops_unwanted:
                     jobs.append(job)
                 else:
