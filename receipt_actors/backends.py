@@ -173,10 +173,9 @@ def open_queues(
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
     if create:
-        for source in settings.every_source:
-            queues.create_queue(source.source_queue, source.known_dead_letter_queue, settings.max_receive_count)
-        for queue in settings.all_post_queues:
-            queues.create_queue(queue)
+        dead_letter_queues = {source.source_queue: source.known_dead_letter_queue for source in settings.every_source}
+        names = {**dict.fromkeys(settings.all_post_queues), **dead_letter_queues}
+        queues.create_queues(names, settings.max_receive_count)
     return queues
 
 
