@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
@@ -45,6 +44,7 @@ from receipt_actors.telemetry.walks import Walks
 if TYPE_CHECKING:
     from receipt_actors.clients.app_store.apple_library import AppleSignedData
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
+    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
     from receipt_actors.clients.app_store.server_api_client import ServerApiClient
     from receipt_actors.clients.app_store.signed_data import Trust
     from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
@@ -212,6 +212,8 @@ def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
     """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
+    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient  # who has curl does without
+
     return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
 
 
