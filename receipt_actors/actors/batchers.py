@@ -1,8 +1,8 @@
 """The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
 
 Several batches (``concurrency``) are under way at once. An entry leaves at once when it is quiet, and waits for others
-for milliseconds only where many come. Only the entries that SQS did not confirm are
-sent again, alone. A crash of a batcher forgets what waits and what is under way; whoever asked asks its successor.
+for milliseconds only where many come. Only the entries that SQS did not confirm are sent again, alone. A crash of a
+batcher forgets what waits and what is under way; whoever asked asks its successor.
 
 ``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
                        started on demand, ends when it has been idle for a while

@@ -1,9 +1,9 @@
 """``Gateway``: the base of every actor that owns access to a service.
 
 It owns the requests that wait and those under way, a bounded pool of I/O threads (used where there is no way to call
-without a thread that waits), the retries and the breaker. It
-promises one answer for each request: the service's, or a ``GatewayFailure``. A crash of it
-forgets the requests under way; whoever asked learns that it ended and asks its successor.
+without a thread that waits), the retries and the breaker. It promises one answer for each request: the service's, or a
+``GatewayFailure``. A crash of it forgets the requests under way; whoever asked learns that it ended and asks its
+successor.
 
 A request leaves at once when it is quiet. Where many come, a batching gateway sends batches that are not full at most
 every ``pace_seconds``: the others gather meanwhile, which costs them milliseconds, and saves requests.
@@ -367,30 +367,21 @@ class Gateway(GenServer):
             logger.warning("%s gives an unknown answer: %s", self.service, error, extra=fields)
             message = self.message_of(batch[0])  # the one that it was about, where it was about one
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
-        wish = error.retry_after_seconds or 0.0
+        wish_seconds = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
-            self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
+            self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish_seconds)
             if self._breaker.is_closed:
                 for job in batch:
-                    self.retry(job, str(error), at_least_seconds=wish)
-                return
-            pause_seconds = self._breaker.pause_seconds
-            self._unavailable_since_seconds = self.clock.time()
-            logger.error(
-                "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
-                self.service,
-                pause_seconds,
-                error,
-            )
-            self._notice(IncidentKind.OUTAGE, f"{self.service} is unavailable: {error}")
-            self._ready.extend(batch)
-            self._wait_and_probe(pause_seconds)
+                    self.retry(job, str(error), at_least_seconds=wish_seconds)
+            else:
+                self._ready.extend(batch)
+                self._outage_begins(error)
             return
         self._ready.extend(batch)  # at the end: another one is the next to try
         if batch is self._probe:
             for job in batch:
                 job.probes += 1
-            self._probe_failed(wish)
+            self._probe_failed(wish_seconds)
         # Else it was sent before the breaker opened, and says nothing new.
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
@@ -427,6 +418,18 @@ class Gateway(GenServer):
         return None
 
     # --- while the breaker is open ---
+
+    def _outage_begins(self, error: UnavailableError) -> None:
+        pause_seconds = self._breaker.pause_seconds
+        self._unavailable_since_seconds = self.clock.time()
+        logger.error(
+            "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
+            self.service,
+            pause_seconds,
+            error,
+        )
+        self._notice(IncidentKind.OUTAGE, f"{self.service} is unavailable: {error}")
+        self._wait_and_probe(pause_seconds)
 
     def _forget_outage(self) -> None:
         # Others do the work. Nobody here could find out that the service is back, and it would be unavailable for ever.
