@@ -7,6 +7,7 @@ Python itself, some hundredths of a second, in which a signal ends any Python pr
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -15,12 +16,16 @@ from types import FrameType
 
 EXIT_INTERRUPTED = 130  # as in receipt_actors.cli, which is not imported yet
 
+#: New objects until Python looks for garbage (its own number is 700): what modules make is none, and there is much.
+GARBAGE_THRESHOLD = 50_000
+
 
 def main() -> int:
     """Run the command line of this process, and return the exit code."""
     stop_signals = (signal.SIGTERM, signal.SIGINT) if sys.argv[1:2] in (["start"], ["notifications"]) else ()
     for number in stop_signals:
         signal.signal(number, _end_at_once)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     try:
         from receipt_actors.cli import main as run
 

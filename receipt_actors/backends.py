@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
@@ -45,6 +44,7 @@ from receipt_actors.telemetry.walks import Walks
 if TYPE_CHECKING:
     from receipt_actors.clients.app_store.apple_library import AppleSignedData
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
+    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
     from receipt_actors.clients.app_store.server_api_client import ServerApiClient
     from receipt_actors.clients.app_store.signed_data import Trust
     from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
@@ -174,10 +174,10 @@ def open_queues(
     queues = EmbeddedQueues(_database(settings, create))
     with ExitStack() as opened:  # closed again where a queue can't be made
         opened.callback(queues.close)
-        for source in settings.every_source if create else ():
-            queues.create_queue(source.source_queue, source.known_dead_letter_queue, settings.max_receive_count)
-        for queue in settings.all_post_queues if create else ():
-            queues.create_queue(queue)
+        if create:
+            dead_letter_queues = {each.source_queue: each.known_dead_letter_queue for each in settings.every_source}
+            names = {**dict.fromkeys(settings.all_post_queues), **dead_letter_queues}
+            queues.create_queues(names, settings.max_receive_count)
         opened.pop_all()
     return queues
 
@@ -215,6 +215,8 @@ def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
     """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
+    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient  # who has curl does without
+
     return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
 
 

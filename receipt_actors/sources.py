@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from receipt_actors.domain.fifo import dead_letter_queue_fault
 from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
@@ -13,6 +15,8 @@ from receipt_actors.errors import ConfigurationError, QueueRefused
 from receipt_actors.settings import PolicySettings, Settings
 
 logger = logging.getLogger(__name__)
+
+MAX_LOOKS = 16  #: at once; a look at a queue of AWS is two requests
 
 
 def look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool) -> list[Source]:
@@ -26,15 +30,13 @@ def look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool)
     """
     sources: list[Source] = []
     missing: list[QueueRefused] = []
-    for of_source in settings.every_source:
-        try:
-            redrive_target = queues.dead_letter_queue(of_source.source_queue)  # asked for in any case
-        except QueueRefused as refused:
-            missing.append(refused)
+    for of_source, redrive_target in zip(settings.every_source, _redrive_targets(settings, queues), strict=True):
+        if isinstance(redrive_target, QueueRefused):
+            missing.append(redrive_target)
             if not may_be_missing or len(missing) == len(settings.every_source):
-                raise
+                raise redrive_target
             # Should it come back, what can't be answered stays on it until the next start.
-            logger.error("the other sources go on without it: %s", refused)
+            logger.error("the other sources go on without it: %s", redrive_target)
             sources.append(source_of(of_source, of_source.dead_letter_queue, is_first=of_source is settings))
             continue
         dead_letter_queue = of_source.dead_letter_queue or redrive_target
@@ -57,6 +59,19 @@ def look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool)
     if faults:
         raise ConfigurationError(faults)
     return sources
+
+
+def _redrive_targets(settings: Settings, queues: Queues) -> Sequence[str | QueueRefused | None]:
+    """Ask for the redrive policy of each source queue, several at once; each is asked, whatever the settings say."""
+
+    def look(queue: str) -> str | QueueRefused | None:
+        try:
+            return queues.dead_letter_queue(queue)
+        except QueueRefused as refused:
+            return refused
+
+    with ThreadPoolExecutor(MAX_LOOKS) as pool:
+        return list(pool.map(look, settings.source_queues))
 
 
 def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bool = True) -> Source:

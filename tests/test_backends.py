@@ -12,8 +12,8 @@ import pytest
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli.open_files import files_needed
-from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
+from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings

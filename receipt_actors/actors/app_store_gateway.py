@@ -15,12 +15,11 @@ forgets all that: validators ask its successor, and Apple is asked again.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import cachetools
 
@@ -104,8 +103,8 @@ class AppStoreGateway(Gateway):
         most = limits.whole.app_store_concurrency
         blocks = any(way.begin is None for way in ways.values())
         super().__init__("app_store", min(most, MAX_BLOCKING_CONCURRENCY) if blocks else most, retry)
-        if len(ways) > 1:  # it has what a gateway uses of a deque
-            self._ready = cast("deque[Job]", InTurn[Job](lambda job: job.request.source_queue))
+        if len(ways) > 1:
+            self._ready = InTurn[Job](lambda job: job.request.source_queue)
         self._limits = limits
         self._window = Window()
         self._is_full = False

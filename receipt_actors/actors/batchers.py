@@ -1,8 +1,8 @@
 """The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
 
 Several batches (``concurrency``) are under way at once. An entry leaves at once when it is quiet, and waits for others
-for milliseconds only where many come. Only the entries that SQS did not confirm are
-sent again, alone. A crash of a batcher forgets what waits and what is under way; whoever asked asks its successor.
+for milliseconds only where many come. Only the entries that SQS did not confirm are sent again, alone. A crash of a
+batcher forgets what waits and what is under way; whoever asked asks its successor.
 
 ``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
                        started on demand, ends when it has been idle for a while
@@ -35,6 +35,7 @@ class _Batcher(Gateway):
 
     batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
     pace_seconds: ClassVar[float] = PACE_SECONDS
+    _ready: deque[Job]  # a batch is taken by the size of what comes next
 
     def __init__(
         self,
@@ -49,9 +50,9 @@ class _Batcher(Gateway):
         self._queues = queues
         self._queue = queue
 
-    def take_batch(self, ready: deque[Job]) -> list[Job]:
+    def take_batch(self) -> list[Job]:
         """See ``Gateway``."""
-        return take_batch(ready, self.size_bytes)
+        return take_batch(self._ready, self.size_bytes)
 
     def size_bytes(self, job: Job) -> int:
         """Return what the entry counts against the batch's limit."""

@@ -8,14 +8,14 @@ What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered
 mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
 
 Of a FIFO queue's group the custodians are started one after the other, so that the visibility keeper hears of them in
-order. What stands behind a corrupt copy, or behind one whose custodian did not start, is handed back.
+order (``domain.rounds``). What stands behind a corrupt copy, or behind one whose custodian did not start, is handed
+back.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -33,6 +33,7 @@ from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, 
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
+from receipt_actors.domain.rounds import Rounds, into_rounds
 from receipt_actors.domain.sources import Source
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import (
@@ -40,7 +41,6 @@ from receipt_actors.otp import (
     Down,
     ExitReason,
     GenServer,
-    Name,
     Receive,
     Receiving,
     Reply,
@@ -62,16 +62,7 @@ INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
 
 
 #: A delivery and what is to be done about it; None: nothing, it is corrupt.
-_Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _CustodianStart:
-    """A request to start a custodian, and the delivery that it is for."""
-
-    delivery: ReceivedMessage
-    supervisor: Name
-    request: StartChild
+_Received: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +103,8 @@ class Consumer(GenServer):
         self._tracer = tracer_of(self.system)
         self._failures = 0
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
-        self._is_starting = False  # the custodians of the last receive
-        self._rounds: deque[list[_CustodianStart]] = deque()  # the first is under way; a round has one of each group
+        self._received_at_seconds = 0.0  # monotonic; of the last receive that brought something
+        self._rounds = Rounds(())  # of its custodians; the first one is being started
         self._receive_over: _ReceiveOver | None = None  # until those have started
         self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
 
@@ -170,7 +161,7 @@ class Consumer(GenServer):
         else:
             self._received(deliveries)
 
-    def _read(self, messages: Sequence[ReceivedMessage]) -> Sequence[_Delivery]:
+    def _read(self, messages: Sequence[ReceivedMessage]) -> Sequence[_Received]:
         """Read what was received, on whatever thread."""
         post_queues, queue = self._source.post_queues, self._source.queue
         return [(each, parse_submission(each, post_queues, queue) if is_intact(each) else None) for each in messages]
@@ -181,7 +172,7 @@ class Consumer(GenServer):
         self._receive_over = _ReceiveOver(0, str(error), self._retry.pause_seconds(self._failures) or 0.0)
         self._settle_when_started()
 
-    def _received(self, deliveries: Sequence[_Delivery]) -> None:
+    def _received(self, deliveries: Sequence[_Received]) -> None:
         began_at, self._receive_began_at = self._receive_began_at, None
         assert began_at is not None  # the visibility timeout begins at some time after this
         self._failures = 0
@@ -200,7 +191,7 @@ class Consumer(GenServer):
     def _settle_when_started(self) -> None:
         """Give back the credits that were not used, once the custodians hold theirs; then ask for the next."""
         over = self._receive_over
-        if self._is_starting or over is None:
+        if self._rounds.rounds or over is None:
             return
         self._receive_over = None
         self.cast(INTAKE, SettleReservation(self.ref, self._source.queue, over.received, over.failure))
@@ -212,59 +203,41 @@ class Consumer(GenServer):
         else:
             self._ask_for_credits()
 
-    def _start_custodians(self, deliveries: Sequence[_Delivery], received_at_seconds: float) -> None:
-        rounds: list[list[_CustodianStart]] = [[]]
-        places: Counter[str] = Counter()  # by group: how many of it there have been
-        cut: set[str | None] = set()  # groups that have a corrupt copy
-        behind: list[ReceivedMessage] = []
+    def _start_custodians(self, received: Sequence[_Received], received_at_seconds: float) -> None:
         if self._tracer.is_on:
-            for delivery, work in deliveries:
+            for delivery, work in received:
                 self._trace_received(delivery, work)
-        for delivery, work in deliveries:
-            group = delivery.group_id
-            if group in cut:
-                behind.append(delivery)
-                continue
-            if work is None:
-                if group is not None:
-                    cut.add(group)
-                detail = "arrived corrupt (MD5); it is left for redelivery"
-                log_left(delivery.message_id, Reason.BODY_MD5_MISMATCH, detail)
-                self._statistics.message_finished("left", Reason.BODY_MD5_MISMATCH, 0.0)
-                continue
-            supervisor = VALIDATORS if isinstance(work, Submission) else MOVERS
-            place = 0
-            if group is not None:
-                place, places[group] = places[group], places[group] + 1
-                if place == len(rounds):
-                    rounds.append([])
-            start = StartChild((self._source, delivery, work, received_at_seconds))
-            rounds[place].append(_CustodianStart(delivery, supervisor, start))
-        self._is_starting = True
-        self._rounds.extend(rounds)
-        self._start_round()
-        if behind:
-            self._hand_back_behind(behind)
+        rounds = into_rounds(received)
+        for delivery in rounds.corrupt:
+            detail = "arrived corrupt (MD5); it is left for redelivery"
+            log_left(delivery.message_id, Reason.BODY_MD5_MISMATCH, detail)
+            self._statistics.message_finished("left", Reason.BODY_MD5_MISMATCH, 0.0)
+        self._received_at_seconds = received_at_seconds
+        self._begin(rounds)
 
-    def _start_round(self) -> None:
-        self.send_requests([(start.supervisor, start.request) for start in self._rounds[0]], _START)
+    def _begin(self, rounds: Rounds) -> None:
+        """Have the custodians of the next round started; ``_round_over`` follows, or all have been."""
+        self._rounds = rounds
+        if rounds.rounds:
+            requests = [
+                (
+                    VALIDATORS if isinstance(work, Submission) else MOVERS,
+                    StartChild((self._source, delivery, work, self._received_at_seconds)),
+                )
+                for delivery, work in rounds.rounds[0]
+            ]
+            self.send_requests(requests, _START)
+        if rounds.behind:
+            self._hand_back_behind(rounds.behind)
 
     def _round_over(self, replies: Sequence[Reply]) -> None:
-        """Start the next custodian of each group, but of those that have a gap now."""
-        over = self._rounds.popleft()
-        if self._rounds:
-            is_there = [reply.failure is None and isinstance(reply.value, Started) for reply in replies]
-            cut = {start.delivery.group_id for start, is_there in zip(over, is_there, strict=True) if not is_there}
-            behind = [start.delivery for each in self._rounds for start in each if start.delivery.group_id in cut]
-            if behind:
-                rounds = [[start for start in each if start.delivery.group_id not in cut] for each in self._rounds]
-                self._rounds = deque(filter(None, rounds))
-                self._hand_back_behind(behind)
-        if self._rounds:
-            self._start_round()
-        else:
-            self._is_starting = False
-            self._settle_when_started()
+        groups_with_gap = {
+            delivery.group_id
+            for (delivery, _), reply in zip(self._rounds.rounds[0], replies, strict=True)
+            if reply.failure is not None or not isinstance(reply.value, Started)
+        }
+        self._begin(self._rounds.after_first(groups_with_gap))
+        self._settle_when_started()
 
     def _trace_received(self, delivery: ReceivedMessage, work: Submission | Unanswerable | None) -> None:
         match work:

@@ -1,9 +1,9 @@
 """``Gateway``: the base of every actor that owns access to a service.
 
 It owns the requests that wait and those under way, a bounded pool of I/O threads (used where there is no way to call
-without a thread that waits), the retries and the breaker. It
-promises one answer for each request: the service's, or a ``GatewayFailure``. A crash of it
-forgets the requests under way; whoever asked learns that it ended and asks its successor.
+without a thread that waits), the retries and the breaker. It promises one answer for each request: the service's, or a
+``GatewayFailure``. A crash of it forgets the requests under way; whoever asked learns that it ended and asks its
+successor.
 
 A request leaves at once when it is quiet. Where many come, a batching gateway sends batches that are not full at most
 every ``pace_seconds``: the others gather meanwhile, which costs them milliseconds, and saves requests.
@@ -37,6 +37,7 @@ from receipt_actors.domain.breaker import Breaker
 from receipt_actors.domain.ports import BackgroundCalls
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.turns import Waiting
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
@@ -121,7 +122,7 @@ class Gateway(GenServer):
         self._is_gathering = False
         self._is_finishing = False
         self._pool = self.system.new_blocking_pool(service, concurrency)
-        self._ready: deque[Job] = deque()
+        self._ready: Waiting[Job] = deque()
         self._under_way = 0
         self._retries = 0  # since the start
         self._unavailable_since_seconds: float | None = None  # UNIX time; since the breaker opened
@@ -134,13 +135,13 @@ class Gateway(GenServer):
 
     # --- what a subclass says ---
 
-    def take_batch(self, ready: deque[Job]) -> list[Job]:
-        """Take from the front what goes into one call; one job unless overridden."""
-        return [ready.popleft()]
+    def take_batch(self) -> list[Job]:
+        """Take from the front of what is ready what goes into one call; one job unless overridden."""
+        return [self._ready.popleft()]
 
-    def leaves_at_once(self, ready: deque[Job]) -> bool:
-        """Tell whether the next batch is not worth waiting for others."""
-        return len(ready) >= self.batch_entries
+    def leaves_at_once(self) -> bool:
+        """Tell whether the next batch is not worth waiting for others; something is ready."""
+        return len(self._ready) >= self.batch_entries
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """Return the client's call that carries out the batch."""
@@ -280,7 +281,7 @@ class Gateway(GenServer):
                 return
 
     def _must_gather(self) -> bool:
-        if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once(self._ready):
+        if self.pace_seconds <= 0 or self._is_finishing or self.leaves_at_once():
             return False
         wait_seconds = self._next_partial_at_seconds - self.clock.monotonic()
         if wait_seconds > 0 and not self._is_gathering:
@@ -305,7 +306,7 @@ class Gateway(GenServer):
         """Send one batch and return it; None when nothing waits."""
         while self._ready:
             jobs = []
-            for job in self.take_batch(self._ready):
+            for job in self.take_batch():
                 if job.from_.is_wanted() or not self.drops_unwanted:
                     jobs.append(job)
                 else:
@@ -366,30 +367,21 @@ class Gateway(GenServer):
             logger.warning("%s gives an unknown answer: %s", self.service, error, extra=fields)
             message = self.message_of(batch[0])  # the one that it was about, where it was about one
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
-        wish = error.retry_after_seconds or 0.0
+        wish_seconds = error.retry_after_seconds or 0.0
         if self._breaker.is_closed:
-            self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish)
+            self._breaker = self._breaker.failed(map(self.message_of, batch), retry_after_seconds=wish_seconds)
             if self._breaker.is_closed:
                 for job in batch:
-                    self.retry(job, str(error), at_least_seconds=wish)
-                return
-            pause_seconds = self._breaker.pause_seconds
-            self._unavailable_since_seconds = self.clock.time()
-            logger.error(
-                "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
-                self.service,
-                pause_seconds,
-                error,
-            )
-            self._notice(IncidentKind.OUTAGE, f"{self.service} is unavailable: {error}")
-            self._ready.extend(batch)
-            self._wait_and_probe(pause_seconds)
+                    self.retry(job, str(error), at_least_seconds=wish_seconds)
+            else:
+                self._ready.extend(batch)
+                self._outage_begins(error)
             return
         self._ready.extend(batch)  # at the end: another one is the next to try
         if batch is self._probe:
             for job in batch:
                 job.probes += 1
-            self._probe_failed(wish)
+            self._probe_failed(wish_seconds)
         # Else it was sent before the breaker opened, and says nothing new.
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
@@ -426,6 +418,18 @@ class Gateway(GenServer):
         return None
 
     # --- while the breaker is open ---
+
+    def _outage_begins(self, error: UnavailableError) -> None:
+        pause_seconds = self._breaker.pause_seconds
+        self._unavailable_since_seconds = self.clock.time()
+        logger.error(
+            "%s is unavailable, requests are kept until it is back (next try in %.0f s): %s",
+            self.service,
+            pause_seconds,
+            error,
+        )
+        self._notice(IncidentKind.OUTAGE, f"{self.service} is unavailable: {error}")
+        self._wait_and_probe(pause_seconds)
 
     def _forget_outage(self) -> None:
         # Others do the work. Nobody here could find out that the service is back, and it would be unavailable for ever.

@@ -58,6 +58,7 @@ class LedgerGateway(Gateway):
 
     batch_entries: ClassVar[int] = MAX_CLAIMS
     pace_seconds: ClassVar[float] = PACE_SECONDS
+    _ready: deque[Job]  # what may not go along with a batch is put back at the front
 
     def __init__(
         self, ledger: Ledger, limits: LiveLimits, retry: RetryPolicy, background: BackgroundCalls | None = None
@@ -93,12 +94,13 @@ class LedgerGateway(Gateway):
         request = job.request
         return request.item.message_id if isinstance(request, ClaimTransaction) else request.submission.message_id
 
-    def leaves_at_once(self, ready: deque[Job]) -> bool:
+    def leaves_at_once(self) -> bool:
         """See ``Gateway``."""
-        return self._goes_alone(ready[0]) or super().leaves_at_once(ready)
+        return self._goes_alone(self._ready[0]) or super().leaves_at_once()
 
-    def take_batch(self, ready: deque[Job]) -> list[Job]:
+    def take_batch(self) -> list[Job]:
         """See ``Gateway``. What may not go along keeps its place; what is known by now needs no call any more."""
+        ready = self._ready
         batch: dict[str, Job] = {}  # by transaction id
         passed_over = []
         while ready and len(batch) < MAX_CLAIMS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +23,11 @@ from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import divide
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.cores import usable_cores
-from receipt_actors.processes.divider import described
-from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
+    from receipt_actors.processes.group import ProcessGroup
     from receipt_actors.receipt_system import ReceiptSystem
 
 logger = logging.getLogger("receipt_actors")
@@ -72,13 +71,12 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
     with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
-        system = _start(settings, signals)
+        system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
         watchers.watch(system)
         system.on_end(signals.wake)
         _wait(system, signals, settings)
-        if isinstance(system, ProcessGroup):
-            system.check()
+        check()
         if system.end_reason is not None:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
             return EXIT_WORLD_FAILED
@@ -101,17 +99,25 @@ def process_count(settings: Settings) -> int:
     return chosen if isinstance(chosen, int) else min(usable_cores(), settings.limits_of(1).smallest_count)
 
 
-def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessGroup:
-    """Start the system in this process, or the processes that run one each."""
+def _start(
+    settings: Settings, signals: StopSignals
+) -> tuple[ReceiptSystem, Callable[[], None]] | tuple[ProcessGroup, Callable[[], None]]:
+    """Start the system in this process, or the processes that run one each; and return what raises why it ended.
+
+    What each takes is imported here: faults of the settings are told without a wait, and no start loads both.
+    """
     count = process_count(settings)
     what = (", ".join(settings.source_queues), settings.backend, settings.max_in_flight)
     if count == 1:
-        from receipt_actors.receipt_system import ReceiptSystem  # after the settings: faults are told without a wait
+        from receipt_actors.receipt_system import ReceiptSystem
 
         system = ReceiptSystem.start(settings)
         collect_seldom()
         logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
-        return system
+        return system, lambda: None
+
+    from receipt_actors.processes.divider import described
+    from receipt_actors.processes.group import ProcessGroup
 
     def tell() -> None:
         share = described(divide(settings.limits_of(count), count)[-1])
@@ -122,7 +128,7 @@ def _start(settings: Settings, signals: StopSignals) -> ReceiptSystem | ProcessG
 
     group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
     signals.before_end = group.kill
-    return group
+    return group, group.check
 
 
 def _check_statistics_file(settings: Settings) -> None:

@@ -13,11 +13,11 @@ from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl
-from receipt_actors.telemetry.embedded_metrics import MetricsLog
 from receipt_actors.telemetry.systemd import SystemdNotifier
 
 if TYPE_CHECKING:
     from receipt_actors.admin.server import AdminServer
+    from receipt_actors.telemetry.embedded_metrics import MetricsLog
     from receipt_actors.telemetry.scale_in_protection import ScaleInProtection
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ def _scale_in_protection(settings: Settings) -> ScaleInProtection | None:
 
 
 def _metrics_log(settings: Settings) -> MetricsLog:
+    from receipt_actors.telemetry.embedded_metrics import MetricsLog
+
     return MetricsLog(
         STDOUT,
         interval_seconds=settings.emf_interval_seconds,

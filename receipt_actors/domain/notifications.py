@@ -21,9 +21,6 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.values import is_name, json_type
 
 MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
-#: Apple repeats itself for less than seven days (1, 12, 24, 48 and 72 hours), but its history has 180 of them: what
-#: somebody posts from there is known, and a refund that was reversed stays so.
-REMEMBERED_SECONDS = 200 * 24 * 60 * 60
 MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
 
 

@@ -19,6 +19,9 @@ MAX_BATCH_ENTRIES = 10  #: entries a receive, send, delete or visibility batch m
 MAX_BATCH_BYTES = 1024 * 1024  #: bytes of all bodies and attributes of a send batch, and of a single message (SQS)
 MAX_CLAIMS = 25  #: statements a PartiQL batch may have (DynamoDB)
 MAX_VISIBILITY_SECONDS = 12 * 60 * 60  #: SQS counts it from the receive
+#: Apple repeats itself for less than seven days (1, 12, 24, 48 and 72 hours), but its history has 180 of them: what
+#: somebody posts from there is known, and a refund that was reversed stays so.
+REMEMBERED_SECONDS = 200 * 24 * 60 * 60
 
 
 class Environment(StrEnum):
@@ -308,7 +311,7 @@ class Notifications(Protocol):
         """Tell whether it was recorded. Raises ``LedgerUnavailable``."""
 
     def record(self, notification_uuid: str, now_seconds: float) -> None:
-        """Record it, for longer than Apple's history has it (200 days). Raises ``LedgerUnavailable``."""
+        """Record it, for ``REMEMBERED_SECONDS`` at least. Raises ``LedgerUnavailable``."""
 
     def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
         """Remember, likewise, when Apple took the refund of a transaction back; the latest such time stays.

@@ -44,7 +44,7 @@ def misuses(uses: Sequence[tuple[str, frozenset[str], str | None]]) -> Iterator[
     posts = {post for _, post_queues, _ in uses for post in post_queues}
     owners: dict[str, str] = {}  # of dead-letter queues
     for source, post_queues, dead_letter_queue in uses:
-        for queue in sorted(post_queues & (sources - {source})):
+        for queue in sorted((post_queues & sources) - {source}):
             expected = "queues that no receipts are taken from: an answer sent there would come back as a receipt"
             yield Misuse(source, "post_queues", queue, expected)
         if dead_letter_queue is None:

@@ -32,8 +32,7 @@ def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_C
         queues = open_queues(settings, max_connections=max_connections, create=False)
         opened.callback(queues.close)
         if isinstance(queues, EmbeddedQueues):  # those alone: the others' redrive policy is for `start` to know
-            for queue in settings.all_post_queues:
-                queues.create_queue(queue)
+            queues.create_queues(dict.fromkeys(settings.all_post_queues))
         notifications = open_notifications(settings, max_connections=max_connections)
         opened.callback(notifications.close)
         ledger.check()

@@ -115,6 +115,12 @@ class ReceiveMore(Receive):
     __slots__ = ()
 
 
+class ReceiveNew(Receive):
+    """One of the runtime's own, for what can't have come before: what was passed over is not looked at."""
+
+    __slots__ = ()
+
+
 #: A callback that receives selectively.
 Receiving: TypeAlias = Generator[Receive, Any, Any]
 

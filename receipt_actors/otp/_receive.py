@@ -21,6 +21,7 @@ from receipt_actors.otp._messages import (
     ParentExitEnvelope,
     Receive,
     ReceiveMore,
+    ReceiveNew,
     Receiving,
     ReplyEnvelope,
     SysEnvelope,
@@ -112,8 +113,8 @@ class Waiting:
                 if not isinstance(receive, Receive):
                     raise TypeError(f"a callback that is a generator yields Receive, not {shape_of(receive)}")
                 self._receive = receive
-                again = receive is previous and type(receive) is ReceiveMore
-                found = None if again else self._take(receive)
+                is_new = type(receive) is ReceiveNew or (type(receive) is ReceiveMore and receive is previous)
+                found = None if is_new else self._take(receive)
                 if found is None:
                     self._arm(receive)
                     return

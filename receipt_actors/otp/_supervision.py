@@ -25,6 +25,7 @@ from receipt_actors.otp._messages import (
     Down,
     NotStarted,
     Receive,
+    ReceiveNew,
     Started,
     StartFinished,
     Starting,
@@ -155,11 +156,14 @@ class SupervisorBase(GenServer):
     # --- stopping ---
 
     def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
-        """Wait for the end of one who has been told to, as long as the spec says; then kill it. True: that was late."""
+        """Wait for the end of one who has been told to, as long as the spec says; then kill it. True: that was late.
+
+        The monitor has just been made: nothing was passed over that tells of it, however many children ended before.
+        """
         ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
         was_late = False
         if spec.shutdown is not BRUTAL_KILL:
-            was_late = (yield Receive(ended.matches, seconds_to_end(spec))) is None
+            was_late = (yield ReceiveNew(ended.matches, seconds_to_end(spec))) is None
             if not was_late:
                 return False
         ref.kill()

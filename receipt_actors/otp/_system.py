@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pykka
 from pykka._envelope import Envelope
@@ -42,6 +42,9 @@ LOCK = threading.RLock()
 
 
 MAX_RESTART_COUNTS = 10_000  #: children whose restarts are remembered
+MIN_KNOWN = 8  #: threads, or pools of them, that are not worth looking through
+
+T = TypeVar("T")
 
 
 def _counted_by(supervisor: Ref) -> Name:
@@ -54,6 +57,27 @@ class StartError(Exception):
     def __init__(self, actor_class: type[Actor], result: StartResult) -> None:
         super().__init__(f"{actor_class.__name__} did not start: {getattr(result, 'reason', result)}")
         self.result = result
+
+
+class _Known(dict[T, None]):
+    """What was made and may be over by now, and is forgotten then.
+
+    It is looked through whenever there are twice as many as were left the last time: what one more costs does not grow
+    with their number.
+    """
+
+    def __init__(self, is_over: Callable[[T], bool]) -> None:
+        super().__init__()
+        self._is_over = is_over
+        self._look_at = MIN_KNOWN
+
+    def add(self, one: T) -> None:
+        if len(self) >= self._look_at:
+            for other in list(self):
+                if self._is_over(other):
+                    self.pop(other, None)
+            self._look_at = max(MIN_KNOWN, 2 * len(self))
+        self[one] = None
 
 
 class ActorSystem:
@@ -95,8 +119,8 @@ class ActorSystem:
         self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
         self.report_listeners: tuple[Callable[[Report], object], ...] = ()  # replaced, never changed
         self._restarts: dict[tuple[Name, Hashable], int] = {}  # by supervisor and child
-        self._own_threads: dict[Scheduler, None] = {}
-        self._pools: dict[BlockingPool, None] = {}
+        self._own_threads = _Known[Scheduler](lambda scheduler: not scheduler.is_running())
+        self._pools = _Known[BlockingPool](lambda pool: pool.is_over)
         self._stopped = False
         self._why_stopped = ""
         self._is_left_behind = False
@@ -291,10 +315,7 @@ class ActorSystem:
         """Make a thread of its own for one process (the runtime calls this)."""
         scheduler = Scheduler(f"{self.name}-{name}")
         with self.lock:
-            for other in list(self._own_threads):
-                if not other.is_running():
-                    self._own_threads.pop(other, None)
-            self._own_threads[scheduler] = None
+            self._own_threads.add(scheduler)
         return scheduler
 
     def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
@@ -308,10 +329,7 @@ class ActorSystem:
         pool = BlockingPool(f"{self.name}-{name}", size)
         with self.lock:
             self._check_not_stopped()
-            for other in list(self._pools):
-                if other.is_over:
-                    self._pools.pop(other, None)
-            self._pools[pool] = None
+            self._pools.add(pool)
         owner = current_process()
         if owner is not None:
             monitor = owner.add_monitor(lambda _down: pool.close())

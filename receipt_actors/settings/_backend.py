@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from receipt_actors.domain.fifo import dead_letter_queue_fault, dead_letter_queue_of
 from receipt_actors.domain.sources import misuses
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import place_of_table
+from receipt_actors.settings._faults import Fault, place_of_table
 from receipt_actors.settings._sources import SourceSettings
 from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueNames, TableName
 
@@ -102,7 +102,7 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
         """Every queue that any message may name for its answer."""
         return tuple(dict.fromkeys(queue for source in self.every_source for queue in source.post_queues))
 
-    def faults_together(self) -> Iterator[tuple[str, str]]:
+    def faults_together(self) -> Iterator[Fault]:
         """See ``SourceSettings``."""
         yield from super().faults_together()
         uses = [

@@ -27,7 +27,13 @@ class SomeSettings(BaseModel, frozen=True):
     The order of fields matters twice: a check sees the fields above its own, and help texts and the manual keep it.
     """
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        str_strip_whitespace=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        defer_build=True,  # most of the choices are bases of others, and check nothing themselves
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

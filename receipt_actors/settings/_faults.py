@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -17,11 +18,14 @@ from receipt_actors.settings._setting import Setting, describe, settings_of
 
 _MASK = "**********"
 
+#: The setting that it is about, and what a person is told.
+Fault: TypeAlias = tuple[str, str]
+
 
 class SettingFaults(ConfigurationError):
     """Faults, and the setting that each is about."""
 
-    def __init__(self, by_setting: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, by_setting: Sequence[Fault]) -> None:
         super().__init__([words for _name, words in by_setting])
         self.by_setting = tuple(by_setting)
 
@@ -59,7 +63,7 @@ def unknown(
     return f"{origin}: found an unknown setting, expected a known one; {hint}"
 
 
-def fault(model: type[BaseModel], details: ErrorDetails, origins: Mapping[str, str]) -> tuple[str, str]:
+def fault(model: type[BaseModel], details: ErrorDetails, origins: Mapping[str, str]) -> Fault:
     """Name the setting that a finding of pydantic is about, and put it into our words."""
     name = str(details["loc"][0])
     return name, _words(name, model, details, origins)

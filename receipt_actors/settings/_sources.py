@@ -8,7 +8,8 @@ same class and with the same checks: ``of_source`` returns them, and ``every_sou
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, model_validator
@@ -16,7 +17,7 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationIn
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import json_type, printable
 from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import SettingFaults, place_of_table, table_in_table, unknown_in_table
+from receipt_actors.settings._faults import Fault, SettingFaults, place_of_table, table_in_table, unknown_in_table
 from receipt_actors.settings._types import Expected, QueueName
 
 #: What a table may set.
@@ -70,48 +71,56 @@ class SourceSettings(SomeSettings, frozen=True):
     @model_validator(mode="wrap")
     @classmethod
     def _check_each_source(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Check the top level, then each source, then all together; and tell of all that was found before the last."""
         if not isinstance(data, dict) or not data.get("sources"):
             return handler(data)
         origins: Mapping[str, str] = info.context or {}
-        faults: list[tuple[str, str]] = []
+        faults: list[Fault] = []
         tables = dict(_tables(data["sources"], origins.get("sources", "sources"), faults))
-        of_sources: dict[str, Self] = {}
         settings: Self | None = None
-        try:
+        with _added_to(faults):
             settings = handler({**data, "sources": {}})
-        except SettingFaults as found:
-            faults += found.by_setting
         told = {name for name, _ in faults}
+        of_sources: dict[str, Self] = {}
         for queue, table in tables.items():
             faults += _unknown(queue, table, origins)
             own = {name: value for name, value in table.items() if name in cls.model_fields and name in SOURCE_SETTINGS}
-            values = {**_inherited(data, own), **own, "source_queue": queue}
-            places = {name: place_of_table(queue, origins, name) for name in own}
-            try:
-                source = cls.model_validate(values, context=_places(cls, queue, places, origins))
-            except SettingFaults as found:
-                faults += [fault for fault in found.by_setting if fault[0] in own or fault[0] not in told]
-                continue
-            inherited = {name: origin for name, origin in origins.items() if name in cls.model_fields.keys() - _OWN}
-            source._origins.clear()
-            source._origins.update({**inherited, **places})
-            of_sources[queue] = source
+            with _added_to(faults, but=told - own.keys()):  # what it has from the top level is told of there
+                of_sources[queue] = cls._of_one_source(queue, own, data, origins)
         if settings is None or faults:
             raise SettingFaults(faults)
-        given = {
-            queue: {name: getattr(source, name) for name in tables[queue] if name in cls.model_fields}
-            for queue, source in of_sources.items()
-        }
-        settings.sources.update(given)  # made for these settings alone, and never changed again
-        settings._of_sources.update(of_sources)
-        if "sources" in origins:
-            settings._origins["sources"] = origins["sources"]
-        settings.model_fields_set.add("sources")
+        settings._take(of_sources, tables, origins)
         if faults := list(settings.faults_together()):
             raise SettingFaults(faults)
         return settings
 
-    def faults_together(self) -> Iterator[tuple[str, str]]:
+    @classmethod
+    def _of_one_source(
+        cls, queue: str, own: Mapping[str, object], top_level: Mapping[str, object], origins: Mapping[str, str]
+    ) -> Self:
+        """Check the settings of a source: its own, and for all else those of the top level."""
+        own_places = {name: place_of_table(queue, origins, name) for name in own}
+        values = {**_inherited(top_level, own), **own, "source_queue": queue}
+        source = cls.model_validate(values, context=_places(cls, queue, own_places, origins))
+        # Where a fault would be is said of every setting; where a value is from only of those that were given.
+        given = {name: origin for name, origin in origins.items() if name in cls.model_fields and name not in _OWN}
+        source._origins.clear()
+        source._origins.update({**given, **own_places})
+        return source
+
+    def _take(
+        self, of_sources: Mapping[str, Self], tables: Mapping[str, Mapping[str, object]], origins: Mapping[str, str]
+    ) -> None:
+        """Have the settings of each source; ``sources`` shows of them what the tables gave, as it was understood."""
+        self._of_sources.update(of_sources)
+        for queue, source in of_sources.items():
+            own = {name: getattr(source, name) for name in tables[queue] if name in type(self).model_fields}
+            self.sources[queue] = own  # made for these settings alone, and never changed again
+        self.model_fields_set.add("sources")
+        if "sources" in origins:
+            self._origins["sources"] = origins["sources"]
+
+    def faults_together(self) -> Iterator[Fault]:
         """Say what cannot work among several sources: the setting, and what a person is told."""
         for queue in self._of_sources:
             if queue == self.source_queue:
@@ -119,7 +128,16 @@ class SourceSettings(SomeSettings, frozen=True):
                 yield "sources", f"{place}: found the queue of source_queue, expected another one"
 
 
-def _tables(value: object, origin: str, faults: list[tuple[str, str]]) -> Iterator[tuple[str, Mapping[str, object]]]:
+@contextmanager
+def _added_to(faults: list[Fault], *, but: Collection[str] = ()) -> Iterator[None]:
+    """Collect the faults that are raised, unless they are about one of the settings ``but``, and go on."""
+    try:
+        yield
+    except SettingFaults as found:
+        faults += [(name, words) for name, words in found.by_setting if name not in but]
+
+
+def _tables(value: object, origin: str, faults: list[Fault]) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Read the tables, whatever was given; nothing of them is quoted, for there may be a secret in them."""
     if isinstance(value, str):
         try:
@@ -145,7 +163,7 @@ def _tables(value: object, origin: str, faults: list[tuple[str, str]]) -> Iterat
             faults.append(("sources", f"{place}: found {json_type(table)}, expected a table of settings"))
 
 
-def _unknown(queue: str, table: Mapping[str, object], origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _unknown(queue: str, table: Mapping[str, object], origins: Mapping[str, str]) -> Iterator[Fault]:
     for name, value in table.items():
         if name not in SOURCE_SETTINGS and isinstance(value, Mapping):  # a queue's name with a dot, without the quotes
             yield "sources", table_in_table(queue, str(name), origins)

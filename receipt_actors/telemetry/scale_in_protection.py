@@ -201,9 +201,9 @@ def failure_in(status: int, text: bytes, wish: bool) -> str | None:
     match answer:
         case {"protection": {"ProtectionEnabled": bool(is_protected)}} if is_protected is wish:
             return None
-        case {"failure": {"Reason": reason, **more}}:
+        case {"failure": {"Reason": reason, **more}} if reason:
             return _told(reason, more.get("Detail"))
-        case {"error": {"Code": code, **more}}:
+        case {"error": {"Code": code, **more}} if code:
             return _told(code, more.get("Message"))
     return f"status {status}: {text[:100]!r}"
 

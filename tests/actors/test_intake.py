@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from receipt_actors.actors.intake import MIN_RECEIVES, STUCK_SECONDS, Intake
+from receipt_actors.actors.intake import STUCK_SECONDS, Intake
 from receipt_actors.actors.protocol import (
     APP_STORE_GATEWAY,
     INTAKE,
@@ -32,6 +32,7 @@ from receipt_actors.actors.protocol import (
     delete_batcher_of,
     visibility_batcher_of,
 )
+from receipt_actors.domain.credits import MIN_RECEIVES
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.sources import Source, credits_kept_for_each
 from receipt_actors.otp import (

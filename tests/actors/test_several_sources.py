@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from .trees import LONG_ENOUGH_SECONDS, Tree, invalid, ok
 ONE, TWO = "com.example.one", "com.example.two"
 FIRST, SECOND = "ReceiptsSQS", "Game2SQS"
 OUT, OUT2 = "ResultsSQS", "Results2SQS"
+PATIENCE_SECONDS = 30.0
 
 
 def settings_of(second: dict[str, Any] | None = None, **settings: Any) -> Settings:
@@ -310,6 +312,21 @@ def test_sources_that_share_a_dead_letter_queue_are_refused() -> None:
         services.start()
     (fault,) = caught.value.faults
     assert fault.startswith(f"queue {SECOND}: found dead_letter_queue {FIRST}DLQ, expected another one than that of")
+
+
+def test_source_queues_are_looked_at_together() -> None:
+    """A start waits for the slowest, not for one after the other."""
+    services = FakeServices(settings_of())
+    all_are_asked = threading.Barrier(2, timeout=PATIENCE_SECONDS)
+
+    def look(call: PortCall) -> object:
+        if call.operation == "dead_letter_queue":
+            all_are_asked.wait()
+        return call.carry_out()
+
+    system = ReceiptSystem.start(services.settings, backend=intercept(services.backend, look), clock=services.clock)
+    assert not all_are_asked.broken
+    system.stop()
 
 
 def test_a_source_queue_that_is_not_there_is_told_at_the_start() -> None:

@@ -437,7 +437,7 @@ def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: s
     draining = threading.Thread(target=lambda: drained.append(tree.system.drain(600.0)))
     draining.start()
     intake: Any = tree.find("intake").process.actor
-    wait_until(lambda: intake._is_closed and not intake._reserved, tree.actors)
+    wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
     tree.services.clock.advance(STUCK_SECONDS)
     draining.join(15)
     assert drained == [in_flight]
@@ -457,7 +457,7 @@ def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
     draining = threading.Thread(target=lambda: drained.append(tree.system.drain(20.0)))
     draining.start()
     intake: Any = tree.find("intake").process.actor
-    wait_until(lambda: intake._is_closed and not intake._reserved, tree.actors)
+    wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
     submit(tree, 8)
     hold.release()
     draining.join(15)

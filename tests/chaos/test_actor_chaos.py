@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.actors.intake import MIN_RECEIVES
 from receipt_actors.application import supervision_tree
 from receipt_actors.backends import Backend, open_backend
+from receipt_actors.domain.credits import MIN_RECEIVES
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sources import source_of
 from receipt_actors.testing import FaultRates, FaultyCalls, Monkey, Strike, intercept, wait_until_whole

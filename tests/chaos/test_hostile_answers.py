@@ -16,7 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
-from receipt_actors.clients.app_store import VerifyReceiptClient
+from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
 from receipt_actors.clients.aws import AwsLedger
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup

@@ -20,7 +20,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from receipt_actors.clients.app_store import VerifyReceiptClient
 from receipt_actors.clients.app_store.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
@@ -29,6 +28,7 @@ from receipt_actors.clients.app_store.answers import (
 )
 from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
 from receipt_actors.clients.app_store.endpoints import Questions
+from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
 from receipt_actors.domain.ports import AppStore, Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore

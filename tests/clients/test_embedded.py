@@ -218,7 +218,7 @@ def test_a_handle_is_good_for_its_own_queue_only(queues: EmbeddedQueues) -> None
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave long polls nothing but being woken up."""
-    monkeypatch.setattr("receipt_actors.clients.embedded.queues.OTHER_PROCESSES_POLL_SECONDS", 3600)
+    monkeypatch.setattr("receipt_actors.clients.embedded.gate.LOOK_SECONDS", 3600)
 
 
 @pytest.mark.usefixtures("no_polling")
@@ -366,6 +366,40 @@ def test_a_long_poll_notices_another_process(database: Path, pool: ThreadPoolExe
     poll = long_poll(pool, queues)
     child.communicate("go\n", timeout=60)
     assert [message.body for message in poll.result(PATIENCE_SECONDS)] == ["hello"]
+    queues.close()
+
+
+def test_whoever_waits_notices_what_another_process_does_to_its_queue(database: Path, pool: ThreadPoolExecutor) -> None:
+    """Each of several long polls: a message that is sent, one that is handed back, one that its group waited for."""
+    queues = EmbeddedQueues(database)
+    queues.create_queues({"Sent": None, "HandedBack": None, "Group.fifo": None, "Empty": None})
+    queues.send("HandedBack", [OutgoingMessage("handed back")])
+    queues.send("Group.fifo", [OutgoingMessage("before", {}, "g", "1"), OutgoingMessage("behind", {}, "g", "2")])
+    (handed_back,) = receive(queues, "HandedBack")
+    (before,) = queues.receive("Group.fifo", max_messages=1, wait_seconds=0, visibility_timeout_seconds=600)
+    polls = {
+        queue: pool.submit(receive, queues, queue, wait_seconds=20)
+        for queue in ("Empty", "Sent", "HandedBack", "Group.fifo")
+    }
+    child = start_child(
+        database,
+        f"""
+queues = EmbeddedQueues(database)
+queues.send("Sent", [OutgoingMessage("sent")])
+queues.change_visibility("HandedBack", [("{handed_back.receipt_handle}", 0)])
+queues.delete("Group.fifo", ["{before.receipt_handle}"])
+""",
+    )
+    assert child.wait(timeout=60) == 0
+    child.communicate()
+    told = {queue: polls[queue].result(PATIENCE_SECONDS) for queue in ("Sent", "HandedBack", "Group.fifo")}
+    assert {queue: message.body for queue, (message,) in told.items()} == {
+        "Sent": "sent",
+        "HandedBack": "handed back",
+        "Group.fifo": "behind",
+    }
+    queues.interrupt()
+    assert polls["Empty"].result(PATIENCE_SECONDS) == []
     queues.close()
 
 
@@ -724,6 +758,17 @@ def test_creating_a_queue_twice_keeps_what_is_in_it(queues: EmbeddedQueues) -> N
     assert queues.dead_letter_queue(QUEUE) == "DeadLetters"
     assert len(receive(queues)) == 1
     assert queues.list_queues() == ["DeadLetters", QUEUE]
+
+
+def test_several_queues_are_created_together_or_not_at_all(queues: EmbeddedQueues) -> None:
+    """Each with its dead-letter queue; all faults are told."""
+    with pytest.raises(ConfigurationError) as caught:
+        queues.create_queues({"A": "A", "B": None, "C D": None})
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["queue 'A'", "queue 'C D'"]
+    assert queues.list_queues() == ["DeadLetters", QUEUE]
+    queues.create_queues({"A": "ADead", "B": None})
+    assert queues.list_queues() == ["A", "ADead", "B", "DeadLetters", QUEUE]
+    assert (queues.dead_letter_queue("A"), queues.dead_letter_queue("B")) == ("ADead", None)
 
 
 def test_creating_a_queue_again_changes_its_redrive_policy(queues: EmbeddedQueues, clock: ManualClock) -> None:

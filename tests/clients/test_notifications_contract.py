@@ -12,8 +12,7 @@ import pytest
 
 from receipt_actors.clients.aws import AwsNotifications
 from receipt_actors.clients.embedded import EmbeddedNotifications
-from receipt_actors.domain.notifications import REMEMBERED_SECONDS
-from receipt_actors.domain.ports import Notifications
+from receipt_actors.domain.ports import REMEMBERED_SECONDS, Notifications
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.testing import FakeNotifications
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.notifications import (
     MAX_BODY_BYTES,
-    REMEMBERED_SECONDS,
     ForeignApp,
     Nothing,
     Notification,
@@ -24,7 +23,7 @@ from receipt_actors.domain.notifications import (
     read_notification,
 )
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.ports import REMEMBERED_SECONDS, Environment
 
 # A busy machine may take its time for an example.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

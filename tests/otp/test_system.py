@@ -172,6 +172,19 @@ def test_a_failed_thread_actor_leaves_no_thread(system: ActorSystem) -> None:
     assert threading.active_count() == before
 
 
+def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
+    """However many there were before; those that live are not."""
+    lasting = [system.start(Threaded) for _ in range(3)]
+    for _ in range(30):
+        ref = system.start(Threaded)
+        thread = thread_of(ref)
+        ref.stop()
+        thread.join(WAIT_SECONDS)
+    known = list(system._own_threads)
+    assert len(known) <= 8
+    assert {ref.process._scheduler for ref in lasting} <= set(known)
+
+
 def test_leaving_the_with_block_stops_the_system(no_threads_left: None, server: type[Pooled]) -> None:
     """The context manager ends everything, also after an error."""
     with pytest.raises(ZeroDivisionError), ActorSystem() as system:  # noqa: PT012

@@ -128,7 +128,7 @@ def test_a_refund_before_its_claim_is_kept_until_it_is_reversed(
 
 def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
     """Ask the store what was bought, as the program does."""
-    from receipt_actors.clients.app_store import VerifyReceiptClient
+    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
     from receipt_actors.domain.ports import Environment
     from receipt_actors.domain.receipts import Genuine
     from receipt_actors.domain.verify_receipt import interpret

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,14 @@ def _ends_with_one_line(program: Program, code: int, *, naming: str) -> None:
     (line,) = program.stderr.splitlines()
     assert line.startswith("receipt-actors: ")
     assert naming in line
+
+
+def test_a_start_loads_what_it_uses() -> None:
+    """One process nothing of what several take, nor of what nobody asked for: each takes its time."""
+    program = (
+        "import sys, receipt_actors.cli.start, receipt_actors.receipt_system\n"
+        "unused = ('admin', 'otp._gen_state_machine', 'processes.group', 'sandbox', 'telemetry.embedded_metrics')\n"
+        "print(*(name for name in unused if f'receipt_actors.{name}' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""

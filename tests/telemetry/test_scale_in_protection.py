@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.sandbox.http_server import Reply, response
@@ -286,6 +286,8 @@ def test_a_variable_with_something_else_in_it_is_told_and_left(url: str, caplog:
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()), st.booleans())
+@example(b'{"error": {"Code": ""}}', True)
+@example(b'{"failure": {"Reason": null}}', True)
 def test_whatever_the_agent_says_is_read(text: bytes, wish: bool) -> None:
     """As a success only where it says that it was done."""
     told = failure_in(200, text, wish)

@@ -20,8 +20,3 @@ however slowly a server drips; no answer larger than ``MAX_ANSWER_BYTES`` is hel
 
 What verifies Apple's signatures is here as well, and asks nobody: ``signed_data``.
 """
-
-from receipt_actors.clients.app_store.answers import MAX_ANSWER_BYTES, MAX_EXCERPT_CHARACTERS
-from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
-
-__all__ = ["MAX_ANSWER_BYTES", "MAX_EXCERPT_CHARACTERS", "VerifyReceiptClient"]

@@ -24,7 +24,7 @@ from receipt_actors.clients.aws.connection import (
 )
 from receipt_actors.clients.aws.items import check_table, item_of
 from receipt_actors.clients.aws.steps import Steps, as_call
-from receipt_actors.domain.notifications import REMEMBERED_SECONDS
+from receipt_actors.domain.ports import REMEMBERED_SECONDS
 from receipt_actors.errors import LedgerUnavailable
 
 if TYPE_CHECKING:

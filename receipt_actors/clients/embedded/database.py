@@ -7,8 +7,9 @@ every commit waits for the disk. That was measured to cost 0.13 ms a commit on a
 A file that is deleted, moved away or replaced while it is open would go on to be written, and be gone with the last
 process that has it open: claims that nobody remembers. So before each use the path is looked at (2 us).
 
-Threads of one process take turns at a gate instead of meeting SQLite's file lock, which is polled with sleeps; between
-processes that lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits instead of failing.
+Threads of one process take turns at a gate (``gate``) instead of meeting SQLite's file lock, which is polled with
+sleeps; between processes that lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits
+instead of failing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from receipt_actors.clients.embedded.gate import Gate
 from receipt_actors.errors import ConfigurationError, UnavailableError
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
@@ -153,15 +155,15 @@ _UNAVAILABLE_CODES = frozenset(
 )
 _NOT_WRITABLE_CODES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
-_gates: WeakValueDictionary[str, threading.Condition] = WeakValueDictionary()
+_gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
 _gates_lock = threading.Lock()
 
 
 class Database:
     """One connection to the file, used by one thread at a time.
 
-    ``changed`` is the gate: a condition shared by every ``Database`` of this process on the same file. Hold it to use
-    the connection (``transaction`` and ``connection`` do), wait on it for the next ``notify_all`` of a writer.
+    ``gate`` is shared by every ``Database`` of this process on the same file. Hold it to use the connection
+    (``transaction`` and ``connection`` do), wait at it for what others change.
     """
 
     def __init__(self, path: Path, unavailable: type[UnavailableError]) -> None:
@@ -173,8 +175,8 @@ class Database:
         self._path = path
         self._unavailable = unavailable
         self._closed = False
-        self.changed = _gate(path)
-        with self.changed:
+        self.gate = _gate(path)
+        with self.gate:
             self._connection = _open(path, unavailable)
             self._identity = _identity(path)
 
@@ -193,7 +195,7 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection for single reads, each of which sees the last commit of anybody."""
-        with self.changed:
+        with self.gate:
             if self._closed:
                 raise self._unavailable(f"database {self._path}: closed")
             if _identity(self._path) != self._identity:
@@ -210,7 +212,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; using it afterwards counts as unavailable. Closing twice is fine."""
-        with self.changed:
+        with self.gate:
             self._closed = True
             self._connection.close()
 
@@ -224,12 +226,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _gate(path: Path) -> threading.Condition:
+def _gate(path: Path) -> Gate:
     key = os.path.realpath(path)
     with _gates_lock:
         gate = _gates.get(key)
         if gate is None:
-            gate = _gates[key] = threading.Condition()
+            gate = _gates[key] = Gate()
         return gate
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from receipt_actors.clients.embedded.database import Database
-from receipt_actors.domain.notifications import REMEMBERED_SECONDS
+from receipt_actors.domain.ports import REMEMBERED_SECONDS
 from receipt_actors.errors import LedgerUnavailable
 
 

@@ -18,7 +18,7 @@ import re
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,13 @@ from receipt_actors.domain.ports import (
 )
 from receipt_actors.errors import ConfigurationError, QueueRefused, QueueUnavailable
 
-OTHER_PROCESSES_POLL_SECONDS = 0.1  #: how late a long poll may notice what another process has sent
 CLOCK_STEP_SECONDS = 0.1  #: that the clock may be set back unnoticed
 MAX_RECEIVE_COUNT = 1000  #: the largest ``maxReceiveCount`` of a redrive policy (SQS)
 
+#: When the next message of each queue can be seen; None: there is none.
+_NEXT_VISIBLE_OF_EACH = """
+    SELECT name, (SELECT MIN(visible_at_seconds) FROM messages WHERE messages.queue_id = queues.queue_id) FROM queues
+"""
 #: Row and receipt; a row's number may be used again, its receipt never is.
 _RECEIPT_HANDLE = re.compile(r"(?P<row>[0-9]{1,18})\.(?P<receipt>[0-9a-f]{32})")
 
@@ -61,8 +64,11 @@ class EmbeddedQueues:
     def __init__(self, database: Path, clock: Callable[[], float] = time.time) -> None:
         self._database = Database(database, QueueUnavailable)
         self._clock = clock
-        self._interruptions = 0  # guarded by the database's gate
-        self._offsets: dict[str, float] = {}  # of the clock when each queue was last looked at; guarded likewise
+        # What follows is guarded by the database's gate.
+        self._interruptions = 0
+        self._offsets: dict[str, float] = {}  # of the clock when each queue was last looked at
+        self._offset = clock() - time.monotonic()  # when anybody looked around
+        self._seen_version: int | None = None  # of the file, likewise
 
     def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
         """Create the queue, and its dead-letter queue, unless they exist.
@@ -70,24 +76,28 @@ class EmbeddedQueues:
         An existing queue takes the redrive policy over; ``dead_letter_queue=None`` leaves what policy it has. Raises
         ``ConfigurationError`` for a name that SQS would not allow and a ``max_receive_count`` outside 1 to 1,000.
         """
-        names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
-        faults = [f"queue {each!r}: {fault}" for each in names if (fault := sqs_rules.queue_name_fault(each))]
-        if dead_letter_queue is not None and (kinds := dead_letter_queue_fault(name, dead_letter_queue)):
-            faults.append(f"queue {dead_letter_queue!r}: {kinds}")
-        if name == dead_letter_queue:
-            faults.append(f"queue {name!r}: a queue cannot be its own dead-letter queue")
+        self.create_queues({name: dead_letter_queue}, max_receive_count)
+
+    def create_queues(self, dead_letter_queues: Mapping[str, str | None], max_receive_count: int = 20) -> None:
+        """Create each of the queues with its dead-letter queue, as ``create_queue`` does; all of them or none.
+
+        They are there for one wait for the disk.
+        """
+        faults = [fault for queue in dead_letter_queues.items() for fault in _faults(*queue)]
         if not 1 <= max_receive_count <= MAX_RECEIVE_COUNT:
             faults.append(f"max_receive_count {max_receive_count}: expected 1 to {MAX_RECEIVE_COUNT}")
         if faults:
             raise ConfigurationError(faults)
         with self._database.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO queues (name) VALUES (?)", [(each,) for each in names])
-            if dead_letter_queue is not None:
-                connection.execute(
-                    "UPDATE queues SET max_receive_count = ?, dead_letter_queue_id ="
-                    " (SELECT queue_id FROM queues WHERE name = ?) WHERE name = ?",
-                    (max_receive_count, dead_letter_queue, name),
-                )
+            for name, dead_letter_queue in dead_letter_queues.items():
+                names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
+                connection.executemany("INSERT OR IGNORE INTO queues (name) VALUES (?)", [(each,) for each in names])
+                if dead_letter_queue is not None:
+                    connection.execute(
+                        "UPDATE queues SET max_receive_count = ?, dead_letter_queue_id ="
+                        " (SELECT queue_id FROM queues WHERE name = ?) WHERE name = ?",
+                        (max_receive_count, dead_letter_queue, name),
+                    )
 
     def list_queues(self) -> Sequence[str]:
         """Name every queue, in alphabetical order."""
@@ -101,7 +111,7 @@ class EmbeddedQueues:
         if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
             raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
         deadline = time.monotonic() + wait_seconds
-        with self._database.changed:
+        with self._database.gate:
             interruptions = self._interruptions
             while interruptions == self._interruptions:
                 now = self._clock()
@@ -118,9 +128,26 @@ class EmbeddedQueues:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
-                pause = min(remaining, OTHER_PROCESSES_POLL_SECONDS)
-                self._database.changed.wait(pause if next_visible_at is None else min(pause, next_visible_at - now))
+                pause = remaining if next_visible_at is None else min(remaining, next_visible_at - now)
+                # A FIFO queue may have more to give though what can be seen next is the same.
+                known = object() if is_fifo(queue) else next_visible_at
+                self._database.gate.wait(queue, pause, known, self._look_around)
         return []
+
+    def _look_around(self) -> None:
+        """Tell who waits of what nobody in this process did: of other processes' changes, and of a clock that was set.
+
+        The changes of other connections of this process, the ledger's say, are taken for those of another one.
+        """
+        offset = self._clock() - time.monotonic()
+        if abs(offset - self._offset) > CLOCK_STEP_SECONDS:
+            self._database.gate.tell_all()
+        self._offset = offset
+        with self._database.connection() as connection:
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._seen_version:
+                self._seen_version = version
+                self._database.gate.tell_news(dict(connection.execute(_NEXT_VISIBLE_OF_EACH)))
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
         """See ``Queues.send``. What was confirmed is on the disk."""
@@ -131,7 +158,7 @@ class EmbeddedQueues:
             for message, failure in zip(messages, failures, strict=True):
                 if failure is None and _is_new(connection, queue_id, message.deduplication_id, now):
                     _insert(connection, queue_id, message, now)
-        self._notify()
+        self._tell(queue)
         return failures
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
@@ -143,7 +170,7 @@ class EmbeddedQueues:
             queue_id = _find(connection, queue).queue_id
             failures = [_delete(connection, queue_id, receipt_handle) for receipt_handle in receipt_handles]
         if is_fifo(queue):
-            self._notify()  # what is behind them in their groups can be received
+            self._tell(queue)  # what is behind them in their groups can be received
         return failures
 
     def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
@@ -155,7 +182,7 @@ class EmbeddedQueues:
             queue_id = _find(connection, queue).queue_id
             now = self._clock()
             results = [_change_visibility(connection, queue_id, handle, seconds, now) for handle, seconds in changes]
-        self._notify()
+        self._tell(queue)
         return results
 
     def dead_letter_queue(self, queue: str) -> str | None:
@@ -176,18 +203,18 @@ class EmbeddedQueues:
 
     def interrupt(self) -> None:
         """Let the long polls under way return at once, with nothing. Later ones wait as ever."""
-        with self._database.changed:
+        with self._database.gate:
             self._interruptions += 1
-            self._database.changed.notify_all()
+            self._database.gate.tell_all()
 
     def close(self) -> None:
         """Interrupt, and close the file; any later call is ``QueueUnavailable``. Closing twice is fine."""
         self.interrupt()
         self._database.close()
 
-    def _notify(self) -> None:
-        with self._database.changed:
-            self._database.changed.notify_all()
+    def _tell(self, queue: str) -> None:
+        with self._database.gate:
+            self._database.gate.tell(queue)
 
     def _forget_the_future(self, queue: str, now: float) -> None:
         """Have messages that were sent or received later than ``now``, by a clock since set back, sent or received now.
@@ -234,8 +261,21 @@ class EmbeddedQueues:
                 else:
                     received.append(_receive(connection, row_id, now, visibility_timeout_seconds))
         if moved:
-            self._notify()
+            with self._database.gate:
+                self._database.gate.tell_all()  # among others who waits for the dead-letter queue
         return received
+
+
+def _faults(name: str, dead_letter_queue: str | None) -> Iterator[str]:
+    """Say what is wrong with a queue that is to be created."""
+    names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
+    for each in names:
+        if fault := sqs_rules.queue_name_fault(each):
+            yield f"queue {each!r}: {fault}"
+    if dead_letter_queue is not None and (kinds := dead_letter_queue_fault(name, dead_letter_queue)):
+        yield f"queue {dead_letter_queue!r}: {kinds}"
+    if name == dead_letter_queue:
+        yield f"queue {name!r}: a queue cannot be its own dead-letter queue"
 
 
 def _find(connection: sqlite3.Connection, name: str) -> _Queue:

@@ -1,0 +1,110 @@
+"""The gate of an SQLite file: threads of this process that use the file take turns, and wait for each other's changes.
+
+Whoever changes a queue tells those who wait for that queue, and nobody else: where hundreds of queues are waited for,
+a message wakes one thread or two. What another process does nobody tells here. So one of those who wait is the lookout:
+it looks ten times a second for all of them, and when it has what it waited for another one takes its place.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+LOOK_SECONDS = 0.1  #: how late a change by another process may be noticed
+
+
+class _Waiter:
+    """A thread that waits for a queue."""
+
+    __slots__ = ("condition", "is_told", "known")
+
+    def __init__(self, condition: threading.Condition, known: object) -> None:
+        self.condition = condition
+        self.known = known
+        self.is_told = False
+
+    def tell(self) -> None:
+        self.is_told = True
+        self.condition.notify()
+
+
+class Gate:
+    """See the module. As a context manager it is a lock, which a thread may hold several times over.
+
+    Whoever calls a method holds it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._waiting: dict[str, list[_Waiter]] = {}  # by queue; none is empty, the one waited for longest is first
+        self._lookout: _Waiter | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def wait(self, queue: str, seconds: float, known: object, look: Callable[[], object]) -> None:
+        """Let others in until one of them tells of this queue, or for so long.
+
+        Args:
+            queue: which one.
+            seconds: how long at most.
+            known: what is known of the queue; see ``tell_news``.
+            look: looks for what nobody here did, and tells. What it raises is raised here, and whoever else waits is
+                told, to meet it as well.
+        """
+        me = _Waiter(threading.Condition(self._lock), known)
+        self._waiting.setdefault(queue, []).append(me)
+        until = time.monotonic() + seconds
+        try:
+            while not me.is_told and (left := until - time.monotonic()) > 0:
+                if self._lookout is None:
+                    self._lookout = me
+                if self._lookout is me:
+                    me.condition.wait(min(left, LOOK_SECONDS))
+                    if not me.is_told:
+                        self._look(look)
+                else:
+                    me.condition.wait(left)
+        finally:
+            self._leave(queue, me)
+
+    def _look(self, look: Callable[[], object]) -> None:
+        try:
+            look()
+        except BaseException:
+            self.tell_all()
+            raise
+
+    def _leave(self, queue: str, me: _Waiter) -> None:
+        others = self._waiting[queue]
+        others.remove(me)
+        if not others:
+            del self._waiting[queue]
+        if self._lookout is me:
+            self._lookout = None
+        if self._lookout is None and self._waiting:  # also where the one that was woken to be it had to leave
+            next(iter(self._waiting.values()))[0].condition.notify()
+
+    def tell(self, queue: str) -> None:
+        """Wake those who wait for this queue."""
+        for waiter in self._waiting.get(queue, ()):
+            waiter.tell()
+
+    def tell_news(self, state: Mapping[str, object]) -> None:
+        """Wake those who know of their queue something else than what is true now, by queue."""
+        for queue, waiters in self._waiting.items():
+            for waiter in waiters:
+                if waiter.known != state.get(queue):
+                    waiter.tell()
+
+    def tell_all(self) -> None:
+        """Wake everybody."""
+        for queue in self._waiting:
+            self.tell(queue)
