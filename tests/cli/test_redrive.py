@@ -253,7 +253,7 @@ def stop(self, *args, **kwargs):
     return answer
 
 setattr(Queues, operation, stop)
-patient_queues.HIDDEN_SECONDS = 1  # so that nobody has to wait for two minutes
+patient_queues.HIDDEN_SECONDS = 2  # so that nobody has to wait for two minutes
 sys.exit(main(arguments))
 """
 

@@ -48,7 +48,11 @@ class Desk:
         return self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
 
     def start(self, sink: AlertSink | None = None) -> Ref:
-        return self.actors.start(Alerts, sink or AlertsQueue(lambda: self.queues, QUEUE), AlertLimits(60.0, 10), ORIGIN)
+        """Start it, and wait until it has subscribed."""
+        sink = sink or AlertsQueue(lambda: self.queues, QUEUE)
+        alerts = self.actors.start(Alerts, sink, AlertLimits(60.0, 10), ORIGIN)
+        wait_until(lambda: bool(self.subscriptions()), self.actors)
+        return alerts
 
     def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
         """Tell whoever has subscribed."""

@@ -20,8 +20,10 @@ def test_a_process_knows_what_it_takes(proc: Path) -> None:
     assert usage.cpu_seconds > 0
     assert 1 << 20 < usage.memory_bytes < 1 << 40
     assert usage.threads >= threading.active_count()
-    descriptor = os.open(os.devnull, os.O_RDONLY)
+    descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]
     try:
-        assert usage_now(proc).open_files == usage.open_files + 1
+        # Of threads that other tests have left behind one may open or close a file just now.
+        assert usage_now(proc).open_files == pytest.approx(usage.open_files + 100, abs=10)
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
