@@ -79,7 +79,7 @@ def test_minted_messages_come_out_as_they_should(
     assert accepted + refused == 100
     assert 0 < refused < 20
 
-    flags = ["--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0.2", "--app-store-attempts", "1"]
+    flags = ["--bundle-ids", BUNDLE_ID, "--exit-when-idle", "1", "--app-store-attempts", "1"]
     started = processes.start("start", *embedded.flags, *flags, environment=variables)
     started.communicate(timeout=PATIENCE_SECONDS)
     assert started.returncode == 0

@@ -26,7 +26,7 @@ def test_nobody_waits_for_who_reads_the_log(
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     program = processes.start(
         *("start", "--database", embedded.database, "--bundle-ids", BUNDLE_ID, "--receive-wait-seconds", "1"),
-        *("--exit-when-idle", "0.2", "--log-level", "DEBUG", *processes_flag),
+        *("--exit-when-idle", "1", "--log-level", "DEBUG", *processes_flag),
         stderr=writing,
         stdout=subprocess.DEVNULL,
     )

@@ -129,7 +129,7 @@ def run(stack: Stack, alert_mappings: Sequence[Mapping[str, Any]], tmp_path_fact
         receipt.write_text(NOT_FOR_NOW, encoding="utf-8")
         _end(company.start("producer", "submit", "--receipt-file", str(receipt), "--user-id", "1"))
         settings = {"receive_wait_seconds": "1", "app_store_attempts": "3", "role": "active-standby"}
-        service = company.start("service", "start", "--exit-when-idle", "2", **settings)
+        service = company.start("service", "start", "--exit-when-idle", "4", **settings)
         _end(service)
         left = stack.number_of_messages(source)
         dead_letters = _peek(onlooker, dead_letter_queue)

@@ -165,6 +165,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
     with pytest.raises(PredicateRefused):
         house.control.trace(TraceRequest("received where"), events.put, ends.put)
     trace = house.control.trace(TraceRequest("received", limit=15, seconds=60), events.put, ends.put)
+    before = answered(house.look())
     house.send(40)
     assert ends.get(timeout=PATIENCE_SECONDS) == "limit"
     told = [events.get_nowait() for _ in range(events.qsize())]
@@ -172,6 +173,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
     assert {event["process"] for event in told} <= set(NAMES)
     assert {event["event"] for event in told} == {"received"}
     assert trace.lost == 0
+    house.wait_for(lambda seen: answered(seen) >= before + 40)
 
 
 def test_a_trace_can_be_stopped(house: House) -> None:

@@ -53,7 +53,7 @@ class Staging:
         for user_id, receipt in receipts.items():
             Path(f"receipt-{user_id}.txt").write_text(receipt)
             self.run("submit", *DATABASE, "--receipt-file", f"receipt-{user_id}.txt", "--user-id", str(user_id))
-        self.run("start", *DATABASE, "--exit-when-idle", "0.5", environment=environment)
+        self.run("start", *DATABASE, "--exit-when-idle", "1", environment=environment)
 
     def results(self) -> list[tuple[int, str, str, str]]:
         """Take all there are: user, transaction, status and reason."""
