@@ -16,12 +16,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from math import inf
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from tests.system.processes import PATIENCE_SECONDS, Program, Programs
+from tests.system.processes import PATIENCE_SECONDS, Program, Programs, wait_until_stopped
 from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
 
 from .namespaces import Namespace
@@ -110,12 +109,12 @@ class Node:
         processes = [self.program.pid, *self.program.children()]
         os.killpg(self.program.pid, signal.SIGSTOP)
         for process in processes:
-            _wait_until_stopped(process)
+            wait_until_stopped(process)
 
     def pause_parent(self) -> None:
         """SIGSTOP to the process that was started; its workers go on."""
         os.kill(self.program.pid, signal.SIGSTOP)
-        _wait_until_stopped(self.program.pid)
+        wait_until_stopped(self.program.pid)
 
     def resume(self) -> None:
         """SIGCONT to all its processes."""
@@ -146,22 +145,6 @@ class Node:
 
     def _links(self) -> Sequence[Link]:
         return [self.apple] if self.aws is None else [self.apple, self.aws]
-
-
-def _wait_until_stopped(process_id: int) -> None:
-    """Wait until no thread runs any more: on a busy machine one may be within a call of the system for a while."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while any(state not in "TZX" for state in _states(process_id)):
-        assert time.monotonic() < deadline, f"process {process_id} does not stop"
-        time.sleep(0.001)
-
-
-def _states(process_id: int) -> list[str]:
-    states = []
-    for task in Path(f"/proc/{process_id}/task").glob("*/stat"):
-        with suppress(OSError):  # it has ended
-            states.append(task.read_text().rpartition(") ")[2][0])
-    return states
 
 
 class Site(ABC):

@@ -168,3 +168,19 @@ class Programs:
         for run in self._runs:
             run.close()
         self._ports.close()
+
+
+def wait_until_stopped(process_id: int) -> None:
+    """Wait until no thread runs any more: on a busy machine one may be within a call of the system for a while."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(state not in "TZX" for state in _states(process_id)):
+        assert time.monotonic() < deadline, f"process {process_id} does not stop"
+        time.sleep(0.001)
+
+
+def _states(process_id: int) -> list[str]:
+    states = []
+    for task in Path(f"/proc/{process_id}/task").glob("*/stat"):
+        with suppress(OSError):  # it has ended
+            states.append(task.read_text().rpartition(") ")[2][0])
+    return states

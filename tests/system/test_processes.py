@@ -19,7 +19,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage, make_scenario
 from receipt_actors.sandbox.receipts import Fault
 
-from .processes import PATIENCE_SECONDS, POLL_SECONDS, Program, Programs
+from .processes import PATIENCE_SECONDS, POLL_SECONDS, Program, Programs, wait_until_stopped
 from .worlds import BUNDLE_ID, RESULTS, SOURCE, TABLE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -297,7 +297,9 @@ class TestLeases:
             program = two.start(store, role="load-balanced", lease_seconds=1)
             world.send(GENUINE[:20])
             program.wait_until(partial(has_answers, world, 20), "they are answered")
-            program.send_signal(signal.SIGSTOP)
+            with world.nobody_writes():
+                program.send_signal(signal.SIGSTOP)
+                wait_until_stopped(program.pid)
             wait(1 + 1)  # the lease, and polls that began before its end
             sent = 20
             for message in GENUINE[sent:]:

@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, SampleMessage, Scenario, make_scenario
 
-from .processes import Program, Programs
+from .processes import PATIENCE_SECONDS, Program, Programs
 
 SOURCE = "ReceiptsSQS"
 RESULTS = "ResultsSQS"
@@ -197,6 +197,14 @@ class EmbeddedWorld(World):
                         (queue, _OUTBOX),
                     )
         return message_ids
+
+    @contextmanager
+    def nobody_writes(self) -> Iterator[None]:
+        """Keep everybody else from beginning a transaction: who is stopped in one would hold up all others."""
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
 
     def visible(self, queue: str) -> int:
         return self._queues.approximate_number_of_messages(queue)
