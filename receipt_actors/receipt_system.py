@@ -429,7 +429,7 @@ class ReceiptSystem:
         with _no_long_polls(self._backend):
             unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
             self._final_statistics = self.statistics()
-            self._stop(min(HAND_BACK_SECONDS, max(HAND_BACK_SECONDS / 2, deadline - time.monotonic())))
+        self._stop(min(HAND_BACK_SECONDS, max(HAND_BACK_SECONDS / 2, deadline - time.monotonic())))
         return unfinished
 
     def _notice_abandoned(self, messages: int, why: str) -> None:
@@ -509,7 +509,12 @@ def _no_long_polls(backend: Backend) -> Iterator[None]:
                 return
 
     thread = threading.Thread(target=interrupt, name="receipt-actors-interrupter", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # there is no thread to be had: those under way end, at least
+        backend.interrupt_receives()
+        yield
+        return
     try:
         yield
     finally:

@@ -163,9 +163,11 @@ class Credits(Generic[C]):
         While a service is unavailable that all need, or one source alone, a single message may come where none is in
         flight: somebody has to find out whether it is back.
         """
-        if not self._wanting or self.room(limit) <= 0:
+        if self.room(limit) <= 0:
             return None
         self._keep_for_each(limit)
+        if not self._wanting:
+            return None
         best: _Source[C] | None = None
         available = 0
         for source in self._wanting:
@@ -231,9 +233,15 @@ class Credits(Generic[C]):
         if kept != self._kept:
             self._kept = kept
             self._kept_free = sum(max(0, kept - source.used) for source in self._sources.values())
+            for source in self._sources.values():
+                self._update(source)
+
+    def _has_its_quiet_share(self, source: _Source[C]) -> bool:
+        quiet = len(self._sources) > 1 and source.max_receives == MIN_RECEIVES
+        return quiet and source.reserved >= max(1, self._kept)
 
     def _update(self, source: _Source[C]) -> None:
-        if source.waiting and source.receives < source.max_receives:
+        if source.waiting and source.receives < source.max_receives and not self._has_its_quiet_share(source):
             self._wanting.add(source)
         else:
             self._wanting.discard(source)

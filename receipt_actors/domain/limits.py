@@ -96,7 +96,7 @@ def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
 class Share:
     """What one of those who share was told, and what it may be using."""
 
-    number: int  #: of what it was told; it confirms by it, and none has the number of another one
+    number: int  #: of what it was told; it confirms by it
     told: Limits
     held: Limits  #: more than ``told`` until it has confirmed that it uses no more than that
 

@@ -162,7 +162,7 @@ def _seated(members: Mapping[str, Member], version: int) -> Mapping[str, Member]
         node.name: node.due(part, is_own=is_own) for node, part in zip(nodes, divide(whole, len(nodes)), strict=True)
     }
     standing_by = frozenset(in_order) - frozenset(seated)
-    # A share's number is that of the version which lends it: no other one ever has it.
+    # A share's number is that of the version which lends it: no other one has it, but where a record was lost.
     division = Division(whole, standing_by=standing_by, number=version - 1, due=due)
     division, _ = division.found({name: member.share for name, member in members.items()})
     return {
@@ -239,6 +239,7 @@ class Lease:
     seconds: float
     group: Group = Group()  #: as it was read or written last, or is to be put back; the next version follows it
     standing: int = 0  #: the version that stands in the table, and is replaced by the next one; 0: none
+    is_adopted: bool = False  #: ``group`` is what others have begun anew; they may go on before it is put back
     beat: int = 0  #: of the last renewal that was sent; whoever goes on in the place of another begins far from it
     sent_at_seconds: float = -inf  #: by the node's own clock; when that was sent
     held_until_seconds: float = -inf  #: likewise; what is lent is lent until then
@@ -268,7 +269,8 @@ class Lease:
 
     def looked(self, group: Group, now_seconds: float) -> Lease:
         """Note what was read, what stood in the way of a write, or what has been written."""
-        standing, group = group.version, self._followed_by(group, now_seconds)
+        standing, is_adopted = group.version, self._is_begun_anew(group, now_seconds)
+        group = self._followed_by(group, is_adopted)
         me = group.members.get(self.node.name)
         held_until, obeyed = self.held_until_seconds, self.obeyed
         if me is None or me.share is None or not me.share.is_same_order(self.share):
@@ -282,19 +284,26 @@ class Lease:
             self,
             group=group,
             standing=standing,
+            is_adopted=is_adopted,
             held_until_seconds=held_until,
             obeyed=obeyed,
             sightings=seen.looked(group, now_seconds),
         )
 
-    def _followed_by(self, group: Group, now_seconds: float) -> Group:
+    def _is_begun_anew(self, group: Group, now_seconds: float) -> bool:
+        """Tell whether others have begun anew while this node did not look; it follows them until it has written."""
+        if not 0 < group.version < self.group.version:
+            return False
+        goes_on = self.is_adopted and group.version >= self.standing
+        return goes_on or not self.sightings.are_fresh(now_seconds)
+
+    def _followed_by(self, group: Group, is_begun_anew: bool) -> Group:
         """Return what to go on from when this stands: it, or what was known before, where that was lost."""
         if group.version >= self.group.version:
             return group.known_from(self.group)
-        if group.version == 0 or self.sightings.are_fresh(now_seconds):
-            return self.group
-        # Others have begun anew while this node did not look: all but their versions is newer than what it knows.
-        return replace(group.known_from(self.group), version=self.group.version)
+        if is_begun_anew:  # all but its version is newer than what this node knows
+            return replace(group.known_from(self.group), version=self.group.version)
+        return self.group
 
     def renewal(self, now_seconds: float) -> tuple[Lease, Group]:
         """Return what to write now, on condition that the version that stands is still ``standing``."""

@@ -168,8 +168,9 @@ class SystemClock:
             if self._closed:
                 return timer
             if self._thread is None:
-                self._thread = threading.Thread(target=self._fire_timers, name="otp-timers", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._fire_timers, name="otp-timers", daemon=True)
+                thread.start()  # where there is none to be had, the next timer tries again
+                self._thread = thread
             if self._timers.add(timer):
                 self._changed.notify()
         return timer

@@ -24,10 +24,11 @@ class ParentQueues:
     def open(self) -> Queues:
         """Open them, unless they are open."""
         from receipt_actors.backends import open_queues
+        from receipt_actors.sources import MAX_LOOKS
 
         with self._opening:
             if self._opened is None:
-                queues = open_queues(self._settings)
+                queues = open_queues(self._settings, max_connections=MAX_LOOKS)
                 self._opened = queues, queues.close
             return self._opened[0]
 

@@ -11,6 +11,7 @@ import pytest
 from receipt_actors.clients.embedded.gate import Gate
 
 PATIENCE_SECONDS = 15.0
+TELL_SECONDS = 0.02  #: much less than until somebody looks
 LONG_SECONDS = 600.0  #: nobody waits so long: a test that does has failed
 
 
@@ -86,6 +87,27 @@ def test_there_is_always_a_lookout(waiters: Waiters, leaving: tuple[str, ...]) -
     if len(leaving) == 1:
         waiters.tell("b")
     assert looks.wait(PATIENCE_SECONDS)
+
+
+def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) -> None:
+    """Where there is much to do the watch goes from one to the next before any of them has stood it to its end."""
+    looks, is_over = threading.Event(), threading.Event()
+
+    def receive() -> None:
+        while not is_over.is_set():
+            with waiters.gate:
+                waiters.gate.wait("busy", LONG_SECONDS, None, looks.set)
+
+    receivers = [waiters.pool.submit(receive) for _ in range(4)]
+    waiters.wait("quiet", look=looks.set)
+    for _ in range(int(PATIENCE_SECONDS / TELL_SECONDS)):
+        if looks.wait(TELL_SECONDS):
+            break
+        waiters.tell("busy")
+    is_over.set()
+    while not all(receiver.done() for receiver in receivers):
+        waiters.tell("busy")
+    assert looks.is_set()
 
 
 def test_one_looks_for_all(waiters: Waiters) -> None:

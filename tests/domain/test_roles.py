@@ -320,6 +320,22 @@ def test_who_has_not_looked_for_long_takes_what_others_have_begun() -> None:
     assert back.version == group.version + LEAP + 1
 
 
+def test_who_puts_back_what_others_have_begun_follows_them_until_it_is_written() -> None:
+    """Somebody joins while its first write is under way: that one is in what it writes next."""
+    seats, group = group_at_rest("a", "b")
+    for now in range(102, 130):
+        group = seats["a"].renew(group, now)
+    stranger = Group().renewed(node("c"), 1, SECONDS)
+    lease, _ = seats["a"].lease.looked(stranger, 200.0).renewal(200.0)
+    with_another = stranger.renewed(node("d"), 1, SECONDS)
+    lease, back = lease.looked(with_another, 200.1).renewal(200.1)
+    assert lease.standing == with_another.version
+    assert set(back.members) == {"a", "c", "d"}
+    following = lease.looked(back, 200.2)
+    assert not following.puts_back
+    assert following.looked(stranger, 200.3).puts_back  # lost once more, and known: nobody has begun anew
+
+
 def test_tokens_go_up_though_one_that_is_known_was_lost() -> None:
     """A seat was given below the version in which another one had it, and nobody noticed before: it is given anew."""
     known = Group(7, {"a": replace(Group().renewed(node("a"), 1, SECONDS).members["a"], token=6)})

@@ -137,6 +137,26 @@ def test_an_error_after_the_tree_has_started_ends_it(tmp_path: Path) -> None:
 
 
 @linux
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 6])
+def test_a_machine_without_threads_has_none_of_them_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """So many can still be started, and none for what ends a start that has failed."""
+    left = iter(range(threads))
+    start = threading.Thread.start
+
+    def start_if_there_is_one(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")  # as CPython says it
+        start(thread)
+
+    with nothing_left(), monkeypatch.context() as machine:
+        machine.setattr(threading.Thread, "start", start_if_there_is_one)
+        with pytest.raises((StartError, RuntimeError)):
+            ReceiptSystem.start(settings_of(tmp_path))
+
+
+@linux
 def test_a_queue_that_cannot_be_made_leaves_no_file_open(tmp_path: Path) -> None:
     """The file was open already."""
     settings = settings_of(tmp_path).model_copy(update={"source_queue": "no queue's name!"})

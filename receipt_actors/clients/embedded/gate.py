@@ -40,6 +40,7 @@ class Gate:
         self._lock = threading.RLock()
         self._waiting: dict[str, list[_Waiter]] = {}  # by queue; none is empty, the one waited for longest is first
         self._lookout: _Waiter | None = None
+        self._look_at = 0.0  # monotonic; when the next look is due, whoever is the lookout then
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -60,6 +61,8 @@ class Gate:
                 told, to meet it as well.
         """
         me = _Waiter(threading.Condition(self._lock), known)
+        if not self._waiting:  # what I know is new, and nobody else waits
+            self._look_at = time.monotonic() + LOOK_SECONDS
         self._waiting.setdefault(queue, []).append(me)
         until = time.monotonic() + seconds
         try:
@@ -67,8 +70,11 @@ class Gate:
                 if self._lookout is None:
                     self._lookout = me
                 if self._lookout is me:
-                    me.condition.wait(min(left, LOOK_SECONDS))
-                    if not me.is_told:
+                    due = self._look_at - time.monotonic()
+                    if due > 0:
+                        me.condition.wait(min(left, due))
+                    if not me.is_told and time.monotonic() >= self._look_at:
+                        self._look_at = time.monotonic() + LOOK_SECONDS
                         self._look(look)
                 else:
                     me.condition.wait(left)

@@ -209,8 +209,9 @@ class EmbeddedQueues:
 
     def close(self) -> None:
         """Interrupt, and close the file; any later call is ``QueueUnavailable``. Closing twice is fine."""
-        self.interrupt()
-        self._database.close()
+        with self._database.gate:  # no receive begins in between
+            self.interrupt()
+            self._database.close()
 
     def _tell(self, queue: str) -> None:
         with self._database.gate:
