@@ -216,6 +216,17 @@ class Tally:
     hits: int = 0  #: kills that found messages in flight
     in_flight: int = 0  #: messages, over all kills
 
+    @property
+    def is_short_of_hits(self) -> bool:
+        """Tell whether, to have half of the kills hit work, the next one must: the claim is about work that is hit."""
+        return 2 * self.hits <= self.kills.total()
+
+    def note(self, victim: str, in_flight: int) -> None:
+        """Count a kill."""
+        self.kills[victim] += 1
+        self.hits += in_flight > 0
+        self.in_flight += in_flight
+
 
 class Killer:
     """Lets one process after another live for a moment, and reads the answers meanwhile."""
@@ -235,6 +246,8 @@ class Killer:
         while (left := times - self.tally.kills.total()) > 0:
             portion = -(-self.load.left // left)
             phase = self._random.choices(("start-up", "work", "drain"), (15, 65, 20))[0]
+            if phase == "start-up" and self.tally.is_short_of_hits:
+                phase = "work"
             self._live_and_die(phase, portion)
         self.load.send(self.scene.world, self.load.left)
 
@@ -258,15 +271,12 @@ class Killer:
             life_seconds = self._random.uniform(0.4, 2.0)
             for part in _parts(portion, self._random.randint(1, 4)):
                 self.load.send(world, part)
-                self._let_live(program, self._random.uniform(0, life_seconds / 3))
+                self._let_work(program, self._random.uniform(0, life_seconds / 3))
             if phase == "drain":
                 program.send_signal(signal.SIGTERM)
                 program.ends_within(self._random.uniform(0, 0.4))  # or not
         if program.kill_if_running():
-            in_flight = self.scene.in_flight()
-            self.tally.kills[_phase_of(program)] += 1
-            self.tally.hits += in_flight > 0
-            self.tally.in_flight += in_flight
+            self.tally.note(_phase_of(program), self.scene.in_flight())
         else:
             assert phase == "drain", f"the program ended by itself:\n{program.stderr[-2000:]}"
 
@@ -279,6 +289,21 @@ class Killer:
 
         program.wait_until(is_over, "its time has come")
 
+    def _let_work(self, program: Program, seconds: float) -> None:
+        """Let it live; but where too few have been hit at work, only until it works on something."""
+        if not self.tally.is_short_of_hits:
+            self._let_live(program, seconds)
+            return
+        world = self.scene.world
+
+        def is_at_work() -> bool:
+            self.scene.disturb()
+            if world.total(SOURCE) == 0:  # it was faster than we looked
+                self.load.send(world, 1)
+            return self.scene.in_flight() > 0
+
+        program.wait_until(is_at_work, "it works on something")
+
 
 class GroupKiller(Killer):
     """Kills workers of a program with several processes, and then its parent, whose other workers drain meanwhile."""
@@ -290,20 +315,22 @@ class GroupKiller(Killer):
             program.wait_for_log(STARTED)
         for part in _parts(portion, self._random.randint(1, 4)):
             self.load.send(self.scene.world, part)
-            self._let_live(program, self._random.uniform(0, 0.7))
+            self._let_work(program, self._random.uniform(0, 0.7))
             if workers := program.children():
-                self._note("worker")
+                self.tally.note("worker", self.scene.in_flight())
                 with suppress(ProcessLookupError):
                     os.kill(self._random.choice(workers), signal.SIGKILL)
-        self._let_live(program, self._random.uniform(0, 0.7))
-        self._note("parent")
+        self._let_work(program, self._random.uniform(0, 0.7))
+        self.tally.note("parent", self.scene.in_flight())
         program.kill()
 
-    def _note(self, victim: str) -> None:
-        in_flight = self.scene.in_flight()
-        self.tally.kills[victim] += 1
-        self.tally.hits += in_flight > 0
-        self.tally.in_flight += in_flight
+
+class ExhaustingKiller(Killer):
+    """What a process held when it died comes back at once, so that receive counts are used up within a few lives."""
+
+    def start(self, **settings: object) -> Program:
+        self.scene.bring_back()
+        return super().start(**settings)
 
 
 def _phase_of(program: Program) -> str:

@@ -16,7 +16,18 @@ from tests.system.processes import Programs
 from tests.system.worlds import AwsWorld, EmbeddedWorld
 
 from .aws_proxy import AwsProxy, Rates
-from .killing import SETTINGS, AwsScene, Books, EmbeddedScene, GroupKiller, Killer, Load, Scene, settle_up
+from .killing import (
+    SETTINGS,
+    AwsScene,
+    Books,
+    EmbeddedScene,
+    ExhaustingKiller,
+    GroupKiller,
+    Killer,
+    Load,
+    Scene,
+    settle_up,
+)
 
 #: Answers that are late cost the client 5 s and more, so they are rare.
 RATES: Rates = {
@@ -72,7 +83,7 @@ def test_kills_that_exhaust_receive_counts_on_the_embedded_backend(
 ) -> None:
     """What the queue itself gave up keeps its claims: ``receipt-actors redrive --reason none`` brings the same OK."""
     with _embedded_scene(programs, tmp_path) as scene:
-        _kill_and_check(scene, REDRIVEN, figure, is_full=is_full, redrives=True)
+        _kill_and_check(scene, REDRIVEN, figure, is_full=is_full, redrives=True, killer_class=ExhaustingKiller)
 
 
 @pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
@@ -89,7 +100,7 @@ def test_kills_that_exhaust_receive_counts_on_aws(
     """A redriven message has another message id on SQS, and is the same submission all the same."""
     _only_in_full(is_full)  # likewise
     with _aws_scene(programs, REDRIVEN[not is_full].max_receive_count) as scene:
-        _kill_and_check(scene, REDRIVEN, figure, is_full=is_full, redrives=True)
+        _kill_and_check(scene, REDRIVEN, figure, is_full=is_full, redrives=True, killer_class=ExhaustingKiller)
 
 
 def _only_in_full(is_full: bool) -> None:
@@ -142,7 +153,7 @@ def _kill_and_check(
     assert books.faults == []
     assert books.left_on_source == 0
     # The claim is about work that was hit; also that of a process that was draining, or had just begun.
-    assert killer.tally.hits > killer.tally.kills.total() / 2
+    assert killer.tally.hits >= killer.tally.kills.total() / 2
     assert books.report.repeated_answers > 0
     assert books.redriven > 0 or not redrives
     crashed = [life.stderr[-2000:] for life in killer.lives if "Traceback" in life.stderr]
