@@ -252,7 +252,11 @@ class Consumer(GenServer):
     def _trace(self, event: str, delivery: ReceivedMessage, about: Mapping[str, object]) -> None:
         """Tell who traces of an event; only where ``is_on``."""
         if self._tracer.wants(event):
-            known = {"message_id": delivery.message_id, "receive_count": delivery.approximate_receive_count}
+            known = {
+                "message_id": delivery.message_id,
+                "receive_count": delivery.approximate_receive_count,
+                "source_queue": self._source.queue,
+            }
             self._tracer.emit(event, {**known, **about})
 
     def handle_reply(self, label: Any, value: Any) -> None:

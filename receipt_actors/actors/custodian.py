@@ -140,7 +140,11 @@ class Custodian(GenServer):
 
     def traced_fields(self) -> dict[str, object]:
         """Return what is known of the message, by the names of ``telemetry.tracing``."""
-        return {"message_id": self.delivery.message_id, "receive_count": self.delivery.approximate_receive_count}
+        return {
+            "message_id": self.delivery.message_id,
+            "receive_count": self.delivery.approximate_receive_count,
+            "source_queue": self.source.queue,
+        }
 
     def walk(self, walk: Walk) -> Walk:
         """Add what else is known of the walk, which is over."""

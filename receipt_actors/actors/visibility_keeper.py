@@ -252,7 +252,11 @@ class VisibilityKeeper(GenServer):
             self._change(message, seconds, message.message_id)
         if self._tracer.is_on and watched.hand_back is None and self._tracer.wants("handed_back"):
             # Otherwise the custodian has said so itself.
-            known = {"message_id": message.message_id, "receive_count": message.approximate_receive_count}
+            known = {
+                "message_id": message.message_id,
+                "receive_count": message.approximate_receive_count,
+                "source_queue": message.source.queue,
+            }
             self._tracer.emit("handed_back", {**known, "reason": why}, message.received_at_seconds)
         logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)
         was_here_seconds = self.clock.monotonic() - message.received_at_seconds

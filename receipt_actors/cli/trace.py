@@ -28,6 +28,7 @@ Exit codes:
 \b
 Examples:
   receipt-actors trace "claim where user_id == 42" --limit 10 --seconds 15
+  receipt-actors trace "handed_back|moved where source_queue == 'Game2SQS'" --seconds 600
   receipt-actors trace "crashed" --seconds 600 --json | jq .
 """
 )

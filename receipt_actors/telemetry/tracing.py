@@ -56,6 +56,7 @@ FIELDS: Final[Mapping[str, tuple[FieldType, str]]] = {
     "process": (_TEXT, "``main``, or ``worker-1`` and so on"),
     "message_id": (_TEXT, "SQS's ``MessageId`` of the source message"),
     "receive_count": (_NUMBER, "which delivery of it this is"),
+    "source_queue": (_TEXT, "the queue that it was received from"),
     "user_id": (_NUMBER, "whose purchase it is to be"),
     "submission_id": (_TEXT, "which sending of a receipt"),
     "post_queue": (_TEXT, "where the answer goes"),
@@ -77,7 +78,7 @@ FIELDS: Final[Mapping[str, tuple[FieldType, str]]] = {
     "peer": (_TEXT, "the actor that it goes to"),
 }
 
-_DELIVERY = ("process", "message_id", "receive_count")
+_DELIVERY = ("process", "message_id", "receive_count", "source_queue")
 _RECEIVED = (*_DELIVERY, "user_id", "submission_id", "post_queue")
 _SUBMISSION = (*_RECEIVED, "seconds_since_received")
 _ACTOR = ("process", "actor", "message")

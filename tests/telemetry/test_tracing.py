@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from receipt_actors import Settings
 from receipt_actors.actors.protocol import INTAKE
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import PredicateRefused
@@ -95,6 +96,7 @@ def test_a_message_is_followed_from_receive_to_delete(tree: Tree, listener: List
         "process": "main",
         "message_id": message_id,
         "receive_count": 1,
+        "source_queue": "ReceiptsSQS",
         "user_id": 7,
         "submission_id": events[0]["submission_id"],
         "post_queue": "ResultsSQS",
@@ -152,6 +154,36 @@ def test_what_comes_back_is_told_with_its_reason(tree: Tree, listener: Listener)
     tree.settle()
     events = listener.told(trace)
     assert [(event["reason"], event.get("user_id")) for event in events] == [("misconfigured", 7), ("crashed", None)]
+
+
+def test_one_of_several_source_queues_is_traced(listener: Listener) -> None:
+    """Whoever tells of a message tells where it came from: consumer, custodians, visibility keeper."""
+    second = "Game2SQS"
+    tree = Tree(Settings(backend="aws", bundle_ids=("*",), sources={second: {"post_queues": ("Results2SQS",)}}))
+    trace = listener.trace(tree.actors, f"* where source_queue == '{second}'", limit=100)
+    receipt = tree.services.app_store.sell("t-1")
+
+    def send_to_both() -> None:
+        for source_queue in (None, second):
+            tree.services.submit(receipt, 7, source_queue=source_queue)
+            go_on(tree)
+
+    send_to_both()
+    tree.services.queues.send(second, [OutgoingMessage("no json")])
+    go_on(tree)
+    hold = tree.hold("app_store", "verify_receipt", after=False)
+    tree.services.submit(receipt, 8, source_queue=second)
+    go_on(tree)
+    tree.crash("validator")
+    hold.release()
+    tree.settle()
+    tree.services.queues.corrupt_next()
+    tree.services.submit(receipt, 9, source_queue=second)
+    go_on(tree)
+    events = listener.told(trace)
+    assert {event["source_queue"] for event in events} == {second}
+    assert {event["event"] for event in events} == set(WALK_EVENTS) - {"look_up"}
+    tree.close()
 
 
 def test_a_corrupt_copy_is_told(tree: Tree, listener: Listener) -> None:
