@@ -329,7 +329,7 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
             Consumer if background is None else BackgroundConsumer,
             backend.queues,
             source,
-            settings.receive_wait_seconds,
+            settings.effective_receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
             backend.rng,

@@ -489,6 +489,16 @@ def test_whatever_is_given_there_are_settings_or_faults(flags: dict[str, str], e
     assert faults or "bundle_ids" in flags or environ.get("RECEIPT_ACTORS_BUNDLE_IDS")
 
 
+@pytest.mark.parametrize(
+    ("wait", "limit", "effective"),
+    [("10", None, 10), ("10", "30", 10), ("10", "2.5", 3), ("10", "0", 1), ("0", "0", 0), ("1", "0", 1)],
+)
+def test_a_batch_run_waits_no_longer_for_an_answer_than_it_has_to(wait: str, limit: str | None, effective: int) -> None:
+    """Its end waits for a long poll; one of less than a second would not ask all servers of a queue."""
+    flags = {"receive_wait_seconds": wait} | ({} if limit is None else {"exit_when_idle_seconds": limit})
+    assert load(flags).effective_receive_wait_seconds == effective
+
+
 def test_every_setting_says_what_it_is_for_and_what_it_takes() -> None:
     """Help texts and the manual have no gaps, and the flag, the variable and the key are the same name."""
     for name, setting in SETTINGS.items():

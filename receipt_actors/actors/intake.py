@@ -7,6 +7,9 @@ when the process stops. A gate that a service keeps closed lets a single message
 it does when a gateway wants another one to try with: somebody has to find out whether the service is back. What is
 about one source queue only closes the gate for that one (``domain.outages``).
 
+It knows since when there has been nothing to do. Nothing in flight does not say so: only a source queue that has
+answered a receive since then does, and of several each of them. Who can't look, waits.
+
 A crash of it forgets the count, the outages, and the receives under way. The first is rebuilt from the supervisors of
 the custodians (by source only for those that come then), the second by asking the gateways; nothing is granted before
 they have answered. Until the receives are over, up to 10 messages a consumer too many may come in.
@@ -99,6 +102,7 @@ class Intake(GenServer):
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
         self._last_activity_seconds = self.clock.monotonic()
+        self._answered_at_seconds: dict[str, float] = {}  # monotonic; by source queue: when it answered a receive last
 
     # --- after a restart ---
 
@@ -160,14 +164,17 @@ class Intake(GenServer):
     def outside_view(self) -> IntakeStatus:
         """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         is_paused, outages = self._limits.is_paused, self._outages
+        answered_at_seconds = list(self._answered_at_seconds.values())  # before what may have happened since
         now, taken, failing = self.clock.monotonic(), list(self._custodians.values()), frozenset(self._failing)
         # Who was told to wait, by an operator or by other nodes, has something to do.
         is_busy = bool(taken) or self._is_shut() or self._limits.current.max_in_flight == 0
+        since = self._last_activity_seconds
+        have_answered = len(answered_at_seconds) == len(self._queues) and min(answered_at_seconds) >= since
         return IntakeStatus(
             len(taken),
             self._credits.reserved,
             frozenset(outages.closing),
-            0.0 if is_busy else now - self._last_activity_seconds,
+            now - since if have_answered and not is_busy else 0.0,
             is_paused,
             failing,
             outages.closes_all or all(queue in failing or outages.closes(queue) for queue in self._queues),
@@ -275,6 +282,7 @@ class Intake(GenServer):
         if settled.received or failure is not None:  # who can't look does not know that there is nothing to do
             self._note_activity()
         if failure is None:
+            self._answered_at_seconds[source_queue] = self.clock.monotonic()
             self._credits.received(consumer, source_queue, settled.received)
             if self._no_longer_failing(consumer, source_queue):
                 told = f"receives from {source_queue} succeed again"

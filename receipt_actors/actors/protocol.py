@@ -159,11 +159,18 @@ class IntakeStatus:
     in_flight: int  #: messages with a custodian
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
-    idle_seconds: float  #: how long nothing has been in flight or received; 0 while paused
+    #: How long nothing has been in flight or received, as each source queue has confirmed by its answer to a receive
+    #: since; 0: it is busy, paused, lent nothing, or nobody knows.
+    idle_seconds: float
     is_paused: bool = False
     receives_fail: frozenset[str] = frozenset()  #: source queues; those of some consumer, at least
     is_closed: bool = False  #: nothing can be taken in from any source, for services that are unavailable
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as this intake knows; 0: none is
+
+    @property
+    def troubles(self) -> frozenset[str]:
+        """What is unavailable, by the names that people are told."""
+        return self.unavailable | {f"receive from {queue}" for queue in self.receives_fail}
 
 
 # --- the system -> intake and gateways ---

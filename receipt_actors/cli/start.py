@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 import pykka
@@ -27,6 +27,7 @@ from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
+    from receipt_actors.actors.protocol import IntakeStatus
     from receipt_actors.processes.group import ProcessGroup
     from receipt_actors.receipt_system import ReceiptSystem
 
@@ -34,6 +35,7 @@ logger = logging.getLogger("receipt_actors")
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 SHORTEST_LOOK_SECONDS = 0.05  #: between two looks at whether it is idle
+LONGEST_LOOK_SECONDS = 0.5  #: likewise, while nobody knows since when it may be
 
 
 @click.command(
@@ -75,7 +77,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
         watchers.watch(system)
         system.on_end(signals.wake)
-        _wait(system, signals, settings)
+        wait_for_the_end(system, signals, settings)
         check()
         if system.end_reason is not None:
             logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
@@ -170,15 +172,36 @@ def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:
     )
 
 
-def _wait(system: ReceiptSystem | ProcessGroup, signals: StopSignals, settings: Settings) -> None:
-    """Wait for a signal, for the tree's end, or until nothing has been in flight for as long as the settings say."""
+class _Working(Protocol):
+    """What is waited for."""
+
+    def in_flight(self) -> IntakeStatus:
+        """See ``ReceiptSystem``."""
+
+
+class _Signals(Protocol):
+    """What ends the wait."""
+
+    def wait(self, seconds: float | None) -> bool:
+        """See ``StopSignals``."""
+
+
+def wait_for_the_end(system: _Working, signals: _Signals, settings: Settings) -> None:
+    """Wait for a signal, for the tree's end, or until there has been nothing to do for as long as the settings say."""
     limit = settings.exit_when_idle_seconds
     pause_seconds = limit
+    told: Set[str] = frozenset()
     while not signals.wait(pause_seconds):
         assert limit is not None
-        idle_seconds = 0.0
+        pause_seconds = min(limit, LONGEST_LOOK_SECONDS)
         with suppress(pykka.ActorDeadError):  # intake, or a process, is being started
-            idle_seconds = system.in_flight().idle_seconds
-            if idle_seconds >= limit:
-                return
-        pause_seconds = max(SHORTEST_LOOK_SECONDS, limit - idle_seconds)
+            status = system.in_flight()
+            if status.idle_seconds > 0:
+                if status.idle_seconds >= limit:
+                    return
+                pause_seconds = limit - status.idle_seconds
+            elif not status.troubles <= told:
+                found = ", ".join(sorted(status.troubles))
+                logger.warning("this is not idle time, and is waited out (a signal ends it): unavailable: %s", found)
+            told = status.troubles
+        pause_seconds = max(SHORTEST_LOOK_SECONDS, pause_seconds)

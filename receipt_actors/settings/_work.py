@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -38,7 +39,11 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Time after which a message comes back if this process dies. It is extended while work goes on.",
     )
     receive_wait_seconds: int = Field(
-        default=10, ge=0, le=20, description="Long poll of a receive; shorter than the drain."
+        default=10,
+        ge=0,
+        le=20,
+        description="Long poll of a receive; shorter than the drain. With exit_when_idle_seconds it is no longer than "
+        "that, or than 1 s: its answer is waited for.",
     )
     batch_requests: int = Field(
         default=4, ge=1, description="Sends or deletes under way at once, for each batcher of each process."
@@ -83,7 +88,10 @@ class WorkSettings(SomeSettings, frozen=True):
         default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
     )
     exit_when_idle_seconds: float | None = Field(
-        default=None, ge=0, description="Stop after this time without a message. Left out: run until told to stop."
+        default=None,
+        ge=0,
+        description="Stop after this time without a message, once every source queue has answered since the last one. "
+        "Who can't ask them waits. Left out: run until told to stop.",
     )
 
     @field_validator("app_store_rate_per_second")
@@ -100,6 +108,14 @@ class WorkSettings(SomeSettings, frozen=True):
         if seconds <= wait:
             raise ValueError(f"expected more than receive_wait_seconds ({wait}): a drain waits for receives under way")
         return seconds
+
+    @property
+    def effective_receive_wait_seconds(self) -> int:
+        """Long poll of a receive of source queues: of a batch run, which ends by its answer, no longer than need be."""
+        wait, limit = self.receive_wait_seconds, self.exit_when_idle_seconds
+        if limit is None or limit >= wait:
+            return wait
+        return max(1, ceil(limit))  # only a long poll asks all servers of a queue
 
     @property
     def uses_curl(self) -> bool:

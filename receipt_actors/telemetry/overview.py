@@ -102,7 +102,7 @@ class ProcessOverview:
     services: tuple[ServiceOverview, ...]
     tree: ActorOverview | None  #: None where its root has ended
     statistics: StatisticsSnapshot
-    idle_seconds: float = 0.0  #: how long nothing has been in flight or received
+    idle_seconds: float = 0.0  #: see ``IntakeStatus``
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest message has been
 
     def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:

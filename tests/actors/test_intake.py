@@ -402,11 +402,45 @@ def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
     assert status(stage, intake).idle_seconds == 0
     end(stage, custodian)
     stage.advance(7)
-    assert status(stage, intake).idle_seconds == 7
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert status(stage, intake).idle_seconds == 7
+    stage.advance(1)
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 8
     intake.cast(SettleReservation(consumer, SOURCE, 1))
     stage.advance(2)
+    assert status(stage, intake).idle_seconds == 2
+
+
+def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
+    """At the start, and after the last message: a receive that takes long may bring something yet."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 0
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 60
+    stage.advance(1)
+    (custodian,) = take(stage, intake, 1)
+    end(stage, custodian)
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 0
+
+
+def test_of_several_sources_each_has_to_answer(stage: Stage) -> None:
+    """One that is quiet says nothing of another, which may have work."""
+    intake = start(stage, 100, FIRST, SECOND)
+    first, second = stage.stand_in(), stage.stand_in()
+    stage.advance(4)
+    intake.cast(SettleReservation(first, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 0
+    stage.advance(1)
+    intake.cast(SettleReservation(second, SECOND.queue, 1))
+    assert status(stage, intake).idle_seconds == 0
+    stage.advance(2)
+    intake.cast(SettleReservation(second, SECOND.queue, 0))
+    assert status(stage, intake).idle_seconds == 0
+    intake.cast(SettleReservation(first, SOURCE, 0))
     assert status(stage, intake).idle_seconds == 2
 
 
@@ -426,11 +460,19 @@ def test_failing_receives_are_told_once(stage: Stage, caplog: pytest.LogCaptureF
 
 
 def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
-    """A batch run must not end because it can't see its work."""
+    """A batch run must not end because it can't see its work, however long; when it can again it looks first."""
     intake = start(stage)
+    consumer = stage.stand_in()
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
     stage.advance(60)
-    intake.cast(SettleReservation(stage.stand_in(), SOURCE, 0, "503"))
-    assert status(stage, intake).idle_seconds == 0
+    assert status(stage, intake).idle_seconds == 60
+    intake.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+    stage.advance(60)
+    seen = status(stage, intake)
+    assert (seen.idle_seconds, seen.troubles) == (0, {f"receive from {SOURCE}"})
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    seen = status(stage, intake)
+    assert (seen.idle_seconds, seen.troubles) == (60, frozenset())
 
 
 def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:

@@ -42,7 +42,6 @@ DEAD_LETTERS = "ReceiptsSQSDLQ"
 TABLE = "TransactionIdTable"
 BUNDLE_ID = "com.example.game"
 REGION = "eu-west-1"
-SHORTEST_IDLE_SECONDS = 3.0  #: on AWS: a busy emulator takes its time for a receive, in which nothing has come yet
 _OUTBOX = "OutboxOfTheTests"
 
 
@@ -416,8 +415,7 @@ class AwsWorld(World):
         arguments = ["start"]
         variables = dict(settings)
         if "exit_when_idle_seconds" in variables:
-            idle_seconds = max(SHORTEST_IDLE_SECONDS, float(variables.pop("exit_when_idle_seconds")))
-            arguments += ["--exit-when-idle", str(idle_seconds)]
+            arguments += ["--exit-when-idle", variables.pop("exit_when_idle_seconds")]
         environment = {f"RECEIPT_ACTORS_{name.upper()}": value for name, value in variables.items()}
         environment |= self.environment
         return self.programs.start(*arguments, environment=environment, module=self.module, within=self.within)

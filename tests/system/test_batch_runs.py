@@ -1,0 +1,62 @@
+"""Batch runs (``--exit-when-idle``): they end when nothing is left, which an AWS that does not answer does not say."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+
+from .test_several_sources import SECOND, TwoGames
+from .worlds import DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, World, genuine_messages
+
+RECEIVE = frozenset({"ReceiveMessage"})
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_waits_is_done_before_it_ends(world: World, processes: int) -> None:
+    """Not a moment of idleness is asked for, and all the same nothing that was there is left."""
+    messages = genuine_messages(30, 91)
+    world.send(messages)
+    with SimulatedAppStore() as store:
+        assert world.start(store, processes=processes, exit_when_idle_seconds=0).wait_for_end() == 0
+    assert len(world.take(RESULTS)) == len(messages)
+    assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_queue_that_can_not_be_read_is_waited_for(aws: AwsWorld, processes: int) -> None:
+    """SQS refuses every receive from the start on, and says so; when that is over the work is done, and it ends."""
+    messages = genuine_messages(15, 92)
+    aws.send(messages)
+    aws.server.refused = RECEIVE
+    with SimulatedAppStore() as store:
+        program = aws.start(store, processes=processes, exit_when_idle_seconds=0)
+        program.wait_for_log(
+            f"this is not idle time, and is waited out (a signal ends it): unavailable: receive from {SOURCE}"
+        )
+        aws.server.refused = frozenset()
+        assert program.wait_for_end() == 0
+    assert len(aws.take(RESULTS)) == len(messages)
+    assert aws.total(SOURCE) == 0
+
+
+def test_a_signal_ends_it_in_an_outage(aws: AwsWorld) -> None:
+    """With the exit code of any other drain."""
+    aws.server.refused = RECEIVE
+    with SimulatedAppStore() as store:
+        program = aws.start(store, exit_when_idle_seconds=0)
+        program.wait_for_log("this is not idle time")
+        assert program.end_by(lambda: program.send_signal(signal.SIGTERM)) == 0
+
+
+def test_every_source_is_looked_at(world: World) -> None:
+    """Only the second game's queue has something to do."""
+    games = TwoGames(world, 20, 93)
+    world.send(games.second.messages, SECOND)
+    with SimulatedAppStore() as store:
+        assert games.start(store, exit_when_idle_seconds=0).wait_for_end() == 0
+    _, second = games.outcomes()
+    assert second.faults(games.second) == ()
+    assert games.waiting() == 0
