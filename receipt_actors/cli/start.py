@@ -116,7 +116,7 @@ def _start(
         system = ReceiptSystem.start(settings)
         collect_seldom()
         logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
-        return system, lambda: None
+        return system, lambda: None  # who can't start has said so by now
 
     from receipt_actors.processes.divider import described
     from receipt_actors.processes.group import ProcessGroup
