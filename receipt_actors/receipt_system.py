@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from math import inf
@@ -15,6 +13,7 @@ from typing import Any, Self
 
 import pykka
 
+from receipt_actors import game_side
 from receipt_actors.actors import protocol
 from receipt_actors.actors.holding import LIMITED, ProcessHolding, release
 from receipt_actors.actors.protocol import (
@@ -26,19 +25,11 @@ from receipt_actors.actors.protocol import (
     ResumeIntake,
     StuckInOutage,
 )
-from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
 from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.limits import Limits, LiveLimits
-from receipt_actors.domain.messages import (
-    SUBMISSION_ID_ATTRIBUTE,
-    Unanswerable,
-    parse_submission,
-    submission_message,
-)
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
-from receipt_actors.domain.results import PostedResult, parse_result
-from receipt_actors.errors import ConfigurationError, QueueUnavailable, SubmissionRefused
+from receipt_actors.domain.results import PostedResult
+from receipt_actors.errors import ConfigurationError
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start
 from receipt_actors.settings import Settings
@@ -186,36 +177,17 @@ class ReceiptSystem:
             SubmissionRefused: the message could never be answered.
             QueueUnavailable: nobody knows whether the queue has it; calling again with the same submission id is safe.
         """
-        submission_id = str(uuid.uuid4()) if submission_id is None else submission_id
-        settings = self.settings
-        if source_queue is not None and source_queue != settings.source_queue:
-            if source_queue not in settings.sources:
-                known = ", ".join(settings.source_queues)
-                raise SubmissionRefused(f"source_queue: found {source_queue!r}, expected one of {known}")
-            settings = settings.of_source(source_queue)
-        body: dict[str, object] = {
-            "receipt": receipt,
-            "user_id": user_id,
-            "post_queue": settings.post_queues[0] if post_queue is None else post_queue,
-        }
-        for key, value in (("transaction_id", transaction_id), ("product_id", product_id)):
-            if value is not None:
-                body[key] = value
-        try:
-            text = json.dumps(body)
-        except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
-            raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
-        delivery = ReceivedMessage("", "", text, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
-        outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
-        if isinstance(outcome, Unanswerable):
-            raise SubmissionRefused(f"{outcome.reason}: {outcome.detail}")
-        message = submission_message(text, submission_id, outcome.user_id, settings.source_queue)
-        (failure,) = self._backend.queues.send(settings.source_queue, [message])
-        if failure is not None and failure.sender_fault:
-            raise SubmissionRefused(f"{failure.code}: {failure.detail}")
-        if failure is not None:
-            raise QueueUnavailable(f"{failure.code}: {failure.detail}")
-        return submission_id
+        return game_side.submit(
+            self._backend.queues,
+            self.settings,
+            receipt,
+            user_id,
+            post_queue=post_queue,
+            submission_id=submission_id,
+            transaction_id=transaction_id,
+            product_id=product_id,
+            source_queue=source_queue,
+        )
 
     def results(self, queue: str | None = None, *, timeout_seconds: float | None = None) -> Iterator[PostedResult]:
         """Read the answers on a post queue, one by one; each is deleted when the next one is asked for.
@@ -230,34 +202,13 @@ class ReceiptSystem:
             QueueUnavailable: the queue does not answer.
             QueueRefused: it does not exist, or may not be read.
         """
-        queue = self.settings.post_queues[0] if queue is None else queue
-        queues = self._backend.queues
-        patience = float("inf") if timeout_seconds is None else timeout_seconds
-        give_up_at = time.monotonic() + patience
-        while not self._ended.is_set():
-            wait_seconds = max(0.0, min(self.settings.receive_wait_seconds, give_up_at - time.monotonic()))
-            messages = queues.receive(
-                queue,
-                max_messages=MAX_BATCH_ENTRIES,
-                wait_seconds=wait_seconds,
-                visibility_timeout_seconds=VISIBILITY_SECONDS,
-            )
-            handles = [message.receipt_handle for message in messages]
-            try:
-                for message in messages:
-                    result = parse_result(message)
-                    if result is not None:
-                        yield result
-                        queues.delete(queue, [message.receipt_handle])
-                    handles.pop(0)
-            finally:
-                if handles:
-                    with suppress(QueueUnavailable):  # the system may have been stopped: they come back all the same
-                        queues.change_visibility(queue, [(handle, 0) for handle in handles])
-            if messages:
-                give_up_at = time.monotonic() + patience
-            elif time.monotonic() >= give_up_at:
-                return
+        return game_side.results(
+            self._backend.queues,
+            self.settings.post_queues[0] if queue is None else queue,
+            receive_wait_seconds=self.settings.receive_wait_seconds,
+            timeout_seconds=timeout_seconds,
+            is_over=self._ended.is_set,
+        )
 
     def in_flight(self) -> IntakeStatus:
         """Say what is in flight and how long nothing has been; a restart of intake is waited for."""

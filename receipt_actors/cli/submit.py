@@ -21,13 +21,8 @@ from receipt_actors.cli.patient_queues import PatientQueues
 from receipt_actors.cli.progress import SlowProgress
 from receipt_actors.cli.receipt_files import STDIN, read_receipt
 from receipt_actors.clients.sqs_rules import check_send_batch
-from receipt_actors.domain.messages import (
-    SUBMISSION_ID_ATTRIBUTE,
-    Unanswerable,
-    parse_submission,
-    submission_message,
-)
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission_message
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.settings import QueueSettings, load_source_settings
 
@@ -198,11 +193,8 @@ def _entry(where: str, body: str, submission_id: object, settings: QueueSettings
         submission_id = str(uuid.uuid4())
     if not isinstance(submission_id, str):
         return Entry(where, OutgoingMessage(body), "submission_id: expected a string")
-    message = OutgoingMessage(body, {SUBMISSION_ID_ATTRIBUTE: submission_id})
-    delivery = ReceivedMessage("", "", body, "", message.attributes)
-    outcome = parse_submission(delivery, settings.post_queues, settings.source_queue)
-    if isinstance(outcome, Unanswerable):
-        return Entry(where, message, f"{outcome.reason}: {outcome.detail}")
-    message = submission_message(body, submission_id, outcome.user_id, settings.source_queue)
+    message = checked_submission_message(body, submission_id, settings.post_queues, settings.source_queue)
+    if isinstance(message, Unanswerable):
+        return Entry(where, OutgoingMessage(body), f"{message.reason}: {message.detail}")
     (failure,) = check_send_batch(settings.source_queue, [message])
     return Entry(where, message, None if failure is None else f"{failure.code}: {failure.detail}")

@@ -206,6 +206,17 @@ def submission_message(body: str, submission_id: str, user_id: int, source_queue
     return in_group(message, source_queue, str(user_id), submission_id, body)
 
 
+def checked_submission_message(
+    body: str, submission_id: str, allowed_post_queues: Collection[str], source_queue: str
+) -> OutgoingMessage | Unanswerable:
+    """Make what puts a submission on the source queue, or say why its consumer would have no answer to it."""
+    delivery = ReceivedMessage("", "", body, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
+    outcome = parse_submission(delivery, allowed_post_queues, source_queue)
+    if isinstance(outcome, Unanswerable):
+        return outcome
+    return submission_message(body, submission_id, outcome.user_id, source_queue)
+
+
 def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable, queue: str) -> OutgoingMessage:
     """Make the copy for the dead-letter queue: the body unaltered, its attributes, and ours (which win over its own).
 
