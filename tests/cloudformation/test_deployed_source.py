@@ -23,6 +23,7 @@ from tests.system.worlds import BUNDLE_ID, genuine_messages
 from .alarms import Metric, Metrics, SiteAlarms, State
 from .conftest import SOURCE_TEMPLATE, Permission, RecordingServer, Stack, create_stack
 from .intrinsics import Resolved, resolved
+from .pages import page_of
 from .services import Deployed, deploy_service, environment_of, surroundings
 
 pytestmark = pytest.mark.filterwarnings(
@@ -296,3 +297,14 @@ def test_its_alarms_can_be_put_and_tell_the_topic_of_the_first_stack(company: Co
     for alarm in (*found.values(), composite):
         assert alarm["AlarmActions"] == alarm["OKActions"] == [company.receipts.outputs["AlertTopicArn"]]
     assert (found["source-queue-age"]["Threshold"], found["heartbeat-missing"]["EvaluationPeriods"]) == (900, 4)
+
+
+def test_each_stack_has_a_page_of_its_own(company: Company) -> None:
+    """By the stack's name, which tells them apart; with the queues that stand there."""
+    pages = {stack.outputs["DashboardName"]: page_of(stack) for stack in (company.game2, company.game3)}
+    assert {name: page.queues for name, page in pages.items()} == {
+        "receipts-game2": {"game2-receipts", "game2-dead-letters", "game2-results"},
+        "receipts-game3": {"game3-receipts.fifo", "game3-receiptsDLQ.fifo"},
+    }
+    assert [page.source_queues for page in pages.values()] == [{"game2-receipts"}, {"game3-receipts.fifo"}]
+    assert company.receipts.outputs["DashboardName"] not in pages

@@ -31,6 +31,7 @@ from tests.system.worlds import BUNDLE_ID
 from .alarms import CompositeAlarm, State
 from .conftest import ACCOUNT, REGION, Permission, RecordingServer, Stack, alert_mail_code
 from .intrinsics import resolved
+from .pages import alarm_arns, page_of
 from .services import post_refunds
 
 # moto deploys everything but these; test_template reads the policies, and the alarms are put by hand below.
@@ -539,19 +540,11 @@ def test_a_site_is_down_where_nobody_lives_and_receipts_wait(stack: Stack, alarm
 
 def test_the_page_shows_what_the_program_writes(stack: Stack, alarms: dict[str, dict[str, Any]]) -> None:
     """Its metrics are there by their names and dimensions, its alarms are those that stand there."""
-    with stack.client("cloudwatch") as cloudwatch:
-        body = cloudwatch.get_dashboard(DashboardName=stack.outputs["DashboardName"])["DashboardBody"]
-    widgets = [widget["properties"] for widget in json.loads(body)["widgets"]]
-    shown = [metric for widget in widgets for metric in widget.get("metrics", ())]
-    ours = [metric for metric in shown if metric[0] == "ReceiptActors"]
-    assert {metric[1] for metric in ours} <= WRITTEN
-    assert {tuple(metric[2:4]) for metric in ours} == {(SOURCE_QUEUE_DIMENSION, "game-receipts")}
-    queues = {metric[3] for metric in shown if metric[0] == "AWS/SQS"}
-    assert queues == {"game-receipts", "game-results", "game-dead-letters"}
-    assert {widget["region"] for widget in widgets if "metrics" in widget} == {REGION}
-    (listed,) = [widget["alarms"] for widget in widgets if "alarms" in widget]
-    names = {f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:receipts-{name}" for name in (*alarms, "site-down")}
-    assert sorted(listed) == sorted(names)
+    page = page_of(stack)
+    assert page.written <= WRITTEN
+    assert page.source_queues == {"game-receipts"}
+    assert page.queues == {"game-receipts", "game-results", "game-dead-letters"}
+    assert page.alarms == alarm_arns("receipts", *alarms, "site-down")
 
 
 #: Every metric that the program may write, from the table of the module that does.

@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.embedded_metrics import embedded_metrics
+from tests.cli.stand_in_system import overview_of
 
 from .conftest import SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE
 from .intrinsics import Resolved
+from .pages import Page, alarm_arns
 
 DOC = Path(__file__).parents[2] / "doc"
 QUEUES = ("SourceQueue", "DeadLetterQueue", "PostQueue")
@@ -143,6 +146,29 @@ def test_every_alarm_says_which_queue_it_is_about_and_where_to_read_of_it(name: 
     assert "game2" in alarm["AlarmDescription"]
     assert f"https://wiki.example.com/runbook.html#alarm-{suffix}" in alarm["AlarmDescription"]
     assert f".. _alarm-{suffix}:\n" in (DOC / "runbook.rst").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("queues", [NAMES, {"SourceQueueName": "game2"}], ids=["own answers", "shared answers"])
+@pytest.mark.parametrize("minutes", [0, 3])
+def test_the_page_shows_what_there_is_to_see_of_one_queue(queues: dict[str, str], minutes: int) -> None:
+    """Its alarms, its queues, and of the program's metrics those that it tells of each queue; none is shown elsewhere.
+
+    Its widgets stand beside one another, within the 24 columns of a page.
+    """
+    resolved = source(**queues, HeartbeatMinutes=minutes)
+    (dashboard,) = resolved.resources("AWS::CloudWatch::Dashboard").values()
+    page = Page(dashboard["DashboardBody"])
+    assert dashboard["DashboardName"] == "receipts"
+    assert page.source_queues == {"game2"}
+    assert page.queues == {queue["QueueName"] for queue in resolved.resources("AWS::SQS::Queue").values()}
+    looked_at = overview_of(1, source_queues=("first", "game2"))
+    _, of_game2 = embedded_metrics(looked_at, looked_at, namespace="ReceiptActors")
+    assert page.written == {each["Name"] for each in of_game2["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+    made = [each for kind in KINDS[2:] for each in resolved.resources(kind).values()]
+    assert page.alarms == alarm_arns("receipts", *(each["AlarmName"].removeprefix("receipts-") for each in made))
+    taken = [(x, y) for left, top, w, h in page.places for x in range(left, left + w) for y in range(top, top + h)]
+    assert len(taken) == len(set(taken))
+    assert max(x for x, _y in taken) < 24
 
 
 def test_the_manual_lists_every_parameter_with_its_default() -> None:
