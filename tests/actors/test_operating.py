@@ -16,6 +16,7 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS
+from receipt_actors.testing import FakeServices
 
 from .trees import POST, SETTINGS, Tree, tree_of
 
@@ -182,6 +183,22 @@ def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
     tree.advance(1)
     assert [result["user_id"] for result in tree.results()] == [1, 2]
     assert look(tree).state is State.CONSUMING
+
+
+def test_a_first_receive_that_takes_long_is_no_idle_time() -> None:
+    """Who waits for the end of the work waits for the queue's answer, however slow it is, and for what it brings."""
+    services = FakeServices(SETTINGS)
+    services.submit(services.app_store.sell("t-1"), user_id=1)
+    hold = services.queues.hold("receive")
+    tree = Tree(services=services)
+    tree.advance(10 * 60)
+    assert tree.system.in_flight().idle_seconds == 0
+    hold.release()
+    tree.advance(POLL_SECONDS)
+    assert [result["user_id"] for result in tree.results()] == [1]
+    tree.advance(POLL_SECONDS)
+    assert tree.system.in_flight().idle_seconds >= POLL_SECONDS
+    tree.close()
 
 
 def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
