@@ -30,10 +30,13 @@ from urllib.parse import urlsplit
 
 #: Above the program's time-outs of 5 s, and of a long poll of 1 s and these.
 LATE_SECONDS = 6.5
+PATIENCE_SECONDS = 60.0  #: for what must happen in the end
 
 #: Probabilities by operation; an operation that is not listed is passed on as it is.
 Rates = Mapping[str, Mapping[str, float]]
 
+#: What keeps a request waiting.
+KEPT = ("slow", "late")
 _NOT_CARRIED_OUT = ("refused", "throttled")
 _CHECK = b"receipt-actors-check"  # the program looks whether its table is there, and ends if it is told nothing
 
@@ -50,7 +53,8 @@ class AwsProxy:
         self.late_seconds = LATE_SECONDS
         self.released = threading.Event()
         self._under_way = 0
-        self._changed = threading.Condition()  # over the line above
+        self._kept_waiting = 0
+        self._changed = threading.Condition()  # over the two lines above
         self.authorization = ""  #: of the last request: an emulator reads account and region there
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -78,7 +82,15 @@ class AwsProxy:
     def wait_until_idle(self) -> None:
         """Wait until every request is done with, also those that no client waits for."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._under_way == 0, timeout=10)
+            assert self._changed.wait_for(lambda: self._under_way == 0, timeout=PATIENCE_SECONDS)
+
+    def wait_until_kept(self) -> None:
+        """Wait until some request is where its fault has it wait, whether or not its client waits still.
+
+        (A ``late`` one has not been carried out then, a ``slow`` one has.)
+        """
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._kept_waiting > 0, timeout=PATIENCE_SECONDS)
 
     def begin_life(self) -> None:
         """Another process has begun."""
@@ -123,6 +135,13 @@ class AwsProxy:
             with self._changed:
                 self._under_way -= 1
                 self._changed.notify_all()
+
+    def keep_waiting(self) -> None:
+        """Return when the client of this request has given up, as one may hope, or when all are released."""
+        with self._changed:
+            self._kept_waiting += 1
+            self._changed.notify_all()
+        self.released.wait(self.late_seconds)
 
     def draw(self, operation: str, body: bytes) -> str | None:
         """Say what befalls this request."""
@@ -201,7 +220,7 @@ class _Connection(BaseHTTPRequestHandler):
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         fault = proxy.draw(operation, body)
         if fault == "late":
-            proxy.released.wait(proxy.late_seconds)
+            proxy.keep_waiting()
         if fault in _NOT_CARRIED_OUT:
             self._refuse(fault)
             return
@@ -214,7 +233,7 @@ class _Connection(BaseHTTPRequestHandler):
         if fault == "doubled" and handles:
             _make_visible(self._upstream, headers, json.loads(body)["QueueUrl"], handles)
         if fault == "slow":
-            proxy.released.wait(proxy.late_seconds)
+            proxy.keep_waiting()
         if fault == "cut":
             self.close_connection = True
         elif fault == "lost":
