@@ -59,7 +59,8 @@ class AwsProxy:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._newest_handle: dict[tuple[str, str], str] = {}  # by URL of the queue and message id; not deleted yet
-        self._held: set[str] = set()  # receipt handles that this life has received, and not deleted or handed back
+        # Receipt handles that this life has received, and not deleted or handed back; how often that had been received.
+        self._held: dict[str, int] = {}
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="aws-proxy", daemon=True)
@@ -97,11 +98,10 @@ class AwsProxy:
         with self._lock:
             self._held.clear()
 
-    @property
-    def in_flight(self) -> int:
-        """How many messages the process has in its hands."""
+    def in_flight(self, receives: int = 1) -> int:
+        """Count the messages that the process has in its hands, and that were received so often or more often."""
         with self._lock:
-            return len(self._held)
+            return sum(count >= receives for count in self._held.values())
 
     def bring_back(self) -> None:
         """Make all that is in dead hands visible now, instead of waiting for the visibility timeout."""
@@ -171,11 +171,12 @@ class AwsProxy:
             self.messages_received += len(received)
             for message in received:
                 self._newest_handle[question["QueueUrl"], message["MessageId"]] = message["ReceiptHandle"]
-                self._held.add(message["ReceiptHandle"])
+                self._held[message["ReceiptHandle"]] = int(message["Attributes"]["ApproximateReceiveCount"])
             given_up = {
                 entry["ReceiptHandle"] for entry in question.get("Entries", ()) if not entry.get("VisibilityTimeout")
             }
-            self._held -= given_up
+            for handle in given_up:
+                self._held.pop(handle, None)
             if operation == "DeleteMessageBatch":
                 deleted = [key for key, handle in self._newest_handle.items() if handle in given_up]
                 for key in deleted:

@@ -106,10 +106,7 @@ class Node:
 
     def pause(self) -> None:
         """SIGSTOP to all its processes; they have stopped when this returns."""
-        processes = [self.program.pid, *self.program.children()]
-        os.killpg(self.program.pid, signal.SIGSTOP)
-        for process in processes:
-            wait_until_stopped(process)
+        self.program.pause()
 
     def pause_parent(self) -> None:
         """SIGSTOP to the process that was started; its workers go on."""
@@ -118,7 +115,7 @@ class Node:
 
     def resume(self) -> None:
         """SIGCONT to all its processes."""
-        os.killpg(self.program.pid, signal.SIGCONT)
+        self.program.resume()
 
     def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
         """Cut its links, for all or some requests."""
