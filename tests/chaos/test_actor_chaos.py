@@ -127,7 +127,7 @@ def test_any_actor_may_end_at_any_time(
         assert here.system.drain() == 0
         report = traffic.audit()
     assert report.faults == ()
-    assert set(threading.enumerate()) <= threads_before
+    traffic.wait_until(lambda: set(threading.enumerate()) <= threads_before, "all threads have ended")
     struck = [strike for monkey in monkeys for strike in monkey.strikes]
     assert len(struck) == strikes
     figure(f"{ports} ports, {strikes} strikes: {_told(struck)}")
