@@ -113,7 +113,7 @@ def test_stop_may_be_called_by_an_actor(no_threads_left: None) -> None:
     stopper = system.start(Threaded, name="stopper")
     thread = thread_of(stopper)
     stopped = Seen()
-    stopper.cast(lambda actor: stopped.put(actor.system.stop(timeout_seconds=1)))
+    stopper.cast(lambda actor: stopped.put(actor.system.stop(timeout_seconds=WAIT_SECONDS)))
     assert stopped.next() == ["test-stopper"]
     assert ended.rest() == ["other"]
     thread.join(WAIT_SECONDS)
