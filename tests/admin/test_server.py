@@ -97,7 +97,7 @@ def test_it_stops_within_a_second_whoever_is_connected(system: FakeSystem) -> No
         assert deaf.recv(1)
         began_at = time.monotonic()
         server.stop()
-        assert time.monotonic() - began_at < REQUEST_SECONDS / 2  # it waits for none of them
+        assert time.monotonic() - began_at < REQUEST_SECONDS  # it waits for none of them
         assert [kind for kind, _ in events] in ([], ["overview"])
         assert list(trace) == [("end", {"reason": "the admin port is being closed", "events": 0, "lost": 0})]
         assert read_to_end(half) == b""

@@ -30,10 +30,13 @@ from urllib.parse import urlsplit
 
 #: Above the program's time-outs of 5 s, and of a long poll of 1 s and these.
 LATE_SECONDS = 6.5
+PATIENCE_SECONDS = 60.0  #: for what must happen in the end
 
 #: Probabilities by operation; an operation that is not listed is passed on as it is.
 Rates = Mapping[str, Mapping[str, float]]
 
+#: What keeps a request waiting.
+KEPT = ("slow", "late")
 _NOT_CARRIED_OUT = ("refused", "throttled")
 _CHECK = b"receipt-actors-check"  # the program looks whether its table is there, and ends if it is told nothing
 
@@ -50,12 +53,14 @@ class AwsProxy:
         self.late_seconds = LATE_SECONDS
         self.released = threading.Event()
         self._under_way = 0
-        self._changed = threading.Condition()  # over the line above
+        self._kept_waiting = 0
+        self._changed = threading.Condition()  # over the two lines above
         self.authorization = ""  #: of the last request: an emulator reads account and region there
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._newest_handle: dict[tuple[str, str], str] = {}  # by URL of the queue and message id; not deleted yet
-        self._held: set[str] = set()  # receipt handles that this life has received, and not deleted or handed back
+        # Receipt handles that this life has received, and not deleted or handed back; how often that had been received.
+        self._held: dict[str, int] = {}
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="aws-proxy", daemon=True)
@@ -78,18 +83,25 @@ class AwsProxy:
     def wait_until_idle(self) -> None:
         """Wait until every request is done with, also those that no client waits for."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._under_way == 0, timeout=10)
+            assert self._changed.wait_for(lambda: self._under_way == 0, timeout=PATIENCE_SECONDS)
+
+    def wait_until_kept(self) -> None:
+        """Wait until some request is where its fault has it wait, whether or not its client waits still.
+
+        (A ``late`` one has not been carried out then, a ``slow`` one has.)
+        """
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._kept_waiting > 0, timeout=PATIENCE_SECONDS)
 
     def begin_life(self) -> None:
         """Another process has begun."""
         with self._lock:
             self._held.clear()
 
-    @property
-    def in_flight(self) -> int:
-        """How many messages the process has in its hands."""
+    def in_flight(self, receives: int = 1) -> int:
+        """Count the messages that the process has in its hands, and that were received so often or more often."""
         with self._lock:
-            return len(self._held)
+            return sum(count >= receives for count in self._held.values())
 
     def bring_back(self) -> None:
         """Make all that is in dead hands visible now, instead of waiting for the visibility timeout."""
@@ -124,6 +136,13 @@ class AwsProxy:
                 self._under_way -= 1
                 self._changed.notify_all()
 
+    def keep_waiting(self) -> None:
+        """Return when the client of this request has given up, as one may hope, or when all are released."""
+        with self._changed:
+            self._kept_waiting += 1
+            self._changed.notify_all()
+        self.released.wait(self.late_seconds)
+
     def draw(self, operation: str, body: bytes) -> str | None:
         """Say what befalls this request."""
         with self._lock:
@@ -152,11 +171,12 @@ class AwsProxy:
             self.messages_received += len(received)
             for message in received:
                 self._newest_handle[question["QueueUrl"], message["MessageId"]] = message["ReceiptHandle"]
-                self._held.add(message["ReceiptHandle"])
+                self._held[message["ReceiptHandle"]] = int(message["Attributes"]["ApproximateReceiveCount"])
             given_up = {
                 entry["ReceiptHandle"] for entry in question.get("Entries", ()) if not entry.get("VisibilityTimeout")
             }
-            self._held -= given_up
+            for handle in given_up:
+                self._held.pop(handle, None)
             if operation == "DeleteMessageBatch":
                 deleted = [key for key, handle in self._newest_handle.items() if handle in given_up]
                 for key in deleted:
@@ -201,7 +221,7 @@ class _Connection(BaseHTTPRequestHandler):
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         fault = proxy.draw(operation, body)
         if fault == "late":
-            proxy.released.wait(proxy.late_seconds)
+            proxy.keep_waiting()
         if fault in _NOT_CARRIED_OUT:
             self._refuse(fault)
             return
@@ -214,7 +234,7 @@ class _Connection(BaseHTTPRequestHandler):
         if fault == "doubled" and handles:
             _make_visible(self._upstream, headers, json.loads(body)["QueueUrl"], handles)
         if fault == "slow":
-            proxy.released.wait(proxy.late_seconds)
+            proxy.keep_waiting()
         if fault == "cut":
             self.close_connection = True
         elif fault == "lost":

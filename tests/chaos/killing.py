@@ -2,10 +2,14 @@
 
 ``Load`` is what producers send, ``Scene`` a backend with the duplicates that it delivers, ``Killer`` lets one process
 after another live for a moment, and ``settle_up`` lets the last one finish and holds everything against what was sent.
+
+A process is stopped (SIGSTOP) before it is killed, and looked at: what it has in its hands then is what dies with it. A
+kill that has to hit work waits for such a moment, and so does not depend on how fast anybody is.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -14,11 +18,11 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.load import Kind, make_scenario
+from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import AuditReport, SentSubmission
 from tests.system.processes import PATIENCE_SECONDS, Program
 from tests.system.worlds import (
@@ -31,6 +35,7 @@ from tests.system.worlds import (
     Letter,
     Outcome,
     World,
+    genuine_messages,
 )
 
 from .aws_proxy import AwsProxy
@@ -40,6 +45,7 @@ STARTED = "consumers take receipts"
 DRAINING = "draining for at most"
 START_SECONDS = 0.6  #: about what the program takes to start; to die in the middle of it
 MAX_RUNS = 12  #: of the last program, until nothing is left
+MOST_CATCHES = 100  #: of a process that may have finished before it stops
 
 #: Short, so that what a dead process holds comes back soon; few in flight, so that not everything is held by the dead.
 SETTINGS = {
@@ -59,9 +65,10 @@ class Load:
         scenario = replace(scenario, messages=tuple(each for each in scenario.messages if each.kind not in without))
         others = make_scenario(4 * sent_twice + 20, seed + 1, BUNDLE_ID, RESULTS).messages
         self.scenario = scenario
-        self.sent_twice = [replace(message, attributes={}) for message in others if message.kind == Kind.GENUINE][
-            :sent_twice
-        ]
+        genuine = [replace(message, attributes={}) for message in others if message.kind == Kind.GENUINE]
+        self.sent_twice = genuine[:sent_twice]
+        self._spare = _genuine_ones(seed + 2)
+        self._beside = {message.user_id for message in self.sent_twice}  #: users of what is not of the scenario
         self._to_come = [*scenario.messages, *self.sent_twice, *self.sent_twice]
         random.Random(seed).shuffle(self._to_come)
         self.submissions: list[SentSubmission] = []
@@ -74,13 +81,29 @@ class Load:
     def send(self, world: World, count: int) -> None:
         """Send the next ones."""
         messages, self._to_come = self._to_come[:count], self._to_come[count:]
-        self.submissions += submissions_of(messages, world.send(messages))
+        self._send(world, messages)
+
+    def send_one(self, world: World) -> None:
+        """Send the next one; or one that is genuine, where all have been sent."""
+        if self.left:
+            self.send(world, 1)
+            return
+        message = next(self._spare)
+        self._beside.add(message.user_id)
+        self._send(world, [message])
 
     def faults(self, answers: Sequence[Letter], dead_letters: Sequence[Letter]) -> list[str]:
-        """Say whose status or reason is not as it should be (of what is sent twice ``audit`` says more)."""
-        users = {message.user_id for message in self.sent_twice}
-        others = [letter for letter in answers if letter.fields["user_id"] not in users]
+        """Say whose status or reason is not as it should be (of what is sent twice, or beside, ``audit`` says more)."""
+        others = [letter for letter in answers if letter.fields["user_id"] not in self._beside]
         return [*Outcome(others, dead_letters).faults(self.scenario)]
+
+    def _send(self, world: World, messages: Sequence[SampleMessage]) -> None:
+        self.submissions += submissions_of(messages, world.send(messages))
+
+
+def _genuine_ones(seed: int) -> Iterator[SampleMessage]:
+    for number in itertools.count(seed):
+        yield from genuine_messages(100, number)
 
 
 class Scene(ABC):
@@ -97,8 +120,8 @@ class Scene(ABC):
         """Called every now and then while a process lives."""
 
     @abstractmethod
-    def in_flight(self) -> int:
-        """Count the messages that the process has received and not deleted."""
+    def in_flight(self, receives: int = 1) -> int:
+        """Count the messages that the process has received and not deleted, and that were received so often or more."""
 
     @abstractmethod
     def received(self) -> int:
@@ -150,12 +173,12 @@ class EmbeddedScene(Scene):
                 (time.time(), self._source, time.time(), self._born_at, self._random.randrange(1, 10)),
             ).rowcount
 
-    def in_flight(self) -> int:
+    def in_flight(self, receives: int = 1) -> int:
         with closing(sqlite3.connect(self._database)) as connection:
             (count,) = connection.execute(
                 "SELECT COUNT(*) FROM messages"
-                " WHERE queue_id = ? AND received_at_seconds >= ? AND visible_at_seconds > ?",
-                (self._source, self._born_at, time.time()),
+                " WHERE queue_id = ? AND received_at_seconds >= ? AND visible_at_seconds > ? AND receive_count >= ?",
+                (self._source, self._born_at, time.time(), receives),
             ).fetchone()
             return int(count)
 
@@ -188,8 +211,8 @@ class AwsScene(Scene):
     def disturb(self) -> None:
         """The proxy does, all the time."""
 
-    def in_flight(self) -> int:
-        return self._proxy.in_flight
+    def in_flight(self, receives: int = 1) -> int:
+        return self._proxy.in_flight(receives)
 
     def received(self) -> int:
         return self._proxy.messages_received
@@ -241,14 +264,22 @@ class Killer:
         self._settings = settings
         self._random = random.Random(seed)
 
+    @property
+    def must_hit(self) -> bool:
+        """Tell whether the next kill must hit work: the claim is about work that is hit."""
+        return self.tally.is_short_of_hits
+
+    def is_done(self, times: int) -> bool:
+        """Tell whether so many kills were enough."""
+        return self.tally.kills.total() >= times
+
     def kill(self, times: int) -> None:
         """Kill so often; by then the whole load is sent."""
-        while (left := times - self.tally.kills.total()) > 0:
-            portion = -(-self.load.left // left)
+        while not self.is_done(times):
+            portion = -(-self.load.left // max(1, times - self.tally.kills.total()))
             phase = self._random.choices(("start-up", "work", "drain"), (15, 65, 20))[0]
-            if phase == "start-up" and self.tally.is_short_of_hits:
-                phase = "work"
-            self._live_and_die(phase, portion)
+            self._live_and_die("work" if self.must_hit else phase, portion)
+            assert len(self.lives) < times + MAX_RUNS
         self.load.send(self.scene.world, self.load.left)
 
     def start(self, **settings: object) -> Program:
@@ -275,10 +306,22 @@ class Killer:
             if phase == "drain":
                 program.send_signal(signal.SIGTERM)
                 program.ends_within(self._random.uniform(0, 0.4))  # or not
+        in_flight = 0 if program.ends_within(0) else self._catch(program)
         if program.kill_if_running():
-            self.tally.note(_phase_of(program), self.scene.in_flight())
+            self.tally.note(_phase_of(program), in_flight)
         else:
             assert phase == "drain", f"the program ended by itself:\n{program.stderr[-2000:]}"
+
+    def _catch(self, program: Program) -> int:
+        """Stop it, at work where it has to be; returns how many messages it has in its hands."""
+        for _ in range(MOST_CATCHES):
+            program.pause()
+            in_flight = self.scene.in_flight()
+            if in_flight > 0 or not self.must_hit:
+                return in_flight
+            program.resume()
+            self._wait_for_work(program)
+        raise AssertionError("the program is never found at work")
 
     def _let_live(self, program: Program, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -290,16 +333,17 @@ class Killer:
         program.wait_until(is_over, "its time has come")
 
     def _let_work(self, program: Program, seconds: float) -> None:
-        """Let it live; but where too few have been hit at work, only until it works on something."""
-        if not self.tally.is_short_of_hits:
+        """Let it live; but where it must be hit at work, only until it works on something."""
+        if self.must_hit:
+            self._wait_for_work(program)
+        else:
             self._let_live(program, seconds)
-            return
-        world = self.scene.world
 
+    def _wait_for_work(self, program: Program) -> None:
         def is_at_work() -> bool:
             self.scene.disturb()
-            if world.total(SOURCE) == 0:  # it was faster than we looked
-                self.load.send(world, 1)
+            if self.scene.world.total(SOURCE) == 0:  # it was faster than we looked
+                self.load.send_one(self.scene.world)
             return self.scene.in_flight() > 0
 
         program.wait_until(is_at_work, "it works on something")
@@ -316,17 +360,36 @@ class GroupKiller(Killer):
         for part in _parts(portion, self._random.randint(1, 4)):
             self.load.send(self.scene.world, part)
             self._let_work(program, self._random.uniform(0, 0.7))
+            in_flight = self._catch(program)
             if workers := program.children():
-                self.tally.note("worker", self.scene.in_flight())
-                with suppress(ProcessLookupError):
-                    os.kill(self._random.choice(workers), signal.SIGKILL)
+                self.tally.note("worker", in_flight)
+                os.kill(self._random.choice(workers), signal.SIGKILL)
+            program.resume()
         self._let_work(program, self._random.uniform(0, 0.7))
-        self.tally.note("parent", self.scene.in_flight())
+        self.tally.note("parent", self._catch(program))
+        program.resume()  # workers that are stopped when their parent dies are ended by the kernel
         program.kill()
 
 
 class ExhaustingKiller(Killer):
-    """What a process held when it died comes back at once, so that receive counts are used up within a few lives."""
+    """What a process held when it died comes back at once, so that receive counts are used up within a few lives.
+
+    Each kill hits work until something has died that was received as often as may be.
+    """
+
+    _used_up = 0  # messages, over all kills
+
+    @property
+    def must_hit(self) -> bool:
+        return super().must_hit or self._used_up == 0
+
+    def is_done(self, times: int) -> bool:
+        return super().is_done(times) and self._used_up > 0
+
+    def _catch(self, program: Program) -> int:
+        in_flight = super()._catch(program)
+        self._used_up += self.scene.in_flight(receives=int(str(self._settings["max_receive_count"])))
+        return in_flight
 
     def start(self, **settings: object) -> Program:
         self.scene.bring_back()

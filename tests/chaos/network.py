@@ -21,7 +21,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -95,8 +95,7 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for link in self._links:
-            link.mend()
+        self.mend(self._links)
         self.do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -108,6 +107,24 @@ class Network:
         self._links.append(link)
         self.do(link.open())
         return link
+
+    def cut(self, links: Iterable[Link], way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
+        """Let this be wrong with all of them from one moment on, also with answers that are still to come."""
+
+        async def begin() -> None:
+            for link in links:
+                link.begin_cut(Cut(way, covers))
+
+        self.do(begin())
+
+    def mend(self, links: Iterable[Link]) -> None:
+        """Let all be well again. Connections on which somebody waits in vain are closed."""
+
+        async def end() -> None:
+            for link in links:
+                link.end_cut()
+
+        self.do(end())
 
     @staticmethod
     def now() -> float:
@@ -150,6 +167,7 @@ class Link:
     def __init__(self, network: Network, node: str, upstream_url: str, address: str) -> None:
         self.node = node
         self.url = ""
+        self.kept: list[Request] = []  #: what came to a cut that let nothing arrive, and did not say so
         self._network = network
         self._address = address
         parts = urlsplit(upstream_url)
@@ -162,24 +180,22 @@ class Link:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
-        """Let this be wrong with it from now on, also with answers that are still to come."""
-
-        async def begin() -> None:
-            self._cut, self._mended = Cut(way, covers), asyncio.Event()
-
-        self._network.do(begin())
+        """See ``Network.cut``."""
+        self._network.cut([self], way, covers)
 
     def mend(self) -> None:
-        """Let all be well again. Connections on which somebody waits in vain are closed."""
-
-        async def end() -> None:
-            mended, self._cut, self._mended = self._mended, None, None
-            if mended is not None:
-                mended.set()
-
-        self._network.do(end())
+        """See ``Network.mend``."""
+        self._network.mend([self])
 
     # --- on the network's thread ---
+
+    def begin_cut(self, cut: Cut) -> None:
+        self._cut, self._mended = cut, asyncio.Event()
+
+    def end_cut(self) -> None:
+        mended, self._cut, self._mended = self._mended, None, None
+        if mended is not None:
+            mended.set()
 
     async def open(self) -> None:
         """Listen."""
@@ -215,6 +231,7 @@ class Link:
         if fault is Way.REFUSED:
             return False
         if mended is not None and fault in (Way.DROPPED, Way.HELD):
+            self.kept.append(request)
             await mended.wait()
             if fault is Way.HELD:
                 request.came_at_seconds, request.was_held = time.monotonic(), True

@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from math import inf
 from types import SimpleNamespace
@@ -80,13 +80,13 @@ def is_apple(request: Request) -> bool:
 
 
 class Node:
-    """See the module. ``aws`` is its link to SQS and DynamoDB, where there is one."""
+    """See the module. It has a link to the App Store, and on AWS one to SQS and DynamoDB."""
 
-    def __init__(self, name: str, program: Program, apple: Link, aws: Link | None) -> None:
+    def __init__(self, name: str, program: Program, network: Network, apple: Link, aws: Link | None) -> None:
         self.name = name
         self.program = program
-        self.apple = apple
-        self.aws = aws
+        self.links = [apple] if aws is None else [apple, aws]
+        self._network = network
         self.ends_from_seconds = inf  #: monotonic; when it was told to end, or killed
 
     @property
@@ -106,10 +106,7 @@ class Node:
 
     def pause(self) -> None:
         """SIGSTOP to all its processes; they have stopped when this returns."""
-        processes = [self.program.pid, *self.program.children()]
-        os.killpg(self.program.pid, signal.SIGSTOP)
-        for process in processes:
-            wait_until_stopped(process)
+        self.program.pause()
 
     def pause_parent(self) -> None:
         """SIGSTOP to the process that was started; its workers go on."""
@@ -118,17 +115,15 @@ class Node:
 
     def resume(self) -> None:
         """SIGCONT to all its processes."""
-        os.killpg(self.program.pid, signal.SIGCONT)
+        self.program.resume()
 
     def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
         """Cut its links, for all or some requests."""
-        for link in self._links():
-            link.cut(way, covers)
+        self._network.cut(self.links, way, covers)
 
     def mend(self) -> None:
         """Mend its links."""
-        for link in self._links():
-            link.mend()
+        self._network.mend(self.links)
 
     def tell_to_end(self) -> None:
         """SIGTERM."""
@@ -143,9 +138,6 @@ class Node:
     def _ends(self) -> None:
         self.ends_from_seconds = min(self.ends_from_seconds, time.monotonic())
 
-    def _links(self) -> Sequence[Link]:
-        return [self.apple] if self.aws is None else [self.apple, self.aws]
-
 
 class Site(ABC):
     """See the module. ``world`` is whom producers and readers speak to."""
@@ -156,6 +148,7 @@ class Site(ABC):
         self, store: SimulatedAppStore, network: Network, role: str, lease_seconds: float, **settings: object
     ) -> None:
         self.nodes: list[Node] = []  #: all that ever were
+        self.reachable_again_at: list[float] = []  #: monotonic; when there had been an outage, for all of them
         self.role = role
         self.lease_seconds = lease_seconds
         self.network = network
@@ -186,7 +179,7 @@ class Site(ABC):
             app_store_production_url=f"{apple_url}/production/verifyReceipt",
             app_store_sandbox_url=f"{apple_url}/sandbox/verifyReceipt",
         )
-        node = Node(life, program, apple, aws)
+        node = Node(life, program, self.network, apple, aws)
         self.nodes.append(node)
         return node
 
@@ -218,6 +211,15 @@ class Site(ABC):
     def was_alive(self, node: str, at_seconds: float) -> bool:
         """Tell whether nobody had told this one to end by then, nor killed all of it."""
         return any(each.name == node and at_seconds < each.ends_from_seconds for each in self.nodes)
+
+    def cut_all(self, way: Way, covers: Callable[[Request], bool]) -> None:
+        """Cut all running nodes off, at one moment: none of them sees that another one is."""
+        self.network.cut([link for node in self.running for link in node.links], way, covers)
+
+    def mend_all(self) -> None:
+        """Mend all links likewise."""
+        self.reachable_again_at.append(time.monotonic())
+        self.network.mend([link for node in self.nodes for link in node.links])
 
     def is_blocked(self) -> bool:
         """Tell whether a process that does nothing keeps all others from doing anything."""

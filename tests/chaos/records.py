@@ -110,11 +110,15 @@ def thrown_out(versions: Sequence[Version], is_alive: Callable[[str, float], boo
 
 
 def thrown_out_too_soon(
-    versions: Sequence[Version], out: Iterable[tuple[float, str]], lease_seconds: float
+    versions: Sequence[Version],
+    out: Iterable[tuple[float, str]],
+    lease_seconds: float,
+    reachable_again_at: Sequence[float] = (),
 ) -> list[str]:
     """List who was taken out of the group (``thrown_out``) while what it had been lent last may have been lent still.
 
-    What a renewal lends begins before it comes to the table, and nobody has seen it before that.
+    What a renewal lends begins before it comes to the table, and nobody has seen it before that. Nor has anybody seen
+    that nothing came while the table was not to be reached: ``reachable_again_at`` says until when.
     """
     found = []
     for at_seconds, name in out:
@@ -125,6 +129,7 @@ def thrown_out_too_soon(
             member = version.members.get(name)
             if member is not None and member["beat"] != beat:
                 heard_at, beat = version.came_at_seconds, member["beat"]
+        heard_at = max(heard_at, *(again_at for again_at in reachable_again_at if again_at < at_seconds), -inf)
         if at_seconds - heard_at < lease_seconds:
             found.append(f"{name} was taken for gone {at_seconds - heard_at:.2f} s after its last sign")
     return found

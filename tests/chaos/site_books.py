@@ -2,7 +2,8 @@
 
 What is asserted, where a node's tenure is any time at which the record gives it a share:
 
-* nobody is taken for gone before the lease is over that its last sign has given it;
+* nobody is taken for gone before the lease is over that its last sign has given it, nor before a lease has passed since
+  an outage in which none of them could see another;
 * what nodes in their tenure have under way at once, at the ledger and at the App Store, is never more than the whole;
 * nobody begins anything out of its tenure (no receive, no question to Apple, no claim). The exception is who was
   stopped, cut off, or starved for longer than a lease: what it was about to send in that very moment, and what was
@@ -56,7 +57,8 @@ def _judge_versions(site: Site, figure: Callable[[str], None]) -> None:
     versions = site.versions()
     most_seats = 1 if site.role == "active-standby" else None
     assert faults_of(versions, site.whole, most_seats) == []
-    assert thrown_out_too_soon(versions, thrown_out(versions, site.was_alive), site.lease_seconds) == []
+    out = thrown_out(versions, site.was_alive)
+    assert thrown_out_too_soon(versions, out, site.lease_seconds, site.reachable_again_at) == []
     figure(f"{len(versions)} versions, of which none lent more than the whole; {_seats_given(versions)} seats given")
 
 

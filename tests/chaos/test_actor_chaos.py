@@ -19,7 +19,7 @@ from receipt_actors.domain.credits import MIN_RECEIVES
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sources import source_of
 from receipt_actors.testing import FaultRates, FaultyCalls, Monkey, Strike, intercept, wait_until_whole
-from tests.system.processes import Programs
+from tests.system.processes import PATIENCE_SECONDS, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld
 
 from .traffic import Traffic, bring_back_until_done
@@ -56,7 +56,7 @@ class Stage:
         self.traffic = Traffic(self.world, seed=7000)
 
     def wait_until_whole(self) -> None:
-        wait_until_whole(self.system.actors, self.spec)
+        wait_until_whole(self.system.actors, self.spec, PATIENCE_SECONDS)
 
     def is_at_rest(self) -> bool:
         return self.system.in_flight().in_flight == 0
@@ -127,7 +127,7 @@ def test_any_actor_may_end_at_any_time(
         assert here.system.drain() == 0
         report = traffic.audit()
     assert report.faults == ()
-    assert set(threading.enumerate()) <= threads_before
+    traffic.wait_until(lambda: set(threading.enumerate()) <= threads_before, "all threads have ended")
     struck = [strike for monkey in monkeys for strike in monkey.strikes]
     assert len(struck) == strikes
     figure(f"{ports} ports, {strikes} strikes: {_told(struck)}")

@@ -36,6 +36,8 @@ SETTINGS = {
     "ledger_concurrency": 1,
     "batch_requests": 1,
     "receive_wait_seconds": 0,
+    "app_store_connect_timeout_seconds": 60,  # nobody asks twice because a busy machine takes its time
+    "app_store_read_timeout_seconds": 60,
     "environments": "Production,Sandbox",
     "max_receive_count": 1000,
 }

@@ -36,7 +36,7 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     world.module = "tests.chaos.storming_program"
     world.environment = {"RECEIPT_STORM": victim}
     world.send(MESSAGES)
-    with SimulatedAppStore(latency_seconds=0.5) as store:
+    with SimulatedAppStore(latency_seconds=2.0) as store:
         program = world.start(
             store,
             app_store_concurrency=5,

@@ -49,7 +49,9 @@ from .hostile_answers import BUNDLE_ID, HostileAnswer, Outcome, hostile_answers
 
 SEED = 77
 POLICY = Policy(frozenset({BUNDLE_ID}))
-SLOW_SECONDS = 0.5
+FOREVER_SECONDS = 3600.0
+HASTY_SECONDS = 0.5  #: for an answer; whoever is not hasty waits for as long as a busy machine takes
+PATIENT_SECONDS = 60.0
 Figure = Callable[[str], None]
 
 
@@ -65,7 +67,7 @@ class HostileAppStore(HttpServer):
         number = int(json.loads(body)["receipt-data"])
         is_slow = self._slow_every and number % self._slow_every == 0
         data = response(200, self._answers[number].body, "application/json")
-        return Reply(data, 2 * SLOW_SECONDS if is_slow else 0.0)
+        return Reply(data, FOREVER_SECONDS if is_slow else 0.0)
 
     def __enter__(self) -> HostileAppStore:
         self.start()
@@ -106,8 +108,8 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
     with HostileAppStore(answers, slow_every) as store:
         urls = (f"{store.url}/production", f"{store.url}/sandbox")
         with (
-            closing(VerifyReceiptClient(*urls, "secret", 5.0, 5.0, pool_size=1)) as client,
-            closing(VerifyReceiptClient(*urls, "secret", 5.0, SLOW_SECONDS, pool_size=1)) as hasty,
+            closing(VerifyReceiptClient(*urls, "secret", PATIENT_SECONDS, PATIENT_SECONDS, pool_size=1)) as client,
+            closing(VerifyReceiptClient(*urls, "secret", PATIENT_SECONDS, HASTY_SECONDS, pool_size=1)) as hasty,
         ):
             for number, answer in enumerate(answers):
                 is_slow = number % slow_every == 0
@@ -138,6 +140,8 @@ def test_the_whole_program_survives_a_hostile_app_store(
             "app_store_production_url": f"{store.url}/production",
             "app_store_sandbox_url": f"{store.url}/sandbox",
             "app_store_attempts": "1",
+            "app_store_connect_timeout_seconds": str(PATIENT_SECONDS),
+            "app_store_read_timeout_seconds": str(PATIENT_SECONDS),
             "receive_wait_seconds": "1",
             "exit_when_idle_seconds": "2",
         }

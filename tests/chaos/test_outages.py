@@ -96,6 +96,9 @@ def survive(
     assert world.total(SOURCE) == len(early) + len(late)
     if isinstance(world, EmbeddedWorld):
         assert world.most_receives(SOURCE) == 1, "deliveries are used up"
+    # Afterwards a store of a busy machine may take longer than its short time-out.
+    told = watch.lines("ERROR", "CRITICAL")
+    assert len(told) <= outage.alarms, told
 
     outage.end()
     ended_at = time.monotonic()
@@ -106,7 +109,6 @@ def survive(
     program.send_signal(signal.SIGTERM)
     assert program.wait_for_end() == 0
 
-    assert len(watch.lines("ERROR", "CRITICAL")) <= outage.alarms, watch.lines("ERROR", "CRITICAL")
     assert {(letter.fields["user_id"], letter.fields["status"]) for letter in world.take(RESULTS)} == {
         (message.user_id, "OK") for message in (*early, *late)
     }

@@ -69,11 +69,13 @@ def test_who_was_thrown_out_alive_is_found() -> None:
 
 
 def test_who_was_thrown_out_before_its_time_is_found() -> None:
-    """It gave its last sign in version 2, at second 2."""
+    """It gave its last sign in version 2, at second 2; or nobody could look until second 3."""
     history = [version(1, a=(1, 4)), version(2, a=(1, 4)), version(4, b=(4, 4))]
     out = thrown_out(history, lambda *_: True)
     assert thrown_out_too_soon(history, out, 2.0) == []
     assert thrown_out_too_soon(history, out, 2.1) == ["a was taken for gone 2.00 s after its last sign"]
+    (fault,) = thrown_out_too_soon(history, out, 2.0, [3.0, 5.0])
+    assert fault == "a was taken for gone 1.00 s after its last sign"
 
 
 def test_requests_are_counted_as_services_see_them() -> None:

@@ -21,6 +21,7 @@ from .traffic import Traffic
 BACKLOG = 300
 WARM_UP_MESSAGES = 200  #: before anything is compared: threads and connections are made when they are first needed
 SAMPLE_SECONDS = 0.25
+FEWEST_SAMPLES = 8  #: two in each quarter, however seldom the machine lets us look
 OUTAGE_SECONDS = 1.0
 IDLE_SECONDS = 1.5  #: longer than a result batcher lives without work
 MIB = 1024 * 1024
@@ -67,6 +68,7 @@ class Soak:
         self._send_until(aim)
         self._go_on_until(lambda: self._world.visible(SOURCE) == 0, "all has been taken in")
         self._go_on_for(IDLE_SECONDS)
+        self._go_on_until(lambda: len(self.samples) >= FEWEST_SAMPLES, "it has been looked at")
 
     def read_answers(self) -> None:
         """Read what there is, and delete it."""

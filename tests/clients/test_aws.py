@@ -172,14 +172,14 @@ def way(request: pytest.FixtureRequest, loop: AwsLoop) -> Callable[[Any], Any]:
 
 @pytest.fixture
 def queues(session: boto3.Session, way: Callable[[Any], Any]) -> Iterator[AwsQueues]:
-    aws = AwsQueues(session, longest_wait_seconds=1, read_timeout_seconds=1)
+    aws = AwsQueues(session, longest_wait_seconds=1, read_timeout_seconds=60)
     yield way(aws)
     aws.close()
 
 
 @pytest.fixture
 def ledger(session: boto3.Session, way: Callable[[Any], Any]) -> Iterator[AwsLedger]:
-    aws = AwsLedger("claims", session, read_timeout_seconds=1)
+    aws = AwsLedger("claims", session, read_timeout_seconds=60)
     yield way(aws)
     aws.close()
 

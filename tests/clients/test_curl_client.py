@@ -7,6 +7,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.clients.app_store_servers import (
 from tests.clients.places import PLACES, in_place
 
 WAIT_SECONDS = 30.0
+LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
 PRODUCTION = Environment.PRODUCTION
 SECRET = "5f0c8e6d9b7a41c2"
@@ -85,9 +87,19 @@ def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
         return lambda outcome: outcomes.put((number, outcome, threading.current_thread().name))
 
     with (
-        SimulatedAppStore(latency_seconds=0.5) as store,
-        client_of(store.production_url, store.sandbox_url) as client,
+        SimulatedAppStore() as store,
+        client_of(store.production_url, store.sandbox_url, read_timeout_seconds=60.0) as client,
     ):
+        store.outage(Fault.hang(3600.0))
+        for number in range(number_of_questions):
+            client.begin(receipt(number), PRODUCTION, done_of(number))
+        deadline = time.monotonic() + WAIT_SECONDS
+        while store.statistics().concurrent_requests_high_water < number_of_questions:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)  # the server tells nobody who waits
+        store.recover()
+        for _ in range(number_of_questions):
+            assert isinstance(outcomes.get(timeout=WAIT_SECONDS)[1], AppStoreUnavailable)
         for number in range(number_of_questions):
             client.begin(receipt(number), PRODUCTION, done_of(number))
         threads = set()
@@ -95,7 +107,6 @@ def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
             number, outcome, thread = outcomes.get(timeout=WAIT_SECONDS)
             assert outcome["receipt"]["in_app"][0]["transaction_id"] == str(number)
             threads.add(thread)
-        assert store.statistics().concurrent_requests_high_water > number_of_questions / 4
     assert threads == {"app_store-transfers" if place == "thread" else "host-scheduler"}
 
 
@@ -138,34 +149,42 @@ def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> N
 
 def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
     """The others on its connection go on."""
-    outcomes: Outcomes = queue.SimpleQueue()
-    with (
-        http2_server(certificate, gathers=2) as (url, gathered),
-        client_of(url, read_timeout_seconds=0.3) as client,
-    ):
-        client.begin(RECEIPT, PRODUCTION, outcomes.put)
-        assert "not complete within 0.3 s" in str(outcomes.get(timeout=WAIT_SECONDS))
-        client.begin(RECEIPT, PRODUCTION, outcomes.put)
-        assert outcomes.get(timeout=WAIT_SECONDS) == {"status": 0}
-        assert gathered == [2]
+
+    def is_in_time(seconds: float) -> bool:
+        outcomes: Outcomes = queue.SimpleQueue()
+        with (
+            http2_server(certificate, gathers=2) as (url, gathered),
+            client_of(url, read_timeout_seconds=seconds) as client,
+        ):
+            client.begin(RECEIPT, PRODUCTION, outcomes.put)
+            assert f"not complete within {seconds:g} s" in str(outcomes.get(timeout=WAIT_SECONDS))
+            client.begin(RECEIPT, PRODUCTION, outcomes.put)
+            return outcomes.get(timeout=WAIT_SECONDS) == {"status": 0} and gathered == [2]
+
+    assert any(map(is_in_time, LONGER_AND_LONGER))
 
 
 def test_the_time_to_connect_is_not_the_time_to_answer(certificate: Path) -> None:
     """An answer may take its whole time-out after a connection that took longer than that."""
-    let_in = threading.Event()
 
-    class Slow(ssl.SSLContext):
-        def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:  # type: ignore[override]
-            let_in.wait(0.5)
-            return super().wrap_socket(*args, **kwargs)
+    def is_in_time(seconds: float) -> bool:
+        class Slow(ssl.SSLContext):
+            def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:  # type: ignore[override]
+                threading.Event().wait(1.25 * seconds)
+                return super().wrap_socket(*args, **kwargs)
 
-    context = Slow(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    with (
-        raw_server(answers(b'{"status":0}'), context) as url,
-        client_of(url, read_timeout_seconds=0.4) as client,
-    ):
-        assert client.verify_receipt(RECEIPT, PRODUCTION) == {"status": 0}
+        context = Slow(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        with (
+            raw_server(answers(b'{"status":0}'), context) as url,
+            client_of(url, connect_timeout_seconds=60.0, read_timeout_seconds=seconds) as client,
+        ):
+            try:
+                return client.verify_receipt(RECEIPT, PRODUCTION) == {"status": 0}
+            except AppStoreUnavailable:
+                return False
+
+    assert any(map(is_in_time, LONGER_AND_LONGER))
 
 
 def test_whoever_can_not_take_an_answer_harms_nobody(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:

@@ -85,9 +85,9 @@ def test_a_receipt_without_an_id_has_none(data: str) -> None:
 )
 def test_no_receipt_is_an_attack(data: bytes) -> None:
     """Whatever is sent, reading it takes no more than a moment."""
-    began_at = time.perf_counter()
+    began_at = time.thread_time()  # on the processor, whoever else has it meanwhile
     assert transaction_id_of(encoded(data)) is None
-    assert time.perf_counter() - began_at < PATIENCE_SECONDS
+    assert time.thread_time() - began_at < PATIENCE_SECONDS
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -113,7 +113,7 @@ def test_stop_may_be_called_by_an_actor(no_threads_left: None) -> None:
     stopper = system.start(Threaded, name="stopper")
     thread = thread_of(stopper)
     stopped = Seen()
-    stopper.cast(lambda actor: stopped.put(actor.system.stop(timeout_seconds=1)))
+    stopper.cast(lambda actor: stopped.put(actor.system.stop(timeout_seconds=WAIT_SECONDS)))
     assert stopped.next() == ["test-stopper"]
     assert ended.rest() == ["other"]
     thread.join(WAIT_SECONDS)
@@ -214,19 +214,24 @@ def test_one_turn_is_bounded(system: ActorSystem) -> None:
 
 def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) -> None:
     """An older actor cleans up although a newer one takes no notice of its end: the time of ``stop`` is shared."""
-    system = ActorSystem()
-    with Gate() as gate:
-        cleaned = Seen()
-        tidy = system.start(PooledTrapping, terminate=lambda _actor: cleaned.put("tidy"))
-        stuck = system.start(Threaded)
-        stuck.cast(gate)
-        gate.wait_entered()
-        thread = next(other for other in threading.enumerate() if other.name == stuck.process._scheduler.name)
-        assert system.stop(0.4) == [thread.name]
-        assert exit_reason_of(tidy) == SHUTDOWN
-        assert cleaned.rest() == ["tidy"]
-        assert exit_reason_of(stuck) == KILLED
-    thread.join(WAIT_SECONDS)
+
+    def has_time_to_clean_up(seconds: float) -> bool:
+        system = ActorSystem()
+        with Gate() as gate:
+            cleaned = Seen()
+            tidy = system.start(PooledTrapping, terminate=lambda _actor: cleaned.put("tidy"))
+            stuck = system.start(Threaded)
+            stuck.cast(gate)
+            gate.wait_entered()
+            thread = next(other for other in threading.enumerate() if other.name == stuck.process._scheduler.name)
+            assert system.stop(seconds) == [thread.name]
+            assert exit_reason_of(stuck) == KILLED
+            reason, done = exit_reason_of(tidy), cleaned.rest()
+        thread.join(WAIT_SECONDS)
+        return reason == SHUTDOWN and done == ["tidy"]
+
+    # On a busy machine a part of a short time is over before anybody has done anything.
+    assert any(map(has_time_to_clean_up, (0.4, 1.6, 6.4, 25.6)))
 
 
 def test_an_actor_that_is_killed_while_it_stops_its_system_stops_it(no_threads_left: None) -> None:

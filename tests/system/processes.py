@@ -100,6 +100,17 @@ class Program:
     def pid(self) -> int:
         return self._process.pid
 
+    def pause(self) -> None:
+        """SIGSTOP to it and to all that it has started; they have stopped when this returns."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        wait_until_stopped(self.pid)  # from now on it starts nobody
+        for child in self.children():
+            wait_until_stopped(child)
+
+    def resume(self) -> None:
+        """SIGCONT to all of them."""
+        os.killpg(self.pid, signal.SIGCONT)
+
     def end_by(self, tell: Callable[[], None]) -> int:
         """Tell it to end until it has: a signal at the very moment of one before counts once. Returns the exit code."""
         deadline = time.monotonic() + PATIENCE_SECONDS
