@@ -81,7 +81,6 @@ class Inspection:
         intake = views.get(INTAKE)
         status = intake if isinstance(intake, IntakeStatus) else None
         known = status or _NOBODY
-        unavailable = known.unavailable | {f"receive from {queue}" for queue in known.receives_fail}
         return ProcessOverview(
             name=self._name,
             pid=os.getpid(),
@@ -89,13 +88,14 @@ class Inspection:
             state=_state(tree, status, is_draining=is_draining),
             in_flight=known.in_flight,
             reserved=known.reserved,
-            unavailable=tuple(sorted(unavailable)),
+            unavailable=known.all_unavailable,
             usage=usage_now(),
             services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
             tree=None if tree is None else actor_overview(tree),
             statistics=statistics,
             idle_seconds=known.idle_seconds,
             oldest_in_flight_seconds=known.oldest_in_flight_seconds,
+            unable_seconds=known.unable_seconds,
         )
 
     def _look_at_queues(self) -> None:

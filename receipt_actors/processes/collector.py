@@ -28,6 +28,7 @@ from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 REPORT_SECONDS = 1.0  #: between two questions to a worker
+FRESH_SECONDS = 5.0  #: without a report; then nobody knows how a worker goes
 
 
 @dataclass(frozen=True, slots=True)

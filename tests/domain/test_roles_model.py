@@ -145,6 +145,24 @@ class Roles(RuleBasedStateMachine):
     def obey_slowly(self, index: int, seconds: float) -> None:
         self.node(index).obey_seconds = seconds
 
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), is_able=st.booleans())
+    def change_ability(self, index: int, is_able: bool) -> None:
+        """It renews its lease, and takes nothing in from now on; or it does again, and answers something."""
+        if is_able:
+            self.node(index).rise()
+        else:
+            self.node(index).fall()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(to_come=st.lists(faults, max_size=2), seconds=st.sampled_from([12.1, 14.5, 30.0]))
+    def be_in_vain(self, to_come: list[Fault], seconds: float) -> None:
+        """Nobody can work for longer than patience lasts, while something befalls who had a seat first."""
+        for node in self.world.nodes:
+            node.fall()
+        self.node(0).faults.extend(to_come)
+        self.world.advance(seconds)
+
     @rule(seconds=moments)
     def go_on(self, seconds: float) -> None:
         self.world.advance(seconds)
@@ -207,6 +225,29 @@ class ConfirmsUnheard(Lease):
         return replace(looked, obeyed=None if looked.share is None else looked.share.number)
 
 
+class GivesUpInHaste(Lease):
+    """Gives its share away with its seat, before it uses no more of it."""
+
+    __slots__ = ()
+
+    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
+        lease, group = super().renewal(now_seconds, yields=yields)
+        if not yields:
+            return lease, group
+        name = self.node.name
+        members = {**group.members, name: replace(group.members[name], share=None)}
+        return lease, Group(group.version, members)
+
+
+class GivesUpToNobody(Lease):
+    """Gives up its seat whoever waits."""
+
+    __slots__ = ()
+
+    def successor(self, now_seconds: float) -> str | None:
+        return self.node.name
+
+
 class CountsOn(SimulatedNode):
     """A keeper counts on from the beat of the one before, whose last renewal may still be under way."""
 
@@ -235,6 +276,8 @@ def with_lease(lease: type[Lease]) -> type[World]:
         pytest.param(with_lease(Deaf), id="deaf"),
         pytest.param(with_lease(ConfirmsUnheard), id="confirms unheard"),
         pytest.param(Careless, id="careless table"),
+        pytest.param(with_lease(GivesUpInHaste), id="gives up in haste"),
+        pytest.param(with_lease(GivesUpToNobody), id="gives up to nobody"),
     ],
 )
 def test_the_model_finds_what_is_wrong(wrong: type[World]) -> None:
@@ -341,3 +384,58 @@ def test_a_clock_that_stands_still_is_the_limit() -> None:
     world.nodes.append(first)
     assert not first.limit.max_in_flight
     world.settle()
+
+
+@pytest.mark.parametrize("role", list(Role)[1:])
+@pytest.mark.parametrize("able", range(3))
+def test_the_only_one_that_can_work_has_a_seat_in_the_end(role: Role, able: int) -> None:
+    """Whoever it is of those that join, however many seats there are; and it keeps it."""
+    world = World()
+    few = replace(LIMITS, ledger_concurrency=2)
+    nodes = [world.start(role, few) for _ in range(3) if world.advance(0.7) is None]
+    world.advance(LEASE_SECONDS)
+    for number, node in enumerate(nodes):
+        if number != able:
+            node.fall()
+    world.advance(4 * 1.2 * LEASE_SECONDS)
+    nodes[able].answered += 1
+    assert nodes[able].limit.ledger_concurrency
+    token = world.record.group.members[nodes[able].node.name].token
+    world.advance(3600.0)
+    assert world.record.group.members[nodes[able].node.name].token == token
+    world.settle()
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 22), (3, 31), (5, 46)])
+def test_in_an_outage_for_all_seats_move_a_bounded_number_of_times(count: int, most: int) -> None:
+    """In half a day; and what moves is never held twice."""
+    world = World()
+    for _ in range(count):
+        world.start(Role.ACTIVE_STANDBY).fall()
+        world.advance(0.7)
+    world.advance(12 * 3600.0)
+    assert count <= world.seats_given_up <= most
+
+
+def test_nodes_that_are_unable_give_up_seats_in_the_model() -> None:
+    """Else the model would try nothing of it."""
+    seats_given_up = 0
+
+    class Counted(Roles):
+        def teardown(self) -> None:
+            nonlocal seats_given_up
+            super().teardown()
+            seats_given_up += self.world.seats_given_up
+
+    run_state_machine_as_test(
+        Counted,
+        settings=settings(
+            max_examples=20,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert seats_given_up >= 20
