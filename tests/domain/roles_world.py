@@ -442,12 +442,10 @@ class World:
     def _check_seats(self, before: Group, after: Group) -> None:
         """Who gives up its seat is followed by one that was in line, has nothing more, and is the last in line."""
         both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
-        given_up = [
-            member
-            for was, member in both
-            if was.token is not None and member.token is None and member.joined == after.version
-        ]
+        given_up = [member for was, member in both if was.token is not None and member.joined > was.joined]
         for member in given_up:
+            if member.token is not None:
+                raise Violation(f"version {after.version}: {member.node.name} has given up its seat and has one")
             self.seats_given_up += 1
             if len(given_up) > 1 or max(other.joined for other in after.members.values()) > after.version:
                 raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
