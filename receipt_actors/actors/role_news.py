@@ -91,7 +91,7 @@ class RoleNews:
                 f"node {lease.node.name} gives up its seat: for {given_up.unable_seconds:.1f} s nothing could be taken "
                 f"in ({', '.join(given_up.unavailable)} unavailable); {given_up.successor} waits for it"
             )
-            self._tell(lease, now_seconds, words, logging.WARNING)
+            self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.SEAT_GIVEN_UP, lease.node.name)
 
     def failed(self, lease: Lease, now_seconds: float, error: Exception) -> None:
         """Tell that the table does not answer: in full the first time, for an outage may be long."""

@@ -786,7 +786,7 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert first.releases
     stage.advance(INTERVAL)
     assert second.begins == ON_TRIAL
-    told = next(line for line in house.told(IncidentKind.ROLE) if "gives up" in line)
+    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "gives up" in line)
     assert told.startswith("node a gives up its seat: for 1")
     assert told.endswith(" s nothing could be taken in (receive from receipts unavailable); b waits for it")
     assert told in caplog.text
