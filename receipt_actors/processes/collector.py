@@ -67,6 +67,11 @@ class Collected:
             total = total.merged(report.said.statistics)
         return total
 
+    @property
+    def answered(self) -> int:
+        """How many results post queues have confirmed to all of them."""
+        return self.before.answered + sum(report.said.statistics.answered for report in self.newest.values())
+
     def incidents_with(self, others: tuple[Incident, ...]) -> tuple[Incident, ...]:
         """Return the last incidents of all processes, and the others, the newest first."""
         groups = (others, self.former_incidents, *self.incidents.values())

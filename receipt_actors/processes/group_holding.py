@@ -53,7 +53,7 @@ class GroupHolding:
     def work(self) -> Work:
         """See ``Holding``. As long as one worker takes something in, or may for all that is known, the node can."""
         collected = collected_by(self._actors)
-        answered = collected.statistics.answered
+        answered = collected.answered
         heard = [collected.heard.get(name) for name in self._group.names]
         known = [
             it.process for name, it in zip(self._group.names, heard, strict=True) if it and self._is_news(name, it)

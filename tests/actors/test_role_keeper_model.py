@@ -254,7 +254,7 @@ class Keepers(RuleBasedStateMachine):
         self.stage.clock.suspend(seconds)
         self.check()
 
-    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 11.0]))
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 11.0, 14.0]))
     def go_on(self, seconds: float) -> None:
         for _ in range(round(seconds / 0.5)):
             self.stage.advance(0.5)

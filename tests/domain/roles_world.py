@@ -451,7 +451,7 @@ class World:
                 raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
             if not any(was.token is None and other.token == after.version for was, other in both):
                 raise Violation(f"version {after.version}: nobody has the seat of {member.node.name}")
-            if member.share is not None and member.share.told != member.node.limits.nothing:
+            if member.share is not None and numbers(member.share.told) != NOTHING:
                 raise Violation(f"version {after.version}: {member.node.name} is told to go on")
 
     def look(self) -> None:
