@@ -6,10 +6,10 @@
     python -m tests.benchmark.takeover --runs 1 --leases 1 --ways killed      # does everything still work?
 
 The active node is **killed** (``kill -9``), **stopped** (``SIGSTOP``), **cut off** (nothing that it sends arrives, and
-it hears nothing), told to **drain** (``SIGTERM``), or cut off from SQS alone (**no SQS**: it renews its lease, and
-gives up its seat), at a random moment between two of its renewals, with some messages in flight. Three times are taken
-from that moment on, by what services see: until the table has given the seat to the other node, until that one's first
-receive comes to SQS, and until its first answer does.
+it hears nothing), told to **drain** (``SIGTERM``), or cut off from SQS alone (**no SQS**: nothing arrives there; **SQS
+refused**: connections are; it renews its lease, and gives up its seat), at a random moment between two of its renewals,
+with some messages in flight. Three times are taken from that moment on, by what services see: until the table has given
+the seat to the other node, until that one's first receive comes to SQS, and until its first answer does.
 
 The services are simulated on this machine: what a real network takes comes on top, some 10 ms a call. The App Store
 takes a quarter of a second. Workers of a node of several processes (``--processes``) start in earnest when they have a
@@ -125,6 +125,7 @@ _GONE: dict[str, Callable[[Node], object]] = {
     "cut off": lambda node: node.cut(Way.DROPPED),
     "drain": Node.tell_to_end,
     "no SQS": lambda node: node.cut(Way.DROPPED, is_sqs),
+    "SQS refused": lambda node: node.cut(Way.REFUSED, is_sqs),
 }
 
 
@@ -139,6 +140,7 @@ _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
     "cut off": lambda _site, node: node.mend(),
     "drain": _start_again,
     "no SQS": lambda _site, node: node.mend(),
+    "SQS refused": lambda _site, node: node.mend(),
 }
 
 
