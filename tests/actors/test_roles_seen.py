@@ -10,7 +10,7 @@ import pytest
 
 from receipt_actors.backends import Backend
 from receipt_actors.domain.patience import MESSAGES_ON_TRIAL
-from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Overview, RoleOverview, Standing, State
 from receipt_actors.testing import FakeRoles, FakeServices
@@ -201,6 +201,28 @@ def test_what_it_has_in_flight_is_handed_back(pair: Nodes) -> None:
     assert pair.role("b").standing is Standing.ACTIVE
     assert pair.look("a").processes[0].in_flight == 0
     assert a.system.statistics().count("handed_back") == 1
+
+
+@pytest.mark.parametrize("service", ["app_store", "ledger"])
+def test_a_node_that_reaches_its_queue_alone_gives_up_its_seat(pair: Nodes, service: str) -> None:
+    """What it took in and can't finish is kept until then, and handed back."""
+    a, b = pair.nodes.values()
+    if service == "app_store":
+        a.services.app_store.fail("verify_receipt", AppStoreUnavailable("down"), times=None)
+    else:
+        for operation in a.services.ledger.operations:
+            a.services.ledger.fail(operation, LedgerUnavailable("down"), times=None)
+    for number in range(20):
+        a.services.submit(a.services.app_store.sell(f"t-{number}"), user_id=number)
+    pair.advance(LEASE_SECONDS)
+    assert pair.look("a").processes[0].in_flight == 20
+    pair.advance(1.5 * LEASE_SECONDS)
+    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.STANDBY, Standing.ACTIVE]
+    assert pair.look("a").processes[0].in_flight == 0
+    assert f"({service} unavailable)" in next(
+        incident.summary for incident in pair.look("a").incidents if incident.kind == "seat_given_up"
+    )
+    assert b.system.statistics().count("handed_back") == 0
 
 
 def test_a_node_that_is_paused_keeps_a_seat_that_it_holds_in_vain(pair: Nodes) -> None:
