@@ -336,13 +336,13 @@ class Lease:
     def successor(self, now_seconds: float) -> str | None:
         """Tell who would have the seat of this node if it gave it up now; None: nobody, or nobody knows.
 
-        That is the first of those in line who are not gone. Who has not been heard of for half a lease may be.
+        That is the first in line. Who has not been heard of for half a lease may be gone; and when others are taken out
+        there may be more seats than before.
         """
         if self.me is None or self.me.token is None or self.puts_back or not self.is_held(now_seconds):
             return None
-        gone = self.gone(now_seconds)
-        in_line = [it for name, it in self.group.members.items() if it.token is None and name not in gone]
-        if not in_line:
+        in_line = [member for member in self.group.members.values() if member.token is None]
+        if not in_line or self.gone(now_seconds):
             return None
         first = min(in_line, key=lambda member: member.joined)
         _, since_seconds = self.sightings.since_seconds[first.node.name]

@@ -253,6 +253,21 @@ def test_the_first_in_line_is_who_follows() -> None:
     assert not other.looked(group.without("a"), 14.0).seat_was_given_up
 
 
+def test_nothing_is_given_up_while_another_one_is_taken_out() -> None:
+    """Without it there may be a seat for everybody."""
+    seat = Seat("a", Role.LOAD_BALANCED)
+    only_one, third = node("b", Role.ACTIVE_STANDBY), node("c")
+    group = seat.renew(group_of(only_one, third, group=seat.renew(Group(), 0.0)), 1.0)
+    for now in (4.0, 8.0, 11.0):
+        assert seat.lease.successor(now) == ("b" if now == 4.0 else None)
+        group = seat.renew(group.renewed(third, 100 + round(now), SECONDS), now)
+    seat.lease = seat.lease.looked(group.renewed(third, 200, SECONDS), 12.0)
+    assert seat.lease.gone(12.0) == {"b"}
+    assert seat.lease.successor(12.0) is None
+    seat.renew(seat.lease.group, 12.0)
+    assert seated(seat.lease.group) == ["a", "c"]
+
+
 def test_nothing_is_given_up_before_a_lost_record_is_put_back() -> None:
     """Who waits is known again then."""
     seat = Seat("a")
