@@ -56,6 +56,7 @@ from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
+from receipt_actors.domain.patience import Patience
 from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import exponential
@@ -154,8 +155,10 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, holdin
         processes,
         shares_app_store_concurrency=settings.app_store_concurrency is not None,
     )
+    lease_seconds = settings.lease_seconds
+    patience = Patience.of(lease_seconds, settings.receive_wait_seconds)
     keeper = Start(
-        RoleKeeper, table, settings.effective_role_group, node, settings.lease_seconds, holding, name=ROLE_KEEPER
+        RoleKeeper, table, settings.effective_role_group, node, lease_seconds, holding, patience, name=ROLE_KEEPER
     )
     return supervisor_spec(
         "membership", ONE_FOR_ONE, [ChildSpec("role_keeper", keeper, shutdown=LEAVE_SECONDS)], **BUSY_GROUP

@@ -95,6 +95,7 @@ class Inspection:
             statistics=statistics,
             idle_seconds=known.idle_seconds,
             oldest_in_flight_seconds=known.oldest_in_flight_seconds,
+            unable_seconds=known.unable_seconds,
         )
 
     def _look_at_queues(self) -> None:

@@ -1,4 +1,4 @@
-"""What a group of nodes lends to one of them, as those see it who work with it."""
+"""What a group of nodes lends to one of them, as those see it who work with it; and how that work goes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from math import inf
 from typing import Protocol
 
-from receipt_actors.actors.protocol import APP_STORE_GATEWAY, INTAKE, LEDGER_GATEWAY, ObeyLimits, ReleaseCustodians
+from receipt_actors.actors.protocol import (
+    APP_STORE_GATEWAY,
+    INTAKE,
+    LEDGER_GATEWAY,
+    IntakeStatus,
+    ObeyLimits,
+    ReleaseCustodians,
+)
 from receipt_actors.domain.limits import Limits, LiveLimits
-from receipt_actors.otp import ActorSystem, Name
+from receipt_actors.domain.patience import Work
+from receipt_actors.otp import ActorSystem, Name, look_at
+from receipt_actors.telemetry.statistics import statistics_of
 
 LIMITED: tuple[Name, ...] = (INTAKE, APP_STORE_GATEWAY, LEDGER_GATEWAY)  #: who keep to the limits of a process
 
@@ -24,6 +33,9 @@ class Holding(Protocol):
 
     def release(self) -> None:
         """Hand back what is in flight."""
+
+    def work(self) -> Work:
+        """Tell how the work goes. It waits for nobody."""
 
 
 class ProcessHolding:
@@ -47,6 +59,15 @@ class ProcessHolding:
     def release(self) -> None:
         """See ``Holding``."""
         release(self._actors)
+
+    def work(self) -> Work:
+        """See ``Holding``."""
+        intake = self._actors.whereis(INTAKE)
+        status = None if intake is None else look_at(intake, 0).view
+        answered = statistics_of(self._actors).answered
+        if not isinstance(status, IntakeStatus):  # it is being started: nobody knows
+            return Work(answered)
+        return Work(answered, status.unable_seconds, tuple(sorted(status.troubles)))
 
 
 def release(actors: ActorSystem) -> None:

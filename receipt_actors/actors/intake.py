@@ -90,7 +90,9 @@ class Intake(GenServer):
         self._custodians: dict[Ref, _Taken] = {}  # the oldest first
         self._consumers: dict[Ref, str] = {}  # and the source queue of each
         self._failing: dict[str, set[Ref]] = {}  # by source queue: consumers whose last receive failed; none is empty
+        self._deaf: set[str] = set()  # source queues whose last receive failed, whoever's that was
         self._outages = Outages()
+        self._unable_since_seconds: float | None = None  # monotonic; None: something can be taken in
         batchers = [name_of(source) for source in sources for name_of in (delete_batcher_of, visibility_batcher_of)]
         self._witnesses: dict[Name, object] = {**_WITNESSES, **dict.fromkeys(batchers, DescribeService())}
         self._not_heard = set(self._witnesses)  # until all of them have answered nothing is granted
@@ -152,6 +154,8 @@ class Intake(GenServer):
             case ObeyLimits():
                 self._is_releasing &= self._limits.current.max_in_flight == 0
                 self._yielding.append(from_)
+                if self._limits.current.max_in_flight == 0:  # whether queues are back nobody here finds out meanwhile
+                    self._deaf.clear()
                 self._note_activity()
                 self._look_again()
             case PauseIntake():
@@ -167,7 +171,9 @@ class Intake(GenServer):
         answered_at_seconds = list(self._answered_at_seconds.values())  # before what may have happened since
         now, taken, failing = self.clock.monotonic(), list(self._custodians.values()), frozenset(self._failing)
         # Who was told to wait, by an operator or by other nodes, has something to do.
-        is_busy = bool(taken) or self._is_shut() or self._limits.current.max_in_flight == 0
+        is_kept_from_it = self._is_shut() or self._limits.current.max_in_flight == 0
+        unable_since = None if is_kept_from_it or self._is_closed else self._unable_since_seconds
+        is_busy = bool(taken) or is_kept_from_it
         since = self._last_activity_seconds
         have_answered = len(answered_at_seconds) == len(self._queues) and min(answered_at_seconds) >= since
         return IntakeStatus(
@@ -179,6 +185,7 @@ class Intake(GenServer):
             failing,
             outages.closes_all or all(queue in failing or outages.closes(queue) for queue in self._queues),
             max(0.0, now - taken[0].at_seconds) if taken else 0.0,
+            0.0 if unable_since is None else max(0.0, now - unable_since),
         )
 
     def describe_state(self) -> dict[str, object]:
@@ -213,6 +220,7 @@ class Intake(GenServer):
             case ServiceAvailable(service):
                 self._outages = self._outages.ended(service)
             case ResumeIntake():
+                self._unable_since_seconds = None  # meanwhile it was not for outages that nothing was taken in
                 self._note_activity()
             case ReleaseCustodians():
                 self._is_releasing = True
@@ -283,12 +291,14 @@ class Intake(GenServer):
             self._note_activity()
         if failure is None:
             self._answered_at_seconds[source_queue] = self.clock.monotonic()
+            self._deaf.discard(source_queue)
             self._credits.received(consumer, source_queue, settled.received)
             if self._no_longer_failing(consumer, source_queue):
                 told = f"receives from {source_queue} succeed again"
                 logger.warning("%s", told)
                 self._notice(IncidentKind.RECOVERED, source_queue, told)
             return
+        self._deaf.add(source_queue)
         self._credits.failed(consumer, source_queue)
         if source_queue not in self._failing:
             told = f"receives fail, and are tried again: {failure}"
@@ -314,6 +324,7 @@ class Intake(GenServer):
 
     def _look_again(self) -> None:
         """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
+        self._note_ability()
         reserved, max_in_flight = self._credits.reserved, self._limits.current.max_in_flight
         if self._is_releasing and not reserved:  # else a receive under way would take the same messages again
             self._is_releasing = False
@@ -329,6 +340,17 @@ class Intake(GenServer):
             return
         while (grant := self._credits.grant(max_in_flight, self._outages)) is not None:
             self._tell(grant)
+
+    def _note_ability(self) -> None:
+        """Note since when outages keep everything away: the next receive of any source that succeeds is a break."""
+        outages, deaf = self._outages, self._deaf
+        is_unable = (bool(deaf) or bool(outages.closing)) and (
+            outages.closes_all or all(queue in deaf or outages.closes(queue) for queue in self._queues)
+        )
+        if not is_unable:
+            self._unable_since_seconds = None
+        elif self._unable_since_seconds is None:
+            self._unable_since_seconds = self.clock.monotonic()
 
     def _may_grant(self) -> bool:
         return not self._is_closed and not self._is_shut()

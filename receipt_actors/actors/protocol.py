@@ -166,6 +166,8 @@ class IntakeStatus:
     receives_fail: frozenset[str] = frozenset()  #: source queues; those of some consumer, at least
     is_closed: bool = False  #: nothing can be taken in from any source, for services that are unavailable
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as this intake knows; 0: none is
+    unable_seconds: float = 0.0
+    """For how long outages have kept everything away without a break; 0 also where nothing was to be taken in."""
 
     @property
     def troubles(self) -> frozenset[str]:

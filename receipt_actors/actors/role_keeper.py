@@ -8,9 +8,13 @@ begins nothing after its lease, whether or not this actor runs.
 A node that stands by hands back what it still has in flight, for those who have a seat to take. One that is cut off
 keeps it: the table that it does not reach is where claims are made, too. A record that was lost it puts back.
 
+A node that could take nothing in for as long as its patience lasts (``domain.patience``) gives up its seat to one that
+waits for it, and then stands by as any other. Who was given a seat like that has little in flight at first.
+
 It waits for the table on a thread, and nobody waits for it. When it is told to end it leaves the group, so that others
-need not wait for its lease. A crash of it forgets since when others have not been heard of; its successor finds its
-place in the table, and what is held stays held meanwhile. What people are told is in ``role_news``.
+need not wait for its lease. A crash of it forgets since when others have not been heard of, and how often a seat was
+given up; its successor finds its place in the table, and what is held stays held meanwhile. What people are told is in
+``role_news``.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.actors.holding import Holding
-from receipt_actors.actors.role_news import RoleNews, standing_of, standing_of_member
+from receipt_actors.actors.role_news import GivenUp, RoleNews, standing_of, standing_of_member
 from receipt_actors.domain.limits import Share
+from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
@@ -47,6 +52,7 @@ class _Write:
     attempt: int
     gone: tuple[str, ...]  #: who is taken out by it
     lost: tuple[int, int] | None  #: what stood, and what is known, where a record that was lost is put back by it
+    given_up: GivenUp | None  #: the seat of this node, by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,9 @@ class RoleKeeper(GenServer):
 
     trap_exit: ClassVar[bool] = True
 
-    def __init__(self, table: RoleTable, group: str, node: Node, lease_seconds: float, holding: Holding) -> None:
+    def __init__(
+        self, table: RoleTable, group: str, node: Node, lease_seconds: float, holding: Holding, patience: Patience
+    ) -> None:
         self._table = table
         self._group = group
         self._holding = holding
@@ -86,6 +94,9 @@ class RoleKeeper(GenServer):
         self._next_renewal: Timer | None = None
         self._used: Share | None = None  # what is worked with
         self._is_used = False  # whether anybody has been told of it
+        self._is_used_on_trial = False  # and that it is to have little in flight
+        self._work = Work()  # as it was looked at last, while there is a seat
+        self._patience = patience
         self._held_until_seconds = -inf  # likewise; as those who work have been told
         self._was_over = True  # the lease; those who work may have stopped, and wait to be told
         self._news = RoleNews(group, lambda noticed: self.cast(INCIDENTS, noticed))
@@ -145,7 +156,10 @@ class RoleKeeper(GenServer):
             "share_obeyed": lease.obeyed,
             "share_used": _number(self._used),
             "share_held": None if share is None else asdict(share.held),
-            "limits": asdict(lease.limits),
+            "limits": asdict(self._patience.limits(lease.limits, lease.node.processes)),
+            "unable_seconds": round(self._patience.unable_seconds(self._work, self.clock.boottime()), 3),
+            "patience_seconds": self._patience.seconds,
+            "is_on_trial": self._patience.is_on_trial,
             "not_heard_of": sorted(lease.gone(self.clock.boottime())),
         }
 
@@ -169,9 +183,17 @@ class RoleKeeper(GenServer):
         lease = self._lease
         gone = tuple(sorted(lease.gone(now)))
         lost = (lease.standing, lease.group.version) if lease.puts_back else None
-        self._lease, content = lease.renewal(now)
-        label = _Write(content, attempt, gone, lost)
+        given_up = self._given_up(lease, now)
+        self._lease, content = lease.renewal(now, yields=given_up is not None)
+        label = _Write(content, attempt, gone, lost, given_up)
         self._call(label, self._table.write, self._group, record_of(content), lease.standing)
+
+    def _given_up(self, lease: Lease, now: float) -> GivenUp | None:
+        """Tell what is to be said if this node gives up its seat now; None: it keeps it."""
+        successor = lease.successor(now) if self._patience.is_over(self._work, now) else None
+        if successor is None:
+            return None
+        return GivenUp(self._patience.unable_seconds(self._work, now), self._work.unavailable, successor)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The table answered, or somebody said that limits are kept to."""
@@ -181,7 +203,7 @@ class RoleKeeper(GenServer):
         self._is_calling = False
         if isinstance(label, _Write) and value == record_of(label.content):
             self._looked(label.content)
-            self._news.renewed(self._lease, self.clock.boottime(), label.gone, label.lost)
+            self._news.renewed(self._lease, self.clock.boottime(), label.gone, label.lost, label.given_up)
             self._take_up()
             self._renew_later()
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
@@ -210,7 +232,11 @@ class RoleKeeper(GenServer):
         return True
 
     def _looked(self, group: Group) -> None:
-        before, self._lease = self._lease, self._lease.looked(group, self.clock.boottime())
+        now = self.clock.boottime()
+        before, self._lease = self._lease, self._lease.looked(group, now)
+        me = self._lease.me
+        self._work = Work() if me is None or me.token is None else self._holding.work()
+        self._patience = self._patience.looked(before, self._lease, self._work, now)
         if before.me is not None and self._lease.me is None:
             self._news.taken_out(self._lease, self.clock.boottime())
         share = self._lease.share
@@ -255,7 +281,8 @@ class RoleKeeper(GenServer):
     def _take_up(self) -> None:
         """Work with the share that has just been lent, or was lent again."""
         share, me = self._lease.share, self._lease.me
-        if not _is_same(share, self._used) or self._was_over or not self._is_used:
+        is_other = not _is_same(share, self._used) or self._is_used_on_trial != self._patience.is_on_trial
+        if is_other or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
         if me is not None and me.token is None:
@@ -263,8 +290,9 @@ class RoleKeeper(GenServer):
         self._news.stands(self._lease, self.clock.boottime())
 
     def _use(self, share: Share | None) -> None:
-        self._used, self._is_used = share, True
-        self.send_requests(self._holding.use(self._lease.limits), _Obey(share))
+        self._used, self._is_used, self._is_used_on_trial = share, True, self._patience.is_on_trial
+        limits = self._patience.limits(self._lease.limits, self._lease.node.processes)
+        self.send_requests(self._holding.use(limits), _Obey(share))
 
     def _asked(self, asked: Share | None, replies: Sequence[Reply]) -> None:
         if any(reply.failure is not None for reply in replies):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from receipt_actors.domain.roles import Lease, Member, Role
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
@@ -16,6 +17,15 @@ from receipt_actors.telemetry.overview import Standing
 logger = logging.getLogger(__name__)
 
 ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Why a node gives up its seat, and to whom."""
+
+    unable_seconds: float  #: for how long nothing could be taken in
+    unavailable: tuple[str, ...]  #: services, which are why
+    successor: str
 
 
 def standing_of(lease: Lease, now_seconds: float) -> Standing:
@@ -47,7 +57,14 @@ class RoleNews:
         self._is_outage_told = False  # that the table does not answer
         self._fault: str | None = None  # of the record; as was told last
 
-    def renewed(self, lease: Lease, now_seconds: float, gone: Iterable[str], lost: tuple[int, int] | None) -> None:
+    def renewed(
+        self,
+        lease: Lease,
+        now_seconds: float,
+        gone: Iterable[str],
+        lost: tuple[int, int] | None,
+        given_up: GivenUp | None = None,
+    ) -> None:
         """Tell what a renewal has done for all: of all nodes only the one that did so says it.
 
         Args:
@@ -55,6 +72,7 @@ class RoleNews:
             now_seconds: by the clock of the lease.
             gone: nodes that were taken out by it.
             lost: the version that stood, and the one that was known, where a record that was lost is put back by it.
+            given_up: where this node has given up its seat by it.
         """
         self._is_failing = False
         if lost is not None:
@@ -68,6 +86,12 @@ class RoleNews:
         for name in gone:
             words = f"node {name} has not been heard of for a lease: it is out of the group"
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.NODE_LOST, name)
+        if given_up is not None:
+            words = (
+                f"node {lease.node.name} gives up its seat: for {given_up.unable_seconds:.1f} s nothing could be taken "
+                f"in ({', '.join(given_up.unavailable)} unavailable); {given_up.successor} waits for it"
+            )
+            self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.SEAT_GIVEN_UP, lease.node.name)
 
     def failed(self, lease: Lease, now_seconds: float, error: Exception) -> None:
         """Tell that the table does not answer: in full the first time, for an outage may be long."""

@@ -25,6 +25,9 @@ to node since the version that it knows may be held twice, until all have looked
 what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
 on from what was put back, and no write that is still under way fits it by chance.
 
+**Giving up a seat.** A node that holds one and can't work (``domain.patience``) lets the next in line have it, if that
+one has been heard of lately, and goes to the end of the line itself. Its share moves as any other does.
+
 **Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
 one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
 record was lost, a token that was given meanwhile below a version that somebody knows is replaced.
@@ -78,7 +81,7 @@ class Member:
     """A node as the group knows it."""
 
     node: Node
-    joined: int  #: the version of the record that it came in with: the order of seats
+    joined: int  #: the version of the record that it came in with, or gave up its seat in: the order of seats
     beat: int  #: another one with each of its renewals
     lease_seconds: float  #: for how long it counts on what it is lent
     token: int | None = None  #: the version of the record that gave it its seat; None: it stands by
@@ -100,6 +103,7 @@ class Group:
         *,
         obeyed: int | None = None,
         gone: frozenset[str] = frozenset(),
+        yields: bool = False,
     ) -> Group:
         """Let a node join, or go on.
 
@@ -109,6 +113,7 @@ class Group:
             lease_seconds: for how long it counts on what it is lent, from now on.
             obeyed: the number of the share that it keeps to: it uses no more than that.
             gone: members that are taken out.
+            yields: it gives up its seat, and stands at the end of the line as if it joined now.
         """
         version = self.version + 1
         members = {name: member for name, member in self.members.items() if name not in gone or name == node.name}
@@ -116,7 +121,8 @@ class Group:
         share = member.share
         if share is not None and share.number == obeyed:
             share = confirmed(share)
-        members[node.name] = replace(member, node=node, beat=beat, lease_seconds=lease_seconds, share=share)
+        member = replace(member, node=node, beat=beat, lease_seconds=lease_seconds, share=share)
+        members[node.name] = replace(member, joined=version, token=None) if yields else member
         return Group(version, _seated(members, version))
 
     def put_back(self, beat: int) -> Group:
@@ -305,13 +311,16 @@ class Lease:
             return replace(group.known_from(self.group), version=self.group.version)
         return self.group
 
-    def renewal(self, now_seconds: float) -> tuple[Lease, Group]:
-        """Return what to write now, on condition that the version that stands is still ``standing``."""
+    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
+        """Return what to write now, on condition that the version that stands is still ``standing``.
+
+        Where the node ``yields``, there has to be a ``successor``.
+        """
         sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
         group, gone = self.group, self.gone(now_seconds)
         if self.puts_back:
             group = group.put_back(sent.beat)
-        return sent, group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone)
+        return sent, group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone, yields=yields)
 
     def leave(self) -> Group:
         """Return what to write when this node ends, likewise."""
@@ -323,6 +332,28 @@ class Lease:
         if self.puts_back:  # they may have been, and that was lost
             return frozenset()
         return self.sightings.gone(self.group, now_seconds) - {self.node.name}
+
+    def successor(self, now_seconds: float) -> str | None:
+        """Tell who would have the seat of this node if it gave it up now; None: nobody, or nobody knows.
+
+        That is the first in line. Who has not been heard of for half a lease may be gone; and when others are taken out
+        there may be more seats than before.
+        """
+        if self.me is None or self.me.token is None or self.puts_back or not self.is_held(now_seconds):
+            return None
+        in_line = [member for member in self.group.members.values() if member.token is None]
+        if not in_line or self.gone(now_seconds):
+            return None
+        first = min(in_line, key=lambda member: member.joined)
+        _, since_seconds = self.sightings.since_seconds[first.node.name]
+        return first.node.name if now_seconds - since_seconds <= first.lease_seconds / 2 else None
+
+    @property
+    def seat_was_given_up(self) -> bool:
+        """Whether somebody who is in line now gave up the seat that this node has, in the very version that gave it."""
+        me = self.me
+        others = (member for member in self.group.members.values() if member is not me)
+        return me is not None and me.token is not None and any(other.joined == me.token for other in others)
 
     def obeys(self, number: int) -> Lease:
         """Note that no more is used than the share of this number allows, if it is still the newest."""

@@ -28,6 +28,7 @@ from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 REPORT_SECONDS = 1.0  #: between two questions to a worker
+FRESH_SECONDS = 5.0  #: without a report; then nobody knows how a worker goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ class Collected:
         for report in self.newest.values():
             total = total.merged(report.said.statistics)
         return total
+
+    @property
+    def answered(self) -> int:
+        """How many results post queues have confirmed to all of them."""
+        return self.before.answered + sum(report.said.statistics.answered for report in self.newest.values())
 
     def incidents_with(self, others: tuple[Incident, ...]) -> tuple[Incident, ...]:
         """Return the last incidents of all processes, and the others, the newest first."""

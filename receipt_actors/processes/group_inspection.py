@@ -24,7 +24,7 @@ from receipt_actors.inspection import (
     version,
 )
 from receipt_actors.otp import ActorSystem, Ref, look_at
-from receipt_actors.processes.collector import Heard, collected_by
+from receipt_actors.processes.collector import FRESH_SECONDS, Heard, collected_by
 from receipt_actors.processes.protocol import COLLECTOR, DescribeActorOf, Group, WorkerView
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
@@ -34,7 +34,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_o
 from receipt_actors.telemetry.usage import usage_now
 
 PARENT = "parent"  #: what the parent is called beside its workers
-SILENT_SECONDS = 5.0  #: without a report; then nobody knows how it goes
+SILENT_SECONDS = FRESH_SECONDS  #: without a report
 PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its actors said
 
 

@@ -16,6 +16,7 @@ kind                says
 ``dead_letters``    more than ``dead_letters`` messages were moved to the dead-letter queue within a minute
 ``abandoned``       a drain was over before all messages were finished, and handed them back
 ``node_lost``       a node that shares the work is not heard of any more; the others have its part now
+``seat_given_up``   a node that shares the work could take nothing in; another one tries in its place
 ==================  ===================================================================================================
 """
 
@@ -51,6 +52,7 @@ class AlertKind(StrEnum):
     DEAD_LETTERS = "dead_letters"
     ABANDONED = "abandoned"
     NODE_LOST = "node_lost"
+    SEAT_GIVEN_UP = "seat_given_up"
 
 
 #: Incidents that are an alert each. ``outage``, ``recovered`` and ``moved`` are only sometimes; others never.
@@ -64,6 +66,7 @@ _ALWAYS = {
         AlertKind.CONFIGURATION,
         AlertKind.ABANDONED,
         AlertKind.NODE_LOST,
+        AlertKind.SEAT_GIVEN_UP,
     )
 }
 

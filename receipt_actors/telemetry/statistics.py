@@ -69,6 +69,11 @@ class StatisticsSnapshot:
     calls: Mapping[str, ServiceCalls] = field(default_factory=dict)  #: by service
     incidents: Mapping[str, int] = field(default_factory=dict)  #: by kind; see ``telemetry.incidents``
 
+    @property
+    def answered(self) -> int:
+        """How many results post queues have confirmed."""
+        return sum(self.results.values())
+
     def count(self, fate: str) -> int:
         """Count the messages of one fate."""
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
@@ -205,6 +210,12 @@ class StatisticsTable:
         """Count something that an operator may want to know of."""
         with self._lock:
             self._incidents[kind] += 1
+
+    @property
+    def answered(self) -> int:
+        """How many results post queues have confirmed."""
+        with self._lock:
+            return sum(self._results.values())
 
     def snapshot(self) -> StatisticsSnapshot:
         """Return what has been counted, all at one moment."""

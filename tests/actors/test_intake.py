@@ -25,6 +25,7 @@ from receipt_actors.actors.protocol import (
     MessageTaken,
     ObeyLimits,
     ReserveCredits,
+    ResumeIntake,
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
@@ -777,3 +778,93 @@ TestCreditsOfSeveralSources = CreditsOfSeveralSources.TestCase
 TestCredits.settings = TestCreditsOfSeveralSources.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None
 )
+
+
+# --- for how long nothing could be taken in ---
+
+
+class Unable:
+    """An intake of one source or two, whose receives succeed or fail."""
+
+    def __init__(self, stage: Stage, *sources: Source) -> None:
+        self.stage = stage
+        self.limits = LiveLimits(Limits(25, 1, 1))
+        self.intake = stage.actors.start(Intake, self.limits, sources or [FIRST], name=INTAKE)
+
+    def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
+        """Let a consumer of its own receive."""
+        consumer = reserve(self.stage, self.intake, queue=queue)
+        self.stage.settle()
+        failure = "injected by a test" if fails else None
+        self.intake.cast(SettleReservation(consumer, queue, messages, failure))
+        self.stage.settle()
+
+    def tell(self, fact: object) -> None:
+        self.intake.cast(fact)
+        self.stage.settle()
+
+    def after(self, seconds: float) -> float:
+        self.stage.advance(seconds)
+        return status(self.stage, self.intake).unable_seconds
+
+
+def test_receives_that_fail_take_nothing_in(stage: Stage) -> None:
+    """From the first failure to the next receive that succeeds, whichever consumer's those are."""
+    unable = Unable(stage)
+    assert unable.after(5.0) == 0.0
+    unable.receive(fails=True)
+    assert unable.after(3.0) == 3.0
+    unable.receive(fails=True)
+    assert unable.after(2.0) == 5.0
+    unable.receive(fails=False)
+    assert unable.after(1.0) == 0.0
+    unable.receive(fails=True)
+    assert unable.after(1.0) == 1.0
+
+
+def test_one_source_that_can_be_received_from_is_enough(stage: Stage) -> None:
+    """However the others fail."""
+    unable = Unable(stage, FIRST, SECOND)
+    unable.receive(fails=True)
+    assert unable.after(3.0) == 0.0
+    unable.tell(ServiceUnavailable("delete from receipts-2", source_queue=SECOND.queue))
+    assert unable.after(3.0) == 3.0
+    unable.receive(fails=False)
+    assert unable.after(1.0) == 0.0
+
+
+def test_a_service_that_all_need_takes_nothing_in(stage: Stage) -> None:
+    """Until it is back; one whose messages are kept while others come is no reason."""
+    unable = Unable(stage)
+    unable.tell(ServiceUnavailable("app_store", closes_intake=False))
+    assert unable.after(3.0) == 0.0
+    unable.tell(ServiceUnavailable("ledger"))
+    assert unable.after(3.0) == 3.0
+    unable.receive(fails=False)  # by which somebody finds out whether the service is back
+    assert unable.after(3.0) == 6.0
+    unable.tell(ServiceAvailable("ledger"))
+    assert unable.after(3.0) == 0.0
+
+
+def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> None:
+    """Nothing was to be taken in; when that is over it begins anew."""
+    unable = Unable(stage)
+    unable.receive(fails=True)
+    unable.limits.is_paused = True
+    assert unable.after(5.0) == 0.0
+    unable.limits.is_paused = False
+    unable.tell(ResumeIntake())
+    assert unable.after(2.0) == 2.0
+    unable.limits.held_until_seconds = stage.clock.boottime()
+    assert unable.after(1.0) == 0.0
+    unable.limits.held_until_seconds = stage.clock.boottime() + 1000.0
+    unable.limits.change(unable.limits.whole.nothing)
+    stage.ask(INTAKE, ObeyLimits())
+    assert unable.after(1.0) == 0.0
+    unable.limits.change(unable.limits.whole)
+    stage.ask(INTAKE, ObeyLimits())
+    assert unable.after(1.0) == 0.0  # whether the queue is back has to be found out
+    unable.receive(fails=True)
+    assert unable.after(1.0) == 1.0
+    unable.intake.ask(CloseIntake(), block=False)
+    assert unable.after(1.0) == 0.0

@@ -12,6 +12,7 @@ import pytest
 from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
 from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.patience import MESSAGES_ON_TRIAL, Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
@@ -30,6 +31,7 @@ LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
 FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
+PATIENCE = Patience(12.0)
 UNAVAILABLE = LedgerUnavailable("injected by a test")
 
 
@@ -44,6 +46,8 @@ class Held:
         self.used: list[Limits] = []
         self.most_while_held = NOTHING
         self.releases = 0
+        self.answered = 0
+        self.unable_since: float | None = None  #: of ``boottime``; an outage keeps everything away
 
     def hold(self, until_seconds: float) -> None:
         self.until_seconds = until_seconds
@@ -55,6 +59,18 @@ class Held:
 
     def release(self) -> None:
         self.releases += 1
+
+    def work(self) -> Work:
+        if self.unable_since is None:
+            return Work(self.answered)
+        return Work(self.answered, self._clock.boottime() - self.unable_since, ("receive from receipts",))
+
+    def fall(self) -> None:
+        """From now on nothing can be taken in."""
+        self.unable_since = self._clock.boottime()
+
+    def rise(self) -> None:
+        self.unable_since = None
 
     @property
     def is_held(self) -> bool:
@@ -101,7 +117,7 @@ class House:
         """Start a keeper, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
         held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
-        keeper = self.stage.actors.start(RoleKeeper, self.table, GROUP, node(name, role, limits), LEASE, held)
+        keeper = self.stage.actors.start(RoleKeeper, self.table, GROUP, node(name, role, limits), LEASE, held, PATIENCE)
         self.stage.settle()
         return keeper, held
 
@@ -593,7 +609,7 @@ def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage)
 
 def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
     held = Held(house.stage.clock, house.stage.stand_in(answer=lambda _: Done()))
-    start = Start(RoleKeeper, house.table, GROUP, node(name, role), LEASE, held, name=ROLE_KEEPER)
+    start = Start(RoleKeeper, house.table, GROUP, node(name, role), LEASE, held, PATIENCE, name=ROLE_KEEPER)
     spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(ROLE_KEEPER, start)], intensity=5, period_seconds=10)
     assert isinstance(spec.start, Start)
     supervisor = house.stage.actors.start(Supervisor, *spec.start.args, **spec.start.kwargs)
@@ -739,3 +755,177 @@ def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage:
     leave(stage, keeper)
     assert not keeper.is_alive()
     assert house.table.standing(GROUP) == garbage
+
+
+# --- giving up a seat ---
+
+ON_TRIAL = replace(LIMITS, max_in_flight=MESSAGES_ON_TRIAL)
+
+
+def advance_until(stage: Stage, condition: Callable[[], bool], at_most_seconds: float) -> float:
+    """Let time pass in small steps until something is so, and say how much has."""
+    passed = 0.0
+    while not condition():
+        assert passed < at_most_seconds
+        stage.advance(0.25)
+        passed += 0.25
+    return passed
+
+
+def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """When that has lasted for its patience, and it looks next; both are told of, and it hands back what it has."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.1)
+    assert first.begins == LIMITS
+    with caplog.at_level(logging.WARNING):
+        stage.advance(INTERVAL + 0.1)
+    assert first.begins == NOTHING
+    assert first.releases
+    stage.advance(INTERVAL)
+    assert second.begins == ON_TRIAL
+    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "gives up" in line)
+    assert told.startswith("node a gives up its seat: for 1")
+    assert told.endswith(" s nothing could be taken in (receive from receipts unavailable); b waits for it")
+    assert told in caplog.text
+    assert "node a of group receipts stands by for b" in house.told()
+    assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
+
+
+def test_who_was_given_a_seat_has_all_of_it_once_it_has_answered_something(house: House, stage: Stage) -> None:
+    """At its next look."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    advance_until(stage, lambda: second.begins == ON_TRIAL, 2 * LEASE)
+    stage.advance(LEASE)
+    assert second.begins == ON_TRIAL
+    second.answered += 1
+    stage.advance(INTERVAL)
+    assert second.begins == LIMITS
+
+
+def test_a_seat_is_given_up_when_what_was_lent_is_given_back(house: House, stage: Stage) -> None:
+    """As long as anything is under way the other one waits."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY, obeys=False)
+    other_keeper, second = house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    stage.advance(3 * LEASE)
+    assert (first.begins, second.begins) == (NOTHING, NOTHING)
+    assert view(other_keeper).standing is Standing.WAITING
+
+
+def test_nobody_gives_up_a_seat_that_nobody_waits_for(house: House, stage: Stage) -> None:
+    """Alone, among others that have seats, and beside one that is not heard of; then beside one that comes."""
+    _, first = house.start("a")
+    _, second = house.start("b")
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(5 * LEASE)
+    assert (first.begins, second.begins) == (HALF, HALF)
+    _, third = house.start("c", Role.ACTIVE_STANDBY)  # from now on there is one seat
+    advance_until(stage, lambda: second.begins != NOTHING and first.begins == NOTHING, LEASE)
+    assert third.begins == NOTHING
+
+
+def test_who_is_silent_is_given_nothing(house: House, stage: Stage) -> None:
+    """It may be gone; when that is known, and another one waits, that one has the seat."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    dead, _ = house.start("b", Role.ACTIVE_STANDBY)
+    _, third = house.start("c", Role.ACTIVE_STANDBY)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.9 * LEASE)
+    stage.crash(dead)
+    tokens = set()
+    for _ in range(60):
+        stage.advance(0.25)
+        tokens |= {name for name, member in house.record.members.items() if member.token is not None}
+    assert tokens == {"a", "c"}
+    assert third.begins == ON_TRIAL
+
+
+def test_in_an_outage_for_all_seats_move_ever_more_seldom(house: House, stage: Stage) -> None:
+    """Each node waits twice as long as the last time, and no more than an hour."""
+    helds = {name: house.start(name, Role.ACTIVE_STANDBY)[1] for name in "ab"}
+    for held in helds.values():
+        held.fall()
+    moves = [
+        advance_until(stage, lambda held=helds[name]: held.begins != NOTHING, 100.0)  # type: ignore[misc]
+        for name in "bababa"
+    ]
+    for move, patience in zip(moves, [12, 12, 24, 24, 48, 48], strict=True):
+        assert patience <= move <= patience + 2 * INTERVAL
+
+
+def test_who_has_answered_something_has_as_little_patience_as_at_first(house: House, stage: Stage) -> None:
+    """What was before is over."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    second.fall()
+    advance_until(stage, lambda: second.begins != NOTHING, 20.0)
+    advance_until(stage, lambda: first.begins != NOTHING, 20.0)
+    first.rise()
+    second.rise()
+    first.answered += 1
+    stage.advance(LEASE)
+    first.fall()
+    assert advance_until(stage, lambda: second.begins != NOTHING, 20.0) >= PATIENCE.seconds
+
+
+def test_what_was_before_the_seat_or_a_cut_does_not_count(house: House, stage: Stage) -> None:
+    """Who was cut off from the table, and goes on, tries for as long as if it began."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    for operation in ("read", "write"):
+        house.table.fail(operation, UNAVAILABLE, times=None)
+    stage.advance(3 * LEASE)
+    house.table.recover()
+    stage.advance(PATIENCE.seconds - 0.1)
+    assert first.begins == LIMITS
+    stage.advance(INTERVAL + 0.2)
+    assert first.begins == NOTHING
+
+
+def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, stage: Stage) -> None:
+    """It begins anew."""
+    _, first = supervised(house, "a", Role.ACTIVE_STANDBY)
+    house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 1.0)
+    keeper_of(stage).cast(object())
+    stage.settle()
+    stage.advance(PATIENCE.seconds - 0.1)
+    assert first.begins == LIMITS
+    stage.advance(INTERVAL + 0.2)
+    assert first.begins == NOTHING
+
+
+def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, stage: Stage) -> None:
+    """It stands by, and has more patience the next time."""
+    keeper, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.1)
+    house.table.lose_answer("write", UNAVAILABLE, times=1)
+    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
+    assert first.begins == NOTHING
+    assert keeper.process.actor.describe_state()["patience_seconds"] == 2 * PATIENCE.seconds  # type: ignore[union-attr]
+
+
+def test_a_record_that_was_lost_is_put_back_before_a_seat_is_given_up(house: House, stage: Stage) -> None:
+    """One thing after the other."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.1)
+    house.table.forget(GROUP)
+    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
+    assert first.begins == NOTHING
+    assert set(house.record.members) == {"a", "b"}

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import RoleKeeper
 from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in
 from receipt_actors.domain.roles import Node, Role
@@ -30,6 +31,7 @@ GROUP = "receipts"
 LEASE = 10.0
 LIMITS = Limits(100, 12, 24, 10.0)
 MAX_NODES = 4
+PATIENCE = Patience(12.0)
 DOWN = LedgerUnavailable("injected by a test")
 
 
@@ -64,13 +66,15 @@ class KeptNode:
         self.until_seconds = -inf
         self.limits = LIMITS.nothing
         self.in_use = 0  # requests to the ledger that may have been begun
+        self.answered = 0
+        self.unable_since_seconds: float | None = None  # an outage keeps everything away
         self.worker = stage.stand_in(answer=lambda _: self.obey() if self.obeys_at_once else SILENT)
         self.holds: list[Hold] = []
         self.start_keeper()
 
     def start_keeper(self) -> None:
         node = Node(self.name, self.role, LIMITS, shares_app_store_concurrency=True)
-        self.keeper: Ref = self.stage.actors.start(RoleKeeper, self.table, GROUP, node, LEASE, self)
+        self.keeper: Ref = self.stage.actors.start(RoleKeeper, self.table, GROUP, node, LEASE, self, PATIENCE)
         self.stage.settle()
 
     # --- as ``Holding`` ---
@@ -86,6 +90,11 @@ class KeptNode:
 
     def release(self) -> None:
         """Nothing is in flight here."""
+
+    def work(self) -> Work:
+        if self.unable_since_seconds is None:
+            return Work(self.answered)
+        return Work(self.answered, self.stage.clock.boottime() - self.unable_since_seconds)
 
     # --- who works ---
 
@@ -222,6 +231,45 @@ class Keepers(RuleBasedStateMachine):
             node.obey_at_last()
         self.check()
 
+    @precondition(lambda self: self.nodes)
+    @rule(index=st.integers(0, 9), is_able=st.booleans())
+    def change_ability(self, index: int, is_able: bool) -> None:
+        """From now on a node can take nothing in, whatever it holds; or it can, and answers something."""
+        node = self.node(index)
+        if is_able:
+            node.unable_since_seconds = None
+            node.answered += 1
+        elif node.unable_since_seconds is None:
+            node.unable_since_seconds = self.stage.clock.boottime()
+
+    @precondition(lambda self: self.role is Role.ACTIVE_STANDBY)
+    @rule(
+        index=st.integers(0, 9), operation=st.sampled_from(["read", "write"]), fault=st.sampled_from("-flha"),
+        times=st.integers(1, 6),
+    )  # fmt: skip
+    def be_in_vain(self, index: int, operation: str, fault: str, times: int) -> None:
+        """All is well, but nobody can work; and when patience is about to end, something befalls a node."""
+        while len(self.nodes) < 2:
+            self.start(obeys_at_once=True)
+        self.end_all_trouble()
+        self.go_on(LEASE)
+        for number in range(len(self.nodes)):
+            self.change_ability(number, is_able=True)
+        self.go_on(2.5)
+        for number in range(len(self.nodes)):
+            self.change_ability(number, is_able=False)
+        self.go_on(11.5)
+        self.befall(index, operation, fault, times)
+        self.go_on(3.0)
+
+    def end_all_trouble(self) -> None:
+        for node in self.nodes:
+            node.unable_since_seconds = None
+            node.table.recover()
+            node.let_go()
+            node.obeys_at_once = True
+            node.obey_at_last()
+
     @rule()
     def lose(self) -> None:
         """Somebody deletes the record: for a lease some may use what others have now."""
@@ -242,11 +290,7 @@ class Keepers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When nothing fails any more all have what is due to them, and nobody has crashed."""
-        for node in self.nodes:
-            node.table.recover()
-            node.let_go()
-            node.obeys_at_once = True
-            node.obey_at_last()
+        self.end_all_trouble()
         self.stage.advance(3 * LEASE)
         self.check()
         shares = sorted(node.limits.ledger_concurrency for node in self.nodes if node.is_held)

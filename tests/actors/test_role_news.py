@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.actors.role_news import ROLE_TABLE, RoleNews, standing_of
+from receipt_actors.actors.role_news import ROLE_TABLE, GivenUp, RoleNews, standing_of
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.roles import Group, Lease, Node, Role
 from receipt_actors.errors import LedgerUnavailable
@@ -145,6 +145,19 @@ def test_who_was_taken_out_is_told_by_the_node_that_did_so(told: Told) -> None:
         (IncidentKind.NODE_LOST, "c"),
     ]
     assert told.last[2] == "node c has not been heard of for a lease: it is out of the group"
+
+
+def test_a_seat_that_is_given_up_is_told_with_what_was_found(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """For how long, what did not answer, and who has it now; by an alert of its own."""
+    with caplog.at_level(logging.WARNING):
+        given_up = GivenUp(12.34, ("ledger", "receive from receipts"), "b")
+        told.news.renewed(STANDBY, 0.0, (), None, given_up)
+    words = (
+        "node a gives up its seat: for 12.3 s nothing could be taken in (ledger, receive from receipts unavailable); "
+        "b waits for it"
+    )
+    assert told.last == (IncidentKind.SEAT_GIVEN_UP, "a", words)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.parametrize(("lost", "found"), [((0, 41), "no record"), ((3, 41), "only version 3")])

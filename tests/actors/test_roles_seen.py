@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.backends import Backend
-from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.domain.patience import MESSAGES_ON_TRIAL
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Overview, RoleOverview, Standing, State
 from receipt_actors.testing import FakeRoles, FakeServices
@@ -158,6 +159,85 @@ def test_the_keeper_tells_what_it_knows(pair: Nodes) -> None:
     assert (state["share_number"], state["share_used"]) == (1, 1)
     assert state["not_heard_of"] == []
     assert 0 <= state["renewed_seconds_ago"] <= A_MOMENT_SECONDS
+
+
+def cut_off_from_its_queue(node: Tree) -> None:
+    node.services.queues.fail("receive", QueueUnavailable("down"), times=None)
+
+
+def test_a_node_that_cannot_receive_gives_up_its_seat(pair: Nodes) -> None:
+    """The other one works, with little in flight until it has answered something; both say why."""
+    a, b = pair.nodes.values()
+    cut_off_from_its_queue(a)
+    pair.advance(LEASE_SECONDS)
+    assert pair.role("a").standing is Standing.ACTIVE
+    assert pair.look("a").processes[0].unable_seconds > 0  # since its long poll is over
+    pair.advance(1.5 * LEASE_SECONDS)
+    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.STANDBY, Standing.ACTIVE]
+    assert pair.look("a").processes[0].unable_seconds == 0.0
+    why = pair.look("a").incidents[1]
+    assert why.kind == "seat_given_up"
+    assert "gives up its seat: for 1" in why.summary
+    assert "(receive from ReceiptsSQS unavailable); b-" in why.summary
+    assert b.system.actor_state("intake")["state"]["limits"]["max_in_flight"] == MESSAGES_ON_TRIAL
+    b.services.submit(b.services.app_store.sell("t-1"), user_id=1)
+    pair.advance(A_MOMENT_SECONDS)
+    assert len(b.results()) == 1
+    assert b.system.actor_state("intake")["state"]["limits"]["max_in_flight"] == SETTINGS.max_in_flight
+
+
+def test_what_it_has_in_flight_is_handed_back(pair: Nodes) -> None:
+    """As by any node that stands by."""
+    a, _ = pair.nodes.values()
+    a.services.app_store.hold("verify_receipt", times=1)
+    a.services.submit(a.services.app_store.sell("t-1"), user_id=1)
+    a.settle()
+    assert pair.look("a").processes[0].in_flight == 1
+    cut_off_from_its_queue(a)
+    pair.advance(2.5 * LEASE_SECONDS)
+    assert pair.role("b").standing is Standing.WAITING  # for Apple's answer, which counts as under way
+    a.services.recover()
+    pair.advance(LEASE_SECONDS)
+    assert pair.role("b").standing is Standing.ACTIVE
+    assert pair.look("a").processes[0].in_flight == 0
+    assert a.system.statistics().count("handed_back") == 1
+
+
+@pytest.mark.parametrize("service", ["app_store", "ledger"])
+def test_a_node_that_reaches_its_queue_alone_gives_up_its_seat(pair: Nodes, service: str) -> None:
+    """What it took in and can't finish is kept until then, and handed back."""
+    a, b = pair.nodes.values()
+    if service == "app_store":
+        a.services.app_store.fail("verify_receipt", AppStoreUnavailable("down"), times=None)
+    else:
+        for operation in a.services.ledger.operations:
+            a.services.ledger.fail(operation, LedgerUnavailable("down"), times=None)
+    for number in range(20):
+        a.services.submit(a.services.app_store.sell(f"t-{number}"), user_id=number)
+    pair.advance(LEASE_SECONDS)
+    assert pair.look("a").processes[0].in_flight == 20
+    pair.advance(1.5 * LEASE_SECONDS)
+    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.STANDBY, Standing.ACTIVE]
+    assert pair.look("a").processes[0].in_flight == 0
+    assert f"({service} unavailable)" in next(
+        incident.summary for incident in pair.look("a").incidents if incident.kind == "seat_given_up"
+    )
+    assert b.system.statistics().count("handed_back") == 0
+
+
+def test_a_node_that_is_paused_keeps_a_seat_that_it_holds_in_vain(pair: Nodes) -> None:
+    """An operator wished that nothing be done; from then on it has all its patience again."""
+    a, _ = pair.nodes.values()
+    cut_off_from_its_queue(a)
+    pair.advance(LEASE_SECONDS)
+    a.system.pause()
+    pair.advance(3 * LEASE_SECONDS)
+    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
+    a.system.resume()
+    pair.advance(LEASE_SECONDS)
+    assert pair.role("a").standing is Standing.ACTIVE
+    pair.advance(1.5 * LEASE_SECONDS)
+    assert pair.role("a").standing is Standing.STANDBY
 
 
 def test_nodes_that_share_the_limits_show_their_parts() -> None:

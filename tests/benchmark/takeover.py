@@ -6,9 +6,10 @@
     python -m tests.benchmark.takeover --runs 1 --leases 1 --ways killed      # does everything still work?
 
 The active node is **killed** (``kill -9``), **stopped** (``SIGSTOP``), **cut off** (nothing that it sends arrives, and
-it hears nothing), or told to **drain** (``SIGTERM``), at a random moment between two of its renewals, with some
-messages in flight. Three times are taken from that moment on, by what services see: until the table has given the
-seat to the other node, until that one's first receive comes to SQS, and until its first answer does.
+it hears nothing), told to **drain** (``SIGTERM``), or cut off from SQS alone (**no SQS**: nothing arrives there; **SQS
+refused**: connections are; it renews its lease, and gives up its seat), at a random moment between two of its renewals,
+with some messages in flight. Three times are taken from that moment on, by what services see: until the table has given
+the seat to the other node, until that one's first receive comes to SQS, and until its first answer does.
 
 The services are simulated on this machine: what a real network takes comes on top, some 10 ms a call. The App Store
 takes a quarter of a second. Workers of a node of several processes (``--processes``) start in earnest when they have a
@@ -34,7 +35,7 @@ from receipt_actors.sandbox.bench.figures import machine
 from receipt_actors.sandbox.load import Kind
 from receipt_actors.sandbox.services.process import ServiceProcess
 from tests.chaos.network import Network, Request, Way
-from tests.chaos.nodes import AwsSite, Node, is_receive
+from tests.chaos.nodes import AwsSite, Node, is_receive, is_sqs
 from tests.chaos.traffic import Traffic
 from tests.system.processes import Programs
 from tests.system.worlds import RESULTS
@@ -123,6 +124,8 @@ _GONE: dict[str, Callable[[Node], object]] = {
     "stopped": Node.pause,
     "cut off": lambda node: node.cut(Way.DROPPED),
     "drain": Node.tell_to_end,
+    "no SQS": lambda node: node.cut(Way.DROPPED, is_sqs),
+    "SQS refused": lambda node: node.cut(Way.REFUSED, is_sqs),
 }
 
 
@@ -136,6 +139,8 @@ _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
     "stopped": lambda _site, node: node.resume(),
     "cut off": lambda _site, node: node.mend(),
     "drain": _start_again,
+    "no SQS": lambda _site, node: node.mend(),
+    "SQS refused": lambda _site, node: node.mend(),
 }
 
 

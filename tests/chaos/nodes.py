@@ -59,6 +59,11 @@ def is_receive(request: Request) -> bool:
     return request.operation == "ReceiveMessage" and request.target == SOURCE
 
 
+def is_sqs(request: Request) -> bool:
+    """Tell whether this goes to a queue."""
+    return not is_dynamodb(request) and not is_apple(request)
+
+
 def is_about_roles(request: Request) -> bool:
     """Tell whether this reads or writes what nodes agree on."""
     return request.target == ROLE_TABLE

@@ -25,7 +25,7 @@ from tests.system.worlds import EmbeddedWorld
 
 from .namespaces import CAN_HAVE_NAMESPACES, Namespace
 from .network import Network, Request, Way
-from .nodes import AwsSite, EmbeddedSite, Node, Site, is_about_roles, is_claim, is_dynamodb, is_write
+from .nodes import AwsSite, EmbeddedSite, Node, Site, is_about_roles, is_claim, is_dynamodb, is_sqs, is_write
 from .records import thrown_out
 from .site_books import gaps_between_receives, judge_site
 from .traffic import Traffic
@@ -40,6 +40,7 @@ PROGRESS = 20  #: messages that are finished after each trouble
 WITHOUT = (Kind.MALFORMED, Kind.TEMPORARY_FAILURE)  #: they are tried for seconds, and come back after longer
 GAP_SECONDS = LONG_LEASE_SECONDS  #: without a receive while nodes are restarted; a fifth of it on a quiet machine
 COULD_NOT_LEAVE = "the others wait for its lease to end"  #: in the log, where the table did not answer in time
+GIVES_UP = "gives up its seat"  #: in the log of a node
 CLAIM_SECONDS = 0.1  #: for one claim, so that several are under way
 
 needs_ministack = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
@@ -161,6 +162,19 @@ def cut_a_node_off(campaign: Campaign) -> None:
     _cut_one_off(campaign, campaign.random.choice([Way.DROPPED, Way.HELD, Way.REFUSED]))
 
 
+def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
+    """It reaches the roles, the ledger and Apple: it could renew its lease for ever, and not work."""
+    has_given_up = False
+    while not has_given_up:  # a busy machine may keep it from renewing, and it is taken for gone
+        (victim,) = campaign.site.seated
+        told = victim.program.stderr.count(GIVES_UP)
+        victim.cut(campaign.random.choice([Way.DROPPED, Way.REFUSED]), is_sqs)
+        campaign.wait_for_another(victim)
+        campaign.wait_for_progress()
+        has_given_up = victim.program.stderr.count(GIVES_UP) > told
+        victim.mend()
+
+
 def let_a_node_hear_nothing(campaign: Campaign) -> None:
     """What it writes is written, and it never hears so: not of its renewals, not of its claims."""
     victim = campaign.victim()
@@ -280,6 +294,17 @@ def test_nodes_on_aws(
         troubles = [*ON_ONE_FILE, *IN_A_NETWORK, *([kill_a_parent, pause_a_parent] if max(processes) > 1 else [])]
         short = [cut_a_node_off_from_roles, kill_a_node] if role == STANDBY else [pause_a_node, let_a_node_hear_nothing]
         run(campaign, processes, drawn(campaign, troubles, 18) if is_full else short, figure)
+
+
+@needs_ministack
+@pytest.mark.parametrize("processes", [(1, 1), (2, 2)], ids=lambda value: "x".join(map(str, value)))
+def test_a_node_that_cannot_reach_its_queue(
+    programs: Programs, is_full: bool, figure: Callable[[str], None], processes: tuple[int, ...]
+) -> None:
+    """Cut off from SQS alone, the active node gives up its seat, and the other one works; so it goes back, too."""
+    with aws_site(programs, STANDBY, STEADY_LEASE_SECONDS) as site:
+        campaign = Campaign(site, seed=70 + len(processes))
+        run(campaign, processes, [cut_the_active_node_off_from_sqs] * (4 if is_full else 1), figure)
 
 
 @needs_ministack

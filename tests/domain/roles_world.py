@@ -19,6 +19,7 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Limits, Share, divide
+from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role
@@ -85,6 +86,8 @@ class SimulatedNode:
         self.is_cut = False
         self.is_leaving = False
         self.obey_seconds = 0.1  # how long those who work take to give something back
+        self.unable_since_seconds: float | None = None  # by its clock; an outage keeps everything away
+        self.answered = 0
         self.faults: list[Fault] = []
         self._put_off: list[Callable[[], None]] = []
         # Those who work:
@@ -102,8 +105,11 @@ class SimulatedNode:
     def _start_keeper(self) -> None:
         self._keeper += 1
         self.lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
+        self.patience = Patience.of(self.lease_seconds, 0.0)
+        self._work = Work()
         self._used: Share | None = None
         self._is_used = False
+        self._is_used_on_trial = False
         self._was_over = True
         self._told_until_seconds = -inf
         self._is_calling = self._renews_at_once = False
@@ -130,7 +136,9 @@ class SimulatedNode:
 
     def _write(self, attempt: int) -> None:
         epoch, known, standing = self._epoch, self.lease.group, self.lease.standing
-        self.lease, content = self.lease.renewal(self.now())
+        now = self.now()
+        yields = self.patience.is_over(self._work, now) and self.lease.successor(now) is not None
+        self.lease, content = self.lease.renewal(now, yields=yields)
 
         def was_written(seen: Seen) -> None:
             if (seen.version, seen.text) == (content.version, record_of(content).content):
@@ -164,7 +172,9 @@ class SimulatedNode:
 
     def _looked(self, seen: Seen, group: Group) -> None:
         before, self._epoch = self._epoch, seen.epoch
-        self.lease = self.lease.looked(group, self.now())
+        known, self.lease = self.lease, self.lease.looked(group, self.now())
+        self._work = self.work()
+        self.patience = self.patience.looked(known, self.lease, self._work, self.now())
         share = self.lease.share
         if self.lease.me is None:
             self.in_use = NOTHING  # what it had begun is no more of the group's
@@ -180,13 +190,14 @@ class SimulatedNode:
 
     def _take_up(self) -> None:
         share = self.lease.share
-        if not _is_same(share, self._used) or self._was_over or not self._is_used:
+        is_other = not _is_same(share, self._used) or self._is_used_on_trial != self.patience.is_on_trial
+        if is_other or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
 
     def _use(self, share: Share | None) -> None:
-        self._used, self._is_used = share, True
-        self.limit = self.lease.limits
+        self._used, self._is_used, self._is_used_on_trial = share, True, self.patience.is_on_trial
+        self.limit = self.patience.limits(self.lease.limits, self.node.processes)
         self._open_questions.append((self._keeper, share))
         self.later(self.obey_seconds, self.give_back)
 
@@ -242,7 +253,22 @@ class SimulatedNode:
 
         self.world.later(true_seconds, happen)
 
+    def work(self) -> Work:
+        if self.unable_since_seconds is None:
+            return Work(self.answered)
+        return Work(self.answered, self.now() - self.unable_since_seconds)
+
     # --- what befalls it ---
+
+    def fall(self) -> None:
+        """From now on it can't take anything in, whatever it holds."""
+        if self.unable_since_seconds is None:
+            self.unable_since_seconds = self.now()
+
+    def rise(self) -> None:
+        """It can, and answers something."""
+        self.unable_since_seconds = None
+        self.answered += 1
 
     def pause(self) -> None:
         self.is_paused = True
@@ -323,6 +349,7 @@ class World:
         self.epoch_began_at_seconds = -inf
         self.longest_lease_seconds = 0.0
         self.is_all_active_standby = True
+        self.seats_given_up = 0
         self._events: list[_Event] = []
         self._highest_token = 0
 
@@ -377,6 +404,7 @@ class World:
             self._new_epoch()  # what its writer knows takes the place of what stood
         self.record = Seen(self.record.epoch, content.version, record_of(content).content)
         self._check_record(known, self.record.group)
+        self._check_seats(known, self.record.group)
         self._held, self._whole = sum_of_held(self.record.group), self.record.group.whole
         return self.record
 
@@ -410,6 +438,21 @@ class World:
         if any(token != after.version or token <= self._highest_token for token in new_tokens):
             raise Violation(f"version {after.version}: tokens {new_tokens} after {self._highest_token}")
         self._highest_token = max([self._highest_token, *new_tokens])
+
+    def _check_seats(self, before: Group, after: Group) -> None:
+        """Who gives up its seat is followed by one that was in line, has nothing more, and is the last in line."""
+        both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
+        given_up = [member for was, member in both if was.token is not None and member.joined > was.joined]
+        for member in given_up:
+            if member.token is not None:
+                raise Violation(f"version {after.version}: {member.node.name} has given up its seat and has one")
+            self.seats_given_up += 1
+            if len(given_up) > 1 or max(other.joined for other in after.members.values()) > after.version:
+                raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
+            if not any(was.token is None and other.token == after.version for was, other in both):
+                raise Violation(f"version {after.version}: nobody has the seat of {member.node.name}")
+            if member.share is not None and numbers(member.share.told) != NOTHING:
+                raise Violation(f"version {after.version}: {member.node.name} is told to go on")
 
     def look(self) -> None:
         """See whether what nodes may begin is what the record says that they hold."""
@@ -451,6 +494,7 @@ class World:
         for node in list(self.nodes):
             node.faults.clear()
             node.is_cut, node.obey_seconds = False, 0.1
+            node.unable_since_seconds = None
             if node.is_paused:
                 node.resume()
             node.give_back()
@@ -464,7 +508,9 @@ class World:
             due = due_to(group, node.node.name)
             if not node.is_holding:
                 raise Violation(f"{node.node.name} is not lent anything")
-            if numbers(node.limit) != numbers(due) or (share is not None and share.held != share.told):
+            if numbers(node.limit) != numbers(node.patience.limits(due, node.node.processes)) or (
+                share is not None and share.held != share.told
+            ):
                 raise Violation(f"{node.node.name} has {node.limit}, {due} is due to it")
 
 

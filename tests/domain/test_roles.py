@@ -166,6 +166,43 @@ def test_numbers_of_shares_never_come_again() -> None:
     assert sorted(set(numbers)) == numbers
 
 
+# --- giving up a seat ---
+
+
+def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_seat() -> None:
+    """Its share is told to be nothing, and is the other one's when that is confirmed: never both."""
+    nodes = [node(name, Role.ACTIVE_STANDBY) for name in "cab"]
+    group = group_of(*nodes)
+    group = group.renewed(nodes[0], 9, SECONDS, yields=True)
+    assert {name: member.token for name, member in group.members.items()} == {"a": group.version, "b": None, "c": None}
+    assert [member.joined for member in group.members.values()] == sorted(it.joined for it in group.members.values())
+    share = group.members["c"].share
+    assert share is not None
+    assert (share.told, share.held, told(group)["a"]) == (LIMITS.nothing, LIMITS, None)
+    group = group.renewed(nodes[0], 10, SECONDS, obeyed=share.number)
+    assert told(group) == {"a": LIMITS, "b": None, "c": None}
+
+
+def test_of_several_seats_one_changes_hands() -> None:
+    """The others keep what they have, by the same tokens."""
+    few = replace(LIMITS, ledger_concurrency=2)
+    nodes = [node(name, limits=few) for name in "abc"]
+    group = group_of(*nodes)
+    token = group.members["b"].token
+    group = group.renewed(nodes[0], 9, SECONDS, yields=True)
+    assert (seated(group), group.members["b"].token) == (["b", "c"], token)
+    assert told(group)["c"] is None
+    assert told(group_of(*nodes, group=group)) == {"b": told(group)["b"], "c": told(group)["b"], "a": None}
+
+
+def test_who_yields_where_nobody_waits_is_seated_again() -> None:
+    """By another token; ``Lease.successor`` sees to it that nobody does."""
+    group = group_of(node("a"))
+    group = group.renewed(node("a"), 9, SECONDS, yields=True)
+    assert (group.members["a"].token, group.members["a"].joined) == (group.version, group.version)
+    assert told(group) == {"a": LIMITS}
+
+
 # --- a lease ---
 
 
@@ -189,6 +226,56 @@ def test_a_lease_counts_from_when_its_renewal_was_sent() -> None:
     assert heard.held_until_seconds == 110.0
     assert heard.is_held(109.9)
     assert not heard.is_held(110.0)
+
+
+def test_the_first_in_line_is_who_follows() -> None:
+    """As long as it is heard of, and this node has a seat to give; then the seat was given up, which both can see."""
+    seat, first, second = Seat("a"), node("b", Role.ACTIVE_STANDBY), node("c", Role.ACTIVE_STANDBY)
+    group = seat.renew(Group(), 0.0)
+    assert seat.lease.successor(0.0) is None
+    group = seat.renew(group_of(first, second, group=group), 2.0)
+    assert seat.lease.successor(2.0) == "b"
+    assert not seat.lease.seat_was_given_up
+    for now in (4.0, 6.0, 8.0):
+        group = seat.renew(group.renewed(second, 100 + round(now), SECONDS), now)
+    assert seat.lease.successor(7.0) == "b"
+    assert seat.lease.successor(7.1) is None  # not c, which would not be the next
+    group = seat.renew(group, 10.0)
+    group = seat.renew(group.renewed(second, 200, SECONDS), 12.5)  # b is out of the group
+    assert seat.lease.successor(12.5) == "c"
+    assert seat.lease.successor(22.5) is None  # nothing is lent any more
+    seat.lease, group = seat.lease.renewal(13.0, yields=True)
+    seat.lease = seat.lease.looked(group, 13.0)
+    assert seat.lease.successor(13.0) is None
+    other = Lease(second, SECONDS).looked(group, 13.0)
+    assert other.seat_was_given_up
+    assert not seat.lease.seat_was_given_up
+    assert not other.looked(group.without("a"), 14.0).seat_was_given_up
+
+
+def test_nothing_is_given_up_while_another_one_is_taken_out() -> None:
+    """Without it there may be a seat for everybody."""
+    seat = Seat("a", Role.LOAD_BALANCED)
+    only_one, third = node("b", Role.ACTIVE_STANDBY), node("c")
+    group = seat.renew(group_of(only_one, third, group=seat.renew(Group(), 0.0)), 1.0)
+    for now in (4.0, 8.0, 11.0):
+        assert seat.lease.successor(now) == ("b" if now == 4.0 else None)
+        group = seat.renew(group.renewed(third, 100 + round(now), SECONDS), now)
+    seat.lease = seat.lease.looked(group.renewed(third, 200, SECONDS), 12.0)
+    assert seat.lease.gone(12.0) == {"b"}
+    assert seat.lease.successor(12.0) is None
+    seat.renew(seat.lease.group, 12.0)
+    assert seated(seat.lease.group) == ["a", "c"]
+
+
+def test_nothing_is_given_up_before_a_lost_record_is_put_back() -> None:
+    """Who waits is known again then."""
+    seat = Seat("a")
+    group = seat.renew(Group(), 0.0)
+    seat.renew(group_of(node("b", Role.ACTIVE_STANDBY), group=group), 1.0)
+    assert seat.lease.successor(1.0) == "b"
+    seat.lease = seat.lease.looked(Group(), 2.0)
+    assert seat.lease.successor(2.0) is None
 
 
 def test_a_renewal_that_was_not_carried_out_counts_for_nothing() -> None:

@@ -145,6 +145,24 @@ class Roles(RuleBasedStateMachine):
     def obey_slowly(self, index: int, seconds: float) -> None:
         self.node(index).obey_seconds = seconds
 
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), is_able=st.booleans())
+    def change_ability(self, index: int, is_able: bool) -> None:
+        """It renews its lease, and takes nothing in from now on; or it does again, and answers something."""
+        if is_able:
+            self.node(index).rise()
+        else:
+            self.node(index).fall()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(to_come=st.lists(faults, max_size=2), seconds=st.sampled_from([12.1, 14.5, 30.0]))
+    def be_in_vain(self, to_come: list[Fault], seconds: float) -> None:
+        """Nobody can work for longer than patience lasts, while something befalls who had a seat first."""
+        for node in self.world.nodes:
+            node.fall()
+        self.node(0).faults.extend(to_come)
+        self.world.advance(seconds)
+
     @rule(seconds=moments)
     def go_on(self, seconds: float) -> None:
         self.world.advance(seconds)
@@ -205,6 +223,29 @@ class ConfirmsUnheard(Lease):
     def looked(self, group: Group, now_seconds: float) -> Lease:
         looked = super().looked(group, now_seconds)
         return replace(looked, obeyed=None if looked.share is None else looked.share.number)
+
+
+class GivesUpInHaste(Lease):
+    """Gives its share away with its seat, before it uses no more of it."""
+
+    __slots__ = ()
+
+    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
+        lease, group = super().renewal(now_seconds, yields=yields)
+        if not yields:
+            return lease, group
+        name = self.node.name
+        members = {**group.members, name: replace(group.members[name], share=None)}
+        return lease, Group(group.version, members)
+
+
+class GivesUpToNobody(Lease):
+    """Gives up its seat whoever waits."""
+
+    __slots__ = ()
+
+    def successor(self, now_seconds: float) -> str | None:
+        return self.node.name
 
 
 class CountsOn(SimulatedNode):
@@ -341,3 +382,46 @@ def test_a_clock_that_stands_still_is_the_limit() -> None:
     world.nodes.append(first)
     assert not first.limit.max_in_flight
     world.settle()
+
+
+@pytest.mark.parametrize("role", list(Role)[1:])
+@pytest.mark.parametrize("able", range(3))
+def test_the_only_one_that_can_work_has_a_seat_in_the_end(role: Role, able: int) -> None:
+    """Whoever it is of those that join, however many seats there are; and it keeps it."""
+    world = World()
+    few = replace(LIMITS, ledger_concurrency=2)
+    nodes = [world.start(role, few) for _ in range(3) if world.advance(0.7) is None]
+    world.advance(LEASE_SECONDS)
+    for number, node in enumerate(nodes):
+        if number != able:
+            node.fall()
+    world.advance(4 * 1.2 * LEASE_SECONDS)
+    nodes[able].answered += 1
+    assert nodes[able].limit.ledger_concurrency
+    token = world.record.group.members[nodes[able].node.name].token
+    world.advance(60.0)
+    assert world.record.group.members[nodes[able].node.name].token == token
+    world.settle()
+
+
+@pytest.mark.parametrize(("count", "moves"), [(2, 8), (3, 10)])
+def test_in_an_outage_for_all_seats_move_ever_more_seldom(count: int, moves: int) -> None:
+    """In 400 seconds: each round takes twice as long as the one before."""
+    world = World()
+    for _ in range(count):
+        world.start(Role.ACTIVE_STANDBY).fall()
+        world.advance(0.7)
+    world.advance(400.0)
+    assert moves - 2 <= world.seats_given_up <= moves
+
+
+@pytest.mark.parametrize("wrong", [GivesUpInHaste, GivesUpToNobody])
+def test_the_model_finds_a_seat_that_is_given_up_wrongly(wrong: type[Lease]) -> None:
+    """Both break what is promised at once."""
+    world = with_lease(wrong)()
+    first = world.start(Role.ACTIVE_STANDBY)
+    if wrong is GivesUpInHaste:
+        world.start(Role.ACTIVE_STANDBY)
+    first.fall()
+    with pytest.raises(Violation):
+        world.advance(2 * LEASE_SECONDS)

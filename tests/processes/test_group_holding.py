@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from receipt_actors.actors.protocol import Done
 from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.patience import Work
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import Ref
+from receipt_actors.processes.collector import FRESH_SECONDS, collected_by
 from receipt_actors.processes.divider import Divider
 from receipt_actors.processes.group_holding import GroupHolding
-from receipt_actors.processes.messages import HoldUntil, Release
+from receipt_actors.processes.messages import HoldUntil, Release, Reported
 from receipt_actors.processes.protocol import (
+    COLLECTOR,
     DIVIDER,
     ChangeShare,
     ConfirmShare,
@@ -23,7 +29,11 @@ from receipt_actors.processes.protocol import (
     JoinDivision,
     ShareDescribed,
     TellProcess,
+    WorkerReport,
 )
+from receipt_actors.processes.worker_process import WorkerProcess
+from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.actors.stand_ins import Stage
 
 WHOLE = Limits(12, 6, 6, 30.0)
@@ -161,3 +171,55 @@ def test_a_new_divider_divides_what_is_lent_now(house: House) -> None:
         house.stage.answer(worker, ShareDescribed(worker, True, None))
     assert [house.told(worker) for worker in house.workers] == [[HALF], [HALF]]
     assert divider.is_alive()
+
+
+# --- how the work goes ---
+
+
+def report(house: House, name: str, unable_seconds: float, answered: int = 0, pid: int | None = None) -> None:
+    """Have the collector know what a worker says of itself."""
+    results = {(Verdict.OK, Reason.CLAIMED): answered}
+    process = ProcessOverview(
+        name, pid or PIDS[name], 1.0, State.CONSUMING, 0, 0, ("ledger",) if unable_seconds else (),
+        Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot(results=results), unable_seconds=unable_seconds,
+    )  # fmt: skip
+    said = WorkerReport(name, process.pid, Reported(process))
+    terms = house.stage.actors.terms
+    terms[COLLECTOR] = collected_by(house.stage.actors).having(said, house.stage.clock.monotonic())
+
+
+PIDS = {"worker-1": 11, "worker-2": 12}
+
+
+@pytest.fixture
+def processes(house: House) -> None:
+    """Both workers' processes live."""
+    for name, pid in PIDS.items():
+        house.group.processes[name] = cast(WorkerProcess, SimpleNamespace(pid=pid))
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_node_is_unable_for_as_long_as_all_its_processes_are(house: House) -> None:
+    """And has answered what they have together."""
+    report(house, "worker-1", 9.0, answered=2)
+    report(house, "worker-2", 4.0, answered=3)
+    assert house.holding.work() == Work(5, 4.0, ("ledger",))
+    report(house, "worker-2", 0.0, answered=4)
+    assert house.holding.work().unable_seconds == 0.0
+    assert house.holding.work().answered == 6
+
+
+@pytest.mark.usefixtures("processes")
+def test_who_has_not_said_a_moment_ago_that_it_is_unable_may_not_be(house: House) -> None:
+    """One that has not been heard of, one that has been replaced since, or all while the node ends."""
+    report(house, "worker-1", 9.0)
+    assert house.holding.work() == Work()
+    report(house, "worker-2", 9.0, pid=99)
+    assert house.holding.work() == Work()
+    report(house, "worker-2", 9.0)
+    assert house.holding.work().unable_seconds == 9.0
+    house.group.is_closing = True
+    assert house.holding.work() == Work()
+    house.group.is_closing = False
+    house.stage.advance(FRESH_SECONDS + 0.1)
+    assert house.holding.work() == Work()

@@ -27,7 +27,16 @@ AT_SECONDS = 1_750_000_000.0
 ORIGIN = Origin("host-1", "worker-2", "ReceiptsSQS", "1.2.3")
 OUTAGE_SECONDS = 60.0
 DEAD_LETTERS = 10
-INCIDENT_KINDS = ["crash", "restart", "storm", "unknown_answer", "configuration", "abandoned", "node_lost"]
+INCIDENT_KINDS = [
+    "crash",
+    "restart",
+    "storm",
+    "unknown_answer",
+    "configuration",
+    "abandoned",
+    "node_lost",
+    "seat_given_up",
+]
 
 
 def book() -> AlertBook:

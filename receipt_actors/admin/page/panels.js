@@ -218,7 +218,7 @@ export function showSteps(statistics, samples) {
   );
 }
 
-const BAD = new Set(["crash", "storm", "abandoned", "configuration", "node_lost"]);
+const BAD = new Set(["crash", "storm", "abandoned", "configuration", "node_lost", "seat_given_up"]);
 const GOOD = new Set(["recovered"]);
 const CALM = new Set(["role"]);
 export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : CALM.has(kind) ? "calm" : "warn");

@@ -1,0 +1,155 @@
+"""Patience: when a seat that is held in vain is given up, how that changes, and who begins with little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.patience import LONGEST_PATIENCE_SECONDS, MESSAGES_ON_TRIAL, Patience, Work
+from receipt_actors.domain.roles import Group, Lease, Node, Role
+
+SECONDS = 10.0
+LIMITS = Limits(100, 50, 200, 10.0)
+FIRST = 12.0
+NOTHING_DONE = Work()
+
+
+class Player:
+    """A node of two: its lease, its patience, and a clock that the test turns."""
+
+    def __init__(self, name: str = "a") -> None:
+        self.lease = Lease(Node(name, Role.ACTIVE_STANDBY, LIMITS), SECONDS)
+        self.patience = Patience(FIRST)
+        self.other = Node("other", Role.ACTIVE_STANDBY, LIMITS)
+        self.now = 100.0
+
+    def look(self, group: Group, work: Work = NOTHING_DONE) -> None:
+        before, self.lease = self.lease, self.lease.looked(group, self.now)
+        self.patience = self.patience.looked(before, self.lease, work, self.now)
+
+    def renew(self, work: Work = NOTHING_DONE, *, yields: bool = False) -> None:
+        obeyed = self.lease.share
+        lease = self.lease if obeyed is None else self.lease.obeys(obeyed.number)
+        self.lease, written = lease.renewal(self.now, yields=yields)
+        self.look(written, work)
+
+    def other_renews(self, *, yields: bool = False) -> None:
+        group = self.lease.group
+        member = group.members.get("other")
+        obeyed = None if member is None or member.share is None else member.share.number
+        self.look(group.renewed(self.other, group.version, SECONDS, obeyed=obeyed, yields=yields))
+
+    def yield_and_be_back(self) -> None:
+        """Give up the seat, which the other one gives up as well."""
+        self.renew(yields=True)
+        self.renew()
+        self.other_renews()
+        self.other_renews(yields=True)
+        self.other_renews()
+        self.renew()
+        assert self.lease.is_held(self.now)
+
+
+@pytest.fixture
+def player() -> Player:
+    player = Player()
+    player.renew()
+    player.other_renews()
+    player.renew()
+    return player
+
+
+@pytest.mark.parametrize(("lease", "wait", "seconds"), [(10.0, 10.0, 12.0), (2.0, 1.0, 3.0), (20.0, 5.0, 24.0)])
+def test_it_lasts_longer_than_a_lease_and_a_receive(lease: float, wait: float, seconds: float) -> None:
+    """A hiccup is over by then, and a receive that was tried again has come back."""
+    assert Patience.of(lease, wait).seconds == seconds
+
+
+def test_it_is_over_when_nothing_was_taken_in_for_so_long(player: Player) -> None:
+    """To the moment; who says that it can work has all the patience."""
+    player.now += FIRST
+    assert not player.patience.is_over(Work(), player.now)
+    assert not player.patience.is_over(Work(unable_seconds=FIRST - 0.1), player.now)
+    assert player.patience.is_over(Work(unable_seconds=FIRST), player.now)
+
+
+def test_what_was_before_the_seat_does_not_count(player: Player) -> None:
+    """Whatever somebody says of the time at which nothing was lent to it."""
+    player.now += 1.0
+    assert player.patience.unable_seconds(Work(unable_seconds=50.0), player.now) == 1.0
+    player.now += FIRST  # and nothing was renewed: the lease is over
+    player.look(player.lease.group)
+    assert player.patience.since_seconds == inf
+    assert player.patience.unable_seconds(Work(unable_seconds=50.0), player.now) == 0.0
+    player.renew()
+    assert player.patience.since_seconds == player.now
+
+
+def test_each_time_it_is_twice_as_long_and_at_most_an_hour(player: Player) -> None:
+    """However often."""
+    seen = []
+    for _ in range(40):
+        seen.append(player.patience.seconds)
+        player.yield_and_be_back()
+    assert seen[:4] == [12.0, 24.0, 48.0, 96.0]
+    assert set(seen[9:]) == {LONGEST_PATIENCE_SECONDS}
+
+
+def test_a_lease_longer_than_that_is_the_least() -> None:
+    """What it lasts at first it lasts always."""
+    assert Patience(5000.0, times=3).seconds == 5000.0
+
+
+def test_it_begins_anew_with_an_answer(player: Player) -> None:
+    """One that was posted since the seat was given: that it has been able to receive says nothing of the rest."""
+    player.yield_and_be_back()
+    player.renew(Work(answered=0))
+    assert (player.patience.seconds, player.patience.is_on_trial) == (24.0, True)
+    player.renew(Work(answered=1))
+    assert (player.patience.seconds, player.patience.is_on_trial) == (12.0, False)
+
+
+def test_who_was_given_a_seat_is_on_trial_and_who_takes_over_is_not(player: Player) -> None:
+    """That a node is gone says nothing against the services."""
+    assert not player.patience.is_on_trial
+    player.yield_and_be_back()
+    assert player.patience.is_on_trial
+    heir = Player()
+    heir.other_renews()
+    heir.renew()
+    heir.look(heir.lease.group.without("other"))
+    heir.renew()
+    assert heir.lease.is_held(heir.now)
+    assert not heir.patience.is_on_trial
+
+
+def test_a_trial_is_over_once(player: Player) -> None:
+    """A lease that was over meanwhile changes nothing, as long as the seat is the same."""
+    player.yield_and_be_back()
+    player.renew(Work(answered=1))
+    player.now += 2 * SECONDS
+    player.look(player.lease.group)
+    player.renew(Work(answered=1))
+    assert not player.patience.is_on_trial
+
+
+def test_on_trial_little_is_in_flight() -> None:
+    """Nothing else is less; and never more than is lent."""
+    patience = Patience(FIRST, is_on_trial=True)
+    assert patience.limits(LIMITS, 2) == replace(LIMITS, max_in_flight=2 * MESSAGES_ON_TRIAL)
+    few = replace(LIMITS, max_in_flight=3)
+    assert patience.limits(few, 2) == few
+    assert patience.limits(LIMITS.nothing, 2) == LIMITS.nothing
+    assert Patience(FIRST).limits(LIMITS, 2) == LIMITS
+
+
+def test_who_was_taken_for_gone_has_not_given_up_anything(player: Player) -> None:
+    """It joins again, and has as much patience as before."""
+    group = player.lease.group
+    player.look(group.renewed(player.other, 500, SECONDS, gone=frozenset("a")))
+    assert player.lease.me is None
+    player.renew()
+    assert player.patience.seconds == FIRST
