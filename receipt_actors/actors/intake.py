@@ -7,8 +7,8 @@ when the process stops. A gate that a service keeps closed lets a single message
 it does when a gateway wants another one to try with: somebody has to find out whether the service is back. What is
 about one source queue only closes the gate for that one (``domain.outages``).
 
-It knows since when there has been nothing to do. Nothing in flight does not say so: only a source queue that has
-answered a receive since then does, and of several each of them. Who can't look, waits.
+It knows since when there has been nothing to do, and for how long outages have kept everything away
+(``domain.receives``).
 
 A crash of it forgets the count, the outages, and the receives under way. The first is rebuilt from the supervisors of
 the custodians (by source only for those that come then), the second by asking the gateways; nothing is granted before
@@ -49,6 +49,7 @@ from receipt_actors.actors.protocol import (
 from receipt_actors.domain.credits import Credits, Grant
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.outages import Outages
+from receipt_actors.domain.receives import Receives
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NO_REPLY, SHUTDOWN, Continue, Down, ExitReason, From, GenServer, Name, Ref, WhichChildren
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
@@ -89,10 +90,8 @@ class Intake(GenServer):
         self._credits = Credits[Ref](self._queues)
         self._custodians: dict[Ref, _Taken] = {}  # the oldest first
         self._consumers: dict[Ref, str] = {}  # and the source queue of each
-        self._failing: dict[str, set[Ref]] = {}  # by source queue: consumers whose last receive failed; none is empty
-        self._deaf: set[str] = set()  # source queues whose last receive failed, whoever's that was
+        self._receives = Receives[Ref](self._queues, self.clock.monotonic())
         self._outages = Outages()
-        self._unable_since_seconds: float | None = None  # monotonic; None: something can be taken in
         batchers = [name_of(source) for source in sources for name_of in (delete_batcher_of, visibility_batcher_of)]
         self._witnesses: dict[Name, object] = {**_WITNESSES, **dict.fromkeys(batchers, DescribeService())}
         self._not_heard = set(self._witnesses)  # until all of them have answered nothing is granted
@@ -103,8 +102,6 @@ class Intake(GenServer):
         self._is_releasing = False  # everything is to be handed back when receives under way are over
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
-        self._last_activity_seconds = self.clock.monotonic()
-        self._answered_at_seconds: dict[str, float] = {}  # monotonic; by source queue: when it answered a receive last
 
     # --- after a restart ---
 
@@ -154,9 +151,9 @@ class Intake(GenServer):
             case ObeyLimits():
                 self._is_releasing &= self._limits.current.max_in_flight == 0
                 self._yielding.append(from_)
-                if self._limits.current.max_in_flight == 0:  # whether queues are back nobody here finds out meanwhile
-                    self._deaf.clear()
-                self._note_activity()
+                if self._limits.current.max_in_flight == 0:
+                    self._receives.stopped()
+                self._receives.note_activity(self.clock.monotonic())
                 self._look_again()
             case PauseIntake():
                 self._pausing.append(from_)
@@ -167,25 +164,20 @@ class Intake(GenServer):
 
     def outside_view(self) -> IntakeStatus:
         """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
-        is_paused, outages = self._limits.is_paused, self._outages
-        answered_at_seconds = list(self._answered_at_seconds.values())  # before what may have happened since
-        now, taken, failing = self.clock.monotonic(), list(self._custodians.values()), frozenset(self._failing)
-        # Who was told to wait, by an operator or by other nodes, has something to do.
-        is_kept_from_it = self._is_shut() or self._limits.current.max_in_flight == 0
-        unable_since = None if is_kept_from_it or self._is_closed else self._unable_since_seconds
-        is_busy = bool(taken) or is_kept_from_it
-        since = self._last_activity_seconds
-        have_answered = len(answered_at_seconds) == len(self._queues) and min(answered_at_seconds) >= since
+        is_paused, outages, receives = self._limits.is_paused, self._outages, self._receives
+        now, taken = self.clock.monotonic(), list(self._custodians.values())
+        # Who was told to wait, by an operator or by other nodes, has something to do; no outage is why it is not done.
+        is_told_to_wait = self._is_shut() or self._limits.current.max_in_flight == 0
         return IntakeStatus(
             len(taken),
             self._credits.reserved,
             frozenset(outages.closing),
-            now - since if have_answered and not is_busy else 0.0,
+            0.0 if taken or is_told_to_wait else receives.idle_seconds(now),
             is_paused,
-            failing,
-            outages.closes_all or all(queue in failing or outages.closes(queue) for queue in self._queues),
+            receives.failing,
+            receives.is_closed(outages),
             max(0.0, now - taken[0].at_seconds) if taken else 0.0,
-            0.0 if unable_since is None else max(0.0, now - unable_since),
+            0.0 if is_told_to_wait or self._is_closed else receives.unable_seconds(now),
         )
 
     def describe_state(self) -> dict[str, object]:
@@ -220,8 +212,7 @@ class Intake(GenServer):
             case ServiceAvailable(service):
                 self._outages = self._outages.ended(service)
             case ResumeIntake():
-                self._unable_since_seconds = None  # meanwhile it was not for outages that nothing was taken in
-                self._note_activity()
+                self._receives.resumed(self.clock.monotonic())
             case ReleaseCustodians():
                 self._is_releasing = True
             case _:
@@ -266,15 +257,12 @@ class Intake(GenServer):
         if taken is not None:
             self._credits.finished(taken.source_queue)
             self._finished += 1
-            self._note_activity()
+            self._receives.note_activity(self.clock.monotonic())
             return
         source_queue = self._consumers.pop(ref, None)
         if source_queue is not None:
             self._credits.left(ref, source_queue)
-            self._no_longer_failing(ref, source_queue)
-
-    def _note_activity(self) -> None:
-        self._last_activity_seconds = self.clock.monotonic()
+            self._receives.left(ref, source_queue)
 
     def _note_outage(self, outage: ServiceUnavailable) -> None:
         """Close the gate or leave it open, as the gateway says now; it may have said otherwise of the same outage."""
@@ -282,40 +270,21 @@ class Intake(GenServer):
         self._outages = self._outages.begun(outage.service, outage.source_queue, closes_intake=closes_intake)
 
     def _receive_over(self, settled: SettleReservation) -> None:
-        """Take back what was reserved.
-
-        Tell once that receives fail, and once that they do not any more: all consumers meet the same outage.
-        """
+        """Take back what was reserved; tell once that receives fail, and once that they do not any more."""
         consumer, source_queue, failure = settled.consumer, settled.source_queue, settled.failure
-        if settled.received or failure is not None:  # who can't look does not know that there is nothing to do
-            self._note_activity()
+        now = self.clock.monotonic()
         if failure is None:
-            self._answered_at_seconds[source_queue] = self.clock.monotonic()
-            self._deaf.discard(source_queue)
             self._credits.received(consumer, source_queue, settled.received)
-            if self._no_longer_failing(consumer, source_queue):
+            if self._receives.succeeded(consumer, source_queue, settled.received, now):
                 told = f"receives from {source_queue} succeed again"
                 logger.warning("%s", told)
                 self._notice(IncidentKind.RECOVERED, source_queue, told)
             return
-        self._deaf.add(source_queue)
         self._credits.failed(consumer, source_queue)
-        if source_queue not in self._failing:
+        if self._receives.failed(consumer, source_queue, now):
             told = f"receives fail, and are tried again: {failure}"
             logger.error("%s", told)
             self._notice(IncidentKind.OUTAGE, source_queue, told)
-        self._failing.setdefault(source_queue, set()).add(consumer)
-
-    def _no_longer_failing(self, consumer: Ref, source_queue: str) -> bool:
-        """Strike a consumer out, and tell whether it was the last one of its source whose receives failed."""
-        consumers = self._failing.get(source_queue)
-        if consumers is None:
-            return False
-        consumers.discard(consumer)
-        if consumers:
-            return False
-        del self._failing[source_queue]
-        return True
 
     def _notice(self, kind: IncidentKind, source_queue: str, summary: str) -> None:
         self.cast(INCIDENTS, Noticed(kind, f"receive from {source_queue}", summary))
@@ -324,7 +293,7 @@ class Intake(GenServer):
 
     def _look_again(self) -> None:
         """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
-        self._note_ability()
+        self._receives.looked(self._outages, self.clock.monotonic())
         reserved, max_in_flight = self._credits.reserved, self._limits.current.max_in_flight
         if self._is_releasing and not reserved:  # else a receive under way would take the same messages again
             self._is_releasing = False
@@ -333,6 +302,7 @@ class Intake(GenServer):
         if self._yielding and not self._not_heard and self._credits.room(max_in_flight) >= 0:
             self._answer(self._yielding, Done())
         if self._pausing and not (self._limits.is_paused and reserved):
+            self._receives.stopped()
             self._answer(self._pausing, Done())
         if self._closers and not self._custodians and not reserved:
             self._answer(self._closers, Done())
@@ -340,17 +310,6 @@ class Intake(GenServer):
             return
         while (grant := self._credits.grant(max_in_flight, self._outages)) is not None:
             self._tell(grant)
-
-    def _note_ability(self) -> None:
-        """Note since when outages keep everything away: the next receive of any source that succeeds is a break."""
-        outages, deaf = self._outages, self._deaf
-        is_unable = (bool(deaf) or bool(outages.closing)) and (
-            outages.closes_all or all(queue in deaf or outages.closes(queue) for queue in self._queues)
-        )
-        if not is_unable:
-            self._unable_since_seconds = None
-        elif self._unable_since_seconds is None:
-            self._unable_since_seconds = self.clock.monotonic()
 
     def _may_grant(self) -> bool:
         return not self._is_closed and not self._is_shut()

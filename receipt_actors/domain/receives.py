@@ -1,0 +1,107 @@
+"""Receives: what they have told of each source queue of late, and what that says of the process. Times are monotonic.
+
+* Receives from a queue **fail** as long as the last one of some consumer did. All of them meet the same outage, one
+  after the other, so that its beginning and its end are each seen once.
+* A queue is **deaf** while the last receive from it failed, whoever's that was. Where all queues are deaf, or closed by
+  an outage of something else (``domain.outages``), the process is **unable**: nothing can be taken in. The next receive
+  that succeeds ends that.
+* The process is **idle** when nothing is in flight, and each queue has answered a receive since the last message. That
+  nothing is in flight does not say so: who can't look does not know that there is nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
+
+from receipt_actors.domain.outages import Outages
+
+C = TypeVar("C", bound=Hashable)
+
+
+class Receives(Generic[C]):
+    """See the module. What is asked of it is asked on any thread; what it is told, on one."""
+
+    def __init__(self, queues: Sequence[str], now_seconds: float) -> None:
+        self._queues = queues
+        self._failing: dict[str, set[C]] = {}  # by queue: consumers whose last receive failed; none is empty
+        self._deaf: set[str] = set()
+        self._unable_since_seconds: float | None = None  # None: something can be taken in
+        self._answered_at_seconds: dict[str, float] = {}  # by queue: the last time
+        self._last_activity_seconds = now_seconds
+
+    # --- what happens ---
+
+    def succeeded(self, consumer: C, queue: str, messages: int, now_seconds: float) -> bool:
+        """Note a receive that brought so many messages. Returns whether receives failed, and do not any more."""
+        if messages:
+            self.note_activity(now_seconds)
+        self._answered_at_seconds[queue] = now_seconds
+        self._deaf.discard(queue)
+        return self.left(consumer, queue)
+
+    def failed(self, consumer: C, queue: str, now_seconds: float) -> bool:
+        """Note a receive that failed. Returns whether none did before."""
+        self.note_activity(now_seconds)
+        self._deaf.add(queue)
+        is_first = queue not in self._failing
+        self._failing.setdefault(queue, set()).add(consumer)
+        return is_first
+
+    def left(self, consumer: C, queue: str) -> bool:
+        """Strike a consumer out. Returns whether it was the last one of its queue whose receives failed."""
+        consumers = self._failing.get(queue)
+        if consumers is None:
+            return False
+        consumers.discard(consumer)
+        if consumers:
+            return False
+        del self._failing[queue]
+        return True
+
+    def note_activity(self, now_seconds: float) -> None:
+        """Note that there is something to do, or may be."""
+        self._last_activity_seconds = now_seconds
+
+    def stopped(self) -> None:
+        """Note that nobody receives for a while: what queues have said is true no more when that is over."""
+        self._deaf.clear()
+        self._answered_at_seconds.clear()
+
+    def resumed(self, now_seconds: float) -> None:
+        """Note that it is over. Meanwhile it was not for outages that nothing was taken in."""
+        self._unable_since_seconds = None
+        self.note_activity(now_seconds)
+
+    def looked(self, outages: Outages, now_seconds: float) -> None:
+        """Note what else keeps messages away now."""
+        if not (self._deaf or outages.closing) or not self._are_closed(self._deaf, outages):  # mostly the first
+            self._unable_since_seconds = None
+        elif self._unable_since_seconds is None:
+            self._unable_since_seconds = now_seconds
+
+    # --- what follows ---
+
+    @property
+    def failing(self) -> frozenset[str]:
+        """Queues from which receives fail."""
+        return frozenset(self._failing)
+
+    def is_closed(self, outages: Outages) -> bool:
+        """Tell whether receives fail from all queues that are not closed by outages."""
+        return self._are_closed(self.failing, outages)
+
+    def idle_seconds(self, now_seconds: float) -> float:
+        """Tell since when there has been nothing to do, if nothing is in flight; 0: nobody knows that there is not."""
+        answered_at_seconds = list(self._answered_at_seconds.values())  # at one stroke, and before what happens since
+        since_seconds = self._last_activity_seconds
+        have_answered = len(answered_at_seconds) == len(self._queues) and min(answered_at_seconds) >= since_seconds
+        return now_seconds - since_seconds if have_answered else 0.0
+
+    def unable_seconds(self, now_seconds: float) -> float:
+        """Tell for how long outages have kept everything away without a break; 0: they do not."""
+        since_seconds = self._unable_since_seconds
+        return 0.0 if since_seconds is None else max(0.0, now_seconds - since_seconds)
+
+    def _are_closed(self, queues: frozenset[str] | set[str], outages: Outages) -> bool:
+        return outages.closes_all or all(queue in queues or outages.closes(queue) for queue in self._queues)
