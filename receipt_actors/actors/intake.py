@@ -172,7 +172,7 @@ class Intake(GenServer):
             len(taken),
             self._credits.reserved,
             frozenset(outages.closing),
-            0.0 if taken or is_told_to_wait else receives.idle_seconds(now),
+            0.0 if taken or is_told_to_wait or self._not_heard else receives.idle_seconds(now),
             is_paused,
             receives.failing,
             receives.is_closed(outages),

@@ -159,8 +159,8 @@ class IntakeStatus:
     in_flight: int  #: messages with a custodian
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
-    #: How long nothing has been in flight or received, as each source queue has confirmed by its answer to a receive
-    #: since; 0: it is busy, paused, lent nothing, or nobody knows.
+    #: How long nothing has been in flight or received, as each source queue has confirmed by an empty answer since; 0:
+    #: it is busy, paused, lent nothing, or nobody knows.
     idle_seconds: float
     is_paused: bool = False
     receives_fail: frozenset[str] = frozenset()  #: source queues; those of some consumer, at least

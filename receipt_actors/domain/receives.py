@@ -5,8 +5,9 @@
 * A queue is **deaf** while the last receive from it failed, whoever's that was. Where all queues are deaf, or closed by
   an outage of something else (``domain.outages``), the process is **unable**: nothing can be taken in. The next receive
   that succeeds ends that.
-* The process is **idle** when nothing is in flight, and each queue has answered a receive since the last message. That
-  nothing is in flight does not say so: who can't look does not know that there is nothing to do.
+* The process is **idle** when nothing is in flight, and each queue has answered a receive with nothing since the last
+  message. That nothing is in flight does not say so: who can't look does not know that there is nothing to do. An
+  answer that brings something does not, either: there may be more where that came from.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Receives(Generic[C]):
         self._failing: dict[str, set[C]] = {}  # by queue: consumers whose last receive failed; none is empty
         self._deaf: set[str] = set()
         self._unable_since_seconds: float | None = None  # None: something can be taken in
-        self._answered_at_seconds: dict[str, float] = {}  # by queue: the last time
+        self._empty: set[str] = set()  # queues that have answered with nothing since the last activity
         self._last_activity_seconds = now_seconds
 
     # --- what happens ---
@@ -36,7 +37,8 @@ class Receives(Generic[C]):
         """Note a receive that brought so many messages. Returns whether receives failed, and do not any more."""
         if messages:
             self.note_activity(now_seconds)
-        self._answered_at_seconds[queue] = now_seconds
+        else:
+            self._empty.add(queue)
         self._deaf.discard(queue)
         return self.left(consumer, queue)
 
@@ -61,12 +63,13 @@ class Receives(Generic[C]):
 
     def note_activity(self, now_seconds: float) -> None:
         """Note that there is something to do, or may be."""
+        self._empty.clear()  # first: on another thread nobody may take it for idle since the time that follows
         self._last_activity_seconds = now_seconds
 
     def stopped(self) -> None:
         """Note that nobody receives for a while: what queues have said is true no more when that is over."""
         self._deaf.clear()
-        self._answered_at_seconds.clear()
+        self._empty.clear()
 
     def resumed(self, now_seconds: float) -> None:
         """Note that it is over. Meanwhile it was not for outages that nothing was taken in."""
@@ -93,15 +96,16 @@ class Receives(Generic[C]):
 
     def idle_seconds(self, now_seconds: float) -> float:
         """Tell since when there has been nothing to do, if nothing is in flight; 0: nobody knows that there is not."""
-        answered_at_seconds = list(self._answered_at_seconds.values())  # at one stroke, and before what happens since
-        since_seconds = self._last_activity_seconds
-        have_answered = len(answered_at_seconds) == len(self._queues) and min(answered_at_seconds) >= since_seconds
-        return now_seconds - since_seconds if have_answered else 0.0
+        return max(0.0, now_seconds - self._last_activity_seconds) if self._are_empty else 0.0
 
     def unable_seconds(self, now_seconds: float) -> float:
         """Tell for how long outages have kept everything away without a break; 0: they do not."""
         since_seconds = self._unable_since_seconds
         return 0.0 if since_seconds is None else max(0.0, now_seconds - since_seconds)
+
+    @property
+    def _are_empty(self) -> bool:
+        return len(self._empty) == len(self._queues)
 
     def _are_closed(self, queues: frozenset[str] | set[str], outages: Outages) -> bool:
         return outages.closes_all or all(queue in queues or outages.closes(queue) for queue in self._queues)

@@ -410,6 +410,8 @@ def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
     assert status(stage, intake).idle_seconds == 8
     intake.cast(SettleReservation(consumer, SOURCE, 1))
     stage.advance(2)
+    assert status(stage, intake).idle_seconds == 0
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert status(stage, intake).idle_seconds == 2
 
 
@@ -424,6 +426,15 @@ def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
     stage.advance(1)
     (custodian,) = take(stage, intake, 1)
     end(stage, custodian)
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 0
+
+
+def test_nobody_is_idle_who_does_not_know_what_is_in_flight(stage: Stage) -> None:
+    """Nor an intake that was restarted, before all have said what they have."""
+    stage.stand_in(VALIDATORS)
+    intake = start(stage)
+    intake.cast(SettleReservation(stage.stand_in(), SOURCE, 0))
     stage.advance(60)
     assert status(stage, intake).idle_seconds == 0
 

@@ -95,6 +95,17 @@ def test_there_is_nothing_to_do_once_each_queue_has_said_so_since_the_last_messa
     assert receives.idle_seconds(17.0) == 0.0
 
 
+def test_a_queue_that_brings_something_may_have_more(receives: Receives[int]) -> None:
+    """Whatever became of that meanwhile: only an answer with nothing says that nothing is left."""
+    receives.succeeded(1, FIRST, 0, 1.0)
+    receives.note_activity(2.0)  # the last of ten messages has been handed back at once, before it is told of them
+    receives.succeeded(1, SECOND, 10, 3.0)
+    receives.succeeded(1, FIRST, 0, 4.0)
+    assert receives.idle_seconds(5.0) == 0.0
+    receives.succeeded(1, SECOND, 0, 6.0)
+    assert receives.idle_seconds(7.0) == 4.0
+
+
 def test_what_was_known_before_a_stop_says_nothing_after_it(receives: Receives[int]) -> None:
     """At no moment: also not before anybody has noted that it is over."""
     receives.succeeded(1, FIRST, 0, 1.0)
