@@ -194,7 +194,7 @@ def wait_for_the_end(system: _Working, signals: _Signals, settings: Settings) ->
     while not signals.wait(pause_seconds):
         assert limit is not None
         pause_seconds = min(limit, LONGEST_LOOK_SECONDS)
-        with suppress(pykka.ActorDeadError):  # intake, or a process, is being started
+        with suppress(pykka.ActorDeadError, pykka.Timeout):  # who would know is being started, or has stood still
             status = system.in_flight()
             if status.idle_seconds > 0:
                 if status.idle_seconds >= limit:

@@ -14,7 +14,8 @@ from receipt_actors.cli.start import LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS
 from receipt_actors.settings import Settings
 
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",))
-GONE = "there is no intake"  #: just now
+GONE = pykka.ActorDeadError("there is no intake just now")
+SILENT = pykka.Timeout("the machine stood still")
 
 
 def idle(seconds: float) -> IntakeStatus:
@@ -28,15 +29,15 @@ def unable(*services: str) -> IntakeStatus:
 class Watched:
     """A system and its signals: says one thing after the other, and notes how long it was left alone before each."""
 
-    def __init__(self, *said: IntakeStatus | str, ends_after: float = inf) -> None:
-        self._said: Iterator[IntakeStatus | str] = iter(said)
+    def __init__(self, *said: IntakeStatus | Exception, ends_after: float = inf) -> None:
+        self._said: Iterator[IntakeStatus | Exception] = iter(said)
         self._looks_left = ends_after
         self.pauses: list[float | None] = []
 
     def in_flight(self) -> IntakeStatus:
         said = next(self._said)
-        if isinstance(said, str):
-            raise pykka.ActorDeadError(said)
+        if isinstance(said, Exception):
+            raise said
         return said
 
     def wait(self, seconds: float | None) -> bool:
@@ -66,7 +67,7 @@ def test_it_ends_when_it_has_been_idle_for_long_enough() -> None:
 def test_while_nobody_knows_it_goes_on(limit: float) -> None:
     """Also where not a moment of idleness is asked for; and an answer that comes late is not noticed late."""
     pause = max(SHORTEST_LOOK_SECONDS, min(limit, LONGEST_LOOK_SECONDS))
-    assert Watched(idle(0.0), GONE, idle(0.0), idle(1.0)).end(limit) == [limit, pause, pause, pause]
+    assert Watched(idle(0.0), GONE, SILENT, idle(1.0)).end(limit) == [limit, pause, pause, pause]
 
 
 def test_an_outage_is_waited_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
