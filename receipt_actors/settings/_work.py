@@ -90,8 +90,8 @@ class WorkSettings(SomeSettings, frozen=True):
     exit_when_idle_seconds: float | None = Field(
         default=None,
         ge=0,
-        description="Stop after this time without a message, once every source queue has answered since the last one. "
-        "Who can't ask them waits. Left out: run until told to stop.",
+        description="Stop after this time without a message, once every source queue has said since the last one that "
+        "it has none. Who can't ask them waits. Left out: run until told to stop.",
     )
 
     @field_validator("app_store_rate_per_second")
