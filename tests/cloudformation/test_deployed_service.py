@@ -12,7 +12,6 @@ import json
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,20 +266,19 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(deployed: Deployed, container: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(deployed: Deployed, container: Mapping[str, Any], module_programs: Programs) -> Run:
     """Run a task with the command and the environment of its definition alone, and an agent, and end it as ECS does."""
     receipts = deployed.receipts
     with (
         receipts.client("sqs") as sqs,
         SimulatedAppStore() as store,
         EcsAgent() as agent,
-        closing(Programs(tmp_path_factory.mktemp("run"))) as programs,
     ):
         for message in genuine_messages(5, 71, post_queue="game-results"):
             sqs.send_message(QueueUrl=receipts.outputs["SourceQueueUrl"], MessageBody=message.body)
         environment = {**environment_of(container), **surroundings(receipts, "task", store), "ECS_AGENT_URI": agent.url}
-        program = programs.start(*container["command"], environment=environment)
-        program.wait_until(lambda: receipts.number_of_messages("game-results") == 5, "all messages are answered")
+        program = module_programs.start(*container["command"], environment=environment)
+        program.wait_until(lambda: receipts.number_of_messages("game-results") >= 5, "all messages are answered")
         program.wait_until(lambda: not receipts.number_of_messages("game-receipts"), "nothing is in flight any more")
         program.wait_until(lambda: '"Heartbeat"' in program.stdout, "it says that it lives")
         began = time.monotonic()
@@ -353,13 +351,14 @@ def test_refunds_are_taken_back_as_the_definition_says(
     notifications: Mapping[str, Any],
     run: Run,
     server: RecordingServer,
+    programs: Programs,
     tmp_path: Path,
 ) -> None:
     """With its command, elsewhere than on every address of this machine; and its role may do that, and nothing else."""
     (container,) = notifications["containerDefinitions"]
     AUTHORITY.write_roots(tmp_path / "roots")
     elsewhere = ("--host", "127.0.0.1", "--port", "0", "--apple-roots", str(tmp_path / "roots"))
-    with SimulatedAppStore() as store, closing(Programs(tmp_path)) as programs:
+    with SimulatedAppStore() as store:
         environment = {**environment_of(container), **surroundings(deployed.receipts, "refunds", store)}
         program = programs.start(*container["command"], *elsewhere, environment=environment)
         assert post_refunds(program, run.answer["transaction_id"]) == [200, 200, 200]

@@ -114,7 +114,12 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(stack: Stack, alert_mappings: Sequence[Mapping[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(
+    stack: Stack,
+    alert_mappings: Sequence[Mapping[str, Any]],
+    module_programs: Programs,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     """Let the service work, then have its answers read, its dead letters sent again and a claim looked up."""
     folder = tmp_path_factory.mktemp("run")
     receipt = folder / "receipt.txt"
@@ -123,8 +128,7 @@ def run(stack: Stack, alert_mappings: Sequence[Mapping[str, Any]], tmp_path_fact
         things.enter_context(pytest.MonkeyPatch.context()).setenv("AWS_ENDPOINT_URL", stack.url)
         onlooker = things.enter_context(closing(AwsQueues(boto3.Session("onlooker", "testing", region_name=REGION))))
         store = things.enter_context(SimulatedAppStore())
-        programs = things.enter_context(closing(Programs(folder)))
-        company = Company(stack, store, programs)
+        company = Company(stack, store, module_programs)
 
         _send(onlooker, source, [OutgoingMessage(message.body, message.attributes) for message in SCENARIO.messages])
         receipt.write_text(NOT_FOR_NOW, encoding="utf-8")

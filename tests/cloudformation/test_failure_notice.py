@@ -11,8 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -95,8 +94,8 @@ class Site:
 
 
 @pytest.fixture
-def site(stack: Stack, tmp_path: Path) -> Iterator[Site]:
-    with SimulatedAppStore() as store, closing(Programs(tmp_path)) as programs:
+def site(stack: Stack, programs: Programs) -> Iterator[Site]:
+    with SimulatedAppStore() as store:
         yield Site(stack, store, programs)
 
 
