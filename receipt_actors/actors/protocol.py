@@ -167,7 +167,7 @@ class IntakeStatus:
     is_closed: bool = False  #: nothing can be taken in from any source, for services that are unavailable
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as this intake knows; 0: none is
     unable_seconds: float = 0.0
-    """For how long outages have kept everything away without a break; 0 also where nothing was to be taken in."""
+    """For how long nothing could be received from any source queue, without a break; 0: something can, or might."""
 
     @property
     def troubles(self) -> frozenset[str]:

@@ -8,8 +8,8 @@ begins nothing after its lease, whether or not this actor runs.
 A node that stands by hands back what it still has in flight, for those who have a seat to take. One that is cut off
 keeps it: the table that it does not reach is where claims are made, too. A record that was lost it puts back.
 
-A node that could take nothing in for as long as its patience lasts (``domain.patience``) gives up its seat to one that
-waits for it, and then stands by as any other. Who was given a seat like that has little in flight at first.
+A node that could receive nothing for as long as its patience lasts (``domain.patience``) gives up its seat to one that
+waits for it, and then stands by as any other.
 
 It waits for the table on a thread, and nobody waits for it. When it is told to end it leaves the group, so that others
 need not wait for its lease. A crash of it forgets since when others have not been heard of, and how often a seat was
@@ -94,7 +94,6 @@ class RoleKeeper(GenServer):
         self._next_renewal: Timer | None = None
         self._used: Share | None = None  # what is worked with
         self._is_used = False  # whether anybody has been told of it
-        self._is_used_on_trial = False  # and that it is to have little in flight
         self._work = Work()  # as it was looked at last, while there is a seat
         self._patience = patience
         self._held_until_seconds = -inf  # likewise; as those who work have been told
@@ -156,10 +155,9 @@ class RoleKeeper(GenServer):
             "share_obeyed": lease.obeyed,
             "share_used": _number(self._used),
             "share_held": None if share is None else asdict(share.held),
-            "limits": asdict(self._patience.limits(lease.limits, lease.node.processes)),
+            "limits": asdict(lease.limits),
             "unable_seconds": round(self._patience.unable_seconds(self._work, self.clock.boottime()), 3),
             "patience_seconds": self._patience.seconds,
-            "is_on_trial": self._patience.is_on_trial,
             "not_heard_of": sorted(lease.gone(self.clock.boottime())),
         }
 
@@ -281,8 +279,7 @@ class RoleKeeper(GenServer):
     def _take_up(self) -> None:
         """Work with the share that has just been lent, or was lent again."""
         share, me = self._lease.share, self._lease.me
-        is_other = not _is_same(share, self._used) or self._is_used_on_trial != self._patience.is_on_trial
-        if is_other or self._was_over or not self._is_used:
+        if not _is_same(share, self._used) or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
         if me is not None and me.token is None:
@@ -290,9 +287,8 @@ class RoleKeeper(GenServer):
         self._news.stands(self._lease, self.clock.boottime())
 
     def _use(self, share: Share | None) -> None:
-        self._used, self._is_used, self._is_used_on_trial = share, True, self._patience.is_on_trial
-        limits = self._patience.limits(self._lease.limits, self._lease.node.processes)
-        self.send_requests(self._holding.use(limits), _Obey(share))
+        self._used, self._is_used = share, True
+        self.send_requests(self._holding.use(self._lease.limits), _Obey(share))
 
     def _asked(self, asked: Share | None, replies: Sequence[Reply]) -> None:
         if any(reply.failure is not None for reply in replies):

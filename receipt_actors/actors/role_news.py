@@ -23,7 +23,7 @@ ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut
 class GivenUp:
     """Why a node gives up its seat, and to whom."""
 
-    unable_seconds: float  #: for how long nothing could be taken in
+    unable_seconds: float  #: for how long nothing could be received
     unavailable: tuple[str, ...]  #: services, which are why
     successor: str
 
@@ -88,8 +88,8 @@ class RoleNews:
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.NODE_LOST, name)
         if given_up is not None:
             words = (
-                f"node {lease.node.name} gives up its seat: for {given_up.unable_seconds:.1f} s nothing could be taken "
-                f"in ({', '.join(given_up.unavailable)} unavailable); {given_up.successor} waits for it"
+                f"node {lease.node.name} gives up its seat: for {given_up.unable_seconds:.1f} s nothing could be "
+                f"received ({', '.join(given_up.unavailable)} unavailable); {given_up.successor} waits for it"
             )
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.SEAT_GIVEN_UP, lease.node.name)
 

@@ -1,16 +1,15 @@
-"""Patience: how long a node that holds a seat and can't work keeps it, where another one waits for it. Pure.
+"""Patience: how long a node that is cut off from its queues keeps its seat, where another one waits for it. Pure.
 
-A node may reach the table of roles, renew its lease, and all the same take nothing in: it is cut off from its source
-queues, or from Apple, or from the ledger. What it sees of that is ``Work``. When nothing could be taken in without a
-break for as long as its ``Patience`` lasts, it gives up its seat to the next one in line and waits at the end of that
-(``Group.renewed``). What another node could do nobody knows before it tries: who has no seat sees no outage.
+A node may reach the table of roles, renew its lease, and all the same be cut off from its source queues. What it sees
+of that is ``Work``. When it could receive nothing without a break for as long as its ``Patience`` lasts, it gives up
+its seat to the next one in line and waits at the end of that (``Group.renewed``). What another node could do nobody
+knows before it tries: who has no seat sees no outage. So in an outage of the queues that all nodes see the seat moves,
+and each node has twice as much patience the next time, and so on, up to ``LONGEST_PATIENCE_SECONDS``. It begins anew
+once it has answered something.
 
-So in an outage that all of them see seats move, and two things keep that from doing harm:
-
-* a node that has given up its seat has twice as much patience the next time, and so on, up to
-  ``LONGEST_PATIENCE_SECONDS``. It begins anew once it has answered something;
-* who has a seat that was given up is **on trial** until it has answered something: it has no more in flight than a
-  receive or so brings. What it takes in and has to hand back once more costs deliveries, of which a message has few.
+Cut off from its queues a node can neither finish nor keep what it has in flight: giving up costs nothing. An outage of
+Apple's, or of the ledger, is another thing. What is in flight is kept then; a move would cost each of those messages a
+delivery, of which it has few, and nobody knows that the next node could do any better. So such a node waits.
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import inf
 
-from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.roles import Lease
 
 LEASES = 1.2  #: that patience lasts at first; a hiccup is over by then
 RECEIVE_SECONDS = 2.0  #: beside its long poll, after which a receive has shown that the queue is back
 LONGEST_PATIENCE_SECONDS = 3600.0
-MESSAGES_ON_TRIAL = 10  #: in flight, of each process: what one receive brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Work:
     """How the work of a node goes, as far as it knows."""
 
     answered: int = 0  #: results that were posted, since some moment
-    unable_seconds: float = 0.0  #: for how long nothing could be taken in without a break; 0: something can, or might
+    unable_seconds: float = 0.0  #: for how long nothing could be received without a break; 0: something can, or might
     unavailable: tuple[str, ...] = ()  #: services, where that is so
 
 
@@ -44,8 +41,7 @@ class Patience:
     times: int = 0  #: that the seat was given up, since something was answered
     since_seconds: float = inf  #: from when on the seat, and a share, have been held without a break
     token: int | None = None  #: of the seat that it has, or had last
-    is_on_trial: bool = False  #: somebody has given up this seat, and nothing has been answered since
-    answered: int = 0  #: ``Work.answered`` when that began
+    answered: int = 0  #: ``Work.answered`` when that began, or when it was more last
 
     @classmethod
     def of(cls, lease_seconds: float, receive_wait_seconds: float) -> Patience:
@@ -71,10 +67,9 @@ class Patience:
         if patience.since_seconds == inf:
             patience = replace(patience, since_seconds=now_seconds)
         if me.token != patience.token:
-            was_given_up = lease.seat_was_given_up
-            return replace(patience, token=me.token, is_on_trial=was_given_up, answered=work.answered)
+            return replace(patience, token=me.token, answered=work.answered)
         if work.answered > patience.answered:
-            patience = replace(patience, times=0, is_on_trial=False, answered=work.answered)
+            patience = replace(patience, times=0, answered=work.answered)
         return patience
 
     def unable_seconds(self, work: Work, now_seconds: float) -> float:
@@ -84,9 +79,3 @@ class Patience:
     def is_over(self, work: Work, now_seconds: float) -> bool:
         """Tell whether the seat is to be given up, if anybody waits for it."""
         return self.unable_seconds(work, now_seconds) >= self.seconds
-
-    def limits(self, limits: Limits, processes: int) -> Limits:
-        """Return what is used of what is lent."""
-        if not self.is_on_trial:
-            return limits
-        return replace(limits, max_in_flight=min(limits.max_in_flight, MESSAGES_ON_TRIAL * processes))

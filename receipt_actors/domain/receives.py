@@ -2,9 +2,9 @@
 
 * Receives from a queue **fail** as long as the last one of some consumer did. All of them meet the same outage, one
   after the other, so that its beginning and its end are each seen once.
-* A queue is **deaf** while the last receive from it failed, whoever's that was. Where all queues are deaf, or closed by
-  an outage of something else (``domain.outages``), the process is **unable**: nothing can be taken in. The next receive
-  that succeeds ends that.
+* A queue is **deaf** while the last receive from it failed, whoever's that was. Where all queues are, or are closed
+  because something else that is asked of the same queue fails (a process that is full does not receive), the process
+  is **unable**. The next receive that succeeds ends that. An outage of a service that all messages need is none of it.
 * The process is **idle** when nothing is in flight, and each queue has answered a receive with nothing since the last
   message. That nothing is in flight does not say so: who can't look does not know that there is nothing to do. An
   answer that brings something does not, either: there may be more where that came from.
@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 from typing import Generic, TypeVar
 
 from receipt_actors.domain.outages import Outages
@@ -27,7 +27,7 @@ class Receives(Generic[C]):
         self._queues = queues
         self._failing: dict[str, set[C]] = {}  # by queue: consumers whose last receive failed; none is empty
         self._deaf: set[str] = set()
-        self._unable_since_seconds: float | None = None  # None: something can be taken in
+        self._unable_since_seconds: float | None = None  # None: it is not unable
         self._empty: set[str] = set()  # queues that have answered with nothing since the last activity
         self._last_activity_seconds = now_seconds
 
@@ -72,13 +72,13 @@ class Receives(Generic[C]):
         self._empty.clear()
 
     def resumed(self, now_seconds: float) -> None:
-        """Note that it is over. Meanwhile it was not for outages that nothing was taken in."""
+        """Note that it is over. Meanwhile it was not for the queues that nothing was received."""
         self._unable_since_seconds = None
         self.note_activity(now_seconds)
 
     def looked(self, outages: Outages, now_seconds: float) -> None:
-        """Note what else keeps messages away now."""
-        if not (self._deaf or outages.closing) or not self._are_closed(self._deaf, outages):  # mostly the first
+        """Note what else fails now."""
+        if not (self._deaf or outages.closing) or not self._are_out_of_reach(self._deaf, outages):  # mostly the first
             self._unable_since_seconds = None
         elif self._unable_since_seconds is None:
             self._unable_since_seconds = now_seconds
@@ -91,15 +91,15 @@ class Receives(Generic[C]):
         return frozenset(self._failing)
 
     def is_closed(self, outages: Outages) -> bool:
-        """Tell whether receives fail from all queues that are not closed by outages."""
-        return self._are_closed(self.failing, outages)
+        """Tell whether nothing can be taken in: receives fail from all queues that are not closed by outages."""
+        return outages.closes_all or self._are_out_of_reach(self.failing, outages)
 
     def idle_seconds(self, now_seconds: float) -> float:
         """Tell since when there has been nothing to do, if nothing is in flight; 0: nobody knows that there is not."""
         return max(0.0, now_seconds - self._last_activity_seconds) if self._are_empty else 0.0
 
     def unable_seconds(self, now_seconds: float) -> float:
-        """Tell for how long outages have kept everything away without a break; 0: they do not."""
+        """Tell for how long nothing could be received, without a break; 0: something can, or might."""
         since_seconds = self._unable_since_seconds
         return 0.0 if since_seconds is None else max(0.0, now_seconds - since_seconds)
 
@@ -107,5 +107,5 @@ class Receives(Generic[C]):
     def _are_empty(self) -> bool:
         return len(self._empty) == len(self._queues)
 
-    def _are_closed(self, queues: frozenset[str] | set[str], outages: Outages) -> bool:
-        return outages.closes_all or all(queue in queues or outages.closes(queue) for queue in self._queues)
+    def _are_out_of_reach(self, failing: Set[str], outages: Outages) -> bool:
+        return all(queue in failing or outages.closes(queue) for queue in self._queues)

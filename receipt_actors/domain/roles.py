@@ -25,8 +25,8 @@ to node since the version that it knows may be held twice, until all have looked
 what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
 on from what was put back, and no write that is still under way fits it by chance.
 
-**Giving up a seat.** A node that holds one and can't work (``domain.patience``) lets the next in line have it, if that
-one has been heard of lately, and goes to the end of the line itself. Its share moves as any other does.
+**Giving up a seat.** A node that holds one, and can't receive anything (``domain.patience``), lets the next in line have
+it, if that one has been heard of lately, and goes to the end of the line itself. Its share moves as any other does.
 
 **Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
 one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
@@ -347,13 +347,6 @@ class Lease:
         first = min(in_line, key=lambda member: member.joined)
         _, since_seconds = self.sightings.since_seconds[first.node.name]
         return first.node.name if now_seconds - since_seconds <= first.lease_seconds / 2 else None
-
-    @property
-    def seat_was_given_up(self) -> bool:
-        """Whether somebody who is in line now gave up the seat that this node has, in the very version that gave it."""
-        me = self.me
-        others = (member for member in self.group.members.values() if member is not me)
-        return me is not None and me.token is not None and any(other.joined == me.token for other in others)
 
     def obeys(self, number: int) -> Lease:
         """Note that no more is used than the share of this number allows, if it is still the newest."""

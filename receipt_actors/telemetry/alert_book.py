@@ -16,7 +16,7 @@ kind                says
 ``dead_letters``    more than ``dead_letters`` messages were moved to the dead-letter queue within a minute
 ``abandoned``       a drain was over before all messages were finished, and handed them back
 ``node_lost``       a node that shares the work is not heard of any more; the others have its part now
-``seat_given_up``   a node that shares the work could take nothing in; another one tries in its place
+``seat_given_up``   a node that shares the work could receive nothing; another one tries in its place
 ==================  ===================================================================================================
 """
 

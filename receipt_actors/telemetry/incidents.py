@@ -22,7 +22,7 @@ kind                says
 ``abandoned``       a drain was over before all messages were finished, and handed them back
 ``role``            this node took up work that other nodes share, stands by, or lost its place
 ``node_lost``       this node took another one, which is not heard of any more, out of their group
-``seat_given_up``   this node could take nothing in for a while, and gave up its seat to one that waited for it
+``seat_given_up``   this node could receive nothing for a while, and gave up its seat to one that waited for it
 ==================  ===================================================================================================
 
 It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor

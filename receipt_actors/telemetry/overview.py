@@ -104,7 +104,7 @@ class ProcessOverview:
     statistics: StatisticsSnapshot
     idle_seconds: float = 0.0  #: see ``IntakeStatus``
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest message has been
-    unable_seconds: float = 0.0  #: for how long outages have kept everything away without a break
+    unable_seconds: float = 0.0  #: for how long no source queue could be received from, without a break
 
     def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Return what ``from_json`` reads; ``statistics`` are those of this process, if they have been written."""

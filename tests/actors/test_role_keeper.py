@@ -12,7 +12,7 @@ import pytest
 from receipt_actors.actors.protocol import Done, ObeyLimits
 from receipt_actors.actors.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
 from receipt_actors.domain.limits import Limits, Share
-from receipt_actors.domain.patience import MESSAGES_ON_TRIAL, Patience, Work
+from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
@@ -759,8 +759,6 @@ def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage:
 
 # --- giving up a seat ---
 
-ON_TRIAL = replace(LIMITS, max_in_flight=MESSAGES_ON_TRIAL)
-
 
 def advance_until(stage: Stage, condition: Callable[[], bool], at_most_seconds: float) -> float:
     """Let time pass in small steps until something is so, and say how much has."""
@@ -785,26 +783,13 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert first.begins == NOTHING
     assert first.releases
     stage.advance(INTERVAL)
-    assert second.begins == ON_TRIAL
+    assert second.begins == LIMITS
     told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "gives up" in line)
     assert told.startswith("node a gives up its seat: for 1")
-    assert told.endswith(" s nothing could be taken in (receive from receipts unavailable); b waits for it")
+    assert told.endswith(" s nothing could be received (receive from receipts unavailable); b waits for it")
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
-
-
-def test_who_was_given_a_seat_has_all_of_it_once_it_has_answered_something(house: House, stage: Stage) -> None:
-    """At its next look."""
-    _, first = house.start("a", Role.ACTIVE_STANDBY)
-    _, second = house.start("b", Role.ACTIVE_STANDBY)
-    first.fall()
-    advance_until(stage, lambda: second.begins == ON_TRIAL, 2 * LEASE)
-    stage.advance(LEASE)
-    assert second.begins == ON_TRIAL
-    second.answered += 1
-    stage.advance(INTERVAL)
-    assert second.begins == LIMITS
 
 
 def test_a_seat_is_given_up_when_what_was_lent_is_given_back(house: House, stage: Stage) -> None:
@@ -842,7 +827,7 @@ def test_who_is_silent_is_given_nothing(house: House, stage: Stage) -> None:
 
     def works() -> bool:
         tokens.update(name for name, member in house.record.members.items() if member.token is not None)
-        return third.begins == ON_TRIAL
+        return third.begins == LIMITS
 
     advance_until(stage, works, 3 * LEASE)
     assert tokens == {"a", "c"}

@@ -153,7 +153,7 @@ def test_a_seat_that_is_given_up_is_told_with_what_was_found(told: Told, caplog:
         given_up = GivenUp(12.34, ("ledger", "receive from receipts"), "b")
         told.news.renewed(STANDBY, 0.0, (), None, given_up)
     words = (
-        "node a gives up its seat: for 12.3 s nothing could be taken in (ledger, receive from receipts unavailable); "
+        "node a gives up its seat: for 12.3 s nothing could be received (ledger, receive from receipts unavailable); "
         "b waits for it"
     )
     assert told.last == (IncidentKind.SEAT_GIVEN_UP, "a", words)

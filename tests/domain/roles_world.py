@@ -109,7 +109,6 @@ class SimulatedNode:
         self._work = Work()
         self._used: Share | None = None
         self._is_used = False
-        self._is_used_on_trial = False
         self._was_over = True
         self._told_until_seconds = -inf
         self._is_calling = self._renews_at_once = False
@@ -190,14 +189,13 @@ class SimulatedNode:
 
     def _take_up(self) -> None:
         share = self.lease.share
-        is_other = not _is_same(share, self._used) or self._is_used_on_trial != self.patience.is_on_trial
-        if is_other or self._was_over or not self._is_used:
+        if not _is_same(share, self._used) or self._was_over or not self._is_used:
             self._use(share)
         self._was_over = False
 
     def _use(self, share: Share | None) -> None:
-        self._used, self._is_used, self._is_used_on_trial = share, True, self.patience.is_on_trial
-        self.limit = self.patience.limits(self.lease.limits, self.node.processes)
+        self._used, self._is_used = share, True
+        self.limit = self.lease.limits
         self._open_questions.append((self._keeper, share))
         self.later(self.obey_seconds, self.give_back)
 
@@ -508,9 +506,7 @@ class World:
             due = due_to(group, node.node.name)
             if not node.is_holding:
                 raise Violation(f"{node.node.name} is not lent anything")
-            if numbers(node.limit) != numbers(node.patience.limits(due, node.node.processes)) or (
-                share is not None and share.held != share.told
-            ):
+            if numbers(node.limit) != numbers(due) or (share is not None and share.held != share.told):
                 raise Violation(f"{node.node.name} has {node.limit}, {due} is due to it")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 
 import pytest
 
 from receipt_actors.domain.limits import Limits
-from receipt_actors.domain.patience import LONGEST_PATIENCE_SECONDS, MESSAGES_ON_TRIAL, Patience, Work
+from receipt_actors.domain.patience import LONGEST_PATIENCE_SECONDS, Patience, Work
 from receipt_actors.domain.roles import Group, Lease, Node, Role
 
 SECONDS = 10.0
@@ -107,43 +106,9 @@ def test_it_begins_anew_with_an_answer(player: Player) -> None:
     """One that was posted since the seat was given: that it has been able to receive says nothing of the rest."""
     player.yield_and_be_back()
     player.renew(Work(answered=0))
-    assert (player.patience.seconds, player.patience.is_on_trial) == (24.0, True)
+    assert player.patience.seconds == 24.0
     player.renew(Work(answered=1))
-    assert (player.patience.seconds, player.patience.is_on_trial) == (12.0, False)
-
-
-def test_who_was_given_a_seat_is_on_trial_and_who_takes_over_is_not(player: Player) -> None:
-    """That a node is gone says nothing against the services."""
-    assert not player.patience.is_on_trial
-    player.yield_and_be_back()
-    assert player.patience.is_on_trial
-    heir = Player()
-    heir.other_renews()
-    heir.renew()
-    heir.look(heir.lease.group.without("other"))
-    heir.renew()
-    assert heir.lease.is_held(heir.now)
-    assert not heir.patience.is_on_trial
-
-
-def test_a_trial_is_over_once(player: Player) -> None:
-    """A lease that was over meanwhile changes nothing, as long as the seat is the same."""
-    player.yield_and_be_back()
-    player.renew(Work(answered=1))
-    player.now += 2 * SECONDS
-    player.look(player.lease.group)
-    player.renew(Work(answered=1))
-    assert not player.patience.is_on_trial
-
-
-def test_on_trial_little_is_in_flight() -> None:
-    """Nothing else is less; and never more than is lent."""
-    patience = Patience(FIRST, is_on_trial=True)
-    assert patience.limits(LIMITS, 2) == replace(LIMITS, max_in_flight=2 * MESSAGES_ON_TRIAL)
-    few = replace(LIMITS, max_in_flight=3)
-    assert patience.limits(few, 2) == few
-    assert patience.limits(LIMITS.nothing, 2) == LIMITS.nothing
-    assert Patience(FIRST).limits(LIMITS, 2) == LIMITS
+    assert player.patience.seconds == 12.0
 
 
 def test_who_was_taken_for_gone_has_not_given_up_anything(player: Player) -> None:

@@ -10,7 +10,7 @@ from receipt_actors.domain.receives import Receives
 FIRST, SECOND = "First", "Second"
 CALM = Outages()
 APPLE_IS_DOWN = CALM.begun("App Store", closes_intake=True)
-FIRST_WAITS = CALM.begun("its post queue", FIRST, closes_intake=True)
+FIRST_IS_DOWN = CALM.begun("delete from First", FIRST, closes_intake=True)
 
 
 @pytest.fixture
@@ -32,25 +32,26 @@ def test_the_beginning_and_the_end_of_failures_are_seen_once(receives: Receives[
 
 
 @pytest.mark.parametrize(
-    ("outages", "deaf", "is_unable"),
+    ("outages", "deaf", "is_closed", "is_unable"),
     [
-        (CALM, (), False),
-        (CALM, (FIRST,), False),
-        (CALM, (FIRST, SECOND), True),
-        (APPLE_IS_DOWN, (), True),
-        (FIRST_WAITS, (), False),
-        (FIRST_WAITS, (FIRST,), False),
-        (FIRST_WAITS, (SECOND,), True),
+        (CALM, (), False, False),
+        (CALM, (FIRST,), False, False),
+        (CALM, (FIRST, SECOND), True, True),
+        (APPLE_IS_DOWN, (), True, False),
+        (APPLE_IS_DOWN, (FIRST, SECOND), True, True),
+        (FIRST_IS_DOWN, (), False, False),
+        (FIRST_IS_DOWN, (FIRST,), False, False),
+        (FIRST_IS_DOWN, (SECOND,), True, True),
     ],
 )
-def test_nothing_can_be_taken_in_where_nothing_comes_from_any_queue(
-    receives: Receives[int], outages: Outages, deaf: tuple[str, ...], is_unable: bool
+def test_nothing_can_be_received_where_each_queue_fails(
+    receives: Receives[int], outages: Outages, deaf: tuple[str, ...], is_closed: bool, is_unable: bool
 ) -> None:
-    """Be it that receives fail, or that a service which its messages need is unavailable."""
+    """Be it receives or what else is asked of it; that nothing is taken in may also be for another service."""
     for queue in deaf:
         receives.failed(1, queue, 5.0)
     receives.looked(outages, 5.0)
-    assert receives.is_closed(outages) is is_unable
+    assert receives.is_closed(outages) is is_closed
     assert receives.unable_seconds(12.0) == (7.0 if is_unable else 0.0)
 
 
@@ -69,11 +70,11 @@ def test_one_receive_that_succeeds_ends_inability_though_others_fail(receives: R
 
 
 def test_inability_lasts_whatever_its_reason_is(receives: Receives[int]) -> None:
-    """An outage that follows another one without a break is one time in which nothing came."""
-    receives.looked(APPLE_IS_DOWN, 1.0)
+    """A failure that follows another one without a break is one time in which nothing came."""
+    receives.failed(1, SECOND, 1.0)
+    receives.looked(FIRST_IS_DOWN, 1.0)
     receives.failed(1, FIRST, 2.0)
-    receives.failed(1, SECOND, 2.0)
-    receives.looked(APPLE_IS_DOWN, 2.0)
+    receives.looked(FIRST_IS_DOWN, 2.0)
     receives.looked(CALM, 3.0)
     assert receives.unable_seconds(4.0) == 3.0
 
@@ -127,8 +128,10 @@ def test_what_was_known_before_a_stop_says_nothing_after_it(receives: Receives[i
 
 def test_no_outage_counts_the_time_in_which_it_was_stopped(receives: Receives[int]) -> None:
     """It was an operator who kept everything away."""
-    receives.looked(APPLE_IS_DOWN, 1.0)
+    receives.failed(1, SECOND, 1.0)
+    receives.looked(FIRST_IS_DOWN, 1.0)
     receives.stopped()
     receives.resumed(100.0)
-    receives.looked(APPLE_IS_DOWN, 100.0)
+    receives.failed(1, SECOND, 100.0)
+    receives.looked(FIRST_IS_DOWN, 100.0)
     assert receives.unable_seconds(101.0) == 1.0

@@ -229,13 +229,12 @@ def test_a_lease_counts_from_when_its_renewal_was_sent() -> None:
 
 
 def test_the_first_in_line_is_who_follows() -> None:
-    """As long as it is heard of, and this node has a seat to give; then the seat was given up, which both can see."""
+    """As long as it is heard of, and this node has a seat to give."""
     seat, first, second = Seat("a"), node("b", Role.ACTIVE_STANDBY), node("c", Role.ACTIVE_STANDBY)
     group = seat.renew(Group(), 0.0)
     assert seat.lease.successor(0.0) is None
     group = seat.renew(group_of(first, second, group=group), 2.0)
     assert seat.lease.successor(2.0) == "b"
-    assert not seat.lease.seat_was_given_up
     for now in (4.0, 6.0, 8.0):
         group = seat.renew(group.renewed(second, 100 + round(now), SECONDS), now)
     assert seat.lease.successor(7.0) == "b"
@@ -247,10 +246,6 @@ def test_the_first_in_line_is_who_follows() -> None:
     seat.lease, group = seat.lease.renewal(13.0, yields=True)
     seat.lease = seat.lease.looked(group, 13.0)
     assert seat.lease.successor(13.0) is None
-    other = Lease(second, SECONDS).looked(group, 13.0)
-    assert other.seat_was_given_up
-    assert not seat.lease.seat_was_given_up
-    assert not other.looked(group.without("a"), 14.0).seat_was_given_up
 
 
 def test_nothing_is_given_up_while_another_one_is_taken_out() -> None:
