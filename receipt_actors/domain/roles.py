@@ -25,8 +25,8 @@ to node since the version that it knows may be held twice, until all have looked
 what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
 on from what was put back, and no write that is still under way fits it by chance.
 
-**Giving up a seat.** A node that holds one, and can't receive anything (``domain.patience``), lets the next in line have
-it, if that one has been heard of lately, and goes to the end of the line itself. Its share moves as any other does.
+**Giving up a seat.** A node that holds one, and can't receive anything (``domain.patience``), lets the next in line
+have it, if that one has been heard of lately, and goes to the end of the line itself. Its share moves as any other.
 
 **Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
 one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
