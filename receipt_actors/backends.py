@@ -84,6 +84,7 @@ def open_backend(settings: Settings) -> Backend:
             # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
             max_connections=max(settings.all_consumers, settings.batchers * settings.batch_requests),
             longest_wait_seconds=settings.receive_wait_seconds,
+            changes_policies=True,
         )
         opened.callback(queues.close)
         if settings.alerts_queue is not None and isinstance(queues, EmbeddedQueues):
@@ -161,9 +162,12 @@ def open_queues(
     max_connections: int = 1,
     longest_wait_seconds: float = MAX_RECEIVE_WAIT_SECONDS,
     create: bool = True,
+    changes_policies: bool = False,
 ) -> EmbeddedQueues | AwsQueues:
     """Open the queues alone; embedded ones are made if need be, unless ``create`` is False.
 
+    Whoever takes messages in ``changes_policies``: embedded queues that exist take over the redrive policy of these
+    settings. For all others they stay as they are, lest a producer change the policy of the service that runs.
     ``max_connections`` is the number of threads that call at once. Raises what ``open_backend`` raises, and
     ``ConfigurationError`` where there is no database and none is to be made.
     """
@@ -177,7 +181,7 @@ def open_queues(
         if create:
             dead_letter_queues = {each.source_queue: each.known_dead_letter_queue for each in settings.every_source}
             names = {**dict.fromkeys(settings.all_post_queues), **dead_letter_queues}
-            queues.create_queues(names, settings.max_receive_count)
+            queues.create_queues(names, settings.max_receive_count, changes_policies=changes_policies)
         opened.pop_all()
     return queues
 

@@ -45,7 +45,7 @@ Examples:
   AWS_REGION=eu-west-1 receipt-actors start --bundle-ids com.example.game
   # on one machine, from a SQLite file
   receipt-actors start --database receipts.db --bundle-ids com.example.game
-  # a batch run: end once nothing has come for 30 seconds
+  # a batch run: end once nothing could be received for 30 seconds; hidden messages stay
   receipt-actors start --config receipts.toml --exit-when-idle 30
   # one process a core
   receipt-actors start --config receipts.toml --processes auto

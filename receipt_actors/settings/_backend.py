@@ -69,7 +69,8 @@ class QueueSettings(SourceSettings, BackendSettings, frozen=True):
         default=20,
         ge=1,
         le=1000,
-        description="Deliveries before the embedded queue moves a message to its dead-letter queue.",
+        description="Deliveries before the embedded queue moves a message to its dead-letter queue. An existing queue "
+        "takes it over at a start only.",
     )
 
     @field_validator("post_queues")

@@ -91,7 +91,8 @@ class WorkSettings(SomeSettings, frozen=True):
         default=None,
         ge=0,
         description="Stop after this time without a message, once every source queue has said since the last one that "
-        "it has none. Who can't ask them waits. Left out: run until told to stop.",
+        "it has none to give. Hidden ones (handed back for later, or had by a process that was killed) are left to the "
+        "next run. Who can't ask the queues waits. Left out: run until told to stop.",
     )
 
     @field_validator("app_store_rate_per_second")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,17 @@ from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.ports import ReceivedMessage
 
-from .conftest import RESULTS, SOURCE, EmbeddedWorld, Ended, World
+from .conftest import (
+    BUNDLE_ID,
+    DEAD_LETTERS,
+    PATIENCE_SECONDS,
+    RESULTS,
+    SOURCE,
+    EmbeddedWorld,
+    Ended,
+    Processes,
+    World,
+)
 
 Cli = Callable[..., Ended]
 RECEIPT = "MIIreceipt=="
@@ -74,6 +86,30 @@ class TestOne:
         assert set(queues.list_queues()) == {SOURCE, "ReceiptsSQSDLQ", RESULTS}
         assert queues.dead_letter_queue(SOURCE) == "ReceiptsSQSDLQ"
         queues.close()
+
+    def test_a_queue_that_exists_keeps_its_redrive_policy(
+        self, cli: Cli, processes: Processes, tmp_path: Path, receipt_file: Path
+    ) -> None:
+        """That of the last start, whatever a producer is told; a queue that is new has what the first command says."""
+        database = tmp_path / "receipts.db"
+
+        def policies() -> dict[str, int | None]:
+            with closing(sqlite3.connect(database)) as connection:
+                return dict(connection.execute("SELECT name, max_receive_count FROM queues"))
+
+        start = ("start", "--database", database, "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
+        submit = ("submit", "--database", database, "--receipt-file", receipt_file, "--user-id", "1")
+        assert cli(*submit, "--max-receive-count", "7").code == 0
+        assert policies() == {SOURCE: 7, DEAD_LETTERS: None, RESULTS: None}
+        with closing(EmbeddedQueues(database)) as queues:
+            queues.receive(SOURCE, max_messages=10, wait_seconds=0, visibility_timeout_seconds=3600)
+        started = processes.start(*start, "--max-receive-count", "3")
+        _, log = started.communicate(timeout=PATIENCE_SECONDS)
+        assert (started.returncode, policies()[SOURCE]) == (0, 3), log
+        for flags in ((), ("--max-receive-count", "9"), ("--source-queue", RESULTS, "--post-queues", "Others")):
+            assert cli(*submit, *flags).code == 0
+            assert policies()[SOURCE] == 3
+            assert policies()[RESULTS] is None
 
     @pytest.mark.parametrize(
         ("flags", "told"),

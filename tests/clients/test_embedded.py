@@ -781,6 +781,15 @@ def test_creating_a_queue_again_changes_its_redrive_policy(queues: EmbeddedQueue
     assert len(receive(queues, "Elsewhere")) == 1
 
 
+def test_a_queue_that_exists_stays_as_it_is_where_policies_are_not_changed(queues: EmbeddedQueues) -> None:
+    """With a policy or without; what is new gets its own, also where another queue's dead letters go to it."""
+    queues.create_queues({"Plain": None})
+    wanted = {QUEUE: "Elsewhere", "Plain": "Elsewhere", "New": "Newer", "Newer": "NewerDead"}
+    queues.create_queues(wanted, 1, changes_policies=False)
+    assert queues.list_queues() == ["DeadLetters", "New", "Newer", "NewerDead", "Plain", QUEUE]
+    assert [queues.dead_letter_queue(each) for each in wanted] == ["DeadLetters", None, "Newer", "NewerDead"]
+
+
 @pytest.mark.parametrize(
     ("name", "dead_letter_queue", "max_receive_count"),
     [

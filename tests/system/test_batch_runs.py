@@ -1,15 +1,18 @@
-"""Batch runs (``--exit-when-idle``): they end when nothing is left, which an AWS that does not answer does not say."""
+"""Batch runs (``--exit-when-idle``): they end when nothing can be received, which who does not answer does not say."""
 
 from __future__ import annotations
 
+import json
 import signal
+from dataclasses import replace
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 
 from .test_several_sources import SECOND, TwoGames
-from .worlds import DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, World, genuine_messages
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, World, genuine_messages
 
 RECEIVE = frozenset({"ReceiveMessage"})
 
@@ -22,6 +25,26 @@ def test_what_waits_is_done_before_it_ends(world: World, processes: int) -> None
     with SimulatedAppStore() as store:
         assert world.start(store, processes=processes, exit_when_idle_seconds=0).wait_for_end() == 0
     assert len(world.take(RESULTS)) == len(messages)
+    assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
+
+
+def test_what_is_hidden_is_left_to_the_next_run(world: World) -> None:
+    """A message that was handed back, since Apple failed for it alone. It was received often, so its pause is long."""
+    *others, unlucky = genuine_messages(12, 94)
+    receipt = SampleReceipt(BUNDLE_ID, (Purchase("77", "coins"),), faults=(Fault.apple(21005),))
+    body = {**json.loads(unlucky.body), "receipt": mint(receipt)}
+    world.send([replace(unlucky, body=json.dumps(body))])
+    for _ in range(5):
+        world.take(SOURCE)
+        world.bring_back(SOURCE)
+    world.send(others)
+    with SimulatedAppStore() as store:
+        assert world.start(store, app_store_attempts=1, exit_when_idle_seconds=0).wait_for_end() == 0
+        assert len(world.read(RESULTS)) == len(others)
+        assert (world.visible(SOURCE), world.total(SOURCE)) == (0, 1)
+        world.bring_back(SOURCE)
+        assert world.start(store, app_store_attempts=1, exit_when_idle_seconds=0).wait_for_end() == 0
+    assert [letter.fields["user_id"] for letter in world.read(RESULTS)] == [unlucky.user_id]
     assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
 
 

@@ -78,10 +78,16 @@ class EmbeddedQueues:
         """
         self.create_queues({name: dead_letter_queue}, max_receive_count)
 
-    def create_queues(self, dead_letter_queues: Mapping[str, str | None], max_receive_count: int = 20) -> None:
+    def create_queues(
+        self,
+        dead_letter_queues: Mapping[str, str | None],
+        max_receive_count: int = 20,
+        *,
+        changes_policies: bool = True,
+    ) -> None:
         """Create each of the queues with its dead-letter queue, as ``create_queue`` does; all of them or none.
 
-        They are there for one wait for the disk.
+        They are there for one wait for the disk. Unless it ``changes_policies``, a queue that exists stays as it is.
         """
         faults = [fault for queue in dead_letter_queues.items() for fault in _faults(*queue)]
         if not 1 <= max_receive_count <= MAX_RECEIVE_COUNT:
@@ -89,7 +95,10 @@ class EmbeddedQueues:
         if faults:
             raise ConfigurationError(faults)
         with self._database.transaction() as connection:
+            kept = set() if changes_policies else {name for (name,) in connection.execute("SELECT name FROM queues")}
             for name, dead_letter_queue in dead_letter_queues.items():
+                if name in kept:
+                    continue
                 names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
                 connection.executemany("INSERT OR IGNORE INTO queues (name) VALUES (?)", [(each,) for each in names])
                 if dead_letter_queue is not None:
