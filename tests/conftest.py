@@ -5,17 +5,23 @@ from __future__ import annotations
 import signal
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-# How fast the machine is, is no property of ours.
-settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(trylast=True)  # after hypothesis has loaded the profile that it was told
+def pytest_configure(config: pytest.Config) -> None:
     """Take SIGINT again where a shell that runs us in the background ignores it: children would inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.pluginmanager.hasplugin("hypothesispytest"):  # the package's own tests do without
+        _be_patient()
+
+
+def _be_patient() -> None:
+    """How fast the machine is, is no property of ours."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(trylast=True)  # after hypothesis has marked them
