@@ -7,12 +7,12 @@ when the process stops. A gate that a service keeps closed lets a single message
 it does when a gateway wants another one to try with: somebody has to find out whether the service is back. What is
 about one source queue only closes the gate for that one (``domain.outages``).
 
-It knows since when there has been nothing to do, and for how long outages have kept everything away
-(``domain.receives``).
+It knows since when there has been nothing to do, and for how long nothing could be received (``domain.receives``).
 
-A crash of it forgets the count, the outages, and the receives under way. The first is rebuilt from the supervisors of
-the custodians (by source only for those that come then), the second by asking the gateways; nothing is granted before
-they have answered. Until the receives are over, up to 10 messages a consumer too many may come in.
+A crash of it forgets the count, the outages, the receives under way, and what earlier ones have told: nothing is idle,
+or out of reach, before they have told it again. The count is rebuilt from the supervisors of the custodians (by source
+only for those that come then), the outages by asking the gateways; nothing is granted before they have answered. Until
+the receives are over, up to 10 messages a consumer too many may come in.
 """
 
 from __future__ import annotations

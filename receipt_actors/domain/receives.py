@@ -4,7 +4,8 @@
   after the other, so that its beginning and its end are each seen once.
 * A queue is **deaf** while the last receive from it failed, whoever's that was. Where all queues are, or are closed
   because something else that is asked of the same queue fails (a process that is full does not receive), the process
-  is **unable**. The next receive that succeeds ends that. An outage of a service that all messages need is none of it.
+  is **unable**. Any receive that succeeds ends that; where it is still so, it begins anew. An outage of a service that
+  all messages need is none of it.
 * The process is **idle** when nothing is in flight, and each queue has answered a receive with nothing since the last
   message. That nothing is in flight does not say so: who can't look does not know that there is nothing to do. An
   answer that brings something does not, either: there may be more where that came from.
@@ -40,6 +41,7 @@ class Receives(Generic[C]):
         else:
             self._empty.add(queue)
         self._deaf.discard(queue)
+        self._unable_since_seconds = None
         return self.left(consumer, queue)
 
     def failed(self, consumer: C, queue: str, now_seconds: float) -> bool:

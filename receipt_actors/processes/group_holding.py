@@ -51,7 +51,7 @@ class GroupHolding:
         cast_to_workers(self._actors, self._group, TellProcess(Release()))
 
     def work(self) -> Work:
-        """See ``Holding``. As long as one worker takes something in, or may for all that is known, the node can."""
+        """See ``Holding``. As long as one worker receives something, or may for all that is known, the node can."""
         collected = collected_by(self._actors)
         answered = collected.answered
         heard = [collected.heard.get(name) for name in self._group.names]

@@ -69,6 +69,15 @@ def test_one_receive_that_succeeds_ends_inability_though_others_fail(receives: R
     assert receives.unable_seconds(8.0) == 2.0
 
 
+def test_a_receive_that_succeeds_begins_it_anew_where_something_else_fails_still(receives: Receives[int]) -> None:
+    """Something could be received then, be it a single message to try with."""
+    receives.failed(1, SECOND, 1.0)
+    receives.looked(FIRST_IS_DOWN, 1.0)
+    receives.succeeded(1, FIRST, 1, 5.0)
+    receives.looked(FIRST_IS_DOWN, 5.0)
+    assert receives.unable_seconds(7.0) == 2.0
+
+
 def test_inability_lasts_whatever_its_reason_is(receives: Receives[int]) -> None:
     """A failure that follows another one without a break is one time in which nothing came."""
     receives.failed(1, SECOND, 1.0)
