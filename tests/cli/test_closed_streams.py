@@ -52,6 +52,7 @@ def test_an_answer_that_nobody_could_read_stays_on_the_queue(database: Path) -> 
     assert answers(database) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("closed", "processes"), [((1,), 1), ((2,), 1), ((1, 2), 1), ((0, 1, 2), 1), ((2,), 2), ((0, 1, 2), 2)]
 )

@@ -290,6 +290,7 @@ def run(deployed: Deployed, container: Mapping[str, Any], module_programs: Progr
     return Run(documents, ended - began, list(agent.wishes), json.loads(answer["Body"]))
 
 
+@pytest.mark.slow
 def test_the_program_runs_as_the_definition_says_and_ends_in_its_time(run: Run, container: Mapping[str, Any]) -> None:
     """It answers, says that it lives, and drains; what takes its usual time is not protected."""
     assert run.answer["status"] == "OK"

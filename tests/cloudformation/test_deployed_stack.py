@@ -198,6 +198,7 @@ def _answer(line: str) -> AnswerSeen:
     return AnswerSeen(fields["user_id"], fields["transaction_id"], fields["status"], fields["reason"])
 
 
+@pytest.mark.slow
 def test_the_program_works_on_the_stack_with_the_environment_that_it_tells(run: Run) -> None:
     """Deploy, set what the stack says, run: every message is answered or moved as it should be."""
     assert check(SCENARIO, run.answers, run.dead_letters).wrong == (), run.log

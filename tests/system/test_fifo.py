@@ -90,6 +90,7 @@ def game(quiet_game: Game) -> Game:
     return quiet_game
 
 
+@pytest.mark.short("embedded")
 def test_each_user_is_answered_in_order(game: Game) -> None:
     """And what is submitted once more, within 5 minutes, is not answered once more."""
     assert game.world.total(SOURCE) == USERS * EACH

@@ -15,6 +15,7 @@ WORLD_FAILED = 1
 WRONG_USAGE = 2
 
 
+@pytest.mark.short
 def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_path: Path) -> None:
     """File, environment and flags in one go, one line each, code 2: nobody has to run it once for each mistake."""
     config = tmp_path / "receipts.toml"
@@ -40,6 +41,7 @@ def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_pat
     assert not (tmp_path / "receipts.db").exists()
 
 
+@pytest.mark.short
 def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(programs: Programs, tmp_path: Path) -> None:
     """Seen in what the running program says of itself."""
     config = tmp_path / "receipts.toml"
@@ -88,6 +90,7 @@ def test_statistics_that_cannot_be_written_are_a_failure(programs: Programs) -> 
     assert "the statistics could not be written" in program.stderr
 
 
+@pytest.mark.short
 def test_a_source_queue_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> None:
     """Its name is in the message: most likely it is misspelt, or the region is wrong."""
     account.create_table()
@@ -128,6 +131,7 @@ def _ends_with_one_line(program: Program, code: int, *, naming: str) -> None:
     assert naming in line
 
 
+@pytest.mark.short
 def test_a_start_loads_what_it_uses() -> None:
     """One process nothing of what several take, nor of what nobody asked for: each takes its time."""
     program = (

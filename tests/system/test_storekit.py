@@ -126,6 +126,7 @@ def run() -> Iterator[Run]:
         house.system.stop()
 
 
+@pytest.mark.short("1")
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Path, run: Run, processes: int) -> None:
     """OK for the first, the same OK for the same submission again, INVALID for a replay; whoever verifies it."""
@@ -140,6 +141,7 @@ def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Pa
     assert not store.statistics().requests  # Apple has not been asked
 
 
+@pytest.mark.short
 @pytest.mark.parametrize(
     ("flaw", "reason"),
     [
@@ -165,6 +167,7 @@ def test_what_apple_did_not_sign_is_a_dead_letter(
     assert not store.statistics().requests
 
 
+@pytest.mark.short
 def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
     """Refunds, ends, upgrades, the family, the account, the type, the environment: each with its reason."""
     house = run(
