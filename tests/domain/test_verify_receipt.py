@@ -50,7 +50,7 @@ NEITHER: list[object] = ["maybe", 2, 0.5, [], {}, [True]]  # yes nor no
 UNUSABLE: dict[str, list[object]] = {
     "transaction_id": [None, "", True, 1.0, -1, 10**5000, "a\nb", [], {}],
     "product_id": ["", False, 0.5, [], "x" * 257, "\ud800"],
-    "quantity": ["", "two", "²", -1, 1.5, True, "9" * 5000, 10**5000],
+    "quantity": ["", "two", "²", "-1", -1, 0, "0", 1.0, 1.5, float("nan"), True, 2**31, "9" * 5000, 10**5000],
     "purchase_date_ms": ["yesterday", "-1", "1.5", [], float("nan")],
     "expires_date_ms": ["never", -5, {}, True],
     "expires_date": ["2013-08-02 00:00:00 America/Los_Angeles", "tomorrow", -1],
