@@ -15,7 +15,7 @@ import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.garbage import collect_seldom
-from receipt_actors.cli.logs import write_log
+from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
 from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
@@ -72,6 +72,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
+    warn_of_foreign_roots(settings)
     with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
@@ -110,12 +111,16 @@ def _start(
     """
     count = process_count(settings)
     what = (", ".join(settings.source_queues), settings.backend, settings.max_in_flight)
+    # A node that shares the work begins without a place in its group; its news say when it has one.
+    take = (
+        "take receipts from" if settings.is_alone else "are ready; while this node is active, they take receipts from"
+    )
     if count == 1:
         from receipt_actors.receipt_system import ReceiptSystem
 
         system = ReceiptSystem.start(settings)
         collect_seldom()
-        logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
+        logger.info("%d consumers %s %s (%s), at most %d in flight", settings.consumers, take, *what)
         return system, lambda: None  # who can't start has said so by now
 
     from receipt_actors.processes.divider import described
@@ -124,8 +129,8 @@ def _start(
     def tell() -> None:
         share = described(divide(settings.limits_of(count), count)[-1])
         logger.info(
-            "%d processes of %d consumers take receipts from %s (%s), at most %d in flight; each may have %s",
-            *(count, settings.consumers, *what, share),
+            "%d processes of %d consumers %s %s (%s), at most %d in flight; each may have %s",
+            *(count, settings.consumers, take, *what, share),
         )
 
     group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
