@@ -111,16 +111,14 @@ def _start(
     """
     count = process_count(settings)
     what = (", ".join(settings.source_queues), settings.backend, settings.max_in_flight)
-    # A node that shares the work begins without a place in its group; its news say when it has one.
-    take = (
-        "take receipts from" if settings.is_alone else "are ready; while this node is active, they take receipts from"
-    )
     if count == 1:
         from receipt_actors.receipt_system import ReceiptSystem
 
         system = ReceiptSystem.start(settings)
         collect_seldom()
-        logger.info("%d consumers %s %s (%s), at most %d in flight", settings.consumers, take, *what)
+        # A node that shares the work has no place in its group yet; its news say when it has.
+        take = "take" if settings.is_alone else "are ready; while this node is active, they take"
+        logger.info("%d consumers %s receipts from %s (%s), at most %d in flight", settings.consumers, take, *what)
         return system, lambda: None  # who can't start has said so by now
 
     from receipt_actors.processes.divider import described
@@ -129,8 +127,8 @@ def _start(
     def tell() -> None:
         share = described(divide(settings.limits_of(count), count)[-1])
         logger.info(
-            "%d processes of %d consumers %s %s (%s), at most %d in flight; each may have %s",
-            *(count, settings.consumers, take, *what, share),
+            "%d processes of %d consumers take receipts from %s (%s), at most %d in flight; each may have %s",
+            *(count, settings.consumers, *what, share),
         )
 
     group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
