@@ -181,10 +181,10 @@ def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage
         Verdict.INVALID,
         Reason.REFUNDED,
         claim.product_id,
-        claim.environment,
-        claim.quantity,
-        claim.revocation_type,
-        claim.revocation_percentage,
+        environment=claim.environment,
+        quantity=claim.quantity,
+        revocation_type=claim.revocation_type,
+        revocation_percentage=claim.revocation_percentage,
     )
     message = _result_message(
         claim.user_id, result, claim.submission_id, claim.message_id, notification_uuid=notification_uuid

@@ -365,11 +365,12 @@ class TestResultMessage:
 
     def test_an_answer_has_no_more_attributes_than_sqs_takes(self) -> None:
         """With all that an answer or a refund may tell; a share of nothing is told as well."""
-        result = Result("1", Verdict.INVALID, Reason.REFUNDED, "coins", Environment.SANDBOX, 3, "REFUND_PRORATED", 0)
+        part = {"quantity": 3, "revocation_type": "REFUND_PRORATED"}
+        known = ("coins", Environment.SANDBOX)
+        result = Result("1", Verdict.INVALID, Reason.REFUNDED, *known, **part, revocation_percentage=0)
         answer = result_message(accepted(parse(json.dumps(GOOD))), result, "00-trace-01")
         claim = LedgerItem("1", "s", "m", 42, "ab" * 32, "coins", None, Environment.SANDBOX, "in", "out", 1.0)
-        part = replace(claim, quantity=3, revocation_type="REFUND_PRORATED", revocation_percentage=33333)
-        refund = refund_message(part, "uuid")
+        refund = refund_message(replace(claim, **part, revocation_percentage=33333), "uuid")
         assert (len(answer.attributes), len(refund.attributes)) == (9, 9)
         assert answer.attributes["revocation_percentage"] == "0"
         assert {name: refund.attributes[name] for name in ("quantity", "revocation_type", "revocation_percentage")} == {
