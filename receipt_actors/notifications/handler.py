@@ -257,7 +257,7 @@ def _failed(detail: str) -> _Outcome:
 
 def _unreadable(unreadable: Unreadable) -> _Outcome:
     """Refuse what comes from Apple's own hand: somebody has to look into it."""
-    told = f"signed by Apple, and yet: {unreadable.detail}"
+    told = f"its signature holds, and yet: {unreadable.detail}"
     return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, told, logging.ERROR)
 
 
