@@ -218,6 +218,13 @@ class TestReceipts:
         (transaction,) = genuine(unified({**COINS, "expires_date": "2013-08-02 00:00:00 Etc/GMT"})).transactions
         assert transaction.expires_at_seconds == 1375401600.0
 
+    def test_a_quantity_that_only_one_entry_says_is_the_quantity(self) -> None:
+        """A purchase may be listed twice; an entry that does not say how many reads as one, and takes nothing away."""
+        silent = {name: value for name, value in COINS.items() if name != "quantity"}
+        for first, second in ((COINS, silent), (silent, COINS)):
+            (transaction,) = genuine(unified(first, latest_receipt_info=[second])).transactions
+            assert transaction.quantity == 2
+
     def test_what_apple_leaves_out_is_unknown_not_made_up(self) -> None:
         """A transaction needs no more than its id; the quantity is one where nothing is said."""
         (transaction,) = genuine(unified({"transaction_id": "7"})).transactions
