@@ -293,6 +293,17 @@ class TestFaults:
             ("bundle_ids", "*,com.example.game", "* alone"),
             ("product_ids", "com.example.*", "no other wildcards"),
             ("bundle_ids", ["", "a"], "bundle ids"),
+            *(
+                ("bundle_ids", value, f"letters, digits, - and . only, as Apple has them; {wrong!r} is none")
+                for value, wrong in (
+                    ("com.example game", "com.example game"),
+                    ("com.example.game,'com.example.two'", "'com.example.two'"),
+                    ("com.exämple", "com.exämple"),
+                    ("com.example.my_game", "com.example.my_game"),
+                    ("com.example.game;com.example.two", "com.example.game;com.example.two"),
+                    ("TEAM/com.example", "TEAM/com.example"),
+                )
+            ),
             ("environments", "production", "Production, Sandbox or both"),
             ("unidentified", "drop", "dead-letter or reply"),
             ("backend", "gcp", "aws or embedded"),

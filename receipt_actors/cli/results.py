@@ -49,9 +49,9 @@ def command(
 ) -> int:
     """Print the answers on a post queue, as JSON lines, and delete them.
 
-    Each line has the three fields of the answer and submission_id, source_message_id, reason, product_id and
-    environment, null where unknown. An answer is deleted only after it was written, so it is printed again rather
-    than lost. What is no answer stays on the queue.
+    Each line has the three fields of the answer and submission_id, source_message_id, reason, product_id, environment,
+    quantity, revocation_type and revocation_percentage, null where unknown. An answer is deleted only after it was
+    written, so it is printed again rather than lost. What is no answer stays on the queue.
     """
     settings = load_some_settings(QueueSettings, flags, config=config)
     queue = _post_queue(queue, settings)

@@ -223,6 +223,8 @@ OURS: Mapping[str, Any] = {
     "Environment": {"S": "Production"},
     "ClaimedAt": {"N": "1760000000"},
     "RefundedAt": {"N": "1760000001"},
+    "RevocationPercentage": {"N": "33333"},
+    "Quantity": {"N": "3"},
     "SchemaVersion": {"N": "1"},
 }
 #: What makes a submission the same: one of these wrong, and the item is not ours.

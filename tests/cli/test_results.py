@@ -22,7 +22,7 @@ Cli = Callable[..., Ended]
 
 def answer(number: int) -> OutgoingMessage:
     submission = Submission(f"s-{number}", f"m-{number}", number, "MII", "ab" * 32, RESULTS, None, None, 0.0)
-    result = Result(f"t-{number}", Verdict.OK, Reason.CLAIMED, "coins", Environment.PRODUCTION)
+    result = Result(f"t-{number}", Verdict.OK, Reason.CLAIMED, "coins", Environment.PRODUCTION, quantity=3)
     return result_message(submission, result)
 
 
@@ -36,6 +36,9 @@ def printed(number: int) -> dict[str, Any]:
         "reason": "claimed",
         "product_id": "coins",
         "environment": "Production",
+        "quantity": 3,
+        "revocation_type": None,
+        "revocation_percentage": None,
     }
 
 

@@ -27,7 +27,7 @@ from receipt_actors.clients.embedded.gate import Gate
 from receipt_actors.errors import ConfigurationError, UnavailableError
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
-SCHEMA_VERSION = 3  #: ``PRAGMA user_version``
+SCHEMA_VERSION = 4  #: ``PRAGMA user_version``
 BUSY_TIMEOUT_SECONDS = 5.0  #: how long another process may hold the file before we call it unavailable
 LOCK_POLL_SECONDS = 0.001  #: how often we try for the lock that another process holds
 
@@ -134,8 +134,18 @@ _ROLES_AND_FIFO = (
     "CREATE INDEX deduplications_by_age ON deduplications (sent_at_seconds)",
 )
 
+#: What came with version 4: how many were bought, and how much was refunded. What older versions wrote does not say.
+_QUANTITIES = (
+    "ALTER TABLE ledger ADD COLUMN quantity INTEGER",
+    *(
+        f"ALTER TABLE {table} ADD COLUMN {column}"
+        for table in ("ledger", "tombstones")
+        for column in ("revocation_type TEXT", "revocation_percentage INTEGER")
+    ),
+)
+
 #: What turns a file of a version into one of the next.
-_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO}
+_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO, 3: _QUANTITIES}
 
 #: Primary result codes that may pass by themselves or by an operator's hand; any other is a bug of ours.
 _UNAVAILABLE_CODES = frozenset(
