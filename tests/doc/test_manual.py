@@ -39,7 +39,7 @@ EXAMPLES = sorted((ROOT / "doc/examples").glob("*.py"))
 NAMES = cli.list_commands(click.Context(cli))
 LOGGERS = {"receipt_actors.decisions.answered"}
 OTHERS_FLAGS = {"--env-file", "--full", "--preload"}  #: docker's, pytest's, gunicorn's
-OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG"}
+OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG", "RECEIPT_ACTORS_SETTINGS"}
 
 
 def command_of(name: str) -> click.Command:
