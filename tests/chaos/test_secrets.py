@@ -232,7 +232,7 @@ def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Pa
             ("verify", "--receipt-file", str(receipt)),
             ("config", "--database", database),
             ("config", "--max-in-flight", "none"),
-            ("redrive", "--database", database),
+            ("redrive", "--all", "--database", database),
         )
         programs = [embedded.programs.start(*command, environment=environment) for command in commands]
         for program in programs:
