@@ -84,7 +84,7 @@ def test_minted_messages_come_out_as_they_should(
     started = processes.start("start", *embedded.flags, *flags, environment=variables)
     started.communicate(timeout=PATIENCE_SECONDS)
     assert started.returncode == 0
-    statuses = [fields["status"] for fields in cli("results", *embedded.flags).lines]
+    statuses = [fields["status"] for fields in cli("results", *embedded.flags, "--delete").lines]
     assert {"OK", "INVALID"} == set(statuses)
     assert statuses.count("OK") > 50
     assert embedded.visible(DEAD_LETTERS) > 0

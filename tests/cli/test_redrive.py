@@ -291,7 +291,7 @@ class TestKill:
         everything = {f"m-{number}" for number in range(25)}
         world.send(DEAD_LETTERS, *(moved(number) for number in range(25)))
         process = processes.start(
-            *(operation, number, when, "redrive", *world.flags),
+            *(operation, number, when, "redrive", *world.flags, "--all"),
             program=("-c", STOPPING_PROGRAM),
             environment=world.environment,
         )
@@ -316,7 +316,7 @@ class TestKill:
         """Ctrl-C, unlike kill -9, leaves the time to say so."""
         embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
         process = processes.start(
-            *("send", "2", "before", "redrive", *embedded.flags), program=("-c", STOPPING_PROGRAM)
+            *("send", "2", "before", "redrive", *embedded.flags, "--all"), program=("-c", STOPPING_PROGRAM)
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
@@ -379,6 +379,8 @@ class TestFifo:
 
     def test_a_dead_letter_queue_of_another_kind_is_refused(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         """Its letters have no group to keep."""
-        ended = cli("redrive", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters")
+        ended = cli(
+            "redrive", "--all", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters"
+        )
         assert ended.code == 2
         assert "expected a FIFO queue" in ended.err

@@ -140,11 +140,11 @@ def run(
         dead_letters = _peek(onlooker, dead_letter_queue)
 
         _end(
-            company.start("reader", "results", "--keep", "--max", "1"),
+            company.start("reader", "results", "--max", "1"),
             # Whoever does not know the dead-letter queue is told by the source queue.
             company.start("operator", "redrive", "--dry-run", dead_letter_queue=""),
         )
-        results, redrive = company.start("reader", "results"), company.start("operator", "redrive", "--all")
+        results, redrive = company.start("reader", "results", "--delete"), company.start("operator", "redrive", "--all")
         claimed = next(message for message in SCENARIO.messages if message.kind is Kind.GENUINE)
         receipt.write_text(json.loads(claimed.body)["receipt"], encoding="utf-8")
         verify = company.start("operator", "verify", "--look-up", "--receipt-file", str(receipt))

@@ -216,9 +216,26 @@ class Database:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                if _primary_code(error) not in _UNAVAILABLE_CODES:
-                    raise
-                raise self._unavailable(_describe(self._path, error)) from error
+                if _primary_code(error) in _UNAVAILABLE_CODES:
+                    raise self._unavailable(_describe(self._path, error)) from error
+                self._raise_if_damaged(error)
+                raise
+            except (TypeError, ValueError) as error:  # a row that is not what was written; or a bug of ours
+                self._raise_if_damaged(error)
+                raise
+
+    def _raise_if_damaged(self, cause: Exception) -> None:
+        """Have SQLite say whether the file is to blame: only then it is no bug of ours."""
+        try:
+            finding = str(self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        except sqlite3.Error as error:
+            finding = str(error)
+        if finding != "ok":
+            told = finding.removeprefix("*** in database main ***").strip().partition("\n")[0]
+            raise self._unavailable(
+                f"database {self._path}: the file is damaged: {told}; stop every process that uses it, and put a "
+                "backup in its place, or what sqlite3's .recover can read of it"
+            ) from cause
 
     def close(self) -> None:
         """Close the connection; using it afterwards counts as unavailable. Closing twice is fine."""
