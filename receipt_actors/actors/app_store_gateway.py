@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import cachetools
 
@@ -92,6 +92,8 @@ class AppStoreGateway(Gateway):
 
     ``ways`` are by source queue, and all of one kind.
     """
+
+    isolates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -343,7 +345,7 @@ class AppStoreGateway(Gateway):
         """
         if self.clock.monotonic() >= self._signed_traffic_until_seconds:
             return True
-        return len(self._ready) + len(self._pausing) >= self._limits.current.max_in_flight // 2
+        return self.waiting >= self._limits.current.max_in_flight // 2
 
     def accept(self, job: Job) -> None:
         """See ``Gateway``."""
@@ -356,9 +358,9 @@ class AppStoreGateway(Gateway):
             self._has_closed_intake = self.closes_intake
             self.cast(INTAKE, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
 
-    def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
+    def _wait_and_try(self, *, wants_new: bool = False) -> None:
         self._has_closed_intake = self.closes_intake
-        super()._wait_and_probe(pause_seconds, wants_a_prober=wants_a_prober)
+        super()._wait_and_try(wants_new=wants_new)
 
 
 def _memory_key(request: VerifyReceipt) -> Hashable:
