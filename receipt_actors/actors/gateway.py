@@ -451,7 +451,7 @@ class Gateway(GenServer):
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
         wish_seconds = error.retry_after_seconds or 0.0
         was_closed = self._breaker.is_closed
-        held = {job for job in batch if self._is_held_against(job)}
+        held = {job for job in batch if self._judge(job)}
         unsettled = [job for job in batch if not (job in held or job.is_suspect)]
         if unsettled:
             self._breaker = self._breaker.failed(
@@ -467,11 +467,12 @@ class Gateway(GenServer):
         if was_closed and not self._breaker.is_closed:
             self._outage_begins(error)
         elif unsettled and wish_seconds and not self._breaker.is_closed:
-            logger.warning("%s asks for patience: next try in %.0f s", self.service, wish_seconds)
+            if wish_seconds > self._breaker.max_pause_seconds:
+                logger.warning("%s asks for patience: next try in %.0f s", self.service, wish_seconds)
             self._wait_and_try()
 
-    def _is_held_against(self, job: Job) -> bool:
-        """Tell whether this failure is the job's own; note it, and from when on the next one would be."""
+    def _judge(self, job: Job) -> bool:
+        """Note a failure; tell whether it is held against the message, which is a suspect then."""
         is_held = is_held_against(job.failed_since if job.has_failed else job.number, self._last_answered)
         job.has_failed = True
         job.failed_since = self._sent
@@ -481,15 +482,14 @@ class Gateway(GenServer):
         return is_held
 
     def _try_later(self, job: Job, detail: str, at_least_seconds: float, *, is_held: bool) -> None:
-        """Count the attempt where that is fair: nothing is given up because several fail and nobody knows why."""
-        if is_held and job.was_suspect:
+        """Try again after a pause; or give up, but not while this may be an outage that has just begun."""
+        is_fair = is_held or not (self._breaker.failures if job.is_suspect else self._breaker.is_spread)
+        if is_fair and job.was_suspect:
             job.from_.reply(GaveUp(f"{self.service}: {detail}"))
-            return
-        is_fair = is_held or not (job.is_suspect or self._breaker.is_spread)
-        if not is_fair and self._retry.pause_seconds(job.attempts + 1) is None:
-            self._pause(job, detail, max(LAST_PAUSE_SECONDS, at_least_seconds))
-        else:
+        elif is_fair or self._retry.pause_seconds(job.attempts + 1) is not None:
             self.retry(job, detail, at_least_seconds=at_least_seconds)
+        else:
+            self._pause(job, detail, max(LAST_PAUSE_SECONDS, at_least_seconds))
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
         """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""

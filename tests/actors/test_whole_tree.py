@@ -145,7 +145,7 @@ def test_an_outage_closes_the_gate(tree: Tree, operation: str) -> None:
     submit(tree, *range(6))
     tree.advance(20)
     assert tree.system.in_flight().unavailable
-    submit(tree, *range(100, 140))
+    submit(tree, *range(100, 400))
     tree.advance(600)
     received = [event.message_id for event in tree.services.queues.events if event.operation == "receive"]
     assert len(received) == len(set(received)) <= 8 + 12 + 600 / 5

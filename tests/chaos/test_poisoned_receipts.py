@@ -22,6 +22,7 @@ from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
+from tests.system.processes import Program
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
 APPLE_SECONDS = 0.25
@@ -81,6 +82,7 @@ class Crowd:
 
     def __exit__(self, *_error: object) -> None:
         self.is_over.set()
+        self.all_answered.set()
         for thread in self.threads:
             thread.join()
 
@@ -123,8 +125,13 @@ class Crowd:
                 self.honest[answer["user_id"]].answered_at = now
             if letters:
                 queues.delete(RESULTS, [letter.receipt_handle for letter in letters])
-            if self.is_over.is_set() and (not letters or not self.waiting()):
+            if self.is_over.is_set() and not self.waiting():
                 self.all_answered.set()
+
+    def finish(self, program: Program) -> None:
+        """Send no more, and wait until all honest ones are answered."""
+        self.is_over.set()
+        program.wait_until(self.all_answered.is_set, "all honest ones are answered")
 
     def waiting(self) -> list[Honest]:
         return [each for each in list(self.honest.values()) if each.answered_at is None]
@@ -132,8 +139,14 @@ class Crowd:
     def seconds(self, *, since: float = 0.0, until: float | None = None) -> list[float]:
         """How long honest receipts have waited, in order; those that wait still, until now."""
         now = time.monotonic()
-        chosen = [each for each in self.honest.values() if since <= each.sent_at and (not until or each.sent_at < until)]
+        chosen = [
+            each for each in self.honest.values() if since <= each.sent_at and (not until or each.sent_at < until)
+        ]
         return sorted((each.answered_at or now) - each.sent_at for each in chosen)
+
+
+def percentile_95(seconds: list[float]) -> float:
+    return seconds[min(len(seconds) - 1, int(len(seconds) * 0.95))]
 
 
 def told(seconds: list[float]) -> str:
@@ -141,10 +154,89 @@ def told(seconds: list[float]) -> str:
     return f"{len(seconds)} honest, p50 {middle:.2f} s, p95 {p95:.2f} s, worst {seconds[-1]:.2f} s"
 
 
-def percentile_95(seconds: list[float]) -> float:
-    return seconds[min(len(seconds) - 1, int(len(seconds) * 0.95))]
-
-
-def pause(program: object, seconds: float) -> None:
+def flow(program: Program, seconds: float) -> None:
+    """Let traffic flow for a while."""
     until = time.monotonic() + seconds
-    program.wait_until(lambda: time.monotonic() > until, "traffic has flowed", seconds=seconds + 60)  # type: ignore[attr-defined]
+    program.wait_until(lambda: time.monotonic() > until, "traffic has flowed", seconds=seconds + 60)
+
+
+def check_waits(seconds: list[float], *, is_full: bool) -> None:
+    """A check at short size, which runs beside others, shows that nobody waits for the poisoned ones to end."""
+    assert percentile_95(seconds) < (MAX_P95_SECONDS if is_full else 10)
+    assert seconds[-1] < (MAX_SECONDS if is_full else 30)
+
+
+def most_receives_of_honest(world: EmbeddedWorld) -> int:
+    select = (
+        "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) JOIN contents USING (row_id)"
+        """ WHERE name = ? AND body NOT LIKE '%"user_id": -%'"""
+    )
+    with closing(sqlite3.connect(world.database)) as connection:
+        (receives,) = connection.execute(select, (SOURCE,)).fetchone()
+    return receives or 0
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore(latency_seconds=APPLE_SECONDS) as store:
+        yield store
+
+
+@pytest.mark.parametrize("client", ["curl", "requests"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_waits_for_forty_poisoned_receipts(
+    embedded: EmbeddedWorld,
+    store: SimulatedAppStore,
+    is_full: bool,
+    figure: Callable[[str], None],
+    kind: str,
+    client: str,
+) -> None:
+    """Honest receipts are answered as ever; an outage that begins meanwhile is seen, and costs no delivery."""
+    if not is_full and (kind, client) not in (("21005", "curl"), ("silence", "requests")):
+        pytest.skip("at full size only")
+    program = embedded.start(store, app_store_client=client)
+    program.wait_for_log("consumers take receipts")
+    with Crowd(embedded, KINDS[kind], Load(honest_rate=20 if is_full else 5, poisoned=40)) as crowd:
+        flow(program, 30 if is_full else 20)
+        began_at, logged = time.monotonic(), len(program.stderr)
+        store.outage(Fault.http(503))
+        program.wait_until(lambda: "app_store is unavailable" in program.stderr[logged:], "the outage is seen")
+        detected_seconds = time.monotonic() - began_at
+        flow(program, 10)
+        assert most_receives_of_honest(embedded) <= 1
+        store.recover()
+        crowd.finish(program)
+        before = crowd.seconds(until=began_at - MAX_SECONDS)
+    program.send_signal(signal.SIGTERM)
+    assert program.wait_for_end() == 0
+    check_waits(before, is_full=is_full)
+    assert detected_seconds < (DETECTED_SECONDS if is_full else 30)
+    assert all(letter.fields["user_id"] < 0 for letter in embedded.take(DEAD_LETTERS))
+    figure(f"{told(before)}; an outage is seen after {detected_seconds:.1f} s")
+
+
+LOADS = {
+    "twelve, with 500, beside 1/s": ("500", Load(honest_rate=1, poisoned=12)),
+    "181, with 21005, beside 20/s": ("21005", Load(honest_rate=20, poisoned=181)),
+    "20/s, with 500, beside 1/s": ("500", Load(honest_rate=1, drip_rate=20)),
+    "2/s that are never answered, beside 2/s": ("silence", Load(honest_rate=2, drip_rate=2)),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_nobody_waits_for_a_stream_of_poisoned_receipts(
+    embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], name: str
+) -> None:
+    """However many there are, and though new ones come all the time."""
+    if not is_full:
+        pytest.skip("at full size only")
+    kind, load = LOADS[name]
+    program = embedded.start(store)
+    program.wait_for_log("consumers take receipts")
+    with Crowd(embedded, KINDS[kind], load) as crowd:
+        flow(program, 120)
+        crowd.finish(program)
+        seconds = crowd.seconds()
+    figure(told(seconds))
+    check_waits(seconds, is_full=True)
