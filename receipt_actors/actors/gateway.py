@@ -13,8 +13,8 @@ small share of the requests under way, grow no queue, and say nothing about the 
 from the beginning, and is tried once.
 
 While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. At each try a
-request that was never made is sent, or intake is asked for a new message and one of those kept is tried; a suspect,
-where nothing else is kept. Where all limits are lent to others nobody can try, and the outage is forgotten.
+request that was never made is sent, for which intake is asked to let a message in, and one of those kept; a suspect,
+where there is nothing else. Where all limits are lent to others nobody can try, and the outage is forgotten.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ class Gateway(GenServer):
             job.failed_since = self._sent
         if not job.is_suspect:
             self._ready.append(job)
-        elif self._breaker.is_closed and len(self._suspects) >= suspects_at_once(self._concurrency):
+        elif self._breaker.is_closed and len(self._suspects) >= suspects_at_once(self.concurrency):
             job.from_.reply(GaveUp(f"{self.service}: too many messages fail while others are answered"))
             return
         else:
@@ -335,7 +335,7 @@ class Gateway(GenServer):
             if self._is_suspects_turn():
                 if self._must_wait_for_rate():
                     return
-                self._send_suspect()
+                self._send_alone(self._suspects)
             elif not self._ready or self._must_gather() or self._must_wait_for_rate() or self._send_next() is None:
                 return
 
@@ -373,13 +373,13 @@ class Gateway(GenServer):
                 return self._send(batch)
         return None
 
-    def _send_suspect(self) -> tuple[Job, ...] | None:
-        """Send the next suspect, alone."""
-        while self._suspects:
-            if batch := self._wanted([self._suspects.popleft()]):
-                self._suspects_under_way += 1
-                return self._send(batch)
-        return None
+    def _send_alone(self, failed: deque[Job]) -> None:
+        """Send the next of those that have failed before; it may be what its batch failed for."""
+        while failed:
+            if batch := self._wanted([failed.popleft()]):
+                self._suspects_under_way += batch[0].is_suspect
+                self._send(batch)
+                return
 
     def _wanted(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         wanted = []
@@ -451,7 +451,7 @@ class Gateway(GenServer):
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
         wish_seconds = error.retry_after_seconds or 0.0
         was_closed = self._breaker.is_closed
-        held = {job for job in batch if self._judge(job)}
+        held = {job for job in batch if self._judge(job, error)}
         unsettled = [job for job in batch if not (job in held or job.is_suspect)]
         if unsettled:
             self._breaker = self._breaker.failed(
@@ -471,9 +471,10 @@ class Gateway(GenServer):
                 logger.warning("%s asks for patience: next try in %.0f s", self.service, wish_seconds)
             self._wait_and_try()
 
-    def _judge(self, job: Job) -> bool:
+    def _judge(self, job: Job, error: UnavailableError) -> bool:
         """Note a failure; tell whether it is held against the message, which is a suspect then."""
-        is_held = is_held_against(job.failed_since if job.has_failed else job.number, self._last_answered)
+        since = job.failed_since if job.has_failed else job.number
+        is_held = is_held_against(since, self._last_answered) and not error.is_about_the_rate
         job.has_failed = True
         job.failed_since = self._sent
         if is_held and self.isolates:
@@ -575,14 +576,13 @@ class Gateway(GenServer):
     def _try_service(self) -> None:
         if self._breaker.is_closed:
             return
-        has_room = self._under_way < self.concurrency  # else the limits are lent to others, or all requests hang
-        self._wants_new = has_room and (not self._ready or self._send_next() is None)
-        if self._wants_new:
+        # There is no room where the limits are lent to others, or all requests hang.
+        self._wants_new = self._under_way < self.concurrency and self._send_next() is None
+        if self._under_way < self.concurrency:
             if self._kept:
-                self._ready.append(self._kept.popleft())
-                self._send_next()
-            else:
-                self._send_suspect()
+                self._send_alone(self._kept)
+            elif self._wants_new:
+                self._send_alone(self._suspects)
         self._wait_and_try(wants_new=self._wants_new)
 
     def _notice(self, kind: IncidentKind, summary: str, message_id: str | None = None) -> None:

@@ -355,7 +355,7 @@ def test_only_one_new_message_is_tried_at_a_time(house: House) -> None:
     house.stage.settle()
     assert house.ledger.count("get") == sent + 1
     house.stage.advance(5)
-    assert house.ledger.count("get") == sent + 2
+    assert house.ledger.count("get") == sent + 1 + 2  # one of those that were kept, too
 
 
 def test_few_who_try_get_company_at_once(house: House) -> None:
