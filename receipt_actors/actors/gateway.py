@@ -451,7 +451,9 @@ class Gateway(GenServer):
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
         wish_seconds = error.retry_after_seconds or 0.0
         was_closed = self._breaker.is_closed
-        held = {job for job in batch if self._judge(job, error)}
+        held = {job for job in batch if not error.is_about_the_rate and self._is_held_against(job)}
+        for job in batch:
+            self._note_failure(job, is_held=job in held)
         unsettled = [job for job in batch if not (job in held or job.is_suspect)]
         if unsettled:
             self._breaker = self._breaker.failed(
@@ -471,16 +473,16 @@ class Gateway(GenServer):
                 logger.warning("%s asks for patience: next try in %.0f s", self.service, wish_seconds)
             self._wait_and_try()
 
-    def _judge(self, job: Job, error: UnavailableError) -> bool:
-        """Note a failure; tell whether it is held against the message, which is a suspect then."""
-        since = job.failed_since if job.has_failed else job.number
-        is_held = is_held_against(since, self._last_answered) and not error.is_about_the_rate
+    def _is_held_against(self, job: Job) -> bool:
+        """Tell whether a failure is the message's own."""
+        return is_held_against(job.failed_since if job.has_failed else job.number, self._last_answered)
+
+    def _note_failure(self, job: Job, *, is_held: bool) -> None:
         job.has_failed = True
         job.failed_since = self._sent
         if is_held and self.isolates:
             job.is_suspect = True
             self._known_suspects[self.message_of(job)] = True
-        return is_held
 
     def _try_later(self, job: Job, detail: str, at_least_seconds: float, *, is_held: bool) -> None:
         """Try again after a pause; or give up, but not while this may be an outage that has just begun."""

@@ -181,6 +181,21 @@ def test_an_outage_told_by_status_is_an_outage(stage: Stage, answer: dict[str, o
     assert all(isinstance(stage.reply_to(each), Genuine) for each in asking)
 
 
+@pytest.mark.parametrize("answer", [{"status": 21005}, AppStoreUnavailable("500")], ids=["by status", "no answer"])
+def test_receipts_that_apple_cannot_stomach_are_no_outage(stage: Stage, answer: object) -> None:
+    """Forty of them: honest ones are answered at once, and those end with their delivery."""
+    house = House(stage)
+    for message in range(1000, 1040):
+        house.script(*[answer] * 50, message=message)
+    poisoned = [house.verify(message) for message in range(1000, 1040)]
+    for message in range(60):
+        house.script(genuine(f"t-{message}"), message=message)
+        assert isinstance(stage.reply_to(house.verify(message)), Genuine)
+        stage.advance(1)
+    assert all(isinstance(stage.reply_to(each), GaveUp) for each in poisoned)
+    assert stage.told(house.intake, ServiceUnavailable) == []
+
+
 def test_many_malformed_receipts_are_no_outage(stage: Stage) -> None:
     """Anybody can send those; they must not stop the others."""
     house = House(stage)
