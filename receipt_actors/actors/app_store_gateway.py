@@ -358,9 +358,9 @@ class AppStoreGateway(Gateway):
             self._has_closed_intake = self.closes_intake
             self.cast(INTAKE, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
 
-    def _wait_and_try(self, *, wants_new: bool = False) -> None:
+    def _wait_and_try(self) -> None:
         self._has_closed_intake = self.closes_intake
-        super()._wait_and_try(wants_new=wants_new)
+        super()._wait_and_try()
 
 
 def _memory_key(request: VerifyReceipt) -> Hashable:

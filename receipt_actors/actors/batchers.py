@@ -113,8 +113,8 @@ class ResultBatcher(_Batcher):
         super().accept(job)
         self._keep_room()
 
-    def _wait_and_try(self, *, wants_new: bool = False) -> None:
-        super()._wait_and_try(wants_new=wants_new)
+    def _wait_and_try(self) -> None:
+        super()._wait_and_try()
         self._keep_room()
 
     def _keep_room(self) -> None:

@@ -160,7 +160,7 @@ class Gateway(GenServer):
         self._unavailable_since_seconds: float | None = None  # UNIX time; since the breaker opened
         self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
         self._breaker = Breaker()
-        self._wants_new = False  # the next request that was never made is sent though the breaker is open
+        self._new_tries = 0  # so many requests that were never made are sent though the breaker is open
         self._try_timer: Timer | None = None
         self._dispatch_is_queued = False
         self._yielding: list[From] = []  # who waits for no more to be under way than the limits allow
@@ -328,8 +328,7 @@ class Gateway(GenServer):
                 from_.reply(Done())
             self._yielding.clear()
         if not self._breaker.is_closed:
-            if self._wants_new and self._ready and self._under_way < self.concurrency:
-                self._wants_new = self._send_next() is None
+            self._try_new()
             return
         while self._under_way < self.concurrency:
             if self._is_suspects_turn():
@@ -557,7 +556,7 @@ class Gateway(GenServer):
         self.cast(INTAKE, ServiceAvailable(self.service))
         self._ready.extend(self._kept)
         self._kept.clear()
-        self._wants_new = False
+        self._new_tries = 0
 
     def _forget_outage(self) -> None:
         # Others do the work. Nobody here could find out that the service is back, and it would be unavailable for ever.
@@ -566,26 +565,31 @@ class Gateway(GenServer):
             self._outage_ends(told, logging.INFO)
         self._breaker = self._breaker.answered()
 
-    def _wait_and_try(self, *, wants_new: bool = False) -> None:
-        self.cast(INTAKE, self._outage(wants_a_prober=wants_new and self.closes_intake))
+    def _wait_and_try(self) -> None:
+        self.cast(INTAKE, self._outage(self._new_tries if self.closes_intake else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
         self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())
 
-    def _outage(self, *, wants_a_prober: bool = False) -> ServiceUnavailable:
-        return ServiceUnavailable(self.service, wants_a_prober, self.closes_intake, self.source_queue)
+    def _outage(self, wanted_messages: int = 0) -> ServiceUnavailable:
+        return ServiceUnavailable(self.service, wanted_messages, self.closes_intake, self.source_queue)
 
     def _try_service(self) -> None:
         if self._breaker.is_closed:
             return
         # There is no room where the limits are lent to others, or all requests hang.
-        self._wants_new = self._under_way < self.concurrency and self._send_next() is None
-        if self._under_way < self.concurrency:
-            if self._kept:
-                self._send_alone(self._kept)
-            elif self._wants_new:
-                self._send_alone(self._suspects)
-        self._wait_and_try(wants_new=self._wants_new)
+        has_room = self._under_way < self.concurrency
+        self._new_tries = self._breaker.new_messages(self.clock.monotonic()) if has_room else 0
+        if has_room and (self._kept or not self._ready):
+            self._send_alone(self._kept or self._suspects)
+        self._try_new()
+        self._wait_and_try()
+
+    def _try_new(self) -> None:
+        while self._new_tries and self._ready and self._under_way < self.concurrency:
+            if self._must_wait_for_rate():
+                return
+            self._new_tries -= self._send_next() is not None
 
     def _notice(self, kind: IncidentKind, summary: str, message_id: str | None = None) -> None:
         self.cast(INCIDENTS, Noticed(kind, self.service, summary, message_id))

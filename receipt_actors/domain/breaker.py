@@ -12,8 +12,8 @@ A failed request does not say whose fault it was. What other requests meet does:
 A single message that nothing contradicts opens the breaker after ``max_failures``: in an outage at night it must not
 use up its deliveries all alone.
 
-While the breaker is open single requests try whether the service is back. The longer the outage lasts, the longer are
-the pauses between them; the more failures are usual between two answers, the shorter.
+While the breaker is open a few messages try whether the service is back. The longer it lasts, the fewer try. The more
+requests have failed before, the more new messages try: as many poisonous ones may stand before an honest one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES
+
 _MEMORY = 0.9  #: weight of what was usual, against the newest row of failures
 _FAR_MORE = 5.0  #: times as many failures as usual; by chance a row is that long once in 150 rows
-_TRIES = 5.0  #: while an outage becomes e times as long, where answers are usual
+_TRIES = (20, 200)  #: new messages, at least and at most, that try while an outage becomes e times as long
 
 
 def is_held_against(failed_since: int, last_answered: int) -> bool:
@@ -43,7 +45,7 @@ class Breaker:
     min_messages: int = 3  #: of at least so many different messages,
     min_seconds: float = 2.5  #: for at least so long;
     max_failures: int = 10  #: or so many in a row, of fewer messages
-    min_pause_seconds: float = 0.05
+    min_pause_seconds: float = 0.2
     max_pause_seconds: float = 5.0  #: how late the end of an outage may be noticed
     is_closed: bool = True  #: whether requests flow
     failures: int = 0  #: in a row
@@ -101,9 +103,16 @@ class Breaker:
 
     def pause_seconds(self, now_seconds: float) -> float:
         """Return how long to wait, from now on, before the next request tries whether the service is back."""
-        pace = (now_seconds - self.failing_since_seconds) / (_TRIES * (1 + self.usual_failures))
-        pause = min(max(pace, self.min_pause_seconds), self.max_pause_seconds)
+        pause = min(max(self._seconds_for_each(now_seconds), self.min_pause_seconds), self.max_pause_seconds)
         return max(pause, self.silent_until_seconds - now_seconds)
+
+    def new_messages(self, now_seconds: float) -> int:
+        """Return how many messages that were never asked about may try now."""
+        return max(1, min(MAX_BATCH_ENTRIES, int(self.min_pause_seconds / self._seconds_for_each(now_seconds))))
+
+    def _seconds_for_each(self, now_seconds: float) -> float:
+        fewest, most = _TRIES
+        return max(now_seconds - self.failing_since_seconds, 1.0) / min(max(fewest, self.failures), most)
 
 
 def suspects_at_once(concurrency: int) -> int:

@@ -248,7 +248,8 @@ def test_failures_of_several_messages_close_the_gate(house: House) -> None:
     house.trip()
     assert house.announced() == [ServiceUnavailable]
     sent = house.ledger.count("get")
-    house.stage.advance(0.3)
+    late = house.look_up(1)
+    assert is_answered(house, late) == [False]
     assert house.ledger.count("get") == sent
 
 
@@ -270,15 +271,15 @@ def test_an_outage_costs_no_attempts(house: House) -> None:
 
 
 def test_an_outage_is_tried_ever_more_seldom(house: House) -> None:
-    """Forty requests that fail together are one outage: a try after half a second, and at last one in five seconds."""
+    """Forty requests that fail together are one outage: several tries a second, and at last one in five seconds."""
     hold = house.ledger.hold("get", then=DOWN)
     asking = [house.look_up(number) for number in range(40)]
     house.ledger.fail("get", DOWN, times=None)
     hold.release()
     house.stage.advance(5)
     sent = house.ledger.count("get")
-    house.stage.advance(25)
-    assert sent + 7 < house.ledger.count("get") < sent + 13
+    house.stage.advance(600)
+    assert sent + 120 < house.ledger.count("get") < sent + 500
     sent = house.ledger.count("get")
     for _ in range(5):
         house.stage.advance(5)
@@ -337,14 +338,14 @@ def test_a_new_message_is_tried_before_those_that_are_kept(house: House) -> None
     house.trip()
     house.ledger.fail("get", DOWN, times=None)
     house.stage.advance(60)
-    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wants_a_prober
+    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wanted_messages
     house.ledger.recover()
     newcomer = house.look_up(1)
     assert is_answered(house, newcomer) == [True]
     assert house.announced()[-1] is ServiceAvailable
 
 
-def test_only_one_new_message_is_tried_at_a_time(house: House) -> None:
+def test_few_new_messages_are_tried_at_a_time(house: House) -> None:
     """In a real outage the others wait, as all do."""
     house.trip()
     house.ledger.fail("get", DOWN, times=None)
@@ -355,7 +356,7 @@ def test_only_one_new_message_is_tried_at_a_time(house: House) -> None:
     house.stage.settle()
     assert house.ledger.count("get") == sent + 1
     house.stage.advance(5)
-    assert house.ledger.count("get") == sent + 1 + 2  # one of those that were kept, too
+    assert sent + 1 < house.ledger.count("get") <= sent + 1 + 4  # each with one of those that were kept
 
 
 def test_few_who_try_get_company_at_once(house: House) -> None:
@@ -363,7 +364,7 @@ def test_few_who_try_get_company_at_once(house: House) -> None:
     house.ledger.fail("get", DOWN, times=None)
     lonely = [house.look_up(1) for _ in range(10)]
     house.stage.advance(60)
-    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wants_a_prober
+    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wanted_messages
     house.ledger.recover()
     house.stage.advance(6)
     assert {house.stage.reply_to(asking) for asking in lonely} == {Ownership.FREE}
@@ -402,7 +403,7 @@ def test_a_probe_that_ends_in_another_way_is_not_the_last(
     """A refusal is an answer, so the service is back; a bug says nothing, so the next request tries."""
     tripped = house.trip()
     house.ledger.fail("get", error)
-    house.stage.advance(1)
+    house.stage.advance(0.2)
     assert (house.announced()[-1] is ServiceAvailable) is is_back
     house.stage.advance(60)
     answers = [house.stage.reply_to(asking) for asking in tripped]

@@ -251,23 +251,32 @@ def test_an_answer_closes_it_whatever_was_before(steps: list[str], seconds: floa
         assert 0 < breaker.pause_seconds(now) <= breaker.max_pause_seconds
 
 
+def tries(breaker: Breaker, until: float) -> list[tuple[float, int]]:
+    """Return the pauses from the opening on, and how many new messages may try after each."""
+    now, tries = LONG_SECONDS, []
+    while now < until:
+        pause = breaker.pause_seconds(now)
+        now += pause
+        tries.append((pause, breaker.new_messages(now)))
+    return tries
+
+
 def test_tries_become_more_seldom_up_to_a_limit() -> None:
     """To 5 s: how late the end may be noticed."""
-    breaker, now = open_breaker(), LONG_SECONDS
-    pauses = []
-    while now < 60.0:
-        pauses.append(breaker.pause_seconds(now))
-        now += pauses[-1]
-    assert pauses[0] == pytest.approx(0.5)
+    pauses = [pause for pause, _ in tries(open_breaker(), 300.0)]
+    assert pauses[0] == pytest.approx(0.2)
     assert pauses == sorted(pauses)
     assert pauses[-1] == 5.0
-    assert len(pauses) < 25
+    assert sum(new for _, new in tries(open_breaker(), 300.0)) < 150
 
 
-def test_tries_are_more_frequent_where_most_messages_fail_anyway() -> None:
-    """Where one message of twenty is answered, it takes some twenty tries to meet it."""
-    poisoned = replace(open_breaker(), usual_failures=19.0)
-    assert poisoned.pause_seconds(5.0) == open_breaker().pause_seconds(5.0) / 20
+def test_the_more_have_failed_the_more_new_messages_try() -> None:
+    """Where a hundred poisonous messages came first, another hundred may stand before an honest one."""
+    breaker = fail(fail(Breaker(), *map(str, range(180))), "last", now=LONG_SECONDS)
+    assert not breaker.is_closed
+    soon = tries(breaker, LONG_SECONDS + 4.0)
+    assert sum(new for _, new in soon) > 100
+    assert max(new for _, new in soon) <= 10  # a receive brings no more
 
 
 def test_the_service_may_ask_for_a_longer_pause() -> None:
