@@ -498,7 +498,7 @@ class Gateway(GenServer):
         job.attempts += 1
         pause_seconds = self._retry.pause_seconds(job.attempts, at_least_seconds=at_least_seconds)
         if pause_seconds is None:
-            job.from_.reply(GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
+            self.give_up(job, GaveUp(f"{self.service}: {detail}") if given_up is None else given_up)
         else:
             self._pause(job, detail, pause_seconds)
 
@@ -509,6 +509,10 @@ class Gateway(GenServer):
         self._statistics.entry_retried(self.service)
         self._pausing[job] = None
         self.send_after(pause_seconds, _Retry(job))
+
+    def give_up(self, job: Job, answer: object) -> None:
+        """Answer a job that has been tried often enough."""
+        job.from_.reply(answer)
 
     def handle_info(self, message: Any) -> Any:
         """A pause is over."""

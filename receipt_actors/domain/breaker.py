@@ -95,6 +95,11 @@ class Breaker:
             return later
         return replace(later, is_closed=False, silent_until_seconds=silent_until)
 
+    def opened(self, now_seconds: float) -> Breaker:
+        """Note that the service is unavailable, by another sign than requests that fail."""
+        since = self.failing_since_seconds if self.failures else now_seconds
+        return replace(self, is_closed=False, failures=max(1, self.failures), failing_since_seconds=since)
+
     def _shows_an_outage(self, now_seconds: float) -> bool:
         if not self.is_spread:
             return self.failures >= self.max_failures and len(self.messages) < self.min_messages
