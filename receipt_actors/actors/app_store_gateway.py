@@ -426,6 +426,11 @@ class AppStoreGateway(RefereeGateway):
         """See ``RefereeGateway``: half of what may be in flight."""
         return self._limits.current.max_in_flight // 2
 
+    @property
+    def is_about_to_vouch(self) -> bool:
+        """See ``RefereeGateway``: what the Server API answers is verified first, and the verifiers may be starting."""
+        return self._offline > 0
+
     # --- while Apple is unavailable ---
 
     def _outage_begins(self, error: UnavailableError) -> None:

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CONTROL_PAUSE_SECONDS = 0.25  #: between two controls, where most users are refused
 PATIENCE_SECONDS = 1.0  #: for what other users' receipts show, before a control is asked about or done without
+UNSURE_SECONDS = 5.0  #: of holding refusals without a control, before that is told
 RECHECK_SECONDS = 5.0  #: between two held refusals that are asked again, where there is no control
 
 
@@ -79,6 +80,7 @@ class RefereeGateway(Gateway):
         self._control: Job | None = None  # that is being asked about
         self._control_timer: Timer | None = None
         self._control_asked_at_seconds = -inf  # monotonic
+        self._unsure_from_seconds = inf  # monotonic; if there is no control by then
         self._is_unsure = False  # the service refuses several users, and there is no control
 
     # --- what a subclass says ---
@@ -108,6 +110,11 @@ class RefereeGateway(Gateway):
         """How many refusals may be held where there is no control, now."""
         raise NotImplementedError
 
+    @property
+    def is_about_to_vouch(self) -> bool:
+        """Tell whether an answer is being looked into, so that there may be a control soon."""
+        return False
+
     # --- what the service answers ---
 
     def is_control(self, job: Job) -> bool:
@@ -134,6 +141,8 @@ class RefereeGateway(Gateway):
     def refuse(self, job: Job, refusal: object) -> None:
         """Answer a job with a refusal, as soon as that can be believed."""
         if self._can_tell or self._has_room():
+            if not self._held:
+                self._unsure_from_seconds = self.clock.monotonic() + UNSURE_SECONDS
             self._held[job] = refusal
             self._ask_control_soon()
         else:
@@ -167,9 +176,6 @@ class RefereeGateway(Gateway):
     def _ask_control_soon(self) -> None:
         if self._control is not None or self._is_unsure or not self._breaker.is_closed:
             return
-        if self._held and not self._can_tell:
-            self._is_unsure_now()
-            return
         pause_seconds = PATIENCE_SECONDS
         if self._referee.next_control is not None and self._referee.is_contested:
             since_last_seconds = self.clock.monotonic() - self._control_asked_at_seconds
@@ -187,6 +193,10 @@ class RefereeGateway(Gateway):
         if self._referee.next_control is None:
             if self._referee.believes_without_control:
                 self._believe()
+            elif self._held and self.clock.monotonic() >= self._unsure_from_seconds and not self.is_about_to_vouch:
+                self._is_unsure_now()
+            elif self._held:
+                self._ask_control_soon()
         elif self._held or self._referee.is_contested:
             self._ready.appendleft(self._begin_control(self._referee.next_control))
             self._queue_dispatch()

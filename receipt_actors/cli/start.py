@@ -21,6 +21,7 @@ from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import divide
+from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.cores import usable_cores
 from receipt_actors.settings import Settings, load_settings
@@ -72,6 +73,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
+    _tell_of_the_sandbox(settings)
     with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
@@ -93,6 +95,25 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         _log_totals(statistics, unfinished)
         is_written = settings.statistics_file is None or _write(statistics, settings.statistics_file)
     return EXIT_DONE if is_written else EXIT_WORLD_FAILED
+
+
+def _tell_of_the_sandbox(settings: Settings) -> None:
+    """Say what becomes of purchases that nobody paid for; where all are such there is nothing to say."""
+    sources = [each for each in settings.every_source if Environment.PRODUCTION in each.environments]
+    counting = [each.source_queue for each in sources if Environment.SANDBOX in each.environments]
+    refusing = [each.source_queue for each in sources if Environment.SANDBOX not in each.environments]
+    if refusing:
+        logger.info(
+            "environments: purchases in Apple's Sandbox are refused on %s. App Review and TestFlight buy there; "
+            "Production,Sandbox lets them count",
+            ", ".join(refusing),
+        )
+    if counting:
+        logger.info(
+            "environments: purchases in Apple's Sandbox count on %s. Nobody pays there: an answer's attribute "
+            "environment tells them apart",
+            ", ".join(counting),
+        )
 
 
 def process_count(settings: Settings) -> int:

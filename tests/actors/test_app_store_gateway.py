@@ -23,7 +23,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified
+from receipt_actors.domain.receipts import OTHER_ENVIRONMENT_REFUSED, Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
@@ -109,7 +109,7 @@ def test_a_sandbox_receipt_is_refused_where_policy_does_not_allow_it(stage: Stag
     """The sandbox is not even asked."""
     house = House(stage, PRODUCTION)
     house.script({"status": 21007})
-    assert house.verified() == Unidentified(Reason.SANDBOX_REFUSED)
+    assert house.verified() == OTHER_ENVIRONMENT_REFUSED
     assert house.requests() == (1, 0)
 
 
@@ -117,7 +117,7 @@ def test_a_receipt_is_redirected_once(stage: Stage) -> None:
     """Two endpoints that send it to each other do so for ever."""
     house = House(stage, PRODUCTION, SANDBOX)
     house.script({"status": 21007}, {"status": 21008})
-    assert house.verified() == Unidentified(Reason.SANDBOX_REFUSED)
+    assert house.verified() == OTHER_ENVIRONMENT_REFUSED
     assert house.requests() == (1, 1)
 
 
