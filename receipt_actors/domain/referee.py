@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Generic, TypeVar
 
 MIN_USERS = 3  #: refusals of fewer users are no sign of an outage
 RECENT_USERS = 20  #: of whom it is known how Apple answered them last
 MAX_CONTROLS = 3  #: that are remembered, each of another user
-CONTROL_RENEWAL_SECONDS = 60.0  #: the age of the newest control at which a newer one takes the place of the oldest
+CONTROL_RENEWAL_SECONDS = 60.0  #: after a receipt became a control, another one takes the place of the oldest
 
 C = TypeVar("C")
 
@@ -34,7 +35,6 @@ class Control(Generic[C]):
     """What Apple has vouched for, and for whom."""
 
     user: Hashable
-    vouched_at_seconds: float  #: monotonic
     question: C = field(repr=False)  #: a receipt, which must not get into a log
 
 
@@ -44,33 +44,36 @@ class Referee(Generic[C]):
 
     controls: tuple[Control[C], ...] = ()  #: the next one to ask about comes first
     recent: tuple[tuple[Hashable, bool], ...] = ()  #: the last users, and whether Apple refused them
-    refused_controls: int = (
-        0  #: how many of ``controls``, from the first on, Apple has refused since it vouched for one
-    )
+    refused_users: int = 0  #: of those
+    refused_controls: int = 0  #: how many of ``controls``, the first ones, Apple has refused since it vouched for one
+    renewal_seconds: float = -inf  #: monotonic; from when on another user's receipt becomes a control
     is_out: bool = False  #: Apple refuses all controls
 
     # --- what happens ---
 
     def vouched(self, user: Hashable, question: C, now_seconds: float) -> Referee[C]:
         """Note that Apple vouched for a user's receipt."""
-        newest = max((each.vouched_at_seconds for each in self.controls), default=-CONTROL_RENEWAL_SECONDS)
-        is_known = any(each.user == user for each in self.controls)
-        is_wanted = len(self.controls) < MAX_CONTROLS and not is_known
-        controls = self.controls
-        if is_wanted or (now_seconds - newest >= CONTROL_RENEWAL_SECONDS and not self.refused_controls):
-            others = [each for each in self.controls if each.user != user]
-            controls = (*others, Control(user, now_seconds, question))[-MAX_CONTROLS:]
-        elif self._is_all_well:
-            return self
-        return replace(self, controls=controls, recent=self._with(user, is_refused=False))
+        is_due = now_seconds >= self.renewal_seconds and not self.refused_controls
+        if not (is_due or self.refused_users) and len(self.recent) == RECENT_USERS:
+            return self  # as nearly always: all is well, and nothing changes
+        return (self._renewed(user, question, now_seconds) if is_due else self)._answered(user, is_refused=False)
+
+    def _renewed(self, user: Hashable, question: C, now_seconds: float) -> Referee[C]:
+        others = [each for each in self.controls if each.user != user]
+        controls = (*others, Control(user, question))[-MAX_CONTROLS:]
+        is_full = len(controls) == MAX_CONTROLS
+        renewal_seconds = now_seconds + CONTROL_RENEWAL_SECONDS if is_full else -inf
+        return replace(self, controls=controls, renewal_seconds=renewal_seconds)
 
     def refused(self, user: Hashable) -> Referee[C]:
         """Note that Apple refused a user's receipt."""
-        return replace(self, recent=self._with(user, is_refused=True))
+        return self._answered(user, is_refused=True)
 
     def control_vouched(self) -> Referee[C]:
         """Note that Apple vouched for the next control again. Those that it refused before are no controls."""
-        return replace(self, controls=self.controls[self.refused_controls :], refused_controls=0)
+        if not self.refused_controls:
+            return self
+        return replace(self, controls=self.controls[self.refused_controls :], refused_controls=0, renewal_seconds=-inf)
 
     def control_refused(self) -> Referee[C]:
         """Note that Apple refused the next control."""
@@ -86,7 +89,7 @@ class Referee(Generic[C]):
 
     def interrupted(self) -> Referee[C]:
         """Note that an outage has begun, or is over: how Apple answered before says nothing any more."""
-        return replace(self, recent=(), refused_controls=0, is_out=False)
+        return replace(self, recent=(), refused_users=0, refused_controls=0, is_out=False)
 
     # --- what follows ---
 
@@ -98,22 +101,14 @@ class Referee(Generic[C]):
     @property
     def believes_without_control(self) -> bool:
         """Tell whether refusals stand without a control: there is none, and few users were refused."""
-        return not self.controls and self._refused_users < MIN_USERS
+        return not self.controls and self.refused_users < MIN_USERS
 
     @property
     def is_contested(self) -> bool:
         """Tell whether most of the last users were refused: only a control can show that Apple works."""
-        refused = self._refused_users
-        return refused >= MIN_USERS and 2 * refused > len(self.recent)
+        return self.refused_users >= MIN_USERS and 2 * self.refused_users > len(self.recent)
 
-    @property
-    def _refused_users(self) -> int:
-        return sum(is_refused for _, is_refused in self.recent)
-
-    @property
-    def _is_all_well(self) -> bool:
-        return len(self.recent) == RECENT_USERS and not any(is_refused for _, is_refused in self.recent)
-
-    def _with(self, user: Hashable, *, is_refused: bool) -> tuple[tuple[Hashable, bool], ...]:
+    def _answered(self, user: Hashable, *, is_refused: bool) -> Referee[C]:
         others = [each for each in self.recent if each[0] != user]
-        return (*others[1 - RECENT_USERS :], (user, is_refused))
+        recent = (*others[1 - RECENT_USERS :], (user, is_refused))
+        return replace(self, recent=recent, refused_users=sum(was_refused for _, was_refused in recent))
