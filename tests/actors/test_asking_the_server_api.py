@@ -232,3 +232,25 @@ def test_a_bug_in_the_client_is_passed_on(stage: Stage, operation: str) -> None:
     house.api.fail(operation, KeyError("bug"))
     assert isinstance(house.verified(house.api.sell("2000")), Broken)
     assert house.gateway.is_alive()
+
+
+@pytest.mark.parametrize("environments", [(PRODUCTION,), (PRODUCTION, SANDBOX)])
+@pytest.mark.parametrize("code", [4040010, 4000006, 4040001, 4999999])
+def test_where_it_knows_nobody_any_more_that_is_an_outage(
+    stage: Stage, environments: tuple[Environment, ...], code: int
+) -> None:
+    """It does not find what it had found before either: nobody is refused, and all are found when it is over."""
+    house = House(stage, *environments)
+    ids = [str(number) for number in range(2000, 2010)]
+    receipts = [house.api.sell(each) for each in ids]
+    assert isinstance(house.verified(receipts[0], 0), Genuine)
+    for each in ids:
+        house.api.script(each, {"errorCode": code})
+    asking = [house.verify(receipts[number], number) for number in range(1, 10)]
+    stage.advance(60)
+    assert [stage.replies(each) for each in asking] == [[]] * 9
+    assert stage.told(house.intake, ServiceUnavailable)
+    for each in ids:
+        house.api.script(each, signed_info(house, each))
+    stage.advance(60)
+    assert [type(stage.reply_to(each)) for each in asking] == [Genuine] * 9
