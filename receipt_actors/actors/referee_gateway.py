@@ -123,9 +123,14 @@ class RefereeGateway(Gateway):
 
     def vouched(self, job: Job, question: object) -> None:
         """Note that the service vouched for a job that is no control."""
+        is_first = self._referee.next_control is None
         self._referee = self._referee.vouched(self.user_of(job), question, self.clock.monotonic())
         if self._is_unsure:
-            self._is_sure_again()
+            self._is_sure_again(f"{self.service} vouches for a receipt, and is available")
+        if is_first and self._held:  # since when it works is not known
+            self._ask_again()
+            self._referee = self._referee.interrupted()
+            self._queue_dispatch()
         elif self._held:
             if self._referee.is_contested:
                 self._ask_control_soon()
@@ -239,7 +244,7 @@ class RefereeGateway(Gateway):
         return None if detail is None else AppStoreUnavailable(detail)
 
     def _is_held_against(self, job: Job) -> bool:
-        return not self._referee.is_out and super()._is_held_against(job)
+        return not (self._referee.is_out or self.is_control(job)) and super()._is_held_against(job)
 
     def _outage_begins(self, error: UnavailableError) -> None:
         held, self._held = self._held, {}
@@ -256,8 +261,7 @@ class RefereeGateway(Gateway):
 
     def _forget_outage(self) -> None:
         if self._is_unsure:
-            self._is_unsure = False
-            self.cast(INTAKE, ServiceAvailable(self.service))
+            self._is_sure_again(f"{self.service}: whether it is available is for the nodes to say that do the work now")
         self._ask_again()
         super()._forget_outage()
 
@@ -306,15 +310,11 @@ class RefereeGateway(Gateway):
     def _unsure(self) -> ServiceUnavailable:
         return ServiceUnavailable(self.service, closes_intake=False)
 
-    def _is_sure_again(self) -> None:
+    def _is_sure_again(self, told: str) -> None:
         self._is_unsure = False
-        told = f"{self.service} vouches for a receipt, and is available"
         logger.warning("%s", told)
         self._notice(IncidentKind.RECOVERED, told)
         self.cast(INTAKE, ServiceAvailable(self.service))
-        self._ask_again()
-        self._referee = self._referee.interrupted()
-        self._queue_dispatch()
 
     def _recheck(self) -> None:
         if self._is_unsure:

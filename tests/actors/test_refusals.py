@@ -173,6 +173,18 @@ def test_a_fresh_start_into_an_outage_holds_what_is_refused(stage: Stage) -> Non
     assert house.told()[-1] == ServiceAvailable("app_store")
 
 
+def test_a_short_outage_at_a_fresh_start_costs_nobody_a_refusal(stage: Stage) -> None:
+    """It is over before it is told: the first receipt that is vouched for says nothing of the time before."""
+    house = House(stage)
+    house.fault = {"status": 21003}
+    asking = [house.verify(number) for number in range(10)]
+    stage.advance(2)
+    house.fault = None
+    house.verify(20)
+    assert [type(stage.reply_to(each)) for each in asking] == [Genuine] * 10
+    assert house.told() == []
+
+
 def test_a_fresh_start_into_a_storm_does_not_stop_the_honest(stage: Stage) -> None:
     """Only forgeries have come: they are held in half the room. The first honest user gets them refused."""
     house = House(stage, max_in_flight=40)
