@@ -73,7 +73,6 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
-    _tell_of_the_sandbox(settings)
     with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
@@ -137,6 +136,7 @@ def _start(
         system = ReceiptSystem.start(settings)
         collect_seldom()
         logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
+        _tell_of_the_sandbox(settings)
         return system, lambda: None  # who can't start has said so by now
 
     from receipt_actors.processes.divider import described
@@ -148,6 +148,7 @@ def _start(
             "%d processes of %d consumers take receipts from %s (%s), at most %d in flight; each may have %s",
             *(count, settings.consumers, *what, share),
         )
+        _tell_of_the_sandbox(settings)
 
     group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
     signals.before_end = group.kill

@@ -24,6 +24,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, TryAgain, Unidentified
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.testing import FakeAppStore, genuine, receipt_data_of
 
@@ -116,6 +117,26 @@ def test_where_apple_refuses_everybody_all_are_kept(stage: Stage, status: int) -
     assert [isinstance(stage.reply_to(each), Genuine) for each in asking] == [True] * 40
     assert house.told()[-1] == ServiceAvailable("app_store")
     assert house.notices(IncidentKind.OUTAGE, IncidentKind.RECOVERED) == [IncidentKind.OUTAGE, IncidentKind.RECOVERED]
+
+
+def test_in_such_an_outage_nothing_is_held_against_a_message(stage: Stage) -> None:
+    """Not even a refusal that comes late, after others were refused and that passed for answers."""
+    house = House(stage)
+    house.verified(1)
+    house.fault = {"status": 21003}
+    hold = house.store.hold("verify_receipt", times=1)
+    late = house.verify(2)
+    hold.wait_for_call()
+    for number in range(10, 20):
+        house.verify(number)
+    stage.advance(2)
+    assert ServiceUnavailable("app_store") in house.told()
+    hold.release()
+    stage.advance(2)
+    assert otp_sys.describe_state(house.gateway)["suspects"] == 0
+    house.fault = None
+    stage.advance(LONG)
+    assert isinstance(stage.reply_to(late), Genuine)
 
 
 def test_an_outage_at_night_is_noticed_by_one_message(stage: Stage) -> None:
