@@ -134,9 +134,9 @@ def _start(
         from receipt_actors.receipt_system import ReceiptSystem
 
         system = ReceiptSystem.start(settings)
+        _tell_of_the_sandbox(settings)
         collect_seldom()
         logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
-        _tell_of_the_sandbox(settings)
         return system, lambda: None  # who can't start has said so by now
 
     from receipt_actors.processes.divider import described
