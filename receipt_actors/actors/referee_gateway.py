@@ -6,8 +6,8 @@ answer. Each try whether the service is back is a control and a message, so that
 have become bad prolong an outage.
 
 Where there is no control nothing closes intake: an honest user's receipt, which would be one, has to come in. Half of
-what may be in flight is held meanwhile; a refusal beyond that ends in a hand-back. Now and then one that is held is
-asked again.
+what may be in flight is held meanwhile, each refusal for a minute; beyond that a message is handed back. Now and then
+one that is held is asked again.
 
 A crash of it forgets the controls and what is held: validators ask its successor, and that asks the service.
 """
@@ -41,6 +41,7 @@ CONTROL_PAUSE_SECONDS = 0.25  #: between two controls, where most users are refu
 PATIENCE_SECONDS = 1.0  #: for what other users' receipts show, before a control is asked about or done without
 UNSURE_SECONDS = 5.0  #: of holding refusals without a control, before that is told
 RECHECK_SECONDS = 5.0  #: between two held refusals that are asked again, where there is no control
+MAX_HELD_SECONDS = 60.0  #: of a refusal, where there is no control; then its message is handed back
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,14 @@ class _AskControl:
 @dataclass(frozen=True, slots=True)
 class _Recheck:
     """To itself: ask again about a refusal that is held, if there is still no control."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A refusal, and since when it is held."""
+
+    refusal: object
+    since_seconds: float  #: monotonic
 
 
 class _ToItself(From):
@@ -76,7 +85,8 @@ class RefereeGateway(Gateway):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self._referee: Referee[Any] = Referee()
-        self._held: dict[Job, object] = {}  # and the refusal of each; the oldest first
+        self._held: dict[Job, _Held] = {}  # the oldest first
+        self._rechecked: tuple[Job, _Held] | None = None  # what was held and is being asked again
         self._control: Job | None = None  # that is being asked about
         self._control_timer: Timer | None = None
         self._control_asked_at_seconds = -inf  # monotonic
@@ -146,13 +156,18 @@ class RefereeGateway(Gateway):
     def refuse(self, job: Job, refusal: object) -> None:
         """Answer a job with a refusal, as soon as that can be believed."""
         if self._can_tell or self._has_room():
+            now = self.clock.monotonic()
             if not self._held:
-                self._unsure_from_seconds = self.clock.monotonic() + UNSURE_SECONDS
-            self._held[job] = refusal
+                self._unsure_from_seconds = now + UNSURE_SECONDS
+            rechecked, held = self._rechecked or (None, None)
+            self._held[job] = _Held(refusal, held.since_seconds if held is not None and rechecked is job else now)
             self._ask_control_soon()
         else:
             self._is_unsure_now()
-            job.from_.reply(GaveUp(f"{self.service}: whether its refusals are right is not known"))
+            self._hand_back(job)
+
+    def _hand_back(self, job: Job) -> None:
+        job.from_.reply(GaveUp(f"{self.service}: whether its refusals are right is not known"))
 
     @property
     def _can_tell(self) -> bool:
@@ -161,13 +176,13 @@ class RefereeGateway(Gateway):
 
     def _has_room(self) -> bool:
         if len(self._held) >= self.room_for_held:
-            self._held = {job: refusal for job, refusal in self._held.items() if job.from_.is_wanted()}
+            self._held = {job: held for job, held in self._held.items() if job.from_.is_wanted()}
         return len(self._held) < self.room_for_held
 
     def _believe(self) -> None:
-        held, self._held = self._held, {}
-        for job, refusal in held.items():
-            self.conclude_refusal(job, refusal)
+        all_held, self._held = self._held, {}
+        for job, held in all_held.items():
+            self.conclude_refusal(job, held.refusal)
 
     def _ask_again(self) -> None:
         """Have everything that is held asked again: it was refused in an outage, perhaps."""
@@ -317,13 +332,18 @@ class RefereeGateway(Gateway):
         self.cast(INTAKE, ServiceAvailable(self.service))
 
     def _recheck(self) -> None:
-        if self._is_unsure:
-            if self._held:
-                job = next(iter(self._held))
-                del self._held[job]
-                self._ready.appendleft(job)
-                self._queue_dispatch()
-            self.send_after(RECHECK_SECONDS, _Recheck())
+        if not self._is_unsure:
+            return
+        until_seconds = self.clock.monotonic() - MAX_HELD_SECONDS
+        for job in [job for job, held in self._held.items() if held.since_seconds <= until_seconds]:
+            del self._held[job]
+            self._hand_back(job)
+        if self._held:
+            job = next(iter(self._held))
+            self._rechecked = job, self._held.pop(job)
+            self._ready.appendleft(job)
+            self._queue_dispatch()
+        self.send_after(RECHECK_SECONDS, _Recheck())
 
     # --- what others see ---
 

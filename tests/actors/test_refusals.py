@@ -183,15 +183,26 @@ def test_a_fresh_start_into_an_outage_holds_what_is_refused(stage: Stage) -> Non
     house = House(stage)
     house.fault = {"status": 21002}
     asking = [house.verify(number) for number in range(10)]
-    stage.advance(600)
+    stage.advance(50)
     assert [stage.replies(each) for each in asking] == [[]] * 10
     assert house.told() == [ServiceUnavailable("app_store", closes_intake=False)]
     assert stage.reply_to(stage.ask(house.gateway, DescribeService())) == house.told()[0]
-    assert house.store.count("verify_receipt") < 10 * 3 + 600 / 5 + 2, "one of them, every five seconds"
+    assert house.store.count("verify_receipt") < 10 * 3 + 50 / 5 + 2, "one of them, every five seconds"
     house.fault = None
     stage.advance(10)
     assert [isinstance(stage.reply_to(each), Genuine) for each in asking] == [True] * 10
     assert house.told()[-1] == ServiceAvailable("app_store")
+
+
+def test_what_is_held_without_a_control_is_handed_back_after_a_minute(stage: Stage) -> None:
+    """It comes back by its queue; a batch run of nothing but forgeries ends."""
+    house = House(stage)
+    asking = [house.verify(FORGED + number) for number in range(10)]
+    stage.advance(80)
+    assert [type(stage.reply_to(each)) for each in asking] == [GaveUp] * 10
+    again = house.verify(FORGED)
+    assert isinstance(house.verified(1), Genuine)
+    assert isinstance(stage.reply_to(again), Unidentified)
 
 
 def test_a_short_outage_at_a_fresh_start_costs_nobody_a_refusal(stage: Stage) -> None:
