@@ -8,30 +8,42 @@ allow, and no more at once than help; the redirect between production and sandbo
 policy lets the other environment count); and the retries of passing trouble. Several source queues take turns, so that
 one with a backlog does not keep the others' receipts waiting behind it.
 
-It remembers final refusals of either, so that one message is looked into once, not once a delivery. A crash of it
-forgets all that: validators ask its successor, and Apple is asked again.
+A refusal of Apple's ends a message only where Apple is known to work (``RefereeGateway``). Controls are app receipts
+that production vouched for; they never leave the memory of this process. What the sandbox refuses is believed: no money
+is lost there.
+
+It remembers final refusals of either, so that one message is looked into once, not once a delivery; an outage ends that
+memory. A crash of it forgets all that: validators ask its successor, and Apple is asked again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import cachetools
 
 from receipt_actors.actors.asking import Way
-from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
+from receipt_actors.actors.gateway import BlockingCall, Job
 from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavailable, VerifyReceipt
+from receipt_actors.actors.referee_gateway import RefereeGateway
 from receipt_actors.domain import signed_transactions
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
 from receipt_actors.domain.ports import Environment, SignatureRefused, SignedDataCalls, SignedKind
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAgain, Unidentified, WrongEnvironment
+from receipt_actors.domain.receipts import (
+    Genuine,
+    Interpretation,
+    Misconfigured,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+)
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.server_api import Answer, Signed, interpret_found
 from receipt_actors.domain.turns import InTurn
@@ -48,6 +60,19 @@ SIGNED_TRAFFIC_SECONDS = 10 * 60  #: after a signed transaction, others are expe
 READERS = 2  #: threads that read ids from receipts: little work, but nobody knows what somebody has made up
 
 _SIGNATURES = "signatures"  # the statistics' name for what needs no Apple
+
+#: What Apple may say to everybody in an outage. ``sandbox_refused`` is not among them: it is our policy that refuses.
+DOUBTFUL = frozenset(
+    {
+        Reason.RECEIPT_MALFORMED,
+        Reason.UNKNOWN_STATUS,
+        Reason.NOT_AUTHENTIC,
+        Reason.ACCOUNT_NOT_FOUND,
+        Reason.INTERNAL_DATA_ERROR,
+        Reason.TRANSACTION_NOT_FOUND,
+        Reason.NO_TRANSACTION_ID,
+    }
+)
 
 
 class _Verification(Job):
@@ -69,10 +94,19 @@ class _Verification(Job):
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    """What Apple has vouched for, and for whom: a control."""
+
+    request: VerifyReceipt = field(repr=False)
+    question: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """What Apple's answer means, and when it came."""
+    """What Apple's answer means, who gave it, and when it came."""
 
     meaning: Answer
+    environment: Environment
     at_seconds: float  #: monotonic
 
 
@@ -87,11 +121,13 @@ class _Offline:
     then: _Then
 
 
-class AppStoreGateway(Gateway):
+class AppStoreGateway(RefereeGateway):
     """See the module. Where the ways can begin without a thread that waits for Apple, none does.
 
     ``ways`` are by source queue, and all of one kind.
     """
+
+    isolates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -265,7 +301,7 @@ class AppStoreGateway(Gateway):
         meaning = way.interpret(answer, environment)
         if isinstance(meaning, TryAgain) and not meaning.then_unanswerable:
             raise AppStoreUnavailable(meaning.detail)
-        return _Answer(meaning, self.clock.monotonic())
+        return _Answer(meaning, environment, self.clock.monotonic())
 
     # --- answers ---
 
@@ -290,11 +326,15 @@ class AppStoreGateway(Gateway):
         self._conclude(job, interpret_found(job.question, verified))
 
     def _conclude(self, job: _Verification, meaning: Interpretation) -> None:
+        if self.is_control(job):
+            job.from_.reply(meaning)  # whatever it is
+            return
         match meaning:
             case WrongEnvironment():
                 self._redirect(job, meaning)
             case TryAgain():
                 self._notice_unknown(job, meaning)
+                self._note_refusal(job, meaning)
                 self.retry(job, meaning.detail, given_up=meaning)
             case Misconfigured(detail):
                 # Not the breaker's affair: a receipt of somebody else's app is answered so, too, and whoever sends
@@ -304,9 +344,16 @@ class AppStoreGateway(Gateway):
                 self._notice(IncidentKind.CONFIGURATION, summary, job.message_id)
                 job.from_.reply(meaning)
             case Unidentified():
-                self._refuse(job, meaning)
+                self._note_refusal(job, meaning)
+                self.refuse(job, meaning)
             case _:
                 job.from_.reply(meaning)
+                if job.environment is Environment.PRODUCTION:
+                    self.vouched(job, _Question(job.request, job.question))
+
+    def _note_refusal(self, job: _Verification, meaning: TryAgain | Unidentified) -> None:
+        if _is_doubtful(job.environment, meaning):
+            self.note_refused(job)
 
     def _notice_unknown(self, job: _Verification, meaning: TryAgain) -> None:
         if meaning.reason is Reason.UNKNOWN_STATUS:
@@ -317,7 +364,8 @@ class AppStoreGateway(Gateway):
         # Production is always the first to be asked, so it takes no permission to go back there.
         allowed = wrong.right is Environment.PRODUCTION or wrong.right in job.way.environments
         if job.was_redirected or not allowed:
-            self._refuse(job, wrong.otherwise)
+            self._note_refusal(job, wrong.otherwise)
+            self.refuse(job, wrong.otherwise)
             return
         job.environment = wrong.right
         job.was_redirected = True
@@ -327,7 +375,67 @@ class AppStoreGateway(Gateway):
         self._refusals[_memory_key(job.request)] = refusal
         job.from_.reply(refusal)
 
+    # --- whether its refusals are right ---
+
+    def control_job(self, question: _Question, from_: From) -> Job:
+        """See ``RefereeGateway``."""
+        request = question.request
+        job = _Verification(request, from_, self._ways[request.source_queue])
+        job.environment = Environment.PRODUCTION
+        job.question = question.question
+        return job
+
+    def refusal_in(self, answer: Any) -> str | None:
+        """See ``RefereeGateway``."""
+        meaning, environment = answer, Environment.PRODUCTION  # where controls are asked about
+        if isinstance(answer, _Answer):
+            meaning, environment = answer.meaning, answer.environment
+        if isinstance(meaning, WrongEnvironment):
+            meaning = meaning.otherwise
+        is_refusal = isinstance(meaning, TryAgain | Unidentified) and _is_doubtful(environment, meaning)
+        return str(meaning.detail) if is_refusal else None
+
+    def vouches(self, answer: object) -> bool:
+        """See ``RefereeGateway``."""
+        return isinstance(answer, Genuine)
+
+    def user_of(self, job: Job) -> Hashable:
+        """See ``RefereeGateway``."""
+        user_id: int = job.request.submission.user_id
+        return user_id
+
+    def refuse(self, job: Job, refusal: object) -> None:
+        """See ``RefereeGateway``."""
+        assert isinstance(job, _Verification)
+        assert isinstance(refusal, TryAgain | Unidentified)
+        if _is_doubtful(job.environment, refusal):
+            super().refuse(job, refusal)
+        else:
+            self.conclude_refusal(job, refusal)
+
+    def conclude_refusal(self, job: Job, refusal: object) -> None:
+        """See ``RefereeGateway``."""
+        assert isinstance(job, _Verification)
+        if isinstance(refusal, Unidentified):
+            self._refuse(job, refusal)
+        else:
+            job.from_.reply(refusal)
+
+    @property
+    def room_for_held(self) -> int:
+        """See ``RefereeGateway``: half of what may be in flight."""
+        return self._limits.current.max_in_flight // 2
+
+    @property
+    def is_about_to_vouch(self) -> bool:
+        """See ``RefereeGateway``: what the Server API answers is verified first, and the verifiers may be starting."""
+        return self._offline > 0
+
     # --- while Apple is unavailable ---
+
+    def _outage_begins(self, error: UnavailableError) -> None:
+        self._refusals.clear()  # some may be of the first moments of the outage
+        super()._outage_begins(error)
 
     def _service_failed(self, batch: Sequence[Job], error: UnavailableError) -> None:
         if error.is_about_the_rate and self.rate is not None:  # it is we who are too many, not this message
@@ -343,7 +451,7 @@ class AppStoreGateway(Gateway):
         """
         if self.clock.monotonic() >= self._signed_traffic_until_seconds:
             return True
-        return len(self._ready) + len(self._pausing) >= self._limits.current.max_in_flight // 2
+        return self.waiting >= self._limits.current.max_in_flight // 2
 
     def accept(self, job: Job) -> None:
         """See ``Gateway``."""
@@ -356,9 +464,15 @@ class AppStoreGateway(Gateway):
             self._has_closed_intake = self.closes_intake
             self.cast(INTAKE, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
 
-    def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
+    def _wait_and_try(self) -> None:
         self._has_closed_intake = self.closes_intake
-        super()._wait_and_probe(pause_seconds, wants_a_prober=wants_a_prober)
+        super()._wait_and_try()
+
+
+def _is_doubtful(asked: Environment, refusal: TryAgain | Unidentified) -> bool:
+    """Tell whether Apple may have refused wrongly. What production does not know the sandbox is asked about as well."""
+    is_of_production = asked is Environment.PRODUCTION or refusal.reason is Reason.TRANSACTION_NOT_FOUND
+    return is_of_production and refusal.reason in DOUBTFUL
 
 
 def _memory_key(request: VerifyReceipt) -> Hashable:

@@ -113,16 +113,17 @@ class ResultBatcher(_Batcher):
         super().accept(job)
         self._keep_room()
 
-    def _wait_and_probe(self, pause_seconds: float, *, wants_a_prober: bool = False) -> None:
-        super()._wait_and_probe(pause_seconds, wants_a_prober=wants_a_prober)
+    def _wait_and_try(self) -> None:
+        super()._wait_and_try()
         self._keep_room()
 
     def _keep_room(self) -> None:
         if self._breaker.is_closed:
             return
         max_parked = self._max_parked()
-        while len(self._ready) > max_parked:
-            self._ready.pop().from_.reply(NoRoom(f"{self.service}: down, and {max_parked} wait for it already"))
+        while self.waiting > max_parked and (self._ready or self._kept):
+            job = (self._ready or self._kept).pop()
+            job.from_.reply(NoRoom(f"{self.service}: down, and {max_parked} wait for it already"))
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""

@@ -4,7 +4,7 @@ It owns the count of what is in flight (a credit for each custodian that lives, 
 way), so that N consumers never take in more than the limits allow (``domain.credits``); and the gate, which closes
 while a service is unavailable, while an operator has paused it, while the limits are lent to other nodes, or for good
 when the process stops. A gate that a service keeps closed lets a single message in while nothing is in flight, and so
-it does when a gateway wants another one to try with: somebody has to find out whether the service is back. What is
+it does for as many as a gateway wants to try with: somebody has to find out whether the service is back. What is
 about one source queue only closes the gate for that one (``domain.outages``).
 
 It knows since when there has been nothing to do, and for how long nothing could be received (``domain.receives``).
@@ -220,10 +220,10 @@ class Intake(GenServer):
         self._look_again()
         if isinstance(request, ServiceUnavailable):
             self._look_for_progress()
-            if request.wants_a_prober and self._may_grant():
-                self._tell(
-                    self._credits.grant_one_to_try_with(self._limits.current.max_in_flight, request.source_queue)
-                )
+            if request.wanted_messages and self._may_grant():
+                max_in_flight = self._limits.current.max_in_flight
+                wanted = self._credits.grant_to_try_with(max_in_flight, request.wanted_messages, request.source_queue)
+                self._tell(wanted)
         return None
 
     def handle_info(self, message: Any) -> Any:

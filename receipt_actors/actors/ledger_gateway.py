@@ -57,6 +57,7 @@ class _LedgerJob(Job):
 class LedgerGateway(Gateway):
     """See the module."""
 
+    isolates: ClassVar[bool] = True
     batch_entries: ClassVar[int] = MAX_CLAIMS
     pace_seconds: ClassVar[float] = PACE_SECONDS
     _ready: deque[Job]  # what may not go along with a batch is put back at the front
@@ -122,7 +123,9 @@ class LedgerGateway(Gateway):
 
     def _goes_alone(self, job: Job) -> bool:
         assert isinstance(job, _LedgerJob)
-        return job.goes_alone or job.attempts > 0 or self.clock.monotonic() < self._batches_from_seconds
+        return (
+            job.goes_alone or job.has_failed or job.attempts > 0 or self.clock.monotonic() < self._batches_from_seconds
+        )
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``. A claim that has no company is a single one: it says at once what stands in the way."""

@@ -89,7 +89,7 @@ class ServiceUnavailable:
     """A service failed again and again; receive nothing until ``ServiceAvailable``. Said again at every probe."""
 
     service: str
-    wants_a_prober: bool = False  #: let one message in all the same: those that are kept may themselves be what fails
+    wanted_messages: int = 0  #: let so many in all the same: those that are kept may themselves be what fails
     closes_intake: bool = True  #: False: it is some messages' trouble, which are kept; go on to receive
     source_queue: str | None = None  #: the only one that is closed for it; None: all are
 

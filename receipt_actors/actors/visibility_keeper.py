@@ -56,7 +56,6 @@ from receipt_actors.otp import (
     Down,
     ExitReason,
     GenServer,
-    NoProcess,
     Normal,
     Ref,
     Shutdown,
@@ -159,7 +158,8 @@ class VisibilityKeeper(GenServer):
             case Down(_, ref, reason):
                 watched = self._table.pop(ref, None)
                 if watched is not None:
-                    self._custodian_ended(ref, watched, reason)
+                    # It may have ended before it was watched: then the monitor cannot say how, but the process can.
+                    self._custodian_ended(ref, watched, ref.process.exit_reason or reason)
             case _:
                 return super().handle_info(message)
         return None
@@ -212,8 +212,7 @@ class VisibilityKeeper(GenServer):
             is_finished = isinstance(reason, Normal) and watched.hand_back is None
             self._leave_line(message, message.group, is_finished=is_finished)
         match reason:
-            # It may have ended before it was monitored: then nobody says how, but it said that it would.
-            case Normal() | NoProcess() if watched.hand_back is not None:
+            case Normal() if watched.hand_back is not None:
                 why = watched.hand_back
                 seconds = self._later(message, why)
             case Normal():

@@ -21,6 +21,7 @@ from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import divide
+from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.cores import usable_cores
 from receipt_actors.settings import Settings, load_settings
@@ -96,6 +97,25 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     return EXIT_DONE if is_written else EXIT_WORLD_FAILED
 
 
+def _tell_of_the_sandbox(settings: Settings) -> None:
+    """Say what becomes of purchases that nobody paid for; where all are such there is nothing to say."""
+    sources = [each for each in settings.every_source if Environment.PRODUCTION in each.environments]
+    counting = [each.source_queue for each in sources if Environment.SANDBOX in each.environments]
+    refusing = [each.source_queue for each in sources if Environment.SANDBOX not in each.environments]
+    if refusing:
+        logger.info(
+            "environments: purchases in Apple's Sandbox are refused on %s. App Review and TestFlight buy there; "
+            "Production,Sandbox lets them count",
+            ", ".join(refusing),
+        )
+    if counting:
+        logger.info(
+            "environments: purchases in Apple's Sandbox count on %s. Nobody pays there: an answer's attribute "
+            "environment tells them apart",
+            ", ".join(counting),
+        )
+
+
 def process_count(settings: Settings) -> int:
     """Say how many processes share the work here."""
     chosen = settings.processes
@@ -115,6 +135,7 @@ def _start(
         from receipt_actors.receipt_system import ReceiptSystem
 
         system = ReceiptSystem.start(settings)
+        _tell_of_the_sandbox(settings)
         collect_seldom()
         # A node that shares the work has no place in its group yet; its news say when it has.
         take = "take" if settings.is_alone else "are ready; while this node is active, they take"
@@ -130,6 +151,7 @@ def _start(
             "%d processes of %d consumers take receipts from %s (%s), at most %d in flight; each may have %s",
             *(count, settings.consumers, *what, share),
         )
+        _tell_of_the_sandbox(settings)
 
     group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
     signals.before_end = group.kill

@@ -177,13 +177,13 @@ class Credits(Generic[C]):
                     best, available = source, credits
         return None if best is None else self._grant(best, available)
 
-    def grant_one_to_try_with(self, limit: int, source_queue: str | None) -> Grant[C] | None:
-        """Hand out a credit all the same, of this source or of any; not where a message may be coming already."""
+    def grant_to_try_with(self, limit: int, credits: int, source_queue: str | None) -> Grant[C] | None:
+        """Hand out so many credits all the same, of this source or of any; not where messages may be coming already."""
         sources = list(self._sources.values()) if source_queue is None else [self._sources[source_queue]]
         waiting = [source for source in sources if source.waiting]
         if not waiting or self.room(limit) <= 0 or any(source.reserved for source in sources):
             return None
-        return self._grant(min(waiting, key=lambda source: source.granted_at), 1)
+        return self._grant(min(waiting, key=lambda source: source.granted_at), min(credits, self.room(limit)))
 
     def _available(self, source: _Source[C], limit: int, outages: Outages) -> int:
         """Say how many credits this source may have now, beside those that it has."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
@@ -59,12 +60,19 @@ class Unidentified:
     detail: str = "Apple refused the receipt; no transaction id is known"  #: for the operator, nothing of the receipt
 
 
+#: What a receipt of the other environment comes to where policy does not allow that.
+OTHER_ENVIRONMENT_REFUSED: Final = Unidentified(
+    Reason.SANDBOX_REFUSED,
+    "the setting environments does not have the receipt's environment (App Review and TestFlight buy in the Sandbox)",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class WrongEnvironment:
     """The receipt belongs to the other environment, or may: ask there, at most once, if policy allows it."""
 
     right: Environment
-    otherwise: Unidentified = Unidentified(Reason.SANDBOX_REFUSED)  #: what it comes to where policy does not
+    otherwise: Unidentified = OTHER_ENVIRONMENT_REFUSED  #: what it comes to where policy does not
 
 
 @dataclass(frozen=True, slots=True)

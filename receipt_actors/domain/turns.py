@@ -16,6 +16,9 @@ class Waiting(Protocol[T]):
     def append(self, item: T, /) -> None:
         """Put an item at the end."""
 
+    def appendleft(self, item: T, /) -> None:
+        """Make an item the next one."""
+
     def extend(self, items: Iterable[T], /) -> None:
         """Put each item at the end."""
 
@@ -40,6 +43,13 @@ class InTurn(Generic[T]):
     def append(self, item: T, /) -> None:
         """Put an item at the end of its line."""
         self._lines.setdefault(self._line_of(item), deque()).append(item)
+
+    def appendleft(self, item: T, /) -> None:
+        """Make an item the next one, and the first of its line."""
+        key = self._line_of(item)
+        line = self._lines.get(key, deque())
+        line.appendleft(item)
+        self._lines = {key: line, **self._lines}  # the first key keeps its place
 
     def extend(self, items: Iterable[T], /) -> None:
         """Put each item at the end of its line."""

@@ -3,6 +3,9 @@
 ``interpret`` is total: whatever JSON comes back has a meaning, and where Apple has not documented it, that meaning is
 ``TryAgain(UNKNOWN_STATUS)``. An entry that cannot be read makes the whole answer unreadable: to leave it out would mean
 to answer for a receipt of which we understood a part, and a purchase that we overlooked would never be answered.
+
+A refusal (21002, 21003, 21010, 21100 to 21199, a status that is not documented) says something about the receipt only
+if Apple works. Whether it does is for ``domain.referee`` to say.
 """
 
 from __future__ import annotations

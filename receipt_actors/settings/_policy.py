@@ -23,7 +23,8 @@ class PolicySettings(SourceSettings, frozen=True):
     )
     environments: Environments = Field(
         default=(Environment.PRODUCTION,),
-        description="Apple's environments whose purchases count. App Review and TestFlight buy in the Sandbox.",
+        description="Apple's environments whose purchases count. App Review and TestFlight buy in the Sandbox, where "
+        "nobody pays: with Production,Sandbox the game looks at the attribute environment of each answer.",
     )
     unidentified: Literal["dead-letter", "reply"] = Field(
         default="dead-letter",

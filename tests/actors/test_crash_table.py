@@ -6,6 +6,7 @@ import pytest
 
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref, which_children
+from receipt_actors.otp import sys as otp_sys
 
 from .trees import LONG_ENOUGH_SECONDS, STEP_IDS, STEPS, Tree, ok
 
@@ -242,3 +243,21 @@ def test_the_children_of_every_supervisor_stay_in_order(tree: Tree) -> None:
         tree.crash(name)
         tree.advance(120)
         assert drawn() == before
+
+
+def test_a_message_that_was_finished_while_the_keeper_restarted_is_finished(
+    tree: Tree, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its validator reads the new keeper's question and the delete's answer in one turn: no crash, and counted once."""
+    hold = tree.hold("queues", "delete", True)
+    submit(tree)
+    validator = tree.find("validator")
+    otp_sys.suspend(validator)
+    tree.crash("visibility_keeper")
+    hold.release()
+    tree.settle()
+    otp_sys.resume(validator)
+    tree.settle()
+    tree.check_answered(ok(7, "t-1"))
+    assert {fate: count for (fate, _), count in tree.system.statistics().fates.items()} == {"answered": 2}
+    assert "the custodian of message" not in caplog.text

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.actors.gateway import MAX_PROBES
 from receipt_actors.actors.ledger_gateway import LedgerGateway
 from receipt_actors.actors.protocol import (
     INTAKE,
@@ -22,14 +21,35 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.limits import Limits, LiveLimits
+from receipt_actors.domain.ports import Standing
 from receipt_actors.domain.rate import RateLimit
 from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
-from receipt_actors.testing import FakeLedger
+from receipt_actors.testing import FakeLedger, Hold
 
 from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, CallsOnThreads, Stage, submission
 
 DOWN = LedgerUnavailable("503")
+
+
+class ChokingLedger(FakeLedger):
+    """Fails each request for some transactions, where it answers them at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poison: frozenset[str] = frozenset()
+        self.silence: Hold | None = None
+
+    def get(self, transaction_id: str) -> Standing | None:
+        if transaction_id not in self.poison:
+            return super().get(transaction_id)
+        with self._call("get"):
+            if self.silence is not None:
+                self.silence.stand()
+            raise DOWN
+
+    def poison_with(self, *messages: int) -> None:
+        self.poison = frozenset(f"t-{message}" for message in messages)
 
 
 class House:
@@ -38,7 +58,7 @@ class House:
     def __init__(self, stage: Stage, background: CallsOnThreads | None = None) -> None:
         self.background = background
         self.stage = stage
-        self.ledger: FakeLedger = stage.with_fake(FakeLedger())
+        self.ledger: ChokingLedger = stage.with_fake(ChokingLedger())
         self.intake = stage.stand_in(INTAKE)
         self.gateway = self.start()
 
@@ -55,9 +75,17 @@ class House:
         return [type(fact) for fact in self.stage.told(self.intake, object)][1:]
 
     def trip(self, messages: int = 5) -> list[Ref]:
-        """Have the breaker opened by as many messages as that takes."""
-        self.ledger.fail("get", DOWN, times=messages)
-        return [self.look_up(1000 + number) for number in range(messages)]
+        """Have the breaker opened by as many messages as that takes, a moment before it tries for the first time."""
+        self.ledger.fail("get", DOWN, times=None)
+        asking = [self.look_up(1000 + number) for number in range(messages)]
+        while not self.is_open():
+            self.stage.advance(0.1)
+        self.ledger.recover()
+        return asking
+
+    def is_open(self) -> bool:
+        answer = self.stage.reply_to(self.stage.ask(self.gateway, DescribeService()))
+        return isinstance(answer, ServiceUnavailable)
 
 
 @pytest.fixture(params=["on I/O threads", "in the background"])
@@ -240,11 +268,13 @@ def test_one_poisonous_message_does_not_stop_the_others(house: House) -> None:
 
 
 def test_failures_of_several_messages_close_the_gate(house: House) -> None:
-    """Five in a row: intake hears of it, and nothing more is sent."""
+    """Some seconds long without an answer: intake hears of it, and what was tried already is kept."""
     house.trip()
     assert house.announced() == [ServiceUnavailable]
+    sent = house.ledger.count("get")
     late = house.look_up(1)
-    assert (house.ledger.count("get"), is_answered(house, late)) == (5, [False])
+    assert is_answered(house, late) == [False]
+    assert house.ledger.count("get") == sent
 
 
 def test_an_outage_costs_no_attempts(house: House) -> None:
@@ -264,75 +294,93 @@ def test_an_outage_costs_no_attempts(house: House) -> None:
     assert house.announced()[-1] is ServiceAvailable
 
 
-def test_one_request_at_a_time_tries_the_service(house: House) -> None:
-    """Forty requests that fail together are one outage: one probe after a second, one after two more, ..."""
+def test_an_outage_is_tried_ever_more_seldom(house: House) -> None:
+    """Forty requests that fail together are one outage: several tries a second, and at last one in five seconds."""
     hold = house.ledger.hold("get", then=DOWN)
     asking = [house.look_up(number) for number in range(40)]
     house.ledger.fail("get", DOWN, times=None)
     hold.release()
-    house.stage.settle()
+    house.stage.advance(5)
     sent = house.ledger.count("get")
-    assert sent == 40
-    for pause in (1, 2, 4, 5, 5):
-        house.stage.advance(pause - 0.5)
-        assert house.ledger.count("get") == sent
-        house.stage.advance(0.5)
+    house.stage.advance(600)
+    assert sent + 120 < house.ledger.count("get") < sent + 500
+    sent = house.ledger.count("get")
+    for _ in range(5):
+        house.stage.advance(5)
         sent += 1
         assert house.ledger.count("get") == sent
     assert not any(is_answered(house, *asking))
 
 
-def test_a_straggler_that_fails_is_no_probe(house: House) -> None:
-    """A request from before the outage that fails late neither counts against the service nor calls for another try."""
+def test_a_straggler_that_fails_says_nothing_new(house: House) -> None:
+    """A request from before the outage that fails late is kept as the others are."""
     straggling = house.ledger.hold("get", times=1, then=DOWN)
     slow = house.look_up(1)
     tripped = house.trip()
-    probing = house.ledger.hold("get", times=1)
-    house.stage.advance(1)
     straggling.release()
-    house.stage.advance(300)
-    assert house.ledger.count("get") == 1 + 5 + 1
-    probing.release()
     house.stage.settle()
+    assert house.announced() == [ServiceUnavailable]
+    house.stage.advance(2)
     assert all(is_answered(house, slow, *tripped))
 
 
-def test_a_slow_probe_has_no_company(house: House) -> None:
-    """While it is under way nobody else tries, however long it takes."""
+def test_a_try_that_hangs_does_not_stop_the_next(house: House) -> None:
+    """It may be about the very message that the service chokes on; and the limits are kept."""
+    house.gateway.kill()
+    house.gateway = house.start(concurrency=7)
     house.trip()
+    sent = house.ledger.count("get")
     hold = house.ledger.hold("get")
+    for number in range(20):
+        house.look_up(number)
     house.stage.advance(300)
-    assert house.ledger.count("get") == 6
-    assert len(hold.waiting_threads()) == 1
+    assert house.ledger.count("get") == sent + 7
+    assert len(hold.waiting_threads()) == 7
 
 
 def test_a_straggler_that_succeeds_ends_the_outage(house: House) -> None:
-    """Any answer says that the service is there, and one late probe more does no harm."""
-    with house.ledger.hold("get", times=1):
+    """Any answer says that the service is there."""
+    with house.ledger.hold("get", times=1) as straggling:
         slow = house.look_up(1)
-        tripped = house.trip()
+        house.ledger.fail("get", DOWN, times=None)
+        tripped = [house.look_up(1000 + number) for number in range(5)]
+        house.stage.advance(5)
         assert not any(is_answered(house, *tripped))
+        house.ledger.recover()
+        straggling.release()
     house.stage.settle()
-    assert house.announced() == [ServiceUnavailable, ServiceAvailable]
-    house.stage.advance(LONGEST_PAUSE_SECONDS)
+    assert house.announced()[0] is ServiceUnavailable
+    assert house.announced()[-1] is ServiceAvailable
     assert all(is_answered(house, slow, *tripped))
     requests = house.ledger.count("get")
     house.stage.advance(60)
     assert house.ledger.count("get") == requests
 
 
-def test_those_who_may_themselves_be_what_fails_get_company(house: House) -> None:
-    """They are kept, in turn, but after ten probes each intake is asked for somebody else to try with."""
-    tripped = house.trip()
+def test_a_new_message_is_tried_before_those_that_are_kept(house: House) -> None:
+    """They may themselves be what fails: intake is asked for another one, which is tried as soon as it is there."""
+    house.trip()
     house.ledger.fail("get", DOWN, times=None)
-    house.stage.advance(5 * 5 * MAX_PROBES - 20)
-    assert not any(fact.wants_a_prober for fact in house.stage.told(house.intake, ServiceUnavailable))
-    house.stage.advance(40)
-    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wants_a_prober
+    house.stage.advance(60)
+    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wanted_messages
     house.ledger.recover()
     newcomer = house.look_up(1)
-    house.stage.advance(5 * 6)
-    assert {house.stage.reply_to(asking) for asking in (*tripped, newcomer)} == {Ownership.FREE}
+    assert is_answered(house, newcomer) == [True]
+    assert house.announced()[-1] is ServiceAvailable
+
+
+def test_few_new_messages_are_tried_at_a_time(house: House) -> None:
+    """In a real outage the others wait, as all do."""
+    house.trip()
+    house.ledger.fail("get", DOWN, times=None)
+    house.stage.advance(60)
+    sent = house.ledger.count("get")
+    for number in range(10):
+        house.look_up(number)
+    house.stage.settle()
+    assert house.ledger.count("get") == sent + 1
+    house.stage.advance(5)
+    assert sent + 1 < house.ledger.count("get") <= sent + 1 + 4  # each with one of those that were kept
 
 
 def test_few_who_try_get_company_at_once(house: House) -> None:
@@ -340,7 +388,7 @@ def test_few_who_try_get_company_at_once(house: House) -> None:
     house.ledger.fail("get", DOWN, times=None)
     lonely = [house.look_up(1) for _ in range(10)]
     house.stage.advance(60)
-    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wants_a_prober
+    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wanted_messages
     house.ledger.recover()
     house.stage.advance(6)
     assert {house.stage.reply_to(asking) for asking in lonely} == {Ownership.FREE}
@@ -350,9 +398,13 @@ def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
     """Whoever was told to wait for five minutes at its beginning does not wait them out."""
     house.ledger.fail("get", LedgerUnavailable("503", retry_after_seconds=300), times=4)
     waiting = [house.look_up(number) for number in range(4)]
+    house.stage.settle()
     tripping = house.ledger.hold("get", times=1, then=DOWN)
     last = house.look_up(4)
+    house.stage.advance(3)
     tripping.release()
+    house.stage.settle()
+    assert house.announced() == [ServiceUnavailable]
     house.stage.advance(2)
     assert all(is_answered(house, *waiting, last))
 
@@ -375,7 +427,7 @@ def test_a_probe_that_ends_in_another_way_is_not_the_last(
     """A refusal is an answer, so the service is back; a bug says nothing, so the next request tries."""
     tripped = house.trip()
     house.ledger.fail("get", error)
-    house.stage.advance(1)
+    house.stage.advance(0.2)
     assert (house.announced()[-1] is ServiceAvailable) is is_back
     house.stage.advance(60)
     answers = [house.stage.reply_to(asking) for asking in tripped]
@@ -387,13 +439,78 @@ def test_with_nobody_to_try_the_gate_stays_closed(house: House) -> None:
     """Intake is told again and again (it may be a new one), and the next request finds the service back at once."""
     for asking in house.trip():
         asking.cast(Stop(NORMAL))
+    sent = house.ledger.count("get")
     house.stage.advance(10)
     assert house.announced().count(ServiceUnavailable) > 5
-    assert house.ledger.count("get") == 5
+    assert house.ledger.count("get") == sent
     late = house.look_up(1)
-    house.stage.advance(1)
     assert house.stage.reply_to(late) is Ownership.FREE
     assert house.announced()[-1] is ServiceAvailable
+
+
+# --- suspects ---
+
+
+def test_messages_that_fail_while_others_are_answered_close_no_gate(house: House) -> None:
+    """Forty of them, for hours of their deliveries: the others are answered at once, and nobody is alarmed."""
+    house.ledger.poison_with(*range(1000, 1040))
+    poisoned = [house.look_up(number) for number in range(1000, 1040)]
+    for second in range(60):
+        assert is_answered(house, house.look_up(second)) == [True]
+        house.stage.advance(1)
+    assert {house.stage.reply_to(each) for each in poisoned} == {GaveUp("ledger: 503")}
+    assert house.announced() == []
+
+
+def test_suspects_have_a_small_share_of_the_requests(house: House) -> None:
+    """Where the service never answers them, others have room all the time."""
+    house.gateway.kill()
+    house.gateway = house.start(concurrency=20)
+    house.ledger.poison_with(*range(1000, 1015))
+    for number in range(1000, 1015):
+        house.look_up(number)
+    house.look_up(1)
+    house.stage.advance(LONGEST_PAUSE_SECONDS)  # all of them have failed twice, with an answer in between
+    house.ledger.silence = silence = house.ledger.hold("claim")
+    house.stage.advance(60)
+    assert len(silence.waiting_threads()) == 5
+    assert is_answered(house, *(house.look_up(number) for number in range(2, 40))) == [True] * 38
+
+
+def test_a_suspect_that_comes_again_is_tried_once(house: House) -> None:
+    """In its next deliveries it is a suspect from the beginning; the first answer is the end of that."""
+    house.ledger.poison_with(666)
+    first = house.look_up(666)
+    for second in range(10):
+        house.look_up(second)
+        house.stage.advance(1)
+    assert is_answered(house, first) == [True]
+    house.look_up(1)
+    sent = house.ledger.count("get")
+    again = house.look_up(666)
+    house.stage.settle()
+    house.look_up(2)
+    house.stage.advance(60)
+    house.look_up(3)
+    house.stage.advance(60)
+    assert is_answered(house, again) == [True]
+    assert house.ledger.count("get") <= sent + 2 + 3
+
+
+def test_an_outage_is_seen_though_there_are_suspects_and_costs_them_no_attempt(house: House) -> None:
+    """They say nothing about the service, neither then nor before; they are answered with the others."""
+    house.ledger.poison_with(666)
+    suspect = house.look_up(666)
+    house.look_up(1)
+    house.stage.advance(LONGEST_PAUSE_SECONDS)
+    house.ledger.poison_with()
+    tripped = house.trip()
+    house.ledger.fail("get", DOWN, times=None)
+    house.stage.advance(3600)
+    assert is_answered(house, suspect, *tripped) == [False] * 6
+    house.ledger.recover()
+    house.stage.advance(10)
+    assert {house.stage.reply_to(each) for each in (suspect, *tripped)} == {Ownership.FREE}
 
 
 # --- ends ---
@@ -406,9 +523,10 @@ def test_who_lends_all_limits_to_others_forgets_the_outage(house: House) -> None
     house.limits.change(Limits(0, 0, 0))
     assert house.stage.reply_to(house.stage.ask(house.gateway, ObeyLimits())) == Done()
     assert house.announced() == [ServiceUnavailable, ServiceAvailable]
+    sent = house.ledger.count("get")
     house.stage.advance(60)
     assert house.announced() == [ServiceUnavailable, ServiceAvailable]
-    assert house.ledger.count("get") == 5
+    assert house.ledger.count("get") == sent
 
     house.limits.change(Limits(20, 50, 20))
     assert house.stage.reply_to(house.stage.ask(house.gateway, ObeyLimits())) == Done()

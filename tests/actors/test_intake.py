@@ -533,11 +533,11 @@ def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
     first, second = reserve(stage, intake), reserve(stage, intake)
     assert granted(stage, first) == []
     for _ in range(3):
-        intake.cast(ServiceUnavailable("ledger", wants_a_prober=True))
+        intake.cast(ServiceUnavailable("ledger", wanted_messages=1))
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
     take(stage, intake, 2)
     intake.cast(SettleReservation(first, SOURCE, 1))
-    intake.cast(ServiceUnavailable("ledger", wants_a_prober=True))
+    intake.cast(ServiceUnavailable("ledger", wanted_messages=1))
     assert granted(stage, second) == []
 
 
@@ -645,11 +645,11 @@ def test_trouble_with_one_source_queue_closes_the_gate_for_that_one_alone(
     assert granted(stage, reserve(stage, intake)) == [10]
     now = status(stage, intake)
     assert (now.unavailable, now.is_closed) == ({service}, False)
-    intake.cast(ServiceUnavailable(service, wants_a_prober=True, source_queue=SECOND.queue))
+    intake.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
     assert granted(stage, consumers[1]) == []  # one may be coming
     take(stage, intake, 1, SECOND.queue)
     intake.cast(SettleReservation(consumers[0], SECOND.queue, 1))
-    intake.cast(ServiceUnavailable(service, wants_a_prober=True, source_queue=SECOND.queue))
+    intake.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
     assert granted(stage, consumers[1]) == [1]
     intake.cast(ServiceUnavailable("delete from receipts", source_queue=FIRST.queue))
     assert status(stage, intake).is_closed

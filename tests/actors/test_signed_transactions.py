@@ -78,7 +78,9 @@ class House:
     def lose_apple(self, messages: int = 5) -> list[Ref]:
         """Let the breaker open, and more."""
         self.store.fail("verify_receipt", AppStoreUnavailable("503"), times=None)
-        return [self.ask_apple(1000 + number) for number in range(messages)]
+        asking = [self.ask_apple(1000 + number) for number in range(messages)]
+        self.stage.advance(10)
+        return asking
 
     def outages(self) -> list[bool]:
         """Return what Intake was told of outages, change by change: whether each closes the gate."""

@@ -29,6 +29,7 @@ from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import (
+    KILLED,
     NORMAL,
     SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
@@ -213,6 +214,31 @@ def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) 
     house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now, FIRST))
     house.keeper.cast(HandBack(custodian, Reason.NO_DEAD_LETTER_QUEUE))
     assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "fates"),
+    [(NORMAL, []), (SHUTDOWN, [("handed_back", Reason.DRAINED)]), (KILLED, [("handed_back", Reason.CRASHED)])],
+)
+def test_how_a_custodian_ended_counts_whenever_that_was(
+    house: House, reason: ExitReason, fates: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before it was watched as well: it announces itself to a new keeper, and ends before that has read it.
+
+    One that had finished is no crash, is not counted twice, and lets the next one of its group begin.
+    """
+    custodian, next_one = house.stage.stand_in(), house.stage.stand_in()
+    if reason is KILLED:
+        custodian.kill()
+    else:
+        custodian.cast(Stop(reason))
+    house.stage.settle()
+    house.watch("m-1", custodian=custodian, group="a")
+    house.watch("m-2", custodian=next_one, group="a")
+    assert house.counted() == fates
+    assert [handle for handle, _ in house.changes()] == ["m-1/handle"] * len(fates)
+    assert ("crashed" in caplog.text) is (reason is KILLED)
+    assert turns(house, next_one) == [[YourTurn] if reason is NORMAL else [StandBack]]
 
 
 def test_a_hand_back_of_nobody_is_nothing(house: House) -> None:

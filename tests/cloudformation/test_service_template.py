@@ -82,6 +82,17 @@ def test_four_parameters_are_enough() -> None:
     assert float(parameters["DrainSeconds"]["Default"]) == settings.drain_seconds
 
 
+@pytest.mark.parametrize("given", parameters["Environments"]["AllowedValues"])
+def test_whether_purchases_in_the_sandbox_count_is_a_parameter(given: str) -> None:
+    """Of both services. Without it the settings file decides, or the default does, which refuses them."""
+    resolved = service(Environments=given, **BALANCED)
+    for task in ("TaskDefinition", "NotificationsTaskDefinition"):
+        settings = load_settings({}, environ=environment(resolved, task))
+        assert ",".join(settings.environments) == (given or "Production")
+        assert ("RECEIPT_ACTORS_ENVIRONMENTS" in environment(resolved, task)) is bool(given)
+    assert "App Review and TestFlight" in parameters["Environments"]["Description"]
+
+
 @pytest.mark.parametrize("seconds", parameters["DrainSeconds"]["AllowedValues"])
 def test_a_task_is_killed_after_its_drain_and_not_before(seconds: str) -> None:
     """ECS's time fits the program's, and Fargate grants it."""

@@ -160,12 +160,12 @@ class TestOutages:
         credits.took("b")
         asking(credits, "a1", "b1", "b2")
         assert granted(credits, 10, LEDGER_DOWN) == {}
-        assert credits.grant_one_to_try_with(10, "b") == Grant("b1", 1)
-        assert credits.grant_one_to_try_with(10, "b") is None
-        assert credits.grant_one_to_try_with(10, None) is None
+        assert credits.grant_to_try_with(10, 1, "b") == Grant("b1", 1)
+        assert credits.grant_to_try_with(10, 1, "b") is None
+        assert credits.grant_to_try_with(10, 1, None) is None
         credits.received("b1", "b", 0)
-        assert credits.grant_one_to_try_with(1, None) is None  # no room
-        assert credits.grant_one_to_try_with(10, None) == Grant("a1", 1)
+        assert credits.grant_to_try_with(1, 1, None) is None  # no room
+        assert credits.grant_to_try_with(10, 1, None) == Grant("a1", 1)
 
 
 class TestSeveralSources:
@@ -294,7 +294,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 3))
     def try_with_one(self, pick: int) -> None:
         queue = (*self.queues, None)[pick % (len(self.queues) + 1)]
-        grant = self.credits.grant_one_to_try_with(self.limit, queue)
+        grant = self.credits.grant_to_try_with(self.limit, 1, queue)
         if grant is not None:
             assert grant.credits == 1 and self.credits.room(self.limit) >= 0
             self.note(grant)

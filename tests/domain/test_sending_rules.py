@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.domain.batching import take_batch
-from receipt_actors.domain.breaker import Breaker, BreakerState
+from receipt_actors.domain.breaker import Breaker, is_held_against, suspects_at_once
 from receipt_actors.domain.rate import BURST_SECONDS, RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import (
@@ -136,95 +136,169 @@ def test_a_limit_of_nothing_is_refused(per_second: float) -> None:
 # --- the breaker ---
 
 
-def fail(breaker: Breaker, *messages: str) -> Breaker:
+LONG_SECONDS = Breaker().min_seconds
+
+
+def fail(breaker: Breaker, *messages: str, now: float = 0.0) -> Breaker:
     for message in messages:
-        breaker = breaker.failed([message])
+        breaker = breaker.failed([message], now)
+    return breaker
+
+
+def open_breaker() -> Breaker:
+    breaker = fail(fail(Breaker(), *"abcd"), "e", now=LONG_SECONDS)
+    assert not breaker.is_closed
     return breaker
 
 
 def test_failures_in_a_row_of_several_messages_open_it() -> None:
-    """Five in a row, of three messages at least."""
+    """Five in a row, of three messages at least, for as long as it takes to hear of others."""
     almost = fail(Breaker(), "a", "b", "c", "a")
     assert almost.is_closed
-    assert fail(almost, "b").state is BreakerState.OPEN
+    assert fail(almost, "b", now=LONG_SECONDS - 0.1).is_closed
+    assert not fail(almost, "b", now=LONG_SECONDS).is_closed
+
+
+def test_many_failures_at_once_do_not_open_it() -> None:
+    """Forty poisonous messages that come together are no outage yet: an answer may be under way."""
+    assert fail(Breaker(), *map(str, range(40))).is_closed
 
 
 def test_one_poisonous_message_does_not_open_it() -> None:
     """A message that makes the service fail each time is its own trouble; so are two. The others' answers tell."""
     breaker = Breaker()
-    for _ in range(100):
-        breaker = fail(breaker, *["poison"] * 5, *["venom"] * 4)
+    for row in range(100):
+        breaker = fail(breaker, *["poison"] * 5, *["venom"] * 4, now=row * LONG_SECONDS)
         assert breaker.is_closed
-        breaker = breaker.succeeded()
+        breaker = breaker.answered()
 
 
 def test_a_message_that_nobody_contradicts_opens_it() -> None:
     """At night a single message meets the outage again and again: it must not use up its deliveries all alone."""
     almost = fail(Breaker(), *["lonely"] * 9)
     assert almost.is_closed
-    assert fail(almost, "lonely").state is BreakerState.OPEN
+    assert not fail(almost, "lonely").is_closed
 
 
 def test_one_failed_batch_is_one_failure() -> None:
     """However many messages a request was for, a single lost request is no outage."""
-    breaker = Breaker().failed("abcdefghij")
-    assert breaker.is_closed
+    breaker = Breaker().failed("abcdefghij", 0.0)
     for _ in range(3):
-        breaker = breaker.failed("abcdefghij")
+        breaker = breaker.failed("abcdefghij", LONG_SECONDS)
     assert breaker.is_closed
-    assert not breaker.failed("abcdefghij").is_closed
+    assert not breaker.failed("abcdefghij", LONG_SECONDS).is_closed
 
 
-@given(good_after=st.integers(0, 4))
-def test_an_answer_begins_the_count_anew(good_after: int) -> None:
-    """Failures that answers come between never open it."""
-    breaker = Breaker()
-    for _ in range(20):
-        breaker = fail(breaker, *"abcd"[:good_after]).succeeded()
-    assert breaker == Breaker()
+@given(good_after=st.integers(0, 40), rows=st.integers(1, 50))
+def test_answers_that_come_in_time_keep_it_closed(good_after: int, rows: int) -> None:
+    """However many fail in between, and whoever they are."""
+    breaker, now = Breaker(), 0.0
+    for row in range(rows):
+        for number in range(good_after):
+            now += LONG_SECONDS / 41
+            breaker = breaker.failed([f"{row}-{number}"], now)
+            assert breaker.is_closed
+        breaker = breaker.answered()
 
 
-def test_the_pause_doubles_up_to_its_limit() -> None:
-    """Each failed probe makes the next one wait longer, to 5 s: how late the end may be noticed."""
-    breaker = fail(Breaker(), *"abcde")
-    pauses = []
-    for _ in range(5):
-        pauses.append(breaker.pause_seconds)
-        breaker = breaker.probing().failed(["a"])
-    assert pauses == [1, 2, 4, 5, 5]
+def test_a_steady_stream_of_failures_makes_a_long_row_say_less() -> None:
+    """Twenty failures for each answer: forty in a row may be chance, a hundred are an outage."""
+    breaker, now = Breaker(), 0.0
+    for row in range(50):
+        breaker = fail(breaker, *(f"{row}-{number}" for number in range(20)), now=now).answered()
+        now += 1.0
+    assert breaker.usual_failures == pytest.approx(20, rel=0.1)
+    row_of_forty = fail(breaker, *map(str, range(20)), now=now)
+    row_of_forty = fail(row_of_forty, *map(str, range(20)), now=now + LONG_SECONDS)
+    assert row_of_forty.is_closed
+    assert not fail(row_of_forty, *map(str, range(60)), now=now + LONG_SECONDS).is_closed
+
+
+@given(st.data())
+def test_an_outage_is_seen_in_time(data: st.DataObject) -> None:
+    """Whatever was before, as long as answers were usual: without an answer it opens within five seconds.
+
+    New messages come once a second, or faster, and each is tried again a second later.
+    """
+    breaker, now = Breaker(), 0.0
+    for _ in range(data.draw(st.integers(0, 30))):
+        breaker = fail(breaker, *map(str, range(data.draw(st.integers(0, 1)))), now=now).answered()
+    messages: list[str] = []
+    began, due = now, now
+    while breaker.is_closed:
+        due += data.draw(st.floats(0.1, 1.0))
+        messages.append(str(len(messages)))
+        now = due
+        assert now - began <= 5.0
+        breaker = fail(breaker, *messages, now=now)
+
+
+@given(st.lists(st.sampled_from(["answered", *"abcdef"]), max_size=200), st.floats(0.01, 3.0))
+def test_an_answer_closes_it_whatever_was_before(steps: list[str], seconds: float) -> None:
+    """Also an answer to a request from before it opened; and a failure never closes it."""
+    breaker, now = Breaker(), 0.0
+    for step in steps:
+        now += seconds
+        if step == "answered":
+            breaker = breaker.answered()
+            assert breaker.is_closed
+            assert breaker.failures == 0
+        else:
+            was_open = not breaker.is_closed
+            breaker = breaker.failed([step], now)
+            assert not (was_open and breaker.is_closed)
+        assert len(breaker.messages) <= breaker.min_messages
+        assert 0 < breaker.pause_seconds(now) <= breaker.max_pause_seconds
+
+
+def tries(breaker: Breaker, until: float) -> list[tuple[float, int]]:
+    """Return the pauses from the opening on, and how many new messages may try after each."""
+    now, tries = LONG_SECONDS, []
+    while now < until:
+        pause = breaker.pause_seconds(now)
+        now += pause
+        tries.append((pause, breaker.new_messages(now)))
+    return tries
+
+
+def test_tries_become_more_seldom_up_to_a_limit() -> None:
+    """To 5 s: how late the end may be noticed."""
+    pauses = [pause for pause, _ in tries(open_breaker(), 300.0)]
+    assert pauses[0] == pytest.approx(0.2)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 5.0
+    assert sum(new for _, new in tries(open_breaker(), 300.0)) < 150
+
+
+def test_the_more_have_failed_the_more_new_messages_try() -> None:
+    """Where a hundred poisonous messages came first, another hundred may stand before an honest one."""
+    breaker = fail(fail(Breaker(), *map(str, range(180))), "last", now=LONG_SECONDS)
+    assert not breaker.is_closed
+    soon = tries(breaker, LONG_SECONDS + 4.0)
+    assert sum(new for _, new in soon) > 100
+    assert max(new for _, new in soon) <= 10  # a receive brings no more
 
 
 def test_the_service_may_ask_for_a_longer_pause() -> None:
-    """``Retry-After`` counts, at the opening and at a failed probe."""
-    breaker = fail(Breaker(), *"abcd").failed(["e"], retry_after_seconds=90)
-    assert breaker.pause_seconds == 90
-    assert breaker.probing().failed([], retry_after_seconds=200).pause_seconds == 200
+    """``Retry-After`` counts, at the opening and at a try that failed; an answer ends it."""
+    breaker = fail(Breaker(), *"abcd").failed(["e"], LONG_SECONDS, retry_after_seconds=90)
+    assert breaker.pause_seconds(LONG_SECONDS) == 90
+    later = breaker.failed(["f"], 60.0, retry_after_seconds=200)
+    assert later.pause_seconds(100.0) == 160
+    assert later.answered().silent_until_seconds == 0.0
 
 
-def test_a_straggler_changes_nothing() -> None:
-    """What was sent before it opened, and fails now, is old news."""
-    breaker = fail(Breaker(), *"abcde")
-    assert breaker.failed(["f"], retry_after_seconds=99) is breaker
+def test_a_failure_is_held_against_a_message_when_a_later_request_was_answered() -> None:
+    """What was answered before it was sent, or at the same time, says nothing about it."""
+    assert not is_held_against(7, last_answered=6)
+    assert not is_held_against(7, last_answered=7)
+    assert is_held_against(7, last_answered=8)
 
 
-def test_a_success_closes_it_whoever_had_it() -> None:
-    """A probe's, or that of a request which was sent before."""
-    breaker = fail(Breaker(), *"abcde")
-    assert breaker.succeeded() == Breaker()
-    assert breaker.probing().succeeded() == Breaker()
-
-
-def test_only_an_open_breaker_is_probed() -> None:
-    """Anything else is left as it is."""
-    assert Breaker().probing() == Breaker()
-    probing = fail(Breaker(), *"abcde").probing()
-    assert probing.probing() == probing
-
-
-@given(messages=st.lists(st.text(max_size=3), max_size=50))
-def test_it_remembers_no_more_messages_than_it_needs(messages: list[str]) -> None:
-    """An endless row of failures of one kind does not fill the memory."""
-    assert len(fail(Breaker(), *messages).messages) <= Breaker().min_messages
+@given(st.integers(1, 5000))
+def test_suspects_have_a_small_share(concurrency: int) -> None:
+    """One at least, a quarter at most: their requests may hang until they time out."""
+    assert suspects_at_once(concurrency) == max(1, concurrency // 4)
 
 
 def test_a_step_leaves_the_breaker_before_as_it_was() -> None:

@@ -41,3 +41,12 @@ def test_where_nobody_waits_there_is_nobody_to_take() -> None:
     """As with a deque."""
     with pytest.raises(IndexError):
         InTurn[int](str).popleft()
+
+
+def test_what_is_put_first_is_taken_first() -> None:
+    """Whatever its line, and whoever's turn it was; the others keep their order."""
+    queue = InTurn[tuple[str, int]](lambda item: item[0])
+    queue.extend([("a", 1), ("b", 1), ("a", 2)])
+    queue.appendleft(("b", 0))
+    queue.appendleft(("c", 0))
+    assert [queue.popleft() for _ in range(5)] == [("c", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]

@@ -20,9 +20,9 @@ IN_ONE_RECEIVE = 10  #: the gate may be closed as soon as some of them have met 
 def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
     """It refuses connections, then answers 503, then 200 with a web page; after it every purchase is OK.
 
-    What is in flight is kept, and nothing more is received: an outage burns no receive counts.
+    What is in flight is kept, and of the others few are received to try with: an outage burns no receive counts.
     """
-    early, late = genuine_messages(IN_ONE_RECEIVE, 41), genuine_messages(15, 42)
+    early, late = genuine_messages(IN_ONE_RECEIVE, 41), genuine_messages(250, 42)
     world.send(early)
     store = SimulatedAppStore(port=world.programs.reserve_port())
     program = world.start(store, receive_wait_seconds=0, exit_when_idle_seconds=1)
@@ -33,7 +33,7 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
         world.send(late)
         store.outage(Fault.html())
         _wait_until_met(program, store, "html")
-        assert world.visible(SOURCE) == len(late)
+        assert world.visible(SOURCE) > len(late) // 4
         assert world.total(SOURCE) == len(early) + len(late)
         assert world.total(RESULTS) == world.total(DEAD_LETTERS) == 0
         store.recover()
