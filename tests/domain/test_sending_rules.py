@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 from math import isfinite
 
 import pytest
