@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from receipt_actors.clients.app_store.roots import foreign_name
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
@@ -25,6 +26,7 @@ from receipt_actors.domain.ports import (
     Queues,
     RoleTable,
     ServerApi,
+    SignatureRefused,
     SignedDataCalls,
 )
 from receipt_actors.errors import ConfigurationError
@@ -261,6 +263,27 @@ def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
     """
     return open_signed_data(_trust(settings))
+
+
+def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
+    """Name the trusted root certificates that are not Apple's: whoever has their keys can make purchases that count.
+
+    Raises what ``open_signatures`` raises.
+    """
+    if settings.apple_roots is None:
+        return ()
+    return tuple(name for root in _trust(settings).roots if (name := foreign_name(root)) is not None)
+
+
+def signer_of(settings: SignatureSettings, signed: str) -> str:
+    """Say whose signature a transaction has that was verified with ``open_signatures``."""
+    trust = _trust(settings)
+    for root in trust.roots:
+        name = foreign_name(root)
+        one = open_signed_data(replace(trust, roots=(root,)))
+        if name is not None and not isinstance(one.verify_transaction(signed), SignatureRefused):
+            return f"{name!r}, a root certificate of apple_roots that is not Apple's"
+    return "Apple"
 
 
 def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataOnDemand:

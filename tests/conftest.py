@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,23 @@ def _be_patient() -> None:
 
     settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("patient")
+
+
+WHOLE_PROGRAM = ("system", "chaos")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark as slow what runs the whole program among services, but for the examples that every check takes.
+
+    ``@pytest.mark.short`` makes a test of the whole program such an example; with arguments, only these of its
+    parameters. Tests elsewhere that take long are marked slow by themselves.
+    """
+    if item.path.relative_to(Path(__file__).parent).parts[0] not in WHOLE_PROGRAM:
+        return
+    example = item.get_closest_marker("short")
+    parameters = item.callspec.id if hasattr(item, "callspec") else None
+    if example is None or (example.args and parameters not in example.args):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(trylast=True)  # after hypothesis has marked them

@@ -88,6 +88,32 @@ class TestLayers:
         other.write_text("consumers = 9\n")
         assert load(environ={"RECEIPT_ACTORS_CONFIG": str(toml)}, config=other).consumers == 9
 
+    def test_a_variable_may_hold_what_a_file_may(self, toml: Path) -> None:
+        """RECEIPT_ACTORS_SETTINGS beats the file, a setting's own variable beats it, and its faults name it."""
+        toml.write_text("consumers = 1\nbatch_requests = 1\n")
+        variable = '{"consumers": 2, "post_queues": ["A", "B"], "max_in_flight": "300", "ledger_attempts": 2}'
+        environ = {"RECEIPT_ACTORS_SETTINGS": variable, "RECEIPT_ACTORS_MAX_IN_FLIGHT": "400"}
+        settings = load({}, environ, toml)
+        assert (settings.consumers, settings.batch_requests, settings.max_in_flight) == (2, 1, 400)
+        assert settings.post_queues == ("A", "B")
+        assert settings.origins["ledger_attempts"] == "ledger_attempts in RECEIPT_ACTORS_SETTINGS"
+
+    @pytest.mark.parametrize(
+        ("written", "fault"),
+        [
+            ("consumers=2", "RECEIPT_ACTORS_SETTINGS: expected a JSON object of settings; "),
+            ('["consumers"]', "RECEIPT_ACTORS_SETTINGS: expected a JSON object of settings; "),
+            ('{"consumers": 1, "consumers": 2}', "RECEIPT_ACTORS_SETTINGS: expected a JSON object of settings; "),
+            ('{"consumer": 2}', "consumer in RECEIPT_ACTORS_SETTINGS: "),
+            ('{"consumers": "four"}', "consumers in RECEIPT_ACTORS_SETTINGS: found 'four'"),
+        ],
+    )
+    def test_a_variable_that_holds_no_settings_is_a_fault(self, written: str, fault: str) -> None:
+        """Beside all others, with the key that is wrong."""
+        with pytest.raises(ConfigurationError) as raised:
+            load(environ={"RECEIPT_ACTORS_SETTINGS": written})
+        assert any(line.startswith(fault) for line in raised.value.faults), raised.value.faults
+
     @pytest.mark.parametrize("written", ['["A", "B"]', '"A, B"', '" A,B, "'])
     def test_a_list_in_a_file_is_a_list_or_text_with_commas(self, toml: Path, written: str) -> None:
         """Both ways to write a list in TOML mean the same."""
@@ -293,6 +319,17 @@ class TestFaults:
             ("bundle_ids", "*,com.example.game", "* alone"),
             ("product_ids", "com.example.*", "no other wildcards"),
             ("bundle_ids", ["", "a"], "bundle ids"),
+            *(
+                ("bundle_ids", value, f"letters, digits, - and . only, as Apple has them; {wrong!r} is none")
+                for value, wrong in (
+                    ("com.example game", "com.example game"),
+                    ("com.example.game,'com.example.two'", "'com.example.two'"),
+                    ("com.exämple", "com.exämple"),
+                    ("com.example.my_game", "com.example.my_game"),
+                    ("com.example.game;com.example.two", "com.example.game;com.example.two"),
+                    ("TEAM/com.example", "TEAM/com.example"),
+                )
+            ),
             ("environments", "production", "Production, Sandbox or both"),
             ("unidentified", "drop", "dead-letter or reply"),
             ("backend", "gcp", "aws or embedded"),

@@ -11,6 +11,7 @@ import pytest
 
 from receipt_actors.domain.policy import AccountTokens, token_by_number
 from receipt_actors.domain.receipts import ProductType
+from receipt_actors.domain.service_limits import APPLE_SERVER_API
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.processes.messages import settings_as_json
 from receipt_actors.settings import Settings, load_settings
@@ -127,7 +128,8 @@ class TestServerApi:
 
     def test_requests_keep_to_what_apple_documents(self) -> None:
         """50 a second for an app, unless another limit is given; verifyReceipt has none."""
-        assert load(**SERVER_API).limits_of(1).app_store_rate_per_second == 50
+        assert load(**SERVER_API).limits_of(1).app_store_rate_per_second == 50 == APPLE_SERVER_API.value
+        assert "where app_receipts is server-api" in APPLE_SERVER_API.what
         assert load(**SERVER_API, app_store_rate_per_second="20").limits_of(1).app_store_rate_per_second == 20
         assert load().limits_of(1).app_store_rate_per_second is None
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from receipt_actors import Settings
+from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
 from receipt_actors.otp import ActorSystem, GenServer
+from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.testing import (
     FakeAppStore,
     FakeLedger,
@@ -388,3 +390,35 @@ def test_services_audit_themselves() -> None:
     report = services.audit([honest, forger, SentSubmission("late", 3, frozenset({"t-2"}))])
     assert (report.faults, report.answered, report.dead_lettered) == ((), 1, 1)
     assert services.audit([forger]).faults != ()
+
+
+class TestTheEndOfASystemOnFakes:
+    @pytest.fixture
+    def services(self) -> FakeServices:
+        return FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
+
+    def test_results_are_told_to_a_listener(self, services: FakeServices) -> None:
+        """As by ``ReceiptSystem.start``."""
+        told: list[str] = []
+        with services.start(on_result=lambda result: told.append(result.status)) as system:
+            services.submit(services.app_store.sell("1"))
+            services.advance(1, system.actors)
+        assert told == ["OK"]
+
+    def test_what_waits_for_a_clock_that_stands_still_is_not_waited_for(
+        self, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is handed back at once: nobody will move the clock while the system drains."""
+        drains: list[float | None] = []
+        drain = ReceiptSystem.drain
+        monkeypatch.setattr(
+            ReceiptSystem, "drain", lambda self, seconds=None: (drains.append(seconds), drain(self, seconds))[1]
+        )
+        receipt = services.app_store.sell("1")
+        services.ledger.fail("claim", LedgerUnavailable("time-out"))
+        with services.start() as system:
+            services.submit(receipt)
+            services.settle(system.actors)
+            assert services.results() == []  # the retry pauses
+        assert drains == [HAND_BACK_SECONDS]
+        assert len(services.queues.messages(services.settings.source_queue)) == 1

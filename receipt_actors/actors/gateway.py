@@ -356,11 +356,8 @@ class Gateway(GenServer):
         rate = self.rate
         if rate is None:
             return False
-        now = self.clock.monotonic()
-        wait_seconds = rate.wait_seconds(now)
-        if wait_seconds <= 0:
-            self._rate = rate.taken(now)
-        elif not self._waits_for_rate:
+        wait_seconds = rate.wait_seconds(self.clock.monotonic())
+        if wait_seconds > 0 and not self._waits_for_rate:
             self._waits_for_rate = True
             self.send_after(wait_seconds, _RateAllows())
         return wait_seconds > 0
@@ -396,6 +393,8 @@ class Gateway(GenServer):
             job.number = self._sent
         batch[0].sent_at_seconds = now = self.clock.monotonic()
         self._next_partial_at_seconds = now + self.pace_seconds
+        if (rate := self.rate) is not None:
+            self._rate = rate.taken(now)
         self.carry_out(batch)
         return batch
 

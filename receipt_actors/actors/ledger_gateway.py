@@ -30,6 +30,7 @@ from receipt_actors.domain.ports import (
     EntryFailure,
     Ledger,
     Standing,
+    Tombstone,
 )
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import BatchesRefused
@@ -171,7 +172,7 @@ class LedgerGateway(Gateway):
     def _reply(self, job: Job, ownership: Ownership, owner: Standing | None) -> None:
         if owner is not None:
             self._known.learn(owner)
-        job.from_.reply(ownership)
+        job.from_.reply(owner if isinstance(owner, Tombstone) else ownership)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         """A ledger that takes no batches is asked claim by claim; everything else is a failure like any gateway's."""

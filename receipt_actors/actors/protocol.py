@@ -240,14 +240,14 @@ class VerifyReceipt:
 
 @dataclass(frozen=True, slots=True)
 class ClaimTransaction:
-    """Claim a transaction; answered by ``domain.ledger.Ownership``."""
+    """Claim a transaction; answered by ``domain.verdicts.Said``."""
 
     item: LedgerItem
 
 
 @dataclass(frozen=True, slots=True)
 class LookUpTransaction:
-    """Ask who owns a transaction; answered by ``domain.ledger.Ownership``."""
+    """Ask who owns a transaction; answered by ``domain.verdicts.Said``."""
 
     transaction_id: str
     submission: Submission

@@ -32,7 +32,7 @@ from receipt_actors.actors.protocol import (
 )
 from receipt_actors.domain.ledger import Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
-from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.ports import ReceivedMessage, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
     Genuine,
@@ -43,7 +43,7 @@ from receipt_actors.domain.receipts import (
     WrongEnvironment,
 )
 from receipt_actors.domain.sources import Source
-from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
+from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, Said, make_plan
 from receipt_actors.otp import Stop
 from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
@@ -103,7 +103,7 @@ class Validator(Custodian):
         super().__init__(source, light, received_at_seconds)
         self._submission = submission
         self._plan: Plan | None = None
-        self._known: dict[str, Ownership] = {}
+        self._known: dict[str, Said] = {}
         self._results: Sequence[Result] = ()
 
     def whole_delivery(self) -> ReceivedMessage:
@@ -150,7 +150,8 @@ class Validator(Custodian):
             case _Own(transaction_id):
                 self._known[transaction_id] = value
                 if self.tracer.is_on:
-                    self.trace("claimed", transaction_id=transaction_id, outcome=value)
+                    outcome = Ownership.REFUNDED if isinstance(value, Tombstone) else value
+                    self.trace("claimed", transaction_id=transaction_id, outcome=outcome)
                 return None if self.has_open_questions else self._go_on_claiming()
             case _Post(result):
                 statistics_of(self.system).result_posted(result.verdict, result.reason)

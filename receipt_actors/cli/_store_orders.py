@@ -12,6 +12,7 @@ import requests
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.number_types import FiniteFloatRange
+from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 
@@ -58,6 +59,7 @@ Examples:
 )
 @click.option("--lasts", type=FiniteFloatRange(1, 10**9), metavar="SECONDS", help="When a subscription ends, from now.")
 @click.option("--app-account-token", metavar="UUID", help="Whom the app buys it for.")
+@click.option("--quantity", type=click.IntRange(1, 1000), metavar="N", help="How many at once. [default: 1]")
 @click.option("--family-shared", is_flag=True, help="Bought by somebody else of the family.")
 @click.option("--transaction-id", metavar="ID", help="Of this purchase. [default: a new one]")
 @click.option(
@@ -65,7 +67,7 @@ Examples:
     type=click.Choice(list(FORMS)),
     help="Print this form of it alone: a signed transaction, an app receipt, or a transaction receipt of iOS 6.",
 )
-def buy(store: str, lasts: float | None, family_shared: bool, form: str | None, **fields: str | None) -> int:
+def buy(store: str, lasts: float | None, family_shared: bool, form: str | None, **fields: str | int | None) -> int:
     """Buy something in a simulated App Store that runs.
 
     Prints its transaction id and all that an app could send for it, as JSON; or one form of it, for submit.
@@ -83,6 +85,7 @@ def buy(store: str, lasts: float | None, family_shared: bool, form: str | None, 
     epilog="""\b
 Examples:
   receipt-actors app-store notify REFUND 1764392732000001
+  receipt-actors app-store notify REFUND 1764392732000001 --revocation-percentage 33333
   receipt-actors app-store notify TEST --bundle-id com.example.game
   # of a receipt that another store of this key has sold
   receipt-actors app-store notify REFUND 42 --receipt-file receipt.txt --url http://127.0.0.1:8080/notifications
@@ -100,13 +103,19 @@ Exit codes:
 @click.option("--subtype", metavar="SUBTYPE", help="As Apple names it, such as BILLING_RECOVERY.")
 @click.option("--bundle-id", metavar="ID", help="App that a TEST is about.")
 @click.option(
+    "--revocation-percentage",
+    type=click.IntRange(0, WHOLE_PERCENTAGE),
+    metavar="N",
+    help="How much of the purchase a REFUND gives back by now, as Apple writes it: 33333 is 33.333 %. [default: all]",
+)
+@click.option(
     "--receipt-file",
     type=click.File("r"),
     metavar="PATH",
     help="Receipt or signed transaction to tell the store of before; - reads standard input.",
 )
 def notify(
-    notification_type: str, transaction_id: str | None, store: str, receipt_file: Any, **fields: str | None
+    notification_type: str, transaction_id: str | None, store: str, receipt_file: Any, **fields: str | int | None
 ) -> int:
     """Have something happen to a purchase, and the store send Apple's notification of it.
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from receipt_actors.actors.asking import Way, by_server_api, by_verify_receipt
-from receipt_actors.backends import open_app_store, open_server_api, open_signatures
+from receipt_actors.backends import open_app_store, open_server_api, open_signatures, signer_of
 from receipt_actors.domain import signed_transactions
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, SignatureRefused
@@ -57,8 +57,10 @@ def _verified(settings: AppStoreSettings, signed: str) -> Finding:
     verified = open_signatures(settings).verify_transaction(signed)
     if isinstance(verified, SignatureRefused):
         refusal = signed_transactions.refusal(verified)
-        return Finding(SIGNATURE, None, None, f"not signed by Apple: {verified.detail}", refusal)
-    return Finding(SIGNATURE, None, None, "signed by Apple", signed_transactions.interpret(verified))
+        told = "not signed by Apple" if settings.apple_roots is None else "not signed under a root of apple_roots"
+        return Finding(SIGNATURE, None, None, f"{told}: {verified.detail}", refusal)
+    signer = signer_of(settings, signed)
+    return Finding(SIGNATURE, None, None, f"signed by {signer}", signed_transactions.interpret(verified))
 
 
 def _asked(settings: AppStoreSettings, way: Way, receipt_data: str, policy: Policy) -> Finding:

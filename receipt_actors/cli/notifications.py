@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receipt_actors.cli import EXIT_DONE
-from receipt_actors.cli.logs import write_log
+from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.domain.addresses import Address
@@ -93,6 +93,7 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
     """
     settings = load_some_settings(ServeSettings, flags, config=config)
     write_log(settings)
+    warn_of_foreign_roots(settings)
     listen, serving_class = _web_server()
     with (
         StopSignals() as signals,

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from receipt_actors.backends import open_queues
-from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
+from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
 from receipt_actors.cli.progress import SlowProgress
@@ -67,10 +67,14 @@ Examples:
   receipt-actors redrive --database receipts.db --dry-run
   # Apple did not know what it said; now it does
   receipt-actors redrive --database receipts.db --reason receipt_malformed --reason unknown_status
+  # all of it
+  receipt-actors redrive --database receipts.db --all
   # one message, by the id that the logs show
   receipt-actors redrive --database receipts.db --message-id 5fea7756-0ea4-451a-a703-a558b933e274
 
 It may be interrupted or killed at any time, and started again.
+
+Without a filter and without --all nothing is moved: it prints what --dry-run prints, and exits with code 2.
 
 A FIFO queue shows ten letters of a user at most while any of them is left there: what is behind is not looked at.
 """
@@ -87,6 +91,7 @@ A FIFO queue shows ten letters of a user at most while any of them is left there
 @click.option(
     "--submission-id", "submission_ids", multiple=True, metavar="ID", help="Only this submission. May be repeated."
 )
+@click.option("--all", "moves_all", is_flag=True, help="Move every dead letter; needed where there is no filter.")
 @click.option("--dry-run", is_flag=True, help="Move nothing; count what would be moved, by reason.")
 @options_of(QueueSettings)
 def command(
@@ -95,6 +100,7 @@ def command(
     reasons: Sequence[str],
     message_ids: Sequence[str],
     submission_ids: Sequence[str],
+    moves_all: bool,
     dry_run: bool,
 ) -> int:
     """Move messages from the dead-letter queue back to the source queue.
@@ -103,7 +109,11 @@ def command(
     and what had not expired then has not expired now. The others are hidden from other readers meanwhile. Of several
     source queues, --source-queue says which; each has a dead-letter queue of its own.
     """
+    has_filter = bool(reasons or message_ids or submission_ids)
+    if moves_all and has_filter:
+        raise click.UsageError("Give either --all or a filter.")
     selection = Selection(frozenset(reasons), frozenset(message_ids), frozenset(submission_ids))
+    is_undecided = not (moves_all or has_filter or dry_run)
     settings = load_source_settings(QueueSettings, flags, config=config)
     with closing(open_queues(settings, create=False)) as opened:
         dead_letter_queue = _dead_letter_queue(opened, settings)
@@ -112,14 +122,17 @@ def command(
         try:
             with QueueReader(queues, dead_letter_queue) as dead_letters:
                 redrive = _Redrive(queues, settings.source_queue, dead_letters, tally)
-                redrive.run(selection, dry_run=dry_run, wait_seconds=last_wait_seconds(settings))
+                redrive.run(selection, dry_run=dry_run or is_undecided, wait_seconds=last_wait_seconds(settings))
                 if is_fifo(dead_letter_queue):
                     tally.behind = opened.approximate_number_of_messages(dead_letter_queue)
         except BaseException:
             if tally.moved:
                 complain(f"{tally.moved} messages were moved before this:")
             raise
-    _print(tally, dead_letter_queue, dry_run=dry_run)
+    _print(tally, dead_letter_queue, dry_run=dry_run or is_undecided)
+    if is_undecided:
+        complain("nothing was moved: give --all, or a filter (--reason, --message-id, --submission-id)")
+        return EXIT_USAGE
     return EXIT_WORLD_FAILED if tally.failed else EXIT_DONE
 
 

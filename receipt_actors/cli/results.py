@@ -1,4 +1,4 @@
-"""``receipt-actors results``: read the answers on a post queue, and delete what has been written out."""
+"""``receipt-actors results``: read the answers on a post queue; with ``--delete``, delete what has been written out."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ from receipt_actors.settings import QueueSettings, load_some_settings
 @click.command(
     epilog="""\b
 Examples:
-  # what is there now
+  # a look at what is there now
   receipt-actors results --database receipts.db
-  # as they come
-  receipt-actors results --database receipts.db --follow
-  # a look at five of them, which stay on the queue
-  receipt-actors results --database receipts.db --keep --max 5
+  # take it from the queue
+  receipt-actors results --database receipts.db --delete
+  # likewise, as answers come
+  receipt-actors results --database receipts.db --delete --follow
 
-Of a FIFO queue --keep shows ten answers of a user at most: it gives no more while these are kept.
+A look hides each answer from other readers until it ends, and counts as a delivery of it: on a busy queue give --max.
+Of a FIFO queue it shows ten answers of a user at most.
 
 A reader that closes the pipe early (head) loses what it was handed and did not read: prefer --max.
 """
 )
 @click.option("--queue", metavar="QUEUE", help="Which of post_queues to read. [default: the only one]")
+@click.option("--delete", "deletes", is_flag=True, help="Delete each answer after it was printed.")
 @click.option(
-    "--keep",
+    "--follow",
     is_flag=True,
-    help="Delete nothing; all that was printed is visible again at the end. (Of a FIFO queue at most ten of a group.)",
+    help="With --delete: go on until interrupted, instead of ending when the queue is empty.",
 )
-@click.option("--follow", is_flag=True, help="Go on until interrupted, instead of ending when the queue is empty.")
 @click.option("--max", "limit", type=click.IntRange(min=1), metavar="N", help="End after so many answers.")
 @options_of(QueueSettings)
 def command(
-    flags: Mapping[str, object], config: Path | None, queue: str | None, keep: bool, follow: bool, limit: int | None
+    flags: Mapping[str, object], config: Path | None, queue: str | None, deletes: bool, follow: bool, limit: int | None
 ) -> int:
-    """Print the answers on a post queue, as JSON lines, and delete them.
+    """Print the answers on a post queue, as JSON lines. They stay there, unless --delete is given.
 
-    Each line has the three fields of the answer and submission_id, source_message_id, reason, product_id and
-    environment, null where unknown. An answer is deleted only after it was written, so it is printed again rather
-    than lost. What is no answer stays on the queue.
+    Each line has the three fields of the answer and submission_id, source_message_id, reason, product_id, environment,
+    quantity, revocation_type and revocation_percentage, null where unknown. With --delete an answer is deleted only
+    after it was written, so it is printed again rather than lost. What is no answer stays on the queue.
     """
+    if follow and not deletes:  # all that it sees would stay hidden from the game's backend
+        raise click.UsageError("--follow goes with --delete: a look ends when it has seen what is there.")
     settings = load_some_settings(QueueSettings, flags, config=config)
     queue = _post_queue(queue, settings)
     wait_seconds = MAX_RECEIVE_WAIT_SECONDS if follow else last_wait_seconds(settings)
@@ -71,7 +74,9 @@ def command(
                 failed += _print(messages, written)
             finally:
                 printed += len(written)
-                failed += 0 if keep else _delete(reader, written)
+                failed += _delete(reader, written) if deletes else 0
+    if printed and not deletes:
+        complain(f"{printed} answers stay on the queue; --delete deletes what it prints")
     return EXIT_WORLD_FAILED if failed else EXIT_DONE
 
 

@@ -15,7 +15,7 @@ import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.garbage import collect_seldom
-from receipt_actors.cli.logs import write_log
+from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
 from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
 from receipt_actors.cli.stop_signals import StopSignals
@@ -72,6 +72,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
+    warn_of_foreign_roots(settings)
     with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
@@ -115,7 +116,9 @@ def _start(
 
         system = ReceiptSystem.start(settings)
         collect_seldom()
-        logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
+        # A node that shares the work has no place in its group yet; its news say when it has.
+        take = "take" if settings.is_alone else "are ready; while this node is active, they take"
+        logger.info("%d consumers %s receipts from %s (%s), at most %d in flight", settings.consumers, take, *what)
         return system, lambda: None  # who can't start has said so by now
 
     from receipt_actors.processes.divider import described

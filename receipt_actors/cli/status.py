@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from receipt_actors.cli.plain_text import duration, echo, moment, number
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:
-    from receipt_actors.telemetry.overview import Overview
+    from receipt_actors.telemetry.overview import Incident, Overview
 
 EXIT_NOBODY = 3
 
@@ -95,10 +96,20 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
     unavailable = sorted({service for process in processes for service in process.unavailable})
     if unavailable:
         lines.append(printable(f"unavailable: {', '.join(unavailable)}"))
-    if overview.incidents:
-        last = overview.incidents[0]
-        times = f" ({number(last.count)} times)" if last.count > 1 else ""
-        lines.append(
-            f"last incident at {moment(last.at_seconds, overview.at_seconds)}: {printable(last.summary)}{times}"
-        )
-    return lines
+    return [*lines, *_last_incidents(overview)]
+
+
+def _last_incidents(overview: Overview) -> Iterator[str]:
+    """Say what happened last to the system, and to a message: bad messages must not hide that a process has died."""
+    if not overview.incidents:
+        return
+    from receipt_actors.telemetry.incidents import OF_MESSAGES  # a health check needs none of it
+
+    last: dict[bool, Incident] = {}
+    for incident in overview.incidents:  # the newest first
+        last.setdefault(incident.kind in OF_MESSAGES, incident)
+    for is_of_message, incident in last.items():
+        times = f" ({number(incident.count)} times)" if incident.count > 1 else ""
+        what = "last incident of a message" if is_of_message else "last incident"
+        at = moment(incident.at_seconds, overview.at_seconds)
+        yield f"{what} at {at}: {printable(incident.summary)}{times}"

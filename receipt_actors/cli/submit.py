@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
 from receipt_actors.cli.progress import SlowProgress
 from receipt_actors.cli.receipt_files import STDIN, read_receipt
+from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.clients.sqs_rules import check_send_batch
+from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission_message
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
 from receipt_actors.errors import QueueUnavailable
@@ -109,11 +112,12 @@ def _submit(entries: Iterable[Entry], *, keep_going: bool, settings: QueueSettin
         if faults:
             return EXIT_USAGE
     with closing(open_queues(settings)) as queues:
-        failed = _send(entries, PatientQueues(queues), settings.source_queue)
+        is_all_or_nothing = isinstance(queues, EmbeddedQueues)
+        failed = _send(entries, PatientQueues(queues), settings.source_queue, is_all_or_nothing=is_all_or_nothing)
     return EXIT_WORLD_FAILED if failed else EXIT_DONE
 
 
-def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str) -> int:
+def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, *, is_all_or_nothing: bool) -> int:
     """Send the good entries, tell of each whether it is accepted, and return how many entries are not."""
     remaining = iter(entries)
     accepted = failed = 0
@@ -124,20 +128,37 @@ def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str) ->
             for entry in batch:
                 if entry.fault is not None:
                     complain(f"{entry.where}: {entry.fault}")
-            try:
-                outcomes = queues.send(source_queue, [entry.message for entry in good])
-            except QueueUnavailable:
-                complain(f"{accepted} messages are accepted; whether the next {len(good)} are, nobody knows")
-                raise
-            for entry, failure in zip(good, outcomes, strict=True):
-                if failure is None:
-                    click.echo(f"{entry.submission_id} accepted")
-                else:
-                    complain(f"{entry.where}: {entry.submission_id} is not accepted: {failure.code}: {failure.detail}")
-            accepted += outcomes.count(None)
-            failed += len(batch) - outcomes.count(None)
+            failed += len(batch) - len(good)
+            waiting = deque(good)
+            while part := take_batch(waiting, _size_bytes):
+                try:
+                    outcomes = queues.send(source_queue, [entry.message for entry in part])
+                except QueueUnavailable:
+                    complain(_after_a_failure(accepted, part, is_all_or_nothing=is_all_or_nothing))
+                    raise
+                for entry, failure in zip(part, outcomes, strict=True):
+                    if failure is None:
+                        click.echo(f"{entry.submission_id} accepted")
+                    else:
+                        told = f"{entry.submission_id} is not accepted: {failure.code}: {failure.detail}"
+                        complain(f"{entry.where}: {told}")
+                accepted += outcomes.count(None)
+                failed += len(part) - outcomes.count(None)
             progress.advance(len(batch))
     return failed
+
+
+def _size_bytes(entry: Entry) -> int:
+    return entry.message.size_bytes
+
+
+def _after_a_failure(accepted: int, part: Sequence[Entry], *, is_all_or_nothing: bool) -> str:
+    """Say which messages are on the queue. A transaction of SQLite that failed has sent nothing."""
+    first = part[0].where
+    if is_all_or_nothing:
+        return f"{accepted} messages are accepted; {first} and all after it are not: send the file again from there"
+    rest = f"from {first} on, {len(part)} may be accepted or not, and the rest is not"
+    return f"{accepted} messages are accepted; {rest}: to send these again is harmless with the same submission_id"
 
 
 def _entry_of_flags(receipt_file: str, given: Mapping[str, str | int], settings: QueueSettings) -> Entry:

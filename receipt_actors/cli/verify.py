@@ -162,7 +162,8 @@ def _judge(plan: Plan, candidate: Candidate, submission: Submission, ledger: Led
     ownership = ownership_after_lookup(standing, submission)
     if ownership is Ownership.FREE and candidate.refusal is None:
         ownership = Ownership.NEW
-    step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: ownership})
+    said = standing if isinstance(standing, Tombstone) else ownership
+    step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: said})
     assert isinstance(step, Answer), "all is known"
     return Judgement(candidate, step.results[0], standing)
 
@@ -200,6 +201,8 @@ def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
         "is_upgraded": transaction.is_upgraded,
         "is_family_shared": transaction.is_family_shared,
         "app_account_token": transaction.app_account_token,
+        "revocation_type": judgement.result.revocation_type,
+        "revocation_percentage": judgement.result.revocation_percentage,
         "verdict": judgement.result.verdict,
         "reason": judgement.result.reason,
         "claimed_by": claim

@@ -13,6 +13,9 @@ from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, json_type
 
 Fields: TypeAlias = Mapping[str, object]
 
+MAX_QUANTITY = 2**31 - 1  #: of one transaction; Apple documents an int32
+WHOLE_PERCENTAGE = 100_000  #: ``revocationPercentage`` of a whole refund, in thousandths of a percent
+
 _MAX_NUMERIC_ID = 10**38
 _MAX_DIGITS = 16  # of a count or a time in milliseconds (that is the year 318857)
 _FLAGS: Final[Mapping[object, bool]] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
@@ -57,6 +60,35 @@ def read_number(fields: Fields, key: str) -> int | None:
     if is_integer(value) and 0 <= value < 10**_MAX_DIGITS:
         return value
     raise Unreadable(f"{key}: expected digits, found {json_type(value)}")
+
+
+def read_quantity(fields: Fields) -> int:
+    """Read how many were bought in one transaction: 1 or more; one where Apple does not say.
+
+    Nothing is answered to a purchase of none, or of more than Apple documents: a game multiplies by this number.
+    """
+    quantity = read_number(fields, "quantity")
+    if quantity is None:
+        return 1
+    if not 1 <= quantity <= MAX_QUANTITY:
+        raise Unreadable(f"quantity: expected 1 to {MAX_QUANTITY}, found another number")
+    return quantity
+
+
+def read_revocation_type(fields: Fields) -> str | None:
+    """Read a ``revocationType``, also one that Apple has added since; it is a name, never a number."""
+    value = fields.get("revocationType")
+    if value is None or is_name(value):
+        return value
+    raise Unreadable(f"revocationType: expected a name, found {json_type(value)}")
+
+
+def read_revocation_percentage(fields: Fields) -> int | None:
+    """Read a ``revocationPercentage`` in Apple's milliunits: 33.333 % is 33333."""
+    percentage = read_number(fields, "revocationPercentage")
+    if percentage is not None and percentage > WHOLE_PERCENTAGE:
+        raise Unreadable(f"revocationPercentage: expected 0 to {WHOLE_PERCENTAGE}, found a larger number")
+    return percentage
 
 
 def read_seconds(fields: Fields, key: str) -> float | None:

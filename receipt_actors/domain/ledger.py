@@ -36,6 +36,7 @@ def ledger_item(
         source_queue=source_queue,
         post_queue=submission.post_queue,
         claimed_at_seconds=now_seconds,
+        quantity=transaction.quantity,
     )
 
 

@@ -72,6 +72,9 @@ class Result:
     reason: Reason
     product_id: str | None = None
     environment: Environment | None = None
+    quantity: int | None = None  #: None where it is not known: of no transaction, or of an old claim
+    revocation_type: str | None = None  #: of what was refunded: Apple's ``revocationType``, where it says so
+    revocation_percentage: int | None = None  #: likewise its ``revocationPercentage`` (33.333 % is 33333)
 
 
 class _Refusal(Exception):
@@ -169,10 +172,19 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
 def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:
     """Make what takes the OK of a claim back: ``INVALID``, reason ``refunded``, else as the answer was.
 
+    How much is taken back is what the ledger says by now, not this notification: the newest mark.
+
     It may be sent again: ``notification_uuid`` is what the copies share.
     """
     result = Result(
-        claim.transaction_id, Verdict.INVALID, Reason.REFUNDED, claim.product_id, environment=claim.environment
+        claim.transaction_id,
+        Verdict.INVALID,
+        Reason.REFUNDED,
+        claim.product_id,
+        environment=claim.environment,
+        quantity=claim.quantity,
+        revocation_type=claim.revocation_type,
+        revocation_percentage=claim.revocation_percentage,
     )
     message = _result_message(
         claim.user_id, result, claim.submission_id, claim.message_id, notification_uuid=notification_uuid
@@ -192,11 +204,14 @@ def _result_message(
         "source_message_id": message_id,
         "product_id": result.product_id,
         "environment": result.environment,
+        "quantity": result.quantity,
+        "revocation_type": result.revocation_type,
+        "revocation_percentage": result.revocation_percentage,
         **more,
-    }
+    }  # nine at most: SQS takes MAX_ATTRIBUTES
     return OutgoingMessage(
         body=_ENCODER.encode(body),
-        attributes={name: sendable(value) for name, value in attributes.items() if value},
+        attributes={name: sendable(str(value)) for name, value in attributes.items() if value not in (None, "")},
     )
 
 

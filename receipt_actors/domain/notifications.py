@@ -85,6 +85,8 @@ class Refund:
 
     transaction_id: str
     at_seconds: float  #: UNIX time of Apple's decision (``revocationDate``)
+    revocation_type: str | None = None  #: as Apple spells it; None where it does not say
+    revocation_percentage: int | None = None  #: in thousandths of a percent; likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +186,25 @@ def decide(notification: Notification, transaction: Mapping[str, object] | None,
     if None in bundle_ids or None in environments:
         return Unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
     try:
-        transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
+        return _change(notification, transaction)
     except apple_fields.Unreadable as unreadable:
         return Unreadable(f"{notification.type}: {unreadable}")
+
+
+def _change(notification: Notification, transaction: Mapping[str, object]) -> Refund | RefundReversed:
+    """Read what is to be changed; raises ``apple_fields.Unreadable``: a refund of a garbled part is no whole one."""
+    transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
     if transaction_id is None:
-        return Unreadable(f"{notification.type}: transactionId: missing")
+        raise apple_fields.Unreadable("transactionId: missing")
     if notification.type is NotificationType.REFUND_REVERSED:
         return RefundReversed(transaction_id, notification.signed_at_seconds)
     revoked_at_seconds = _seconds(transaction.get("revocationDate"))
-    return Refund(transaction_id, notification.signed_at_seconds if revoked_at_seconds is None else revoked_at_seconds)
+    return Refund(
+        transaction_id,
+        notification.signed_at_seconds if revoked_at_seconds is None else revoked_at_seconds,
+        apple_fields.read_revocation_type(transaction),
+        apple_fields.read_revocation_percentage(transaction),
+    )
 
 
 _TYPES = {type_.value: type_ for type_ in NotificationType if type_ is not NotificationType.UNKNOWN}

@@ -126,7 +126,10 @@ class LedgerItem:
     post_queue: str
     claimed_at_seconds: float  #: UNIX time
     refunded_at_seconds: float | None = None  #: UNIX time; marked later, by an update
-    schema_version: int = 1
+    revocation_type: str | None = None  #: with the mark: Apple's ``revocationType``, where it says so
+    revocation_percentage: int | None = None  #: with the mark: Apple's ``revocationPercentage`` (33.333 % is 33333)
+    quantity: int | None = None  #: how many were bought at once; None in items of schema version 1
+    schema_version: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ class Tombstone:
 
     transaction_id: str
     refunded_at_seconds: float  #: UNIX time
+    revocation_type: str | None = None  #: as of a claim
+    revocation_percentage: int | None = None
 
 
 #: What stands in the ledger under a transaction id.
@@ -177,15 +182,22 @@ class Ledger(Protocol):
     def get(self, transaction_id: str) -> Standing | None:
         """Read what stands, consistently; None where nobody has claimed the transaction and nobody refunded it."""
 
-    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+    def mark_refunded(
+        self,
+        transaction_id: str,
+        refunded_at_seconds: float,
+        revocation_type: str | None = None,
+        revocation_percentage: int | None = None,
+    ) -> Standing:
         """Mark a claim as refunded, or leave a tombstone where there is none, atomically.
 
-        The latest time stays, in whatever order they come: marking again with the same one or an earlier one changes
-        nothing. A claim is only updated, never replaced. Returns what stands afterwards.
+        The latest mark stays, in whatever order they come: of a later time, or of the same time and a higher
+        percentage, where None counts as the whole. Marking again with the same one or an earlier one changes nothing.
+        A mark replaces all of the one before. A claim is only updated, never replaced. Returns what stands afterwards.
         """
 
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
-        """Take back the mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
+        """Take back the whole mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
 
         Returns what stands afterwards: with the mark of a later refund, where there is one; None where nothing is. What
         has no mark stays as it is.

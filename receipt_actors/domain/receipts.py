@@ -29,7 +29,7 @@ class Transaction:
     transaction_id: str
     original_transaction_id: str | None
     product_id: str | None
-    quantity: int
+    quantity: int  #: how many were bought at once, 1 or more
     purchased_at_seconds: float | None  #: UNIX time (``purchase_date_ms``)
     expires_at_seconds: float | None  #: UNIX time (``expires_date_ms``); None for what is no subscription
     cancelled: bool  #: refunded or revoked: Apple gave a cancellation or revocation date
@@ -38,6 +38,8 @@ class Transaction:
     is_upgraded: bool = False  #: the player has moved on to a better subscription, which has an id of its own
     is_family_shared: bool = False  #: bought by somebody else of the family (``inAppOwnershipType``)
     app_account_token: str | None = None  #: a UUID, lower case: whom the app said it bought this for
+    revocation_type: str | None = None  #: how Apple took it back (``revocationType``); verifyReceipt does not say
+    revocation_percentage: int | None = None  #: how much of it, in thousandths of a percent; likewise
 
 
 @dataclass(frozen=True, slots=True)

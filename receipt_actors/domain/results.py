@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Verdict
 from receipt_actors.domain.ports import ReceivedMessage
+
+_DIGITS = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class PostedResult:
     reason: str | None  #: a ``Reason``, or one that a newer version knows
     product_id: str | None
     environment: str | None
+    quantity: int | None = None  #: how many were bought at once
+    revocation_type: str | None = None  #: of a refund: Apple's ``revocationType``
+    revocation_percentage: int | None = None  #: of a refund: how much of it, in thousandths of a percent
 
 
 def parse_result(message: ReceivedMessage) -> PostedResult | None:
@@ -45,5 +51,12 @@ def parse_result(message: ReceivedMessage) -> PostedResult | None:
                 reason=get("reason"),
                 product_id=get("product_id"),
                 environment=get("environment"),
+                quantity=_number(get("quantity")),
+                revocation_type=get("revocation_type"),
+                revocation_percentage=_number(get("revocation_percentage")),
             )
     return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and _DIGITS.fullmatch(text) else None

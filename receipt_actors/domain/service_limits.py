@@ -168,11 +168,11 @@ APPLE_VERIFY_RECEIPT = Limit(
 )
 APPLE_SERVER_API = Limit(
     "Apple",
-    "requests to the App Store Server API, which is not used",
+    "requests to the App Store Server API, where app_receipts is server-api",
     50,
     "requests/s an app",
     "App Store Server API, rate limits",
-    "verify StoreKit 2's signed transactions on your own machines: no request, no limit",
+    "have the app send StoreKit 2's signed transactions, which are verified here: no request, no limit",
 )
 
 #: All of them, in the order of the manual.

@@ -17,7 +17,9 @@ from receipt_actors.domain.apple_fields import (
     read_flag,
     read_id,
     read_is_family_shared,
-    read_number,
+    read_quantity,
+    read_revocation_percentage,
+    read_revocation_type,
     read_seconds,
     read_token,
 )
@@ -71,12 +73,11 @@ def _transaction(payload: Fields) -> Transaction:
     transaction_id = read_id(payload, "transactionId")
     if transaction_id is None:
         raise Unreadable("transactionId: missing")
-    quantity = read_number(payload, "quantity")
     return Transaction(
         transaction_id=transaction_id,
         original_transaction_id=read_id(payload, "originalTransactionId"),
         product_id=read_id(payload, "productId"),
-        quantity=1 if quantity is None else quantity,
+        quantity=read_quantity(payload),
         purchased_at_seconds=read_seconds(payload, "purchaseDate"),
         expires_at_seconds=read_seconds(payload, "expiresDate"),
         cancelled=read_seconds(payload, "revocationDate") is not None,
@@ -84,6 +85,8 @@ def _transaction(payload: Fields) -> Transaction:
         is_upgraded=read_flag(payload, "isUpgraded"),
         is_family_shared=read_is_family_shared(payload, "inAppOwnershipType"),
         app_account_token=read_token(payload, "appAccountToken"),
+        revocation_type=read_revocation_type(payload),
+        revocation_percentage=read_revocation_percentage(payload),
     )
 
 

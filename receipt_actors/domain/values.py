@@ -19,8 +19,18 @@ _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 # A name has no control characters at all: a line break in an id forges lines in a log.
 _NAME = re.compile(f"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{{1,{MAX_NAME_CHARACTERS}}}")
 
-# Base64, a part of a signed transaction, a key of AWS; an id (36), a name of AWS or an address stays readable.
-_ENCODED_DATA = re.compile(r"""(?P<name>(?:arn:|https?://)[^\s"']+)|[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_%\\-]{40,}""")
+_ENCODED = r"A-Za-z0-9+/=_%\\-"  # base64 of either alphabet, also in a URL or a JSON string
+# Base64, a signed transaction, a key of AWS; an id (36), a name of AWS or an address stays readable. Of an address that
+# is what stands before a query or a fragment, as long as it may name something: a queue has 80 characters.
+_ENCODED_DATA = re.compile(
+    rf"""(?P<scheme>https?://)[^\s"'/?#@]{{1,512}}@
+    |(?P<name>arn:[\w:/.@,*-]{{1,256}}(?![{_ENCODED}])
+       |https?://(?:(?!(?-i:eyJ))[\w.:-]){{1,255}}(?![%+=])(?:/(?:(?!(?-i:eyJ))[\w.~:/-]){{0,128}}(?![{_ENCODED}]))?)
+    |(?-i:eyJ)[\w-]{{8,}}(?:\.[\w-]*)+
+    |[0-9A-Fa-f]{{32,}}
+    |[{_ENCODED}]{{40,}}""",
+    re.VERBOSE | re.ASCII | re.IGNORECASE,
+)
 
 
 def is_name(value: object) -> TypeGuard[str]:
@@ -54,8 +64,13 @@ def printable(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Replace by ``...`` whatever looks like encoded data: 40 and more of its characters, or 32 of hexadecimal."""
-    return _ENCODED_DATA.sub(lambda found: found["name"] or "...", text)
+    """Replace by ``...`` whatever looks like encoded data: 40 and more of its characters, or 32 of hexadecimal.
+
+    ARNs and URLs stay, but for what a URL has of a query, a fragment, a login, or a path that is too long for a name.
+    """
+    return _ENCODED_DATA.sub(
+        lambda found: found["name"] or (f"{found['scheme']}...@" if found["scheme"] else "..."), text
+    )
 
 
 def json_type(value: object) -> str:

@@ -18,16 +18,21 @@ What is promised, given a ledger that keeps its promises:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
+from typing import TypeAlias
 
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
+from receipt_actors.domain.ports import Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Transaction
 
 MAX_TRANSACTIONS = 100  #: candidates of one message
+
+#: What the ledger says of a transaction; a tombstone speaks for itself, as it also says how much was refunded.
+Said: TypeAlias = Ownership | Tombstone
 
 _OK = {Ownership.NEW: Reason.CLAIMED, Ownership.OURS: Reason.ALREADY_OURS}
 _OBSTACLES = {
@@ -74,11 +79,11 @@ class Plan:
     receipt_refused: bool  #: the refusal is the whole receipt's, and every candidate has it
     newest_only: bool  #: the message names a product and wants one of its purchases, not all
 
-    def next_step(self, known: Mapping[str, Ownership]) -> AskLedger | Answer:
+    def next_step(self, known: Mapping[str, Said]) -> AskLedger | Answer:
         """Decide on what the ledger said so far, by transaction id. The answer to a claim is never ``FREE``."""
         return self._one_of_product(known) if self.newest_only else self._all(known)
 
-    def _all(self, known: Mapping[str, Ownership]) -> AskLedger | Answer:
+    def _all(self, known: Mapping[str, Said]) -> AskLedger | Answer:
         claims = tuple(each.transaction for each in self.candidates if _is_claimable(each, known))
         lookups = tuple(each.transaction for each in self._unknown(known) if each.refusal is not None)
         if claims or lookups:
@@ -95,7 +100,7 @@ class Plan:
             results = [result for result in results if result.verdict is Verdict.OK] + refused[:1]
         return Answer(tuple(results) or (self._result(self.candidates[0], known),))
 
-    def _one_of_product(self, known: Mapping[str, Ownership]) -> AskLedger | Answer:
+    def _one_of_product(self, known: Mapping[str, Said]) -> AskLedger | Answer:
         # A redelivery may show a newer purchase than the one which got OK: that one is found before any is claimed.
         if unknown := self._unknown(known):
             return AskLedger(claims=(), lookups=tuple(each.transaction for each in unknown))
@@ -107,19 +112,31 @@ class Plan:
                 return AskLedger(claims=(each.transaction,), lookups=())
         return Answer((self._result(self.candidates[0], known),))
 
-    def _unknown(self, known: Mapping[str, Ownership]) -> list[Candidate]:
+    def _unknown(self, known: Mapping[str, Said]) -> list[Candidate]:
         return [each for each in self.candidates if each.transaction_id not in known]
 
-    def _result(self, candidate: Candidate, known: Mapping[str, Ownership]) -> Result:
-        ownership = known[candidate.transaction_id]
+    def _result(self, candidate: Candidate, known: Mapping[str, Said]) -> Result:
+        said = known[candidate.transaction_id]
+        ownership = Ownership.REFUNDED if isinstance(said, Tombstone) else said
         reason = _OK.get(ownership) or _OBSTACLES.get(ownership) or candidate.refusal
         assert reason is not None, "a candidate that is free and not refused is claimed before any answer"
-        return Result(
+        transaction = candidate.transaction
+        result = Result(
             transaction_id=candidate.transaction_id,
             verdict=Verdict.OK if ownership in _OK else Verdict.INVALID,
             reason=reason,
-            product_id=candidate.transaction.product_id,
+            product_id=transaction.product_id,
             environment=self.receipt.environment,
+            quantity=transaction.quantity,
+        )
+        if isinstance(said, Tombstone):
+            refund: Tombstone | Transaction = said
+        elif reason is Reason.REFUNDED and ownership is Ownership.FREE:
+            refund = transaction
+        else:
+            return result  # no refund, or one of a claim: its owner was told how much
+        return replace(
+            result, revocation_type=refund.revocation_type, revocation_percentage=refund.revocation_percentage
         )
 
 
@@ -159,7 +176,7 @@ def make_plan(submission: Submission, receipt: Genuine, policy: Policy) -> Plan 
     )
 
 
-def _is_claimable(candidate: Candidate, known: Mapping[str, Ownership]) -> bool:
+def _is_claimable(candidate: Candidate, known: Mapping[str, Said]) -> bool:
     return candidate.refusal is None and known.get(candidate.transaction_id, Ownership.FREE) is Ownership.FREE
 
 

@@ -21,7 +21,7 @@ from receipt_actors.domain.apple_fields import (
     read_flag,
     read_id,
     read_is_family_shared,
-    read_number,
+    read_quantity,
     read_seconds,
     read_token,
 )
@@ -188,6 +188,7 @@ def _united(earlier: Transaction, later: Transaction) -> Transaction:
         later,
         original_transaction_id=later.original_transaction_id or earlier.original_transaction_id,
         product_id=later.product_id or earlier.product_id,
+        quantity=max(later.quantity, earlier.quantity),  # what does not say reads as one
         purchased_at_seconds=_either(later.purchased_at_seconds, earlier.purchased_at_seconds),
         expires_at_seconds=_either(later.expires_at_seconds, earlier.expires_at_seconds),
         cancelled=later.cancelled or earlier.cancelled,
@@ -207,12 +208,11 @@ def _transaction(entry: object) -> Transaction:
     transaction_id = read_id(entry, "transaction_id")
     if transaction_id is None:
         raise Unreadable("transaction_id: missing")
-    quantity = read_number(entry, "quantity")
     return Transaction(
         transaction_id=transaction_id,
         original_transaction_id=read_id(entry, "original_transaction_id"),
         product_id=read_id(entry, "product_id"),
-        quantity=1 if quantity is None else quantity,
+        quantity=read_quantity(entry),
         purchased_at_seconds=read_seconds(entry, "purchase_date_ms"),
         expires_at_seconds=_expires_at_seconds(entry),
         cancelled=any(_is_given(entry, key) for key in ("cancellation_date", "cancellation_date_ms")),

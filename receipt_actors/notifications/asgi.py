@@ -21,6 +21,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 THREADS = 8  #: that deal with POSTs at once
+MAX_ARRIVING = 64  #: bodies that are waited for at once; for a further one the slowest is given up
 MAX_WAITING = 64  #: POSTs that are here at once; a further one is told to come again
 BODY_SECONDS = 10.0  #: for a body to arrive
 
@@ -70,6 +71,7 @@ class _AsgiApp:
         self._health_path = health_path
         self._body_seconds = body_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="receipt-actors-notification")
+        self._arriving: dict[asyncio.Timeout, None] = {}  # of bodies, in the order in which they began
         self._here = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,23 +91,36 @@ class _AsgiApp:
             return _ALIVE
         if scope["method"] != "POST":
             return _NO_POST
-        if self._here >= MAX_WAITING:
-            return _TOO_MANY
-        self._here += 1
+        if _announced_bytes(scope) > MAX_BODY_BYTES:
+            return _TOO_LARGE
         try:
-            if _announced_bytes(scope) > MAX_BODY_BYTES:
-                return _TOO_LARGE
-            async with asyncio.timeout(self._body_seconds):
-                body = await _body(receive)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._handler.handle, body)
+            body = await self._body_in_time(receive)
         except TimeoutError:
             return _TOO_SLOW
         except _TooLarge:
             return _TOO_LARGE
         except _Gone:
             return None
+        if self._here >= MAX_WAITING:
+            return _TOO_MANY
+        self._here += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._handler.handle, body)
         finally:
             self._here -= 1
+
+    async def _body_in_time(self, receive: Receive) -> bytes:
+        """Wait for the body. Slow bodies, however many, keep out no quick one: the slowest is given up for it."""
+        if len(self._arriving) >= MAX_ARRIVING:
+            slowest = next(iter(self._arriving))
+            del self._arriving[slowest]
+            slowest.reschedule(0)  # at once
+        async with asyncio.timeout(self._body_seconds) as patience:
+            self._arriving[patience] = None
+            try:
+                return await _body(receive)
+            finally:
+                self._arriving.pop(patience, None)
 
 
 def _announced_bytes(scope: Scope) -> int:

@@ -192,7 +192,9 @@ class NotificationHandler:
     def _refund(self, uuid: str, refund: Refund) -> _Outcome:
         if self._is_reversed(refund):
             return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
-        standing = self._ledger.mark_refunded(refund.transaction_id, refund.at_seconds)
+        standing = self._ledger.mark_refunded(
+            refund.transaction_id, refund.at_seconds, refund.revocation_type, refund.revocation_percentage
+        )
         if self._is_reversed(refund):
             self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
             return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
@@ -255,7 +257,7 @@ def _failed(detail: str) -> _Outcome:
 
 def _unreadable(unreadable: Unreadable) -> _Outcome:
     """Refuse what comes from Apple's own hand: somebody has to look into it."""
-    told = f"signed by Apple, and yet: {unreadable.detail}"
+    told = f"its signature holds, and yet: {unreadable.detail}"
     return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, told, logging.ERROR)
 
 

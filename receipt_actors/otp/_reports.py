@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 OWN_DECISION = "its own decision to end"  #: what an actor was handling that gave a crash as its reason to stop
 TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
 _SECRET_NAME = re.compile("secret|token|password|credential|key|receipt_data", re.IGNORECASE)
-_ENCODED_DATA = re.compile(r"[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_-]{40,}")
+_ENCODED_DATA = re.compile(r"[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_%\\-]{40,}")
 
 
 class ReportContext(enum.Enum):

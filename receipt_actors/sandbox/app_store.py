@@ -35,6 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox import answers
@@ -241,12 +242,14 @@ class SimulatedAppStore:
         subtype: str | None = None,
         bundle_id: str | None = None,
         url: str | None = None,
+        revocation_percentage: int = WHOLE_PERCENTAGE,
     ) -> SignedNotification:
         """Have something happen to a purchase, and send a notification of it (to ``notification_url``, by default).
 
-        ``REFUND`` and ``REVOKE`` cancel the purchase, ``REFUND_REVERSED`` takes that back. ``TEST`` is about no
-        purchase, but about an app (``bundle_id``). Without any URL it is signed and returned only. ``KeyError``: such a
-        transaction was never sold here. ``ValueError``: no such type, or neither a transaction nor a bundle id.
+        ``REFUND`` and ``REVOKE`` cancel the purchase, ``REFUND_REVERSED`` takes that back. ``revocation_percentage`` is
+        how much of it a ``REFUND`` gives back by now, in Apple's milliunits. ``TEST`` is about no purchase, but about
+        an app (``bundle_id``). Without any URL it is signed and returned only. ``KeyError``: such a transaction was
+        never sold here. ``ValueError``: no such type, or neither a transaction nor a bundle id.
         """
         authority = self.authority
         from receipt_actors.sandbox.notifications import NotificationType, sign_notification
@@ -256,8 +259,12 @@ class SimulatedAppStore:
         sale = None
         if transaction_id is not None:
             match type_:
-                case NotificationType.REFUND | NotificationType.REVOKE:
-                    sale = self._cancelled(transaction_id, now_ms)
+                case NotificationType.REFUND:
+                    is_whole = revocation_percentage == WHOLE_PERCENTAGE
+                    kind = "REFUND_FULL" if is_whole else "REFUND_PRORATED"
+                    sale = self._cancelled(transaction_id, now_ms, kind, revocation_percentage)
+                case NotificationType.REVOKE:
+                    sale = self._cancelled(transaction_id, now_ms, "FAMILY_REVOKE")
                 case NotificationType.REFUND_REVERSED:
                     sale = self._cancelled(transaction_id, None)
                 case _:
@@ -291,8 +298,10 @@ class SimulatedAppStore:
             sender = self._notification_sender
         return sender is None or sender.wait_until_idle(timeout_seconds)
 
-    def _cancelled(self, transaction_id: str, at_ms: int | None) -> Sale:
-        sale = self.sales.cancel(transaction_id, at_ms)
+    def _cancelled(
+        self, transaction_id: str, at_ms: int | None, type_: str | None = None, percentage: int | None = None
+    ) -> Sale:
+        sale = self.sales.cancel(transaction_id, at_ms, type_, percentage)
         if sale is None:
             raise KeyError(transaction_id)
         return sale

@@ -134,6 +134,8 @@ class Purchase:
     is_family_shared: bool = False  #: somebody else of the family has bought it
     app_account_token: str | None = None  #: a UUID: whom the app said it bought this for
     is_upgraded: bool = False  #: the player has moved on to a better subscription
+    revocation_type: str | None = None  #: of what was refunded or revoked, such as ``REFUND_PRORATED``
+    revocation_percentage: int | None = None  #: likewise, in Apple's milliunits: 33.333 % is 33333
 
     @property
     def type(self) -> ProductType:

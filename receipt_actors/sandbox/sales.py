@@ -28,6 +28,23 @@ class Sale:
         return replace(self.receipt, purchases=(self.purchase,))
 
 
+@dataclass(frozen=True, slots=True)
+class _Refund:
+    """What happened to a purchase since it was minted."""
+
+    at_ms: int | None
+    type: str | None
+    percentage: int | None
+
+    def of(self, purchase: Purchase) -> Purchase:
+        return replace(
+            purchase,
+            cancelled_at_ms=self.at_ms,
+            revocation_type=self.type,
+            revocation_percentage=self.percentage,
+        )
+
+
 class Sales:
     """Sales by transaction id. All methods may be called from any thread."""
 
@@ -35,7 +52,7 @@ class Sales:
         self._max_sales = max_sales
         self._lock = threading.Lock()
         self._sales: OrderedDict[str, Sale] = OrderedDict()
-        self._refunds: dict[str, int | None] = {}
+        self._refunds: dict[str, _Refund] = {}
 
     def record(self, receipt: SampleReceipt) -> None:
         """Remember each purchase of a receipt; what happened to one since it was minted stays so."""
@@ -57,14 +74,16 @@ class Sales:
         with self._lock:
             return self._with_refunds(receipt)
 
-    def cancel(self, transaction_id: str, at_ms: int | None) -> Sale | None:
+    def cancel(
+        self, transaction_id: str, at_ms: int | None, type_: str | None = None, percentage: int | None = None
+    ) -> Sale | None:
         """Refund or revoke a purchase (None: take that back); returns the sale, or None where it is not known."""
         with self._lock:
             sale = self._sales.get(transaction_id)
             if sale is None:
                 return None
-            self._refunds[transaction_id] = at_ms
-            sale = replace(sale, purchase=replace(sale.purchase, cancelled_at_ms=at_ms))
+            refund = self._refunds[transaction_id] = _Refund(at_ms, type_, percentage)
+            sale = replace(sale, purchase=refund.of(sale.purchase))
             self._sales[transaction_id] = sale
             return sale
 
@@ -74,7 +93,7 @@ class Sales:
         return replace(
             receipt,
             purchases=tuple(
-                replace(each, cancelled_at_ms=self._refunds.get(each.transaction_id, each.cancelled_at_ms))
+                refund.of(each) if (refund := self._refunds.get(each.transaction_id)) else each
                 for each in receipt.purchases
             ),
         )

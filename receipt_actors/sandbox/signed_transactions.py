@@ -68,6 +68,8 @@ def read_signed(signed: str, *, authority: Authority | None = None) -> SampleRec
             is_family_shared=payload["inAppOwnershipType"] == "FAMILY_SHARED",
             app_account_token=payload.get("appAccountToken"),
             is_upgraded=payload.get("isUpgraded", False),
+            revocation_type=payload.get("revocationType"),
+            revocation_percentage=payload.get("revocationPercentage"),
         )
         return SampleReceipt(payload["bundleId"], (purchase,), environment=Environment(payload["environment"]))
     except (KeyError, ValueError):  # signed with changes, or no transaction
@@ -109,6 +111,10 @@ def transaction_payload(
     if purchase.cancelled_at_ms is not None:
         payload["revocationDate"] = purchase.cancelled_at_ms
         payload["revocationReason"] = 0  # for another reason than that something was wrong with the app
+        if purchase.revocation_type is not None:
+            payload["revocationType"] = purchase.revocation_type
+        if purchase.revocation_percentage is not None:
+            payload["revocationPercentage"] = purchase.revocation_percentage
     return payload
 
 

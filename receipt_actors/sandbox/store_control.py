@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
@@ -84,6 +85,7 @@ class NotificationOrder(BaseModel, frozen=True, extra="forbid"):
     subtype: _Name | None = None
     bundle_id: _Name | None = None
     url: _Name | None = None
+    revocation_percentage: Annotated[int, Field(ge=0, le=WHOLE_PERCENTAGE)] = WHOLE_PERCENTAGE
 
 
 class OutageOrder(BaseModel, frozen=True, extra="forbid"):
@@ -166,6 +168,7 @@ class StoreControl:
                 subtype=order.subtype,
                 bundle_id=order.bundle_id,
                 url=order.url,
+                revocation_percentage=order.revocation_percentage,
             )
         except KeyError:
             hint = "tell the store of it first (POST /simulated/receipts)"

@@ -11,6 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
+from receipt_actors.domain.strict_json import JsonRefused, parse_object
+from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings._all import SETTINGS, Settings
 from receipt_actors.settings._backend import choose_backend
@@ -20,6 +22,7 @@ from receipt_actors.settings._setting import VARIABLE_PREFIX
 from receipt_actors.settings._sources import SourceSettings
 
 CONFIG_VARIABLE = VARIABLE_PREFIX + "CONFIG"  #: names the TOML file, where no flag does
+JSON_VARIABLE = VARIABLE_PREFIX + "SETTINGS"  #: holds what such a file may hold, as JSON: for a place without files
 
 # Kubernetes puts these into every pod beside a Service named "receipt-actors"; they are not meant for us.
 _KUBERNETES_VARIABLE = re.compile(VARIABLE_PREFIX + r"(SERVICE_(HOST|PORT)|PORT)(_.+)?")
@@ -50,8 +53,9 @@ def load_some_settings(
     The values of all other settings are left unchecked, but an unknown name is a fault in any case.
 
     ``flags`` has the settings that were given, by name; a value of None says not given. ``config`` is the TOML file;
-    left out, the variable ``RECEIPT_ACTORS_CONFIG`` may name one. ``environ`` defaults to the process's environment; a
-    variable that is empty says not given. Raises ``ConfigurationError`` with every fault of every layer.
+    left out, the variable ``RECEIPT_ACTORS_CONFIG`` may name one. The variable ``RECEIPT_ACTORS_SETTINGS`` may hold the
+    same keys as a JSON object, which beat the file's. ``environ`` defaults to the process's environment; a variable
+    that is empty says not given. Raises ``ConfigurationError`` with every fault of every layer.
     """
     environ = os.environ if environ is None else environ
     found = _find(config, environ)
@@ -89,6 +93,8 @@ def _find(config: Path | None, environ: Mapping[str, str]) -> _Findings:
         found.read_file(config, named_by="--config")
     elif environ.get(CONFIG_VARIABLE):
         found.read_file(Path(environ[CONFIG_VARIABLE]), named_by=CONFIG_VARIABLE)
+    if environ.get(JSON_VARIABLE):
+        found.read_json(environ[JSON_VARIABLE])
     found.read_variables(environ)
     return found
 
@@ -126,11 +132,22 @@ class _Findings:
         except ValueError as error:  # no UTF-8, or no TOML: the text of the latter ends in line and column
             self.faults.append(f"{named_by}: found {str(path)!r}, expected TOML; {error}")
             return
+        self._read_table(table, str(path))
+
+    def read_json(self, text: str) -> None:
+        try:
+            table = parse_object(text)
+        except JsonRefused as refused:
+            self.faults.append(f"{JSON_VARIABLE}: expected a JSON object of settings; {refused}")
+            return
+        self._read_table(table, JSON_VARIABLE)
+
+    def _read_table(self, table: Mapping[str, object], home: str) -> None:
         for key, value in table.items():
             if key in SETTINGS:
-                self.put(key, value, f"{key} in {path}")
+                self.put(key, value, f"{key} in {home}")
             else:
-                self.faults.append(unknown(f"{key} in {path}", key, SETTINGS))
+                self.faults.append(unknown(f"{printable(key)} in {home}", key, SETTINGS))
 
     def read_variables(self, environ: Mapping[str, str]) -> None:
         names = {setting.variable: name for name, setting in SETTINGS.items()}
@@ -140,7 +157,7 @@ class _Findings:
                     self.put(names[variable], value, variable)
             elif (
                 variable.startswith(VARIABLE_PREFIX)
-                and variable != CONFIG_VARIABLE
+                and variable not in (CONFIG_VARIABLE, JSON_VARIABLE)
                 and not _KUBERNETES_VARIABLE.fullmatch(variable)
             ):
                 name = variable.removeprefix(VARIABLE_PREFIX).lower()

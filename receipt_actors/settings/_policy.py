@@ -9,13 +9,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.settings._sources import SourceSettings
-from receipt_actors.settings._types import ANY, Environments, Expected, Ids, ProductTypes
+from receipt_actors.settings._types import ANY, BundleIds, Environments, Expected, Ids, ProductTypes
 
 
 class PolicySettings(SourceSettings, frozen=True):
     """Which purchases count here, and for whom."""
 
-    bundle_ids: Annotated[Ids, Expected("your app's bundle ids, comma separated, or * to accept any")] = Field(
+    bundle_ids: Annotated[BundleIds, Expected("your app's bundle ids, comma separated, or * to accept any")] = Field(
         description="Apps whose purchases count."
     )
     product_ids: Annotated[Ids, Expected("product ids, comma separated, or * to accept any")] = Field(

@@ -20,6 +20,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.values import is_queue_name
 
+_BUNDLE_ID = re.compile(r"[A-Za-z0-9.-]+")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 _EMF_NAMESPACE = re.compile(r"(?!AWS/)[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,254}")
 MAX_EMF_DIMENSIONS = 29  #: CloudWatch takes 30, and SourceQueue is one
@@ -70,6 +71,16 @@ def _queue_name(name: str) -> str:
 def _any_or_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     if ANY in "".join(ids) and ids != (ANY,):
         raise ValueError(f"expected ids, or {ANY} alone to accept any; there are no other wildcards")
+    return ids
+
+
+def _bundle_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what no app can have: every receipt would be refused as another app's."""
+    for bundle_id in ids:
+        if bundle_id != ANY and not _BUNDLE_ID.fullmatch(bundle_id):
+            raise ValueError(
+                f"expected bundle ids of letters, digits, - and . only, as Apple has them; {bundle_id!r} is none"
+            )
     return ids
 
 
@@ -170,6 +181,7 @@ Ids = Annotated[
     AfterValidator(_some_and_unique),
     AfterValidator(_any_or_ids),
 ]
+BundleIds = Annotated[Ids, AfterValidator(_bundle_ids)]
 ProductTypes = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     BeforeValidator(_split_commas),

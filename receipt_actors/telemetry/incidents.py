@@ -82,7 +82,7 @@ class IncidentKind(StrEnum):
     SEAT_GIVEN_UP = "seat_given_up"
 
 
-_OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  # alike where their reason is the same
+OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  #: alike where their reason is the same
 _WITHOUT_A_STORY = frozenset({IncidentKind.OUTAGE, IncidentKind.RECOVERED})
 
 
@@ -233,7 +233,7 @@ class Incidents(GenServer):
         summary = _line(summary)
         seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=_line(subject))
         statistics_of(self.system).incident_noticed(kind.value)
-        key = (kind.value, seen.subject, "" if kind in _OF_MESSAGES else shape(summary))
+        key = (kind.value, seen.subject, "" if kind in OF_MESSAGES else shape(summary))
         opened = self._open.get(key)
         if opened is None:
             if len(self._open) >= MAX_OPEN:

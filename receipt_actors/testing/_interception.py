@@ -151,11 +151,16 @@ class _InterceptedLedger:
         standing: Standing | None = self._around(call)
         return standing
 
-    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+    def mark_refunded(
+        self,
+        transaction_id: str,
+        refunded_at_seconds: float,
+        revocation_type: str | None = None,
+        revocation_percentage: int | None = None,
+    ) -> Standing:
+        mark = (transaction_id, refunded_at_seconds, revocation_type, revocation_percentage)
         ledger = self._ledger
-        call = PortCall(
-            "mark_refunded", None, None, ledger, lambda _: ledger.mark_refunded(transaction_id, refunded_at_seconds)
-        )
+        call = PortCall("mark_refunded", None, None, ledger, lambda _: ledger.mark_refunded(*mark))
         standing: Standing = self._around(call)
         return standing
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import ClassVar
 
+from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import TAKEN, ClaimOutcome, LedgerItem, Standing, Tombstone
 from receipt_actors.testing._faults import Fake
@@ -67,19 +69,30 @@ class FakeLedger(Fake):
 
         return self._carry_out("get", work)
 
-    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+    def mark_refunded(
+        self,
+        transaction_id: str,
+        refunded_at_seconds: float,
+        revocation_type: str | None = None,
+        revocation_percentage: int | None = None,
+    ) -> Standing:
         """See ``Ledger.mark_refunded``."""
 
         def work() -> Standing:
             with self._changed:
                 standing = self._standing(transaction_id)
-                marked_at_seconds = None if standing is None else standing.refunded_at_seconds
-                if standing is not None and marked_at_seconds is not None and marked_at_seconds >= refunded_at_seconds:
+                mark = Tombstone(transaction_id, refunded_at_seconds, revocation_type, revocation_percentage)
+                if standing is not None and _age(standing) >= _age(mark):
                     return standing
                 if not isinstance(standing, LedgerItem):
-                    tombstone = self._tombstones[transaction_id] = Tombstone(transaction_id, refunded_at_seconds)
-                    return tombstone
-                claim = self._items[transaction_id] = replace(standing, refunded_at_seconds=refunded_at_seconds)
+                    self._tombstones[transaction_id] = mark
+                    return mark
+                claim = self._items[transaction_id] = replace(
+                    standing,
+                    refunded_at_seconds=refunded_at_seconds,
+                    revocation_type=revocation_type,
+                    revocation_percentage=revocation_percentage,
+                )
                 return claim
 
         return self._carry_out("mark_refunded", work)
@@ -94,7 +107,9 @@ class FakeLedger(Fake):
                 if refunded_at is not None and refunded_at <= reversed_at_seconds:
                     self._tombstones.pop(transaction_id, None)
                     if isinstance(standing, LedgerItem):
-                        self._items[transaction_id] = replace(standing, refunded_at_seconds=None)
+                        self._items[transaction_id] = replace(
+                            standing, refunded_at_seconds=None, revocation_type=None, revocation_percentage=None
+                        )
                 return self._standing(transaction_id)
 
         return self._carry_out("unmark_refunded", work)
@@ -111,3 +126,11 @@ class FakeLedger(Fake):
         if standing is None:
             self._items[item.transaction_id] = item
         return standing
+
+
+def _age(marked: Standing) -> tuple[float, float]:
+    """What makes one mark later than another; of what has none, before all."""
+    if marked.refunded_at_seconds is None:
+        return -inf, 0.0
+    percentage = marked.revocation_percentage
+    return marked.refunded_at_seconds, WHOLE_PERCENTAGE if percentage is None else percentage

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
 from typing import Any
 
+from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.backends import Backend
 from receipt_actors.domain.fifo import dead_letter_queue_of, is_fifo
 from receipt_actors.domain.messages import submission_id_of
 from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.results import parse_result
+from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.otp import ActorSystem, Clock, ManualClock
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.testing import _settling
 from receipt_actors.testing._app_store import FakeAppStore
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
@@ -25,6 +28,19 @@ from receipt_actors.testing._queues import FakeQueues
 from receipt_actors.testing._roles import FakeRoles
 from receipt_actors.testing._server_api import FakeServerApi
 from receipt_actors.testing._signed_data import FakeSignedData
+
+
+class _StillSystem(ReceiptSystem):
+    """A system whose clock stands still while it drains: what waits for the time then would be waited for in vain."""
+
+    settle: Callable[[], None]
+
+    def __exit__(
+        self, type_: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if type_ is None:
+            self.settle()  # what needs no time is finished
+        self.drain(HAND_BACK_SECONDS)
 
 
 class FakeServices:
@@ -64,13 +80,26 @@ class FakeServices:
             roles=None if self.settings.is_alone else self.roles,
         )
 
-    def start(self, around: Around | None = None) -> ReceiptSystem:
+    def start(
+        self,
+        around: Around | None = None,
+        *,
+        on_result: Callable[[PostedResult], object] | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
+    ) -> ReceiptSystem:
         """Start a receipt system on these services, with ``around`` around each of its calls (see ``intercept``).
+
+        ``on_result`` and ``on_alert`` are those of ``ReceiptSystem.start``. At the end of a ``with`` nothing waits for
+        a clock that stands still: what waits for a ``ManualClock`` then is handed back at once.
 
         ``submit`` and ``results`` of these services are not among those; the receipt system's own are.
         """
         backend = self.backend if around is None else intercept(self.backend, around)
-        return ReceiptSystem.start(self.settings, backend=backend, clock=self.clock)
+        kind = _StillSystem if isinstance(self.clock, ManualClock) else ReceiptSystem
+        system = kind.start(self.settings, backend=backend, clock=self.clock, on_result=on_result, on_alert=on_alert)
+        if isinstance(system, _StillSystem):
+            system.settle = lambda: self.settle(system.actors)
+        return system
 
     def submit(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MAX_CONNECTIONS = 64  #: open at once; a further one is closed at once
+MAX_CONNECTIONS = 64  #: open at once; a further one takes the place of the slowest
 LISTEN_BACKLOG = 256  #: connections that may wait to be accepted
 ACCEPTED_AT_ONCE = 8  #: taken from there in one go; so many more are open for a moment before they are closed
 MAX_HEAD_BYTES = 16 * 1024

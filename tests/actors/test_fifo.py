@@ -333,6 +333,7 @@ class Player:
         return {"verify_receipt": services.app_store, "claim": services.ledger}.get(operation, services.queues)
 
 
+@pytest.mark.slow
 @given(st.lists(EVENTS, min_size=3, max_size=25))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_the_order_survives_whatever_happens(events: list[tuple[object, ...]]) -> None:

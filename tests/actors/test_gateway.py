@@ -165,6 +165,30 @@ def test_the_rate_is_kept(stage: Stage) -> None:
     assert ledger.count("get") == 20
 
 
+def test_what_is_not_sent_takes_nothing_of_the_rate(stage: Stage) -> None:
+    """Requests whose askers have ended wait before one whose asker has not: that one leaves with the first slot."""
+
+    class Limited(LedgerGateway):
+        def __init__(self, ledger: FakeLedger) -> None:
+            super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
+            self._rate = RateLimit(0.1)  # one in ten seconds
+
+    ledger: FakeLedger = stage.with_fake(FakeLedger())
+    gateway = stage.actors.start(Limited, ledger)
+    first = stage.ask(gateway, LookUpTransaction("t-0", submission(0)))
+    dead = [stage.ask(gateway, LookUpTransaction(f"t-{number}", submission(number))) for number in range(1, 4)]
+    assert ledger.count("get") == 1
+    assert stage.reply_to(first) is Ownership.FREE
+    for asking in dead:
+        asking.kill()
+    stage.settle()
+    stage.advance(10)  # the slot comes while there is nobody to use it
+    assert ledger.count("get") == 1
+    alive = stage.ask(gateway, LookUpTransaction("t-4", submission(4)))
+    stage.settle()
+    assert stage.reply_to(alive) is Ownership.FREE
+
+
 def test_requests_of_the_dead_are_not_made(house: House) -> None:
     """Whoever ended while waiting wants no answer; those behind it do."""
     house.gateway.kill()

@@ -151,22 +151,34 @@ def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkey
         send_for_ever(connection, request)
 
 
-def test_too_many_connections_are_closed_at_once(client: Client, system: FakeSystem) -> None:
-    """Those who came first are served on; and when some of them go, others may come."""
+SLOW = {
+    "nothing": b"",
+    "a part of the head": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+    "a part of the body": (
+        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
+    ),
+    "an answer, and no more": HEALTH,
+}
+
+
+@pytest.mark.parametrize("beginning", SLOW.values(), ids=SLOW)
+def test_slow_connections_keep_out_no_probe(client: Client, beginning: bytes) -> None:
+    """However many there are, from the same address: each probe takes the place of the slowest."""
     with ExitStack() as stack:
-        first = stack.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
-        others = [stack.enter_context(connect(client)) for _ in range(2 * MAX_CONNECTIONS)]
-        assert read_to_end(others[-1]) == b""
-        system.traces[0].on_end("enough")
-        assert next(first)[0] == "end"
-        for other in others:
-            other.close()
-    while True:
-        try:
-            assert client.get("/healthz").status == 200
-            break
-        except ConnectionError:  # the others' end has not been noticed yet
-            continue
+        slow = [stack.enter_context(connect(client)) for _ in range(2 * MAX_CONNECTIONS)]
+        for connection in slow:
+            with suppress(ConnectionError):  # it has made room already
+                connection.sendall(beginning)
+        assert [client.get("/healthz").status for _ in range(30)] == [200] * 30
+
+
+def test_the_slowest_makes_room_for_a_new_connection(client: Client) -> None:
+    """Of those that wait, the first; the others are left."""
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(client)) for _ in range(MAX_CONNECTIONS + 1)]
+        assert read_to_end(slow[0]) == b""
+        slow[1].sendall(HEALTH)
+        assert slow[1].recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from receipt_actors.sandbox.load import Kind, Scenario, make_scenario
 from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE
 from tests.benchmark.receipts import Program, asyncio_pipeline, threads
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = 200
 PATIENCE_SECONDS = 180.0  #: more than their visibility timeout, after which what a busy machine held up comes back
 ASYNCIO_PYTHON = os.environ.get("ASYNCIO_PYTHON")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.benchmark import takeover
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_takeover_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row for each way, with times in the order in which things happen, as a table and as JSON."""

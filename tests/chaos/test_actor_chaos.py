@@ -98,6 +98,7 @@ def quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
+@pytest.mark.short("sound")
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("ports", ["sound", "faulty"])
 def test_any_actor_may_end_at_any_time(

@@ -167,6 +167,7 @@ def test_a_crash_at_every_step_breaks_no_promise(
     _try_all(chosen, lambda step: _die_and_finish(new_case, step), figure)
 
 
+@pytest.mark.short
 def test_two_crashes_in_a_row_break_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:

@@ -19,6 +19,7 @@ CONSUMERS = 2
 MESSAGES = genuine_messages(60, 51)
 
 
+@pytest.mark.short("intake")
 @pytest.mark.parametrize(
     ("victim", "offender"),
     [

@@ -83,6 +83,7 @@ class Series:
         self.moments[moment] += 1
 
 
+@pytest.mark.short("embedded-1-100")
 @pytest.mark.parametrize(("backend", "short", "full"), [("embedded", 1, 100), ("aws", 1, 10)])
 def test_a_drain_at_any_moment_is_in_order(
     backend: str, short: int, full: int, request: pytest.FixtureRequest, is_full: bool, figure: Callable[[str], None]

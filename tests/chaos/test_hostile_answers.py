@@ -96,6 +96,7 @@ def outcome_of(client: VerifyReceiptClient, number: int) -> tuple[Outcome, froze
     return Outcome.INVALID if is_refused else Outcome.OK, frozenset(each.transaction_id for each in plan.candidates)
 
 
+@pytest.mark.short
 def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -> None:
     """Through the real client: garbage of every shape is no verdict, neither OK nor INVALID; what is clear is read.
 
@@ -122,6 +123,7 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
     figure(f"{count} answers through the client: {told}")
 
 
+@pytest.mark.short
 def test_the_whole_program_survives_a_hostile_app_store(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Figure
 ) -> None:
@@ -221,6 +223,8 @@ OURS: Mapping[str, Any] = {
     "Environment": {"S": "Production"},
     "ClaimedAt": {"N": "1760000000"},
     "RefundedAt": {"N": "1760000001"},
+    "RevocationPercentage": {"N": "33333"},
+    "Quantity": {"N": "3"},
     "SchemaVersion": {"N": "1"},
 }
 #: What makes a submission the same: one of these wrong, and the item is not ours.

@@ -89,6 +89,7 @@ def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, a
     figure(f"{count} bodies, {len(found)} outcomes; {found[None]} were well-formed, for Apple to refuse")
 
 
+@pytest.mark.short
 def test_the_whole_program_moves_every_malice_and_answers_the_honest(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure
 ) -> None:

@@ -13,6 +13,8 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 
 from .network import APPLE, Link, Network, Way
 
+pytestmark = pytest.mark.short
+
 PATIENCE_SECONDS = 30
 
 

@@ -150,6 +150,7 @@ def test_an_app_store_that_refuses_connections(
         store.stop()
 
 
+@pytest.mark.short
 def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld) -> None:
     """DNS fails: one alarm, nothing is lost; a process that finds it answers everybody."""
     messages = genuine_messages(IN_FLIGHT, 53)
@@ -202,6 +203,7 @@ def test_an_outage_of_aws(aws: AwsWorld, is_full: bool, figure: Callable[[str], 
         survive(aws, store, outage, timeouts=length(is_full), figure=figure)
 
 
+@pytest.mark.short
 def test_a_table_that_is_gone(aws: AwsWorld, is_full: bool, figure: Callable[[str], None]) -> None:
     """Deleted by mistake, made again an hour later: nobody got a verdict meanwhile."""
     if not is_full:

@@ -70,6 +70,7 @@ def test_kills_on_the_embedded_backend(
         _kill_and_check(scene, PATIENT, figure, is_full=is_full)
 
 
+@pytest.mark.short
 def test_kills_of_workers_and_parents_on_the_embedded_backend(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:

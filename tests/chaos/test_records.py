@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from .network import Request, most_in, under_way
 from .records import Version, faults_of, out_of_tenure, overlap_seconds, tenures, thrown_out, thrown_out_too_soon
+
+pytestmark = pytest.mark.short
 
 WHOLE = {"ledger_concurrency": 8.0}
 

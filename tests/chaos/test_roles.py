@@ -254,6 +254,7 @@ def drawn(
     return chosen[:count]
 
 
+@pytest.mark.short("load-balanced-1x2")
 @pytest.mark.parametrize(
     ("role", "processes"),
     [(STANDBY, (1, 1, 1)), (BALANCED, (1, 2)), (STANDBY, (2, 2)), (BALANCED, (1,) * 8)],

@@ -210,6 +210,7 @@ def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: Emb
     assert_tells_nothing(program.stdout + program.stderr)
 
 
+@pytest.mark.short
 def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Path) -> None:
     """What is wrong with a line of a file, what Apple says of a receipt, and the settings: all without secrets."""
     lines = tmp_path / "messages.jsonl"
@@ -231,7 +232,7 @@ def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Pa
             ("verify", "--receipt-file", str(receipt)),
             ("config", "--database", database),
             ("config", "--max-in-flight", "none"),
-            ("redrive", "--database", database),
+            ("redrive", "--all", "--database", database),
         )
         programs = [embedded.programs.start(*command, environment=environment) for command in commands]
         for program in programs:
@@ -285,6 +286,7 @@ def in_long_poll(ref: Ref) -> bool:
     return issubclass(ref.actor_class, Consumer)
 
 
+@pytest.mark.short
 def test_what_is_printed_by_mistake_tells_no_receipt() -> None:
     """Somebody's debugging line, a failing assertion: a message, a submission and the settings show no contents."""
     body = json.dumps({"receipt": JWS, "user_id": 1, "post_queue": RESULTS, "note": NOTE})

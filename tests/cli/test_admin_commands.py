@@ -101,6 +101,17 @@ class TestStatus:
         ):
             assert words in text
 
+    def test_a_dead_letter_does_not_hide_a_crash(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
+        """Bad messages come all the time; what happened to the system last is told beside the last of theirs."""
+        moved = Incident(1_000_000.0, "moved", "a message was moved to the dead-letter queue, bad_receipt", count=7)
+        handed_back = Incident(999_999.5, "handed_back", "a message is handed back, gave_up_for_now")
+        killed = Incident(999_999.0, "restart", "worker-2 ended: killed by SIGKILL")
+        incidents = (moved, handed_back, killed, replace(killed, summary="long ago"))
+        system.overview_at = lambda look: overview_of(look, incidents=incidents)
+        first, second = cli("status", "--admin", listen(system)).out.splitlines()[-2:]
+        assert first.startswith("last incident of a message at ") and first.endswith(f"{moved.summary} (7 times)")
+        assert second.startswith("last incident at ") and second.endswith(killed.summary)
+
     @pytest.mark.parametrize(
         ("state", "verdict", "code"),
         [

@@ -37,7 +37,7 @@ WORK: Mapping[str, tuple[str, ...]] = {
     "demo": ("--messages", "20", "--apple-latency", "0"),
     "notifications": ("--bundle-ids", BUNDLE_ID, "--port", "0"),
     "plan": ("--rate", "100000/min"),
-    "redrive": (),
+    "redrive": ("--all",),
     "results": (),
     "start": ("--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0"),
     "submit": ("--file", "messages.jsonl"),

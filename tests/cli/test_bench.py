@@ -56,6 +56,7 @@ def test_a_run_is_measured(cli: Cli) -> None:
     assert "found runs" not in cli("plan", "--rate", "10/s", "--bench", "bench.json").err
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
     """The limit is kept by the program; flags of start reach it; the page stands alone."""
     flags = ("--messages", "120", "--in-flight-sweep", "10,40", "--json", "bench.json", "--plot", "bench.html")
@@ -72,6 +73,7 @@ def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
     assert "receipts a second" in page
 
 
+@pytest.mark.slow
 def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli) -> None:
     """A series for each, every answer of it checked; the report says what each of them is."""
     ways = ["verify-receipt", "storekit2", "server-api"]
@@ -93,6 +95,7 @@ def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli
     assert "verifyReceipt" not in plan.err
 
 
+@pytest.mark.slow
 def test_a_plan_is_about_verify_receipt(cli: Cli) -> None:
     """What signatures cost is no part of it: a report that begins with them is refused, and so is an unknown way."""
     ended = cli(*QUICK, "--messages", "20", "--receipts", "storekit2", "--json", "bench.json")
@@ -106,6 +109,7 @@ def test_a_plan_is_about_verify_receipt(cli: Cli) -> None:
     assert "'storekit1' is none of verify-receipt, storekit2, server-api" in unknown.err
 
 
+@pytest.mark.slow
 def test_messages_come_at_the_rate_that_is_asked_for(cli: Cli) -> None:
     """Sixty a second for a second: that is sixty messages in no less than a second, and not all at once."""
     ended = cli(*QUICK, "--seconds", "1", "--rate", "60", "--json", "bench.json")
@@ -117,6 +121,7 @@ def test_messages_come_at_the_rate_that_is_asked_for(cli: Cli) -> None:
     assert run["requests"]["ReceiveMessage"] > 6
 
 
+@pytest.mark.slow
 def test_wrong_answers_are_told_and_fail_the_benchmark(cli: Cli) -> None:
     """A program that is quick and wrong: here because it serves another app."""
     ended = cli(*QUICK, "--messages", "20", "--", "--bundle-ids", "com.example.other")
@@ -166,6 +171,7 @@ def test_settings_that_cannot_work_are_told_before_anything_is_started(
     assert wanted in ended.err
 
 
+@pytest.mark.slow
 def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """The report says so: what a process did that died is lost, and done twice."""
     options, load = ServiceOptions(tls=False), Load(30)
@@ -190,6 +196,7 @@ os.execv(sys.executable, [sys.executable, "-m", "receipt_actors", *start])
 """
 
 
+@pytest.mark.slow
 def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
     """What was answered and not deleted comes back, and gets the same answer: that is counted, and nothing is wrong."""
     with Services(ServiceOptions(tls=False)) as services:
@@ -251,6 +258,7 @@ def test_a_missing_package_is_told_with_the_extra(
     assert 'pip install "receipt-actors[bench]"' in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_benchmark_leaves_no_process_behind(processes: Processes, number: signal.Signals) -> None:
     """Neither services nor the program, which is in a session of its own."""

@@ -60,7 +60,7 @@ def test_dead_letters_go_back_to_the_source_that_is_named(cli: Cli, embedded: Em
     """From its own dead-letter queue; the other's stay where they are."""
     embedded.send(DEAD_LETTERS, dead_letter(1, "ResultsSQS", DEAD_LETTERS))
     embedded.send(f"{SECOND}DLQ", dead_letter(2, OUT2, f"{SECOND}DLQ"))
-    ended = cli("redrive", "--config", games, "--source-queue", SECOND)
+    ended = cli("redrive", "--all", "--config", games, "--source-queue", SECOND)
     assert ended == Ended(0, f"{SECOND}DLQ: 1 moved, 0 not selected\n", "")
     assert [submission_id_of(message) for message in embedded.take(SECOND)] == ["m-2"]
     assert (embedded.total(DEAD_LETTERS), embedded.total(SOURCE)) == (1, 0)

@@ -35,10 +35,19 @@ def submission_ids(world: World, queue: str) -> list[str]:
 
 
 class TestMoving:
-    def test_everything_goes_back_by_default(self, cli: Cli, world: World) -> None:
+    def test_without_a_filter_it_lists_and_moves_nothing(self, cli: Cli, world: World) -> None:
+        """A look is harmless; a script that meant to move learns by the exit code that nothing was moved."""
+        world.send(DEAD_LETTERS, moved(1), moved(2))
+        ended = cli("redrive", *world.flags)
+        assert (ended.code, ended.out) == (2, "receipt_malformed 2\n")
+        assert "nothing was moved: give --all, or a filter" in ended.err
+        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (2, 0)
+        assert cli("redrive", *world.flags, "--all", "--reason", "not_json").code == 2
+
+    def test_everything_goes_back_with_all(self, cli: Cli, world: World) -> None:
         """In batches, and gone from the dead-letter queue."""
         world.send(DEAD_LETTERS, *(moved(number) for number in range(23)))
-        ended = cli("redrive", *world.flags)
+        ended = cli("redrive", *world.flags, "--all")
         assert ended == Ended(0, f"{DEAD_LETTERS}: 23 moved, 0 not selected\n", "")
         assert submission_ids(world, SOURCE) == sorted(f"m-{number}" for number in range(23))
         assert world.total(DEAD_LETTERS) == 0
@@ -47,7 +56,7 @@ class TestMoving:
         """Its own claim is recognised and its expiry judged as ever; our attributes go, a producer's stay."""
         letters = moved(1, submission_id="s-1", trace="abc"), moved(2)
         world.send(DEAD_LETTERS, *letters)
-        cli("redrive", *world.flags)
+        cli("redrive", *world.flags, "--all")
         first, second = sorted(world.take(SOURCE), key=lambda message: message.body)
         when = str(SUBMITTED_AT_MS)
         assert (first.body, second.body) == tuple(letter.body for letter in letters)
@@ -59,7 +68,7 @@ class TestMoving:
         world.send(DEAD_LETTERS, OutgoingMessage("what was sent", {"trace": "abc"}))
         (before,) = world.queues.receive(DEAD_LETTERS, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
         world.queues.change_visibility(DEAD_LETTERS, [(before.receipt_handle, 0)])
-        assert cli("redrive", *world.flags).code == 0
+        assert cli("redrive", *world.flags, "--all").code == 0
         (after,) = world.take(SOURCE)
         assert after.message_id != before.message_id
         assert after.attributes == {
@@ -72,7 +81,7 @@ class TestMoving:
         """Where it is not that of the redrive policy."""
         embedded.queues.create_queue("Elsewhere")  # type: ignore[attr-defined]
         embedded.send("Elsewhere", moved(1))
-        assert cli("redrive", *embedded.flags, "--dead-letter-queue", "Elsewhere").code == 0
+        assert cli("redrive", *embedded.flags, "--all", "--dead-letter-queue", "Elsewhere").code == 0
         assert submission_ids(embedded, SOURCE) == ["m-1"]
 
     def test_a_queue_without_a_redrive_policy_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
@@ -162,7 +171,7 @@ class TestTrouble:
                 send = send_and_bring_back
 
             service.setattr(redrive, "open_queues", lambda *_, **__: Watched(embedded.database))
-            ended = cli("redrive", *embedded.flags)
+            ended = cli("redrive", *embedded.flags, "--all")
         assert (ended.code, ended.err) == (0, "")
         assert ended.out == (
             f"{DEAD_LETTERS}: 2 moved, 0 not selected, 2 of submissions that were moved just now and came back\n"
@@ -173,7 +182,7 @@ class TestTrouble:
         """Without the id, its own claim would look like another's and an honest player be refused."""
         embedded.send(DEAD_LETTERS, OutgoingMessage("x" * (1024 * 1024 - 20)))
         embedded.send(DEAD_LETTERS, moved(1))
-        ended = cli("redrive", *embedded.flags)
+        ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert "no room for its submission id" in ended.err
         assert ended.out == f"{DEAD_LETTERS}: 1 moved, 0 not selected, 1 failed\n"
@@ -183,7 +192,7 @@ class TestTrouble:
         """The message may be fine; its next copy will tell."""
         embedded.send(DEAD_LETTERS, moved(1))
         embedded.corrupt()
-        ended = cli("redrive", *embedded.flags)
+        ended = cli("redrive", *embedded.flags, "--all")
         assert (ended.code, ended.out) == (1, f"{DEAD_LETTERS}: 0 moved, 0 not selected, 1 failed\n")
         assert (embedded.total(SOURCE), embedded.visible(DEAD_LETTERS)) == (0, 1)
 
@@ -201,7 +210,7 @@ class TestTrouble:
 
         with monkeypatch.context() as sabotage:
             sabotage.setattr(queues, "send", send_the_first)
-            ended = cli("redrive", *embedded.flags)
+            ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert "InvalidMessageContents: no reason" in ended.err
         assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (1, 1)
@@ -222,7 +231,7 @@ class TestTrouble:
 
         with monkeypatch.context() as sabotage:
             sabotage.setattr(queues, "send", send_once)
-            ended = cli("redrive", *embedded.flags)
+            ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert ended.err.splitlines() == [
             "receipt-actors: 10 messages were moved before this:",
@@ -282,7 +291,7 @@ class TestKill:
         everything = {f"m-{number}" for number in range(25)}
         world.send(DEAD_LETTERS, *(moved(number) for number in range(25)))
         process = processes.start(
-            *(operation, number, when, "redrive", *world.flags),
+            *(operation, number, when, "redrive", *world.flags, "--all"),
             program=("-c", STOPPING_PROGRAM),
             environment=world.environment,
         )
@@ -297,7 +306,7 @@ class TestKill:
         assert len(hidden) == left
         world.queues.change_visibility(DEAD_LETTERS, [(message.receipt_handle, 0) for message in hidden[:10]])
         world.queues.change_visibility(DEAD_LETTERS, [(message.receipt_handle, 0) for message in hidden[10:]])
-        assert cli("redrive", *world.flags).code == 0
+        assert cli("redrive", *world.flags, "--all").code == 0
         assert world.total(DEAD_LETTERS) == 0
         arrived = world.take(SOURCE)
         assert {submission_id_of(message) for message in arrived} == everything
@@ -307,7 +316,7 @@ class TestKill:
         """Ctrl-C, unlike kill -9, leaves the time to say so."""
         embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
         process = processes.start(
-            *("send", "2", "before", "redrive", *embedded.flags), program=("-c", STOPPING_PROGRAM)
+            *("send", "2", "before", "redrive", *embedded.flags, "--all"), program=("-c", STOPPING_PROGRAM)
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
@@ -346,7 +355,7 @@ class TestFifo:
         embedded.send(self.DEAD_LETTERS, *self.letters(7, 10))
         embedded.send(self.DEAD_LETTERS, *self.letters(8, 10))
         moved = f"{self.DEAD_LETTERS}: 20 moved, 0 not selected\n"
-        assert cli("redrive", *flags) == Ended(0, moved, "")
+        assert cli("redrive", *flags, "--all") == Ended(0, moved, "")
         again = embedded.queues.receive(self.SOURCE, max_messages=10, wait_seconds=0, visibility_timeout_seconds=60)
         assert [(message.group_id, submission_id_of(message)) for message in again] == [
             ("7", f"s-7-{number}") for number in range(10)
@@ -354,7 +363,7 @@ class TestFifo:
         why = Unanswerable(Reason.RECEIPT_MALFORMED, "detail")
         embedded.send(self.DEAD_LETTERS, *(dead_letter_message(each, why, self.DEAD_LETTERS) for each in again))
         embedded.queues.delete(self.SOURCE, [message.receipt_handle for message in again])
-        assert cli("redrive", *flags).out == f"{self.DEAD_LETTERS}: 10 moved, 0 not selected\n"
+        assert cli("redrive", *flags, "--all").out == f"{self.DEAD_LETTERS}: 10 moved, 0 not selected\n"
         assert embedded.total(self.SOURCE) == 20
 
     def test_what_stands_behind_a_letter_that_is_left_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
@@ -370,6 +379,8 @@ class TestFifo:
 
     def test_a_dead_letter_queue_of_another_kind_is_refused(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         """Its letters have no group to keep."""
-        ended = cli("redrive", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters")
+        ended = cli(
+            "redrive", "--all", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters"
+        )
         assert ended.code == 2
         assert "expected a FIFO queue" in ended.err

@@ -22,7 +22,7 @@ Cli = Callable[..., Ended]
 
 def answer(number: int) -> OutgoingMessage:
     submission = Submission(f"s-{number}", f"m-{number}", number, "MII", "ab" * 32, RESULTS, None, None, 0.0)
-    result = Result(f"t-{number}", Verdict.OK, Reason.CLAIMED, "coins", Environment.PRODUCTION)
+    result = Result(f"t-{number}", Verdict.OK, Reason.CLAIMED, "coins", Environment.PRODUCTION, quantity=3)
     return result_message(submission, result)
 
 
@@ -36,6 +36,9 @@ def printed(number: int) -> dict[str, Any]:
         "reason": "claimed",
         "product_id": "coins",
         "environment": "Production",
+        "quantity": 3,
+        "revocation_type": None,
+        "revocation_percentage": None,
     }
 
 
@@ -47,7 +50,7 @@ class TestReading:
     def test_answers_are_printed_with_all_that_is_known_and_deleted(self, cli: Cli, world: World) -> None:
         """It ends when the queue is empty; what was printed is gone from it."""
         world.send(RESULTS, *map(answer, range(13)))
-        ended = cli("results", *world.flags)
+        ended = cli("results", *world.flags, "--delete")
         assert ended.code == 0
         assert sorted(ended.lines, key=lambda fields: fields["user_id"]) == [printed(number) for number in range(13)]
         assert world.total(RESULTS) == 0
@@ -55,26 +58,34 @@ class TestReading:
     def test_what_an_answer_does_not_say_is_null(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         """The keys are the same in every line."""
         embedded.send(RESULTS, OutgoingMessage('{"user_id": 1, "transaction_id": "", "status": "INVALID"}'))
-        (fields,) = cli("results", *embedded.flags).lines
+        (fields,) = cli("results", *embedded.flags, "--delete").lines
         assert fields == dict.fromkeys(printed(1)) | {"user_id": 1, "transaction_id": "", "status": "INVALID"}
 
-    def test_kept_answers_stay_on_the_queue_and_are_visible_at_the_end(self, cli: Cli, world: World) -> None:
-        """A look that changes nothing; each is printed once."""
+    def test_a_look_leaves_all_on_the_queue_visible_at_the_end(self, cli: Cli, world: World) -> None:
+        """It deletes only what it is told to; each answer is printed once, and the last line says that they stay."""
         world.send(RESULTS, *map(answer, range(13)))
-        assert user_ids(cli("results", *world.flags, "--keep")) == list(range(13))
+        ended = cli("results", *world.flags)
+        assert (ended.code, user_ids(ended)) == (0, list(range(13)))
+        assert "13 answers stay on the queue; --delete deletes what it prints" in ended.err
         assert world.visible(RESULTS) == 13
+
+    def test_following_is_no_look(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+        """All that it has seen would stay hidden from the game's backend."""
+        ended = cli("results", *embedded.flags, "--follow")
+        assert ended.code == 2
+        assert "--follow goes with --delete" in ended.err
 
     def test_no_more_than_max_are_taken(self, cli: Cli, world: World) -> None:
         """What is not printed is not even received: other readers see it all the time."""
         world.send(RESULTS, *map(answer, range(15)))
-        assert len(cli("results", *world.flags, "--max", "12").lines) == 12
+        assert len(cli("results", *world.flags, "--delete", "--max", "12").lines) == 12
         assert world.visible(RESULTS) == world.total(RESULTS) == 3
 
     @pytest.mark.parametrize("body", ["hello", "[" * 100_000, '{"user_id": 1}'], ids=["text", "deep", "a part"])
     def test_what_is_no_answer_stays_and_is_told(self, cli: Cli, embedded: EmbeddedWorld, body: str) -> None:
         """Somebody else's message must not be deleted as if it had been read, nor end the command."""
         embedded.send(RESULTS, OutgoingMessage(body), answer(1))
-        ended = cli("results", *embedded.flags)
+        ended = cli("results", *embedded.flags, "--delete")
         assert (ended.code, ended.lines) == (1, [printed(1)])
         assert "stays on the queue" in ended.err
         (left,) = embedded.take(RESULTS)
@@ -84,7 +95,7 @@ class TestReading:
         """Its MD5 says so; the message itself may be fine and is left."""
         embedded.send(RESULTS, answer(1))
         embedded.corrupt()
-        ended = cli("results", *embedded.flags)
+        ended = cli("results", *embedded.flags, "--delete")
         assert (ended.code, ended.out) == (1, "")
         assert embedded.visible(RESULTS) == 1
 
@@ -102,7 +113,7 @@ class TestQueueChoice:
     def test_the_source_queue_cannot_be_read(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         """Receipts would be deleted unanswered."""
         embedded.send(SOURCE, OutgoingMessage("receipt"))
-        assert cli("results", *embedded.flags, "--queue", SOURCE).code == 2
+        assert cli("results", *embedded.flags, "--delete", "--queue", SOURCE).code == 2
         assert embedded.visible(SOURCE) == 1
 
 
@@ -110,7 +121,7 @@ class TestLosingNothing:
     def test_a_reader_who_left_loses_nothing(self, embedded: EmbeddedWorld, processes: Processes) -> None:
         """What cannot be written is not deleted, and is visible again at once."""
         embedded.send(RESULTS, *map(answer, range(5)))
-        ended = processes.run_without_reader("results", *embedded.flags)
+        ended = processes.run_without_reader("results", *embedded.flags, "--delete")
         assert (ended.code, ended.err) == (1, "")
         assert embedded.visible(RESULTS) == 5
 
@@ -129,13 +140,13 @@ class TestLosingNothing:
         with monkeypatch.context() as sabotage:
             sabotage.setattr(click, "echo", echo)
             with pytest.raises(BrokenPipeError):
-                results.command.main([*world.flags], standalone_mode=False)
+                results.command.main([*world.flags, "--delete"], standalone_mode=False)
         seen = {json.loads(line)["user_id"] for line in lines}
         assert {json.loads(message.body)["user_id"] for message in world.take(RESULTS)} == set(range(8)) - seen
 
     def test_following_goes_on_until_interrupted(self, world: World, processes: Processes) -> None:
         """Answers are printed as they come, each of them at once; Ctrl-C ends it with 130."""
-        process = processes.start("results", *world.flags, "--follow", environment=world.environment)
+        process = processes.start("results", *world.flags, "--delete", "--follow", environment=world.environment)
         assert process.stdout is not None
         for number in (1, 2):
             world.send(RESULTS, answer(number))

@@ -16,6 +16,7 @@ PIPE_BYTES = 4096
 GARBAGE = 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes_flag", [[], ["--processes", "2"]], ids=["one process", "several"])
 def test_nobody_waits_for_who_reads_the_log(
     embedded: EmbeddedWorld, processes: Processes, processes_flag: list[str]

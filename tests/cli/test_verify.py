@@ -237,11 +237,12 @@ class TestSigned:
         (told,) = ended.lines
         assert (ended.code, ended.err) == (0, "")
         assert (told["way"], told["asked"], told["status"]) == ("signature", None, None)
-        assert (told["meaning"], told["environment"]) == ("signed by Apple", "Production")
+        signer = "'Simulated App Store Root CA', a root certificate of apple_roots that is not Apple's"
+        assert (told["meaning"], told["environment"]) == (f"signed by {signer}", "Production")
         (transaction,) = told["transactions"]
         assert (transaction["transaction_id"], transaction["verdict"]) == ("1000", "OK")
         assert transaction["product_type"] == "Consumable"
-        assert cli("verify", *trusting, signed).out.startswith("signed by Apple\nenvironment Production")
+        assert cli("verify", *trusting, signed).out.startswith(f"signed by {signer}\nenvironment Production")
         assert not store.statistics().requests
 
     def test_a_signature_of_somebody_elses_is_refused_with_its_reason(
@@ -249,10 +250,11 @@ class TestSigned:
     ) -> None:
         """Also by the roots that are built in, which do not know this authority."""
         signed = store.sell_signed(SampleReceipt(BUNDLE_ID, (COINS,)), flaw=Flaw.FOREIGN_ROOT)
-        for flags in (trusting, ["--bundle-ids", BUNDLE_ID]):
+        no_apple = "not signed under a root of apple_roots"
+        for flags, told in ((trusting, no_apple), (["--bundle-ids", BUNDLE_ID], "not signed by Apple")):
             ended = cli("verify", *flags, signed)
             assert (ended.code, ended.err) == (1, "")
-            assert "not signed by Apple" in ended.out
+            assert told in ended.out
             assert "dead-letter queue, jws_foreign_root" in ended.out
             assert signed[:100] not in ended.out
 

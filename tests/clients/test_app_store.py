@@ -20,6 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from receipt_actors.clients.app_store.answer_room import ROOM, ROOM_BYTES, SMALL_ANSWER_BYTES
 from receipt_actors.clients.app_store.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
@@ -437,6 +438,21 @@ def test_a_compressed_answer_is_read_and_a_bomb_is_not(client_of: ClientOf) -> N
                 assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
             else:
                 assert f"more than {MAX_ANSWER_BYTES} bytes" in str(unavailable(client))
+
+
+def test_large_answers_share_a_room_and_small_ones_need_none(client_of: ClientOf) -> None:
+    """What finds no room is passing trouble; when the room is free again, large answers are read as ever."""
+    large = b'{"status":0}' + b" " * 1_000_000
+    with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
+        assert ROOM.take(0, ROOM_BYTES + SMALL_ANSWER_BYTES)
+        try:
+            assert "other large ones have taken the room" in str(unavailable(client))
+            with raw_server(answers(large[: SMALL_ANSWER_BYTES - 1])) as small_url, client_of(small_url) as other:
+                assert other.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+        finally:
+            ROOM.give_back(ROOM_BYTES + SMALL_ANSWER_BYTES)
+        for _ in range(40):  # each gives back what it has taken
+            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
 
 
 @pytest.mark.parametrize(

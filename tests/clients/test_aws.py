@@ -48,6 +48,7 @@ ITEM = LedgerItem(
     source_queue="ReceiptsSQS",
     post_queue="ResultsSQS",
     claimed_at_seconds=1_700_000_000.125,
+    quantity=3,
 )
 ITEMS = [replace(ITEM, transaction_id=transaction_id) for transaction_id in "abcde"]
 
@@ -548,7 +549,8 @@ def test_the_layout_of_an_item(moto: Aws) -> None:
         "SourceQueue": {"S": "ReceiptsSQS"},
         "PostQueue": {"S": "ResultsSQS"},
         "ClaimedAt": {"N": "1700000000.125"},
-        "SchemaVersion": {"N": "1"},
+        "Quantity": {"N": "3"},
+        "SchemaVersion": {"N": "2"},
     }
 
 
@@ -615,6 +617,34 @@ def test_a_refund_of_an_item_of_another_program_keeps_what_it_has(moto: Aws) -> 
     ledger.mark_refunded("1", 5.5)
     marked = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
     assert marked == {**item, "RefundedAt": {"N": "5.5"}}
+
+
+def test_an_item_of_version_1_is_read_as_before(moto: Aws) -> None:
+    """It does not say how many were bought; all else is what it was, and it can be refunded in part."""
+    table, ledger = table_of(moto)
+    ledger.claim(replace(ITEM, quantity=None, schema_version=1))
+    key = {"TransactionId": {"S": ITEM.transaction_id}}
+    written = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    assert "Quantity" not in written and written["SchemaVersion"] == {"N": "1"}
+    assert ledger.get(ITEM.transaction_id) == replace(ITEM, quantity=None, schema_version=1)
+    ledger.mark_refunded(ITEM.transaction_id, 5.0, "REFUND_PRORATED", 33333)
+    marked = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    assert marked == {
+        **written,
+        "RefundedAt": {"N": "5.0"},
+        "RevocationType": {"S": "REFUND_PRORATED"},
+        "RevocationPercentage": {"N": "33333"},
+    }
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "2.5", "1E+20", "NaN"])
+def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger, number: str) -> None:
+    """Whoever wrote it: a game multiplies by what it is told."""
+    item = {"TransactionId": {"S": "1"}, "Quantity": {"N": number}, "RevocationPercentage": {"N": "100001"}}
+    fake.answer("GetItem", Reply({"Item": item}))
+    standing = ledger.get("1")
+    assert isinstance(standing, LedgerItem)
+    assert (standing.quantity, standing.revocation_percentage) == (None, None)
 
 
 def test_a_tombstone_is_a_key_and_a_time(moto: Aws) -> None:

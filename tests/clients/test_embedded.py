@@ -694,6 +694,27 @@ def test_a_file_of_the_version_before_goes_on_to_be_used(old_database: Path, tmp
     assert schema_of(old_database) == schema_of(new)
 
 
+def test_claims_of_version_3_do_not_say_how_many_were_bought(old_database: Path, tmp_path: Path) -> None:
+    """They are read as before, marks and tombstones as well; what is claimed from now on says it."""
+    with closing(sqlite3.connect(old_database)) as connection:
+        for statement in (*_MIGRATIONS[1], *_MIGRATIONS[2]):
+            connection.execute(statement)
+        connection.execute("INSERT INTO tombstones VALUES ('refunded', 5.0)")
+        connection.execute("PRAGMA user_version = 3")
+        connection.commit()
+    with closing(EmbeddedLedger(old_database)) as ledger:
+        claim = ledger.get("1000000046178817")
+        assert isinstance(claim, LedgerItem)
+        assert (claim.quantity, claim.schema_version, claim.revocation_percentage) == (None, 1, None)
+        assert ledger.get("refunded") == Tombstone("refunded", 5.0)
+        new = replace(claim, transaction_id="new", quantity=3, schema_version=2)
+        assert ledger.claim(new) is None
+        assert ledger.get("new") == new
+    new_file = tmp_path / "new.db"
+    EmbeddedLedger(new_file).close()
+    assert schema_of(old_database) == schema_of(new_file)
+
+
 def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolExecutor) -> None:
     """One of them brings it up to date; the others find it so."""
     opened = list(pool.map(EmbeddedLedger, [old_database] * 8))

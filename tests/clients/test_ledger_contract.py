@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import boto3
 import pytest
@@ -42,6 +43,7 @@ ITEM = LedgerItem(
     source_queue="ReceiptsSQS",
     post_queue="ResultsSQS",
     claimed_at_seconds=1_700_000_000.125,
+    quantity=3,
 )
 RIVAL = replace(ITEM, submission_id="another", user_id=7, receipt_sha256="cd" * 32)
 
@@ -70,12 +72,24 @@ def test_nobody_has_claimed_an_unknown_transaction(ledger: Ledger) -> None:
         replace(ITEM, product_id=None, original_transaction_id=None),
         replace(ITEM, environment=Environment.PRODUCTION),
         replace(ITEM, refunded_at_seconds=1_800_000_000.5, schema_version=7),
+        replace(ITEM, quantity=2**31 - 1, refunded_at_seconds=5.0, revocation_type="a type", revocation_percentage=0),
+        replace(ITEM, quantity=None, schema_version=1),
         replace(ITEM, user_id=2**63 - 1),
         replace(ITEM, user_id=-(2**63)),
         replace(ITEM, user_id=0, claimed_at_seconds=0.0),
         replace(ITEM, transaction_id="交易 🪙", product_id="x" * 256, source_queue="a", post_queue="b"),
     ],
-    ids=["optional", "production", "refunded", "largest user", "smallest user", "zeros", "unicode"],
+    ids=[
+        "optional",
+        "production",
+        "refunded",
+        "refunded in part",
+        "version 1",
+        "largest user",
+        "smallest user",
+        "zeros",
+        "unicode",
+    ],
 )
 def test_every_value_comes_back_as_it_went(ledger: Ledger, item: LedgerItem) -> None:
     """No value is rounded, dropped or replaced, at the ends of its range either."""
@@ -144,6 +158,60 @@ def test_the_latest_mark_stays(ledger: Ledger) -> None:
         assert ledger.mark_refunded("unclaimed", again) == Tombstone("unclaimed", again)
         assert ledger.get(ITEM.transaction_id) == replace(ITEM, refunded_at_seconds=again)
         assert ledger.get("unclaimed") == Tombstone("unclaimed", again)
+
+
+PART = {"revocation_type": "REFUND_PRORATED", "revocation_percentage": 33333}
+MORE = {"revocation_type": "REFUND_PRORATED", "revocation_percentage": 66666}
+WHOLE = {"revocation_type": "REFUND_FULL", "revocation_percentage": 100_000}
+
+
+def test_a_mark_says_how_much_was_refunded(ledger: Ledger) -> None:
+    """Of a claim as of a tombstone; a reversal takes all of it back."""
+    ledger.claim(ITEM)
+    marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT, **PART)
+    assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT, **PART) == marked
+    assert ledger.get(ITEM.transaction_id) == marked == ledger.claim(RIVAL)
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM == ledger.get(ITEM.transaction_id)
+    tombstone = Tombstone("unclaimed", REFUNDED_AT, **PART)
+    assert ledger.mark_refunded("unclaimed", REFUNDED_AT, **PART) == tombstone
+    assert ledger.claim(replace(ITEM, transaction_id="unclaimed")) == tombstone == ledger.get("unclaimed")
+    assert ledger.unmark_refunded("unclaimed", LATER) is None
+    assert ledger.claim(replace(ITEM, transaction_id="unclaimed")) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((1.0, PART), (2.0, MORE)),
+        ((1.0, MORE), (2.0, PART)),  # after a reversal that nobody told us of
+        ((1.0, WHOLE), (2.0, {})),
+        ((1.0, PART), (1.0, MORE)),
+        ((1.0, PART), (1.0, WHOLE)),
+        ((1.0, PART), (1.0, {})),
+        ((1.0, {"revocation_type": "FAMILY_REVOKE"}), (2.0, PART)),
+    ],
+)
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_the_newest_mark_stays_in_whatever_order_they_come(
+    ledger: Ledger, first: tuple[float, dict[str, Any]], second: tuple[float, dict[str, Any]], is_claimed: bool
+) -> None:
+    """The later one with all that it says and nothing of the other; of one time, the higher percentage.
+
+    Where a mark does not say how much, it is the whole. Repeated, it changes nothing.
+    """
+    for order in ((first, second), (second, first), (first, second, first, second)):
+        item = replace(ITEM, transaction_id=f"{len(order)} {order[0] is first}")
+        if is_claimed:
+            ledger.claim(item)
+        for at_seconds, said in order:
+            ledger.mark_refunded(item.transaction_id, at_seconds, **said)
+        at_seconds, said = second
+        expected = (
+            replace(item, refunded_at_seconds=at_seconds, **said)
+            if is_claimed
+            else Tombstone(item.transaction_id, at_seconds, **said)
+        )
+        assert ledger.get(item.transaction_id) == expected
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
@@ -287,7 +355,7 @@ def test_a_batch_writes_what_a_single_claim_writes(batching_ledger: Ledger) -> N
         replace(ITEM, transaction_id="0", product_id=None, original_transaction_id=None),
         replace(ITEM, transaction_id="1", environment=Environment.PRODUCTION, user_id=2**63 - 1),
         replace(ITEM, transaction_id="2", refunded_at_seconds=1_800_000_000.5, schema_version=7, user_id=-(2**63)),
-        replace(ITEM, transaction_id="3", user_id=0, claimed_at_seconds=0.0),
+        replace(ITEM, transaction_id="3", user_id=0, claimed_at_seconds=0.0, quantity=None, schema_version=1),
         replace(ITEM, transaction_id="交易 🪙", product_id="x" * 256),
         replace(ITEM, transaction_id='\'}; DELETE FROM "claims" --', submission_id="', 'UserId': 7 \\ ?"),
     ]

@@ -24,7 +24,9 @@ ITEM = LedgerItem("", "s-1", "m-1", 1, "ab" * 32, None, None, Environment.PRODUC
 _numbers = itertools.count()
 
 steps = st.tuples(
-    st.sampled_from(["claim", "batch", "get", "mark", "unmark"]), st.sampled_from(["a", "b"]), st.integers(1, 3)
+    st.sampled_from(["claim", "batch", "get", "mark", "mark in part", "unmark"]),
+    st.sampled_from(["a", "b"]),
+    st.integers(1, 3),
 )
 
 
@@ -49,6 +51,8 @@ def carry_out(ledger: Ledger, what: str, transaction_id: str, number: int) -> ob
             return list(ledger.claim_all([item]))
         case "mark":
             return ledger.mark_refunded(transaction_id, float(number))
+        case "mark in part":
+            return ledger.mark_refunded(transaction_id, 2.0, "REFUND_PRORATED", number * 30_000)
         case "unmark":
             return ledger.unmark_refunded(transaction_id, float(number))
         case _:

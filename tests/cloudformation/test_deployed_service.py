@@ -46,12 +46,12 @@ RECEIPTS: Mapping[str, object] = {
     "AlertsQueueName": "game-alerts",
 }
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:game/shared-secret-AbCdEf"
-SETTINGS_FILE = "arn:aws:s3:::game-settings/production.env"
+SETTINGS = '{"max_in_flight": 300, "log_format": "json"}'
 SIZES: Mapping[str, object] = {
     "Image": "game/receipt-actors:1.2.3",
     "Architecture": "ARM64",
     "BundleIds": BUNDLE_ID,
-    "EnvironmentFileArn": SETTINGS_FILE,
+    "Settings": SETTINGS,
     "SharedSecretArn": SECRET,
     "Cpu": "2048",
     "MemoryMiB": "4096",
@@ -114,7 +114,7 @@ def test_the_task_runs_as_the_role_of_the_other_stack(deployed: Deployed, task: 
 
 
 def test_who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(deployed: Deployed) -> None:
-    """One repository, one secret, one file, one log; only the log-in to the registry knows no resource."""
+    """One repository, one secret, one log; only the log-in to the registry knows no resource."""
     outputs = deployed.service.outputs
     with deployed.service.client("iam") as iam:
         role_name = outputs["ExecutionRoleName"]
@@ -133,8 +133,6 @@ def test_who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(deployed: De
         Permission("ecr:GetDownloadUrlForLayer", repository),
         Permission("secretsmanager:GetSecretValue", SECRET),
         Permission("ssm:GetParameters", SECRET),  # about nothing: it is a secret of the other service
-        Permission("s3:GetObject", SETTINGS_FILE),
-        Permission("s3:GetBucketLocation", "arn:aws:s3:::game-settings"),
     }
     assert {permission.action for permission in opening} == {"logs:CreateLogStream", "logs:PutLogEvents"}
     assert all(outputs["LogName"] in permission.resource for permission in opening)
@@ -154,9 +152,8 @@ def statements(stack: Stack, policy_arn: str) -> list[dict[str, Any]]:
 
 
 def test_no_secret_stands_in_the_definition(container: Mapping[str, Any]) -> None:
-    """ECS fetches it when the task starts; other settings may come from a file."""
+    """ECS fetches it when the task starts."""
     assert container["secrets"] == [{"name": "RECEIPT_ACTORS_SHARED_SECRET", "valueFrom": SECRET}]
-    assert container["environmentFiles"] == [{"type": "s3", "value": SETTINGS_FILE}]
     assert not any("SECRET" in name or "KEY" in name for name in environment_of(container))
 
 
@@ -290,6 +287,7 @@ def run(deployed: Deployed, container: Mapping[str, Any], module_programs: Progr
     return Run(documents, ended - began, list(agent.wishes), json.loads(answer["Body"]))
 
 
+@pytest.mark.slow
 def test_the_program_runs_as_the_definition_says_and_ends_in_its_time(run: Run, container: Mapping[str, Any]) -> None:
     """It answers, says that it lives, and drains; what takes its usual time is not protected."""
     assert run.answer["status"] == "OK"
@@ -314,10 +312,10 @@ def test_what_takes_notifications_has_a_role_of_its_own(deployed: Deployed, noti
     (container,) = notifications["containerDefinitions"]
     assert container["image"].endswith("/game/receipt-actors:1.2.3")
     assert container["secrets"] == []  # it asks Apple nothing
-    assert container["environmentFiles"] == [{"type": "s3", "value": SETTINGS_FILE}]
     told, environment = deployed.receipts.environment, environment_of(container)
     assert environment == {name: value for name, value in told.items() if name in environment} | {
-        "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID
+        "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
+        "RECEIPT_ACTORS_SETTINGS": SETTINGS,
     }
 
 

@@ -180,6 +180,7 @@ def run(company: Company, server: RecordingServer, module_programs: Programs) ->
     )
 
 
+@pytest.mark.slow
 def test_a_task_serves_all_the_queues_as_its_definition_says(run: Run) -> None:
     """Each with its rules and its post queue, standard or FIFO; what can't be answered is moved to the queue's own."""
     assert run.done == {"game-results": 1, "game2-results": 3, "game2-dead-letters": 1}, run.log

@@ -140,11 +140,11 @@ def run(
         dead_letters = _peek(onlooker, dead_letter_queue)
 
         _end(
-            company.start("reader", "results", "--keep", "--max", "1"),
+            company.start("reader", "results", "--max", "1"),
             # Whoever does not know the dead-letter queue is told by the source queue.
             company.start("operator", "redrive", "--dry-run", dead_letter_queue=""),
         )
-        results, redrive = company.start("reader", "results"), company.start("operator", "redrive")
+        results, redrive = company.start("reader", "results", "--delete"), company.start("operator", "redrive", "--all")
         claimed = next(message for message in SCENARIO.messages if message.kind is Kind.GENUINE)
         receipt.write_text(json.loads(claimed.body)["receipt"], encoding="utf-8")
         verify = company.start("operator", "verify", "--look-up", "--receipt-file", str(receipt))
@@ -198,6 +198,7 @@ def _answer(line: str) -> AnswerSeen:
     return AnswerSeen(fields["user_id"], fields["transaction_id"], fields["status"], fields["reason"])
 
 
+@pytest.mark.slow
 def test_the_program_works_on_the_stack_with_the_environment_that_it_tells(run: Run) -> None:
     """Deploy, set what the stack says, run: every message is answered or moved as it should be."""
     assert check(SCENARIO, run.answers, run.dead_letters).wrong == (), run.log

@@ -112,6 +112,7 @@ def lines_of(*programs: Program) -> list[str]:
     return [line for program in programs for line in program.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, alarms: SiteAlarms) -> None:
     """One that lives is enough; when the last one is killed the alarm goes off, and ends when somebody is back."""
     alarm, metrics = alarms.heartbeat_missing, Metrics()
@@ -141,6 +142,7 @@ def test_the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, al
     assert alarm.evaluate(metrics, metrics.last_at(heartbeat) + MINUTE) == "OK"
 
 
+@pytest.mark.slow
 def test_receipts_that_nobody_takes_are_told_of_and_a_dead_site_with_them(site: Site, alarms: SiteAlarms) -> None:
     """By the age of the oldest, as the queue has it; it ends when a node has worked them off."""
     metrics, age = Metrics(), Metric.of(alarms.source_queue_age.properties)

@@ -180,19 +180,13 @@ def test_a_secret_is_a_parameter_or_a_secret(arn: str, parameter: str, policy: s
     assert policy not in service().resources("AWS::IAM::ManagedPolicy")
 
 
-def test_keys_and_files_are_granted_where_there_are_any() -> None:
-    """And not where there are none."""
+def test_a_key_is_granted_where_there_is_one() -> None:
+    """And not where there is none."""
     key = "arn:aws:kms:eu-west-1:123456789012:key/12345678-1234-1234-1234-123456789012"
-    file = "arn:aws:s3:::game/production.env"
-    policies = service(SecretsKeyArn=key, EnvironmentFileArn=file).resources("AWS::IAM::ManagedPolicy")
+    policies = service(SecretsKeyArn=key).resources("AWS::IAM::ManagedPolicy")
     (decrypt,) = policies["SecretsKeyPolicy"]["PolicyDocument"]["Statement"]
     assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], key)
-    assert [each["Resource"] for each in policies["EnvironmentFilePolicy"]["PolicyDocument"]["Statement"]] == [
-        file,
-        "arn:aws:s3:::game",
-    ]
     assert set(service().resources("AWS::IAM::ManagedPolicy")) == {"ExecutionPolicy", "ProtectionPolicy"}
-    assert "EnvironmentFiles" not in container(service())
     assert container(service())["Secrets"] == []
 
 
@@ -208,9 +202,10 @@ def test_keys_and_files_are_granted_where_there_are_any() -> None:
         ("SharedSecretArn", "abc123", False),
         ("SharedSecretArn", "arn:aws:ssm:eu-west-1:123456789012:parameter/*", False),
         ("SharedSecretArn", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:game:key::", False),
-        ("EnvironmentFileArn", "arn:aws:s3:::game/production.env", True),
-        ("EnvironmentFileArn", "arn:aws:s3:::game/*.env", False),
-        ("EnvironmentFileArn", "s3://game/production.env", False),
+        ("Settings", "", True),
+        ("Settings", '{"max_in_flight": 300}', True),
+        ("Settings", "max_in_flight=300", False),
+        ("Settings", '{"shared_secret": "00112233445566778899aabbccddeeff"}', False),
         ("BundleIds", "com.example.game,com.example.other", True),
         ("BundleIds", "*", False),
         ("SourceStacks", "", True),
@@ -349,7 +344,7 @@ def test_without_a_further_queue_nothing_is_said_of_one() -> None:
     [
         ({"SourceStacks": "game2", "Sources": "{}"}, None),
         ({"SourceStacks": "game2", "SourcesArn": PARAMETER}, None),
-        ({"SourceStacks": "game2", "EnvironmentFileArn": "arn:aws:s3:::game/production.env"}, None),
+        ({"SourceStacks": "game2", "Settings": '{"sources": {}}'}, None),
         ({"SourceStacks": "game2"}, "nobody would serve"),
         ({"Sources": "{}"}, "SourceStacks is left empty"),
         ({"SourcesArn": PARAMETER}, "SourceStacks is left empty"),
@@ -357,7 +352,7 @@ def test_without_a_further_queue_nothing_is_said_of_one() -> None:
     ],
 )
 def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fault: str | None) -> None:
-    """Before anything is created or changed; the rules may stand in the file of settings."""
+    """Before anything is created or changed; the rules may stand in Settings."""
     faults = service(**given).faults()
     assert len(faults) == (fault is not None)
     assert all(str(fault) in each for each in faults)

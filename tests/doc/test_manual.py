@@ -23,6 +23,8 @@ from typing import Any
 import click
 import pytest
 import yaml
+from docutils import nodes
+from docutils.core import publish_doctree
 
 from receipt_actors.cli import PROGRAM, cli
 from receipt_actors.settings import SETTINGS
@@ -39,7 +41,7 @@ EXAMPLES = sorted((ROOT / "doc/examples").glob("*.py"))
 NAMES = cli.list_commands(click.Context(cli))
 LOGGERS = {"receipt_actors.decisions.answered"}
 OTHERS_FLAGS = {"--env-file", "--full", "--preload"}  #: docker's, pytest's, gunicorn's
-OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG"}
+OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG", "RECEIPT_ACTORS_SETTINGS"}
 
 
 def command_of(name: str) -> click.Command:
@@ -183,6 +185,23 @@ def test_every_command_line_is_one_that_the_program_takes(page: Page) -> None:
         if re.fullmatch(r"--[a-z-]+", first) and first not in FLAGS | OTHERS_FLAGS:
             faults.append(f"{page.name}:{line}: no command has {first}")
     assert faults == []
+
+
+@pages
+def test_no_first_cell_of_a_simple_table_is_wrapped(page: Page) -> None:
+    """A line with a first cell begins a new row there: what goes on in it needs a list table.
+
+    So a row that says nothing in its last cell, or begins in the middle of a sentence, is the rest of the one above it.
+    """
+    settings = {"report_level": 5, "halt_level": 5, "syntax_highlight": "none", "file_insertion_enabled": False}
+    for table in publish_doctree((ROOT / page.name).read_text(), settings_overrides=settings).findall(nodes.table):
+        if "colwidths-given" in table["classes"]:
+            continue  # a list table
+        for row in ([entry.astext() for entry in row.children] for row in table.findall(nodes.row)):
+            assert row[0] == "" or row[-1] != "", f"{page.name}: the rest of a first cell is a row of its own: {row}"
+            open_brackets = row[0].count("(") - row[0].count(")")
+            assert open_brackets == 0, f"{page.name}: a first cell goes on in the next row: {row}"
+            assert not row[0].endswith((",", " or")), f"{page.name}: likewise: {row}"
 
 
 @pages

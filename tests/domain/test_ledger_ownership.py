@@ -12,7 +12,7 @@ from receipt_actors.domain.ports import Environment, LedgerItem, Tombstone
 from receipt_actors.domain.receipts import Transaction
 
 SUBMISSION = Submission("s-1", "m-1", 42, "AAAA", "ab" * 32, "answers", None, None, sent_at_seconds=90.0)
-TRANSACTION = Transaction("1000", "999", "coins", 1, 80.0, None, cancelled=False, expired=False)
+TRANSACTION = Transaction("1000", "999", "coins", 3, 80.0, None, cancelled=False, expired=False)
 ITEM = ledger_item(SUBMISSION, TRANSACTION, Environment.SANDBOX, "receipts", now_seconds=100.0)
 
 
@@ -31,6 +31,8 @@ def test_a_claim_records_who_claimed_what_where_and_when() -> None:
         post_queue="answers",
         claimed_at_seconds=100.0,
         refunded_at_seconds=None,
+        quantity=3,
+        schema_version=2,
     )
 
 

@@ -164,6 +164,28 @@ def test_a_refund_takes_the_transaction_back(type_: str) -> None:
     assert decide(read(type_), {**TRANSACTION, "revocationDate": None}, POLICY) == Refund("1000", 1_800_000_000.25)
 
 
+def test_a_refund_says_how_much() -> None:
+    """As the transaction in the notification has it; whatever Apple has not documented is not guessed."""
+    part = {**TRANSACTION, "revocationType": "REFUND_PRORATED", "revocationPercentage": 33333}
+    assert decide(read(), part, POLICY) == Refund("1000", 1_700_000_000.5, "REFUND_PRORATED", 33333)
+    whole = {**TRANSACTION, "revocationType": "NEW_IN_2030", "revocationPercentage": None}
+    assert decide(read(), whole, POLICY) == Refund("1000", 1_700_000_000.5, "NEW_IN_2030", None)
+
+
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        *({"revocationPercentage": value} for value in (-1, 100_001, 33.333, float("nan"), "all", True, [], 10**400)),
+        *({"revocationType": value} for value in ("", 7, "a\nb", "x" * 257, {})),
+    ],
+    ids=repr,
+)
+def test_a_refund_of_a_garbled_part_is_no_refund_of_the_whole(garbled: dict[str, object]) -> None:
+    """It is told as unreadable, and Apple comes again: all that a player has is not taken on a guess."""
+    assert isinstance(decide(read(), {**TRANSACTION, **garbled}, POLICY), Unreadable)
+    assert isinstance(decide(read("REFUND_REVERSED"), {**TRANSACTION, **garbled}, POLICY), RefundReversed)
+
+
 def test_a_reversal_gives_it_back() -> None:
     """At the time of the notification."""
     assert decide(read("REFUND_REVERSED"), TRANSACTION, POLICY) == RefundReversed("1000", 1_800_000_000.25)

@@ -268,6 +268,7 @@ def with_lease(lease: type[Lease]) -> type[World]:
     return type("WrongWorld", (World,), {"node_class": node})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -60,7 +60,9 @@ UNUSABLE: dict[str, list[object]] = {
     "purchaseDate": ["yesterday", -1, 1.5, {}],
     "expiresDate": ["never", True],
     "revocationDate": ["", False, -1, []],
-    "quantity": ["two", -1, 0.5],
+    "quantity": ["two", -1, 0, 0.5, 3.0, float("nan"), float("inf"), True, 2**31],
+    "revocationType": ["", 0, True, "a\nb", "x" * 257, ["REFUND_FULL"]],
+    "revocationPercentage": ["all", "33.333", -1, 33.333, float("nan"), True, 100_001, 10**40, []],
     "type": ["", "consumable", 1, []],
     "isUpgraded": ["yes", 2, []],
     "inAppOwnershipType": ["", "BORROWED", 1],
@@ -96,6 +98,23 @@ def test_a_revocation_is_a_refund() -> None:
     """Whatever the reason; also where a family's sharing has ended."""
     assert transaction(revocationDate=1_700_000_002_000, revocationReason=0).cancelled
     assert not transaction(revocationDate=None).cancelled
+
+
+def test_how_much_was_refunded_is_read() -> None:
+    """In Apple's milliunits, at the ends of their range, too; a type that Apple has added since is passed on."""
+    read = transaction(revocationDate=1, revocationType="REFUND_PRORATED", revocationPercentage=33333)
+    assert (read.revocation_type, read.revocation_percentage) == ("REFUND_PRORATED", 33333)
+    for percentage in (0, 100_000):
+        assert transaction(revocationPercentage=percentage).revocation_percentage == percentage
+    assert transaction(revocationType="NEW_IN_2030").revocation_type == "NEW_IN_2030"
+    read = transaction(revocationType=None)
+    assert (read.revocation_type, read.revocation_percentage) == (None, None)
+
+
+@pytest.mark.parametrize("quantity", [1, 3, "10", 2**31 - 1])
+def test_any_quantity_of_apples_is_read(quantity: object) -> None:
+    """As a number or as a string of digits; Apple documents an int32."""
+    assert transaction(quantity=quantity).quantity == int(str(quantity))
 
 
 def test_upgrades_and_family_sharing_are_read() -> None:

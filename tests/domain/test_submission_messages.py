@@ -25,10 +25,11 @@ from receipt_actors.domain.messages import (
     is_intact,
     parse_submission,
     redriven_message,
+    refund_message,
     result_message,
     submission_id_of,
 )
-from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 
 # A busy machine may be slow to make examples; that says nothing about the code.
@@ -350,7 +351,7 @@ class TestResultMessage:
     def test_the_body_has_exactly_the_three_fields(self) -> None:
         """Other systems depend on it; everything else is in attributes."""
         submission = accepted(parse(json.dumps(GOOD), submission_id="s-9"))
-        result = Result("1000", Verdict.OK, Reason.CLAIMED, "coins", Environment.SANDBOX)
+        result = Result("1000", Verdict.OK, Reason.CLAIMED, "coins", Environment.SANDBOX, quantity=3)
         message = result_message(submission, result)
         assert json.loads(message.body) == {"user_id": 42, "transaction_id": "1000", "status": "OK"}
         assert message.attributes == {
@@ -359,7 +360,25 @@ class TestResultMessage:
             "source_message_id": "m-1",
             "product_id": "coins",
             "environment": "Sandbox",
+            "quantity": "3",
         }
+
+    def test_an_answer_has_no_more_attributes_than_sqs_takes(self) -> None:
+        """With all that an answer or a refund may tell; a share of nothing is told as well."""
+        part = {"quantity": 3, "revocation_type": "REFUND_PRORATED"}
+        known = ("coins", Environment.SANDBOX)
+        result = Result("1", Verdict.INVALID, Reason.REFUNDED, *known, **part, revocation_percentage=0)
+        answer = result_message(accepted(parse(json.dumps(GOOD))), result, "00-trace-01")
+        claim = LedgerItem("1", "s", "m", 42, "ab" * 32, "coins", None, Environment.SANDBOX, "in", "out", 1.0)
+        refund = refund_message(replace(claim, **part, revocation_percentage=33333), "uuid")
+        assert (len(answer.attributes), len(refund.attributes)) == (9, 9)
+        assert answer.attributes["revocation_percentage"] == "0"
+        assert {name: refund.attributes[name] for name in ("quantity", "revocation_type", "revocation_percentage")} == {
+            "quantity": "3",
+            "revocation_type": "REFUND_PRORATED",
+            "revocation_percentage": "33333",
+        }
+        assert "quantity" not in refund_message(claim, "uuid").attributes  # as in the OK of that claim
 
     def test_unknown_things_are_left_out(self) -> None:
         """SQS takes no empty attribute, so an unknown product or environment has none."""

@@ -10,7 +10,7 @@ import pytest
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import AccountTokens, Policy, token_by_number
-from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.ports import Environment, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, ProductType, Transaction
 from receipt_actors.domain.verdicts import MAX_TRANSACTIONS, Answer, AskLedger, Plan, make_plan
@@ -115,6 +115,38 @@ class TestAllOfAReceipt:
         expected = [("10", INVALID, Reason.ALREADY_ANSWERED)]
         assert answered(plan(undated, NEWEST, longer), known) == expected
         assert answered(plan(longer, NEWEST, undated), known) == expected
+
+
+class TestQuantities:
+    """How many were bought, and how much of it was taken back."""
+
+    def test_every_answer_about_a_purchase_says_how_many_were_bought(self) -> None:
+        """New, repeated or refused."""
+        made = plan(replace(OLD, quantity=3))
+        for ownership in (NEW, OURS, OTHER_USER, REFUNDED, SAME_USER):
+            step = made.next_step({"1": ownership})
+            assert isinstance(step, Answer)
+            assert [each.quantity for each in step.results] == [3]
+
+    def test_what_was_refunded_before_any_claim_says_how_much(self) -> None:
+        """As Apple's answer has it, or as a tombstone does: a game may give the rest."""
+        part = replace(OLD, cancelled=True, revocation_type="REFUND_PRORATED", revocation_percentage=33333)
+        tombstone = Tombstone("1", 5.0, "REFUND_PRORATED", 66666)
+        for transaction, said, share in ((part, FREE, 33333), (OLD, tombstone, 66666), (part, tombstone, 66666)):
+            step = plan(transaction).next_step({"1": said})
+            assert isinstance(step, Answer)
+            (result,) = step.results
+            assert (result.verdict, result.reason) == (INVALID, Reason.REFUNDED)
+            assert (result.revocation_type, result.revocation_percentage) == ("REFUND_PRORATED", share)
+
+    def test_an_ok_says_nothing_of_a_refund(self) -> None:
+        """A repeated OK is as it was, whatever Apple has decided since; nor is another owner's refund told."""
+        part = replace(OLD, cancelled=True, revocation_type="REFUND_PRORATED", revocation_percentage=33333)
+        for said in (OURS, REFUNDED, OTHER_USER):
+            step = plan(part).next_step({"1": said})
+            assert isinstance(step, Answer)
+            assert [each.revocation_type for each in step.results] == [None]
+            assert [each.revocation_percentage for each in step.results] == [None]
 
 
 class TestRefusals:

@@ -50,7 +50,7 @@ NEITHER: list[object] = ["maybe", 2, 0.5, [], {}, [True]]  # yes nor no
 UNUSABLE: dict[str, list[object]] = {
     "transaction_id": [None, "", True, 1.0, -1, 10**5000, "a\nb", [], {}],
     "product_id": ["", False, 0.5, [], "x" * 257, "\ud800"],
-    "quantity": ["", "two", "²", -1, 1.5, True, "9" * 5000, 10**5000],
+    "quantity": ["", "two", "²", "-1", -1, 0, "0", 1.0, 1.5, float("nan"), True, 2**31, "9" * 5000, 10**5000],
     "purchase_date_ms": ["yesterday", "-1", "1.5", [], float("nan")],
     "expires_date_ms": ["never", -5, {}, True],
     "expires_date": ["2013-08-02 00:00:00 America/Los_Angeles", "tomorrow", -1],
@@ -217,6 +217,13 @@ class TestReceipts:
         """Apple writes it as GMT; milliseconds, where they are given, are what counts."""
         (transaction,) = genuine(unified({**COINS, "expires_date": "2013-08-02 00:00:00 Etc/GMT"})).transactions
         assert transaction.expires_at_seconds == 1375401600.0
+
+    def test_a_quantity_that_only_one_entry_says_is_the_quantity(self) -> None:
+        """A purchase may be listed twice; an entry that does not say how many reads as one, and takes nothing away."""
+        silent = {name: value for name, value in COINS.items() if name != "quantity"}
+        for first, second in ((COINS, silent), (silent, COINS)):
+            (transaction,) = genuine(unified(first, latest_receipt_info=[second])).transactions
+            assert transaction.quantity == 2
 
     def test_what_apple_leaves_out_is_unknown_not_made_up(self) -> None:
         """A transaction needs no more than its id; the quantity is one where nothing is said."""

@@ -27,6 +27,7 @@ CLAIM = LedgerItem(
     source_queue="ReceiptsSQS",
     post_queue=RESULTS,
     claimed_at_seconds=NOW - 3600,
+    quantity=3,
 )
 INVALID = {"user_id": 42, "transaction_id": CLAIM.transaction_id, "status": "INVALID"}
 AUTHORITY = Authority()
@@ -40,7 +41,7 @@ def transaction_payload(transaction_id: str = CLAIM.transaction_id, **changes: o
         "productId": "com.example.coins.100",
         "environment": "Production",
         "type": "Consumable",
-        "quantity": 1,
+        "quantity": 3,
         "purchaseDate": NOW_MS - 7_200_000,
         "signedDate": NOW_MS,
         "revocationDate": int(REFUNDED_AT * 1000),

@@ -71,10 +71,91 @@ def test_the_answer_carries_the_attributes_of_the_ok(house: House) -> None:
         "source_message_id": "message-1",
         "product_id": "com.example.coins.100",
         "environment": "Production",
+        "quantity": "3",
         "notification_uuid": posted.uuid,
     }
     house.handle(Posted(transaction=transaction("2")))
     assert set(house.queues.messages(RESULTS)[1].attributes) == set(message.attributes) - {"product_id"}
+
+
+def in_part(percentage: int | None, at_ms: int = NOW_MS, type_: str | None = "REFUND_PRORATED") -> Posted:
+    return Posted(transaction=transaction(revocationDate=at_ms, revocationType=type_, revocationPercentage=percentage))
+
+
+def told_shares(house: House) -> list[tuple[str | None, str | None]]:
+    """What was posted, in order: type and percentage."""
+    told = [message.attributes for message in house.queues.messages(RESULTS)]
+    return [(each.get("revocation_type"), each.get("revocation_percentage")) for each in told]
+
+
+def test_a_partial_refund_says_how_much(house: House) -> None:
+    """In the answer, and in the ledger; where Apple does not say, neither do we."""
+    house.ledger.claim(CLAIM)
+    house.handle(in_part(33333))
+    assert house.ledger.items[CLAIM.transaction_id] == replace(
+        CLAIM, refunded_at_seconds=NOW, revocation_type="REFUND_PRORATED", revocation_percentage=33333
+    )
+    house.ledger.claim(replace(CLAIM, transaction_id="2"))
+    house.handle(Posted(transaction=transaction("2")))
+    assert told_shares(house) == [("REFUND_PRORATED", "33333"), (None, None)]
+
+
+def test_a_second_partial_refund_is_told_once_and_stands(house: House) -> None:
+    """Apple's percentage is what is given back by now; repeated, each notification is known."""
+    house.ledger.claim(CLAIM)
+    first, second = in_part(33333), in_part(66666, NOW_MS + 1000)
+    for posted in (first, second, first, second):
+        assert house.handle(posted).status == 200
+    assert told_shares(house) == [("REFUND_PRORATED", "33333"), ("REFUND_PRORATED", "66666")]
+    assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 66666
+
+
+@pytest.mark.parametrize("later_ms", [0, 1000])
+def test_the_first_of_two_partial_refunds_that_comes_late_tells_the_second(house: House, later_ms: int) -> None:
+    """Whatever is posted last says what is given back by now, also where Apple gives both the same date."""
+    house.ledger.claim(CLAIM)
+    for posted in (in_part(66666, NOW_MS + later_ms), in_part(33333)):
+        assert house.handle(posted).status == 200
+    assert told_shares(house) == [("REFUND_PRORATED", "66666")] * 2
+    assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 66666
+
+
+def test_a_partial_refund_that_is_repeated_says_the_same(house: House) -> None:
+    """Its post was lost or it could not be recorded: Apple comes again, and the copy has all attributes."""
+    house.ledger.claim(CLAIM)
+    posted = in_part(33333)
+    house.notifications.fail("record", LEDGER_DOWN)
+    assert house.handle(posted).status == 503
+    assert house.handle(posted).status == 200
+    first, second = (message.attributes for message in house.queues.messages(RESULTS))
+    assert first == second
+    assert first["revocation_percentage"] == "33333"
+
+
+def test_a_reversal_takes_a_partial_refund_back(house: House) -> None:
+    """All of it; a refund after that begins anew, at a lower percentage, too."""
+    house.ledger.claim(CLAIM)
+    house.handle(in_part(66666))
+    house.handle(Posted("REFUND_REVERSED", signed_ms=NOW_MS + 1))
+    assert house.ledger.items[CLAIM.transaction_id] == CLAIM
+    house.handle(in_part(33333, NOW_MS + 2))
+    assert told_shares(house)[-1] == ("REFUND_PRORATED", "33333")
+    assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 33333
+
+
+def test_a_refund_of_a_garbled_part_is_refused_and_comes_again(house: House) -> None:
+    """Nothing is marked and nothing posted, and the log has an error: what a player has is not taken on a guess."""
+    house.ledger.claim(CLAIM)
+    assert house.handle(in_part(250_000)).status == 400
+    assert house.ledger.items[CLAIM.transaction_id] == CLAIM
+    assert house.answers == []
+
+
+def test_a_tombstone_keeps_how_much_was_refunded(house: House) -> None:
+    """Whoever claims the transaction is told."""
+    house.handle(in_part(33333))
+    tombstone = Tombstone(CLAIM.transaction_id, NOW, "REFUND_PRORATED", 33333)
+    assert house.ledger.claim(CLAIM) == tombstone
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(house: House) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from receipt_actors.notifications import asgi, asgi_app, wsgi_app
 from .conftest import House
 from .posts import CLAIM, INVALID, Posted
 from .posts import transaction_payload as transaction
-from .servers import JSON, Client, read_to_end, uvicorn_server, wsgiref_server
+from .servers import JSON, PATIENCE_SECONDS, Client, read_to_end, uvicorn_server, wsgiref_server
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -238,6 +239,24 @@ def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pyte
         hold.release()
         assert [each.result(timeout=10) for each in first] == [200, 200]
         assert client.post(Posted().body) == 200
+
+
+def test_slow_bodies_keep_out_no_notification(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the slowest is given up for each new one, and told so."""
+    monkeypatch.setattr(asgi, "MAX_ARRIVING", 3)
+    house.ledger.claim(CLAIM)
+    with uvicorn_server(asgi_app(house.handler, body_seconds=3600)) as client, ExitStack() as stack:
+        slow = [stack.enter_context(client.connect()) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(HEAD + b"Content-Length: 5000\r\n\r\n{")
+        posted = Posted()
+        assert [client.post(posted.body) for _ in range(10)] == [200] * 10
+        waiting = list(slow)
+        while len(waiting) > 2:  # three have made room
+            (told, *_), _, _ = select.select(waiting, [], [], PATIENCE_SECONDS)
+            assert read_to_end(told).split(b" ")[1] == b"408"
+            waiting.remove(told)
+    assert house.answers == [INVALID]
 
 
 def test_a_slow_ledger_does_not_stop_the_event_loop(house: House) -> None:

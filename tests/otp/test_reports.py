@@ -484,6 +484,7 @@ def test_a_long_text_is_shortened() -> None:
     ("text", "told"),
     [
         ("no such receipt: MIITuAYJKoZIhvcNAQcCoIITqTCCE6UCAQExCzAJBgUrDgMC", "no such receipt: ..."),
+        ("GET https://h/?r=MIIT%2BAYJKoZI%2FcNAQcCoIITqTCCE6%3D%3D&u=7", "GET https://h/?...&u=7"),
         ("password 5f0c8e6d9b7a41c2a3d4e5f60718293a of the app", "password ... of the app"),
         ("message 550e8400-e29b-41d4-a716-446655440000", "message 550e8400-e29b-41d4-a716-446655440000"),
         ("/srv/receipt-actors/releases/2026/receipts/of/today", "/srv/receipt-actors/releases/2026/receipts/of/today"),

@@ -88,6 +88,30 @@ def test_apple_takes_every_notification(world: World, notification_type: Notific
     assert transaction.transactionId == "2000000001"
     is_taken_back = notification_type in (NotificationType.REFUND, NotificationType.REVOKE)
     assert (transaction.revocationDate is not None) == is_taken_back
+    expected = {"REFUND": ("REFUND_FULL", 100_000), "REVOKE": ("FAMILY_REVOKE", None)}.get(notification_type)
+    assert (transaction.rawRevocationType, transaction.revocationPercentage) == (expected or (None, None))
+
+
+def test_a_refund_may_be_of_a_part(world: World) -> None:
+    """The transaction in the notification says so, and so does the Server API; a reversal takes all of it back."""
+    store, backend = world()
+    store.record(RECEIPT)
+    verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
+
+    def share(*notified: object, **more: Any) -> tuple[str | None, int | None]:
+        store.notify(*notified, **more)  # type: ignore[arg-type]
+        assert store.wait_until_delivered(PATIENCE_SECONDS)
+        data = verified(store, backend.bodies[-1]["signedPayload"]).data
+        assert data is not None and data.signedTransactionInfo is not None
+        transaction = verifier.verify_and_decode_signed_transaction(data.signedTransactionInfo)
+        sale = store.sales.find("2000000001")
+        assert sale is not None
+        assert sale.purchase.revocation_percentage == transaction.revocationPercentage
+        return transaction.rawRevocationType, transaction.revocationPercentage
+
+    assert share("REFUND", "2000000001", revocation_percentage=33333) == ("REFUND_PRORATED", 33333)
+    assert share("REFUND", "2000000001", revocation_percentage=66666) == ("REFUND_PRORATED", 66666)
+    assert share("REFUND_REVERSED", "2000000001") == (None, None)
 
 
 def test_a_renewal_has_its_renewal_info(world: World) -> None:

@@ -68,6 +68,7 @@ class Port:
         return sum(sample.value for sample in fitting)
 
 
+@pytest.mark.short("2")
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int) -> None:
     """All that was sent was received and answered, in however many processes."""
@@ -90,6 +91,7 @@ def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int) -> None:
     assert "Traceback" not in program.stderr
 
 
+@pytest.mark.short("1")
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> None:
     """While it is paused nothing is taken in; it is alive, but not ready."""
@@ -186,6 +188,7 @@ def test_a_trace_shows_what_happens(embedded: EmbeddedWorld, processes: int) -> 
         assert json.loads(answer)["error"]
 
 
+@pytest.mark.short("2")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, processes: str) -> None:
     """Before anything else is done; a world that failed."""
@@ -211,6 +214,7 @@ def test_an_address_of_another_machine_is_one_line(programs: Programs) -> None:
     assert TOKEN not in program.stderr
 
 
+@pytest.mark.short
 def test_an_open_port_without_a_token_is_one_line(programs: Programs) -> None:
     """Wrong usage, with what to do."""
     program = _start(programs, "--admin", "0.0.0.0:0")

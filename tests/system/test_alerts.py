@@ -78,6 +78,7 @@ def test_a_status_that_nobody_knows_is_told(embedded: EmbeddedWorld, store: Simu
     assert "29999" in inbox.wait_for("unknown_answer", program)["summary"]
 
 
+@pytest.mark.short
 def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     """Once each, and everything is answered afterwards."""
     inbox = Inbox(embedded)

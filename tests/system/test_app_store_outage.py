@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+import pytest
+
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
 
@@ -14,6 +16,7 @@ from .worlds import DEAD_LETTERS, RESULTS, SOURCE, World, genuine_messages
 IN_ONE_RECEIVE = 10  #: the gate may be closed as soon as some of them have met the outage
 
 
+@pytest.mark.short("embedded")
 def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
     """It refuses connections, then answers 503, then 200 with a web page; after it every purchase is OK.
 

@@ -17,6 +17,7 @@ from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, World, g
 RECEIVE = frozenset({"ReceiveMessage"})
 
 
+@pytest.mark.short("embedded-1")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_waits_is_done_before_it_ends(world: World, processes: int) -> None:
     """Not a moment of idleness is asked for, and all the same nothing that was there is left."""

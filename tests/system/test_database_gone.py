@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 
 from .worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
 
 
+@pytest.mark.short
 def test_a_database_that_is_moved_away_is_missed_and_taken_up_again(embedded: EmbeddedWorld) -> None:
     """Nothing is claimed in a file that nobody will find, and the log says so; once it is back, work goes on."""
     messages = genuine_messages(10, 51)

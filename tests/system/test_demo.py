@@ -10,6 +10,7 @@ import pytest
 from .processes import PATIENCE_SECONDS, Programs
 
 
+@pytest.mark.short
 def test_the_demo_shows_every_message_as_it_should_be(programs: Programs) -> None:
     """Code 0, a table with a row for each kind of message, and nothing on stderr; with any seed and size."""
     demos = {

@@ -24,6 +24,8 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
 from receipt_actors.telemetry.alert_book import Alert, AlertKind
 
+pytestmark = pytest.mark.short
+
 ROOT = Path(__file__).parents[2]
 BUNDLE_ID = "com.example.game"
 PATIENCE_SECONDS = 30.0

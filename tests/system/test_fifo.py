@@ -90,6 +90,7 @@ def game(quiet_game: Game) -> Game:
     return quiet_game
 
 
+@pytest.mark.short("embedded")
 def test_each_user_is_answered_in_order(game: Game) -> None:
     """And what is submitted once more, within 5 minutes, is not answered once more."""
     assert game.world.total(SOURCE) == USERS * EACH
@@ -144,7 +145,7 @@ def test_what_is_redriven_is_not_swallowed(quiet_game: Game) -> None:
         for _ in range(2):
             assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
             assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (0, 1)
-            assert game.command("redrive") == f"{DEAD_LETTERS}: 1 moved, 0 not selected\n"
+            assert game.command("redrive", "--all") == f"{DEAD_LETTERS}: 1 moved, 0 not selected\n"
             assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (1, 0)
         assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     (letter,) = game.world.take(DEAD_LETTERS)

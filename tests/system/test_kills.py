@@ -6,6 +6,8 @@ import signal
 from collections import Counter
 from functools import partial
 
+import pytest
+
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
 
@@ -15,6 +17,7 @@ KILLS = 4
 SHORTEST_VISIBILITY_TIMEOUT_SECONDS = 10
 
 
+@pytest.mark.short
 def test_kills_in_the_middle_of_the_work_change_no_verdict(embedded: EmbeddedWorld) -> None:
     """Killed again and again: each genuine purchase is OK for one submission and INVALID for none, nothing is lost."""
     scenario = make_scenario(200, 31, BUNDLE_ID, RESULTS)

@@ -29,6 +29,7 @@ def objects(program: Program) -> list[dict[str, Any]]:
     return [json.loads(line) for line in program.stderr.splitlines()]
 
 
+@pytest.mark.short("1")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_line_is_an_object_and_every_answer_has_one(
     programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int

@@ -79,6 +79,7 @@ def by_another_user(message: SampleMessage, user_id: int = 987_654) -> SampleMes
     return replace(message, body=json.dumps(body), attributes={})
 
 
+@pytest.mark.short("embedded")
 def test_a_refund_takes_the_ok_back(world: World, store: SimulatedAppStore, roots: Path) -> None:
     """OK; then INVALID on the same queue, with the same attributes; and whoever claims later is told why not."""
     (message,) = genuine_messages(1, 21)
@@ -181,6 +182,7 @@ def test_they_run_beside_each_other(embedded: EmbeddedWorld, store: SimulatedApp
     assert all(statuses == ["OK"] for key, statuses in told.items() if key not in refunded)
 
 
+@pytest.mark.short
 def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path) -> None:
     """kill -9 with POSTs under way; Apple sends those again that got no answer, and each refund is posted."""
     answers = validate(embedded, store, genuine_messages(30, 25))
@@ -302,6 +304,7 @@ def is_cut_off(connection: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.short
 def test_what_apple_did_not_sign_changes_nothing(embedded: EmbeddedWorld, tmp_path: Path) -> None:
     """By default Apple's own root is trusted, and nobody else's: the authority of these tests is a stranger."""
     arguments = ("--port", "0", "--bundle-ids", BUNDLE_ID)

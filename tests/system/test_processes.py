@@ -110,6 +110,7 @@ def users(messages: list[SampleMessage]) -> set[int]:
 
 
 class TestDeaths:
+    @pytest.mark.short
     def test_a_worker_killed_under_load_loses_nothing_and_is_replaced(self, two: TwoProcesses) -> None:
         """kill -9: the living worker has all of the limits until the successor is there, and every verdict is right."""
         world = two.world
@@ -211,6 +212,7 @@ class TestStopping:
         assert int(received) == len(GENUINE)
         assert 0 < int(counted) <= len(answered)  # of those that were answered last some were not deleted any more
 
+    @pytest.mark.short
     def test_ctrl_c_in_a_terminal_is_one_clean_drain(self, two: TwoProcesses) -> None:
         """It goes to the workers as well, which leave it to the parent: what is in flight is finished."""
         world = two.world

@@ -88,6 +88,7 @@ def prepare(world: World) -> Inbox:
     return Inbox(world)
 
 
+@pytest.mark.short("embedded-1")
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_one_works_and_another_stands_by_until_it_is_needed(
     world: World, store: SimulatedAppStore, processes: int

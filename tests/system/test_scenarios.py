@@ -30,6 +30,8 @@ from .worlds import (
     genuine_messages,
 )
 
+pytestmark = pytest.mark.short("embedded")
+
 SCENARIO = make_scenario(140, 11, BUNDLE_ID, RESULTS)
 
 

@@ -67,6 +67,7 @@ class TwoGames:
         assert self.waiting() == 0
 
 
+@pytest.mark.short("embedded-1")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_game_has_its_own_rules(world: World, processes: int) -> None:
     """Every kind of message, on both queues at once: with the other game's rules, none of the second's were OK."""

@@ -57,7 +57,9 @@ class Staging:
 
     def results(self) -> list[tuple[int, str, str, str]]:
         """Take all there are: user, transaction, status and reason."""
-        found: list[dict[str, Any]] = [json.loads(line) for line in self.run("results", *DATABASE).splitlines()]
+        found: list[dict[str, Any]] = [
+            json.loads(line) for line in self.run("results", "--delete", *DATABASE).splitlines()
+        ]
         return sorted((each["user_id"], each["transaction_id"], each["status"], each["reason"]) for each in found)
 
 

@@ -22,6 +22,8 @@ from receipt_actors.otp import StartError
 from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.testing import FakeRoles, ManualClock
 
+pytestmark = pytest.mark.short
+
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 PATIENCE_SECONDS = 30.0
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from receipt_actors.clients.app_store.roots import apple_root
+from receipt_actors.sandbox.app_store import SimulatedAppStore
 
 from .processes import Program, Programs
 from .worlds import BUNDLE_ID, SOURCE, TABLE, AwsWorld
@@ -15,6 +19,7 @@ WORLD_FAILED = 1
 WRONG_USAGE = 2
 
 
+@pytest.mark.short
 def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_path: Path) -> None:
     """File, environment and flags in one go, one line each, code 2: nobody has to run it once for each mistake."""
     config = tmp_path / "receipts.toml"
@@ -40,6 +45,7 @@ def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_pat
     assert not (tmp_path / "receipts.db").exists()
 
 
+@pytest.mark.short
 def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(programs: Programs, tmp_path: Path) -> None:
     """Seen in what the running program says of itself."""
     config = tmp_path / "receipts.toml"
@@ -78,6 +84,40 @@ def test_a_group_without_a_role_is_told(programs: Programs, tmp_path: Path) -> N
     assert "--role-group has no effect: this node is alone" in program.stderr
 
 
+@pytest.mark.parametrize("command", ["start", "notifications"])
+def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: Path, command: str) -> None:
+    """In a line of the log, with its name and the setting: its owner can sign purchases. Apple's own needs none."""
+    with SimulatedAppStore() as store:
+        theirs = store.write_files(tmp_path / "theirs").roots
+    apples = tmp_path / "apples"
+    apples.mkdir()
+    (apples / "root.cer").write_bytes(apple_root())
+    where = (command, "--database", str(tmp_path / "receipts.db"), "--bundle-ids", BUNDLE_ID)
+    told = "--apple-roots trusts Simulated App Store Root CA, not Apple's: its owner can sign purchases that count here"
+    begun = {"start": ("consumers take receipts", ()), "notifications": ("notifications are taken", ("--port", "0"))}
+    for roots in (theirs, apples):
+        program = programs.start(*where, "--apple-roots", str(roots), *begun[command][1])
+        program.wait_for_log(begun[command][0])
+        program.send_signal(signal.SIGTERM)
+        assert program.wait_for_end() == 0
+        assert program.stderr.count(told) == (1 if roots is theirs else 0)
+        assert program.stderr.count("not Apple's") == program.stderr.count(told)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_standby_does_not_say_that_it_takes_receipts(programs: Programs, tmp_path: Path, processes: str) -> None:
+    """It says what it is ready for, and that it stands by; several processes begin with the node's turn."""
+    where = ("start", "--database", str(tmp_path / "receipts.db"), "--bundle-ids", BUNDLE_ID)
+    sharing = (*where, "--role", "active-standby", "--processes", processes)
+    active = programs.start(*sharing, "--node-name", "one")
+    active.wait_for_log(" is active ")
+    standby = programs.start(*sharing, "--node-name", "two")
+    standby.wait_for_log(" stands by for ")
+    if processes == "1":
+        standby.wait_for_log("consumers are ready; while this node is active, they take receipts from")
+    assert "consumers take receipts" not in standby.stderr
+
+
 def test_statistics_that_cannot_be_written_are_a_failure(programs: Programs) -> None:
     """All was done, but for what a script waits for: exit code 1."""
     program = programs.start(
@@ -88,6 +128,7 @@ def test_statistics_that_cannot_be_written_are_a_failure(programs: Programs) -> 
     assert "the statistics could not be written" in program.stderr
 
 
+@pytest.mark.short
 def test_a_source_queue_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> None:
     """Its name is in the message: most likely it is misspelt, or the region is wrong."""
     account.create_table()
@@ -128,6 +169,7 @@ def _ends_with_one_line(program: Program, code: int, *, naming: str) -> None:
     assert naming in line
 
 
+@pytest.mark.short
 def test_a_start_loads_what_it_uses() -> None:
     """One process nothing of what several take, nor of what nobody asked for: each takes its time."""
     program = (

@@ -43,6 +43,7 @@ def test_a_signal_drains_and_loses_nothing(world: World, stop_signal: signal.Sig
     assert answered | handed_back == _users(GENUINE)
 
 
+@pytest.mark.short("aws")
 def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
     """Where the drain is long enough nobody has to wait for a redelivery: all are answered, and none is left."""
     messages = GENUINE[:10]

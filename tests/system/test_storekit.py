@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.results import PostedResult
+from receipt_actors.notifications import open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import Flaw
-from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
+from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, mint
 
 BUNDLE_ID = "com.example.game"
 PATIENCE_SECONDS = 60.0
@@ -126,6 +128,7 @@ def run() -> Iterator[Run]:
         house.system.stop()
 
 
+@pytest.mark.short("1")
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Path, run: Run, processes: int) -> None:
     """OK for the first, the same OK for the same submission again, INVALID for a replay; whoever verifies it."""
@@ -140,6 +143,7 @@ def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Pa
     assert not store.statistics().requests  # Apple has not been asked
 
 
+@pytest.mark.short
 @pytest.mark.parametrize(
     ("flaw", "reason"),
     [
@@ -165,6 +169,7 @@ def test_what_apple_did_not_sign_is_a_dead_letter(
     assert not store.statistics().requests
 
 
+@pytest.mark.short
 def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
     """Refunds, ends, upgrades, the family, the account, the type, the environment: each with its reason."""
     house = run(
@@ -306,3 +311,44 @@ print(found.incidents.get("configuration"), sorted((fate, str(reason)) for fate,
     assert done.stdout == "1 [('handed_back', 'misconfigured')]\n", done.stderr
     assert "pip install 'receipt-actors[storekit2]'" in done.stderr
     assert "eyJh" not in done.stderr
+
+
+def answers_of(house: House, receipt_data: str, *submission_ids: str) -> list[PostedResult]:
+    for submission_id in submission_ids:
+        house.system.submit(receipt_data, 42, submission_id=submission_id)
+    return [next(house._results) for _ in submission_ids]
+
+
+@pytest.mark.parametrize("way", ["app receipt", "transaction receipt", "signed transaction", "server api"])
+def test_an_answer_says_how_many_were_bought_and_how_much_was_refunded(
+    store: SimulatedAppStore, tmp_path: Path, run: Run, way: str
+) -> None:
+    """An OK, the same OK again, the refund of a part, a second one, and a refund before the claim."""
+    settings = (asking_the_server_api if way == "server api" else settings_of)(store, tmp_path)
+    house = run(settings)
+    sample, late = purchase(quantity=3), purchase(quantity=2)
+    if way == "transaction receipt":
+        sample, late = (replace(each, shape=Shape.TRANSACTION) for each in (sample, late))
+    sell = store.sell_signed if way == "signed transaction" else store.sell
+    receipt_data, late_data = sell(sample), sell(late)
+    transaction_id, late_id = (each.purchases[0].transaction_id for each in (sample, late))
+
+    for answer in answers_of(house, receipt_data, "s-1", "s-1"):
+        assert (answer.status, answer.quantity) == ("OK", 3)
+    with open_handler(settings) as handler:
+
+        def notify(transaction_id: str, percentage: int) -> None:
+            notification = store.notify("REFUND", transaction_id, revocation_percentage=percentage)
+            assert handler.handle(notification.body).status == 200
+
+        for percentage in (33333, 66666):
+            notify(transaction_id, percentage)
+            refund = next(house._results)
+            assert (refund.status, refund.reason, refund.quantity) == ("INVALID", "refunded", 3)
+            assert (refund.revocation_type, refund.revocation_percentage) == ("REFUND_PRORATED", percentage)
+        notify(late_id, 50_000)
+    (repeated,) = answers_of(house, receipt_data, "s-1")
+    assert (repeated.status, repeated.quantity, repeated.revocation_percentage) == ("OK", 3, None)
+    (refused,) = answers_of(house, late_data, "s-2")
+    assert (refused.status, refused.reason, refused.quantity) == ("INVALID", "refunded", 2)
+    assert (refused.revocation_type, refused.revocation_percentage) == ("REFUND_PRORATED", 50_000)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from receipt_actors.domain.addresses import Address
+from receipt_actors.web import connections
 from receipt_actors.web.serving import AddressRefused, Serving, listen
 
 
@@ -68,6 +70,82 @@ def test_who_is_served_is_served_to_the_end() -> None:
     answer = asyncio.run(ask())
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"hello")
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """Read until the server closes; a reset is an end as well."""
+    with suppress(ConnectionError):
+        return await reader.read()
+    return b""
+
+
+def test_one_that_is_being_served_does_not_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all are being served, a new one is closed at once."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+
+    async def ask() -> tuple[bytes, bytes]:
+        asked, may_answer = asyncio.Event(), asyncio.Event()
+
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            asked.set()
+            await may_answer.wait()
+            await hello(scope, receive, send)
+
+        listener = listen("test", Address("127.0.0.1", 0))
+        address = listener.getsockname()
+        serving = Serving(slow, listener)
+        await serving.begin()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(REQUEST)
+        await asked.wait()
+        new_reader, new_writer = await asyncio.open_connection(*address)
+        refusal = await read_to_end(new_reader)
+        may_answer.set()
+        answer = await reader.readuntil(b"hello")
+        await serving.end(0)
+        writer.close()
+        new_writer.close()
+        return answer, refusal
+
+    answer, refusal = asyncio.run(ask())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert refusal == b""
+
+
+def test_one_that_waits_for_its_turn_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has been done for it yet: those who ask too often keep out nobody else."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+
+    async def ask() -> tuple[bytes, bytes]:
+        arrived = asyncio.Semaphore(0)
+        turns = iter([3600.0, 0.0])
+
+        def turn(_path: str) -> float:
+            arrived.release()
+            return next(turns)
+
+        listener = listen("test", Address("127.0.0.1", 0))
+        address = listener.getsockname()
+        serving = Serving(hello, listener, turn)
+        await serving.begin()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(REQUEST)
+        await arrived.acquire()
+        new_reader, new_writer = await asyncio.open_connection(*address)
+        new_writer.write(REQUEST)
+        answer = await new_reader.readuntil(b"hello")
+        refusal = await read_to_end(reader)
+        await serving.end(0)
+        writer.close()
+        new_writer.close()
+        return answer, refusal
+
+    answer, refusal = asyncio.run(ask())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert refusal == b""
 
 
 def test_an_address_that_cannot_be_had_names_who_wants_it() -> None:

@@ -8,7 +8,8 @@
 
 Both promise the same: every failure is an ``AppStoreUnavailable`` whose reason names the cause and quotes at
 most ``MAX_EXCERPT_CHARACTERS`` of an answer, never the receipt or the shared secret; no call outlasts its time-outs,
-however slowly a server drips; no answer larger than ``MAX_ANSWER_BYTES`` is held; TLS 1.2 or newer, always verified.
+however slowly a server drips; no answer larger than ``MAX_ANSWER_BYTES`` is held, nor more of all large ones together
+than ``answer_room`` has room for; TLS 1.2 or newer, always verified.
 
 - They may be used from any number of threads.
 - Redirects are not followed: a POST that carries a secret goes where the settings say, and nowhere else.

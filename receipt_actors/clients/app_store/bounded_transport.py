@@ -23,6 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
 
+from receipt_actors.clients.app_store.answer_room import NO_ROOM, ROOM
 from receipt_actors.clients.app_store.answers import EXCERPT_BYTES, MAX_ANSWER_BYTES, no_answer
 from receipt_actors.clients.app_store.endpoints import Endpoint, endpoints_at
 from receipt_actors.domain.ports import Environment
@@ -106,11 +107,18 @@ class BoundedTransport:
 def _read(response: requests.Response, limit_bytes: int) -> bytes:
     """Read the body, decompressed, up to ``limit_bytes`` or a little more."""
     body = bytearray()
-    for chunk in response.iter_content(_CHUNK_BYTES):
-        body += chunk
-        if len(body) >= limit_bytes:
-            break
-    return bytes(body)
+    held_bytes = 0
+    try:
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            if not ROOM.take(held_bytes, held_bytes + len(chunk)):
+                raise HTTPError(NO_ROOM)
+            held_bytes += len(chunk)
+            body += chunk
+            if len(body) >= limit_bytes:
+                break
+        return bytes(body)
+    finally:
+        ROOM.give_back(held_bytes)
 
 
 def _read_beginning(response: requests.Response) -> bytes:

@@ -26,6 +26,7 @@ from typing import TypeAlias
 
 import pycurl
 
+from receipt_actors.clients.app_store.answer_room import NO_ROOM, ROOM
 from receipt_actors.clients.app_store.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
@@ -153,7 +154,17 @@ def _tell(question: _Question, outcome: Outcome) -> None:
 class _Transfer:
     """A handle of libcurl, which does one question after the other, and what has come of the present one's answer."""
 
-    __slots__ = ("_chunks", "_options", "_size_bytes", "begun_at", "environment", "handle", "number", "question")
+    __slots__ = (
+        "_chunks",
+        "_found_no_room",
+        "_options",
+        "_size_bytes",
+        "begun_at",
+        "environment",
+        "handle",
+        "number",
+        "question",
+    )
 
     def __init__(self, environment: Environment, options: _Options, share: pycurl.CurlShare) -> None:
         self.environment = environment
@@ -163,6 +174,7 @@ class _Transfer:
         self._options = options
         self._chunks: list[bytes] = []
         self._size_bytes = 0
+        self._found_no_room = False
         self.handle = pycurl.Curl()
         self._set_up(options.endpoints[environment], share)
 
@@ -222,12 +234,18 @@ class _Transfer:
         question, self.question = self.question, None
         assert question is not None
         self._chunks.clear()
+        ROOM.give_back(self._size_bytes)
         self._size_bytes = 0
+        self._found_no_room = False
         return question
 
     def _write(self, data: bytes) -> int | None:
+        size_bytes = self._size_bytes + len(data)
+        if not ROOM.take(self._size_bytes, size_bytes):
+            self._found_no_room = True
+            return 0
         self._chunks.append(data)
-        self._size_bytes += len(data)
+        self._size_bytes = size_bytes
         return 0 if self._size_bytes > MAX_ANSWER_BYTES else None  # 0: written less than came, which ends the transfer
 
     @property
@@ -257,6 +275,8 @@ class _Transfer:
             return error
 
     def _cause(self, code: int, words: str) -> str:
+        if self._found_no_room:
+            return NO_ROOM
         match code:
             case pycurl.E_OPERATION_TIMEDOUT if not self.handle.getinfo(pycurl.REQUEST_SIZE):
                 return f"no connection within {self._options.connect_timeout_seconds:g} s"

@@ -5,15 +5,24 @@ Needs ``cryptography``, which Apple's library brings; so it is imported when the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError
 
 SUFFIXES = (".cer", ".der", ".pem")  #: of the files of a directory that are read; others are left alone
 APPLE_ROOT = "AppleRootCA-G3.cer"
 APPLE_ROOT_SHA256 = "63343abfb89a6a03ebb57e9b3f5fa7be7c4f5c756f3017b3a8c488c3653e9179"
+APPLE_ROOTS_SHA256 = frozenset(  #: of all that apple.com/certificateauthority offers
+    {
+        APPLE_ROOT_SHA256,
+        "c2b9b042dd57830e7d117dac55ac8ae19407d38e41d88f3215bc3a890444a050",  # Apple Root CA - G2
+        "b0b1730ecbc7ff4505142c49f1295e6eda6bcaed7e2c68c5be91b5a11001f024",  # Apple Root CA, of 2006
+    }
+)
 
 _PEM = b"-----BEGIN CERTIFICATE-----"
 _WANTED = f"expected root certificates in files {', '.join('*' + suffix for suffix in SUFFIXES)} (DER or PEM)"
@@ -50,6 +59,18 @@ def read_roots(directory: Path | None) -> Sequence[bytes]:
     if faults:
         raise ConfigurationError(faults)
     return list(roots)
+
+
+def foreign_name(root: bytes) -> str | None:
+    """Return the subject of a root certificate (DER) that is not Apple's, for people to read; None: it is Apple's."""
+    if hashlib.sha256(root).hexdigest() in APPLE_ROOTS_SHA256:
+        return None
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_der_x509_certificate(root).subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return printable(str(names[0].value) if names else subject.rfc4514_string())
 
 
 def _of(path: Path) -> str:

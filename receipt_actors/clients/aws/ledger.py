@@ -7,9 +7,10 @@ A batch of claims is one ``INSERT`` of PartiQL each: the only batch of DynamoDB'
 that every ``INSERT`` has, that nothing stands there yet. It saves round trips, not capacity. Only DynamoDB's own word
 that an item was put confirms a claim; ownership is never judged by a batch, which need not return what is in the way.
 
-A refund is an update of the one attribute ``RefundedAt``, which never replaces an item. Where nobody has claimed the
-transaction, the update makes an item that has its key and this attribute only: the tombstone, which stands in the way
-of every claim like any item. It becomes no claim, but is deleted, and only as long as it is none.
+A refund is an update of the attributes of the mark (``RefundedAt`` and, where Apple says so, ``RevocationType`` and
+``RevocationPercentage``), which never replaces an item. Where nobody has claimed the transaction, the update makes an
+item that has its key and the mark only: the tombstone, which stands in the way of every claim like any item. It becomes
+no claim, but is deleted, and only as long as it is none.
 
 Items that another program wrote may lack attributes of ours. They stand in the way of a claim all the same, and are
 read as nobody's: a submission id and a receipt hash that are missing are empty, a user id that is missing is
@@ -37,6 +38,7 @@ from receipt_actors.clients.aws.connection import (
 )
 from receipt_actors.clients.aws.items import check_table, item_of
 from receipt_actors.clients.aws.steps import Steps, as_call
+from receipt_actors.domain.apple_fields import MAX_QUANTITY, WHOLE_PERCENTAGE
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import (
     TAKEN,
@@ -59,7 +61,9 @@ CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never writt
 MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 
 _REFUNDED_AT = "RefundedAt"
-_TOMBSTONE = frozenset({KEY, _REFUNDED_AT})  # all that a tombstone has
+_REVOCATION_TYPE = "RevocationType"
+_REVOCATION_PERCENTAGE = "RevocationPercentage"
+_TOMBSTONE = frozenset({KEY, _REFUNDED_AT, _REVOCATION_TYPE, _REVOCATION_PERCENTAGE})  # all that a tombstone may have
 _UNMARK_ATTEMPTS = 5  # each fails only where somebody else has changed the item since it was looked at
 
 #: Error codes of a batch as a whole that no batch of ours will be spared: no permission, no PartiQL, or not this one.
@@ -150,11 +154,21 @@ class AwsLedger:
         return (yield from self._item(transaction_id))
 
     @as_call
-    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Steps[Standing]:
+    def mark_refunded(
+        self,
+        transaction_id: str,
+        refunded_at_seconds: float,
+        revocation_type: str | None = None,
+        revocation_percentage: int | None = None,
+    ) -> Steps[Standing]:
         """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing.
 
         It fails where a mark stands that is as late, and is told of it.
         """
+        revocation = _revocation_attributes(revocation_type, revocation_percentage)
+        is_later = f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at"
+        is_more = f"{_REFUNDED_AT} = :at AND {_REVOCATION_PERCENTAGE} < :percentage"  # a missing one is the whole
+        percentage = WHOLE_PERCENTAGE if revocation_percentage is None else revocation_percentage
         try:
             answer = yield from call(
                 LedgerUnavailable,
@@ -162,9 +176,13 @@ class AwsLedger:
                 self._dynamodb.update_item,
                 TableName=self._table,
                 Key={KEY: {"S": transaction_id}},
-                UpdateExpression=f"SET {_REFUNDED_AT} = :at",
-                ConditionExpression=f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at",
-                ExpressionAttributeValues={":at": {"N": repr(refunded_at_seconds)}},
+                UpdateExpression=_mark_update(tuple(revocation)),
+                ConditionExpression=f"{is_later} OR ({is_more})",
+                ExpressionAttributeValues={
+                    ":at": {"N": repr(refunded_at_seconds)},
+                    ":percentage": {"N": repr(percentage)},
+                    **{f":{name}": value for name, value in revocation.items()},
+                },
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
@@ -213,7 +231,7 @@ class AwsLedger:
             self._dynamodb.update_item,
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
-            UpdateExpression=f"REMOVE {_REFUNDED_AT}",
+            UpdateExpression=f"REMOVE {_REFUNDED_AT}, {_REVOCATION_TYPE}, {_REVOCATION_PERCENTAGE}",
             ConditionExpression=f"attribute_exists(#an_attribute) AND {is_no_later}",
             ExpressionAttributeNames={"#an_attribute": an_attribute},
             ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
@@ -315,7 +333,25 @@ def _to_attributes(item: LedgerItem) -> dict[str, Any]:
         attributes["OriginalTransactionId"] = {"S": item.original_transaction_id}
     if item.refunded_at_seconds is not None:
         attributes[_REFUNDED_AT] = {"N": repr(item.refunded_at_seconds)}
+    if item.quantity is not None:
+        attributes["Quantity"] = {"N": repr(item.quantity)}
+    return attributes | _revocation_attributes(item.revocation_type, item.revocation_percentage)
+
+
+def _revocation_attributes(revocation_type: str | None, revocation_percentage: int | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    if revocation_type is not None:
+        attributes[_REVOCATION_TYPE] = {"S": revocation_type}
+    if revocation_percentage is not None:
+        attributes[_REVOCATION_PERCENTAGE] = {"N": repr(revocation_percentage)}
     return attributes
+
+
+def _mark_update(given: tuple[str, ...]) -> str:
+    """Write the update that sets a mark, with those of its attributes that are given; the others go."""
+    missing = [name for name in (_REVOCATION_TYPE, _REVOCATION_PERCENTAGE) if name not in given]
+    changes = f"SET {', '.join([f'{_REFUNDED_AT} = :at', *(f'{name} = :{name}' for name in given)])}"
+    return f"{changes} REMOVE {', '.join(missing)}" if missing else changes
 
 
 def _item_in_the_way(error: ClientError) -> Mapping[str, Any] | None:
@@ -340,14 +376,17 @@ def _updated(answer: Mapping[str, Any]) -> Standing:
 
 def _standing(attributes: Mapping[str, Any]) -> Standing:
     """Read a claim or a tombstone."""
-    if attributes.keys() == _TOMBSTONE:
-        return Tombstone(_text(attributes, KEY) or "", float(_number(attributes, _REFUNDED_AT) or 0))
+    if attributes.keys() <= _TOMBSTONE and _REFUNDED_AT in attributes:
+        return Tombstone(
+            _text(attributes, KEY) or "", float(_number(attributes, _REFUNDED_AT) or 0), *_revocation(attributes)
+        )
     return _from_attributes(attributes)
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
     """Read an item, whoever wrote it: what is missing or of another type reads as nobody's (see the module)."""
     refunded_at = _number(attributes, _REFUNDED_AT)
+    revocation_type, revocation_percentage = _revocation(attributes)
     return LedgerItem(
         transaction_id=_text(attributes, KEY) or "",
         submission_id=_text(attributes, "SubmissionId") or "",
@@ -361,8 +400,20 @@ def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
         post_queue=_text(attributes, "PostQueue") or "",
         claimed_at_seconds=float(_number(attributes, "ClaimedAt") or 0),
         refunded_at_seconds=None if refunded_at is None else float(refunded_at),
+        revocation_type=revocation_type,
+        revocation_percentage=revocation_percentage,
+        quantity=_within(_integer(attributes, "Quantity", default=0), 1, MAX_QUANTITY),
         schema_version=_integer(attributes, "SchemaVersion", default=0),
     )
+
+
+def _revocation(attributes: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    percentage = _integer(attributes, _REVOCATION_PERCENTAGE, default=-1)
+    return _text(attributes, _REVOCATION_TYPE), _within(percentage, 0, WHOLE_PERCENTAGE)
+
+
+def _within(number: int, lowest: int, highest: int) -> int | None:
+    return number if lowest <= number <= highest else None
 
 
 def _environment(attributes: Mapping[str, Any]) -> Environment:

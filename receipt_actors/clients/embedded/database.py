@@ -27,7 +27,7 @@ from receipt_actors.clients.embedded.gate import Gate
 from receipt_actors.errors import ConfigurationError, UnavailableError
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
-SCHEMA_VERSION = 3  #: ``PRAGMA user_version``
+SCHEMA_VERSION = 4  #: ``PRAGMA user_version``
 BUSY_TIMEOUT_SECONDS = 5.0  #: how long another process may hold the file before we call it unavailable
 LOCK_POLL_SECONDS = 0.001  #: how often we try for the lock that another process holds
 
@@ -134,8 +134,18 @@ _ROLES_AND_FIFO = (
     "CREATE INDEX deduplications_by_age ON deduplications (sent_at_seconds)",
 )
 
+#: What came with version 4: how many were bought, and how much was refunded. What older versions wrote does not say.
+_QUANTITIES = (
+    "ALTER TABLE ledger ADD COLUMN quantity INTEGER",
+    *(
+        f"ALTER TABLE {table} ADD COLUMN {column}"
+        for table in ("ledger", "tombstones")
+        for column in ("revocation_type TEXT", "revocation_percentage INTEGER")
+    ),
+)
+
 #: What turns a file of a version into one of the next.
-_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO}
+_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO, 3: _QUANTITIES}
 
 #: Primary result codes that may pass by themselves or by an operator's hand; any other is a bug of ours.
 _UNAVAILABLE_CODES = frozenset(
@@ -206,9 +216,26 @@ class Database:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                if _primary_code(error) not in _UNAVAILABLE_CODES:
-                    raise
-                raise self._unavailable(_describe(self._path, error)) from error
+                if _primary_code(error) in _UNAVAILABLE_CODES:
+                    raise self._unavailable(_describe(self._path, error)) from error
+                self._raise_if_damaged(error)
+                raise
+            except (TypeError, ValueError) as error:  # a row that is not what was written; or a bug of ours
+                self._raise_if_damaged(error)
+                raise
+
+    def _raise_if_damaged(self, cause: Exception) -> None:
+        """Have SQLite say whether the file is to blame: only then it is no bug of ours."""
+        try:
+            finding = str(self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        except sqlite3.Error as error:
+            finding = str(error)
+        if finding != "ok":
+            told = finding.removeprefix("*** in database main ***").strip().partition("\n")[0]
+            raise self._unavailable(
+                f"database {self._path}: the file is damaged: {told}; stop every process that uses it, and put a "
+                "backup in its place, or what sqlite3's .recover can read of it"
+            ) from cause
 
     def close(self) -> None:
         """Close the connection; using it afterwards counts as unavailable. Closing twice is fine."""

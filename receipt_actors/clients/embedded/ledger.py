@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from receipt_actors.clients.embedded.database import Database
+from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import TAKEN, ClaimOutcome, Environment, LedgerItem, Standing, Tombstone
 from receipt_actors.errors import LedgerUnavailable
@@ -22,6 +23,9 @@ _INSERT = (
     " WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE transaction_id = ?)"
     " ON CONFLICT (transaction_id) DO NOTHING"
 )
+_TOMBSTONE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Tombstone))
+_INSERT_TOMBSTONE = f"INSERT OR IGNORE INTO tombstones ({_TOMBSTONE_COLUMNS}) VALUES (?, ?, ?, ?)"  # nosec B608 # likewise
+_SELECT_TOMBSTONE = f"SELECT {_TOMBSTONE_COLUMNS} FROM tombstones WHERE transaction_id = ?"  # nosec B608 # our own columns
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE transaction_id = ?"  # nosec B608 # our own columns
 
 
@@ -53,21 +57,28 @@ class EmbeddedLedger:
         with self._database.connection() as connection:
             return _select(connection, transaction_id)
 
-    def mark_refunded(self, transaction_id: str, refunded_at_seconds: float) -> Standing:
+    def mark_refunded(
+        self,
+        transaction_id: str,
+        refunded_at_seconds: float,
+        revocation_type: str | None = None,
+        revocation_percentage: int | None = None,
+    ) -> Standing:
         """See ``Ledger.mark_refunded``."""
+        mark = (refunded_at_seconds, revocation_type, revocation_percentage)
         with self._database.transaction() as connection:
-            marked = connection.execute(
-                "UPDATE ledger SET refunded_at_seconds = MAX(COALESCE(refunded_at_seconds, ?), ?)"
-                " WHERE transaction_id = ?",
-                (refunded_at_seconds, refunded_at_seconds, transaction_id),
+            if _claim(connection, transaction_id) is None:
+                connection.execute(_INSERT_TOMBSTONE, (transaction_id, *mark))
+                table = "tombstones"
+            else:
+                table = "ledger"
+            connection.execute(
+                f"UPDATE {table} SET refunded_at_seconds = ?1, revocation_type = ?2, revocation_percentage = ?3"  # nosec B608 # one of ours
+                f" WHERE transaction_id = ?4 AND (refunded_at_seconds IS NULL OR"
+                f" (refunded_at_seconds, COALESCE(revocation_percentage, {WHOLE_PERCENTAGE}))"
+                f" < (?1, COALESCE(?3, {WHOLE_PERCENTAGE})))",
+                (*mark, transaction_id),
             )
-            if marked.rowcount == 0:
-                connection.execute(
-                    "INSERT INTO tombstones (transaction_id, refunded_at_seconds) VALUES (?, ?)"
-                    " ON CONFLICT (transaction_id) DO UPDATE SET"
-                    " refunded_at_seconds = MAX(refunded_at_seconds, excluded.refunded_at_seconds)",
-                    (transaction_id, refunded_at_seconds),
-                )
             standing = _select(connection, transaction_id)
         assert standing is not None, "it has just been written"
         return standing
@@ -78,7 +89,8 @@ class EmbeddedLedger:
         which = (transaction_id, reversed_at_seconds)
         with self._database.transaction() as connection:
             connection.execute(f"DELETE FROM tombstones WHERE {no_later}", which)  # nosec B608 # a constant
-            connection.execute(f"UPDATE ledger SET refunded_at_seconds = NULL WHERE {no_later}", which)  # nosec B608
+            unmark = "refunded_at_seconds = NULL, revocation_type = NULL, revocation_percentage = NULL"
+            connection.execute(f"UPDATE ledger SET {unmark} WHERE {no_later}", which)  # nosec B608
             return _select(connection, transaction_id)
 
     def check(self) -> None:
@@ -101,8 +113,7 @@ def _select(connection: sqlite3.Connection, transaction_id: str) -> Standing | N
 
 
 def _tombstone(connection: sqlite3.Connection, transaction_id: str) -> Tombstone | None:
-    select = "SELECT transaction_id, refunded_at_seconds FROM tombstones WHERE transaction_id = ?"
-    row = connection.execute(select, (transaction_id,)).fetchone()
+    row = connection.execute(_SELECT_TOMBSTONE, (transaction_id,)).fetchone()
     return None if row is None else Tombstone(*row)
 
 

@@ -1,7 +1,7 @@
 """DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
 Tables have one key, of type string. ``conditions`` has the conditions that are understood; the updates are
-``SET name = :value`` and ``REMOVE name``. What is not simulated is refused, never ignored.
+``SET name = :value, ...``, ``REMOVE name, ...`` and both. What is not simulated is refused, never ignored.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ MAX_STATEMENTS = 25
 
 _TARGET = b"x-amz-target: dynamodb_20120810."
 _NAMESPACE = "com.amazonaws.dynamodb.v20120810"
-_NAME = r"\s*([#A-Za-z0-9_.]+)\s*"
-_SET = re.compile(rf"\s*SET\s{_NAME}=\s*(:[A-Za-z0-9_]+)\s*", re.IGNORECASE)
-_REMOVE = re.compile(rf"\s*REMOVE\s{_NAME}", re.IGNORECASE)
+_NAME = r"[#A-Za-z0-9_.]+"
+_UPDATE = re.compile(r"\s*(?:SET\s+(?P<set>.+?))?\s*(?:\bREMOVE\s+(?P<remove>.+?))?\s*", re.IGNORECASE)
+_ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*=\s*(:[A-Za-z0-9_]+)\s*")
+_REMOVED = re.compile(rf"\s*({_NAME})\s*")
 
 Fields = Mapping[str, Any]
 
@@ -210,12 +211,19 @@ def _written(fields: Fields, old: Attributes | None, new: Attributes | None) -> 
 def _after_update(fields: Fields, old: Attributes) -> Attributes:
     """Return what an update makes of an item; the items themselves are never changed."""
     update = fields["UpdateExpression"]
-    if match := _SET.fullmatch(update):
-        return {**old, _named(fields, match[1]): fields["ExpressionAttributeValues"][match[2]]}
-    if match := _REMOVE.fullmatch(update):
-        removed = _named(fields, match[1])
-        return {name: value for name, value in old.items() if name != removed}
-    raise _invalid(f"UpdateExpression {update!r} is not simulated")
+    parts = _UPDATE.fullmatch(update)
+    assigned, removed = (_each(pattern, parts, kind) for pattern, kind in ((_ASSIGNMENT, "set"), (_REMOVED, "remove")))
+    if (not assigned and not removed) or None in (*assigned, *removed):
+        raise _invalid(f"UpdateExpression {update!r} is not simulated")
+    values = fields.get("ExpressionAttributeValues", {})
+    new = old | {_named(fields, match[1]): values[match[2]] for match in assigned if match}
+    gone = {_named(fields, match[1]) for match in removed if match}
+    return {name: value for name, value in new.items() if name not in gone}
+
+
+def _each(pattern: re.Pattern[str], parts: re.Match[str] | None, kind: str) -> list[re.Match[str] | None]:
+    text = parts and parts[kind]
+    return [pattern.fullmatch(part) for part in text.split(",")] if text else []
 
 
 def _fails(condition: str, fields: Fields, old: Attributes) -> bool:

@@ -333,6 +333,25 @@ def test_hostile_names_are_text(live: Page, system: ScriptedSystem) -> None:
     assert live.all("img[src=x], main script") == []
 
 
+CUT = """
+return [...document.querySelectorAll('.figure, .figure dt, .value, .percentiles, .tree-head > *, .row > *, .scroll')]
+  .filter(each => each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 1)
+  .filter(each => innerWidth > 1000 || !each.matches('.scroll'))
+  .map(each => each.className + ': ' + each.textContent.trim().slice(0, 60))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_or_runs_into_its_neighbour(live: Page, width: int, scheme: str) -> None:
+    """Figures, the tree's columns and names show whole; on a phone a wide table alone scrolls."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    live.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    live.resize(width)
+    assert live.script(CUT) == []
+    assert live.script("return document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize("width", [360, 768])
 def test_a_narrow_screen_needs_no_sideways_scrolling(live: Page, system: ScriptedSystem, width: int) -> None:
     """All of it fits a phone, whatever names there are; tables that are wide scroll alone."""
