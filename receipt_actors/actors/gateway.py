@@ -569,7 +569,9 @@ class Gateway(GenServer):
         self._breaker = self._breaker.answered()
 
     def _wait_and_try(self) -> None:
-        self.cast(INTAKE, self._outage(self._new_tries if self.closes_intake else 0))
+        # Where no message of those that are kept may be the trouble, they are enough to try with.
+        is_wanted = self.closes_intake and (self.isolates or not self.waiting)
+        self.cast(INTAKE, self._outage(self._new_tries if is_wanted else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
         self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())
