@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from receipt_actors.actors.gateway import BlockingCall, Gateway, Job
 from receipt_actors.actors.protocol import ClaimTransaction, LookUpTransaction, Refused
 from receipt_actors.domain.known_claims import KnownClaims
-from receipt_actors.domain.ledger import Ownership, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.ledger import Owned, Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.ports import (
     MAX_CLAIMS,
@@ -80,21 +80,16 @@ class LedgerGateway(Gateway):
         """Claim or look up, unless it is known that the transaction is somebody else's."""
         if not isinstance(request, (ClaimTransaction, LookUpTransaction)):
             return super().handle_call(request, from_)
-        obstacle = self._obstacle(request)
+        obstacle = self._known.obstacle(request.item)
         if obstacle is not None:
             return obstacle
         self.accept(_LedgerJob(request, from_))
         return NO_REPLY
 
-    def _obstacle(self, request: ClaimTransaction | LookUpTransaction) -> Ownership | None:
-        if isinstance(request, ClaimTransaction):
-            return self._known.obstacle(request.item.transaction_id, request.item)
-        return self._known.obstacle(request.transaction_id, request.submission)
-
     def message_of(self, job: Job) -> Hashable:
         """See ``Gateway``."""
-        request = job.request
-        return request.item.message_id if isinstance(request, ClaimTransaction) else request.submission.message_id
+        message_id: str = job.request.item.message_id
+        return message_id
 
     def leaves_at_once(self) -> bool:
         """See ``Gateway``."""
@@ -107,7 +102,7 @@ class LedgerGateway(Gateway):
         passed_over = []
         while ready and len(batch) < MAX_CLAIMS:
             job = ready.popleft()
-            obstacle = self._obstacle(job.request)
+            obstacle = self._known.obstacle(job.request.item)
             if obstacle is not None:
                 job.from_.reply(obstacle)
             elif self._goes_alone(job):
@@ -134,7 +129,7 @@ class LedgerGateway(Gateway):
         (job,) = batch
         if isinstance(job.request, ClaimTransaction):
             return self._ledger.claim, (job.request.item,)
-        return self._ledger.get, (job.request.transaction_id,)
+        return self._ledger.get, (job.request.item.transaction_id,)
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Say whose the transaction is, and remember it; or have a single claim find out."""
@@ -145,12 +140,11 @@ class LedgerGateway(Gateway):
             return
         (job,) = batch
         standing: Standing | None = answer
-        request = job.request
-        if isinstance(request, ClaimTransaction):
-            ownership = ownership_after_claim(standing, request.item)
-            self._reply(job, ownership, request.item if standing is None else standing)
+        item = job.request.item
+        if isinstance(job.request, ClaimTransaction):
+            self._reply(job, ownership_after_claim(standing, item), item if standing is None else standing)
         else:
-            self._reply(job, ownership_after_lookup(standing, request.submission), standing)
+            self._reply(job, ownership_after_lookup(standing, item), standing)
 
     def _settle_entry(self, job: Job, outcome: ClaimOutcome) -> None:
         match outcome:
@@ -169,10 +163,10 @@ class LedgerGateway(Gateway):
         job.goes_alone = True
         self.accept(job)
 
-    def _reply(self, job: Job, ownership: Ownership, owner: Standing | None) -> None:
+    def _reply(self, job: Job, owned: Owned, owner: Standing | None) -> None:
         if owner is not None:
             self._known.learn(owner)
-        job.from_.reply(owner if isinstance(owner, Tombstone) else ownership)
+        job.from_.reply(owner if isinstance(owner, Tombstone) else owned)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         """A ledger that takes no batches is asked claim by claim; everything else is a failure like any gateway's."""

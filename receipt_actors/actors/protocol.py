@@ -247,10 +247,9 @@ class ClaimTransaction:
 
 @dataclass(frozen=True, slots=True)
 class LookUpTransaction:
-    """Ask who owns a transaction; answered by ``domain.verdicts.Said``."""
+    """Ask who owns a transaction, without claiming it; answered by ``domain.verdicts.Said``."""
 
-    transaction_id: str
-    submission: Submission
+    item: LedgerItem  #: the claim that it would be
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,20 +30,21 @@ from receipt_actors.actors.protocol import (
     Refused,
     VerifyReceipt,
 )
-from receipt_actors.domain.ledger import Ownership, ledger_item
+from receipt_actors.domain.ledger import OursElsewhere, Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
-from receipt_actors.domain.ports import ReceivedMessage, Tombstone
+from receipt_actors.domain.ports import LedgerItem, ReceivedMessage, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
+    Transaction,
     TryAgain,
     Unidentified,
     WrongEnvironment,
 )
 from receipt_actors.domain.sources import Source
-from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, Said, make_plan
+from receipt_actors.domain.verdicts import AskLedger, Plan, Said, make_plan
 from receipt_actors.otp import Stop
 from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
@@ -81,10 +82,19 @@ _OUTCOMES = {
     WrongEnvironment: "wrong_environment",  # the gateway sees to it; the next line crashes where it does not
 }
 
+#: What a trace calls what the ledger says, where that says more than whose a transaction is.
+_TRACED_AS = {OursElsewhere: Ownership.OURS, Tombstone: Ownership.REFUNDED}
+
 
 def _traced_result(result: Result) -> dict[str, object]:
     # Apple names no transaction of a receipt that it could not identify.
-    return {"transaction_id": result.transaction_id or None, "verdict": result.verdict, "reason": result.reason}
+    elsewhere = {} if result.post_queue is None else {"post_queue": result.post_queue}
+    return {
+        "transaction_id": result.transaction_id or None,
+        "verdict": result.verdict,
+        "reason": result.reason,
+        **elsewhere,
+    }
 
 
 class Validator(Custodian):
@@ -150,7 +160,7 @@ class Validator(Custodian):
             case _Own(transaction_id):
                 self._known[transaction_id] = value
                 if self.tracer.is_on:
-                    outcome = Ownership.REFUNDED if isinstance(value, Tombstone) else value
+                    outcome = _TRACED_AS.get(type(value), value)
                     self.trace("claimed", transaction_id=transaction_id, outcome=outcome)
                 return None if self.has_open_questions else self._go_on_claiming()
             case _Post(result):
@@ -190,25 +200,29 @@ class Validator(Custodian):
     def _go_on_claiming(self) -> Stop | None:
         assert self._plan is not None
         step = self._plan.next_step(self._known)
-        if isinstance(step, Answer):
-            self._reply(step.results)
-        else:
+        if isinstance(step, AskLedger):
             self._ask_ledger(step, self._plan)
+            return None
+        misplaced = step.misplaced(self.source.post_queues)
+        if misplaced is not None:
+            return self.move(misplaced)
+        self._reply(step.results)
         return None
 
     def _ask_ledger(self, step: AskLedger, plan: Plan) -> None:
-        submission = self._submission
-        environment = plan.receipt.environment
+        def item(transaction: Transaction) -> LedgerItem:
+            return ledger_item(
+                self._submission, transaction, plan.receipt.environment, self.source.queue, self.clock.time()
+            )
+
         for transaction in step.claims:
             if self.tracer.is_on:
                 self.trace("claim", transaction_id=transaction.transaction_id)
-            item = ledger_item(submission, transaction, environment, self.source.queue, self.clock.time())
-            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, ClaimTransaction(item))
+            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, ClaimTransaction(item(transaction)))
         for transaction in step.lookups:
             if self.tracer.is_on:
                 self.trace("look_up", transaction_id=transaction.transaction_id)
-            look_up = LookUpTransaction(transaction.transaction_id, submission)
-            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, look_up)
+            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, LookUpTransaction(item(transaction)))
 
     # --- replying ---
 
@@ -219,7 +233,8 @@ class Validator(Custodian):
         for result in results:
             if self.tracer.is_on:
                 self.trace("reply", **_traced_result(result))
-            self.post(_Post(result), self._submission.post_queue, result_message(self._submission, result, traceparent))
+            queue = result.post_queue or self._submission.post_queue
+            self.post(_Post(result), queue, result_message(self._submission, result, traceparent))
 
     def log_answered(self, seconds: float) -> None:
         """See ``Custodian``."""

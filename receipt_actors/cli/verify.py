@@ -18,7 +18,7 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.findings import Finding, find_out
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.receipt_files import read_receipt
-from receipt_actors.domain.ledger import Ownership, ownership_after_lookup
+from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_lookup
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, parse_submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombstone
@@ -159,10 +159,11 @@ def _report(
 def _judge(plan: Plan, candidate: Candidate, submission: Submission, ledger: Ledger | None) -> Judgement:
     """Decide on one transaction as the validator would, were its claim to be made now."""
     standing = None if ledger is None else ledger.get(candidate.transaction_id)
-    ownership = ownership_after_lookup(standing, submission)
-    if ownership is Ownership.FREE and candidate.refusal is None:
-        ownership = Ownership.NEW
-    said = standing if isinstance(standing, Tombstone) else ownership
+    wanted = ledger_item(submission, candidate.transaction, plan.receipt.environment, "", time.time())
+    owned = ownership_after_lookup(standing, wanted)
+    if owned is Ownership.FREE and candidate.refusal is None:
+        owned = Ownership.NEW
+    said = standing if isinstance(standing, Tombstone) else owned
     step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: said})
     assert isinstance(step, Answer), "all is known"
     return Judgement(candidate, step.results[0], standing)

@@ -2,9 +2,9 @@
 
 It is filled from the ledger's confirmed answers only, and serves one purpose: a replay of *another* submission is
 refused without asking the ledger again. It never says that a transaction is free or the asker's own: then the ledger
-decides. What it says stays true, since a claim is kept for ever and never changes its owner; where it was refunded
-since, or that was taken back, another submission is refused all the same. A tombstone is not remembered: once it is
-taken back the transaction is free. It forgets the oldest first.
+decides. What it says is what the ledger would say, since a claim is kept for ever and never changes its owner, whether
+or not it is refunded. A tombstone is not remembered: once it is taken back the transaction is free. It forgets the
+oldest first.
 
 Of a submission it keeps a hash of 16 bytes and the user, some 400 bytes a transaction with all that goes around them.
 Two submissions with the same hash would be taken for the same, which only means that the ledger is asked.
@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import cachetools
 
-from receipt_actors.domain.ledger import Ownership
-from receipt_actors.domain.messages import Submission
+from receipt_actors.domain.ledger import Ownership, identity
 from receipt_actors.domain.ports import LedgerItem, Standing, Tombstone
 
 _HASH_BYTES = 16
@@ -27,7 +26,6 @@ _HASH_BYTES = 16
 class _Owner(NamedTuple):
     submission_hash: bytes
     user_id: int
-    is_refunded: bool
 
 
 class KnownClaims:
@@ -40,23 +38,21 @@ class KnownClaims:
         """Remember a claim of the ledger; a tombstone is none."""
         if isinstance(owner, Tombstone):
             return
-        is_refunded = owner.refunded_at_seconds is not None
-        self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id, is_refunded)
+        self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id)
 
-    def obstacle(self, transaction_id: str, asking: LedgerItem | Submission) -> Ownership | None:
+    def obstacle(self, wanted: LedgerItem) -> Ownership | None:
         """Say who else owns the transaction; None where that is not known, or it is the asker: ask the ledger."""
-        owner = self._owners.get(transaction_id)
-        if owner is None or owner.submission_hash == _hash(asking):
+        owner = self._owners.get(wanted.transaction_id)
+        if owner is None or owner.submission_hash == _hash(wanted):
             return None
-        if owner.is_refunded:
-            return Ownership.REFUNDED
-        return Ownership.SAME_USER if owner.user_id == asking.user_id else Ownership.OTHER_USER
+        return Ownership.SAME_USER if owner.user_id == wanted.user_id else Ownership.OTHER_USER
 
     def __len__(self) -> int:
         return len(self._owners)
 
 
-def _hash(asking: LedgerItem | Submission) -> bytes:
+def _hash(claim: LedgerItem) -> bytes:
     # The receipt's hash has a fixed length and the user id no letters: no two submissions run into the same text.
-    identity = f"{asking.receipt_sha256} {asking.user_id} {asking.submission_id}"
-    return hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
+    submission_id, user_id, receipt_sha256 = identity(claim)
+    text = f"{receipt_sha256} {user_id} {submission_id}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()

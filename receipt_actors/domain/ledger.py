@@ -1,8 +1,28 @@
-"""Who owns a transaction: the making of a claim, and the one comparison of a claim that stands with one that asks."""
+"""Who owns a transaction: the making of a claim, and the one comparison of a claim that stands with one that asks.
+
+A claim belongs to a submission, which has *asked before* where submission id, user id and the receipt's hash are the
+same. Where its answer belongs depends on the way that it comes by now:
+
+===============  ==================  ====================================================================
+source queue     post queue          the claim is
+===============  ==================  ====================================================================
+any              that of the claim   ``OURS``: the same OK, there
+the claim's      another             ``OursElsewhere``: the same OK, on the claim's post queue and no other
+another          another             another submission's, as any claim is that differs in one of the three
+===============  ==================  ====================================================================
+
+So no second post queue ever gets OK for a transaction, and none that got OK gets INVALID for the same submission. What
+a claim does not say (another program wrote it) is taken as the one that asks has it.
+
+A claim never changes its owner: a refund and its reversal change nothing of the above. Only of a tombstone, which is
+nobody's claim, is it said that the transaction is refunded.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
@@ -16,8 +36,19 @@ class Ownership(Enum):
     OURS = "ours"  #: this very submission claimed it before
     SAME_USER = "same_user"  #: another submission of the same user owns it
     OTHER_USER = "other_user"  #: another user's submission owns it
-    REFUNDED = "refunded"  #: another submission owned it until it was refunded, or it was refunded before any claim
+    REFUNDED = "refunded"  #: it was refunded before any claim
     FREE = "free"  #: looked up, and nobody has claimed it
+
+
+@dataclass(frozen=True, slots=True)
+class OursElsewhere:
+    """This very submission claimed it before, and named another post queue then: its OK belongs there."""
+
+    post_queue: str
+
+
+#: What the ledger's answer means for the one that asks.
+Owned: TypeAlias = Ownership | OursElsewhere
 
 
 def ledger_item(
@@ -40,30 +71,27 @@ def ledger_item(
     )
 
 
-def ownership_after_claim(standing: Standing | None, wanted: LedgerItem) -> Ownership:
+def ownership_after_claim(standing: Standing | None, wanted: LedgerItem) -> Owned:
     """Judge the answer of ``Ledger.claim(wanted)``: None (it was put), or what stood in the way."""
     return Ownership.NEW if standing is None else _compare(standing, wanted)
 
 
-def ownership_after_lookup(standing: Standing | None, submission: Submission) -> Ownership:
-    """Judge the answer of ``Ledger.get``: None (nobody has claimed it), or what stands."""
-    return Ownership.FREE if standing is None else _compare(standing, submission)
+def ownership_after_lookup(standing: Standing | None, wanted: LedgerItem) -> Owned:
+    """Judge the answer of ``Ledger.get``: None (nobody has claimed it), or what stands in the way of ``wanted``."""
+    return Ownership.FREE if standing is None else _compare(standing, wanted)
 
 
-def _compare(standing: Standing, asking: LedgerItem | Submission) -> Ownership:
-    """Being the same submission takes all three: an id alone can be chosen by a producer, or reused by mistake.
+def identity(claim: LedgerItem) -> tuple[str, int, str]:
+    """Return what makes two claims one submission's, all three: an id alone can be chosen, or reused by mistake."""
+    return claim.submission_id, claim.user_id, claim.receipt_sha256
 
-    It goes before the mark of a refund: the same submission asking again gets the same OK, whatever happened since.
-    A tombstone is nobody's claim: no submission has got OK.
-    """
+
+def _compare(standing: Standing, wanted: LedgerItem) -> Owned:
     if isinstance(standing, Tombstone):
         return Ownership.REFUNDED
-    if (standing.submission_id, standing.user_id, standing.receipt_sha256) == (
-        asking.submission_id,
-        asking.user_id,
-        asking.receipt_sha256,
-    ):
-        return Ownership.OURS
-    if standing.refunded_at_seconds is not None:
-        return Ownership.REFUNDED
-    return Ownership.SAME_USER if standing.user_id == asking.user_id else Ownership.OTHER_USER
+    if identity(standing) == identity(wanted):
+        if standing.post_queue in ("", wanted.post_queue):
+            return Ownership.OURS
+        if standing.source_queue in ("", wanted.source_queue):
+            return OursElsewhere(standing.post_queue)
+    return Ownership.SAME_USER if standing.user_id == wanted.user_id else Ownership.OTHER_USER

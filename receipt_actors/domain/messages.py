@@ -75,6 +75,7 @@ class Result:
     quantity: int | None = None  #: None where it is not known: of no transaction, or of an old claim
     revocation_type: str | None = None  #: of what was refunded: Apple's ``revocationType``, where it says so
     revocation_percentage: int | None = None  #: likewise its ``revocationPercentage`` (33.333 % is 33333)
+    post_queue: str | None = None  #: of the claim, where that is another one than the message names
 
 
 class _Refusal(Exception):
@@ -166,7 +167,7 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
     user = str(submission.user_id)
     # A submission is more than its id, as it is to the ledger: of two users with one id each is told.
     ids = (submission.submission_id, user, submission.receipt_sha256, result.transaction_id, result.verdict)
-    return in_group(message, submission.post_queue, user, *ids)
+    return in_group(message, result.post_queue or submission.post_queue, user, *ids)
 
 
 def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:

@@ -39,7 +39,7 @@ class ReceivedMessage:
     receipt_handle: str  #: new at every delivery; only the newest works reliably
     body: str = field(repr=False)  #: what a log must not show
     body_md5: str  #: ``MD5OfBody`` as the service computed it, hexadecimal
-    attributes: Mapping[str, str] = field(default_factory=dict)  #: message attributes of type String
+    attributes: Mapping[str, str] = field(default_factory=dict)  #: of any type, as text; empty: no text
     approximate_receive_count: int = 1
     sent_at_seconds: float = 0.0  #: UNIX time at which the producer sent it (``SentTimestamp`` / 1000)
     aws_trace_header: str | None = None  #: SQS's ``AWSTraceHeader``, where whoever sent it uses X-Ray
@@ -206,8 +206,8 @@ class Ledger(Protocol):
     def check(self) -> None:
         """See whether claims can be made.
 
-        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than ``TransactionId``
-        (a string).
+        Raises ``LedgerRefused`` where the table is missing, may not be read, has another key than ``TransactionId`` (a
+        string), or deletes claims after some time.
         """
 
 

@@ -19,7 +19,7 @@ class Reason(StrEnum):
     # verdict INVALID, transaction id known
     CLAIMED_BY_ANOTHER_USER = "claimed_by_another_user"  #: another user's submission owns the transaction
     ALREADY_ANSWERED = "already_answered"  #: every transaction of the receipt belongs to other submissions of this user
-    REFUNDED = "refunded"  #: Apple cancelled it (``cancellation_date``), or the ledger has it as refunded
+    REFUNDED = "refunded"  #: Apple cancelled it (``cancellation_date``), or told of a refund
     EXPIRED = "expired"  #: a subscription that had ended when the message was sent (or status 21006)
     FOREIGN_BUNDLE = "foreign_bundle"  #: bought in an app that is not in ``bundle_ids``
     FOREIGN_PRODUCT = "foreign_product"  #: bought a product that is not in ``product_ids``
@@ -60,8 +60,8 @@ class Reason(StrEnum):
     BAD_POST_QUEUE = "bad_post_queue"  #: ``post_queue`` is missing or no queue name
     BAD_TRANSACTION_ID = "bad_transaction_id"  #: ``transaction_id`` is there and no non-empty string
     BAD_PRODUCT_ID = "bad_product_id"  #: ``product_id`` is there and no non-empty string
-    BAD_SUBMISSION_ID = "bad_submission_id"  #: attribute ``submission_id`` is empty or longer than 256 characters
-    POST_QUEUE_NOT_ALLOWED = "post_queue_not_allowed"  #: not in the allow-list ``post_queues``
+    BAD_SUBMISSION_ID = "bad_submission_id"  #: attribute ``submission_id`` has no text, or over 256 characters
+    POST_QUEUE_NOT_ALLOWED = "post_queue_not_allowed"  #: it, or its claim's, is not in the allow-list ``post_queues``
     POST_QUEUE_REFUSED = "post_queue_refused"  #: allowed, but it does not exist or may not be written
     RECEIPT_MALFORMED = "receipt_malformed"  #: 21002, again and again
     UNKNOWN_STATUS = "unknown_status"  #: a status or an answer that nobody has documented, again and again

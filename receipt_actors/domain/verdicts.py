@@ -10,19 +10,20 @@ the caller loops: ``next_step`` of what the ledger is known to say gives either 
 
 What is promised, given a ledger that keeps its promises:
 
-* OK is answered for claims of this submission only, so for one submission a transaction, ever;
+* OK is answered for claims of this submission only, so for one submission a transaction, ever; and on the post queue
+  of the claim only, whichever the message names;
 * a candidate that policy refuses is looked up before it is refused, so an earlier OK of this submission is repeated;
 * a candidate that policy refuses is never claimed: it may count one day, when policy or Apple says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeAlias
 
-from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
 from receipt_actors.domain.ports import Tombstone
@@ -32,10 +33,10 @@ from receipt_actors.domain.receipts import Genuine, Transaction
 MAX_TRANSACTIONS = 100  #: candidates of one message
 
 #: What the ledger says of a transaction; a tombstone speaks for itself, as it also says how much was refunded.
-Said: TypeAlias = Ownership | Tombstone
+Said: TypeAlias = Owned | Tombstone
 
-_OK = {Ownership.NEW: Reason.CLAIMED, Ownership.OURS: Reason.ALREADY_OURS}
-_OBSTACLES = {
+_OK: Mapping[Said, Reason] = {Ownership.NEW: Reason.CLAIMED, Ownership.OURS: Reason.ALREADY_OURS}
+_OBSTACLES: Mapping[Said, Reason] = {
     Ownership.SAME_USER: Reason.ALREADY_ANSWERED,
     Ownership.OTHER_USER: Reason.CLAIMED_BY_ANOTHER_USER,
     Ownership.REFUNDED: Reason.REFUNDED,
@@ -55,6 +56,15 @@ class Answer:
     """What to send, in one result each; never empty."""
 
     results: tuple[Result, ...]
+
+    def misplaced(self, post_queues: Collection[str]) -> Unanswerable | None:
+        """Say why it can't be sent where claims have post queues that are not (any more) among those allowed."""
+        for each in self.results:
+            if each.post_queue is not None and each.post_queue not in post_queues:
+                found = f"the OK of transaction {each.transaction_id} belongs on {each.post_queue}"
+                wish = "which is not in the allow-list; allow it again and redrive this"
+                return Unanswerable(Reason.POST_QUEUE_NOT_ALLOWED, f"{found}, {wish}")
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Plan:
         # A redelivery may show a newer purchase than the one which got OK: that one is found before any is claimed.
         if unknown := self._unknown(known):
             return AskLedger(claims=(), lookups=tuple(each.transaction for each in unknown))
-        owned = [each for each in self.candidates if known[each.transaction_id] in _OK]
+        owned = [each for each in self.candidates if _reason_for_ok(known[each.transaction_id])]
         if owned:
             return Answer(tuple(self._result(each, known) for each in owned))
         for each in self.candidates:
@@ -118,16 +128,18 @@ class Plan:
     def _result(self, candidate: Candidate, known: Mapping[str, Said]) -> Result:
         said = known[candidate.transaction_id]
         ownership = Ownership.REFUNDED if isinstance(said, Tombstone) else said
-        reason = _OK.get(ownership) or _OBSTACLES.get(ownership) or candidate.refusal
+        ok = _reason_for_ok(ownership)
+        reason = ok or _OBSTACLES.get(ownership) or candidate.refusal
         assert reason is not None, "a candidate that is free and not refused is claimed before any answer"
         transaction = candidate.transaction
         result = Result(
             transaction_id=candidate.transaction_id,
-            verdict=Verdict.OK if ownership in _OK else Verdict.INVALID,
+            verdict=Verdict.OK if ok else Verdict.INVALID,
             reason=reason,
             product_id=transaction.product_id,
             environment=self.receipt.environment,
             quantity=transaction.quantity,
+            post_queue=said.post_queue if isinstance(said, OursElsewhere) else None,
         )
         if isinstance(said, Tombstone):
             refund: Tombstone | Transaction = said
@@ -174,6 +186,10 @@ def make_plan(submission: Submission, receipt: Genuine, policy: Policy) -> Plan 
         receipt_refused=receipt_refusal is not None,
         newest_only=submission.product_id is not None and submission.transaction_id is None,
     )
+
+
+def _reason_for_ok(said: Said) -> Reason | None:
+    return Reason.ALREADY_OURS if isinstance(said, OursElsewhere) else _OK.get(said)
 
 
 def _is_claimable(candidate: Candidate, known: Mapping[str, Said]) -> bool:

@@ -24,7 +24,10 @@ from receipt_actors.domain.results import PostedResult
 
 @dataclass(frozen=True, slots=True)
 class SentSubmission:
-    """A submission as its producer knows it; sent once, or several times under the same ``submission_id``."""
+    """A submission as its producer knows it; sent once, or several times under the same ``submission_id``.
+
+    Through one source, or for one post queue: where both differ it is another submission (the manual's "exactly-once").
+    """
 
     submission_id: str  #: the message attribute, or else the ``MessageId`` that the queue answered
     user_id: int

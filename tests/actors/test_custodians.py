@@ -95,7 +95,7 @@ class House:
         return [each.item.transaction_id for each in self.stage.calls(self.ledger, ClaimTransaction)]
 
     def look_ups(self) -> list[str]:
-        return [each.transaction_id for each in self.stage.calls(self.ledger, LookUpTransaction)]
+        return [each.item.transaction_id for each in self.stage.calls(self.ledger, LookUpTransaction)]
 
     def posted(self, who: Ref | None = None) -> list[OutgoingMessage]:
         return [each.message for each in self.stage.calls(who or self.results, SendMessage)]

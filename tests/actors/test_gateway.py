@@ -27,7 +27,7 @@ from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
 from receipt_actors.testing import FakeLedger, Hold
 
-from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, CallsOnThreads, Stage, submission
+from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, CallsOnThreads, Stage, item
 
 DOWN = LedgerUnavailable("503")
 
@@ -67,7 +67,7 @@ class House:
         return self.stage.actors.start(LedgerGateway, self.ledger, self.limits, THREE_ATTEMPTS, self.background)
 
     def look_up(self, message: int) -> Ref:
-        return self.stage.ask(self.gateway, LookUpTransaction(f"t-{message}", submission(message)))
+        return self.stage.ask(self.gateway, LookUpTransaction(item(f"t-{message}", message)))
 
     def announced(self) -> list[type]:
         """What intake was told, without the greeting of each gateway's start."""
@@ -157,7 +157,7 @@ def test_the_rate_is_kept(stage: Stage) -> None:
     ledger: FakeLedger = stage.with_fake(FakeLedger())
     gateway = stage.actors.start(Limited, ledger)
     for number in range(20):
-        stage.ask(gateway, LookUpTransaction(f"t-{number}", submission(number)))
+        stage.ask(gateway, LookUpTransaction(item(f"t-{number}", number)))
     assert 1 <= ledger.count("get") <= 2
     stage.advance(1)
     assert 11 <= ledger.count("get") <= 12

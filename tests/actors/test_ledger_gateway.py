@@ -10,14 +10,14 @@ import pytest
 from receipt_actors.actors import ledger_gateway
 from receipt_actors.actors.ledger_gateway import BATCHES_AGAIN_SECONDS, PACE_SECONDS, LedgerGateway
 from receipt_actors.actors.protocol import ClaimTransaction, GaveUp, LookUpTransaction, Refused
-from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.ledger import OursElsewhere, Ownership
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.ports import EntryFailure, LedgerItem
 from receipt_actors.errors import BatchesRefused, LedgerUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.testing import FakeLedger
 
-from .stand_ins import THREE_ATTEMPTS, Stage, item, submission
+from .stand_ins import POST, SOURCE, THREE_ATTEMPTS, Stage, item
 
 CONCURRENCY = 20
 TIME_OUT = LedgerUnavailable("time-out")
@@ -48,7 +48,7 @@ class House:
         return [self.stage.reply_to(each) for each in asking[1:]]
 
     def look_up(self, user: int, transaction_id: str = "t-1") -> Any:
-        asking = self.stage.ask(self.gateway, LookUpTransaction(transaction_id, submission(user)))
+        asking = self.stage.ask(self.gateway, LookUpTransaction(item(transaction_id, user)))
         self.stage.advance(30)
         return self.stage.reply_to(asking)
 
@@ -123,12 +123,41 @@ def test_a_claim_that_failed_is_not_remembered(house: House) -> None:
     assert house.claim(item(user=1)) is Ownership.OTHER_USER
 
 
-def test_a_refund_is_told_to_others_only(house: House) -> None:
-    """Whoever got OK keeps it; another submission is told why it gets none."""
+@pytest.mark.parametrize("learns", ["before the refund", "from the refunded claim", "never"])
+def test_a_refund_changes_nothing_of_whose_it_is(house: House, learns: str) -> None:
+    """The owner keeps OK; others are told whose it is, by the map and by the ledger, whichever process they meet."""
     house.ledger.claim(item())
+    if learns == "before the refund":
+        house.look_up(1)
     house.ledger.mark_refunded("t-1", 1.0)
-    assert house.claim(item(user=2)) is Ownership.REFUNDED
+    if learns == "from the refunded claim":
+        house.look_up(1)
+    assert house.claim(item(user=2)) is Ownership.OTHER_USER
+    assert house.claim(item(submission_id="again")) is Ownership.SAME_USER
+    assert house.look_up(2) is Ownership.OTHER_USER
     assert house.claim(replace(item(), claimed_at_seconds=9.0)) is Ownership.OURS
+
+
+WAYS = {
+    "the same": (SOURCE, POST, Ownership.OURS),
+    "another source": ("receipts-2", POST, Ownership.OURS),
+    "another post queue": (SOURCE, "results-2", OursElsewhere(POST)),
+    "another of both": ("receipts-2", "results-2", Ownership.SAME_USER),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("in_batch", [False, True], ids=["alone", "in a batch"])
+def test_the_way_of_a_submission_says_where_its_ok_belongs(house: House, way: str, in_batch: bool) -> None:
+    """A claim alone, one in a batch and a look-up agree, and each asks the ledger: the map never answers its owner."""
+    source_queue, post_queue, owned = WAYS[way]
+    house.claim(item())
+    again = replace(item(), source_queue=source_queue, post_queue=post_queue)
+    claimed = house.claim_together(again, item("t-2"))[0] if in_batch else house.claim(again)
+    asking = house.stage.ask(house.gateway, LookUpTransaction(again))
+    house.stage.advance(30)
+    assert (claimed, house.stage.reply_to(asking)) == (owned, owned)
+    assert house.ledger.items["t-1"] == item()
 
 
 def test_a_refund_before_its_claim_is_told_until_it_is_taken_back(house: House) -> None:
@@ -200,7 +229,7 @@ def test_look_ups_wait_for_nobody(house: House) -> None:
     with house.ledger.hold("claim", times=1):
         house.stage.ask(house.gateway, ClaimTransaction(item("t-first")))
         house.stage.ask(house.gateway, ClaimTransaction(item("t-1")))
-        asking = house.stage.ask(house.gateway, LookUpTransaction("t-2", submission(1)))
+        asking = house.stage.ask(house.gateway, LookUpTransaction(item("t-2")))
         house.stage.advance(PACE_SECONDS)
         assert house.stage.reply_to(asking) is Ownership.FREE
 

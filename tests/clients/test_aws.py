@@ -10,15 +10,18 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
-from receipt_actors.clients.aws.ledger import NO_USER_ID
+from receipt_actors.clients.aws.ledger import ATTRIBUTES, NO_USER_ID, _to_attributes
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage, Tombstone
 from receipt_actors.errors import (
@@ -447,7 +450,7 @@ def test_a_batch_refused_as_a_whole_is_sent_in_parts(fake: FakeAws, queues: AwsQ
 
 
 def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueues) -> None:
-    """Counts, sent times and attributes do not come unasked; of the attributes only those of type String are kept."""
+    """Counts, sent times and attributes do not come unasked; attributes are read as text, where they hold text."""
     fake.answer(
         "ReceiveMessage",
         Reply(
@@ -466,7 +469,8 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
                         "MessageAttributes": {
                             "submission_id": {"DataType": "String", "StringValue": "s"},
                             "count": {"DataType": "Number", "StringValue": "7"},
-                            "blob": {"DataType": "Binary", "BinaryValue": "AAAA"},
+                            "blob": {"DataType": "Binary", "BinaryValue": "//79"},
+                            "nothing": {"DataType": "String"},
                         },
                     }
                 ]
@@ -474,7 +478,7 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
         ),
     )
     (message,) = queues.receive(QUEUE, max_messages=7, wait_seconds=0.3, visibility_timeout_seconds=120)
-    assert message.attributes == {"submission_id": "s"}
+    assert message.attributes == {"submission_id": "s", "count": "7", "blob": "", "nothing": ""}
     assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
     assert message.aws_trace_header == "Root=1-5759e988-bd862e3fe1be46a994272793"
     (request,) = fake.asked("ReceiveMessage")
@@ -730,6 +734,91 @@ def test_a_table_that_may_not_be_read_fails_the_check(fake: FakeAws, ledger: Aws
     fake.answer("GetItem", error("AccessDeniedException"))
     with pytest.raises(LedgerRefused, match="dynamodb:GetItem"):
         ledger.check()
+
+
+# --- time to live, which deletes items ---
+
+
+def expire(aws: Aws, table: str, attribute: str) -> None:
+    """Have DynamoDB delete items by the time in this attribute."""
+    aws.dynamodb.update_time_to_live(
+        TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": attribute}
+    )
+
+
+@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
+@pytest.mark.parametrize("attribute", ["ClaimedAt", "RefundedAt", "UserId"])
+def test_a_table_that_deletes_claims_fails_the_check(
+    request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, attribute: str
+) -> None:
+    """A transaction whose claim is gone would get OK once more. The fault says what is wrong, and what to do."""
+    aws: Aws = request.getfixturevalue(emulator)
+    table = aws.create_table("TransactionId")
+    with closing(way(AwsLedger(table, aws.session))) as ledger:
+        ledger.check()
+        expire(aws, table, attribute)
+        with pytest.raises(
+            LedgerRefused, match=rf"'{table}'.* deletes claims by their {attribute}; turn it off"
+        ) as told:
+            ledger.check()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
+def test_a_time_to_live_of_what_no_claim_has_is_no_matter(
+    request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It deletes none of ours; other programs may keep items there."""
+    aws: Aws = request.getfixturevalue(emulator)
+    table = aws.create_table("TransactionId")
+    expire(aws, table, "ExpiresAt")
+    with closing(way(AwsLedger(table, aws.session))) as ledger:
+        ledger.check()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", ["ENABLING", "ENABLED", "DISABLING"])
+def test_a_time_to_live_that_is_being_turned_off_still_deletes(fake: FakeAws, ledger: AwsLedger, status: str) -> None:
+    """DynamoDB takes up to an hour for it."""
+    fake.answer("GetItem", Reply({}))
+    description = {"TimeToLiveStatus": status, "AttributeName": "ClaimedAt"}
+    fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": description}))
+    with pytest.raises(LedgerRefused, match=f"{status}.*ClaimedAt"):
+        ledger.check()
+    fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": {**description, "TimeToLiveStatus": "DISABLED"}}))
+    ledger.check()
+
+
+TTL_UNKNOWN = {
+    "no permission": error("AccessDeniedException"),
+    "an emulator without it": error("UnknownOperationException"),
+    "throttled": error("ThrottlingException"),
+    "500": error("InternalFailure", 500),
+    "connection closed": Reply(status=0),
+    "a web page": Reply(HTML, 200, PROXY_HEADERS),
+    "a list": Reply({"TimeToLiveDescription": ["ClaimedAt"]}),
+    "nothing": Reply({}),
+}
+
+
+@pytest.mark.parametrize("reply", TTL_UNKNOWN.values(), ids=TTL_UNKNOWN.keys())
+def test_a_time_to_live_that_cannot_be_seen_keeps_nobody_from_starting(
+    fake: FakeAws, ledger: AwsLedger, reply: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so, and which permission it takes: a role of before may lack it."""
+    fake.answer("GetItem", Reply({}))
+    fake.answer("DescribeTimeToLive", reply)
+    ledger.check()
+    (record,) = caplog.records
+    assert "table 'claims'" in record.getMessage()
+    assert "dynamodb:DescribeTimeToLive" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@given(item=st.from_type(LedgerItem))
+def test_every_attribute_of_an_item_is_known_to_the_check(item: LedgerItem) -> None:
+    """One that was added and forgotten there could have claims deleted."""
+    assert _to_attributes(item).keys() <= ATTRIBUTES
 
 
 # --- batches of claims ---

@@ -18,6 +18,7 @@ import boto3
 import pytest
 
 from receipt_actors.clients.aws import AwsLedger
+from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.ports import (
     MAX_CLAIMS,
     TAKEN,
@@ -119,6 +120,27 @@ def test_one_of_many_threads_wins(ledger: Ledger) -> None:
 
     (winner,) = [rival for rival, answer in zip(rivals, answers, strict=True) if answer is None]
     assert [answer for answer in answers if answer is not None] == [winner] * 15
+
+
+@pytest.mark.parametrize("is_refunded", [False, True])
+def test_what_stands_says_where_an_ok_belongs(ledger: Ledger, is_refunded: bool) -> None:
+    """By which way the first submission came, a refund or not: claims and look-ups of every ledger end in one rule."""
+    ledger.claim(ITEM)
+    if is_refunded:
+        ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
+    ways: list[tuple[dict[str, Any], Owned]] = [
+        ({}, Ownership.OURS),
+        ({"message_id": "another", "claimed_at_seconds": 1.0}, Ownership.OURS),
+        ({"source_queue": "Game2SQS"}, Ownership.OURS),
+        ({"post_queue": "OtherSQS"}, OursElsewhere(ITEM.post_queue)),
+        ({"source_queue": "Game2SQS", "post_queue": "OtherSQS"}, Ownership.SAME_USER),
+        ({"post_queue": "OtherSQS", "user_id": 7}, Ownership.OTHER_USER),
+        ({"submission_id": "another"}, Ownership.SAME_USER),
+    ]
+    for changes, owned in ways:
+        wanted = replace(ITEM, **changes)
+        assert ownership_after_claim(ledger.claim(wanted), wanted) == owned
+        assert ownership_after_lookup(ledger.get(wanted.transaction_id), wanted) == owned
 
 
 def test_a_right_table_passes_the_check(ledger: Ledger) -> None:

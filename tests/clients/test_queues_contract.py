@@ -12,9 +12,10 @@ import pytest
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.errors import QueueRefused
+from tests.clients.conftest import OnLoop
 
 if TYPE_CHECKING:
-    from tests.clients.conftest import QueueHouse
+    from tests.clients.conftest import Aws, QueueHouse
 
 
 def receive(queues: Queues, queue: str, *, max_messages: int = 10, visibility: int = 600) -> Sequence[ReceivedMessage]:
@@ -38,6 +39,37 @@ def test_what_was_sent_is_received(house: QueueHouse) -> None:
     assert message.body_md5 == hashlib.md5(body.encode()).hexdigest()
     assert message.approximate_receive_count == 1
     assert before - 1 <= message.sent_at_seconds <= time.time() + 1
+
+
+ATTRIBUTES_OF_ANY_TYPE: dict[str, tuple[dict[str, object], str]] = {
+    "a string": ({"DataType": "String", "StringValue": "s-é-🪙"}, "s-é-🪙"),
+    "a string of one's own kind": ({"DataType": "String.uuid", "StringValue": "s-1"}, "s-1"),
+    "a number": ({"DataType": "Number", "StringValue": "1234567890123456789"}, "1234567890123456789"),
+    "a number of one's own kind": ({"DataType": "Number.int", "StringValue": "-7"}, "-7"),
+    "text in bytes": ({"DataType": "Binary", "BinaryValue": "s-é-🪙".encode()}, "s-é-🪙"),
+    "bytes of one's own kind": ({"DataType": "Binary.id", "BinaryValue": b"s-1"}, "s-1"),
+    "bytes that are no text": ({"DataType": "Binary", "BinaryValue": b"\xff\xfe"}, ""),
+}
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES_OF_ANY_TYPE)
+@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
+@pytest.mark.parametrize("way", ["on the caller's thread", "on the loop"])
+def test_an_attribute_of_any_type_is_read_as_text(
+    request: pytest.FixtureRequest, emulator: str, way: str, attribute: str
+) -> None:
+    """Other producers choose SQS's other types. Empty, which no attribute can be when it is sent, is what has no text.
+
+    The embedded queues and the fakes know text only.
+    """
+    aws: Aws = request.getfixturevalue(emulator)
+    queues = OnLoop(aws.queues, request.getfixturevalue("loop")) if way == "on the loop" else aws.queues
+    queue = aws.create_queue()
+    sent, read = ATTRIBUTES_OF_ANY_TYPE[attribute]
+    url = aws.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    aws.sqs.send_message(QueueUrl=url, MessageBody="body", MessageAttributes={"submission_id": sent})
+    (message,) = receive(queues, queue)
+    assert message.attributes == {"submission_id": read}
 
 
 def test_a_message_without_attributes_has_none(house: QueueHouse) -> None:

@@ -64,6 +64,16 @@ def test_an_answer_is_in_its_users_group() -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "of_claim"), [(FIFO, "standard"), ("standard", FIFO), (FIFO, "another.fifo"), ("standard", "another")]
+)
+def test_an_answer_is_made_for_the_queue_that_it_goes_to(named: str, of_claim: str) -> None:
+    """That of the claim, whichever the message names: a FIFO queue refuses what has no group, a standard queue one."""
+    elsewhere = replace(OK, reason=Reason.ALREADY_OURS, post_queue=of_claim)
+    message = result_message(replace(SUBMISSION, post_queue=named), elsewhere)
+    assert check_send_batch(of_claim, [message]) == [None]
+
+
+@pytest.mark.parametrize(
     ("submission", "result"),
     [
         (replace(SUBMISSION, submission_id="s-2"), OK),

@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.ledger import (
+    OursElsewhere,
+    Owned,
+    Ownership,
+    ledger_item,
+    ownership_after_claim,
+    ownership_after_lookup,
+)
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.ports import Environment, LedgerItem, Tombstone
 from receipt_actors.domain.receipts import Transaction
@@ -39,33 +48,92 @@ def test_a_claim_records_who_claimed_what_where_and_when() -> None:
 def test_what_nobody_claimed_is_new_after_a_claim_and_free_after_a_lookup() -> None:
     """Only a claim makes a transaction ours; a lookup that finds nothing says that it is free."""
     assert ownership_after_claim(None, ITEM) is Ownership.NEW
-    assert ownership_after_lookup(None, SUBMISSION) is Ownership.FREE
+    assert ownership_after_lookup(None, ITEM) is Ownership.FREE
 
 
 @pytest.mark.parametrize(
     ("standing", "ownership"),
     [
         (ITEM, Ownership.OURS),
-        (replace(ITEM, message_id="m-2", claimed_at_seconds=1.0, post_queue="elsewhere"), Ownership.OURS),
+        (replace(ITEM, message_id="m-2", claimed_at_seconds=1.0), Ownership.OURS),
         (replace(ITEM, refunded_at_seconds=200.0), Ownership.OURS),
         (replace(ITEM, submission_id="s-2"), Ownership.SAME_USER),
         (replace(ITEM, receipt_sha256="cd" * 32), Ownership.SAME_USER),
         (replace(ITEM, user_id=43), Ownership.OTHER_USER),
         (replace(ITEM, user_id=43, submission_id="s-2"), Ownership.OTHER_USER),
-        (replace(ITEM, submission_id="s-2", refunded_at_seconds=200.0), Ownership.REFUNDED),
-        (replace(ITEM, user_id=43, refunded_at_seconds=200.0), Ownership.REFUNDED),
+        (replace(ITEM, submission_id="s-2", refunded_at_seconds=200.0), Ownership.SAME_USER),
+        (replace(ITEM, user_id=43, refunded_at_seconds=200.0), Ownership.OTHER_USER),
     ],
 )
 def test_a_standing_claim_is_ours_only_with_the_same_submission_user_and_receipt(
     standing: LedgerItem, ownership: Ownership
 ) -> None:
-    """All three must agree, then it is ours whatever was marked since; a claim and a lookup judge alike."""
+    """All three must agree; a refund changes nothing of whose it is; a claim and a lookup judge alike."""
     assert ownership_after_claim(standing, ITEM) is ownership
-    assert ownership_after_lookup(standing, SUBMISSION) is ownership
+    assert ownership_after_lookup(standing, ITEM) is ownership
+
+
+@pytest.mark.parametrize(
+    ("standing", "owned"),
+    [
+        (replace(ITEM, source_queue="game-2"), Ownership.OURS),
+        (replace(ITEM, post_queue="elsewhere"), OursElsewhere("elsewhere")),
+        (replace(ITEM, post_queue="elsewhere", refunded_at_seconds=200.0), OursElsewhere("elsewhere")),
+        (replace(ITEM, source_queue="game-2", post_queue="elsewhere"), Ownership.SAME_USER),
+        (replace(ITEM, post_queue="elsewhere", user_id=43), Ownership.OTHER_USER),
+        (replace(ITEM, post_queue="elsewhere", submission_id="s-2"), Ownership.SAME_USER),
+        (replace(ITEM, post_queue=""), Ownership.OURS),
+        (replace(ITEM, source_queue="game-2", post_queue=""), Ownership.OURS),
+        (replace(ITEM, source_queue="", post_queue="elsewhere"), OursElsewhere("elsewhere")),
+    ],
+)
+def test_the_way_of_a_submission_says_where_its_ok_belongs(standing: LedgerItem, owned: Owned) -> None:
+    """On the claim's post queue. Where both queues differ it is another's; what the claim lacks is no difference."""
+    assert ownership_after_claim(standing, ITEM) == owned
+    assert ownership_after_lookup(standing, ITEM) == owned
+
+
+ways = st.builds(
+    replace,
+    st.just(ITEM),
+    submission_id=st.sampled_from(["s-1", "s-2"]),
+    user_id=st.sampled_from([42, 43]),
+    receipt_sha256=st.sampled_from(["ab" * 32, "cd" * 32]),
+    source_queue=st.sampled_from(["receipts", "game-2", "game-3"]),
+    post_queue=st.sampled_from(["answers", "elsewhere", "shared"]),
+    refunded_at_seconds=st.none() | st.just(200.0),
+)
+
+
+@given(st.lists(ways, min_size=1, max_size=20))
+def test_one_post_queue_gets_ok_and_takes_no_harm(arrivals: list[LedgerItem]) -> None:
+    """Whoever comes, in whatever order and by whatever way: the rules of the ledger, each as a property.
+
+    One submission and one post queue get OK; what names that queue again as this submission never gets INVALID; and a
+    claim that was made is never anybody's anew.
+    """
+    claim = arrivals[0]
+    for wanted in arrivals:
+        owned = ownership_after_claim(claim, wanted)
+        same = (wanted.submission_id, wanted.user_id, wanted.receipt_sha256) == (
+            claim.submission_id,
+            claim.user_id,
+            claim.receipt_sha256,
+        )
+        assert owned == ownership_after_lookup(claim, wanted)
+        assert owned == ownership_after_claim(replace(claim, refunded_at_seconds=300.0), wanted)
+        assert owned not in (Ownership.NEW, Ownership.FREE, Ownership.REFUNDED)
+        got_ok = {Ownership.OURS: wanted.post_queue}.get(owned) if isinstance(owned, Ownership) else owned.post_queue
+        assert got_ok in (None, claim.post_queue)
+        assert same or got_ok is None
+        if same and wanted.post_queue == claim.post_queue:
+            assert owned is Ownership.OURS
+        if same and wanted.source_queue == claim.source_queue:
+            assert got_ok == claim.post_queue
 
 
 def test_a_tombstone_is_nobodys_claim() -> None:
     """Apple refunded it before anybody asked: whoever asks is told so, and nobody got OK."""
     tombstone = Tombstone(ITEM.transaction_id, 50.0)
     assert ownership_after_claim(tombstone, ITEM) is Ownership.REFUNDED
-    assert ownership_after_lookup(tombstone, SUBMISSION) is Ownership.REFUNDED
+    assert ownership_after_lookup(tombstone, ITEM) is Ownership.REFUNDED

@@ -4,6 +4,8 @@ Deliveries of random submissions run interleaved, one ledger operation at a time
 before their answer. Between two deliveries Apple's view of the receipt and the policy change at random. Policies that
 differ at one moment (two deliveries of one submission under way at once, one of them with the older policy) may differ
 in what they refuse; so the promise that an OK is repeated is asserted for deliveries that began after the claim.
+
+A submission comes by several ways: through any source queue, naming any post queue.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.ledger import Owned, Ownership, ledger_item, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, LedgerItem
@@ -43,7 +45,7 @@ submissions = st.lists(
     ),
     min_size=1,
     max_size=4,
-    # One submission has one message: its id, user and receipt never come with other fields.
+    # One submission has one message: its id, user and receipt never come with other fields but the post queue.
     unique_by=lambda submission: identity(submission),
 )
 transactions = st.builds(
@@ -76,35 +78,44 @@ class World:
     """A ledger as simple as it can be, and all that was ever answered."""
 
     ledger: dict[str, LedgerItem] = field(default_factory=dict)
-    oks: dict[str, set[tuple[str, int, str]]] = field(default_factory=lambda: defaultdict(set))
+    oks: dict[str, set[tuple[tuple[str, int, str], str]]] = field(default_factory=lambda: defaultdict(set))
 
-    def deliver(self, submission: Submission, receipt: Genuine, policy: Policy) -> Iterator[None]:
+    def deliver(
+        self, submission: Submission, receipt: Genuine, policy: Policy, source_queue: str = "receipts"
+    ) -> Iterator[None]:
         """Validate one delivery; yields before everything that touches the world, so that it can be held or killed."""
-        owned = {id_ for id_, item in self.ledger.items() if identity(item) == identity(submission)}
+        owned = {id_ for id_, item in self.ledger.items() if is_repeated(item, submission, source_queue)}
         yield
         plan = make_plan(submission, receipt, policy)
         if isinstance(plan, Unanswerable):
             return
-        known: dict[str, Ownership] = {}
+        known: dict[str, Owned] = {}
         while not isinstance(step := plan.next_step(known), Answer):
             assert step.claims or step.lookups, "a question that asks nothing would go on for ever"
             for transaction in step.lookups:
                 assert transaction.transaction_id not in known
                 yield
-                standing = self.ledger.get(transaction.transaction_id)
-                known[transaction.transaction_id] = ownership_after_lookup(standing, submission)
+                item = ledger_item(submission, transaction, receipt.environment, source_queue, 100.0)
+                known[item.transaction_id] = ownership_after_lookup(self.ledger.get(item.transaction_id), item)
             for transaction in step.claims:
                 assert known.get(transaction.transaction_id) in (None, Ownership.FREE)
                 yield
-                item = ledger_item(submission, transaction, receipt.environment, "receipts", 100.0)
+                item = ledger_item(submission, transaction, receipt.environment, source_queue, 100.0)
                 standing = self.ledger.get(item.transaction_id)
                 self.ledger.setdefault(item.transaction_id, item)
                 known[item.transaction_id] = ownership_after_claim(standing, item)
         yield
-        self.check(submission, receipt, step.results, owned)
+        self.check(submission, receipt, source_queue, step.results, owned)
 
-    def check(self, submission: Submission, receipt: Genuine, results: tuple[Result, ...], owned: set[str]) -> None:
-        """Assert what must hold of one answer, and keep it. ``owned``: what was the submission's when it began."""
+    def check(
+        self,
+        submission: Submission,
+        receipt: Genuine,
+        source_queue: str,
+        results: tuple[Result, ...],
+        owned: set[str],
+    ) -> None:
+        """Assert what must hold of one answer, and keep it. ``owned``: what was to be repeated when it began."""
         assert results
         verdicts = {result.transaction_id: result.verdict for result in results}
         assert len(verdicts) == len(results), "one result for a transaction"
@@ -130,14 +141,22 @@ class World:
                 event(f"OK, {result.reason}")
                 assert standing is not None
                 assert identity(standing) == identity(submission)
-                self.oks[result.transaction_id].add(identity(submission))
-                assert len(self.oks[result.transaction_id]) == 1, "OK for one submission only, ever"
+                post_queue = result.post_queue or submission.post_queue
+                assert post_queue == standing.post_queue
+                self.oks[result.transaction_id].add((identity(submission), post_queue))
+                assert len(self.oks[result.transaction_id]) == 1, "OK for one submission only, on one queue, ever"
             elif result.reason in (Reason.CLAIMED_BY_ANOTHER_USER, Reason.ALREADY_ANSWERED):
                 event(f"INVALID, {result.reason}")
                 assert standing is not None
-                assert identity(standing) != identity(submission)
+                assert not is_repeated(standing, submission, source_queue)
                 is_same_user = standing.user_id == submission.user_id
                 assert is_same_user is (result.reason is Reason.ALREADY_ANSWERED)
+
+
+def is_repeated(claim: LedgerItem, submission: Submission, source_queue: str) -> bool:
+    """Tell whether the submission, coming by this way, is told OK again: if either queue is that of the claim."""
+    is_its_way = claim.post_queue == submission.post_queue or claim.source_queue == source_queue
+    return identity(claim) == identity(submission) and is_its_way
 
 
 def identity(owner: Submission | LedgerItem) -> tuple[str, int, str]:
@@ -155,8 +174,10 @@ def test_a_transaction_is_ok_for_one_submission_which_is_told_so_again_and_again
     actions = st.sampled_from(["deliver", "deliver", "step", "step", "step", "finish", "finish", "die", "refund"])
     for action in data.draw(st.lists(actions, min_size=10, max_size=40)):
         if action == "deliver":
-            submission = data.draw(st.sampled_from(known_submissions))
-            deliveries.append(world.deliver(submission, data.draw(receipts), data.draw(policies)))
+            post_queue = data.draw(st.sampled_from(["answers", "answers", "elsewhere"]))
+            submission = replace(data.draw(st.sampled_from(known_submissions)), post_queue=post_queue)
+            source_queue = data.draw(st.sampled_from(["receipts", "receipts", "game-2"]))
+            deliveries.append(world.deliver(submission, data.draw(receipts), data.draw(policies), source_queue))
             next(deliveries[-1])
         elif action == "refund" and world.ledger:
             refunded = data.draw(st.sampled_from(sorted(world.ledger)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.ledger import Ownership
+from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership
 from receipt_actors.domain.messages import Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import AccountTokens, Policy, token_by_number
 from receipt_actors.domain.ports import Environment, Tombstone
@@ -56,14 +56,14 @@ def refusal(*transactions: Transaction, submission: Submission = SUBMISSION) -> 
     return made.reason
 
 
-def asked(made: Plan, known: Mapping[str, Ownership]) -> tuple[set[str], set[str]]:
+def asked(made: Plan, known: Mapping[str, Owned]) -> tuple[set[str], set[str]]:
     """Return the ids to claim and the ids to look up."""
     step = made.next_step(known)
     assert isinstance(step, AskLedger), step
     return {each.transaction_id for each in step.claims}, {each.transaction_id for each in step.lookups}
 
 
-def answered(made: Plan, known: Mapping[str, Ownership]) -> list[tuple[str, Verdict, Reason]]:
+def answered(made: Plan, known: Mapping[str, Owned]) -> list[tuple[str, Verdict, Reason]]:
     step = made.next_step(known)
     assert isinstance(step, Answer), step
     return sorted((result.transaction_id, result.verdict, result.reason) for result in step.results)
@@ -226,6 +226,44 @@ class TestRefusals:
             ("3", OK, Reason.ALREADY_OURS),
         ]
         assert answered(made, dict.fromkeys("123", SAME_USER)) == [("3", INVALID, Reason.ALREADY_ANSWERED)]
+
+
+class TestPostQueueOfAClaim:
+    """An OK that is repeated belongs on the post queue of its claim; all else on the one that the message names."""
+
+    ELSEWHERE = OursElsewhere("elsewhere")
+
+    def test_only_the_ok_of_that_claim_goes_there(self) -> None:
+        """Beside what is new, what is another's and what policy refuses."""
+        refused = replace(OLD, transaction_id="4", cancelled=True)
+        made = plan(OLD, MIDDLE, NEWEST, refused)
+        step = made.next_step({"1": self.ELSEWHERE, "2": NEW, "3": OTHER_USER, "4": FREE})
+        assert isinstance(step, Answer)
+        assert {(each.transaction_id, each.verdict, each.post_queue) for each in step.results} == {
+            ("1", OK, "elsewhere"),
+            ("2", OK, None),
+            ("3", INVALID, None),
+            ("4", INVALID, None),
+        }
+
+    @pytest.mark.parametrize("submission", [SUBMISSION, ABOUT_COINS, replace(SUBMISSION, transaction_id="1")])
+    def test_it_is_repeated_whatever_policy_says_by_now(self, submission: Submission) -> None:
+        """Like any OK of this submission; a message about a product claims no other of its purchases."""
+        made = plan(replace(OLD, cancelled=True), submission=submission)
+        assert answered(made, {"1": self.ELSEWHERE}) == [("1", OK, Reason.ALREADY_OURS)]
+        if submission is ABOUT_COINS:
+            known = {"1": self.ELSEWHERE, "3": FREE}
+            assert answered(plan(OLD, NEWEST, submission=submission), known) == [("1", OK, Reason.ALREADY_OURS)]
+
+    def test_where_that_queue_is_not_allowed_nothing_is_answered(self) -> None:
+        """Neither there nor anywhere else; the dead letter says which queue to allow."""
+        step = plan(OLD, NEWEST).next_step({"1": self.ELSEWHERE, "3": NEW})
+        assert isinstance(step, Answer)
+        assert step.misplaced({"answers", "elsewhere"}) is None
+        misplaced = step.misplaced({"answers"})
+        assert misplaced is not None
+        assert misplaced.reason is Reason.POST_QUEUE_NOT_ALLOWED
+        assert "transaction 1 belongs on elsewhere" in misplaced.detail
 
 
 class TestNamedTransaction:

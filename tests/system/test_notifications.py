@@ -81,7 +81,7 @@ def by_another_user(message: SampleMessage, user_id: int = 987_654) -> SampleMes
 
 @pytest.mark.short("embedded")
 def test_a_refund_takes_the_ok_back(world: World, store: SimulatedAppStore, roots: Path) -> None:
-    """OK; then INVALID on the same queue, with the same attributes; and whoever claims later is told why not."""
+    """OK; then INVALID on the same queue, with the same attributes; another user is told whose it is, as ever."""
     (message,) = genuine_messages(1, 21)
     (ok,) = validate(world, store, [message])
     assert ok.fields["status"] == "OK"
@@ -103,7 +103,7 @@ def test_a_refund_takes_the_ok_back(world: World, store: SimulatedAppStore, root
     assert "stopped: 1 posted, 1 known" in program.stderr
 
     (refused,) = validate(world, store, [by_another_user(message)])
-    assert (refused.fields["status"], refused.attributes["reason"]) == ("INVALID", "refunded")
+    assert (refused.fields["status"], refused.attributes["reason"]) == ("INVALID", "claimed_by_another_user")
     assert refused.fields["user_id"] == 987_654
 
 

@@ -243,6 +243,25 @@ def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld) -> No
     assert aws.total(SOURCE) == 0
 
 
+def test_a_producers_retry_is_known_whatever_type_its_id_has(aws: AwsWorld) -> None:
+    """Three producers send twice, each with an id of another type; one whose id is no text is moved, as malformed."""
+    ids = (
+        {"DataType": "Number", "StringValue": "20261202"},
+        {"DataType": "String.uuid", "StringValue": "8b7a3bdf"},
+        {"DataType": "Binary", "BinaryValue": b"order-7"},
+    )
+    *messages, malformed = genuine_messages(4, 16)
+    for message, submission_id in zip([*messages, *messages], [*ids, *ids], strict=True):
+        aws.send_with(message.body, {"submission_id": submission_id})
+    aws.send_with(malformed.body, {"submission_id": {"DataType": "Binary", "BinaryValue": b"\xff"}})
+    with SimulatedAppStore() as store:
+        assert aws.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+    answers = [(each.fields["status"], each.attributes["submission_id"]) for each in aws.take(RESULTS)]
+    assert sorted(answers) == sorted([("OK", each) for each in ("20261202", "8b7a3bdf", "order-7")] * 2)
+    (letter,) = aws.take(DEAD_LETTERS)
+    assert (letter.body, letter.attributes["reason"]) == (malformed.body, "bad_submission_id")
+
+
 def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld) -> None:
     """A claim, a send or a delete that was carried out while its answer said 500 is recognised when it is repeated."""
     scenario = _without_retries(make_scenario(50, 13, BUNDLE_ID, RESULTS))

@@ -141,6 +141,15 @@ def test_a_table_that_does_not_exist_is_told_in_a_line(account: AwsWorld) -> Non
     _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID}), WORLD_FAILED, naming=TABLE)
 
 
+def test_a_table_that_deletes_claims_is_told_in_a_line(account: AwsWorld) -> None:
+    """No receipt is taken: a transaction whose claim is gone would get OK once more."""
+    account.create_queues()
+    account.create_table()
+    account.expire_items("ClaimedAt")
+    program = account.run({"bundle_ids": BUNDLE_ID})
+    _ends_with_one_line(program, WORLD_FAILED, naming="its time to live (ENABLED) deletes claims by their ClaimedAt")
+
+
 def test_an_endpoint_that_cannot_be_reached_is_told_in_a_line(account: AwsWorld) -> None:
     """With its address, which is what is wrong."""
     nobody = f"http://127.0.0.1:{account.programs.reserve_port()}"

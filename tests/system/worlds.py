@@ -411,6 +411,11 @@ class AwsWorld(World):
     def delete_table(self, name: str = TABLE) -> None:
         self._dynamodb.delete_table(TableName=name)
 
+    def expire_items(self, attribute: str, name: str = TABLE) -> None:
+        """Have DynamoDB delete items by the time in an attribute of theirs."""
+        specification = {"Enabled": True, "AttributeName": attribute}
+        self._dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=specification)
+
     def run(self, settings: Mapping[str, str]) -> Program:
         arguments = ["start"]
         variables = dict(settings)
@@ -441,6 +446,10 @@ class AwsWorld(World):
             given = {entry["Id"]: entry["MessageId"] for entry in answer["Successful"]}
             message_ids += [given[entry["Id"]] for entry in batch]
         return message_ids
+
+    def send_with(self, body: str, attributes: Mapping[str, Mapping[str, object]], queue: str = SOURCE) -> None:
+        """Send one message with attributes of any type."""
+        self._sqs.send_message(QueueUrl=self._url(queue), MessageBody=body, MessageAttributes=attributes)
 
     def visible(self, queue: str) -> int:
         return self._count(queue, "ApproximateNumberOfMessages")

@@ -19,7 +19,9 @@ read as nobody's: a submission id and a receipt hash that are missing are empty,
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ from receipt_actors.clients.aws.connection import (
     describe,
     error_code,
     not_done,
+    reading,
     told,
 )
 from receipt_actors.clients.aws.items import check_table, item_of
@@ -49,16 +52,24 @@ from receipt_actors.domain.ports import (
     Standing,
     Tombstone,
 )
-from receipt_actors.errors import BatchesRefused, LedgerUnavailable
+from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+logger = logging.getLogger(__name__)
 
 KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
 NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
 SETTING = "ledger_table"  #: which names the table
 CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
 MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
+
+#: All that an item may have: ``claimed_at_seconds`` is ``ClaimedAt``.
+ATTRIBUTES = frozenset(
+    "".join(word.capitalize() for word in field.name.removesuffix("_seconds").split("_"))
+    for field in dataclasses.fields(LedgerItem)
+)
 
 _REFUNDED_AT = "RefundedAt"
 _REVOCATION_TYPE = "RevocationType"
@@ -77,9 +88,9 @@ class AwsLedger:
     """``Ledger`` in the DynamoDB table ``table``; the methods may be called from any thread.
 
     Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches;
-    refunds need ``dynamodb:UpdateItem``, and their reversals ``dynamodb:DeleteItem``. Every error answer but a failed
-    condition is ``LedgerUnavailable``, and so is all trouble with the connection and the credentials: a claim never
-    fails for good. Batches may be refused.
+    refunds need ``dynamodb:UpdateItem``, and their reversals ``dynamodb:DeleteItem``; the check makes use of
+    ``dynamodb:DescribeTimeToLive``. Every error answer but a failed condition is ``LedgerUnavailable``, and so is all
+    trouble with the connection and the credentials: a claim never fails for good. Batches may be refused.
     """
 
     def __init__(
@@ -258,8 +269,27 @@ class AwsLedger:
 
     @as_call
     def check(self) -> Steps[None]:
-        """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read."""
+        """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read.
+
+        And one that deletes claims. Where that cannot be seen, a warning says so: claims can be made all the same.
+        """
         yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, SETTING)
+        try:
+            answer = yield from call(
+                LedgerUnavailable, self._client, self._dynamodb.describe_time_to_live, TableName=self._table
+            )
+            with reading(LedgerUnavailable, "DescribeTimeToLive"):
+                description = answer["TimeToLiveDescription"]
+                status, attribute = description["TimeToLiveStatus"], description.get("AttributeName")
+                deletes_claims = status != "DISABLED" and attribute in ATTRIBUTES
+        except (ClientError, LedgerUnavailable) as error:
+            found = describe(error) if isinstance(error, ClientError) else error
+            wish = "grant dynamodb:DescribeTimeToLive on it, and keep its time to live off"
+            logger.warning("table %r: whether it deletes claims cannot be seen; %s: %s", self._table, wish, found)
+            return
+        if deletes_claims:
+            found = f"its time to live ({status}) deletes claims by their {attribute}"
+            raise LedgerRefused(self._table, f"{found}; turn it off: without its claim a transaction gets OK again")
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""

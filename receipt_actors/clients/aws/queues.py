@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -289,13 +290,24 @@ def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
         receipt_handle=message["ReceiptHandle"],
         body=message["Body"],
         body_md5=message["MD5OfBody"],
-        attributes={
-            name: attribute["StringValue"]
-            for name, attribute in attributes.items()
-            if attribute.get("DataType") == "String" and isinstance(attribute.get("StringValue"), str)
-        },
+        attributes={name: _text(attribute) for name, attribute in attributes.items()},
         approximate_receive_count=int(system.get("ApproximateReceiveCount", 1)),
         sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1000,
         aws_trace_header=system.get("AWSTraceHeader"),
         group_id=system.get("MessageGroupId"),
     )
+
+
+def _text(attribute: Mapping[str, Any]) -> str:
+    """Read the value of a message attribute of any type: ``String``, ``Number``, ``Binary``, ``String.whatever``.
+
+    It is empty where there is no text: bytes that are no UTF-8. SQS takes no empty value.
+    """
+    if attribute.get("DataType", "").partition(".")[0] != "Binary":
+        return str(attribute.get("StringValue", ""))
+    value = attribute.get("BinaryValue", b"")
+    try:
+        # The short way leaves bytes as they came, in base64.
+        return (value if isinstance(value, bytes) else base64.b64decode(value, validate=True)).decode()
+    except ValueError:
+        return ""

@@ -50,6 +50,7 @@ class Table:
     name: str
     key: str
     items: dict[str, Attributes] = field(default_factory=dict)
+    expires_by: str | None = None  #: the attribute of its time to live; nothing expires here
 
     def key_of(self, attributes: Fields) -> str:
         """Read the key; refuse what lacks it."""
@@ -78,6 +79,8 @@ class SimulatedDynamoDb:
                 "BatchExecuteStatement": self._batch,
                 "DescribeTable": self._describe,
                 "CreateTable": self._create,
+                "DescribeTimeToLive": self._describe_time_to_live,
+                "UpdateTimeToLive": self._update_time_to_live,
             }.items()
         }
 
@@ -185,6 +188,17 @@ class SimulatedDynamoDb:
         if fields["TableName"] in self.tables:
             raise AwsError("ResourceInUseException", f"Table already exists: {fields['TableName']}")
         return aws_ok(dumps({"TableDescription": _description(self.create_table(fields["TableName"], keys[0]))}))
+
+    def _describe_time_to_live(self, fields: Fields) -> bytes:
+        attribute = self._table(fields).expires_by
+        enabled = {"TimeToLiveStatus": "ENABLED", "AttributeName": attribute}
+        description = {"TimeToLiveStatus": "DISABLED"} if attribute is None else enabled
+        return aws_ok(dumps({"TimeToLiveDescription": description}))
+
+    def _update_time_to_live(self, fields: Fields) -> bytes:
+        specification = fields["TimeToLiveSpecification"]
+        self._table(fields).expires_by = specification["AttributeName"] if specification["Enabled"] else None
+        return aws_ok(dumps({"TimeToLiveSpecification": specification}))
 
     def _table(self, fields: Fields) -> Table:
         table = self.tables.get(fields["TableName"])
