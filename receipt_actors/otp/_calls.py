@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from receipt_actors.otp._context import context, current_process, current_process_is_dead
+from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import Reply, ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
 
@@ -133,15 +133,17 @@ class From:
 
     def reply(self, value: object) -> None:
         """Answer the call. A second answer is dropped, and so is one from an actor that has been killed."""
-        if context.running.process.observed and current_process_is_dead():
+        if not context.running.send(self._answer, value):
             return
+        owner = self._owner
+        if owner.debug is not None and context.running.process is owner:  # its events are noted on its own turns
+            owner.debug.replied(value)
+
+    def _answer(self, value: object) -> None:
         reply_to, self._reply_to = self._reply_to, None
         if reply_to is not None:
             self._owner.forget_call(reply_to)
             send_reply(reply_to, value)
-            owner = self._owner
-            if owner.debug is not None and context.running.process is owner:  # its events are noted on its own turns
-                owner.debug.replied(value)
 
 
 def send_reply(reply_to: Any, value: object) -> None:

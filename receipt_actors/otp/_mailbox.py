@@ -24,11 +24,12 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._calls import fail_reply, send_reply
 from receipt_actors.otp._context import NOBODY
 from receipt_actors.otp._life import EXITED
-from receipt_actors.otp._reasons import KILLED, NO_PROCESS, ExitReason
+from receipt_actors.otp._reasons import NO_PROCESS, ExitReason
 from receipt_actors.otp._receive import Idle, Suspended, Waiting
 from receipt_actors.otp._relations import Relations
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._messages import StartResult
     from receipt_actors.otp._scheduler import Scheduler
 
 MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for others
@@ -47,7 +48,7 @@ class Mailbox(Relations):
         self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
         self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
         self._waiting: Waiting | Suspended | Idle | None = None  # who is offered messages first
-        self._exit_signal: ExitReason | None = None  # to be obeyed before the next message
+        self._exit_signal: ExitReason | None = None  # the first one; to be obeyed at the next turn at the latest
         self.messages_handled = 0  #: since the start; counted once a turn
 
     # --- pykka's ActorInbox ---
@@ -103,8 +104,8 @@ class Mailbox(Relations):
         """End: a bug of the runtime itself was met."""
 
     @abstractmethod
-    def _obey_exit_signal(self) -> None:
-        """End, for the reason of the exit signal that has come."""
+    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
+        """End, once."""
 
     @abstractmethod
     def _abandon(self) -> None:
@@ -117,9 +118,9 @@ class Mailbox(Relations):
         mailbox = self._mailbox
         goes_on = False
         handled = 0
+        if self._exit_signal is not None:  # one that comes from now on ends it there and then
+            self._exit(self._exit_signal)
         for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
-            if self._exit_signal is not None:
-                self._obey_exit_signal()
             if self._state is EXITED:
                 break
             try:
@@ -166,8 +167,8 @@ class Mailbox(Relations):
             self._scheduler.running.leave()
             self._refuse_all(waiting.give_back())
         self._abandon()
-        if self.exit_reason is KILLED:
-            self.system.bury(self)  # type: ignore[arg-type]  # Process is the only subclass
+        if self in self.system.undead:
+            self.system.bury(self)
         self._stop_own_scheduler()
 
     def _stop_own_scheduler(self) -> None:
