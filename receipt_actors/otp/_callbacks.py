@@ -30,7 +30,6 @@ from receipt_actors.otp._messages import (
     IdleTimeout,
     NotStarted,
     ParentExitEnvelope,
-    Started,
     StartResult,
     Stop,
     SysEnvelope,
@@ -164,10 +163,10 @@ class Callbacks(Mailbox):
             if reply is NO_REPLY:
                 self._defer(envelope)
             else:
-                is_answered = self._current is not envelope
-                if self._scheduler.running.send(self._answer, envelope, reply):
-                    if self.debug is not None and not is_answered:
-                        self.debug.replied(reply)
+                is_unanswered = self._current is envelope
+                is_sent = self._scheduler.running.send(self._answer, envelope, reply)
+                if self.debug is not None and is_unanswered and is_sent:
+                    self.debug.replied(reply)
         if type(result) is Continue:
             # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
             self._put_first(ContinueEnvelope(result.term))

@@ -112,7 +112,7 @@ class Ref(pykka.ActorRef[Any]):
         Raises:
             pykka.Timeout: it has not ended in time.
             RuntimeError: an actor would wait for its own end.
-            pykka.ActorDeadError: an actor asks that was killed meanwhile.
+            pykka.ActorDeadError: an actor asks that has been ended meanwhile.
             ValueError: ``timeout`` is no number of seconds; nothing has been asked then.
         """
         if timeout is not None:
@@ -132,7 +132,7 @@ class Ref(pykka.ActorRef[Any]):
         return stopped.get(timeout=timeout) if block else stopped
 
     def _may_be_sent(self, message: object) -> bool:
-        """Note what a watched actor sends; False for one that was killed and whose callback still runs."""
+        """Note what a watched actor sends; False for one that has ended and whose callback still runs."""
         sender = current_process()
         if sender is None:
             return True
@@ -216,6 +216,8 @@ class Ref(pykka.ActorRef[Any]):
     def exit(self, reason: ExitReason) -> None:
         """Send an exit signal (``exit/2``). From an actor it comes from that actor.
 
+        One that does not trap exits ends at once, as by ``kill``: a callback that runs goes on, fenced, as a zombie.
+
         Raises:
             TypeError: ``reason`` is no exit reason.
         """
@@ -246,7 +248,7 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def is_zombie(self) -> bool:
-        """Tell whether it was killed while a callback ran that still runs: CPython can't end a thread."""
+        """Tell whether it was ended from outside while a callback ran that still runs: CPython can't end a thread."""
         return self.process.system.is_zombie(self.process)
 
 

@@ -193,7 +193,7 @@ class Supervisor(SupervisorBase):
 
     def _child_ended(self, child: _Child, ref: Ref, reason: ExitReason) -> Receiving | Stop | None:
         child.clear()
-        self._note_zombie(ref, reason)
+        self._note_zombie(ref)
         spec, orderly = child.spec, is_orderly(reason)
         if spec.restart is Restart.PERMANENT or (spec.restart is Restart.TRANSIENT and not orderly):
             plan = self._count_restart(spec, child.streak)
