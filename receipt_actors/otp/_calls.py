@@ -1,7 +1,7 @@
 """Calls from the side of who answers: the ways in which an answer, or its absence, reaches who asked.
 
-``reply_to`` of an envelope is a pykka future (``call``, ``ask``) or a ``RequestReply`` (``send_request``); either is
-answered once, whatever comes first.
+``reply_to`` of an envelope is a pykka future (``call``, ``ask``), a ``RequestReply`` (``send_request``) or a
+``CallReply`` (``call_to``); each is answered once, whatever comes first.
 """
 
 from __future__ import annotations
@@ -68,6 +68,39 @@ class RequestReply:
             answered, self._answered = self._answered, True
         if not answered:
             self._process.put(ReplyEnvelope(self._label, value, failure))
+
+
+class CallReply(RequestReply):
+    """The ``reply_to`` of ``call_to``, which waits for it: the answer goes past the mailbox, one that is late nowhere.
+
+    (OTP: the alias of ``gen:call``, which ends with the call, and the mark from which its ``receive`` looks.)
+    """
+
+    __slots__ = ("outcome", "timeout_seconds")
+
+    def __init__(self, process: Process, timeout_seconds: float | None) -> None:
+        super().__init__(process, None)
+        self.timeout_seconds = timeout_seconds
+        self.outcome: tuple[object, BaseException | None] | None = None  #: the answer, or what the call raises
+
+    def set(self, value: object = None) -> None:
+        self._end(value, None)
+
+    def raise_(self, error: BaseException) -> None:
+        """End the call with an exception."""
+        self._end(None, error)
+
+    def time_out(self) -> None:
+        """End the call, unless it has been answered."""
+        self._end(None, pykka.Timeout(f"{self.timeout_seconds} seconds"))
+
+    def _end(self, value: object, error: BaseException | None) -> None:
+        with self._process.system.lock:
+            answered, self._answered = self._answered, True
+            if not answered:
+                self.outcome = (value, error)
+        if not answered:
+            self._process.wake()
 
 
 class GatheredReplies:
@@ -158,7 +191,7 @@ def fail_reply(reply_to: Any, reason: ExitReason, *, begun: bool = True) -> None
 
     A caller gets the exception itself of a crash that its own call may have caused; others find a dead actor.
     """
-    if isinstance(reply_to, RequestReply):
+    if isinstance(reply_to, RequestReply) and type(reply_to) is not CallReply:
         reply_to.fail(reason)
         return
     error: BaseException = pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
@@ -167,5 +200,8 @@ def fail_reply(reply_to: Any, reason: ExitReason, *, begun: bool = True) -> None
             error.__cause__ = reason.exception
         else:
             error = reason.exception
+    if type(reply_to) is CallReply:
+        reply_to.raise_(error)
+        return
     with contextlib.suppress(queue.Full):  # it was answered at this moment
         reply_to.set_exception((type(error), error, error.__traceback__))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._calls import fail_reply, send_reply
+from receipt_actors.otp._calls import CallReply, fail_reply, send_reply
 from receipt_actors.otp._context import NOBODY
 from receipt_actors.otp._life import EXITED
 from receipt_actors.otp._reasons import NO_PROCESS, ExitReason
@@ -38,7 +38,16 @@ MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for o
 class Mailbox(Relations):
     """See the module. ``Process`` is the only subclass."""
 
-    __slots__ = ("_backlog", "_exit_signal", "_mailbox", "_scheduled", "_scheduler", "_waiting", "messages_handled")
+    __slots__ = (
+        "_backlog",
+        "_exit_signal",
+        "_mailbox",
+        "_scheduled",
+        "_scheduler",
+        "_waiting",
+        "awaited",
+        "messages_handled",
+    )
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
@@ -48,6 +57,7 @@ class Mailbox(Relations):
         self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
         self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
         self._waiting: Waiting | Suspended | Idle | None = None  # who is offered messages first
+        self.awaited: CallReply | None = None  #: the call that a callback waits for; no message is handled meanwhile
         self._exit_signal: ExitReason | None = None  # the first one; to be obeyed at the next turn at the latest
         self.messages_handled = 0  #: since the start; counted once a turn
 
@@ -67,6 +77,11 @@ class Mailbox(Relations):
                 self._scheduler.schedule(self)
         elif self._state is EXITED:
             self._refuse_mailbox(NO_PROCESS)
+
+    def wake(self) -> None:
+        """Have it look whether the answer that it waits for has come."""
+        if self._scheduled.acquire(False):
+            self._scheduler.schedule(self)
 
     def get(self) -> Envelope[Any]:
         """Take the next message (pykka's protocol; the runtime itself does not call it)."""
@@ -123,6 +138,13 @@ class Mailbox(Relations):
         for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
             if self._state is EXITED:
                 break
+            if (awaited := self.awaited) is not None:
+                if awaited.outcome is None:
+                    break
+                self.awaited = None
+                assert type(self._waiting) is Waiting
+                self._waiting.resume(awaited.outcome)
+                continue
             try:
                 backlog = self._backlog
                 if backlog:
@@ -148,10 +170,10 @@ class Mailbox(Relations):
             return
         if not goes_on:
             self._scheduled.release()
+            awaited = self.awaited
             left = (
-                not self._mailbox.empty()
-                or self._exit_signal is not None
-                or self._backlog
+                self._exit_signal is not None
+                or (not self._mailbox.empty() or self._backlog if awaited is None else awaited.outcome is not None)
                 or (self.is_set() and self._waiting is not None)  # killed at this moment
             )
             goes_on = bool(left) and self._scheduled.acquire(False)
@@ -207,10 +229,13 @@ class Mailbox(Relations):
         self._waiting = None
         if isinstance(waiting, Suspended) and waiting.idle_seconds is not None:
             self._waiting = Idle(self, waiting.idle_seconds)  # from the start again, as in OTP
-        passed_over = waiting.give_back()
-        if self._backlog:
-            passed_over.extend(self._backlog)
-        self._backlog = passed_over or None
+        passed_over, backlog = waiting.give_back(), self._backlog
+        if backlog and len(passed_over) < len(backlog):  # the fewer are moved
+            backlog.extendleft(reversed(passed_over))
+        else:
+            passed_over.extend(backlog or ())
+            backlog = passed_over
+        self._backlog = backlog or None
 
     def _put_first(self, envelope: Envelope[Any]) -> None:
         """Have a message handled before all others; on the process's own turn only."""
