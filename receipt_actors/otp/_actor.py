@@ -193,10 +193,10 @@ class Actor(pykka.Actor):
 
         Raises:
             pykka.Timeout: no reply in time.
-            pykka.ActorDeadError: the actor has ended, or ended before it answered; or there is none of this name.
+            pykka.ActorDeadError: the actor has ended, or ended before it answered (a crash is the ``__cause__``); or
+                there is none of this name.
             RuntimeError: an actor would wait for its own answer.
             ValueError: ``timeout`` is no number of seconds.
-            Exception: whatever made the actor crash while it handled the request.
         """
         if timeout is not None:
             check_seconds(timeout)

@@ -83,12 +83,12 @@ class CallReply(RequestReply):
         self.timeout_seconds = timeout_seconds
         self.outcome: tuple[object, BaseException | None] | None = None  #: the answer, or what the call raises
 
-    def set(self, value: object = None) -> None:
-        self._end(value, None)
-
-    def raise_(self, error: BaseException) -> None:
-        """End the call with an exception."""
-        self._end(None, error)
+    def _put(self, value: object, failure: ExitReason | None) -> None:
+        error = None
+        if failure is not None:
+            error = pykka.ActorDeadError(f"the actor ended before it answered: {failure}")
+            error.__cause__ = failure.exception if isinstance(failure, Crash) else None
+        self._end(value, error)
 
     def time_out(self) -> None:
         """End the call, unless it has been answered."""
@@ -191,7 +191,7 @@ def fail_reply(reply_to: Any, reason: ExitReason, *, begun: bool = True) -> None
 
     A caller gets the exception itself of a crash that its own call may have caused; others find a dead actor.
     """
-    if isinstance(reply_to, RequestReply) and type(reply_to) is not CallReply:
+    if isinstance(reply_to, RequestReply):
         reply_to.fail(reason)
         return
     error: BaseException = pykka.ActorDeadError(f"the actor ended before it answered: {reason}")
@@ -200,8 +200,5 @@ def fail_reply(reply_to: Any, reason: ExitReason, *, begun: bool = True) -> None
             error.__cause__ = reason.exception
         else:
             error = reason.exception
-    if type(reply_to) is CallReply:
-        reply_to.raise_(error)
-        return
     with contextlib.suppress(queue.Full):  # it was answered at this moment
         reply_to.set_exception((type(error), error, error.__traceback__))
