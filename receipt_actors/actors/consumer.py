@@ -2,7 +2,8 @@
 
 It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room
 for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and is
-told. A crash of it forgets a receive under way: those messages come back by their visibility timeout.
+told. A crash of it forgets a receive under way: those messages come back by their visibility timeout. When its
+supervisor ends it, a receive under way is finished, and what that brings is handed back, if there is time.
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
 mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
@@ -83,6 +84,7 @@ class Consumer(GenServer):
     """See the module."""
 
     runtime: ClassVar[Runtime] = Runtime.THREAD  # it blocks in the long poll
+    trap_exit: ClassVar[bool] = True  # so that a receive under way is finished
 
     def __init__(
         self,
@@ -305,14 +307,9 @@ class Consumer(GenServer):
 
 
 class BackgroundConsumer(Consumer):
-    """A consumer without a thread of its own.
-
-    When its supervisor ends it, it waits for a receive under way and hands back what that brings, for as long as it is
-    given time.
-    """
+    """A consumer without a thread of its own."""
 
     runtime: ClassVar[Runtime] = Runtime.POOLED
-    trap_exit: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -9,9 +9,9 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._calls import From, Future, GatheredReplies, RequestReply
+from receipt_actors.otp._calls import CallReply, From, Future, GatheredReplies, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
-from receipt_actors.otp._messages import NO_REPLY, Name, ReplyEnvelope, Stop, check_seconds, shape_of
+from receipt_actors.otp._messages import NO_REPLY, Name, Receiving, ReplyEnvelope, Stop, check_seconds, shape_of
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason, Killed
 from receipt_actors.otp._ref import Ref, check_ref
@@ -179,6 +179,38 @@ class Actor(pykka.Actor):
             reply_to.fail(NO_PROCESS)
         else:
             target.send_request(request, reply_to)
+
+    def call_to(self, destination: Ref | Name, request: object, timeout: float | None = 5.0) -> Receiving:
+        """Call another actor and wait for the answer, without blocking: ``value = yield from self.call_to(...)``.
+
+        For callbacks that are generators, of pooled actors as well. Meanwhile this actor handles no message, and the
+        answer does not wait behind those in its mailbox. An answer that is late is dropped (OTP: ``gen_server:call``).
+
+        Args:
+            destination: the actor, or its name.
+            request: what its ``handle_call`` gets.
+            timeout: seconds to wait, None for ever.
+
+        Raises:
+            pykka.Timeout: no reply in time.
+            pykka.ActorDeadError: the actor has ended, or ended before it answered (a crash is the ``__cause__``); or
+                there is none of this name.
+            RuntimeError: an actor would wait for its own answer.
+            ValueError: ``timeout`` is no number of seconds.
+        """
+        if timeout is not None:
+            check_seconds(timeout)
+        target = self._find(destination)
+        if target is None:
+            raise pykka.ActorDeadError(f"there is no actor named {destination!r}")
+        if target.process is self._otp_process:
+            raise RuntimeError(f"{self} must not call itself: it would wait for its own answer")
+        answer = CallReply(self._otp_process, timeout)
+        target.send_request(request, answer)
+        value, error = yield answer
+        if error is not None:
+            raise error
+        return value
 
     def send_requests(self, requests: Sequence[tuple[Ref | Name, object]], label: object) -> None:
         """Send several requests, each to its destination, and get their answers together.

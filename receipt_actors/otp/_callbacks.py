@@ -2,7 +2,7 @@
 
 A callback runs on its process's own turn. What it returned is *settled*: a generator is resumed until it waits, a call
 is answered or put off, ``Stop`` has ``terminate`` run, ``Continue`` comes next. A process that has been killed
-meanwhile, or whose exit signal came while the callback ran, settles nothing any more.
+or ended by an exit signal meanwhile settles nothing any more.
 
 **One crash rule.** Whatever a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
 process with ``Crash``; a caller gets the exception as well.
@@ -30,7 +30,6 @@ from receipt_actors.otp._messages import (
     IdleTimeout,
     NotStarted,
     ParentExitEnvelope,
-    Started,
     StartResult,
     Stop,
     SysEnvelope,
@@ -62,11 +61,11 @@ class Callbacks(Mailbox):
     _deferred: set[Any] | None  # the reply_to of each call that is answered later
 
     @abstractmethod
-    def _acknowledge_start(self, result: StartResult) -> bool:
-        """Tell how the start ended; False when it was ended from outside meanwhile, which has been told then."""
+    def _acknowledge_start(self) -> bool:
+        """Tell that it has started; False when it was ended from outside meanwhile, which has been told then."""
 
     @abstractmethod
-    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None, is_kill: bool = False) -> None:
+    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
         """End, once."""
 
     # --- a message ---
@@ -119,22 +118,18 @@ class Callbacks(Mailbox):
             answer, error = envelope.message(self), None
         except BaseException as raised:
             answer, error = None, Crash(raised)
-        if self._current is not envelope:  # killed meanwhile, and the caller told so
-            return
-        self._current = None
         if error is None:
-            send_reply(envelope.reply_to, answer)
-        else:
+            self._scheduler.running.send(self._answer, envelope, answer)
+        elif self._current is envelope:  # else killed meanwhile, and the caller told so
+            self._current = None
             fail_reply(envelope.reply_to, error)
 
     # --- what it came to ---
 
     def _settle(self, envelope: Envelope[Any] | None, result: Any) -> None:
         """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate``, ``handle_continue``."""
-        if self._exit_signal is not None:  # it came while the callback ran: what that returned does not count
-            self._obey_exit_signal()
         state = self._state
-        if state is EXITED:  # killed while the callback ran: nothing of it counts any more
+        if state is EXITED:  # ended from outside while the callback ran: nothing of it counts any more
             return
         if type(result) is GeneratorType:
             self._waiting = waiting = Waiting(self, envelope, result)
@@ -158,7 +153,7 @@ class Callbacks(Mailbox):
             if type(result) is NotStarted:
                 self._exit(NORMAL, start_result=result)
                 return
-            if not self._acknowledge_start(Started(self.ref)):
+            if not self._acknowledge_start():
                 return
         if type(result) is Stop:
             self.terminate(result.reason, result.reply, OWN_DECISION)
@@ -168,16 +163,21 @@ class Callbacks(Mailbox):
             if reply is NO_REPLY:
                 self._defer(envelope)
             else:
-                unanswered, self._current = self._current is envelope, None
-                if unanswered:
-                    send_reply(envelope.reply_to, reply)
-                    if self.debug is not None:
-                        self.debug.replied(reply)
+                is_unanswered = self._current is envelope
+                is_sent = self._scheduler.running.send(self._answer, envelope, reply)
+                if self.debug is not None and is_unanswered and is_sent:
+                    self.debug.replied(reply)
         if type(result) is Continue:
             # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
             self._put_first(ContinueEnvelope(result.term))
         elif type(result) is IdleTimeout:
             self._waiting = Idle(self, result.seconds)
+
+    def _answer(self, envelope: Envelope[Any], reply: object) -> None:
+        """Answer the call at hand, unless it has been answered; where it has ended, it is left to ``_abandon``."""
+        unanswered, self._current = self._current is envelope, None
+        if unanswered:
+            send_reply(envelope.reply_to, reply)
 
     def _refuse_result(self, result: Any) -> None:
         name = self.ref.actor_class.__name__
@@ -196,8 +196,7 @@ class Callbacks(Mailbox):
         reply = NO_REPLY if self._ending is None else self._ending[1]
         if current is None or reply is NO_REPLY or isinstance(current.message, pykka.messages._ActorStop):
             return
-        self._current = None
-        send_reply(current.reply_to, reply)
+        self._scheduler.running.send(self._answer, current, reply)
 
     def _continue(self, term: object) -> None:
         actor = self.actor
@@ -290,8 +289,6 @@ class Callbacks(Mailbox):
 
     def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
         reason = Crash(error)
-        if self._exit_signal is not None:  # it came while the callback ran, and so before what that raised
-            self._obey_exit_signal()
         state = self._state
         if state is EXITED:  # a zombie: what it still does is nobody's business
             return

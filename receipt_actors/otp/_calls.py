@@ -1,7 +1,7 @@
 """Calls from the side of who answers: the ways in which an answer, or its absence, reaches who asked.
 
-``reply_to`` of an envelope is a pykka future (``call``, ``ask``) or a ``RequestReply`` (``send_request``); either is
-answered once, whatever comes first.
+``reply_to`` of an envelope is a pykka future (``call``, ``ask``), a ``RequestReply`` (``send_request``) or a
+``CallReply`` (``call_to``); each is answered once, whatever comes first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from receipt_actors.otp._context import context, current_process, current_process_is_dead
+from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import Reply, ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
 
@@ -68,6 +68,39 @@ class RequestReply:
             answered, self._answered = self._answered, True
         if not answered:
             self._process.put(ReplyEnvelope(self._label, value, failure))
+
+
+class CallReply(RequestReply):
+    """The ``reply_to`` of ``call_to``, which waits for it: the answer goes past the mailbox, one that is late nowhere.
+
+    (OTP: the alias of ``gen:call``, which ends with the call, and the mark from which its ``receive`` looks.)
+    """
+
+    __slots__ = ("outcome", "timeout_seconds")
+
+    def __init__(self, process: Process, timeout_seconds: float | None) -> None:
+        super().__init__(process, None)
+        self.timeout_seconds = timeout_seconds
+        self.outcome: tuple[object, BaseException | None] | None = None  #: the answer, or what the call raises
+
+    def _put(self, value: object, failure: ExitReason | None) -> None:
+        error = None
+        if failure is not None:
+            error = pykka.ActorDeadError(f"the actor ended before it answered: {failure}")
+            error.__cause__ = failure.exception if isinstance(failure, Crash) else None
+        self._end(value, error)
+
+    def time_out(self) -> None:
+        """End the call, unless it has been answered."""
+        self._end(None, pykka.Timeout(f"{self.timeout_seconds} seconds"))
+
+    def _end(self, value: object, error: BaseException | None) -> None:
+        with self._process.system.lock:
+            answered, self._answered = self._answered, True
+            if not answered:
+                self.outcome = (value, error)
+        if not answered:
+            self._process.wake()
 
 
 class GatheredReplies:
@@ -133,15 +166,17 @@ class From:
 
     def reply(self, value: object) -> None:
         """Answer the call. A second answer is dropped, and so is one from an actor that has been killed."""
-        if context.running.process.observed and current_process_is_dead():
+        if not context.running.send(self._answer, value):
             return
+        owner = self._owner
+        if owner.debug is not None and context.running.process is owner:  # its events are noted on its own turns
+            owner.debug.replied(value)
+
+    def _answer(self, value: object) -> None:
         reply_to, self._reply_to = self._reply_to, None
         if reply_to is not None:
             self._owner.forget_call(reply_to)
             send_reply(reply_to, value)
-            owner = self._owner
-            if owner.debug is not None and context.running.process is owner:  # its events are noted on its own turns
-                owner.debug.replied(value)
 
 
 def send_reply(reply_to: Any, value: object) -> None:

@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._backoff import Backoff
@@ -93,6 +93,26 @@ class Start:
 
     def __repr__(self) -> str:
         return f"Start({self.actor_class.__name__})"
+
+
+class ForgottenStart:
+    """The ``start`` that a temporary child's spec has once it was started: it is never called, so it holds nothing.
+
+    (OTP: ``{M, F, undefined}``.)
+    """
+
+    __slots__ = ("__name__",)  # what it was, for reports
+
+    def __init__(self, start: object) -> None:
+        made_by = getattr(start, "actor_class", start)
+        self.__name__ = str(getattr(made_by, "__name__", type(made_by).__name__))
+
+    def __call__(self, *_args: object) -> NoReturn:
+        """Refuse to start it."""
+        raise RuntimeError("a temporary child is never started again: its start arguments are forgotten")
+
+    def __repr__(self) -> str:
+        return f"ForgottenStart({self.__name__})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from receipt_actors.otp._mailbox import Mailbox
     from receipt_actors.otp._process import Process
+
+
+_LOOK_AGAIN_SECONDS: Final = 50e-6  #: while another thread is in the middle of a send, which takes less
 
 
 class Nobody:
@@ -15,18 +20,25 @@ class Nobody:
 
     __slots__ = ()
     observed = False
+    has_ended = False
 
 
 NOBODY = Nobody()
 
 
 class Running:
-    """The process that one thread is running at this moment. Only that thread changes it."""
+    """The process that one thread is running at this moment. Only that thread changes it.
 
-    __slots__ = ("interrupted", "process")
+    **The fence.** A process looks whether it has ended and sends while ``is_sending`` is set. Who ends it from another
+    thread first notes the end, then waits until ``is_sending`` is no longer set, and only then tells of the end. So
+    nothing of a process arrives after its ``Down``: either it sees its end, or its message is waited for.
+    """
+
+    __slots__ = ("interrupted", "is_sending", "process")
 
     def __init__(self) -> None:
         self.process: Process | Nobody = NOBODY
+        self.is_sending = False  # of no meaning where ``process`` is nobody
         self.interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
 
     def enter(self, process: Mailbox) -> None:
@@ -42,6 +54,31 @@ class Running:
     def is_inside(self, process: Process) -> bool:
         """Tell whether a callback of the process is under way (asked from any thread)."""
         return self.process is process or process in self.interrupted
+
+    def send(self, effect: Callable[..., object], *args: Any) -> bool:
+        """Have others notice something of the process that runs; False, and nothing is done, where it has ended.
+
+        ``effect`` must not wait for another process, and end none. ``Ref.send`` and ``cast`` do the same in place.
+        """
+        before, self.is_sending = self.is_sending, True  # a finalizer may send in the middle of a send
+        try:
+            if self.process.has_ended:
+                return False
+            effect(*args)
+            return True
+        finally:
+            self.is_sending = before
+
+    def wait_for_send(self, ended: Process) -> None:
+        """Wait until nothing is on its way any more of a process that has ended (called from any thread).
+
+        A finalizer that ends another in the middle of a send does not wait: the other may wait for it.
+        """
+        own = context.running
+        if own is self or (own.is_sending and own.process is not NOBODY):
+            return
+        while self.is_sending and self.is_inside(ended):
+            time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 class _Context(threading.local):
@@ -62,9 +99,3 @@ def current_process() -> Process | None:
     """Return the process that the calling thread runs, or None."""
     process = context.running.process
     return None if process is NOBODY else process  # type: ignore[return-value]
-
-
-def current_process_is_dead() -> bool:
-    """Tell whether the calling thread runs a callback of a process that has been killed meanwhile."""
-    process = current_process()
-    return process is not None and process.is_set()

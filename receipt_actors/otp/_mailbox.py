@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._calls import fail_reply, send_reply
+from receipt_actors.otp._calls import CallReply, fail_reply, send_reply
 from receipt_actors.otp._context import NOBODY
 from receipt_actors.otp._life import EXITED
-from receipt_actors.otp._reasons import KILLED, NO_PROCESS, ExitReason
+from receipt_actors.otp._reasons import NO_PROCESS, ExitReason
 from receipt_actors.otp._receive import Idle, Suspended, Waiting
 from receipt_actors.otp._relations import Relations
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._messages import StartResult
     from receipt_actors.otp._scheduler import Scheduler
 
 MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for others
@@ -37,7 +38,16 @@ MESSAGES_PER_TURN = 64  #: messages a process handles before it makes room for o
 class Mailbox(Relations):
     """See the module. ``Process`` is the only subclass."""
 
-    __slots__ = ("_backlog", "_exit_signal", "_mailbox", "_scheduled", "_scheduler", "_waiting", "messages_handled")
+    __slots__ = (
+        "_backlog",
+        "_exit_signal",
+        "_mailbox",
+        "_scheduled",
+        "_scheduler",
+        "_waiting",
+        "awaited",
+        "messages_handled",
+    )
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
@@ -47,7 +57,8 @@ class Mailbox(Relations):
         self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
         self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
         self._waiting: Waiting | Suspended | Idle | None = None  # who is offered messages first
-        self._exit_signal: ExitReason | None = None  # to be obeyed before the next message
+        self.awaited: CallReply | None = None  #: the call that a callback waits for; no message is handled meanwhile
+        self._exit_signal: ExitReason | None = None  # the first one; to be obeyed at the next turn at the latest
         self.messages_handled = 0  #: since the start; counted once a turn
 
     # --- pykka's ActorInbox ---
@@ -66,6 +77,11 @@ class Mailbox(Relations):
                 self._scheduler.schedule(self)
         elif self._state is EXITED:
             self._refuse_mailbox(NO_PROCESS)
+
+    def wake(self) -> None:
+        """Have it look whether the answer that it waits for has come."""
+        if self._scheduled.acquire(False):
+            self._scheduler.schedule(self)
 
     def get(self) -> Envelope[Any]:
         """Take the next message (pykka's protocol; the runtime itself does not call it)."""
@@ -103,8 +119,8 @@ class Mailbox(Relations):
         """End: a bug of the runtime itself was met."""
 
     @abstractmethod
-    def _obey_exit_signal(self) -> None:
-        """End, for the reason of the exit signal that has come."""
+    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
+        """End, once."""
 
     @abstractmethod
     def _abandon(self) -> None:
@@ -117,11 +133,18 @@ class Mailbox(Relations):
         mailbox = self._mailbox
         goes_on = False
         handled = 0
+        if self._exit_signal is not None:  # one that comes from now on ends it there and then
+            self._exit(self._exit_signal)
         for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
-            if self._exit_signal is not None:
-                self._obey_exit_signal()
             if self._state is EXITED:
                 break
+            if (awaited := self.awaited) is not None:
+                if awaited.outcome is None:
+                    break
+                self.awaited = None
+                assert type(self._waiting) is Waiting
+                self._waiting.resume(awaited.outcome)
+                continue
             try:
                 backlog = self._backlog
                 if backlog:
@@ -147,10 +170,10 @@ class Mailbox(Relations):
             return
         if not goes_on:
             self._scheduled.release()
+            awaited = self.awaited
             left = (
-                not self._mailbox.empty()
-                or self._exit_signal is not None
-                or self._backlog
+                self._exit_signal is not None
+                or (not self._mailbox.empty() or self._backlog if awaited is None else awaited.outcome is not None)
                 or (self.is_set() and self._waiting is not None)  # killed at this moment
             )
             goes_on = bool(left) and self._scheduled.acquire(False)
@@ -166,8 +189,8 @@ class Mailbox(Relations):
             self._scheduler.running.leave()
             self._refuse_all(waiting.give_back())
         self._abandon()
-        if self.exit_reason is KILLED:
-            self.system.bury(self)  # type: ignore[arg-type]  # Process is the only subclass
+        if self in self.system.undead:
+            self.system.bury(self)
         self._stop_own_scheduler()
 
     def _stop_own_scheduler(self) -> None:
@@ -206,10 +229,13 @@ class Mailbox(Relations):
         self._waiting = None
         if isinstance(waiting, Suspended) and waiting.idle_seconds is not None:
             self._waiting = Idle(self, waiting.idle_seconds)  # from the start again, as in OTP
-        passed_over = waiting.give_back()
-        if self._backlog:
-            passed_over.extend(self._backlog)
-        self._backlog = passed_over or None
+        passed_over, backlog = waiting.give_back(), self._backlog
+        if backlog and len(passed_over) < len(backlog):  # the fewer are moved
+            backlog.extendleft(reversed(passed_over))
+        else:
+            passed_over.extend(backlog or ())
+            backlog = passed_over
+        self._backlog = backlog or None
 
     def _put_first(self, envelope: Envelope[Any]) -> None:
         """Have a message handled before all others; on the process's own turn only."""

@@ -12,6 +12,7 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._reasons import NORMAL, ExitReason, check_exit_reason
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._calls import CallReply
     from receipt_actors.otp._ref import Ref
 
 Name: TypeAlias = Hashable
@@ -121,8 +122,8 @@ class ReceiveNew(Receive):
     __slots__ = ()
 
 
-#: A callback that receives selectively.
-Receiving: TypeAlias = Generator[Receive, Any, Any]
+#: A callback that receives selectively, or waits for the answer to a call (``Actor.call_to``).
+Receiving: TypeAlias = Generator["Receive | CallReply", Any, Any]
 
 
 # --- what a start ends in --------------------------------------------------------------------------------------------

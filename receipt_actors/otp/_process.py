@@ -10,8 +10,10 @@ ends, ``_exit`` happens once: the name is freed, links and monitors are told, an
 ``_exit`` may come from any thread (``kill``) in the middle of a turn: what that turn has in hand or takes up all the
 same is given up once more at the turn's own end, and each answer counts only once.
 
-**Killing is honest.** CPython can't end a thread, so a callback that runs when its process is killed runs on: the
-process is a zombie until it returns. It is fenced: what it still sends, answers or starts comes to nothing.
+**Ending from outside is honest.** CPython can't end a thread, so a callback that runs when its process is killed, or
+ended by an exit signal that it does not trap, runs on: the process is a zombie until it returns. It is fenced: what it
+still sends, answers or starts comes to nothing, and nothing of it arrives anywhere after its ``Down``
+(``_context.Running``).
 
 **Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
 message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
@@ -65,6 +67,7 @@ class Process(Callbacks):
         "__weakref__",
         "_acknowledge",
         "_timers",
+        "has_ended",
         "name",
         "observed",
         "start_result",
@@ -87,6 +90,7 @@ class Process(Callbacks):
         self.ref: Ref = Ref(self, actor_class)
         self.start_result: StartResult | None = None
         self.debug = None
+        self.has_ended = False  # as ``is_set`` says, for those who look at each message
         self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
         self._current = None
         self._ending = None
@@ -151,18 +155,20 @@ class Process(Callbacks):
             return
         self._settle(None, result)
 
-    def _acknowledge_start(self, result: StartResult) -> bool:
-        """Tell how the start ended; False when it was ended from outside meanwhile, which has been told then."""
+    def _acknowledge_start(self) -> bool:
+        """Tell that it has started; False when it was ended from outside meanwhile, which has been told then."""
+        return self._scheduler.running.send(self._tell_starter, Started(self.ref)) and self._state is RUNNING
+
+    def _tell_starter(self, result: StartResult) -> None:
         with self.system.lock:
             if type(result) is Started:
                 if self._state is not STARTING:
-                    return False
+                    return
                 self._state = RUNNING
             self.start_result = result
             acknowledge, self._acknowledge = self._acknowledge, None
         if acknowledge is not None:
             acknowledge(result)
-        return True
 
     # --- stop flag (pykka's actor_stopped) ---
 
@@ -224,8 +230,13 @@ class Process(Callbacks):
 
         A process that traps exits terminates when its parent sent it (or nobody did: the system), and gets ``Exit`` as
         a message from anyone else. One that does not ends at once, without ``terminate``, unless the reason is normal
-        and it comes from another.
+        and it comes from another. A callback that is running is fenced, as by ``kill``.
         """
+        self.take_signal(sender, reason)
+        self.obey_signal()
+
+    def take_signal(self, sender: Process | None, reason: ExitReason) -> None:
+        """Note an exit signal; ``obey_signal`` must follow, once nothing is held that another may wait for."""
         if self.trap_exit:
             if sender is None or sender is self.parent:
                 self.put(ParentExitEnvelope(reason))
@@ -237,20 +248,41 @@ class Process(Callbacks):
             if self._scheduled.acquire(False):
                 self._scheduler.schedule(self)
 
-    def kill(self) -> None:
-        """End the process now, without ``terminate`` (``exit(Pid, kill)``).
+    def obey_signal(self) -> None:
+        """End for an exit signal that has come while a callback runs; otherwise its next turn begins with that.
+
+        Whom this end ends in turn, because it runs a callback and is linked, follows: not on a stack, which has an end.
+        """
+        ended: list[Process] = [self]
+        while ended:
+            process = ended.pop()
+            reason = process._exit_signal
+            if reason is not None and process._scheduler.running.is_inside(process):
+                ended += process._end(reason, is_cut_short=True)
+
+    def kill(self, killer: Process | None = None) -> None:
+        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens where its killer has ended.
 
         CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
         """
-        self._exit(KILLED, is_kill=True)
+        for linked in self._end(KILLED, is_cut_short=True, killer=killer):
+            linked.obey_signal()
 
-    def _obey_exit_signal(self) -> None:
-        reason, self._exit_signal = self._exit_signal, None
-        assert reason is not None
-        self._exit(reason)
+    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
+        for linked in self._end(reason, start_result=start_result):
+            linked.obey_signal()
 
-    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None, is_kill: bool = False) -> None:
+    def _end(
+        self,
+        reason: ExitReason,
+        *,
+        start_result: StartResult | None = None,
+        is_cut_short: bool = False,
+        killer: Process | None = None,
+    ) -> list[Process]:
         """End, once, from whichever thread: everything that others must learn of it is sent here.
+
+        Returns those linked to it that may have to obey the exit signal that they have got.
 
         What may fail (a name that can't be compared, ctrl-C in a ``kill`` on the main thread) or be interrupted comes
         first and can be done twice: then it has not ended, and can be killed again. The end itself is made of
@@ -260,16 +292,17 @@ class Process(Callbacks):
         if self.takes_messages:  # otherwise it left when it began to terminate
             system.leave_pykka(self.ref)
         with system.lock:
-            if self._state is EXITED:
-                return
+            if self._state is EXITED or (killer is not None and killer is not self and killer.has_ended):
+                return []
             if self.name is not None:
                 system.free_name(self)
             if type(reason) is Killed or self in system.orphans:
                 self._leave_orphans()
             self.cut()
-            is_zombie = is_kill and self._scheduler.running.is_inside(self)
+            running = self._scheduler.running
+            is_zombie = is_cut_short and running.is_inside(self)
             if self.is_set():  # a finalizer came in between and killed it
-                return
+                return []
             links, self._links = self._links, None
             monitors, self._monitors = self._monitors, None
             deferred, self._deferred = self._deferred, None
@@ -282,21 +315,26 @@ class Process(Callbacks):
                 system.undead[self] = None
             was_starting = self._state is STARTING
             self.exit_reason = reason
-            self.observed = True
+            self.observed = self.has_ended = True
             self._state = EXITED
+        running.wait_for_send(self)
+        if is_zombie and not running.is_inside(self):  # its callback has returned at this moment
+            system.bury(self)
         if was_starting:
             system.leave_pykka(self.ref)  # it may have been registered meanwhile
-            self._acknowledge_start(start_result or NotStarted(reason))
+            self._tell_starter(start_result or NotStarted(reason))
         linked: list[Any] = list(links) if isinstance(links, set) else [] if links is None else [links]
         if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
             linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
         watchers = list(monitors.items())[::-1] if monitors else []
         calls = list(deferred) if deferred else []
+        to_obey = [other for other in linked if not other.trap_exit]
         try:
             self._tell(reason, linked, watchers, calls)
         except BaseException:  # ctrl-C in a ``kill`` on the main thread, say: those who are left have to know as well
             self._tell(reason, linked, watchers, calls)
             raise
+        return to_obey
 
     @property
     def is_orphan(self) -> bool:
@@ -321,13 +359,13 @@ class Process(Callbacks):
         self._scheduled.acquire()
         self.start_result = self.start_result or NotStarted(NO_PROCESS)
         self.exit_reason = self.exit_reason or NO_PROCESS
-        self.observed = True
+        self.observed = self.has_ended = True
         self._state = EXITED
 
     def _tell(self, reason: ExitReason, linked: list[Process], watchers: list[Any], calls: list[Any]) -> None:
         """Tell all of them, from each list's end, of the end; who has been told is taken off the list."""
         while linked:
-            linked[-1].signal(self, reason)
+            linked[-1].take_signal(self, reason)
             linked.pop()
         while watchers:
             monitor, watcher = watchers[-1]

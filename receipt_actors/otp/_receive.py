@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pykka._envelope import Envelope
 
+from receipt_actors.otp._calls import CallReply
 from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
@@ -110,6 +111,13 @@ class Waiting:
                 self._process.interrupted(self, error)
                 return
             try:
+                if type(receive) is CallReply:
+                    if receive.outcome is None:
+                        self._await(receive)
+                    if receive.outcome is None:
+                        return
+                    value = receive.outcome
+                    continue
                 if not isinstance(receive, Receive):
                     raise TypeError(f"a callback that is a generator yields Receive, not {shape_of(receive)}")
                 self._receive = receive
@@ -122,6 +130,16 @@ class Waiting:
                 self._process.interrupted(self, error)
                 return
             value = found.message
+
+    def _await(self, answer: CallReply) -> None:
+        """Wait for the answer of a call; no message is looked at meanwhile."""
+        process, seconds = self._process, answer.timeout_seconds
+        if seconds == 0:
+            answer.time_out()
+        elif not process.is_set():
+            process.awaited = answer
+            if seconds is not None:
+                self._timer = process.system.clock.call_later(seconds, answer.time_out)
 
     def _arm(self, receive: Receive) -> None:
         if receive.timeout_seconds is None or self._process.is_set():

@@ -87,15 +87,18 @@ class Ref(pykka.ActorRef[Any]):
         """
         if context.running.process.observed and not self._may_be_sent(message):
             return
-        super().tell(message)
+        context.running.send(super().tell, message)
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """See ``pykka.ActorRef.ask``."""
         if timeout is not None:
             check_seconds(timeout)
         if context.running.process.observed and not self._may_be_sent(message):
-            raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
-        future = super().ask(message, block=False)
+            raise _has_been_ended("asks for")
+        asked: list[Any] = []
+        if not context.running.send(lambda: asked.append(super(Ref, self).ask(message, block=False))):
+            raise _has_been_ended("asks for")
+        future = asked[0]
         if isinstance(future, Future):
             future.answerer = self.process
         return future.get(timeout=timeout) if block else future
@@ -109,26 +112,27 @@ class Ref(pykka.ActorRef[Any]):
         Raises:
             pykka.Timeout: it has not ended in time.
             RuntimeError: an actor would wait for its own end.
-            pykka.ActorDeadError: an actor asks that was killed meanwhile.
+            pykka.ActorDeadError: an actor asks that has been ended meanwhile.
             ValueError: ``timeout`` is no number of seconds; nothing has been asked then.
         """
         if timeout is not None:
             check_seconds(timeout)
         message = pykka.messages._ActorStop()
         if context.running.process.observed and not self._may_be_sent(message):
-            raise pykka.ActorDeadError(f"{current_process()} was killed; what it still asks for comes to nothing")
+            raise _has_been_ended("asks for")
         if block and context.running.process is self.process:
             raise RuntimeError(f"{self} must not wait for its own end: call self.stop(), or return Stop()")
         stopped: pykka.Future[Any] = Future()
         if self.process.is_set():
             stopped.set(False)
         else:
-            self.process.put(Envelope(message, reply_to=stopped))
+            if not context.running.send(self.process.put, Envelope(message, reply_to=stopped)):
+                raise _has_been_ended("asks for")
             stopped = stopped.map(lambda _none: True)
         return stopped.get(timeout=timeout) if block else stopped
 
     def _may_be_sent(self, message: object) -> bool:
-        """Note what a watched actor sends; False for one that was killed and whose callback still runs."""
+        """Note what a watched actor sends; False for one that has ended and whose callback still runs."""
         sender = current_process()
         if sender is None:
             return True
@@ -136,27 +140,44 @@ class Ref(pykka.ActorRef[Any]):
             return False
         if sender.debug is not None:
             sender.debug.sent(self, message)
-        return True
+        return True  # what watches it may have ended it: ``has_ended`` is looked at once more
 
     # --- OTP ---
 
     def send(self, message: object) -> None:
         """Send a message to ``handle_info``; dropped when the actor has ended (pykka's ``tell`` would raise)."""
-        if context.running.process.observed and not self._may_be_sent(message):
+        running = context.running
+        sender = running.process
+        if sender.observed and not self._may_be_sent(message):
             return
-        self.process.put(Envelope(message))
+        envelope = Envelope(message)
+        before, running.is_sending = running.is_sending, True  # ``Running.send``, in place
+        try:
+            if not sender.has_ended:
+                self.process.put(envelope)
+        finally:
+            running.is_sending = before
 
     def cast(self, request: object) -> None:
         """Send a request without a reply, to ``handle_cast``; dropped when the actor has ended."""
-        if context.running.process.observed and not self._may_be_sent(request):
+        running = context.running
+        sender = running.process
+        if sender.observed and not self._may_be_sent(request):
             return
-        self.process.put(CastEnvelope(request))
+        envelope = CastEnvelope(request)
+        before, running.is_sending = running.is_sending, True  # ``Running.send``, in place
+        try:
+            if not sender.has_ended:
+                self.process.put(envelope)
+        finally:
+            running.is_sending = before
 
     def send_request(self, request: object, reply_to: Any) -> None:
         """Send a request whose answer goes to ``reply_to``; see ``Actor.send_request``."""
-        if context.running.process.observed and not self._may_be_sent(request):
+        running = context.running
+        if running.process.observed and not self._may_be_sent(request):
             return
-        self.process.put(Envelope(request, reply_to=reply_to))
+        running.send(self.process.put, Envelope(request, reply_to=reply_to))
 
     def call(self, request: object, timeout: float | None = 5.0) -> Any:
         """Send a request to ``handle_call`` and wait for its reply (``gen_server:call``).
@@ -186,27 +207,28 @@ class Ref(pykka.ActorRef[Any]):
         if running.process is self.process:
             raise RuntimeError(f"{self} must not call itself: it would wait for its own answer")
         if running.process.observed and not self._may_be_sent(message):
-            raise pykka.ActorDeadError(f"{current_process()} was killed; what it still calls comes to nothing")
+            raise _has_been_ended("calls")
         future = Future()
-        self.process.put(kind(message, reply_to=future))
+        if not running.send(self.process.put, kind(message, reply_to=future)):
+            raise _has_been_ended("calls")
         return future.get(timeout=timeout)
 
     def exit(self, reason: ExitReason) -> None:
         """Send an exit signal (``exit/2``). From an actor it comes from that actor.
 
+        One that does not trap exits ends at once, as by ``kill``: a callback that runs goes on, fenced, as a zombie.
+
         Raises:
             TypeError: ``reason`` is no exit reason.
         """
         check_exit_reason(reason)
-        sender = current_process()
-        if sender is None or not sender.is_set():
-            self.process.signal(sender, reason)
+        process = self.process
+        if context.running.send(process.take_signal, current_process(), reason):
+            process.obey_signal()
 
     def kill(self) -> None:
         """End the actor at once, without ``terminate`` (``exit(Pid, kill)``); see ``Process.kill``."""
-        sender = current_process()
-        if sender is None or not sender.is_set():
-            self.process.kill()
+        self.process.kill(current_process())
 
     def wait(self, timeout: float | None = None) -> ExitReason | None:
         """Wait for the actor's end, and return why it ended; None where it has not ended in time.
@@ -226,8 +248,12 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def is_zombie(self) -> bool:
-        """Tell whether it was killed while a callback ran that still runs: CPython can't end a thread."""
+        """Tell whether it was ended from outside while a callback ran that still runs: CPython can't end a thread."""
         return self.process.system.is_zombie(self.process)
+
+
+def _has_been_ended(does: str) -> pykka.ActorDeadError:
+    return pykka.ActorDeadError(f"{current_process()} has ended; what it still {does} comes to nothing")
 
 
 def check_ref(ref: object) -> None:

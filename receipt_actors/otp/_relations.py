@@ -58,7 +58,7 @@ class Relations:
 
     @abstractmethod
     def signal(self, sender: Any, reason: ExitReason) -> None:
-        """Receive an exit signal."""
+        """Receive an exit signal, and obey it."""
 
     # --- links ---
 

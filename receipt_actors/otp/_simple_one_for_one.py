@@ -156,12 +156,15 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         if orderly and self._spec.restart is not Restart.PERMANENT:
             if self._streaks:
                 self._streaks.pop(ref, None)
-            return None
+            if not ref.is_zombie:
+                return None
+            self._note_zombie(ref)
+            return self._too_many_zombies(self._spec, ref)
         return self._failed(ref, args, reason)
 
     def _failed(self, ref: Ref, args: Sequence[Any], reason: ExitReason) -> Any:
         spec = self._spec
-        self._note_zombie(ref, reason)
+        self._note_zombie(ref)
         if spec.restart is Restart.TEMPORARY:
             self._report_termination(spec, ref, reason, None)
             return self._too_many_zombies(spec, ref)

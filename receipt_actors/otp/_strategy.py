@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from receipt_actors.otp._child_spec import Strategy
 
 
-def restart_group(strategy: Strategy, ids: Sequence[Hashable], ended: Hashable) -> Sequence[Hashable]:
+def restart_group(strategy: Strategy, ids: Collection[Hashable], ended: Hashable) -> Sequence[Hashable]:
     """Return the ids to stop (from last to first) and start again (from first to last), in start order.
 
     The child that ended is among them. ``ids`` are all children in the order in which they were started.
@@ -15,5 +15,6 @@ def restart_group(strategy: Strategy, ids: Sequence[Hashable], ended: Hashable) 
     if strategy is Strategy.ONE_FOR_ALL:
         return tuple(ids)
     if strategy is Strategy.REST_FOR_ONE:
-        return tuple(ids[ids.index(ended) :])
+        ids = tuple(ids)
+        return ids[ids.index(ended) :]
     return (ended,)

@@ -73,11 +73,13 @@ class SupervisorBase(GenServer):
     """See ``Supervisor`` and ``SimpleOneForOneSupervisor``.
 
     **Zombies.** A child that is killed, because it did not end in its ``shutdown`` time or has ``BRUTAL_KILL``, is gone
-    for everyone who talks to it. But CPython can't kill a thread: a callback of it that is running goes on to its end,
-    with all that it still does to the outside world, and its thread is not free before. Each restart may leave one more
-    of them, so they are counted. While more than ``max_zombies`` of its own still run, a supervisor gives up as it does
-    after too many restarts, with the reason ``Shutdown("killed children that still run: ...")``: its own supervisor,
-    and in the end the operator, have to do what it can't.
+    for everyone who talks to it; and so is one that does not trap exits once it gets the exit signal. But CPython can't
+    end a thread: a callback of it that is running goes on to its end, with all that it still does to the outside world,
+    and its thread is not free before. Each restart may leave one more of them, so they are counted. While more than
+    ``max_zombies`` of its own still run, a supervisor gives up as it does after too many restarts, with the reason
+    ``Shutdown("killed children that still run: ...")``: its own supervisor, and in the end the operator, have to do
+    what it can't. A child whose callbacks block, and are to end first, sets ``trap_exit``: it then has its ``shutdown``
+    time.
     """
 
     trap_exit: ClassVar[bool] = True
@@ -151,7 +153,7 @@ class SupervisorBase(GenServer):
         would try again at once, and may use up its restart intensity before the name is free.)
         """
         yield from self._await_end(spec, orphan, self.monitor(orphan))
-        self._note_zombie(orphan, orphan.process.exit_reason)
+        self._note_zombie(orphan)
 
     # --- stopping ---
 
@@ -185,10 +187,10 @@ class SupervisorBase(GenServer):
         reason = ref.process.exit_reason
         if not ended_as_told(spec, reason):
             self._report(ReportContext.SHUTDOWN_ERROR, spec, ref, reason, note)
-        self._note_zombie(ref, reason)
+        self._note_zombie(ref)
 
-    def _note_zombie(self, ref: Ref, reason: ExitReason | None) -> None:
-        if type(reason) is Killed and ref.is_zombie:
+    def _note_zombie(self, ref: Ref) -> None:
+        if ref.is_zombie:
             self._zombies.append(ref)
 
     def _too_many_zombies(self, spec: ChildSpec, ref: Ref | None) -> Stop | None:

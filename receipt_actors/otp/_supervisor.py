@@ -10,7 +10,7 @@ mailbox. It is pooled all the same: it waits by selective receive, not on a thre
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from receipt_actors.otp._backoff import Streak
@@ -19,6 +19,7 @@ from receipt_actors.otp._child_spec import (
     AutoShutdown,
     ChildSpec,
     ChildType,
+    ForgottenStart,
     Restart,
     Strategy,
     check_child_spec,
@@ -128,6 +129,7 @@ class Supervisor(SupervisorBase):
             raise ValueError("strategy must be another one here: SIMPLE_ONE_FOR_ONE is SimpleOneForOneSupervisor's")
         super().__init__(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
         self._children = {spec.id: _Child(spec) for spec in children}
+        self._running: dict[Ref, _Child] = {}  # so that the end of one costs the same however many there are
 
     def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
         """See ``SupervisorBase``; all of them, for they are a fixed list."""
@@ -158,6 +160,7 @@ class Supervisor(SupervisorBase):
         result = yield from self._start_and_wait(child.spec)
         if isinstance(result, Started):
             child.ref = result.ref
+            self._running[result.ref] = child
             if child.streak is not None:
                 child.streak.started(self.clock.monotonic())
             report_progress(self.ref, child.spec, result.ref)
@@ -165,12 +168,18 @@ class Supervisor(SupervisorBase):
             self._children.pop(child.spec.id, None)
         return result
 
+    def _clear(self, child: _Child) -> None:
+        """Note that a child does not run, and have nothing under way that changes that."""
+        if child.ref is not None:
+            self._running.pop(child.ref, None)
+        child.clear()
+
     def _stop_children(self, ids: Sequence[Hashable]) -> Receiving:
         """Stop children, last to first, and forget those that are temporary."""
         for child_id in reversed(ids):
             child = self._children[child_id]
             ref = child.ref
-            child.clear()
+            self._clear(child)
             if ref is not None:
                 yield from self._shut_down(child.spec, ref)
             if child.spec.restart is Restart.TEMPORARY:
@@ -182,7 +191,7 @@ class Supervisor(SupervisorBase):
         """Restart a child that ended, as its spec says."""
         match message:
             case Exit(ref, reason):
-                child = next((child for child in self._children.values() if child.ref is ref), None)
+                child = self._running.get(ref)
                 return None if child is None else self._child_ended(child, ref, reason)
             case _DelayOver(child_id):
                 child = self._children.get(child_id)
@@ -192,8 +201,8 @@ class Supervisor(SupervisorBase):
         return super().handle_info(message)
 
     def _child_ended(self, child: _Child, ref: Ref, reason: ExitReason) -> Receiving | Stop | None:
-        child.clear()
-        self._note_zombie(ref, reason)
+        self._clear(child)
+        self._note_zombie(ref)
         spec, orderly = child.spec, is_orderly(reason)
         if spec.restart is Restart.PERMANENT or (spec.restart is Restart.TRANSIENT and not orderly):
             plan = self._count_restart(spec, child.streak)
@@ -214,9 +223,8 @@ class Supervisor(SupervisorBase):
 
     def _has_significant_left(self) -> bool:
         """Tell whether a significant child runs, or is to be started again after a ``Backoff``."""
-        ids = list(self._children)
         waiting = [child for child in self._children.values() if child.waits]
-        due = {member for child in waiting for member in restart_group(self.strategy, ids, child.spec.id)}
+        due = {member for child in waiting for member in restart_group(self.strategy, self._children, child.spec.id)}
         return any(
             child.spec.significant and (child.is_known_to_run or id_ in due) for id_, child in self._children.items()
         )
@@ -225,7 +233,7 @@ class Supervisor(SupervisorBase):
 
     def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Receiving | Stop:
         if not plan.allowed:
-            child.clear()
+            self._clear(child)
             return self._give_up(child.spec, ref, plan)
         return (
             self._restart_now(child) if plan.delay_seconds is None else self._restart_later(child, plan.delay_seconds)
@@ -233,7 +241,7 @@ class Supervisor(SupervisorBase):
 
     def _restart_now(self, child: _Child) -> Receiving:
         """Stop who shares the child's fate, then start all of them; one that does not start is tried again later."""
-        group = restart_group(self.strategy, list(self._children), child.spec.id)
+        group = restart_group(self.strategy, self._children, child.spec.id)
         yield from self._stop_children(group)
         give_up = self._too_many_zombies(child.spec, None)
         if give_up is not None:
@@ -259,7 +267,7 @@ class Supervisor(SupervisorBase):
 
     def _restart_later(self, child: _Child, delay_seconds: float) -> Receiving:
         """Stop who shares the child's fate, and have all of them started after the delay."""
-        group = restart_group(self.strategy, list(self._children), child.spec.id)
+        group = restart_group(self.strategy, self._children, child.spec.id)
         yield from self._stop_children(group)
         over = _DelayOver(child.spec.id)
         child.wait_for(over, self.send_after(delay_seconds, over))
@@ -318,6 +326,8 @@ class Supervisor(SupervisorBase):
         result = yield from self._start_one(child)
         if isinstance(result, Started) or (result is IGNORE and child.spec.restart is not Restart.TEMPORARY):
             self._children[child.spec.id] = child
+            if child.spec.restart is Restart.TEMPORARY:
+                child.spec = replace(child.spec, start=ForgottenStart(child.spec.start))
         return self._answer_unless_too_many_zombies(child.spec, None, result)
 
     def _start_again(self, child: _Child) -> Receiving:

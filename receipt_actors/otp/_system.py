@@ -167,7 +167,7 @@ class ActorSystem:
 
         Raises:
             RuntimeError: called from outside the system's actors.
-            pykka.ActorDeadError: called by an actor that was killed meanwhile.
+            pykka.ActorDeadError: called by an actor that has been ended meanwhile.
         """
         parent = current_process()
         if parent is None or parent.system is not self:
@@ -209,7 +209,7 @@ class ActorSystem:
     def _check_may_start(self) -> None:
         starter = current_process()
         if starter is not None and starter.is_set():
-            raise pykka.ActorDeadError(f"{starter.ref} was killed; what it still starts comes to nothing")
+            raise pykka.ActorDeadError(f"{starter.ref} has ended; what it still starts comes to nothing")
         self._check_not_stopped()
 
     def _check_not_stopped(self) -> None:
@@ -246,16 +246,18 @@ class ActorSystem:
             pykka.ActorRegistry.unregister(ref)
 
     def bury(self, process: Process) -> None:
-        """Note that a process that was killed runs no more (the runtime calls this)."""
+        """Note that a callback of a process that was ended from outside runs no more (the runtime calls this)."""
         with self.lock:
             self.undead.pop(process, None)
 
     def is_zombie(self, process: Process) -> bool:
-        """Tell whether a callback of a killed process still runs."""
+        """Tell whether a callback of a process that was ended from outside still runs."""
         return process in self.undead
 
     def zombies(self) -> list[Ref]:
-        """Return the actors that were killed while a callback ran that still runs, oldest first.
+        """Return the actors that were ended from outside while a callback ran that still runs, oldest first.
+
+        By ``kill``, or by an exit signal that they do not trap.
 
         CPython can't end a thread. A zombie has no name, no links and no mailbox any more, and what it sends comes to
         nothing; but the call that holds its thread goes on, and may still have an effect outside.
@@ -348,11 +350,11 @@ class ActorSystem:
 
         Raises:
             RuntimeError: a pooled actor calls this: all others would wait for it while it waits for them.
-            pykka.ActorDeadError: an actor calls this that was killed meanwhile.
+            pykka.ActorDeadError: an actor calls this that has been ended meanwhile.
         """
         caller = current_process()
         if caller is not None and caller.is_set():
-            raise pykka.ActorDeadError(f"{caller.ref} was killed; what it still does comes to nothing")
+            raise pykka.ActorDeadError(f"{caller.ref} has ended; what it still does comes to nothing")
         if self.scheduler.is_current():
             raise RuntimeError("a pooled actor can't stop its own actor system: have a thread outside do it")
         check_seconds(timeout_seconds)

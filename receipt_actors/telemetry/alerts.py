@@ -11,10 +11,13 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from math import inf
 from typing import Any, ClassVar, Protocol
+
+import pykka
 
 from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
@@ -126,8 +129,6 @@ class _Subscribe:
     """To itself: there may be somebody to subscribe to."""
 
 
-_TOLD = object()  #: label of the request to tell now
-
 #: What is under way to the sink.
 _Batch = tuple[Gathered, ...]
 
@@ -179,17 +180,15 @@ class Alerts(GenServer):
 
     def _finish(self) -> Receiving:
         """Hear what has happened until now, then try to send each alert once more."""
-        self.send_request(INCIDENTS, TellNow(self.ref), _TOLD)
-        while isinstance(said := (yield Receive(_is_last_word, LAST_WORD_SECONDS)), IncidentSeen):
-            self._book.note(said.incident, self.clock.monotonic())
-        for incident in () if said is None or said.failure is not None else said.value:
-            self._book.note(incident, self.clock.monotonic())
+        with suppress(pykka.Timeout, pykka.ActorDeadError):
+            for incident in (yield from self.call_to(INCIDENTS, TellNow(self.ref), LAST_WORD_SECONDS)):
+                self._book.note(incident, self.clock.monotonic())
         self._keep(self._book.take_all(self.clock.monotonic()))
         to_send = len(self._waiting) + len(self._under_way or ())
         while self._under_way is not None or (self._waiting and to_send > 0):
             if self._under_way is None:
                 to_send -= self._send_next()
-            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label is not _TOLD)
+            reply = yield Receive(lambda message: isinstance(message, Reply))
             self._take_reply(reply)
         self._pool.close()
 
@@ -326,7 +325,3 @@ def alert_specs(
         ChildSpec(name, Start(Alerts, sink, limits, origin, name=name), shutdown=SHUTDOWN_SECONDS)
         for name, sink in sinks.items()
     ]
-
-
-def _is_last_word(message: object) -> bool:
-    return isinstance(message, IncidentSeen) or (isinstance(message, Reply) and message.label is _TOLD)

@@ -2,7 +2,8 @@
 
 Processes are numbered as they start, from 1; an ``index`` of a scenario means the process of that number, modulo how
 many there have been, dead or alive. A callback can do several things (``Act``), but only the last of them may be one
-that can end a process: two ends at once would race on Erlang, and there would be nothing to compare with.
+that can end a process: two ends at once would race on Erlang, and there would be nothing to compare with. What it sends
+after an exit signal to itself is the exception: that signal has its effect at once, so nobody gets anything of it.
 
 A process that another one started has no further links: of two links, either may be the first to end a process.
 """
@@ -179,7 +180,10 @@ def _are_fair(acts: list[Act]) -> bool:
     ends = [number for number, part in enumerate(does) if _can_end(part)]
     if not ends:
         return True
-    is_last = ends == [len(does) - 1] or ends == [len(does) - 2]
+    after = does[ends[0] + 1 :]
+    if isinstance(does[ends[0]], ExitSelf):  # which has an effect before the next thing is done
+        after = [op for op in after if not isinstance(op, Tell)]
+    is_last = len(ends) == 1 and len(after) <= 1
     return is_last and not any(isinstance(op, Request) for op in does[: ends[0]])
 
 
@@ -251,7 +255,9 @@ class _Generator:
         ops = self._quiet_ops(Relate, Demonitor, TrapExit, Tell, Request, Answer, WhereIs, Spawn)
         kind = rng.random()
         if kind < 0.35:
-            return Act(index, (*ops, self._lethal_op()), how)
+            lethal = self._lethal_op()
+            too_late = self._quiet_ops(Tell) if isinstance(lethal, ExitSelf) else ()
+            return Act(index, (*ops, lethal, *too_late), how)
         thens = ["go_on", "stop", "crash", "stop_reply" if how == "call" else "continue"]
         return Act(index, ops, how, rng.choices(thens, (6, 1, 1, 1))[0], rng.choice(REASONS))
 
@@ -281,7 +287,7 @@ class _Generator:
         rng = self._rng
         index = self._index()
         kind = rng.random()
-        if kind < 0.1:
+        if kind < 0.2:
             return ExitSelf(rng.choice((*REASONS, "kill")))
         if kind < 0.35:
             return Signal(index, "kill", rng.choice((None, "unlink", "demonitor", "flush", "monitor")))

@@ -76,7 +76,7 @@ def test_an_exception_while_others_are_told_leaves_nobody_untold(
     waiting.get(timeout=WAIT_SECONDS)
     run_in(watcher, lambda actor: actor.link(ref))
     monitor = run_in(watcher, lambda actor: actor.monitor(ref))
-    original, interrupted = Process.signal, threading.Event()
+    original, interrupted = Process.take_signal, threading.Event()
 
     def signal_once(self: Process, sender: Process | None, reason: Any) -> None:
         if sender is ref.process and not interrupted.is_set():
@@ -84,7 +84,7 @@ def test_an_exception_while_others_are_told_leaves_nobody_untold(
             raise KeyboardInterrupt
         original(self, sender, reason)
 
-    monkeypatch.setattr(Process, "signal", signal_once)
+    monkeypatch.setattr(Process, "take_signal", signal_once)
     with pytest.raises(KeyboardInterrupt):
         ref.kill()
     assert [watcher.call(lambda actor, _from: actor.seen.next()) for _ in range(2)] == [

@@ -1,6 +1,7 @@
-"""Honest kill: a killed actor is gone for everyone at once, and what its callback still does comes to nothing.
+"""Honest ends: a killed actor is gone for everyone at once, and what its callback still does comes to nothing.
 
-CPython can't end a thread, so the callback that was under way goes on: the actor is a zombie until it returns.
+CPython can't end a thread, so the callback that was under way goes on: the actor is a zombie until it returns. An exit
+signal that is not trapped does the same as ``kill``, for its own reason.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pykka
@@ -32,11 +35,14 @@ from receipt_actors.otp import (
     Continue,
     Down,
     Exit,
+    ExitReason,
     From,
     NotStarted,
     Receive,
     Receiving,
     Ref,
+    Runtime,
+    Shutdown,
     Start,
     StartError,
     Stop,
@@ -67,6 +73,37 @@ from tests.otp.support import (
 Action = Callable[[Any, Ref], object]
 
 
+@dataclass(frozen=True)
+class End:
+    """A way to end an actor from outside, and the reason why it ends then."""
+
+    reason: ExitReason
+    by: Callable[[Ref], object]
+
+
+def end_by_link(ref: Ref) -> None:
+    """Have an actor that is linked to this one end."""
+    linked = ref.process.system.start(Pooled)
+    linked.process.link(ref.process)
+    linked.cast(lambda _actor: Stop(Shutdown("linked")))
+
+
+ENDS = {
+    "kill": End(KILLED, Ref.kill),
+    "exit signal": End(SHUTDOWN, lambda ref: ref.exit(SHUTDOWN)),
+    "link": End(Shutdown("linked"), end_by_link),
+}
+
+
+@pytest.fixture(params=ENDS.values(), ids=ENDS.keys())
+def end(request: pytest.FixtureRequest, runtime: Runtime) -> End:
+    """Each way in which a running callback can be cut short."""
+    end: End = request.param
+    if runtime is Runtime.POOLED and end.by is end_by_link:
+        return End(SHUTDOWN, lambda ref: ref.process.signal(None, SHUTDOWN))  # no other pooled one can end meanwhile
+    return end
+
+
 @pytest.fixture
 def seen() -> Seen:
     """What the bystander observes."""
@@ -94,8 +131,8 @@ def mark(actor: Any, *_: object) -> str:
     return "late"
 
 
-def as_zombie(system: ActorSystem, ref: Ref, action: Callable[[Any], object]) -> Any:
-    """Kill an actor in a callback that then does ``action``; return what that returns, or the exception it raises."""
+def as_zombie(system: ActorSystem, ref: Ref, action: Callable[[Any], object], end: End = ENDS["kill"]) -> Any:
+    """End an actor in a callback that then does ``action``; return what that returns, or the exception it raises."""
     outcome = Seen()
     thread = thread_of(ref)
 
@@ -109,7 +146,8 @@ def as_zombie(system: ActorSystem, ref: Ref, action: Callable[[Any], object]) ->
     with Gate() as gate:
         ref.cast(script)
         gate.wait_entered()
-        ref.kill()
+        end.by(ref)
+        assert exit_reason_of(ref) == end.reason
     result = outcome.next()
     settle(system, thread)
     return result
@@ -167,23 +205,29 @@ def assert_untouched(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
 
 @pytest.mark.parametrize("action", COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING.keys())
 def test_what_a_zombie_sends_is_dropped(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, clock: WatchedClock, action: Action
+    system: ActorSystem,
+    server: type[Pooled],
+    bystander: Ref,
+    seen: Seen,
+    clock: WatchedClock,
+    end: End,
+    action: Action,
 ) -> None:
     """Nobody gets a message, a signal or a link from an actor that has ended; the zombie itself is not told."""
     ref = system.start(server, seen)
-    assert as_zombie(system, ref, lambda actor: action(actor, bystander)) is None
+    assert as_zombie(system, ref, lambda actor: action(actor, bystander), end) is None
     clock.advance(1)
     assert_untouched(system, bystander, seen)
 
 
 @pytest.mark.parametrize("action", IS_REFUSED.values(), ids=IS_REFUSED.keys())
 def test_what_a_zombie_wants_an_answer_to_is_refused(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, action: Action
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, end: End, action: Action
 ) -> None:
     """What returns something can't be dropped silently: the zombie is told that it is none among the living."""
-    result = as_zombie(system, system.start(server, seen), lambda actor: action(actor, bystander))
+    result = as_zombie(system, system.start(server, seen), lambda actor: action(actor, bystander), end)
     assert isinstance(result, pykka.ActorDeadError)
-    assert "was killed" in str(result)
+    assert "has ended" in str(result)
     assert_untouched(system, bystander, seen)
 
 
@@ -194,11 +238,11 @@ def test_what_a_zombie_would_wait_for_is_refused(
     """It is told at once, and does not hold its thread any longer by waiting."""
     result = as_zombie(system, system.start(Threaded, seen), lambda actor: action(actor, bystander))
     assert isinstance(result, pykka.ActorDeadError)
-    assert "was killed" in str(result)
+    assert "has ended" in str(result)
     assert_untouched(system, bystander, seen)
 
 
-def test_a_zombie_does_not_answer_its_own_calls(system: ActorSystem, server: type[Pooled], bystander: Ref) -> None:
+def test_a_zombie_does_not_answer_its_own_calls(system: ActorSystem, server: type[Pooled], end: End) -> None:
     """Callers were told of the end already, by future and by message alike; they are not told twice."""
     ref = system.start(server)
     kept, asker_seen = Seen(), Seen()
@@ -211,19 +255,21 @@ def test_a_zombie_does_not_answer_its_own_calls(system: ActorSystem, server: typ
         from_asker.reply("late")
         from_future.reply("late")
 
-    as_zombie(system, ref, reply_to_both)
-    with pytest.raises(pykka.ActorDeadError, match="killed"):
+    as_zombie(system, ref, reply_to_both, end)
+    with pytest.raises(pykka.ActorDeadError, match=str(end.reason)):
         answer.get(timeout=WAIT_SECONDS)
     sync(asker)
-    assert asker_seen.rest() == [("failure", "request", KILLED)]
+    assert asker_seen.rest() == [("failure", "request", end.reason)]
 
 
-def test_a_zombie_does_not_answer_others_calls(system: ActorSystem, server: type[Pooled], bystander: Ref) -> None:
+def test_a_zombie_does_not_answer_others_calls(
+    system: ActorSystem, server: type[Pooled], bystander: Ref, end: End
+) -> None:
     """A call that it was to answer for another actor stays open, and can still be answered by that."""
     kept = Seen()
     answer = bystander.ask(deferring(kept), block=False)
     from_ = kept.next()
-    as_zombie(system, system.start(server), lambda _actor: from_.reply("late"))
+    as_zombie(system, system.start(server), lambda _actor: from_.reply("late"), end)
     assert from_.is_wanted()
     run_in(bystander, lambda _actor: from_.reply("answer"))
     assert answer.get(timeout=WAIT_SECONDS) == "answer"
@@ -245,21 +291,25 @@ def test_what_a_zombies_callback_returns_does_not_count(
     system: ActorSystem,
     server: type[Pooled],
     seen: Seen,
+    end: End,
     returns: Callable[[], object],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It was killed, whatever comes of its last callback; terminate does not run and no crash is reported."""
+    """It has ended, whatever comes of its last callback; terminate does not run and no crash is reported.
+
+    The caller gets the end while the callback still runs.
+    """
     ref = system.start(server, seen)
     thread = thread_of(ref)
     with Gate() as gate:
         answer = ref.ask(lambda _actor, _from: gate() or returns(), block=False)
         gate.wait_entered()
         ref.send("waiting")
-        ref.kill()
-        with pytest.raises(pykka.ActorDeadError, match="killed"):
+        end.by(ref)
+        with pytest.raises(pykka.ActorDeadError, match=str(end.reason)):
             answer.get(timeout=WAIT_SECONDS)
     settle(system, thread)
-    assert ref.process.exit_reason == KILLED
+    assert ref.process.exit_reason == end.reason
     assert seen.rest() == []
     assert caplog.records == []
 
@@ -320,16 +370,70 @@ def test_who_ends_between_two_messages_leaves_no_zombie(
     assert system.zombies() == []
 
 
-def test_an_exit_signal_makes_no_zombie(system: ActorSystem, server: type[Pooled]) -> None:
-    """It waits until the callback is done: only kill does not."""
+def test_an_exit_signal_makes_a_zombie(system: ActorSystem, server: type[Pooled]) -> None:
+    """It ends a busy actor at once, as kill does, and the zombie is counted until its callback returns."""
     ref = system.start(server)
+    thread = thread_of(ref)
     with Gate() as gate:
         ref.cast(gate)
         gate.wait_entered()
         ref.exit(SHUTDOWN)
-        assert not ref.is_zombie
+        assert ref.is_zombie
+        assert ref.process.exit_reason == SHUTDOWN
+    settle(system, thread)
+    assert system.zombies() == []
+
+
+def test_a_trapped_exit_signal_waits_for_the_callback(system: ActorSystem, trapping: type[Pooled]) -> None:
+    """One that traps exits finishes what it is doing, then cleans up."""
+    ref = system.start(trapping, seen := Seen())
+    with Gate() as gate:
+        ref.cast(lambda actor: gate() or actor.seen.put("done"))
+        gate.wait_entered()
+        ref.exit(SHUTDOWN)
         assert ref.process.exit_reason is None
     assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.take(2) == ["done", ("terminate", SHUTDOWN)]
+    assert system.zombies() == []
+
+
+def test_an_actor_that_sends_itself_an_exit_signal_is_fenced(
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen
+) -> None:
+    """What comes after ``exit(self(), Reason)`` never happens in Erlang; here it comes to nothing."""
+    ref = system.start(server)
+    thread = thread_of(ref)
+
+    def script(actor: Any) -> None:
+        bystander.send("before")
+        actor.ref.exit(SHUTDOWN)
+        bystander.send("late")
+
+    ref.cast(script)
+    assert exit_reason_of(ref) == SHUTDOWN
+    settle(system, thread)
+    sync(bystander)
+    assert seen.rest() == ["before"]
+    assert system.zombies() == []
+
+
+def test_a_chain_of_busy_actors_ends_with_its_first(system: ActorSystem) -> None:
+    """However many are linked, each to the next and all of them in a callback, one end ends all, and no stack ends."""
+    count = 400  # more than a stack of calls would bear, at several a link
+    with ExitStack() as gates:
+        refs = [system.start(Threaded) for _ in range(count)]
+        threads = [thread_of(ref) for ref in refs]
+        for ref, other in pairwise(refs):
+            ref.process.link(other.process)
+        for ref in refs:
+            gate = gates.enter_context(Gate())
+            ref.cast(gate)
+            gate.wait_entered()
+        refs[0].exit(SHUTDOWN)
+        assert [ref.process.exit_reason for ref in refs] == [SHUTDOWN] * count
+        assert len(system.zombies()) == count
+    for thread in threads:
+        settle(system, thread)
     assert system.zombies() == []
 
 
@@ -462,7 +566,7 @@ def test_a_pooled_parent_killed_while_its_childs_init_runs(system: ActorSystem) 
         assert child is not None
         parent.kill()
         assert parent.is_zombie
-        assert not child.is_zombie
+        assert child.is_zombie  # by the exit signal of its parent
         child.kill()
         assert system.zombies() == [parent, child]
     assert after.next() is True

@@ -109,10 +109,10 @@ def test_a_killed_supervisors_grandchildren_are_waited_for(system: ActorSystem, 
 
 def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem, clock: WatchedClock) -> None:
     """The supervisor that sees it off has killed what still runs, and gives up where that is one too many."""
-    spec = ChildSpec("leaf", Start(Threaded, name="leaf"), shutdown=3)
+    spec = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf"), shutdown=3)
     starter = system.start(PooledTrapping)
     with Gate() as gate:
-        orphan = link_child(starter, Threaded, name="leaf")
+        orphan = link_child(starter, ThreadedTrapping, name="leaf")
         orphan.cast(gate)
         gate.wait_entered()
         starter.kill()

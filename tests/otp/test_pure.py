@@ -64,6 +64,13 @@ def test_the_window_allows_what_a_naive_count_allows(intensity: int, period: int
         assert allowed == (sum(now - at <= period for at in restarts) <= intensity)
 
 
+def test_a_restart_counts_for_exactly_the_period() -> None:
+    """To the fraction of a second, and at its very end still (OTP counts whole seconds, so it may count for longer)."""
+    first, _ = RestartWindow(1, 1.0).add(0.9)
+    assert first.add(1.9)[1] is False
+    assert first.add(1.95)[1] is True
+
+
 def test_the_window_is_a_value() -> None:
     """Counting leaves the earlier window as it was, and keeps no restart that no longer counts."""
     window = RestartWindow(1, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pykka
@@ -16,6 +17,7 @@ from receipt_actors.otp import (
     Down,
     Receive,
     Receiving,
+    Ref,
     Reply,
     Stop,
 )
@@ -24,8 +26,11 @@ from tests.otp.support import (
     Gate,
     Pooled,
     Seen,
+    Threaded,
     WatchedClock,
+    deferring,
     exit_reason_of,
+    raising,
     sync,
 )
 
@@ -269,3 +274,133 @@ def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem
     ref.send("b")
     answer.get(timeout=WAIT_SECONDS)
     assert seen.rest() == ["b", "a"]
+
+
+# --- a call whose answer is waited for --------------------------------------------------------------------------------
+
+
+def calling(other: Ref, *requests: Any, timeout: float | None = 5.0) -> Any:
+    """Make a script that makes these calls one after the other and puts what it got into ``seen``."""
+
+    def script(actor: Any, *_from: object) -> Receiving:
+        for request in requests:
+            try:
+                got = yield from actor.call_to(other, request, timeout)
+            except Exception as error:  # noqa: BLE001
+                got = error
+            actor.seen.put(("answer", got))
+        return "done"
+
+    return script
+
+
+def answering(value: object) -> Any:
+    return lambda _actor, _from: value
+
+
+def test_a_call_waits_for_its_answer_and_other_messages_wait_for_it(system: ActorSystem, server: type[Pooled]) -> None:
+    """No thread waits, and what comes meanwhile or was there before keeps its order."""
+    seen, kept = Seen(), Seen()
+    answerer, caller = system.start(Pooled), system.start(server, seen)
+    caller.cast(calling(answerer, deferring(kept), answering(2)))
+    from_ = kept.next()
+    for message in (1, "reply", 2):
+        caller.send(message)
+    assert caller.process.mailbox_length == 3
+    from_.reply("first")
+    sync(caller)
+    assert seen.rest() == [("answer", "first"), ("answer", 2), 1, "reply", 2]
+
+
+def test_a_late_answer_is_dropped(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
+    """A time-out is pykka.Timeout; the answer that comes after it reaches nobody, and ends no actor."""
+    seen, kept = Seen(), Seen()
+    answerer, caller = system.start(Pooled), system.start(server, seen)
+    caller.cast(calling(answerer, deferring(kept), answering("next"), timeout=2))
+    from_ = kept.next()
+    clock.advance(2)
+    kind, error = seen.next()
+    assert (kind, type(error)) == ("answer", pykka.Timeout)
+    assert not from_.is_wanted()
+    from_.reply("late")
+    assert seen.next() == ("answer", "next")
+    sync(caller)
+    assert seen.rest() == []
+    clock.advance(9)
+    sync(caller)
+    assert caller.is_alive()
+
+
+def test_a_call_with_no_time_is_over_at_once(system: ActorSystem, server: type[Pooled]) -> None:
+    """0 seconds is no time to answer in."""
+    caller = system.start(server, seen := Seen())
+    caller.cast(calling(system.start(Pooled), answering(1), timeout=0))
+    assert type(seen.next()[1]) is pykka.Timeout
+
+
+def test_a_call_of_one_that_ends_raises(system: ActorSystem, server: type[Pooled]) -> None:
+    """It is always ActorDeadError, with the exception of a crash as its cause: never another actor's own exception."""
+    seen, error = Seen(), ValueError("asked for")
+    caller, kept = system.start(server, seen), Seen()
+    caller.cast(calling(system.start(Threaded), raising(error)))
+    _, died = seen.next()
+    assert (type(died), died.__cause__) == (pykka.ActorDeadError, error)
+    answerer = system.start(Threaded)
+    caller.cast(calling(answerer, deferring(kept), answering(1)))
+    kept.next()
+    answerer.kill()
+    assert [type(got) for _, got in seen.take(2)] == [pykka.ActorDeadError] * 2
+    caller.cast(calling("nobody", answering(1)))  # type: ignore[arg-type]
+    assert type(seen.next()[1]) is pykka.ActorDeadError
+    caller.cast(calling(caller, answering(1)))
+    assert type(seen.next()[1]) is RuntimeError
+    caller.cast(calling(answerer, answering(1), timeout=-1))
+    assert type(seen.next()[1]) is ValueError
+
+
+@pytest.mark.parametrize("end", [Ref.kill, lambda ref: ref.exit(SHUTDOWN)], ids=["kill", "exit signal"])
+def test_one_that_waits_for_an_answer_can_be_ended(
+    system: ActorSystem, server: type[Pooled], end: Callable[[Ref], None]
+) -> None:
+    """Its callback is closed where it stands, its own callers learn of it, and the answer is dropped."""
+    kept, closed = Seen(), Seen()
+    answerer, caller = system.start(Pooled), system.start(server)
+
+    def script(actor: Any, _from: Any) -> Receiving:
+        try:
+            yield from actor.call_to(answerer, deferring(kept), None)
+        finally:
+            closed.put("closed")
+
+    asked = caller.ask(script, block=False)
+    from_ = kept.next()
+    behind = caller.ask(answering(1), block=False)
+    end(caller)
+    exit_reason_of(caller)
+    assert closed.next() == "closed"
+    for future in (asked, behind):
+        with pytest.raises(pykka.ActorDeadError):
+            future.get(timeout=WAIT_SECONDS)
+    from_.reply("late")
+    sync(answerer)
+
+
+def test_a_call_in_init(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who starts it waits until the answer is there."""
+    answerer, seen = system.start(Pooled), Seen()
+    system.start(server, seen, init=calling(answerer, answering(1)))
+    assert seen.rest() == [("answer", 1)]
+
+
+def test_the_answer_does_not_wait_behind_the_mailbox(system: ActorSystem, server: type[Pooled]) -> None:
+    """However many messages wait, all calls of a callback are answered before any of them."""
+    seen = Seen()
+    answerer, caller = system.start(Pooled), system.start(server, seen)
+    with Gate() as gate:
+        caller.cast(gate)
+        gate.wait_entered()
+        caller.cast(calling(answerer, *[answering(number) for number in range(10)]))
+        for number in range(500):
+            caller.send(number)
+    assert seen.take(10) == [("answer", number) for number in range(10)]
+    assert seen.take(500) == list(range(500))

@@ -139,7 +139,7 @@ def test_a_child_of_a_parent_that_has_just_been_killed_ends_too(system: ActorSys
         parent.cast(script)
         gate.wait_entered()
         parent.kill()
-    assert "was killed" in refused.next()
+    assert "has ended" in refused.next()
     assert system.whereis("orphan") is None
 
 

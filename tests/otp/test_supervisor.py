@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from receipt_actors.otp import (
     NORMAL,
     ONE_FOR_ALL,
     ONE_FOR_ONE,
+    PERMANENT,
     REST_FOR_ONE,
     SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
@@ -31,6 +34,8 @@ from receipt_actors.otp import (
     Crash,
     DeleteChild,
     Exit,
+    GenServer,
+    GetChildSpec,
     NotStarted,
     Receive,
     Receiving,
@@ -58,6 +63,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
+from receipt_actors.otp._child_spec import ForgottenStart
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -748,3 +754,83 @@ def test_an_exit_signal_of_a_stranger_is_ignored(
     supervisor = system.start(Supervisor, [child("a")])
     run_in(system.start(server), lambda _actor: supervisor.exit(SHUTDOWN))
     assert states(supervisor) == {"a": "running"}
+
+
+class Holding:
+    """Something that a child is started with."""
+
+
+class Forgetful(GenServer):
+    """Does not keep what it was started with."""
+
+    def __init__(self, argument: object) -> None:
+        pass
+
+    def handle_cast(self, request: Any) -> Any:
+        raise request
+
+
+@pytest.mark.parametrize(("restart", "is_kept"), [(TEMPORARY, False), (TRANSIENT, True), (PERMANENT, True)])
+@pytest.mark.parametrize("as_function", [False, True], ids=["Start", "function"])
+def test_the_start_arguments_of_a_temporary_child_are_forgotten(
+    system: ActorSystem, restart: Restart, is_kept: bool, as_function: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is never started again, so its supervisor keeps nothing of them, and its spec says so (OTP: undefined)."""
+    argument = Holding()
+    kept = weakref.ref(argument)
+    start: Any = Start(Forgetful, argument)
+    spec = ChildSpec("child", start.__call__ if as_function else start, restart)
+    supervisor = system.start(Supervisor, intensity=9)
+    result = start_child(supervisor, spec)
+    assert isinstance(result, Started)
+    del argument, start, spec
+    sync(system.start(Pooled))
+    gc.collect()
+    assert (kept() is not None) is is_kept
+    known = get_child_spec(supervisor, "child")
+    assert isinstance(known, ChildSpec)
+    assert isinstance(known.start, ForgottenStart) is not is_kept
+    if not is_kept:
+        with pytest.raises(RuntimeError, match="never started again"):
+            known.start()
+        result.ref.cast(ValueError("report this"))
+        exit_reason_of(result.ref)
+        assert count_children(supervisor) == (0, 0, 0, 0)
+        assert "ForgottenStart" not in caplog.text
+
+
+def test_the_start_arguments_of_children_that_a_supervisor_begins_with_are_kept(system: ActorSystem) -> None:
+    """They are its own start arguments (as in OTP)."""
+    supervisor = system.start(Supervisor, [ChildSpec("child", Start(Forgetful, 1), TEMPORARY)])
+    spec = get_child_spec(supervisor, "child")
+    assert isinstance(spec, ChildSpec)
+    assert isinstance(spec.start, Start)
+    assert spec.start.args == (1,)
+
+
+def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:
+    """A child that ends is found by its reference, however many siblings there are."""
+    looked_at = Seen()
+
+    class Watched(dict[Any, Any]):
+        def values(self) -> Any:
+            looked_at.put("values")
+            return super().values()
+
+        def __iter__(self) -> Any:
+            looked_at.put("iteration")
+            return super().__iter__()
+
+    supervisor = system.start(Supervisor, intensity=9)
+    for number in range(3):
+        start_child(supervisor, ChildSpec(number, Start(Pooled, name=number), TEMPORARY if number else PERMANENT))
+    actor: Any = supervisor.process.actor
+    actor._children = Watched(actor._children)
+    for number in range(3):
+        ref = system.whereis(number)
+        assert ref is not None
+        ref.cast(lambda _actor: Stop())
+        exit_reason_of(ref)
+    supervisor.call(GetChildSpec(0))
+    assert looked_at.rest() == []
+    assert count_children(supervisor) == (1, 1, 0, 1)

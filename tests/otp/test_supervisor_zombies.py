@@ -27,7 +27,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import Gate, Threaded, WatchedClock, exit_reason_of, settle, thread_of
+from tests.otp.support import Gate, Threaded, ThreadedTrapping, WatchedClock, exit_reason_of, settle, thread_of
 
 TWO = Shutdown("killed children that still run: 2 (allowed: 1)")
 ONE = Shutdown("killed children that still run: 1 (allowed: 0)")
@@ -67,7 +67,7 @@ def test_too_many_end_their_supervisor(system: ActorSystem, caplog: pytest.LogCa
 
 def test_one_that_took_too_long_counts(system: ActorSystem, clock: WatchedClock) -> None:
     """A child that is killed because its time was up is no better."""
-    spec = ChildSpec("a", Start(Threaded, name="a"), shutdown=3)
+    spec = ChildSpec("a", Start(ThreadedTrapping, name="a"), shutdown=3)
     supervisor = system.start(Supervisor, [spec], max_zombies=0)
     with blocked(whereis(system, "a")):
         request = threading.Thread(target=terminate_child, args=(supervisor, "a"))
@@ -95,6 +95,20 @@ def test_one_that_somebody_else_killed_counts(system: ActorSystem) -> None:
     with blocked(child):
         child.kill()
         assert exit_reason_of(supervisor) == ONE
+
+
+def test_one_that_an_exit_signal_ended_in_a_callback_counts(system: ActorSystem) -> None:
+    """It does not trap exits, so it is gone at once; its thread is not. A supervisor of any kind counts it."""
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Threaded, name="a"))], max_zombies=0)
+    with blocked(whereis(system, "a")):
+        assert terminate_child(supervisor, "a") is None
+        assert exit_reason_of(supervisor) == ONE
+    many = system.start(SimpleOneForOneSupervisor, ChildSpec("job", Start(Threaded), TEMPORARY), max_zombies=0)
+    child = start_child(many, ())
+    assert isinstance(child, Started)
+    with blocked(child.ref):
+        child.ref.exit(SHUTDOWN)
+        assert exit_reason_of(many) == ONE
 
 
 def test_a_group_that_is_killed_is_not_started_again(system: ActorSystem) -> None:

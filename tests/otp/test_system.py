@@ -27,6 +27,7 @@ from tests.otp.support import (
     PooledTrapping,
     Seen,
     Threaded,
+    ThreadedTrapping,
     exit_reason_of,
     link_child,
     run_in,
@@ -220,7 +221,7 @@ def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) 
         with Gate() as gate:
             cleaned = Seen()
             tidy = system.start(PooledTrapping, terminate=lambda _actor: cleaned.put("tidy"))
-            stuck = system.start(Threaded)
+            stuck = system.start(ThreadedTrapping)
             stuck.cast(gate)
             gate.wait_entered()
             thread = next(other for other in threading.enumerate() if other.name == stuck.process._scheduler.name)
