@@ -175,8 +175,8 @@ def test_what_is_not_sent_takes_nothing_of_the_rate(stage: Stage) -> None:
 
     ledger: FakeLedger = stage.with_fake(FakeLedger())
     gateway = stage.actors.start(Limited, ledger)
-    first = stage.ask(gateway, LookUpTransaction("t-0", submission(0)))
-    dead = [stage.ask(gateway, LookUpTransaction(f"t-{number}", submission(number))) for number in range(1, 4)]
+    first = stage.ask(gateway, LookUpTransaction(item("t-0", 0)))
+    dead = [stage.ask(gateway, LookUpTransaction(item(f"t-{number}", number))) for number in range(1, 4)]
     assert ledger.count("get") == 1
     assert stage.reply_to(first) is Ownership.FREE
     for asking in dead:
@@ -184,7 +184,7 @@ def test_what_is_not_sent_takes_nothing_of_the_rate(stage: Stage) -> None:
     stage.settle()
     stage.advance(10)  # the slot comes while there is nobody to use it
     assert ledger.count("get") == 1
-    alive = stage.ask(gateway, LookUpTransaction("t-4", submission(4)))
+    alive = stage.ask(gateway, LookUpTransaction(item("t-4", 4)))
     stage.settle()
     assert stage.reply_to(alive) is Ownership.FREE
 
