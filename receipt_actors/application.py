@@ -277,9 +277,7 @@ def _way_of_asking(settings: Settings, of_source: Settings, backend: Backend) ->
     if not settings.uses_server_api:
         secret = of_source.shared_secret
         own = None if secret is None or secret == settings.shared_secret else secret.get_secret_value()
-        return by_verify_receipt(
-            backend.app_store, policy, backend.app_store_transfers, shared_secret=own, of_source=place
-        )
+        return by_verify_receipt(backend.app_store, policy, shared_secret=own, of_source=place)
     assert backend.server_api is not None, "who opens a backend for these settings gives it one"
     (bundle_id,) = of_source.bundle_ids
     own = None if of_source.bundle_ids == settings.bundle_ids else bundle_id

@@ -20,7 +20,6 @@ from receipt_actors.clients.network_loop import NetworkLoop
 from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
 from receipt_actors.domain.ports import (
     AppStore,
-    AppStoreTransfers,
     BackgroundCalls,
     Ledger,
     Queues,
@@ -60,11 +59,10 @@ class Backend:
 
     queues: Queues
     ledger: Ledger
-    app_store: AppStore
+    app_store: AppStore  #: asked without a thread that waits where it is an ``AppStoreTransfers``, too
     interrupt_receives: Callable[[], None]  #: long polls under way return, where that is possible
     close: Callable[[], None]
     rng: random.Random
-    app_store_transfers: AppStoreTransfers | None = None  #: the App Store without a thread that waits, where there is
     background_calls: BackgroundCalls | None = None  #: queues and ledger without threads that wait, where there are
     run_on: Callable[[Scheduler], None] | None = None  #: have the latter two run on an actor system's own thread
     signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
@@ -103,8 +101,9 @@ def open_backend(settings: Settings) -> Backend:
             server_api = open_server_api(settings, max_connections=settings.effective_app_store_concurrency)
             opened.callback(server_api.close)
         uses_curl = settings.uses_curl and server_api is None
-        transfers = _open_app_store_transfers(settings) if uses_curl else None
-        app_store = transfers or open_app_store(settings, max_connections=settings.effective_app_store_concurrency)
+        max_connections = settings.effective_app_store_concurrency
+        open_client = _open_curl_client if uses_curl else open_app_store
+        app_store = open_client(settings, max_connections=max_connections)
         opened.callback(app_store.close)
         walks = _open_walks(settings)
         if walks is not None:
@@ -114,7 +113,7 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(roles.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        loops = [loop for loop in (transfers, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
+        loops = [loop for loop in (app_store, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
 
         def run_on(scheduler: Scheduler) -> None:
             for loop in loops:
@@ -128,7 +127,6 @@ def open_backend(settings: Settings) -> Backend:
             interrupt_receives,
             close,
             rng,
-            transfers,
             background_calls,
             run_on,
             signed_data,
@@ -299,10 +297,9 @@ def _trust(settings: SignatureSettings) -> Trust:
     return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
 
 
-def _open_app_store_transfers(settings: Settings) -> CurlVerifyReceiptClient:
+def _open_curl_client(settings: AppStoreSettings, *, max_connections: int) -> CurlVerifyReceiptClient:
     from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
 
-    max_connections = settings.effective_app_store_concurrency
     return CurlVerifyReceiptClient(*_app_store_arguments(settings), max_connections=max_connections)
 
 

@@ -9,6 +9,7 @@
     │   ├── QueueUnavailable
     │   └── LedgerUnavailable
     ├── SubmissionRefused        a message that could never be answered, told before it is sent
+    ├── NotAnswered              a submission that gets no verdict, told to the program that waits for one
     ├── QueueRefused             permanent: this queue does not exist or may not be used
     ├── LedgerRefused            permanent: the table is missing, of another make, or may not be used
     ├── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
@@ -72,6 +73,19 @@ class LedgerUnavailable(UnavailableError):
 
 class SubmissionRefused(ReceiptActorsError):
     """A message that no validator could ever answer; it was not sent."""
+
+
+class NotAnswered(ReceiptActorsError):
+    """A submission without a verdict; ``reason`` is a ``Reason``.
+
+    The message is in the dead-letter queue, or back on the source queue where there is none. ``drained`` says that the
+    system has ended before there was a verdict.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class QueueRefused(ReceiptActorsError):

@@ -1,8 +1,8 @@
 """The game's side of the queues: a receipt is put on a source queue, answers are taken from a post queue.
 
 ``ReceiptSystem`` has both for programs that embed it. Neither needs a running system, for any producer and any reader
-of results do the same; nothing is remembered here. An answer that was taken is deleted only when the next one is asked
-for, and goes back where that never happens: a reader may get one again, and loses none.
+of results do the same. An answer that was taken is deleted only when the next one is asked for, and goes back where
+that never happens: a reader may get one again, and loses none.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Self
 
+from receipt_actors.actors.pending import Pending, PendingSubmissions
 from receipt_actors.actors.result_listener import VISIBILITY_SECONDS
-from receipt_actors.domain.messages import Unanswerable, checked_submission_message
-from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues
+from receipt_actors.domain.messages import Unanswerable, checked_submission
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.settings import Settings
@@ -24,6 +27,7 @@ from receipt_actors.settings import Settings
 def submit(
     queues: Queues,
     settings: Settings,
+    pending_submissions: PendingSubmissions,
     receipt: str,
     user_id: int,
     *,
@@ -32,7 +36,7 @@ def submit(
     transaction_id: str | None = None,
     product_id: str | None = None,
     source_queue: str | None = None,
-) -> str:
+) -> Pending:
     """Put a receipt on a source queue; see ``ReceiptSystem.submit``."""
     submission_id = str(uuid.uuid4()) if submission_id is None else submission_id
     if source_queue is not None and source_queue != settings.source_queue:
@@ -52,26 +56,24 @@ def submit(
         text = json.dumps(body)
     except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
         raise SubmissionRefused(f"the arguments can't be written as JSON: {error}") from None
-    message = checked_submission_message(text, submission_id, settings.post_queues, settings.source_queue)
-    if isinstance(message, Unanswerable):
-        raise SubmissionRefused(f"{message.reason}: {message.detail}")
+    checked = checked_submission(text, submission_id, settings.post_queues, settings.source_queue)
+    if isinstance(checked, Unanswerable):
+        raise SubmissionRefused(f"{checked.reason}: {checked.detail}")
+    submission, message = checked
+    pending = pending_submissions.expect(submission)  # before it is sent: the answer may come at once
     (failure,) = queues.send(settings.source_queue, [message])
     if failure is not None and failure.sender_fault:
         raise SubmissionRefused(f"{failure.code}: {failure.detail}")
     if failure is not None:
         raise QueueUnavailable(f"{failure.code}: {failure.detail}")
-    return submission_id
+    return pending
 
 
-def results(
-    queues: Queues,
-    queue: str,
-    *,
-    receive_wait_seconds: float,
-    timeout_seconds: float | None,
-    is_over: Callable[[], bool],
-) -> Iterator[PostedResult]:
-    """Take the answers from a post queue, one by one; see ``ReceiptSystem.results``.
+class Results:
+    """Takes the answers from a post queue, one by one; see ``ReceiptSystem.results``.
+
+    An answer is deleted when the next one is asked for. When nobody can ask any more, those that were received along
+    with it go back at once; the answer itself, which may have been too much for the reader, after a minute.
 
     Args:
         queues: of the game.
@@ -80,28 +82,68 @@ def results(
         timeout_seconds: end when none has come for so long; None: go on.
         is_over: whether to end before the next receive, all the same.
     """
-    patience = float("inf") if timeout_seconds is None else timeout_seconds
-    give_up_at = time.monotonic() + patience
-    while not is_over():
-        messages = queues.receive(
-            queue,
-            max_messages=MAX_BATCH_ENTRIES,
-            wait_seconds=max(0.0, min(receive_wait_seconds, give_up_at - time.monotonic())),
-            visibility_timeout_seconds=VISIBILITY_SECONDS,
-        )
-        handles = [message.receipt_handle for message in messages]
-        try:
-            for message in messages:
+
+    def __init__(
+        self,
+        queues: Queues,
+        queue: str,
+        *,
+        receive_wait_seconds: float,
+        timeout_seconds: float | None,
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._queues = queues
+        self._queue = queue
+        self._receive_wait_seconds = receive_wait_seconds
+        self._patience = float("inf") if timeout_seconds is None else timeout_seconds
+        self._give_up_at = time.monotonic() + self._patience
+        self._is_over = is_over
+        self._in_hand: str | None = None  # receipt handle of the answer that was returned last
+        self._received: deque[ReceivedMessage] = deque()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> PostedResult:
+        """Acknowledge the answer that was returned last, and return the next one."""
+        if self._in_hand is not None:
+            self._queues.delete(self._queue, [self._in_hand])
+            self._in_hand = None
+        while True:
+            while self._received:
+                message = self._received.popleft()
                 result = parse_result(message)
                 if result is not None:
-                    yield result
-                    queues.delete(queue, [message.receipt_handle])
-                handles.pop(0)
-        finally:
-            if handles:
-                with suppress(QueueUnavailable):  # the system may have been stopped: they come back all the same
-                    queues.change_visibility(queue, [(handle, 0) for handle in handles])
-        if messages:
-            give_up_at = time.monotonic() + patience
-        elif time.monotonic() >= give_up_at:
-            return
+                    self._in_hand = message.receipt_handle
+                    return result
+            if self._is_over():
+                raise StopIteration
+            self._received.extend(
+                self._queues.receive(
+                    self._queue,
+                    max_messages=MAX_BATCH_ENTRIES,
+                    wait_seconds=max(0.0, min(self._receive_wait_seconds, self._give_up_at - time.monotonic())),
+                    visibility_timeout_seconds=VISIBILITY_SECONDS,
+                )
+            )
+            if self._received:
+                self._give_up_at = time.monotonic() + self._patience
+            elif time.monotonic() >= self._give_up_at:
+                raise StopIteration
+
+    def close(self) -> None:
+        """Give back what was not acknowledged, at once; it comes again."""
+        if self._in_hand is not None:
+            self._give_back([self._in_hand])
+            self._in_hand = None
+        self.__del__()
+
+    def __del__(self) -> None:
+        """Give back what was received and not returned."""
+        received, self._received = self._received, deque()
+        self._give_back([message.receipt_handle for message in received])
+
+    def _give_back(self, receipt_handles: Sequence[str]) -> None:
+        if receipt_handles:
+            with suppress(QueueUnavailable):  # the system may have been stopped: they come back all the same
+                self._queues.change_visibility(self._queue, [(handle, 0) for handle in receipt_handles])

@@ -16,6 +16,7 @@ import pykka
 from receipt_actors import game_side
 from receipt_actors.actors import protocol
 from receipt_actors.actors.holding import LIMITED, ProcessHolding, release
+from receipt_actors.actors.pending import Pending, pending_submissions_of
 from receipt_actors.actors.protocol import (
     CloseIntake,
     DescribeIntake,
@@ -30,6 +31,7 @@ from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.game_side import Results
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start
 from receipt_actors.settings import Settings
@@ -158,7 +160,7 @@ class ReceiptSystem:
         transaction_id: str | None = None,
         product_id: str | None = None,
         source_queue: str | None = None,
-    ) -> str:
+    ) -> Pending:
         """Put a receipt on a source queue, as any producer would.
 
         Args:
@@ -171,7 +173,8 @@ class ReceiptSystem:
             source_queue: which of several source queues; left out, the first.
 
         Returns:
-            The submission id, which the answers carry.
+            What waits for the answers, if you wish: ``system.submit(...).result(timeout)``; and ``submission_id``,
+            which they carry. A submission is as safe on the queue whether you wait or not.
 
         Raises:
             SubmissionRefused: the message could never be answered.
@@ -180,6 +183,7 @@ class ReceiptSystem:
         return game_side.submit(
             self._backend.queues,
             self.settings,
+            pending_submissions_of(self._actors),
             receipt,
             user_id,
             post_queue=post_queue,
@@ -189,10 +193,11 @@ class ReceiptSystem:
             source_queue=source_queue,
         )
 
-    def results(self, queue: str | None = None, *, timeout_seconds: float | None = None) -> Iterator[PostedResult]:
-        """Read the answers on a post queue, one by one; each is deleted when the next one is asked for.
+    def results(self, queue: str | None = None, *, timeout_seconds: float | None = None) -> Results:
+        """Read the answers on a post queue, one by one: to all submissions, and refunds.
 
-        What was not deleted when the loop is left comes back, so an answer may come more than once.
+        An answer is acknowledged when the loop asks for the next one; one that never was comes again, a minute later.
+        So each comes at least once, and may come more than once.
 
         Args:
             queue: which post queue; left out, the first of ``post_queues``.
@@ -202,7 +207,7 @@ class ReceiptSystem:
             QueueUnavailable: the queue does not answer.
             QueueRefused: it does not exist, or may not be read.
         """
-        return game_side.results(
+        return Results(
             self._backend.queues,
             self.settings.post_queues[0] if queue is None else queue,
             receive_wait_seconds=self.settings.receive_wait_seconds,
@@ -427,6 +432,7 @@ class ReceiptSystem:
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason
         tracer_of(self._actors).close()
+        pending_submissions_of(self._actors).end()
         self._ended.set()
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from receipt_actors.backends import open_backend
 from receipt_actors.cli.open_files import files_needed
 from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
 from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
+from receipt_actors.domain.ports import AppStoreTransfers
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings
@@ -25,17 +26,17 @@ def settings_of(folder: Path, **more: object) -> Settings:
 
 @pytest.mark.parametrize("client", ["auto", "curl"])
 def test_curl_asks_without_threads_that_wait(tmp_path: Path, client: str) -> None:
-    """It is both ports: the blocking one for whoever wants it."""
+    """It is one client with both ways: the blocking one is for the commands."""
     with closing(open_backend(settings_of(tmp_path, app_store_client=client))) as backend:
-        assert isinstance(backend.app_store_transfers, CurlVerifyReceiptClient)
-        assert backend.app_store is backend.app_store_transfers
+        assert isinstance(backend.app_store, CurlVerifyReceiptClient)
+        assert isinstance(backend.app_store, AppStoreTransfers)
 
 
 def test_requests_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
     """Though pycurl is installed."""
     with closing(open_backend(settings_of(tmp_path, app_store_client="requests"))) as backend:
         assert isinstance(backend.app_store, VerifyReceiptClient)
-        assert backend.app_store_transfers is None
+        assert not isinstance(backend.app_store, AppStoreTransfers)
 
 
 def test_the_whole_program_runs_without_pycurl(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_the_server_api_has_its_client(tmp_path: Path) -> None:
         settings = settings_of(tmp_path, app_receipts="server-api", **names, **key)
         with closing(open_backend(settings)) as backend:
             assert backend.server_api is not None
-            assert backend.app_store_transfers is None
+            assert not isinstance(backend.app_store, AppStoreTransfers)
     with closing(open_backend(settings_of(tmp_path))) as backend:
         assert backend.server_api is None
 

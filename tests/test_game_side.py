@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from receipt_actors import Settings, game_side
+from receipt_actors.actors.pending import PendingSubmissions
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
-from receipt_actors.testing import FakeQueues
+from receipt_actors.testing import FakeQueues, ManualClock
 
 FIRST, SECOND, OUT, OUT2 = "ReceiptsSQS", "Game2SQS", "ResultsSQS", "Results2SQS"
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",), sources={SECOND: {"post_queues": (OUT2,)}})
@@ -28,7 +29,8 @@ def queues() -> FakeQueues:
 
 
 def submit(queues: FakeQueues, **arguments: object) -> str:
-    return game_side.submit(queues, SETTINGS, **(GOOD | arguments))  # type: ignore[arg-type]
+    arguments = GOOD | arguments
+    return game_side.submit(queues, SETTINGS, PendingSubmissions(), **arguments).submission_id  # type: ignore[arg-type]
 
 
 def answer(queues: FakeQueues, *user_ids: int) -> None:
@@ -36,8 +38,8 @@ def answer(queues: FakeQueues, *user_ids: int) -> None:
     queues.send(OUT, [OutgoingMessage(json.dumps(body)) for body in bodies])
 
 
-def results(queues: FakeQueues, is_over: Callable[[], bool] = lambda: False) -> Iterator[PostedResult]:
-    return game_side.results(queues, OUT, receive_wait_seconds=0, timeout_seconds=0, is_over=is_over)
+def results(queues: FakeQueues, is_over: Callable[[], bool] = lambda: False) -> game_side.Results:
+    return game_side.Results(queues, OUT, receive_wait_seconds=0, timeout_seconds=0, is_over=is_over)
 
 
 def left(queues: FakeQueues, queue: str) -> list[tuple[int, bool]]:
@@ -118,12 +120,32 @@ def test_an_answer_is_deleted_when_the_next_one_is_asked_for(queues: FakeQueues)
 
 
 def test_what_was_not_asked_beyond_goes_back_at_once(queues: FakeQueues) -> None:
-    """Also where the reader's own code raised in between."""
+    """All of it when the reader closes; all but the answer in its hands when it just goes away."""
     answer(queues, 1, 2, 3)
     taken = results(queues)
     assert [next(taken).user_id, next(taken).user_id] == [1, 2]
     taken.close()
     assert left(queues, OUT) == [(2, True), (3, True)]
+    assert [next(results(queues)).user_id, next(results(queues)).user_id] == [2, 3]
+    assert left(queues, OUT) == [(2, False), (3, False)]
+
+
+def test_a_loop_that_raises_does_not_acknowledge() -> None:
+    """Its answer comes again after a minute; the others at once."""
+    clock = ManualClock()
+    queues = FakeQueues(clock)
+    queues.create_queue(OUT)
+    answer(queues, 1, 2)
+
+    def keep(_result: PostedResult) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(map(keep, results(queues)))
+    assert left(queues, OUT) == [(1, False), (2, True)]
+    assert [result.user_id for result in results(queues)] == [2]
+    clock.advance(60.0)
+    assert [result.user_id for result in results(queues)] == [1]
 
 
 def test_where_it_can_not_go_back_the_reader_is_not_bothered(queues: FakeQueues) -> None:

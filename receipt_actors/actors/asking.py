@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from receipt_actors.domain import server_api as server_api_answers
 from receipt_actors.domain import verify_receipt as verify_receipt_answers
@@ -39,26 +39,22 @@ class Way:
 def by_verify_receipt(
     app_store: AppStore,
     policy: Policy,
-    transfers: AppStoreTransfers | None = None,
     *,
     shared_secret: str | None = None,
     of_source: str = "",
 ) -> Way:
-    """Ask verifyReceipt: production first, always, says Apple.
+    """Ask verifyReceipt: production first, always, says Apple; without a thread that waits, where the client can.
 
     ``shared_secret`` is the one of this source's app, where that is not the client's; ``of_source`` is where it stands.
     """
-    ask, begin = app_store.verify_receipt, None if transfers is None else transfers.begin
-    if shared_secret is not None:
-        ask = partial(app_store.verify_receipt, shared_secret=shared_secret)
-        begin = None if transfers is None else partial(transfers.begin, shared_secret=shared_secret)
+    own: dict[str, Any] = {} if shared_secret is None else {"shared_secret": shared_secret}
     return Way(
-        ask=ask,
+        ask=partial(app_store.verify_receipt, **own),
         interpret=verify_receipt_answers.interpret,
         first=Environment.PRODUCTION,
         what_to_check=f"{of_source}shared_secret and the URLs",
         environments=policy.environments,
-        begin=begin,
+        begin=partial(app_store.begin, **own) if isinstance(app_store, AppStoreTransfers) else None,
     )
 
 

@@ -120,6 +120,9 @@ class Custodian(GenServer):
     def log_answered(self, seconds: float) -> None:
         """Tell what was answered; a custodian that answers nothing has nothing to tell."""
 
+    def not_answered(self, why: Unanswerable) -> None:
+        """Tell the program that waits for an answer, if it is this one, that there will be none."""
+
     def whole_delivery(self) -> ReceivedMessage:
         """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
         return self.delivery
@@ -222,6 +225,7 @@ class Custodian(GenServer):
         """Move the message to the dead-letter queue: send it there, then delete it."""
         dead_letter_queue = self.source.dead_letter_queue
         if dead_letter_queue is None:
+            self.not_answered(unanswerable)
             return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
         self._moved_for = unanswerable
         self.enter("moving")
@@ -363,6 +367,7 @@ class Custodian(GenServer):
         if moved_for is None:
             self.log_answered(seconds)
         else:
+            self.not_answered(moved_for)
             log_moved(self.delivery.message_id, moved_for.reason, moved_for.detail, seconds)
             summary = f"a message was moved to the dead-letter queue, {moved_for.reason}: {moved_for.detail}"
             subject = moved_for.reason.value

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from receipt_actors.actors.custodian import Custodian
+from receipt_actors.actors.pending import pending_submissions_of
 from receipt_actors.actors.protocol import (
     APP_STORE_GATEWAY,
     LEDGER_GATEWAY,
@@ -168,6 +169,7 @@ class Validator(Custodian):
                 if self.tracer.is_on:
                     self.trace("replied", **_traced_result(result))
                 if not self.has_open_questions:
+                    pending_submissions_of(self.system).answered(self._submission, self._results)
                     self.delete()
                 return None
 
@@ -235,6 +237,10 @@ class Validator(Custodian):
                 self.trace("reply", **_traced_result(result))
             queue = result.post_queue or self._submission.post_queue
             self.post(_Post(result), queue, result_message(self._submission, result, traceparent))
+
+    def not_answered(self, why: Unanswerable) -> None:
+        """See ``Custodian``."""
+        pending_submissions_of(self.system).not_answered(self._submission, why)
 
     def log_answered(self, seconds: float) -> None:
         """See ``Custodian``."""

@@ -24,7 +24,7 @@ from receipt_actors.cli.receipt_files import STDIN, read_receipt
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.clients.sqs_rules import check_send_batch
 from receipt_actors.domain.batching import take_batch
-from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission_message
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.settings import QueueSettings, load_source_settings
@@ -214,8 +214,9 @@ def _entry(where: str, body: str, submission_id: object, settings: QueueSettings
         submission_id = str(uuid.uuid4())
     if not isinstance(submission_id, str):
         return Entry(where, OutgoingMessage(body), "submission_id: expected a string")
-    message = checked_submission_message(body, submission_id, settings.post_queues, settings.source_queue)
-    if isinstance(message, Unanswerable):
-        return Entry(where, OutgoingMessage(body), f"{message.reason}: {message.detail}")
+    checked = checked_submission(body, submission_id, settings.post_queues, settings.source_queue)
+    if isinstance(checked, Unanswerable):
+        return Entry(where, OutgoingMessage(body), f"{checked.reason}: {checked.detail}")
+    _submission, message = checked
     (failure,) = check_send_batch(settings.source_queue, [message])
     return Entry(where, message, None if failure is None else f"{failure.code}: {failure.detail}")

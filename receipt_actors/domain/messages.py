@@ -222,15 +222,18 @@ def submission_message(body: str, submission_id: str, user_id: int, source_queue
     return in_group(message, source_queue, str(user_id), submission_id, body)
 
 
-def checked_submission_message(
+def checked_submission(
     body: str, submission_id: str, allowed_post_queues: Collection[str], source_queue: str
-) -> OutgoingMessage | Unanswerable:
-    """Make what puts a submission on the source queue, or say why its consumer would have no answer to it."""
+) -> tuple[Submission, OutgoingMessage] | Unanswerable:
+    """Make what puts a submission on the source queue, or say why its consumer would have no answer to it.
+
+    The submission is as its consumer will read it, but for the message id and the time, which the queue gives.
+    """
     delivery = ReceivedMessage("", "", body, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
     outcome = parse_submission(delivery, allowed_post_queues, source_queue)
     if isinstance(outcome, Unanswerable):
         return outcome
-    return submission_message(body, submission_id, outcome.user_id, source_queue)
+    return outcome, submission_message(body, submission_id, outcome.user_id, source_queue)
 
 
 def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable, queue: str) -> OutgoingMessage:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from receipt_actors.domain.reasons import Reason
 
@@ -226,8 +226,12 @@ class AppStore(Protocol):
         """
 
 
+@runtime_checkable
 class AppStoreTransfers(Protocol):
-    """``AppStore`` without a thread that waits: any number of questions may be under way at once."""
+    """What an ``AppStore`` may have besides: a way without a thread that waits, for any number of questions at once.
+
+    A client that has ``begin`` is asked by that alone.
+    """
 
     def begin(
         self,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Verdict
-from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 
 _DIGITS = re.compile(r"[0-9]{1,10}")
 
@@ -29,7 +29,7 @@ class PostedResult:
     revocation_percentage: int | None = None  #: of a refund: how much of it, in thousandths of a percent
 
 
-def parse_result(message: ReceivedMessage) -> PostedResult | None:
+def parse_result(message: ReceivedMessage | OutgoingMessage) -> PostedResult | None:
     """Read an answer; None where the message is none (somebody else writes to that queue)."""
     try:
         body = json.loads(message.body)

@@ -70,8 +70,8 @@ Around: TypeAlias = Callable[[PortCall], Any]
 def intercept(backend: Backend, around: Around) -> Backend:
     """Return the same backend with ``around`` around each call of its ports; it is called from many threads.
 
-    Each call blocks: the App Store is asked through its blocking port, also where the backend has another. What Apple
-    signed is verified without a word to the world, and left alone.
+    Each call blocks: the App Store is asked by ``verify_receipt``, also where the client has ``AppStoreTransfers``.
+    What Apple signed is verified without a word to the world, and left alone.
     """
     server_api = backend.server_api
     return replace(
@@ -79,7 +79,6 @@ def intercept(backend: Backend, around: Around) -> Backend:
         queues=_InterceptedQueues(backend.queues, around),
         ledger=_InterceptedLedger(backend.ledger, around),
         app_store=_InterceptedAppStore(backend.app_store, around),
-        app_store_transfers=None,
         server_api=None if server_api is None else _InterceptedServerApi(server_api, around),
     )
 

@@ -35,15 +35,12 @@ from .stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
 
-class AtOnce:
-    """``AppStoreTransfers`` on a fake App Store: the outcome is there before ``begin`` returns."""
-
-    def __init__(self, store: FakeAppStore) -> None:
-        self.store = store
+class AtOnce(FakeAppStore):
+    """A fake App Store with ``AppStoreTransfers``: the outcome is there before ``begin`` returns."""
 
     def begin(self, receipt_data: str, environment: Environment, done: Callable[[Any], object]) -> None:
         try:
-            outcome: Any = self.store.verify_receipt(receipt_data, environment)
+            outcome: Any = self.verify_receipt(receipt_data, environment)
         except Exception as error:  # noqa: BLE001 # whatever the test has ordered
             outcome = error
         done(outcome)
@@ -56,13 +53,12 @@ class House:
 
     def __init__(self, stage: Stage, *environments: Environment) -> None:
         self.stage = stage
-        self.store: FakeAppStore = stage.with_fake(FakeAppStore())
+        self.store: FakeAppStore = stage.with_fake(AtOnce() if self.has_transfers else FakeAppStore())
         self.intake = stage.stand_in(INTAKE)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
-        transfers = AtOnce(self.store) if self.has_transfers else None
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, {SOURCE: by_verify_receipt(self.store, policy, transfers)}, self.limits, THREE_ATTEMPTS
+            AppStoreGateway, {SOURCE: by_verify_receipt(self.store, policy)}, self.limits, THREE_ATTEMPTS
         )
 
     def script(self, *answers: Any, message: int = 1) -> None:

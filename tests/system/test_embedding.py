@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import os
 import queue
@@ -10,19 +12,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pykka
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.actors.pending import pending_submissions_of
 from receipt_actors.application import HAND_BACK_SECONDS
+from receipt_actors.backends import open_backend
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.results import PostedResult
-from receipt_actors.errors import SubmissionRefused
+from receipt_actors.errors import NotAnswered, SubmissionRefused
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
 from receipt_actors.telemetry.alert_book import Alert, AlertKind
+from receipt_actors.testing import FakeServices
 
 pytestmark = pytest.mark.short
 
@@ -57,10 +63,10 @@ def test_what_is_submitted_comes_back_from_the_iterator(store: SimulatedAppStore
     receipt = genuine_receipt()
     with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
         results = system.results(timeout_seconds=PATIENCE_SECONDS)
-        first = system.submit(receipt, 42)
+        first = system.submit(receipt, 42).submission_id
         answer = next(results)
         assert (answer.submission_id, answer.user_id, answer.status) == (first, 42, Verdict.OK)
-        second = system.submit(receipt, 43)
+        second = system.submit(receipt, 43).submission_id
         answer = next(results)
         assert (answer.submission_id, answer.status) == (second, Verdict.INVALID)
         assert answer.reason == "claimed_by_another_user"
@@ -76,7 +82,7 @@ def test_the_iterator_ends_when_nothing_has_come_for_a_while(store: SimulatedApp
 def test_an_answer_that_was_not_asked_beyond_comes_back(store: SimulatedAppStore, tmp_path: Path) -> None:
     """Leaving the loop early may repeat an answer; it never loses one."""
     with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
-        submitted = {system.submit(genuine_receipt(), user_id) for user_id in (1, 2)}
+        submitted = {system.submit(genuine_receipt(), user_id).submission_id for user_id in (1, 2)}
         results = system.results(timeout_seconds=PATIENCE_SECONDS)
         next(results)
         results.close()
@@ -90,7 +96,7 @@ def test_a_callback_gets_each_result(store: SimulatedAppStore, tmp_path: Path) -
     heard: queue.SimpleQueue[PostedResult] = queue.SimpleQueue()
     settings = settings_of(store, tmp_path / "r.db")
     with ReceiptSystem.start(settings, on_result=heard.put) as system:
-        submitted = {system.submit(genuine_receipt(), user_id) for user_id in range(20)}
+        submitted = {system.submit(genuine_receipt(), user_id).submission_id for user_id in range(20)}
         answered = {heard.get(timeout=PATIENCE_SECONDS).submission_id for _ in submitted}
         assert answered == submitted
     with ReceiptSystem.start(settings) as system:
@@ -155,6 +161,121 @@ def test_the_example_of_the_manual_runs() -> None:
     done = subprocess.run([sys.executable, example], env=environ, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "user 42: OK (claimed)\nuser 43: INVALID (claimed_by_another_user)\n"
+
+
+# --- waiting for one submission ---
+
+
+def test_a_program_waits_for_the_answers_to_its_own_submission(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Whatever else is on the post queue, which has them all the same until a loop acknowledges them."""
+    receipt = genuine_receipt()
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        first, second = system.submit(receipt, 42), system.submit(genuine_receipt(), 43)
+        answers = {answer.user_id: answer for each in (second, first) for answer in each.result(PATIENCE_SECONDS)}
+        assert {user_id: answer.status for user_id, answer in answers.items()} == {42: "OK", 43: "OK"}
+        assert answers[42].submission_id == first.submission_id
+        (stolen,) = system.submit(receipt, 666).result(PATIENCE_SECONDS)
+        assert (stolen.status, stolen.reason) == (Verdict.INVALID, "claimed_by_another_user")
+        kept = set(system.results(timeout_seconds=0))
+        assert kept == {*answers.values(), stolen}
+        assert list(system.results(timeout_seconds=0)) == []
+        assert first.done()
+
+
+def test_all_transactions_of_a_receipt_are_waited_for(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """The validator knows how many answers there are; they are told when the queue has confirmed the last."""
+    purchases = tuple(Purchase(f"{number}00", "coins", 1_700_000_000_000 + number) for number in range(1, 31))
+    receipt = mint(SampleReceipt(BUNDLE_ID, purchases), key=DEFAULT_KEY)
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        answers = system.submit(receipt, 42).result(PATIENCE_SECONDS)
+        assert {answer.transaction_id for answer in answers} == {each.transaction_id for each in purchases}
+        assert len(answers) == 30
+        assert set(system.results(timeout_seconds=0)) == set(answers)
+
+
+def test_a_submission_that_is_sent_again_gets_the_same_answer(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Which is what a program does that ended while it waited: it names its submissions."""
+    receipt = genuine_receipt()
+    settings = settings_of(store, tmp_path / "r.db")
+    for _ in range(2):
+        with ReceiptSystem.start(settings) as system:
+            twice = [system.submit(receipt, 42, submission_id="purchase-7") for _ in range(2)]
+            for pending in twice:
+                (answer,) = pending.result(PATIENCE_SECONDS)
+                assert (answer.status, answer.submission_id) == (Verdict.OK, "purchase-7")
+
+
+@pytest.mark.parametrize("has_dead_letter_queue", [True, False])
+def test_what_can_not_be_answered_says_why(tmp_path: Path, has_dead_letter_queue: bool) -> None:
+    """There is no verdict: waiting ends with an error that has the reason of the dead letter."""
+    settings = Settings(backend="aws", bundle_ids=(BUNDLE_ID,))
+    services = FakeServices(settings)
+    if not has_dead_letter_queue:
+        services.queues.create_queue(settings.source_queue, None)
+    with services.start() as system:
+        pending = system.submit("Zm9yZ2VkCg==", 42)
+        with pytest.raises(TimeoutError, match=pending.submission_id):
+            pending.result(0)
+        assert not pending.done()
+        services.advance(seconds=10, actors=system.actors)
+        for _ in range(2):
+            with pytest.raises(NotAnswered, match=r"^not_authentic: ") as caught:
+                pending.result(0)
+            assert caught.value.reason == "not_authentic"
+        assert pending.done()
+
+
+def test_who_waits_hears_that_the_system_has_ended(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """No verdict was given: the submission is safe, and the error says how to go on. So is one that is sent later."""
+    store.outage(Fault.hang(600))
+    system = ReceiptSystem.start(settings_of(store, tmp_path / "r.db"))
+    pending = system.submit(genuine_receipt(), 42)
+    system.stop()
+    with pytest.raises(NotAnswered, match=r"^drained: .* submit it again with this submission id"):
+        pending.result(PATIENCE_SECONDS)
+
+
+def test_coroutines_await_their_answers(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Many of them on one event loop; one that loses patience can wait again."""
+
+    async def buy(system: ReceiptSystem, user_id: int) -> tuple[PostedResult, ...]:
+        pending = await asyncio.to_thread(system.submit, genuine_receipt(), user_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                return await pending
+        return await pending
+
+    async def buy_all(system: ReceiptSystem) -> list[tuple[PostedResult, ...]]:
+        return await asyncio.gather(*(buy(system, user_id) for user_id in range(20)))
+
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        answers = asyncio.run(buy_all(system))
+    assert [(answer.user_id, answer.status) for (answer,) in answers] == [(user, "OK") for user in range(20)]
+
+
+def test_what_nobody_waits_for_is_forgotten(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """A program that drops what ``submit`` returns keeps nothing of it."""
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
+        store.outage(Fault.hang(600))
+        waits = system.submit(genuine_receipt(), 1)
+        for user_id in range(2, 20):
+            system.submit(genuine_receipt(), user_id)
+        assert list(pending_submissions_of(system.actors)._pending.values()) == [waits]
+        store.recover()
+        assert waits.result(PATIENCE_SECONDS)
+        assert not pending_submissions_of(system.actors)._pending
+
+
+def test_an_app_store_of_ones_own_is_asked(tmp_path: Path) -> None:
+    """Whatever client the settings would have had, there is one place to put it; it may block."""
+    services = FakeServices(Settings(backend="aws", bundle_ids=(BUNDLE_ID,)))
+    settings = Settings(
+        database=tmp_path / "r.db", bundle_ids=(BUNDLE_ID,), app_store_production_url="https://apple.invalid"
+    )
+    backend = replace(open_backend(settings), app_store=services.app_store)
+    with ReceiptSystem.start(settings, backend=backend) as system:
+        (answer,) = system.submit(services.app_store.sell("mine-1"), 42).result(PATIENCE_SECONDS)
+    assert (answer.transaction_id, answer.status) == ("mine-1", Verdict.OK)
 
 
 def test_two_systems_in_one_program_do_not_see_each_other(store: SimulatedAppStore, tmp_path: Path) -> None:

@@ -218,9 +218,9 @@ def test_an_embedding_program_has_both_games_in_one_system(tmp_path: Path) -> No
         )
         receipts = [mint(SampleReceipt(app, (Purchase(app, "coins"),))) for app in (BUNDLE_ID, TWO)]
         with ReceiptSystem.start(settings) as system:
-            first = system.submit(receipts[0], 1)
-            second = system.submit(receipts[1], 2, source_queue=SECOND)
-            foreign = system.submit(receipts[0], 3, source_queue=SECOND)
+            first = system.submit(receipts[0], 1).submission_id
+            second = system.submit(receipts[1], 2, source_queue=SECOND).submission_id
+            foreign = system.submit(receipts[0], 3, source_queue=SECOND).submission_id
             answers |= {answer.submission_id: answer for answer in _read(system, RESULTS, 1)}
             answers |= {answer.submission_id: answer for answer in _read(system, OUT2, 2)}
             assert system.overview().source_queues == (SOURCE, SECOND)

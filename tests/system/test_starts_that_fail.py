@@ -89,7 +89,7 @@ class Broken:
     [
         ({"run_on": raising(Fault())}, Fault),
         ({"run_on": raising(KeyboardInterrupt())}, KeyboardInterrupt),
-        ({"app_store": Broken(), "app_store_transfers": None}, Fault),
+        ({"app_store": Broken()}, Fault),
         ({"queues": Broken()}, Fault),
     ],
     ids=["a loop", "Ctrl-C", "a client", "the queues"],

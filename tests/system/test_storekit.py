@@ -220,7 +220,7 @@ def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
     house = run(settings_of(store, tmp_path))
     assert house.answer(store.sell_signed(purchase()))[1] == "OK"  # signed ones come here
     store.outage(Fault.http(503))
-    kept = {house.system.submit(store.sell(purchase()), user_id) for user_id in range(1, 9)}
+    kept = {house.system.submit(store.sell(purchase()), user_id).submission_id for user_id in range(1, 9)}
     for _ in range(5):
         assert house.answer(store.sell_signed(purchase()))[1:] == ("OK", "claimed")
     store.recover()

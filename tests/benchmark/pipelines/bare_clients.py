@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.ledger import Ownership, ledger_item
 from receipt_actors.domain.messages import Submission, is_intact, parse_submission, result_message
-from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import AppStoreTransfers, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.receipts import Genuine
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.domain.verify_receipt import interpret
@@ -167,9 +167,9 @@ class Loop:
             assert not any(queues.delete(source, handles))
 
     def _ask_apple(self, receipts: Sequence[str]) -> list[AppleAnswer]:
-        transfers = self._backend.app_store_transfers
-        if transfers is None:
-            return [self._backend.app_store.verify_receipt(receipt, Environment.PRODUCTION) for receipt in receipts]
+        app_store = self._backend.app_store
+        if not isinstance(app_store, AppStoreTransfers):
+            return [app_store.verify_receipt(receipt, Environment.PRODUCTION) for receipt in receipts]
         answers: dict[int, AppleAnswer | Exception] = {}
         are_all_there = threading.Event()
 
@@ -179,7 +179,7 @@ class Loop:
                 are_all_there.set()
 
         for number, receipt in enumerate(receipts):
-            transfers.begin(receipt, Environment.PRODUCTION, partial(keep, number))
+            app_store.begin(receipt, Environment.PRODUCTION, partial(keep, number))
         are_all_there.wait()
         return [_answered(answers[number]) for number in range(len(receipts))]
 
