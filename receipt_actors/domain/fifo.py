@@ -8,7 +8,7 @@ confirmation was lost, and another one for whatever tells something new:
 what is sent                            group                                     the id is a hash of
 ======================================  ========================================  =====================================
 an answer                               its user                                  submission, transaction and status
-``INVALID`` after a refund              its user                                  these, and Apple's notification
+after a refund, or its reversal         its user                                  these, and Apple's notification
 a message for the dead-letter queue     the message's own, else its message id    message id and reason
 what is redriven from there             the dead letter's own                     the dead letter's message id
 a submission                            its user                                  submission id and body

@@ -175,8 +175,10 @@ def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage
 
     How much is taken back is what the ledger says by now, not this notification: the newest mark.
 
-    It may be sent again: ``notification_uuid`` is what the copies share.
+    It may be sent again: ``notification_uuid`` is what the copies share. ``decided_at`` orders such messages, which a
+    queue may deliver in any order: the time of the mark here, in UNIX milliseconds.
     """
+    assert claim.refunded_at_seconds is not None
     result = Result(
         claim.transaction_id,
         Verdict.INVALID,
@@ -187,8 +189,32 @@ def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage
         revocation_type=claim.revocation_type,
         revocation_percentage=claim.revocation_percentage,
     )
+    return _decision_message(claim, result, notification_uuid, claim.refunded_at_seconds)
+
+
+def reversal_message(claim: LedgerItem, notification_uuid: str, reversed_at_seconds: float) -> OutgoingMessage:
+    """Make what gives the OK of a claim again, when Apple has taken its refund back; likewise."""
+    result = Result(
+        claim.transaction_id,
+        Verdict.OK,
+        Reason.REFUND_REVERSED,
+        claim.product_id,
+        environment=claim.environment,
+        quantity=claim.quantity,
+    )
+    return _decision_message(claim, result, notification_uuid, reversed_at_seconds)
+
+
+def _decision_message(
+    claim: LedgerItem, result: Result, notification_uuid: str, decided_at_seconds: float
+) -> OutgoingMessage:
     message = _result_message(
-        claim.user_id, result, claim.submission_id, claim.message_id, notification_uuid=notification_uuid
+        claim.user_id,
+        result,
+        claim.submission_id,
+        claim.message_id,
+        notification_uuid=notification_uuid,
+        decided_at=str(_milliseconds(decided_at_seconds)),
     )
     # One refund, reversed and followed by another within minutes, must not swallow the other.
     ids = (claim.submission_id, result.transaction_id, result.verdict, notification_uuid)

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     # verdict OK
     CLAIMED = "claimed"  #: the transaction was free and is this submission's now
     ALREADY_OURS = "already_ours"  #: this very submission claimed it before; the same OK again
+    REFUND_REVERSED = "refund_reversed"  #: Apple took the refund of this submission's transaction back
 
     # verdict INVALID, transaction id known
     CLAIMED_BY_ANOTHER_USER = "claimed_by_another_user"  #: another user's submission owns the transaction

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Verdict
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 
-_DIGITS = re.compile(r"[0-9]{1,10}")
+_DIGITS = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class PostedResult:
     quantity: int | None = None  #: how many were bought at once
     revocation_type: str | None = None  #: of a refund: Apple's ``revocationType``
     revocation_percentage: int | None = None  #: of a refund: how much of it, in thousandths of a percent
+    decided_at_ms: int | None = None  #: when Apple decided on a refund or its reversal, as UNIX time
 
 
 def parse_result(message: ReceivedMessage | OutgoingMessage) -> PostedResult | None:
@@ -54,6 +55,7 @@ def parse_result(message: ReceivedMessage | OutgoingMessage) -> PostedResult | N
                 quantity=_number(get("quantity")),
                 revocation_type=get("revocation_type"),
                 revocation_percentage=_number(get("revocation_percentage")),
+                decided_at_ms=_number(get("decided_at")),
             )
     return None
 

@@ -1,9 +1,10 @@
 """``NotificationHandler``: one POST of Apple's, from its bytes to the status that it is answered with.
 
 A refund goes through four steps, in this order: mark the ledger, post ``INVALID``, record the notification, answer
-200. Whatever fails before the last is answered with 503, and Apple comes again with the same notification, which goes
-through all of them once more: marking again changes nothing, posting again sends the same message again. So a process
-may die between any two of them, and two may be at it at once.
+200. Its reversal goes through the same: it takes the mark away, and posts ``OK``. Whatever fails before the last is
+answered with 503, and Apple comes again with the same notification, which goes through all of them once more: marking
+again changes nothing, posting again sends the same message again. So a process may die between any two of them, and two
+may be at it at once.
 
 Apple repeats whatever was not acknowledged, so a refund may come after its own reversal. A reversal is therefore
 remembered before it is carried out, and a refund that it has overtaken is not: looked for before the mark, and once
@@ -29,7 +30,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
 
-from receipt_actors.domain.messages import refund_message
+from receipt_actors.domain.messages import refund_message, reversal_message
 from receipt_actors.domain.notifications import (
     MAX_BODY_BYTES,
     ForeignApp,
@@ -47,6 +48,7 @@ from receipt_actors.domain.ports import (
     Ledger,
     LedgerItem,
     Notifications,
+    OutgoingMessage,
     Queues,
     SignatureRefused,
     SignedData,
@@ -66,7 +68,7 @@ class Done(StrEnum):
     POSTED = "posted"  #: the claim is marked as refunded, and ``INVALID`` was posted
     TOMBSTONE = "tombstone"  #: nobody had claimed the transaction; nobody can any more
     NOT_OURS = "not_ours"  #: marked, but the claim is another program's: nobody got an answer from us
-    REVERSED = "reversed"  #: the mark, or the tombstone, was taken back
+    REVERSED = "reversed"  #: the mark was taken back, and ``OK`` was posted; or the tombstone was
     OVERTAKEN = "overtaken"  #: a refund that came after its reversal, or a reversal after a newer refund: nothing to do
     KNOWN = "known"  #: it had been carried out before
     NOTHING = "nothing"  #: there is nothing to do for it
@@ -182,7 +184,9 @@ class NotificationHandler:
         try:
             if self._notifications.is_known(uuid):
                 return _Outcome(Done.KNOWN, HTTPStatus.OK, f"{about}: it was dealt with before")
-            outcome = self._reverse(decision) if isinstance(decision, RefundReversed) else self._refund(uuid, decision)
+            outcome = (
+                self._reverse(uuid, decision) if isinstance(decision, RefundReversed) else self._refund(uuid, decision)
+            )
             if outcome.done is not Done.FAILED:
                 self._notifications.record(uuid, self._now())
         except (UnavailableError, QueueRefused) as error:
@@ -203,30 +207,36 @@ class NotificationHandler:
         if not (standing.submission_id and standing.post_queue):
             told = "marked as refunded; it was claimed by another program, which we cannot tell"
             return _Outcome(Done.NOT_OURS, HTTPStatus.OK, told, logging.WARNING)
-        return self._post(uuid, standing)
+        return self._post(standing, refund_message(standing, uuid)) or _done(
+            Done.POSTED, f"marked as refunded, INVALID is on {standing.post_queue}"
+        )
 
     def _is_reversed(self, refund: Refund) -> bool:
         reversed_at_seconds = self._notifications.reversed_at_seconds(refund.transaction_id)
         return reversed_at_seconds is not None and refund.at_seconds <= reversed_at_seconds
 
-    def _post(self, uuid: str, claim: LedgerItem) -> _Outcome:
+    def _post(self, claim: LedgerItem, message: OutgoingMessage) -> _Outcome | None:
+        """Post to the queue that got the OK; returns why that failed."""
         queue = claim.post_queue
         if queue not in self._post_queues:
-            wish = "add it, or send INVALID to the player's backend yourself"
-            return _failed(f"marked as refunded, but its post queue {queue} is not in post_queues; {wish}")
-        (failure,) = self._queues.send(queue, [refund_message(claim, uuid)])
-        if failure is not None:
-            return _failed(f"marked as refunded, but queue {queue} did not take INVALID: {failure.code}")
-        return _done(Done.POSTED, f"marked as refunded, INVALID is on {queue}")
+            wish = "add it, or tell the player's backend yourself"
+            return _failed(f"noted, but its post queue {queue} is not in post_queues; {wish}")
+        (failure,) = self._queues.send(queue, [message])
+        return None if failure is None else _failed(f"noted, but queue {queue} did not take it: {failure.code}")
 
-    def _reverse(self, reversal: RefundReversed) -> _Outcome:
+    def _reverse(self, uuid: str, reversal: RefundReversed) -> _Outcome:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
         standing = self._ledger.unmark_refunded(reversal.transaction_id, reversal.at_seconds)
         if standing is not None and standing.refunded_at_seconds is not None:
             return _done(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
-        claim = standing if isinstance(standing, LedgerItem) else None
-        whose = "nobody has claimed it" if claim is None else f"submission {claim.submission_id} has it"
-        return _done(Done.REVERSED, f"its refund is taken back, {whose}")
+        if not isinstance(standing, LedgerItem):
+            return _done(Done.REVERSED, "its refund is taken back, nobody has claimed it")
+        if not (standing.submission_id and standing.post_queue):
+            return _done(Done.REVERSED, "its refund is taken back; it was claimed by another program")
+        # Posted even where no mark was found: a process may have died after it took the mark away.
+        return self._post(standing, reversal_message(standing, uuid, reversal.at_seconds)) or _done(
+            Done.REVERSED, f"its refund is taken back, OK is on {standing.post_queue}"
+        )
 
     def _answer(self, notification: Notification | None, outcome: _Outcome) -> HandlerAnswer:
         type_ = NO_TYPE if notification is None else notification.type.value

@@ -6,7 +6,8 @@ promise"):
 
 * a genuine transaction gets OK for one submission, which gets no INVALID for it; a forged one gets no OK;
 * an answer may be repeated, but then it is the same, and carries the submission's id; only a refund takes an OK
-  back, by ``INVALID``, reason ``refunded``, before or after it, where the ledger has the claim marked;
+  back, by ``INVALID``, reason ``refunded``, before or after it, where the ledger has the claim marked, or where ``OK``,
+  reason ``refund_reversed``, says that it had;
 * the ledger names the submission that got OK as the owner, and nobody who was not answered;
 * nothing is lost: each submission was answered, or lies in the dead-letter queue, or is still to come.
 """
@@ -43,7 +44,7 @@ class AuditReport:
     answered: int  #: submissions
     dead_lettered: int  #: submissions without an answer
     transactions_ok: int
-    answers: int  #: repetitions included, without those that take an OK back
+    answers: int  #: repetitions included, without refunds and their reversals
     repeated_answers: int
 
     def __str__(self) -> str:
@@ -75,7 +76,7 @@ def audit(
     """
     submissions = {each.submission_id: each for each in sent}
     claims = {item.transaction_id: item for item in ledger}
-    seen = _Answers(answer for answer in answers if not _takes_back(answer, claims.get(answer.transaction_id)))
+    seen = _Answers(_without_decisions(answers, claims))
     moved = frozenset(dead_letters)
     answered = seen.by_submission.keys() & submissions.keys()
     accounted = answered | moved | frozenset(still_to_come)
@@ -97,15 +98,23 @@ def audit(
     )
 
 
-def _takes_back(answer: PostedResult, claim: LedgerItem | None) -> bool:
-    """Tell whether it says of a claim that it was refunded, to whom the claim is."""
-    return (
-        answer.status is Verdict.INVALID
-        and answer.reason == Reason.REFUNDED
-        and claim is not None
-        and claim.refunded_at_seconds is not None
-        and (answer.submission_id, answer.user_id) == (claim.submission_id, claim.user_id)
-    )
+def _without_decisions(answers: Iterable[PostedResult], claims: Mapping[str, LedgerItem]) -> Iterator[PostedResult]:
+    """Leave out what Apple has decided on a claim since, and has its owner told: refunds, and their reversals."""
+    all_answers = list(answers)
+    reversed_ = {answer.transaction_id for answer in all_answers if _is(answer, Verdict.OK, Reason.REFUND_REVERSED)}
+    for answer in all_answers:
+        claim = claims.get(answer.transaction_id)
+        is_owner = claim is not None and (answer.submission_id, answer.user_id) == (claim.submission_id, claim.user_id)
+        was_refunded = (
+            claim is not None and claim.refunded_at_seconds is not None
+        ) or answer.transaction_id in reversed_
+        is_refund = _is(answer, Verdict.INVALID, Reason.REFUNDED) and was_refunded
+        if not (is_owner and (is_refund or _is(answer, Verdict.OK, Reason.REFUND_REVERSED))):
+            yield answer
+
+
+def _is(answer: PostedResult, status: Verdict, reason: Reason) -> bool:
+    return answer.status is status and answer.reason == reason
 
 
 class _Answers:

@@ -27,6 +27,7 @@ from receipt_actors.domain.messages import (
     redriven_message,
     refund_message,
     result_message,
+    reversal_message,
     submission_message,
 )
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
@@ -40,6 +41,7 @@ WHY = Unanswerable(Reason.NOT_JSON, "detail")
 CLAIM = LedgerItem(
     "t-1", "s-1", "m-1", 42, "ab" * 32, None, None, Environment.PRODUCTION, "source.fifo", FIFO, 0.0, None
 )
+MARKED = replace(CLAIM, refunded_at_seconds=1.0)
 
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
@@ -91,10 +93,11 @@ def test_another_answer_is_not_swallowed(submission: Submission, result: Result)
 
 def test_each_refund_is_told() -> None:
     """Its copies share an id, however often Apple repeats it; a second refund (after a reversal) has another one."""
-    copies = {refund_message(CLAIM, "notification-1").deduplication_id for _ in range(2)}
-    other = refund_message(CLAIM, "notification-2")
-    assert len(copies | {other.deduplication_id}) == 2
-    assert other.group_id == "42"
+    copies = {refund_message(MARKED, "notification-1").deduplication_id for _ in range(2)}
+    other = refund_message(MARKED, "notification-2")
+    reversal = reversal_message(CLAIM, "notification-3", 2.0)
+    assert len(copies | {other.deduplication_id, reversal.deduplication_id}) == 3
+    assert {other.group_id, reversal.group_id} == {"42"}
 
 
 def test_a_dead_letter_keeps_its_group() -> None:
@@ -139,7 +142,7 @@ def test_a_submission_is_in_its_users_group() -> None:
     "make",
     [
         lambda queue: result_message(replace(SUBMISSION, post_queue=queue), OK),
-        lambda queue: refund_message(replace(CLAIM, post_queue=queue), "n"),
+        lambda queue: refund_message(replace(MARKED, post_queue=queue), "n"),
         lambda queue: dead_letter_message(LETTER, WHY, queue),
         lambda queue: redriven_message(LETTER, queue),
         lambda queue: submission_message("body", "s-1", 42, queue),

@@ -30,6 +30,7 @@ CLAIM = LedgerItem(
     quantity=3,
 )
 INVALID = {"user_id": 42, "transaction_id": CLAIM.transaction_id, "status": "INVALID"}
+OK = {**INVALID, "status": "OK"}
 AUTHORITY = Authority()
 
 

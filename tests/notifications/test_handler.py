@@ -19,7 +19,7 @@ from receipt_actors.notifications import Done
 from receipt_actors.sandbox.apple_ca import Authority, Flaw
 
 from .conftest import House
-from .posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, NOW, NOW_MS, REFUNDED_AT, RESULTS, Posted
+from .posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, NOW, NOW_MS, OK, REFUNDED_AT, RESULTS, Posted
 from .posts import transaction_payload as transaction
 
 MARKED = replace(CLAIM, refunded_at_seconds=REFUNDED_AT)
@@ -73,6 +73,7 @@ def test_the_answer_carries_the_attributes_of_the_ok(house: House) -> None:
         "environment": "Production",
         "quantity": "3",
         "notification_uuid": posted.uuid,
+        "decided_at": str(round(REFUNDED_AT * 1000)),
     }
     house.handle(Posted(transaction=transaction("2")))
     assert set(house.queues.messages(RESULTS)[1].attributes) == set(message.attributes) - {"product_id"}
@@ -190,22 +191,49 @@ def test_a_claim_of_another_program_is_marked_and_nobody_is_told(house: House) -
 # --- reversals ---
 
 
-def test_a_reversal_takes_the_mark_back_and_posts_nothing(house: House) -> None:
-    """The owner's claim is as it was; the INVALID that went out cannot be taken back by us."""
+def test_a_reversal_takes_the_mark_back_and_posts_ok(house: House) -> None:
+    """The owner's claim is as it was, and he has OK again; ``decided_at`` says which of the answers is the later."""
     house.ledger.claim(CLAIM)
     house.handle(Posted())
     reversal = Posted("REFUND_REVERSED", transaction(revocationDate=None))
     assert house.handle(reversal).status == 200
     assert house.ledger.items[CLAIM.transaction_id] == CLAIM
-    assert house.answers == [INVALID]
+    assert house.answers == [INVALID, OK]
+    refunded, given_again = house.queues.messages(RESULTS)
+    assert given_again.attributes == {
+        **refunded.attributes,
+        "reason": "refund_reversed",
+        "notification_uuid": reversal.uuid,
+        "decided_at": str(NOW_MS),
+    }
+    assert int(refunded.attributes["decided_at"]) < NOW_MS
     assert reversal.uuid in house.notifications.recorded
+    assert house.handle(reversal).status == 200
+    assert house.answers == [INVALID, OK]
+
+
+def test_a_refund_that_is_told_late_has_the_time_of_the_newest(house: House) -> None:
+    """The mark says what is refunded by now, whichever notification comes last."""
+    house.ledger.claim(CLAIM)
+    house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000)))
+    house.handle(Posted())
+    assert {message.attributes["decided_at"] for message in house.queues.messages(RESULTS)} == {str(NOW_MS + 1000)}
+
+
+def test_a_reversal_of_another_programs_claim_is_told_to_nobody(house: House) -> None:
+    """No OK was ever posted for it."""
+    house.ledger.claim(replace(CLAIM, submission_id="", message_id="", post_queue="", user_id=-(2**64)))
+    assert house.handle(Posted("REFUND_REVERSED")).status == 200
+    assert house.answers == []
+    assert house.handler.counts == {("REFUND_REVERSED", Done.REVERSED): 1}
 
 
 def test_a_reversal_takes_the_tombstone_back(house: House) -> None:
-    """The transaction can be claimed."""
+    """The transaction can be claimed; nobody has got an answer to be taken back."""
     house.handle(Posted())
     assert house.handle(Posted("REFUND_REVERSED")).status == 200
     assert house.ledger.tombstones == {}
+    assert house.answers == []
     assert house.ledger.claim(CLAIM) is None
 
 
@@ -218,7 +246,7 @@ def test_a_refund_that_comes_after_its_reversal_changes_nothing(house: House, is
     late = Posted(transaction=transaction(revocationDate=NOW_MS - 1000))
     assert house.handle(late).status == 200
     assert house.ledger.get(CLAIM.transaction_id) == (CLAIM if is_claimed else None)
-    assert house.answers == []
+    assert house.answers == ([OK] if is_claimed else [])
     assert late.uuid in house.notifications.recorded
 
 
@@ -230,7 +258,7 @@ def test_a_second_refund_after_a_reversal_counts(house: House) -> None:
     again = Posted(transaction=transaction(revocationDate=NOW_MS + 1))
     assert house.handle(again).status == 200
     assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 0.001
-    assert house.answers == [INVALID, INVALID]
+    assert house.answers == [INVALID, OK, INVALID]
 
 
 def test_a_reversal_that_comes_after_a_newer_refund_changes_nothing(house: House) -> None:
@@ -276,7 +304,7 @@ def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
         hold.release()
         assert refund.result(timeout=10).status == 200
     assert house.ledger.items[CLAIM.transaction_id] == CLAIM
-    assert house.answers == []
+    assert house.answers == [OK]
 
 
 def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> None:
@@ -507,12 +535,13 @@ def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: 
         LOOK,
         Step("notifications", "record_reversal"),
         Step("ledger", "unmark_refunded"),
+        POST,
         RECORD,
     ],
     ids=lambda step: step.operation,
 )
 def test_a_reversal_that_fails_comes_again(house: House, step: Step, carried_out: bool) -> None:
-    """And takes the mark back in the end."""
+    """And takes the mark back in the end, and gives OK again."""
     house.ledger.claim(CLAIM)
     house.handle(Posted())
     step.make_fail(house, carried_out=carried_out)
@@ -520,6 +549,7 @@ def test_a_reversal_that_fails_comes_again(house: House, step: Step, carried_out
     assert house.handle(reversal).status == 503
     assert house.handle(reversal).status == 200
     assert house.ledger.items == {CLAIM.transaction_id: CLAIM}
+    assert house.answers in ([INVALID, OK], [INVALID, OK, OK])
 
 
 class Died(BaseException):
