@@ -51,6 +51,8 @@ settings = Settings(backend="aws", bundle_ids=("com.example.game",))
 services = FakeServices(settings, SystemClock())
 sink = ChatSink(f"http://127.0.0.1:{server.server_port}/")
 with ReceiptSystem.start(settings, backend=services.backend, on_alert=sink) as system:
-    system.actors.whereis("ledger_gateway").kill()
+    gateway = system.actors.whereis("ledger_gateway")
+    assert gateway is not None
+    gateway.kill()
     print(Chat.posts.get(timeout=10))
 server.shutdown()

@@ -28,4 +28,6 @@ with ActorSystem() as system:
     counter = ChildSpec("counter", Start(Counter, name="counter"))
     describer = ChildSpec("describer", Start(Describer, name="describer"))
     system.start(Supervisor, [counter, describer])
-    print(system.whereis("describer").call("Anna"))
+    ref = system.whereis("describer")
+    assert ref is not None
+    print(ref.call("Anna"))

@@ -8,7 +8,7 @@ import django
 from django.conf import settings as django_settings
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
-from django.http import JsonResponse
+from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from purchases import keep, submission_id_of, verdicts_of
@@ -21,27 +21,27 @@ django_settings.configure(ROOT_URLCONF=__name__, WSGI_APPLICATION=f"{__name__}.a
 django.setup()
 
 
-@csrf_exempt  # the caller is an app with a session of its own, not a page
-def submit(request):
+def submit(request: HttpRequest) -> JsonResponse:
     """Take a receipt. 202: it will be answered; nothing is lost from here on."""
     body = json.loads(request.body)
     receipt, user_id = body["receipt"], body["user_id"]
     try:
-        submission_id = system.submit(receipt, user_id, submission_id=submission_id_of(receipt, user_id))
+        pending = system.submit(receipt, user_id, submission_id=submission_id_of(receipt, user_id))
     except SubmissionRefused as error:
         return JsonResponse({"error": str(error)}, status=400)
     except QueueUnavailable:
         return JsonResponse({"error": "try again"}, status=503)
-    return JsonResponse({"submission_id": submission_id}, status=202)
+    return JsonResponse({"submission_id": pending.submission_id}, status=202)
 
 
-def verdicts(request, submission_id):
+def verdicts(request: HttpRequest, submission_id: str) -> JsonResponse:
     """Tell the verdicts; 404 while there is none."""
     found = verdicts_of(submission_id)
     return JsonResponse(found, safe=False) if found else JsonResponse({"error": "not answered yet"}, status=404)
 
 
-urlpatterns = [path("purchases", submit), path("purchases/<submission_id>", verdicts)]
+# The caller is an app with a session of its own, not a page: no CSRF token.
+urlpatterns = [path("purchases", csrf_exempt(submit)), path("purchases/<submission_id>", verdicts)]
 
 # In a project of several files these three lines stand in ``wsgi.py``: ``AppConfig.ready`` is called by every
 # management command as well, ``migrate`` among them.

@@ -23,10 +23,8 @@ def main(database: Path) -> None:
             app_store_sandbox_url=store.sandbox_url,
         )
         with ReceiptSystem.start(settings) as system:
-            results = system.results(timeout_seconds=10)
             for user_id in (42, 43):
-                system.submit(receipt, user_id)
-                result = next(results)
+                (result,) = system.submit(receipt, user_id).result(timeout=30)
                 print(f"user {result.user_id}: {result.status} ({result.reason})")
 
 

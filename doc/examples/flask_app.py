@@ -3,6 +3,7 @@
 import atexit
 
 from flask import Flask, request
+from flask.typing import ResponseReturnValue
 from purchases import keep, submission_id_of, verdicts_of
 
 from receipt_actors import ReceiptSystem
@@ -15,21 +16,21 @@ atexit.register(system.drain)
 
 
 @app.post("/purchases")
-def submit():
+def submit() -> ResponseReturnValue:
     """Take a receipt. 202: it will be answered; nothing is lost from here on."""
     body = request.get_json()
     receipt, user_id = body["receipt"], body["user_id"]  # a real game takes the user from its session
     try:
-        submission_id = system.submit(receipt, user_id, submission_id=submission_id_of(receipt, user_id))
+        pending = system.submit(receipt, user_id, submission_id=submission_id_of(receipt, user_id))
     except SubmissionRefused as error:
         return {"error": str(error)}, 400
     except QueueUnavailable:
         return {"error": "try again"}, 503
-    return {"submission_id": submission_id}, 202
+    return {"submission_id": pending.submission_id}, 202
 
 
 @app.get("/purchases/<submission_id>")
-def verdicts(submission_id):
+def verdicts(submission_id: str) -> ResponseReturnValue:
     """Tell the verdicts; 404 while there is none."""
     found = verdicts_of(submission_id)
     return found or ({"error": "not answered yet"}, 404)

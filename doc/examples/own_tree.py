@@ -11,9 +11,11 @@ from receipt_actors.otp import (
     Backoff,
     ChildSpec,
     Continue,
+    From,
     GenServer,
     ManualClock,
     Start,
+    Started,
     Supervisor,
     start_child,
     supervisor_spec,
@@ -26,12 +28,12 @@ class Prices(GenServer):
     """Owns the newest prices. A crash of it forgets them, and the feed, which comes later, starts anew with it."""
 
     def init(self) -> None:
-        self.prices = {}
+        self.prices: dict[str, float] = {}
 
-    def handle_call(self, product, from_):
+    def handle_call(self, product: str, from_: From) -> float | None:
         return self.prices.get(product)
 
-    def handle_cast(self, prices) -> None:
+    def handle_cast(self, prices: dict[str, float]) -> None:
         self.prices = prices
 
 
@@ -41,13 +43,13 @@ class Feed(GenServer):
     def init(self) -> Continue:
         return Continue("fetch")  # not here: an ``init`` that fails is a start that failed, of the whole tree
 
-    def handle_continue(self, term) -> None:
+    def handle_continue(self, term: str) -> None:
         if next(ATTEMPTS) <= 2:
             raise ConnectionError("the feed is down")
-        self.system.whereis("prices").cast({"coins_100": 0.99})
+        self.cast("prices", {"coins_100": 0.99})
         self.send_after(60.0, "fetch")
 
-    def handle_info(self, message) -> Continue:
+    def handle_info(self, message: str) -> Continue:
         return Continue(message)
 
 
@@ -57,7 +59,7 @@ class Session(GenServer):
     def __init__(self, player: str) -> None:
         self.player = player
 
-    def handle_call(self, request, from_):
+    def handle_call(self, request: str, from_: From) -> str:
         return f"{self.player}: {request}"
 
 
@@ -76,8 +78,11 @@ tree = [
 clock = ManualClock()  # so that this program need not wait; leave it out, and time is real
 with ActorSystem(clock=clock) as system:
     system.start(Supervisor, tree, strategy=ONE_FOR_ONE)
-    session = start_child(system.whereis("sessions"), ["Anna"]).ref
-    print(session.call("hello"))
-    while (price := system.whereis("prices").call("coins_100")) is None:
+    prices, sessions = system.whereis("prices"), system.whereis("sessions")
+    assert prices is not None and sessions is not None
+    started = start_child(sessions, ["Anna"])
+    assert isinstance(started, Started)
+    print(started.ref.call("hello"))
+    while (price := prices.call("coins_100")) is None:
         clock.advance(1.0)  # the feed is started anew after one second, then after two
     print(price, "at attempt", next(ATTEMPTS) - 1)

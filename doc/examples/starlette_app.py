@@ -1,11 +1,13 @@
 """The same on Starlette. FastAPI is built on it: ``FastAPI(lifespan=lifespan)`` takes the very same function."""
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from purchases import keep, submission_id_of, verdicts_of
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receipt_actors import ReceiptSystem
@@ -14,14 +16,14 @@ from receipt_actors.settings import load_settings
 
 
 @asynccontextmanager
-async def lifespan(app):
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Start with the application, and drain when it ends; both wait, so neither is done on the event loop."""
     app.state.system = await run_in_threadpool(ReceiptSystem.start, load_settings({}), on_result=keep)
     yield
     await run_in_threadpool(app.state.system.drain)
 
 
-async def submit(request):
+async def submit(request: Request) -> Response:
     """Take a receipt. 202: it will be answered; nothing is lost from here on."""
     body = await request.json()
     receipt, user_id = body["receipt"], body["user_id"]
@@ -35,7 +37,7 @@ async def submit(request):
     return JSONResponse({"submission_id": submission_id}, 202)
 
 
-async def verdicts(request):
+async def verdicts(request: Request) -> Response:
     """Tell the verdicts; 404 while there is none."""
     found = await run_in_threadpool(verdicts_of, request.path_params["submission_id"])
     return JSONResponse(found) if found else JSONResponse({"error": "not answered yet"}, 404)

@@ -1,6 +1,6 @@
 """A pykka actor under a supervisor: it crashes, and there is a new one."""
 
-from receipt_actors.otp import Actor, ActorSystem, ChildSpec, Start, Supervisor, which_children
+from receipt_actors.otp import Actor, ActorSystem, ChildSpec, Ref, Start, Supervisor, which_children
 
 
 class Divider(Actor):
@@ -14,13 +14,20 @@ class Divider(Actor):
         return 100 / message
 
 
+def child_of(supervisor: Ref) -> Ref:
+    """What is asked of a supervisor after a crash is answered after the restart."""
+    [child] = which_children(supervisor)
+    assert isinstance(child.child, Ref)
+    return child.child
+
+
 with ActorSystem() as system:
     supervisor = system.start(Supervisor, [ChildSpec("divider", Start(Divider))])
-    [child] = which_children(supervisor)
-    print(child.child.ask(4))  # 25.0
+    divider = child_of(supervisor)
+    print(divider.ask(4))  # 25.0
     try:
-        child.child.ask(0)
+        divider.ask(0)
     except ZeroDivisionError:
-        print("it crashed:", child.child.is_alive())  # False
-    [child] = which_children(supervisor)  # what is asked of a supervisor after a crash is answered after the restart
-    print(child.child.ask(5), child.child.proxy().handled.get())  # 20.0 1: it forgot the first message
+        print("it crashed:", divider.is_alive())  # False
+    divider = child_of(supervisor)
+    print(divider.ask(5), divider.proxy().handled.get())  # 20.0 1: it forgot the first message
