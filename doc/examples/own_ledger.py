@@ -110,7 +110,7 @@ class FileLedger:
             if self._file.write(data) != len(data):
                 raise OSError("the disk took a part of it")
             os.fsync(self._file.fileno())
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it is closed
             raise LedgerUnavailable(f"{self._file.name}: {error}") from error
         self._size += len(data)
         for line in lines:

@@ -20,6 +20,7 @@ import pytest
 from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
 from tests.clients.places import in_place
+from tests.examples import example
 
 if TYPE_CHECKING:
     import boto3
@@ -278,14 +279,14 @@ DYNAMODB_URL = os.environ.get("DYNAMODB_URL")
 _EMULATORS = ["ministack", *(["dynamodb"] if DYNAMODB_URL else [])]
 
 
-@pytest.fixture(params=[*BACKENDS, *_EMULATORS])
+@pytest.fixture(params=[*BACKENDS, "example", *_EMULATORS])
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Each backend's empty ledger in turn; DynamoDB as several emulators understand it."""
     with open_ledger(request) as ledger:
         yield ledger
 
 
-@pytest.fixture(params=["embedded", "simulated", "simulated-loop", "fake", *_EMULATORS])
+@pytest.fixture(params=["embedded", "simulated", "simulated-loop", "fake", "example", *_EMULATORS])
 def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
     with open_ledger(request) as ledger:
@@ -299,6 +300,9 @@ def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
             from receipt_actors.testing import FakeLedger
 
             yield FakeLedger()
+        case "example":
+            with closing(example("own_ledger").FileLedger(request.getfixturevalue("database"))) as own:
+                yield own
         case "embedded":
             from receipt_actors.clients.embedded import EmbeddedLedger
 
