@@ -1,5 +1,5 @@
-# Builds with `docker build -t receipt-actors .`; runs `receipt-actors start` as nobody in particular, who writes no file:
-# its root file system may be read-only, and it needs no capability.
+# Builds with `docker build --platform linux/amd64 -t receipt-actors .` (linux/arm64 for ARM64); runs `receipt-actors
+# start` as nobody in particular, who writes no file: its root file system may be read-only, and it needs no capability.
 #
 # The base is named by the release, and not by a digest: what is built today has today's security fixes, with nobody to
 # remember. What is run is pinned, as it was built: by a tag that can't be moved, or by its digest (doc/deploy-aws.rst).

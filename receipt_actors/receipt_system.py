@@ -173,8 +173,8 @@ class ReceiptSystem:
             source_queue: which of several source queues; left out, the first.
 
         Returns:
-            What waits for the answers, if you wish: ``system.submit(...).result(timeout)``; and ``submission_id``,
-            which they carry. A submission is as safe on the queue whether you wait or not.
+            ``Pending``: its ``result(timeout)`` waits for the answers, which carry its ``submission_id``. The
+            submission is as safe if you drop it.
 
         Raises:
             SubmissionRefused: the message could never be answered.

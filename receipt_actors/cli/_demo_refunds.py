@@ -1,9 +1,10 @@
-"""What ``receipt-actors demo`` shows at the end: Apple refunds purchases, and the players' OK is taken back."""
+"""What ``receipt-actors demo`` shows at the end: Apple refunds purchases, and takes one of the refunds back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -11,7 +12,7 @@ from receipt_actors.notifications import NotificationHandler, open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen
 from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
-from receipt_actors.sandbox.load import INVALID, Answered, Kind, Scenario
+from receipt_actors.sandbox.load import INVALID, OK, Answered, Kind, Scenario
 from receipt_actors.settings import Settings
 
 REFUNDS = 3
@@ -20,21 +21,28 @@ _GENUINE = (Kind.GENUINE, Kind.SIGNED)  # one message each
 
 
 def refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Settings) -> Sequence[AnswerSeen]:
-    """Have Apple refund some purchases that count, and notify us over HTTP; returns what is to be posted for each."""
-    due = [
+    """Have Apple refund some purchases that count, reverse the last refund, and notify us over HTTP.
+
+    Returns what is to be posted.
+    """
+    refunded = [
         AnswerSeen(message.user_id, message.expected.transaction_ids[0], INVALID, Reason.REFUNDED)
         for message in scenario.messages
         if message.kind in _GENUINE and isinstance(message.expected, Answered)
     ][:REFUNDS]
+    given_again = [replace(each, status=OK, reason=Reason.REFUND_REVERSED) for each in refunded[-1:]]
     with open_handler(settings) as handler:
         server = HttpServer("127.0.0.1", 0, _taken_by(handler), name="demo-notifications").start()
         try:
-            for answer in due:
+            for answer in refunded:
                 store.notify("REFUND", answer.transaction_id, url=f"{server.url}/")
+            store.wait_until_delivered(DELIVERY_SECONDS)
+            for answer in given_again:
+                store.notify("REFUND_REVERSED", answer.transaction_id, url=f"{server.url}/")
             store.wait_until_delivered(DELIVERY_SECONDS)
         finally:
             server.stop()
-    return due
+    return [*refunded, *given_again]
 
 
 def faults_of(due: Sequence[AnswerSeen], messages: Iterable[ReceivedMessage]) -> list[str]:

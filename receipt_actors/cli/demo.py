@@ -131,8 +131,8 @@ def command(
     _print_dead_letters(console, dead_letters)
     if refunded:
         console.print(
-            f"Then Apple refunded {len(refunded)} purchases, and said so by signed notifications: INVALID (refunded) "
-            "on the queue that had got the OK.\n",
+            f"Then Apple refunded {len(refunded) - 1} purchases, and reversed one of these refunds. It said so by "
+            "signed notifications: INVALID (refunded), and OK (refund_reversed), on the queue that had got the OK.\n",
             highlight=False,
         )
     wrong = [*report.wrong, *refund_faults]
