@@ -50,9 +50,9 @@ def game(tmp_path: Path) -> ModuleType:
         ([OK, AGAIN], 300),
         ([OK, REFUND, AGAIN], 0),
         ([OK, REFUND, REVERSAL, AGAIN], 300),
-        ([OK, PART, AGAIN], 201),
+        ([OK, PART, AGAIN], 200),
         ([OK, PART, replace(REFUND, decided_at_ms=1_500)], 0),
-        ([OK, REFUND, REVERSAL, SECOND_PART], 201),
+        ([OK, REFUND, REVERSAL, SECOND_PART], 200),
         ([OK, REFUND, REVERSAL, SECOND_PART, REFUND_OF_THE_REST], 0),
         ([OK, REFUND, replace(REVERSAL, decided_at_ms=1_000)], 300),
     ],
@@ -132,7 +132,7 @@ def test_many_threads_may_keep_the_same_answers(game: ModuleType) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(keep_all, range(8)))
-    assert game.coins_of_player(42) == 201
+    assert game.coins_of_player(42) == 200
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_a_purchase_is_refunded_reversed_and_repeated(
             queues.send("ResultsSQS", [old_ok(answers[0])])
         assert (heard(), game.coins_of_player(42)) == ("claimed", 300)
         tell("REFUND", revocation_percentage=33_333)
-        assert (heard(), game.coins_of_player(42)) == ("refunded", 201)
+        assert (heard(), game.coins_of_player(42)) == ("refunded", 200)
     assert game.verdicts_of(submission_id) == [{"transaction_id": "t-1", "status": "INVALID"}]
     assert game.coins_of_player(43) == 0
 

@@ -43,7 +43,7 @@ def coins_of(result: PostedResult) -> int:
     assert result.product_id is not None
     bought = COINS[result.product_id] * (result.quantity or 1)
     taken_back = order_of(result)[1] if takes_ok_back else 0
-    return bought - bought * taken_back // WHOLE  # rounded in the player's favour
+    return bought - (bought * taken_back + WHOLE // 2) // WHOLE  # to the nearest: 33.333 % of three is one
 
 
 def keep(result: PostedResult) -> None:

@@ -51,8 +51,9 @@ def command(
     """Print the answers on a post queue, as JSON lines. They stay there, unless --delete is given.
 
     Each line has the three fields of the answer and submission_id, source_message_id, reason, product_id, environment,
-    quantity, revocation_type and revocation_percentage, null where unknown. With --delete an answer is deleted only
-    after it was written, so it is printed again rather than lost. What is no answer stays on the queue.
+    quantity, revocation_type, revocation_percentage and decided_at_ms (when Apple decided on a refund), null where
+    unknown. With --delete an answer is deleted only after it was written, so it is printed again rather than lost. What
+    is no answer stays on the queue.
     """
     if follow and not deletes:  # all that it sees would stay hidden from the game's backend
         raise click.UsageError("--follow goes with --delete: a look ends when it has seen what is there.")

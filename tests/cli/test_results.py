@@ -39,6 +39,7 @@ def printed(number: int) -> dict[str, Any]:
         "quantity": 3,
         "revocation_type": None,
         "revocation_percentage": None,
+        "decided_at_ms": None,
     }
 
 

@@ -369,9 +369,9 @@ class TestResultMessage:
         known = ("coins", Environment.SANDBOX)
         result = Result("1", Verdict.INVALID, Reason.REFUNDED, *known, **part, revocation_percentage=0)
         answer = result_message(accepted(parse(json.dumps(GOOD))), result, "00-trace-01")
-        claim = LedgerItem("1", "s", "m", 42, "ab" * 32, "coins", None, Environment.SANDBOX, "in", "out", 1.0)
+        claim = LedgerItem("1", "s", "m", 42, "ab" * 32, "coins", None, Environment.SANDBOX, "in", "out", 1.0, 2.0)
         refund = refund_message(replace(claim, **part, revocation_percentage=33333), "uuid")
-        assert (len(answer.attributes), len(refund.attributes)) == (9, 9)
+        assert (len(answer.attributes), len(refund.attributes)) == (9, 10)
         assert answer.attributes["revocation_percentage"] == "0"
         assert {name: refund.attributes[name] for name in ("quantity", "revocation_type", "revocation_percentage")} == {
             "quantity": "3",
