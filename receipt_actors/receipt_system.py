@@ -31,7 +31,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.inspection import Inspection
-from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start
+from receipt_actors.otp import ActorSystem, Clock, Crash, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
 from receipt_actors.telemetry.alert_book import Alert
@@ -56,12 +56,20 @@ class ReceiptSystem:
     """
 
     def __init__(
-        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits, process: str
+        self,
+        settings: Settings,
+        backend: Backend,
+        actors: ActorSystem,
+        heartbeat: Heartbeat,
+        root: Ref,
+        limits: LiveLimits,
+        process: str,
     ) -> None:
         self.settings = settings
         self._limits = limits
         self._backend = backend
         self._actors = actors
+        self._heartbeat = heartbeat
         self._root = root
         self._ended = threading.Event()
         self._end_reason: ExitReason | None = None
@@ -124,6 +132,8 @@ class ReceiptSystem:
             actors = ActorSystem("receipt-actors", clock)
             begun.pop_all()
             begun.callback(_end, actors, opened, HAND_BACK_SECONDS)
+            heartbeat = Heartbeat(actors)
+            begun.callback(heartbeat.stop)
             listen_to_reports(actors)
             tracer_of(actors).process = process
             tracer_of(actors).walks = opened.walks
@@ -139,7 +149,7 @@ class ReceiptSystem:
             start = tree.start
             assert isinstance(start, Start)
             root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-            running = cls(settings, opened, actors, root, live_limits, process)
+            running = cls(settings, opened, actors, heartbeat, root, live_limits, process)
             begun.pop_all()
         return running
 
@@ -355,7 +365,11 @@ class ReceiptSystem:
 
     @property
     def end_reason(self) -> ExitReason | None:
-        """Why the tree ended by itself (a crash storm); None while it runs."""
+        """Why the tree ended by itself; None while it runs.
+
+        A crash storm ends it with ``SHUTDOWN``, after it has handed back what was in flight. A ``Crash`` says that the
+        runtime itself has failed (``ActorSystem.fail``): what was in flight comes back by its visibility timeout.
+        """
         return self._end_reason
 
     def on_end(self, callback: Callable[[], None]) -> None:
@@ -423,6 +437,7 @@ class ReceiptSystem:
 
     def _stop(self, seconds: float) -> None:
         _end(self._actors, self._backend, seconds)
+        self._heartbeat.stop()
 
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receipt_actors.cli import EXIT_DONE
+from receipt_actors.cli.endings import ending_with_threads
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.stop_signals import StopSignals
@@ -96,6 +97,7 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
     listen, serving_class = _web_server()
     with (
         StopSignals() as signals,
+        ending_with_threads(),
         closing(listen("notifications", Address(host, port))) as listener,
         open_handler(settings) as handler,
     ):

@@ -14,6 +14,7 @@ import click
 import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.endings import ending_with_threads, log_end
 from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.open_files import raise_limit
@@ -72,7 +73,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
-    with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
+    with StopSignals() as signals, ending_with_threads(), watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
         watchers.watch(system)
@@ -80,7 +81,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         wait_for_the_end(system, signals, settings)
         check()
         if system.end_reason is not None:
-            logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
+            log_end(system.end_reason)
             return EXIT_WORLD_FAILED
         watchers.systemd.stopping()
         logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)

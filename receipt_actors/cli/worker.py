@@ -23,6 +23,7 @@ import pykka
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.endings import ending_with_threads, log_end
 from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.stop_signals import StopSignals
@@ -195,7 +196,7 @@ class _Worker:
 
     def _interrupted(self) -> int:
         if self._system is not None and self._system.end_reason is not None:
-            logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
+            log_end(self._system.end_reason)
             self._system.stop()
             return EXIT_WORLD_FAILED
         logger.info("%s: draining", self._signals.received)
@@ -249,7 +250,7 @@ def main(name: str, descriptor: str) -> int:
     """Run a worker and return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(descriptor)))
-    with StopSignals((signal.SIGTERM,)) as signals:
+    with StopSignals((signal.SIGTERM,)) as signals, ending_with_threads():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the parent had them held up until here
         return _Worker(name, channel, signals).run()
 

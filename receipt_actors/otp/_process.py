@@ -244,6 +244,10 @@ class Process(Callbacks):
         """
         self._exit(KILLED, is_kill=True)
 
+    def crash(self, error: BaseException) -> None:
+        """End now, from whichever thread, without ``terminate``: the system has failed."""
+        self._exit(Crash(error))
+
     def _obey_exit_signal(self) -> None:
         reason, self._exit_signal = self._exit_signal, None
         assert reason is not None

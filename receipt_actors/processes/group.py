@@ -43,6 +43,7 @@ from receipt_actors.otp import (
     Crash,
     Down,
     ExitReason,
+    Heartbeat,
     NotStarted,
     Start,
     StartError,
@@ -99,6 +100,7 @@ class ProcessGroup:
         self._inspection = GroupInspection(group, actors, source_queues)
         self._trace_numbers = itertools.count(1)
         self._actors = actors
+        self._heartbeat: Heartbeat | None = None
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
 
@@ -138,6 +140,7 @@ class ProcessGroup:
         return running
 
     def _begin(self, settings: Settings, processes: int) -> None:
+        self._heartbeat = Heartbeat(self._actors)
         listen_to_reports(self._actors)
         tracer_of(self._actors).process = PARENT
         shared = None if settings.is_alone else self._join_others(settings, processes)
@@ -314,6 +317,8 @@ class ProcessGroup:
             ending.callback(self._kill_those_left)
             ending.callback(self._close_roles)
             ending.callback(self._queues.close)
+            if self._heartbeat is not None:
+                ending.callback(self._heartbeat.stop)
             self._actors.stop(STOP_SECONDS + 1.0)
 
     def _kill_those_left(self) -> None:
