@@ -31,7 +31,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.inspection import Inspection
-from receipt_actors.otp import ActorSystem, Clock, Crash, Down, ExitReason, Heartbeat, Name, Ref, Start
+from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
 from receipt_actors.telemetry.alert_book import Alert

@@ -17,7 +17,6 @@ from typing import Protocol
 
 from receipt_actors.otp._log import log
 
-
 CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which may be in a callback
 
 

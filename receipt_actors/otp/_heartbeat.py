@@ -1,8 +1,8 @@
 """``Heartbeat``: notices from outside that the threads of an actor system make no progress any more.
 
-At each tick it sets a timer that puts a beat into the scheduler's queue. A beat that has been run shows that both threads
-work: the one for timers and the one for pooled actors. A thread that has died runs none, nor does one whose actor
-blocks or computes without end.
+At each tick it sets a timer that puts a beat into the scheduler's queue. A beat that has been run shows that both
+threads work: the one for timers and the one for pooled actors. A thread that has died runs none, nor does one whose
+actor blocks or computes without end.
 
 Ticks are counted, not seconds: while the whole process is stopped or gets no time, nothing is ticking either.
 """

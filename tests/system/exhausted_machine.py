@@ -1,4 +1,4 @@
-"""What a program meets on a machine that runs out of something; a ``sitecustomize`` of its environment calls ``install``.
+"""What a program meets on a machine that runs out of something. A ``sitecustomize`` calls ``install``.
 
 A fault begins when a file of its name is made in the folder that ``RECEIPT_TESTS_FAULTS`` names:
 

@@ -1,4 +1,4 @@
-"""A process that can't do its work any more ends with an exit code; several processes replace the one that has ended."""
+"""A process that can't do its work any more ends with an exit code, and a worker process is replaced."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-
-from . import exhausted_machine
 from receipt_actors.sandbox.load import SampleMessage
 
+from . import exhausted_machine
 from .processes import ROOT, Program
 from .test_processes import TwoProcesses, has_answers, wait_for_the_end_of, workers_of
 from .worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
@@ -61,9 +60,7 @@ def two(embedded: EmbeddedWorld) -> Iterator[TwoProcesses]:
 
 
 @pytest.mark.parametrize("what", ["memory", "stuck"])
-def test_a_scheduler_that_can_not_go_on_ends_the_process(
-    embedded: EmbeddedWorld, machine: Machine, what: str
-) -> None:
+def test_a_scheduler_that_can_not_go_on_ends_the_process(embedded: EmbeddedWorld, machine: Machine, what: str) -> None:
     """With exit code 1 and the reason in the log; what it had comes back by its visibility timeout."""
     first, second = GENUINE[:20], GENUINE[20:]
     with SimulatedAppStore() as store:

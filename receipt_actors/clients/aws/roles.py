@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from receipt_actors.clients.aws.connection import build_client, call, error_code, reading
+from receipt_actors.clients.aws.connection import build_client, call, error_code, integer, member, reading
 from receipt_actors.clients.aws.items import check_table, item_of, unavailable
 from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.ports import RoleRecord
@@ -93,4 +93,6 @@ class AwsRoles:
 
 def _record(item: Mapping[str, Any], operation: str) -> RoleRecord:
     with reading(LedgerUnavailable, operation):
-        return RoleRecord(int(item["Version"]["N"]), item["Content"]["S"])
+        return RoleRecord(
+            integer(member(member(item, "Version", dict), "N", str)), member(member(item, "Content", dict), "S", str)
+        )
