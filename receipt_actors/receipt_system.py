@@ -34,6 +34,7 @@ from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
+from receipt_actors.starting import StartPatience
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
@@ -92,8 +93,11 @@ class ReceiptSystem:
         process: str = "main",
         on_alert: Callable[[Alert], object] | None = None,
         sources_may_be_missing: bool = False,
+        pause: Callable[[float], None] = time.sleep,
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
+
+        Trouble of queues and ledger that may pass is waited out, for half a minute in all.
 
         Args:
             settings: what to run.
@@ -110,6 +114,7 @@ class ReceiptSystem:
                 What it raises is logged.
             sources_may_be_missing: whether to start where some of several source queues are refused, but not all; they
                 are received from again and again, as those that are deleted later.
+            pause: waits so many seconds between two questions; what it raises ends the start.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
@@ -125,10 +130,11 @@ class ReceiptSystem:
             if opened.roles is None and not settings.is_alone:
                 found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
                 raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
-            sources = look_at_sources(settings, opened.queues, may_be_missing=sources_may_be_missing)
-            opened.ledger.check()
+            patience = StartPatience(pause)
+            sources = look_at_sources(settings, opened.queues, patience, may_be_missing=sources_may_be_missing)
+            patience.ask(opened.ledger.check)
             if opened.roles is not None:
-                opened.roles.check()
+                patience.ask(opened.roles.check)
             actors = ActorSystem("receipt-actors", clock)
             begun.pop_all()
             begun.callback(_end, actors, opened, HAND_BACK_SECONDS)

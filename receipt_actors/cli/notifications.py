@@ -99,7 +99,7 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
         StopSignals() as signals,
         ending_with_threads(),
         closing(listen("notifications", Address(host, port))) as listener,
-        open_handler(settings) as handler,
+        open_handler(settings, pause=signals.pause_start) as handler,
     ):
         url = f"http://{Address(host, listener.getsockname()[1])}/"
         logger.info("Apple's notifications are taken at %s, for %s", url, ", ".join(settings.bundle_ids))

@@ -114,7 +114,7 @@ def _start(
     if count == 1:
         from receipt_actors.receipt_system import ReceiptSystem
 
-        system = ReceiptSystem.start(settings)
+        system = ReceiptSystem.start(settings, pause=signals.pause_start)
         collect_seldom()
         logger.info("%d consumers take receipts from %s (%s), at most %d in flight", settings.consumers, *what)
         return system, lambda: None  # who can't start has said so by now
@@ -129,7 +129,9 @@ def _start(
             *(count, settings.consumers, *what, share),
         )
 
-    group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
+    group = ProcessGroup.start(
+        settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell, pause=signals.pause_start
+    )
     signals.before_end = group.kill
     return group, group.check
 

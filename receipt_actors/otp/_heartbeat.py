@@ -30,6 +30,9 @@ class Heartbeat:
 
     Where even that can't be done (its lock is not free), the thread ends with ``NoProgress``, which goes to
     ``threading.excepthook``.
+
+    Raises:
+        RuntimeError: no thread can be started.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Heartbeat:
         self._tick_seconds = tick_seconds
         self._patience_ticks = patience_ticks
         self._is_over = threading.Event()
+        self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
         self._thread = threading.Thread(target=self._run, name=f"{system.name}-heartbeat", daemon=True)
         self._thread.start()
 
@@ -49,12 +53,12 @@ class Heartbeat:
             self._thread.join(self._tick_seconds)
 
     def _run(self) -> None:
-        beat, missed = self._send_beat(), 0
+        missed = 0
         while not self._is_over.wait(self._tick_seconds):
             if self._system.is_stopped:
                 return
-            if beat.has_run:
-                beat, missed = self._send_beat(), 0
+            if self._beat.has_run:
+                self._beat, missed = self._send_beat(), 0
                 continue
             missed += 1
             if missed == self._patience_ticks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import os
@@ -10,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ import boto3
 import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from botocore.parsers import ResponseParserError
 
 from receipt_actors.clients.aws.http_answer import headers_of
@@ -47,6 +47,31 @@ _TROUBLE = (BotoCoreError, ResponseParserError, json.JSONDecodeError, UnicodeDec
 #: else it is a bug, and crashes.
 _MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 _READERS = frozenset({"botocore.parsers", "botocore.credentials"})
+
+
+#: Codes of answers 4xx that the same request may be spared a moment later.
+_PASSING = frozenset(
+    {
+        str(int(HTTPStatus.REQUEST_TIMEOUT)),
+        str(int(HTTPStatus.TOO_MANY_REQUESTS)),
+        "KMS.ThrottlingException",
+        "KmsThrottled",
+        "LimitExceededException",
+        "OverLimit",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "Throttling",
+        "ThrottledException",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
 
 
 class Client(NamedTuple):
@@ -159,7 +184,8 @@ def call(
         # botocore's own words for an answer of SQS that is no JSON say nothing of what was answered.
         words = _excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
         what = f"{name}: {type(error).__name__}: {told(words)}"
-        raise unavailable(what, is_unknown_answer=is_unknown) from error
+        may_pass = not isinstance(error, NoCredentialsError | PartialCredentialsError)
+        raise unavailable(what, is_unknown_answer=is_unknown, may_pass=may_pass) from error
     return answer
 
 
@@ -225,8 +251,10 @@ def describe(error: ClientError) -> str:
 def not_done(unavailable: type[Trouble], error: ClientError) -> Trouble:
     """Make the error of an error answer. One without a code of AWS's comes from somebody in between, as a rule."""
     code = error_code(error)
-    is_usual = not code.isdigit() or int(code) >= 500 or int(code) == http.client.TOO_MANY_REQUESTS
-    return unavailable(describe(error), is_unknown_answer=not is_usual)
+    is_usual = not code.isdigit() or int(code) >= 500 or int(code) == HTTPStatus.TOO_MANY_REQUESTS
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    is_refusal = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in _PASSING
+    return unavailable(describe(error), is_unknown_answer=not is_usual, may_pass=not is_refusal)
 
 
 def told(words: object) -> str:

@@ -24,7 +24,6 @@ KEY = "RoleGroup"  #: the table's hash key, a string; it has no range key
 SETTING = "role_table"  #: which names the table
 CHECK_GROUP = "receipt-actors-check"  #: read by ``check``, never written
 PATIENCE = 0.25  #: of a lease, for the answer to one call
-CHECKS = 4  #: how often the table is looked at before it counts as one that does not answer
 
 
 class AwsRoles:
@@ -77,14 +76,8 @@ class AwsRoles:
 
     @as_call
     def check(self) -> Steps[None]:
-        """See ``RoleTable.check``: reads a key that is never written; again where that is not answered in time."""
-        for number in range(1, CHECKS + 1):
-            try:
-                yield from check_table(self._client, self._table, KEY, CHECK_GROUP, SETTING)
-                return
-            except LedgerUnavailable:
-                if number == CHECKS:
-                    raise
+        """See ``RoleTable.check``: reads a key that is never written."""
+        yield from check_table(self._client, self._table, KEY, CHECK_GROUP, SETTING)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
