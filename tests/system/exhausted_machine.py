@@ -4,6 +4,7 @@ A fault begins when a file of its name is made in the folder that ``RECEIPT_TEST
 
 ``memory``   the next poll of the scheduler of a process that polls raises ``MemoryError``
 ``stuck``    the next poll never ends
+``verifier`` a process that verifies signatures ends before it has begun
 ``channel``  reading what a worker process has said raises ``MemoryError``
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,8 @@ TICK_SECONDS = 0.2  #: of the heartbeat, which takes a minute to notice anything
 
 def install() -> None:
     folder = Path(os.environ[FOLDER])
+    if "receipt_actors.clients.app_store.signed_data_worker" in sys.orig_argv and (folder / "verifier").exists():
+        os._exit(127)  # as a program that can't be found
     from receipt_actors.otp import Heartbeat, _pollers
     from receipt_actors.processes import channel
 

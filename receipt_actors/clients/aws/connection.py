@@ -41,8 +41,8 @@ T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Mapping[str, Any])
 Trouble = TypeVar("Trouble", bound=UnavailableError)
 
-#: What boto3 and botocore raise for trouble that is none of the service's answers.
-_TROUBLE = (BotoCoreError, ResponseParserError, json.JSONDecodeError, UnicodeDecodeError)
+#: What boto3 and botocore raise for trouble that is none of the service's answers. ``OSError``: they read files, too.
+_TROUBLE = (BotoCoreError, ResponseParserError, OSError, json.JSONDecodeError, UnicodeDecodeError)
 #: What comes out of botocore's readers of foreign bytes when these have another shape than a service's. Raised anywhere
 #: else it is a bug, and crashes.
 _MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
