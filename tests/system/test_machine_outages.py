@@ -1,4 +1,4 @@
-"""The machine lacks something for a while: an outage like any other. What is in flight is kept, and goes on by itself."""
+"""The machine lacks something for a while: an outage like any other, in which messages are kept."""
 
 from __future__ import annotations
 
