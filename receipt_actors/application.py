@@ -52,6 +52,7 @@ from receipt_actors.actors.ledger_gateway import LedgerGateway
 from receipt_actors.actors.mover import Mover
 from receipt_actors.actors.result_listener import ResultListener
 from receipt_actors.actors.role_keeper import ROLE_KEEPER, RoleKeeper
+from receipt_actors.actors.signature_gateway import SignatureGateway
 from receipt_actors.actors.validator import Validator
 from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
@@ -106,6 +107,7 @@ BUSY_GROUP: Restarts = {"intensity": 10, "period_seconds": 10}  #: of actors tha
 
 # One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
 QUEUE_RETRY = exponential(6, first_seconds=0.2, max_seconds=5.0)
+SIGNATURE_RETRY = exponential(6, first_seconds=0.5, max_seconds=5.0)
 RECEIVE_RETRY = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
 
 
@@ -267,6 +269,11 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         name=protocol.LEDGER_GATEWAY,
     )
     children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
+    if backend.signed_data is not None:
+        signatures = Start(
+            SignatureGateway, backend.signed_data, limits, SIGNATURE_RETRY, name=protocol.SIGNATURE_GATEWAY
+        )
+        children.append(ChildSpec("signature_gateway", signatures))
     return supervisor_spec("gateways", ONE_FOR_ONE, children, **BUSY_GROUP)
 
 

@@ -12,6 +12,7 @@
     ├── NotAnswered              a submission that gets no verdict, told to the program that waits for one
     ├── QueueRefused             permanent: this queue does not exist or may not be used
     ├── LedgerRefused            permanent: the table is missing, of another make, or may not be used
+    ├── StartAbandoned           the start is not wanted any more; nothing of it is left
     ├── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
     └── PredicateRefused         a predicate of a trace that says nothing that can be matched
 
@@ -42,7 +43,8 @@ class UnavailableError(ReceiptActorsError):
 
     ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one; ``is_unknown_answer``
     says that it did answer, but what nobody knows: a web page, say; ``is_about_the_rate``, that it has had too many
-    requests (429), whatever this one was.
+    requests (429), whatever this one was. Where ``may_pass`` is False only an operator can put it right (credentials
+    that are missing or wrong, say): a start does not wait for that.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class UnavailableError(ReceiptActorsError):
         retry_after_seconds: float | None = None,
         is_unknown_answer: bool = False,
         is_about_the_rate: bool = False,
+        may_pass: bool = True,
     ) -> None:
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
         self.is_unknown_answer = is_unknown_answer
         self.is_about_the_rate = is_about_the_rate
+        self.may_pass = may_pass
 
 
 class AppStoreUnavailable(UnavailableError):
@@ -104,6 +108,10 @@ class LedgerRefused(ReceiptActorsError):
         super().__init__(f"table {table!r}: {reason}")
         self.table = table
         self.reason = reason
+
+
+class StartAbandoned(ReceiptActorsError):
+    """The start is not wanted any more: somebody asked the program to end while it waited for a service."""
 
 
 class BatchesRefused(ReceiptActorsError):

@@ -33,9 +33,10 @@ from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.game_side import Results
 from receipt_actors.inspection import Inspection
-from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Name, Ref, Start
+from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
+from receipt_actors.starting import StartPatience
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
@@ -58,12 +59,20 @@ class ReceiptSystem:
     """
 
     def __init__(
-        self, settings: Settings, backend: Backend, actors: ActorSystem, root: Ref, limits: LiveLimits, process: str
+        self,
+        settings: Settings,
+        backend: Backend,
+        actors: ActorSystem,
+        heartbeat: Heartbeat,
+        root: Ref,
+        limits: LiveLimits,
+        process: str,
     ) -> None:
         self.settings = settings
         self._limits = limits
         self._backend = backend
         self._actors = actors
+        self._heartbeat = heartbeat
         self._root = root
         self._ended = threading.Event()
         self._end_reason: ExitReason | None = None
@@ -86,8 +95,11 @@ class ReceiptSystem:
         process: str = "main",
         on_alert: Callable[[Alert], object] | None = None,
         sources_may_be_missing: bool = False,
+        pause: Callable[[float], None] = time.sleep,
     ) -> ReceiptSystem:
         """Start the whole tree; returns when it consumes.
+
+        Trouble of queues and ledger that may pass is waited out, for half a minute in all.
 
         Args:
             settings: what to run.
@@ -104,6 +116,7 @@ class ReceiptSystem:
                 What it raises is logged.
             sources_may_be_missing: whether to start where some of several source queues are refused, but not all; they
                 are received from again and again, as those that are deleted later.
+            pause: waits so many seconds between two questions; what it raises ends the start.
 
         Raises:
             ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
@@ -119,13 +132,16 @@ class ReceiptSystem:
             if opened.roles is None and not settings.is_alone:
                 found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
                 raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
-            sources = look_at_sources(settings, opened.queues, may_be_missing=sources_may_be_missing)
-            opened.ledger.check()
+            patience = StartPatience(pause)
+            sources = look_at_sources(settings, opened.queues, patience, may_be_missing=sources_may_be_missing)
+            patience.ask(opened.ledger.check)
             if opened.roles is not None:
-                opened.roles.check()
+                patience.ask(opened.roles.check)
             actors = ActorSystem("receipt-actors", clock)
             begun.pop_all()
             begun.callback(_end, actors, opened, HAND_BACK_SECONDS)
+            heartbeat = Heartbeat(actors)
+            begun.callback(heartbeat.stop)
             listen_to_reports(actors)
             tracer_of(actors).process = process
             tracer_of(actors).walks = opened.walks
@@ -141,7 +157,7 @@ class ReceiptSystem:
             start = tree.start
             assert isinstance(start, Start)
             root = actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-            running = cls(settings, opened, actors, root, live_limits, process)
+            running = cls(settings, opened, actors, heartbeat, root, live_limits, process)
             begun.pop_all()
         return running
 
@@ -360,7 +376,11 @@ class ReceiptSystem:
 
     @property
     def end_reason(self) -> ExitReason | None:
-        """Why the tree ended by itself (a crash storm); None while it runs."""
+        """Why the tree ended by itself; None while it runs.
+
+        A crash storm ends it with ``SHUTDOWN``, after it has handed back what was in flight. A ``Crash`` says that the
+        runtime itself has failed (``ActorSystem.fail``): what was in flight comes back by its visibility timeout.
+        """
         return self._end_reason
 
     def on_end(self, callback: Callable[[], None]) -> None:
@@ -428,6 +448,7 @@ class ReceiptSystem:
 
     def _stop(self, seconds: float) -> None:
         _end(self._actors, self._backend, seconds)
+        self._heartbeat.stop()
 
     def _root_ended(self, down: Down) -> None:
         self._end_reason = down.reason

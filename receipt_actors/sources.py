@@ -13,24 +13,29 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.sources import Source, misuses
 from receipt_actors.errors import ConfigurationError, QueueRefused
 from receipt_actors.settings import PolicySettings, Settings
+from receipt_actors.starting import StartPatience
 
 logger = logging.getLogger(__name__)
 
 MAX_LOOKS = 16  #: at once; a look at a queue of AWS is two requests
 
 
-def look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool) -> list[Source]:
+def look_at_sources(
+    settings: Settings, queues: Queues, patience: StartPatience, *, may_be_missing: bool
+) -> list[Source]:
     """Find out the sources' dead-letter queues, which shows that all are there and may be used.
 
     Raises:
         ConfigurationError: a dead-letter queue is none for its source queue, or is that of several.
         QueueRefused: a source queue does not exist or may not be used; with ``may_be_missing`` only where that is so of
             all of them.
-        QueueUnavailable: the queues do not answer.
+        QueueUnavailable: the queues do not answer, and the patience is over.
     """
     sources: list[Source] = []
     missing: list[QueueRefused] = []
-    for of_source, redrive_target in zip(settings.every_source, _redrive_targets(settings, queues), strict=True):
+    for of_source, redrive_target in zip(
+        settings.every_source, _redrive_targets(settings, queues, patience), strict=True
+    ):
         if isinstance(redrive_target, QueueRefused):
             missing.append(redrive_target)
             if not may_be_missing or len(missing) == len(settings.every_source):
@@ -61,12 +66,14 @@ def look_at_sources(settings: Settings, queues: Queues, *, may_be_missing: bool)
     return sources
 
 
-def _redrive_targets(settings: Settings, queues: Queues) -> Sequence[str | QueueRefused | None]:
+def _redrive_targets(
+    settings: Settings, queues: Queues, patience: StartPatience
+) -> Sequence[str | QueueRefused | None]:
     """Ask for the redrive policy of each source queue, several at once; each is asked, whatever the settings say."""
 
     def look(queue: str) -> str | QueueRefused | None:
         try:
-            return queues.dead_letter_queue(queue)
+            return patience.ask(queues.dead_letter_queue, queue)
         except QueueRefused as refused:
             return refused
 

@@ -1,7 +1,7 @@
 """The App Store gateway: the one actor that has Apple vouch for what a message holds.
 
 A **signed transaction** it has verified offline, which needs no Apple: neither limits nor an outage hold it up, and it
-says nothing about whether Apple answers.
+says nothing about whether Apple answers. What can't be verified just now the ``signature_gateway`` takes over.
 
 For **app receipts** it owns the requests to Apple (``asking`` has the ways), as many at once and a second as the limits
 allow, and no more at once than help; the redirect between production and sandbox (at most one a receipt, and only where
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from typing import Any, ClassVar, TypeAlias
@@ -29,7 +29,16 @@ import cachetools
 
 from receipt_actors.actors.asking import Way
 from receipt_actors.actors.gateway import BlockingCall, Job
-from receipt_actors.actors.protocol import INTAKE, Broken, GaveUp, ServiceUnavailable, VerifyReceipt
+from receipt_actors.actors.protocol import (
+    INTAKE,
+    SIGNATURE_GATEWAY,
+    Broken,
+    GaveUp,
+    Refused,
+    ServiceUnavailable,
+    VerifyReceipt,
+    VerifySignature,
+)
 from receipt_actors.actors.referee_gateway import RefereeGateway
 from receipt_actors.domain import signed_transactions
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
@@ -119,6 +128,8 @@ class _Offline:
 
     job: _Verification
     then: _Then
+    signed: str | None = None  #: what is to be verified
+    is_taken_over: bool = False  #: by the signature gateway
 
 
 class AppStoreGateway(RefereeGateway):
@@ -200,7 +211,7 @@ class AppStoreGateway(RefereeGateway):
             self._configuration_is_at_fault(job, "found a signed transaction, expected a backend that verifies them")
         else:
             self._offline += 1
-            self.run_async(_Offline(job, then), self._signed_data.begin, SignedKind.TRANSACTION, signed)
+            self.run_async(_Offline(job, then, signed), self._signed_data.begin, SignedKind.TRANSACTION, signed)
 
     def _is_verified(self, job: _Verification, verified: Mapping[str, object] | SignatureRefused) -> None:
         self._statistics.request_answered(_SIGNATURES, 1, self.clock.monotonic() - job.sent_at_seconds)
@@ -219,7 +230,13 @@ class AppStoreGateway(RefereeGateway):
         if not isinstance(label, _Offline):
             return super().handle_reply(label, value)
         self._offline -= 1
-        label.then(label.job, value)
+        match value:
+            case Broken(error):
+                self._could_not_be_found_out(label, error)
+            case GaveUp() | Refused():
+                label.job.from_.reply(value)
+            case _:
+                label.then(label.job, value)
         return None
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
@@ -227,15 +244,24 @@ class AppStoreGateway(RefereeGateway):
         if not isinstance(label, _Offline):
             return super().handle_failure(label, reason)
         self._offline -= 1
-        error = reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
+        if label.is_taken_over:  # the one who did has ended
+            label.job.from_.reply(GaveUp(f"{_SIGNATURES}: {reason}"))
+        else:
+            self._could_not_be_found_out(
+                label, reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
+            )
+        return None
+
+    def _could_not_be_found_out(self, label: _Offline, error: BaseException) -> None:
         match error:
             case ConfigurationError():
                 self._configuration_is_at_fault(label.job, str(error))
-            case UnavailableError():
-                label.job.from_.reply(GaveUp(f"{_SIGNATURES}: {error}"))
+            case UnavailableError() if label.signed is not None:
+                self._offline += 1
+                request = VerifySignature(label.job.message_id, label.signed)
+                self.send_request(SIGNATURE_GATEWAY, request, replace(label, is_taken_over=True))
             case _:
                 label.job.from_.reply(Broken(error))
-        return None
 
     def _configuration_is_at_fault(self, job: _Verification, detail: str) -> None:
         """Leave the message as it is; tell once, for each message would say the same."""

@@ -26,6 +26,7 @@ from receipt_actors.actors.protocol import (
     APP_STORE_GATEWAY,
     LEDGER_GATEWAY,
     MOVERS,
+    SIGNATURE_GATEWAY,
     VALIDATORS,
     CloseIntake,
     CreditsGranted,
@@ -62,7 +63,7 @@ STUCK_SECONDS = 3.0
 #: Whom to ask, after a restart, for what the one before knew.
 _WITNESSES: dict[Name, object] = {
     **dict.fromkeys((VALIDATORS, MOVERS), WhichChildren()),
-    **dict.fromkeys((APP_STORE_GATEWAY, LEDGER_GATEWAY), DescribeService()),
+    **dict.fromkeys((APP_STORE_GATEWAY, LEDGER_GATEWAY, SIGNATURE_GATEWAY), DescribeService()),
 }
 
 

@@ -22,6 +22,7 @@ VISIBILITY_BATCHER = "visibility_batcher"
 VISIBILITY_KEEPER = "visibility_keeper"
 APP_STORE_GATEWAY = "app_store_gateway"
 LEDGER_GATEWAY = "ledger_gateway"
+SIGNATURE_GATEWAY = "signature_gateway"
 DELETE_BATCHER = "delete_batcher"
 RESULT_BATCHERS = "result_batchers"
 VALIDATORS = "validators"
@@ -236,6 +237,14 @@ class VerifyReceipt:
 
     submission: Submission
     source_queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySignature:
+    """Verify a signed transaction; answered by its payload or ``SignatureRefused``."""
+
+    message_id: str
+    signed: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from receipt_actors.errors import ConfigurationError, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError, StartAbandoned
 
 PROGRAM = "receipt-actors"
 EXIT_DONE = 0
@@ -96,6 +96,8 @@ def run(body: Callable[[], object]) -> int:
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except StartAbandoned:  # by a signal that means a drain, and there was nothing to be drained
+        return EXIT_DONE
     except BrokenPipeError:
         _discard_output()
         return EXIT_WORLD_FAILED

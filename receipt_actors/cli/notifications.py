@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receipt_actors.cli import EXIT_DONE
+from receipt_actors.cli.endings import ending_with_threads
 from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.stop_signals import StopSignals
@@ -97,8 +98,9 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
     listen, serving_class = _web_server()
     with (
         StopSignals() as signals,
+        ending_with_threads(),
         closing(listen("notifications", Address(host, port))) as listener,
-        open_handler(settings) as handler,
+        open_handler(settings, pause=signals.pause_start) as handler,
     ):
         url = f"http://{Address(host, listener.getsockname()[1])}/"
         logger.info("Apple's notifications are taken at %s, for %s", url, ", ".join(settings.bundle_ids))

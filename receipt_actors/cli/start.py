@@ -14,6 +14,7 @@ import click
 import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.endings import ending_with_threads, log_end
 from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
 from receipt_actors.cli.open_files import raise_limit
@@ -74,7 +75,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         origin = settings.origins.get("role_group", "role_group")
         logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
     warn_of_foreign_roots(settings)
-    with StopSignals() as signals, watched(settings) as watchers, ExitStack() as begun:
+    with StopSignals() as signals, ending_with_threads(), watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
         watchers.watch(system)
@@ -82,7 +83,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         wait_for_the_end(system, signals, settings)
         check()
         if system.end_reason is not None:
-            logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
+            log_end(system.end_reason)
             return EXIT_WORLD_FAILED
         watchers.systemd.stopping()
         logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)
@@ -134,7 +135,7 @@ def _start(
     if count == 1:
         from receipt_actors.receipt_system import ReceiptSystem
 
-        system = ReceiptSystem.start(settings)
+        system = ReceiptSystem.start(settings, pause=signals.pause_start)
         _tell_of_the_sandbox(settings)
         collect_seldom()
         # A node that shares the work has no place in its group yet; its news say when it has.
@@ -153,7 +154,9 @@ def _start(
         )
         _tell_of_the_sandbox(settings)
 
-    group = ProcessGroup.start(settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell)
+    group = ProcessGroup.start(
+        settings, count, WORKER_PROGRAM, on_refusal=signals.wake, on_complete=tell, pause=signals.pause_start
+    )
     signals.before_end = group.kill
     return group, group.check
 

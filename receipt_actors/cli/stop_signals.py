@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -11,6 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
+
+from receipt_actors.errors import StartAbandoned
+
+logger = logging.getLogger("receipt_actors")
 
 ECHO_SECONDS = 0.2  #: in which the same signal counts once; shorter than anybody presses Ctrl-C twice
 
@@ -53,6 +58,16 @@ class StopSignals:
         """Wait for a signal or ``wake``, at most so long; tell whether there was one, now or earlier."""
         readable, _, _ = select.select([self._reader], [], [], seconds)
         return bool(readable)
+
+    def pause_start(self, seconds: float) -> None:
+        """Wait so long for the next try of something that a start needs.
+
+        Raises:
+            StartAbandoned: there was a signal or ``wake``.
+        """
+        if self.wait(seconds):
+            logger.info("%s: it has not started", self.received)
+            raise StartAbandoned
 
     def __enter__(self) -> Self:
         self._descriptor_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
@@ -23,10 +24,11 @@ import pykka
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
+from receipt_actors.cli.endings import ending_with_threads, log_end
 from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.stop_signals import StopSignals
-from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError, StartAbandoned
 from receipt_actors.processes.channel import Channel
 from receipt_actors.processes.collector import REPORT_SECONDS
 from receipt_actors.processes.messages import (
@@ -71,6 +73,7 @@ class _Worker:
         self._channel = channel
         self._signals = signals
         self._system: ReceiptSystem | None = None
+        self._early: list[Message] = []  # what the parent said while this was being started
         self._is_paused = False
         self._is_replacement = False
         self._held_until_seconds = inf
@@ -84,9 +87,10 @@ class _Worker:
         try:
             while True:
                 messages: Sequence[Message] = ()
-                readable, _, _ = select.select(watched, [], [])
+                readable, _, _ = select.select(watched, [], [], 0 if self._early else None)
                 if self._channel in readable:
                     messages = self._channel.receive()
+                messages, self._early = [*self._early, *messages], []
                 for message in messages:
                     status = self._obey(message)
                     if status is not None:
@@ -96,6 +100,8 @@ class _Worker:
                 if self._channel.is_over:
                     logger.warning("the parent process is gone: draining")
                     return self._drain(None)
+        except StartAbandoned:
+            return EXIT_DONE
         except (ReceiptActorsError, OSError) as error:
             if self._system is not None:
                 raise
@@ -122,6 +128,7 @@ class _Worker:
                         held_until_seconds=self._held_until_seconds,
                         process=self._name,
                         sources_may_be_missing=self._is_replacement,
+                        pause=self._pause_start,
                     )
                     collect_seldom()
                     self._system.on_end(self._signals.wake)
@@ -157,6 +164,18 @@ class _Worker:
                     self._system.stop()
                 return EXIT_DONE
         return None
+
+    def _pause_start(self, seconds: float) -> None:
+        """Wait for the next try of something that the start needs, unless this is to end."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            watched: list[Any] = [self._channel, self._signals]
+            readable, _, _ = select.select(watched, [], [], left)
+            if self._channel in readable:
+                self._early += self._channel.receive()
+            is_to_end = any(isinstance(message, Drain | Stop) for message in self._early)
+            if is_to_end or self._channel.is_over or self._signals in readable:
+                raise StartAbandoned
 
     def _confirm(self, number: int, wait: Callable[[], None]) -> None:
         with suppress(pykka.ActorDeadError):  # it is about to end
@@ -195,7 +214,7 @@ class _Worker:
 
     def _interrupted(self) -> int:
         if self._system is not None and self._system.end_reason is not None:
-            logger.critical("the supervision tree has ended: too many crashes, see above. Messages were handed back")
+            log_end(self._system.end_reason)
             self._system.stop()
             return EXIT_WORLD_FAILED
         logger.info("%s: draining", self._signals.received)
@@ -249,7 +268,7 @@ def main(name: str, descriptor: str) -> int:
     """Run a worker and return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(descriptor)))
-    with StopSignals((signal.SIGTERM,)) as signals:
+    with StopSignals((signal.SIGTERM,)) as signals, ending_with_threads():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the parent had them held up until here
         return _Worker(name, channel, signals).run()
 

@@ -139,6 +139,9 @@ class NetworkLoop(ABC, Generic[T]):
                 thread.start()
                 self._place = thread
         except (OSError, RuntimeError):
+            exchanges, self._exchanges = self._exchanges, None
+            if exchanges is not None:
+                self._end(exchanges, deque(), None)
             os.close(self._wake_fd)
             raise
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from receipt_actors.backends import open_ledger, open_notifications, open_queues, open_signatures
@@ -9,12 +11,21 @@ from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.policy import Policy
 from receipt_actors.notifications.handler import NotificationHandler
 from receipt_actors.settings import NotificationSettings
+from receipt_actors.starting import StartPatience
 
 MAX_CONNECTIONS = 16  #: to each service: threads that call at once
 
 
-def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_CONNECTIONS) -> NotificationHandler:
+def open_handler(
+    settings: NotificationSettings,
+    *,
+    max_connections: int = MAX_CONNECTIONS,
+    pause: Callable[[float], None] = time.sleep,
+) -> NotificationHandler:
     """Open what the settings name, see whether it can be used, and return the handler, which closes it all.
+
+    Trouble of the ledger that may pass is waited out, for half a minute in all; ``pause`` waits between two questions,
+    and what it raises ends this.
 
     Raises:
         ConfigurationError: Apple's library is missing (the extra ``storekit2``), there is no such folder of root
@@ -35,8 +46,9 @@ def open_handler(settings: NotificationSettings, *, max_connections: int = MAX_C
             queues.create_queues(dict.fromkeys(settings.all_post_queues))
         notifications = open_notifications(settings, max_connections=max_connections)
         opened.callback(notifications.close)
-        ledger.check()
-        notifications.check()
+        patience = StartPatience(pause)
+        patience.ask(ledger.check)
+        patience.ask(notifications.check)
         return NotificationHandler(
             signed_data=signed_data,
             notifications=notifications,

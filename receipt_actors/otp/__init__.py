@@ -39,6 +39,7 @@ from receipt_actors.otp._child_spec import (
 )
 from receipt_actors.otp._clock import Clock, ManualClock, SystemClock, Timer
 from receipt_actors.otp._gen_server import GenServer
+from receipt_actors.otp._heartbeat import Heartbeat, NoProgress
 from receipt_actors.otp._messages import (
     IGNORE,
     NO_REPLY,
@@ -167,11 +168,13 @@ __all__ = [
     "GenServer",
     "GenStateMachine",
     "GetChildSpec",
+    "Heartbeat",
     "IdleTimeout",
     "Killed",
     "ManualClock",
     "Name",
     "NoProcess",
+    "NoProgress",
     "Normal",
     "NotStarted",
     "Poller",

@@ -17,6 +17,8 @@ from typing import Protocol
 
 from receipt_actors.otp._log import log
 
+CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which may be in a callback
+
 
 class Timer:
     """One callback at one time. Cancelling a timer that has fired does nothing."""
@@ -182,14 +184,14 @@ class SystemClock:
         self._thread = None
 
     def close(self) -> None:
-        """See ``Clock``. Waits for the timer thread, unless called from it."""
+        """See ``Clock``. Waits for the timer thread, unless called from it, but not for a callback that hangs."""
         with self._changed:
             self._closed = True
             self._timers.clear()
             self._changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(CLOSE_SECONDS)
 
     def _fire_timers(self) -> None:
         while True:

@@ -48,8 +48,8 @@ class Pollers:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # guards _wake_fd; a finalizer may schedule something in the middle of this
+        self._epoll = select.epoll()  # first: should descriptors run out, it closes itself
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll = select.epoll()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._pollers: dict[int, Poller] = {}
         self.is_waiting = False  #: whether the thread has to be woken

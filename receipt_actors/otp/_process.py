@@ -272,6 +272,11 @@ class Process(Callbacks):
         for linked in self._end(reason, start_result=start_result):
             linked.obey_signal()
 
+    def crash(self, error: BaseException) -> None:
+        """End now, from whichever thread, without ``terminate``: the system has failed."""
+        for linked in self._end(Crash(error), is_cut_short=True):
+            linked.obey_signal()
+
     def _end(
         self,
         reason: ExitReason,

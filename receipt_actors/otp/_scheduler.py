@@ -12,6 +12,9 @@ There are two runtimes, and this is the one place that says which is which:
 Both run the same code; blocking calls that many processes need go to a ``BlockingPool`` instead. What can wait for the
 outside world without blocking may be attached as a ``Poller``: the thread looks for it when nothing is ready, and
 every ``TURNS_BETWEEN_LOOKS`` turns.
+
+An error of one process ends that process. An error that escapes from a turn (there is no memory left to poll, say) ends
+the thread, and with it the actor system: see ``ActorSystem.fail``.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import logging
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
@@ -49,15 +53,19 @@ class Runnable(Protocol):
 
 
 class Scheduler:
-    """One daemon thread and the queue of what is ready to run on it."""
+    """One daemon thread and the queue of what is ready to run on it.
 
-    __slots__ = ("_pollers", "_ready", "_thread", "running")
+    ``on_failure`` is called on the thread when it ends because of an error; what that raises ends the thread as well.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("_on_failure", "_pollers", "_ready", "_thread", "running")
+
+    def __init__(self, name: str, on_failure: Callable[[BaseException], None]) -> None:
         self.running = Running()
+        self._on_failure = on_failure
         self._ready: queue.SimpleQueue[Runnable | None] = queue.SimpleQueue()
         self._pollers: Pollers | None = None  # made for the first one
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def schedule(self, runnable: Runnable) -> None:
@@ -120,6 +128,15 @@ class Scheduler:
     def is_current(self) -> bool:
         """Tell whether the caller runs on this scheduler's thread."""
         return context.running is self.running
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            self.running.process = NOBODY
+            self._on_failure(error)
+            if self._pollers is not None:
+                self._pollers.stop()
 
     def _loop(self) -> None:
         context.running = self.running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
 from receipt_actors.otp._context import context, current_process, forget_current_process
 from receipt_actors.otp._debug import Watched
+from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -103,8 +105,8 @@ class ActorSystem:
             )
         self.name = name
         self.clock: Clock = SystemClock() if clock is None else clock
-        self._owns_clock = clock is None
-        self.scheduler = Scheduler(f"{name}-scheduler")
+        self.owns_clock = clock is None  #: whether it ends with the system
+        self.scheduler = Scheduler(f"{name}-scheduler", self.fail)
         self.lock = LOCK
         self.terms: dict[object, Any] = {}
         """What its actors share without sending it, by any key (OTP: ``persistent_term``, where references to ETS
@@ -315,7 +317,7 @@ class ActorSystem:
 
     def new_scheduler(self, name: str) -> Scheduler:
         """Make a thread of its own for one process (the runtime calls this)."""
-        scheduler = Scheduler(f"{self.name}-{name}")
+        scheduler = Scheduler(f"{self.name}-{name}", self.fail)
         with self.lock:
             self._own_threads.add(scheduler)
         return scheduler
@@ -373,13 +375,31 @@ class ActorSystem:
             self._stopped = True
         for ref in reversed(self.processes()):
             ref.process.kill()  # also where the actor that calls this has been killed meanwhile
-        if self._owns_clock:
+        if self.owns_clock:
             self.clock.close()
         self.scheduler.stop()
         for pool in self._pools:
             pool.close()
         threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
         return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
+
+    def fail(self, error: BaseException) -> None:
+        """End every actor at once, as crashed with this error: a thread of the runtime can't go on.
+
+        No ``terminate`` is called, and no supervisor restarts anyone. Links and monitors see the error as they see any
+        crash. ``stop`` has still to be called, and nothing can be started any more. From any thread.
+        """
+        log(logging.CRITICAL, "actor system %r has failed, and ends", self.name, exc_info=error)
+        with self.lock:
+            self._stopped = True
+            self._why_stopped = f" by a failure of its runtime ({type(error).__name__})"
+        for ref in reversed(self.processes()):
+            ref.process.crash(error)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing can be started any more: it has been stopped, or has failed."""
+        return self._stopped
 
     def _leave_behind(self) -> None:
         """Stop without a word, in the child of a fork: all actors have ended, nobody is waited for."""

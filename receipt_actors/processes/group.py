@@ -43,6 +43,7 @@ from receipt_actors.otp import (
     Crash,
     Down,
     ExitReason,
+    Heartbeat,
     NotStarted,
     Start,
     StartError,
@@ -70,6 +71,7 @@ from receipt_actors.processes.protocol import (
 )
 from receipt_actors.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
+from receipt_actors.starting import StartPatience
 from receipt_actors.telemetry.alert_book import AlertLimits
 from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, alert_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
@@ -92,13 +94,22 @@ class WorkersRefused(ReceiptActorsError):
 class ProcessGroup:
     """Workers that run; see the module. It installs no signal handler."""
 
-    def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...], queues: ParentQueues) -> None:
+    def __init__(
+        self,
+        group: Group,
+        actors: ActorSystem,
+        source_queues: tuple[str, ...],
+        queues: ParentQueues,
+        patience: StartPatience,
+    ) -> None:
         self._group = group
         self._queues = queues
+        self._patience = patience
         self._close_roles: Callable[[], None] = lambda: None
         self._inspection = GroupInspection(group, actors, source_queues)
         self._trace_numbers = itertools.count(1)
         self._actors = actors
+        self._heartbeat: Heartbeat | None = None
         self._end_reason: ExitReason | None = None
         self._final_statistics: StatisticsSnapshot | None = None
 
@@ -111,6 +122,7 @@ class ProcessGroup:
         *,
         on_refusal: Callable[[], None] = lambda: None,
         on_complete: Callable[[], None] = lambda: None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> ProcessGroup:
         """Start the workers; does not wait until they consume.
 
@@ -120,6 +132,7 @@ class ProcessGroup:
             program: what a worker runs, after the interpreter on its command line; see ``WorkerProcess``.
             on_refusal: called, on a thread of the group, when a worker could not start: ``check`` says why.
             on_complete: called likewise when all workers consume for the first time.
+            pause: see ``ReceiptSystem.start``.
 
         Raises:
             OSError: what a process needs can't be had, such as a socket.
@@ -130,7 +143,7 @@ class ProcessGroup:
         whole = settings.limits_of(processes)
         group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
         queues = ParentQueues(settings)
-        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues)
+        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, StartPatience(pause))
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
             begun.callback(running.stop)
             running._begin(settings, processes)
@@ -138,6 +151,7 @@ class ProcessGroup:
         return running
 
     def _begin(self, settings: Settings, processes: int) -> None:
+        self._heartbeat = Heartbeat(self._actors)
         listen_to_reports(self._actors)
         tracer_of(self._actors).process = PARENT
         shared = None if settings.is_alone else self._join_others(settings, processes)
@@ -157,9 +171,9 @@ class ProcessGroup:
 
         table = open_roles(settings)
         self._close_roles = table.close
-        table.check()
+        self._patience.ask(table.check)
         queues = self._queues.open()
-        sources = look_at_sources(settings, queues, may_be_missing=False)
+        sources = look_at_sources(settings, queues, self._patience, may_be_missing=False)
         return _Shared(
             membership_spec(settings, table, processes, GroupHolding(self._group, self._actors)),
             queue_depths_spec(settings, queues, sources),
@@ -314,6 +328,8 @@ class ProcessGroup:
             ending.callback(self._kill_those_left)
             ending.callback(self._close_roles)
             ending.callback(self._queues.close)
+            if self._heartbeat is not None:
+                ending.callback(self._heartbeat.stop)
             self._actors.stop(STOP_SECONDS + 1.0)
 
     def _kill_those_left(self) -> None:

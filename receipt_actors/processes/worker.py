@@ -2,8 +2,8 @@
 
 It owns the process and its share of the limits. A process that dies is a crash of its actor, and the supervisor starts
 both anew; a crash of the actor kills the process. What keeps a process from *starting* and is to be expected (a service
-that does not answer) is no crash: before all workers have been started once it ends the command, as with one process;
-later it is tried again after a pause, while the others go on.
+that does not answer) is no crash. Where no worker has been started yet, or the settings are at fault, it ends the
+command, as with one process; else it is tried again after a pause, while the others go on.
 
 A process that does not answer for ``HANG_SECONDS`` is killed, too: it hangs, and holds a share that others could use.
 So is one that takes as long to load, or to start once it has its share; it counts as one that cannot start.
@@ -276,7 +276,7 @@ class Worker(GenServer):
 
     def _was_refused(self, refusal: StartRefused) -> None:
         self._leave()
-        if not self._group.is_complete:
+        if not self._group.started or (refusal.is_configuration and not self._group.is_complete):
             self._group.refusal = self._group.refusal or refusal
             self._group.on_refusal()
             return

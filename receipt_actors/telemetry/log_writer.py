@@ -67,8 +67,9 @@ class _Lines:
             self._tell_losses()
             self._put(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="log", daemon=True)
+                thread.start()  # where there is none to be had, the next line tries again
+                self._thread = thread
 
     def flush(self) -> None:
         """Do nothing: a handler calls it after each line, and nobody is to wait."""

@@ -83,6 +83,7 @@ def test_everything_can_be_seen(tree: Tree) -> None:
     assert {each.name for each in process.services} == {
         "app_store",
         "ledger",
+        "signatures",
         f"send to {POST}",
         f"delete from {SOURCE}",
         f"visibility of {SOURCE}",

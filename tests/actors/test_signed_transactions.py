@@ -11,6 +11,7 @@ from receipt_actors.actors.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppS
 from receipt_actors.actors.asking import by_verify_receipt
 from receipt_actors.actors.protocol import (
     INTAKE,
+    SIGNATURE_GATEWAY,
     Broken,
     DescribeService,
     GaveUp,
@@ -18,6 +19,7 @@ from receipt_actors.actors.protocol import (
     ServiceUnavailable,
     VerifyReceipt,
 )
+from receipt_actors.actors.signature_gateway import SignatureGateway
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import SignatureRefused
@@ -64,6 +66,9 @@ class House:
             self.limits,
             THREE_ATTEMPTS,
             self.apple if verifies else None,
+        )
+        self.signatures: Ref = stage.actors.start(
+            SignatureGateway, self.apple, self.limits, THREE_ATTEMPTS, name=SIGNATURE_GATEWAY
         )
 
     def verify(self, signed: str, message: int = 1) -> Ref:
@@ -150,7 +155,7 @@ def test_an_outage_of_apple_does_not_hold_a_signed_transaction_up(stage: Stage) 
     house = House(stage)
     kept = house.lose_apple()
     assert isinstance(house.verified(house.apple.sell("2000"), message=3), Genuine)
-    assert stage.told(house.intake, ServiceAvailable) == [ServiceAvailable("app_store")]  # of the start
+    assert stage.told(house.intake, ServiceAvailable).count(ServiceAvailable("app_store")) == 1  # of the start
     assert not any(stage.replies(each) for each in kept)
     house.store.recover()
     stage.advance(60)
@@ -233,11 +238,54 @@ def test_a_backend_that_verifies_nothing_leaves_signed_transactions(stage: Stage
 
 
 def test_who_verifies_may_be_unavailable(stage: Stage) -> None:
-    """Its processes have died, say: the message comes back."""
+    """Its processes have died, say: it is asked again."""
     house = House(stage)
     house.apple.fail("verify_transaction", AppStoreUnavailable("no process"))
-    assert isinstance(house.verified(house.apple.sell("2000")), GaveUp)
     assert isinstance(house.verified(house.apple.sell("2000")), Genuine)
+
+
+def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
+    """No process can be started: messages are kept, it is told once, and all go on when it is over."""
+    house = House(stage)
+    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    asking = [house.verify(house.apple.sell(str(2000 + number)), number) for number in range(8)]
+    for _ in range(30):
+        stage.advance(5)
+    assert [stage.replies(each) for each in asking] == [[]] * len(asking)
+    (outage,) = house.noticed(IncidentKind.OUTAGE)
+    assert "signatures is unavailable" in outage
+    assert {each.service for each in stage.told(house.intake, ServiceUnavailable)} == {"signatures"}
+    house.apple.recover()
+    for _ in range(3):
+        stage.advance(5)
+    assert all(isinstance(stage.reply_to(each), Genuine) for each in asking)
+    assert house.noticed(IncidentKind.RECOVERED) == ["signatures is available again"]
+
+
+def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
+    """The gate stays open for them, until what is kept has half of the room."""
+    house = House(stage)
+    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    for number in range(6):
+        house.verify(house.apple.sell(str(2000 + number)), number)
+    for _ in range(4):
+        stage.advance(5)
+    assert set(house.outages()) == {False}
+    assert isinstance(stage.reply_to(house.ask_apple(99)), Genuine)
+    for number in range(MAX_IN_FLIGHT // 2):
+        house.verify(house.apple.sell(str(3000 + number)), 100 + number)
+    for _ in range(4):
+        stage.advance(5)
+    assert house.outages()[-1]
+
+
+def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage) -> None:
+    """Whoever waited is told, and the message comes back."""
+    house = House(stage)
+    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    asking = house.verify(house.apple.sell("2000"))
+    stage.crash(house.signatures)
+    assert isinstance(stage.reply_to(asking), GaveUp)
 
 
 def test_a_bug_in_who_verifies_is_passed_on(stage: Stage) -> None:

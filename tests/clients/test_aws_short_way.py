@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
+import botocore
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
@@ -33,19 +34,20 @@ from botocore.exceptions import (
     HTTPClientError,
     ReadTimeoutError,
 )
+from botocore.signers import RequestSigner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues
+from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsQueues, connection, short_way
 from receipt_actors.clients.aws.http_answer import MAX_ANSWER_BYTES, HttpAnswer, Origin
 from receipt_actors.clients.aws.http_pool import HttpPool
 from receipt_actors.clients.aws.signature import sign
 from receipt_actors.clients.aws.steps import Exchange, Steps, as_call
 from receipt_actors.domain.ports import OutgoingMessage
-from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
 from tests.clients.conftest import OnLoop
 from tests.clients.test_aws import ITEM, ITEMS, QUEUE, md5
 from tests.ports import reserved_port
@@ -660,4 +662,111 @@ def test_nothing_can_be_slipped_into_the_headers(
     session = boto3.Session("testing", "testing", "token\r\nX-Amz-Target: DynamoDB_20120810.DeleteTable", "eu-west-1")
     with pytest.raises(LedgerUnavailable, match="line break"):
         caller.claim_at(server.url, monkeypatch, session)
+    assert server.asked == []
+
+
+# --- bugs, and a botocore that is another one -----------------------------------------------------------------------
+
+
+def raise_attribute_error(*_args: object, **_keywords: object) -> Any:
+    raise AttributeError("a bug")
+
+
+@pytest.mark.parametrize("function", ["sign", "headers_of", "_plain_answer"])
+def test_a_bug_of_ours_is_no_outage(
+    serve: Callable[..., Wire], caller: Caller, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """An outage would be waited out politely, for ever; a bug crashes who asked, wherever it is on the way."""
+    server = serve(answer_as_aws)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    with closing(AwsQueues(boto3.Session("testing", "testing", region_name="eu-west-1"))) as aws:
+        monkeypatch.setattr(short_way, function, raise_attribute_error)
+        with pytest.raises(AttributeError, match="a bug"):
+            caller.of(aws).receive(QUEUE, max_messages=10, wait_seconds=1, visibility_timeout_seconds=60)
+
+
+def test_an_answer_of_another_shape_is_trouble_on_botocores_own_way_as_well(
+    serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore's parsers raise whatever they come upon; that is the answer's fault."""
+    answer = b'{"QueueUrl": {"a": 1}, "Messages": 5, "Attributes": ["abc"]}'
+    server = serve(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("http_proxy", server.url)
+    with closing(AwsQueues(boto3.Session("testing", "testing", region_name="eu-west-1"))) as queues:
+        queues._urls[QUEUE] = server.url
+        with pytest.raises(QueueUnavailable):
+            queues.receive(QUEUE, max_messages=10, wait_seconds=1, visibility_timeout_seconds=60)
+        with pytest.raises(QueueUnavailable):
+            queues.approximate_number_of_messages(QUEUE)
+    assert not any(map(is_short, server.asked))
+
+
+@pytest.fixture
+def not_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has just been started."""
+    monkeypatch.setattr(connection, "_misfits", {})
+
+
+def other_signers(monkeypatch: pytest.MonkeyPatch) -> None:
+    get_auth_instance = RequestSigner.get_auth_instance
+
+    def with_keywords_only(self: RequestSigner, **keywords: Any) -> Any:
+        return get_auth_instance(self, **keywords)
+
+    monkeypatch.setattr(RequestSigner, "get_auth_instance", with_keywords_only)
+
+
+def other_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = short_way.create_parser
+
+    class Parser:
+        def __init__(self, protocol: str) -> None:
+            self._parser = create(protocol)
+
+        def parse(self, response: dict[str, Any], shape: Any) -> Any:
+            return {"Output": self._parser.parse(response, shape)}
+
+    monkeypatch.setattr(short_way, "create_parser", Parser)
+
+
+def missing_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, short_way.__name__, None)
+
+
+@pytest.mark.parametrize("change", [other_signers, other_parsers, missing_names], ids=lambda change: change.__name__)
+def test_with_another_botocore_all_calls_go_its_own_way(
+    serve: Callable[..., Wire],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    not_tried_out: None,
+    change: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    """An upgrade may change what nobody has promised: it is logged at the start, once a service, and all works."""
+    server = serve(answer_as_aws)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    change(monkeypatch)
+    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    Caller(None).call_everything(session)
+    assert server.asked
+    assert not any(map(is_short, server.asked))
+    told = [record.getMessage() for record in caplog.records if "botocore's own way" in record.getMessage()]
+    assert len(told) == len(set(told)) <= 2
+    assert told
+    assert all(botocore.__version__ in words for words in told)
+    with closing(AwsQueues(session)) as queues:
+        assert not queues.goes_the_short_way
+
+
+def test_trying_botocore_out_asks_nobody(
+    serve: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch, not_tried_out: None
+) -> None:
+    """Nor does it look for credentials, which may take a while."""
+    server = serve(answer_as_aws)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    session = boto3.Session(region_name="eu-west-1")
+    monkeypatch.setattr(session._session, "get_credentials", lambda: None)
+    with closing(AwsQueues(session)) as queues, closing(AwsLedger("claims", session)) as ledger:
+        assert queues.goes_the_short_way
+        assert ledger.goes_the_short_way
     assert server.asked == []

@@ -6,7 +6,6 @@ trouble.
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from typing import Any
 import pytest
 
 from receipt_actors.clients.aws import AwsRoles
-from receipt_actors.clients.aws.roles import CHECKS
 from receipt_actors.clients.embedded import EmbeddedRoles
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord, RoleTable
@@ -29,7 +27,6 @@ from receipt_actors.domain.roles import Group, Node, Role
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.testing import FakeRoles
 from tests.chaos.aws_proxy import KEPT, AwsProxy
-from tests.chaos.network import Network, Way
 
 from .conftest import Aws, create_table, table_at
 
@@ -363,27 +360,6 @@ def test_a_file_that_somebody_else_holds_is_unavailable(database: Path) -> None:
             roles.write(GROUP, RoleRecord(1, ""))
         other.rollback()
         assert roles.write(GROUP, RoleRecord(1, "")) == RoleRecord(1, "")
-
-
-# --- DynamoDB alone ---
-
-
-@pytest.mark.parametrize(("refused", "is_there"), [(CHECKS - 1, True), (CHECKS, False)])
-def test_a_check_that_is_not_answered_is_made_again(
-    moto_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch, refused: int, is_there: bool
-) -> None:
-    """A busy minute is no reason not to start: a call has little time, but there are several."""
-    with Network() as network:
-        link = network.link("node", moto_server[0])
-        session, table = table_at(link.url, monkeypatch, "RoleGroup")
-        numbers = itertools.count()
-        link.cut(Way.REFUSED, lambda _: next(numbers) < refused)
-        with closing(AwsRoles(table, LEASE_SECONDS, session)) as roles:
-            if is_there:
-                roles.check()
-            else:
-                with pytest.raises(LedgerUnavailable):
-                    roles.check()
 
 
 # --- the fake ---

@@ -150,11 +150,17 @@ def test_a_table_that_deletes_claims_is_told_in_a_line(account: AwsWorld) -> Non
     _ends_with_one_line(program, WORLD_FAILED, naming="its time to live (ENABLED) deletes claims by their ClaimedAt")
 
 
-def test_an_endpoint_that_cannot_be_reached_is_told_in_a_line(account: AwsWorld) -> None:
-    """With its address, which is what is wrong."""
+def test_an_endpoint_that_cannot_be_reached_is_told_at_once_and_at_the_end(account: AwsWorld) -> None:
+    """With its address, which is what is wrong; it may be a service that is started a moment later."""
     nobody = f"http://127.0.0.1:{account.programs.reserve_port()}"
     account.environment["AWS_ENDPOINT_URL"] = nobody
-    _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID}), WORLD_FAILED, naming=nobody)
+    program = account.run({"bundle_ids": BUNDLE_ID})
+    program.wait_for_log("the start has to wait")
+    assert program.wait_for_end() == WORLD_FAILED
+    first, last = program.stderr.splitlines()
+    assert nobody in first
+    assert nobody in last
+    assert last.startswith("receipt-actors: ")
 
 
 @pytest.mark.parametrize("contents", [b"not a database, but long enough to be looked at " * 40, None])

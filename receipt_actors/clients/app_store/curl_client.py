@@ -79,15 +79,17 @@ class CurlVerifyReceiptClient(NetworkLoop["_Question"]):
     def begin(
         self, receipt_data: str, environment: Environment, done: Done, *, shared_secret: str | None = None
     ) -> None:
-        """See ``AppStoreTransfers``: ``done`` is called in the client's place, or here once the client is closed.
+        """See ``AppStoreTransfers``: ``done`` is called in the client's place, or here where that can't be.
 
-        Raises:
-            OSError, RuntimeError: the client does not run yet, and can't.
+        It is closed then; or it does not run yet, and can't, for want of descriptors or threads.
         """
         body = self._questions.body(receipt_data, shared_secret)
         question = _Question(environment, body, self._questions.secrets(receipt_data, shared_secret), done)
-        if not self.submit(question):
-            done(_closed(environment))
+        try:
+            if not self.submit(question):
+                done(_closed(environment))
+        except (OSError, RuntimeError) as error:
+            done(_lacking(error, environment))
 
     def verify_receipt(
         self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
@@ -120,7 +122,13 @@ def _closed(environment: Environment) -> AppStoreUnavailable:
     return AppStoreUnavailable(f"{environment} App Store is not asked: the client is closed")
 
 
-def _crashed(error: BaseException, _environment: Environment) -> Exception:
+def _lacking(error: Exception, environment: Environment) -> AppStoreUnavailable:
+    return AppStoreUnavailable(f"{environment} App Store can't be asked: this machine lacks something: {error}")
+
+
+def _crashed(error: BaseException, environment: Environment) -> Exception:
+    if isinstance(error, OSError):  # out of descriptors, say: no bug
+        return _lacking(error, environment)
     return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 

@@ -104,10 +104,8 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     def begin(self, kind: SignedKind, signed: str, done: Done) -> None:
         """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here where there is nothing to begin.
 
-        It may be called with a ``ConfigurationError`` as well: nobody can do the work until that is put right.
-
-        Raises:
-            OSError, RuntimeError: the loop does not run yet, and can't.
+        It may be called with a ``ConfigurationError`` as well: nobody can do the work until that is put right. Where
+        the loop does not run yet, and can't, for want of descriptors or threads, with an ``AppStoreUnavailable``.
         """
         if len(signed) > MAX_SIGNED_CHARACTERS:
             refused = read_jws(kind, signed)
@@ -119,8 +117,11 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         except ConfigurationError as error:
             done(error)
             return
-        if not self.submit(_Job(kind, signed, done)):
-            done(_closed())
+        try:
+            if not self.submit(_Job(kind, signed, done)):
+                done(_closed())
+        except (OSError, RuntimeError) as error:
+            done(_lacking(error))
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
         """See ``SignedData``. Not in the loop's own place: a ``done`` that calls this would wait for ever.
@@ -155,12 +156,18 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         if crash is not None:
             logger.error("all verifications under way are given up; the next one begins anew", exc_info=crash)
             outcome = crash if isinstance(crash, Exception) else RuntimeError(repr(crash))
+            if isinstance(crash, OSError):  # out of descriptors, say: no bug
+                outcome = _lacking(crash)
         for job in (*exchanges.end(), *left):
             _tell(job, outcome)
 
 
 def _closed() -> AppStoreUnavailable:
     return AppStoreUnavailable("no signature is verified: the processes for it are closed")
+
+
+def _lacking(error: Exception) -> AppStoreUnavailable:
+    return AppStoreUnavailable(f"no signature can be verified: this machine lacks something: {error}")
 
 
 @dataclass(slots=True, eq=False)

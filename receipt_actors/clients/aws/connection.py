@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
-import http.client
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from http import HTTPStatus
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
+import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from botocore.parsers import ResponseParserError
 
-from receipt_actors.clients.aws.short_way import ShortWay, headers_of
+from receipt_actors.clients.aws.http_answer import headers_of
 from receipt_actors.clients.aws.steps import Blocking, Steps
 from receipt_actors.domain.values import masked
 from receipt_actors.errors import ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from receipt_actors.clients.aws.short_way import ShortWay
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 5.0  #: a receive: its long poll and this
 MAX_QUOTED_CHARACTERS = 4096  #: of a service's words that are looked at,
 MAX_TOLD_CHARACTERS = 500  #: and that are passed on
+MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 EXCERPT_CHARACTERS = 80  #: of an answer that is not a service's own
 
+T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Mapping[str, Any])
 Trouble = TypeVar("Trouble", bound=UnavailableError)
 
-#: What boto3 and botocore raise for trouble that is none of the service's answers. The last four come out of botocore's
-#: parsers when an answer has the wrong shape: bytes that are no UTF-8, or JSON that is no object.
-_TROUBLE = (BotoCoreError, ResponseParserError, AttributeError, KeyError, TypeError, ValueError)
+#: What boto3 and botocore raise for trouble that is none of the service's answers. ``OSError``: they read files, too.
+_TROUBLE = (BotoCoreError, ResponseParserError, OSError, json.JSONDecodeError, UnicodeDecodeError)
+#: What comes out of botocore's readers of foreign bytes when these have another shape than a service's. Raised anywhere
+#: else it is a bug, and crashes.
+_MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+_READERS = frozenset({"botocore.parsers", "botocore.credentials"})
+
+
+#: Codes of answers 4xx that the same request may be spared a moment later.
+_PASSING = frozenset(
+    {
+        str(int(HTTPStatus.REQUEST_TIMEOUT)),
+        str(int(HTTPStatus.TOO_MANY_REQUESTS)),
+        "KMS.ThrottlingException",
+        "KmsThrottled",
+        "LimitExceededException",
+        "OverLimit",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "Throttling",
+        "ThrottledException",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
 
 
 class Client(NamedTuple):
@@ -73,11 +111,50 @@ def build_client(
         wish = "set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL right"
         raise ConfigurationError([f"AWS: {type(error).__name__}: {error}; {wish}"]) from error
     client.meta.events.register("after-call", _refuse_foreign_answer)
+    return Client(client, _short_way(session, client, config, verify))
+
+
+def _short_way(session: boto3.Session, client: Any, config: Any, verify: str | bool) -> ShortWay | None:
+    """Open the short way to a client; None where botocore's own is needed. Log a botocore that it does not fit."""
+    service = client.meta.service_model.service_name
+    if service not in _misfits:
+        _misfits[service] = _misfit(session, client, config)
+        if _misfits[service] is not None:
+            logger.warning(
+                "botocore %s is not one that the short way to AWS fits: calls of %s go botocore's own way, which takes "
+                "more CPU time (%s)",
+                *(botocore.__version__, service, told(" ".join(str(_misfits[service]).split()))),
+            )
+    if _misfits[service] is not None:
+        return None
+    from receipt_actors.clients.aws.short_way import ShortWay
+
     if not ShortWay.is_open_to(client):
-        return Client(client, None)
-    short_way = ShortWay(client, session.get_credentials(), verify, max_connections=max_connections)
+        return None
+    short_way = ShortWay(client, session.get_credentials(), verify, max_connections=config.max_pool_connections)
     short_way.install()
-    return Client(client, short_way)
+    return short_way
+
+
+_misfits: dict[str, str | None] = {}  # by service: what keeps it from the short way
+
+
+def _misfit(session: boto3.Session, client: Any, config: Any) -> str | None:
+    try:
+        from receipt_actors.clients.aws.short_way import ShortWay
+    except ImportError as error:  # it uses more of botocore than what is promised to stay
+        return str(error)
+    sample = session.client(
+        client.meta.service_model.service_name,
+        region_name=client.meta.region_name,
+        endpoint_url="http://127.0.0.1",
+        aws_access_key_id="sample",
+        aws_secret_access_key="sample",  # nosec B106 # signs what is never sent
+        config=config,
+    )
+    trial = ShortWay(sample, None, True, max_connections=1)
+    trial.install()
+    return trial.misfit()
 
 
 def _verify(session: boto3.Session) -> str | bool:
@@ -99,23 +176,64 @@ def call(
             answer: Answer = yield Blocking(partial(operation, **parameters))
         else:
             answer = yield from client.short_way.steps(operation, parameters)
-    except _TROUBLE as error:
+    except (*_TROUBLE, *_MISSHAPEN) as error:
+        if not isinstance(error, _TROUBLE) and not _was_in(error.__traceback__, _READERS):
+            raise
         name = getattr(operation, "__name__", type(operation).__name__)
         is_unknown = isinstance(error, ResponseParserError | json.JSONDecodeError)
         # botocore's own words for an answer of SQS that is no JSON say nothing of what was answered.
         words = _excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
         what = f"{name}: {type(error).__name__}: {told(words)}"
-        raise unavailable(what, is_unknown_answer=is_unknown) from error
+        may_pass = not isinstance(error, NoCredentialsError | PartialCredentialsError)
+        raise unavailable(what, is_unknown_answer=is_unknown, may_pass=may_pass) from error
     return answer
+
+
+def _was_in(traceback: TracebackType | None, modules: frozenset[str]) -> bool:
+    """Tell whether an error came out of a function of one of these modules."""
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") in modules:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+class Garbled(Exception):
+    """An answer does not have the shape that is expected. See ``reading``."""
+
+
+def member(record: object, name: str, kind: type[T]) -> T:
+    """Return what an object of an answer has under this name. Raises ``Garbled`` where it has none of this type."""
+    value = optional_member(record, name, kind)
+    if value is None:
+        raise Garbled(f"{name} is missing")
+    return value
+
+
+def optional_member(record: object, name: str, kind: type[T]) -> T | None:
+    """Do the same; None where there is nothing."""
+    if not isinstance(record, Mapping):
+        raise Garbled(f"an object was expected, not a {type(record).__name__}")
+    value = record.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise Garbled(f"{name} is a {type(value).__name__}")
+    return value
+
+
+def integer(text: str) -> int:
+    """Read a number of an answer, which travels as text. Raises ``Garbled``."""
+    if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > MAX_NUMBER_DIGITS:
+        raise Garbled(f"{text[:MAX_NUMBER_DIGITS]!r} is no number")
+    return int(text)
 
 
 @contextmanager
 def reading(unavailable: type[UnavailableError], operation: str) -> Iterator[None]:
-    """Raise ``unavailable`` for an answer that does not have the shape which whoever reads it expects."""
+    """Raise ``unavailable`` for an answer that turns out to be ``Garbled`` while it is read."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"{operation}: a garbled answer: {type(error).__name__}: {told(error)}"
+    except Garbled as error:
+        what = f"{operation}: a garbled answer: {told(error)}"
         raise unavailable(what, is_unknown_answer=True) from error
 
 
@@ -133,8 +251,10 @@ def describe(error: ClientError) -> str:
 def not_done(unavailable: type[Trouble], error: ClientError) -> Trouble:
     """Make the error of an error answer. One without a code of AWS's comes from somebody in between, as a rule."""
     code = error_code(error)
-    is_usual = not code.isdigit() or int(code) >= 500 or int(code) == http.client.TOO_MANY_REQUESTS
-    return unavailable(describe(error), is_unknown_answer=not is_usual)
+    is_usual = not code.isdigit() or int(code) >= 500 or int(code) == HTTPStatus.TOO_MANY_REQUESTS
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    is_refusal = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in _PASSING
+    return unavailable(describe(error), is_unknown_answer=not is_usual, may_pass=not is_refusal)
 
 
 def told(words: object) -> str:

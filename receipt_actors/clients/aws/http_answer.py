@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -125,6 +126,12 @@ class AnswerReader:
     def may_follow(self) -> bool:
         """Whether the connection may serve another request: the server keeps it, and has said nothing unasked."""
         return self._missing == 0 and "close" not in self._headers.get("connection", "").lower()
+
+
+def headers_of(http: Any) -> Mapping[str, str]:
+    """Return the headers of an ``AWSResponse``, to be asked for by their names in lower case."""
+    headers: Mapping[str, str] | None = getattr(http, "lower_headers", None)  # the short way's
+    return http.headers if headers is None else headers
 
 
 def read_unusual(received: bytes, connected: socket.socket) -> HttpAnswer:

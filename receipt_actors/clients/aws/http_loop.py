@@ -117,7 +117,7 @@ class HttpLoop:
         def connect() -> Callable[[], None]:
             try:
                 connected = pool.connect(origin)
-            except (BotoCoreError, ValueError) as error:  # ValueError: a host name that TLS does not allow
+            except BotoCoreError as error:
                 return partial(self._failed, transfer, error)
             return partial(self._connected, transfer, connected)
 

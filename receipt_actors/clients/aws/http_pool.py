@@ -142,7 +142,12 @@ class HttpPool:
         with self._lock:
             if self._tls_context is None:
                 self._tls_context = self._make_tls_context()
-        return self._tls_context.wrap_socket(plain, server_hostname=host)
+        try:
+            return self._tls_context.wrap_socket(plain, server_hostname=host)
+        except ssl.SSLError:  # of which a certificate that is not trusted is a ValueError, too
+            raise
+        except ValueError as error:  # a host name that TLS does not allow
+            raise EndpointConnectionError(endpoint_url=host, error=error) from error
 
 
 class Unanswered(OSError):

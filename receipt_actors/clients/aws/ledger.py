@@ -35,7 +35,9 @@ from receipt_actors.clients.aws.connection import (
     call,
     describe,
     error_code,
+    member,
     not_done,
+    optional_member,
     reading,
     told,
 )
@@ -279,8 +281,9 @@ class AwsLedger:
                 LedgerUnavailable, self._client, self._dynamodb.describe_time_to_live, TableName=self._table
             )
             with reading(LedgerUnavailable, "DescribeTimeToLive"):
-                description = answer["TimeToLiveDescription"]
-                status, attribute = description["TimeToLiveStatus"], description.get("AttributeName")
+                description = member(answer, "TimeToLiveDescription", dict)
+                status = member(description, "TimeToLiveStatus", str)
+                attribute = optional_member(description, "AttributeName", str)
                 deletes_claims = status != "DISABLED" and attribute in ATTRIBUTES
         except (ClientError, LedgerUnavailable) as error:
             found = describe(error) if isinstance(error, ClientError) else error

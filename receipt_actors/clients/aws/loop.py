@@ -48,12 +48,15 @@ class AwsLoop(NetworkLoop[_Work]):
     ) -> None:
         """See ``BackgroundCalls``. ``done`` is called in the loop's place, or here once the loop is closed.
 
-        Raises:
-            OSError, RuntimeError: the loop does not run yet, and can't.
+        Where the loop does not run yet, and can't for want of descriptors or threads, the call ends as unavailable.
         """
         call = _Call(steps_of(method, *args, **keywords), done)
-        if not self.submit(call):
-            call.refuse(_closed())
+        try:
+            refusal = None if self.submit(call) else _closed()
+        except (OSError, RuntimeError) as error:
+            refusal = HTTPClientError(error=error)
+        if refusal is not None:
+            call.refuse(refusal)
 
     def close(self) -> None:
         """See ``NetworkLoop``; what is under way ends as unavailable."""
@@ -67,7 +70,9 @@ class AwsLoop(NetworkLoop[_Work]):
         assert isinstance(exchanges, _Calls)
         if crash is not None:
             logger.error("all calls of AWS are given up; the next call begins anew", exc_info=crash)
-        error = _closed() if crash is None else HTTPClientError(error=crash)
+        error: BaseException = _closed() if crash is None else crash
+        if isinstance(crash, OSError):  # the machine's trouble, not a bug
+            error = HTTPClientError(error=crash)
         exchanges.end(error)
         for work in left:
             if isinstance(work, _Call):
@@ -109,7 +114,7 @@ class _Calls:
             else:
                 item()
 
-    def end(self, error: Exception) -> None:
+    def end(self, error: BaseException) -> None:
         """Give up all calls."""
         self._http.end()
         calls, self._calls = self._calls, set()  # whoever wants to go on now finds nothing
@@ -168,12 +173,12 @@ class _Call:
             self._tell(error)
         return None
 
-    def refuse(self, error: Exception) -> None:
+    def refuse(self, error: BaseException) -> None:
         """End it before it has begun."""
         if self.next(None) is not None:
             self.give_up(error)
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: BaseException) -> None:
         """End it, whatever it wants."""
         while self.next(error) is not None:
             pass

@@ -16,9 +16,11 @@ from botocore.exceptions import ClientError
 
 from receipt_actors.clients.aws.connection import (
     READ_TIMEOUT_SECONDS,
+    Garbled,
     build_client,
     call,
     error_code,
+    member,
     not_done,
     reading,
 )
@@ -83,7 +85,7 @@ class AwsNotifications:
         """See ``Notifications.reversed_at_seconds``: one consistent ``GetItem``."""
         item = yield from self._item(_REVERSAL + transaction_id)
         with reading(LedgerUnavailable, "GetItem"):
-            return None if item is None else float(item["ReversedAt"]["N"])
+            return None if item is None else _seconds(member(member(item, "ReversedAt", dict), "N", str))
 
     @as_call
     def check(self) -> Steps[None]:
@@ -110,6 +112,13 @@ class AwsNotifications:
 
     def _item(self, key: str) -> Steps[Mapping[str, Any] | None]:
         return (yield from item_of(self._client, self._table, KEY, key, SETTING))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Garbled(f"{text!r} is no number") from None
 
 
 def _lifetime(now_seconds: float) -> dict[str, Any]:

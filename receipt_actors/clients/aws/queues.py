@@ -15,11 +15,15 @@ from receipt_actors.clients import sqs_rules
 from receipt_actors.clients.aws.connection import (
     READ_TIMEOUT_SECONDS,
     Client,
+    Garbled,
     build_client,
     call,
     describe,
     error_code,
+    integer,
+    member,
     not_done,
+    optional_member,
     reading,
     told,
 )
@@ -115,7 +119,7 @@ class AwsQueues:
             MessageAttributeNames=["All"],
         )
         with reading(QueueUnavailable, "ReceiveMessage"):
-            return [_received_message(message) for message in answer.get("Messages") or ()]
+            return [_received_message(message) for message in optional_member(answer, "Messages", list) or ()]
 
     @as_call
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Steps[Sequence[EntryFailure | None]]:
@@ -146,8 +150,8 @@ class AwsQueues:
         if not policy:
             return None
         try:
-            return str(json.loads(policy)["deadLetterTargetArn"]).rpartition(":")[2]
-        except (KeyError, TypeError, ValueError) as error:
+            return member(json.loads(policy), "deadLetterTargetArn", str).rpartition(":")[2]
+        except (Garbled, json.JSONDecodeError, RecursionError) as error:
             raise QueueUnavailable(f"GetQueueAttributes: a garbled redrive policy: {policy[:200]!r}") from error
 
     @as_call
@@ -197,8 +201,11 @@ class AwsQueues:
             first = yield from self._send_all(queue, messages[:middle])
             return [*first, *(yield from self._send_all(queue, messages[middle:]))]
         with reading(QueueUnavailable, "SendMessageBatch"):
-            digests = {entry.get("Id"): entry.get("MD5OfMessageBody") for entry in answer.get("Successful") or ()}
             results = _results(answer, len(messages))
+            digests = {
+                optional_member(entry, "Id", str): optional_member(entry, "MD5OfMessageBody", str)
+                for entry in optional_member(answer, "Successful", list) or ()
+            }
         for index, message in enumerate(messages):
             expected = sqs_rules.body_md5(message.body)
             if results[index] is None and digests[str(index)] != expected:
@@ -265,49 +272,46 @@ def _results(answer: Mapping[str, Any], count: int) -> list[EntryFailure | None]
     results: list[EntryFailure | None] = [
         EntryFailure("NotConfirmed", "the answer does not mention this entry", False) for _ in range(count)
     ]
-    for entry in answer.get("Successful") or ():
+    for entry in optional_member(answer, "Successful", list) or ():
         _put(results, entry, None)
-    for entry in answer.get("Failed") or ():
-        code, detail = str(entry.get("Code", "")), told(entry.get("Message", ""))
+    for entry in optional_member(answer, "Failed", list) or ():
+        code, detail = optional_member(entry, "Code", str) or "", told(optional_member(entry, "Message", str) or "")
         _put(results, entry, EntryFailure(code, detail, entry.get("SenderFault") is True))
     return results
 
 
-def _put(results: list[EntryFailure | None], entry: Mapping[str, Any], result: EntryFailure | None) -> None:
-    entry_id = str(entry.get("Id", ""))
+def _put(results: list[EntryFailure | None], entry: object, result: EntryFailure | None) -> None:
+    entry_id = optional_member(entry, "Id", str) or ""
     if entry_id.isdecimal() and int(entry_id) < len(results):
         results[int(entry_id)] = result
 
 
-def _received_message(message: Mapping[str, Any]) -> ReceivedMessage:
-    system = message.get("Attributes") or {}
-    attributes = message.get("MessageAttributes") or {}
-    for name in ("MessageId", "ReceiptHandle", "Body", "MD5OfBody"):
-        if not isinstance(message[name], str):
-            raise TypeError(f"{name} is no text")
+def _received_message(message: object) -> ReceivedMessage:
+    system = optional_member(message, "Attributes", dict) or {}
+    attributes = optional_member(message, "MessageAttributes", dict) or {}
     return ReceivedMessage(
-        message_id=message["MessageId"],
-        receipt_handle=message["ReceiptHandle"],
-        body=message["Body"],
-        body_md5=message["MD5OfBody"],
+        message_id=member(message, "MessageId", str),
+        receipt_handle=member(message, "ReceiptHandle", str),
+        body=member(message, "Body", str),
+        body_md5=member(message, "MD5OfBody", str),
         attributes={name: _text(attribute) for name, attribute in attributes.items()},
-        approximate_receive_count=int(system.get("ApproximateReceiveCount", 1)),
-        sent_at_seconds=int(system.get("SentTimestamp", 0)) / 1000,
-        aws_trace_header=system.get("AWSTraceHeader"),
-        group_id=system.get("MessageGroupId"),
+        approximate_receive_count=integer(optional_member(system, "ApproximateReceiveCount", str) or "1"),
+        sent_at_seconds=integer(optional_member(system, "SentTimestamp", str) or "0") / 1000,
+        aws_trace_header=optional_member(system, "AWSTraceHeader", str),
+        group_id=optional_member(system, "MessageGroupId", str),
     )
 
 
-def _text(attribute: Mapping[str, Any]) -> str:
+def _text(attribute: object) -> str:
     """Read the value of a message attribute of any type: ``String``, ``Number``, ``Binary``, ``String.whatever``.
 
     It is empty where there is no text: bytes that are no UTF-8. SQS takes no empty value.
     """
-    if attribute.get("DataType", "").partition(".")[0] != "Binary":
-        return str(attribute.get("StringValue", ""))
-    value = attribute.get("BinaryValue", b"")
+    if (optional_member(attribute, "DataType", str) or "").partition(".")[0] != "Binary":
+        return optional_member(attribute, "StringValue", str) or ""
+    value = member(attribute, "BinaryValue", object)
     try:
         # The short way leaves bytes as they came, in base64.
-        return (value if isinstance(value, bytes) else base64.b64decode(value, validate=True)).decode()
+        return (value if isinstance(value, bytes) else base64.b64decode(str(value), validate=True)).decode()
     except ValueError:
         return ""

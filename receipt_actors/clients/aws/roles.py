@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
-from receipt_actors.clients.aws.connection import build_client, call, error_code, reading
+from receipt_actors.clients.aws.connection import build_client, call, error_code, integer, member, reading
 from receipt_actors.clients.aws.items import check_table, item_of, unavailable
 from receipt_actors.clients.aws.steps import Steps, as_call
 from receipt_actors.domain.ports import RoleRecord
@@ -24,7 +24,6 @@ KEY = "RoleGroup"  #: the table's hash key, a string; it has no range key
 SETTING = "role_table"  #: which names the table
 CHECK_GROUP = "receipt-actors-check"  #: read by ``check``, never written
 PATIENCE = 0.25  #: of a lease, for the answer to one call
-CHECKS = 4  #: how often the table is looked at before it counts as one that does not answer
 
 
 class AwsRoles:
@@ -77,14 +76,8 @@ class AwsRoles:
 
     @as_call
     def check(self) -> Steps[None]:
-        """See ``RoleTable.check``: reads a key that is never written; again where that is not answered in time."""
-        for number in range(1, CHECKS + 1):
-            try:
-                yield from check_table(self._client, self._table, KEY, CHECK_GROUP, SETTING)
-                return
-            except LedgerUnavailable:
-                if number == CHECKS:
-                    raise
+        """See ``RoleTable.check``: reads a key that is never written."""
+        yield from check_table(self._client, self._table, KEY, CHECK_GROUP, SETTING)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
@@ -93,4 +86,6 @@ class AwsRoles:
 
 def _record(item: Mapping[str, Any], operation: str) -> RoleRecord:
     with reading(LedgerUnavailable, operation):
-        return RoleRecord(int(item["Version"]["N"]), item["Content"]["S"])
+        return RoleRecord(
+            integer(member(member(item, "Version", dict), "N", str)), member(member(item, "Content", dict), "S", str)
+        )

@@ -34,7 +34,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -43,7 +43,7 @@ from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
 from botocore.credentials import Credentials
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
 from botocore.hooks import first_non_none_response
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from botocore.model import OperationModel
@@ -51,7 +51,7 @@ from botocore.parsers import ResponseParserError, create_parser
 from botocore.signers import RequestSigner
 from botocore.utils import get_environ_proxies
 
-from receipt_actors.clients.aws.http_answer import HttpAnswer, Origin
+from receipt_actors.clients.aws.http_answer import HttpAnswer, Origin, headers_of
 from receipt_actors.clients.aws.http_pool import HttpPool
 from receipt_actors.clients.aws.signature import sign
 from receipt_actors.clients.aws.steps import Blocking, Exchange, Steps
@@ -67,6 +67,17 @@ _BATCHES = frozenset(
         "SendMessageBatch",
     }
 )
+#: One operation of each kind: its parameters, which are plain JSON, and an answer.
+_SAMPLES: Mapping[str, Sequence[tuple[str, Mapping[str, object], Mapping[str, object]]]] = {
+    "sqs": [
+        ("get_queue_url", {"QueueName": "sample"}, {"QueueUrl": "https://sqs.example/1/sample"}),
+        ("receive_message", {"QueueUrl": "https://sqs.example/1/sample"}, {"Messages": [{"Body": "sample"}]}),
+    ],
+    "dynamodb": [
+        ("get_item", {"TableName": "sample", "Key": {"a": {"S": "1"}}}, {"Item": {"a": {"S": "1"}}}),
+        ("batch_execute_statement", {"Statements": []}, {"Responses": [{"TableName": "sample"}]}),
+    ],
+}
 _PARAMETERS = "receipt_actors_parameters"  #: where a call's context keeps what is to be its body
 _UNSIGNED_HEADERS = {"Accept-Encoding": "identity"}  #: as botocore's own transport asks
 _UNSIGNED_HEADER_LINES = "".join(f"{name}: {value}\r\n" for name, value in _UNSIGNED_HEADERS.items())
@@ -103,6 +114,40 @@ class ShortWay:
             and not (config.proxies or config.proxies_config or config.client_cert)
             and not get_environ_proxies(url).get(urlsplit(url).scheme)
         )
+
+    def misfit(self) -> str | None:
+        """Say why the installed botocore is not the one that this knows; None where it is. No request is made.
+
+        A client with credentials that are at hand is taken through whole operations, with sample answers.
+        """
+        samples = _SAMPLES[self._client.meta.service_model.service_name]
+        try:
+            for name, parameters, answer in samples:
+                self._try_out(getattr(self._client, name), parameters, answer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it would be so with each request
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _try_out(
+        self, operation: Callable[..., Any], parameters: Mapping[str, object], answer: Mapping[str, object]
+    ) -> None:
+        prepared = self._prepare(operation, parameters)
+        if not isinstance(prepared, _PreparedRequest):  # a handler of the application's has answered
+            return
+        sent = json.loads(prepared.as_bytes.partition(b"\r\n\r\n")[2])
+        if sent != parameters:
+            raise ValueError(f"{parameters} becomes {sent}")
+        content = json.dumps(answer).encode()
+        read = self._read(prepared, _Response(prepared.url, HttpAnswer(HTTPStatus.OK, {}, content)))
+        if {name: read.get(name) for name in answer} != answer:
+            raise ValueError(f"{answer} is read as {read}")
+        refusal = HttpAnswer(HTTPStatus.BAD_REQUEST, {}, b'{"__type": "com.amazonaws#Sample", "message": ""}')
+        try:
+            self._read(prepared, _Response(prepared.url, refusal))
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "Sample":
+                return
+        raise ValueError("an error answer is not read as one")
 
     def install(self) -> None:
         """Have the client's calls come this way."""
@@ -271,13 +316,11 @@ class _Preparing(threading.local):
         self.is_under_way = False
 
 
-def headers_of(http: AWSResponse) -> Mapping[str, str]:
-    """Return an answer's headers, to be asked for by their names in lower case."""
-    return http.lower_headers if isinstance(http, _Response) else http.headers
-
-
 def _plain_answer(model: OperationModel, content: bytes) -> dict[str, Any]:
-    answer = json.loads(content)
+    try:
+        answer = json.loads(content)
+    except RecursionError:
+        raise ResponseParserError("the answer is nested too deeply") from None
     if not isinstance(answer, dict):
         raise ResponseParserError(f"an object was expected, not a {type(answer).__name__}")
     assert model.output_shape is not None
@@ -303,12 +346,12 @@ class _Request(AWSPreparedRequest):
         return HeadersDict({**self._plain_headers, **_UNSIGNED_HEADERS, "Content-Length": str(len(self.body))})
 
     def as_bytes(self) -> bytes:
-        """Return head and body as they travel. Raises ``ValueError`` for a header that would become two."""
+        """Return head and body as they travel. Raises ``HTTPClientError`` for a header that would become two."""
         looked_at = self.__dict__.get("headers")
         headers = self._plain_headers if looked_at is None else looked_at
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if head.count("\n") != len(headers) or head.count("\r") != len(headers):
-            raise ValueError("a line break in a header")
+            raise HTTPClientError(error="a line break in a header")  # of credentials: nothing else is ours to choose
         if looked_at is None:
             head += f"{_UNSIGNED_HEADER_LINES}Content-Length: {len(self.body)}\r\n"
         return f"POST / HTTP/1.1\r\n{head}\r\n".encode("latin-1") + self.body

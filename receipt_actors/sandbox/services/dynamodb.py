@@ -7,6 +7,7 @@ Tables have one key, of type string. ``conditions`` has the conditions that are 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from typing import Any
 from receipt_actors.sandbox.services.conditions import BadCondition, Condition
 from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
 from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
+
+logger = logging.getLogger(__name__)
 
 MAX_STATEMENTS = 25
 
@@ -104,10 +107,13 @@ class SimulatedDynamoDb:
             name, operation = known
             self.requests[name] += 1
             try:
-                answer = operation(json.loads(request.body))
-            except ValueError:
+                fields = json.loads(request.body)
+            except (ValueError, RecursionError):
                 raise AwsError("SerializationException", "the body is no JSON") from None
-            except (AttributeError, KeyError, TypeError) as error:
+            try:
+                answer = operation(fields)
+            except (AttributeError, KeyError, TypeError) as error:  # a request of another shape, or a bug of ours
+                logger.warning("%s could not be carried out", name, exc_info=True)
                 raise _invalid(f"{type(error).__name__}: {error}") from None
         except AwsError as error:
             answer = error.response(_NAMESPACE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from receipt_actors.sandbox.services.sqs_messages import (
     encoded,
     size_bytes,
 )
+
+logger = logging.getLogger(__name__)
 
 REGION = "eu-west-1"
 DEFAULT_VISIBILITY_SECONDS = 30
@@ -108,11 +111,12 @@ class SimulatedSqs:
             self.requests[name] += 1
             try:
                 fields = json.loads(request.body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise AwsError("SerializationException", "the body is no JSON") from None
             try:
                 answer = operation(connection, fields)
-            except (AttributeError, KeyError, TypeError) as error:
+            except (AttributeError, KeyError, TypeError) as error:  # a request of another shape, or a bug of ours
+                logger.warning("%s could not be carried out", name, exc_info=True)
                 raise AwsError("MissingRequiredParameterException", f"{type(error).__name__}: {error}") from None
         except AwsError as error:
             answer = error.response(_NAMESPACE)

@@ -7,6 +7,7 @@ schedules whom it sends to before its own turn ends, so a count of 0 means that 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from receipt_actors.otp import ActorSystem, ManualClock
 from receipt_actors.otp._scheduler import Runnable, Scheduler
@@ -51,11 +52,11 @@ class _CountedTurn:
 class _CountingScheduler(Scheduler):
     """Counts what it will run; what comes behind the order to stop is never run."""
 
-    def __init__(self, name: str, turns: _Turns) -> None:
+    def __init__(self, name: str, turns: _Turns, on_failure: Callable[[BaseException], None]) -> None:
         self._turns = turns
         self._stopping = False
         self._order = threading.Lock()
-        super().__init__(name)
+        super().__init__(name, on_failure)
 
     def schedule(self, runnable: Runnable) -> None:
         with self._order:
@@ -78,10 +79,10 @@ class QuietSystem(ActorSystem):
         self._turns = _Turns()
         super().__init__("model", ManualClock())
         self.scheduler.stop()
-        self.scheduler = _CountingScheduler(self.scheduler.name, self._turns)
+        self.scheduler = _CountingScheduler(self.scheduler.name, self._turns, self.fail)
 
     def new_scheduler(self, name: str) -> Scheduler:
-        scheduler = _CountingScheduler(f"{self.name}-{name}", self._turns)
+        scheduler = _CountingScheduler(f"{self.name}-{name}", self._turns, self.fail)
         self._own_threads[scheduler] = None
         return scheduler
 

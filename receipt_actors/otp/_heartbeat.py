@@ -1,0 +1,98 @@
+"""``Heartbeat``: notices from outside that the threads of an actor system make no progress any more.
+
+At each tick it sets a timer that puts a beat into the scheduler's queue. A beat that has been run shows that both
+threads work: the one for timers and the one for pooled actors. A thread that has died runs none, nor does one whose
+actor blocks or computes without end.
+
+Ticks are counted, not seconds: while the whole process is stopped or gets no time, nothing is ticking either.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._system import ActorSystem
+
+TICK_SECONDS = 5.0
+PATIENCE_TICKS = 12  #: without a beat, until the system has failed
+GRACE_TICKS = 4  #: for the system to end then
+
+
+class NoProgress(Exception):
+    """A thread of an actor system is stuck, or has died."""
+
+
+class Heartbeat:
+    """Ends the system (``ActorSystem.fail``) once it makes no progress. It has a daemon thread, until ``stop``.
+
+    Where even that can't be done (its lock is not free), the thread ends with ``NoProgress``, which goes to
+    ``threading.excepthook``.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
+
+    def __init__(
+        self, system: ActorSystem, *, tick_seconds: float = TICK_SECONDS, patience_ticks: int = PATIENCE_TICKS
+    ) -> None:
+        self._system = system
+        self._tick_seconds = tick_seconds
+        self._patience_ticks = patience_ticks
+        self._is_over = threading.Event()
+        self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
+        self._thread = threading.Thread(target=self._run, name=f"{system.name}-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no longer. Does not wait where the thread itself calls this."""
+        self._is_over.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(self._tick_seconds)
+
+    def _run(self) -> None:
+        missed = 0
+        while not self._is_over.wait(self._tick_seconds):
+            if self._system.is_stopped:
+                return
+            if self._beat.has_run:
+                self._beat, missed = self._send_beat(), 0
+                continue
+            missed += 1
+            if missed == self._patience_ticks:
+                # On a thread of its own: whoever is stuck may hold the lock that this takes.
+                threading.Thread(target=self._system.fail, args=(self._error(),), daemon=True).start()
+            elif missed >= self._patience_ticks + GRACE_TICKS:
+                raise self._error()
+
+    def _send_beat(self) -> _Beat:
+        beat, scheduler = _Beat(), self._system.scheduler
+        if self._system.owns_clock:
+            self._system.clock.call_later(0.0, lambda: scheduler.schedule(beat))
+        else:  # it may be a clock that stands still
+            scheduler.schedule(beat)
+        return beat
+
+    def _error(self) -> NoProgress:
+        seconds = self._patience_ticks * self._tick_seconds
+        frame = self._system.scheduler.frame()
+        where = "" if frame is None else "".join(traceback.format_stack(frame))
+        name = self._system.scheduler.name
+        return NoProgress(f"nothing has been run for {seconds:g} s; {name} is at:\n{where}")
+
+
+class _Beat:
+    """What a scheduler runs; see the module."""
+
+    __slots__ = ("has_run",)
+
+    def __init__(self) -> None:
+        self.has_run = False
+
+    def run(self) -> None:
+        self.has_run = True
+
+    def fail(self, error: BaseException) -> None:
+        """Do nothing: it has not run, then."""

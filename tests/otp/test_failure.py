@@ -1,0 +1,172 @@
+"""A thread of the runtime that can't go on: the system fails, and everybody who waits for it learns so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from receipt_actors.otp import ActorSystem, Crash, Down, Heartbeat, NoProgress, Ref, SystemClock, _pollers
+from receipt_actors.otp import _heartbeat as heartbeat_module
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, Threaded, run_in
+from tests.otp.test_pollers import Pipe
+
+TICK_SECONDS = 0.02
+
+
+class Exhausted:
+    """An ``epoll`` that raises once there is no memory."""
+
+    def __init__(self) -> None:
+        self.has_memory = True
+        self.epolls: list[Exhausted] = []
+
+    def __call__(self) -> _Epoll:
+        return _Epoll(self)
+
+
+class _Epoll:
+    def __init__(self, machine: Exhausted) -> None:
+        self._machine = machine
+        self._epoll = _pollers_epoll()
+        self.register, self.unregister, self.close = self._epoll.register, self._epoll.unregister, self._epoll.close
+
+    def poll(self, seconds: float) -> list[tuple[int, int]]:
+        if not self._machine.has_memory:
+            raise MemoryError
+        return self._epoll.poll(seconds)
+
+
+_pollers_epoll = _pollers.select.epoll
+
+
+@pytest.fixture(autouse=True)
+def no_runtime_failures() -> None:
+    """Here they are wanted."""
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Exhausted:
+    machine = Exhausted()
+    monkeypatch.setattr(_pollers, "select", SimpleNamespace(epoll=machine, EPOLLIN=_pollers.select.EPOLLIN))
+    return machine
+
+
+@pytest.fixture
+def doomed(no_threads_left: None) -> Iterator[ActorSystem]:
+    """A system that may fail, which that of other tests must not."""
+    with ActorSystem("test") as system:
+        yield system
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def watched(ref: Ref) -> Seen:
+    seen = Seen()
+    ref.process.add_monitor(seen.put)
+    return seen
+
+
+def test_a_scheduler_without_memory_ends_the_whole_system(
+    doomed: ActorSystem, machine: Exhausted, pipe: Pipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every actor crashes with the error, whichever thread it has; who waits for an answer gets it; stop is quick."""
+    pooled, threaded = doomed.start(Pooled), doomed.start(Threaded)
+    ends = [watched(pooled), watched(threaded)]
+    run_in(pooled, lambda _actor: doomed.scheduler.attach(pipe))
+    machine.has_memory = False
+    caplog.set_level(logging.CRITICAL)
+    pooled.cast(lambda _actor: None)  # the thread polls then
+    for end in ends:
+        down = end.next()
+        assert isinstance(down, Down)
+        assert isinstance(down.reason, Crash)
+        assert isinstance(down.reason.exception, MemoryError)
+    assert "has failed" in caplog.text
+    assert pipe.seen.next()[0] == "stopped"
+    with pytest.raises(RuntimeError, match="MemoryError"):
+        doomed.start(Pooled)
+    assert doomed.stop() == []
+
+
+def test_a_thread_that_is_stuck_ends_the_system(doomed: ActorSystem) -> None:
+    """A pooled actor that blocks holds up all others: they end, and the error shows where it is."""
+    is_blocked, may_go_on = threading.Event(), threading.Event()
+
+    def block(_actor: object) -> None:
+        is_blocked.set()
+        may_go_on.wait(WAIT_SECONDS)
+
+    pooled, other = doomed.start(Pooled), doomed.start(Pooled)
+    end = watched(other)
+    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=3)
+    pooled.cast(block)
+    assert is_blocked.wait(WAIT_SECONDS)
+    reason = end.next().reason
+    may_go_on.set()
+    assert isinstance(reason.exception, NoProgress)
+    assert "in block" in str(reason.exception)
+    heartbeat.stop()
+
+
+def test_a_dead_timer_thread_ends_the_system(doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without timers no retry and no time-out would ever come."""
+    has_died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _args: has_died.set())
+    assert isinstance(doomed.clock, SystemClock)
+    end = watched(doomed.start(Pooled))
+    monkeypatch.setattr(doomed.clock._timers, "pop_due", _no_memory)
+    doomed.clock.call_later(0.0, lambda: None)
+    assert has_died.wait(WAIT_SECONDS)
+    Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=3)
+    assert isinstance(end.next().reason.exception, NoProgress)
+
+
+def _no_memory(_now: float) -> None:
+    raise MemoryError
+
+
+def test_a_lock_that_is_never_free_ends_the_heartbeat_with_an_error(
+    doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system can't even be ended then: the error goes where errors of threads go."""
+    seen, is_held, may_go_on = Seen(), threading.Event(), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.put(args.exc_type))
+
+    def hold(_actor: object) -> None:
+        with doomed.lock:
+            is_held.set()
+            may_go_on.wait(WAIT_SECONDS)
+
+    pooled = doomed.start(Pooled)
+    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=2)
+    pooled.cast(hold)
+    assert is_held.wait(WAIT_SECONDS)
+    assert seen.next() is NoProgress
+    may_go_on.set()
+    heartbeat.stop()
+
+
+def test_a_system_that_works_is_left_alone(system: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not its actors have anything to do."""
+    beats = Seen()
+    send_beat = Heartbeat._send_beat
+
+    def counted(heartbeat: Heartbeat) -> heartbeat_module._Beat:
+        beats.put("beat")
+        return send_beat(heartbeat)
+
+    monkeypatch.setattr(Heartbeat, "_send_beat", counted)
+    heartbeat = Heartbeat(system, tick_seconds=TICK_SECONDS)
+    for _ in range(10):
+        assert beats.next() == "beat"
+    assert not system.is_stopped
+    heartbeat.stop()
