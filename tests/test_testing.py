@@ -361,7 +361,7 @@ def test_services_know_transactions_by_their_ids() -> None:
         for number in range(8):
             services.submit(services.server_api.sell(str(number)), user_id=number)
         services.submit(services.server_api.receipt_of("nobody-s"), user_id=99)
-        for _ in range(30):  # who meets too many faults is handed back, and comes again after some minutes
+        for _ in range(300):  # who meets too many faults is handed back, and comes again after some minutes
             services.advance(60, system.actors)
             if len(services.results()) == 8 and services.queues.messages(services.dead_letter_queue):
                 break
