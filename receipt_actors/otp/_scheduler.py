@@ -20,6 +20,7 @@ the thread, and with it the actor system: see ``ActorSystem.fail``.
 from __future__ import annotations
 
 import enum
+import gc
 import logging
 import queue
 import sys
@@ -33,6 +34,8 @@ from receipt_actors.otp._log import log
 from receipt_actors.otp._pollers import Poller, Pollers
 
 TURNS_BETWEEN_LOOKS = 64  #: of actors, while there is always one that is ready
+
+_frames_lock = threading.Lock()
 
 
 class Runtime(enum.Enum):
@@ -123,7 +126,17 @@ class Scheduler:
     def frame(self) -> FrameType | None:
         """Return where the thread is in the code."""
         ident = self._thread.ident
-        return None if ident is None else sys._current_frames().get(ident)
+        if ident is None:
+            return None
+        with _frames_lock:
+            # A garbage collection in the middle of it deadlocks CPython before 3.12 (gh-106883): it lets go of the GIL.
+            collects = gc.isenabled()
+            gc.disable()
+            try:
+                return sys._current_frames().get(ident)
+            finally:
+                if collects:
+                    gc.enable()
 
     def is_current(self) -> bool:
         """Tell whether the caller runs on this scheduler's thread."""

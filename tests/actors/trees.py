@@ -101,6 +101,7 @@ class Tree:
         assert over.wait(10)
         for pool in actors._pools:  # threads end with their process
             pool.close()
+        self.system._heartbeat.stop()
         self.services.queues.interrupt()
 
     def restart(self, settings: Settings | None = None) -> None:
