@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -15,7 +15,7 @@ from receipt_actors.clients.app_store.roots import foreign_name
 from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
 from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
 from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
+from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
 from receipt_actors.clients.network_loop import NetworkLoop
 from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
 from receipt_actors.domain.ports import (
@@ -23,6 +23,7 @@ from receipt_actors.domain.ports import (
     BackgroundCalls,
     Ledger,
     Queues,
+    ReceivedMessage,
     RoleTable,
     ServerApi,
     SignatureRefused,
@@ -184,6 +185,14 @@ def open_queues(
             queues.create_queues(names, settings.max_receive_count, changes_policies=changes_policies)
         opened.pop_all()
     return queues
+
+
+def look_at_queue(settings: QueueSettings, queue: str) -> Iterator[ReceivedMessage]:
+    """Yield what is visible on an embedded queue, and change nothing. Raises what ``open_queues`` raises.
+
+    SQS has no such look: there a message must be received to be seen.
+    """
+    return look(_database(settings, create=False), queue)
 
 
 def open_ledger(

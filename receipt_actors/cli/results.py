@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from receipt_actors.backends import MAX_RECEIVE_WAIT_SECONDS, open_queues
+from receipt_actors.backends import MAX_RECEIVE_WAIT_SECONDS, look_at_queue, open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
@@ -30,8 +30,8 @@ Examples:
   # likewise, as answers come
   receipt-actors results --database receipts.db --delete --follow
 
-A look hides each answer from other readers until it ends, and counts as a delivery of it: on a busy queue give --max.
-Of a FIFO queue it shows ten answers of a user at most.
+On SQS a look hides each answer from other readers until it ends, and counts as a delivery of it: on a busy queue give
+--max. Of a FIFO queue it shows ten answers of a user at most. On SQLite a look changes nothing.
 
 A reader that closes the pipe early (head) loses what it was handed and did not read: prefer --max.
 """
@@ -59,6 +59,8 @@ def command(
         raise click.UsageError("--follow goes with --delete: a look ends when it has seen what is there.")
     settings = load_some_settings(QueueSettings, flags, config=config)
     queue = _post_queue(queue, settings)
+    if settings.backend == "embedded" and not deletes:
+        return _look(settings, queue, limit)
     wait_seconds = MAX_RECEIVE_WAIT_SECONDS if follow else last_wait_seconds(settings)
     printed = failed = 0
     with (
@@ -76,9 +78,26 @@ def command(
             finally:
                 printed += len(written)
                 failed += _delete(reader, written) if deletes else 0
-    if printed and not deletes:
-        complain(f"{printed} answers stay on the queue; --delete deletes what it prints")
+    if not deletes:
+        _say_what_stays(printed)
     return EXIT_WORLD_FAILED if failed else EXIT_DONE
+
+
+def _look(settings: QueueSettings, queue: str, limit: int | None) -> int:
+    """Print what a look at an embedded queue shows; it needs no receive, so nothing is hidden or counted."""
+    written: list[str] = []
+    failed = 0
+    for message in look_at_queue(settings, queue):
+        if limit is not None and len(written) >= limit:
+            break
+        failed += _print([message], written)
+    _say_what_stays(len(written))
+    return EXIT_WORLD_FAILED if failed else EXIT_DONE
+
+
+def _say_what_stays(printed: int) -> None:
+    if printed:
+        complain(f"{printed} answers stay on the queue; --delete deletes what it prints")
 
 
 def _post_queue(queue: str | None, settings: QueueSettings) -> str:

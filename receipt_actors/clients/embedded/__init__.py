@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from receipt_actors.clients.embedded.ledger import EmbeddedLedger
 from receipt_actors.clients.embedded.notifications import EmbeddedNotifications
-from receipt_actors.clients.embedded.queues import EmbeddedQueues
+from receipt_actors.clients.embedded.queues import EmbeddedQueues, look
 from receipt_actors.clients.embedded.roles import EmbeddedRoles
 
-__all__ = ["EmbeddedLedger", "EmbeddedNotifications", "EmbeddedQueues", "EmbeddedRoles"]
+__all__ = ["EmbeddedLedger", "EmbeddedNotifications", "EmbeddedQueues", "EmbeddedRoles", "look"]

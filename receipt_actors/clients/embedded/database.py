@@ -163,6 +163,8 @@ _UNAVAILABLE_CODES = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+#: No room on the disk for what processes share of a file; alone, a process does without it.
+_NO_ROOM_TO_SHARE = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP})
 _NOT_WRITABLE_CODES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
 _gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
@@ -176,8 +178,10 @@ class Database:
     (``transaction`` and ``connection`` do), wait at it for what others change.
     """
 
-    def __init__(self, path: Path, unavailable: type[UnavailableError]) -> None:
+    def __init__(self, path: Path, unavailable: type[UnavailableError], *, is_for_a_look: bool = False) -> None:
         """Open or create the file; ``unavailable`` is what passing trouble is raised as.
+
+        For a look that is over soon, a file on a full disk is locked against other processes, if there are none.
 
         Raises ``ConfigurationError`` for a missing directory, a file that cannot be written, is no database, is
         another program's, or has the schema of a newer version.
@@ -187,7 +191,7 @@ class Database:
         self._closed = False
         self.gate = _gate(path)
         with self.gate:
-            self._connection = _open(path, unavailable)
+            self._connection = _open(path, unavailable, is_for_a_look)
             self._identity = _identity(path)
 
     @contextmanager
@@ -262,17 +266,16 @@ def _gate(path: Path) -> Gate:
         return gate
 
 
-def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection:
+def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise _fault(path, f"there is no directory {path.parent}", "create it, or set `database` to another path")
     try:
-        connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
-        )
-        with ExitStack() as closed_on_error:
-            closed_on_error.callback(connection.close)
-            _prepare(path, connection)
-            closed_on_error.pop_all()
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError as error:
+            if not is_for_a_look or error.sqlite_errorcode not in _NO_ROOM_TO_SHARE:
+                raise
+            return _connect(path, shares=False)
     except sqlite3.Error as error:
         code = _primary_code(error)
         if code == sqlite3.SQLITE_NOTADB:
@@ -283,6 +286,18 @@ def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection
         if code in _UNAVAILABLE_CODES:
             raise unavailable(_describe(path, error)) from error
         raise
+
+
+def _connect(path: Path, *, shares: bool = True) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    with ExitStack() as closed_on_error:
+        closed_on_error.callback(connection.close)
+        if not shares:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _prepare(path, connection)
+        closed_on_error.pop_all()
     return connection
 
 

@@ -19,8 +19,10 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from receipt_actors.clients import sqs_rules
 from receipt_actors.clients.embedded.database import Database
@@ -347,6 +349,28 @@ def _insert(connection: sqlite3.Connection, queue_id: int, message: OutgoingMess
     )
 
 
+def look(path: Path, queue: str) -> Iterator[ReceivedMessage]:
+    """Yield what receives could give now, and change nothing; also where the disk is full.
+
+    The messages have no receipt handle. Raises what ``EmbeddedQueues.receive`` raises.
+    """
+    last_row_id = 0
+    with closing(Database(path, QueueUnavailable, is_for_a_look=True)) as database:
+        while True:
+            # A page at a time: while a statement reads, SQLite's log of what others write only grows.
+            with database.connection() as connection:
+                rows = connection.execute(
+                    "SELECT row_id, message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes"
+                    " FROM messages JOIN contents USING (row_id)"
+                    " WHERE queue_id = ? AND visible_at_seconds <= ? AND row_id > ? ORDER BY row_id LIMIT 100",
+                    (_find(connection, queue).queue_id, time.time(), last_row_id),
+                ).fetchall()
+            if not rows:
+                return
+            for last_row_id, *fields in rows:  # noqa: B007 # the next page begins after it
+                yield _message(fields, receipt_handle="")
+
+
 def _receive(
     connection: sqlite3.Connection, row_id: int, now: float, visibility_timeout_seconds: int
 ) -> ReceivedMessage:
@@ -356,14 +380,19 @@ def _receive(
         " visible_at_seconds = ? WHERE row_id = ?",
         (receipt, now, now + visibility_timeout_seconds, row_id),
     )
-    message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes = connection.execute(
+    row = connection.execute(
         "SELECT message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes"
         " FROM messages JOIN contents USING (row_id) WHERE row_id = ?",
         (row_id,),
     ).fetchone()
+    return _message(row, receipt_handle=f"{row_id}.{receipt}")
+
+
+def _message(row: Sequence[Any], receipt_handle: str) -> ReceivedMessage:
+    message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes = row
     return ReceivedMessage(
         message_id=message_id,
-        receipt_handle=f"{row_id}.{receipt}",
+        receipt_handle=receipt_handle,
         body=body,
         body_md5=body_md5,
         attributes=json.loads(attributes),
