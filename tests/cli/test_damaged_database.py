@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -58,6 +59,20 @@ def test_a_damaged_database_is_told_in_a_line(cli: Cli, whole: bytes, tmp_path: 
     ended = cli(command, "--database", str(path), *more, stdin=RECEIPT.encode())
     assert ended.code in (0, 1)
     assert ended.code == 0 or f"database {path}: " in ended.err or "stays on the queue" in ended.err
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_start_does_not_work_with_a_damaged_database(whole: bytes, tmp_path: Path, processes: str) -> None:
+    """Damage anywhere in the file ends a start at once, with one line, before anything is received."""
+    path = tmp_path / "receipts.db"
+    middle = len(whole) // 2 // PAGE_BYTES * PAGE_BYTES
+    path.write_bytes(whole[:middle] + random.Random(1).randbytes(PAGE_BYTES) + whole[middle + PAGE_BYTES :])
+    command = [sys.executable, "-m", "receipt_actors", "start", "--database", str(path), "--processes", processes]
+    settings = ["--post-queues", RESULTS, "--bundle-ids", "com.example.game"]
+    ended = subprocess.run([*command, *settings], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert f"database {path}: the file is damaged: " in line
 
 
 @contextmanager

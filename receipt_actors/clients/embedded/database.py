@@ -30,6 +30,7 @@ APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
 SCHEMA_VERSION = 4  #: ``PRAGMA user_version``
 BUSY_TIMEOUT_SECONDS = 5.0  #: how long another process may hold the file before we call it unavailable
 LOCK_POLL_SECONDS = 0.001  #: how often we try for the lock that another process holds
+MAX_CHECKED_BYTES = 2**30  #: the largest file that a start checks for damage, which takes a second
 
 _SCHEMA = (
     """
@@ -152,12 +153,10 @@ _UNAVAILABLE_CODES = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_READONLY,
@@ -220,26 +219,31 @@ class Database:
             try:
                 yield self._connection
             except sqlite3.Error as error:
+                if _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    raise _damaged(self._path, self._unavailable, str(error)) from error
                 if _primary_code(error) in _UNAVAILABLE_CODES:
                     raise self._unavailable(_describe(self._path, error)) from error
-                self._raise_if_damaged(error)
+                self._raise_if_damaged("integrity_check", error)
                 raise
             except (TypeError, ValueError) as error:  # a row that is not what was written; or a bug of ours
-                self._raise_if_damaged(error)
+                self._raise_if_damaged("integrity_check", error)
                 raise
 
-    def _raise_if_damaged(self, cause: Exception) -> None:
+    def check(self) -> None:
+        """Have SQLite look for damage, so that a start ends at once; a large file takes too long for that."""
+        with self.connection():
+            if self._path.stat().st_size <= MAX_CHECKED_BYTES:
+                self._raise_if_damaged("quick_check", None)
+
+    def _raise_if_damaged(self, check: str, cause: Exception | None) -> None:
         """Have SQLite say whether the file is to blame: only then it is no bug of ours."""
         try:
-            finding = str(self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            finding = str(self._connection.execute(f"PRAGMA {check}(1)").fetchone()[0])
         except sqlite3.Error as error:
             finding = str(error)
         if finding != "ok":
             told = finding.removeprefix("*** in database main ***").strip().partition("\n")[0]
-            raise self._unavailable(
-                f"database {self._path}: the file is damaged: {told}; stop every process that uses it, and put a "
-                "backup in its place, or what sqlite3's .recover can read of it"
-            ) from cause
+            raise _damaged(self._path, self._unavailable, told) from cause
 
     def close(self) -> None:
         """Close the connection; using it afterwards counts as unavailable. Closing twice is fine."""
@@ -280,6 +284,8 @@ def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) 
         code = _primary_code(error)
         if code == sqlite3.SQLITE_NOTADB:
             raise _fault(path, "the file is not an SQLite database", "set `database` to another path") from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            raise _damaged(path, unavailable, str(error)) from error
         if code in _NOT_WRITABLE_CODES:
             wish = "this user needs to write the file and its directory; change their permissions or `database`"
             raise _fault(path, f"it cannot be written ({error})", wish) from error
@@ -371,6 +377,14 @@ def _use_write_ahead_log(path: Path, connection: sqlite3.Connection) -> None:
 
 def _fault(path: Path, found: str, wish: str) -> ConfigurationError:
     return ConfigurationError([f"database {path}: {found}; {wish}"])
+
+
+def _damaged(path: Path, unavailable: type[UnavailableError], finding: str) -> UnavailableError:
+    return unavailable(
+        f"database {path}: the file is damaged: {finding}; stop every process that uses it, and put a backup in its "
+        "place, or what sqlite3's .recover can read of it",
+        may_pass=False,
+    )
 
 
 def _describe(path: Path, error: sqlite3.Error) -> str:

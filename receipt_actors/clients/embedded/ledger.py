@@ -94,8 +94,8 @@ class EmbeddedLedger:
             return _select(connection, transaction_id)
 
     def check(self) -> None:
-        """See ``Ledger.check``; the constructor has refused a wrong file already, so this only reads it once."""
-        self.get("")
+        """See ``Ledger.check``; the constructor has refused a wrong file already, so this looks for damage only."""
+        self._database.check()
 
     def close(self) -> None:
         """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
