@@ -322,7 +322,8 @@ async def _read(reader: asyncio.StreamReader) -> _Message | None:
 def _request(node: str, message: _Message) -> Request:
     operation = message.headers.get("x-amz-target", "").rpartition(".")[2] or APPLE
     now = time.monotonic()
-    return Request(node, operation, _target(operation, message.body), now, is_check=_CHECK in message.body)
+    is_check = _CHECK in message.body or operation == "DescribeTimeToLive"
+    return Request(node, operation, _target(operation, message.body), now, is_check=is_check)
 
 
 def _target(operation: str, body: bytes) -> str:

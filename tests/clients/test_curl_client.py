@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import resource
 import socket
 import ssl
 import threading
@@ -76,6 +77,24 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def receipt(number: int) -> str:
     return mint(SampleReceipt("com.example.game", (Purchase(str(number)),)))
+
+
+@pytest.mark.parametrize("descriptors", range(8))
+def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descriptors: int) -> None:
+    """Whichever part of the client is the first to find none: the question is told so, and the next one works."""
+    outcomes = Outcomes()
+    with client_of(recorder.url) as client:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as free:
+            lowest = free.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + descriptors, limits[1]))
+        try:
+            client.begin(RECEIPT, PRODUCTION, outcomes.put)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        outcome = outcomes.get(timeout=WAIT_SECONDS)
+        assert isinstance(outcome, AppStoreUnavailable | Mapping)
+        assert client.verify_receipt(RECEIPT, PRODUCTION)
 
 
 def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:

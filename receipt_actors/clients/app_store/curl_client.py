@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import pycurl
 
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTING = 32  #: new connections that are being made at once; what else is asked meanwhile waits a little
 
+T = TypeVar("T")
 Outcome: TypeAlias = Mapping[str, object] | Exception
 Done: TypeAlias = Callable[[Outcome], object]
 
@@ -126,6 +127,14 @@ def _lacking(error: Exception, environment: Environment) -> AppStoreUnavailable:
     return AppStoreUnavailable(f"{environment} App Store can't be asked: this machine lacks something: {error}")
 
 
+def _made(make: Callable[[], T]) -> T:
+    """Have libcurl make one; what it lacks for that is memory or descriptors."""
+    try:
+        return make()
+    except pycurl.error as error:
+        raise OSError(str(error)) from error
+
+
 def _crashed(error: BaseException, environment: Environment) -> Exception:
     if isinstance(error, OSError):  # out of descriptors, say: no bug
         return _lacking(error, environment)
@@ -183,7 +192,7 @@ class _Transfer:
         self._chunks: list[bytes] = []
         self._size_bytes = 0
         self._found_no_room = False
-        self.handle = pycurl.Curl()
+        self.handle = _made(pycurl.Curl)
         self._set_up(options.endpoints[environment], share)
 
     def _set_up(self, endpoint: Endpoint, share: pycurl.CurlShare) -> None:
@@ -317,9 +326,9 @@ class _Exchange:
         self._freed = 0  # connections whose answers have come since something began to wait
         # When to look whether an answer takes too long, and whose; the oldest first, and those that are over stay in.
         self._looks: list[tuple[float, int, _Transfer]] = []
-        self._share = pycurl.CurlShare()
+        self._share = _made(pycurl.CurlShare)
         self._share.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_SSL_SESSION)
-        self._multi = pycurl.CurlMulti()
+        self._multi = _made(pycurl.CurlMulti)
         self._multi.setopt(pycurl.M_MAXCONNECTS, options.max_connections)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
