@@ -18,6 +18,7 @@ from receipt_actors.domain.ports import AppStoreTransfers
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 
 
 def settings_of(folder: Path, **more: object) -> Settings:
@@ -44,7 +45,7 @@ def test_the_whole_program_runs_without_pycurl(tmp_path: Path) -> None:
     (tmp_path / "pycurl.py").write_text("raise ImportError('no pycurl here')\n")
     environ = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "receipt_actors", "demo", "--messages", "20"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert "All 20 messages came out as they should" in done.stdout, done.stderr
 
 
@@ -87,7 +88,9 @@ def loaded_by(script: str, *arguments: object) -> set[str]:
     """Run a script in an interpreter of its own, and tell which top-level modules it has imported."""
     script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.split())
+    return set(
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS).stdout.split()
+    )
 
 
 def test_what_apple_signs_costs_nothing_where_nothing_signed_comes(tmp_path: Path) -> None:

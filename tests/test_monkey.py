@@ -32,6 +32,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.testing import Manner, Monkey, faults_of_tree, is_whole, wait_until_whole
+from tests.patience import PATIENCE_SECONDS
 
 
 class Worker(GenServer):
@@ -287,5 +288,5 @@ def test_who_outlives_its_supervisor_is_a_fault(actors: ActorSystem) -> None:
     supervisor.kill()
     assert "Stubborn (stubborn) has outlived its supervisor" in faults_of_tree(actors)
     stubborn.send("go")
-    stubborn.wait(10.0)
+    stubborn.wait(PATIENCE_SECONDS)
     assert faults_of_tree(actors) == ("no supervisor runs",)

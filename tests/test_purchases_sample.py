@@ -25,8 +25,8 @@ from receipt_actors.notifications import open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from tests.examples import example
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 60.0
 OK = PostedResult(42, "t-1", Verdict.OK, "s-1", "m-1", "claimed", "coins_100", "Production", quantity=3)
 AGAIN = replace(OK, reason="already_ours")
 REFUND = replace(OK, status=Verdict.INVALID, reason="refunded", decided_at_ms=1_000, revocation_type="REFUND_FULL")

@@ -32,6 +32,7 @@ from receipt_actors.testing import (
     wait_until,
 )
 from receipt_actors.testing import _faults as faults_module
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_long_poll_ends_on_the_clock(queues: FakeQueues, clock: ManualClock, t
     clock.advance(19.5)
     assert not poll.done()
     clock.advance(0.5)
-    assert poll.result(timeout=10) == []
+    assert poll.result(timeout=PATIENCE_SECONDS) == []
 
 
 def test_a_long_poll_gets_what_comes_meanwhile(
@@ -101,17 +102,17 @@ def test_a_long_poll_gets_what_comes_meanwhile(
     poll = threads.submit(receive, queues, wait=20, visibility=5)
     until(queues.standing_threads, queues)
     queues.send("q", send("new"))
-    assert poll.result(timeout=10) == ["new"]
+    assert poll.result(timeout=PATIENCE_SECONDS) == ["new"]
 
     poll = threads.submit(receive, queues, wait=20)
     until(queues.standing_threads, queues)
     clock.advance(5)
-    assert poll.result(timeout=10) == ["new"]
+    assert poll.result(timeout=PATIENCE_SECONDS) == ["new"]
 
     poll = threads.submit(receive, queues, wait=20)
     until(queues.standing_threads, queues)
     queues.interrupt()
-    assert poll.result(timeout=10) == []
+    assert poll.result(timeout=PATIENCE_SECONDS) == []
 
 
 def test_calls_fail_as_often_as_ordered(queues: FakeQueues) -> None:
@@ -174,7 +175,7 @@ def test_held_calls_stand_still(queues: FakeQueues, threads: ThreadPoolExecutor,
         assert not call.done()
         assert len(queues.messages("q")) == int(after)
         assert len(queues.standing_threads()) == 1
-    assert call.result(timeout=10) == [None]
+    assert call.result(timeout=PATIENCE_SECONDS) == [None]
     assert queues.send("q", send("next")) == [None]
     assert queues.standing_threads() == set()
 
@@ -196,7 +197,7 @@ def test_faults_take_turns(queues: FakeQueues, threads: ThreadPoolExecutor) -> N
     call = threads.submit(queues.send, "q", send("2"))
     hold.wait_for_call()
     hold.release()
-    assert call.result(timeout=10) == [None]
+    assert call.result(timeout=PATIENCE_SECONDS) == [None]
     with pytest.raises(QueueUnavailable, match="last"):
         queues.send("q", send("3"))
 

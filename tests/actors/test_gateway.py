@@ -26,6 +26,7 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
 from receipt_actors.testing import FakeLedger, Hold
+from tests.patience import PATIENCE_SECONDS
 
 from .stand_ins import LONGEST_PAUSE_SECONDS, THREE_ATTEMPTS, CallsOnThreads, Stage, item
 
@@ -563,4 +564,4 @@ def test_io_threads_end_with_their_gateway(house: House) -> None:
         else:
             gateway.exit(SHUTDOWN)
         house.stage.settle()
-        assert pool.join(10)
+        assert pool.join(PATIENCE_SECONDS)

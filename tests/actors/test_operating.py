@@ -17,12 +17,12 @@ from receipt_actors.telemetry.control import SystemControl, TraceRequest, Unknow
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS
 from receipt_actors.testing import FakeServices
+from tests.patience import PATIENCE_SECONDS
 
 from .trees import POST, SETTINGS, Tree, tree_of
 
 SOURCE = SETTINGS.source_queue
 POLL_SECONDS = SETTINGS.receive_wait_seconds + 1
-WAIT_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -217,11 +217,11 @@ def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
         assert look(tree).state is State.PAUSED
         assert tree.system.in_flight().reserved > 0
         tree.system.resume()
-        waiting[-1].join(WAIT_SECONDS)
+        waiting[-1].join(PATIENCE_SECONDS)
         assert tree.system.in_flight().reserved > 0
         begin()
         tree.kill(INTAKE)
-    waiting[-1].join(WAIT_SECONDS)
+    waiting[-1].join(PATIENCE_SECONDS)
     assert not any(thread.is_alive() for thread in waiting)
 
 
@@ -361,7 +361,7 @@ def test_a_message_can_be_followed(tree: Tree) -> None:
     submit(tree, 1)
     submit(tree, 2)
     tree.advance(1)
-    assert ends.get(timeout=10) == "limit"
+    assert ends.get(timeout=PATIENCE_SECONDS) == "limit"
     assert [events.get()["event"] for _ in range(3)] == ["received", "verified", "answered"]
     assert events.empty()
 
@@ -373,6 +373,6 @@ def test_the_end_of_the_system_is_the_end_of_a_trace(tree: Tree) -> None:
     with pytest.raises(PredicateRefused):
         tree.system.trace(TraceRequest("received where"), print, ends.put)
     tree.system.drain(5.0)
-    assert ends.get(timeout=10) == "system"
+    assert ends.get(timeout=PATIENCE_SECONDS) == "system"
     with pytest.raises(PredicateRefused):
         tree.system.trace(TraceRequest("received"), print, ends.put)

@@ -21,6 +21,7 @@ from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Star
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import RoleOverview, Standing
 from receipt_actors.testing import FakeRoles, ManualClock
+from tests.patience import PATIENCE_SECONDS
 
 from .stand_ins import SILENT, Stage
 
@@ -497,7 +498,7 @@ def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
         stage.advance(INTERVAL)
         house.table.forget(GROUP)
         leave(stage, keeper)
-    assert keeper.wait(5.0) == SHUTDOWN
+    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
     stage.settle()
     assert list(house.record.members) == ["b"]
     assert house.record.version > version
@@ -698,7 +699,7 @@ def test_who_leaves_while_it_waits_for_the_table_leaves_with_what_that_says(
         hold.wait_for_call()
         leave(stage, keeper)
         assert list(house.record.members) == ["a"]
-    assert keeper.wait(5.0) == SHUTDOWN
+    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
     stage.settle()
     assert not keeper.is_alive()
     assert not house.record.members
@@ -709,7 +710,7 @@ def test_who_leaves_while_it_joins_is_not_left_behind(house: House, stage: Stage
     with house.table.hold("write", times=1):
         keeper, _ = house.start("a")
         leave(stage, keeper)
-    assert keeper.wait(5.0) == SHUTDOWN
+    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
     assert (house.record.version, dict(house.record.members)) == (2, {})
 
 
@@ -734,7 +735,7 @@ def test_who_cannot_leave_ends_all_the_same(
     with caplog.at_level(logging.WARNING):
         leave(stage, keeper)
         hold.release()
-        assert keeper.wait(5.0) == SHUTDOWN
+        assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
     assert list(house.record.members) == ["a"]
     assert "could not leave its group" in caplog.text
 

@@ -16,13 +16,13 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, QueueRefused, QueueUnavailable
 from receipt_actors.telemetry.overview import State
 from receipt_actors.testing import FakeServices, PortCall, SentSubmission, genuine, intercept, receipt_data_of
+from tests.patience import PATIENCE_SECONDS
 
 from .trees import LONG_ENOUGH_SECONDS, Tree, invalid, ok
 
 ONE, TWO = "com.example.one", "com.example.two"
 FIRST, SECOND = "ReceiptsSQS", "Game2SQS"
 OUT, OUT2 = "ResultsSQS", "Results2SQS"
-PATIENCE_SECONDS = 30.0
 
 
 def settings_of(second: dict[str, Any] | None = None, **settings: Any) -> Settings:

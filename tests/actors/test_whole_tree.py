@@ -16,6 +16,7 @@ from receipt_actors.domain.ports import EntryFailure, Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
 from receipt_actors.testing import FakeServices, PortCall, genuine, intercept, wait_until
+from tests.patience import PATIENCE_SECONDS
 
 from .trees import LONG_ENOUGH_SECONDS, POST, SETTINGS, Tree, invalid, ok, tree_of
 
@@ -441,7 +442,7 @@ def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: s
     intake: Any = tree.find("intake").process.actor
     wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
     tree.services.clock.advance(STUCK_SECONDS)
-    draining.join(15)
+    draining.join(PATIENCE_SECONDS)
     assert drained == [in_flight]
     assert hidden(tree) == [0.0] * 6
     fake_of(tree, operation).recover()
@@ -456,13 +457,13 @@ def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
     submit(tree, 7)
     tree.settle()
     drained: list[int] = []
-    draining = threading.Thread(target=lambda: drained.append(tree.system.drain(20.0)))
+    draining = threading.Thread(target=lambda: drained.append(tree.system.drain(PATIENCE_SECONDS)))
     draining.start()
     intake: Any = tree.find("intake").process.actor
     wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
     submit(tree, 8)
     hold.release()
-    draining.join(15)
+    draining.join(PATIENCE_SECONDS)
     assert drained == [0]
     assert tree.results() == [ok(7, "t-7")]
     assert len(tree.source()) == 1

@@ -10,6 +10,7 @@ from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.actors.protocol import CONSUMERS, INTAKE, MOVERS, RESULT_BATCHERS, VALIDATORS, CloseIntake
 from receipt_actors.otp import ActorSystem, Name, Ref, which_children
 from receipt_actors.testing import FakeServices, Hold
+from tests.patience import PATIENCE_SECONDS
 
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",), consumers=2, max_in_flight=50)
 POST = SETTINGS.post_queues[0]
@@ -98,7 +99,7 @@ class Tree:
                 over.set()
 
         actors.scheduler.schedule(Kill())
-        assert over.wait(10)
+        assert over.wait(PATIENCE_SECONDS)
         for pool in actors._pools:  # threads end with their process
             pool.close()
         self.system._heartbeat.stop()

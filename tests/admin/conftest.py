@@ -29,8 +29,8 @@ from receipt_actors.telemetry.overview import (
     Usage,
 )
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 30.0
 TOKEN = "0123456789abcdef0123456789abcdef"
 JSON = {"Content-Type": "application/json"}
 

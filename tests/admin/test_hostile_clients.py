@@ -15,8 +15,9 @@ from receipt_actors.web import connections
 from receipt_actors.web import serving as web_serving
 from receipt_actors.web.connections import Connection
 from receipt_actors.web.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import PATIENCE_SECONDS, Client, FakeSystem, an_overview, serving
+from .conftest import Client, FakeSystem, an_overview, serving
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 from .conftest import JSON, TOKEN, Client, FakeSystem, serving
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -223,7 +225,7 @@ def test_a_file_of_the_page_is_sent_once(client: Client) -> None:
 def test_a_request_names_one_host(client: Client) -> None:
     """Two would let a proxy and us see two different ones; HTTP/1.0 may have none."""
     for lines in (["Host: localhost", "Host: evil.example"], []):
-        connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=PATIENCE_SECONDS)
         connection.connect()
         assert connection.sock is not None
         request = "\r\n".join(["GET /api/overview HTTP/1.0", *lines, "", ""])
@@ -245,7 +247,7 @@ def test_what_is_decided_by_is_said_once(client: Client, system: FakeSystem, nam
     for others in ([], [f"{name}: another"], [f"{name}: {values[name]}"]):
         lines = [f"{each}: {value}" for each, value in headers.items()]
         request = "\r\n".join(["POST /api/pause HTTP/1.1", *lines, *others, "", "{}"])
-        with socket.create_connection(("127.0.0.1", client.address.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", client.address.port), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(request.encode())
             assert connection.recv(1000).split()[1] == (b"400" if others else b"204")
     assert system.calls == ["pause"]
@@ -255,7 +257,7 @@ def test_a_body_has_one_length(client: Client, system: FakeSystem) -> None:
     """A proxy might go by the other one; what comes behind it would be another request to it than to us (smuggling)."""
     head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", client.address.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", client.address.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(request + head + b"Content-Length: 2\r\n\r\n{}")
         answer = b"".join(iter(lambda: connection.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -274,7 +276,7 @@ def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeS
 
 def test_a_refusal_can_be_read_though_the_body_is_still_on_its_way(client: Client) -> None:
     """The connection is not closed on a client that is sending, and may be used again."""
-    connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=PATIENCE_SECONDS)
     for _ in range(3):
         connection.request("POST", "/api/pause", b"x" * 10_000, {"Content-Type": "text/plain"})
         response = connection.getresponse()

@@ -15,6 +15,7 @@ from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.web.limits import REQUEST_SECONDS
 from receipt_actors.web.serving import AddressRefused
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import JSON, TOKEN, Client, FakeSystem, serving
 from .test_hostile_clients import read_to_end
@@ -126,8 +127,8 @@ def test_a_client_that_hangs_up_is_forgotten(system: FakeSystem) -> None:
     """Its trace is stopped, and its page no longer looked for."""
     with serving(system) as client:
         with client.stream("POST", "/api/trace", {"predicate": "received"}):
-            assert system.traced.acquire(timeout=30)
-        assert system.traces[0].stopped.wait(30)
+            assert system.traced.acquire(timeout=PATIENCE_SECONDS)
+        assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
         with client.stream("GET", "/api/events") as events:
             assert next(events)[0] == "overview"
 

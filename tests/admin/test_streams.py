@@ -14,8 +14,9 @@ from receipt_actors.admin import calls, watch
 from receipt_actors.admin.limits import MAX_PAGES, MAX_TRACE_QUEUE, MAX_TRACES
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Overview, State
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import PATIENCE_SECONDS, Client, FakeSystem, FakeTrace, serving
+from .conftest import Client, FakeSystem, FakeTrace, serving
 
 
 @pytest.fixture

@@ -28,9 +28,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.patience import PATIENCE_SECONDS
+
 #: Above the program's time-outs of 5 s, and of a long poll of 1 s and these.
 LATE_SECONDS = 6.5
-PATIENCE_SECONDS = 60.0  #: for what must happen in the end
 
 #: Probabilities by operation; an operation that is not listed is passed on as it is.
 Rates = Mapping[str, Mapping[str, float]]
@@ -119,7 +120,7 @@ class AwsProxy:
     # --- for the threads of connections ---
 
     def connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        connection = http.client.HTTPConnection(self.upstream, timeout=PATIENCE_SECONDS)
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection

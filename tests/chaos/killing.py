@@ -24,7 +24,8 @@ from dataclasses import dataclass, field, replace
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import AuditReport, SentSubmission
-from tests.system.processes import PATIENCE_SECONDS, Program
+from tests.patience import PATIENCE_SECONDS
+from tests.system.processes import Program
 from tests.system.worlds import (
     BUNDLE_ID,
     DEAD_LETTERS,
@@ -442,7 +443,7 @@ def _finish(killer: Killer) -> None:
     for _ in range(MAX_RUNS):
         killer.scene.bring_back()
         program = killer.start(exit_when_idle_seconds=0.6)
-        assert program.wait_for_end(4 * PATIENCE_SECONDS) == 0, program.stderr[-2000:]
+        assert program.wait_for_end(2 * PATIENCE_SECONDS) == 0, program.stderr[-2000:]
         killer.read_answers()
         if killer.scene.world.total(SOURCE) == 0:
             return

@@ -29,6 +29,8 @@ from math import inf
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
+from tests.patience import PATIENCE_SECONDS
+
 TICK_SECONDS = 0.02  #: at which the network looks how late it is
 MAX_BYTES = 2**24  #: of what has been read and not been taken yet
 APPLE = "verifyReceipt"  #: the operation of a request to the App Store
@@ -133,7 +135,7 @@ class Network:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on the network's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -20,7 +20,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from tests.system.processes import PATIENCE_SECONDS, Program, Programs, wait_until_stopped
+from tests.patience import PATIENCE_SECONDS
+from tests.system.processes import Program, Programs, wait_until_stopped
 from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
 
 from .namespaces import Namespace
@@ -137,7 +138,7 @@ class Node:
 
     def wait_for_orderly_end(self) -> None:
         """Wait for what it was told to do; before Python was up it had nothing to put in order."""
-        code = self.program.wait_for_end(2 * PATIENCE_SECONDS)
+        code = self.program.wait_for_end(PATIENCE_SECONDS)
         assert code == 0 or (code == -signal.SIGTERM and not self.program.stderr), f"{self.name} ended with {code}"
 
     def _ends(self) -> None:
@@ -259,7 +260,7 @@ class Site(ABC):
         seats = {} if newest is None else newest.seats
         return [by_name[name] for name in sorted(seats, key=seats.__getitem__) if name in by_name]
 
-    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 2 * PATIENCE_SECONDS) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for something; nodes may die meanwhile."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from receipt_actors.domain.rate import BURST_SECONDS
-from tests.system.processes import PATIENCE_SECONDS
 from tests.system.worlds import SOURCE
 
 from .network import Request, most_in, under_way
@@ -37,7 +36,7 @@ SLACK_SECONDS = 10.0  #: for a busy machine to answer a long poll
 
 def judge_site(site: Site, traffic: Traffic, troubles: Counter[str], figure: Callable[[str], None]) -> None:
     """Let the nodes finish all that was sent, have them end, and judge."""
-    site.wait_until(lambda: site.world.total(SOURCE) == 0, "all is finished", 3 * PATIENCE_SECONDS)
+    site.wait_until(lambda: site.world.total(SOURCE) == 0, "all is finished")
     at_work = site.running
     for node in at_work:
         node.tell_to_end()

@@ -19,7 +19,8 @@ from receipt_actors.domain.credits import MIN_RECEIVES
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sources import source_of
 from receipt_actors.testing import FaultRates, FaultyCalls, Monkey, Strike, intercept, wait_until_whole
-from tests.system.processes import PATIENCE_SECONDS, Programs
+from tests.patience import PATIENCE_SECONDS
+from tests.system.processes import Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld
 
 from .traffic import Traffic, bring_back_until_done

@@ -148,7 +148,7 @@ def test_the_whole_program_survives_a_hostile_app_store(
             "exit_when_idle_seconds": "2",
         }
         program = world.run(settings)
-        assert program.wait_for_end(300) == 0
+        assert program.wait_for_end() == 0
         given = {letter.fields["user_id"]: letter.fields for letter in world.take(RESULTS)}
         moved = {letter.fields["user_id"] for letter in world.take(DEAD_LETTERS)}
         left = world.total(SOURCE)

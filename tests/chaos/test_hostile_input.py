@@ -139,9 +139,9 @@ def feed(program: Program, world: EmbeddedWorld, messages: list[OutgoingMessage]
             waiting = deque(messages[start : start + CHUNK])
             while batch := take_batch(waiting, lambda message: message.size_bytes):
                 assert queues.send(SOURCE, batch) == [None] * len(batch)
-            program.wait_until(lambda: world.visible(SOURCE) < CHUNK // 2, "most messages are taken", 120)
+            program.wait_until(lambda: world.visible(SOURCE) < CHUNK // 2, "most messages are taken")
             sizes_kib.append(resident_kib(program))
-        program.wait_until(lambda: world.total(SOURCE) == 0, "all messages are done with", 120)
+        program.wait_until(lambda: world.total(SOURCE) == 0, "all messages are done with")
     return [*sizes_kib, resident_kib(program)]
 
 

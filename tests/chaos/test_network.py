@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.patience import PATIENCE_SECONDS
 
 from .network import APPLE, Link, Network, Way
 
 pytestmark = pytest.mark.short
-
-PATIENCE_SECONDS = 30
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.testing import AuditReport, SentSubmission
-from tests.system.processes import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Letter, World
 
 from .books import judge, posted, submissions_of

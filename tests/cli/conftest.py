@@ -22,12 +22,12 @@ from receipt_actors.cli import main, patient_queues
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 SOURCE, RESULTS, DEAD_LETTERS, TABLE = "ReceiptsSQS", "ResultsSQS", "ReceiptsSQSDLQ", "TransactionIdTable"
 BUNDLE_ID = "com.example.game"
 REGION = "eu-west-1"
-PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from receipt_actors.telemetry.overview import (
     Standing,
     State,
 )
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import PATIENCE_SECONDS, ROOT, Ended, Processes
+from .conftest import ROOT, Ended, Processes
 from .stand_in_system import HOSTILE, StandInSystem, overview_of
 
 Cli = Callable[..., Ended]

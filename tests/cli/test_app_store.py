@@ -16,8 +16,9 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
 from receipt_actors.sandbox.apple_ca import ROOT_FILE
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import BUNDLE_ID, DEAD_LETTERS, PATIENCE_SECONDS, EmbeddedWorld, Ended, Processes
+from .conftest import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld, Ended, Processes
 
 Cli = Callable[..., Ended]
 COMMENT = "# the Server API instead of verifyReceipt: export RECEIPT_ACTORS_APP_RECEIPTS=server-api\n"

@@ -17,8 +17,9 @@ import pytest
 
 from receipt_actors.cli._bench_report import BenchReport
 from receipt_actors.sandbox.bench import BenchFailed, Load, Series, ServiceOptions, Services, run
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import PATIENCE_SECONDS, Ended, Processes
+from .conftest import Ended, Processes
 
 Cli = Callable[..., Ended]
 QUICK = ("bench", "--no-latency", "--no-tls", "--receipt-bytes", "200")

@@ -13,6 +13,7 @@ import pytest
 
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
+from tests.patience import PATIENCE_SECONDS
 
 ANSWER = {"user_id": 7, "transaction_id": "1", "status": "OK"}
 
@@ -25,7 +26,9 @@ def run(database: Path, *arguments: str, closed: tuple[int, ...]) -> int:
             os.close(number)
 
     command = [sys.executable, "-m", "receipt_actors", arguments[0], "--database", str(database), *arguments[1:]]
-    return subprocess.run(command, preexec_fn=close, timeout=60, check=False, capture_output=True).returncode
+    return subprocess.run(
+        command, preexec_fn=close, timeout=PATIENCE_SECONDS, check=False, capture_output=True
+    ).returncode
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 from .conftest import BUNDLE_ID, Processes
 
 
@@ -28,7 +30,7 @@ def test_a_soft_limit_that_is_too_low_is_raised(processes: Processes, tmp_path: 
     """A shell's usual soft limit does not bound what a service may do."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     process = processes.start(*start_of(tmp_path / "r.db"), program=("-c", limited(256, hard)))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     assert int(out) > 256
 
@@ -36,7 +38,7 @@ def test_a_soft_limit_that_is_too_low_is_raised(processes: Processes, tmp_path: 
 def test_a_hard_limit_that_is_too_low_is_told_before_anything_starts(processes: Processes, tmp_path: Path) -> None:
     """One line says what is needed, what is there, and what to do; exit code 2, and no database was made."""
     process = processes.start(*start_of(tmp_path / "r.db"), program=("-c", limited(256, 256)))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert err.count("\n") == 1
     assert "these settings need" in err
@@ -48,6 +50,6 @@ def test_smaller_settings_fit_a_smaller_limit(processes: Processes, tmp_path: Pa
     """What is needed follows the settings."""
     flags = ("--app-store-concurrency", "10", "--ledger-concurrency", "10")
     process = processes.start(*start_of(tmp_path / "r.db"), *flags, program=("-c", limited(256, 256)))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, err
     assert int(out) == 256

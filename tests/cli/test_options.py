@@ -18,6 +18,7 @@ from receipt_actors.cli import main, run
 from receipt_actors.cli.options import options_of, settings_options
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueRefused
 from receipt_actors.settings import SETTINGS, QueueSettings
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def python(program: str, *, reader_leaves: bool = False) -> tuple[int, str, str]
     process = subprocess.Popen([sys.executable, "-c", program], stdout=stdout, stderr=subprocess.PIPE, text=True)
     if reader_leaves:
         os.close(stdout)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     return process.returncode, out or "", err
 
 

@@ -13,8 +13,9 @@ from receipt_actors.domain.messages import Unanswerable, dead_letter_message, su
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import QueueUnavailable
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import DEAD_LETTERS, PATIENCE_SECONDS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
+from .conftest import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
 
 Cli = Callable[..., Ended]
 SUBMITTED_AT_MS = 1_700_000_000_123

@@ -14,8 +14,9 @@ from receipt_actors.cli import results
 from receipt_actors.domain.messages import Result, Submission, Verdict, result_message
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import PATIENCE_SECONDS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
+from .conftest import RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
 
 Cli = Callable[..., Ended]
 

@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from receipt_actors.cli.stop_signals import StopSignals
-
-PATIENCE_SECONDS = 10.0
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

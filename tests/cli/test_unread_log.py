@@ -9,8 +9,9 @@ import subprocess
 import pytest
 
 from receipt_actors.domain.ports import OutgoingMessage
+from tests.patience import PATIENCE_SECONDS
 
-from .conftest import BUNDLE_ID, DEAD_LETTERS, PATIENCE_SECONDS, SOURCE, EmbeddedWorld, Processes
+from .conftest import BUNDLE_ID, DEAD_LETTERS, SOURCE, EmbeddedWorld, Processes
 
 PIPE_BYTES = 4096
 GARBAGE = 200

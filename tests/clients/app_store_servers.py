@@ -22,6 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.patience import PATIENCE_SECONDS
+
 
 def read_request(connection: socket.socket) -> None:
     """Read it all: to close a connection with something unread in it would reset it, answer and all."""
@@ -59,7 +61,7 @@ def raw_server(converse: Callable[[socket.socket], None], tls: ssl.SSLContext | 
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:
@@ -139,7 +141,7 @@ def recording() -> Iterator[Recorder]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 @contextmanager
@@ -170,7 +172,7 @@ def tunnelling_proxy() -> Iterator[tuple[str, list[str]]]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:
@@ -274,4 +276,4 @@ def http2_server(certificate: Path, *, gathers: int) -> Iterator[tuple[str, list
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)

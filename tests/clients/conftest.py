@@ -21,6 +21,7 @@ from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
 from tests.clients.places import in_place
 from tests.examples import example
+from tests.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     import boto3
@@ -46,7 +47,7 @@ class OnLoop:
         def call(*args: object, **keywords: object) -> Any:
             outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
             self._loop.begin(method, args, keywords, outcomes.put)
-            outcome = outcomes.get(timeout=60)
+            outcome = outcomes.get(timeout=PATIENCE_SECONDS)
             if isinstance(outcome, Exception):
                 raise outcome
             assert outcomes.empty()

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from receipt_actors.clients.network_loop import NetworkLoop
 from receipt_actors.otp import ActorSystem
+from tests.patience import PATIENCE_SECONDS
 
-WAIT_SECONDS = 30.0
 PLACES = ["thread", "scheduler"]
 
 L = TypeVar("L", bound=NetworkLoop[Any])
@@ -48,7 +48,7 @@ def in_place(place: str, loop: L) -> L:
             return
         there = _Begin(lambda: begin(*args, **keywords))
         actors.scheduler.schedule(there)
-        raised = there.raised.get(timeout=WAIT_SECONDS)
+        raised = there.raised.get(timeout=PATIENCE_SECONDS)
         if raised is not None:
             raise raised
 

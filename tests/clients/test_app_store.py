@@ -44,6 +44,7 @@ from tests.clients.app_store_servers import (
     tls_server,
     tunnelling_proxy,
 )
+from tests.patience import PATIENCE_SECONDS
 
 PRODUCTION_URL = "https://buy.example.com/verifyReceipt"
 SANDBOX_URL = "https://sandbox.example.com/verifyReceipt"
@@ -409,7 +410,7 @@ def test_a_dripping_server_is_given_up(beginning: bytes, drop: bytes, end: bytes
     with raw_server(drip) as url, client_of(url, url, read_timeout_seconds=0.3) as client:
         assert "not complete within 0.3 s" in str(unavailable(client))
         client.close()
-        assert hung_up.wait(10)
+        assert hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_an_endless_answer_is_cut_off(client_of: ClientOf) -> None:
@@ -426,7 +427,7 @@ def test_an_endless_answer_is_cut_off(client_of: ClientOf) -> None:
 
     with raw_server(flood) as url, client_of(url, url) as client:
         assert f"more than {MAX_ANSWER_BYTES} bytes" in str(unavailable(client))
-        assert hung_up.wait(10)
+        assert hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_a_compressed_answer_is_read_and_a_bomb_is_not(client_of: ClientOf) -> None:
@@ -598,7 +599,7 @@ def test_many_threads_share_a_client(client_of: ClientOf) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_SECONDS)
     assert found == {number: {str(number)} for number in range(16)}
 
 

@@ -19,6 +19,7 @@ from receipt_actors.clients.app_store.roots import APPLE_ROOT_SHA256, apple_root
 from receipt_actors.clients.app_store.signed_data import INSTALL, open_signed_data, read_trust
 from receipt_actors.errors import ConfigurationError
 from tests.clients.signing import TRANSACTION, TestAuthority, certify
+from tests.patience import PATIENCE_SECONDS
 
 APPLE = TestAuthority()
 ANOTHER = certify("another root")
@@ -116,7 +117,9 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
 
 def run(program: str, path: Path | None = None) -> str:
     environ = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
-    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -34,6 +34,7 @@ from receipt_actors.errors import (
     UnavailableError,
 )
 from tests.clients.conftest import OnLoop
+from tests.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from tests.clients.conftest import Aws
@@ -262,7 +263,7 @@ def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, 
     ledger = way(AwsLedger("claims", session, read_timeout_seconds=0.1))
 
     def silence(request: dict[str, Any]) -> Reply:
-        fake.stopping.wait(30)
+        fake.stopping.wait(PATIENCE_SECONDS)
         return Reply(status=0)
 
     for operation in ("ReceiveMessage", "DeleteMessageBatch", "PutItem"):

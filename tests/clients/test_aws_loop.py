@@ -23,6 +23,7 @@ from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
 from tests.clients.places import PLACES, in_place
 from tests.clients.test_aws import ITEM, QUEUE, md5
 from tests.clients.test_aws_short_way import Asked, Wire
+from tests.patience import PATIENCE_SECONDS
 
 CALLS, AT_ONCE = 400, 30
 
@@ -79,7 +80,7 @@ class Outcomes:
         self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def next(self) -> Any:
-        return self.told.get(timeout=30)
+        return self.told.get(timeout=PATIENCE_SECONDS)
 
 
 def begin_receive(loop: AwsLoop, queues: AwsQueues, visibility: int, done: Callable[[Any], object]) -> None:
@@ -106,7 +107,7 @@ def test_every_call_gets_its_own_answer(serve: Callable[..., Wire], session: bot
 
     def begin_some(first: int) -> None:
         for number in range(first, CALLS, 4):
-            assert room.acquire(timeout=30)
+            assert room.acquire(timeout=PATIENCE_SECONDS)
             begin_receive(loop, queues, number, partial(done, number))
 
     def done(number: int, outcome: object) -> None:
@@ -169,7 +170,7 @@ def test_calls_under_way_end_with_the_loop(serve: Callable[..., Wire], session: 
 
     def silence(asked: Asked) -> None:
         asked_both.release()
-        release.wait(30)
+        release.wait(PATIENCE_SECONDS)
 
     serve(silence)
     outcomes = Outcomes()
@@ -177,7 +178,7 @@ def test_calls_under_way_end_with_the_loop(serve: Callable[..., Wire], session: 
         loop.begin(queues.delete, (QUEUE, ["handle"]), {}, outcomes.told.put)
         loop.begin(ledger.claim, (ITEM,), {}, outcomes.told.put)
         for _ in range(2):
-            assert asked_both.acquire(timeout=30)
+            assert asked_both.acquire(timeout=PATIENCE_SECONDS)
         loop.close()
         assert {type(outcomes.next()) for _ in range(2)} == {QueueUnavailable, LedgerUnavailable}
         loop.begin(ledger.get, ("1",), {}, outcomes.told.put)
@@ -201,7 +202,7 @@ def test_whoever_cannot_take_an_answer_harms_nobody(
 
     with closing(AwsQueues(session)) as queues:
         begin_receive(loop, queues, 1, done)
-        assert told.wait(30)
+        assert told.wait(PATIENCE_SECONDS)
         begin_receive(loop, queues, 2, outcomes.told.put)
         assert outcomes.next()[0].receipt_handle == "2"
     assert "could not take the answer" in caplog.text
@@ -227,7 +228,7 @@ def test_other_peoples_methods_are_called_on_a_thread(loop: AwsLoop) -> None:
     """Whoever wraps the adapters gets the calls; one that blocks holds up nobody."""
     outcomes = Outcomes()
     release = threading.Event()
-    loop.begin(release.wait, (30,), {}, outcomes.told.put)
+    loop.begin(release.wait, (PATIENCE_SECONDS,), {}, outcomes.told.put)
     loop.begin("{}-{x}".format, ("a",), {"x": "b"}, outcomes.told.put)
     assert outcomes.next() == "a-b"
     loop.begin(int, ("no number",), {}, outcomes.told.put)
@@ -252,7 +253,7 @@ def test_a_renewal_of_credentials_holds_up_nobody(
 
         def get_frozen_credentials(self) -> Any:
             renewing.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE_SECONDS)
             return super().get_frozen_credentials()
 
     slow_session = boto3.Session(region_name="eu-west-1")
@@ -262,7 +263,7 @@ def test_a_renewal_of_credentials_holds_up_nobody(
         closing(AwsQueues(session)) as fast,
     ):
         begin_receive(loop, slow, 1, outcomes.told.put)
-        assert renewing.wait(30)
+        assert renewing.wait(PATIENCE_SECONDS)
         begin_receive(loop, fast, 2, outcomes.told.put)
         assert outcomes.next()[0].receipt_handle == "2"
         go_on.set()

@@ -50,6 +50,7 @@ from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
 from tests.clients.conftest import OnLoop
 from tests.clients.test_aws import ITEM, ITEMS, QUEUE, md5
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -95,13 +96,13 @@ class Wire:
     def close(self) -> None:
         self._is_closing = True
         with socket.create_connection(("127.0.0.1", self.port)):  # wakes who accepts
-            self._threads[0].join(10)
+            self._threads[0].join(PATIENCE_SECONDS)
         self._listening.close()
         for connected in self._open:
             with suppress(OSError):
                 connected.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
 
     def say(self, data: bytes, connection: int = 0) -> None:
         """Send something that nobody has asked for."""
@@ -221,7 +222,7 @@ def test_requests_at_once_have_a_connection_each(serve: Callable[..., Wire], poo
 
     def answer(asked: Asked) -> bytes:
         if asked.body == b"together":
-            together.wait(10)
+            together.wait(PATIENCE_SECONDS)
         return ANSWER
 
     server = serve(answer)
@@ -229,10 +230,10 @@ def test_requests_at_once_have_a_connection_each(serve: Callable[..., Wire], poo
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert {asked.connection for asked in server.asked} == {0, 1, 2, 3}
     for _ in range(2):
-        assert server.closed.acquire(timeout=10)
+        assert server.closed.acquire(timeout=PATIENCE_SECONDS)
 
 
 def test_a_connection_that_was_closed_while_idle_is_not_used(serve: Callable[..., Wire], pool: HttpPool) -> None:
@@ -240,7 +241,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used(serve: Callable[...
     server = serve(lambda asked: ANSWER + Wire.CLOSE)
     for _ in range(3):
         pool.exchange(server.origin, request())
-        assert server.closed.acquire(timeout=10)
+        assert server.closed.acquire(timeout=PATIENCE_SECONDS)
     assert [asked.connection for asked in server.asked] == [0, 1, 2]
 
 
@@ -283,7 +284,7 @@ def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], open_pool
 
     def answer(asked: Asked) -> bytes:
         if asked.body == b"slow":
-            release.wait(10)
+            release.wait(PATIENCE_SECONDS)
         return b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + asked.body
 
     server = serve(answer)
@@ -371,7 +372,7 @@ def test_what_is_no_whole_answer_is_an_error(serve: Callable[..., Wire], pool: H
     server = serve(lambda asked: answer + Wire.CLOSE)
     with pytest.raises(BotoCoreError):
         pool.exchange(server.origin, request())
-    assert server.closed.acquire(timeout=10)
+    assert server.closed.acquire(timeout=PATIENCE_SECONDS)
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ from tests.clients.app_store_servers import (
     tls_server,
 )
 from tests.clients.places import PLACES, in_place
+from tests.patience import PATIENCE_SECONDS
 
-WAIT_SECONDS = 30.0
 LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
 PRODUCTION = Environment.PRODUCTION
@@ -112,18 +112,18 @@ def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
         store.outage(Fault.hang(3600.0))
         for number in range(number_of_questions):
             client.begin(receipt(number), PRODUCTION, done_of(number))
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while store.statistics().concurrent_requests_high_water < number_of_questions:
             assert time.monotonic() < deadline
             threading.Event().wait(0.01)  # the server tells nobody who waits
         store.recover()
         for _ in range(number_of_questions):
-            assert isinstance(outcomes.get(timeout=WAIT_SECONDS)[1], AppStoreUnavailable)
+            assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS)[1], AppStoreUnavailable)
         for number in range(number_of_questions):
             client.begin(receipt(number), PRODUCTION, done_of(number))
         threads = set()
         for _ in range(number_of_questions):
-            number, outcome, thread = outcomes.get(timeout=WAIT_SECONDS)
+            number, outcome, thread = outcomes.get(timeout=PATIENCE_SECONDS)
             assert outcome["receipt"]["in_app"][0]["transaction_id"] == str(number)
             threads.add(thread)
     assert threads == {"app_store-transfers" if place == "thread" else "host-scheduler"}
@@ -136,7 +136,7 @@ def test_connections_are_used_again(recorder: Recorder) -> None:
         for _ in range(5):
             for _ in range(3):
                 client.begin(RECEIPT, PRODUCTION, outcomes.put)
-            assert [outcomes.get(timeout=WAIT_SECONDS) for _ in range(3)] == [{"status": 0}] * 3
+            assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(3)] == [{"status": 0}] * 3
     assert len(recorder.connections) <= 3
 
 
@@ -162,7 +162,7 @@ def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> N
         for _ in range(2):
             for number in range(20):
                 client.begin(receipt(number), PRODUCTION, outcomes.put)
-            assert [outcomes.get(timeout=WAIT_SECONDS) for _ in range(20)] == [{"status": 0}] * 20
+            assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(20)] == [{"status": 0}] * 20
         assert gathered == [20, 20]
 
 
@@ -176,9 +176,9 @@ def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
             client_of(url, read_timeout_seconds=seconds) as client,
         ):
             client.begin(RECEIPT, PRODUCTION, outcomes.put)
-            assert f"not complete within {seconds:g} s" in str(outcomes.get(timeout=WAIT_SECONDS))
+            assert f"not complete within {seconds:g} s" in str(outcomes.get(timeout=PATIENCE_SECONDS))
             client.begin(RECEIPT, PRODUCTION, outcomes.put)
-            return outcomes.get(timeout=WAIT_SECONDS) == {"status": 0} and gathered == [2]
+            return outcomes.get(timeout=PATIENCE_SECONDS) == {"status": 0} and gathered == [2]
 
     assert any(map(is_in_time, LONGER_AND_LONGER))
 
@@ -217,7 +217,7 @@ def test_whoever_can_not_take_an_answer_harms_nobody(recorder: Recorder, caplog:
         for _ in range(2):
             client.begin(RECEIPT, PRODUCTION, fail)
             client.begin(RECEIPT, PRODUCTION, outcomes.put)
-            assert outcomes.get(timeout=WAIT_SECONDS) == {"status": 0}
+            assert outcomes.get(timeout=PATIENCE_SECONDS) == {"status": 0}
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     assert "SystemExit" in caplog.text
 
@@ -259,7 +259,7 @@ def test_close_answers_what_is_under_way() -> None:
         client.close()
         client.begin(RECEIPT, PRODUCTION, outcomes.put)
         for _ in range(11):
-            outcome = outcomes.get(timeout=WAIT_SECONDS)
+            outcome = outcomes.get(timeout=PATIENCE_SECONDS)
             assert isinstance(outcome, AppStoreUnavailable)
             assert "the client is closed" in str(outcome)
     assert not {"app_store-transfers", "host-scheduler"} & {thread.name for thread in threading.enumerate()}
@@ -277,7 +277,7 @@ def test_a_callback_may_close_the_client(recorder: Recorder) -> None:
     closed: queue.SimpleQueue[str] = queue.SimpleQueue()
     with client_of(recorder.url) as client:
         client.begin(RECEIPT, PRODUCTION, lambda _outcome: (client.close(), closed.put("closed")))
-        assert closed.get(timeout=WAIT_SECONDS) == "closed"
+        assert closed.get(timeout=PATIENCE_SECONDS) == "closed"
 
 
 def test_a_callback_may_ask_again(recorder: Recorder) -> None:
@@ -286,5 +286,5 @@ def test_a_callback_may_ask_again(recorder: Recorder) -> None:
     outcomes: Outcomes = queue.SimpleQueue()
     with client_of(recorder.url) as client:
         client.begin("A", PRODUCTION, lambda _outcome: client.begin("AB", PRODUCTION, outcomes.put))
-        outcome = outcomes.get(timeout=WAIT_SECONDS)
+        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
     assert outcome == {"status": len(b'{"receipt-data": "AB", "password": ""}') + len(SECRET)}

@@ -34,12 +34,12 @@ from receipt_actors.domain.ports import (
     Tombstone,
 )
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueUnavailable
+from tests.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from tests.clients.conftest import ManualClock
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_SECONDS = 15.0  # far above what anything here takes, below the longest poll
 QUEUE = "ReceiptsSQS"
 
 
@@ -318,7 +318,10 @@ ledger = EmbeddedLedger(database)
 print(*(number for number in range(200) if ledger.claim(claim_of(str(number), name)) is None))
 """
     children = [start_child(database, program, f"child-{number}") for number in range(3)]
-    won = {f"child-{number}": child.communicate(timeout=60)[0].split() for number, child in enumerate(children)}
+    won = {
+        f"child-{number}": child.communicate(timeout=PATIENCE_SECONDS)[0].split()
+        for number, child in enumerate(children)
+    }
     assert [child.returncode for child in children] == [0, 0, 0]
     assert sorted(chain.from_iterable(won.values())) == sorted(str(number) for number in range(200))
 
@@ -346,10 +349,10 @@ for batch in range(30):
             bodies.extend(message.body for message in messages)
             assert not any(queues.delete(QUEUE, [message.receipt_handle for message in messages]))
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     for worker in [pool.submit(work) for _ in range(4)]:
-        worker.result(timeout=60)
-    assert child.wait(timeout=60) == 0
+        worker.result(timeout=PATIENCE_SECONDS)
+    assert child.wait(timeout=PATIENCE_SECONDS) == 0
     child.communicate()
     queues.close()
     assert sorted(bodies) == sorted(f"{batch}-{entry}" for batch in range(30) for entry in range(10))
@@ -364,7 +367,7 @@ def test_a_long_poll_notices_another_process(database: Path, pool: ThreadPoolExe
         f'queues = EmbeddedQueues(database); sys.stdin.readline(); queues.send("{QUEUE}", [OutgoingMessage("hello")])',
     )
     poll = long_poll(pool, queues)
-    child.communicate("go\n", timeout=60)
+    child.communicate("go\n", timeout=PATIENCE_SECONDS)
     assert [message.body for message in poll.result(PATIENCE_SECONDS)] == ["hello"]
     queues.close()
 
@@ -390,7 +393,7 @@ queues.change_visibility("HandedBack", [("{handed_back.receipt_handle}", 0)])
 queues.delete("Group.fifo", ["{before.receipt_handle}"])
 """,
     )
-    assert child.wait(timeout=60) == 0
+    assert child.wait(timeout=PATIENCE_SECONDS) == 0
     child.communicate()
     told = {queue: polls[queue].result(PATIENCE_SECONDS) for queue in ("Sent", "HandedBack", "Group.fifo")}
     assert {queue: message.body for queue, (message,) in told.items()} == {
@@ -422,7 +425,7 @@ for number in range(1_000_000):
     for _ in range(40):
         last = int(child.stdout.readline())
     child.send_signal(signal.SIGKILL)
-    assert child.wait(timeout=60) == -signal.SIGKILL
+    assert child.wait(timeout=PATIENCE_SECONDS) == -signal.SIGKILL
     last = max([last, *(int(line) for line in child.stdout.read().splitlines())])
     child.communicate()
 
@@ -764,7 +767,7 @@ except ConfigurationError as error:
     print(*error.faults)
 """
         child = start_child(database, program)
-        said, _ = child.communicate(timeout=60)
+        said, _ = child.communicate(timeout=PATIENCE_SECONDS)
         Path(directory).chmod(0o755)
     assert "cannot be written" in said and "permissions" in said
 

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from receipt_actors.clients.embedded.gate import Gate
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 15.0
 TELL_SECONDS = 0.02  #: much less than until somebody looks
 LONG_SECONDS = 600.0  #: nobody waits so long: a test that does has failed
 

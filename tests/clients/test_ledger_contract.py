@@ -31,6 +31,7 @@ from receipt_actors.domain.ports import (
 )
 from receipt_actors.errors import LedgerUnavailable
 from tests.chaos.aws_proxy import KEPT, AwsProxy
+from tests.patience import PATIENCE_SECONDS
 
 ITEM = LedgerItem(
     transaction_id="1000000046178817",
@@ -112,7 +113,7 @@ def test_one_of_many_threads_wins(ledger: Ledger) -> None:
     start = threading.Barrier(len(rivals))
 
     def claim(rival: LedgerItem) -> Standing | None:
-        start.wait(timeout=10)
+        start.wait(timeout=PATIENCE_SECONDS)
         return ledger.claim(rival)
 
     with ThreadPoolExecutor(len(rivals)) as pool:
@@ -310,7 +311,7 @@ def together(*actions: Callable[[], object]) -> list[object]:
     start = threading.Barrier(len(actions))
 
     def act(action: Callable[[], object]) -> object:
-        start.wait(timeout=10)
+        start.wait(timeout=PATIENCE_SECONDS)
         return action()
 
     with ThreadPoolExecutor(len(actions)) as pool:
@@ -433,7 +434,7 @@ def test_one_of_many_batches_wins_each_claim(batching_ledger: Ledger) -> None:
     start = threading.Barrier(len(rivals))
 
     def claim_all(rival: LedgerItem) -> Sequence[ClaimOutcome]:
-        start.wait(timeout=10)
+        start.wait(timeout=PATIENCE_SECONDS)
         return batching_ledger.claim_all(claims(*transaction_ids, of=rival))
 
     with ThreadPoolExecutor(len(rivals)) as pool:

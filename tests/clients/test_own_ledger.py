@@ -18,11 +18,11 @@ from receipt_actors.domain.ports import TAKEN, Tombstone
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.testing import FakeAppStore
 from tests.examples import EXAMPLES, example
+from tests.patience import PATIENCE_SECONDS
 
 from .test_ledger_contract import ITEM, RIVAL, claims
 
 FileLedger = example("own_ledger").FileLedger
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ except LedgerUnavailable:
 """
     folders = [str(EXAMPLES), str(EXAMPLES.parents[1])]
     command = [sys.executable, "-c", script, tmp_path / "claims.jsonl", *folders]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 

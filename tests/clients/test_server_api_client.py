@@ -29,6 +29,7 @@ from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt
 from tests.clients.app_store_servers import Recorder, Reply, answers, raw_server, recording
+from tests.patience import PATIENCE_SECONDS
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -198,7 +199,7 @@ def test_many_threads_make_one_token(recorder: Recorder) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_SECONDS)
     assert len(set(tokens(recorder))) == 1
     assert len(recorder.asked) == 8
 

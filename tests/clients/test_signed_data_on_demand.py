@@ -13,8 +13,8 @@ from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
 from receipt_actors.domain.ports import SignatureRefused, SignedKind
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.testing import FakeSignedData
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 10.0
 TRANSACTION = SignedKind.TRANSACTION
 
 

@@ -17,6 +17,7 @@ import boto3
 import pytest
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
+from tests.patience import PATIENCE_SECONDS
 from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
 from tests.system.processes import POLL_SECONDS, Programs
 
@@ -25,7 +26,6 @@ from .intrinsics import resolved
 
 pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
 
-PATIENCE_SECONDS = 60.0
 PARAMETERS: Mapping[str, object] = {
     "SourceQueueName": "game-receipts",
     "LedgerTableName": "game.claims",

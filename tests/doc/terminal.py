@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
 from .blocks import ROOT
 
-PATIENCE_SECONDS = 60.0
 PORTS = ("8421", "8430", "9464", "8000")  #: of the manual; each page gets free ones in their place
 _MARK = "=== the command is over:"
 # Commands come over a file descriptor of their own, so that none can read the next one from its standard input.

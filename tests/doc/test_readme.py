@@ -9,6 +9,8 @@ from pathlib import Path
 from docutils import nodes
 from docutils.core import publish_doctree
 
+from tests.patience import PATIENCE_SECONDS
+
 from .blocks import ROOT, read_page
 
 README = ROOT / "README.rst"
@@ -21,7 +23,7 @@ def test_its_program_runs_as_it_stands(tmp_path: Path) -> None:
     printed = blocks[blocks.index(program) + 1]
     assert "unseen" not in README.read_text(encoding="utf-8")
     command = [sys.executable, "-c", program.text]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.stdout, done.stderr) == (printed.text + "\n", "")
 
 

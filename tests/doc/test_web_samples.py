@@ -21,9 +21,9 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from receipt_actors.settings import Settings
 from tests.examples import EXAMPLES
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
-PATIENCE_SECONDS = 120.0
 SERVERS = {
     "flask": ["-m", "flask", "--app", "flask_app", "run", "--port", "{port}"],
     "starlette": ["-m", "uvicorn", "starlette_app:app", "--port", "{port}"],
@@ -77,17 +77,19 @@ def test_a_web_application_credits_and_debits_once(framework: str, tmp_path: Pat
         purchases = f"http://127.0.0.1:{port}/purchases"
 
         def buy() -> int:
-            return requests.post(purchases, json={"receipt": receipt, "user_id": 42}, timeout=60).status_code
+            return requests.post(
+                purchases, json={"receipt": receipt, "user_id": 42}, timeout=PATIENCE_SECONDS
+            ).status_code
 
         def verdict() -> object:
-            answer = requests.get(f"{purchases}/{submission_id}", timeout=60)
+            answer = requests.get(f"{purchases}/{submission_id}", timeout=PATIENCE_SECONDS)
             return answer.json() if answer.status_code == 200 else None
 
         with served(framework, tmp_path, port, environ):
             until(buy, 202)
-            submission_id = requests.post(purchases, json={"receipt": receipt, "user_id": 42}, timeout=60).json()[
-                "submission_id"
-            ]
+            submission_id = requests.post(
+                purchases, json={"receipt": receipt, "user_id": 42}, timeout=PATIENCE_SECONDS
+            ).json()["submission_id"]
             until(verdict, OK)
             assert coins(tmp_path) == 200
             with open_handler(settings) as apple_tells:
@@ -97,7 +99,10 @@ def test_a_web_application_credits_and_debits_once(framework: str, tmp_path: Pat
                     until(verdict, wanted)
                     assert coins(tmp_path) == left
                     assert buy() == 202
-            assert requests.post(purchases, json={"receipt": [], "user_id": 42}, timeout=60).status_code == 400
+            assert (
+                requests.post(purchases, json={"receipt": [], "user_id": 42}, timeout=PATIENCE_SECONDS).status_code
+                == 400
+            )
         assert coins(tmp_path) == 200
 
 

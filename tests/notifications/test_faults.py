@@ -22,6 +22,7 @@ from receipt_actors.domain.ports import LedgerItem, Tombstone
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.notifications import NotificationHandler
 from receipt_actors.testing import FakeAppStore, FaultRates, FaultyCalls, intercept
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import House
 from .posts import AUTHORITY, BUNDLE_ID, CLAIM, NOW, RESULTS, Posted
@@ -83,7 +84,7 @@ def test_no_refund_is_lost_and_none_is_made_up(house: House, seed: int) -> None:
             key: pool.submit(house.ledger.claim, claim_of(key)) for key, when in claimed.items() if when == "meanwhile"
         }
         for each in work:
-            each.result(timeout=60)
+            each.result(timeout=PATIENCE_SECONDS)
     is_claimed = {key: when == "before" for key, when in claimed.items()}
     is_claimed |= {key: rival.result() is None for key, rival in rivals.items()}
 

@@ -17,6 +17,7 @@ from receipt_actors.domain.ports import EntryFailure, Environment, Tombstone
 from receipt_actors.errors import LedgerUnavailable, QueueRefused, QueueUnavailable, UnavailableError
 from receipt_actors.notifications import Done
 from receipt_actors.sandbox.apple_ca import Authority, Flaw
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import House
 from .posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, NOW, NOW_MS, OK, REFUNDED_AT, RESULTS, Posted
@@ -302,7 +303,7 @@ def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
         hold.wait_for_call()
         assert house.another_handler().handle(Posted("REFUND_REVERSED").body).status == 200
         hold.release()
-        assert refund.result(timeout=10).status == 200
+        assert refund.result(timeout=PATIENCE_SECONDS).status == 200
     assert house.ledger.items[CLAIM.transaction_id] == CLAIM
     assert house.answers == [OK]
 
@@ -316,7 +317,7 @@ def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> No
         hold.wait_for_call()
         assert house.another_handler().handle(Posted("REFUND_REVERSED").body).status == 200
         hold.release()
-        assert refund.result(timeout=10).status == 200
+        assert refund.result(timeout=PATIENCE_SECONDS).status == 200
     assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 1
 
 
@@ -617,7 +618,7 @@ def test_two_nodes_at_the_same_notification_do_no_harm(house: House) -> None:
         answers = [pool.submit(handler.handle, posted.body) for handler in (house.handler, house.another_handler())]
         hold.wait_for_call(2)
         hold.release()
-        assert [answer.result(timeout=10).status for answer in answers] == [200, 200]
+        assert [answer.result(timeout=PATIENCE_SECONDS).status for answer in answers] == [200, 200]
     assert house.ledger.items == {CLAIM.transaction_id: MARKED}
     assert house.answers == [INVALID, INVALID]
 
@@ -630,7 +631,7 @@ def test_many_at_once_are_dealt_with_each_by_itself(house: House) -> None:
     start = threading.Barrier(8)
 
     def send(number: int) -> int:
-        start.wait(timeout=10)
+        start.wait(timeout=PATIENCE_SECONDS)
         return house.handle(Posted(transaction=transaction(str(number)))).status
 
     with ThreadPoolExecutor(8) as pool:

@@ -14,6 +14,7 @@ from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
 from receipt_actors.domain.ports import Tombstone
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable
 from receipt_actors.notifications import open_handler
+from tests.patience import PATIENCE_SECONDS
 
 from .posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, REFUNDED_AT, RESULTS, Posted
 from .posts import transaction_payload as transaction
@@ -108,7 +109,12 @@ from receipt_actors.cli import main
 sys.exit(main(["notifications", "--database", "receipts.db", "--bundle-ids", "com.example.game", "--port", "0"]))
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()

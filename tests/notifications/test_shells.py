@@ -16,11 +16,12 @@ import pytest
 from receipt_actors.domain.notifications import MAX_BODY_BYTES
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.notifications import asgi, asgi_app, wsgi_app
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import House
 from .posts import CLAIM, INVALID, Posted
 from .posts import transaction_payload as transaction
-from .servers import JSON, PATIENCE_SECONDS, Client, read_to_end, uvicorn_server, wsgiref_server
+from .servers import JSON, Client, read_to_end, uvicorn_server, wsgiref_server
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -237,7 +238,7 @@ def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pyte
         hold.wait_for_call(2)
         assert client.post(Posted().body) == 503
         hold.release()
-        assert [each.result(timeout=10) for each in first] == [200, 200]
+        assert [each.result(timeout=PATIENCE_SECONDS) for each in first] == [200, 200]
         assert client.post(Posted().body) == 200
 
 
@@ -268,7 +269,7 @@ def test_a_slow_ledger_does_not_stop_the_event_loop(house: House) -> None:
         assert client.ask("GET", "/", None, {})[0] == 405
         assert client.post(b"garbage") == 400
         hold.release()
-        assert waiting.result(timeout=10) == 200
+        assert waiting.result(timeout=PATIENCE_SECONDS) == 200
 
 
 def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House) -> None:

@@ -40,6 +40,7 @@ from tests.otp.support import (
     sync,
     thread_of,
 )
+from tests.patience import PATIENCE_SECONDS
 
 
 class Timed(GenStateMachine):
@@ -309,7 +310,7 @@ def test_a_callback_that_raises_costs_no_other_timer(caplog: pytest.LogCaptureFi
     fired = threading.Event()
     clock.call_later(0.0, partial(int, "no number"))
     clock.call_later(0.001, fired.set)
-    assert fired.wait(10.0)
+    assert fired.wait(PATIENCE_SECONDS)
     clock.close()
     assert [record.getMessage() for record in caplog.records] == ["a timer's callback failed"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.differential.erlang_peer import why_missing
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 TABLES = ROOT / "doc" / "conformance"
@@ -102,6 +103,6 @@ def test_every_entry_of_the_manual_page_has_a_section(module: str) -> None:
     if missing is not None:
         pytest.skip(missing)
     command = ["erl", "-noshell", "-eval", ENTRIES_OF.format(module=module)]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS).stdout
     covered = {entry for section in sections(module) for entry in section.get("entries", ())}
     assert set(json.loads(output)) - covered == set()

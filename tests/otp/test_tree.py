@@ -30,6 +30,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.otp import sys as otp_sys
 from tests.otp.support import Gate, Pooled, Threaded, raising, run_in, sync
+from tests.patience import PATIENCE_SECONDS
 
 
 def named(node: ActorNode) -> dict[str, ActorNode]:
@@ -54,7 +55,7 @@ def find(system: ActorSystem, name: str) -> Ref:
 def crash(system: ActorSystem, name: str) -> None:
     ref = find(system, name)
     ref.cast(raising(ValueError("bug")))
-    assert ref.wait(10) is not None
+    assert ref.wait(PATIENCE_SECONDS) is not None
 
 
 def test_a_picture_shows_each_actor_and_what_it_has_done(system: ActorSystem) -> None:

@@ -23,11 +23,11 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
 ROOT = Path(__file__).parents[2]
 IMAGE_FOLDER = "/opt/receipt-actors"
-PATIENCE_SECONDS = 60.0
 
 
 def instructions() -> list[tuple[str, str]]:

@@ -23,10 +23,10 @@ from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+from tests.patience import PATIENCE_SECONDS
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 NAMES = ["worker-1", "worker-2"]
-PATIENCE_SECONDS = 60.0
 BUNDLE_ID = "com.example.game"
 
 
@@ -164,7 +164,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
     ends: SimpleQueue[str] = SimpleQueue()
     with pytest.raises(PredicateRefused):
         house.control.trace(TraceRequest("received where"), events.put, ends.put)
-    trace = house.control.trace(TraceRequest("received", limit=15, seconds=60), events.put, ends.put)
+    trace = house.control.trace(TraceRequest("received", limit=15, seconds=PATIENCE_SECONDS), events.put, ends.put)
     before = answered(house.look())
     house.send(40)
     assert ends.get(timeout=PATIENCE_SECONDS) == "limit"
@@ -179,7 +179,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
 def test_a_trace_can_be_stopped(house: House) -> None:
     """Nothing of it is left in the group."""
     ends: SimpleQueue[str] = SimpleQueue()
-    trace = house.control.trace(TraceRequest("received", seconds=60), print, ends.put)
+    trace = house.control.trace(TraceRequest("received", seconds=PATIENCE_SECONDS), print, ends.put)
     trace.stop()
     assert ends.get(timeout=PATIENCE_SECONDS) == "stopped"
 

@@ -30,8 +30,8 @@ from receipt_actors.processes.protocol import (
 from receipt_actors.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
 from receipt_actors.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from tests.actors.stand_ins import Stage
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 30.0
 NAME = "worker-1"
 LIMITS = Limits(4, 4, 4)
 

@@ -19,6 +19,7 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.sandbox.apple_ca import ROOT_FILE, Authority, Flaw, default_authority
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from receipt_actors.sandbox.signed_transactions import mint_signed
+from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
 PURCHASE = Purchase("2000000001", "coins_100")
@@ -141,7 +142,9 @@ def test_processes_of_one_key_agree_without_talking() -> None:
         "pair = authority.server_api_key\n"
         "sys.stdout.write(' '.join([authority.fingerprint, pair.key_id, pair.issuer_id, authority.sign({'a': 1})]))\n"
     )
-    other = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    other = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     authority = Authority(b"shared")
     pair = authority.server_api_key
     assert other.stdout.split() == [authority.fingerprint, pair.key_id, pair.issuer_id, authority.sign({"a": 1})]

@@ -20,6 +20,7 @@ from receipt_actors.sandbox.services.app_store import PRODUCTION_PATH, SANDBOX_P
 from receipt_actors.sandbox.services.certificates import make_certificates
 from receipt_actors.sandbox.services.load import Load, transaction_id
 from receipt_actors.sandbox.services.process import ServiceProcess
+from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
 PURCHASE = Purchase("1000000001", "coins_100")
@@ -52,7 +53,7 @@ def url() -> Iterator[str]:
 
 
 def answer(url: str, **asked: Any) -> dict[str, Any]:
-    content: dict[str, Any] = requests.post(url, **asked, timeout=10).json()
+    content: dict[str, Any] = requests.post(url, **asked, timeout=PATIENCE_SECONDS).json()
     receipt = content.get("receipt", {})
     return content | {"receipt": {key: value for key, value in receipt.items() if not key.startswith("request_date")}}
 
@@ -71,8 +72,8 @@ def test_what_is_no_question_has_the_same_answer(fast_url: str, url: str) -> Non
     """No JSON, no object."""
     for content in (b"{", b"[]", b""):
         assert answer(fast_url + PRODUCTION_PATH, data=content) == answer(url + PRODUCTION_PATH, data=content)
-    assert requests.get(fast_url + PRODUCTION_PATH, timeout=10).json() == {"status": 21000}
-    assert requests.post(fast_url + "/elsewhere", timeout=10).status_code == 404
+    assert requests.get(fast_url + PRODUCTION_PATH, timeout=PATIENCE_SECONDS).json() == {"status": 21000}
+    assert requests.post(fast_url + "/elsewhere", timeout=PATIENCE_SECONDS).status_code == 404
 
 
 def test_a_load_is_answered_over_tls(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_load_is_answered_over_tls(tmp_path: Path) -> None:
 
         def ask(path: str, **fields: object) -> dict[str, Any]:
             content: dict[str, Any] = requests.post(
-                process.url + path, json=fields, verify=str(files.authority), timeout=10
+                process.url + path, json=fields, verify=str(files.authority), timeout=PATIENCE_SECONDS
             ).json()
             return content
 
@@ -96,16 +97,18 @@ def test_a_load_is_answered_over_tls(tmp_path: Path) -> None:
         report = ask("/_bench/report")
         assert (report["requests"], len(report["delays_seconds"])) == (3, 3)
         with pytest.raises(requests.exceptions.SSLError):
-            requests.post(process.url + PRODUCTION_PATH, timeout=10)
+            requests.post(process.url + PRODUCTION_PATH, timeout=PATIENCE_SECONDS)
 
 
 def test_the_transactions_of_a_load_are_found(fast_url: str) -> None:
     """By the Server API, in production, for any bearer token; what is found is signed."""
-    requests.post(f"{fast_url}/_bench/load", json={"messages": 2, "way": "server-api"}, timeout=60)
+    requests.post(f"{fast_url}/_bench/load", json={"messages": 2, "way": "server-api"}, timeout=PATIENCE_SECONDS)
     verifier = SignedDataVerifier([default_authority().root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
 
     def look_up(base: str, transaction_id: str, **headers: str) -> requests.Response:
-        return requests.get(f"{fast_url}{base}/inApps/v1/transactions/{transaction_id}", headers=headers, timeout=10)
+        return requests.get(
+            f"{fast_url}{base}/inApps/v1/transactions/{transaction_id}", headers=headers, timeout=PATIENCE_SECONDS
+        )
 
     token = {"Authorization": "Bearer AbC"}
     for number in range(2):
@@ -129,7 +132,7 @@ def test_a_latency_is_kept() -> None:
     with closing(ServiceProcess(["app-store", "--latency", "0.05", "--jitter", "0.02"])) as process:
         for _ in range(5):
             answer(process.url + PRODUCTION_PATH, json={"receipt-data": ""})
-        delays = requests.post(f"{process.url}/_bench/report", timeout=10).json()["delays_seconds"]
+        delays = requests.post(f"{process.url}/_bench/report", timeout=PATIENCE_SECONDS).json()["delays_seconds"]
     assert len(delays) == 5
     assert all(0.028 <= delay for delay in delays)  # a timer may be a little early; late it is where a machine is busy
     assert len(set(delays)) > 1

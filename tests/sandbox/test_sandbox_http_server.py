@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.sandbox.http_server import MAX_BODY_BYTES, MAX_HEAD_BYTES, HttpServer, Reply, response
+from tests.patience import PATIENCE_SECONDS
 
 
 def echo(method: str, path: str, body: bytes) -> Reply:
@@ -34,7 +35,7 @@ def serve() -> Iterator[Callable[..., HttpServer]]:
 
 def connect(server: HttpServer) -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -84,7 +85,7 @@ def test_a_delayed_answer_does_not_hold_up_other_connections(serve: Callable[...
     server = serve(handler)
     with connect(server) as slow, connect(server) as fast:
         slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-        assert arrived.wait(10)
+        assert arrived.wait(PATIENCE_SECONDS)
         fast.sendall(b"GET /fast HTTP/1.0\r\n\r\n")
         assert read_all(fast).endswith(b"GET /fast ")
         server.stop()
@@ -109,7 +110,7 @@ def test_hundreds_of_connections_at_once(serve: Callable[..., HttpServer]) -> No
         connections = [stack.enter_context(connect(server)) for _ in range(count)]
         for connection in connections:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert all_arrived.wait(10)
+        assert all_arrived.wait(PATIENCE_SECONDS)
         server.drop_hanging()
         assert [read_all(connection) for connection in connections] == [b""] * count
     assert server.concurrent_requests_high_water == count
@@ -175,19 +176,19 @@ def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[...
                 go_on: threading.Event = may_answer,
             ) -> Reply:
                 busy.set()
-                assert go_on.wait(10)
+                assert go_on.wait(PATIENCE_SECONDS)
                 return echo(method, path, body)
 
             server = serve(keep_the_loop_busy)
             with ExitStack() as stack:
                 stack.enter_context(connect(server)).sendall(b"GET / HTTP/1.1\r\n\r\n")
-                assert is_busy.wait(10)
+                assert is_busy.wait(PATIENCE_SECONDS)
                 for _ in range(5):
                     stack.enter_context(connect(server))
                 stopping = threading.Thread(target=server.stop)
                 stopping.start()
                 may_answer.set()
-                stopping.join(10)
+                stopping.join(PATIENCE_SECONDS)
                 assert not stopping.is_alive()
         gc.collect()
     assert [str(warning.message) for warning in caught] == []

@@ -12,6 +12,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox import app_store
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
+from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
 PURCHASE = Purchase("1000000001", "coins_100", purchased_at_ms=1_700_000_000_000)
@@ -26,7 +27,7 @@ def store() -> Iterator[SimulatedAppStore]:
 
 
 def ask(url: str, receipt_data: object, **fields: object) -> dict[str, object]:
-    answer = requests.post(url, json={"receipt-data": receipt_data, **fields}, timeout=10)
+    answer = requests.post(url, json={"receipt-data": receipt_data, **fields}, timeout=PATIENCE_SECONDS)
     assert answer.status_code == 200
     content: dict[str, object] = answer.json()
     return content
@@ -133,10 +134,10 @@ def test_the_shared_secret_is_checked() -> None:
 
 def test_requests_that_are_none(store: SimulatedAppStore) -> None:
     """A GET is 21000, a body that is no JSON 21002, another path HTTP 404."""
-    assert requests.get(store.production_url, timeout=10).json() == {"status": 21000}
+    assert requests.get(store.production_url, timeout=PATIENCE_SECONDS).json() == {"status": 21000}
     for body in ("no json", "[" * 100_000, "[]"):
-        assert requests.post(store.production_url, data=body, timeout=10).json() == {"status": 21002}
-    assert requests.post(store.production_url + "s", timeout=10).status_code == 404
+        assert requests.post(store.production_url, data=body, timeout=PATIENCE_SECONDS).json() == {"status": 21002}
+    assert requests.post(store.production_url + "s", timeout=PATIENCE_SECONDS).status_code == 404
 
 
 def test_a_receipt_of_another_key_is_genuine_where_that_key_rules() -> None:
@@ -160,18 +161,18 @@ def test_faults_of_a_receipt_come_first_and_once(store: SimulatedAppStore) -> No
     question = {"receipt-data": receipt_data}
 
     assert ask(store.production_url, receipt_data) == {"status": 21100, "is-retryable": True}
-    busy = requests.post(store.production_url, json=question, timeout=10)
+    busy = requests.post(store.production_url, json=question, timeout=PATIENCE_SECONDS)
     assert (busy.status_code, busy.headers["Retry-After"]) == (503, "2")
-    page = requests.post(store.production_url, json=question, timeout=10)
+    page = requests.post(store.production_url, json=question, timeout=PATIENCE_SECONDS)
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html")
     assert ask(store.production_url, GENUINE)["status"] == 0
-    garbage = requests.post(store.production_url, json=question, timeout=10)
+    garbage = requests.post(store.production_url, json=question, timeout=PATIENCE_SECONDS)
     assert garbage.status_code == 200
     with pytest.raises(ValueError, match="Expecting"):
         garbage.json()
     for _ in range(2):
         with pytest.raises(requests.ConnectionError):
-            requests.post(store.production_url, json=question, timeout=10)
+            requests.post(store.production_url, json=question, timeout=PATIENCE_SECONDS)
     for _ in range(2):
         assert ask(store.production_url, receipt_data)["status"] == 0
     assert store.requests_for(receipt_data) == 8
@@ -191,12 +192,20 @@ def test_only_so_many_receipts_are_remembered(store: SimulatedAppStore, monkeypa
 def test_an_outage_holds_until_recovery(store: SimulatedAppStore) -> None:
     """In an outage every request at both endpoints fails, on kept connections too; afterwards all is well."""
     with requests.Session() as session:
-        assert session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=10).status_code == 200
+        assert (
+            session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).status_code
+            == 200
+        )
         store.outage(Fault.http(500))
         for url in (store.production_url, store.sandbox_url):
-            assert session.post(url, json={"receipt-data": GENUINE}, timeout=10).status_code == 500
+            assert session.post(url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).status_code == 500
         store.recover()
-        assert session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=10).json()["status"] == 0
+        assert (
+            session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).json()[
+                "status"
+            ]
+            == 0
+        )
     assert store.requests_for(GENUINE) == 2
 
 
@@ -208,7 +217,7 @@ def test_recovery_ends_what_hangs(store: SimulatedAppStore) -> None:
     def wait_in_vain() -> None:
         with requests.Session() as session:
             try:
-                session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=60)
+                session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS)
             except requests.ConnectionError:
                 dropped.set()
 
@@ -220,7 +229,7 @@ def test_recovery_ends_what_hangs(store: SimulatedAppStore) -> None:
         if dropped.wait(0.01):
             break
     assert dropped.is_set()
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     assert ask(store.production_url, GENUINE)["status"] == 0
 
 
@@ -230,8 +239,8 @@ def test_statistics(store: SimulatedAppStore) -> None:
     ask(store.production_url, "nonsense")
     ask(store.sandbox_url, GENUINE)
     store.outage(Fault.http(503))
-    requests.post(store.sandbox_url, timeout=10)
-    requests.post(store.sandbox_url + "s", timeout=10)
+    requests.post(store.sandbox_url, timeout=PATIENCE_SECONDS)
+    requests.post(store.sandbox_url + "s", timeout=PATIENCE_SECONDS)
     seen = store.statistics()
     assert seen.requests == {Environment.PRODUCTION: 2, Environment.SANDBOX: 2}
     assert seen.answers == {"0": 1, "21002": 1, "21008": 1, "HTTP 503": 1}
@@ -241,5 +250,5 @@ def test_statistics(store: SimulatedAppStore) -> None:
 def test_answers_take_their_time() -> None:
     """With a latency no answer comes sooner; jitter only adds to it."""
     with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.01) as store:
-        answer = requests.post(store.production_url, json={"receipt-data": GENUINE}, timeout=10)
+        answer = requests.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS)
         assert answer.elapsed.total_seconds() >= 0.05

@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 
 from receipt_actors.sandbox.services.process import ServiceProcess
 from receipt_actors.sandbox.services.sqs_messages import attributes_md5
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +289,7 @@ def test_garbage_is_answered_and_harms_nobody(
 ) -> None:
     """With a status, not with silence."""
     host = urlsplit(url)
-    with socket.create_connection((host.hostname or "", host.port or 0), timeout=10) as connection:
+    with socket.create_connection((host.hostname or "", host.port or 0), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(request_bytes)
         assert connection.recv(4096).split(b" ")[1] == str(int(status)).encode()
     assert "Messages" not in sqs.receive_message(QueueUrl=queue)
@@ -304,7 +305,7 @@ def test_requests_that_arrive_together_are_answered_in_order(url: str, queue: st
         return head.encode() + content
 
     bytes_sent = request("a") + request("b") + request("c")
-    with socket.create_connection((host.hostname or "", host.port or 0), timeout=10) as connection:
+    with socket.create_connection((host.hostname or "", host.port or 0), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(bytes_sent[:-10])
         received = connection.recv(65536)
         connection.sendall(bytes_sent[-10:])

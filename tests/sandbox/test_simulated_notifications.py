@@ -19,10 +19,10 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.notifications import APP_APPLE_ID, RETRY_HOURS, NotificationType
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
+from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
 RECEIPT = SampleReceipt(BUNDLE_ID, (Purchase("2000000001"),))
-PATIENCE_SECONDS = 60.0
 SHORT_HOUR_SECONDS = 0.0005
 
 
@@ -196,13 +196,13 @@ def test_a_refund_is_ordered_over_http(world: World) -> None:
     store, backend = world(503)
 
     def post(path: str, **order: Any) -> Any:
-        return requests.post(f"{store.url}/simulated/{path}", json=order, timeout=10).json()
+        return requests.post(f"{store.url}/simulated/{path}", json=order, timeout=PATIENCE_SECONDS).json()
 
     sold = post("purchases")
     told = post("notifications", notification_type="REFUND", transaction_id=sold["transaction_id"])
     assert store.wait_until_delivered(PATIENCE_SECONDS)
     assert backend.bodies == [{"signedPayload": told["signed_payload"]}] * 2
-    deliveries = requests.get(f"{store.url}/simulated/deliveries", timeout=10).json()
+    deliveries = requests.get(f"{store.url}/simulated/deliveries", timeout=PATIENCE_SECONDS).json()
     assert [(each["notification_uuid"], each["outcome"]) for each in deliveries] == [
         (told["notification_uuid"], "HTTP 503"),
         (told["notification_uuid"], "HTTP 200"),

@@ -25,6 +25,7 @@ from receipt_actors.sandbox.apple_ca import Authority, Flaw
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
 from receipt_actors.sandbox.sales import Sales
 from receipt_actors.sandbox.signed_transactions import mint_signed
+from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
 PURCHASE = Purchase("2000000001", "coins_100")
@@ -72,7 +73,7 @@ def refusal(store: SimulatedAppStore, transaction_id: str, **changes: Any) -> tu
 
 
 def tell(store: SimulatedAppStore, path: str, expected: int = 200, **order: Any) -> Any:
-    answer = requests.post(f"{store.url}/simulated/{path}", json=order, timeout=10)
+    answer = requests.post(f"{store.url}/simulated/{path}", json=order, timeout=PATIENCE_SECONDS)
     assert (answer.status_code, answer.headers["Content-Type"]) == (expected, "application/json"), answer.text
     return answer.json()
 
@@ -118,7 +119,10 @@ def test_what_was_sold_elsewhere_is_known_once_it_is_told_or_judged(store: Simul
     subscription = SampleReceipt(BUNDLE_ID, (Purchase("23", "gold", expires_at_ms=1_900_000_000_000),))
     assert tell(store, "receipts", receipt=mint_signed(subscription)) == {"transaction_ids": ["23"]}
     judged = mint(SampleReceipt(BUNDLE_ID, (Purchase("24"),)))
-    assert requests.post(store.production_url, json={"receipt-data": judged}, timeout=10).json()["status"] == 0
+    assert (
+        requests.post(store.production_url, json={"receipt-data": judged}, timeout=PATIENCE_SECONDS).json()["status"]
+        == 0
+    )
     assert [look_up(store, str(number)).transactionId for number in (21, 22, 23, 24)] == ["21", "22", "23", "24"]
     assert look_up(store, "23").expiresDate == 1_900_000_000_000
 
@@ -215,7 +219,7 @@ def test_a_token_that_is_no_good_is_401(store: SimulatedAppStore, name: str) -> 
     store.sell(RECEIPT)
     header = bad_tokens()[name](store.authority)
     url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
-    answer = requests.get(url, headers={"Authorization": header}, timeout=10)
+    answer = requests.get(url, headers={"Authorization": header}, timeout=PATIENCE_SECONDS)
     assert (answer.status_code, answer.text) == (401, "Unauthenticated")
 
 
@@ -225,11 +229,11 @@ def test_a_good_token_is_good_again(store: SimulatedAppStore) -> None:
     token = client(store)._generate_token()
     url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
     for _ in range(2):
-        answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_SECONDS)
         assert answer.status_code == 200
     assert store.requests_for_transaction("2000000001") == 2
-    assert requests.post(url, headers={"Authorization": f"Bearer {token}"}, timeout=10).status_code == 405
-    assert requests.get(url.replace("v1", "v3"), timeout=10).status_code == 404
+    assert requests.post(url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_SECONDS).status_code == 405
+    assert requests.get(url.replace("v1", "v3"), timeout=PATIENCE_SECONDS).status_code == 404
 
 
 def test_faults_of_a_transaction_come_first_and_once(store: SimulatedAppStore) -> None:
@@ -260,13 +264,13 @@ def test_retry_after_is_a_time_in_milliseconds() -> None:
         receipt_data = store.sell(RECEIPT)
         url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
         headers = {"Authorization": f"Bearer {client(store)._generate_token()}"}
-        answers = [requests.get(url, headers=headers, timeout=10) for _ in range(3)]
+        answers = [requests.get(url, headers=headers, timeout=PATIENCE_SECONDS) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[-1].json() == {"errorCode": 4290000, "errorMessage": "Rate limit exceeded."}
         wait_ms = int(answers[-1].headers["Retry-After"]) - time.time() * 1000
         assert 0 < wait_ms <= 1001
         for _ in range(4):
-            answer = requests.post(store.production_url, json={"receipt-data": receipt_data}, timeout=10)
+            answer = requests.post(store.production_url, json={"receipt-data": receipt_data}, timeout=PATIENCE_SECONDS)
             assert answer.json()["status"] == 0
 
 
@@ -275,9 +279,9 @@ def test_an_outage_is_an_outage_of_all(store: SimulatedAppStore) -> None:
     store.sell(RECEIPT)
     tell(store, "outage", kind="http", status=503)
     assert refusal(store, "2000000001") == (503, None)
-    assert requests.post(store.production_url, timeout=10).status_code == 503
+    assert requests.post(store.production_url, timeout=PATIENCE_SECONDS).status_code == 503
     tell(store, "outage", kind="rate limit", seconds=7)
-    answer = requests.post(store.production_url, timeout=10)
+    answer = requests.post(store.production_url, timeout=PATIENCE_SECONDS)
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
     assert refusal(store, "2000000001") == (429, 4290000)
     tell(store, "recovery")
@@ -289,7 +293,9 @@ def test_a_refund_shows_at_every_endpoint(store: SimulatedAppStore) -> None:
     receipt_data = store.sell(RECEIPT)
 
     def in_app() -> dict[str, Any]:
-        answer = requests.post(store.production_url, json={"receipt-data": receipt_data}, timeout=10).json()
+        answer = requests.post(
+            store.production_url, json={"receipt-data": receipt_data}, timeout=PATIENCE_SECONDS
+        ).json()
         (entry,) = answer["receipt"]["in_app"]
         return dict(entry)
 
@@ -313,7 +319,7 @@ def test_purchases_are_made_over_http(store: SimulatedAppStore) -> None:
     found = look_up(store, transaction_id)
     assert (found.productId, found.rawType, found.appAccountToken) == ("gold", "Non-Consumable", token)
     for name in ("app_receipt", "transaction_receipt"):
-        answer = requests.post(store.production_url, json={"receipt-data": sold[name]}, timeout=10).json()
+        answer = requests.post(store.production_url, json={"receipt-data": sold[name]}, timeout=PATIENCE_SECONDS).json()
         assert answer["status"] == 0
     verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
     assert verifier.verify_and_decode_signed_transaction(sold["signed_transaction"]).transactionId == transaction_id
@@ -339,7 +345,7 @@ def test_orders_that_make_no_sense_are_explained(
     store: SimulatedAppStore, path: str, body: bytes, status: int, said: str
 ) -> None:
     """And change nothing."""
-    answer = requests.post(f"{store.url}/simulated/{path}", data=body, timeout=10)
+    answer = requests.post(f"{store.url}/simulated/{path}", data=body, timeout=PATIENCE_SECONDS)
     assert answer.status_code == status
     assert said in answer.json()["error"]
 

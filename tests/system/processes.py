@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 90.0  #: for whatever must happen in the end, on a slow machine
 POLL_SECONDS = 0.02
 
 

@@ -19,8 +19,9 @@ from prometheus_client import parser
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
+from tests.patience import PATIENCE_SECONDS
 
-from .processes import PATIENCE_SECONDS, Program, Programs
+from .processes import Program, Programs
 from .worlds import BUNDLE_ID, RESULTS, EmbeddedWorld, genuine_messages
 
 WORLD_FAILED = 1

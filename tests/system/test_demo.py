@@ -7,7 +7,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from .processes import PATIENCE_SECONDS, Programs
+from tests.patience import PATIENCE_SECONDS
+
+from .processes import Programs
 
 
 @pytest.mark.short

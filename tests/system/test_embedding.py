@@ -29,12 +29,12 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
 from receipt_actors.telemetry.alert_book import Alert, AlertKind
 from receipt_actors.testing import FakeServices
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.short
 
 ROOT = Path(__file__).parents[2]
 BUNDLE_ID = "com.example.game"
-PATIENCE_SECONDS = 30.0
 _transaction_ids = itertools.count(1000)
 
 
@@ -158,7 +158,9 @@ def test_the_example_of_the_manual_runs() -> None:
     """It prints one OK and one INVALID, as a reader of the manual would see."""
     example = ROOT / "doc" / "examples" / "embedding.py"
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, example], env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, example], env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "user 42: OK (claimed)\nuser 43: INVALID (claimed_by_another_user)\n"
 

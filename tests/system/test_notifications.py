@@ -22,8 +22,9 @@ from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
 from tests.notifications.servers import Client, read_to_end
+from tests.patience import PATIENCE_SECONDS
 
-from .processes import PATIENCE_SECONDS, Program, Programs
+from .processes import Program, Programs
 from .worlds import BUNDLE_ID, RESULTS, AwsWorld, EmbeddedWorld, Letter, World, genuine_messages
 
 READY = "Apple's notifications are taken at http://127.0.0.1:"

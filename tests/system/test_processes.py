@@ -18,8 +18,9 @@ import pytest
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage, make_scenario
 from receipt_actors.sandbox.receipts import Fault
+from tests.patience import PATIENCE_SECONDS
 
-from .processes import PATIENCE_SECONDS, POLL_SECONDS, Program, Programs, wait_until_stopped
+from .processes import POLL_SECONDS, Program, Programs, wait_until_stopped
 from .worlds import BUNDLE_ID, RESULTS, SOURCE, TABLE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]

@@ -18,6 +18,7 @@ from receipt_actors.domain.results import PostedResult
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, mint
+from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program
 from .test_processes import workers_of
@@ -195,7 +196,7 @@ def test_a_few_messages_are_answered_beside_a_backlog(embedded: EmbeddedWorld) -
         program.wait_until(lambda: embedded.total(RESULTS) > 20, "the backlog is being worked on")
         for number, message in enumerate(genuine, start=1):
             embedded.send([message], SECOND)
-            program.wait_until(partial(_has, embedded, OUT2, number), "it is answered", seconds=15)
+            program.wait_until(partial(_has, embedded, OUT2, number), "it is answered")
         assert embedded.total(SOURCE) > 200, "the backlog is over: this tells nothing"
         program.kill()
 
@@ -232,5 +233,5 @@ def test_an_embedding_program_has_both_games_in_one_system(tmp_path: Path) -> No
 
 
 def _read(system: ReceiptSystem, queue: str, count: int) -> list[PostedResult]:
-    results = system.results(queue, timeout_seconds=30)
+    results = system.results(queue, timeout_seconds=PATIENCE_SECONDS)
     return [next(results) for _ in range(count)]

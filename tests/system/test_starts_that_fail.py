@@ -21,11 +21,11 @@ from receipt_actors.errors import ConfigurationError, LedgerUnavailable, Receipt
 from receipt_actors.otp import StartError
 from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.testing import FakeRoles, ManualClock
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.short
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
-PATIENCE_SECONDS = 30.0
 
 
 class Fault(Exception):

@@ -11,6 +11,7 @@ import pytest
 
 from receipt_actors.clients.app_store.roots import apple_root
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program, Programs
 from .worlds import BUNDLE_ID, SOURCE, TABLE, AwsWorld
@@ -192,5 +193,7 @@ def test_a_start_loads_what_it_uses() -> None:
         "unused = ('admin', 'otp._gen_state_machine', 'processes.group', 'sandbox', 'telemetry.embedded_metrics')\n"
         "print(*(name for name in unused if f'receipt_actors.{name}' in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+    )
     assert done.stdout.strip() == ""

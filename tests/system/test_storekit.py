@@ -29,9 +29,9 @@ from receipt_actors.notifications import open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import Flaw
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, mint
+from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
-PATIENCE_SECONDS = 60.0
 TOKEN_OF_42 = "00000000-0000-0000-0000-00000000002a"
 _transaction_ids = itertools.count(2_000_000_001)
 
@@ -94,7 +94,7 @@ class House:
         assert self.database is not None
         with closing(EmbeddedQueues(self.database)) as queues:
             (letter,) = queues.receive(
-                "ReceiptsSQSDLQ", max_messages=1, wait_seconds=20, visibility_timeout_seconds=600
+                "ReceiptsSQSDLQ", max_messages=1, wait_seconds=PATIENCE_SECONDS, visibility_timeout_seconds=600
             )
         return letter.attributes["reason"], json.loads(letter.body)["receipt"]
 
@@ -307,7 +307,7 @@ print(found.incidents.get("configuration"), sorted((fate, str(reason)) for fate,
 """
     environ = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
     command = [sys.executable, "-c", script, str(tmp_path / "r.db")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.stdout == "1 [('handed_back', 'misconfigured')]\n", done.stderr
     assert "pip install 'receipt-actors[storekit2]'" in done.stderr
     assert "eyJh" not in done.stderr

@@ -11,6 +11,7 @@ import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
+from tests.patience import PATIENCE_SECONDS
 from tests.telemetry.collectors import Collector
 
 from .worlds import RESULTS, EmbeddedWorld, genuine_messages
@@ -70,4 +71,4 @@ def test_without_the_setting_nobody_pays_for_the_library(tmp_path: Path) -> None
         "from pathlib import Path\nfrom receipt_actors import ReceiptSystem, Settings\n"
         "with ReceiptSystem.start(Settings(database=Path(sys.argv[1]), bundle_ids=('*',))):\n    pass\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "receipts.db")], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "receipts.db")], check=True, timeout=PATIENCE_SECONDS)

@@ -33,8 +33,9 @@ from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, Outg
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, SampleMessage, Scenario, make_scenario
+from tests.patience import PATIENCE_SECONDS
 
-from .processes import PATIENCE_SECONDS, Program, Programs
+from .processes import Program, Programs
 
 SOURCE = "ReceiptsSQS"
 RESULTS = "ResultsSQS"

@@ -14,7 +14,7 @@ from typing import Any, Self
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-WAIT_SECONDS = 30.0
+from tests.patience import PATIENCE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Collector:
         with self._changed:
             self.requests += 1
             self._changed.notify_all()
-        self.may_answer.wait(WAIT_SECONDS)
+        self.may_answer.wait(PATIENCE_SECONDS)
         if path != "/v1/traces":
             return 404
         if self.status == 200:
@@ -82,11 +82,11 @@ class Collector:
 
     def wait_for_requests(self, count: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self.requests >= count, WAIT_SECONDS)
+            assert self._changed.wait_for(lambda: self.requests >= count, PATIENCE_SECONDS)
 
     def wait_for_spans(self, count: int) -> list[SeenSpan]:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self._spans) >= count, WAIT_SECONDS), len(self._spans)
+            assert self._changed.wait_for(lambda: len(self._spans) >= count, PATIENCE_SECONDS), len(self._spans)
             return list(self._spans)
 
     def spans(self) -> list[SeenSpan]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 30.0
 TASK = "arn:aws:ecs:eu-west-1:123456789012:task/receipts/0123456789abcdef"
 NO_ANSWER = Reply(b"", 3600.0, hangs=True)
 

@@ -29,6 +29,7 @@ from receipt_actors.telemetry.overview import (
     Usage,
 )
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from tests.patience import PATIENCE_SECONDS
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 
@@ -251,7 +252,7 @@ class System:
 
     def wait_for(self, looks: int) -> None:
         with self.looked:
-            assert self.looked.wait_for(lambda: self.looks >= looks, 60)
+            assert self.looked.wait_for(lambda: self.looks >= looks, PATIENCE_SECONDS)
 
 
 def lines_of(use: Callable[[MetricsLog], None], interval_seconds: float) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem, GenServer
 from receipt_actors.telemetry import decisions
 from receipt_actors.telemetry.log_lines import JsonLines, TextLines
+from tests.patience import PATIENCE_SECONDS
 
 HOSTILE = "\x1b[2J\r\nERROR forged: line\u202e\x00"
 
@@ -146,8 +147,8 @@ class TestJson:
         system = ActorSystem("test")
         ref = system.start(Crashing, name="victim")
         ref.cast("go")
-        assert ref.wait(10) is not None
-        system.stop(10)
+        assert ref.wait(PATIENCE_SECONDS) is not None
+        system.stop(PATIENCE_SECONDS)
         (crash,) = [line for line in lines.objects if line.get("report", {}).get("kind") == "crash_report"]
         assert crash["report"]["reason"] == "KeyError: 'lost'"
         assert "handle_cast" in crash["traceback"]

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from receipt_actors.telemetry.log_writer import LogWriter
+from tests.patience import PATIENCE_SECONDS
 
 PIPE_BYTES = 4096
-PATIENCE_SECONDS = 30.0
 LOST = re.compile(r"([0-9]+) lines lost: the log's reader is too slow")
 
 

@@ -16,7 +16,8 @@ from receipt_actors.telemetry.opentelemetry import THREAD_NAME, OpenTelemetryWal
 from receipt_actors.telemetry.tracing import tracer_of
 from receipt_actors.telemetry.walks import Walk
 from tests.actors.trees import Tree, tree_of
-from tests.telemetry.collectors import WAIT_SECONDS, Collector, SeenSpan
+from tests.patience import PATIENCE_SECONDS
+from tests.telemetry.collectors import Collector, SeenSpan
 
 PARENT = TraceContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, is_sampled=True)
 STEPS = (("verifying", 100.0), ("claiming", 100.25), ("replying", 100.5), ("deleting", 100.75))
@@ -48,7 +49,7 @@ def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryWalks]]:
         walks.close()
     for thread in threading.enumerate():
         if thread.name == THREAD_NAME:
-            thread.join(WAIT_SECONDS)
+            thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
 
 
@@ -256,7 +257,7 @@ def test_what_there_is_at_the_end_is_still_exported(
     walks = opened()
     for _ in range(250):
         walks.over(walk(walks))
-    walks.close(WAIT_SECONDS)
+    walks.close(PATIENCE_SECONDS)
     assert len(collector.spans()) == 250 * 5
     assert walks.lost == 0
 

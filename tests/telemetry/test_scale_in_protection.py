@@ -29,6 +29,7 @@ from receipt_actors.telemetry.scale_in_protection import (
     reason_to_protect,
 )
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from tests.patience import PATIENCE_SECONDS
 
 from .ecs_agent import NO_ANSWER, EcsAgent, answer, error, failure
 
@@ -59,7 +60,7 @@ class System:
 
     def wait_for_looks(self, count: int) -> None:
         for _ in range(count):
-            assert self.looks.acquire(timeout=30)
+            assert self.looks.acquire(timeout=PATIENCE_SECONDS)
 
     def pause(self) -> None: ...
 
@@ -238,7 +239,7 @@ def test_a_task_of_no_service_is_asked_about_once(caplog: pytest.LogCaptureFixtu
         protection.watch(System(SLOW))
         agent.wait_for(1)
         assert protection._thread is not None
-        protection._thread.join(30)
+        protection._thread.join(PATIENCE_SECONDS)
         assert not protection._thread.is_alive()
         protection.close()
         assert agent.wishes == [PROTECT]
@@ -255,7 +256,7 @@ def test_nobody_waits_for_an_agent_that_hangs() -> None:
         assert protection._thread is not None
         assert protection._thread.is_alive()
         assert protection._thread.daemon
-    protection._thread.join(30)
+    protection._thread.join(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://["])
@@ -304,7 +305,7 @@ def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
         "import sys, receipt_actors.cli.start, receipt_actors.processes.group\n"
         "sys.exit(', '.join({'requests', 'ssl', 'urllib3'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (1, "\n"), done.stderr
 
 

@@ -16,8 +16,8 @@ from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.telemetry.systemd import SystemdNotifier
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 30.0
 COUNTS = "3 in flight, 7 answered, 0 moved to the dead-letter queue"
 TREE = ActorOverview("root", "supervisor", "running")
 

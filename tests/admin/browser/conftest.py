@@ -22,10 +22,10 @@ from selenium.webdriver.support.wait import WebDriverWait
 from receipt_actors.admin import watch
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
+from tests.patience import PATIENCE_SECONDS
 
 from .scripted import ScriptedSystem
 
-PATIENCE_SECONDS = 30.0
 FOCUSED_NAME = "document.activeElement.querySelector('.name')?.textContent ?? ''"
 HOW_TO_GET_IT = "needs Chromium and its driver: apt-get install chromium chromium-driver"
 

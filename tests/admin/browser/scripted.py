@@ -27,6 +27,7 @@ from receipt_actors.telemetry.overview import (
     state_of,
 )
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from tests.patience import PATIENCE_SECONDS
 
 EPOCH_SECONDS = 1_790_000_000.0
 A_SECOND = 120  #: messages, of each process
@@ -171,7 +172,7 @@ class ScriptedSystem:
 
     def overview(self) -> Overview:
         """See ``SystemControl``."""
-        assert self.answers.wait(60)
+        assert self.answers.wait(PATIENCE_SECONDS)
         self.second += 1.0
         names = ["main"] if self.processes == 1 else [f"worker-{number}" for number in range(1, self.processes + 1)]
         processes = tuple(self._process(name, 4200 + index) for index, name in enumerate(names))

@@ -13,9 +13,10 @@ from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Incident, Standing, State
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
-from .conftest import PATIENCE_SECONDS, Page
+from .conftest import Page
 from .scripted import EPOCH_SECONDS, ScriptedSystem, incidents, node, role, supervisor, worker
 
 TOKEN = "0123456789abcdef0123456789abcdef"
