@@ -151,7 +151,7 @@ class EmbeddedScene(Scene):
         self._born_at = time.time()
         self._is_calm = False
         self._doubled = 0
-        with closing(sqlite3.connect(self._database)) as connection, connection:
+        with closing(sqlite3.connect(self._database, timeout=PATIENCE_SECONDS)) as connection, connection:
             (self._source,) = connection.execute("SELECT queue_id FROM queues WHERE name = ?", (SOURCE,)).fetchone()
             connection.execute("CREATE TABLE observed (received INTEGER NOT NULL)")
             connection.execute("INSERT INTO observed VALUES (0)")
@@ -166,7 +166,7 @@ class EmbeddedScene(Scene):
     def disturb(self) -> None:
         if self._is_calm or self._random.random() > 0.1:
             return
-        with closing(sqlite3.connect(self._database)) as connection, connection:
+        with closing(sqlite3.connect(self._database, timeout=PATIENCE_SECONDS)) as connection, connection:
             self._doubled += connection.execute(
                 "UPDATE messages SET visible_at_seconds = ? WHERE row_id IN (SELECT row_id FROM messages"
                 " WHERE queue_id = ? AND visible_at_seconds > ? AND received_at_seconds >= ?"
@@ -175,7 +175,7 @@ class EmbeddedScene(Scene):
             ).rowcount
 
     def in_flight(self, receives: int = 1) -> int:
-        with closing(sqlite3.connect(self._database)) as connection:
+        with closing(sqlite3.connect(self._database, timeout=PATIENCE_SECONDS)) as connection:
             (count,) = connection.execute(
                 "SELECT COUNT(*) FROM messages"
                 " WHERE queue_id = ? AND received_at_seconds >= ? AND visible_at_seconds > ? AND receive_count >= ?",
@@ -184,7 +184,7 @@ class EmbeddedScene(Scene):
             return int(count)
 
     def received(self) -> int:
-        with closing(sqlite3.connect(self._database)) as connection:
+        with closing(sqlite3.connect(self._database, timeout=PATIENCE_SECONDS)) as connection:
             (count,) = connection.execute("SELECT received FROM observed").fetchone()
             return int(count)
 
@@ -192,7 +192,7 @@ class EmbeddedScene(Scene):
         self._is_calm = True
 
     def bring_back(self) -> None:
-        with closing(sqlite3.connect(self._database)) as connection, connection:
+        with closing(sqlite3.connect(self._database, timeout=PATIENCE_SECONDS)) as connection, connection:
             connection.execute("UPDATE messages SET visible_at_seconds = MIN(visible_at_seconds, ?)", (time.time(),))
 
     def figures(self) -> str:

@@ -291,7 +291,7 @@ class EmbeddedSite(Site):
     ) -> None:
         super().__init__(store, network, role, lease_seconds, **settings)
         self.world: EmbeddedWorld = world
-        with closing(sqlite3.connect(world.database)) as connection, connection:
+        with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
             connection.execute("CREATE TABLE role_history (version, content, at_seconds)")
             connection.execute(
                 "CREATE TRIGGER keep_versions AFTER INSERT ON role_groups BEGIN INSERT INTO role_history VALUES"
@@ -320,7 +320,7 @@ class EmbeddedSite(Site):
 
     def _select(self, statement: str) -> list[Version]:
         boot = time.time() - time.monotonic()
-        with closing(sqlite3.connect(self.world.database)) as connection:
+        with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection:
             rows = connection.execute(statement)
             return [Version.read(number, content, at_seconds - boot) for number, content, at_seconds in rows]
 

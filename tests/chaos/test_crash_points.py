@@ -25,6 +25,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Answered, DeadLettered, Kind, OneOfGroup, SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge, mint
 from receipt_actors.testing import SentSubmission
+from tests.patience import PATIENCE_SECONDS
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
@@ -131,7 +132,7 @@ class Case:
 
     def exhaust(self) -> None:
         """Have the queue give up whatever is on the source queue."""
-        with closing(sqlite3.connect(self.world.database)) as connection, connection:
+        with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
             connection.execute("UPDATE messages SET receive_count = 1000, visible_at_seconds = ?", (time.time(),))
         assert self.world.take(SOURCE) == []
 

@@ -22,6 +22,7 @@ from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
+from tests.patience import PATIENCE_SECONDS
 from tests.system.processes import Program
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
@@ -171,7 +172,7 @@ def most_receives_of_honest(world: EmbeddedWorld) -> int:
         "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) JOIN contents USING (row_id)"
         """ WHERE name = ? AND body NOT LIKE '%"user_id": -%'"""
     )
-    with closing(sqlite3.connect(world.database)) as connection:
+    with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
         (receives,) = connection.execute(select, (SOURCE,)).fetchone()
     return receives or 0
 

@@ -94,7 +94,7 @@ class EmbeddedWorld(World):
 
     def corrupt(self) -> None:
         """Have every message arrive with a body that is not what was hashed."""
-        with closing(sqlite3.connect(self.database)) as connection, connection:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection, connection:
             connection.execute("UPDATE contents SET body_md5 = ?", ("0" * 32,))
 
     def close(self) -> None:

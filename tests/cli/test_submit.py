@@ -14,11 +14,11 @@ import pytest
 from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.ports import ReceivedMessage
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import (
     BUNDLE_ID,
     DEAD_LETTERS,
-    PATIENCE_SECONDS,
     RESULTS,
     SOURCE,
     EmbeddedWorld,
@@ -94,7 +94,7 @@ class TestOne:
         database = tmp_path / "receipts.db"
 
         def policies() -> dict[str, int | None]:
-            with closing(sqlite3.connect(database)) as connection:
+            with closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
                 return dict(connection.execute("SELECT name, max_receive_count FROM queues"))
 
         start = ("start", "--database", database, "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")

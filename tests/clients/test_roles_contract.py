@@ -27,6 +27,7 @@ from receipt_actors.domain.roles import Group, Node, Role
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.testing import FakeRoles
 from tests.chaos.aws_proxy import KEPT, AwsProxy
+from tests.patience import PATIENCE_SECONDS
 
 from .conftest import Aws, create_table, table_at
 
@@ -297,7 +298,7 @@ def test_what_another_program_wrote_into_the_file_is_no_record(database: Path, g
     with closing(EmbeddedRoles(database)) as roles:
         first = Group().renewed(Node("a", Role.ALONE, Limits(1, 1, 1)), 1, LEASE_SECONDS)
         roles.write(GROUP, record_of(first))
-        with closing(sqlite3.connect(database)) as connection, connection:
+        with closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection, connection:
             connection.execute(f"UPDATE role_groups SET {garbage}")
         found = roles.read(GROUP)
         assert found is not None
@@ -309,7 +310,7 @@ def test_what_another_program_wrote_into_the_file_is_no_record(database: Path, g
 
 def altered(database: Path, statements: str) -> None:
     """Do what an operator does with another program, while nodes have the file open."""
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection:
         connection.executescript(statements)
 
 

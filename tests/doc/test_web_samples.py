@@ -107,6 +107,6 @@ def test_a_web_application_credits_and_debits_once(framework: str, tmp_path: Pat
 
 
 def coins(folder: Path) -> int:
-    with closing(sqlite3.connect(folder / "game.db")) as database:
+    with closing(sqlite3.connect(folder / "game.db", timeout=PATIENCE_SECONDS)) as database:
         (row,) = database.execute("SELECT coins FROM wallets WHERE user_id = 42").fetchall()
     return int(row[0])

@@ -25,8 +25,9 @@ from receipt_actors.otp import (
     StartResult,
     Timer,
 )
+from tests.patience import PATIENCE_SECONDS
 
-WAIT_SECONDS = 10.0  #: how long a test waits before it fails; nothing takes that long
+WAIT_SECONDS = PATIENCE_SECONDS
 
 
 class Seen:

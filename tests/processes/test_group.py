@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -66,19 +67,20 @@ class House:
     def wait_for(self, condition: Callable[[Overview], object]) -> Overview:
         """Look until it is so."""
         seen = self.look()
-        for _ in range(round(PATIENCE_SECONDS / 0.02)):
-            if condition(seen):
-                return seen
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition(seen):
+            assert time.monotonic() < deadline, f"it has not come to this: {seen}"
             threading.Event().wait(0.02)
             seen = self.look()
-        raise AssertionError(f"it has not come to this: {seen}")
+        return seen
 
     def wait_for_states(self, *states: State) -> Overview:
         return self.wait_for(lambda seen: tuple(process.state for process in seen.processes) == states)
 
     def wait_for_description(self, actor: str, process: str) -> Mapping[str, Mapping[str, Any]]:
         """Ask an actor of all processes for its state until this one says it; a busy machine may make it late."""
-        for _ in range(round(PATIENCE_SECONDS)):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
             with suppress(UnknownActor):  # as far as anybody knows who has answered
                 described = self.control.actor_state(actor)
                 if "class" in described[process]:

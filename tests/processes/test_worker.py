@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -125,11 +126,10 @@ def open_house(build_house: Callable[..., House]) -> Callable[[str], House]:
 
 def wait_until(condition: Callable[[], object]) -> None:
     """Wait for what a process or a thread of the worker's does."""
-    for _ in range(round(PATIENCE_SECONDS / 0.01)):
-        if condition():
-            return
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come to this"
         threading.Event().wait(0.01)
-    raise AssertionError("it has not come to this")
 
 
 def test_a_process_that_dies_is_a_crash_of_its_actor(open_house: Callable[[str], House]) -> None:

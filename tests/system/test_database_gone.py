@@ -34,10 +34,10 @@ def test_a_stop_without_the_database_is_in_order(embedded: EmbeddedWorld) -> Non
     """There is nothing that could be waited for."""
     elsewhere = embedded.database.with_suffix(".elsewhere")
     with SimulatedAppStore() as store:
-        program = embedded.start(store, drain_seconds=50)
+        program = embedded.start(store, drain_seconds=600)
         program.wait_for_log("consumers take receipts")
         embedded.database.rename(elsewhere)
         program.wait_for_log("deleted, moved or replaced")
         program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end(25) == 0
+        assert program.wait_for_end() == 0
     elsewhere.rename(embedded.database)

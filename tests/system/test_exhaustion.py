@@ -16,6 +16,7 @@ import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
+from tests.patience import PATIENCE_SECONDS
 
 from . import exhausted_machine
 from .processes import ROOT, Program
@@ -147,7 +148,7 @@ def test_a_process_without_memory_is_no_corpse(embedded: EmbeddedWorld, room: in
 
 def has_answered(world: EmbeddedWorld, messages: list[SampleMessage]) -> bool:
     """Tell whether each of these users has an answer."""
-    with closing(sqlite3.connect(world.database)) as connection:
+    with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
         bodies = connection.execute(
             "SELECT body FROM contents JOIN messages USING (row_id) JOIN queues USING (queue_id) WHERE name = ?",
             (RESULTS,),

@@ -17,6 +17,7 @@ import pytest
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.clients.aws.roles import KEY
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
@@ -150,7 +151,7 @@ def lose_the_table(world: World, active: Node) -> None:
         active.wait_for("waiting")
         world.create_table("RoleTable", KEY)
     elif isinstance(world, EmbeddedWorld):
-        with closing(sqlite3.connect(world.database)) as connection:
+        with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
             connection.execute("DROP TABLE role_groups")
 
 

@@ -182,7 +182,7 @@ class EmbeddedWorld(World):
         they are read on a queue that it does not know, and then moved.
         """
         message_ids: list[str] = []
-        with closing(sqlite3.connect(self.database)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
             for batch in _batches([OutgoingMessage(message.body, message.attributes) for message in messages]):
                 assert self._queues.send(_OUTBOX, batch) == [None] * len(batch)
                 rows = connection.execute(
@@ -223,7 +223,7 @@ class EmbeddedWorld(World):
     def most_receives(self, queue: str) -> int:
         """Tell how often the message of this queue was received that was received most often."""
         select = "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) WHERE name = ?"
-        with closing(sqlite3.connect(self.database)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
             (receives,) = connection.execute(select, (queue,)).fetchone()
         return receives or 0
 
@@ -240,7 +240,7 @@ class EmbeddedWorld(World):
     def bring_back(self, queue: str) -> None:
         """See ``World``. Of a FIFO queue's messages none may come to be seen before another one of its group."""
         if is_fifo(queue):
-            with closing(sqlite3.connect(self.database)) as connection, connection:
+            with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection, connection:
                 connection.execute(
                     "UPDATE messages SET visible_at_seconds = received_at_seconds WHERE receipt IS NOT NULL"
                     " AND queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
@@ -256,7 +256,7 @@ class EmbeddedWorld(World):
             assert self._queues.change_visibility(queue, [(handle, 0) for handle in batch]) == [None] * len(batch)
 
     def claimed_transaction_ids(self) -> list[str]:
-        with closing(sqlite3.connect(self.database)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
             return [transaction_id for (transaction_id,) in connection.execute("SELECT transaction_id FROM ledger")]
 
     def ledger_items(self) -> list[LedgerItem]:
