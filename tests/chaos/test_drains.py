@@ -19,7 +19,6 @@ from tests.system.worlds import SOURCE, World
 from .traffic import Traffic
 
 DRAIN_SECONDS = 7
-GRACE_SECONDS = 20.0  #: for the interpreter to end, on a busy machine
 LONGEST_START_SECONDS = 1.5
 BACKLOG = 60
 MOST_FINISHES = 10
@@ -72,7 +71,7 @@ class Series:
     def _end(self, program: Program, moment: str) -> None:
         told_at = time.monotonic()
         program.send_signal(signal.SIGTERM)
-        code = program.wait_for_end(DRAIN_SECONDS + GRACE_SECONDS)
+        code = program.wait_for_end()
         if code == -signal.SIGTERM:
             assert HAS_STARTED not in program.stderr, "it had begun, and did not drain"
             moment = "before Python was up"

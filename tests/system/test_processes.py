@@ -197,12 +197,12 @@ class TestStopping:
         """Exit code 0 within one drain; each message is answered, or can be received again at once."""
         world = two.world
         world.send(GENUINE)
-        with SimulatedAppStore(latency_seconds=0.5) as store:
-            program = two.start(store, app_store_concurrency=4, drain_seconds=6)
+        with SimulatedAppStore(latency_seconds=2.0) as store:
+            program = two.start(store, app_store_concurrency=4, drain_seconds=15)
             program.wait_until(partial(has_answers, world, 3), "some are answered")
             workers = program.children()
             program.send_signal(stop_signal)
-            assert program.wait_for_end(2 * 6) == 0  # and not one after the other
+            assert program.wait_for_end(2 * 15) == 0  # and not one after the other
         assert not any(map(is_alive, workers))
         assert world.visible(SOURCE) == world.total(SOURCE) > 0
         answered = {letter.fields["user_id"] for letter in world.take(RESULTS)}

@@ -97,6 +97,7 @@ class World(ABC):
             "app_store_production_url": store.production_url,
             "app_store_sandbox_url": store.sandbox_url,
             "receive_wait_seconds": 1,
+            "drain_seconds": PATIENCE_SECONDS,
             **settings,
         }
         return self.run({name: str(value) for name, value in all_settings.items()})
