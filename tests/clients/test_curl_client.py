@@ -92,7 +92,7 @@ def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descrip
             client.begin(RECEIPT, PRODUCTION, outcomes.put)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        outcome = outcomes.get(timeout=WAIT_SECONDS)
+        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
         assert isinstance(outcome, AppStoreUnavailable | Mapping)
         assert client.verify_receipt(RECEIPT, PRODUCTION)
 

@@ -27,7 +27,7 @@ GENUINE = genuine_messages(80, 21)
 
 @pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
 def test_a_signal_drains_and_loses_nothing(world: World, stop_signal: signal.Signals) -> None:
-    """Exit code 0 when the drain is over; each message is answered, or can be received again by another process at once."""
+    """Exit code 0 after the drain; each message is answered, or can be received again by another process at once."""
     world.send(GENUINE)
     with SimulatedAppStore(latency_seconds=LATENCY_SECONDS) as store:
         program = world.start(store, app_store_concurrency=CONCURRENCY, drain_seconds=DRAIN_SECONDS)
