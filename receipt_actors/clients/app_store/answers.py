@@ -21,6 +21,10 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024  #: after decompression; years of renewals c
 MAX_EXCERPT_CHARACTERS = 200
 MAX_RETRY_AFTER_SECONDS = 300.0  #: players wait: a garbled ``Retry-After`` must not silence us for hours
 EXCERPT_BYTES = 4096  #: of an answer, looked at for an excerpt
+MAX_GROWTH = 4.0  #: of the text, when it is parsed, as ``_growth`` estimates it; Apple's grow by a factor of 2
+
+_ALWAYS_PARSED_BYTES = 64 * 1024
+_VALUE_BYTES, _OBJECT_BYTES = 64, 256  # what CPython needs, about
 
 # What a server may echo of a receipt: base64 or a signed transaction, URL-encoded or with JSON's escapes, cut anywhere.
 _ENCODED_DATA = re.compile(r"[A-Za-z0-9+/=_.%\\-]{24,}")
@@ -81,6 +85,8 @@ def parse_object(body: bytes) -> Mapping[str, object]:
 def _parse_json(body: bytes) -> object:
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
+    if _growth(body) > MAX_GROWTH:
+        raise ValueError("no JSON that Apple sends: too many values for its size")
     try:
         answer: object = _DECODER.decode(body.decode())
     except _Ambiguous:
@@ -88,6 +94,17 @@ def _parse_json(body: bytes) -> object:
     except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
         raise ValueError("no JSON") from None
     return answer
+
+
+def _growth(body: bytes) -> float:
+    """Estimate how many times as much memory as the text its values take: ``{},`` is 3 bytes, and becomes 72.
+
+    Commas in strings count as well; Apple's answers have one in 40 bytes.
+    """
+    if len(body) <= _ALWAYS_PARSED_BYTES:
+        return 0.0
+    values, objects = body.count(b",") + body.count(b"["), body.count(b"{")
+    return (values * _VALUE_BYTES + objects * _OBJECT_BYTES) / len(body)
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:

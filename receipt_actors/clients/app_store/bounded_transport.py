@@ -11,7 +11,8 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -23,7 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
 
-from receipt_actors.clients.app_store.answer_room import NO_ROOM, ROOM
+from receipt_actors.clients.app_store.answer_room import NO_ROOM, Place
 from receipt_actors.clients.app_store.answers import EXCERPT_BYTES, MAX_ANSWER_BYTES, no_answer
 from receipt_actors.clients.app_store.endpoints import Endpoint, endpoints_at
 from receipt_actors.domain.ports import Environment
@@ -71,23 +72,32 @@ class BoundedTransport:
                 ]
             )
 
+    @contextmanager
     def exchange(
         self, environment: Environment, request: requests.PreparedRequest, secrets: Sequence[str]
-    ) -> HttpAnswer:
-        """Send one request to ``environment``, and return the answer.
+    ) -> Iterator[HttpAnswer]:
+        """Send one request to ``environment``, and give the answer, which is to be parsed within the context.
 
         Raises ``AppStoreUnavailable`` where none comes, or not all of it in time; nothing of ``secrets`` is in it.
         """
-        endpoint = self.endpoints[environment]
+        place = Place()
         try:
-            with self._adapter.send(
-                request, stream=True, timeout=self._timeouts, verify=endpoint.verify, proxies=dict(endpoint.proxies)
-            ) as response:
-                is_ok = response.status_code == http.client.OK
-                body = _read(response, MAX_ANSWER_BYTES + 1) if is_ok else _read_beginning(response)
-                return HttpAnswer(response.status_code, response.headers, body)
-        except (OSError, HTTPError) as error:  # OSError is the base of requests' exceptions as well
-            raise no_answer(environment, self._cause(error), secrets) from None
+            try:
+                answer = self._answer(environment, request, place)
+            except (OSError, HTTPError) as error:  # OSError is the base of requests' exceptions as well
+                raise no_answer(environment, self._cause(error), secrets) from None
+            yield answer
+        finally:
+            place.leave()
+
+    def _answer(self, environment: Environment, request: requests.PreparedRequest, place: Place) -> HttpAnswer:
+        endpoint = self.endpoints[environment]
+        with self._adapter.send(
+            request, stream=True, timeout=self._timeouts, verify=endpoint.verify, proxies=dict(endpoint.proxies)
+        ) as response:
+            is_ok = response.status_code == http.client.OK
+            body = _read(response, MAX_ANSWER_BYTES + 1, place) if is_ok else _read_beginning(response, place)
+            return HttpAnswer(response.status_code, response.headers, body)
 
     def close(self) -> None:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
@@ -104,27 +114,22 @@ class BoundedTransport:
         return f"{type(root).__name__}: {root}"
 
 
-def _read(response: requests.Response, limit_bytes: int) -> bytes:
+def _read(response: requests.Response, limit_bytes: int, place: Place) -> bytes:
     """Read the body, decompressed, up to ``limit_bytes`` or a little more."""
     body = bytearray()
-    held_bytes = 0
-    try:
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            if not ROOM.take(held_bytes, held_bytes + len(chunk)):
-                raise HTTPError(NO_ROOM)
-            held_bytes += len(chunk)
-            body += chunk
-            if len(body) >= limit_bytes:
-                break
-        return bytes(body)
-    finally:
-        ROOM.give_back(held_bytes)
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        if not place.grow(len(chunk)):
+            raise HTTPError(NO_ROOM)
+        body += chunk
+        if len(body) >= limit_bytes:
+            break
+    return bytes(body)
 
 
-def _read_beginning(response: requests.Response) -> bytes:
+def _read_beginning(response: requests.Response, place: Place) -> bytes:
     """Read what an excerpt needs. The status says enough where the body of a failure fails as well."""
     try:
-        return _read(response, EXCERPT_BYTES)
+        return _read(response, EXCERPT_BYTES, place)
     except (OSError, HTTPError):
         return b""
 

@@ -26,7 +26,7 @@ from typing import TypeAlias, TypeVar
 
 import pycurl
 
-from receipt_actors.clients.app_store.answer_room import NO_ROOM, ROOM
+from receipt_actors.clients.app_store.answer_room import NO_ROOM, Place
 from receipt_actors.clients.app_store.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
@@ -175,7 +175,7 @@ class _Transfer:
         "_chunks",
         "_found_no_room",
         "_options",
-        "_size_bytes",
+        "_place",
         "begun_at",
         "environment",
         "handle",
@@ -190,7 +190,7 @@ class _Transfer:
         self.begun_at = 0.0  #: monotonic
         self._options = options
         self._chunks: list[bytes] = []
-        self._size_bytes = 0
+        self._place = Place()
         self._found_no_room = False
         self.handle = _made(pycurl.Curl)
         self._set_up(options.endpoints[environment], share)
@@ -251,19 +251,16 @@ class _Transfer:
         question, self.question = self.question, None
         assert question is not None
         self._chunks.clear()
-        ROOM.give_back(self._size_bytes)
-        self._size_bytes = 0
+        self._place.leave()
         self._found_no_room = False
         return question
 
     def _write(self, data: bytes) -> int | None:
-        size_bytes = self._size_bytes + len(data)
-        if not ROOM.take(self._size_bytes, size_bytes):
+        if not self._place.grow(len(data)):
             self._found_no_room = True
-            return 0
+            return 0  # written less than came, which ends the transfer
         self._chunks.append(data)
-        self._size_bytes = size_bytes
-        return 0 if self._size_bytes > MAX_ANSWER_BYTES else None  # 0: written less than came, which ends the transfer
+        return 0 if self._place.size_bytes > MAX_ANSWER_BYTES else None
 
     @property
     def sent_at(self) -> float | None:
@@ -281,7 +278,7 @@ class _Transfer:
         assert self.question is not None
         environment, secrets = self.question.environment, self.question.secrets
         status = self.handle.getinfo(pycurl.RESPONSE_CODE)
-        is_whole = code == pycurl.E_OK or self._size_bytes > MAX_ANSWER_BYTES
+        is_whole = code == pycurl.E_OK or self._place.size_bytes > MAX_ANSWER_BYTES
         if not is_whole and status in (0, _HTTP_OK):  # any other says enough, though its page broke off
             return no_answer(environment, self._cause(code, words), secrets)
         # libcurl reads seconds and dates; 0 stands for neither as well.

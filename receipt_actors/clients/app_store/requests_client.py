@@ -46,9 +46,9 @@ class VerifyReceiptClient:
         request = self._requests[environment].copy()
         request.body = body
         request.headers["Content-Length"] = str(len(body))
-        answer = self._transport.exchange(environment, request, secrets)
-        retry_after = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
-        return read_answer(environment, answer.status, answer.body, retry_after, secrets)
+        with self._transport.exchange(environment, request, secrets) as answer:
+            retry_after = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
+            return read_answer(environment, answer.status, answer.body, retry_after, secrets)
 
     def close(self) -> None:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
