@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import re
@@ -9,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import tracemalloc
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -461,6 +463,24 @@ ENTRY = {
     **{"quantity": "1", "product_id": "coins", "transaction_id": "1", "original_transaction_id": "1"},
     "is_trial_period": "false",
 }  #: of ``in_app``, and shorter than any of Apple's
+
+
+@pytest.mark.parametrize("beginning", [b"no JSON", b'{"status":0,"a":[0'])
+def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beginning: bytes) -> None:
+    """Not even until the next garbage collection: hundreds may come before that."""
+    large = beginning + b",0" * 2_000_000
+    with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url) as client:
+        unavailable(client)
+        gc.disable()
+        tracemalloc.start()
+        try:
+            errors = [unavailable(client) for _ in range(5)]
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert len(errors) == 5
+    assert held_bytes < len(large)
 
 
 def test_many_genuine_entries_are_read(client_of: ClientOf) -> None:

@@ -32,14 +32,15 @@ _ENCODED_DATA = re.compile(r"[A-Za-z0-9+/=_.%\\-]{24,}")
 
 def read_answer(
     environment: Environment, status: int, body: bytes, retry_after: float | None, secrets: Sequence[str]
-) -> Mapping[str, object]:
+) -> Mapping[str, object] | AppStoreUnavailable:
     """Return the JSON object of an HTTP answer.
 
-    ``body`` may be cut after ``EXCERPT_BYTES`` where the HTTP status is not 200. Raises ``AppStoreUnavailable``, with
-    ``retry_after`` (seconds, as the answer wished), for any other status and for what ``parse_answer`` refuses.
+    ``body`` may be cut after ``EXCERPT_BYTES`` where the HTTP status is not 200. ``AppStoreUnavailable`` is returned,
+    with ``retry_after`` (seconds, as the answer wished), for any other status and for what ``parse_answer`` refuses. It
+    is not raised: its traceback would keep the body in memory, until a garbage collection where a frame refers to it.
     """
     if status != http.client.OK:
-        raise AppStoreUnavailable(
+        return AppStoreUnavailable(
             f"{environment} App Store answered HTTP {status}: {excerpt(body, secrets)}",
             retry_after_seconds=retry_after,
             is_unknown_answer=not is_usual(status),
@@ -47,10 +48,10 @@ def read_answer(
     try:
         return parse_answer(body)
     except ValueError as error:
-        raise AppStoreUnavailable(
+        return AppStoreUnavailable(
             f"{environment} App Store answered HTTP 200, but {error}: {excerpt(body, secrets)}",
             is_unknown_answer=True,
-        ) from None
+        )
 
 
 def is_usual(status: int) -> bool:
@@ -58,9 +59,12 @@ def is_usual(status: int) -> bool:
     return status >= 500 or status in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 
 
-def no_answer(environment: Environment, cause: str, secrets: Sequence[str]) -> AppStoreUnavailable:
+def no_answer(
+    environment: Environment, cause: str, secrets: Sequence[str], *, was_sent: bool = True
+) -> AppStoreUnavailable:
     """Make the error of a request that got no HTTP answer, or not all of it."""
-    return AppStoreUnavailable(f"{environment} App Store gave no answer: {excerpt(cause, secrets)}")
+    told = f"{environment} App Store gave no answer: {excerpt(cause, secrets)}"
+    return AppStoreUnavailable(told, was_sent=was_sent)
 
 
 def parse_answer(body: bytes) -> Mapping[str, object]:

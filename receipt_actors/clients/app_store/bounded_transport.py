@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from receipt_actors.clients.app_store.answer_room import NO_ROOM, Place
 from receipt_actors.clients.app_store.answers import EXCERPT_BYTES, MAX_ANSWER_BYTES, no_answer
@@ -30,7 +30,7 @@ from receipt_actors.clients.app_store.endpoints import Endpoint, endpoints_at
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
 
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 4 * 1024  #: of what is compressed, perhaps: a thousand times as much when it is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,10 @@ class BoundedTransport:
             try:
                 answer = self._answer(environment, request, place)
             except (OSError, HTTPError) as error:  # OSError is the base of requests' exceptions as well
-                raise no_answer(environment, self._cause(error), secrets) from None
+                was_sent = not isinstance(_root(error), ConnectTimeoutError | NewConnectionError)
+                cause = self._cause(error)
+                error.__traceback__ = None  # its frames have what has come of the answer
+                raise no_answer(environment, cause, secrets, was_sent=was_sent) from None
             yield answer
         finally:
             place.leave()
@@ -110,8 +113,13 @@ class BoundedTransport:
         wrapped = error.args[0] if error.args else None
         if isinstance(error, requests.ReadTimeout) or isinstance(wrapped, ReadTimeoutError):
             return f"not complete within {read_seconds:g} s"
-        root = getattr(wrapped, "reason", None) or error  # urllib3 keeps the first cause there
+        root = _root(error)
         return f"{type(root).__name__}: {root}"
+
+
+def _root(error: Exception) -> Exception:
+    wrapped = error.args[0] if error.args else None
+    return getattr(wrapped, "reason", None) or error  # urllib3 keeps the first cause there
 
 
 def _read(response: requests.Response, limit_bytes: int, place: Place) -> bytes:

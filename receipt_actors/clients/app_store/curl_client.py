@@ -124,7 +124,8 @@ def _closed(environment: Environment) -> AppStoreUnavailable:
 
 
 def _lacking(error: Exception, environment: Environment) -> AppStoreUnavailable:
-    return AppStoreUnavailable(f"{environment} App Store can't be asked: this machine lacks something: {error}")
+    told = f"{environment} App Store can't be asked: this machine lacks something: {error}"
+    return AppStoreUnavailable(told, was_sent=False)
 
 
 def _made(make: Callable[[], T]) -> T:
@@ -280,13 +281,11 @@ class _Transfer:
         status = self.handle.getinfo(pycurl.RESPONSE_CODE)
         is_whole = code == pycurl.E_OK or self._place.size_bytes > MAX_ANSWER_BYTES
         if not is_whole and status in (0, _HTTP_OK):  # any other says enough, though its page broke off
-            return no_answer(environment, self._cause(code, words), secrets)
+            was_sent = bool(self.handle.getinfo(pycurl.REQUEST_SIZE))
+            return no_answer(environment, self._cause(code, words), secrets, was_sent=was_sent)
         # libcurl reads seconds and dates; 0 stands for neither as well.
         retry_after = min(float(self.handle.getinfo(pycurl.RETRY_AFTER)), MAX_RETRY_AFTER_SECONDS) or None
-        try:
-            return read_answer(environment, status, b"".join(self._chunks), retry_after, secrets)
-        except AppStoreUnavailable as error:
-            return error
+        return read_answer(environment, status, b"".join(self._chunks), retry_after, secrets)
 
     def _cause(self, code: int, words: str) -> str:
         if self._found_no_room:
@@ -389,7 +388,7 @@ class _Exchange:
         while self._waiting and self._waiting[0][0] + self._options.read_timeout_seconds < now:
             _, question = self._waiting.popleft()
             cause = f"no connection within {self._options.read_timeout_seconds:g} s, nor for those before it"
-            _tell(question, no_answer(question.environment, cause, question.secrets))
+            _tell(question, no_answer(question.environment, cause, question.secrets, was_sent=False))
         if not self._waiting:
             self._freed = 0
             return False
