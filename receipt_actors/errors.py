@@ -43,8 +43,10 @@ class UnavailableError(ReceiptActorsError):
 
     ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one; ``is_unknown_answer``
     says that it did answer, but what nobody knows: a web page, say; ``is_about_the_rate``, that it has had too many
-    requests (429), whatever this one was. Where ``may_pass`` is False only an operator can put it right (credentials
-    that are missing or wrong, say): a start does not wait for that.
+    requests (429), whatever this one was. Where ``was_sent`` is False there was no connection, or not what it takes to
+    make one (descriptors, credentials): the message that the request is about can't be the cause. Where ``may_pass`` is
+    False only an operator can put it right (credentials that are missing or wrong, say): a start does not wait for
+    that.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class UnavailableError(ReceiptActorsError):
         retry_after_seconds: float | None = None,
         is_unknown_answer: bool = False,
         is_about_the_rate: bool = False,
+        was_sent: bool = True,
         may_pass: bool = True,
     ) -> None:
         super().__init__(reason)
         self.retry_after_seconds = retry_after_seconds
         self.is_unknown_answer = is_unknown_answer
         self.is_about_the_rate = is_about_the_rate
+        self.was_sent = was_sent
         self.may_pass = may_pass
 
 

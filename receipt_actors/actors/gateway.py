@@ -10,7 +10,8 @@ every ``pace_seconds``: the others gather meanwhile, which costs them millisecon
 
 A message whose requests fail while those of others are answered is a **suspect** (``domain.breaker``). Suspects have a
 small share of the requests under way, grow no queue, and say nothing about the service. A redelivered suspect is one
-from the beginning, and is tried once.
+from the beginning, and is tried once; but as often as any other for a minute after a suspect was answered, for then
+the service may fail at random.
 
 While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. At each try a
 request that was never made is sent, for which intake is asked to let a message in, and one of those kept; a suspect,
@@ -55,6 +56,7 @@ logger = logging.getLogger(__name__)
 REMEMBERED_SUSPECTS = 10_000
 SUSPICION_SECONDS = 60 * 60  #: four of the longest pauses between two deliveries
 SUSPECTS_TURN = 4  #: where other requests wait too, every fourth one may be a suspect's
+INNOCENCE_SECONDS = 60.0  #: after an answer to a suspect, in which those that come again are tried as often as ever
 LAST_PAUSE_SECONDS = 5.0  #: between tries that are no longer counted, for nobody knows whose fault the failures are
 
 #: A blocking function and its arguments, to be run on an I/O thread.
@@ -156,6 +158,7 @@ class Gateway(GenServer):
         self._known_suspects: cachetools.TTLCache[Hashable, bool] = cachetools.TTLCache(
             REMEMBERED_SUSPECTS, SUSPICION_SECONDS, timer=self.clock.monotonic
         )
+        self._suspects_answered_at_seconds = -inf  # monotonic
         self._retries = 0  # since the start
         self._unavailable_since_seconds: float | None = None  # UNIX time; since the breaker opened
         self._pausing: dict[Job, None] = {}  # what is tried again when its pause is over
@@ -436,6 +439,8 @@ class Gateway(GenServer):
 
     def _service_answered(self, batch: Sequence[Job]) -> None:
         self._last_answered = max(self._last_answered, batch[0].number)
+        if batch[0].is_suspect:
+            self._suspects_answered_at_seconds = self.clock.monotonic()
         if not self._breaker.is_closed:
             self._outage_ends(f"{self.service} is available again", logging.WARNING)
         self._breaker = self._breaker.answered()
@@ -449,7 +454,8 @@ class Gateway(GenServer):
             self._notice(IncidentKind.UNKNOWN_ANSWER, str(error), message if isinstance(message, str) else None)
         wish_seconds = error.retry_after_seconds or 0.0
         was_closed = self._breaker.is_closed
-        held = {job for job in batch if not error.is_about_the_rate and self._is_held_against(job)}
+        may_be_its_own = error.was_sent and not error.is_about_the_rate
+        held = {job for job in batch if may_be_its_own and self._is_held_against(job)}
         for job in batch:
             self._note_failure(job, is_held=job in held)
         unsettled = [job for job in batch if not (job in held or job.is_suspect)]
@@ -459,7 +465,7 @@ class Gateway(GenServer):
             )
         for job in batch:
             if self._breaker.is_closed:
-                self._try_later(job, str(error), wish_seconds, is_held=job in held)
+                self._try_later(job, error, wish_seconds, is_held=job in held)
             elif job.is_suspect:
                 self._suspects.append(job)
             else:
@@ -482,10 +488,13 @@ class Gateway(GenServer):
             job.is_suspect = True
             self._known_suspects[self.message_of(job)] = True
 
-    def _try_later(self, job: Job, detail: str, at_least_seconds: float, *, is_held: bool) -> None:
-        """Try again after a pause; or give up, but not while this may be an outage that has just begun."""
-        is_fair = is_held or not (self._breaker.failures if job.is_suspect else self._breaker.is_spread)
-        if is_fair and job.was_suspect:
+    def _try_later(self, job: Job, error: UnavailableError, at_least_seconds: float, *, is_held: bool) -> None:
+        """Try again after a pause; or give up, but not what was not sent, nor while an outage may have just begun."""
+        may_be_an_outage = self._breaker.failures > 0 if job.is_suspect else self._breaker.is_spread
+        is_fair = is_held or (error.was_sent and not may_be_an_outage)
+        detail = str(error)
+        innocent_until_seconds = self._suspects_answered_at_seconds + INNOCENCE_SECONDS
+        if is_fair and job.was_suspect and self.clock.monotonic() >= innocent_until_seconds:
             job.from_.reply(GaveUp(f"{self.service}: {detail}"))
         elif is_fair or self._retry.pause_seconds(job.attempts + 1) is not None:
             self.retry(job, detail, at_least_seconds=at_least_seconds)

@@ -59,6 +59,13 @@ Signals:
   SIGTERM, SIGINT   drain: take nothing in, finish or hand back what is in flight, exit code 0
   a second one      stop at once; what is in flight comes back by its visibility timeout. The same
                     signal within 0.2 s counts once: some programs send it twice
+
+\b
+Exit codes:
+  0  told to end: by a signal, or by --exit-when-idle
+  1  can't start or can't go on: the last lines of the log say why. Trouble that passes is
+     waited for, 30 seconds at a start
+  2  wrong settings, all of them listed
 """
 )
 @settings_options

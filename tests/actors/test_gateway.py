@@ -39,6 +39,7 @@ class ChokingLedger(FakeLedger):
     def __init__(self) -> None:
         super().__init__()
         self.poison: frozenset[str] = frozenset()
+        self.trouble = DOWN
         self.silence: Hold | None = None
 
     def get(self, transaction_id: str) -> Standing | None:
@@ -47,7 +48,7 @@ class ChokingLedger(FakeLedger):
         with self._call("get"):
             if self.silence is not None:
                 self.silence.stand()
-            raise DOWN
+            raise self.trouble
 
     def poison_with(self, *messages: int) -> None:
         self.poison = frozenset(f"t-{message}" for message in messages)
@@ -476,6 +477,39 @@ def test_suspects_have_a_small_share_of_the_requests(house: House) -> None:
     house.stage.advance(60)
     assert len(silence.waiting_threads()) == 5
     assert is_answered(house, *(house.look_up(number) for number in range(2, 40))) == [True] * 38
+
+
+def test_a_message_is_no_suspect_because_there_was_no_connection_for_it(house: House) -> None:
+    """Others have theirs, where file descriptors run out, say. It waits, however long, and is answered then."""
+    house.ledger.trouble = LedgerUnavailable("no descriptors", was_sent=False)
+    house.ledger.poison_with(666)
+    first = house.look_up(666)
+    for second in range(100):
+        house.look_up(second)
+        house.stage.advance(1)
+    assert is_answered(house, first) == [False]
+    house.ledger.poison_with()
+    house.stage.advance(10)
+    assert house.stage.reply_to(first) is Ownership.FREE
+
+
+def test_where_suspects_are_answered_one_that_comes_again_is_tried_as_often_as_ever(house: House) -> None:
+    """A service that fails at random makes suspects of the innocent: they must not use up their deliveries."""
+    house.ledger.poison_with(666, 667)
+    first, innocent = house.look_up(666), house.look_up(667)
+    for second in range(10):
+        house.look_up(second)
+        house.stage.advance(1)
+    assert is_answered(house, first, innocent) == [True, True]
+    house.ledger.poison_with(666)
+    assert house.stage.reply_to(house.look_up(667)) is Ownership.FREE
+    again = house.look_up(666)
+    house.look_up(1)
+    house.stage.settle()
+    assert is_answered(house, again) == [False]
+    house.ledger.poison_with()
+    house.stage.advance(LONGEST_PAUSE_SECONDS)
+    assert house.stage.reply_to(again) is Ownership.FREE
 
 
 def test_a_suspect_that_comes_again_is_tried_once(house: House) -> None:

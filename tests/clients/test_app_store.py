@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import re
@@ -9,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import tracemalloc
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -445,15 +447,79 @@ def test_large_answers_share_a_room_and_small_ones_need_none(client_of: ClientOf
     """What finds no room is passing trouble; when the room is free again, large answers are read as ever."""
     large = b'{"status":0}' + b" " * 1_000_000
     with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
-        assert ROOM.take(0, ROOM_BYTES + SMALL_ANSWER_BYTES)
+        assert ROOM.take(ROOM_BYTES)
         try:
             assert "other large ones have taken the room" in str(unavailable(client))
             with raw_server(answers(large[: SMALL_ANSWER_BYTES - 1])) as small_url, client_of(small_url) as other:
                 assert other.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
         finally:
-            ROOM.give_back(ROOM_BYTES + SMALL_ANSWER_BYTES)
+            ROOM.give_back(ROOM_BYTES)
         for _ in range(40):  # each gives back what it has taken
             assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+
+ENTRY = {
+    **{f"{which}_date": "2025-10-10 10:10:10 Etc/GMT" for which in ("purchase", "original_purchase")},
+    **{f"{which}_date_ms": "1760090410000" for which in ("purchase", "original_purchase")},
+    **{"quantity": "1", "product_id": "coins", "transaction_id": "1", "original_transaction_id": "1"},
+    "is_trial_period": "false",
+}  #: of ``in_app``, and shorter than any of Apple's
+
+
+@pytest.mark.parametrize("beginning", [b"no JSON", b'{"status":0,"a":[0'])
+def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beginning: bytes) -> None:
+    """Not even until the next garbage collection: hundreds may come before that."""
+    large = beginning + b",0" * 2_000_000
+    with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url) as client:
+        unavailable(client)
+        gc.disable()
+        tracemalloc.start()
+        try:
+            errors = [unavailable(client) for _ in range(5)]
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert len(errors) == 5
+    assert held_bytes < len(large)
+
+
+def test_many_genuine_entries_are_read(client_of: ClientOf) -> None:
+    """A receipt of 40,000 purchases is an answer as any other."""
+    genuine = {"status": 0, "receipt": {"in_app": [ENTRY] * 40_000}}
+    with raw_server(answers(json.dumps(genuine, separators=(",", ":")).encode())) as url, client_of(url) as client:
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == genuine
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", "0", '"a"', '{"a":{"b":0}}', '{"a":[0]}'])
+def test_an_answer_of_tiny_values_is_not_parsed(client_of: ClientOf, value: str) -> None:
+    """16 MiB of them would take hundreds of megabytes, and seconds: it is an unknown answer."""
+    body = f'{{"status":0,"a":[{",".join([value] * 100_000)}]}}'.encode()
+    with raw_server(answers(body)) as url, client_of(url) as client:
+        error = unavailable(client)
+    assert "too many values for its size" in str(error)
+    assert error.is_unknown_answer
+
+
+def test_an_answer_of_very_many_names_is_not_parsed(client_of: ClientOf) -> None:
+    """Each name of an object takes memory as well."""
+    body = b'{"status":0,%s}' % b",".join(b'"%x":0' % number for number in range(100_000))
+    with raw_server(answers(body)) as url, client_of(url) as client:
+        assert "too many values for its size" in str(unavailable(client))
+
+
+def test_a_large_answer_keeps_its_room_until_it_is_parsed(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is parsed into takes more than what has come."""
+    free: list[bool] = []
+
+    def parse(body: bytes) -> object:
+        free.append(ROOM.take(ROOM_BYTES))
+        return {"status": 0}
+
+    monkeypatch.setattr("receipt_actors.clients.app_store.answers.parse_answer", parse)
+    with raw_server(answers(b" " * 1_000_000)) as url, client_of(url) as client:
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+    assert free == [False]
 
 
 @pytest.mark.parametrize(

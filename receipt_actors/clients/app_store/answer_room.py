@@ -1,7 +1,8 @@
 """``AnswerRoom``: how much of large answers is held at once by the whole process, whatever the number of requests.
 
 Apple's answers come to some hundred kilobytes at most. A server that is not Apple's, or has gone wrong, may answer
-each request with as much as an answer may have: together that would be more than the process can hold.
+each request with as much as an answer may have: together that would be more than the process can hold. So an answer
+holds its ``Place`` until it has been parsed, for what it is parsed into may be several times as large.
 """
 
 from __future__ import annotations
@@ -20,27 +21,45 @@ class AnswerRoom:
         self._lock = threading.Lock()
         self._taken_bytes = 0
 
-    def take(self, before_bytes: int, after_bytes: int) -> bool:
-        """Take room for an answer that grows; False where there is none, and nothing is taken."""
-        more = _large_part(after_bytes) - _large_part(before_bytes)
-        if more == 0:
-            return True
+    def take(self, more_bytes: int) -> bool:
+        """Take room; False where there is none, and nothing is taken."""
         with self._lock:
-            if self._taken_bytes + more > ROOM_BYTES:
+            if self._taken_bytes + more_bytes > ROOM_BYTES:
                 return False
-            self._taken_bytes += more
+            self._taken_bytes += more_bytes
             return True
 
-    def give_back(self, size_bytes: int) -> None:
-        """Give back all that an answer of this size has taken."""
-        large = _large_part(size_bytes)
-        if large:
-            with self._lock:
-                self._taken_bytes -= large
-
-
-def _large_part(size_bytes: int) -> int:
-    return max(0, size_bytes - SMALL_ANSWER_BYTES)
+    def give_back(self, taken_bytes: int) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._taken_bytes -= taken_bytes
 
 
 ROOM = AnswerRoom()  #: of the process: what it bounds is the process's memory
+
+
+class Place:
+    """What one answer after the other, each of which ends with ``leave``, has of ``ROOM``. Used by one thread."""
+
+    __slots__ = ("_taken_bytes", "size_bytes")
+
+    def __init__(self) -> None:
+        self.size_bytes = 0  #: of the answer, as far as it has come
+        self._taken_bytes = 0
+
+    def grow(self, more_bytes: int) -> bool:
+        """Take room for more of the answer; False where there is none."""
+        size_bytes = self.size_bytes + more_bytes
+        more_room_bytes = max(0, size_bytes - SMALL_ANSWER_BYTES) - self._taken_bytes
+        if more_room_bytes:
+            if not ROOM.take(more_room_bytes):
+                return False
+            self._taken_bytes += more_room_bytes
+        self.size_bytes = size_bytes
+        return True
+
+    def leave(self) -> None:
+        """Give back all of it."""
+        if self._taken_bytes:
+            ROOM.give_back(self._taken_bytes)
+        self.size_bytes = self._taken_bytes = 0

@@ -21,6 +21,10 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024  #: after decompression; years of renewals c
 MAX_EXCERPT_CHARACTERS = 200
 MAX_RETRY_AFTER_SECONDS = 300.0  #: players wait: a garbled ``Retry-After`` must not silence us for hours
 EXCERPT_BYTES = 4096  #: of an answer, looked at for an excerpt
+MAX_GROWTH = 4.0  #: of the text, when it is parsed, as ``_growth`` estimates it; Apple's grow by a factor of 2
+
+_ALWAYS_PARSED_BYTES = 64 * 1024
+_VALUE_BYTES, _OBJECT_BYTES = 64, 256  # what CPython needs, about
 
 # What a server may echo of a receipt: base64 or a signed transaction, URL-encoded or with JSON's escapes, cut anywhere.
 _ENCODED_DATA = re.compile(r"[A-Za-z0-9+/=_.%\\-]{24,}")
@@ -28,14 +32,15 @@ _ENCODED_DATA = re.compile(r"[A-Za-z0-9+/=_.%\\-]{24,}")
 
 def read_answer(
     environment: Environment, status: int, body: bytes, retry_after: float | None, secrets: Sequence[str]
-) -> Mapping[str, object]:
+) -> Mapping[str, object] | AppStoreUnavailable:
     """Return the JSON object of an HTTP answer.
 
-    ``body`` may be cut after ``EXCERPT_BYTES`` where the HTTP status is not 200. Raises ``AppStoreUnavailable``, with
-    ``retry_after`` (seconds, as the answer wished), for any other status and for what ``parse_answer`` refuses.
+    ``body`` may be cut after ``EXCERPT_BYTES`` where the HTTP status is not 200. ``AppStoreUnavailable`` is returned,
+    with ``retry_after`` (seconds, as the answer wished), for any other status and for what ``parse_answer`` refuses. It
+    is not raised: its traceback would keep the body in memory, until a garbage collection where a frame refers to it.
     """
     if status != http.client.OK:
-        raise AppStoreUnavailable(
+        return AppStoreUnavailable(
             f"{environment} App Store answered HTTP {status}: {excerpt(body, secrets)}",
             retry_after_seconds=retry_after,
             is_unknown_answer=not is_usual(status),
@@ -43,10 +48,10 @@ def read_answer(
     try:
         return parse_answer(body)
     except ValueError as error:
-        raise AppStoreUnavailable(
+        return AppStoreUnavailable(
             f"{environment} App Store answered HTTP 200, but {error}: {excerpt(body, secrets)}",
             is_unknown_answer=True,
-        ) from None
+        )
 
 
 def is_usual(status: int) -> bool:
@@ -54,9 +59,12 @@ def is_usual(status: int) -> bool:
     return status >= 500 or status in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 
 
-def no_answer(environment: Environment, cause: str, secrets: Sequence[str]) -> AppStoreUnavailable:
+def no_answer(
+    environment: Environment, cause: str, secrets: Sequence[str], *, was_sent: bool = True
+) -> AppStoreUnavailable:
     """Make the error of a request that got no HTTP answer, or not all of it."""
-    return AppStoreUnavailable(f"{environment} App Store gave no answer: {excerpt(cause, secrets)}")
+    told = f"{environment} App Store gave no answer: {excerpt(cause, secrets)}"
+    return AppStoreUnavailable(told, was_sent=was_sent)
 
 
 def parse_answer(body: bytes) -> Mapping[str, object]:
@@ -81,6 +89,8 @@ def parse_object(body: bytes) -> Mapping[str, object]:
 def _parse_json(body: bytes) -> object:
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
+    if _growth(body) > MAX_GROWTH:
+        raise ValueError("no JSON that Apple sends: too many values for its size")
     try:
         answer: object = _DECODER.decode(body.decode())
     except _Ambiguous:
@@ -88,6 +98,17 @@ def _parse_json(body: bytes) -> object:
     except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
         raise ValueError("no JSON") from None
     return answer
+
+
+def _growth(body: bytes) -> float:
+    """Estimate how many times as much memory as the text its values take: ``{},`` is 3 bytes, and becomes 72.
+
+    Commas in strings count as well; Apple's answers have one in 40 bytes.
+    """
+    if len(body) <= _ALWAYS_PARSED_BYTES:
+        return 0.0
+    values, objects = body.count(b",") + body.count(b"["), body.count(b"{")
+    return (values * _VALUE_BYTES + objects * _OBJECT_BYTES) / len(body)
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:

@@ -11,7 +11,8 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -21,15 +22,15 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
-from receipt_actors.clients.app_store.answer_room import NO_ROOM, ROOM
+from receipt_actors.clients.app_store.answer_room import NO_ROOM, Place
 from receipt_actors.clients.app_store.answers import EXCERPT_BYTES, MAX_ANSWER_BYTES, no_answer
 from receipt_actors.clients.app_store.endpoints import Endpoint, endpoints_at
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
 
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 4 * 1024  #: of what is compressed, perhaps: a thousand times as much when it is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +72,35 @@ class BoundedTransport:
                 ]
             )
 
+    @contextmanager
     def exchange(
         self, environment: Environment, request: requests.PreparedRequest, secrets: Sequence[str]
-    ) -> HttpAnswer:
-        """Send one request to ``environment``, and return the answer.
+    ) -> Iterator[HttpAnswer]:
+        """Send one request to ``environment``, and give the answer, which is to be parsed within the context.
 
         Raises ``AppStoreUnavailable`` where none comes, or not all of it in time; nothing of ``secrets`` is in it.
         """
-        endpoint = self.endpoints[environment]
+        place = Place()
         try:
-            with self._adapter.send(
-                request, stream=True, timeout=self._timeouts, verify=endpoint.verify, proxies=dict(endpoint.proxies)
-            ) as response:
-                is_ok = response.status_code == http.client.OK
-                body = _read(response, MAX_ANSWER_BYTES + 1) if is_ok else _read_beginning(response)
-                return HttpAnswer(response.status_code, response.headers, body)
-        except (OSError, HTTPError) as error:  # OSError is the base of requests' exceptions as well
-            raise no_answer(environment, self._cause(error), secrets) from None
+            try:
+                answer = self._answer(environment, request, place)
+            except (OSError, HTTPError) as error:  # OSError is the base of requests' exceptions as well
+                was_sent = not isinstance(_root(error), ConnectTimeoutError | NewConnectionError)
+                cause = self._cause(error)
+                error.__traceback__ = None  # its frames have what has come of the answer
+                raise no_answer(environment, cause, secrets, was_sent=was_sent) from None
+            yield answer
+        finally:
+            place.leave()
+
+    def _answer(self, environment: Environment, request: requests.PreparedRequest, place: Place) -> HttpAnswer:
+        endpoint = self.endpoints[environment]
+        with self._adapter.send(
+            request, stream=True, timeout=self._timeouts, verify=endpoint.verify, proxies=dict(endpoint.proxies)
+        ) as response:
+            is_ok = response.status_code == http.client.OK
+            body = _read(response, MAX_ANSWER_BYTES + 1, place) if is_ok else _read_beginning(response, place)
+            return HttpAnswer(response.status_code, response.headers, body)
 
     def close(self) -> None:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
@@ -100,31 +113,31 @@ class BoundedTransport:
         wrapped = error.args[0] if error.args else None
         if isinstance(error, requests.ReadTimeout) or isinstance(wrapped, ReadTimeoutError):
             return f"not complete within {read_seconds:g} s"
-        root = getattr(wrapped, "reason", None) or error  # urllib3 keeps the first cause there
+        root = _root(error)
         return f"{type(root).__name__}: {root}"
 
 
-def _read(response: requests.Response, limit_bytes: int) -> bytes:
+def _root(error: Exception) -> Exception:
+    wrapped = error.args[0] if error.args else None
+    return getattr(wrapped, "reason", None) or error  # urllib3 keeps the first cause there
+
+
+def _read(response: requests.Response, limit_bytes: int, place: Place) -> bytes:
     """Read the body, decompressed, up to ``limit_bytes`` or a little more."""
     body = bytearray()
-    held_bytes = 0
-    try:
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            if not ROOM.take(held_bytes, held_bytes + len(chunk)):
-                raise HTTPError(NO_ROOM)
-            held_bytes += len(chunk)
-            body += chunk
-            if len(body) >= limit_bytes:
-                break
-        return bytes(body)
-    finally:
-        ROOM.give_back(held_bytes)
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        if not place.grow(len(chunk)):
+            raise HTTPError(NO_ROOM)
+        body += chunk
+        if len(body) >= limit_bytes:
+            break
+    return bytes(body)
 
 
-def _read_beginning(response: requests.Response) -> bytes:
+def _read_beginning(response: requests.Response, place: Place) -> bytes:
     """Read what an excerpt needs. The status says enough where the body of a failure fails as well."""
     try:
-        return _read(response, EXCERPT_BYTES)
+        return _read(response, EXCERPT_BYTES, place)
     except (OSError, HTTPError):
         return b""
 

@@ -26,7 +26,7 @@ from typing import TypeAlias, TypeVar
 
 import pycurl
 
-from receipt_actors.clients.app_store.answer_room import NO_ROOM, ROOM
+from receipt_actors.clients.app_store.answer_room import NO_ROOM, Place
 from receipt_actors.clients.app_store.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
@@ -124,7 +124,8 @@ def _closed(environment: Environment) -> AppStoreUnavailable:
 
 
 def _lacking(error: Exception, environment: Environment) -> AppStoreUnavailable:
-    return AppStoreUnavailable(f"{environment} App Store can't be asked: this machine lacks something: {error}")
+    told = f"{environment} App Store can't be asked: this machine lacks something: {error}"
+    return AppStoreUnavailable(told, was_sent=False)
 
 
 def _made(make: Callable[[], T]) -> T:
@@ -175,7 +176,7 @@ class _Transfer:
         "_chunks",
         "_found_no_room",
         "_options",
-        "_size_bytes",
+        "_place",
         "begun_at",
         "environment",
         "handle",
@@ -190,7 +191,7 @@ class _Transfer:
         self.begun_at = 0.0  #: monotonic
         self._options = options
         self._chunks: list[bytes] = []
-        self._size_bytes = 0
+        self._place = Place()
         self._found_no_room = False
         self.handle = _made(pycurl.Curl)
         self._set_up(options.endpoints[environment], share)
@@ -251,19 +252,16 @@ class _Transfer:
         question, self.question = self.question, None
         assert question is not None
         self._chunks.clear()
-        ROOM.give_back(self._size_bytes)
-        self._size_bytes = 0
+        self._place.leave()
         self._found_no_room = False
         return question
 
     def _write(self, data: bytes) -> int | None:
-        size_bytes = self._size_bytes + len(data)
-        if not ROOM.take(self._size_bytes, size_bytes):
+        if not self._place.grow(len(data)):
             self._found_no_room = True
-            return 0
+            return 0  # written less than came, which ends the transfer
         self._chunks.append(data)
-        self._size_bytes = size_bytes
-        return 0 if self._size_bytes > MAX_ANSWER_BYTES else None  # 0: written less than came, which ends the transfer
+        return 0 if self._place.size_bytes > MAX_ANSWER_BYTES else None
 
     @property
     def sent_at(self) -> float | None:
@@ -281,15 +279,13 @@ class _Transfer:
         assert self.question is not None
         environment, secrets = self.question.environment, self.question.secrets
         status = self.handle.getinfo(pycurl.RESPONSE_CODE)
-        is_whole = code == pycurl.E_OK or self._size_bytes > MAX_ANSWER_BYTES
+        is_whole = code == pycurl.E_OK or self._place.size_bytes > MAX_ANSWER_BYTES
         if not is_whole and status in (0, _HTTP_OK):  # any other says enough, though its page broke off
-            return no_answer(environment, self._cause(code, words), secrets)
+            was_sent = bool(self.handle.getinfo(pycurl.REQUEST_SIZE))
+            return no_answer(environment, self._cause(code, words), secrets, was_sent=was_sent)
         # libcurl reads seconds and dates; 0 stands for neither as well.
         retry_after = min(float(self.handle.getinfo(pycurl.RETRY_AFTER)), MAX_RETRY_AFTER_SECONDS) or None
-        try:
-            return read_answer(environment, status, b"".join(self._chunks), retry_after, secrets)
-        except AppStoreUnavailable as error:
-            return error
+        return read_answer(environment, status, b"".join(self._chunks), retry_after, secrets)
 
     def _cause(self, code: int, words: str) -> str:
         if self._found_no_room:
@@ -392,7 +388,7 @@ class _Exchange:
         while self._waiting and self._waiting[0][0] + self._options.read_timeout_seconds < now:
             _, question = self._waiting.popleft()
             cause = f"no connection within {self._options.read_timeout_seconds:g} s, nor for those before it"
-            _tell(question, no_answer(question.environment, cause, question.secrets))
+            _tell(question, no_answer(question.environment, cause, question.secrets, was_sent=False))
         if not self._waiting:
             self._freed = 0
             return False

@@ -11,6 +11,7 @@ from receipt_actors.clients.app_store.answers import read_answer, retry_after_se
 from receipt_actors.clients.app_store.bounded_transport import BoundedTransport
 from receipt_actors.clients.app_store.endpoints import HEADERS, Questions
 from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import AppStoreUnavailable
 
 
 class VerifyReceiptClient:
@@ -41,14 +42,25 @@ class VerifyReceiptClient:
 
         Raises ``AppStoreUnavailable``, with the ``Retry-After`` of the answer if it had one.
         """
+        outcome = self._ask(receipt_data, environment, shared_secret)
+        if not isinstance(outcome, AppStoreUnavailable):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # else only a garbage collection frees it
+
+    def _ask(
+        self, receipt_data: str, environment: Environment, shared_secret: str | None
+    ) -> Mapping[str, object] | AppStoreUnavailable:
         secrets = self._questions.secrets(receipt_data, shared_secret)
         body = self._questions.body(receipt_data, shared_secret)
         request = self._requests[environment].copy()
         request.body = body
         request.headers["Content-Length"] = str(len(body))
-        answer = self._transport.exchange(environment, request, secrets)
-        retry_after = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
-        return read_answer(environment, answer.status, answer.body, retry_after, secrets)
+        with self._transport.exchange(environment, request, secrets) as answer:
+            retry_after = retry_after_seconds(answer.headers.get("Retry-After"), time.time())
+            return read_answer(environment, answer.status, answer.body, retry_after, secrets)
 
     def close(self) -> None:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""

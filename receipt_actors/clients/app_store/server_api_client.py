@@ -13,6 +13,8 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
 
 import jwt
 import requests
@@ -31,6 +33,7 @@ TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more th
 RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old
 
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "receipt-actors"}
+_UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAUTHORIZED})
 
 
 class ServerApiClient:
@@ -67,12 +70,12 @@ class ServerApiClient:
         """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
         of_app = self._token_of(bundle_id)
         token, is_new = of_app.current()
-        answer = self._get(transaction_id, environment, token)
-        if answer.status == http.client.UNAUTHORIZED and not is_new:
+        fields = self._get(transaction_id, environment, token)
+        if fields is _UNAUTHORIZED and not is_new:
             of_app.forget(token)
             token, _ = of_app.current()
-            answer = self._get(transaction_id, environment, token)
-        return _read(environment, answer, token)
+            fields = self._get(transaction_id, environment, token)
+        return fields
 
     def _token_of(self, bundle_id: str | None) -> Token:
         if bundle_id not in self._tokens:
@@ -84,14 +87,15 @@ class ServerApiClient:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
         self._transport.close()
 
-    def _get(self, transaction_id: str, environment: Environment, token: str) -> HttpAnswer:
+    def _get(self, transaction_id: str, environment: Environment, token: str) -> Mapping[str, object]:
         if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
             raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
         request = self._requests[environment].copy()
         assert request.url is not None
         request.url = f"{request.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
         request.headers["Authorization"] = f"Bearer {token}"
-        return self._transport.exchange(environment, request, [token])
+        with self._transport.exchange(environment, request, [token]) as answer:
+            return _read(environment, answer, token)
 
 
 class Token:
@@ -169,7 +173,7 @@ def _read(environment: Environment, answer: HttpAnswer, token: str) -> Mapping[s
     """Return the JSON object of an HTTP answer, or raise ``AppStoreUnavailable``."""
     status = answer.status
     if status == http.client.UNAUTHORIZED:
-        return {"errorCode": UNAUTHORIZED}
+        return _UNAUTHORIZED
     if not is_usual(status):
         try:
             fields = parse_object(answer.body)

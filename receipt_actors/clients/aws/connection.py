@@ -17,7 +17,16 @@ import boto3
 import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProxyConnectionError,
+)
 from botocore.parsers import ResponseParserError
 
 from receipt_actors.clients.aws.http_answer import headers_of
@@ -43,6 +52,15 @@ Trouble = TypeVar("Trouble", bound=UnavailableError)
 
 #: What boto3 and botocore raise for trouble that is none of the service's answers. ``OSError``: they read files, too.
 _TROUBLE = (BotoCoreError, ResponseParserError, OSError, json.JSONDecodeError, UnicodeDecodeError)
+#: Trouble before a request is sent.
+_NOT_SENT = (
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProxyConnectionError,
+)
 #: What comes out of botocore's readers of foreign bytes when these have another shape than a service's. Raised anywhere
 #: else it is a bug, and crashes.
 _MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
@@ -185,7 +203,8 @@ def call(
         words = _excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
         what = f"{name}: {type(error).__name__}: {told(words)}"
         may_pass = not isinstance(error, NoCredentialsError | PartialCredentialsError)
-        raise unavailable(what, is_unknown_answer=is_unknown, may_pass=may_pass) from error
+        was_sent = not isinstance(error, _NOT_SENT)
+        raise unavailable(what, is_unknown_answer=is_unknown, was_sent=was_sent, may_pass=may_pass) from error
     return answer
 
 
