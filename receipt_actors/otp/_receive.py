@@ -116,6 +116,7 @@ class Waiting:
                         self._await(receive)
                     if receive.outcome is None:
                         return
+                    self._process.awaited = None  # the answer may have come since it began to wait
                     value = receive.outcome
                     continue
                 if not isinstance(receive, Receive):

@@ -35,7 +35,7 @@ from receipt_actors.otp._pollers import Poller, Pollers
 
 TURNS_BETWEEN_LOOKS = 64  #: of actors, while there is always one that is ready
 
-_frames_lock = threading.Lock()
+_frames_lock = threading.RLock()  # a signal handler may look in the middle of a look
 
 
 class Runtime(enum.Enum):
@@ -131,8 +131,8 @@ class Scheduler:
         with _frames_lock:
             # A garbage collection in the middle of it deadlocks CPython before 3.12 (gh-106883): it lets go of the GIL.
             collects = gc.isenabled()
-            gc.disable()
             try:
+                gc.disable()  # in here: ctrl-C may come as it returns
                 return sys._current_frames().get(ident)
             finally:
                 if collects:

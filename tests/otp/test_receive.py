@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.otp import (
+    NO_REPLY,
     SHUTDOWN,
     ActorSystem,
     Crash,
@@ -21,6 +22,7 @@ from receipt_actors.otp import (
     Reply,
     Stop,
 )
+from receipt_actors.otp._receive import Waiting
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -404,3 +406,28 @@ def test_the_answer_does_not_wait_behind_the_mailbox(system: ActorSystem, server
             caller.send(number)
     assert seen.take(10) == [("answer", number) for number in range(10)]
     assert seen.take(500) == list(range(500))
+
+
+def test_an_answer_that_comes_as_the_wait_begins_is_taken_once(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is not given a second time to what the callback waits for next."""
+    original = Waiting._await
+
+    def await_and_be_answered(waiting: Waiting, answer: Any) -> None:
+        original(waiting, answer)
+        answer._put("first", None)
+        monkeypatch.setattr(Waiting, "_await", original)
+
+    monkeypatch.setattr(Waiting, "_await", await_and_be_answered)
+
+    def script(actor: Any) -> Receiving:
+        actor.seen.put((yield from actor.call_to(silent, lambda _actor, _from: NO_REPLY)))
+        actor.seen.put((yield Receive(lambda message: message == "second")))
+
+    seen, silent = Seen(), system.start(Pooled)
+    asking = system.start(Pooled, seen)
+    asking.cast(script)
+    assert seen.next() == "first"
+    asking.send("second")
+    assert seen.next() == "second"
