@@ -26,10 +26,11 @@ class NoProgress(Exception):
 
 
 class Heartbeat:
-    """Ends the system (``ActorSystem.fail``) once it makes no progress. It has a daemon thread, until ``stop``.
+    """Ends the system (``ActorSystem.fail``) once it makes no progress. It has two daemon threads, until ``stop``.
 
-    Where even that can't be done (its lock is not free), the thread ends with ``NoProgress``, which goes to
-    ``threading.excepthook``.
+    One watches, the other ends the system: it may have to wait for a lock. It is there from the beginning, because
+    where memory is short a new thread may never begin, and whoever starts it waits for ever. Where the system can't be
+    ended the thread that watches ends with ``NoProgress``, which goes to ``threading.excepthook``.
 
     Raises:
         RuntimeError: no thread can be started.
@@ -42,17 +43,26 @@ class Heartbeat:
         self._tick_seconds = tick_seconds
         self._patience_ticks = patience_ticks
         self._is_over = threading.Event()
+        self._is_due = threading.Event()  # the end of the system, or of this
         self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
-        self._thread = threading.Thread(target=self._run, name=f"{system.name}-heartbeat", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._watch, name=f"{system.name}-heartbeat", daemon=True)
+        ender = threading.Thread(target=self._end, name=f"{system.name}-heartbeat-end", daemon=True)
+        ender.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._is_over.set()
+            self._is_due.set()
+            raise
 
     def stop(self) -> None:
         """Watch no longer. Does not wait where the thread itself calls this."""
         self._is_over.set()
+        self._is_due.set()
         if self._thread is not threading.current_thread():
             self._thread.join(self._tick_seconds)
 
-    def _run(self) -> None:
+    def _watch(self) -> None:
         missed = 0
         while not self._is_over.wait(self._tick_seconds):
             if self._system.is_stopped:
@@ -62,10 +72,14 @@ class Heartbeat:
                 continue
             missed += 1
             if missed == self._patience_ticks:
-                # On a thread of its own: whoever is stuck may hold the lock that this takes.
-                threading.Thread(target=self._system.fail, args=(self._error(),), daemon=True).start()
+                self._is_due.set()
             elif missed >= self._patience_ticks + GRACE_TICKS:
                 raise self._error()
+
+    def _end(self) -> None:
+        self._is_due.wait()
+        if not self._is_over.is_set():
+            self._system.fail(self._error())
 
     def _send_beat(self) -> _Beat:
         beat, scheduler = _Beat(), self._system.scheduler

@@ -117,6 +117,19 @@ def test_a_thread_that_is_stuck_ends_the_system(doomed: ActorSystem) -> None:
     heartbeat.stop()
 
 
+def test_a_system_ends_where_no_thread_can_be_started(doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory may be short: what ends the system needs no thread that is not there yet."""
+    may_go_on = threading.Event()
+    pooled, other = doomed.start(Pooled), doomed.start(Pooled)
+    end = watched(other)
+    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=3)
+    monkeypatch.setattr(threading.Thread, "start", _no_memory)
+    pooled.cast(lambda _actor: may_go_on.wait(WAIT_SECONDS))
+    assert isinstance(end.next().reason.exception, NoProgress)
+    may_go_on.set()
+    heartbeat.stop()
+
+
 def test_a_dead_timer_thread_ends_the_system(doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without timers no retry and no time-out would ever come."""
     has_died = threading.Event()
@@ -130,7 +143,7 @@ def test_a_dead_timer_thread_ends_the_system(doomed: ActorSystem, monkeypatch: p
     assert isinstance(end.next().reason.exception, NoProgress)
 
 
-def _no_memory(_now: float) -> None:
+def _no_memory(_of_whatever: object) -> None:
     raise MemoryError
 
 
