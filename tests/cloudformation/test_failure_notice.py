@@ -70,7 +70,7 @@ class Site:
         self._programs = programs
         self._environment = {
             **stack.environment,
-            **surroundings(stack, "service", store),
+            **surroundings(stack, "watched", store),
             "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
         }
 

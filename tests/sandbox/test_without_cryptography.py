@@ -40,11 +40,11 @@ from receipt_actors.sandbox.load import Receipts, make_scenario
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 receipt = SampleReceipt("com.example.game", (Purchase("1"),))
 with SimulatedAppStore() as store:
-    answer = requests.post(store.production_url, json={"receipt-data": store.sell(receipt)}, timeout=PATIENCE_SECONDS)
+    answer = requests.post(store.production_url, json={"receipt-data": store.sell(receipt)}, timeout=60)
     assert answer.json()["status"] == 0
-    answer = requests.get(store.production_api_url + "/inApps/v1/transactions/1", timeout=PATIENCE_SECONDS)
+    answer = requests.get(store.production_api_url + "/inApps/v1/transactions/1", timeout=60)
     assert answer.status_code == 501 and "receipt-actors[storekit2]" in answer.text
-    answer = requests.post(store.url + "/simulated/purchases", timeout=PATIENCE_SECONDS)
+    answer = requests.post(store.url + "/simulated/purchases", timeout=60)
     assert answer.status_code == 501 and "receipt-actors[storekit2]" in answer.json()["error"]
     for sign in (lambda: store.sell_signed(receipt), lambda: store.notify("TEST", bundle_id="a")):
         try:

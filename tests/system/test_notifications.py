@@ -5,6 +5,7 @@ Apple is an authority of the simulated App Store, whose root the program is told
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -198,7 +199,7 @@ def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: S
         try:
             if client.post(posts[transaction_id]) == 200:
                 answered.add(transaction_id)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass  # it was killed
 
     threads = [threading.Thread(target=send, args=(transaction_id,)) for transaction_id in posts]
