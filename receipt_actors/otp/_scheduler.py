@@ -131,8 +131,8 @@ class Scheduler:
         with _frames_lock:
             # A garbage collection in the middle of it deadlocks CPython before 3.12 (gh-106883): it lets go of the GIL.
             collects = gc.isenabled()
-            gc.disable()
             try:
+                gc.disable()  # within: ctrl-C may come right after it
                 return sys._current_frames().get(ident)
             finally:
                 if collects:

@@ -51,6 +51,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._context import Running
+from receipt_actors.otp._process import Process
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -572,6 +573,27 @@ def test_a_pooled_parent_killed_while_its_childs_init_runs(system: ActorSystem) 
     assert after.next() is True
     sync(system.start(Pooled))
     assert system.zombies() == []
+
+
+def test_a_pooled_parent_killed_before_its_childs_init(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch, bystander: Ref, seen: Seen
+) -> None:
+    """The exit signal is there first: the child does not begin."""
+    parent, result, original = system.start(Pooled), Seen(), Process.start
+
+    def start(process: Process, *args: Any) -> Any:
+        parent.kill()
+        return original(process, *args)
+
+    def script(actor: Any) -> None:
+        monkeypatch.setattr(Process, "start", start)
+        result.put(actor.system.start_link(Pooled, init=lambda _child: bystander.send("begun")))
+
+    parent.cast(script)
+    assert result.next() == NotStarted(KILLED)
+    sync(bystander)
+    assert seen.rest() == []
+    assert system.processes() == [bystander]
 
 
 def test_a_pooled_parent_killed_by_its_childs_init(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
