@@ -54,7 +54,8 @@ class Running:
 
     def is_inside(self, process: Process) -> bool:
         """Tell whether a callback of the process is under way (asked from any thread)."""
-        return self.process is process or process in self.interrupted
+        # Once more at the end: ``leave`` may come between the two.
+        return self.process is process or process in self.interrupted or self.process is process
 
     def send(self, effect: Callable[..., object], *args: Any) -> bool:
         """Have others notice something of the process that runs; False, and nothing is done, where it has ended.

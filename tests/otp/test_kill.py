@@ -1060,6 +1060,21 @@ def test_who_is_between_two_turns_of_a_stack_is_seen_by_a_kill() -> None:
     assert running.process is process
 
 
+def test_who_goes_back_from_a_stack_is_seen_by_a_kill_that_is_looking() -> None:
+    """The thread goes back to the parent between the two looks: at who runs, and at whom that interrupted."""
+    running, process = Running(), object()
+    running.process = process  # type: ignore[assignment]
+    running.enter(object())  # type: ignore[arg-type]
+
+    class Leaving(list[Any]):
+        def __contains__(self, item: object) -> bool:
+            running.leave()
+            return super().__contains__(item)
+
+    running.interrupted = Leaving(running.interrupted)
+    assert running.is_inside(process)  # type: ignore[arg-type]
+
+
 def test_one_that_is_killed_while_it_is_registered_leaves_pykkas_registry(no_threads_left: None) -> None:
     """The killer unregisters it before it has been registered: it does not stay there for ever."""
     with ActorSystem(register_with_pykka=True) as system:
