@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 _LOOK_AGAIN_SECONDS: Final = 50e-6  #: while another thread is in the middle of a send, which takes less
+_LOOKS: Final = 20_000  #: a second or more: only who is waited for in vain takes so long
 
 
 class Nobody:
@@ -53,7 +54,8 @@ class Running:
 
     def is_inside(self, process: Process) -> bool:
         """Tell whether a callback of the process is under way (asked from any thread)."""
-        return self.process is process or process in self.interrupted
+        # Once more at the end: ``leave`` may come between the two.
+        return self.process is process or process in self.interrupted or self.process is process
 
     def send(self, effect: Callable[..., object], *args: Any) -> bool:
         """Have others notice something of the process that runs; False, and nothing is done, where it has ended.
@@ -72,12 +74,14 @@ class Running:
     def wait_for_send(self, ended: Process) -> None:
         """Wait until nothing is on its way any more of a process that has ended (called from any thread).
 
-        A finalizer that ends another in the middle of a send does not wait: the other may wait for it.
+        A send waits for locks only. The caller may hold one of them, where a finalizer, a signal handler or a name's
+        ``__eq__`` ends a process in the middle of the runtime: then the two would wait for each other, so it gives up.
         """
-        own = context.running
-        if own is self or (own.is_sending and own.process is not NOBODY):
+        if context.running is self:
             return
-        while self.is_sending and self.is_inside(ended):
+        for _ in range(_LOOKS):
+            if not (self.is_sending and self.is_inside(ended)):
+                return
             time.sleep(_LOOK_AGAIN_SECONDS)
 
 

@@ -122,7 +122,10 @@ class Process(Callbacks):
             return result
         running.enter(self)
         try:
-            self._initialise(args, kwargs)
+            if self._exit_signal is None:
+                self._initialise(args, kwargs)
+            else:  # of its parent, which has ended meanwhile
+                self._exit(self._exit_signal)
         except BaseException as error:  # the runtime's own, as where the stack is used up: it must not stay half done
             self.fail(error)
         finally:
@@ -304,8 +307,7 @@ class Process(Callbacks):
             if type(reason) is Killed or self in system.orphans:
                 self._leave_orphans()
             self.cut()
-            running = self._scheduler.running
-            is_zombie = is_cut_short and running.is_inside(self)
+            is_zombie = is_cut_short and self._scheduler.running.is_inside(self)
             if self.is_set():  # a finalizer came in between and killed it
                 return []
             links, self._links = self._links, None
@@ -322,12 +324,7 @@ class Process(Callbacks):
             self.exit_reason = reason
             self.observed = self.has_ended = True
             self._state = EXITED
-        running.wait_for_send(self)
-        if is_zombie and not running.is_inside(self):  # its callback has returned at this moment
-            system.bury(self)
-        if was_starting:
-            system.leave_pykka(self.ref)  # it may have been registered meanwhile
-            self._tell_starter(start_result or NotStarted(reason))
+        to_starter = (start_result or NotStarted(reason)) if was_starting else None
         linked: list[Any] = list(links) if isinstance(links, set) else [] if links is None else [links]
         if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
             linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
@@ -335,9 +332,11 @@ class Process(Callbacks):
         calls = list(deferred) if deferred else []
         to_obey = [other for other in linked if not other.trap_exit]
         try:
-            self._tell(reason, linked, watchers, calls)
+            self._tell(reason, to_starter, linked, watchers, calls)
         except BaseException:  # ctrl-C in a ``kill`` on the main thread, say: those who are left have to know as well
-            self._tell(reason, linked, watchers, calls)
+            self._tell(reason, to_starter, linked, watchers, calls)
+            for other in to_obey:
+                other.obey_signal()
             raise
         return to_obey
 
@@ -367,8 +366,22 @@ class Process(Callbacks):
         self.observed = self.has_ended = True
         self._state = EXITED
 
-    def _tell(self, reason: ExitReason, linked: list[Process], watchers: list[Any], calls: list[Any]) -> None:
+    def _tell(
+        self,
+        reason: ExitReason,
+        to_starter: StartResult | None,
+        linked: list[Process],
+        watchers: list[Any],
+        calls: list[Any],
+    ) -> None:
         """Tell all of them, from each list's end, of the end; who has been told is taken off the list."""
+        running = self._scheduler.running
+        running.wait_for_send(self)
+        if self in self.system.undead and not running.is_inside(self):  # its callback has returned at this moment
+            self.system.bury(self)
+        if to_starter is not None:
+            self.system.leave_pykka(self.ref)  # it may have been registered meanwhile
+            self._tell_starter(to_starter)
         while linked:
             linked[-1].take_signal(self, reason)
             linked.pop()

@@ -147,30 +147,30 @@ class Ref(pykka.ActorRef[Any]):
     def send(self, message: object) -> None:
         """Send a message to ``handle_info``; dropped when the actor has ended (pykka's ``tell`` would raise)."""
         running = context.running
-        sender = running.process
-        if sender.observed and not self._may_be_sent(message):
-            return
         envelope = Envelope(message)
         before, running.is_sending = running.is_sending, True  # ``Running.send``, in place
         try:
-            if not sender.has_ended:
+            if not running.process.observed:
                 self.process.put(envelope)
+                return
         finally:
             running.is_sending = before
+        if self._may_be_sent(message):
+            running.send(self.process.put, envelope)
 
     def cast(self, request: object) -> None:
         """Send a request without a reply, to ``handle_cast``; dropped when the actor has ended."""
         running = context.running
-        sender = running.process
-        if sender.observed and not self._may_be_sent(request):
-            return
         envelope = CastEnvelope(request)
         before, running.is_sending = running.is_sending, True  # ``Running.send``, in place
         try:
-            if not sender.has_ended:
+            if not running.process.observed:
                 self.process.put(envelope)
+                return
         finally:
             running.is_sending = before
+        if self._may_be_sent(request):
+            running.send(self.process.put, envelope)
 
     def send_request(self, request: object, reply_to: Any) -> None:
         """Send a request whose answer goes to ``reply_to``; see ``Actor.send_request``."""

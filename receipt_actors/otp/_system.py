@@ -393,8 +393,14 @@ class ActorSystem:
         with self.lock:
             self._stopped = True
             self._why_stopped = f" by a failure of its runtime ({type(error).__name__})"
+        raised: BaseException | None = None
         for ref in reversed(self.processes()):
-            ref.process.crash(error)
+            try:
+                ref.process.crash(error)
+            except BaseException as another:  # no memory, say: the others end all the same
+                raised = another
+        if raised is not None:
+            raise raised
 
     @property
     def is_stopped(self) -> bool:

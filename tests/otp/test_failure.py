@@ -11,7 +11,8 @@ import pytest
 
 from receipt_actors.otp import ActorSystem, Crash, Down, Heartbeat, NoProgress, Ref, SystemClock, _pollers
 from receipt_actors.otp import _heartbeat as heartbeat_module
-from tests.otp.support import WAIT_SECONDS, Pooled, Seen, Threaded, run_in
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, Threaded, exit_reason_of, run_in
+from tests.otp.test_interruptions import Name
 from tests.otp.test_pollers import Pipe
 
 TICK_SECONDS = 0.02
@@ -183,3 +184,19 @@ def test_a_system_that_works_is_left_alone(system: ActorSystem, monkeypatch: pyt
         assert beats.next() == "beat"
     assert not system.is_stopped
     heartbeat.stop()
+
+
+def test_an_actor_that_cannot_be_ended_keeps_no_other_alive(doomed: ActorSystem) -> None:
+    """The trouble is raised once all others have ended."""
+    other, name = Name(), Name()
+    oldest = doomed.start(Pooled, name=other)  # all names of this kind are compared with it first
+    doomed.start(Pooled, name=name)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    other.on_compare = broken
+    error = MemoryError()
+    with pytest.raises(ZeroDivisionError):
+        doomed.fail(error)
+    assert exit_reason_of(oldest) == Crash(error)

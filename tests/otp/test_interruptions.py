@@ -6,13 +6,16 @@ import gc
 import signal
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from receipt_actors.otp import KILLED, NORMAL, ActorSystem, Down, Exit, GenServer, Stop
+from receipt_actors.otp import KILLED, NORMAL, ActorSystem, Down, Exit, GenServer, Stop, _scheduler
+from receipt_actors.otp._calls import RequestReply
+from receipt_actors.otp._context import Running
 from receipt_actors.otp._process import Process
-from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, exit_reason_of, run_in, sync
+from tests.otp.support import WAIT_SECONDS, Gate, Pooled, PooledTrapping, Seen, Threaded, exit_reason_of, run_in, sync
 
 
 class Name:
@@ -91,6 +94,76 @@ def test_an_exception_while_others_are_told_leaves_nobody_untold(
         Exit(ref, KILLED),
         Down(monitor, ref, KILLED),
     ]
+
+
+def test_an_exception_while_a_message_is_waited_for_leaves_nobody_untold(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ctrl-C comes when the end is known, before anyone is told: all are told, and those that run are fenced."""
+    watcher, ref = system.start(PooledTrapping), system.start(Pooled)
+    monitor = run_in(watcher, lambda actor: actor.monitor(ref))
+    original, interrupted = Running.wait_for_send, threading.Event()
+
+    def interrupt_once(self: Running, ended: Process) -> None:
+        if ended is ref.process and not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+        original(self, ended)
+
+    monkeypatch.setattr(Running, "wait_for_send", interrupt_once)
+    with Gate() as gate:
+        linked = system.start(Threaded)
+        run_in(linked, lambda actor: actor.link(ref))
+        linked.cast(gate)
+        gate.wait_entered()
+        with pytest.raises(KeyboardInterrupt):
+            ref.kill()
+        assert watcher.call(lambda actor, _from: actor.seen.next()) == Down(monitor, ref, KILLED)
+        assert linked.is_zombie
+
+
+def test_a_kill_while_the_runtime_holds_its_lock_does_not_wait_for_ever(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is killed has an answer on its way, and needs the lock for it."""
+    victim, asker = system.start(Threaded), system.start(Pooled)
+    answering, original = threading.Event(), RequestReply.set
+
+    def answer(self: RequestReply, value: object = None) -> None:
+        answering.set()
+        original(self, value)
+
+    monkeypatch.setattr(RequestReply, "set", answer)
+
+    def kill() -> None:
+        with system.lock:  # as where a name's ``__eq__`` kills
+            victim.send_request(lambda _actor, _from: "answer", RequestReply(asker.process, "label"))
+            assert answering.wait(WAIT_SECONDS)
+            victim.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    killer.join(3 * WAIT_SECONDS)
+    assert not killer.is_alive(), "the two wait for each other"
+    assert exit_reason_of(victim) == KILLED
+    sync(asker)
+
+
+def test_an_exception_leaves_garbage_collection_on(system: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ctrl-C in a look at a thread's frame, which switches it off."""
+
+    def interrupted() -> None:
+        gc.disable()
+        raise KeyboardInterrupt
+
+    looked_at = SimpleNamespace(isenabled=gc.isenabled, disable=interrupted, enable=gc.enable)
+    monkeypatch.setattr(_scheduler, "gc", looked_at)
+    assert gc.isenabled()
+    with pytest.raises(KeyboardInterrupt):
+        system.scheduler.frame()
+    is_on = gc.isenabled()
+    gc.enable()
+    assert is_on
 
 
 def test_a_finalizer_may_kill_while_the_runtime_holds_its_lock(system: ActorSystem) -> None:

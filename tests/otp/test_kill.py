@@ -51,6 +51,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._context import Running
+from receipt_actors.otp._process import Process
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -574,6 +575,27 @@ def test_a_pooled_parent_killed_while_its_childs_init_runs(system: ActorSystem) 
     assert system.zombies() == []
 
 
+def test_a_pooled_parent_killed_before_its_childs_init(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch, bystander: Ref, seen: Seen
+) -> None:
+    """The exit signal is there first: the child does not begin."""
+    parent, result, original = system.start(Pooled), Seen(), Process.start
+
+    def start(process: Process, *args: Any) -> Any:
+        parent.kill()
+        return original(process, *args)
+
+    def script(actor: Any) -> None:
+        monkeypatch.setattr(Process, "start", start)
+        result.put(actor.system.start_link(Pooled, init=lambda _child: bystander.send("begun")))
+
+    parent.cast(script)
+    assert result.next() == NotStarted(KILLED)
+    sync(bystander)
+    assert seen.rest() == []
+    assert system.processes() == [bystander]
+
+
 def test_a_pooled_parent_killed_by_its_childs_init(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
     """The callback that started the child goes on as a zombie's when the child's init has returned."""
     parent, after = system.start(Pooled), Seen()
@@ -1036,6 +1058,21 @@ def test_who_is_between_two_turns_of_a_stack_is_seen_by_a_kill() -> None:
     running.leave()
     assert seen == [True]
     assert running.process is process
+
+
+def test_who_goes_back_from_a_stack_is_seen_by_a_kill_that_is_looking() -> None:
+    """The thread goes back to the parent between the two looks: at who runs, and at whom that interrupted."""
+    running, process = Running(), object()
+    running.process = process  # type: ignore[assignment]
+    running.enter(object())  # type: ignore[arg-type]
+
+    class Leaving(list[Any]):
+        def __contains__(self, item: object) -> bool:
+            running.leave()
+            return super().__contains__(item)
+
+    running.interrupted = Leaving(running.interrupted)
+    assert running.is_inside(process)  # type: ignore[arg-type]
 
 
 def test_one_that_is_killed_while_it_is_registered_leaves_pykkas_registry(no_threads_left: None) -> None:
