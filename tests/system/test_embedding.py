@@ -73,6 +73,22 @@ def test_what_is_submitted_comes_back_from_the_iterator(store: SimulatedAppStore
         results.close()
 
 
+def test_a_repetition_that_names_another_queue_gets_its_ok_where_the_first_went(
+    store: SimulatedAppStore, tmp_path: Path
+) -> None:
+    """Whoever waits for the repetition is told the OK, too; the other queue gets none."""
+    settings = settings_of(store, tmp_path / "r.db").model_copy(update={"post_queues": ("First", "Other")})
+    receipt = genuine_receipt()
+    with ReceiptSystem.start(settings) as system:
+        for post_queue in ("First", "Other"):
+            pending = system.submit(receipt, 42, post_queue=post_queue, submission_id="the same")
+            (answer,) = pending.result(PATIENCE_SECONDS)
+            assert (answer.submission_id, answer.status) == ("the same", Verdict.OK)
+        answers = [answer.status for answer in system.results("First", timeout_seconds=1)]
+        assert answers == [Verdict.OK, Verdict.OK]
+        assert list(system.results("Other", timeout_seconds=0)) == []
+
+
 def test_the_iterator_ends_when_nothing_has_come_for_a_while(store: SimulatedAppStore, tmp_path: Path) -> None:
     """With a time-out of 0 it takes what is there."""
     with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
