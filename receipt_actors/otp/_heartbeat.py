@@ -45,22 +45,23 @@ class Heartbeat:
         self._is_over = threading.Event()
         self._is_due = threading.Event()  # the end of the system, or of this
         self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
-        self._thread = threading.Thread(target=self._watch, name=f"{system.name}-heartbeat", daemon=True)
-        ender = threading.Thread(target=self._end, name=f"{system.name}-heartbeat-end", daemon=True)
-        ender.start()
+        self._threads: list[threading.Thread] = []
         try:
-            self._thread.start()
+            for work, name in ((self._end, "heartbeat-end"), (self._watch, "heartbeat")):
+                thread = threading.Thread(target=work, name=f"{system.name}-{name}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
         except RuntimeError:
-            self._is_over.set()
-            self._is_due.set()
+            self.stop()
             raise
 
     def stop(self) -> None:
-        """Watch no longer. Does not wait where the thread itself calls this."""
+        """Watch no longer. Does not wait where a thread of its own calls this."""
         self._is_over.set()
         self._is_due.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(self._tick_seconds)
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
+                thread.join(self._tick_seconds)
 
     def _watch(self) -> None:
         missed = 0

@@ -16,14 +16,8 @@ HIDE = "import sys\nfor name in {hidden!r}:\n    sys.modules[name] = None\n"
 
 def run(program: str, *hidden: str, folder: Path) -> subprocess.CompletedProcess[str]:
     hide = HIDE.format(hidden=hidden)
-    return subprocess.run(
-        [sys.executable, "-c", hide + program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        cwd=folder,
-        check=False,
-    )
+    command = [sys.executable, "-c", f"PATIENCE_SECONDS = {PATIENCE_SECONDS}\n{hide}{program}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=folder, check=False)
 
 
 def command(*arguments: str) -> str:
@@ -40,11 +34,11 @@ from receipt_actors.sandbox.load import Receipts, make_scenario
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 receipt = SampleReceipt("com.example.game", (Purchase("1"),))
 with SimulatedAppStore() as store:
-    answer = requests.post(store.production_url, json={"receipt-data": store.sell(receipt)}, timeout=60)
+    answer = requests.post(store.production_url, json={"receipt-data": store.sell(receipt)}, timeout=PATIENCE_SECONDS)
     assert answer.json()["status"] == 0
-    answer = requests.get(store.production_api_url + "/inApps/v1/transactions/1", timeout=60)
+    answer = requests.get(store.production_api_url + "/inApps/v1/transactions/1", timeout=PATIENCE_SECONDS)
     assert answer.status_code == 501 and "receipt-actors[storekit2]" in answer.text
-    answer = requests.post(store.url + "/simulated/purchases", timeout=60)
+    answer = requests.post(store.url + "/simulated/purchases", timeout=PATIENCE_SECONDS)
     assert answer.status_code == 501 and "receipt-actors[storekit2]" in answer.json()["error"]
     for sign in (lambda: store.sell_signed(receipt), lambda: store.notify("TEST", bundle_id="a")):
         try:
