@@ -60,7 +60,8 @@ def submit(
     if isinstance(checked, Unanswerable):
         raise SubmissionRefused(f"{checked.reason}: {checked.detail}")
     submission, message = checked
-    pending = pending_submissions.expect(submission)  # before it is sent: the answer may come at once
+    # Before it is sent: the answer may come at once.
+    pending = pending_submissions.expect(submission, settings.source_queue)
     (failure,) = queues.send(settings.source_queue, [message])
     if failure is not None and failure.sender_fault:
         raise SubmissionRefused(f"{failure.code}: {failure.detail}")

@@ -5,13 +5,16 @@ is none. Answers are on the post queue all the same, so a program that ends mean
 
 The actor system keeps the table, so no crash of an actor forgets who waits. What the program does not hold any more is
 not in it.
+
+Two that ask the same wait as one. What is asked is more than whose the claim is: of several transactions of a receipt
+each has its answer, and one that comes by another source queue, or names another post queue, may get another one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from concurrent.futures import Future
 from typing import TypeAlias
 from weakref import WeakValueDictionary
@@ -22,7 +25,7 @@ from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import NotAnswered
 from receipt_actors.otp import ActorSystem
 
-_Key: TypeAlias = tuple[str, int, str]
+_Key: TypeAlias = tuple[Hashable, ...]
 
 
 class Pending:
@@ -43,7 +46,8 @@ class Pending:
         Raises:
             NotAnswered: no verdict can be given; ``reason`` says why. Or the system has ended.
             TimeoutError: there is none yet. The submission is as safe as before, and ``results`` will have its answers.
-                This system does not hear of what another process validates.
+                This system does not hear of what another process validates, nor of what the queue itself moves to its
+                dead-letter queue: without a time-out it would wait for that until it ends.
         """
         try:
             return self._answers.result(timeout)
@@ -60,16 +64,16 @@ class Pending:
 
 
 class PendingSubmissions:
-    """All of them, by what makes a submission; see the module."""
+    """All of them, by what is asked; see the module."""
 
     def __init__(self) -> None:
         self._pending: WeakValueDictionary[_Key, Pending] = WeakValueDictionary()
         self._lock = threading.Lock()  # over the table; programs submit on any thread
         self._has_ended = False
 
-    def expect(self, submission: Submission) -> Pending:
-        """Note that the program waits; of a submission that is sent again meanwhile it is the same ``Pending``."""
-        key = _key(submission)
+    def expect(self, submission: Submission, source_queue: str) -> Pending:
+        """Note that the program waits; of what is asked again meanwhile it is the same ``Pending``."""
+        key = _key(submission, source_queue)
         with self._lock:
             pending = self._pending.get(key) or Pending(submission.submission_id)
             if self._has_ended:
@@ -78,16 +82,16 @@ class PendingSubmissions:
                 self._pending[key] = pending
             return pending
 
-    def answered(self, submission: Submission, results: Sequence[Result]) -> None:
+    def answered(self, submission: Submission, source_queue: str, results: Sequence[Result]) -> None:
         """Tell who waits, if anybody does: these were posted."""
-        pending = self._resolved(submission)
+        pending = self._resolved(submission, source_queue)
         if pending is not None:
             posted = (parse_result(result_message(submission, result)) for result in results)
             pending._answers.set_result(tuple(each for each in posted if each is not None))
 
-    def not_answered(self, submission: Submission, why: Unanswerable) -> None:
+    def not_answered(self, submission: Submission, source_queue: str, why: Unanswerable) -> None:
         """Tell who waits, if anybody does: there will be no answer."""
-        pending = self._resolved(submission)
+        pending = self._resolved(submission, source_queue)
         if pending is not None:
             pending._answers.set_exception(NotAnswered(why.reason, why.detail))
 
@@ -100,11 +104,11 @@ class PendingSubmissions:
         for each in pending:
             _end(each)
 
-    def _resolved(self, submission: Submission) -> Pending | None:
+    def _resolved(self, submission: Submission, source_queue: str) -> Pending | None:
         if not self._pending:  # a service that nobody embeds has none
             return None
         with self._lock:
-            return self._pending.pop(_key(submission), None)
+            return self._pending.pop(_key(submission, source_queue), None)
 
 
 def pending_submissions_of(system: ActorSystem) -> PendingSubmissions:
@@ -113,8 +117,9 @@ def pending_submissions_of(system: ActorSystem) -> PendingSubmissions:
     return system.terms.setdefault(PendingSubmissions, PendingSubmissions()) if table is None else table
 
 
-def _key(submission: Submission) -> _Key:
-    return submission.submission_id, submission.user_id, submission.receipt_sha256
+def _key(submission: Submission, source_queue: str) -> _Key:
+    whose = submission.submission_id, submission.user_id, submission.receipt_sha256
+    return *whose, submission.transaction_id, submission.product_id, source_queue, submission.post_queue
 
 
 def _end(pending: Pending) -> None:

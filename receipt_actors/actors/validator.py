@@ -169,7 +169,7 @@ class Validator(Custodian):
                 if self.tracer.is_on:
                     self.trace("replied", **_traced_result(result))
                 if not self.has_open_questions:
-                    pending_submissions_of(self.system).answered(self._submission, self._results)
+                    pending_submissions_of(self.system).answered(self._submission, self.source.queue, self._results)
                     self.delete()
                 return None
 
@@ -240,7 +240,7 @@ class Validator(Custodian):
 
     def not_answered(self, why: Unanswerable) -> None:
         """See ``Custodian``."""
-        pending_submissions_of(self.system).not_answered(self._submission, why)
+        pending_submissions_of(self.system).not_answered(self._submission, self.source.queue, why)
 
     def log_answered(self, seconds: float) -> None:
         """See ``Custodian``."""

@@ -235,7 +235,7 @@ def _result_message(
         "revocation_type": result.revocation_type,
         "revocation_percentage": result.revocation_percentage,
         **more,
-    }  # nine at most: SQS takes MAX_ATTRIBUTES
+    }  # ten at most, with the two of a decision: MAX_ATTRIBUTES
     return OutgoingMessage(
         body=_ENCODER.encode(body),
         attributes={name: sendable(str(value)) for name, value in attributes.items() if value not in (None, "")},

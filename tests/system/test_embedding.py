@@ -223,6 +223,18 @@ def test_a_submission_that_is_sent_again_gets_the_same_answer(store: SimulatedAp
                 assert (answer.status, answer.submission_id) == (Verdict.OK, "purchase-7")
 
 
+def test_each_question_about_a_receipt_waits_for_its_own_answer(store: SimulatedAppStore, tmp_path: Path) -> None:
+    """Under one submission id as well, which a program may compute from user and receipt, at one time or not."""
+    purchases = (Purchase("1", "coins", 1_700_000_000_000), Purchase("2", "gems", 1_700_000_001_000))
+    receipt = mint(SampleReceipt(BUNDLE_ID, purchases), key=DEFAULT_KEY)
+    questions = ({"transaction_id": "1"}, {"transaction_id": "2"}, {"product_id": "coins"}, {})
+    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db"), is_paused=True) as system:
+        asked = [system.submit(receipt, 42, submission_id="s", **question) for question in questions]
+        system.resume()
+        answers = [sorted(each.transaction_id for each in pending.result(PATIENCE_SECONDS)) for pending in asked]
+    assert answers == [["1"], ["2"], ["1"], ["1", "2"]]
+
+
 @pytest.mark.parametrize("has_dead_letter_queue", [True, False])
 def test_what_can_not_be_answered_says_why(tmp_path: Path, has_dead_letter_queue: bool) -> None:
     """There is no verdict: waiting ends with an error that has the reason of the dead letter."""

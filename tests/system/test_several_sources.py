@@ -232,6 +232,25 @@ def test_an_embedding_program_has_both_games_in_one_system(tmp_path: Path) -> No
     }
 
 
+def test_a_program_hears_what_the_way_of_its_own_submission_is_worth(tmp_path: Path) -> None:
+    """What one game submits says nothing to another game that waits for the same submission by its own way."""
+    with SimulatedAppStore() as store:
+        settings = Settings(
+            database=tmp_path / "r.db",
+            bundle_ids=(BUNDLE_ID,),
+            app_store_production_url=store.production_url,
+            app_store_sandbox_url=store.sandbox_url,
+            receive_wait_seconds=1,
+            sources=TABLES,
+        )
+        receipt = mint(SampleReceipt(BUNDLE_ID, (Purchase("1", "coins"),)))
+        with ReceiptSystem.start(settings, is_paused=True) as system:
+            by_way = [system.submit(receipt, 1, submission_id="s", source_queue=queue) for queue in (SOURCE, SECOND)]
+            system.resume()
+            ((first,), (foreign,)) = (pending.result(PATIENCE_SECONDS) for pending in by_way)
+    assert (first.status, foreign.status) == (Verdict.OK, Verdict.INVALID)
+
+
 def _read(system: ReceiptSystem, queue: str, count: int) -> list[PostedResult]:
     results = system.results(queue, timeout_seconds=PATIENCE_SECONDS)
     return [next(results) for _ in range(count)]
