@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.patience import PATIENCE_SECONDS
+
 SOURCES = sorted((Path(__file__).parent / "erlang").glob("*.erl"))
 OLDEST_RELEASE = 27  #: of Erlang/OTP: the one whose manual we follow
 
@@ -18,7 +20,7 @@ def why_missing() -> str | None:
     if shutil.which("erl") is None or shutil.which("erlc") is None:
         return "needs Erlang/OTP's erl and erlc (Debian: erlang-base)"
     command = ["erl", "-noshell", "-eval", "io:put_chars(erlang:system_info(otp_release)), halt()."]
-    release = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+    release = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS).stdout
     if int(release) < OLDEST_RELEASE:
         return f"needs Erlang/OTP {OLDEST_RELEASE} or newer; here is {release}"
     return None
@@ -28,7 +30,7 @@ class ErlangPeer:
     """A context manager around the node."""
 
     def __init__(self, work_dir: Path) -> None:
-        subprocess.run(["erlc", "-o", str(work_dir), *map(str, SOURCES)], check=True, timeout=120)
+        subprocess.run(["erlc", "-o", str(work_dir), *map(str, SOURCES)], check=True, timeout=PATIENCE_SECONDS)
         self._node = subprocess.Popen(
             ["erl", "-noinput", "-boot", "start_clean", "-pa", str(work_dir), "-s", "otp_peer", "main"],
             stdin=subprocess.PIPE,
@@ -55,5 +57,5 @@ class ErlangPeer:
         node = self._node
         assert node.stdin is not None and node.stdout is not None
         node.stdin.close()  # at the end of its input, it halts
-        node.wait(timeout=60)
+        node.wait(timeout=PATIENCE_SECONDS)
         node.stdout.close()

@@ -16,8 +16,14 @@ HIDE = "import sys\nfor name in {hidden!r}:\n    sys.modules[name] = None\n"
 
 def run(program: str, *hidden: str, folder: Path) -> subprocess.CompletedProcess[str]:
     hide = HIDE.format(hidden=hidden)
-    command = [sys.executable, "-c", f"PATIENCE_SECONDS = {PATIENCE_SECONDS}\n{hide}{program}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=folder, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", hide + program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        cwd=folder,
+        check=False,
+    )
 
 
 def command(*arguments: str) -> str:
