@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,17 @@ def _be_patient() -> None:
 
     settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("patient")
+
+
+def _register_profiles() -> None:
+    """Make ``short``, for every check: fewer examples than hypothesis's own ``ci``, and the same ones each time."""
+    with suppress(ImportError):
+        from hypothesis import settings
+
+        settings.register_profile("short", settings.get_profile("ci"), max_examples=30)
+
+
+_register_profiles()  # before hypothesis loads the one that it is told
 
 
 WHOLE_PROGRAM = ("system", "chaos")

@@ -163,7 +163,7 @@ def identity(owner: Submission | LedgerItem) -> tuple[str, int, str]:
     return owner.submission_id, owner.user_id, owner.receipt_sha256
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=3 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), known_submissions=submissions)
 def test_a_transaction_is_ok_for_one_submission_which_is_told_so_again_and_again(
     data: st.DataObject, known_submissions: list[Submission]
