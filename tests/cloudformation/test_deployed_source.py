@@ -186,6 +186,7 @@ def test_a_task_serves_all_the_queues_as_its_definition_says(run: Run) -> None:
     assert run.done == {"game-results": 1, "game2-results": 3, "game2-dead-letters": 1}, run.log
 
 
+@pytest.mark.slow
 def test_the_role_may_do_what_it_does_on_a_further_queue_and_nothing_else(
     run: Run, company: Company, server: RecordingServer
 ) -> None:
@@ -196,6 +197,7 @@ def test_the_role_may_do_what_it_does_on_a_further_queue_and_nothing_else(
     assert calls <= game2 | game3 | company.receipts.granted(company.receipts.outputs["ServicePolicyArn"])
 
 
+@pytest.mark.slow
 def test_receipts_that_nobody_takes_from_a_further_queue_are_told_of(run: Run) -> None:
     """By its own alarms; they end when a task has been there."""
     went_off = [state for _heartbeat, state, _site in run.dead].index("ALARM")
@@ -205,12 +207,14 @@ def test_receipts_that_nobody_takes_from_a_further_queue_are_told_of(run: Run) -
     assert run.alive == ("OK", "OK", "OK")
 
 
+@pytest.mark.slow
 def test_a_dead_site_wakes_somebody_also_where_the_first_queue_is_empty(run: Run) -> None:
     """Its own site-down has no reason to: nobody waits there. That is why a further queue has one."""
     assert {site for _heartbeat, _age, site in run.dead_first} == {"OK"}
     assert run.dead[-1] == ("ALARM", "ALARM", "ALARM")
 
 
+@pytest.mark.slow
 def test_a_task_says_of_each_queue_that_it_lives(run: Run, company: Company) -> None:
     """By the very dimensions that the alarms are about."""
     assert {document["SourceQueue"] for document in run.documents} == {
