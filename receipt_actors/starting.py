@@ -1,6 +1,6 @@
 """``StartPatience``: what a start has to know of a service is asked again while the trouble may pass.
 
-A throttled request, a 500 or a connection that is cut is no reason to end: whoever runs the program would only start it
+A throttled request, a 500 or a connection that is cut is no reason to end: systemd or ECS would only start the program
 again. What never passes by itself (no such queue, no permission, wrong settings) ends the start at once.
 """
 

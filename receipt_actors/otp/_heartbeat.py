@@ -29,8 +29,8 @@ class Heartbeat:
     """Ends the system (``ActorSystem.fail``) once it makes no progress. It has two daemon threads, until ``stop``.
 
     One watches, the other ends the system: it may have to wait for a lock. It is there from the beginning, because
-    where memory is short a new thread may never begin, and whoever starts it waits for ever. Where the system can't be
-    ended the thread that watches ends with ``NoProgress``, which goes to ``threading.excepthook``.
+    where memory is short a new thread may never begin, and ``Thread.start`` waits for ever. If the system can't be
+    ended, the thread that watches raises ``NoProgress``, which goes to ``threading.excepthook``.
 
     Raises:
         RuntimeError: no thread can be started.

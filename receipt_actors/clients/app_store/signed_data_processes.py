@@ -104,7 +104,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     def begin(self, kind: SignedKind, signed: str, done: Done) -> None:
         """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here where there is nothing to begin.
 
-        It may be called with a ``ConfigurationError`` as well: nobody can do the work until that is put right. Where
+        It may be called with a ``ConfigurationError`` as well: the work can't be done until that is put right. Where
         the loop does not run yet, and can't, for want of descriptors or threads, with an ``AppStoreUnavailable``.
         """
         if len(signed) > MAX_SIGNED_CHARACTERS:
