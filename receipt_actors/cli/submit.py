@@ -145,6 +145,8 @@ def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, *,
                 accepted += outcomes.count(None)
                 failed += len(part) - outcomes.count(None)
             progress.advance(len(batch))
+    if not accepted and not failed:
+        complain("there were no messages to send")
     return failed
 
 

@@ -159,7 +159,7 @@ class TestFiles:
     @pytest.mark.parametrize("name", USES_BACKEND)
     def test_a_database_that_is_a_directory(self, cli: Cli, tmp_path: Path, name: str) -> None:
         """Told with its path."""
-        assert_one_line(cli(name, *WORK[name], "--database", tmp_path), 2, str(tmp_path))
+        assert_one_line(cli(name, *WORK[name], "--database", tmp_path), 2, f"{tmp_path}: it is a directory")
 
     @pytest.mark.parametrize("name", USES_BACKEND)
     def test_a_database_that_is_none(self, cli: Cli, name: str) -> None:

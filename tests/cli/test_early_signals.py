@@ -13,7 +13,7 @@ from .conftest import ROOT, Processes
 
 #: Holds the program up where it is about to import what its environment names, and says so.
 HOLD = """
-import os, signal, sys
+import os, select, sys
 
 class Hold:
     def find_spec(self, name, path=None, target=None):
@@ -21,7 +21,7 @@ class Hold:
             sys.stdout.write("here\\n")
             sys.stdout.flush()
             while True:
-                signal.pause()
+                select.select([], [], [], 0.1)  # not for ever: a signal may come just before it
 
 sys.meta_path.insert(0, Hold())
 """

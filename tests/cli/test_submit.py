@@ -157,6 +157,13 @@ class TestMany:
             f"s-{number}": {"receipt": RECEIPT, "user_id": number, "post_queue": RESULTS} for number in range(23)
         }
 
+    @pytest.mark.parametrize("flags", [(), ("--keep-going",)])
+    def test_a_file_without_a_message_is_told(self, cli: Cli, embedded: EmbeddedWorld, flags: tuple[str, ...]) -> None:
+        """An export that went wrong would look like one that was sent."""
+        ended = cli("submit", *embedded.flags, *flags, "--file", "-", stdin=b"\n\n")
+        assert (ended.code, ended.out) == (0, "")
+        assert ended.err.splitlines() == ["receipt-actors: there were no messages to send"]
+
     def test_a_body_without_a_submission_id_goes_as_it_is(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         """To the last blank, with an id of its own."""
         body = '{ "receipt": "MII",  "user_id": 1.0, "post_queue": "ResultsSQS", "note": "submission_id" }'

@@ -17,7 +17,7 @@ HIDE = "import sys\nfor name in {hidden!r}:\n    sys.modules[name] = None\n"
 def run(program: str, *hidden: str, folder: Path) -> subprocess.CompletedProcess[str]:
     hide = HIDE.format(hidden=hidden)
     return subprocess.run(
-        [sys.executable, "-c", hide + program],
+        [sys.executable, "-c", f"PATIENCE_SECONDS = {PATIENCE_SECONDS}\n{hide}{program}"],
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,

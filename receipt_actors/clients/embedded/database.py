@@ -273,6 +273,8 @@ def _gate(path: Path) -> Gate:
 def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise _fault(path, f"there is no directory {path.parent}", "create it, or set `database` to another path")
+    if path.is_dir():
+        raise _fault(path, "it is a directory", "set `database` to the path of a file")
     try:
         try:
             return _connect(path)
@@ -283,7 +285,8 @@ def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) 
     except sqlite3.Error as error:
         code = _primary_code(error)
         if code == sqlite3.SQLITE_NOTADB:
-            raise _fault(path, "the file is not an SQLite database", "set `database` to another path") from error
+            wish = "put a backup in its place if it was one; else set `database` to another path"
+            raise _fault(path, "the file is not an SQLite database", wish) from error
         if code == sqlite3.SQLITE_CORRUPT:
             raise _damaged(path, unavailable, str(error)) from error
         if code in _NOT_WRITABLE_CODES:
