@@ -550,7 +550,7 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     """A path that is a directory cannot be the file."""
-    assert "cannot be written" in refusal(tmp_path)
+    assert "it is a directory" in refusal(tmp_path)
 
 
 def test_a_file_of_another_format_is_refused_and_left_alone(database: Path) -> None:
