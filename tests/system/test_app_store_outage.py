@@ -25,7 +25,7 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
     early, late = genuine_messages(IN_ONE_RECEIVE, 41), genuine_messages(250, 42)
     world.send(early)
     store = SimulatedAppStore(port=world.programs.reserve_port())
-    program = world.start(store, receive_wait_seconds=0, exit_when_idle_seconds=1)
+    program = world.start(store, receive_wait_seconds=0)
     program.wait_for_log("unavailable")
     store.outage(Fault.http(503))
     with store:
@@ -38,12 +38,15 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
         program.wait_until(lambda: world.total(SOURCE) == everything, "all are there")
         assert world.total(RESULTS) == world.total(DEAD_LETTERS) == 0
         store.recover()
+        # Not until it is idle: a ledger that a busy machine starves has some handed back, which are hidden for a while.
+        program.wait_until(lambda: world.total(SOURCE) == 0, "all are done")
+        program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0
     answers = world.take(RESULTS)
     assert {(letter.fields["user_id"], letter.fields["status"]) for letter in answers} == {
         (message.user_id, "OK") for message in [*early, *late]
     }
-    assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
+    assert world.total(DEAD_LETTERS) == 0
 
 
 def test_a_stop_in_an_outage_takes_seconds(world: World) -> None:
