@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
+
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
@@ -93,8 +95,7 @@ class Program:
 
     def children(self) -> list[int]:
         """List the processes that it has started and that have not been reaped."""
-        by_thread = Path(f"/proc/{self.pid}/task").glob("*/children")
-        return [int(child) for children in by_thread for child in children.read_text().split()]
+        return children_of(self.pid)
 
     @property
     def pid(self) -> int:
@@ -179,6 +180,13 @@ class Programs:
         for run in self._runs:
             run.close()
         self._ports.close()
+
+
+def children_of(process_id: int) -> list[int]:
+    """List the processes that this one has started and that have not been reaped; none where it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(process_id).children()]
+    return []
 
 
 def wait_until_stopped(process_id: int) -> None:

@@ -23,6 +23,8 @@ from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.testing import FakeRoles, ManualClock
 from tests.patience import PATIENCE_SECONDS
 
+from .processes import children_of
+
 pytestmark = pytest.mark.short
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
@@ -34,11 +36,6 @@ class Fault(Exception):
 
 def settings_of(folder: Path, **changes: Any) -> Settings:
     return Settings(database=folder / "receipts.db", bundle_ids=("com.example.game",), log_level="error", **changes)
-
-
-def children() -> set[int]:
-    by_thread = Path("/proc/self/task").glob("*/children")
-    return {int(child) for line in by_thread for child in line.read_text().split()}
 
 
 def open_files() -> dict[str, str]:
@@ -54,12 +51,12 @@ def open_files() -> dict[str, str]:
 @contextmanager
 def nothing_left() -> Iterator[None]:
     """Fail where a thread, a child or a descriptor is there afterwards that was not before."""
-    threads, processes, files = set(threading.enumerate()), children(), open_files()
+    threads, processes, files = set(threading.enumerate()), set(children_of(os.getpid())), open_files()
     yield
     for thread in set(threading.enumerate()) - threads:
         thread.join(PATIENCE_SECONDS)
     assert set(threading.enumerate()) - threads == set()
-    assert children() - processes == set()
+    assert set(children_of(os.getpid())) - processes == set()
     assert [name for number, name in open_files().items() if number not in files] == []
 
 
