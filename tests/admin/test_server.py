@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.web import connections
 from receipt_actors.web.serving import AddressRefused
+from tests.open_files import open_files
 from tests.patience import PATIENCE_SECONDS
 
 from .conftest import JSON, TOKEN, Client, FakeSystem, serving
@@ -23,14 +23,6 @@ from .test_hostile_clients import read_to_end
 
 def own_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("receipt-actors-admin")]
-
-
-def open_files() -> set[str]:
-    return {os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)}
-
-
-def _is_open(number: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{number}")
 
 
 def test_port_0_is_any_free_one(system: FakeSystem) -> None:
@@ -83,7 +75,7 @@ def test_it_stops_at_once_whoever_is_connected(system: FakeSystem, monkeypatch: 
     """A page, a trace, somebody who asks nothing, somebody who has not finished asking, and one who reads nothing."""
     for limit in ("REQUEST_SECONDS", "STALL_SECONDS"):  # what a stop that waits for a client would wait for
         monkeypatch.setattr(connections, limit, 2 * PATIENCE_SECONDS)
-    threads_before, files_before = own_threads(), open_files()
+    threads_before, files_before = own_threads(), set(open_files().values())
     with ExitStack() as clients:
         server = AdminServer(Address("127.0.0.1", 0))
         server.serve(system)
@@ -106,7 +98,7 @@ def test_it_stops_at_once_whoever_is_connected(system: FakeSystem, monkeypatch: 
         assert read_to_end(half) == b""
         assert system.traces[0].stopped.is_set()
     assert own_threads() == threads_before
-    assert open_files() <= files_before
+    assert set(open_files().values()) <= files_before
     server.stop()  # and once more
 
 

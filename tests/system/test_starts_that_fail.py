@@ -21,6 +21,7 @@ from receipt_actors.errors import ConfigurationError, LedgerUnavailable, Receipt
 from receipt_actors.otp import StartError
 from receipt_actors.processes.group import ProcessGroup
 from receipt_actors.testing import FakeRoles, ManualClock
+from tests.open_files import open_files
 from tests.patience import PATIENCE_SECONDS
 
 from .processes import children_of
@@ -36,16 +37,6 @@ class Fault(Exception):
 
 def settings_of(folder: Path, **changes: Any) -> Settings:
     return Settings(database=folder / "receipts.db", bundle_ids=("com.example.game",), log_level="error", **changes)
-
-
-def open_files() -> dict[str, str]:
-    found = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found[entry.name] = os.readlink(entry)
-        except FileNotFoundError:  # it was the directory's own
-            continue
-    return found
 
 
 @contextmanager
