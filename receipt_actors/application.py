@@ -41,20 +41,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from receipt_actors.actors import protocol
-from receipt_actors.actors.app_store_gateway import AppStoreGateway
-from receipt_actors.actors.asking import Way, by_server_api, by_verify_receipt
-from receipt_actors.actors.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
-from receipt_actors.actors.consumer import BackgroundConsumer, Consumer
-from receipt_actors.actors.holding import Holding
-from receipt_actors.actors.intake import Intake
-from receipt_actors.actors.ledger_gateway import LedgerGateway
-from receipt_actors.actors.mover import Mover
-from receipt_actors.actors.result_listener import ResultListener
-from receipt_actors.actors.role_keeper import ROLE_KEEPER, RoleKeeper
-from receipt_actors.actors.signature_gateway import SignatureGateway
-from receipt_actors.actors.validator import Validator
-from receipt_actors.actors.visibility_keeper import VisibilityKeeper
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.patience import Patience
@@ -76,8 +62,22 @@ from receipt_actors.otp import (
     StartResult,
     supervisor_spec,
 )
+from receipt_actors.pipeline import protocol
+from receipt_actors.pipeline.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
+from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
+from receipt_actors.pipeline.intake import Intake
+from receipt_actors.pipeline.ledger_gateway import LedgerGateway
+from receipt_actors.pipeline.mover import Mover
+from receipt_actors.pipeline.result_listener import ResultListener
+from receipt_actors.pipeline.validator import Validator
+from receipt_actors.pipeline.visibility_keeper import VisibilityKeeper
+from receipt_actors.scale.nodes.holding import Holding
+from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER, RoleKeeper
 from receipt_actors.settings import Settings
 from receipt_actors.sources import policy_of
+from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
+from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
+from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.telemetry.alert_book import Alert, AlertLimits
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,

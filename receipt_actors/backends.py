@@ -11,25 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receipt_actors.clients.app_store.roots import foreign_name
-from receipt_actors.clients.app_store.signed_data import open_signed_data, read_trust
-from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
-from receipt_actors.clients.app_store.signed_data_threads import SignedDataThreads
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
-from receipt_actors.clients.network_loop import NetworkLoop
-from receipt_actors.clients.signed_data_on_demand import SignedDataOnDemand
-from receipt_actors.domain.ports import (
-    AppStore,
-    BackgroundCalls,
-    Ledger,
-    Queues,
-    ReceivedMessage,
-    RoleTable,
-    ServerApi,
-    SignatureRefused,
-    SignedDataCalls,
-)
+from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.network_loop import NetworkLoop
 from receipt_actors.otp import Scheduler
 from receipt_actors.settings import (
     AppStoreSettings,
@@ -41,15 +25,22 @@ from receipt_actors.settings import (
     Settings,
     SignatureSettings,
 )
+from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
+from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignatureRefused, SignedDataCalls
+from receipt_actors.stores.apple.signatures.on_demand import SignedDataOnDemand
+from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
+from receipt_actors.stores.apple.signatures.roots import foreign_name
+from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
+from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
 from receipt_actors.telemetry.walks import Walks
 
 if TYPE_CHECKING:
-    from receipt_actors.clients.app_store.apple_library import AppleSignedData
-    from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient
-    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
-    from receipt_actors.clients.app_store.server_api_client import ServerApiClient
-    from receipt_actors.clients.app_store.signed_data import Trust
-    from receipt_actors.clients.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
+    from receipt_actors.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
+    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
+    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
+    from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+    from receipt_actors.stores.apple.signatures.signed_data import Trust
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -152,7 +143,7 @@ def _open_background_calls(
         return None
     if not (hasattr(select, "epoll") and queues.goes_the_short_way and ledger.goes_the_short_way):
         return None
-    from receipt_actors.clients.aws import AwsLoop
+    from receipt_actors.aws import AwsLoop
 
     return AwsLoop()
 
@@ -173,7 +164,7 @@ def open_queues(
     ``ConfigurationError`` where there is no database and none is to be made.
     """
     if settings.backend == "aws":
-        from receipt_actors.clients.aws import AwsQueues  # boto3 takes its time to import
+        from receipt_actors.aws import AwsQueues  # boto3 takes its time to import
 
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
@@ -200,7 +191,7 @@ def open_ledger(
 ) -> EmbeddedLedger | AwsLedger:
     """Open the ledger alone; see ``open_queues``."""
     if settings.backend == "aws":
-        from receipt_actors.clients.aws import AwsLedger
+        from receipt_actors.aws import AwsLedger
 
         return AwsLedger(settings.ledger_table, max_connections=max_connections)
     return EmbeddedLedger(_database(settings, create))
@@ -211,7 +202,7 @@ def open_notifications(
 ) -> EmbeddedNotifications | AwsNotifications:
     """Open what remembers Apple's notifications alone; see ``open_queues``."""
     if settings.backend == "aws":
-        from receipt_actors.clients.aws import AwsNotifications
+        from receipt_actors.aws import AwsNotifications
 
         return AwsNotifications(settings.notifications_table, max_connections=max_connections)
     return EmbeddedNotifications(_database(settings, create))
@@ -220,7 +211,7 @@ def open_notifications(
 def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
     """Open the table by which nodes agree on roles alone; see ``open_queues``."""
     if settings.backend == "aws":
-        from receipt_actors.clients.aws import AwsRoles
+        from receipt_actors.aws import AwsRoles
 
         return AwsRoles(settings.role_table, settings.lease_seconds)
     return EmbeddedRoles(_database(settings, create=True))
@@ -228,7 +219,7 @@ def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
 
 def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
     """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
-    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient  # who has curl does without
+    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient  # who has curl does without
 
     return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
 
@@ -238,7 +229,7 @@ def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> 
 
     Raises ``ConfigurationError`` where the key is none.
     """
-    from receipt_actors.clients.app_store.server_api_client import ServerApiClient, Token  # an extra
+    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # an extra
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
     assert key_id is not None and issuer_id is not None, "the settings see to it"
@@ -307,7 +298,7 @@ def _trust(settings: SignatureSettings) -> Trust:
 
 
 def _open_curl_client(settings: AppStoreSettings, *, max_connections: int) -> CurlVerifyReceiptClient:
-    from receipt_actors.clients.app_store.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
+    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
 
     return CurlVerifyReceiptClient(*_app_store_arguments(settings), max_connections=max_connections)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.actors.protocol import INTAKE, IntakeStatus
-from receipt_actors.actors.role_keeper import ROLE_KEEPER
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
+from receipt_actors.pipeline.protocol import INTAKE, IntakeStatus
+from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import (

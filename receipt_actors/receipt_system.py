@@ -14,18 +14,6 @@ from typing import Any, Self
 import pykka
 
 from receipt_actors import game_side
-from receipt_actors.actors import protocol
-from receipt_actors.actors.holding import LIMITED, ProcessHolding, release
-from receipt_actors.actors.pending import Pending, pending_submissions_of
-from receipt_actors.actors.protocol import (
-    CloseIntake,
-    DescribeIntake,
-    IntakeStatus,
-    ObeyLimits,
-    PauseIntake,
-    ResumeIntake,
-    StuckInOutage,
-)
 from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.limits import Limits, LiveLimits
@@ -34,6 +22,18 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.game_side import Results
 from receipt_actors.inspection import Inspection
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
+from receipt_actors.pipeline import protocol
+from receipt_actors.pipeline.pending import Pending, pending_submissions_of
+from receipt_actors.pipeline.protocol import (
+    CloseIntake,
+    DescribeIntake,
+    IntakeStatus,
+    ObeyLimits,
+    PauseIntake,
+    ResumeIntake,
+    StuckInOutage,
+)
+from receipt_actors.scale.nodes.holding import LIMITED, ProcessHolding, release
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
 from receipt_actors.starting import StartPatience

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from receipt_actors import Settings, game_side
-from receipt_actors.actors.pending import PendingSubmissions
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
+from receipt_actors.pipeline.pending import PendingSubmissions
 from receipt_actors.testing import FakeQueues, ManualClock
 
 FIRST, SECOND, OUT, OUT2 = "ReceiptsSQS", "Game2SQS", "ResultsSQS", "Results2SQS"

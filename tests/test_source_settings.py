@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.processes.messages import Configure, decode, encode, settings_as_json
+from receipt_actors.scale.processes.messages import Configure, decode, encode, settings_as_json
 from receipt_actors.settings import (
     SETTINGS,
     SOURCE_SETTINGS,

@@ -13,7 +13,7 @@ from receipt_actors.domain.policy import AccountTokens, token_by_number
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.service_limits import APPLE_SERVER_API
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.processes.messages import settings_as_json
+from receipt_actors.scale.processes.messages import settings_as_json
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.sources import policy_of
 

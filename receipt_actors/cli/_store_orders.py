@@ -12,8 +12,7 @@ import requests
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.number_types import FiniteFloatRange
-from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
-from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.domain.receipts import ProductType
 
 TIMEOUT_SECONDS = 30.0

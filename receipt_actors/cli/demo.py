@@ -23,7 +23,6 @@ from receipt_actors.cli._demo_refunds import faults_of, refund_some
 from receipt_actors.cli.number_types import FiniteFloatRange
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.cli.watchers import admin_server
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.receipt_system import ReceiptSystem
@@ -31,6 +30,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Asked, Receipts, Scenario, make_scenario
 from receipt_actors.settings import INSTALL_STOREKIT2, Settings, verifies_signatures
+from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 BUNDLE_ID = "com.example.game"

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import click
 
-from receipt_actors.actors.batchers import PACE_SECONDS
 from receipt_actors.cli._plan_report import print_plan
 from receipt_actors.cli.measured_cost import cost_of_report
 from receipt_actors.cli.number_types import FiniteFloatRange
@@ -25,6 +24,7 @@ from receipt_actors.domain.capacity import (
 )
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES, TaskSize
+from receipt_actors.pipeline.batchers import PACE_SECONDS
 from receipt_actors.settings import Settings, default_app_store_client
 
 Command = TypeVar("Command", bound=Callable[..., Any])

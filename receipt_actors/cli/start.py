@@ -24,14 +24,14 @@ from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import divide
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.processes.cores import usable_cores
+from receipt_actors.scale.processes.cores import usable_cores
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:
-    from receipt_actors.actors.protocol import IntakeStatus
-    from receipt_actors.processes.group import ProcessGroup
+    from receipt_actors.pipeline.protocol import IntakeStatus
     from receipt_actors.receipt_system import ReceiptSystem
+    from receipt_actors.scale.processes.group import ProcessGroup
 
 logger = logging.getLogger("receipt_actors")
 
@@ -150,8 +150,8 @@ def _start(
         logger.info("%d consumers %s receipts from %s (%s), at most %d in flight", settings.consumers, take, *what)
         return system, lambda: None  # who can't start has said so by now
 
-    from receipt_actors.processes.divider import described
-    from receipt_actors.processes.group import ProcessGroup
+    from receipt_actors.scale.processes.divider import described
+    from receipt_actors.scale.processes.group import ProcessGroup
 
     def tell() -> None:
         share = described(divide(settings.limits_of(count), count)[-1])

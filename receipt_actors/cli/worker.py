@@ -29,9 +29,10 @@ from receipt_actors.cli.garbage import collect_seldom
 from receipt_actors.cli.logs import write_log
 from receipt_actors.cli.stop_signals import StopSignals
 from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError, StartAbandoned
-from receipt_actors.processes.channel import Channel
-from receipt_actors.processes.collector import REPORT_SECONDS
-from receipt_actors.processes.messages import (
+from receipt_actors.receipt_system import ReceiptSystem
+from receipt_actors.scale.processes.channel import Channel
+from receipt_actors.scale.processes.collector import REPORT_SECONDS
+from receipt_actors.scale.processes.messages import (
     ActorDescribed,
     Configure,
     DescribeActor,
@@ -56,8 +57,7 @@ from receipt_actors.processes.messages import (
     TraceEvent,
     UseLimits,
 )
-from receipt_actors.processes.worker_process import STOP_SIGNALS
-from receipt_actors.receipt_system import ReceiptSystem
+from receipt_actors.scale.processes.worker_process import STOP_SIGNALS
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import Incident

@@ -35,8 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
-from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox import answers
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response

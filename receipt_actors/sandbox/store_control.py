@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from receipt_actors.domain.apple_fields import WHOLE_PERCENTAGE
-from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.receipts import (

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
-from receipt_actors.clients.sqs_rules import check_send_batch
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sqs_rules import check_send_batch
 
 _REQUIRED = ("receipt", "user_id", "post_queue")
 _OPTIONAL = ("transaction_id", "product_id")

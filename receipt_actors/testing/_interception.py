@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 from receipt_actors.backends import Backend
 from receipt_actors.domain.ports import (
-    AppStore,
     ClaimOutcome,
     EntryFailure,
     Environment,
@@ -28,10 +27,10 @@ from receipt_actors.domain.ports import (
     OutgoingMessage,
     Queues,
     ReceivedMessage,
-    ServerApi,
     Standing,
 )
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
+from receipt_actors.stores.apple.ports import AppStore, ServerApi
 
 _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "verify_receipt": AppStoreUnavailable,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from receipt_actors.clients import sqs_rules
+from receipt_actors.domain import sqs_rules
 from receipt_actors.domain.fifo import DEDUPLICATION_SECONDS, is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_ENTRIES,

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from receipt_actors.actors.gateway import Gateway
 from receipt_actors.otp import ActorSystem, ManualClock
+from receipt_actors.pipeline.gateway import Gateway
 from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake
 
 MAX_TIMERS_AT_ONCE = 10_000

@@ -10,9 +10,10 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from receipt_actors.domain.jws import CHAIN_LENGTH, check_clock, read_jws
-from receipt_actors.domain.ports import Environment, SignatureRefused, SignedKind
+from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.signatures.jws import CHAIN_LENGTH, check_clock, read_jws
 from receipt_actors.testing._faults import Fake
 
 

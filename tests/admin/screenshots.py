@@ -24,10 +24,10 @@ from pathlib import Path
 import requests
 from PIL import Image
 
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
+from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.telemetry.overview import Overview
 from tests.ports import reserved_port
 

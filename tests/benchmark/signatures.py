@@ -26,14 +26,14 @@ import psutil
 from appstoreserverlibrary.models.Environment import Environment as AppleEnvironment
 from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
-from receipt_actors.clients.app_store.apple_library import AppleSignedData
-from receipt_actors.clients.app_store.signed_data import Trust
-from receipt_actors.clients.app_store.signed_data_processes import SignedDataProcesses
-from receipt_actors.domain.ports import SignatureRefused, SignedKind
 from receipt_actors.sandbox.apple_ca import default_authority
 from receipt_actors.sandbox.bench.figures import machine
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from receipt_actors.sandbox.signed_transactions import mint_signed
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
+from receipt_actors.stores.apple.signatures.signed_data import Trust
 
 BUNDLE_ID = "com.example.game"
 WAIT_SECONDS = 600.0

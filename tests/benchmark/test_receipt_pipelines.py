@@ -18,7 +18,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from receipt_actors.clients.aws import AwsQueues
+from receipt_actors.aws import AwsQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services, run
 from receipt_actors.sandbox.check import AnswerSeen, check

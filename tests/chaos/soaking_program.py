@@ -13,8 +13,9 @@ import threading
 from typing import Any
 
 from receipt_actors import ReceiptSystem, cli
-from receipt_actors.actors import app_store_gateway, ledger_gateway
+from receipt_actors.pipeline import ledger_gateway
 from receipt_actors.settings import Settings
+from receipt_actors.stores.apple import app_store_gateway
 from receipt_actors.testing import Monkey
 
 REMEMBERED = 500

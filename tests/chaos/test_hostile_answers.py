@@ -16,22 +16,22 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
-from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
-from receipt_actors.clients.aws import AwsLedger
-from receipt_actors.clients.embedded import EmbeddedQueues
+from receipt_actors.aws import AwsLedger
 from receipt_actors.domain.ledger import OursElsewhere, Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
 from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.domain.verdicts import Plan, make_plan
-from receipt_actors.domain.verify_receipt import interpret
 from receipt_actors.errors import AppStoreUnavailable, BatchesRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.load import Answered, SampleMessage
-from tests.clients.test_aws import FakeAws, error
-from tests.clients.test_aws import Reply as AwsReply
+from receipt_actors.sqlite import EmbeddedQueues
+from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+from receipt_actors.stores.apple.verify_receipt import interpret
+from tests.backends.test_aws import FakeAws, error
+from tests.backends.test_aws import Reply as AwsReply
 from tests.system.conftest import empty_account
 from tests.system.processes import Programs
 from tests.system.worlds import (

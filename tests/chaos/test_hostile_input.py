@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.messages import Submission, Unanswerable, dead_letter_message, parse_submission
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage, ReceivedMessage
@@ -26,6 +25,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge
+from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.testing import FakeServices, HostileMessage, PortCall, hostile_messages, intercept
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, genuine_messages

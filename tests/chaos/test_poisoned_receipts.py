@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 from tests.system.processes import Program
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld

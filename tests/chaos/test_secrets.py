@@ -17,21 +17,21 @@ import boto3
 import pytest
 
 from receipt_actors import Settings
-from receipt_actors.actors.consumer import Consumer
-from receipt_actors.actors.protocol import APP_STORE_GATEWAY, SendMessage, VerifyReceipt
-from receipt_actors.clients.aws import AwsLedger, AwsQueues
+from receipt_actors.aws import AwsLedger, AwsQueues
 from receipt_actors.domain.messages import parse_submission
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ReceiptActorsError
 from receipt_actors.otp import Ref, WhichChildren
 from receipt_actors.otp import sys as otp_sys
+from receipt_actors.pipeline.consumer import Consumer
+from receipt_actors.pipeline.protocol import APP_STORE_GATEWAY, SendMessage, VerifyReceipt
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import FakeServices
-from tests.clients.test_aws import ITEM, FakeAws
-from tests.clients.test_aws import Reply as AwsReply
+from tests.backends.test_aws import ITEM, FakeAws
+from tests.backends.test_aws import Reply as AwsReply
 from tests.system.conftest import empty_account
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsServer, EmbeddedWorld, Letter, World

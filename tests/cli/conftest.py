@@ -19,9 +19,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from receipt_actors.cli import main, patient_queues
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ class AwsWorld(World):
     def __init__(self, url: str) -> None:
         import boto3
 
-        from receipt_actors.clients.aws import AwsQueues
+        from receipt_actors.aws import AwsQueues
 
         self.environment = {
             "AWS_ENDPOINT_URL": url,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 ANSWER = {"user_id": 7, "transaction_id": "1", "status": "OK"}

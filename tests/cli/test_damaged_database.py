@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import OutgoingMessage
+from receipt_actors.sqlite import EmbeddedQueues
 
 from .conftest import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Ended
 

@@ -9,8 +9,8 @@ from math import inf
 import pykka
 import pytest
 
-from receipt_actors.actors.protocol import IntakeStatus
 from receipt_actors.cli.start import LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS, wait_for_the_end
+from receipt_actors.pipeline.protocol import IntakeStatus
 from receipt_actors.settings import Settings
 
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.cli.patient_queues import HIDDEN_SECONDS, PatientQueues, QueueReader
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.errors import QueueRefused, QueueUnavailable
+from receipt_actors.sqlite import EmbeddedQueues
 
 QUEUE = "Letters"
 AT_ONCE = exponential(3, first_seconds=0.0, max_seconds=0.0)

@@ -246,9 +246,9 @@ STOPPING_PROGRAM = """
 import sys, threading
 from receipt_actors.cli import main, patient_queues
 if "--database" in sys.argv:
-    from receipt_actors.clients.embedded import EmbeddedQueues as Queues
+    from receipt_actors.sqlite import EmbeddedQueues as Queues
 else:
-    from receipt_actors.clients.aws import AwsQueues as Queues
+    from receipt_actors.aws import AwsQueues as Queues
 
 operation, number, when, *arguments = sys.argv[1:]
 carry_out, calls = getattr(Queues, operation), []

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 from .conftest import (

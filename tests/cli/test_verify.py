@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.clients.aws import AwsLedger
-from receipt_actors.clients.embedded import EmbeddedLedger
+from receipt_actors.aws import AwsLedger
 from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import Flaw
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
+from receipt_actors.sqlite import EmbeddedLedger
 
 from .conftest import BUNDLE_ID, TABLE, EmbeddedWorld, Ended, World
 

@@ -9,8 +9,8 @@ from typing import Any
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from tests.notifications.posts import Posted, transaction_payload
-from tests.notifications.servers import Client
+from tests.stores.apple.notifications.posts import Posted, transaction_payload
+from tests.stores.apple.notifications.servers import Client
 from tests.system.processes import Program
 
 from .conftest import SERVICE_TEMPLATE, RecordingServer, Stack, create_stack

@@ -20,7 +20,7 @@ import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import load_settings
-from tests.notifications.posts import AUTHORITY
+from tests.stores.apple.notifications.posts import AUTHORITY
 from tests.system.processes import Programs
 from tests.system.worlds import BUNDLE_ID, genuine_messages
 from tests.telemetry.ecs_agent import EcsAgent

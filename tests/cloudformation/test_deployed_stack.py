@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
-from receipt_actors.clients.aws import AwsQueues
+from receipt_actors.aws import AwsQueues
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
@@ -24,7 +24,7 @@ from receipt_actors.sandbox.receipts import SampleReceipt, mint
 from receipt_actors.settings import load_settings
 from receipt_actors.telemetry import embedded_metrics
 from receipt_actors.telemetry.embedded_metrics import SOURCE_QUEUE_DIMENSION
-from tests.notifications.posts import AUTHORITY
+from tests.stores.apple.notifications.posts import AUTHORITY
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID
 

@@ -15,7 +15,7 @@ from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.clients.aws.notifications import EXPIRES_AT
+from receipt_actors.aws.notifications import EXPIRES_AT
 from receipt_actors.settings import Settings, load_settings
 
 from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.clients.sqs_rules import check_send_batch
 from receipt_actors.domain.fifo import (
     dead_letter_queue_fault,
     dead_letter_queue_of,
@@ -32,6 +31,7 @@ from receipt_actors.domain.messages import (
 )
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sqs_rules import check_send_batch
 
 FIFO = "queue.fifo"
 SUBMISSION = Submission("s-1", "m-1", -42, "MII", "ab" * 32, FIFO, None, None, 0.0)

@@ -12,12 +12,10 @@ from appstoreserverlibrary.receipt_utility import ReceiptUtility
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.clients.app_store.apple_library import AppleSignedData
 from receipt_actors.domain.messages import Submission, Unanswerable, parse_submission
-from receipt_actors.domain.ports import Environment, ReceivedMessage, SignatureRefused
+from receipt_actors.domain.ports import Environment, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine
-from receipt_actors.domain.signed_transactions import interpret
 from receipt_actors.sandbox import server_api
 from receipt_actors.sandbox.answers import judge
 from receipt_actors.sandbox.apple_ca import Authority, Flaw
@@ -40,6 +38,9 @@ from receipt_actors.sandbox.load import (
 )
 from receipt_actors.sandbox.sales import Sales
 from receipt_actors.sandbox.signing import REASONS, Signer
+from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+from receipt_actors.stores.apple.signed_transactions import interpret
 
 # A busy machine may take its time for an example.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -25,10 +25,10 @@ TICK_SECONDS = 0.2  #: of the heartbeat, which takes a minute to notice anything
 
 def install() -> None:
     folder = Path(os.environ[FOLDER])
-    if "receipt_actors.clients.app_store.signed_data_worker" in sys.orig_argv and (folder / "verifier").exists():
+    if "receipt_actors.stores.apple.signatures.worker" in sys.orig_argv and (folder / "verifier").exists():
         os._exit(127)  # as a program that can't be found
     from receipt_actors.otp import Heartbeat, _pollers
-    from receipt_actors.processes import channel
+    from receipt_actors.scale.processes import channel
 
     class Epoll:
         def __init__(self) -> None:

@@ -19,12 +19,12 @@ import pykka
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.actors.pending import pending_submissions_of
 from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.backends import open_backend
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import NotAnswered, SubmissionRefused
+from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
 from receipt_actors.telemetry.alert_book import Alert, AlertKind

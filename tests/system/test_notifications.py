@@ -21,9 +21,9 @@ from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
-from tests.notifications.posts import AUTHORITY, Posted, transaction_payload
-from tests.notifications.servers import Client, read_to_end
 from tests.patience import PATIENCE_SECONDS
+from tests.stores.apple.notifications.posts import AUTHORITY, Posted, transaction_payload
+from tests.stores.apple.notifications.servers import Client, read_to_end
 
 from .processes import Program, Programs
 from .worlds import BUNDLE_ID, RESULTS, AwsWorld, EmbeddedWorld, Letter, World, genuine_messages
@@ -131,10 +131,10 @@ def test_a_refund_before_its_claim_is_kept_until_it_is_reversed(
 
 def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
     """Ask the store what was bought, as the program does."""
-    from receipt_actors.clients.app_store.requests_client import VerifyReceiptClient
     from receipt_actors.domain.ports import Environment
     from receipt_actors.domain.receipts import Genuine
-    from receipt_actors.domain.verify_receipt import interpret
+    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+    from receipt_actors.stores.apple.verify_receipt import interpret
 
     client = VerifyReceiptClient(store.production_url, store.sandbox_url, None, 5.0, 5.0, pool_size=1)
     answer = client.verify_receipt(json.loads(message.body)["receipt"], Environment.PRODUCTION)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from receipt_actors.aws.roles import KEY
 from receipt_actors.cli import EXIT_DONE
-from receipt_actors.clients.aws.roles import KEY
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.patience import PATIENCE_SECONDS
 

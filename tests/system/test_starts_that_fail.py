@@ -16,10 +16,10 @@ import pytest
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.backends import Backend, open_backend
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, ReceiptActorsError
 from receipt_actors.otp import StartError
-from receipt_actors.processes.group import ProcessGroup
+from receipt_actors.scale.processes.group import ProcessGroup
+from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.testing import FakeRoles, ManualClock
 from tests.open_files import open_files
 from tests.patience import PATIENCE_SECONDS

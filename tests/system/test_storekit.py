@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.clients.embedded import EmbeddedQueues
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.results import PostedResult
@@ -29,6 +28,7 @@ from receipt_actors.notifications import open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import Flaw
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, mint
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"

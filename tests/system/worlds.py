@@ -26,13 +26,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.sqs.models import sqs_backends
 from werkzeug.serving import make_server
 
-from receipt_actors.clients.aws.ledger import _from_attributes
-from receipt_actors.clients.embedded import EmbeddedLedger, EmbeddedQueues
+from receipt_actors.aws.ledger import _from_attributes
 from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, SampleMessage, Scenario, make_scenario
+from receipt_actors.sqlite import EmbeddedLedger, EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program, Programs

@@ -26,7 +26,7 @@ from receipt_actors.telemetry.alerts import (
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents
 from receipt_actors.telemetry.overview import Incident
 from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle, wait_until
-from tests.actors.stand_ins import StandIn
+from tests.pipeline.stand_ins import StandIn
 
 QUEUE = "AlertsSQS"
 ORIGIN = Origin("host-1", "main", "ReceiptsSQS", "1.2.3")

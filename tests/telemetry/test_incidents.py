@@ -39,7 +39,7 @@ from receipt_actors.telemetry.incidents import (
 )
 from receipt_actors.telemetry.overview import Incident
 from receipt_actors.telemetry.statistics import statistics_of
-from tests.actors.stand_ins import Stage
+from tests.pipeline.stand_ins import Stage
 
 
 class Fragile(GenServer):

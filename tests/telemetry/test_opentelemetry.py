@@ -15,8 +15,8 @@ from receipt_actors.domain.trace_context import TraceContext
 from receipt_actors.telemetry.opentelemetry import THREAD_NAME, OpenTelemetryWalks, Sampling, open_walks
 from receipt_actors.telemetry.tracing import tracer_of
 from receipt_actors.telemetry.walks import Walk
-from tests.actors.trees import Tree, tree_of
 from tests.patience import PATIENCE_SECONDS
+from tests.pipeline.trees import Tree, tree_of
 from tests.telemetry.collectors import Collector, SeenSpan
 
 PARENT = TraceContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, is_sampled=True)

@@ -302,7 +302,7 @@ def test_whatever_the_agent_says_is_read(text: bytes, wish: bool) -> None:
 def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
     """The parent of several processes talks to nobody: what that takes would cost it some 13 MB and 60 ms."""
     program = (
-        "import sys, receipt_actors.cli.start, receipt_actors.processes.group\n"
+        "import sys, receipt_actors.cli.start, receipt_actors.scale.processes.group\n"
         "sys.exit(', '.join({'requests', 'ssl', 'urllib3'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_SECONDS)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from receipt_actors import Settings
-from receipt_actors.actors.protocol import INTAKE
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import PredicateRefused
 from receipt_actors.otp import ActorSystem
+from receipt_actors.pipeline.protocol import INTAKE
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.tracing import (
     EVENTS,
@@ -26,8 +26,8 @@ from receipt_actors.telemetry.tracing import (
     tracer_of,
 )
 from receipt_actors.testing import wait_until
-from tests.actors.trees import Tree, tree_of
 from tests.otp.support import WAIT_SECONDS, Gate, Seen
+from tests.pipeline.trees import Tree, tree_of
 
 RECEIPT = "receipt_data"
 

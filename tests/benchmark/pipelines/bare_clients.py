@@ -28,12 +28,13 @@ from typing import Any, TypeVar
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.ledger import Ownership, ledger_item
 from receipt_actors.domain.messages import Submission, is_intact, parse_submission, result_message
-from receipt_actors.domain.ports import AppStoreTransfers, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.receipts import Genuine
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
-from receipt_actors.domain.verify_receipt import interpret
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.sources import policy_of
+from receipt_actors.stores.apple.ports import AppStoreTransfers
+from receipt_actors.stores.apple.verify_receipt import interpret
 
 WINDOW = 250  #: messages that go through each step together
 

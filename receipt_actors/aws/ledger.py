@@ -1,0 +1,480 @@
+"""DynamoDB behind the port ``Ledger``.
+
+An item is laid out under plain names, so that an operator can read it: see ``_to_attributes``. A value that is None is
+an attribute that is not there.
+
+A batch of claims is one ``INSERT`` of PartiQL each: the only batch of DynamoDB's that takes conditions, here the one
+that every ``INSERT`` has, that nothing stands there yet. It saves round trips, not capacity. Only DynamoDB's own word
+that an item was put confirms a claim; ownership is never judged by a batch, which need not return what is in the way.
+
+A refund is an update of the attributes of the mark (``RefundedAt`` and, where Apple says so, ``RevocationType`` and
+``RevocationPercentage``), which never replaces an item. Where nobody has claimed the transaction, the update makes an
+item that has its key and the mark only: the tombstone, which stands in the way of every claim like any item. It becomes
+no claim, but is deleted, and only as long as it is none.
+
+Items that another program wrote may lack attributes of ours. They stand in the way of a claim all the same, and are
+read as nobody's: a submission id and a receipt hash that are missing are empty, a user id that is missing is
+``NO_USER_ID``. None of the three can equal what a message brings, so such an item is never taken for our own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from receipt_actors.aws.connection import (
+    READ_TIMEOUT_SECONDS,
+    build_client,
+    call,
+    describe,
+    error_code,
+    member,
+    not_done,
+    optional_member,
+    reading,
+    told,
+)
+from receipt_actors.aws.items import check_table, item_of
+from receipt_actors.aws.steps import Steps, as_call
+from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ports import (
+    MAX_QUANTITY,
+    TAKEN,
+    WHOLE_PERCENTAGE,
+    ClaimOutcome,
+    EntryFailure,
+    Environment,
+    LedgerItem,
+    Standing,
+    Tombstone,
+)
+from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+logger = logging.getLogger(__name__)
+
+KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
+NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
+SETTING = "ledger_table"  #: which names the table
+CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
+MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
+
+#: All that an item may have: ``claimed_at_seconds`` is ``ClaimedAt``.
+ATTRIBUTES = frozenset(
+    "".join(word.capitalize() for word in field.name.removesuffix("_seconds").split("_"))
+    for field in dataclasses.fields(LedgerItem)
+)
+
+_REFUNDED_AT = "RefundedAt"
+_REVOCATION_TYPE = "RevocationType"
+_REVOCATION_PERCENTAGE = "RevocationPercentage"
+_TOMBSTONE = frozenset({KEY, _REFUNDED_AT, _REVOCATION_TYPE, _REVOCATION_PERCENTAGE})  # all that a tombstone may have
+_UNMARK_ATTEMPTS = 5  # each fails only where somebody else has changed the item since it was looked at
+
+#: Error codes of a batch as a whole that no batch of ours will be spared: no permission, no PartiQL, or not this one.
+_BATCHES_REFUSED = frozenset({"AccessDeniedException", "UnknownOperationException", "ValidationException"})
+
+#: Error codes of a statement that fails as it is. Where none of a batch passes, batches are what is refused.
+_STATEMENT_REFUSED = frozenset({"AccessDenied", "ValidationError"})
+
+
+class AwsLedger:
+    """``Ledger`` in the DynamoDB table ``table``; the methods may be called from any thread.
+
+    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches;
+    refunds need ``dynamodb:UpdateItem``, and their reversals ``dynamodb:DeleteItem``; the check makes use of
+    ``dynamodb:DescribeTimeToLive``. Every error answer but a failed condition is ``LedgerUnavailable``, and so is all
+    trouble with the connection and the credentials: a claim never fails for good. Batches may be refused.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        session: boto3.Session | None = None,
+        *,
+        max_connections: int = 50,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    ) -> None:
+        """Build the client; no request is made. ``max_connections`` is the number of threads that call at once.
+
+        Raises ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
+        """
+        self._table = table
+        self._client = build_client(
+            session, "dynamodb", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
+        )
+        self._dynamodb: DynamoDBClient = self._client.api
+
+    @as_call
+    def claim(self, item: LedgerItem) -> Steps[Standing | None]:
+        """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
+        try:
+            yield from call(
+                LedgerUnavailable,
+                self._client,
+                self._dynamodb.put_item,
+                TableName=self._table,
+                Item=_to_attributes(item),
+                ConditionExpression=f"attribute_not_exists({KEY})",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            if error_code(error) != "ConditionalCheckFailedException":
+                raise not_done(LedgerUnavailable, error) from error
+            old = _item_in_the_way(error)
+            standing = _standing(old) if old else (yield from self._item(item.transaction_id))
+            if standing is None:
+                raise LedgerUnavailable("PutItem: an item stood in the way, and is not there") from error
+            return standing
+        return None
+
+    @as_call
+    def claim_all(self, items: Sequence[LedgerItem]) -> Steps[Sequence[ClaimOutcome]]:
+        """See ``Ledger.claim_all``: one ``BatchExecuteStatement`` of an ``INSERT`` each."""
+        check_claims(items)
+        if not items:
+            return []
+        try:
+            answer = yield from call(
+                LedgerUnavailable,
+                self._client,
+                self._dynamodb.batch_execute_statement,
+                Statements=[_insert_statement(self._table, item) for item in items],
+            )
+        except ClientError as error:
+            if error_code(error) in _BATCHES_REFUSED:
+                raise BatchesRefused(self._table, describe(error)) from error
+            raise not_done(LedgerUnavailable, error) from error
+        entries = answer.get("Responses")
+        is_whole = isinstance(entries, list) and len(entries) == len(items)
+        if not is_whole or not all(isinstance(entry, Mapping) for entry in entries):
+            raise LedgerUnavailable(f"BatchExecuteStatement: {len(items)} claims, not an answer to each")
+        outcomes = [_outcome(entry, self._table) for entry in entries]
+        self._refuse_common_failure(outcomes)
+        return outcomes
+
+    @as_call
+    def get(self, transaction_id: str) -> Steps[Standing | None]:
+        """See ``Ledger.get``: one consistent ``GetItem``."""
+        return (yield from self._item(transaction_id))
+
+    @as_call
+    def mark_refunded(
+        self,
+        transaction_id: str,
+        refunded_at_seconds: float,
+        revocation_type: str | None = None,
+        revocation_percentage: int | None = None,
+    ) -> Steps[Standing]:
+        """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing.
+
+        It fails where a mark stands that is as late, and is told of it.
+        """
+        revocation = _revocation_attributes(revocation_type, revocation_percentage)
+        is_later = f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at"
+        is_more = f"{_REFUNDED_AT} = :at AND {_REVOCATION_PERCENTAGE} < :percentage"  # a missing one is the whole
+        percentage = WHOLE_PERCENTAGE if revocation_percentage is None else revocation_percentage
+        try:
+            answer = yield from call(
+                LedgerUnavailable,
+                self._client,
+                self._dynamodb.update_item,
+                TableName=self._table,
+                Key={KEY: {"S": transaction_id}},
+                UpdateExpression=_mark_update(tuple(revocation)),
+                ConditionExpression=f"{is_later} OR ({is_more})",
+                ExpressionAttributeValues={
+                    ":at": {"N": repr(refunded_at_seconds)},
+                    ":percentage": {"N": repr(percentage)},
+                    **{f":{name}": value for name, value in revocation.items()},
+                },
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            old = _conflicting_item(error)
+            standing = _standing(old) if old else (yield from self._item(transaction_id))
+            if standing is None:
+                raise LedgerUnavailable("UpdateItem: a mark stood there, and is gone") from error
+            return standing
+        return _updated(answer)
+
+    @as_call
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Steps[Standing | None]:
+        """See ``Ledger.unmark_refunded``: one ``UpdateItem`` of a claim; a tombstone takes a ``DeleteItem`` more."""
+        an_attribute = "SubmissionId"  # which tells a claim from a tombstone
+        for _ in range(_UNMARK_ATTEMPTS):
+            try:
+                return (yield from self._remove_mark(transaction_id, an_attribute, reversed_at_seconds))
+            except ClientError as error:
+                old = _conflicting_item(error)
+            if not old:
+                return None  # nobody has claimed it, and nobody has refunded it
+            standing = _standing(old)
+            if standing.refunded_at_seconds is not None and standing.refunded_at_seconds > reversed_at_seconds:
+                return standing
+            others = sorted(old.keys() - _TOMBSTONE)
+            if others:
+                an_attribute = others[0]  # another program's item, or a claim that was put just now
+                continue
+            if _REFUNDED_AT not in old:
+                return standing  # another program's, with nothing but its key: no tombstone of ours
+            try:
+                yield from self._delete_tombstone(transaction_id, reversed_at_seconds)
+            except ClientError as error:
+                _conflicting_item(error)
+            else:
+                return None
+        raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
+
+    def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Steps[LedgerItem]:
+        """Take the mark off an item that has this attribute. Removing what is not there changes nothing."""
+        is_no_later = f"(attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} <= :reversed_at)"
+        answer = yield from call(
+            LedgerUnavailable,
+            self._client,
+            self._dynamodb.update_item,
+            TableName=self._table,
+            Key={KEY: {"S": transaction_id}},
+            UpdateExpression=f"REMOVE {_REFUNDED_AT}, {_REVOCATION_TYPE}, {_REVOCATION_PERCENTAGE}",
+            ConditionExpression=f"attribute_exists(#an_attribute) AND {is_no_later}",
+            ExpressionAttributeNames={"#an_attribute": an_attribute},
+            ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
+            ReturnValues="ALL_NEW",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+        standing = _updated(answer)
+        if isinstance(standing, Tombstone):
+            raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
+        return standing
+
+    def _delete_tombstone(self, transaction_id: str, reversed_at_seconds: float) -> Steps[None]:
+        """Delete it unless it is a claim: another reversal may have deleted it, and somebody has claimed since."""
+        yield from call(
+            LedgerUnavailable,
+            self._client,
+            self._dynamodb.delete_item,
+            TableName=self._table,
+            Key={KEY: {"S": transaction_id}},
+            ConditionExpression=f"{_REFUNDED_AT} <= :reversed_at AND attribute_not_exists(SubmissionId)",
+            ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+
+    @as_call
+    def check(self) -> Steps[None]:
+        """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read.
+
+        And one that deletes claims. Where that cannot be seen, a warning says so: claims can be made all the same.
+        """
+        yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, SETTING)
+        try:
+            answer = yield from call(
+                LedgerUnavailable, self._client, self._dynamodb.describe_time_to_live, TableName=self._table
+            )
+            with reading(LedgerUnavailable, "DescribeTimeToLive"):
+                description = member(answer, "TimeToLiveDescription", dict)
+                status = member(description, "TimeToLiveStatus", str)
+                attribute = optional_member(description, "AttributeName", str)
+                deletes_claims = status != "DISABLED" and attribute in ATTRIBUTES
+        except (ClientError, LedgerUnavailable) as error:
+            found = describe(error) if isinstance(error, ClientError) else error
+            wish = "grant dynamodb:DescribeTimeToLive on it, and keep its time to live off"
+            logger.warning("table %r: whether it deletes claims cannot be seen; %s: %s", self._table, wish, found)
+            return
+        if deletes_claims:
+            found = f"its time to live ({status}) deletes claims by their {attribute}"
+            raise LedgerRefused(self._table, f"{found}; turn it off: without its claim a transaction gets OK again")
+
+    def close(self) -> None:
+        """Close the connections that are not in use. Closing twice is fine."""
+        self._client.close()
+
+    @property
+    def goes_the_short_way(self) -> bool:
+        """See ``AwsQueues.goes_the_short_way``."""
+        return self._client.short_way is not None
+
+    def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
+        """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, EntryFailure)]
+        if not failures or len(failures) < len(outcomes):
+            return
+        told_first = f"BatchExecuteStatement: {failures[0].code}: {failures[0].detail}"
+        if all(failure.code in _STATEMENT_REFUSED for failure in failures):
+            raise BatchesRefused(self._table, told_first)
+        if not any(failure.sender_fault for failure in failures):
+            raise LedgerUnavailable(told_first)
+
+    def _item(self, transaction_id: str) -> Steps[Standing | None]:
+        attributes = yield from item_of(self._client, self._table, KEY, transaction_id, SETTING)
+        return _standing(attributes) if attributes else None
+
+
+def _insert_statement(table: str, item: LedgerItem) -> Any:
+    attributes = _to_attributes(item)
+    return {"Statement": _insert(table, tuple(attributes)), "Parameters": list(attributes.values())}
+
+
+@functools.lru_cache(maxsize=64)
+def _insert(table: str, names: tuple[str, ...]) -> str:
+    """Write a statement of names of ours and question marks; not a character of it comes from a message."""
+    quoted = table.replace('"', '""')
+    members = ", ".join(f"'{name}': ?" for name in names)
+    return f'INSERT INTO "{quoted}" VALUE {{{members}}}'
+
+
+def _outcome(entry: Mapping[str, Any], table: str) -> ClaimOutcome:
+    """Read what became of one statement of a batch. An entry that names neither the table nor an error says nothing."""
+    error = entry.get("Error")
+    if error is None:
+        # TAKEN is safe for what is in doubt: a single claim puts it, or finds it put.
+        return None if entry.get("TableName") == table else TAKEN
+    code, message = (
+        (str(error.get(name, "")) for name in ("Code", "Message")) if isinstance(error, Mapping) else ("", "")
+    )
+    if code == "DuplicateItem":
+        return TAKEN
+    return EntryFailure(code, told(message), sender_fault=code == "ValidationError")
+
+
+def _to_attributes(item: LedgerItem) -> dict[str, Any]:
+    """The item as DynamoDB keeps it: texts as S, numbers as N, UNIX times in seconds."""
+    attributes = {
+        KEY: {"S": item.transaction_id},
+        "SubmissionId": {"S": item.submission_id},
+        "MessageId": {"S": item.message_id},
+        "UserId": {"N": repr(item.user_id)},
+        "ReceiptSha256": {"S": item.receipt_sha256},
+        "Environment": {"S": item.environment.value},
+        "SourceQueue": {"S": item.source_queue},
+        "PostQueue": {"S": item.post_queue},
+        "ClaimedAt": {"N": repr(item.claimed_at_seconds)},
+        "SchemaVersion": {"N": repr(item.schema_version)},
+    }
+    if item.product_id is not None:
+        attributes["ProductId"] = {"S": item.product_id}
+    if item.original_transaction_id is not None:
+        attributes["OriginalTransactionId"] = {"S": item.original_transaction_id}
+    if item.refunded_at_seconds is not None:
+        attributes[_REFUNDED_AT] = {"N": repr(item.refunded_at_seconds)}
+    if item.quantity is not None:
+        attributes["Quantity"] = {"N": repr(item.quantity)}
+    return attributes | _revocation_attributes(item.revocation_type, item.revocation_percentage)
+
+
+def _revocation_attributes(revocation_type: str | None, revocation_percentage: int | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    if revocation_type is not None:
+        attributes[_REVOCATION_TYPE] = {"S": revocation_type}
+    if revocation_percentage is not None:
+        attributes[_REVOCATION_PERCENTAGE] = {"N": repr(revocation_percentage)}
+    return attributes
+
+
+def _mark_update(given: tuple[str, ...]) -> str:
+    """Write the update that sets a mark, with those of its attributes that are given; the others go."""
+    missing = [name for name in (_REVOCATION_TYPE, _REVOCATION_PERCENTAGE) if name not in given]
+    changes = f"SET {', '.join([f'{_REFUNDED_AT} = :at', *(f'{name} = :{name}' for name in given)])}"
+    return f"{changes} REMOVE {', '.join(missing)}" if missing else changes
+
+
+def _item_in_the_way(error: ClientError) -> Mapping[str, Any] | None:
+    """Return what the service says stands there, where a condition failed; None where nothing does."""
+    old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
+    return old
+
+
+def _conflicting_item(error: ClientError) -> Mapping[str, Any] | None:
+    """Do the same; raise ``LedgerUnavailable`` for what is no failed condition."""
+    if error_code(error) != "ConditionalCheckFailedException":
+        raise not_done(LedgerUnavailable, error) from error
+    return _item_in_the_way(error)
+
+
+def _updated(answer: Mapping[str, Any]) -> Standing:
+    attributes = answer.get("Attributes")
+    if not isinstance(attributes, Mapping) or KEY not in attributes:
+        raise LedgerUnavailable("UpdateItem: a garbled answer: no item in it", is_unknown_answer=True)
+    return _standing(attributes)
+
+
+def _standing(attributes: Mapping[str, Any]) -> Standing:
+    """Read a claim or a tombstone."""
+    if attributes.keys() <= _TOMBSTONE and _REFUNDED_AT in attributes:
+        return Tombstone(
+            _text(attributes, KEY) or "", float(_number(attributes, _REFUNDED_AT) or 0), *_revocation(attributes)
+        )
+    return _from_attributes(attributes)
+
+
+def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
+    """Read an item, whoever wrote it: what is missing or of another type reads as nobody's (see the module)."""
+    refunded_at = _number(attributes, _REFUNDED_AT)
+    revocation_type, revocation_percentage = _revocation(attributes)
+    return LedgerItem(
+        transaction_id=_text(attributes, KEY) or "",
+        submission_id=_text(attributes, "SubmissionId") or "",
+        message_id=_text(attributes, "MessageId") or "",
+        user_id=_integer(attributes, "UserId", default=NO_USER_ID),
+        receipt_sha256=_text(attributes, "ReceiptSha256") or "",
+        product_id=_text(attributes, "ProductId"),
+        original_transaction_id=_text(attributes, "OriginalTransactionId"),
+        environment=_environment(attributes),
+        source_queue=_text(attributes, "SourceQueue") or "",
+        post_queue=_text(attributes, "PostQueue") or "",
+        claimed_at_seconds=float(_number(attributes, "ClaimedAt") or 0),
+        refunded_at_seconds=None if refunded_at is None else float(refunded_at),
+        revocation_type=revocation_type,
+        revocation_percentage=revocation_percentage,
+        quantity=_within(_integer(attributes, "Quantity", default=0), 1, MAX_QUANTITY),
+        schema_version=_integer(attributes, "SchemaVersion", default=0),
+    )
+
+
+def _revocation(attributes: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    percentage = _integer(attributes, _REVOCATION_PERCENTAGE, default=-1)
+    return _text(attributes, _REVOCATION_TYPE), _within(percentage, 0, WHOLE_PERCENTAGE)
+
+
+def _within(number: int, lowest: int, highest: int) -> int | None:
+    return number if lowest <= number <= highest else None
+
+
+def _environment(attributes: Mapping[str, Any]) -> Environment:
+    sandbox = _text(attributes, "Environment") == Environment.SANDBOX.value
+    return Environment.SANDBOX if sandbox else Environment.PRODUCTION
+
+
+def _value(attributes: Mapping[str, Any], name: str, type_: str) -> str | None:
+    """Return the attribute's value of a type (``S`` or ``N``, both of which travel as strings), where it has one."""
+    attribute = attributes.get(name)
+    value = attribute.get(type_) if isinstance(attribute, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _text(attributes: Mapping[str, Any], name: str) -> str | None:
+    return _value(attributes, name, "S")
+
+
+def _number(attributes: Mapping[str, Any], name: str) -> Decimal | None:
+    try:
+        number = Decimal(_value(attributes, name, "N") or "NaN")
+    except InvalidOperation:
+        return None
+    # DynamoDB knows neither NaN nor Infinity nor more digits; what stands in for it may, and int() would choke on them.
+    return number if number.is_finite() and abs(number.adjusted()) < MAX_NUMBER_DIGITS else None
+
+
+def _integer(attributes: Mapping[str, Any], name: str, *, default: int) -> int:
+    number = _number(attributes, name)
+    return int(number) if number is not None and number == number.to_integral_value() else default

@@ -1,0 +1,186 @@
+"""The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
+
+Several batches (``concurrency``) are under way at once. An entry leaves at once when it is quiet, and waits for others
+for milliseconds only where many come. Only the entries that SQS did not confirm are sent again, alone. A crash of a
+batcher forgets what waits and what is under way; whoever asked asks its successor.
+
+``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
+                       started on demand, ends when it has been idle for a while
+``DeleteBatcher``      deletes from a source queue what has been answered or moved; one for each
+``VisibilityBatcher``  extends and ends visibility timeouts, likewise; finishes what waits before it stops
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from receipt_actors.domain.batching import take_batch
+from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, EntryFailure, Queues
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.otp import NORMAL, Stop
+from receipt_actors.pipeline.gateway import BlockingCall, Gateway, Job
+from receipt_actors.pipeline.protocol import Done, NoRoom, Refused
+
+logger = logging.getLogger(__name__)
+
+PACE_SECONDS = 0.01  #: what an entry waits for others at most: as long as SQS itself takes
+
+
+class _Batcher(Gateway):
+    """What the batchers share: a queue's name, and answers entry by entry."""
+
+    batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
+    pace_seconds: ClassVar[float] = PACE_SECONDS
+    _ready: deque[Job]  # a batch is taken by the size of what comes next
+
+    def __init__(
+        self,
+        kind: str,
+        queues: Queues,
+        queue: str,
+        concurrency: int,
+        retry: RetryPolicy,
+        background: BackgroundCalls | None,
+    ) -> None:
+        super().__init__(f"{kind} {queue}", concurrency, retry, background)
+        self._queues = queues
+        self._queue = queue
+
+    def take_batch(self) -> list[Job]:
+        """See ``Gateway``."""
+        return take_batch(self._ready, self.size_bytes)
+
+    def size_bytes(self, job: Job) -> int:
+        """Return what the entry counts against the batch's limit."""
+        return 0
+
+    def settle(self, batch: Sequence[Job], answer: Any) -> None:
+        """Confirm each entry that SQS confirmed; try the others again, or say that it is no use."""
+        outcomes: Sequence[EntryFailure | None] = answer
+        for job, failure in zip(batch, outcomes, strict=True):
+            if failure is None:
+                job.from_.reply(Done())
+            elif failure.sender_fault:
+                job.from_.reply(Refused(f"{failure.code}: {failure.detail}"))
+            else:
+                self.retry(job, f"{failure.code}: {failure.detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class _EndWhenIdle:
+    """To itself: has there been nothing to do since ``requests`` were counted?"""
+
+    requests: int
+
+
+class ResultBatcher(_Batcher):
+    """See the module. Trouble with its queue parks the messages for this queue, not the intake.
+
+    At most ``max_parked()`` of them: what is in flight is bounded, and other queues' messages need room as well.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        concurrency: int,
+        retry: RetryPolicy,
+        idle_seconds: float,
+        max_parked: Callable[[], int],
+        queue: str,
+        background: BackgroundCalls | None = None,
+    ) -> None:
+        super().__init__("send to", queues, queue, concurrency, retry, background)
+        self._idle_seconds = idle_seconds
+        self._max_parked = max_parked
+        self._requests = 0
+
+    def init(self) -> None:
+        """Look out for the time when nobody needs this batcher any more."""
+        self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
+
+    @property
+    def closes_intake(self) -> bool:
+        """See ``Gateway``."""
+        return False
+
+    def accept(self, job: Job) -> None:
+        """See ``Gateway``."""
+        self._requests += 1
+        super().accept(job)
+        self._keep_room()
+
+    def _wait_and_try(self) -> None:
+        super()._wait_and_try()
+        self._keep_room()
+
+    def _keep_room(self) -> None:
+        if self._breaker.is_closed:
+            return
+        max_parked = self._max_parked()
+        while self.waiting > max_parked and (self._ready or self._kept):
+            job = (self._ready or self._kept).pop()
+            job.from_.reply(NoRoom(f"{self.service}: down, and {max_parked} wait for it already"))
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        return self._queues.send, (self._queue, [job.request.message for job in batch])
+
+    def size_bytes(self, job: Job) -> int:
+        """See ``_Batcher``."""
+        size: int = job.request.message.size_bytes
+        return size
+
+    def handle_info(self, message: Any) -> Any:
+        """End when idle. A request that comes in at that moment is refused, and its sender starts a new batcher."""
+        if not isinstance(message, _EndWhenIdle):
+            return super().handle_info(message)
+        if self._requests == message.requests and self.is_idle:
+            return Stop(NORMAL)
+        self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
+        return None
+
+
+class DeleteBatcher(_Batcher):
+    """See the module."""
+
+    def __init__(
+        self,
+        queues: Queues,
+        queue: str,
+        concurrency: int,
+        retry: RetryPolicy,
+        background: BackgroundCalls | None = None,
+    ) -> None:
+        super().__init__("delete from", queues, queue, concurrency, retry, background)
+        self.source_queue = queue
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        return self._queues.delete, (self._queue, [job.request.receipt_handle for job in batch])
+
+
+class VisibilityBatcher(_Batcher):
+    """See the module."""
+
+    drops_unwanted: ClassVar[bool] = False  # the visibility keeper ends before its last hand-backs are done
+    finishes_on_shutdown: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        queues: Queues,
+        queue: str,
+        concurrency: int,
+        retry: RetryPolicy,
+        background: BackgroundCalls | None = None,
+    ) -> None:
+        super().__init__("visibility of", queues, queue, concurrency, retry, background)
+        self.source_queue = queue
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``."""
+        changes = [(job.request.receipt_handle, job.request.seconds) for job in batch]
+        return self._queues.change_visibility, (self._queue, changes)

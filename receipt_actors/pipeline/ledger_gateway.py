@@ -1,0 +1,189 @@
+"""The ledger gateway: the one actor that has claims made and looked up.
+
+It owns the requests to the ledger, as many at once as the limits allow, their retries, and the claims that are known,
+by which replays of *other* submissions are refused without a call. A crash forgets all that: a claim whose answer was
+forgotten is recognised by the ledger as the submission's own.
+
+Where many claims come they go in batches, each transaction at most once in a batch. What a batch did not put a single
+claim decides, for it returns what stands in the way; so does what has failed before, lest one entry that spoils its
+batch, each time anew, spoils everybody else's claims. Where the ledger takes no batches all claims go one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Hashable, Sequence
+from math import inf
+from typing import Any, ClassVar
+
+from receipt_actors.domain.known_claims import KnownClaims
+from receipt_actors.domain.ledger import Owned, Ownership, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.limits import LiveLimits
+from receipt_actors.domain.ports import (
+    MAX_CLAIMS,
+    TAKEN,
+    BackgroundCalls,
+    ClaimOutcome,
+    EntryFailure,
+    Ledger,
+    Standing,
+    Tombstone,
+)
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.errors import BatchesRefused
+from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
+from receipt_actors.pipeline.gateway import BlockingCall, Gateway, Job
+from receipt_actors.pipeline.protocol import ClaimTransaction, LookUpTransaction, Refused
+from receipt_actors.telemetry.incidents import IncidentKind
+
+logger = logging.getLogger(__name__)
+
+KNOWN_CLAIMS = 100_000  #: transactions whose owner is remembered
+PACE_SECONDS = 0.01  #: what a claim waits for others at most
+BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operator may have allowed them meanwhile
+
+
+class _LedgerJob(Job):
+    """A claim or a look-up on its way."""
+
+    __slots__ = ("goes_alone",)
+
+    def __init__(self, request: ClaimTransaction | LookUpTransaction, from_: From) -> None:
+        super().__init__(request, from_)
+        self.goes_alone = isinstance(request, LookUpTransaction)
+
+
+class LedgerGateway(Gateway):
+    """See the module."""
+
+    isolates: ClassVar[bool] = True
+    batch_entries: ClassVar[int] = MAX_CLAIMS
+    pace_seconds: ClassVar[float] = PACE_SECONDS
+    _ready: deque[Job]  # what may not go along with a batch is put back at the front
+
+    def __init__(
+        self, ledger: Ledger, limits: LiveLimits, retry: RetryPolicy, background: BackgroundCalls | None = None
+    ) -> None:
+        super().__init__("ledger", limits.whole.ledger_concurrency, retry, background)
+        self._ledger = ledger
+        self._limits = limits
+        self._known = KnownClaims(KNOWN_CLAIMS)
+        self._batches_from_seconds = -inf  # monotonic
+
+    @property
+    def concurrency(self) -> int:
+        """See ``Gateway``."""
+        return self._limits.current.ledger_concurrency if self._limits.are_held(self.clock.boottime()) else 0
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Claim or look up, unless it is known that the transaction is somebody else's."""
+        if not isinstance(request, (ClaimTransaction, LookUpTransaction)):
+            return super().handle_call(request, from_)
+        obstacle = self._known.obstacle(request.item)
+        if obstacle is not None:
+            return obstacle
+        self.accept(_LedgerJob(request, from_))
+        return NO_REPLY
+
+    def message_of(self, job: Job) -> Hashable:
+        """See ``Gateway``."""
+        message_id: str = job.request.item.message_id
+        return message_id
+
+    def leaves_at_once(self) -> bool:
+        """See ``Gateway``."""
+        return self._goes_alone(self._ready[0]) or super().leaves_at_once()
+
+    def take_batch(self) -> list[Job]:
+        """See ``Gateway``. What may not go along keeps its place; what is known by now needs no call any more."""
+        ready = self._ready
+        batch: dict[str, Job] = {}  # by transaction id
+        passed_over = []
+        while ready and len(batch) < MAX_CLAIMS:
+            job = ready.popleft()
+            obstacle = self._known.obstacle(job.request.item)
+            if obstacle is not None:
+                job.from_.reply(obstacle)
+            elif self._goes_alone(job):
+                if not batch:
+                    return [job]
+                passed_over.append(job)
+            elif job.request.item.transaction_id in batch:
+                passed_over.append(job)
+            else:
+                batch[job.request.item.transaction_id] = job
+        ready.extendleft(reversed(passed_over))
+        return list(batch.values())
+
+    def _goes_alone(self, job: Job) -> bool:
+        assert isinstance(job, _LedgerJob)
+        return (
+            job.goes_alone or job.has_failed or job.attempts > 0 or self.clock.monotonic() < self._batches_from_seconds
+        )
+
+    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
+        """See ``Gateway``. A claim that has no company is a single one: it says at once what stands in the way."""
+        if len(batch) > 1:
+            return self._ledger.claim_all, ([job.request.item for job in batch],)
+        (job,) = batch
+        if isinstance(job.request, ClaimTransaction):
+            return self._ledger.claim, (job.request.item,)
+        return self._ledger.get, (job.request.item.transaction_id,)
+
+    def settle(self, batch: Sequence[Job], answer: Any) -> None:
+        """Say whose the transaction is, and remember it; or have a single claim find out."""
+        if len(batch) > 1:
+            outcomes: Sequence[ClaimOutcome] = answer
+            for job, outcome in zip(batch, outcomes, strict=True):
+                self._settle_entry(job, outcome)
+            return
+        (job,) = batch
+        standing: Standing | None = answer
+        item = job.request.item
+        if isinstance(job.request, ClaimTransaction):
+            self._reply(job, ownership_after_claim(standing, item), item if standing is None else standing)
+        else:
+            self._reply(job, ownership_after_lookup(standing, item), standing)
+
+    def _settle_entry(self, job: Job, outcome: ClaimOutcome) -> None:
+        match outcome:
+            case None:
+                self._reply(job, Ownership.NEW, job.request.item)
+            case EntryFailure(code, detail, True):
+                job.from_.reply(Refused(f"{code}: {detail}"))
+            case EntryFailure(code, detail, False):
+                self.retry(job, f"{code}: {detail}")
+            case _:
+                assert outcome is TAKEN
+                self._claim_alone(job)
+
+    def _claim_alone(self, job: Job) -> None:
+        assert isinstance(job, _LedgerJob)
+        job.goes_alone = True
+        self.accept(job)
+
+    def _reply(self, job: Job, owned: Owned, owner: Standing | None) -> None:
+        if owner is not None:
+            self._known.learn(owner)
+        job.from_.reply(owner if isinstance(owner, Tombstone) else owned)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """A ledger that takes no batches is asked claim by claim; everything else is a failure like any gateway's."""
+        if not isinstance(reason, Crash) or not isinstance(reason.exception, BatchesRefused):
+            return super().handle_failure(label, reason)
+        self._batches_refused(reason.exception)
+        return self.handle_reply(label, [TAKEN] * len(label))  # it is there, and each is claimed alone
+
+    def _batches_refused(self, refusal: BatchesRefused) -> None:
+        now = self.clock.monotonic()
+        if now >= self._batches_from_seconds:
+            logger.warning(
+                "the ledger takes no batches of claims, which go one by one for the next %.0f min (does the role allow "
+                "dynamodb:PartiQLInsert?): %s",
+                BATCHES_AGAIN_SECONDS / 60,
+                refusal,
+            )
+            summary = f"the ledger takes no batches of claims (does the role allow dynamodb:PartiQLInsert?): {refusal}"
+            self._notice(IncidentKind.CONFIGURATION, summary)
+        self._batches_from_seconds = now + BATCHES_AGAIN_SECONDS

@@ -1,0 +1,1 @@
+"""The actors by which several nodes agree which of them works, and how the limits are divided."""

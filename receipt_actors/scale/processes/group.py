@@ -1,0 +1,405 @@
+"""``ProcessGroup``: one command in several processes, with the API of ``ReceiptSystem`` as far as it goes.
+
+The parent's whole supervision tree::
+
+    root             one_for_one; ends when ``workers`` gives up
+    ├─ telemetry     one_for_one; ends quietly rather than take anyone along
+    │  ├─ collector
+    │  ├─ incidents
+    │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
+    │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
+    ├─ membership    one_for_one; only where other nodes share the work
+    │  └─ role_keeper
+    ├─ divider
+    └─ workers       one_for_one; each is an actor that owns a process
+       ├─ worker-1
+       └─ ...
+
+A worker process that dies is restarted at once and alone, whatever it died of. More than ``RESTARTS_PER_WORKER`` for
+each worker within a minute are a storm: ``workers`` stops those that are left, one after the other, and with it ends
+everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pykka
+
+from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
+from receipt_actors.otp import (
+    ANY_SIGNIFICANT,
+    ONE_FOR_ONE,
+    TRANSIENT,
+    ActorSystem,
+    ChildSpec,
+    Crash,
+    Down,
+    ExitReason,
+    Heartbeat,
+    NotStarted,
+    Start,
+    StartError,
+    supervisor_spec,
+)
+from receipt_actors.pipeline.protocol import IntakeStatus
+from receipt_actors.scale.processes.collector import Collector, GroupTotals
+from receipt_actors.scale.processes.divider import Divider
+from receipt_actors.scale.processes.group_holding import GroupHolding
+from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection
+from receipt_actors.scale.processes.group_trace import GroupTrace
+from receipt_actors.scale.processes.messages import Pause, Reported, Resume, StopTrace, settings_as_json
+from receipt_actors.scale.processes.parent_queues import ParentQueues
+from receipt_actors.scale.processes.protocol import (
+    COLLECTOR,
+    DIVIDER,
+    AwaitEnd,
+    DescribeGroup,
+    DescribeInFlight,
+    DrainWorker,
+    Group,
+    JoinTrace,
+    TellProcess,
+    WorkerReport,
+    cast_to_workers,
+)
+from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
+from receipt_actors.settings import Settings
+from receipt_actors.starting import StartPatience
+from receipt_actors.telemetry.alert_book import AlertLimits
+from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, alert_specs
+from receipt_actors.telemetry.control import Trace, TraceRequest
+from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, listen_to_reports
+from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.tracing import tracer_of
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0  #: for questions about the group
+STOP_SECONDS = 8.0  #: for a worker to hand back what is in flight and to end; then it is killed
+RESTARTS_PER_WORKER = 5  #: in a minute, of all workers together
+
+
+class WorkersRefused(ReceiptActorsError):
+    """A worker cannot start, and has said why."""
+
+
+class ProcessGroup:
+    """Workers that run; see the module. It installs no signal handler."""
+
+    def __init__(
+        self,
+        group: Group,
+        actors: ActorSystem,
+        source_queues: tuple[str, ...],
+        queues: ParentQueues,
+        patience: StartPatience,
+    ) -> None:
+        self._group = group
+        self._queues = queues
+        self._patience = patience
+        self._close_roles: Callable[[], None] = lambda: None
+        self._inspection = GroupInspection(group, actors, source_queues)
+        self._trace_numbers = itertools.count(1)
+        self._actors = actors
+        self._heartbeat: Heartbeat | None = None
+        self._end_reason: ExitReason | None = None
+        self._final_statistics: StatisticsSnapshot | None = None
+
+    @classmethod
+    def start(
+        cls,
+        settings: Settings,
+        processes: int,
+        program: Sequence[str],
+        *,
+        on_refusal: Callable[[], None] = lambda: None,
+        on_complete: Callable[[], None] = lambda: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> ProcessGroup:
+        """Start the workers; does not wait until they consume.
+
+        Args:
+            settings: of all of them together.
+            processes: how many.
+            program: what a worker runs, after the interpreter on its command line; see ``WorkerProcess``.
+            on_refusal: called, on a thread of the group, when a worker could not start: ``check`` says why.
+            on_complete: called likewise when all workers consume for the first time.
+            pause: see ``ReceiptSystem.start``.
+
+        Raises:
+            OSError: what a process needs can't be had, such as a socket.
+            ConfigurationError, LedgerRefused, QueueRefused, UnavailableError: of the table of roles and the queues,
+                where there are other nodes.
+        """
+        names = [f"worker-{number}" for number in range(1, processes + 1)]
+        whole = settings.limits_of(processes)
+        group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
+        queues = ParentQueues(settings)
+        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, StartPatience(pause))
+        with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
+            begun.callback(running.stop)
+            running._begin(settings, processes)
+            begun.pop_all()
+        return running
+
+    def _begin(self, settings: Settings, processes: int) -> None:
+        self._heartbeat = Heartbeat(self._actors)
+        listen_to_reports(self._actors)
+        tracer_of(self._actors).process = PARENT
+        shared = None if settings.is_alone else self._join_others(settings, processes)
+        start = _tree(settings, self._group, self._queues, shared).start
+        assert isinstance(start, Start)
+        try:
+            root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
+        except StartError as error:
+            raise _cause(error) from error
+        root.process.add_monitor(self._root_ended)
+
+    def _join_others(self, settings: Settings, processes: int) -> _Shared:
+        """Describe what keeps this node's place among others; what it takes is imported where there are any."""
+        from receipt_actors.application import membership_spec, queue_depths_spec
+        from receipt_actors.backends import open_roles
+        from receipt_actors.sources import look_at_sources
+
+        table = open_roles(settings)
+        self._close_roles = table.close
+        self._patience.ask(table.check)
+        queues = self._queues.open()
+        sources = look_at_sources(settings, queues, self._patience, may_be_missing=False)
+        return _Shared(
+            membership_spec(settings, table, processes, GroupHolding(self._group, self._actors)),
+            queue_depths_spec(settings, queues, sources),
+        )
+
+    def check(self) -> None:
+        """Stop and complain if a worker could not start before all of them had been started once.
+
+        Raises:
+            ConfigurationError: for what it said of its settings.
+            WorkersRefused: for what it said of the world.
+        """
+        refusal = self._group.refusal
+        if refusal is not None:
+            self.stop()
+            raise ConfigurationError(refusal.faults) if refusal.is_configuration else WorkersRefused(*refusal.faults)
+
+    @property
+    def end_reason(self) -> ExitReason | None:
+        """Why the tree ended by itself (a storm); None while it runs."""
+        return self._end_reason
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when the tree ends, for whatever reason, on a thread of the group."""
+        root = self._actors.whereis("root")
+        if root is None:
+            callback()
+        else:
+            root.process.add_monitor(lambda _down: callback())
+
+    def in_flight(self) -> IntakeStatus:
+        """Ask all workers what is in flight, and how long nothing has been in any of them.
+
+        Raises:
+            pykka.ActorDeadError: one of them does not consume just now.
+        """
+        collector = self._actors.whereis(COLLECTOR)
+        reports: Sequence[WorkerReport] | None = None
+        if collector is not None:
+            with suppress(pykka.Timeout):  # one hangs
+                reports = collector.call(DescribeInFlight(ANSWER_SECONDS), ANSWER_SECONDS)
+        said = [report.said for report in reports or () if isinstance(report.said, Reported)]
+        if len(said) < len(self._group.names):
+            raise pykka.ActorDeadError("not every worker consumes")
+        return IntakeStatus(
+            sum(report.process.in_flight for report in said),
+            sum(report.process.reserved for report in said),
+            frozenset(service for report in said for service in report.process.unavailable),
+            min(report.process.idle_seconds for report in said),
+            self._group.is_paused,
+            oldest_in_flight_seconds=max(report.process.oldest_in_flight_seconds for report in said),
+        )
+
+    def statistics(self) -> StatisticsSnapshot:
+        """Return what all workers have counted; of one that died, what it had when it was asked last.
+
+        Raises:
+            pykka.ActorDeadError: nobody collects them any more.
+        """
+        return self._totals().statistics if self._final_statistics is None else self._final_statistics
+
+    def _totals(self) -> GroupTotals:
+        collector = self._actors.whereis(COLLECTOR)
+        if collector is None:
+            raise pykka.ActorDeadError("the collector does not run")
+        totals: GroupTotals = collector.call(DescribeGroup(), ANSWER_SECONDS)
+        return totals
+
+    # --- operating it: see ``telemetry.control.SystemControl`` ---
+
+    def overview(self, *, looks_at_queues: bool = True) -> Overview:
+        """Look at all processes: what each has said a second ago at most, and what the parent sees itself.
+
+        It waits for nobody. A process that has not said anything for ``SILENT_SECONDS`` is ``silent``.
+        """
+        return self._inspection.overview(looks_at_queues=looks_at_queues)
+
+    def pause(self) -> None:
+        """Have no worker take in anything until ``resume``, those that are started later included."""
+        self._group.is_paused = True
+        logger.warning("paused: nothing is taken in until it is resumed")
+        self._tell_workers(TellProcess(Pause()))
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+        self._group.is_paused = False
+        logger.warning("resumed")
+        self._tell_workers(TellProcess(Resume()))
+
+    def actor_state(self, name: str) -> dict[str, Any]:
+        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent.
+
+        Raises:
+            UnknownActor: no process has one.
+        """
+        return self._inspection.actor_state(name)
+
+    def trace(
+        self,
+        request: TraceRequest,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> Trace:
+        """Trace all processes at once; limit and time are of all of them together. See ``ReceiptSystem.trace``.
+
+        Raises:
+            PredicateRefused: see there.
+        """
+        number = next(self._trace_numbers)
+
+        def stop_workers() -> None:
+            self._tell_workers(TellProcess(StopTrace(number)))
+
+        def end(why: str) -> None:
+            self._group.traces.pop(number, None)
+            on_end(why)
+
+        trace = self._group.traces[number] = GroupTrace(number, request, on_event, end, stop_workers)
+        try:
+            trace.begin(tracer_of(self._actors))
+        except PredicateRefused:
+            del self._group.traces[number]
+            raise
+        self._tell_workers(JoinTrace(number))
+        return trace
+
+    def _tell_workers(self, request: object) -> None:
+        cast_to_workers(self._actors, self._group, request)
+
+    def drain(self, seconds: float) -> int:
+        """Have all workers drain at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""
+        deadline = time.monotonic() + seconds + GRACE_SECONDS
+        self._group.is_closing = True
+        workers = [worker for name in self._group.names if (worker := self._actors.whereis(name)) is not None]
+        for worker in workers:
+            worker.cast(DrainWorker(seconds))
+        for worker in workers:
+            with suppress(pykka.ActorDeadError, pykka.Timeout):
+                worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
+        handed_back = 0
+        with suppress(pykka.ActorDeadError, pykka.Timeout):
+            totals = self._totals()
+            handed_back = totals.handed_back
+            self._final_statistics = totals.statistics
+        self.stop()
+        return handed_back
+
+    def stop(self) -> None:
+        """Have all workers hand back what is in flight and end, and the parent's actors with them."""
+        self._group.is_closing = True
+        with ExitStack() as ending:  # no process outlives this, whatever goes wrong
+            ending.callback(self._kill_those_left)
+            ending.callback(self._close_roles)
+            ending.callback(self._queues.close)
+            if self._heartbeat is not None:
+                ending.callback(self._heartbeat.stop)
+            self._actors.stop(STOP_SECONDS + 1.0)
+
+    def _kill_those_left(self) -> None:
+        for process in list(self._group.processes.values()):
+            process.kill()
+            process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
+
+    def kill(self) -> None:
+        """End all workers on the spot. Safe in a signal handler."""
+        self._group.kill()
+
+    def _root_ended(self, down: Down) -> None:
+        self._end_reason = down.reason
+        tracer_of(self._actors).close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What there is only where other nodes share the work."""
+
+    membership: ChildSpec
+    queue_depths: ChildSpec
+
+
+def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Shared | None) -> ChildSpec:
+    """Describe the whole tree; see the module."""
+    alerts: Sequence[ChildSpec] = ()
+    if settings.alerts_queue is not None:
+        limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
+        sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
+        alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
+    telemetry = supervisor_spec(
+        "telemetry",
+        ONE_FOR_ONE,
+        [
+            ChildSpec("collector", Start(Collector, group, name=COLLECTOR)),
+            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            *([] if shared is None else [shared.queue_depths]),
+            *alerts,
+        ],
+        intensity=10,
+        period_seconds=10,
+        restart=TRANSIENT,
+    )
+    workers = supervisor_spec(
+        "workers",
+        ONE_FOR_ONE,
+        [ChildSpec(name, Start(Worker, name, group, name=name), shutdown=STOP_SECONDS) for name in group.names],
+        intensity=RESTARTS_PER_WORKER * len(group.names),
+        period_seconds=60,
+        restart=TRANSIENT,  # giving up is an orderly end ...
+        significant=True,  # ... and the end of everything
+    )
+    divider = ChildSpec("divider", Start(Divider, group, name=DIVIDER))
+    return supervisor_spec(
+        "root",
+        ONE_FOR_ONE,
+        [telemetry, *([] if shared is None else [shared.membership]), divider, workers],
+        intensity=3,
+        period_seconds=60,
+        auto_shutdown=ANY_SIGNIFICANT,
+    )
+
+
+def _cause(error: StartError) -> Exception:
+    """Return what is to be expected when processes are started, out of a failure that is not."""
+    reason = error.result.reason if isinstance(error.result, NotStarted) else None
+    while reason is not None:
+        if isinstance(reason, Crash) and isinstance(reason.exception, OSError):
+            return reason.exception
+        term = getattr(reason, "term", None)
+        reason = getattr(term, "reason", None)
+    return error

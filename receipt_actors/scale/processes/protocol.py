@@ -1,0 +1,208 @@
+"""What the parent's actors say to each other, and what they share with the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.otp import ActorSystem, Ref
+from receipt_actors.scale.processes.group_trace import GroupTrace
+from receipt_actors.scale.processes.messages import (
+    HoldUntil,
+    Pause,
+    Release,
+    Reported,
+    Resume,
+    StartRefused,
+    Stopped,
+    StopTrace,
+)
+from receipt_actors.scale.processes.worker_process import WorkerProcess
+
+DIVIDER = "divider"
+COLLECTOR = "collector"
+
+
+@dataclass(slots=True)
+class Group:
+    """What is true of all workers.
+
+    Who controls the group writes ``is_closing``, ``is_paused`` and ``traces``, the role keeper ``whole`` and until when
+    it is held, the workers' actors the rest.
+    """
+
+    names: Sequence[str]
+    program: Sequence[str]
+    settings: Mapping[str, Any] = field(repr=False)
+    whole: Limits  #: what all workers share now
+    on_refusal: Callable[[], None]
+    on_complete: Callable[[], None]
+    is_closing: bool = False  #: no process is started any more
+    is_paused: bool = False  #: by an operator
+    held_until_seconds: float = inf  #: of ``clock.boottime``; then nothing new is begun
+    traces: dict[int, GroupTrace] = field(default_factory=dict)  #: those that run
+    refusal: StartRefused | None = None  #: why a worker could not start before all had been started once
+    started: set[str] = field(default_factory=set)  #: workers that have consumed
+    processes: dict[str, WorkerProcess] = field(default_factory=dict)  #: those alive
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every worker has been started once: from then on nothing that keeps one away ends the rest."""
+        return len(self.started) == len(self.names)
+
+    def kill(self) -> None:
+        """End every worker process on the spot. Safe in a signal handler."""
+        self.is_closing = True
+        for process in list(self.processes.values()):
+            process.kill()
+
+
+# --- workers -> divider ---
+
+
+@dataclass(frozen=True, slots=True)
+class JoinDivision:
+    """A worker wants its share; it holds none."""
+
+    name: str
+    worker: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveDivision:
+    """A worker holds nothing any more, and wants nothing for now."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmShare:
+    """A worker uses no more than it was told by this number."""
+
+    name: str
+    number: int
+
+
+# --- the role keeper -> divider ---
+
+
+@dataclass(frozen=True, slots=True)
+class DivideAnew:
+    """``Group.whole`` has changed; answered by ``Done`` when the workers use no more than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldLonger:
+    """``Group.held_until_seconds`` is later than it was: tell the workers so, after what each of them may use."""
+
+
+# --- divider -> workers ---
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeShare:
+    """Keep to this; answered by ``ConfirmShare``."""
+
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeShare:
+    """To a worker, by a divider that knows nothing yet: ``ShareDescribed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDescribed:
+    """The answer to ``DescribeShare``."""
+
+    worker: Ref
+    has_joined: bool
+    share: Share | None
+
+
+# --- collector <-> workers ---
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeWorker:
+    """Say how it goes: ``WorkerReport``, or None where its process does not consume."""
+
+    looks_at_queues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What a worker's actor shows of itself."""
+
+    pid: int  #: 0: there is no process
+    is_running: bool  #: it consumes, and says how it goes
+    is_draining: bool
+    waits_for_its_share: bool = False  #: it has been loaded, and nobody has given it anything to work with yet
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker's process said last, when it was asked or when it stopped."""
+
+    name: str
+    pid: int
+    said: Reported | Stopped
+
+
+# --- the main thread -> workers, collector ---
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Have the process drain; it is not started again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """Answered by None when the process of a worker that drains has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellProcess:
+    """Pass this on to the process, where it consumes."""
+
+    message: Pause | Resume | HoldUntil | Release | StopTrace
+
+
+@dataclass(frozen=True, slots=True)
+class JoinTrace:
+    """Have the process take part in this one of the group's traces, where it consumes."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeActorOf:
+    """Describe an actor of the process: a mapping, or None where there is no such actor, or no process."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeGroup:
+    """Say what all workers together have counted and handed back: ``GroupTotals``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeInFlight:
+    """Ask every worker now what is in flight; answered by their reports, or None where one of them does not consume."""
+
+    patience_seconds: float
+
+
+def cast_to_workers(actors: ActorSystem, group: Group, request: object) -> None:
+    """Cast to the actors of all workers; to one that is being restarted nothing is said."""
+    for name in group.names:
+        worker = actors.whereis(name)
+        if worker is not None:
+            worker.cast(request)

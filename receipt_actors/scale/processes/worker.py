@@ -1,0 +1,407 @@
+"""``Worker``: the actor that owns one worker process, as an Erlang process owns a port.
+
+It owns the process and its share of the limits. A process that dies is a crash of its actor, and the supervisor starts
+both anew; a crash of the actor kills the process. What keeps a process from *starting* and is to be expected (a service
+that does not answer) is no crash. Where no worker has been started yet, or the settings are at fault, it ends the
+command, as with one process; else it is tried again after a pause, while the others go on.
+
+A process that does not answer for ``HANG_SECONDS`` is killed, too: it hangs, and holds a share that others could use.
+So is one that takes as long to load, or to start once it has its share; it counts as one that cannot start.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, ClassVar
+
+from receipt_actors.domain.limits import Share
+from receipt_actors.domain.retrying import exponential
+from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
+from receipt_actors.otp import Stop as End
+from receipt_actors.scale.processes.messages import (
+    ActorDescribed,
+    DescribeActor,
+    Drain,
+    Draining,
+    HoldUntil,
+    LimitsObeyed,
+    Loaded,
+    Message,
+    Pause,
+    Report,
+    Reported,
+    Started,
+    StartRefused,
+    Stop,
+    Stopped,
+    TraceEnded,
+    TraceEvent,
+    UseLimits,
+)
+from receipt_actors.scale.processes.protocol import (
+    COLLECTOR,
+    DIVIDER,
+    AwaitEnd,
+    ChangeShare,
+    ConfirmShare,
+    DescribeActorOf,
+    DescribeShare,
+    DescribeWorker,
+    DrainWorker,
+    Group,
+    JoinDivision,
+    JoinTrace,
+    LeaveDivision,
+    ShareDescribed,
+    TellProcess,
+    WorkerReport,
+    WorkerView,
+)
+from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 2.0  #: for a process to end after its drain; then it is killed
+START_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
+
+
+HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound one busy is a matter of seconds
+
+
+class WorkerDied(Exception):
+    """A worker process has ended, and nobody had told it to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Overdue:
+    """To itself: this process has had its time to drain, or to answer."""
+
+    process: WorkerProcess
+    asked: int | None = None  #: the number of the question; None: it was to drain
+
+
+@dataclass(frozen=True, slots=True)
+class _StartOverdue:
+    """To itself: this process has had its time to get beyond this phase."""
+
+    process: WorkerProcess
+    phase: _Phase
+
+
+@dataclass(frozen=True, slots=True)
+class _StartAgain:
+    """To itself: the pause after a start that was refused is over."""
+
+
+class _Phase(enum.Enum):
+    LOADING = "loading"
+    LOADED = "loaded"  #: it waits for its share; where other nodes have all of it, for as long as they do
+    STARTING = "starting"  #: it has its share, and may consume already
+    RUNNING = "running"
+    DRAINING = "draining"  #: because somebody else told it to
+
+
+_CONSUMING = (_Phase.STARTING, _Phase.RUNNING, _Phase.DRAINING)
+
+
+class Worker(GenServer):
+    """See the module."""
+
+    trap_exit: ClassVar[bool] = True
+
+    def __init__(self, name: str, group: Group) -> None:
+        self._name = name
+        self._group = group
+        self._process: WorkerProcess | None = None
+        self._phase = _Phase.LOADING
+        self._has_joined = False
+        self._share: Share | None = None
+        self._refusal: StartRefused | None = None
+        self._refusals = 0  # in a row
+        self._asking: list[From] = []  # who wants to know how it goes
+        self._asked = 0  # questions
+        self._awaiting_end: list[From] = []
+        self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
+        self._described = 0  # questions
+
+    def outside_view(self) -> WorkerView:
+        """See ``Actor``."""
+        process, phase = self._process, self._phase
+        if process is None:
+            return WorkerView(0, False, False)
+        return WorkerView(process.pid, phase is _Phase.RUNNING, phase is _Phase.DRAINING, phase is _Phase.LOADED)
+
+    # --- life ---
+
+    def init(self) -> None:
+        """Start the process, unless everything is about to end."""
+        self._start_process()
+
+    def _start_process(self) -> None:
+        if self._group.is_closing:
+            return
+        group, name, me = self._group, self._name, self.ref
+        process = WorkerProcess(name, group.program, group.settings, me.send, is_replacement=group.is_complete)
+        self._process, self._phase, self._refusal = process, _Phase.LOADING, None
+        group.processes[name] = process
+        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.LOADING))
+        me.process.add_monitor(lambda _down: process.kill())
+        if group.is_closing:  # since a moment ago: nobody else may have seen it
+            process.kill()
+        if not group.is_complete:
+            self._join()  # else it has to be loaded first: until then the living keep its share
+
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """Have the process end; the supervisor gives it time to hand back what is in flight."""
+        return None if isinstance(reason, Crash) or self._process is None else self._see_off(self._process)
+
+    def _see_off(self, process: WorkerProcess) -> Receiving:
+        self._tell_to_end(process, Stop())
+        ended = yield Receive(lambda message: isinstance(message, ProcessEnded) and message.process is process)
+        self._forget_process()
+        self._note_last_end(process, ended.code)
+
+    def _tell_to_end(self, process: WorkerProcess, message: Drain | Stop) -> None:
+        if self._phase in _CONSUMING:
+            process.send(message)
+        else:
+            process.kill()  # it has taken nothing in
+
+    # --- the process says ---
+
+    def handle_info(self, message: Any) -> Any:
+        """The process said something, or has ended; or a time is over."""
+        match message:
+            case MessageFrom(process, said):
+                if process is self._process:
+                    self._said(process, said)
+            case ProcessEnded(process, code):
+                return self._ended(process, code)
+            case _Overdue(process, asked):
+                if process is self._process and (asked is None or (self._asking and asked == self._asked)):
+                    what = "ended" if asked is None else "answered"
+                    logger.error("%s has not %s in its time: it is killed", self._title(process), what)
+                    process.kill()
+            case _StartOverdue(process, phase):
+                if process is self._process and self._phase is phase:
+                    self._give_up_start(process)
+            case _StartAgain():
+                self._start_process()
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def _said(self, process: WorkerProcess, said: Message) -> None:
+        match said:
+            case Loaded():
+                self._phase = _Phase.LOADED
+                if self._share is not None:
+                    self._give_share(process, self._share)
+                elif not self._has_joined:
+                    self._join()
+            case Started():
+                self._phase = _Phase.RUNNING
+                self._refusals = 0
+                for number in list(self._group.traces):
+                    self._join_trace(process, number)
+                logger.info("%s consumes", self._title(process))
+                self._note_start()
+            case LimitsObeyed(number):
+                self._confirm(number)
+            case ActorDescribed(number, description):
+                self._describe(number, description)
+            case TraceEvent(number, event):
+                trace = self._group.traces.get(number)
+                if trace is not None:
+                    trace.happened(event)
+            case TraceEnded(number, lost):
+                trace = self._group.traces.get(number)
+                if trace is not None:
+                    trace.ended_in(self._name, lost)
+            case Reported():
+                report = WorkerReport(self._name, process.pid, said)
+                if self._asking:
+                    self._answer(report)
+                else:  # it drains, and says by itself how that goes
+                    self.cast(COLLECTOR, report)
+            case Draining(seconds):
+                self._phase = _Phase.DRAINING
+                self._answer(None)
+                self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
+            case Stopped():
+                self.cast(COLLECTOR, WorkerReport(self._name, process.pid, said))
+            case StartRefused():
+                self._refusal = said
+
+    def _give_up_start(self, process: WorkerProcess) -> None:
+        what = "loaded" if self._phase is _Phase.LOADING else "started"
+        fault = f"{self._title(process)} has not {what} within {HANG_SECONDS:g} s and was killed"
+        self._refusal = StartRefused([fault], False)
+        process.kill()
+
+    def _note_start(self) -> None:
+        was_complete = self._group.is_complete
+        self._group.started.add(self._name)
+        if self._group.is_complete and not was_complete:
+            self._group.on_complete()
+
+    def _ended(self, process: WorkerProcess, code: int) -> Any:
+        if process is not self._process:
+            return None
+        self._forget_process()
+        self._answer(None)
+        for number in list(self._describing):
+            self._describe(number, None)
+        for trace in list(self._group.traces.values()):
+            trace.ended_in(self._name)
+        if self._group.is_closing:
+            self._note_last_end(process, code)
+            for from_ in self._awaiting_end:
+                from_.reply(None)
+            self._awaiting_end.clear()
+            return None
+        if self._refusal is not None:
+            self._was_refused(self._refusal)
+            return None
+        died = f"{self._title(process)} {_described(code)}"
+        if code == 0:
+            logger.info("%s: it was told to by somebody else", died)
+            return End(NORMAL)
+        return End(Crash(WorkerDied(died)))
+
+    def _was_refused(self, refusal: StartRefused) -> None:
+        self._leave()
+        if not self._group.started or (refusal.is_configuration and not self._group.is_complete):
+            self._group.refusal = self._group.refusal or refusal
+            self._group.on_refusal()
+            return
+        self._refusals += 1
+        pause_seconds = START_AGAIN.pause_seconds(self._refusals) or 0.0
+        logger.error(
+            "%s cannot start and is started again in %.0f s: %s", self._name, pause_seconds, "; ".join(refusal.faults)
+        )
+        self.send_after(pause_seconds, _StartAgain())
+
+    def _note_last_end(self, process: WorkerProcess, code: int) -> None:
+        if code != 0 and self._phase in _CONSUMING and self._group.refusal is None:
+            logger.warning("%s %s", self._title(process), _described(code))
+
+    def _forget_process(self) -> None:
+        self._process = None
+        self._group.processes.pop(self._name, None)
+
+    def _title(self, process: WorkerProcess) -> str:
+        return f"{self._name} (process {process.pid})" if process.pid else self._name
+
+    # --- its share ---
+
+    def _join(self) -> None:
+        self._has_joined = True
+        self.cast(DIVIDER, JoinDivision(self._name, self.ref))
+
+    def _leave(self) -> None:
+        self._has_joined, self._share = False, None
+        self.cast(DIVIDER, LeaveDivision(self._name))
+
+    def handle_cast(self, request: Any) -> Any:
+        """Take another share, pass something on, or drain."""
+        match request:
+            case ChangeShare(share):
+                self._take_share(share)
+            case DrainWorker(seconds):
+                if self._process is not None:
+                    self._tell_to_end(self._process, Drain(seconds))
+                    self.send_after(seconds + GRACE_SECONDS, _Overdue(self._process))
+            case TellProcess(message):
+                if self._process is not None and self._phase in _CONSUMING:
+                    self._process.send(message)
+            case JoinTrace(number):
+                if self._process is not None and self._phase is _Phase.RUNNING:
+                    self._join_trace(self._process, number)
+            case _:
+                return super().handle_cast(request)
+        return None
+
+    def _take_share(self, share: Share) -> None:
+        if not self._has_joined:
+            return
+        self._share = share
+        if self._process is None or self._phase is _Phase.LOADING:
+            self._confirm(share.number)  # no process knows of any
+        else:
+            self._give_share(self._process, share)
+
+    def _give_share(self, process: WorkerProcess, share: Share) -> None:
+        if self._phase is _Phase.LOADED:
+            self._phase = _Phase.STARTING
+            self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
+            if self._group.is_paused:
+                process.send(Pause())
+            if self._group.held_until_seconds != inf:
+                process.send(HoldUntil(self._group.held_until_seconds))
+        process.send(UseLimits(share.number, share.told))
+
+    def _confirm(self, number: int) -> None:
+        if self._share is not None and self._share.number == number:
+            self._share = replace(self._share, held=self._share.told)
+            self.cast(DIVIDER, ConfirmShare(self._name, number))
+
+    # --- questions ---
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Say what it has, how it goes, or when it is over."""
+        match request:
+            case DescribeShare():
+                return ShareDescribed(self.ref, self._has_joined, self._share)
+            case DescribeWorker(looks_at_queues):
+                if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
+                    return None
+                if not self._asking:
+                    self._ask(self._process, looks_at_queues=looks_at_queues)
+                self._asking.append(from_)
+            case DescribeActorOf(name):
+                if self._process is None or self._phase is not _Phase.RUNNING:
+                    return None
+                self._described += 1
+                self._describing[self._described] = from_
+                self._process.send(DescribeActor(self._described, name))
+            case AwaitEnd():
+                if self._process is None:
+                    return None
+                self._awaiting_end.append(from_)
+            case _:
+                return super().handle_call(request, from_)
+        return NO_REPLY
+
+    def _join_trace(self, process: WorkerProcess, number: int) -> None:
+        trace = self._group.traces.get(number)
+        order = None if trace is None else trace.order_for(self._name)
+        if order is not None:
+            process.send(order)
+
+    def _describe(self, number: int, description: Mapping[str, Any] | None) -> None:
+        from_ = self._describing.pop(number, None)
+        if from_ is not None:
+            from_.reply(description)
+
+    def _ask(self, process: WorkerProcess, *, looks_at_queues: bool) -> None:
+        self._asked += 1
+        process.send(Report(looks_at_queues))
+        self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
+
+    def _answer(self, report: WorkerReport | None) -> None:
+        for from_ in self._asking:
+            from_.reply(report)
+        self._asking.clear()
+
+
+def _described(code: int) -> str:
+    """Put an exit status into words."""
+    if code >= 0:
+        return f"ended with exit status {code}"
+    return f"was killed by signal {-code} ({signal.strsignal(-code)})"

@@ -1,0 +1,151 @@
+"""``WorkerProcess``: a worker's interpreter, the channel to it, and the thread that listens to it and reaps it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess  # nosec B404 # our own interpreter and nothing that anybody else names
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from receipt_actors.scale.processes.channel import Channel
+from receipt_actors.scale.processes.messages import Configure, Message, StartRefused
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFrom:
+    """A worker process said something."""
+
+    process: WorkerProcess
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded:
+    """A worker process has ended, and nothing of it is left."""
+
+    process: WorkerProcess
+    code: int  #: its exit status, or minus the number of the signal that killed it
+
+
+class _Child(subprocess.Popen[bytes]):
+    """Makes itself known before it starts the process.
+
+    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that never
+    does, and can be killed all the same: its id is known since it was forked.
+    """
+
+    pid = 0  #: until there is one; ``Popen`` has None there for a moment
+
+    def __init__(self, announce: Callable[[_Child], None], arguments: Sequence[str], descriptor: int) -> None:
+        announce(self)
+        super().__init__(arguments, stdin=subprocess.DEVNULL, pass_fds=[descriptor])  # nosec B603 # likewise
+
+
+class WorkerProcess:
+    """Runs ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
+
+    It is started on a thread of its own, which may take as long as the system likes.
+
+    Args:
+        name: the worker's.
+        program: what follows the interpreter on its command line.
+        settings: what it is sent first.
+        deliver: gets what the process says, and at last that it has ended; called on a thread of its own. Where no
+            process can be started that is a ``StartRefused``, and its end.
+        is_replacement: see ``Configure``.
+
+    Raises:
+        OSError: no socket can be made.
+        RuntimeError: no thread can be started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: Sequence[str],
+        settings: Mapping[str, Any],
+        deliver: Callable[[MessageFrom | ProcessEnded], None],
+        *,
+        is_replacement: bool = False,
+    ) -> None:
+        self._arguments = [sys.executable, *_path_flags(), *program, name]
+        self._deliver = deliver
+        self._configure = Configure(settings, is_replacement)
+        self._child: _Child | None = None
+        self._is_killed = False
+        self._is_over = threading.Event()
+        with ExitStack() as begun:
+            ours, theirs = map(begun.enter_context, socket.socketpair())
+            self._channel = Channel(ours)
+            threading.Thread(target=self._run, args=(theirs,), name=f"receipt-actors-{name}", daemon=True).start()
+            begun.pop_all()  # they are the thread's now
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 as long as there is none."""
+        return 0 if self._child is None else self._child.pid or 0
+
+    def send(self, message: Message) -> None:
+        """Send without ever waiting; one that does not read what it is sent is killed."""
+        if not self._channel.send_at_once(message):
+            self.kill()
+
+    def kill(self) -> None:
+        """Send SIGKILL, unless it has ended; one that is being started gets it as soon as it is there."""
+        self._is_killed = True
+        if self._child is not None and self._child.pid:
+            self._child.kill()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended and been reaped; tell whether it has."""
+        return self._is_over.wait(seconds)
+
+    def _run(self, theirs: socket.socket) -> None:
+        code = self._start_and_listen(theirs)
+        self._channel.close()
+        self._is_over.set()
+        self._deliver(ProcessEnded(self, code))
+
+    def _start_and_listen(self, theirs: socket.socket) -> int:
+        try:
+            with theirs, _stop_signals_blocked():
+                child = _Child(self._announce, [*self._arguments, str(theirs.fileno())], theirs.fileno())
+        except OSError as error:
+            self._deliver(MessageFrom(self, StartRefused([f"no process can be started: {error}"], False)))
+            return 1
+        if self._is_killed:  # perhaps before there was anything to kill
+            child.kill()
+        self._channel.send(self._configure)
+        while not self._channel.is_over:
+            for message in self._channel.receive():
+                self._deliver(MessageFrom(self, message))
+        return child.wait()
+
+    def _announce(self, child: _Child) -> None:
+        self._child = child
+
+
+def _path_flags() -> Sequence[str]:
+    """Have the worker look for modules in the current directory only if this process does."""
+    return () if "" in sys.path or os.getcwd() in sys.path else ("-P",)
+
+
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """Start processes with these signals held up: until the worker can handle them they would kill it.
+
+    Ctrl-C in a terminal goes to every process there. The mask is this thread's alone, so none of the parent's is lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""One room a store. Each brings its rules, clients, gateways and settings."""

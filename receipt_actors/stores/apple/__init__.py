@@ -1,0 +1,1 @@
+"""All that the service knows of Apple: its answers, signatures, clients, notifications, and the gateways to it."""

@@ -1,0 +1,178 @@
+"""What an HTTP answer of Apple comes to: its JSON, or why it is none.
+
+JSON in UTF-8, an object; of verifyReceipt, with an integer ``status``. Reasons quote little of what came, and nothing
+of what was asked.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import AppStoreUnavailable
+from receipt_actors.stores.apple.fields import is_integer
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024  #: after decompression; years of renewals come to some hundred kilobytes
+MAX_EXCERPT_CHARACTERS = 200
+MAX_RETRY_AFTER_SECONDS = 300.0  #: players wait: a garbled ``Retry-After`` must not silence us for hours
+EXCERPT_BYTES = 4096  #: of an answer, looked at for an excerpt
+MAX_GROWTH = 4.0  #: of the text, when it is parsed, as ``_growth`` estimates it; Apple's grow by a factor of 2
+
+_ALWAYS_PARSED_BYTES = 64 * 1024
+_VALUE_BYTES, _OBJECT_BYTES = 64, 256  # what CPython needs, about
+
+# What a server may echo of a receipt: base64 or a signed transaction, URL-encoded or with JSON's escapes, cut anywhere.
+_ENCODED_DATA = re.compile(r"[A-Za-z0-9+/=_.%\\-]{24,}")
+
+
+def read_answer(
+    environment: Environment, status: int, body: bytes, retry_after: float | None, secrets: Sequence[str]
+) -> Mapping[str, object] | AppStoreUnavailable:
+    """Return the JSON object of an HTTP answer.
+
+    ``body`` may be cut after ``EXCERPT_BYTES`` where the HTTP status is not 200. ``AppStoreUnavailable`` is returned,
+    with ``retry_after`` (seconds, as the answer wished), for any other status and for what ``parse_answer`` refuses. It
+    is not raised: its traceback would keep the body in memory, until a garbage collection where a frame refers to it.
+    """
+    if status != http.client.OK:
+        return AppStoreUnavailable(
+            f"{environment} App Store answered HTTP {status}: {excerpt(body, secrets)}",
+            retry_after_seconds=retry_after,
+            is_unknown_answer=not is_usual(status),
+        )
+    try:
+        return parse_answer(body)
+    except ValueError as error:
+        return AppStoreUnavailable(
+            f"{environment} App Store answered HTTP 200, but {error}: {excerpt(body, secrets)}",
+            is_unknown_answer=True,
+        )
+
+
+def is_usual(status: int) -> bool:
+    """Tell whether an HTTP status says that a server is down, slow or busy: passing trouble, and nothing new."""
+    return status >= 500 or status in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
+
+
+def no_answer(
+    environment: Environment, cause: str, secrets: Sequence[str], *, was_sent: bool = True
+) -> AppStoreUnavailable:
+    """Make the error of a request that got no HTTP answer, or not all of it."""
+    told = f"{environment} App Store gave no answer: {excerpt(cause, secrets)}"
+    return AppStoreUnavailable(told, was_sent=was_sent)
+
+
+def parse_answer(body: bytes) -> Mapping[str, object]:
+    """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``.
+
+    An object in which a key has two different values is refused: whichever counted, the other would be a verdict too.
+    """
+    answer = _parse_json(body)
+    if isinstance(answer, dict) and is_integer(answer.get("status")):
+        return answer
+    raise ValueError("no JSON object with an integer status")
+
+
+def parse_object(body: bytes) -> Mapping[str, object]:
+    """Parse a body that has to be a JSON object; raises ``ValueError`` otherwise, and as ``parse_answer`` does."""
+    answer = _parse_json(body)
+    if isinstance(answer, dict):
+        return answer
+    raise ValueError("no JSON object")
+
+
+def _parse_json(body: bytes) -> object:
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
+    if _growth(body) > MAX_GROWTH:
+        raise ValueError("no JSON that Apple sends: too many values for its size")
+    try:
+        answer: object = _DECODER.decode(body.decode())
+    except _Ambiguous:
+        raise
+    except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
+        raise ValueError("no JSON") from None
+    return answer
+
+
+def _growth(body: bytes) -> float:
+    """Estimate how many times as much memory as the text its values take: ``{},`` is 3 bytes, and becomes 72.
+
+    Commas in strings count as well; Apple's answers have one in 40 bytes.
+    """
+    if len(body) <= _ALWAYS_PARSED_BYTES:
+        return 0.0
+    values, objects = body.count(b",") + body.count(b"["), body.count(b"{")
+    return (values * _VALUE_BYTES + objects * _OBJECT_BYTES) / len(body)
+
+
+def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
+    """Read a ``Retry-After`` header: seconds, or an HTTP date (RFC 9110, 10.2.3) as seen at UNIX time ``now_seconds``.
+
+    None for no header or one that is neither; at least 0, at most ``MAX_RETRY_AFTER_SECONDS``.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"[0-9]+", value):
+        seconds = float(value[:10]) if len(value) <= 10 else MAX_RETRY_AFTER_SECONDS
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now_seconds
+        except (ValueError, TypeError, OverflowError, IndexError):  # all of them come out of it, for various garbage
+            return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def retry_after_unix_ms(value: str | None, now_seconds: float) -> float | None:
+    """Read a ``Retry-After`` of the App Store Server API: a UNIX time in milliseconds, as seen at ``now_seconds``.
+
+    What is too small for one is read as ``retry_after_seconds`` reads it.
+    """
+    if value is None or not re.fullmatch(r"[0-9]{12,15}", value.strip()):
+        return retry_after_seconds(value, now_seconds)
+    return min(max(int(value) / 1000 - now_seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+class _Ambiguous(ValueError):
+    """A key with two values."""
+
+
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs) and any(repr(fields[name]) != repr(value) for name, value in pairs):
+        raise _Ambiguous("a key has two values")
+    return fields
+
+
+# Made once: ``json.loads`` with these arguments makes one for each answer, a fifth of the time that an answer takes.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unambiguous)
+
+
+def excerpt(text: bytes | str, secrets: Sequence[str]) -> str:
+    """Make one short printable line that is safe to log."""
+    if isinstance(text, bytes):
+        text = text[:EXCERPT_BYTES].decode("utf-8", "replace")
+    for secret in secrets:
+        text = _without(secret, text)
+    line = " ".join(_ENCODED_DATA.sub("...", text).split())
+    printable = "".join(character if character.isprintable() else "?" for character in line)
+    return repr(printable[:MAX_EXCERPT_CHARACTERS])
+
+
+def _without(secret: str, text: str) -> str:
+    """Take the secret out, also where the text was cut in the middle of it."""
+    text = text.replace(secret, "...")
+    longest = min(len(secret), len(text))
+    cut = next((length for length in range(longest, 0, -1) if text.endswith(secret[:length])), 0)
+    return text[: len(text) - cut]

@@ -1,0 +1,190 @@
+"""The App Store Server API: the blocking adapter of the port ``ServerApi``.
+
+Apple's own library, ``app-store-server-library``, has a client for it. Its requests do not keep what this house
+promises: each takes a new connection and a new token, an answer may drip for ever and be of any size, and the
+``Retry-After`` of a 429 is thrown away with the headers. So the one GET that is needed goes by our own transport, with
+a token as that client makes it (by PyJWT, on which that library builds). ``receipt_ids`` has what is to be looked up.
+"""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import jwt
+import requests
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
+from receipt_actors.stores.apple.client.answers import excerpt, is_usual, parse_object, retry_after_unix_ms
+from receipt_actors.stores.apple.client.bounded_transport import BoundedTransport, HttpAnswer
+from receipt_actors.stores.apple.client.receipt_ids import is_transaction_id, transaction_id_of
+from receipt_actors.stores.apple.fields import is_integer
+from receipt_actors.stores.apple.ports import UNAUTHORIZED
+
+TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more than an hour
+RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old
+
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "receipt-actors"}
+_UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAUTHORIZED})
+
+
+class ServerApiClient:
+    """The port ``ServerApi``; ``BoundedTransport`` says what time-outs and ``pool_size`` mean, and what it raises.
+
+    The URLs are those of the servers: ``/inApps/v1/transactions/...`` is added.
+    """
+
+    def __init__(
+        self,
+        production_url: str,
+        sandbox_url: str,
+        token: Token,
+        connect_timeout_seconds: float,
+        read_timeout_seconds: float,
+        pool_size: int,
+    ) -> None:
+        self._tokens: dict[str | None, Token] = {None: token}  # by app
+        self._transport = BoundedTransport(
+            production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds, pool_size
+        )
+        self._requests = {
+            environment: requests.Request("GET", endpoint.url, headers=_HEADERS).prepare()
+            for environment, endpoint in self._transport.endpoints.items()
+        }
+
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        """See ``ServerApi``."""
+        return transaction_id_of(receipt_data)
+
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
+        """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
+        of_app = self._token_of(bundle_id)
+        token, is_new = of_app.current()
+        fields = self._get(transaction_id, environment, token)
+        if fields is _UNAUTHORIZED and not is_new:
+            of_app.forget(token)
+            token, _ = of_app.current()
+            fields = self._get(transaction_id, environment, token)
+        return fields
+
+    def _token_of(self, bundle_id: str | None) -> Token:
+        if bundle_id not in self._tokens:
+            assert bundle_id is not None
+            self._tokens.setdefault(bundle_id, self._tokens[None].of_app(bundle_id))  # of two threads, the first's
+        return self._tokens[bundle_id]
+
+    def close(self) -> None:
+        """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
+        self._transport.close()
+
+    def _get(self, transaction_id: str, environment: Environment, token: str) -> Mapping[str, object]:
+        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
+            raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
+        request = self._requests[environment].copy()
+        assert request.url is not None
+        request.url = f"{request.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
+        request.headers["Authorization"] = f"Bearer {token}"
+        with self._transport.exchange(environment, request, [token]) as answer:
+            return _read(environment, answer, token)
+
+
+class Token:
+    """What tells Apple who asks: a JWT, signed once and then used for a while (a signature takes longer than a GET).
+
+    ``key`` is the text of the .p8 file. Raises ``ConfigurationError`` where it is no private key on the curve P-256.
+    Any thread may ask for it. ``wall_clock`` is UNIX time, ``monotonic`` measures how old a token is.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        key_id: str,
+        issuer_id: str,
+        bundle_id: str,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._key = _private_key(key)
+        self._key_id = key_id
+        self._claims = {"iss": issuer_id, "aud": "appstoreconnect-v1", "bid": bundle_id}
+        self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._lock = threading.Lock()  # guards the two below
+        self._token: str | None = None
+        self._renewed_at_seconds = 0.0  # monotonic
+
+    def of_app(self, bundle_id: str) -> Token:
+        """Make one for another app of the same account, by the same key."""
+        other = copy.copy(self)
+        other._claims = {**self._claims, "bid": bundle_id}
+        other._lock = threading.Lock()
+        other._token = None
+        return other
+
+    def current(self) -> tuple[str, bool]:
+        """Return a token that is good for some minutes at least, and whether it was made just now."""
+        with self._lock:
+            now = self._monotonic()
+            is_new = self._token is None or now >= self._renewed_at_seconds
+            if is_new:
+                self._token = self._signed()
+                self._renewed_at_seconds = now + RENEWED_SECONDS
+            assert self._token is not None
+            return self._token, is_new
+
+    def forget(self, token: str) -> None:
+        """Make another one next time, unless that was done meanwhile."""
+        with self._lock:
+            if self._token == token:
+                self._token = None
+
+    def _signed(self) -> str:
+        issued_at = int(self._wall_clock())
+        claims = {**self._claims, "iat": issued_at, "exp": issued_at + TOKEN_SECONDS}
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._key_id})
+
+
+def _private_key(text: str) -> EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(text.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # no PEM; encrypted; of some other kind
+        key = None
+    if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
+        return key
+    raise ConfigurationError(
+        [
+            "key of the App Store Server API: found no private key on the curve P-256, expected the text of the .p8 "
+            "file of App Store Connect; check server_api_key_file or server_api_key"
+        ]
+    )
+
+
+def _read(environment: Environment, answer: HttpAnswer, token: str) -> Mapping[str, object]:
+    """Return the JSON object of an HTTP answer, or raise ``AppStoreUnavailable``."""
+    status = answer.status
+    if status == http.client.UNAUTHORIZED:
+        return _UNAUTHORIZED
+    if not is_usual(status):
+        try:
+            fields = parse_object(answer.body)
+            if status == http.client.OK or is_integer(fields.get("errorCode")):
+                return fields
+        except ValueError:
+            pass
+    raise AppStoreUnavailable(
+        f"{environment} App Store Server API answered HTTP {status}: {excerpt(answer.body, [token])}",
+        retry_after_seconds=retry_after_unix_ms(answer.headers.get("Retry-After"), time.time()),
+        is_unknown_answer=not is_usual(status),
+        is_about_the_rate=status == http.client.TOO_MANY_REQUESTS,
+    )

@@ -1,0 +1,221 @@
+"""What one of Apple's server notifications (version 2) calls for: reading it and deciding, without doing anything.
+
+Owns the shape of a notification: its JSON body, the verified payload, and the verified transaction inside of that.
+Promises: every function is total, whatever the JSON holds; and nothing of a payload gets into a ``detail`` but ids and
+names that were found to be short and printable.
+
+Whose notification it is comes before what it says: anybody can sell something in an app of his own, and post what
+Apple signed for it here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.values import is_name, json_type
+from receipt_actors.stores.apple import fields as apple_fields
+
+MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
+MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
+
+
+class NotificationType(StrEnum):
+    """Every ``notificationType`` that Apple documents (November 2026), and one for all others."""
+
+    CONSUMPTION_REQUEST = "CONSUMPTION_REQUEST"
+    DID_CHANGE_RENEWAL_PREF = "DID_CHANGE_RENEWAL_PREF"
+    DID_CHANGE_RENEWAL_STATUS = "DID_CHANGE_RENEWAL_STATUS"
+    DID_FAIL_TO_RENEW = "DID_FAIL_TO_RENEW"
+    DID_RENEW = "DID_RENEW"
+    EXPIRED = "EXPIRED"
+    EXTERNAL_PURCHASE_TOKEN = "EXTERNAL_PURCHASE_TOKEN"
+    GRACE_PERIOD_EXPIRED = "GRACE_PERIOD_EXPIRED"
+    METADATA_UPDATE = "METADATA_UPDATE"
+    MIGRATION = "MIGRATION"
+    OFFER_REDEEMED = "OFFER_REDEEMED"
+    ONE_TIME_CHARGE = "ONE_TIME_CHARGE"
+    PRICE_CHANGE = "PRICE_CHANGE"
+    PRICE_INCREASE = "PRICE_INCREASE"
+    REFUND = "REFUND"
+    REFUND_DECLINED = "REFUND_DECLINED"
+    REFUND_REVERSED = "REFUND_REVERSED"
+    RENEWAL_EXTENDED = "RENEWAL_EXTENDED"
+    RENEWAL_EXTENSION = "RENEWAL_EXTENSION"
+    RESCIND_CONSENT = "RESCIND_CONSENT"
+    REVOKE = "REVOKE"
+    SUBSCRIBED = "SUBSCRIBED"
+    TEST = "TEST"
+    UNKNOWN = "unknown"  #: not Apple's word: a type that Apple has added since
+
+
+_TAKES_BACK = frozenset({NotificationType.REFUND, NotificationType.REVOKE})
+_CHANGES_SOMETHING = _TAKES_BACK | {NotificationType.REFUND_REVERSED}
+
+#: Of a payload; it has one of them, which says whose it is.
+_PARTS = ("data", "summary", "appData", "externalPurchaseToken")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Not what Apple sends."""
+
+    detail: str  #: one short line, nothing of what was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A verified payload, as far as it matters here."""
+
+    uuid: str
+    type: NotificationType
+    signed_at_seconds: float  #: UNIX time
+    bundle_id: str | None  #: None where the payload does not say
+    environment: str | None  #: as Apple spells it; None where the payload does not say
+    signed_transaction: str | None = field(repr=False)  #: to be verified; None where nothing here depends on it
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """The transaction was refunded, or taken from whom it was shared with."""
+
+    transaction_id: str
+    at_seconds: float  #: UNIX time of Apple's decision (``revocationDate``)
+    revocation_type: str | None = None  #: as Apple spells it; None where it does not say
+    revocation_percentage: int | None = None  #: in thousandths of a percent; likewise
+
+
+@dataclass(frozen=True, slots=True)
+class RefundReversed:
+    """Apple took the refund of the transaction back."""
+
+    transaction_id: str
+    at_seconds: float  #: UNIX time at which the notification was signed
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """There is nothing to do but to acknowledge it."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignApp:
+    """It is about an app that is not ours, or that the settings have forgotten."""
+
+    detail: str
+
+
+Decision: TypeAlias = Refund | RefundReversed | Nothing | ForeignApp | Unreadable
+
+
+def read_body(body: bytes) -> str | Unreadable:
+    """Return the ``signedPayload`` of a POST."""
+    if len(body) > MAX_BODY_BYTES:
+        return Unreadable(f"body: expected at most {MAX_BODY_BYTES} bytes")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):  # bytes that are no text, and numbers of thousands of digits, too
+        return Unreadable("body: expected JSON")
+    if not isinstance(fields, dict):
+        return Unreadable(f"body: expected an object, found {json_type(fields)}")
+    signed = fields.get("signedPayload")
+    if isinstance(signed, str):
+        return signed
+    if "notification_type" in fields:
+        return Unreadable("body: a notification of version 1; choose version 2 in App Store Connect")
+    return Unreadable(f"signedPayload: expected a string, found {json_type(signed)}")
+
+
+def read_notification(payload: Mapping[str, object]) -> Notification | Unreadable:
+    """Read a verified payload. A type that is not documented is ``UNKNOWN``, and no fault."""
+    uuid, type_ = payload.get("notificationUUID"), payload.get("notificationType")
+    if not is_name(uuid):
+        return Unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
+    if not is_name(type_):
+        return Unreadable(f"notificationType: expected a name, found {json_type(type_)}")
+    signed_at_seconds = _seconds(payload.get("signedDate"))
+    if signed_at_seconds is None:
+        return Unreadable("signedDate: expected a UNIX time in milliseconds")
+    known_type = _TYPES.get(type_, NotificationType.UNKNOWN)
+    part = next((each for name in _PARTS if isinstance(each := payload.get(name), Mapping)), {})
+    signed_transaction = None
+    if known_type in _CHANGES_SOMETHING:
+        signed = part.get("signedTransactionInfo")
+        if not isinstance(signed, str):
+            return Unreadable(f"{known_type}: signedTransactionInfo: expected a string, found {json_type(signed)}")
+        signed_transaction = signed
+    return Notification(
+        uuid=uuid,
+        type=known_type,
+        signed_at_seconds=signed_at_seconds,
+        bundle_id=_name(part.get("bundleId")),
+        environment=_name(part.get("environment")),
+        signed_transaction=signed_transaction,
+    )
+
+
+def decide(notification: Notification, transaction: Mapping[str, object] | None, policy: Policy) -> Decision:
+    """Say what to do. ``transaction`` is the payload of ``notification.signed_transaction``, verified.
+
+    An app that is not in ``bundle_ids`` is refused, not acknowledged: where the settings have forgotten one of ours,
+    Apple comes again, and nothing is lost. An environment that does not count has no claims here, so what happens in it
+    is acknowledged.
+    """
+    bundle_ids, environments = {notification.bundle_id}, {notification.environment}
+    if transaction is not None:
+        bundle_ids, environments = {_name(transaction.get("bundleId"))}, {_name(transaction.get("environment"))}
+        if notification.bundle_id is not None:
+            bundle_ids.add(notification.bundle_id)
+        if notification.environment is not None:
+            environments.add(notification.environment)
+    foreign = [] if policy.bundle_ids is None else sorted(map(str, bundle_ids - policy.bundle_ids - {None}))
+    if foreign:
+        return ForeignApp(f"app {foreign[0]} is not in bundle_ids")
+    if not environments <= {*policy.environments, None}:
+        return Nothing("its environment does not count here")
+    if notification.type not in _CHANGES_SOMETHING:
+        return Nothing("nothing to do")
+    if transaction is None:
+        return Unreadable(f"{notification.type}: no transaction")
+    if None in bundle_ids or None in environments:
+        return Unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
+    try:
+        return _change(notification, transaction)
+    except apple_fields.Unreadable as unreadable:
+        return Unreadable(f"{notification.type}: {unreadable}")
+
+
+def _change(notification: Notification, transaction: Mapping[str, object]) -> Refund | RefundReversed:
+    """Read what is to be changed; raises ``apple_fields.Unreadable``: a refund of a garbled part is no whole one."""
+    transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
+    if transaction_id is None:
+        raise apple_fields.Unreadable("transactionId: missing")
+    if notification.type is NotificationType.REFUND_REVERSED:
+        return RefundReversed(transaction_id, notification.signed_at_seconds)
+    revoked_at_seconds = _seconds(transaction.get("revocationDate"))
+    return Refund(
+        transaction_id,
+        notification.signed_at_seconds if revoked_at_seconds is None else revoked_at_seconds,
+        apple_fields.read_revocation_type(transaction),
+        apple_fields.read_revocation_percentage(transaction),
+    )
+
+
+_TYPES = {type_.value: type_ for type_ in NotificationType if type_ is not NotificationType.UNKNOWN}
+
+
+def _name(value: object) -> str | None:
+    return value if is_name(value) else None
+
+
+def _seconds(milliseconds: object) -> float | None:
+    """Read a UNIX time in milliseconds."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    return milliseconds / 1000 if 0 <= milliseconds < MAX_MILLISECONDS else None

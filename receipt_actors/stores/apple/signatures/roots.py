@@ -1,0 +1,99 @@
+"""Which root certificates are trusted: those of a directory, or Apple's own that comes along.
+
+Needs ``cryptography``, which Apple's library brings; so it is imported when there is something to read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from receipt_actors.domain.values import printable
+from receipt_actors.errors import ConfigurationError
+
+SUFFIXES = (".cer", ".der", ".pem")  #: of the files of a directory that are read; others are left alone
+APPLE_ROOT = "AppleRootCA-G3.cer"
+APPLE_ROOT_SHA256 = "63343abfb89a6a03ebb57e9b3f5fa7be7c4f5c756f3017b3a8c488c3653e9179"
+APPLE_ROOTS_SHA256 = frozenset(  #: of all that apple.com/certificateauthority offers
+    {
+        APPLE_ROOT_SHA256,
+        "c2b9b042dd57830e7d117dac55ac8ae19407d38e41d88f3215bc3a890444a050",  # Apple Root CA - G2
+        "b0b1730ecbc7ff4505142c49f1295e6eda6bcaed7e2c68c5be91b5a11001f024",  # Apple Root CA, of 2006
+    }
+)
+
+_PEM = b"-----BEGIN CERTIFICATE-----"
+_WANTED = f"expected root certificates in files {', '.join('*' + suffix for suffix in SUFFIXES)} (DER or PEM)"
+
+
+def apple_root() -> bytes:
+    """Return Apple's root certificate, DER."""
+    return resources.files("receipt_actors.stores.apple.signatures.apple_roots").joinpath(APPLE_ROOT).read_bytes()
+
+
+def read_roots(directory: Path | None) -> Sequence[bytes]:
+    """Return the root certificates of a directory, or else Apple's own, DER.
+
+    Raises:
+        ConfigurationError: the directory can't be read, has no certificate, or a file that is none; every fault of it.
+    """
+    if directory is None:
+        return [apple_root()]
+    try:
+        files = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise ConfigurationError([f"{_of(directory)}, {_WANTED}; {error.strerror}"]) from None
+    roots: dict[bytes, None] = {}  # each once, in order
+    faults: list[str] = []
+    for path in files:
+        try:
+            roots.update(dict.fromkeys(_read(path)))
+        except OSError as error:
+            faults.append(f"{_of(path)}, expected a readable file; {error.strerror}")
+        except ValueError as error:
+            faults.append(f"{_of(path)}, {error}")
+    if not files:
+        faults.append(f"{_of(directory)} without any, {_WANTED}; Apple's are at apple.com/certificateauthority")
+    if faults:
+        raise ConfigurationError(faults)
+    return list(roots)
+
+
+def foreign_name(root: bytes) -> str | None:
+    """Return the subject of a root certificate (DER) that is not Apple's, for people to read; None: it is Apple's."""
+    if hashlib.sha256(root).hexdigest() in APPLE_ROOTS_SHA256:
+        return None
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_der_x509_certificate(root).subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return printable(str(names[0].value) if names else subject.rfc4514_string())
+
+
+def _of(path: Path) -> str:
+    return f"apple_roots: found {str(path)!r}"
+
+
+def _read(path: Path) -> Sequence[bytes]:
+    """Read a file's certificates. Raises ``ValueError`` with what was expected."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    content = path.read_bytes()
+    try:
+        if _PEM in content:
+            certificates = x509.load_pem_x509_certificates(content)
+        else:
+            certificates = [x509.load_der_x509_certificate(content)]
+    except ValueError:
+        raise ValueError("expected a certificate in DER or PEM") from None
+    for certificate in certificates:
+        try:
+            certificate.verify_directly_issued_by(certificate)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            raise ValueError("expected a root certificate, which has signed itself; this one another has") from None
+    return [certificate.public_bytes(Encoding.DER) for certificate in certificates]

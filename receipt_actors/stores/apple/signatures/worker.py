@@ -1,0 +1,110 @@
+"""What a process of ``SignedDataProcesses`` runs; no command of its own.
+
+``python -m receipt_actors.stores.apple.signatures.worker DESCRIPTOR``, with a socket behind the descriptor. Lines
+of JSON come and go: first what is trusted, answered when everything is loaded with an array of what is wrong with the
+configuration, which is empty; then batches of ``[kind, JWS]``, each answered in order with one array of payloads, which
+are objects, refusals, which are ``[reason, detail]``, and what keeps a verified one from counting, a string: a clock.
+
+It ends when the other end closes, and so with whoever started it, however that ended. SIGINT and SIGTERM, which a
+terminal or a service manager sends to every process there is, do not concern it: as long as the other process drains it
+has work.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import socket
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.signatures.signed_data import Trust, open_signed_data
+
+if TYPE_CHECKING:
+    from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def encode_trust(trust: Trust) -> bytes:
+    """Say what is trusted, in a line."""
+    return _line([[b64encode(root).decode("ascii") for root in trust.roots], list(trust.app_apple_ids)])
+
+
+def decode_faults(line: bytes) -> Sequence[str]:
+    """Read what keeps a process from being ready."""
+    faults: list[str] = json.loads(line)
+    return faults
+
+
+def encode_jobs(jobs: Sequence[tuple[SignedKind, str]]) -> bytes:
+    """Order a batch, in a line."""
+    return _line([(kind.value, signed) for kind, signed in jobs])
+
+
+def decode_answers(line: bytes) -> Sequence[dict[str, object] | SignatureRefused | ConfigurationError]:
+    """Read the answers to a batch."""
+    return [_decoded(answer) for answer in json.loads(line)]
+
+
+def _decoded(answer: Any) -> dict[str, object] | SignatureRefused | ConfigurationError:
+    match answer:
+        case [reason, detail]:
+            return SignatureRefused(Reason(reason), detail)
+        case str():
+            return ConfigurationError([answer])
+        case _:
+            payload: dict[str, object] = answer
+            return payload
+
+
+def _line(value: Any) -> bytes:
+    # ASCII, whatever strings are in it: no line break, and a lone surrogate is an escape sequence like any other.
+    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def work(connection: socket.socket) -> None:
+    """Do what comes over the connection until its other end closes."""
+    lines = connection.makefile("rb")
+    trust_line = lines.readline()
+    if not trust_line:
+        return
+    roots, app_apple_ids = json.loads(trust_line)
+    try:
+        signed_data = open_signed_data(Trust([b64decode(root) for root in roots], app_apple_ids))
+    except ConfigurationError as error:
+        connection.sendall(_line(error.faults))
+        return
+    gc.freeze()
+    connection.sendall(_line([]))
+    for line in lines:
+        connection.sendall(_line([_answer(signed_data, kind, signed) for kind, signed in json.loads(line)]))
+
+
+def _answer(signed_data: AppleSignedData, kind: str, signed: str) -> Any:
+    try:
+        answer = signed_data.verify(SignedKind(kind), signed)
+    except ConfigurationError as error:
+        return str(error)
+    return [answer.reason, answer.detail] if isinstance(answer, SignatureRefused) else answer
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run; ``arguments`` are those after the module."""
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # held up until they could be ignored
+    with socket.socket(fileno=int(arguments[0])) as connection, suppress(BrokenPipeError, ConnectionResetError):
+        work(connection)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

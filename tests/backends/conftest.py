@@ -1,0 +1,330 @@
+"""The real things that the clients' tests talk to: an SQLite file, and emulators of AWS over loopback HTTP.
+
+Fixtures are made on demand: a test that asks for none of them pays for none of them (moto is imported with the server).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from receipt_actors.domain.fifo import FIFO_SUFFIX
+from receipt_actors.domain.ports import Ledger, Queues
+from tests.backends.places import in_place
+from tests.examples import example
+from tests.patience import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    import boto3
+
+    from receipt_actors.aws import AwsLoop
+
+BACKENDS = ["embedded", "aws", "aws-loop", "simulated", "simulated-loop", "fake"]
+_LOOP = "-loop"  #: of a backend whose methods are called by way of ``AwsLoop``
+
+
+class OnLoop:
+    """Queues or a ledger whose methods are called by way of ``AwsLoop``, as actors do; everything else is theirs."""
+
+    def __init__(self, adapter: Any, loop: AwsLoop) -> None:
+        self._adapter = adapter
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._adapter, name)
+        if not hasattr(method, "steps"):
+            return method
+
+        def call(*args: object, **keywords: object) -> Any:
+            outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._loop.begin(method, args, keywords, outcomes.put)
+            outcome = outcomes.get(timeout=PATIENCE_SECONDS)
+            if isinstance(outcome, Exception):
+                raise outcome
+            assert outcomes.empty()
+            return outcome
+
+        return call
+
+
+class ManualClock:
+    """A UNIX time that stands still until a test moves it; read by any thread."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            return self._now
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+
+
+@dataclass(frozen=True)
+class QueueHouse:
+    """Queues under test, and the way to make one in them.
+
+    ``create(dead_letter_queue, max_receive_count, fifo=False) -> name``
+    """
+
+    queues: Queues
+    create: Callable[..., str]
+    is_moto: bool = False  #: which does not quite keep the order of a FIFO queue
+
+
+@dataclass(frozen=True)
+class Aws:
+    """An emulator: sessions that talk to it, and plain boto3 clients to prepare it and to look inside."""
+
+    session: boto3.Session
+    sqs: Any
+    dynamodb: Any
+    queues: Queues
+    account: str = "123456789012"
+
+    def create_queue(
+        self, dead_letter_queue: str | None = None, max_receive_count: int = 20, *, fifo: bool = False
+    ) -> str:
+        name = unique_name(fifo)
+        attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "false"} if fifo else {}
+        if dead_letter_queue is not None:
+            arn = f"arn:aws:sqs:{self.session.region_name}:{self.account}:{dead_letter_queue}"
+            attributes["RedrivePolicy"] = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": {max_receive_count}}}'
+        self.sqs.create_queue(QueueName=name, Attributes=attributes)
+        return name
+
+    def create_table(self, *keys: str) -> str:
+        return create_table(self.dynamodb, *keys)
+
+
+def create_table(dynamodb: Any, *keys: str, name: str | None = None) -> str:
+    name = name or unique_name()
+    dynamodb.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+    )
+    return name
+
+
+def unique_name(fifo: bool = False) -> str:
+    return f"q{uuid.uuid4().hex}{FIFO_SUFFIX if fifo else ''}"
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[tuple[str, Aws]]:
+    """Start one moto server for all tests; they keep apart by the names of their queues and tables."""
+    from tests.system.worlds import AwsServer
+
+    server = AwsServer()
+    yield server.url, _clients_of(server.url)
+    server.close()
+
+
+@pytest.fixture
+def moto(moto_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """The moto server, to which clients that the test builds will talk as well."""
+    url, moto = moto_server
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    return moto
+
+
+@pytest.fixture(scope="session")
+def simulated_server() -> Iterator[tuple[str, Aws]]:
+    """Start the simulated services of the benchmark, likewise."""
+    from receipt_actors.sandbox.services.process import ServiceProcess
+
+    with closing(ServiceProcess(["aws"])) as process:
+        yield process.url, _clients_of(process.url)
+
+
+@pytest.fixture
+def simulated(simulated_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """The simulated services, to which clients that the test builds will talk as well."""
+    url, aws = simulated_server
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    return aws
+
+
+def _clients_of(url: str, account: str = "123456789012") -> Aws:
+    import boto3
+
+    from receipt_actors.aws import AwsQueues
+
+    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        return Aws(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session), account)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "receipts.db"
+
+
+@pytest.fixture
+def loop() -> Iterator[AwsLoop]:
+    """The loop where the program has it."""
+    from receipt_actors.aws import AwsLoop
+
+    with closing(in_place("scheduler", AwsLoop())) as loop:
+        yield loop
+
+
+@pytest.fixture(params=BACKENDS)
+def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
+    """Each backend's queues in turn, on the real clock; SQS as two emulators understand it."""
+    with open_house(request) as house:
+        yield house
+
+
+@pytest.fixture(params=[*BACKENDS, "ministack"])
+def fifo_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
+    """Likewise, with a third opinion on FIFO queues."""
+    with open_house(request) as house:
+        yield house
+
+
+#: By the name of a backend, the fixture of what answers its requests.
+_EMULATORS_OF_SQS = {"aws": "moto", "simulated": "simulated", "ministack": "ministack_sqs"}
+
+
+@contextmanager
+def open_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
+    emulator = request.param.removesuffix(_LOOP)
+    if emulator in _EMULATORS_OF_SQS:
+        aws: Aws = request.getfixturevalue(_EMULATORS_OF_SQS[emulator])
+        loops = emulator != request.param
+        queues = OnLoop(aws.queues, request.getfixturevalue("loop")) if loops else aws.queues
+        yield QueueHouse(queues, aws.create_queue, emulator == "aws")
+        return
+
+    from receipt_actors.sqlite import EmbeddedQueues
+    from receipt_actors.testing import FakeQueues
+
+    is_fake = request.param == "fake"
+    local = FakeQueues() if is_fake else EmbeddedQueues(request.getfixturevalue("database"))
+
+    def create(dead_letter_queue: str | None = None, max_receive_count: int = 20, *, fifo: bool = False) -> str:
+        name = unique_name(fifo)
+        local.create_queue(name, dead_letter_queue, max_receive_count)
+        return name
+
+    yield QueueHouse(local, create)
+    if isinstance(local, EmbeddedQueues):
+        local.close()
+
+
+@pytest.fixture(scope="session")
+def ministack_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start MiniStack, a second opinion on DynamoDB, for all tests that want it."""
+    from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
+    from tests.system.processes import Programs
+
+    if not IS_INSTALLED:
+        pytest.skip(WHY_NOT)
+    programs = Programs(tmp_path_factory.mktemp("ministack"))
+    try:
+        yield MiniStack(programs).url
+    finally:
+        programs.close()
+
+
+@pytest.fixture(scope="session")
+def ministack_server(ministack_url: str) -> Aws:
+    """Clients of MiniStack."""
+    return _clients_of(ministack_url, "000000000000")
+
+
+@pytest.fixture
+def ministack_sqs(ministack_url: str, ministack_server: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """MiniStack, to which clients that the test builds will talk as well."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", ministack_url)
+    return ministack_server
+
+
+@pytest.fixture
+def ministack_table(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[boto3.Session, str]:
+    """An empty table of MiniStack, to which clients that the test builds of the session will talk."""
+    return table_at(ministack_url, monkeypatch)
+
+
+def table_at(url: str, monkeypatch: pytest.MonkeyPatch, key: str = "TransactionId") -> tuple[boto3.Session, str]:
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    return session, create_table(session.client("dynamodb"), key)
+
+
+#: Of a DynamoDB that somebody runs for these tests, such as AWS's own DynamoDB Local.
+DYNAMODB_URL = os.environ.get("DYNAMODB_URL")
+_EMULATORS = ["ministack", *(["dynamodb"] if DYNAMODB_URL else [])]
+
+
+@pytest.fixture(params=[*BACKENDS, "example", *_EMULATORS])
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """Each backend's empty ledger in turn; DynamoDB as several emulators understand it."""
+    with open_ledger(request) as ledger:
+        yield ledger
+
+
+@pytest.fixture(params=["embedded", "simulated", "simulated-loop", "fake", "example", *_EMULATORS])
+def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
+    with open_ledger(request) as ledger:
+        yield ledger
+
+
+@contextmanager
+def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    match request.param:
+        case "fake":
+            from receipt_actors.testing import FakeLedger
+
+            yield FakeLedger()
+        case "example":
+            with closing(example("own_ledger").FileLedger(request.getfixturevalue("database"))) as own:
+                yield own
+        case "embedded":
+            from receipt_actors.sqlite import EmbeddedLedger
+
+            with closing(EmbeddedLedger(request.getfixturevalue("database"))) as embedded:
+                yield embedded
+        case _:
+            from receipt_actors.aws import AwsLedger
+
+            session, table = aws_table(request)
+            with closing(AwsLedger(table, session)) as aws:
+                yield OnLoop(aws, request.getfixturevalue("loop")) if request.param.endswith(_LOOP) else aws
+
+
+def aws_table(request: pytest.FixtureRequest) -> tuple[boto3.Session, str]:
+    match request.param.removesuffix(_LOOP):
+        case "aws" | "simulated" as emulator:
+            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
+            return aws.session, aws.create_table("TransactionId")
+        case "ministack":
+            session, table = request.getfixturevalue("ministack_table")
+            return session, table
+        case _:
+            assert DYNAMODB_URL is not None
+            return table_at(DYNAMODB_URL, request.getfixturevalue("monkeypatch"))

@@ -1,0 +1,913 @@
+"""What the AWS adapters promise beyond the ports: every kind of trouble by its right name, and how items are laid out.
+
+Trouble comes from a real HTTP server that answers what a test tells it to; the layout is looked at in moto.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.aws import AwsLedger, AwsLoop, AwsQueues
+from receipt_actors.aws.ledger import ATTRIBUTES, NO_USER_ID, _to_attributes
+from receipt_actors.domain.ledger import Ownership, ownership_after_claim
+from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage, Tombstone
+from receipt_actors.errors import (
+    BatchesRefused,
+    ConfigurationError,
+    LedgerRefused,
+    LedgerUnavailable,
+    QueueRefused,
+    QueueUnavailable,
+    UnavailableError,
+)
+from tests.backends.conftest import OnLoop
+from tests.patience import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from tests.backends.conftest import Aws
+
+QUEUE = "ReceiptsSQS"
+ITEM = LedgerItem(
+    transaction_id="1000000046178817",
+    submission_id="submission-1",
+    message_id="message-1",
+    user_id=42,
+    receipt_sha256="ab" * 32,
+    product_id="com.example.coins.100",
+    original_transaction_id="1000000046178800",
+    environment=Environment.SANDBOX,
+    source_queue="ReceiptsSQS",
+    post_queue="ResultsSQS",
+    claimed_at_seconds=1_700_000_000.125,
+    quantity=3,
+)
+ITEMS = [replace(ITEM, transaction_id=transaction_id) for transaction_id in "abcde"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server answers: as AWS does, unless a test says otherwise. Status 0 closes the connection instead."""
+
+    body: object = field(default_factory=dict)  #: sent as JSON, or as it is where it is bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(
+        default_factory=lambda: {"Content-Type": "application/x-amz-json-1.0", "x-amzn-RequestId": "request-1"}
+    )
+    missing_bytes: int = 0  #: how much of the announced body never comes
+
+
+def error(code: str, status: int = 400, **members: object) -> Reply:
+    return Reply({"__type": f"com.amazonaws#{code}", "message": "told by the test", **members}, status)
+
+
+HTML = b"<html><body>Welcome to the airport's network</body></html>"
+PROXY_HEADERS = {"Content-Type": "text/html"}
+
+TROUBLE = {
+    "500": error("InternalFailure", 500),
+    "503 with a web page": Reply(HTML, 503, PROXY_HEADERS),
+    "502 without a body": Reply(b"", 502, {}),
+    "redirected": Reply(b"", 302, {"Location": "/login"}),
+    "throttled": error("ThrottlingException"),
+    "provisioned throughput exceeded": error("ProvisionedThroughputExceededException"),
+    "over limit": error("OverLimit"),
+    "token expired": error("ExpiredTokenException"),
+    "token invalid": error("UnrecognizedClientException"),
+    "clock skewed": error("InvalidSignatureException"),
+    "an unknown code": error("SomethingNobodyKnows"),
+    "400 without a code": Reply({}, 400),
+    "200 with a web page": Reply(HTML, 200, PROXY_HEADERS),
+    "200 with somebody's JSON": Reply({"blocked": True}, 200, {"Content-Type": "application/json"}),
+    "200 with an empty body of nobody": Reply(b"", 200, {}),
+    "200 with a list": Reply([1, 2]),
+    "200 with broken UTF-8": Reply(b"\xff\xfe{}"),
+    "500 with a list": Reply([1, 2], 500),
+    "connection closed": Reply(status=0),
+    "half an answer": Reply({"Messages": []}, missing_bytes=100),
+}
+
+
+class FakeAws:
+    """An HTTP server on loopback that takes down every request and answers as ``answer(operation, request)`` says."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.answers: dict[str, Callable[[dict[str, Any]], Reply]] = {}
+        self.stopping = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+                fake.requests.append((operation, request))
+                reply = fake.answers[operation](request)
+                if reply.status == 0:
+                    self.close_connection = True
+                    return
+                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body) + reply.missing_bytes))
+                self.send_header("Connection", "close")  # boto3 must not race the close with its next request
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                """Keep the tests' output quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.answer("GetQueueUrl", lambda request: Reply({"QueueUrl": f"{self.url}/1/{request['QueueName']}"}))
+
+    def answer(self, operation: str, reply: Reply | Callable[[dict[str, Any]], Reply]) -> None:
+        self.answers[operation] = (lambda request: reply) if isinstance(reply, Reply) else reply
+
+    def asked(self, operation: str) -> list[dict[str, Any]]:
+        return [request for asked, request in self.requests if asked == operation]
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeAws]:
+    server = FakeAws()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def any_session() -> boto3.Session:
+    return boto3.Session("testing", "testing", region_name="eu-west-1")
+
+
+@pytest.fixture
+def session(any_session: boto3.Session, fake: FakeAws, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)  # read when a client is built
+    return any_session
+
+
+@pytest.fixture(params=["on the caller's thread", "on the loop"])
+def way(request: pytest.FixtureRequest, loop: AwsLoop) -> Callable[[Any], Any]:
+    """Each way to call the adapters in turn."""
+    return (lambda adapter: OnLoop(adapter, loop)) if request.param == "on the loop" else lambda adapter: adapter
+
+
+@pytest.fixture
+def queues(session: boto3.Session, way: Callable[[Any], Any]) -> Iterator[AwsQueues]:
+    aws = AwsQueues(session, longest_wait_seconds=1, read_timeout_seconds=60)
+    yield way(aws)
+    aws.close()
+
+
+@pytest.fixture
+def ledger(session: boto3.Session, way: Callable[[Any], Any]) -> Iterator[AwsLedger]:
+    aws = AwsLedger("claims", session, read_timeout_seconds=60)
+    yield way(aws)
+    aws.close()
+
+
+QUEUE_CALLS: dict[str, Callable[[AwsQueues], object]] = {
+    "ReceiveMessage": lambda queues: queues.receive(
+        QUEUE, max_messages=10, wait_seconds=0, visibility_timeout_seconds=60
+    ),
+    "SendMessageBatch": lambda queues: queues.send(QUEUE, [OutgoingMessage("a"), OutgoingMessage("b")]),
+    "DeleteMessageBatch": lambda queues: queues.delete(QUEUE, ["handle"]),
+    "ChangeMessageVisibilityBatch": lambda queues: queues.change_visibility(QUEUE, [("handle", 60)]),
+    "GetQueueAttributes": lambda queues: queues.dead_letter_queue(QUEUE),
+    "GetQueueUrl": lambda queues: queues.approximate_number_of_messages("AnotherQueue"),
+}
+LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
+    "PutItem": lambda ledger: ledger.claim(ITEM),
+    "GetItem": lambda ledger: ledger.get("1"),
+    "BatchExecuteStatement": lambda ledger: ledger.claim_all(ITEMS),
+}
+
+
+# --- trouble --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
+def test_trouble_with_a_queue_is_unavailable(fake: FakeAws, queues: AwsQueues, reply: Reply) -> None:
+    """Whatever stands between us and SQS, every operation says the one thing: not now. boto3 retries nothing."""
+    for operation, call in QUEUE_CALLS.items():
+        fake.answer(operation, reply)
+        with pytest.raises(QueueUnavailable):
+            call(queues)
+    assert len(fake.requests) == len(QUEUE_CALLS) + 1  # one more for the URL, which is asked for once
+
+
+@pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
+def test_trouble_with_the_table_is_unavailable(fake: FakeAws, ledger: AwsLedger, reply: Reply) -> None:
+    """A claim is never confirmed, and never refused, by anything but DynamoDB's own word. boto3 retries nothing."""
+    for operation, call in LEDGER_CALLS.items():
+        fake.answer(operation, reply)
+        with pytest.raises(LedgerUnavailable):
+            call(ledger)
+        assert len(fake.asked(operation)) == 1
+    with pytest.raises(LedgerUnavailable):
+        ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_unknown", "excerpt"),
+    [
+        (200, b"<html>welcome to the proxy</html>", True, "welcome to the proxy"),
+        (200, b'{"hello": "world"}', True, "hello"),
+        (403, b"<html>forbidden by the proxy</html>", True, "403: <html>forbidden"),
+        (503, b"<html>busy</html>", False, "503: Service Unavailable"),
+        (429, b"slow down", False, "429: slow down"),
+        (400, b'{"__type": "com.amazonaws#SomethingNew", "message": "what?"}', False, "SomethingNew: what?"),
+    ],
+)
+def test_an_answer_that_is_not_of_aws_is_told_as_such(
+    fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, status: int, body: bytes, is_unknown: bool, excerpt: str
+) -> None:
+    """With its status, or how it begins: whoever reads the log has to find out who is in the way."""
+    calls: dict[str, Callable[[], object]] = {
+        "SendMessageBatch": lambda: queues.send("Q", [OutgoingMessage("a")]),
+        "PutItem": lambda: ledger.claim(ITEM),
+    }
+    for operation, call in calls.items():
+        fake.answer(operation, Reply(body, status, {"Content-Type": "text/html"}))
+        with pytest.raises(UnavailableError, match=re.escape(excerpt)) as told:
+            call()
+        assert told.value.is_unknown_answer is is_unknown
+
+
+def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, way: Callable[[Any], Any]) -> None:
+    """A service that takes a request and never answers costs a read time-out, and no more."""
+    queues = way(AwsQueues(session, longest_wait_seconds=0, read_timeout_seconds=0.1))
+    ledger = way(AwsLedger("claims", session, read_timeout_seconds=0.1))
+
+    def silence(request: dict[str, Any]) -> Reply:
+        fake.stopping.wait(PATIENCE_SECONDS)
+        return Reply(status=0)
+
+    for operation in ("ReceiveMessage", "DeleteMessageBatch", "PutItem"):
+        fake.answer(operation, silence)
+    with pytest.raises(QueueUnavailable, match="Read timeout"):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+    with pytest.raises(QueueUnavailable, match="Read timeout"):
+        QUEUE_CALLS["DeleteMessageBatch"](queues)
+    with pytest.raises(LedgerUnavailable, match="Read timeout"):
+        ledger.claim(ITEM)
+
+
+def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger) -> None:
+    """A refused connection names the endpoint that was tried."""
+    fake.stop()
+    with pytest.raises(QueueUnavailable, match=fake.url):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+    with pytest.raises(LedgerUnavailable, match=fake.url):
+        ledger.claim(ITEM)
+    with pytest.raises(LedgerUnavailable, match=fake.url):
+        ledger.check()
+
+
+def test_credentials_that_are_not_there_are_unavailable(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeAws, way: Callable[[Any], Any]
+) -> None:
+    """A role's credentials may come back (its metadata service hiccups), so this is trouble too, by its name."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with pytest.raises(QueueUnavailable, match="NoCredentialsError"):
+        QUEUE_CALLS["ReceiveMessage"](way(AwsQueues()))
+    with pytest.raises(LedgerUnavailable, match="NoCredentialsError"):
+        way(AwsLedger("claims")).claim(ITEM)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("AWS_DEFAULT_REGION", ""), ("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "no url at all")],
+)
+def test_settings_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """No region, an unknown profile or a broken endpoint are found out at the start, with boto3's own words."""
+    for name in ("AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match="AWS"):
+        AwsQueues()
+    with pytest.raises(ConfigurationError, match="AWS"):
+        AwsLedger("claims")
+
+
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_is_read_from_either_variable(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """AWS_REGION is what ECS and Lambda set and what AWS's other tools read; boto3 alone knows only the other one."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv(variable, "eu-west-3")
+    AwsQueues().close()
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "QueueDoesNotExist", "KmsAccessDenied"])
+def test_a_queue_that_may_not_be_used_is_refused(fake: FakeAws, queues: AwsQueues, code: str) -> None:
+    """Only an operator helps, so it is refused and not retried; once he has, the next call finds the queue afresh."""
+    for operation, call in QUEUE_CALLS.items():
+        fake.answer(operation, error(code))
+        with pytest.raises(QueueRefused, match=code):
+            call(queues)
+
+    fake.answer("GetQueueUrl", Reply({"QueueUrl": f"{fake.url}/2/{QUEUE}"}))
+    fake.answer("DeleteMessageBatch", Reply({"Successful": [{"Id": "0"}], "Failed": []}))
+    assert queues.delete(QUEUE, ["handle"]) == [None]
+    assert fake.asked("DeleteMessageBatch")[-1]["QueueUrl"] == f"{fake.url}/2/{QUEUE}"
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------
+
+
+def md5(entry: Mapping[str, str]) -> str:
+    return hashlib.md5(entry["MessageBody"].encode()).hexdigest()
+
+
+def sent(request: Mapping[str, Any]) -> Reply:
+    """Confirm every entry of a send batch."""
+    confirmed = [{"Id": entry["Id"], "MD5OfMessageBody": md5(entry)} for entry in request["Entries"]]
+    return Reply({"Successful": confirmed, "Failed": []})
+
+
+def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQueues) -> None:
+    """SQS is asked for the URL of a name, once; what is no name is never sent anywhere."""
+    fake.answer("SendMessageBatch", sent)
+    for _ in range(3):
+        assert queues.send(QUEUE, [OutgoingMessage("a")]) == [None]
+    assert [request["QueueName"] for request in fake.asked("GetQueueUrl")] == [QUEUE]
+    before = len(fake.requests)
+    for name in (f"{fake.url}/1/{QUEUE}", f"arn:aws:sqs:eu-west-1:1:{QUEUE}", f"../{QUEUE}"):
+        with pytest.raises(QueueRefused):
+            queues.send(name, [OutgoingMessage("a")])
+    assert len(fake.requests) == before
+
+
+def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queues: AwsQueues) -> None:
+    """200 confirms nothing by itself: failed entries keep their code and fault, those left out may be tried again."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        confirmed = [{"Id": "0", "MD5OfMessageBody": md5(request["Entries"][0])}, {"Id": "3", "MD5OfMessageBody": "0"}]
+        failed = [
+            {"Id": "1", "Code": "InternalError", "Message": "not now", "SenderFault": False},
+            {"Id": "2", "Code": "Nonsense", "Message": "never", "SenderFault": True},
+            {"Id": "77", "Code": "Unasked", "SenderFault": True},
+        ]
+        return Reply({"Successful": confirmed, "Failed": failed})
+
+    fake.answer("SendMessageBatch", answer)
+    confirmed, failed, faulty, corrupt, forgotten = queues.send(QUEUE, [OutgoingMessage(body) for body in "abcde"])
+    assert confirmed is None
+    assert failed is not None and (failed.code, failed.detail, failed.sender_fault) == (
+        "InternalError",
+        "not now",
+        False,
+    )
+    assert faulty is not None and (faulty.code, faulty.sender_fault) == ("Nonsense", True)
+    assert corrupt is not None and (corrupt.code, corrupt.sender_fault) == ("Md5Mismatch", False)
+    assert forgotten is not None and not forgotten.sender_fault
+
+
+def test_a_fifo_queue_is_sent_both_ids_and_asked_for_the_group(fake: FakeAws, queues: AwsQueues) -> None:
+    """A standard queue is neither: there a group says nothing of order, and an id would be refused."""
+    fake.answer("SendMessageBatch", lambda request: Reply({"Successful": [confirmation(request["Entries"][0])]}))
+    message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "x", "MD5OfBody": "0", "Attributes": {}}
+    fake.answer("ReceiveMessage", Reply({"Messages": [message | {"Attributes": {"MessageGroupId": "7"}}]}))
+    for queue, ids in (("q", {}), ("q.fifo", {"MessageGroupId": "7", "MessageDeduplicationId": "d"})):
+        assert queues.send(queue, [OutgoingMessage("x", {}, *ids.values())]) == [None]
+        (received,) = queues.receive(queue, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
+        assert received.group_id == "7"  # as it was answered, whatever was asked
+        (sent,), (asked,) = (
+            [request for name, request in fake.requests if name == operation and request["QueueUrl"].endswith(queue)]
+            for operation in ("SendMessageBatch", "ReceiveMessage")
+        )
+        entry = sent["Entries"][0]
+        assert {name: entry.get(name) for name in ids} == ids
+        assert set(entry) == {"Id", "MessageBody", "MessageAttributes", *ids}
+        assert ("MessageGroupId" in asked["MessageSystemAttributeNames"]) == bool(ids)
+
+
+def confirmation(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"Id": entry["Id"], "MD5OfMessageBody": md5(entry)}
+
+
+def test_deletes_and_extensions_read_what_failed(fake: FakeAws, queues: AwsQueues) -> None:
+    """The other two batches are read as closely."""
+    answer = {
+        "Successful": [{"Id": "1"}],
+        "Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": "no", "SenderFault": True}],
+    }
+    fake.answer("DeleteMessageBatch", Reply(answer))
+    fake.answer("ChangeMessageVisibilityBatch", Reply(answer))
+    for results in (
+        queues.delete(QUEUE, ["a", "b", "c"]),
+        queues.change_visibility(QUEUE, [("a", 1), ("b", 2), ("c", 3)]),
+    ):
+        faulty, confirmed, forgotten = results
+        assert faulty is not None and (faulty.code, faulty.sender_fault) == ("ReceiptHandleIsInvalid", True)
+        assert confirmed is None
+        assert forgotten is not None and not forgotten.sender_fault
+
+
+def test_a_batch_refused_as_a_whole_is_sent_in_parts(fake: FakeAws, queues: AwsQueues) -> None:
+    """A queue may have a smaller limit than 1 MiB: what fits is sent, only what never will is the sender's fault."""
+
+    def at_most_100_bytes(request: dict[str, Any]) -> Reply:
+        total = sum(len(entry["MessageBody"]) for entry in request["Entries"])
+        return sent(request) if total <= 100 else error("BatchRequestTooLong")
+
+    fake.answer("SendMessageBatch", at_most_100_bytes)
+    results = queues.send(QUEUE, [OutgoingMessage("x" * size) for size in (40, 40, 40, 101, 40)])
+    assert [result is None for result in results] == [True, True, True, False, True]
+    assert results[3] is not None and results[3].sender_fault
+
+
+def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueues) -> None:
+    """Counts, sent times and attributes do not come unasked; attributes are read as text, where they hold text."""
+    fake.answer(
+        "ReceiveMessage",
+        Reply(
+            {
+                "Messages": [
+                    {
+                        "MessageId": "m",
+                        "ReceiptHandle": "r",
+                        "Body": "b",
+                        "MD5OfBody": "5",
+                        "Attributes": {
+                            "ApproximateReceiveCount": "3",
+                            "SentTimestamp": "1700000000125",
+                            "AWSTraceHeader": "Root=1-5759e988-bd862e3fe1be46a994272793",
+                        },
+                        "MessageAttributes": {
+                            "submission_id": {"DataType": "String", "StringValue": "s"},
+                            "count": {"DataType": "Number", "StringValue": "7"},
+                            "blob": {"DataType": "Binary", "BinaryValue": "//79"},
+                            "nothing": {"DataType": "String"},
+                        },
+                    }
+                ]
+            }
+        ),
+    )
+    (message,) = queues.receive(QUEUE, max_messages=7, wait_seconds=0.3, visibility_timeout_seconds=120)
+    assert message.attributes == {"submission_id": "s", "count": "7", "blob": "", "nothing": ""}
+    assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
+    assert message.aws_trace_header == "Root=1-5759e988-bd862e3fe1be46a994272793"
+    (request,) = fake.asked("ReceiveMessage")
+    assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
+    assert request["MessageAttributeNames"] == ["All"]
+    assert sorted(request["MessageSystemAttributeNames"]) == [
+        "AWSTraceHeader",
+        "ApproximateReceiveCount",
+        "SentTimestamp",
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"MessageId": "m"},
+        {"MessageId": "m", "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5", "Attributes": {"SentTimestamp": "x"}},
+        {"MessageId": "m", "ReceiptHandle": "r", "Body": {"receipt": "x"}, "MD5OfBody": "5"},
+    ],
+    ids=["fields missing", "no number", "no text"],
+)
+def test_a_garbled_message_is_unavailable(fake: FakeAws, queues: AwsQueues, message: dict[str, Any]) -> None:
+    """A delivery that cannot be read is left to be redelivered; nothing is made up for what is missing."""
+    fake.answer("ReceiveMessage", Reply({"Messages": [message]}))
+    with pytest.raises(QueueUnavailable, match="garbled"):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+
+
+@pytest.mark.parametrize("garbled", [5, "abc", {"Id": "0"}, ["abc"], [None], [[]]], ids=repr)
+def test_a_batch_that_is_answered_in_the_wrong_shape(fake: FakeAws, queues: AwsQueues, garbled: object) -> None:
+    """Nothing is confirmed, or the queue is unavailable: whoever asked tries again."""
+    fake.answer("ReceiveMessage", Reply({"Messages": garbled}))
+    with pytest.raises(QueueUnavailable, match="garbled"):
+        QUEUE_CALLS["ReceiveMessage"](queues)
+    for operation in ("SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
+        for member in ("Successful", "Failed"):
+            fake.answer(operation, Reply({member: garbled}))
+            with pytest.raises(QueueUnavailable, match="garbled"):
+                QUEUE_CALLS[operation](queues)
+
+
+@pytest.mark.parametrize("attributes", [{"RedrivePolicy": "{"}, {"RedrivePolicy": "[]"}, {"RedrivePolicy": "{}"}])
+def test_a_garbled_redrive_policy_is_unavailable(fake: FakeAws, queues: AwsQueues, attributes: dict[str, str]) -> None:
+    """It is not taken for the lack of a policy, which would keep dead letters on the source queue."""
+    fake.answer("GetQueueAttributes", Reply({"Attributes": attributes}))
+    with pytest.raises(QueueUnavailable, match="garbled"):
+        queues.dead_letter_queue(QUEUE)
+
+
+# --- ledger ---------------------------------------------------------------------------------------------------------
+
+
+def table_of(moto: Aws) -> tuple[str, AwsLedger]:
+    table = moto.create_table("TransactionId")
+    return table, AwsLedger(table, moto.session)
+
+
+def test_the_layout_of_an_item(moto: Aws) -> None:
+    """Attribute names and types are a contract with every program that reads the table; None is no attribute."""
+    table, ledger = table_of(moto)
+    ledger.claim(ITEM)
+    key = {"TransactionId": {"S": ITEM.transaction_id}}
+    assert moto.dynamodb.get_item(TableName=table, Key=key)["Item"] == {
+        "TransactionId": {"S": "1000000046178817"},
+        "SubmissionId": {"S": "submission-1"},
+        "MessageId": {"S": "message-1"},
+        "UserId": {"N": "42"},
+        "ReceiptSha256": {"S": "ab" * 32},
+        "ProductId": {"S": "com.example.coins.100"},
+        "OriginalTransactionId": {"S": "1000000046178800"},
+        "Environment": {"S": "Sandbox"},
+        "SourceQueue": {"S": "ReceiptsSQS"},
+        "PostQueue": {"S": "ResultsSQS"},
+        "ClaimedAt": {"N": "1700000000.125"},
+        "Quantity": {"N": "3"},
+        "SchemaVersion": {"N": "2"},
+    }
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {},
+        {"UserId": {"S": "42"}, "SubmissionId": {"N": "1"}, "ClaimedAt": {"S": "yesterday"}},
+        {"UserId": {"N": "42.5"}, "Environment": {"S": "Xcode"}, "SchemaVersion": {"BOOL": True}},
+    ],
+    ids=["nothing but the key", "other types", "other values"],
+)
+def test_an_item_of_another_program_is_nobodys(moto: Aws, foreign: dict[str, Any]) -> None:
+    """It can be read, it stands in the way of every claim, and no user or submission of ours is taken for its owner."""
+    table, ledger = table_of(moto)
+    moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": ITEM.transaction_id}, **foreign})
+    standing = ledger.claim(ITEM)
+    assert standing is not None and standing == ledger.get(ITEM.transaction_id)
+    assert (standing.submission_id, standing.user_id, standing.receipt_sha256) == ("", NO_USER_ID, "")
+    assert ownership_after_claim(standing, ITEM) is Ownership.OTHER_USER
+
+
+@pytest.mark.parametrize(
+    "user_id",
+    [
+        *({"N": number} for number in ("NaN", "sNaN", "Infinity", "1E+999999999", "", "x", 42, None)),
+        *({}, None, [], "42", 42),
+    ],
+    ids=repr,
+)
+def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger, user_id: object) -> None:
+    """What stands in for DynamoDB may answer what DynamoDB never would: it is not ours, or no answer."""
+    item = {"TransactionId": {"S": "1"}, "UserId": user_id}
+    fake.answer("GetItem", Reply({"Item": item}))
+    try:
+        standing = ledger.get("1")
+    except LedgerUnavailable:
+        return
+    assert standing is not None and standing.user_id == NO_USER_ID
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [{}, {"Owner": {"S": "somebody"}}, {"Owner": {"S": "somebody"}, "RefundedAt": {"N": "5"}}],
+    ids=["nothing but the key", "others", "marked"],
+)
+def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[str, Any]) -> None:
+    """It is no tombstone of ours: the mark may go, the item stays, with all that it has."""
+    table, ledger = table_of(moto)
+    key = {"TransactionId": {"S": ITEM.transaction_id}}
+    moto.dynamodb.put_item(TableName=table, Item={**key, **foreign})
+    standing = ledger.unmark_refunded(ITEM.transaction_id, 2e9)
+    assert standing is not None and standing.user_id == NO_USER_ID
+    kept = {name: value for name, value in foreign.items() if name != "RefundedAt"}
+    assert moto.dynamodb.get_item(TableName=table, Key=key)["Item"] == {**key, **kept}
+    assert ledger.claim(ITEM) is not None
+
+
+def test_a_refund_of_an_item_of_another_program_keeps_what_it_has(moto: Aws) -> None:
+    """One attribute is added."""
+    table, ledger = table_of(moto)
+    item = {"TransactionId": {"S": "1"}, "Owner": {"S": "somebody"}}
+    moto.dynamodb.put_item(TableName=table, Item=item)
+    ledger.mark_refunded("1", 5.5)
+    marked = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
+    assert marked == {**item, "RefundedAt": {"N": "5.5"}}
+
+
+def test_an_item_of_version_1_is_read_as_before(moto: Aws) -> None:
+    """It does not say how many were bought; all else is what it was, and it can be refunded in part."""
+    table, ledger = table_of(moto)
+    ledger.claim(replace(ITEM, quantity=None, schema_version=1))
+    key = {"TransactionId": {"S": ITEM.transaction_id}}
+    written = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    assert "Quantity" not in written and written["SchemaVersion"] == {"N": "1"}
+    assert ledger.get(ITEM.transaction_id) == replace(ITEM, quantity=None, schema_version=1)
+    ledger.mark_refunded(ITEM.transaction_id, 5.0, "REFUND_PRORATED", 33333)
+    marked = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
+    assert marked == {
+        **written,
+        "RefundedAt": {"N": "5.0"},
+        "RevocationType": {"S": "REFUND_PRORATED"},
+        "RevocationPercentage": {"N": "33333"},
+    }
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "2.5", "1E+20", "NaN"])
+def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger, number: str) -> None:
+    """Whoever wrote it: a game multiplies by what it is told."""
+    item = {"TransactionId": {"S": "1"}, "Quantity": {"N": number}, "RevocationPercentage": {"N": "100001"}}
+    fake.answer("GetItem", Reply({"Item": item}))
+    standing = ledger.get("1")
+    assert isinstance(standing, LedgerItem)
+    assert (standing.quantity, standing.revocation_percentage) == (None, None)
+
+
+def test_a_tombstone_is_a_key_and_a_time(moto: Aws) -> None:
+    """An operator who reads the table sees at once that it is no claim."""
+    table, ledger = table_of(moto)
+    ledger.mark_refunded("1", 1_800_000_000.5)
+    (item,) = moto.dynamodb.scan(TableName=table)["Items"]
+    assert item == {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000.5"}}
+
+
+@pytest.mark.parametrize("answer", [{}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}])
+def test_an_update_that_is_answered_without_its_item_is_not_done(
+    fake: FakeAws, ledger: AwsLedger, answer: dict[str, Any]
+) -> None:
+    """What stands in for DynamoDB may leave it out: nobody knows what stands there, so it has to be asked again."""
+    fake.answer("UpdateItem", Reply(answer))
+    with pytest.raises(LedgerUnavailable):
+        ledger.mark_refunded("1", 5.0)
+
+
+def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Aws) -> None:
+    """Whole numbers and fractions are read alike."""
+    table, ledger = table_of(moto)
+    moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000"}})
+    standing = ledger.get("1")
+    assert standing is not None and standing.refunded_at_seconds == 1_800_000_000.0
+
+
+def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
+    """Not every endpoint returns the old item: it is read consistently then, and compared like any other."""
+    fake.answer("PutItem", Reply({}))
+    assert ledger.claim(ITEM) is None
+    fake.answer("PutItem", error("ConditionalCheckFailedException"))
+    fake.answer("GetItem", Reply({"Item": fake.asked("PutItem")[0]["Item"]}))
+    assert ledger.claim(ITEM) == ITEM
+    (_, put), (get,) = fake.asked("PutItem"), fake.asked("GetItem")
+    assert put["ConditionExpression"] == "attribute_not_exists(TransactionId)"
+    assert put["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
+    assert get["ConsistentRead"] is True
+
+
+def test_an_item_in_the_way_that_nobody_can_find_is_unavailable(fake: FakeAws, ledger: AwsLedger) -> None:
+    """Neither ours nor anybody's: no answer is invented."""
+    fake.answer("PutItem", error("ConditionalCheckFailedException"))
+    fake.answer("GetItem", Reply({}))
+    with pytest.raises(LedgerUnavailable, match="stood in the way"):
+        ledger.claim(ITEM)
+
+
+def test_a_later_mark_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
+    """The update that would have put the clock back fails, and says of what; else that is read consistently."""
+    marked = {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "7"}}
+    for is_told in (True, False):
+        fake.answer("UpdateItem", error("ConditionalCheckFailedException", **({"Item": marked} if is_told else {})))
+        fake.answer("GetItem", Reply({"Item": marked}))
+        assert ledger.mark_refunded("1", 5.0) == Tombstone("1", 7.0)
+        assert len(fake.asked("GetItem")) == (0 if is_told else 1)
+    fake.answer("UpdateItem", error("ConditionalCheckFailedException"))
+    fake.answer("GetItem", Reply({}))
+    with pytest.raises(LedgerUnavailable, match="is gone"):
+        ledger.mark_refunded("1", 5.0)
+
+
+@pytest.mark.parametrize("keys", [("Id",), ("TransactionId", "UserId")], ids=["another key", "a range key too"])
+def test_a_table_with_another_key_fails_the_check(moto: Aws, keys: tuple[str, ...]) -> None:
+    """The fault says which key was expected."""
+    ledger = AwsLedger(moto.create_table(*keys), moto.session)
+    with pytest.raises(LedgerRefused, match=r"expected .* TransactionId of type S"):
+        ledger.check()
+
+
+def test_a_missing_table_fails_the_check(moto: Aws) -> None:
+    """The fault names the table and says what to do; a claim meanwhile is unavailable, never a verdict."""
+    ledger = AwsLedger("nowhere", moto.session)
+    with pytest.raises(LedgerRefused, match=r"'nowhere'.*create the table"):
+        ledger.check()
+    with pytest.raises(LedgerUnavailable, match="ResourceNotFound"):
+        ledger.claim(ITEM)
+
+
+def test_a_table_that_may_not_be_read_fails_the_check(fake: FakeAws, ledger: AwsLedger) -> None:
+    """The fault says which permission is missing."""
+    fake.answer("GetItem", error("AccessDeniedException"))
+    with pytest.raises(LedgerRefused, match="dynamodb:GetItem"):
+        ledger.check()
+
+
+# --- time to live, which deletes items ---
+
+
+def expire(aws: Aws, table: str, attribute: str) -> None:
+    """Have DynamoDB delete items by the time in this attribute."""
+    aws.dynamodb.update_time_to_live(
+        TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": attribute}
+    )
+
+
+@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
+@pytest.mark.parametrize("attribute", ["ClaimedAt", "RefundedAt", "UserId"])
+def test_a_table_that_deletes_claims_fails_the_check(
+    request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, attribute: str
+) -> None:
+    """A transaction whose claim is gone would get OK once more. The fault says what is wrong, and what to do."""
+    aws: Aws = request.getfixturevalue(emulator)
+    table = aws.create_table("TransactionId")
+    with closing(way(AwsLedger(table, aws.session))) as ledger:
+        ledger.check()
+        expire(aws, table, attribute)
+        with pytest.raises(
+            LedgerRefused, match=rf"'{table}'.* deletes claims by their {attribute}; turn it off"
+        ) as told:
+            ledger.check()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
+def test_a_time_to_live_of_what_no_claim_has_is_no_matter(
+    request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It deletes none of ours; other programs may keep items there."""
+    aws: Aws = request.getfixturevalue(emulator)
+    table = aws.create_table("TransactionId")
+    expire(aws, table, "ExpiresAt")
+    with closing(way(AwsLedger(table, aws.session))) as ledger:
+        ledger.check()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", ["ENABLING", "ENABLED", "DISABLING"])
+def test_a_time_to_live_that_is_being_turned_off_still_deletes(fake: FakeAws, ledger: AwsLedger, status: str) -> None:
+    """DynamoDB takes up to an hour for it."""
+    fake.answer("GetItem", Reply({}))
+    description = {"TimeToLiveStatus": status, "AttributeName": "ClaimedAt"}
+    fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": description}))
+    with pytest.raises(LedgerRefused, match=f"{status}.*ClaimedAt"):
+        ledger.check()
+    fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": {**description, "TimeToLiveStatus": "DISABLED"}}))
+    ledger.check()
+
+
+TTL_UNKNOWN = {
+    "no permission": error("AccessDeniedException"),
+    "an emulator without it": error("UnknownOperationException"),
+    "throttled": error("ThrottlingException"),
+    "500": error("InternalFailure", 500),
+    "connection closed": Reply(status=0),
+    "a web page": Reply(HTML, 200, PROXY_HEADERS),
+    "a list": Reply({"TimeToLiveDescription": ["ClaimedAt"]}),
+    "nothing": Reply({}),
+}
+
+
+@pytest.mark.parametrize("reply", TTL_UNKNOWN.values(), ids=TTL_UNKNOWN.keys())
+def test_a_time_to_live_that_cannot_be_seen_keeps_nobody_from_starting(
+    fake: FakeAws, ledger: AwsLedger, reply: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says so, and which permission it takes: a role of before may lack it."""
+    fake.answer("GetItem", Reply({}))
+    fake.answer("DescribeTimeToLive", reply)
+    ledger.check()
+    (record,) = caplog.records
+    assert "table 'claims'" in record.getMessage()
+    assert "dynamodb:DescribeTimeToLive" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@given(item=st.from_type(LedgerItem))
+def test_every_attribute_of_an_item_is_known_to_the_check(item: LedgerItem) -> None:
+    """One that was added and forgotten there could have claims deleted."""
+    assert _to_attributes(item).keys() <= ATTRIBUTES
+
+
+# --- batches of claims ---
+
+PUT = {"TableName": "claims"}
+
+
+def failed(code: str) -> dict[str, Any]:
+    return {"Error": {"Code": code, "Message": "told by the test"}, "TableName": "claims"}
+
+
+def test_a_batch_is_one_insert_each_with_every_value_as_a_parameter(fake: FakeAws, ledger: AwsLedger) -> None:
+    """No value is ever part of a statement's text; together they are what a single claim puts."""
+    items = [ITEM, replace(ITEM, transaction_id="'?", product_id=None)]
+    fake.answer("PutItem", Reply({}))
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, PUT]}))
+    for item in items:
+        ledger.claim(item)
+    assert ledger.claim_all(items) == [None, None]
+    (batch,) = fake.asked("BatchExecuteStatement")
+    for statement, put in zip(batch["Statements"], fake.asked("PutItem"), strict=True):
+        inserted = re.fullmatch(r"INSERT INTO \"claims\" VALUE \{(('\w+': \?(, )?)+)\}", statement["Statement"])
+        assert inserted is not None
+        names = re.findall(r"\w+", inserted[1])
+        assert dict(zip(names, statement["Parameters"], strict=True)) == put["Item"]
+
+
+def test_each_claim_of_a_batch_fares_by_itself(fake: FakeAws, ledger: AwsLedger) -> None:
+    """What a duplicate is, a single claim decides; trouble may pass; what is not valid never will."""
+    answers = [
+        PUT,
+        failed("DuplicateItem"),
+        failed("ThrottlingError"),
+        failed("ValidationError"),
+        failed("AccessDenied"),
+    ]
+    fake.answer("BatchExecuteStatement", Reply({"Responses": answers}))
+    assert ledger.claim_all(ITEMS) == [
+        None,
+        TAKEN,
+        EntryFailure("ThrottlingError", "told by the test", sender_fault=False),
+        EntryFailure("ValidationError", "told by the test", sender_fault=True),
+        EntryFailure("AccessDenied", "told by the test", sender_fault=False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"Item": {}}, {"blocked": True}, {"TableName": ""}, {"TableName": "another"}], ids=repr
+)
+def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsLedger, entry: object) -> None:
+    """Whether it was put is in doubt, and only a single claim tells."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, entry, PUT, PUT, PUT]}))
+    assert ledger.claim_all(ITEMS) == [None, TAKEN, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [None, {}, "PUT", [], [PUT] * 4, [PUT] * 6, [PUT, None, PUT, PUT, PUT], [PUT, "PUT", PUT, PUT, PUT]],
+    ids=["null", "an object", "a text", "none", "too few", "too many", "one null", "one text"],
+)
+def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(
+    fake: FakeAws, ledger: AwsLedger, responses: object
+) -> None:
+    """No claim of it is taken for made."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": responses}))
+    with pytest.raises(LedgerUnavailable):
+        ledger.claim_all(ITEMS)
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "ValidationException"])
+def test_a_batch_refused_as_a_whole_says_that_batches_are(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
+    """No permission, no PartiQL, or another dialect: single claims are left, and a word for the operator."""
+    fake.answer("BatchExecuteStatement", error(code))
+    with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):
+        ledger.claim_all(ITEMS)
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "ValidationError"])
+def test_a_batch_of_which_no_statement_is_let_pass_says_so_too(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
+    """The same, said entry by entry."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+    with pytest.raises(BatchesRefused, match=code):
+        ledger.claim_all(ITEMS)
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"])
+def test_a_batch_of_which_every_claim_fails_is_unavailable(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
+    """The table is in trouble, not these claims."""
+    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+    with pytest.raises(LedgerUnavailable, match=code):
+        ledger.claim_all(ITEMS)

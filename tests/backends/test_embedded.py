@@ -1,0 +1,929 @@
+"""What the embedded queues and ledger promise beyond the ports: time, wake-ups, many processes, durability."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
+
+from receipt_actors.domain.ports import (
+    MAX_VISIBILITY_SECONDS,
+    Environment,
+    LedgerItem,
+    OutgoingMessage,
+    ReceivedMessage,
+    RoleRecord,
+    Tombstone,
+)
+from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueUnavailable
+from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
+from receipt_actors.sqlite.database import _MIGRATIONS, SCHEMA_VERSION, Database
+from tests.patience import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from tests.backends.conftest import ManualClock
+
+REPOSITORY = Path(__file__).parents[2]
+QUEUE = "ReceiptsSQS"
+
+
+@pytest.fixture
+def queues(database: Path, clock: ManualClock) -> Iterator[EmbeddedQueues]:
+    embedded = EmbeddedQueues(database, clock)
+    embedded.create_queue(QUEUE, "DeadLetters", 3)
+    yield embedded
+    embedded.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as executor:
+        yield executor
+
+
+def receive(queues: EmbeddedQueues, queue: str = QUEUE, *, wait_seconds: float = 0) -> Sequence[ReceivedMessage]:
+    return queues.receive(queue, max_messages=10, wait_seconds=wait_seconds, visibility_timeout_seconds=30)
+
+
+def drain(queues: EmbeddedQueues, queue: str) -> set[str]:
+    bodies: set[str] = set()
+    while batch := receive(queues, queue):
+        bodies.update(message.body for message in batch)
+    return bodies
+
+
+def long_poll(pool: ThreadPoolExecutor, queues: EmbeddedQueues) -> Future[Sequence[ReceivedMessage]]:
+    return pool.submit(receive, queues, wait_seconds=20)
+
+
+def claim_of(transaction_id: str, submission_id: str = "s") -> LedgerItem:
+    return LedgerItem(
+        transaction_id, submission_id, "m", 1, "ab" * 32, None, None, Environment.PRODUCTION, "in", "out", 1.0
+    )
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_comes_back_when_its_visibility_ends(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """Not a moment before the visibility timeout is over, and with a count one higher."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (first,) = receive(queues)
+    clock.advance(29.9)
+    assert receive(queues) == []
+    clock.advance(0.1)
+    (second,) = receive(queues)
+    assert (second.message_id, second.approximate_receive_count) == (first.message_id, 2)
+
+
+def test_an_extension_counts_from_now(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """A visibility timeout of 30 s, set after 20 s, ends 50 s after the receive."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    clock.advance(20)
+    assert queues.change_visibility(QUEUE, [(message.receipt_handle, 30)]) == [None]
+    clock.advance(29)
+    assert receive(queues) == []
+    clock.advance(1)
+    assert len(receive(queues)) == 1
+
+
+def test_visibility_ends_twelve_hours_after_the_receive(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """SQS counts its 12 h from the receive, over all extensions, and takes no timeout outside 0 to 12 h."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    for seconds in (-1, MAX_VISIBILITY_SECONDS + 1):
+        (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, seconds)])
+        assert failure is not None and failure.sender_fault
+    clock.advance(10)
+    (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, MAX_VISIBILITY_SECONDS)])
+    assert failure is not None and failure.sender_fault
+    assert queues.change_visibility(QUEUE, [(message.receipt_handle, MAX_VISIBILITY_SECONDS - 10)]) == [None]
+
+
+def test_visibility_that_has_ended_cannot_be_extended(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """Anybody may receive the message by then, so an extension would promise too much; a delete still works."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    clock.advance(30)
+    (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, 30)])
+    assert failure is not None and failure.sender_fault
+    assert queues.delete(QUEUE, [message.receipt_handle]) == [None]
+    assert receive(queues) == []
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_clock_that_is_set_back_hides_nothing(
+    queues: EmbeddedQueues, database: Path, clock: ManualClock, is_restarted: bool
+) -> None:
+    """What was sent can be received at once, what is in flight comes back as late as ever; after a restart, too."""
+    queues.send(QUEUE, [OutgoingMessage("in flight")])
+    receive(queues)
+    queues.send(QUEUE, [OutgoingMessage("new")])
+    clock.advance(-3600)
+    with ExitStack() as stack:
+        if is_restarted:
+            queues = stack.enter_context(closing(EmbeddedQueues(database, clock)))
+        assert [message.body for message in receive(queues)] == ["new"]
+        clock.advance(29)
+        assert receive(queues) == []
+        clock.advance(1)
+        assert {message.body for message in receive(queues)} == {"in flight", "new"}
+
+
+def test_a_clock_that_is_set_back_ends_no_message_in_flight(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """Who works on it can extend it, and delete it."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    clock.advance(-3600)
+    assert receive(queues) == []
+    assert queues.change_visibility(QUEUE, [(message.receipt_handle, 60)]) == [None]
+    clock.advance(59)
+    assert receive(queues) == []
+    assert queues.delete(QUEUE, [message.receipt_handle]) == [None]
+    clock.advance(1)
+    assert receive(queues) == []
+
+
+def test_a_dead_letter_counts_on_from_where_it_was(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """The receive count goes along to the dead-letter queue, and the sent time is the first one."""
+    sent_at = clock()
+    queues.send(QUEUE, [OutgoingMessage("poison")])
+    for _ in range(3):
+        assert len(receive(queues)) == 1
+        clock.advance(30)
+    assert receive(queues) == []
+    (dead,) = receive(queues, "DeadLetters")
+    assert (dead.approximate_receive_count, dead.sent_at_seconds) == (4, sent_at)
+
+
+# --- receipt handles ----------------------------------------------------------------------------------------------
+
+
+def test_only_the_newest_receipt_handle_acts(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """A delete by an older handle is confirmed and deletes nothing; a change of visibility by it fails."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (stale,) = receive(queues)
+    clock.advance(30)
+    (newest,) = receive(queues)
+
+    assert queues.delete(QUEUE, [stale.receipt_handle]) == [None]
+    (failure,) = queues.change_visibility(QUEUE, [(stale.receipt_handle, 0)])
+    assert failure is not None and failure.sender_fault
+    assert receive(queues) == []
+
+    clock.advance(30)
+    (again,) = receive(queues)
+    assert again.message_id == newest.message_id
+
+
+def test_a_handle_of_a_deleted_message_spares_its_successor(queues: EmbeddedQueues) -> None:
+    """Storage is used again, receipt handles are not: a repeated delete never hits a message sent later."""
+    queues.send(QUEUE, [OutgoingMessage("first")])
+    (first,) = receive(queues)
+    queues.delete(QUEUE, [first.receipt_handle])
+    queues.send(QUEUE, [OutgoingMessage("second")])
+    (second,) = receive(queues)
+    assert queues.delete(QUEUE, [first.receipt_handle]) == [None]
+    assert queues.change_visibility(QUEUE, [(second.receipt_handle, 0)]) == [None]
+
+
+def test_a_handle_is_good_for_its_own_queue_only(queues: EmbeddedQueues) -> None:
+    """A handle of one queue deletes nothing in another."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    assert queues.delete("DeadLetters", [message.receipt_handle]) == [None]
+    assert queues.change_visibility(QUEUE, [(message.receipt_handle, 0)]) == [None]
+
+
+# --- long polls ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave long polls nothing but being woken up."""
+    monkeypatch.setattr("receipt_actors.sqlite.gate.LOOK_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("no_polling")
+def test_a_send_wakes_a_long_poll(queues: EmbeddedQueues, pool: ThreadPoolExecutor) -> None:
+    """A message sent meanwhile by another thread ends the wait."""
+    poll = long_poll(pool, queues)
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    assert [message.body for message in poll.result(PATIENCE_SECONDS)] == ["x"]
+
+
+@pytest.mark.usefixtures("no_polling")
+def test_a_hand_back_wakes_a_long_poll(queues: EmbeddedQueues, pool: ThreadPoolExecutor) -> None:
+    """A message handed back meanwhile ends the wait."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    (message,) = receive(queues)
+    poll = long_poll(pool, queues)
+    queues.change_visibility(QUEUE, [(message.receipt_handle, 0)])
+    assert len(poll.result(PATIENCE_SECONDS)) == 1
+
+
+def test_the_end_of_a_visibility_wakes_a_long_poll(
+    queues: EmbeddedQueues, pool: ThreadPoolExecutor, clock: ManualClock
+) -> None:
+    """A message whose visibility timeout ends meanwhile ends the wait, though nobody does anything."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    receive(queues)
+    poll = long_poll(pool, queues)
+    clock.advance(30)
+    assert len(poll.result(PATIENCE_SECONDS)) == 1
+
+
+@pytest.mark.usefixtures("no_polling")
+def test_a_move_wakes_a_long_poll_of_the_dead_letter_queue(
+    queues: EmbeddedQueues, pool: ThreadPoolExecutor, clock: ManualClock
+) -> None:
+    """Whoever waits for dead letters sees one as soon as it is moved."""
+    queues.send(QUEUE, [OutgoingMessage("poison")])
+    for _ in range(3):
+        receive(queues)
+        clock.advance(30)
+    poll = pool.submit(receive, queues, "DeadLetters", wait_seconds=20)
+    assert receive(queues) == []
+    assert len(poll.result(PATIENCE_SECONDS)) == 1
+
+
+@pytest.mark.usefixtures("no_polling")
+@pytest.mark.parametrize("end", [EmbeddedQueues.interrupt, EmbeddedQueues.close])
+def test_long_polls_can_be_interrupted(
+    queues: EmbeddedQueues, pool: ThreadPoolExecutor, end: Callable[[EmbeddedQueues], None]
+) -> None:
+    """``interrupt`` and ``close`` end every long poll under way with nothing (or find it closed before it began)."""
+    polls = [long_poll(pool, queues) for _ in range(4)]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and wait(polls, timeout=0.01).not_done:
+        end(queues)  # again and again: a poll that was not under way yet is not interrupted
+    outcomes = [poll.exception(0) or poll.result(0) for poll in polls]
+    assert all(outcome == [] or isinstance(outcome, QueueUnavailable) for outcome in outcomes)
+
+
+def test_an_interruption_is_for_the_polls_under_way(queues: EmbeddedQueues, pool: ThreadPoolExecutor) -> None:
+    """A poll that begins after an interruption waits as ever."""
+    queues.interrupt()
+    poll = long_poll(pool, queues)
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    assert len(poll.result(PATIENCE_SECONDS)) == 1
+
+
+# --- several threads, several processes ----------------------------------------------------------------------------
+
+CHILD_IMPORTS = """
+import sys
+from pathlib import Path
+from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles
+from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage
+database, name = Path(sys.argv[1]), sys.argv[2]
+def claim_of(transaction_id, submission_id="s"):
+    return LedgerItem(
+        transaction_id, submission_id, "m", 1, "ab" * 32, None, None, Environment.PRODUCTION, "in", "out", 1.0
+    )
+"""
+
+
+def start_child(database: Path, program: str, name: str = "child") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD_IMPORTS + program, str(database), name],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_share_the_claims(database: Path) -> None:
+    """Three processes open a new file at once and claim the same transactions: each is won exactly once."""
+    program = """
+ledger = EmbeddedLedger(database)
+print(*(number for number in range(200) if ledger.claim(claim_of(str(number), name)) is None))
+"""
+    children = [start_child(database, program, f"child-{number}") for number in range(3)]
+    won = {
+        f"child-{number}": child.communicate(timeout=PATIENCE_SECONDS)[0].split()
+        for number, child in enumerate(children)
+    }
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert sorted(chain.from_iterable(won.values())) == sorted(str(number) for number in range(200))
+
+    ledger = EmbeddedLedger(database)
+    owners = {number: ledger.get(str(number)) for number in range(200)}
+    ledger.close()
+    assert all(owner is not None and str(number) in won[owner.submission_id] for number, owner in owners.items())
+
+
+def test_another_process_sends_while_this_one_receives(database: Path, pool: ThreadPoolExecutor) -> None:
+    """Every message of another process reaches exactly one of four receiving threads, and no call fails."""
+    program = f"""
+queues = EmbeddedQueues(database)
+for batch in range(30):
+    assert queues.send("{QUEUE}", [OutgoingMessage(f"{{batch}}-{{entry}}") for entry in range(10)]) == [None] * 10
+"""
+    queues = EmbeddedQueues(database)
+    queues.create_queue(QUEUE)
+    child = start_child(database, program)
+    bodies: list[str] = []
+
+    def work() -> None:
+        while len(bodies) < 300 and time.monotonic() < deadline:
+            messages = queues.receive(QUEUE, max_messages=10, wait_seconds=0.2, visibility_timeout_seconds=600)
+            bodies.extend(message.body for message in messages)
+            assert not any(queues.delete(QUEUE, [message.receipt_handle for message in messages]))
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for worker in [pool.submit(work) for _ in range(4)]:
+        worker.result(timeout=PATIENCE_SECONDS)
+    assert child.wait(timeout=PATIENCE_SECONDS) == 0
+    child.communicate()
+    queues.close()
+    assert sorted(bodies) == sorted(f"{batch}-{entry}" for batch in range(30) for entry in range(10))
+
+
+def test_a_long_poll_notices_another_process(database: Path, pool: ThreadPoolExecutor) -> None:
+    """A `submit` beside a running system is picked up by a long poll that is under way."""
+    queues = EmbeddedQueues(database)
+    queues.create_queue(QUEUE)
+    child = start_child(
+        database,
+        f'queues = EmbeddedQueues(database); sys.stdin.readline(); queues.send("{QUEUE}", [OutgoingMessage("hello")])',
+    )
+    poll = long_poll(pool, queues)
+    child.communicate("go\n", timeout=PATIENCE_SECONDS)
+    assert [message.body for message in poll.result(PATIENCE_SECONDS)] == ["hello"]
+    queues.close()
+
+
+def test_whoever_waits_notices_what_another_process_does_to_its_queue(database: Path, pool: ThreadPoolExecutor) -> None:
+    """Each of several long polls: a message that is sent, one that is handed back, one that its group waited for."""
+    queues = EmbeddedQueues(database)
+    queues.create_queues({"Sent": None, "HandedBack": None, "Group.fifo": None, "Empty": None})
+    queues.send("HandedBack", [OutgoingMessage("handed back")])
+    queues.send("Group.fifo", [OutgoingMessage("before", {}, "g", "1"), OutgoingMessage("behind", {}, "g", "2")])
+    (handed_back,) = receive(queues, "HandedBack")
+    (before,) = queues.receive("Group.fifo", max_messages=1, wait_seconds=0, visibility_timeout_seconds=600)
+    polls = {
+        queue: pool.submit(receive, queues, queue, wait_seconds=20)
+        for queue in ("Empty", "Sent", "HandedBack", "Group.fifo")
+    }
+    child = start_child(
+        database,
+        f"""
+queues = EmbeddedQueues(database)
+queues.send("Sent", [OutgoingMessage("sent")])
+queues.change_visibility("HandedBack", [("{handed_back.receipt_handle}", 0)])
+queues.delete("Group.fifo", ["{before.receipt_handle}"])
+""",
+    )
+    assert child.wait(timeout=PATIENCE_SECONDS) == 0
+    child.communicate()
+    told = {queue: polls[queue].result(PATIENCE_SECONDS) for queue in ("Sent", "HandedBack", "Group.fifo")}
+    assert {queue: message.body for queue, (message,) in told.items()} == {
+        "Sent": "sent",
+        "HandedBack": "handed back",
+        "Group.fifo": "behind",
+    }
+    queues.interrupt()
+    assert polls["Empty"].result(PATIENCE_SECONDS) == []
+    queues.close()
+
+
+def test_what_was_confirmed_survives_kill_9(database: Path) -> None:
+    """Claims, sends and deletes that a process has reported are there after it is killed in the middle of its work."""
+    program = f"""
+queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
+queues.create_queue("{QUEUE}")
+queues.create_queue("Deleted")
+for number in range(1_000_000):
+    assert ledger.claim(claim_of(str(number))) is None
+    assert queues.send("{QUEUE}", [OutgoingMessage(str(number))]) == [None]
+    assert queues.send("Deleted", [OutgoingMessage(str(number))]) == [None]
+    (message,) = queues.receive("Deleted", max_messages=1, wait_seconds=0, visibility_timeout_seconds=0)
+    assert queues.delete("Deleted", [message.receipt_handle]) == [None]
+    print(number, flush=True)
+"""
+    child = start_child(database, program)
+    assert child.stdout is not None
+    for _ in range(40):
+        last = int(child.stdout.readline())
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(timeout=PATIENCE_SECONDS) == -signal.SIGKILL
+    last = max([last, *(int(line) for line in child.stdout.read().splitlines())])
+    child.communicate()
+
+    queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
+    reported = {str(number) for number in range(last + 1)}
+    assert all(ledger.get(number) == claim_of(number) for number in reported)
+    assert reported <= drain(queues, QUEUE)
+    assert not reported & drain(queues, "Deleted")
+    ledger.close()
+    queues.close()
+
+
+def test_a_commit_waits_for_the_disk(database: Path) -> None:
+    """A power cut cannot be staged here; the setting that outlives one can be read: FULL, with a write-ahead log."""
+    with closing(Database(database, LedgerUnavailable)) as file, file.connection() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_file_held_by_another_is_unavailable(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds the write lock too long makes the file unavailable, not broken: it works again afterwards."""
+    monkeypatch.setattr("receipt_actors.sqlite.database.BUSY_TIMEOUT_SECONDS", 0.05)
+    queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
+    queues.create_queue(QUEUE)
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(QueueUnavailable, match="locked"):
+        queues.send(QUEUE, [OutgoingMessage("x")])
+    with pytest.raises(LedgerUnavailable, match="locked"):
+        ledger.claim(claim_of("1"))
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert queues.send(QUEUE, [OutgoingMessage("x")]) == [None]
+    assert ledger.claim(claim_of("1")) is None
+    ledger.close()
+    queues.close()
+
+
+def test_a_full_disk_is_unavailable_and_takes_nothing_half(database: Path) -> None:
+    """A transaction that does not fit leaves nothing behind, and the next one that fits goes through."""
+    with closing(Database(database, QueueUnavailable)) as file:
+        with file.connection() as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+        def insert(*names: str) -> None:
+            with file.transaction() as connection:
+                connection.executemany("INSERT INTO queues (name) VALUES (?)", [(name,) for name in names])
+
+        with pytest.raises(QueueUnavailable, match="full"):
+            insert("small", "x" * 100_000)
+        insert("later")
+        with file.connection() as connection:
+            assert connection.execute("SELECT name FROM queues").fetchall() == [("later",)]
+
+
+def test_a_corrupt_file_is_unavailable(database: Path) -> None:
+    """Damage that shows only in use is told as what it is, with the file's name."""
+    with closing(EmbeddedLedger(database)) as ledger:
+        for number in range(200):
+            ledger.claim(claim_of(str(number)))
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.seek(4096)
+        file.write(random.Random(1).randbytes(size - 4096))
+    with (
+        closing(EmbeddedLedger(database)) as ledger,
+        pytest.raises(LedgerUnavailable, match=f"{database.name}.*malformed"),
+    ):
+        ledger.claim(claim_of("new"))
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_is_deleted_while_it_is_used_is_unavailable(database: Path, is_replaced: bool) -> None:
+    """Nothing is confirmed that would be gone with this process; once the file is back in its place all is well."""
+    with closing(EmbeddedQueues(database)) as queues, closing(EmbeddedLedger(database)) as ledger:
+        queues.create_queue(QUEUE)
+        queues.send(QUEUE, [OutgoingMessage("x")])
+        elsewhere = database.rename(database.with_suffix(".elsewhere"))
+        if is_replaced:
+            database.touch()
+        with pytest.raises(QueueUnavailable, match="deleted, moved or replaced"):
+            receive(queues)
+        with pytest.raises(LedgerUnavailable, match=f"{database.name}.*restart"):
+            ledger.claim(claim_of("1"))
+        elsewhere.rename(database)
+        assert ledger.claim(claim_of("1")) is None
+        assert [message.body for message in receive(queues)] == ["x"]
+
+
+def test_a_closed_adapter_is_unavailable(database: Path) -> None:
+    """A call that comes after ``close``, while a system drains, is an ordinary failure; closing twice is fine."""
+    queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
+    for adapter in (queues, ledger, queues, ledger):
+        adapter.close()
+    with pytest.raises(QueueUnavailable, match="closed"):
+        receive(queues)
+    with pytest.raises(LedgerUnavailable, match="closed"):
+        ledger.claim(claim_of("1"))
+
+
+# --- what cannot be opened -----------------------------------------------------------------------------------------
+
+
+def refusal(database: Path) -> str:
+    """Open the file for queues and for a ledger; both must refuse it with the same single fault."""
+    faults: set[str] = set()
+    for adapter in (EmbeddedQueues, EmbeddedLedger):
+        with pytest.raises(ConfigurationError) as error:
+            adapter(database)
+        faults.update(error.value.faults)
+    (fault,) = faults
+    assert str(database) in fault
+    return fault
+
+
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
+    """Directories are not made on the sly: a mistyped path must not start an empty ledger."""
+    assert "create it" in refusal(tmp_path / "missing" / "receipts.db")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    """A path that is a directory cannot be the file."""
+    assert "it is a directory" in refusal(tmp_path)
+
+
+def test_a_file_of_another_format_is_refused_and_left_alone(database: Path) -> None:
+    """A file that is no database is not overwritten."""
+    text = "these are my notes\n" * 500
+    database.write_text(text)
+    assert "not an SQLite database" in refusal(database)
+    assert database.read_text() == text
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(database: Path) -> None:
+    """Somebody else's tables are not mixed with ours, nor is their journal mode changed."""
+    with closing(sqlite3.connect(database)) as other, other:
+        other.execute("CREATE TABLE recipes (name TEXT)")
+    before = database.read_bytes()
+    assert "another program" in refusal(database)
+    assert database.read_bytes() == before
+
+
+def test_a_newer_schema_is_refused(database: Path) -> None:
+    """An older program does not write into a newer program's file; it says which version it found."""
+    EmbeddedLedger(database).close()
+    with closing(sqlite3.connect(database)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    assert "version 99" in refusal(database)
+
+
+# --- FIFO queues ---
+
+
+@pytest.fixture
+def fifo(queues: EmbeddedQueues) -> str:
+    queues.create_queue("q.fifo", "d.fifo", 3)
+    return "q.fifo"
+
+
+def test_a_repetition_after_five_minutes_is_a_message(queues: EmbeddedQueues, clock: ManualClock, fifo: str) -> None:
+    """As with SQS; and what has been forgotten takes no room."""
+    message = OutgoingMessage("x", {}, "a", "id")
+    for seconds, count in ((0, 1), (299, 1), (1, 2), (299, 2)):
+        clock.advance(seconds)
+        assert queues.send(fifo, [message]) == [None]
+        assert queues.approximate_number_of_messages(fifo) == count
+
+
+def test_a_clock_that_is_set_back_swallows_nothing(queues: EmbeddedQueues, clock: ManualClock, fifo: str) -> None:
+    """An id of the future is not believed: rather an answer too many."""
+    message = OutgoingMessage("x", {}, "a", "id")
+    queues.send(fifo, [message])
+    clock.advance(-3600)
+    queues.send(fifo, [message])
+    assert [received.body for received in receive(queues, fifo)] == ["x", "x"]
+
+
+def test_a_repetition_is_known_to_another_process(queues: EmbeddedQueues, database: Path, fifo: str) -> None:
+    """It is written down with the message: a process that dies after the send has sent it."""
+    queues.send(fifo, [OutgoingMessage("x", {}, "a", "id")])
+    with closing(EmbeddedQueues(database)) as other:
+        other.send(fifo, [OutgoingMessage("x", {}, "a", "id-2")])
+    queues.send(fifo, [OutgoingMessage("x", {}, "a", "id-2")])
+    assert queues.approximate_number_of_messages(fifo) == 2
+
+
+def test_a_long_poll_does_not_spin_on_a_blocked_group(
+    queues: EmbeddedQueues, clock: ManualClock, fifo: str, pool: ThreadPoolExecutor
+) -> None:
+    """What is visible there can't be received: it waits for what is hidden."""
+    queues.send(fifo, [OutgoingMessage("a1", {}, "a", "1"), OutgoingMessage("a2", {}, "a", "2")])
+    (first,) = queues.receive(fifo, max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
+    looks = 0
+    next_visible_at = queues._next_visible_at
+
+    def count(queue: str, now: float) -> float | None:
+        nonlocal looks
+        looks += 1
+        return next_visible_at(queue, now)
+
+    queues._next_visible_at = count  # type: ignore[method-assign]
+    assert receive(queues, fifo, wait_seconds=0.5) == []
+    assert looks < 20
+    poll = pool.submit(receive, queues, fifo, wait_seconds=PATIENCE_SECONDS)
+    queues.delete(fifo, [first.receipt_handle])
+    assert [message.body for message in poll.result(PATIENCE_SECONDS)] == ["a2"]
+
+
+# --- files that older versions wrote ---
+
+VERSION_1 = Path(__file__).with_name("database_version_1.sql")
+
+
+@pytest.fixture
+def old_database(database: Path) -> Path:
+    """A file as version 1 of the schema left it."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(VERSION_1.read_text(encoding="utf-8"))
+    return database
+
+
+def schema_of(database: Path) -> tuple[int, list[str]]:
+    """The version that a file says it has, and all that it is made of."""
+    with closing(sqlite3.connect(database)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return version, sorted(" ".join(statement.split()) for (statement,) in statements)
+
+
+def test_an_old_file_goes_on_to_be_used(old_database: Path) -> None:
+    """Claims, marks and messages are what they were, and refunds can be made of them and of others."""
+    with closing(EmbeddedLedger(old_database)) as ledger, closing(EmbeddedQueues(old_database)) as queues:
+        claim, refunded = (ledger.get(f"100000004617881{number}") for number in (7, 8))
+        assert isinstance(claim, LedgerItem)
+        assert isinstance(refunded, LedgerItem)
+        assert (claim.submission_id, claim.refunded_at_seconds) == ("s-1", None)
+        assert refunded.refunded_at_seconds == 1_700_000_100.0
+        assert ledger.claim(replace(claim, submission_id="another")) == claim
+        assert ledger.mark_refunded(claim.transaction_id, 5.0) == replace(claim, refunded_at_seconds=5.0)
+        assert ledger.mark_refunded("unclaimed", 5.0) == Tombstone("unclaimed", 5.0)
+        (message,) = receive(queues)
+        assert message.attributes == {"submission_id": "s-7"}
+
+
+def test_an_old_file_becomes_what_a_new_one_is(old_database: Path, tmp_path: Path) -> None:
+    """Version and tables are the same, so that the next version has one case less."""
+    EmbeddedLedger(old_database).close()
+    new = tmp_path / "new.db"
+    EmbeddedLedger(new).close()
+    assert schema_of(old_database) == schema_of(new)
+    assert schema_of(new)[0] == SCHEMA_VERSION
+
+
+def test_a_file_of_the_version_before_goes_on_to_be_used(old_database: Path, tmp_path: Path) -> None:
+    """It lacks roles and FIFO queues only; what was in it stays."""
+    with closing(sqlite3.connect(old_database)) as connection:
+        for statement in _MIGRATIONS[1]:
+            connection.execute(statement)
+        connection.execute("INSERT INTO notifications VALUES ('known', 1700000000.0)")
+        connection.execute("PRAGMA user_version = 2")
+        connection.commit()
+    with closing(EmbeddedRoles(old_database)) as roles, closing(EmbeddedNotifications(old_database)) as notifications:
+        assert roles.write("group", RoleRecord(1, "first")) == RoleRecord(1, "first")
+        assert notifications.is_known("known")
+    new = tmp_path / "new.db"
+    EmbeddedLedger(new).close()
+    assert schema_of(old_database) == schema_of(new)
+
+
+def test_claims_of_version_3_do_not_say_how_many_were_bought(old_database: Path, tmp_path: Path) -> None:
+    """They are read as before, marks and tombstones as well; what is claimed from now on says it."""
+    with closing(sqlite3.connect(old_database)) as connection:
+        for statement in (*_MIGRATIONS[1], *_MIGRATIONS[2]):
+            connection.execute(statement)
+        connection.execute("INSERT INTO tombstones VALUES ('refunded', 5.0)")
+        connection.execute("PRAGMA user_version = 3")
+        connection.commit()
+    with closing(EmbeddedLedger(old_database)) as ledger:
+        claim = ledger.get("1000000046178817")
+        assert isinstance(claim, LedgerItem)
+        assert (claim.quantity, claim.schema_version, claim.revocation_percentage) == (None, 1, None)
+        assert ledger.get("refunded") == Tombstone("refunded", 5.0)
+        new = replace(claim, transaction_id="new", quantity=3, schema_version=2)
+        assert ledger.claim(new) is None
+        assert ledger.get("new") == new
+    new_file = tmp_path / "new.db"
+    EmbeddedLedger(new_file).close()
+    assert schema_of(old_database) == schema_of(new_file)
+
+
+def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolExecutor) -> None:
+    """One of them brings it up to date; the others find it so."""
+    opened = list(pool.map(EmbeddedLedger, [old_database] * 8))
+    for ledger in opened:
+        assert ledger.get("1000000046178817") is not None
+        ledger.close()
+
+
+def test_an_old_file_that_cannot_be_brought_up_to_date_stays_as_it_is(old_database: Path) -> None:
+    """All or nothing: here a table of that name is in the way."""
+    with closing(sqlite3.connect(old_database)) as connection:
+        connection.execute("CREATE TABLE refund_reversals (surprise TEXT)")
+    before = schema_of(old_database)
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        EmbeddedLedger(old_database)
+    assert schema_of(old_database) == before
+
+
+def test_a_schema_that_never_was_is_refused(old_database: Path) -> None:
+    """Version 0 with our mark, or a negative one, is nothing to be brought up to date."""
+    for version in (0, -1):
+        with closing(sqlite3.connect(old_database)) as connection:
+            connection.execute(f"PRAGMA user_version = {version}")
+        assert f"version {version}" in refusal(old_database)
+
+
+def test_a_database_in_memory_is_refused() -> None:
+    """SQLite's ``:memory:`` would forget the claims, and would be another database for each adapter."""
+    assert "write-ahead log" in refusal(Path(":memory:"))
+
+
+def test_a_file_that_this_user_may_not_write_is_refused() -> None:
+    """The refusal says what to change. (root may write anything, so a child process becomes somebody else.)"""
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own directories are closed to other users
+        database = Path(directory) / "receipts.db"
+        EmbeddedLedger(database).close()
+        database.chmod(0o444)
+        Path(directory).chmod(0o555)
+        program = """
+import os
+from receipt_actors.errors import ConfigurationError
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    EmbeddedLedger(database)
+except ConfigurationError as error:
+    print(*error.faults)
+"""
+        child = start_child(database, program)
+        said, _ = child.communicate(timeout=PATIENCE_SECONDS)
+        Path(directory).chmod(0o755)
+    assert "cannot be written" in said and "permissions" in said
+
+
+# --- the making of queues -------------------------------------------------------------------------------------------
+
+
+def test_creating_a_queue_twice_keeps_what_is_in_it(queues: EmbeddedQueues) -> None:
+    """Every start creates its queues; neither messages nor the redrive policy get lost by it."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    queues.create_queue(QUEUE)
+    assert queues.dead_letter_queue(QUEUE) == "DeadLetters"
+    assert len(receive(queues)) == 1
+    assert queues.list_queues() == ["DeadLetters", QUEUE]
+
+
+def test_several_queues_are_created_together_or_not_at_all(queues: EmbeddedQueues) -> None:
+    """Each with its dead-letter queue; all faults are told."""
+    with pytest.raises(ConfigurationError) as caught:
+        queues.create_queues({"A": "A", "B": None, "C D": None})
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["queue 'A'", "queue 'C D'"]
+    assert queues.list_queues() == ["DeadLetters", QUEUE]
+    queues.create_queues({"A": "ADead", "B": None})
+    assert queues.list_queues() == ["A", "ADead", "B", "DeadLetters", QUEUE]
+    assert (queues.dead_letter_queue("A"), queues.dead_letter_queue("B")) == ("ADead", None)
+
+
+def test_creating_a_queue_again_changes_its_redrive_policy(queues: EmbeddedQueues, clock: ManualClock) -> None:
+    """A changed setting holds for the messages that are there."""
+    queues.send(QUEUE, [OutgoingMessage("x")])
+    receive(queues)
+    clock.advance(30)
+    queues.create_queue(QUEUE, "Elsewhere", 1)
+    assert receive(queues) == []
+    assert len(receive(queues, "Elsewhere")) == 1
+
+
+def test_a_queue_that_exists_stays_as_it_is_where_policies_are_not_changed(queues: EmbeddedQueues) -> None:
+    """With a policy or without; what is new gets its own, also where another queue's dead letters go to it."""
+    queues.create_queues({"Plain": None})
+    wanted = {QUEUE: "Elsewhere", "Plain": "Elsewhere", "New": "Newer", "Newer": "NewerDead"}
+    queues.create_queues(wanted, 1, changes_policies=False)
+    assert queues.list_queues() == ["DeadLetters", "New", "Newer", "NewerDead", "Plain", QUEUE]
+    assert [queues.dead_letter_queue(each) for each in wanted] == ["DeadLetters", None, "Newer", "NewerDead"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dead_letter_queue", "max_receive_count"),
+    [
+        ("a b", None, 20),
+        ("", None, 20),
+        (".fifo", None, 20),
+        ("q.fifo", "d", 20),
+        ("q", "d.fifo", 20),
+        ("q", "https://x/1/q", 20),
+        ("q", "q", 20),
+        ("q", "d", 0),
+    ],
+)
+def test_a_queue_that_cannot_be_is_refused(
+    queues: EmbeddedQueues, name: str, dead_letter_queue: str | None, max_receive_count: int
+) -> None:
+    """Names are SQS's, so that an installation can move there; nothing is created by a refused call."""
+    with pytest.raises(ConfigurationError):
+        queues.create_queue(name, dead_letter_queue, max_receive_count)
+    assert queues.list_queues() == ["DeadLetters", QUEUE]
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+
+@given(bodies=st.lists(st.text(st.characters(), max_size=8), min_size=1, max_size=10))
+@settings(max_examples=100, deadline=None)
+def test_any_text_is_kept_as_it_is_or_refused(tmp_path_factory: pytest.TempPathFactory, bodies: list[str]) -> None:
+    """Whatever the characters, a body arrives as it was sent or is refused to its sender; none is changed or lost."""
+    with closing(EmbeddedQueues(tmp_path_factory.getbasetemp() / "any_text.db")) as queues:
+        queues.create_queue(QUEUE)
+        failures = queues.send(QUEUE, [OutgoingMessage(body) for body in bodies])
+        messages = receive(queues)
+        queues.delete(QUEUE, [message.receipt_handle for message in messages])
+    sent = [body for body, failure in zip(bodies, failures, strict=True) if failure is None]
+    assert sorted(message.body for message in messages) == sorted(sent)
+    assert all(failure is None or failure.sender_fault for failure in failures)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Any run of sends, receives, deletes, extensions and waits, by any handle ever given, does what a model does."""
+
+    handles = Bundle("handles")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.now = 1_700_000_000.0
+        self.queues = EmbeddedQueues(Path(self.directory.name) / "model.db", lambda: self.now)
+        self.queues.create_queue(QUEUE)
+        self.sent = 0
+        self.visible_at: dict[str, float] = {}  # of every message that is there, by its body
+        self.counts: dict[str, int] = {}
+        self.newest: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        self.queues.close()
+        self.directory.cleanup()
+
+    def visible(self) -> set[str]:
+        return {body for body, visible_at in self.visible_at.items() if visible_at <= self.now}
+
+    @rule(count=st.integers(1, 4))
+    def send(self, count: int) -> None:
+        bodies = [f"body {self.sent + number}" for number in range(count)]
+        self.sent += count
+        assert self.queues.send(QUEUE, [OutgoingMessage(body) for body in bodies]) == [None] * count
+        self.visible_at.update(dict.fromkeys(bodies, self.now))
+
+    @rule(target=handles, max_messages=st.integers(1, 10), visibility=st.integers(0, 60))
+    def receive(self, max_messages: int, visibility: int) -> MultipleResults[tuple[str, str]]:
+        visible = self.visible()
+        messages = self.queues.receive(
+            QUEUE, max_messages=max_messages, wait_seconds=0, visibility_timeout_seconds=visibility
+        )
+        bodies = {message.body for message in messages}
+        assert bodies <= visible and len(messages) == len(bodies) == min(max_messages, len(visible))
+        for message in messages:
+            self.counts[message.body] = self.counts.get(message.body, 0) + 1
+            assert message.approximate_receive_count == self.counts[message.body]
+            self.visible_at[message.body] = self.now + visibility
+            self.newest[message.body] = message.receipt_handle
+        return multiple(*((message.body, message.receipt_handle) for message in messages))
+
+    @rule(handle=handles)
+    def delete(self, handle: tuple[str, str]) -> None:
+        body, receipt_handle = handle
+        assert self.queues.delete(QUEUE, [receipt_handle]) == [None]
+        if self.newest[body] == receipt_handle:
+            self.visible_at.pop(body, None)
+
+    @rule(handle=handles, seconds=st.integers(0, 60))
+    def change_visibility(self, handle: tuple[str, str], seconds: int) -> None:
+        body, receipt_handle = handle
+        in_flight = self.visible_at.get(body, self.now) > self.now
+        (failure,) = self.queues.change_visibility(QUEUE, [(receipt_handle, seconds)])
+        assert (failure is None) == (in_flight and self.newest[body] == receipt_handle)
+        if failure is None:
+            self.visible_at[body] = self.now + seconds
+
+    @rule(seconds=st.integers(1, 40))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @invariant()
+    def as_many_are_visible(self) -> None:
+        assert self.queues.approximate_number_of_messages(QUEUE) == len(self.visible())
+
+
+QueueMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+TestQueueModel = QueueMachine.TestCase

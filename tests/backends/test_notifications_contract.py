@@ -1,0 +1,146 @@
+"""What every adapter of the port ``Notifications`` promises: the same tests for SQLite, DynamoDB and the fake."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receipt_actors.aws import AwsNotifications
+from receipt_actors.domain.ports import REMEMBERED_SECONDS, Notifications
+from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+from receipt_actors.sqlite import EmbeddedNotifications
+from receipt_actors.testing import FakeNotifications
+from tests.backends.conftest import Aws, table_at
+
+UUID = "f14e2b1c-0000-4000-8000-000000000001"
+NOW = 1_800_000_000.25
+
+
+@pytest.fixture(params=["embedded", "aws", "simulated", "ministack", "fake"])
+def notifications(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notifications]:
+    """Each adapter in turn; DynamoDB as several emulators understand it."""
+    match request.param:
+        case "fake":
+            yield FakeNotifications()
+        case "embedded":
+            with closing(EmbeddedNotifications(request.getfixturevalue("database"))) as embedded:
+                yield embedded
+        case "ministack":
+            session, table = table_at(request.getfixturevalue("ministack_url"), monkeypatch, "NotificationUuid")
+            with closing(AwsNotifications(table, session)) as ministack:
+                yield ministack
+        case emulator:
+            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else emulator)
+            with closing(AwsNotifications(aws.create_table("NotificationUuid"), aws.session)) as adapter:
+                yield adapter
+
+
+def test_what_was_recorded_is_known(notifications: Notifications) -> None:
+    """And nothing else is; recording it again changes nothing."""
+    assert not notifications.is_known(UUID)
+    notifications.record(UUID, NOW)
+    notifications.record(UUID, NOW + 1)
+    assert notifications.is_known(UUID)
+    assert not notifications.is_known(UUID.upper())
+    assert not notifications.is_known("f14e2b1c")
+
+
+def test_the_latest_reversal_is_what_counts(notifications: Notifications) -> None:
+    """In whatever order they come; each transaction has its own."""
+    assert notifications.reversed_at_seconds("t-1") is None
+    for reversed_at_seconds in (NOW, NOW + 60.5, NOW + 30):
+        notifications.record_reversal("t-1", reversed_at_seconds, NOW)
+    assert notifications.reversed_at_seconds("t-1") == NOW + 60.5
+    assert notifications.reversed_at_seconds("t-2") is None
+
+
+def test_a_reversal_is_no_notification(notifications: Notifications) -> None:
+    """Neither gets in the way of the other, whatever they are called."""
+    notifications.record_reversal("交易 🪙", NOW, NOW)
+    notifications.record("t-3", NOW)
+    assert notifications.reversed_at_seconds("交易 🪙") == NOW
+    assert not notifications.is_known("交易 🪙")
+    assert notifications.reversed_at_seconds("t-3") is None
+
+
+def test_a_right_table_passes_the_check(notifications: Notifications) -> None:
+    """The check leaves nothing behind."""
+    notifications.check()
+    assert not notifications.is_known("receipt-actors-check")
+
+
+# --- DynamoDB ---
+
+
+def test_items_expire_by_themselves(moto: Aws) -> None:
+    """DynamoDB is told when: long after Apple's last attempt, in whole seconds."""
+    table = moto.create_table("NotificationUuid")
+    with closing(AwsNotifications(table, moto.session)) as notifications:
+        notifications.record(UUID, NOW)
+        notifications.record_reversal("t-1", NOW, NOW)
+    items = moto.dynamodb.scan(TableName=table)["Items"]
+    assert {item["ExpiresAt"]["N"] for item in items} == {str(round(NOW) + REMEMBERED_SECONDS)}
+    assert len(items) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "wish"),
+    [((), "set `notifications_table`"), (("TransactionId",), "whose only key is the hash key NotificationUuid")],
+)
+def test_a_wrong_table_is_refused(moto: Aws, keys: tuple[str, ...], wish: str) -> None:
+    """One that is not there, and the ledger's by mistake."""
+    table = moto.create_table(*keys) if keys else "nowhere"
+    with closing(AwsNotifications(table, moto.session)) as notifications:
+        with pytest.raises(LedgerRefused, match=wish):
+            notifications.check()
+        with pytest.raises(LedgerUnavailable):
+            notifications.is_known(UUID)
+        with pytest.raises(LedgerUnavailable):
+            notifications.record(UUID, NOW)
+
+
+@pytest.mark.parametrize("reversal", [{}, {"ReversedAt": {"S": "soon"}}, {"ReversedAt": {"N": "1"}, "More": {"S": ""}}])
+def test_an_item_of_another_make_is_no_crash(moto: Aws, reversal: dict[str, Any]) -> None:
+    """Somebody else's item under the key of a reversal: read where it can be, else the table is unavailable."""
+    table = moto.create_table("NotificationUuid")
+    moto.dynamodb.put_item(TableName=table, Item={"NotificationUuid": {"S": "refund-reversed/t-1"}, **reversal})
+    with closing(AwsNotifications(table, moto.session)) as notifications:
+        if "N" in reversal.get("ReversedAt", {}):
+            assert notifications.reversed_at_seconds("t-1") == 1.0
+        else:
+            with pytest.raises(LedgerUnavailable):
+                notifications.reversed_at_seconds("t-1")
+
+
+# --- SQLite ---
+
+
+def test_old_ones_go_when_something_is_added(database: Path) -> None:
+    """The file does not grow for ever; what Apple may still repeat stays."""
+    with closing(EmbeddedNotifications(database)) as notifications:
+        notifications.record("old", NOW)
+        notifications.record_reversal("t-old", NOW, NOW)
+        notifications.record("newer", NOW + REMEMBERED_SECONDS)
+        notifications.record_reversal("t-newer", NOW, NOW + REMEMBERED_SECONDS)
+        assert notifications.is_known("old")
+        assert notifications.reversed_at_seconds("t-old") == NOW
+        notifications.record("newest", NOW + REMEMBERED_SECONDS + 1)
+        notifications.record_reversal("t-newest", NOW, NOW + REMEMBERED_SECONDS + 1)
+        assert [notifications.is_known(each) for each in ("old", "newer", "newest")] == [False, True, True]
+        assert notifications.reversed_at_seconds("t-old") is None
+        assert notifications.reversed_at_seconds("t-newer") == NOW
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM notifications").fetchone() == (2,)
+
+
+def test_a_closed_file_is_unavailable(database: Path) -> None:
+    """Nobody is told that a notification is unknown because it cannot be looked for."""
+    notifications = EmbeddedNotifications(database)
+    notifications.close()
+    with pytest.raises(LedgerUnavailable):
+        notifications.is_known(UUID)

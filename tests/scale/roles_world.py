@@ -1,0 +1,551 @@
+"""A simulated world of nodes that share a record: true time, clocks that differ, a network that loses and delays.
+
+Each ``SimulatedNode`` does with the pure protocol what the role keeper does. The ``World`` sees all of them and the
+true time, which none of them does, and looks after each event whether what ``domain.roles`` promises holds; a
+``Violation`` says what does not.
+
+What a node *may begin* is the most that it was ever allowed and has not given back, while its lease is held by its own
+clock. What it had begun before its lease was over, and is still going on, is not counted: nobody can call it back.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import inf
+from typing import Any, ClassVar
+
+from receipt_actors.domain.limits import Limits, Share, divide
+from receipt_actors.domain.patience import Patience, Work
+from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.domain.role_records import group_in, record_of
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role
+
+TIME_OUT = 0.25  #: of a lease, for the answer to a call
+MAX_WRITES = 10
+LATENCY_SECONDS = 0.02
+ROUNDING = 1e-6
+
+LIMITS = Limits(100, 40, 60)
+
+Numbers = tuple[float, ...]
+NOTHING: Numbers = (0.0, 0.0, 0.0, 0.0)
+
+
+class Violation(AssertionError):
+    """Something that is promised does not hold."""
+
+
+@dataclass
+class Clock:
+    """A monotonic clock: it runs at a rate of its own, begins anywhere, and may stand still."""
+
+    offset_seconds: float = 0.0
+    rate: float = 1.0
+    stood_still_seconds: float = 0.0
+
+    def at(self, true_seconds: float) -> float:
+        return self.offset_seconds + self.rate * (true_seconds - self.stood_still_seconds)
+
+
+@dataclass
+class Fault:
+    """What befalls the next call of a node: whether and when it is carried out, and whether the answer comes."""
+
+    is_carried_out: bool = True
+    is_answered: bool = True
+    delay_seconds: float = 0.0  #: before it is carried out
+    answer_delay_seconds: float = 0.0
+
+
+@dataclass
+class Seen:
+    """A record as somebody reads it, and of which life of the item it is."""
+
+    epoch: int
+    version: int = 0
+    text: str | None = None
+
+    @cached_property
+    def group(self) -> Group:
+        return Group() if self.text is None else group_in(RoleRecord(self.version, self.text))
+
+
+class SimulatedNode:
+    """One node: its keeper, which may crash, and those who work, who go on meanwhile."""
+
+    lease_class: ClassVar[type[Lease]] = Lease
+
+    def __init__(self, world: World, node: Node, lease_seconds: float, clock: Clock) -> None:
+        self.world, self.node, self.lease_seconds, self.clock = world, node, lease_seconds, clock
+        self.is_running = True
+        self.is_paused = False
+        self.is_cut = False
+        self.is_leaving = False
+        self.obey_seconds = 0.1  # how long those who work take to give something back
+        self.unable_since_seconds: float | None = None  # by its clock; an outage keeps everything away
+        self.answered = 0
+        self.faults: list[Fault] = []
+        self._put_off: list[Callable[[], None]] = []
+        # Those who work:
+        self.limit = node.limits.nothing
+        self.in_use = NOTHING  # the most that they may have begun and not given back
+        self.held_until_seconds = -inf
+        self._open_questions: list[tuple[int, Share | None]] = []  # keeper, and what it asked about
+        self._epoch = 0
+        # The keeper:
+        self._keeper = 0
+        self._start_keeper()
+
+    # --- the keeper, as ``RoleKeeper`` is one ---
+
+    def _start_keeper(self) -> None:
+        self._keeper += 1
+        self.lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
+        self.patience = Patience.of(self.lease_seconds, 0.0)
+        self._work = Work()
+        self._used: Share | None = None
+        self._is_used = False
+        self._was_over = True
+        self._told_until_seconds = -inf
+        self._is_calling = self._renews_at_once = False
+        self._timer = 0
+        self._began_at_seconds = -inf
+        self._renew()
+
+    def first_beat(self) -> int:
+        return self._keeper * 1_000_000
+
+    def now(self) -> float:
+        return self.clock.at(self.world.now)
+
+    def _renew(self) -> None:
+        if self._is_calling:
+            self._renews_at_once = True
+            return
+        self._began_at_seconds = self.now()
+        self._call(self.world.read, self._was_read)
+
+    def _was_read(self, seen: Seen) -> None:
+        self._looked(seen, seen.group)
+        self._write(1)
+
+    def _write(self, attempt: int) -> None:
+        epoch, known, standing = self._epoch, self.lease.group, self.lease.standing
+        now = self.now()
+        yields = self.patience.is_over(self._work, now) and self.lease.successor(now) is not None
+        self.lease, content = self.lease.renewal(now, yields=yields)
+
+        def was_written(seen: Seen) -> None:
+            if (seen.version, seen.text) == (content.version, record_of(content).content):
+                self._looked(seen, content)
+                self._take_up()
+                self._renew_later()
+                return
+            self._looked(seen, seen.group)
+            if attempt < MAX_WRITES:
+                self._write(attempt + 1)
+            else:
+                self._renew_later()
+
+        self._call(lambda: self.world.write(content, standing, known, epoch), was_written)
+
+    def _failed(self) -> None:
+        self._renew_later()
+
+    def _renew_later(self) -> None:
+        if self._renews_at_once:
+            self._renews_at_once = False
+            self._renew()
+            return
+        me = self.lease.me
+        is_waiting = me is not None and me.token is not None and me.share is None
+        interval = self.lease_seconds / RENEWALS_PER_LEASE / (4 if is_waiting else 1)
+        self._timer += 1
+        timer = self._timer
+        due = self._began_at_seconds + interval - self.now()
+        self.later(max(0.0, due) / self.clock.rate, lambda: timer == self._timer and self._renew())
+
+    def _looked(self, seen: Seen, group: Group) -> None:
+        before, self._epoch = self._epoch, seen.epoch
+        known, self.lease = self.lease, self.lease.looked(group, self.now())
+        self._work = self.work()
+        self.patience = self.patience.looked(known, self.lease, self._work, self.now())
+        share = self.lease.share
+        if self.lease.me is None:
+            self.in_use = NOTHING  # what it had begun is no more of the group's
+        elif before != seen.epoch:  # likewise, where it had more than is known of
+            self.in_use = tuple(map(min, self.in_use, NOTHING if share is None else numbers(share.held)))
+        if share is None and not (self._is_used and self._used is None):
+            self._use(None)
+        if share is not None and self._used is not None and not self._used.told.is_within(share.held):
+            self._use(share)
+        if self.lease.me is None or self.lease.held_until_seconds > -inf:
+            self._was_over |= self.now() >= self._told_until_seconds
+            self.held_until_seconds = self._told_until_seconds = self.lease.held_until_seconds
+
+    def _take_up(self) -> None:
+        share = self.lease.share
+        if not _is_same(share, self._used) or self._was_over or not self._is_used:
+            self._use(share)
+        self._was_over = False
+
+    def _use(self, share: Share | None) -> None:
+        self._used, self._is_used = share, True
+        self.limit = self.lease.limits
+        self._open_questions.append((self._keeper, share))
+        self.later(self.obey_seconds, self.give_back)
+
+    def give_back(self) -> None:
+        """Those who work use no more than they are allowed: who asked is told so."""
+        self.in_use = tuple(map(min, self.in_use, numbers(self.limit)))
+        questions, self._open_questions = self._open_questions, []
+        for keeper, share in questions:
+            if keeper == self._keeper:
+                self.was_obeyed(share)
+
+    def was_obeyed(self, obeyed: Share | None) -> None:
+        share = self.lease.share
+        if share is None or not share.is_same_order(obeyed):
+            return
+        self.lease = self.lease.obeys(share.number)
+        if share.held != share.told:
+            self._renew()
+
+    def _call(self, function: Callable[[], Seen], then: Callable[[Seen], None]) -> None:
+        self._is_calling = True
+        fault = self.faults.pop(0) if self.faults else Fault()
+        call, keeper = next(self.world.numbers), self._keeper
+        answered: set[int] = set()
+
+        def over(handle: Callable[[], None]) -> None:
+            if call in answered or keeper != self._keeper:
+                return
+            answered.add(call)
+            self._is_calling = False
+            handle()
+
+        def carry_out() -> None:
+            if not fault.is_carried_out or self.is_cut:
+                return
+            seen = function()
+            if fault.is_answered:
+                self.later(LATENCY_SECONDS + fault.answer_delay_seconds, lambda: over(lambda: then(seen)))
+
+        self.world.later(LATENCY_SECONDS + fault.delay_seconds, carry_out)
+        self.later(TIME_OUT * self.lease_seconds, lambda: over(self._failed))
+
+    def later(self, true_seconds: float, event: Callable[[], Any]) -> None:
+        """Do something later, unless the node is stopped then: it does it when it goes on."""
+
+        def happen() -> None:
+            if not self.is_running or self.is_leaving:
+                return
+            if self.is_paused:
+                self._put_off.append(happen)
+            else:
+                event()
+
+        self.world.later(true_seconds, happen)
+
+    def work(self) -> Work:
+        if self.unable_since_seconds is None:
+            return Work(self.answered)
+        return Work(self.answered, self.now() - self.unable_since_seconds)
+
+    # --- what befalls it ---
+
+    def fall(self) -> None:
+        """From now on it can't take anything in, whatever it holds."""
+        if self.unable_since_seconds is None:
+            self.unable_since_seconds = self.now()
+
+    def rise(self) -> None:
+        """It can, and answers something."""
+        self.unable_since_seconds = None
+        self.answered += 1
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+        put_off, self._put_off = self._put_off, []
+        for event in put_off:
+            event()
+
+    def crash_keeper(self) -> None:
+        if not self.is_paused:
+            self._start_keeper()
+
+    def kill(self) -> None:
+        self.is_running = False
+        self.world.nodes.remove(self)
+
+    def leave(self) -> None:
+        """Stop using anything, then take leave; it ends, whatever becomes of that."""
+        if self.is_paused:
+            return
+        self.is_leaving = True
+        self.world.nodes.remove(self)
+        fault = self.faults.pop(0) if self.faults else Fault()
+
+        def take_leave(attempt: int = 1) -> None:
+            if self.lease.me is None or self.is_cut or not fault.is_carried_out or attempt > MAX_WRITES:
+                return
+            left = self.lease.leave()
+            seen = self.world.write(left, self.lease.standing, self.lease.group, self._epoch)
+            if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
+                self._epoch, self.lease = seen.epoch, self.lease.looked(seen.group, self.now())
+                self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
+
+        self.world.later(LATENCY_SECONDS + fault.delay_seconds, take_leave)
+
+    # --- as the observer sees it ---
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def is_holding(self) -> bool:
+        return self.now() < self.held_until_seconds
+
+    @property
+    def obeys_number(self) -> int:
+        """The number of the share that it keeps to; 0 while it still gives something back."""
+        return 0 if self._open_questions else _number(self._used)
+
+    def note_use(self) -> None:
+        """It may begin as much as it is allowed, at any moment while its lease is held."""
+        if self.is_holding:
+            self.in_use = most_of(self.in_use, numbers(self.limit))
+
+
+@dataclass(order=True)
+class _Event:
+    at_seconds: float
+    number: int
+    happen: Callable[[], Any] = field(compare=False)
+
+
+class World:
+    """See the module."""
+
+    node_class: type[SimulatedNode] = SimulatedNode
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.numbers = itertools.count(1)
+        self.nodes: list[SimulatedNode] = []
+        self.record = Seen(0)
+        self._held = NOTHING
+        self._whole: Limits | None = None
+        self.epoch_began_at_seconds = -inf
+        self.longest_lease_seconds = 0.0
+        self.is_all_active_standby = True
+        self.seats_given_up = 0
+        self._events: list[_Event] = []
+        self._highest_token = 0
+
+    def start(
+        self,
+        role: Role = Role.LOAD_BALANCED,
+        limits: Limits = LIMITS,
+        processes: int = 1,
+        *,
+        shares_app_store_concurrency: bool = True,
+        lease_seconds: float = 10.0,
+        clock: Clock | None = None,
+    ) -> SimulatedNode:
+        """Start a node; it has a name that no other one ever had."""
+        name = f"n{next(self.numbers)}"
+        node = Node(name, role, limits, processes, shares_app_store_concurrency)
+        self.longest_lease_seconds = max(self.longest_lease_seconds, lease_seconds)
+        self.is_all_active_standby &= role is Role.ACTIVE_STANDBY
+        started = self.node_class(self, node, lease_seconds, clock or Clock())
+        self.nodes.append(started)
+        return started
+
+    # --- time ---
+
+    def later(self, seconds: float, event: Callable[[], Any]) -> None:
+        heapq.heappush(self._events, _Event(self.now + seconds, next(self.numbers), event))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and look after each event."""
+        end = self.now + seconds
+        while self._events and self._events[0].at_seconds <= end:
+            event = heapq.heappop(self._events)
+            self.now = max(self.now, event.at_seconds)
+            self.look()  # as it was until now
+            event.happen()
+            self.look()
+        self.now = end
+        self.look()
+
+    # --- the table ---
+
+    def read(self) -> Seen:
+        return self.record
+
+    def write(self, content: Group, standing: int, known: Group, epoch: int) -> Seen:
+        """Put a version on condition of what stands; its writer knows the one before it, or what it puts back."""
+        if self.is_refused(standing):
+            return self.record
+        if epoch != self.record.epoch and self.record.text is not None:
+            self._new_epoch()  # a write of an earlier life of the item, whose version fits by chance
+        elif 0 < standing < known.version:
+            self._new_epoch()  # what its writer knows takes the place of what stood
+        self.record = Seen(self.record.epoch, content.version, record_of(content).content)
+        self._check_record(known, self.record.group)
+        self._check_seats(known, self.record.group)
+        self._held, self._whole = sum_of_held(self.record.group), self.record.group.whole
+        return self.record
+
+    def is_refused(self, standing: int) -> bool:
+        return standing != self.record.version
+
+    def delete(self) -> None:
+        """Delete the item, as an operator should not while nodes run."""
+        self._new_epoch()
+        self.record = Seen(self.record.epoch)
+
+    def _new_epoch(self) -> None:
+        self.record = replace(self.record, epoch=self.record.epoch + 1)
+        self.epoch_began_at_seconds = self.now
+        self._highest_token = 0
+
+    # --- what is promised ---
+
+    def _check_record(self, before: Group, after: Group) -> None:
+        """A version goes one up, shares sum up to no more than the whole, tokens go up."""
+        whole = after.whole
+        if whole is not None:
+            for old, new, most_of_it in zip(sum_of_held(before), sum_of_held(after), numbers(whole), strict=True):
+                if new > most_of_it * (1 + ROUNDING) and new > old * (1 + ROUNDING):
+                    raise Violation(f"version {after.version}: {new} is held of {most_of_it}, after {old}")
+        new_tokens = [
+            member.token
+            for name, member in after.members.items()
+            if member.token is not None and (name not in before.members or before.members[name].token != member.token)
+        ]
+        if any(token != after.version or token <= self._highest_token for token in new_tokens):
+            raise Violation(f"version {after.version}: tokens {new_tokens} after {self._highest_token}")
+        self._highest_token = max([self._highest_token, *new_tokens])
+
+    def _check_seats(self, before: Group, after: Group) -> None:
+        """Who gives up its seat is followed by one that was in line, has nothing more, and is the last in line."""
+        both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
+        given_up = [member for was, member in both if was.token is not None and member.joined > was.joined]
+        for member in given_up:
+            if member.token is not None:
+                raise Violation(f"version {after.version}: {member.node.name} has given up its seat and has one")
+            self.seats_given_up += 1
+            if len(given_up) > 1 or max(other.joined for other in after.members.values()) > after.version:
+                raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
+            if not any(was.token is None and other.token == after.version for was, other in both):
+                raise Violation(f"version {after.version}: nobody has the seat of {member.node.name}")
+            if member.share is not None and numbers(member.share.told) != NOTHING:
+                raise Violation(f"version {after.version}: {member.node.name} is told to go on")
+
+    def look(self) -> None:
+        """See whether what nodes may begin is what the record says that they hold."""
+        members = self.record.group.members
+        active = 0
+        used = [0.0] * 4
+        for node in self.nodes:
+            node.note_use()
+            if not node.is_holding:
+                continue
+            if node.epoch != self.record.epoch or node.lease.puts_back:
+                self._check_bereft(node)
+                continue
+            member = members.get(node.node.name)
+            may_begin = node.in_use
+            if member is None:
+                raise Violation(f"{node.node.name} holds a lease and is out of the group")
+            held = numbers(member.share.held if member.share is not None else node.limit.nothing)
+            if may_begin[3] == inf and _number(member.share) != node.obeys_number:
+                may_begin = (*may_begin[:3], min(inf, held[3]))  # there is a rate now, and it has not obeyed yet
+            if any(one > other * (1 + ROUNDING) for one, other in zip(may_begin, held, strict=True)):
+                raise Violation(f"{node.node.name} may begin {may_begin}, holds {held}")
+            used = [one + other for one, other in zip(used, may_begin, strict=True)]
+            active += any(may_begin[:3])
+        if self.is_all_active_standby and active > 1:
+            raise Violation(f"{active} nodes are active")
+        if self._whole is not None:
+            bounds = most_of(numbers(self._whole), self._held)
+            if any(one > other * (1 + ROUNDING) for one, other in zip(used, bounds, strict=True)):
+                raise Violation(f"{used} may be begun of {bounds}")
+
+    def _check_bereft(self, node: SimulatedNode) -> None:
+        """Somebody has deleted the item: who held something goes on for no longer than its lease, or its next look."""
+        if self.now - self.epoch_began_at_seconds > node.lease_seconds / 0.98 + ROUNDING:
+            raise Violation(f"{node.node.name} holds what was lent before the item was deleted")
+
+    def settle(self) -> None:
+        """No more faults: within a bounded time all that live have what is due to them."""
+        for node in list(self.nodes):
+            node.faults.clear()
+            node.is_cut, node.obey_seconds = False, 0.1
+            node.unable_since_seconds = None
+            if node.is_paused:
+                node.resume()
+            node.give_back()
+        self.advance(3.0 * self.longest_lease_seconds + 1.0)
+        group = self.record.group
+        living = {node.node.name for node in self.nodes}
+        if group.members.keys() != living and living:
+            raise Violation(f"{sorted(living)} live, {sorted(group.members)} are known")
+        for node in self.nodes:
+            share = group.members[node.node.name].share
+            due = due_to(group, node.node.name)
+            if not node.is_holding:
+                raise Violation(f"{node.node.name} is not lent anything")
+            if numbers(node.limit) != numbers(due) or (share is not None and share.held != share.told):
+                raise Violation(f"{node.node.name} has {node.limit}, {due} is due to it")
+
+
+def due_to(group: Group, name: str) -> Limits:
+    """Compute anew what is due to a node of a group that is at rest."""
+    seated = sorted(name for name, member in group.members.items() if member.token is not None)
+    nodes = [group.members[each].node for each in seated]
+    if name not in seated:
+        return group.members[name].node.limits.nothing
+    whole = group.whole
+    assert whole is not None
+    part = divide(whole, len(seated))[seated.index(name)]
+    own = nodes[seated.index(name)].limits
+    is_shared = any(node.shares_app_store_concurrency for node in nodes)
+    app_store = min(part.app_store_concurrency, own.app_store_concurrency) if is_shared else own.app_store_concurrency
+    return replace(part, max_in_flight=own.max_in_flight, app_store_concurrency=app_store)
+
+
+def numbers(limits: Limits) -> Numbers:
+    """Return the values; no limit is more than any. Nothing has no rate, either."""
+    counts = (limits.max_in_flight, limits.ledger_concurrency, limits.app_store_concurrency)
+    if counts == (0, 0, 0):
+        return NOTHING
+    rate = limits.app_store_rate_per_second
+    return (*counts, inf if rate is None else rate)
+
+
+def sum_of_held(group: Group) -> Numbers:
+    held = [numbers(member.share.held) for member in group.members.values() if member.share is not None]
+    return tuple(map(sum, zip(*held, strict=True))) if held else NOTHING
+
+
+def most_of(one: Numbers, other: Numbers) -> Numbers:
+    return tuple(map(max, one, other))
+
+
+def _is_same(one: Share | None, other: Share | None) -> bool:
+    return one is other if one is None else one.is_same_order(other)
+
+
+def _number(share: Share | None) -> int:
+    return 0 if share is None else share.number

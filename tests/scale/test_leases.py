@@ -1,0 +1,329 @@
+"""A system whose limits are lent by other nodes: without the lease it begins nothing, and then it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+
+import pytest
+
+from receipt_actors.domain.limits import LiveLimits
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
+from receipt_actors.pipeline.protocol import INTAKE, ObeyLimits
+from receipt_actors.scale.nodes.holding import LIMITED, ProcessHolding
+from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
+from receipt_actors.telemetry.overview import State
+from tests.pipeline.trees import SETTINGS, STEP_IDS, STEPS, Tree, ok, tree_of
+
+WHOLE = SETTINGS.limits_of(1)
+POLL_SECONDS = SETTINGS.receive_wait_seconds + 1
+
+
+def submit(tree: Tree, number: int = 1) -> None:
+    tree.services.submit(tree.services.app_store.sell(f"t-{number}"), user_id=number)
+
+
+def lend(tree: Tree, seconds: float) -> None:
+    """From now on, for so long."""
+    tree.system.hold_until(tree.services.clock.boottime() + seconds)
+    tree.settle()
+
+
+def begun(tree: Tree) -> tuple[int, int, int]:
+    """Receives, requests to Apple, and requests to the ledger."""
+    services = tree.services
+    ledger = sum(services.ledger.count(operation) for operation in ("claim", "claim_all", "get"))
+    return services.queues.count("receive"), services.app_store.count("verify_receipt"), ledger
+
+
+def answered(tree: Tree) -> list[int]:
+    return [result["user_id"] for result in tree.results()]
+
+
+def test_nothing_begins_without_the_lease_and_all_goes_on_with_it(tree: Tree) -> None:
+    """Receives under way come to their ends; no other one follows, whoever waits."""
+    lend(tree, 5.0)
+    submit(tree, 1)
+    tree.advance(1)
+    assert answered(tree) == [1]
+    tree.advance(POLL_SECONDS + 5)
+    before = begun(tree)
+    submit(tree, 2)
+    tree.advance(120)
+    assert begun(tree) == before
+    assert tree.system.in_flight().reserved == 0
+    lend(tree, 60.0)
+    tree.advance(1)
+    assert answered(tree) == [1, 2]
+
+
+def test_nothing_begins_on_a_machine_that_wakes_after_its_lease(tree: Tree) -> None:
+    """Neither a receive nor what a message had still to ask, though no time has passed by the clock that timers use."""
+    lend(tree, 60.0)
+    with tree.services.app_store.hold("verify_receipt", times=1):
+        submit(tree, 1)
+        tree.advance(1)
+        tree.services.clock.suspend(60.0)
+        before = begun(tree)
+    tree.advance(POLL_SECONDS)
+    submit(tree, 2)
+    tree.advance(POLL_SECONDS)
+    assert begun(tree) == before
+    lend(tree, 60.0)
+    tree.advance(20)
+    assert sorted(answered(tree)) == [1, 2]
+
+
+def test_a_lease_that_is_renewed_in_time_is_not_felt(tree: Tree) -> None:
+    """However often."""
+    for number in range(1, 20):
+        lend(tree, 10.0)
+        submit(tree, number)
+        tree.advance(2)
+        assert answered(tree) == list(range(1, number + 1))
+    lend(tree, inf)
+    tree.check_whole()
+
+
+def test_what_is_in_flight_is_kept_and_asks_nobody(tree: Tree) -> None:
+    """Apple's answer comes after the lease is over: the claim waits for the next one, its message is not given up."""
+    lend(tree, 5.0)
+    with tree.services.app_store.hold("verify_receipt", times=1):
+        submit(tree)
+        tree.advance(6)
+    tree.settle()
+    before = begun(tree)[1:]
+    tree.advance(10 * 60)
+    assert begun(tree)[1:] == before
+    assert tree.system.in_flight().in_flight == 1
+    lend(tree, inf)
+    tree.advance(1)
+    tree.check_answered(ok(1, "t-1"))
+
+
+@pytest.mark.parametrize("service", ["app_store", "ledger"])
+def test_nothing_is_tried_again_without_the_lease(tree: Tree, service: str) -> None:
+    """A pause that is over meanwhile is no permission."""
+    if service == "app_store":
+        tree.services.app_store.fail("verify_receipt", AppStoreUnavailable("down"))
+    else:
+        for operation in ("claim", "claim_all"):
+            tree.services.ledger.fail(operation, LedgerUnavailable("down"))
+    lend(tree, 0.001)
+    submit(tree)
+    tree.settle()
+    before = begun(tree)[1:]
+    tree.advance(30)
+    assert begun(tree)[1:] == before
+    lend(tree, inf)
+    tree.advance(30)
+    tree.check_answered(ok(1, "t-1"))
+
+
+def test_no_probe_is_sent_without_the_lease(tree: Tree) -> None:
+    """Whether a service is back is for others to find out; then for this node, too."""
+    for operation in ("claim", "claim_all"):
+        tree.services.ledger.fail(operation, LedgerUnavailable("down"), times=None)
+    for number in range(10):
+        submit(tree, number)
+    tree.advance(30)
+    assert tree.system.in_flight().unavailable == {"ledger"}
+    lend(tree, 0.0)
+    tree.advance(POLL_SECONDS)
+    before = begun(tree)
+    tree.services.recover()
+    tree.advance(5 * 60)
+    assert begun(tree) == before
+    lend(tree, inf)
+    tree.advance(60)
+    assert sorted(answered(tree)) == list(range(10))
+
+
+def test_a_share_of_nothing_begins_nothing(tree: Tree) -> None:
+    """Not even the one message that would find out whether a service is back."""
+    change = tree.system.change_limits(WHOLE.nothing)
+    tree.advance(POLL_SECONDS)
+    change()
+    before = begun(tree)
+    submit(tree)
+    tree.advance(120)
+    assert begun(tree) == before
+    assert tree.system.in_flight().idle_seconds == 0
+    tree.system.change_limits(WHOLE)
+    tree.settle()
+    assert answered(tree) == [1]
+
+
+def test_who_is_lent_nothing_is_not_idle(tree: Tree) -> None:
+    """It waits for others; when it may go on its idle time begins anew, so that nothing ends before it has looked."""
+    tree.advance(60)
+    assert tree.system.in_flight().idle_seconds >= 50
+    lend(tree, 0.0)
+    assert tree.system.in_flight().idle_seconds == 0
+    tree.advance(300)
+    lend(tree, inf)
+    assert tree.system.in_flight().idle_seconds == 0
+    tree.advance(30)
+    assert 0 < tree.system.in_flight().idle_seconds <= 30
+
+
+def test_a_crash_of_intake_does_not_lend_anything(tree: Tree) -> None:
+    """Until when it is lent outlives who obeys it."""
+    lend(tree, 0.0)
+    tree.advance(POLL_SECONDS)
+    before = begun(tree)
+    for name in LIMITED:
+        tree.crash(name)
+    submit(tree)
+    tree.advance(60)
+    assert begun(tree)[0] == before[0]
+    lend(tree, inf)
+    tree.advance(60)
+    assert answered(tree) == [1]
+
+
+def test_what_is_released_comes_back(tree: Tree) -> None:
+    """It is handed back for the node that does the work now, when no receive of this one would take it again."""
+    with tree.services.app_store.hold("verify_receipt", times=2):
+        for number in (1, 2):
+            submit(tree, number)
+        tree.advance(1)
+        assert tree.system.in_flight().in_flight == 2
+        tree.system.change_limits(WHOLE.nothing)
+        tree.system.release()
+        tree.settle()
+        receives = tree.services.queues.count("receive")
+        tree.advance(POLL_SECONDS)
+        assert tree.system.in_flight().in_flight == 0
+        assert tree.services.queues.count("receive") == receives
+    assert len(tree.source()) == 2
+    tree.system.change_limits(WHOLE)
+    tree.advance(60)
+    assert sorted(answered(tree)) == [1, 2]
+    assert tree.dead() == []
+
+
+def test_who_has_work_again_hands_nothing_back(tree: Tree) -> None:
+    """Its seat came back before its receives were over."""
+    with tree.services.app_store.hold("verify_receipt", times=1):
+        submit(tree)
+        tree.advance(1)
+        tree.system.change_limits(WHOLE.nothing)
+        tree.system.release()
+        tree.system.change_limits(WHOLE)
+        tree.advance(POLL_SECONDS)
+        assert tree.system.in_flight().in_flight == 1
+    tree.advance(1)
+    tree.check_answered(ok(1, "t-1"))
+
+
+def test_a_system_without_its_lease_drains(tree: Tree) -> None:
+    """What it may not finish it hands back when its time is over."""
+    with tree.services.app_store.hold("verify_receipt", times=1):
+        submit(tree)
+        tree.advance(1)
+        lend(tree, 0.0)
+    tree.settle()
+    assert tree.system.drain(0.0) == 1
+    assert len(tree.source()) == 1
+
+
+def test_a_process_holds_nothing_at_first(tree: Tree) -> None:
+    """Who lends it something says what, and until when, and asks all who have to keep to it."""
+    limits = LiveLimits(WHOLE)
+    holding = ProcessHolding(limits, tree.actors)
+    assert limits.current == WHOLE.nothing
+    assert not limits.are_held(0.0)
+    holding.hold(5.0)
+    assert (limits.are_held(4.9), limits.are_held(5.0)) == (True, False)
+    assert holding.use(WHOLE) == [(name, ObeyLimits()) for name in LIMITED]
+    assert limits.current == WHOLE
+    assert INTAKE in LIMITED
+
+
+# --- whole trees in a group ---
+
+
+ACTIVE_STANDBY = SETTINGS.model_copy(update={"role": "active-standby", "lease_seconds": 10.0})
+
+
+@pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
+@pytest.mark.parametrize("how", ["crash", "kill"])
+def test_the_role_keeper_may_die_at_any_step(how: str, step: tuple[str, str, bool]) -> None:
+    """Work goes on as if nothing had happened, and the lease is renewed as before."""
+    for tree in tree_of(ACTIVE_STANDBY):
+        tree.hold(*step)
+        submit(tree)
+        tree.settle()
+        getattr(tree, how)(ROLE_KEEPER)
+        tree.services.recover()
+        tree.advance(60)
+        tree.check_answered(ok(1, "t-1"))
+        assert tree.system.overview().state is State.CONSUMING
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_without_its_table_a_tree_waits_and_goes_on(operation: str) -> None:
+    """It is no fault of the tree's; nothing is lost, nothing given up."""
+    for tree in tree_of(ACTIVE_STANDBY):
+        tree.advance(POLL_SECONDS)
+        tree.services.roles.fail(operation, LedgerUnavailable("down"), times=None)
+        tree.advance(60)
+        submit(tree)
+        tree.advance(10 * 60)
+        assert answered(tree) == []
+        assert tree.system.overview().state is State.WAITING
+        tree.services.recover()
+        tree.advance(5)
+        tree.check_answered(ok(1, "t-1"))
+
+
+class Two:
+    """Two nodes on the same services and one clock."""
+
+    def __init__(self, first: Tree) -> None:
+        self.first = first
+        self.second = Tree(ACTIVE_STANDBY, first.services)
+
+    def advance(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.5)):
+            self.first.advance(0.5)
+            self.second.settle()
+            self.first.settle()
+
+
+@pytest.fixture
+def two() -> Iterator[Two]:
+    for first in tree_of(ACTIVE_STANDBY):
+        two = Two(first)
+        yield two
+        two.second.close()
+
+
+def test_one_tree_takes_over_from_another_that_stands_still(two: Two) -> None:
+    """What the first had in flight it hands back when it finds that it stands by; each message gets one answer."""
+    services = two.first.services
+    two.advance(1)
+    assert [tree.system.overview().state for tree in (two.first, two.second)] == [State.CONSUMING, State.STANDBY]
+    with services.roles.hold("read", times=1), services.app_store.hold("verify_receipt", times=1):
+        submit(two.first, 1)
+        two.advance(16)  # the keeper of one of them waits for the table all the time
+        states = {tree.system.overview().state for tree in (two.first, two.second)}
+        assert State.CONSUMING in states
+        submit(two.first, 2)
+        two.advance(2)
+    two.advance(60)
+    assert sorted(set(answered(two.first))) == [1, 2]
+    states = sorted(tree.system.overview().state.value for tree in (two.first, two.second))
+    assert states == [State.CONSUMING.value, State.STANDBY.value]
+
+
+def test_one_tree_follows_another_that_drains_at_once(two: Two) -> None:
+    """Who ends in good order leaves its group when nothing is in flight any more."""
+    two.advance(1)
+    two.first.system.drain(5.0)
+    two.second.advance(3)
+    assert two.second.system.overview().state is State.CONSUMING
+    submit(two.second)
+    two.second.advance(1)
+    assert answered(two.second) == [1]

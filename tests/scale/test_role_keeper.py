@@ -1,0 +1,918 @@
+"""The role keeper among others like it: what is lent when, what is confirmed when, and how it begins and ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.patience import Patience, Work
+from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.domain.role_records import group_in, record_of
+from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
+from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
+from receipt_actors.pipeline.protocol import Done, ObeyLimits
+from receipt_actors.scale.nodes.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.overview import RoleOverview, Standing
+from receipt_actors.testing import FakeRoles, ManualClock
+from tests.patience import PATIENCE_SECONDS
+from tests.pipeline.stand_ins import SILENT, Stage
+
+GROUP = "receipts"
+LEASE = 10.0
+INTERVAL = LEASE / RENEWALS_PER_LEASE
+LIMITS = Limits(100, 50, 200, 10.0)
+HALF = Limits(100, 25, 100, 5.0)
+FEW = Limits(100, 5, 20, 1.0)
+NOTHING = LIMITS.nothing
+PATIENCE = Patience(12.0)
+UNAVAILABLE = LedgerUnavailable("injected by a test")
+
+
+class Held:
+    """A ``Holding`` that notes what it is told; ``worker`` is who has to say that limits are kept to."""
+
+    def __init__(self, clock: ManualClock, worker: Ref | Name) -> None:
+        self._clock = clock
+        self._worker = worker
+        self.until_seconds = -inf
+        self.limits = NOTHING
+        self.used: list[Limits] = []
+        self.most_while_held = NOTHING
+        self.releases = 0
+        self.answered = 0
+        self.unable_since: float | None = None  #: of ``boottime``; an outage keeps everything away
+
+    def hold(self, until_seconds: float) -> None:
+        self.until_seconds = until_seconds
+
+    def use(self, limits: Limits) -> Sequence[tuple[Ref | Name, object]]:
+        self.limits = limits
+        self.used.append(limits)
+        return [(self._worker, ObeyLimits())]
+
+    def release(self) -> None:
+        self.releases += 1
+
+    def work(self) -> Work:
+        if self.unable_since is None:
+            return Work(self.answered)
+        return Work(self.answered, self._clock.boottime() - self.unable_since, ("receive from receipts",))
+
+    def fall(self) -> None:
+        """From now on nothing can be taken in."""
+        self.unable_since = self._clock.boottime()
+
+    def rise(self) -> None:
+        self.unable_since = None
+
+    @property
+    def is_held(self) -> bool:
+        return self._clock.boottime() < self.until_seconds
+
+    @property
+    def begins(self) -> Limits:
+        """What may be begun now."""
+        return self.limits if self.is_held else NOTHING
+
+
+class RacedRoles(FakeRoles):
+    """A table in which another node may be faster with every single write."""
+
+    others_are_faster = False
+
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
+        """See ``RoleTable.write``."""
+        if self.others_are_faster:
+            standing = self.standing(group)
+            assert standing is not None
+            super().write(group, RoleRecord(standing.version + 1, standing.content))
+            self._counts["write"] -= 1  # that was somebody else's
+        return super().write(group, record, before)
+
+
+class House:
+    """Nodes that share a table, in one actor system."""
+
+    def __init__(self, stage: Stage, table: RacedRoles | None = None) -> None:
+        self.stage = stage
+        self.table: RacedRoles = stage.with_fake(table or RacedRoles())
+        self.incidents = stage.stand_in(INCIDENTS)
+
+    def start(
+        self,
+        name: str,
+        role: Role = Role.LOAD_BALANCED,
+        *,
+        obeys: bool = True,
+        worker: Ref | Name | None = None,
+        limits: Limits = LIMITS,
+    ) -> tuple[Ref, Held]:
+        """Start a keeper, whose worker obeys at once, or when the test says so."""
+        answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
+        held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
+        keeper = self.stage.actors.start(RoleKeeper, self.table, GROUP, node(name, role, limits), LEASE, held, PATIENCE)
+        self.stage.settle()
+        return keeper, held
+
+    @property
+    def record(self) -> Group:
+        record = self.table.standing(GROUP)
+        return Group() if record is None else group_in(record)
+
+    def told(self, *kinds: IncidentKind) -> list[str]:
+        """What people were told, in order; of these kinds, or of everything but faults of the configuration."""
+        wanted = kinds or frozenset(IncidentKind) - {IncidentKind.CONFIGURATION}
+        return [noticed.summary for noticed in self.stage.told(self.incidents, Noticed) if noticed.kind in wanted]
+
+    def overtake(self, group: Group) -> None:
+        """Write what another node would have written."""
+        with self.table._changed:
+            assert group.version == self.record.version + 1
+            self.table._records[GROUP] = record_of(group)
+
+    def write_garbage(self) -> RoleRecord:
+        garbage = RoleRecord(self.record.version + 1, "no record")
+        self.table.write(GROUP, garbage)
+        return garbage
+
+
+def node(name: str, role: Role, limits: Limits = LIMITS) -> Node:
+    return Node(name, role, limits, shares_app_store_concurrency=True)
+
+
+@pytest.fixture
+def house(stage: Stage) -> House:
+    return House(stage)
+
+
+def view(keeper: Ref) -> RoleOverview:
+    actor = keeper.process.actor
+    assert isinstance(actor, RoleKeeper)
+    return actor.outside_view()
+
+
+# --- joining and renewing ---
+
+
+def test_the_first_node_has_everything_at_once(house: House, stage: Stage) -> None:
+    """It is held for a lease from when that was asked for, and told."""
+    keeper, held = house.start("a")
+    assert held.begins == LIMITS
+    assert held.until_seconds == stage.clock.boottime() + LEASE
+    assert view(keeper).standing is Standing.ACTIVE
+    assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 node)"]
+
+
+def test_it_is_renewed_long_before_it_is_over(house: House, stage: Stage) -> None:
+    """Several times a lease, with a read and a write each, for ever."""
+    _, held = house.start("a")
+    for _ in range(30):
+        stage.advance(INTERVAL)
+        assert held.until_seconds == stage.clock.boottime() + LEASE
+    assert (house.table.count("read"), house.table.count("write")) == (31, 31)
+    assert held.used == [NOTHING, LIMITS]
+
+
+def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage) -> None:
+    """Not from when the answer came."""
+    began = stage.clock.boottime()
+    with house.table.hold_answer("write", times=1):
+        _, held = house.start("a")
+        stage.advance(4.0)
+        assert not held.is_held
+    stage.settle()
+    assert held.until_seconds == began + LEASE
+
+
+def test_an_answer_that_was_lost_is_found_by_reading(house: House, stage: Stage) -> None:
+    """The renewal was carried out: it counts, from when it was sent."""
+    began = stage.clock.boottime()
+    house.table.lose_answer("write", UNAVAILABLE)
+    _, held = house.start("a")
+    assert not held.is_held
+    house.table.fail("write", UNAVAILABLE)
+    stage.advance(INTERVAL)
+    assert held.until_seconds == began + LEASE
+
+
+def test_many_nodes_find_their_places_at_once(house: House, stage: Stage) -> None:
+    """However often each of them finds that another one was faster."""
+    all_held = [house.start(f"n{number}")[1] for number in range(8)]
+    stage.advance(3 * LEASE)
+    assert len(house.record.members) == 8
+    assert all(held.is_held for held in all_held)
+    assert sum(held.limits.ledger_concurrency for held in all_held) == LIMITS.ledger_concurrency
+
+
+def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stage: Stage) -> None:
+    """Its own renewal counts from when it was sent again."""
+    _, held = house.start("a")
+    with house.table.hold("write", times=1) as hold:
+        stage.advance(INTERVAL)
+        hold.wait_for_call()
+        house.overtake(house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE))
+        stage.advance(1.0)
+    stage.settle()
+    assert list(house.record.members) == ["a", "b"]
+    assert held.until_seconds == stage.clock.boottime() + LEASE
+
+
+def test_who_is_slower_every_time_tries_again_later(house: House, stage: Stage) -> None:
+    """It does not keep the table busy for ever; what it has is over in time."""
+    keeper, held = house.start("a")
+    house.table.others_are_faster = True
+    before = house.table.count("write")
+    stage.advance(INTERVAL)
+    assert house.table.count("write") - before == MAX_WRITES
+    stage.advance(LEASE)
+    assert keeper.is_alive()
+    assert not held.is_held
+    house.table.others_are_faster = False
+    stage.advance(INTERVAL)
+    assert held.is_held
+
+
+# --- when the table does not answer ---
+
+
+def test_what_is_lent_is_over_in_time_though_nobody_says_so(house: House, stage: Stage) -> None:
+    """While the keeper waits for the table, with its hands tied: to the moment."""
+    keeper, held = house.start("a")
+    began = stage.clock.boottime()
+    with house.table.hold("read"):
+        stage.advance(LEASE - 0.01)
+        assert held.begins == LIMITS
+        assert view(keeper).held_for_seconds == pytest.approx(0.01)
+        stage.advance(0.01)
+        assert held.begins == NOTHING
+        assert view(keeper).standing is Standing.CUT_OFF
+        assert view(keeper).held_for_seconds is None
+        assert held.until_seconds == began + LEASE
+    stage.settle()
+    assert held.begins == LIMITS
+
+
+def test_an_outage_is_told_once_and_is_over_when_the_table_is_back(
+    house: House, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing in flight is handed back; who works is asked to go on."""
+    _, held = house.start("a")
+    house.table.fail("read", UNAVAILABLE, times=None)
+    with caplog.at_level(logging.WARNING):
+        stage.advance(3 * LEASE)
+    assert held.begins == NOTHING
+    assert caplog.text.count("could not be renewed: injected by a test") == 1
+    assert [line for line in house.told() if "cut off" in line] == house.told()[1:]
+    used = len(held.used)
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    assert held.used[used:] == [LIMITS]  # the same again, so that who has stopped goes on
+    assert held.releases == 0
+    assert "is active" in house.told()[-1]
+
+
+def test_an_outage_before_the_first_look_is_told_as_well(house: House, stage: Stage) -> None:
+    """Else nobody would be alerted of a node that works as little as one that was cut off later."""
+    house.table.fail("read", UNAVAILABLE, times=2)
+    keeper, held = house.start("a")
+    assert house.told() == ["node a of group receipts has not found its place yet: the table of roles does not answer"]
+    stage.advance(INTERVAL)
+    assert len(house.told(IncidentKind.OUTAGE)) == 1
+    stage.advance(INTERVAL)
+    assert view(keeper).standing is Standing.ACTIVE
+    assert held.begins == LIMITS
+    assert len(house.told(IncidentKind.RECOVERED)) == 1
+
+
+def test_in_an_outage_of_the_table_nobody_is_gone(house: House, stage: Stage) -> None:
+    """All have been cut off alike: each finds its place as it left it."""
+    for name in "abc":
+        house.start(name, Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    members = {name: member.joined for name, member in house.record.members.items()}
+    for operation in ("read", "write"):
+        house.table.fail(operation, UNAVAILABLE, times=None)
+    stage.advance(5 * LEASE)
+    house.table.recover()
+    stage.advance(2 * LEASE)
+    assert {name: member.joined for name, member in house.record.members.items()} == members
+
+
+def test_a_record_that_nobody_can_read_is_a_fault_of_the_configuration(house: House, stage: Stage) -> None:
+    """Told once; the lease runs out, the keeper goes on trying, and all is well when the record is gone."""
+    keeper, held = house.start("a")
+    garbage = house.write_garbage()
+    stage.advance(3 * LEASE)
+    assert keeper.is_alive()
+    assert not held.is_held
+    (line,) = house.told(IncidentKind.CONFIGURATION)
+    assert "the record of group 'receipts' in the table of roles can't be read" in line
+    assert "cut off" in house.told()[-1]
+    assert house.table.standing(GROUP) == garbage
+    house.table.forget(GROUP)
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    assert view(keeper).standing is Standing.ACTIVE
+
+
+# --- taking over ---
+
+
+def test_who_stands_by_has_nothing_and_hands_back(house: House, stage: Stage) -> None:
+    """With each renewal: something may have come in meanwhile."""
+    house.start("a", Role.ACTIVE_STANDBY)
+    keeper, held = house.start("b", Role.ACTIVE_STANDBY)
+    assert held.begins == NOTHING
+    assert view(keeper).standing is Standing.STANDBY
+    assert house.told()[-1] == "node b of group receipts stands by for a"
+    assert held.releases == 1
+    stage.advance(INTERVAL)
+    assert held.releases == 2
+
+
+def test_who_stands_by_though_all_were_to_work_says_why(house: House, stage: Stage) -> None:
+    """What is shared is too small, or somebody else's role is another one: nobody would guess either."""
+    few = replace(LIMITS, ledger_concurrency=2)
+    for name in "abc":
+        house.start(name, limits=few)
+    stage.advance(INTERVAL)
+    too_small = (
+        "node c of group receipts stands by for a, b: the limits that are shared are too small for one more node"
+    )
+    assert too_small in house.told()
+    house.start("d", Role.ACTIVE_STANDBY, limits=few)
+    stage.advance(INTERVAL)
+    assert (
+        "node b of group receipts stands by for a: one works at a time while d is here, whose role is active-standby"
+        in house.told()
+    )
+    assert "node d of group receipts stands by for a" in house.told()
+
+
+def test_who_stands_by_takes_over_when_the_active_one_is_not_heard_of(house: House, stage: Stage) -> None:
+    """Not before its lease is over by anybody's clock, and within half as much again."""
+    first, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(2 * LEASE)
+    stage.crash(first)
+    last = held.until_seconds - LEASE
+    while not standby.is_held or standby.begins == NOTHING:
+        stage.advance(0.1)
+        assert not (held.is_held and standby.begins != NOTHING)
+        assert stage.clock.boottime() < last + 1.5 * LEASE
+    assert stage.clock.boottime() >= last + EXPIRY_FACTOR * LEASE
+    assert house.told()[-2:] == [
+        "node a has not been heard of for a lease: it is out of the group",
+        f"node b of group receipts is active (active-standby, token {house.record.members['b'].token}, 1 node)",
+    ]
+
+
+def test_who_was_taken_for_gone_stops_at_once_and_joins_again(house: House, stage: Stage) -> None:
+    """It has nothing before anything is lent again, and stands by from then on."""
+    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, other = house.start("b", Role.ACTIVE_STANDBY)
+    taken = house.record.renewed(node("b", Role.ACTIVE_STANDBY), 1, LEASE, gone=frozenset("a"))
+    house.table.write(GROUP, record_of(taken))
+    used = len(held.used)
+    stage.advance(INTERVAL)
+    assert held.used[used:][:1] == [NOTHING]
+    assert (held.begins, other.begins) == (NOTHING, LIMITS)
+    assert view(keeper).standing is Standing.STANDBY
+    assert "the others have taken this node for gone: it joins again" in house.told()
+
+
+def test_a_machine_that_is_suspended_has_no_lease_left_when_it_wakes(house: House, stage: Stage) -> None:
+    """Though no timer has fired and its monotonic clock has stood still; with the next renewal it goes on."""
+    keeper, held = house.start("a")
+    stage.clock.suspend(LEASE - 0.01)
+    assert held.begins == LIMITS
+    stage.clock.suspend(0.01)
+    assert held.begins == NOTHING
+    assert view(keeper).standing is Standing.CUT_OFF
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    assert held.used[-2:] == [LIMITS, LIMITS]  # so that who has stopped goes on
+
+
+def test_another_has_taken_over_from_a_machine_that_is_suspended(house: House, stage: Stage) -> None:
+    """It begins nothing when it wakes, and finds that it stands by."""
+    far = House(Stage(), house.table)
+    _, sleeper = house.start("a", Role.ACTIVE_STANDBY)
+    _, other = far.start("b", Role.ACTIVE_STANDBY)
+    far.stage.advance(2 * LEASE)
+    assert (sleeper.begins, other.begins) == (LIMITS, LIMITS)
+    stage.clock.suspend(2 * LEASE)
+    assert (sleeper.begins, other.begins) == (NOTHING, LIMITS)
+    stage.advance(INTERVAL)
+    assert (sleeper.limits, other.begins) == (NOTHING, LIMITS)
+    assert "node a of group receipts stands by for b" in house.told()
+    far.stage.close()
+
+
+def test_who_was_suspended_takes_nobody_for_gone(house: House, stage: Stage) -> None:
+    """It has not looked meanwhile."""
+    far = House(Stage(), house.table)
+    house.start("a")
+    far.start("b")
+    stage.advance(INTERVAL)
+    stage.clock.suspend(10 * LEASE)
+    stage.advance(INTERVAL)
+    assert list(house.record.members) == ["a", "b"]
+    assert not house.told(IncidentKind.NODE_LOST)
+    far.stage.close()
+
+
+# --- a record that is lost ---
+
+
+@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
+def test_a_record_that_was_lost_is_put_back(house: House, stage: Stage, role: Role) -> None:
+    """Nobody who works feels it; it is told once, by the node that put it back."""
+    all_held = [house.start(name, role)[1] for name in "ab"]
+    stage.advance(LEASE)
+    seats = {name: (member.token, member.share) for name, member in house.record.members.items()}
+    used = [list(held.used) for held in all_held]
+    house.table.forget(GROUP)
+    for _ in range(6):
+        stage.advance(INTERVAL / 5)
+        assert sum(held.begins.ledger_concurrency for held in all_held) == LIMITS.ledger_concurrency
+    assert {name: (member.token, member.share) for name, member in house.record.members.items()} == seats
+    assert [held.used for held in all_held] == used
+    (line,) = house.told(IncidentKind.CONFIGURATION)
+    assert line.startswith("the table of roles had no record of group 'receipts', though version 1")
+    assert "it was lost, and is put back as version 10000" in line
+    assert not house.told(IncidentKind.NODE_LOST, IncidentKind.OUTAGE)
+
+
+def test_who_had_been_lent_more_than_is_known_stops_at_once(house: House, stage: Stage) -> None:
+    """What was lost had moved to it from another node, which has it again."""
+    _, first = house.start("a")
+    _, second = house.start("b")
+    stage.advance(LEASE)
+    assert second.begins == HALF
+    known = house.record
+    less = replace(known.members["b"], share=Share(1, FEW, FEW))
+    older = Group(known.version + 9, {**known.members, "b": less})
+    house.table.write(GROUP, record_of(older), known.version)
+    with house.table.hold("write"):
+        stage.advance(INTERVAL)
+        assert second.begins == FEW
+        assert first.begins == HALF
+
+
+def test_a_table_that_is_missing_is_an_outage(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """The keeper lives, says what its client says, and finds its place when the table is there again, empty."""
+    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    token = house.record.members["a"].token
+    house.table.fail("read", LedgerUnavailable("no table; create it"), times=None)
+    house.table.forget(GROUP)
+    with caplog.at_level(logging.WARNING):
+        stage.advance(3 * LEASE)
+    assert "could not be renewed: no table; create it" in caplog.text
+    assert held.begins == standby.begins == NOTHING
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert keeper.is_alive()
+    assert (held.begins, standby.begins) == (LIMITS, NOTHING)
+    assert house.record.members["a"].token == token
+
+
+def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
+    """So that the others need not find it out."""
+    keeper, _ = house.start("a")
+    house.start("b")
+    stage.advance(INTERVAL)
+    version = house.record.version
+    with house.table.hold("read", times=1):
+        stage.advance(INTERVAL)
+        house.table.forget(GROUP)
+        leave(stage, keeper)
+    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
+    stage.settle()
+    assert list(house.record.members) == ["b"]
+    assert house.record.version > version
+
+
+# --- sharing ---
+
+
+def test_a_share_goes_to_another_node_only_when_it_is_not_used_any_more(house: House, stage: Stage) -> None:
+    """However long that takes; then at once."""
+    keeper, first = house.start("a", obeys=False)
+    worker = first._worker
+    assert isinstance(worker, Ref)
+    second_keeper, second = house.start("b")
+    stage.advance(4 * LEASE)
+    assert first.begins == HALF
+    assert second.begins == NOTHING
+    assert view(second_keeper).standing is Standing.WAITING
+    for call in range(len(stage.calls(worker, ObeyLimits))):
+        stage.answer(worker, Done(), call)
+    stage.advance(INTERVAL / 4)  # who waits looks more often
+    assert second.begins == HALF
+    assert view(keeper).standing is view(second_keeper).standing is Standing.ACTIVE
+
+
+def test_an_answer_that_comes_after_another_share_confirms_nothing(house: House, stage: Stage) -> None:
+    """It was about more than is lent now."""
+    _, first = house.start("a", obeys=False)
+    worker = first._worker
+    assert isinstance(worker, Ref)
+    stage.answer(worker, Done(), 0)  # that nothing is used, in the beginning
+    house.start("b")
+    stage.advance(INTERVAL)
+    assert first.limits == HALF
+    stage.answer(worker, Done(), 1)  # about all of it
+    stage.advance(INTERVAL)
+    share = house.record.members["a"].share
+    assert share is not None
+    assert (share.told, share.held) == (HALF, LIMITS)
+    stage.answer(worker, Done(), 2)
+    share = house.record.members["a"].share
+    assert share is not None
+    assert share.held == HALF
+
+
+def test_who_is_asked_may_be_restarted_meanwhile(house: House, stage: Stage) -> None:
+    """It is asked again: a crash of a gateway does not keep others waiting."""
+    house.start("a", worker="gateway")
+    _, second = house.start("b")
+    stage.advance(LEASE)
+    assert second.begins == NOTHING
+    stage.stand_in("gateway", lambda _: Done())
+    stage.advance(ASK_AGAIN_SECONDS + INTERVAL)
+    assert second.begins == HALF
+
+
+def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage: Stage) -> None:
+    """One that is sent out of turn takes the place of the next one: the pace is what it was."""
+    keeper, held = house.start("a", obeys=False)
+    worker = held._worker
+    assert isinstance(worker, Ref)
+    for number in range(3):
+        other, _ = house.start(f"b{number}")
+        stage.advance(INTERVAL + 0.7)  # until it obeys, between two renewals
+        stage.answer(worker, Done())
+        stage.advance(LEASE)
+        other.exit(SHUTDOWN)
+        stage.advance(LEASE)
+    before = house.table.count("write")
+    stage.advance(10 * LEASE)
+    assert keeper.is_alive()
+    assert house.table.count("write") - before == 10 * RENEWALS_PER_LEASE
+
+
+def test_a_rate_that_another_node_brings_holds_for_all(house: House, stage: Stage) -> None:
+    """Who has none of its own keeps to it while the other one is there."""
+    free = Limits(100, 50, 200)
+    _, held = house.start("a", Role.ACTIVE_STANDBY, limits=free)
+    assert held.begins == free
+    other, _ = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+    other.exit(SHUTDOWN)
+    stage.advance(INTERVAL)
+    assert held.begins == free
+
+
+def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage) -> None:
+    """Who is there, with what, and since when it has not been heard of."""
+    keeper, _ = house.start("a")
+    other, _ = house.start("b")
+    stage.advance(LEASE)
+    stage.crash(other)
+    stage.advance(LEASE / 2)
+    seen = view(keeper)
+    assert (seen.role, seen.group, seen.node, seen.lease_seconds) == ("load-balanced", GROUP, "a", LEASE)
+    assert seen.whole is not None
+    assert seen.whole["ledger_concurrency"] == 50
+    mine, others = seen.nodes
+    assert (mine.name, others.name) == ("a", "b")
+    assert mine.seconds_since_heard == 0.0
+    assert LEASE / 2 - INTERVAL <= others.seconds_since_heard <= LEASE / 2 + INTERVAL
+    assert others.share is not None
+    assert others.share["ledger_concurrency"] == 25
+
+
+# --- crashes ---
+
+
+def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
+    held = Held(house.stage.clock, house.stage.stand_in(answer=lambda _: Done()))
+    start = Start(RoleKeeper, house.table, GROUP, node(name, role), LEASE, held, PATIENCE, name=ROLE_KEEPER)
+    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(ROLE_KEEPER, start)], intensity=5, period_seconds=10)
+    assert isinstance(spec.start, Start)
+    supervisor = house.stage.actors.start(Supervisor, *spec.start.args, **spec.start.kwargs)
+    house.stage.settle()
+    return supervisor, held
+
+
+def keeper_of(stage: Stage) -> Ref:
+    keeper = stage.actors.whereis(ROLE_KEEPER)
+    assert keeper is not None
+    return keeper
+
+
+def test_a_crash_loses_nothing(house: House, stage: Stage) -> None:
+    """What is held stays held; the successor finds its place and goes on renewing it."""
+    supervised(house, "a", Role.LOAD_BALANCED)
+    _, other = house.start("b")
+    stage.advance(LEASE)
+    joined = house.record.members["a"].joined
+    for _ in range(4):
+        keeper_of(stage).cast(object())  # a bug
+        stage.advance(INTERVAL)
+    stage.advance(2 * LEASE)
+    assert house.record.members["a"].joined == joined
+    assert other.begins == HALF
+
+
+def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
+    """And ends when it would have ended, where the successor does not reach the table."""
+    _, held = supervised(house, "a", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    until = held.until_seconds
+    house.table.fail("read", UNAVAILABLE, times=None)
+    keeper_of(stage).cast(object())
+    stage.settle()
+    assert (held.begins, held.until_seconds) == (LIMITS, until)
+    stage.advance(2 * LEASE)
+    assert (held.begins, held.until_seconds) == (NOTHING, until)
+    house.table.recover()
+    stage.advance(INTERVAL)
+    assert held.begins == LIMITS
+
+
+def test_a_successor_finds_that_it_was_taken_for_gone(house: House, stage: Stage) -> None:
+    """What the one before had is used no more before anything is lent again."""
+    _, held = supervised(house, "a", Role.LOAD_BALANCED)
+    house.table.fail("read", UNAVAILABLE, times=None)
+    stage.advance(3 * LEASE)
+    taken = house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE, gone=frozenset("a"))
+    house.table.write(GROUP, record_of(taken))
+    house.table.recover()
+    used = len(held.used)
+    keeper_of(stage).cast(object())
+    stage.settle()
+    assert held.used[used:][0] == NOTHING
+    assert held.limits == NOTHING  # b has everything, and has not given any of it back
+
+
+# --- leaving ---
+
+
+def leave(stage: Stage, keeper: Ref) -> None:
+    keeper.exit(SHUTDOWN)
+    stage.settle()
+
+
+def test_who_leaves_is_followed_at_once(house: House, stage: Stage) -> None:
+    """Nobody waits for its lease."""
+    first, _ = house.start("a", Role.ACTIVE_STANDBY)
+    _, standby = house.start("b", Role.ACTIVE_STANDBY)
+    leave(stage, first)
+    assert not first.is_alive()
+    assert list(house.record.members) == ["b"]
+    stage.advance(INTERVAL)
+    assert standby.begins == LIMITS
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_who_leaves_while_it_waits_for_the_table_leaves_with_what_that_says(
+    house: House, stage: Stage, operation: str
+) -> None:
+    """A read, or a write that is carried out."""
+    keeper, _ = house.start("a")
+    with house.table.hold(operation, times=1) as hold:
+        stage.advance(INTERVAL)
+        hold.wait_for_call()
+        leave(stage, keeper)
+        assert list(house.record.members) == ["a"]
+    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
+    stage.settle()
+    assert not keeper.is_alive()
+    assert not house.record.members
+
+
+def test_who_leaves_while_it_joins_is_not_left_behind(house: House, stage: Stage) -> None:
+    """Its first write is waited for."""
+    with house.table.hold("write", times=1):
+        keeper, _ = house.start("a")
+        leave(stage, keeper)
+    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
+    assert (house.record.version, dict(house.record.members)) == (2, {})
+
+
+def test_who_leaves_while_others_write_tries_again(house: House, stage: Stage) -> None:
+    """It takes leave of what stands, not of what it knew."""
+    keeper, _ = house.start("a")
+    house.start("b")
+    assert view(keeper).nodes[-1].name == "a"  # it has not looked since
+    leave(stage, keeper)
+    assert list(house.record.members) == ["b"]
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_who_cannot_leave_ends_all_the_same(
+    house: House, stage: Stage, operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others wait for its lease to end."""
+    keeper, _ = house.start("a")
+    hold = house.table.hold(operation, times=1, then=UNAVAILABLE)
+    house.table.fail("write", UNAVAILABLE, times=None)
+    stage.advance(INTERVAL)
+    with caplog.at_level(logging.WARNING):
+        leave(stage, keeper)
+        hold.release()
+        assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
+    assert list(house.record.members) == ["a"]
+    assert "could not leave its group" in caplog.text
+
+
+def test_who_never_joined_has_nothing_to_leave(house: House, stage: Stage) -> None:
+    """Nothing is written."""
+    house.table.fail("read", UNAVAILABLE, times=None)
+    keeper, _ = house.start("a")
+    leave(stage, keeper)
+    assert not keeper.is_alive()
+    assert house.table.standing(GROUP) is None
+
+
+def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage: Stage) -> None:
+    """And ends."""
+    keeper, _ = house.start("a")
+    garbage = house.write_garbage()
+    leave(stage, keeper)
+    assert not keeper.is_alive()
+    assert house.table.standing(GROUP) == garbage
+
+
+# --- giving up a seat ---
+
+
+def advance_until(stage: Stage, condition: Callable[[], bool], at_most_seconds: float) -> float:
+    """Let time pass in small steps until something is so, and say how much has."""
+    passed = 0.0
+    while not condition():
+        assert passed < at_most_seconds
+        stage.advance(0.25)
+        passed += 0.25
+    return passed
+
+
+def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """When that has lasted for its patience, and it looks next; both are told of, and it hands back what it has."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.1)
+    assert first.begins == LIMITS
+    with caplog.at_level(logging.WARNING):
+        stage.advance(INTERVAL + 0.1)
+    assert first.begins == NOTHING
+    assert first.releases
+    stage.advance(INTERVAL)
+    assert second.begins == LIMITS
+    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "gives up" in line)
+    assert told.startswith("node a gives up its seat: for 1")
+    assert told.endswith(" s nothing could be received (receive from receipts unavailable); b waits for it")
+    assert told in caplog.text
+    assert "node a of group receipts stands by for b" in house.told()
+    assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
+
+
+def test_a_seat_is_given_up_when_what_was_lent_is_given_back(house: House, stage: Stage) -> None:
+    """As long as anything is under way the other one waits."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY, obeys=False)
+    other_keeper, second = house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    stage.advance(3 * LEASE)
+    assert (first.begins, second.begins) == (NOTHING, NOTHING)
+    assert view(other_keeper).standing is Standing.WAITING
+
+
+def test_nobody_gives_up_a_seat_that_nobody_waits_for(house: House, stage: Stage) -> None:
+    """Alone, among others that have seats, and beside one that is not heard of; then beside one that comes."""
+    _, first = house.start("a")
+    _, second = house.start("b")
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(5 * LEASE)
+    assert (first.begins, second.begins) == (HALF, HALF)
+    _, third = house.start("c", Role.ACTIVE_STANDBY)  # from now on there is one seat
+    advance_until(stage, lambda: second.begins != NOTHING and first.begins == NOTHING, LEASE)
+    assert third.begins == NOTHING
+
+
+def test_who_is_silent_is_given_nothing(house: House, stage: Stage) -> None:
+    """It may be gone; when that is known, and another one waits, that one has the seat."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    dead, _ = house.start("b", Role.ACTIVE_STANDBY)
+    _, third = house.start("c", Role.ACTIVE_STANDBY)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.9 * LEASE)
+    stage.crash(dead)
+    tokens = set()
+
+    def works() -> bool:
+        tokens.update(name for name, member in house.record.members.items() if member.token is not None)
+        return third.begins == LIMITS
+
+    advance_until(stage, works, 3 * LEASE)
+    assert tokens == {"a", "c"}
+
+
+def test_in_an_outage_for_all_seats_move_ever_more_seldom(house: House, stage: Stage) -> None:
+    """Each node waits twice as long as the last time, and no more than an hour."""
+    helds = {name: house.start(name, Role.ACTIVE_STANDBY)[1] for name in "ab"}
+    for held in helds.values():
+        held.fall()
+    moves = [
+        advance_until(stage, lambda held=helds[name]: held.begins != NOTHING, 100.0)  # type: ignore[misc]
+        for name in "bababa"
+    ]
+    for move, patience in zip(moves, [12, 12, 24, 24, 48, 48], strict=True):
+        assert patience <= move <= patience + 2 * INTERVAL
+
+
+def test_who_has_answered_something_has_as_little_patience_as_at_first(house: House, stage: Stage) -> None:
+    """What was before is over."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    second.fall()
+    advance_until(stage, lambda: second.begins != NOTHING, 20.0)
+    advance_until(stage, lambda: first.begins != NOTHING, 20.0)
+    first.rise()
+    second.rise()
+    first.answered += 1
+    stage.advance(LEASE)
+    first.fall()
+    assert advance_until(stage, lambda: second.begins != NOTHING, 20.0) >= PATIENCE.seconds
+
+
+def test_what_was_before_the_seat_or_a_cut_does_not_count(house: House, stage: Stage) -> None:
+    """Who was cut off from the table, and goes on, tries for as long as if it began."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    for operation in ("read", "write"):
+        house.table.fail(operation, UNAVAILABLE, times=None)
+    stage.advance(3 * LEASE)
+    house.table.recover()
+    stage.advance(PATIENCE.seconds - 0.1)
+    assert first.begins == LIMITS
+    stage.advance(INTERVAL + 0.2)
+    assert first.begins == NOTHING
+
+
+def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, stage: Stage) -> None:
+    """It begins anew."""
+    _, first = supervised(house, "a", Role.ACTIVE_STANDBY)
+    house.start("b", Role.ACTIVE_STANDBY)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 1.0)
+    keeper_of(stage).cast(object())
+    stage.settle()
+    stage.advance(PATIENCE.seconds - 0.1)
+    assert first.begins == LIMITS
+    stage.advance(INTERVAL + 0.2)
+    assert first.begins == NOTHING
+
+
+def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, stage: Stage) -> None:
+    """It stands by, and has more patience the next time."""
+    keeper, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.1)
+    house.table.lose_answer("write", UNAVAILABLE, times=1)
+    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
+    assert first.begins == NOTHING
+    assert keeper.process.actor.describe_state()["patience_seconds"] == 2 * PATIENCE.seconds  # type: ignore[union-attr]
+
+
+def test_a_record_that_was_lost_is_put_back_before_a_seat_is_given_up(house: House, stage: Stage) -> None:
+    """One thing after the other."""
+    _, first = house.start("a", Role.ACTIVE_STANDBY)
+    _, second = house.start("b", Role.ACTIVE_STANDBY)
+    stage.advance(LEASE)
+    first.fall()
+    stage.advance(PATIENCE.seconds - 0.1)
+    house.table.forget(GROUP)
+    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
+    assert first.begins == NOTHING
+    assert set(house.record.members) == {"a", "b"}

@@ -1,0 +1,194 @@
+"""What people are told of a node's role: what is news, in which words, and as an incident of which kind."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.roles import Group, Lease, Node, Role
+from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.scale.nodes.role_news import ROLE_TABLE, GivenUp, RoleNews, standing_of
+from receipt_actors.telemetry.incidents import IncidentKind, Noticed
+from receipt_actors.telemetry.overview import Standing
+
+LEASE = 10.0
+LIMITS = Limits(100, 50, 200)
+DOWN = LedgerUnavailable("no answer")
+ME = "node a of group receipts"
+
+
+def node(name: str, role: Role = Role.ACTIVE_STANDBY) -> Node:
+    return Node(name, role, LIMITS)
+
+
+def lease_of(name: str, *joined: str, role: Role = Role.ACTIVE_STANDBY) -> Lease:
+    """Return the lease of one of those who have joined in this order, held from 0 on."""
+    group = Group()
+    for beat, other in enumerate(joined):
+        group = group.renewed(node(other, role), beat, LEASE)
+    lease, written = replace(Lease(node(name, role), LEASE), beat=1000).looked(group, 0.0).renewal(0.0)
+    return lease.looked(written, 0.0)
+
+
+ACTIVE, STANDBY = lease_of("a", "a"), lease_of("a", "b", "a")
+WAITING = lease_of("a", "b", "a", role=Role.LOAD_BALANCED)
+
+
+class Told:
+    """News, and whoever hears them."""
+
+    def __init__(self) -> None:
+        self.incidents: list[Noticed] = []
+        self.news = RoleNews("receipts", self.incidents.append)
+
+    @property
+    def last(self) -> tuple[IncidentKind, str, str]:
+        last = self.incidents[-1]
+        return last.kind, last.subject, last.summary
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_a_node_stands_where_its_lease_says() -> None:
+    """And nowhere when that is over."""
+    leases = (ACTIVE, STANDBY, WAITING)
+    assert [standing_of(lease, 9.9) for lease in leases] == [Standing.ACTIVE, Standing.STANDBY, Standing.WAITING]
+    assert {standing_of(lease, 10.0) for lease in leases} == {Standing.CUT_OFF}
+
+
+@pytest.mark.parametrize(
+    ("lease", "words"),
+    [
+        (ACTIVE, f"{ME} is active (active-standby, token 1, 1 node)"),
+        (STANDBY, f"{ME} stands by for b"),
+        (WAITING, f"{ME} waits for its share of the limits (2 nodes)"),
+    ],
+)
+def test_where_it_stands_is_told_once(told: Told, lease: Lease, words: str) -> None:
+    """Not with every renewal."""
+    for now in range(5):
+        told.news.stands(lease, now)
+    assert [told.last] == [(IncidentKind.ROLE, "a", words)]
+    assert len(told.incidents) == 1
+
+
+def test_the_log_has_it_with_its_facts(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """What gets worse is a warning."""
+    with caplog.at_level(logging.INFO):
+        for lease in (STANDBY, ACTIVE, STANDBY):
+            told.news.stands(lease, 0.0)
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
+    assert [record.message for record in caplog.records] == [noticed.summary for noticed in told.incidents]
+    assert vars(caplog.records[1]).items() >= {
+        "event": "role", "group": "receipts", "node": "a", "standing": "active"
+    }.items()  # fmt: skip
+
+
+def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That the table does not answer is told in full at once, and then at debug level: an outage may be long."""
+    told.news.stands(ACTIVE, 0.0)
+    with caplog.at_level(logging.DEBUG):
+        for now in (2.0, 4.0, 12.0, 14.0):
+            told.news.failed(ACTIVE, now, DOWN)
+    failures = [record.levelname for record in caplog.records if "could not be renewed: no answer" in record.message]
+    assert failures == ["WARNING", "DEBUG", "DEBUG", "DEBUG"]
+    assert len(told.incidents) == 2
+    words = f"{ME} is cut off from the table of roles: its lease is over, it begins nothing new"
+    assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
+    told.news.renewed(ACTIVE, 5.0, (), None)
+    told.news.stands(ACTIVE, 5.0)
+    assert told.last[:2] == (IncidentKind.RECOVERED, ROLE_TABLE)
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        told.news.failed(ACTIVE, 6.0, DOWN)
+    assert "could not be renewed" in caplog.text
+
+
+def test_who_has_not_looked_yet_has_no_place_to_tell(told: Told) -> None:
+    """But that it finds none, because the table does not answer, is an outage as well."""
+    new = Lease(node("a"), LEASE)
+    told.news.stands(new, 0.0)
+    assert told.incidents == []
+    told.news.failed(new, 1.0, DOWN)
+    words = f"{ME} has not found its place yet: the table of roles does not answer"
+    assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
+
+
+def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
+    """All were to work: what they share is too small, or one of them has another role."""
+    few = replace(LIMITS, ledger_concurrency=1)
+    group = Group()
+    for beat, name in enumerate("ba"):
+        group = group.renewed(Node(name, Role.LOAD_BALANCED, few), beat, LEASE)
+    lease = replace(lease_of("a", "b", "a"), node=Node("a", Role.LOAD_BALANCED, few), group=group)
+    told.news.stands(lease, 0.0)
+    assert told.last[2] == f"{ME} stands by for b: the limits that are shared are too small for one more node"
+    other = Told()
+    other.news.stands(replace(lease, group=group.renewed(node("b"), 7, LEASE)), 0.0)
+    because = "one works at a time while b is here, whose role is active-standby"
+    assert other.last[2] == f"{ME} stands by for b: {because}"
+
+
+def test_who_was_taken_out_is_told_by_the_node_that_did_so(told: Told) -> None:
+    """An incident for each."""
+    told.news.renewed(ACTIVE, 0.0, ("b", "c"), None)
+    assert [(each.kind, each.subject) for each in told.incidents] == [
+        (IncidentKind.NODE_LOST, "b"),
+        (IncidentKind.NODE_LOST, "c"),
+    ]
+    assert told.last[2] == "node c has not been heard of for a lease: it is out of the group"
+
+
+def test_a_seat_that_is_given_up_is_told_with_what_was_found(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """For how long, what did not answer, and who has it now; by an alert of its own."""
+    with caplog.at_level(logging.WARNING):
+        given_up = GivenUp(12.34, ("ledger", "receive from receipts"), "b")
+        told.news.renewed(STANDBY, 0.0, (), None, given_up)
+    words = (
+        "node a gives up its seat: for 12.3 s nothing could be received (ledger, receive from receipts unavailable); "
+        "b waits for it"
+    )
+    assert told.last == (IncidentKind.SEAT_GIVEN_UP, "a", words)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.parametrize(("lost", "found"), [((0, 41), "no record"), ((3, 41), "only version 3")])
+def test_a_record_that_was_lost_is_told_by_the_node_that_put_it_back(
+    told: Told, lost: tuple[int, int], found: str
+) -> None:
+    """With what was found, and what was known."""
+    told.news.renewed(ACTIVE, 0.0, (), lost)
+    kind, subject, words = told.last
+    assert (kind, subject) == (IncidentKind.CONFIGURATION, "a")
+    assert words.startswith(
+        f"the table of roles had {found} of group 'receipts', though version 41 is known: it was lost"
+    )
+
+
+def test_a_record_that_cannot_be_read_is_told_once_for_each_fault(told: Told) -> None:
+    """And again when it has been in order meanwhile."""
+    for fault in ("this", "this", "that", "that"):
+        told.news.unreadable(ACTIVE, 0.0, fault)
+    assert [each.kind for each in told.incidents] == [IncidentKind.CONFIGURATION] * 2
+    told.news.read()
+    told.news.unreadable(ACTIVE, 0.0, "that")
+    assert len(told.incidents) == 3
+    assert "can't be read: that; expected that no other program writes it" in told.last[2]
+
+
+def test_its_end_is_told_in_the_log_alone(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether the others know of it."""
+    with caplog.at_level(logging.INFO):
+        told.news.left(ACTIVE, is_known=True)
+        told.news.left(ACTIVE, is_known=False)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert caplog.records[0].message == "node a has left group receipts"
+    assert told.incidents == []

@@ -1,0 +1,427 @@
+"""Nodes that agree on roles while everything happens to them that can: a model of the protocol, and that it can fail.
+
+See ``roles_world`` for what is promised and what is simulated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.roles import Group, Lease, Role
+from tests.scale.roles_world import LIMITS, Clock, Fault, SimulatedNode, Violation, World, numbers
+
+MAX_NODES = 5
+LEASE_SECONDS = 10.0
+
+roles = st.sampled_from([Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
+limits = st.builds(
+    Limits,
+    st.integers(8, 100),
+    st.sampled_from([8, 20, 50]),
+    st.sampled_from([8, 30, 200]),
+    st.none() | st.sampled_from([5.0, 12.5]),
+)
+clocks = st.builds(Clock, st.floats(-1e6, 1e6), st.floats(0.98, 1.02))
+faults = st.builds(
+    Fault, st.booleans(), st.booleans(), st.sampled_from([0.0, 1.0, 4.0, 11.0, 40.0]), st.sampled_from([0.0, 2.0])
+)
+moments = st.sampled_from([0.01, 0.05, 0.3, 1.0, 2.1, 5.0, 10.3, 10.8, 11.5, 25.0])
+
+
+class Roles(RuleBasedStateMachine):
+    """Nodes join, leave, crash, stand still and are cut off in any order; what they send is lost or comes late."""
+
+    world_class: ClassVar[type[World]] = World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = self.world_class()
+        self.mixed: Role | None = None
+
+    @initialize(role=st.none() | roles)
+    def begin(self, role: Role | None) -> None:
+        """Most groups are of one kind; some are not."""
+        self.mixed = role
+
+    def node(self, index: int) -> SimulatedNode:
+        return self.world.nodes[index % len(self.world.nodes)]
+
+    @precondition(lambda self: len(self.world.nodes) < MAX_NODES)
+    @rule(
+        role=roles,
+        limits=limits,
+        processes=st.sampled_from([1, 1, 2, 4]),
+        is_shared=st.booleans(),
+        lease_seconds=st.sampled_from([LEASE_SECONDS, LEASE_SECONDS, 4.0]),
+        clock=clocks,
+    )
+    def start(
+        self, role: Role, limits: Limits, processes: int, is_shared: bool, lease_seconds: float, clock: Clock
+    ) -> None:
+        self.world.start(
+            self.mixed or role,
+            limits,
+            processes,
+            shares_app_store_concurrency=is_shared,
+            lease_seconds=lease_seconds,
+            clock=clock,
+        )
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9))
+    def leave(self, index: int) -> None:
+        self.node(index).leave()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9))
+    def kill(self, index: int) -> None:
+        self.node(index).kill()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9))
+    def crash_keeper(self, index: int) -> None:
+        self.node(index).crash_keeper()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), seconds=moments)
+    def stand_still(self, index: int, seconds: float) -> None:
+        """SIGSTOP and SIGCONT, with anything in between; its clock goes on."""
+        node = self.node(index)
+        node.pause()
+        self.world.advance(seconds)
+        node.resume()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9))
+    def pause(self, index: int) -> None:
+        self.node(index).pause()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9))
+    def resume(self, index: int) -> None:
+        self.node(index).resume()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), is_cut=st.booleans())
+    def cut(self, index: int, is_cut: bool) -> None:
+        self.node(index).is_cut = is_cut
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), to_come=st.lists(faults, min_size=1, max_size=4))
+    def befall(self, index: int, to_come: list[Fault]) -> None:
+        """Requests and answers of this node are lost, or come late."""
+        self.node(index).faults.extend(to_come)
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(
+        index=st.integers(0, 9),
+        to_come=st.lists(faults, max_size=2),
+        seconds=moments,
+        how=st.sampled_from(["cut", "pause", "crash_keeper"]),
+    )
+    def fail_suddenly(self, index: int, to_come: list[Fault], seconds: float, how: str) -> None:
+        """Soon after something has befallen a node it is out of reach, or begins anew."""
+        node = self.node(index)
+        node.faults[:] = to_come
+        self.world.advance(seconds)
+        if how == "cut":
+            node.is_cut = True
+        elif how == "pause":
+            node.pause()
+        else:
+            node.crash_keeper()
+        self.world.advance(10.6)
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), seconds=st.sampled_from([0.1, 3.0, 15.0]))
+    def obey_slowly(self, index: int, seconds: float) -> None:
+        self.node(index).obey_seconds = seconds
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(index=st.integers(0, 9), is_able=st.booleans())
+    def change_ability(self, index: int, is_able: bool) -> None:
+        """It renews its lease, and takes nothing in from now on; or it does again, and answers something."""
+        if is_able:
+            self.node(index).rise()
+        else:
+            self.node(index).fall()
+
+    @precondition(lambda self: self.world.nodes)
+    @rule(to_come=st.lists(faults, max_size=2), seconds=st.sampled_from([12.1, 14.5, 30.0]))
+    def be_in_vain(self, to_come: list[Fault], seconds: float) -> None:
+        """Nobody can work for longer than patience lasts, while something befalls who had a seat first."""
+        for node in self.world.nodes:
+            node.fall()
+        self.node(0).faults.extend(to_come)
+        self.world.advance(seconds)
+
+    @rule(seconds=moments)
+    def go_on(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @rule(dice=st.integers(0, 3))
+    def delete_the_item(self, dice: int) -> None:
+        """Seldom: it makes the world forget much."""
+        if dice == 0:
+            self.world.delete()
+
+    def teardown(self) -> None:
+        """Whatever happened, all is well soon after."""
+        self.world.settle()
+
+
+TestRoles = Roles.TestCase
+TestRoles.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+# --- the model can fail: what it is to find, made wrong on purpose ---
+
+
+class Impatient(Lease):
+    """Takes others for gone after half a lease."""
+
+    __slots__ = ()
+
+    def gone(self, now_seconds: float) -> frozenset[str]:
+        return super().gone(now_seconds + self.seconds * 0.55)
+
+
+class HeldFromTheAnswer(Lease):
+    """Counts a lease from when it hears of it."""
+
+    __slots__ = ()
+
+    def looked(self, group: Group, now_seconds: float) -> Lease:
+        looked = super().looked(group, now_seconds)
+        is_renewed = looked.me is not None and looked.me.beat == self.beat
+        return replace(looked, held_until_seconds=now_seconds + self.seconds) if is_renewed else looked
+
+
+class Deaf(Lease):
+    """Goes on though the others have taken it for gone."""
+
+    __slots__ = ()
+
+    def looked(self, group: Group, now_seconds: float) -> Lease:
+        looked = super().looked(group, now_seconds)
+        return replace(looked, held_until_seconds=max(looked.held_until_seconds, self.held_until_seconds + 1.0))
+
+
+class ConfirmsUnheard(Lease):
+    """Says of any share that it keeps to it."""
+
+    __slots__ = ()
+
+    def looked(self, group: Group, now_seconds: float) -> Lease:
+        looked = super().looked(group, now_seconds)
+        return replace(looked, obeyed=None if looked.share is None else looked.share.number)
+
+
+class GivesUpInHaste(Lease):
+    """Gives its share away with its seat, before it uses no more of it."""
+
+    __slots__ = ()
+
+    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
+        lease, group = super().renewal(now_seconds, yields=yields)
+        if not yields:
+            return lease, group
+        name = self.node.name
+        members = {**group.members, name: replace(group.members[name], share=None)}
+        return lease, Group(group.version, members)
+
+
+class GivesUpToNobody(Lease):
+    """Gives up its seat whoever waits."""
+
+    __slots__ = ()
+
+    def successor(self, now_seconds: float) -> str | None:
+        return self.node.name
+
+
+class CountsOn(SimulatedNode):
+    """A keeper counts on from the beat of the one before, whose last renewal may still be under way."""
+
+    def first_beat(self) -> int:
+        me = self.world.record.group.members.get(self.node.name)
+        return 0 if me is None else me.beat
+
+
+class Careless(World):
+    """A table that puts whatever comes."""
+
+    def is_refused(self, standing: int) -> bool:
+        return False
+
+
+def with_lease(lease: type[Lease]) -> type[World]:
+    node = type("Wrong", (SimulatedNode,), {"lease_class": lease})
+    return type("WrongWorld", (World,), {"node_class": node})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(with_lease(Impatient), id="impatient"),
+        pytest.param(with_lease(HeldFromTheAnswer), id="held from the answer"),
+        pytest.param(with_lease(Deaf), id="deaf"),
+        pytest.param(with_lease(ConfirmsUnheard), id="confirms unheard"),
+        pytest.param(Careless, id="careless table"),
+    ],
+)
+def test_the_model_finds_what_is_wrong(wrong: type[World]) -> None:
+    """Each of these worlds breaks a promise, and the model says so."""
+    machine = type("Wrong", (Roles,), {"world_class": wrong})
+    with pytest.raises(Violation):
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=400,
+                stateful_step_count=40,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate],
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+
+def renewals_of_two_keepers_cross(world: World) -> None:
+    """A keeper crashes while its renewal is under way; its successor has looked just before that arrives."""
+    first = world.start(Role.ACTIVE_STANDBY)
+    world.advance(0.7)
+    second = world.start(Role.ACTIVE_STANDBY)
+    world.advance(LEASE_SECONDS)
+    first.faults = [Fault(), Fault(delay_seconds=0.5)]
+    while first.faults:
+        world.advance(0.01)
+    first.faults = [Fault(answer_delay_seconds=2.0), Fault(), *[Fault(is_carried_out=False)] * 100]
+    first.crash_keeper()
+    world.advance(LEASE_SECONDS)
+    second.pause()
+    world.advance(LEASE_SECONDS * 0.13)
+    second.resume()  # and so it looks as soon as it may take the first for gone
+    world.advance(LEASE_SECONDS)
+
+
+def test_a_successor_does_not_take_a_renewal_for_its_own() -> None:
+    """It counts on nothing but what it has sent itself; were beats numbers that go on, it would."""
+    renewals_of_two_keepers_cross(World())
+    with pytest.raises(Violation, match="out of the group"):
+        renewals_of_two_keepers_cross(type("Wrong", (World,), {"node_class": CountsOn})())
+
+
+def test_a_write_of_an_earlier_life_of_the_item_is_bounded() -> None:
+    """After the item was deleted a version may fit that was read before; who is shown gone stops at its next look."""
+    world = World()
+    first = world.start(Role.ACTIVE_STANDBY)
+    world.advance(0.03)
+    first.faults = [Fault(), Fault(delay_seconds=7.0)]
+    world.advance(2.2)
+    version = world.record.version
+    world.delete()
+    others = [world.start(Role.ACTIVE_STANDBY) for _ in range(2)]
+    first.is_cut = True
+    while world.record.version < version:
+        world.advance(0.1)
+    for other in others:
+        other.pause()
+    world.advance(8.0)
+    world.settle()
+
+
+@pytest.mark.parametrize("role", list(Role)[1:])
+@pytest.mark.parametrize("number", range(12))
+def test_an_item_that_is_deleted_at_rest_is_not_missed(role: Role, number: int) -> None:
+    """Whenever that is, and whoever looks first: the same have the same shares, and never more than the whole."""
+    world = World()
+    nodes = [world.start(role) for _ in range(3) if world.advance(0.7) is None]
+    world.advance(2 * LEASE_SECONDS + number * 0.37)
+    seats = {name: (member.token, member.share) for name, member in world.record.group.members.items()}
+    version = world.record.version
+    world.delete()
+    for _ in range(30):
+        world.advance(0.1)
+        for index in (1, 2):  # to the ledger, and to Apple
+            assert sum(node.in_use[index] for node in nodes if node.is_holding) == numbers(LIMITS)[index]
+    assert world.record.version > version
+    assert {name: (member.token, member.share) for name, member in world.record.group.members.items()} == seats
+    world.settle()
+
+
+def test_a_clock_that_stands_still_is_the_limit() -> None:
+    """Where there is none that goes on while a machine is suspended its lease goes on when it wakes, until it looks."""
+    world = World()
+    first, second = world.start(Role.ACTIVE_STANDBY), world.start(Role.ACTIVE_STANDBY)
+    world.advance(LEASE_SECONDS)
+    first.pause()
+    asleep_at = world.now
+    for _ in range(300):  # for a long time, as everybody else sees it
+        world.nodes.remove(first)
+        world.advance(0.1)
+        first.clock.stood_still_seconds = world.now - asleep_at
+        world.nodes.append(first)
+    assert first.is_holding
+    assert second.is_holding
+    with pytest.raises(Violation, match="out of the group"):
+        world.look()
+    world.nodes.remove(first)
+    first.resume()
+    world.advance(LEASE_SECONDS / 5 + 0.1)  # its next look
+    world.nodes.append(first)
+    assert not first.limit.max_in_flight
+    world.settle()
+
+
+@pytest.mark.parametrize("role", list(Role)[1:])
+@pytest.mark.parametrize("able", range(3))
+def test_the_only_one_that_can_work_has_a_seat_in_the_end(role: Role, able: int) -> None:
+    """Whoever it is of those that join, however many seats there are; and it keeps it."""
+    world = World()
+    few = replace(LIMITS, ledger_concurrency=2)
+    nodes = [world.start(role, few) for _ in range(3) if world.advance(0.7) is None]
+    world.advance(LEASE_SECONDS)
+    for number, node in enumerate(nodes):
+        if number != able:
+            node.fall()
+    world.advance(4 * 1.2 * LEASE_SECONDS)
+    nodes[able].answered += 1
+    assert nodes[able].limit.ledger_concurrency
+    token = world.record.group.members[nodes[able].node.name].token
+    world.advance(60.0)
+    assert world.record.group.members[nodes[able].node.name].token == token
+    world.settle()
+
+
+@pytest.mark.parametrize(("count", "moves"), [(2, 8), (3, 10)])
+def test_in_an_outage_for_all_seats_move_ever_more_seldom(count: int, moves: int) -> None:
+    """In 400 seconds: each round takes twice as long as the one before."""
+    world = World()
+    for _ in range(count):
+        world.start(Role.ACTIVE_STANDBY).fall()
+        world.advance(0.7)
+    world.advance(400.0)
+    assert moves - 2 <= world.seats_given_up <= moves
+
+
+@pytest.mark.parametrize("wrong", [GivesUpInHaste, GivesUpToNobody])
+def test_the_model_finds_a_seat_that_is_given_up_wrongly(wrong: type[Lease]) -> None:
+    """Both break what is promised at once."""
+    world = with_lease(wrong)()
+    first = world.start(Role.ACTIVE_STANDBY)
+    if wrong is GivesUpInHaste:
+        world.start(Role.ACTIVE_STANDBY)
+    first.fall()
+    with pytest.raises(Violation):
+        world.advance(2 * LEASE_SECONDS)

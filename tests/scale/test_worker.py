@@ -1,0 +1,277 @@
+"""The actor that owns a worker process, on a manual clock; the processes are real, and say what a test wants."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.otp import Crash, Ref, look_at
+from receipt_actors.scale.processes.messages import HoldUntil, Release, Reported, StartRefused
+from receipt_actors.scale.processes.protocol import (
+    COLLECTOR,
+    DIVIDER,
+    ChangeShare,
+    ConfirmShare,
+    DescribeWorker,
+    Group,
+    JoinDivision,
+    LeaveDivision,
+    TellProcess,
+    WorkerReport,
+    WorkerView,
+)
+from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
+from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+from tests.patience import PATIENCE_SECONDS
+from tests.pipeline.stand_ins import Stage
+
+NAME = "worker-1"
+LIMITS = Limits(4, 4, 4)
+
+#: Gets its settings, says that it is loaded and, when it has its limits, that it consumes; a test adds what comes then.
+PROGRAM = """
+import socket, sys, time
+from receipt_actors.scale.processes.channel import Channel
+from receipt_actors.scale.processes.messages import *
+channel = Channel(socket.socket(fileno=int(sys.argv[2])))
+def wait_for(kind):
+    while not any(isinstance(message, kind) for message in channel.receive()):
+        assert not channel.is_over
+wait_for(Configure)
+"""
+LOADS = PROGRAM + "channel.send(Loaded()); wait_for(UseLimits)\n"
+STARTS = LOADS + "channel.send(Started())\n"
+
+#: Says while it drains that seven messages are in flight.
+DRAINS = """
+from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
+channel.send(Draining(100.0))
+state, usage, counts = State.DRAINING, Usage(0, 0, 0, 0), StatisticsSnapshot()
+channel.send(Reported(ProcessOverview(sys.argv[1], 1, 1.0, state, 7, 0, (), usage, (), None, counts)))
+time.sleep(600)
+"""
+
+
+def hears_exactly(*kinds: str) -> str:
+    """End with 1 where exactly these messages come next, in this order."""
+    return f"""
+heard = []
+while len(heard) < {len(kinds)}:
+    heard += [type(message).__name__ for message in channel.receive()]
+sys.exit(1 if heard == {list(kinds)} else 9)
+"""
+
+
+class House:
+    """A worker, and stand-ins for the actors that it talks to."""
+
+    def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
+        self.stage = stage
+        self.divider = stage.stand_in(DIVIDER)
+        self.collector = stage.stand_in(COLLECTOR)
+        self.consumes, self.is_refused = threading.Event(), threading.Event()
+        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.is_refused.set, self.consumes.set)
+        if was_complete:
+            self.group.started.add(NAME)
+        self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)
+        if has_share:
+            self.give_share()
+
+    def give_share(self) -> None:
+        self.worker.cast(ChangeShare(Share(1, LIMITS, LIMITS)))
+
+    def died_of(self) -> str:
+        reason = self.worker.wait(PATIENCE_SECONDS)
+        assert isinstance(reason, Crash)
+        assert isinstance(reason.exception, WorkerDied)
+        return str(reason)
+
+
+@pytest.fixture
+def build_house() -> Iterator[Callable[..., House]]:
+    """Of a process that runs this program."""
+    stage = Stage()
+    houses: list[House] = []
+
+    def build_house(program: str, *, was_complete: bool = False, has_share: bool = True) -> House:
+        houses.append(House(stage, program, was_complete=was_complete, has_share=has_share))
+        return houses[-1]
+
+    yield build_house
+    for house in houses:
+        house.group.kill()
+    stage.close()
+
+
+@pytest.fixture
+def open_house(build_house: Callable[..., House]) -> Callable[[str], House]:
+    """Of a process that consumes, and then does this."""
+
+    def open_house(behaviour: str) -> House:
+        house = build_house(STARTS + behaviour)
+        assert house.consumes.wait(PATIENCE_SECONDS)
+        return house
+
+    return open_house
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what a process or a thread of the worker's does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come to this"
+        threading.Event().wait(0.01)
+
+
+def test_a_process_that_dies_is_a_crash_of_its_actor(open_house: Callable[[str], House]) -> None:
+    """Its exit status is in the reason."""
+    assert "ended with exit status 3" in open_house("sys.exit(3)").died_of()
+
+
+def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], House]) -> None:
+    """Else it would go on with limits that are others' by then."""
+    house = open_house("time.sleep(600)")
+    process = house.group.processes[NAME]
+    house.worker.kill()
+    process.wait(PATIENCE_SECONDS)
+
+
+def test_a_share_is_confirmed_for_a_process_that_knows_of_none(open_house: Callable[[str], House]) -> None:
+    """It joined at its start, as all do at first, and was told its share before its process was loaded."""
+    house = open_house("time.sleep(600)")
+    assert house.stage.told(house.divider, JoinDivision) == [JoinDivision(NAME, house.worker)]
+    assert house.stage.told(house.divider, ConfirmShare) == [ConfirmShare(NAME, 1)]
+
+
+def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house: Callable[..., House]) -> None:
+    """It would begin with what may be lent to others by then; where no other node shares anything it hears nothing."""
+    hears = hears_exactly("HoldUntil", "UseLimits")
+    house = build_house(PROGRAM + "channel.send(Loaded())" + hears, has_share=False)
+    house.group.held_until_seconds = 7.0
+    house.give_share()
+    assert "ended with exit status 1" in house.died_of()
+
+
+def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: Callable[[str], House]) -> None:
+    """That it is lent no more, and that everything is handed back: one that does not consume has no use for that."""
+    house = open_house(hears_exactly("HoldUntil", "Release"))
+    house.worker.cast(TellProcess(HoldUntil(7.0)))
+    house.worker.cast(TellProcess(Release()))
+    assert "ended with exit status 1" in house.died_of()
+
+
+def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], House]) -> None:
+    """It hangs; one that is slow has a minute."""
+    house = open_house("time.sleep(600)")
+    asking = house.stage.ask(NAME, DescribeWorker())
+    house.stage.advance(HANG_SECONDS - 1)
+    assert house.stage.replies(asking) == []
+    assert house.worker.is_alive()
+    house.stage.advance(1)
+    assert "was killed by signal 9" in house.died_of()
+
+
+def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callable[[str], House]) -> None:
+    """An operator told it to; when its time is over it is killed."""
+    house = open_house("wait_for(Report); channel.send(Draining(100.0)); time.sleep(600)")
+    asking = house.stage.ask(NAME, DescribeWorker())
+    wait_until(lambda: house.stage.replies(asking))
+    assert house.stage.reply_to(asking) is None
+    house.stage.advance(100 + GRACE_SECONDS - 1)
+    assert house.worker.is_alive()
+    house.stage.advance(1)
+    assert "was killed by signal 9" in house.died_of()
+
+
+def test_a_process_that_drains_says_by_itself_how_it_goes(open_house: Callable[[str], House]) -> None:
+    """Nobody asks it any more; what it says goes to whoever shows it."""
+    house = open_house(DRAINS)
+    wait_until(lambda: house.stage.told(house.collector, WorkerReport))
+    (report,) = house.stage.told(house.collector, WorkerReport)
+    assert isinstance(report.said, Reported)
+    assert (report.name, report.said.process.in_flight) == (NAME, 7)
+
+
+def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[..., House]) -> None:
+    """It hangs while it starts: it is killed after a minute, and said to be what keeps the group from starting."""
+    house = build_house("import time; time.sleep(600)")
+    house.stage.advance(HANG_SECONDS - 1)
+    assert not house.is_refused.is_set()
+    process = house.group.processes[NAME]
+    wait_until(lambda: process.pid)
+    house.stage.advance(1)
+    assert house.is_refused.wait(PATIENCE_SECONDS)
+    assert process.wait(PATIENCE_SECONDS)
+    assert house.group.refusal == StartRefused(
+        [f"{NAME} (process {process.pid}) has not loaded within 60 s and was killed"], False
+    )
+
+
+def test_a_process_that_does_not_start_ends_the_command(build_house: Callable[..., House], tmp_path: Path) -> None:
+    """It has its share and does not begin; its minute is counted from then."""
+    has_share = tmp_path / "has-share"
+    os.mkfifo(has_share)
+    house = build_house(f"import time\n{LOADS}open({str(has_share)!r}, 'w').close(); time.sleep(600)")
+    house.stage.advance(HANG_SECONDS - 1)
+    has_share.read_bytes()
+    house.stage.advance(HANG_SECONDS - 1)
+    assert not house.is_refused.is_set()
+    house.stage.advance(1)
+    assert house.is_refused.wait(PATIENCE_SECONDS)
+    assert house.group.refusal is not None
+    assert "has not started within 60 s and was killed" in house.group.refusal.faults[0]
+
+
+def test_a_process_that_waits_for_its_share_hangs_not(build_house: Callable[..., House]) -> None:
+    """Other nodes may have all of it for days; it shows that it waits, and begins when there is something for it."""
+    house = build_house(STARTS, has_share=False)
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, False, True))
+    process = house.group.processes[NAME]
+    house.stage.advance(100 * HANG_SECONDS)
+    assert not house.is_refused.is_set()
+    house.give_share()
+    assert house.consumes.wait(PATIENCE_SECONDS)
+    assert house.group.processes[NAME] is process
+    assert look_at(house.worker).view == WorkerView(process.pid, True, False, False)
+
+
+def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[..., House]) -> None:
+    """Once all have consumed: its share is the others' meanwhile, and it is tried again after a pause."""
+    house = build_house("import time; time.sleep(600)", was_complete=True)
+    first = house.group.processes[NAME]
+    house.stage.advance(HANG_SECONDS)
+    assert first.wait(PATIENCE_SECONDS)
+    wait_until(lambda: house.stage.told(house.divider, LeaveDivision))
+    house.stage.advance(2.0)  # the first pause is one of 1 to 2 s
+    assert house.group.processes[NAME] is not first
+    assert not house.is_refused.is_set()
+
+
+def test_a_process_can_be_killed_while_it_is_being_started() -> None:
+    """However far that has come: it is started on a thread of its own, and none is left behind."""
+    delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
+    process = WorkerProcess(NAME, ("-c", "import time; time.sleep(600)"), {}, delivered.put)
+    process.kill()
+    assert delivered.get(timeout=PATIENCE_SECONDS) == ProcessEnded(process, -9)
+    assert process.wait(PATIENCE_SECONDS)
+
+
+def test_no_process_is_a_start_that_was_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine has no room for one, say: that is to be expected, and told in one line."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
+    process = WorkerProcess(NAME, (), {}, delivered.put)
+    said = delivered.get(timeout=PATIENCE_SECONDS)
+    assert isinstance(said, MessageFrom)
+    assert isinstance(said.message, StartRefused)
+    assert "no process can be started" in said.message.faults[0]
+    assert delivered.get(timeout=PATIENCE_SECONDS) == ProcessEnded(process, 1)

@@ -1,0 +1,121 @@
+"""A handler of settings, as an embedding application opens it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receipt_actors import Settings
+from receipt_actors.domain.ports import Tombstone
+from receipt_actors.errors import ConfigurationError, LedgerUnavailable
+from receipt_actors.notifications import open_handler
+from receipt_actors.sqlite import EmbeddedLedger, EmbeddedQueues
+from tests.patience import PATIENCE_SECONDS
+from tests.stores.apple.notifications.posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, REFUNDED_AT, RESULTS, Posted
+from tests.stores.apple.notifications.posts import transaction_payload as transaction
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Path:
+    AUTHORITY.write_roots(tmp_path / "roots")
+    return tmp_path / "roots"
+
+
+def settings_of(tmp_path: Path, roots: Path | None, **more: object) -> Settings:
+    return Settings(database=tmp_path / "receipts.db", bundle_ids=(BUNDLE_ID,), apple_roots=roots, **more)  # type: ignore[arg-type]
+
+
+def test_a_handler_of_settings_does_all_of_it(tmp_path: Path, roots: Path) -> None:
+    """With the clients that the actors have: the ledger's claim is marked, and its queue is told."""
+    with open_handler(settings_of(tmp_path, roots)) as handler:
+        with closing(EmbeddedLedger(tmp_path / "receipts.db")) as ledger:
+            ledger.claim(CLAIM)
+            assert handler.handle(Posted().body).status == 200
+            assert handler.handle(Posted(transaction=transaction("unclaimed")).body).status == 200
+            assert ledger.get("unclaimed") == Tombstone("unclaimed", REFUNDED_AT)
+        with closing(EmbeddedQueues(tmp_path / "receipts.db")) as queues:
+            (told,) = queues.receive(RESULTS, max_messages=10, wait_seconds=0, visibility_timeout_seconds=30)
+            assert f'"transaction_id":"{INVALID["transaction_id"]}","status":"INVALID"' in told.body
+
+
+def test_only_post_queues_are_made(tmp_path: Path, roots: Path) -> None:
+    """The source queue and its redrive policy are the affair of `start`, which may be run with other settings."""
+    with (
+        open_handler(settings_of(tmp_path, roots, post_queues=("One", "Two"))),
+        closing(EmbeddedQueues(tmp_path / "receipts.db")) as queues,
+    ):
+        assert list(queues.list_queues()) == ["One", "Two"]
+
+
+def test_what_was_closed_answers_that_it_is_to_come_again(tmp_path: Path, roots: Path) -> None:
+    """Closing twice is fine; a POST that is late is no crash."""
+    handler = open_handler(settings_of(tmp_path, roots))
+    handler.close()
+    handler.close()
+    assert handler.handle(Posted().body).status == 503
+
+
+def test_one_app_alone_may_be_expected(tmp_path: Path, roots: Path) -> None:
+    """`app_apple_id` says which, beside its bundle id: another's notification of production is refused."""
+    with open_handler(settings_of(tmp_path, roots, app_apple_id=1000001)) as handler:
+        assert handler.handle(Posted("TEST", None).body).status == 200
+        assert handler.handle(Posted("TEST", None, data={"appAppleId": 7}).body).status == 403
+
+
+def test_settings_that_cannot_work_are_told(tmp_path: Path, roots: Path) -> None:
+    """Before anything is answered, and nothing is left open."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="root certificates"):
+        open_handler(settings_of(tmp_path, tmp_path / "empty"))
+    (tmp_path / "receipts.db").write_text("no database" * 100)
+    with pytest.raises(ConfigurationError, match="not an SQLite database"):
+        open_handler(settings_of(tmp_path, roots))
+
+
+def test_a_table_of_notifications_is_not_the_ledger() -> None:
+    """Their items expire, and they have another key."""
+    with pytest.raises(ConfigurationError, match="a table other than ledger_table"):
+        Settings(backend="aws", bundle_ids=(BUNDLE_ID,), ledger_table="claims", notifications_table="claims")
+
+
+def test_a_ledger_that_goes_away_is_only_unavailable(tmp_path: Path, roots: Path) -> None:
+    """The file was moved: each POST is told to come again, until somebody has put it right."""
+    database = tmp_path / "receipts.db"
+    with open_handler(settings_of(tmp_path, roots)) as handler:
+        database.rename(tmp_path / "moved.db")
+        assert handler.handle(Posted().body).status == 503
+        (tmp_path / "moved.db").rename(database)
+        assert handler.handle(Posted().body).status == 200
+    with closing(EmbeddedLedger(database)) as ledger:
+        assert ledger.get(CLAIM.transaction_id) is not None
+    with pytest.raises(LedgerUnavailable):
+        ledger.get(CLAIM.transaction_id)
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"), [("uvicorn", "(uvicorn)"), ("appstoreserverlibrary", "app-store-server-library")]
+)
+def test_what_the_extra_has_may_be_missing(tmp_path: Path, package: str, expected: str) -> None:
+    """The command says so in a line, with what to install, and exit code 2."""
+    program = f"""
+import sys
+sys.modules[{package!r}] = None
+from receipt_actors.cli import main
+sys.exit(main(["notifications", "--database", "receipts.db", "--bundle-ids", "com.example.game", "--port", "0"]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert expected in line
+    assert "pip install 'receipt-actors[storekit2]'" in line

@@ -1,0 +1,358 @@
+"""The handler in other people's servers, over sockets: uvicorn (ASGI) and the standard library's (WSGI)."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from receipt_actors.errors import LedgerUnavailable
+from receipt_actors.notifications import asgi_app, wsgi_app
+from receipt_actors.stores.apple.notifications import asgi
+from receipt_actors.stores.apple.notifications.contents import MAX_BODY_BYTES
+from tests.patience import PATIENCE_SECONDS
+from tests.stores.apple.notifications.conftest import House
+from tests.stores.apple.notifications.posts import CLAIM, INVALID, Posted
+from tests.stores.apple.notifications.posts import transaction_payload as transaction
+from tests.stores.apple.notifications.servers import JSON, Client, read_to_end, uvicorn_server, wsgiref_server
+
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@contextmanager
+def serving(house: House, shell: str) -> Iterator[Client]:
+    if shell == "asgi":
+        with uvicorn_server(asgi_app(house.handler, body_seconds=0.5)) as client:
+            yield client
+    else:
+        with wsgiref_server(wsgi_app(house.handler)) as client:
+            yield client
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def client(request: pytest.FixtureRequest, house: House) -> Iterator[Client]:
+    """Each shell in turn."""
+    house.ledger.claim(CLAIM)
+    with serving(house, request.param) as client:
+        yield client
+
+
+def raw_post(body: bytes, more: bytes = b"") -> bytes:
+    return HEAD + b"Content-Length: %d\r\n%b\r\n%b" % (len(body), more, body)
+
+
+@pytest.mark.parametrize("path", ["/", "/apple/notifications?x=1"])
+def test_a_post_is_a_notification_whatever_its_path(house: House, client: Client, path: str) -> None:
+    """Where it is mounted decides what comes here."""
+    assert client.post(Posted().body, path) == 200
+    assert house.answers == [INVALID]
+
+
+def test_statuses_are_the_handlers(house: House, client: Client) -> None:
+    """Those that Apple knows what to do with; in one line of text, that nobody is to keep."""
+    house.ledger.fail("mark_refunded", LedgerUnavailable("time-out"))
+    posted = Posted()
+    assert [client.post(body) for body in (posted.body, posted.body, b"garbage", b"{}")] == [503, 200, 400, 400]
+    status, text, headers = client.ask(body=posted.body)
+    assert (status, text) == (200, "done\n")
+    assert headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PROPFIND"])
+def test_other_methods_are_refused(house: House, client: Client, method: str) -> None:
+    """With what would be right."""
+    status, text, headers = client.ask(method, "/", None, {})
+    assert (status, headers["Allow"]) == (405, "POST")
+    assert text == ("" if method == "HEAD" else "expected a POST\n")
+    assert house.ledger.count("mark_refunded") == 0
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain", "multipart/form-data", ""])
+def test_the_content_type_decides_nothing(house: House, client: Client, content_type: str) -> None:
+    """The signature does: what Apple signed is not lost for a header, and nothing else gets any further."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    assert client.post(Posted().body, "/", headers) == 200
+    assert client.post(b"signedPayload=a.b.c", "/", headers) == 400
+
+
+def test_a_body_that_is_announced_too_large_is_not_waited_for(client: Client) -> None:
+    """Its sender is told before it has sent it."""
+    with client.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000000000000\r\n\r\n{")
+        assert connection.recv(1000).split(b" ")[1] == b"413"
+    assert client.post(Posted().body) == 200
+
+
+def test_the_largest_body_is_taken(client: Client) -> None:
+    """One byte more is not."""
+    largest = Posted().body
+    largest += b" " * (MAX_BODY_BYTES - len(largest))
+    assert client.post(largest) == 200
+    assert client.post(largest + b" ") == 413
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1e3", "٣", "9" * 30])
+def test_a_length_that_is_none_is_refused(house: House, client: Client, length: str) -> None:
+    """By the server or by us; it is no crash."""
+    with client.connect() as connection:
+        connection.sendall(HEAD + f"Content-Length: {length}\r\nConnection: close\r\n\r\n{{}}".encode())
+        with suppress(OSError):  # it has been refused and cut off already
+            connection.shutdown(socket.SHUT_WR)
+        answer = read_to_end(connection)
+    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"411", b"413")
+    assert client.post(Posted().body) == 200
+
+
+@pytest.mark.parametrize("part", [b"", b"{", Posted().body[:1000]], ids=["nothing", "a byte", "the beginning"])
+def test_a_body_that_does_not_come_is_not_waited_for_ever(house: House, client: Client, part: bytes) -> None:
+    """Its sender is told, or cut off, within the time; others are served meanwhile."""
+    with client.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 5000\r\n\r\n" + part)
+        assert client.post(Posted().body) == 200
+        answer = read_to_end(connection)
+    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"408")
+    assert house.answers == [INVALID]
+
+
+def test_a_body_that_is_cut_short_changes_nothing(house: House, client: Client) -> None:
+    """Even where what came would be a whole notification."""
+    body = Posted().body
+    with client.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body) + 1, body))
+        connection.shutdown(socket.SHUT_WR)
+        read_to_end(connection)
+    assert house.answers == []
+
+
+def test_a_body_may_come_in_pieces(house: House, client: Client) -> None:
+    """As TCP likes it."""
+    request = raw_post(Posted().body, b"Connection: close\r\n")
+    with client.connect() as connection:
+        for start in range(0, len(request), 997):
+            connection.sendall(request[start : start + 997])
+        assert read_to_end(connection).split(b" ")[1] == b"200"
+    assert house.answers == [INVALID]
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"\xff" * 100_000, b"\r\n" * 1000]
+)
+def test_what_is_no_http_harms_nobody(client: Client, junk: bytes) -> None:
+    """The next one is served as ever."""
+    with client.connect() as connection:
+        try:
+            connection.sendall(junk)
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:  # it has been cut off, and perhaps noticed
+            pass
+        read_to_end(connection)
+    assert client.post(Posted().body) == 200
+
+
+def test_junk_that_follows_a_notification_on_its_connection_changes_nothing(house: House, client: Client) -> None:
+    """The notification is answered; what is pipelined behind it is refused, or not looked at."""
+    with client.connect() as connection:
+        connection.sendall(raw_post(Posted().body) + b"\x00garbage\r\n\r\n" + b"x" * 10_000)
+        answer = read_to_end(connection)
+    assert answer.split(b" ")[1] == b"200"
+    assert answer.count(b" 200 OK") == 1
+    assert house.answers == [INVALID]
+
+
+def test_many_at_once(house: House, client: Client) -> None:
+    """Each on its connection: all are carried out."""
+    for number in range(24):
+        house.ledger.claim(replace(CLAIM, transaction_id=str(number), user_id=number))
+    bodies = [Posted(transaction=transaction(str(number))).body for number in range(24)]
+    with ThreadPoolExecutor(12) as pool:
+        assert set(pool.map(client.post, bodies)) == {200}
+    assert sorted(answer["user_id"] for answer in house.answers) == list(range(24))
+
+
+# --- ASGI alone ---
+
+
+def test_a_chunked_body_is_taken_up_to_its_bound(house: House) -> None:
+    """Whatever it does not say of its length."""
+    house.ledger.claim(CLAIM)
+    with serving(house, "asgi") as client:
+        body = Posted().body
+        assert client.post(iter([body[:100], body[100:]])) == 200
+        with client.connect() as connection:
+            connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+            try:
+                while True:
+                    connection.sendall(b"8000\r\n" + b" " * 0x8000 + b"\r\n")
+            except ConnectionError:
+                pass
+    assert house.answers == [INVALID]
+
+
+def test_a_chunked_body_needs_a_length_in_wsgi(house: House) -> None:
+    """The standard has no end for it; where the server says that it has, it is read up to its bound."""
+    with serving(house, "wsgi") as client, client.connect() as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        assert connection.recv(1000).split(b" ")[1] == b"411"
+
+    assert status_of(house, Pieces(Posted().body)) == "200"
+    assert status_of(house, Pieces(b" " * (MAX_BODY_BYTES + 1))) == "413"
+
+
+def status_of(house: House, source: Any) -> str:
+    """Ask as a server does that can tell where a chunked body ends."""
+    statuses: list[str] = []
+    environ = {"REQUEST_METHOD": "POST", "wsgi.input": source, "wsgi.input_terminated": True}
+    list(wsgi_app(house.handler)(environ, lambda status, _headers: statuses.append(status)))  # type: ignore[arg-type, misc]
+    return statuses[0].split(" ")[0]
+
+
+class Pieces:
+    """What gives less than it is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, size: int) -> bytes:
+        part, self._data = self._data[: min(size, 700)], self._data[min(size, 700) :]
+        return part
+
+
+def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is bounded, whatever stands behind us."""
+    monkeypatch.setattr(asgi, "MAX_WAITING", 2)
+    house.ledger.claim(CLAIM)
+    with (
+        serving(house, "asgi") as client,
+        house.ledger.hold("mark_refunded") as hold,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first = [pool.submit(client.post, Posted().body) for _ in range(2)]
+        hold.wait_for_call(2)
+        assert client.post(Posted().body) == 503
+        hold.release()
+        assert [each.result(timeout=PATIENCE_SECONDS) for each in first] == [200, 200]
+        assert client.post(Posted().body) == 200
+
+
+def test_slow_bodies_keep_out_no_notification(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the slowest is given up for each new one, and told so."""
+    monkeypatch.setattr(asgi, "MAX_ARRIVING", 3)
+    house.ledger.claim(CLAIM)
+    with uvicorn_server(asgi_app(house.handler, body_seconds=3600)) as client, ExitStack() as stack:
+        slow = [stack.enter_context(client.connect()) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(HEAD + b"Content-Length: 5000\r\n\r\n{")
+        posted = Posted()
+        assert [client.post(posted.body) for _ in range(10)] == [200] * 10
+        waiting = list(slow)
+        while len(waiting) > 2:  # three have made room
+            (told, *_), _, _ = select.select(waiting, [], [], PATIENCE_SECONDS)
+            assert read_to_end(told).split(b" ")[1] == b"408"
+            waiting.remove(told)
+    assert house.answers == [INVALID]
+
+
+def test_a_slow_ledger_does_not_stop_the_event_loop(house: House) -> None:
+    """The handler waits on threads; other requests are answered meanwhile."""
+    house.ledger.claim(CLAIM)
+    with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, Posted().body)
+        hold.wait_for_call()
+        assert client.ask("GET", "/", None, {})[0] == 405
+        assert client.post(b"garbage") == 400
+        hold.release()
+        assert waiting.result(timeout=PATIENCE_SECONDS) == 200
+
+
+def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House) -> None:
+    """What was begun is finished, whoever has gone."""
+    house.ledger.claim(CLAIM)
+    with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold:
+        posted = Posted()
+        with client.connect() as connection:
+            connection.sendall(raw_post(posted.body))
+            hold.wait_for_call()
+        hold.release()
+        assert client.post(posted.body) == 200
+    assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds is not None
+
+
+def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> None:
+    """Which to Apple means: again."""
+    house.ledger.claim(CLAIM)
+    house.ledger.fail("mark_refunded", AssertionError("a bug"))
+    with serving(house, "asgi") as client:
+        posted = Posted()
+        assert client.post(posted.body) == 500
+        assert client.post(posted.body) == 200
+
+
+# --- in frameworks ---
+
+
+def in_starlette(house: House) -> Any:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount, Route
+
+    async def hello(_request: Any) -> Any:
+        from starlette.responses import PlainTextResponse
+
+        return PlainTextResponse("hello")
+
+    return Starlette(routes=[Route("/hello", hello), Mount("/apple", asgi_app(house.handler))])
+
+
+def test_it_can_be_mounted_in_an_application(house: House) -> None:
+    """Of Starlette here, on which FastAPI is built; the application's own pages are its own."""
+    house.ledger.claim(CLAIM)
+    with uvicorn_server(in_starlette(house)) as client:
+        assert client.ask("GET", "/hello", None, {})[:2] == (200, "hello")
+        assert client.post(Posted().body, "/apple/") == 200
+    assert house.answers == [INVALID]
+
+
+def test_it_takes_part_in_the_life_of_a_server(house: House) -> None:
+    """Beginning and end are acknowledged; a web socket is closed."""
+    import asyncio
+
+    async def talk(scope: dict[str, Any], *received: dict[str, Any]) -> list[str]:
+        sent: list[str] = []
+        messages = iter(received)
+
+        async def receive() -> dict[str, Any]:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await asgi_app(house.handler)(scope, receive, send)
+        return sent
+
+    startup, shutdown = ({"type": f"lifespan.{what}"} for what in ("startup", "shutdown"))
+    assert asyncio.run(talk({"type": "lifespan"}, startup, shutdown)) == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+    assert asyncio.run(talk({"type": "websocket"}, {"type": "websocket.connect"})) == ["websocket.close"]
+
+
+def test_the_same_bodies_get_the_same_answers_by_both(house: House) -> None:
+    """Whatever a framework's team chooses."""
+    house.ledger.claim(CLAIM)
+    bodies = [b"", b"{}", b"[]", Posted("TEST", None).body, Posted(data={"bundleId": "com.example.theirs"}).body]
+
+    def statuses(shell: str) -> list[int]:
+        with serving(house, shell) as client:
+            return [client.post(body, "/", JSON) for body in bodies]
+
+    both: list[Callable[[], list[int]]] = [lambda: statuses("asgi"), lambda: statuses("wsgi")]
+    assert both[0]() == both[1]() == [400, 400, 400, 200, 403]
+    assert json.dumps(house.answers) == "[]"

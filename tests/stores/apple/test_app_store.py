@@ -1,0 +1,769 @@
+"""The clients of Apple's verifyReceipt: one contract, against the simulated App Store and servers that misbehave."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import json
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import tracemalloc
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
+from receipt_actors.stores.apple.client.answer_room import ROOM, ROOM_BYTES, SMALL_ANSWER_BYTES
+from receipt_actors.stores.apple.client.answers import (
+    MAX_ANSWER_BYTES,
+    MAX_RETRY_AFTER_SECONDS,
+    parse_answer,
+    retry_after_seconds,
+)
+from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
+from receipt_actors.stores.apple.client.endpoints import Questions
+from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+from receipt_actors.stores.apple.ports import AppStore
+from tests.patience import PATIENCE_SECONDS
+from tests.stores.apple.app_store_servers import (
+    Recorder,
+    Reply,
+    answers,
+    make_certificate,
+    raw_server,
+    recording,
+    tls_server,
+    tunnelling_proxy,
+)
+
+PRODUCTION_URL = "https://buy.example.com/verifyReceipt"
+SANDBOX_URL = "https://sandbox.example.com/verifyReceipt"
+SECRET = "5f0c8e6d9b7a41c2a3d4e5f60718293a"
+RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)), padding_bytes=2000)
+
+
+class Client(AppStore, Protocol):
+    """Either client."""
+
+    def close(self) -> None: ...
+
+
+class ClientOf(Protocol):
+    """Opens a client of one of the makes."""
+
+    def __call__(
+        self,
+        production_url: str,
+        sandbox_url: str = SANDBOX_URL,
+        *,
+        shared_secret: str | None = SECRET,
+        connect_timeout_seconds: float = 5.0,
+        read_timeout_seconds: float = 10.0,
+    ) -> AbstractContextManager[Client]: ...
+
+
+@pytest.fixture(params=["requests", "curl"])
+def client_of(request: pytest.FixtureRequest) -> ClientOf:
+    """Each client in turn: all keep the same promises."""
+
+    @contextmanager
+    def open_client(
+        production_url: str,
+        sandbox_url: str = SANDBOX_URL,
+        *,
+        shared_secret: str | None = SECRET,
+        connect_timeout_seconds: float = 5.0,
+        read_timeout_seconds: float = 10.0,
+    ) -> Iterator[Client]:
+        arguments = (production_url, sandbox_url, shared_secret, connect_timeout_seconds, read_timeout_seconds)
+        client: Client = (
+            VerifyReceiptClient(*arguments, pool_size=4)
+            if request.param == "requests"
+            else CurlVerifyReceiptClient(*arguments, max_connections=4)
+        )
+        with closing(client):
+            yield client
+
+    return open_client
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine's environment says of proxies and authorities is none of the tests' business."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    with recording() as server:
+        yield server
+
+
+def unavailable(client: AppStore, environment: Environment = Environment.PRODUCTION) -> AppStoreUnavailable:
+    with pytest.raises(AppStoreUnavailable) as raised:
+        client.verify_receipt(RECEIPT, environment)
+    return raised.value
+
+
+# What is asked
+
+
+@pytest.mark.parametrize("environment", list(Environment))
+def test_receipt_and_secret_are_posted_to_the_endpoint_of_the_environment(
+    environment: Environment, recorder: Recorder, client_of: ClientOf
+) -> None:
+    """The receipt goes to the URL of its environment, as JSON, with the shared secret as password."""
+    with client_of(f"{recorder.url}/Production?x=1", f"{recorder.url}/Sandbox?x=1") as client:
+        assert client.verify_receipt(RECEIPT, environment) == {"status": 0}
+    (asked,) = recorder.asked
+    assert asked.path == f"/{environment}?x=1"
+    assert json.loads(asked.body) == {"receipt-data": RECEIPT, "password": SECRET}
+    assert asked.headers["Content-Type"] == "application/json"
+    assert asked.headers["User-Agent"] == "receipt-actors"
+    assert asked.headers["Accept-Encoding"] == "gzip"
+    assert "Expect" not in asked.headers
+
+
+def test_no_password_is_sent_without_a_secret(recorder: Recorder, client_of: ClientOf) -> None:
+    """Without a shared secret the request holds the receipt only."""
+    with client_of(recorder.url, shared_secret=None) as client:
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+    assert json.loads(recorder.asked[0].body) == {"receipt-data": RECEIPT}
+
+
+def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder, client_of: ClientOf) -> None:
+    """And only that one; no error quotes either."""
+    with client_of(recorder.url) as client:
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION, shared_secret="the other's")
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+        recorder.reply = Reply(status=503, body=b"you sent the other's")
+        with pytest.raises(AppStoreUnavailable) as raised:
+            client.verify_receipt(RECEIPT, Environment.PRODUCTION, shared_secret="the other's")
+    assert [json.loads(asked.body)["password"] for asked in recorder.asked[:2]] == ["the other's", SECRET]
+    assert "the other's" not in str(raised.value)
+
+
+@given(receipt_data=st.text() | st.from_regex(r"[A-Za-z0-9+/=._-]*"), secret=st.none() | st.text())
+@example("line\r\nbreaks", '"quoted"')
+@example("\ud800", None)
+def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -> None:
+    """Whatever the receipt and the secret consist of, they arrive as they are."""
+    expected = {"receipt-data": receipt_data} | ({} if secret is None else {"password": secret})
+    assert json.loads(Questions(secret).body(receipt_data)) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["", "buy.itunes.apple.com/verifyReceipt", "ftp://example.com/", "https://", "file:///x"]
+)
+def test_urls_that_cannot_work_are_refused_at_once(url: str) -> None:
+    """A URL without scheme or host, or of another scheme, is a fault of the configuration, not an outage of Apple."""
+    with pytest.raises(ConfigurationError, match="Sandbox App Store"):
+        VerifyReceiptClient(PRODUCTION_URL, url, None, 1.0, 1.0, pool_size=1)
+    with pytest.raises(ConfigurationError, match="Sandbox App Store"):
+        CurlVerifyReceiptClient(PRODUCTION_URL, url, None, 1.0, 1.0, max_connections=1)
+
+
+# What is answered
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [
+        (500, b"oops", "HTTP 500: 'oops'"),
+        (503, b"<html>busy</html>", "HTTP 503: '<html>busy</html>'"),
+        (429, b"", "HTTP 429"),
+        (404, b"", "HTTP 404"),
+        (403, b'{"status": 0}', "HTTP 403"),
+        (201, b'{"status": 0}', "HTTP 201"),
+        (200, b"<html>We'll be back soon</html>", "no JSON: "),
+        (200, b"", "no JSON"),
+        (200, b'{"status": 0', "no JSON"),
+        (200, b"\xff\xfe\xff", "no JSON"),
+        (200, b"[" * 200_000, "no JSON"),
+        (200, b'{"a":' * 200_000 + b"0" + b"}" * 200_000, "no JSON"),
+        (200, b'{"status": ' + b"9" * 10_000 + b"}", "no JSON"),
+        (200, b'{"status": 0, "x": NaN}', "no JSON"),
+        (200, b'[{"status": 0}]', "no JSON object with an integer status"),
+        (200, b'{"status": 21003, "status": 0}', "a key has two values"),
+        (200, b'{"status": 0, "receipt": {"in_app": [], "in_app": [1]}}', "a key has two values"),
+        (200, b"0", "no JSON object with an integer status"),
+        (200, b"{}", "no JSON object with an integer status"),
+        (200, b'{"status": "0"}', "no JSON object with an integer status"),
+        (200, b'{"status": 0.0}', "no JSON object with an integer status"),
+        (200, b'{"status": false}', "no JSON object with an integer status"),
+        (200, b'{"status": null}', "no JSON object with an integer status"),
+    ],
+)
+def test_what_is_no_answer_of_apple_means_unavailable(
+    status: int, body: bytes, cause: str, recorder: Recorder, client_of: ClientOf
+) -> None:
+    """Any HTTP status but 200, and a 200 without a JSON object that has an integer status, is no answer of Apple."""
+    recorder.reply = Reply(status, body)
+    with client_of(recorder.url) as client:
+        error = unavailable(client)
+    assert cause in str(error)
+    assert str(error).startswith("Production App Store answered HTTP")
+
+
+def test_the_same_twice_is_not_ambiguous() -> None:
+    """A key that is repeated with its value can only be read in one way."""
+    assert parse_answer(b'{"status": 0, "status": 0, "x": {"y": [1], "y": [1]}}') == {"status": 0, "x": {"y": [1]}}
+
+
+@given(
+    st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(repr)
+)
+def test_any_body_is_an_answer_or_refused(body: bytes | str) -> None:
+    """Whatever bytes arrive, they parse to an object with an integer status or are refused with a ValueError."""
+    data = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
+    try:
+        answer = parse_answer(data)
+    except ValueError:
+        return
+    assert type(answer["status"]) is int
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), (None, None), ("soon", None), ("86400", 300.0), ("Fri, 01 Jan 2100 12:00:00 GMT", 300.0)],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_passed_on(
+    status: int, header: str | None, seconds: float | None, recorder: Recorder, client_of: ClientOf
+) -> None:
+    """The service's wish to be left alone reaches the caller."""
+    recorder.reply = Reply(status, headers={} if header is None else {"Retry-After": header})
+    with client_of(recorder.url) as client:
+        assert unavailable(client).retry_after_seconds == seconds
+
+
+NOW_SECONDS = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("1767268830000", MAX_RETRY_AFTER_SECONDS),
+        ("9" * 5000, MAX_RETRY_AFTER_SECONDS),
+        ("Thu, 01 Jan 2026 12:00:30 GMT", 30.0),
+        ("Thu, 01 Jan 2026 12:00:30 -0000", 30.0),
+        ("Thu, 01 Jan 2026 11:00:00 GMT", 0.0),
+        ("Fri, 01 Jan 2027 12:00:00 GMT", MAX_RETRY_AFTER_SECONDS),
+        ("", None),
+        ("-5", None),
+        ("1.5", None),
+        ("Thu, 01 Jan 99999999999999999999 12:00:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_within_an_hour(header: str, seconds: float | None) -> None:
+    """Seconds and HTTP dates count, the past as 0; too long a wait is cut, garbage is ignored."""
+    assert retry_after_seconds(header, NOW_SECONDS) == seconds
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,4} [A-Z][a-z]{2} [0-9]{1,12} [0-9:]{1,9} [+-]?[0-9A-Z]{1,8}"))
+def test_any_retry_after_is_survived(header: str) -> None:
+    """No header, however garbled, brings more than a wait within bounds."""
+    seconds = retry_after_seconds(header, NOW_SECONDS)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+
+
+# What must never be said
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(
+    "echo",
+    [
+        lambda body: body,
+        lambda body: f"<pre>{body}</pre>",
+        lambda body: urllib.parse.quote(body),
+        lambda body: json.dumps(json.dumps(body)),
+        lambda body: body[100:1500],
+        lambda body: " " * 4000 + body,
+        lambda body: "x" * (4096 - 20 - body.index(SECRET)) + body,
+        lambda body: " " * 4080 + SECRET,
+    ],
+)
+def test_an_echo_of_the_request_does_not_get_into_the_reason(
+    status: int, echo: Callable[[str], str], recorder: Recorder, client_of: ClientOf
+) -> None:
+    """A server that quotes our request in its page can't make us log the receipt or the secret, whole or in part."""
+
+    recorder.reply = Reply(status, lambda question: echo(question.decode()).encode())
+    with client_of(recorder.url) as client:
+        reason = str(unavailable(client))
+    assert SECRET[:8] not in reason
+    assert not any(RECEIPT[at : at + 24] in reason for at in range(len(RECEIPT) - 24))
+
+
+def test_a_reason_is_one_short_printable_line(recorder: Recorder, client_of: ClientOf) -> None:
+    """A page of many lines and control characters is quoted briefly, without what would break a log."""
+    recorder.reply = Reply(502, b"bad\r\n\x1b[31m gateway\x00 " * 100)
+    with client_of(recorder.url) as client:
+        reason = str(unavailable(client))
+    assert reason.isprintable()
+    assert "bad ?[31m gateway?" in reason
+    assert len(reason) < 300
+
+
+# Connections
+
+
+def test_the_simulated_app_store_is_understood(client_of: ClientOf) -> None:
+    """A genuine receipt comes back with its transaction, over a real connection."""
+    with SimulatedAppStore(shared_secret=SECRET) as store, client_of(store.production_url, store.sandbox_url) as client:
+        answer = client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+        assert client.verify_receipt(RECEIPT, Environment.SANDBOX) == {"status": 21008}
+    assert answer["receipt"]["in_app"][0]["transaction_id"] == "1000000001"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.drop(), Fault.html(), Fault.garbage(), Fault.http(500), Fault.http(302), Fault.hang(0.01)]
+)
+def test_an_outage_means_unavailable_and_passes(fault: Fault, client_of: ClientOf) -> None:
+    """Whatever way the store fails, it is an AppStoreUnavailable; afterwards the same client works again."""
+    with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
+        store.outage(fault)
+        unavailable(client)
+        store.recover()
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION)["status"] == 0
+
+
+def test_no_server_means_unavailable(client_of: ClientOf) -> None:
+    """A refused connection is an outage, and named."""
+    with SimulatedAppStore() as store:
+        pass
+    with client_of(store.production_url, store.sandbox_url) as client:
+        assert "refused" in str(unavailable(client))
+
+
+def test_a_host_that_does_not_accept_is_given_up(client_of: ClientOf) -> None:
+    """A host that lets connections wait costs the connect time-out, no more."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):  # more than the backlog takes: from then on nobody gets in
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/verifyReceipt"
+        client = stack.enter_context(client_of(url, url, connect_timeout_seconds=0.1))
+        assert "no connection within 0.1 s" in str(unavailable(client))
+
+
+def test_a_failure_whose_page_breaks_off_keeps_its_status(client_of: ClientOf) -> None:
+    """Status and ``Retry-After`` of a failure are told though its page never comes completely."""
+    data = b"HTTP/1.1 503 Busy\r\nRetry-After: 3\r\nContent-Length: 100\r\n\r\nbusy"
+    with raw_server(lambda connection: connection.sendall(data)) as url, client_of(url, url) as client:
+        error = unavailable(client)
+    assert "HTTP 503" in str(error)
+    assert error.retry_after_seconds == 3.0
+
+
+def test_a_silent_server_is_given_up(client_of: ClientOf) -> None:
+    """A server that accepts and never answers costs the read time-out, no more."""
+    with SimulatedAppStore() as store:
+        store.outage(Fault.hang(3600.0))
+        with client_of(store.production_url, store.sandbox_url, read_timeout_seconds=0.1) as client:
+            assert "not complete within 0.1 s" in str(unavailable(client))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drop", "end"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"z", b"\r\nContent-Length: 12\r\n\r\n" + b'{"status":0}'),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1012\r\n\r\n", b" ", b'{"status":0}'),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", b'c\r\n{"status":0}\r\n0\r\n\r\n'),
+    ],
+    ids=["headers", "body", "chunks"],
+)
+def test_a_dripping_server_is_given_up(beginning: bytes, drop: bytes, end: bytes, client_of: ClientOf) -> None:
+    """A server that sends a little now and then never trips a socket's time-out; the deadline of the answer holds."""
+    hung_up = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(beginning)
+        try:
+            for _ in range(1000):
+                connection.sendall(drop)
+                hung_up.wait(0.02)
+            connection.sendall(end)
+        except OSError:
+            hung_up.set()
+            raise
+
+    with raw_server(drip) as url, client_of(url, url, read_timeout_seconds=0.3) as client:
+        assert "not complete within 0.3 s" in str(unavailable(client))
+        client.close()
+        assert hung_up.wait(PATIENCE_SECONDS)
+
+
+def test_an_endless_answer_is_cut_off(client_of: ClientOf) -> None:
+    """A body beyond the limit is not read to its end."""
+    hung_up = threading.Event()
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            for _ in range(4 * MAX_ANSWER_BYTES // 65536):
+                connection.sendall(b" " * 65536)
+        except OSError:
+            hung_up.set()
+
+    with raw_server(flood) as url, client_of(url, url) as client:
+        assert f"more than {MAX_ANSWER_BYTES} bytes" in str(unavailable(client))
+        assert hung_up.wait(PATIENCE_SECONDS)
+
+
+def test_a_compressed_answer_is_read_and_a_bomb_is_not(client_of: ClientOf) -> None:
+    """gzip is understood, and its size counts after decompression."""
+    for body, understood in ((b'{"status":0}', True), (b'{"status":0}' + b" " * (MAX_ANSWER_BYTES + 1), False)):
+        compressed = answers(gzip.compress(body), b"Content-Encoding: gzip\r\n")
+        with raw_server(compressed) as url, client_of(url, url) as client:
+            if understood:
+                assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+            else:
+                assert f"more than {MAX_ANSWER_BYTES} bytes" in str(unavailable(client))
+
+
+def test_large_answers_share_a_room_and_small_ones_need_none(client_of: ClientOf) -> None:
+    """What finds no room is passing trouble; when the room is free again, large answers are read as ever."""
+    large = b'{"status":0}' + b" " * 1_000_000
+    with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
+        assert ROOM.take(ROOM_BYTES)
+        try:
+            assert "other large ones have taken the room" in str(unavailable(client))
+            with raw_server(answers(large[: SMALL_ANSWER_BYTES - 1])) as small_url, client_of(small_url) as other:
+                assert other.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+        finally:
+            ROOM.give_back(ROOM_BYTES)
+        for _ in range(40):  # each gives back what it has taken
+            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+
+ENTRY = {
+    **{f"{which}_date": "2025-10-10 10:10:10 Etc/GMT" for which in ("purchase", "original_purchase")},
+    **{f"{which}_date_ms": "1760090410000" for which in ("purchase", "original_purchase")},
+    **{"quantity": "1", "product_id": "coins", "transaction_id": "1", "original_transaction_id": "1"},
+    "is_trial_period": "false",
+}  #: of ``in_app``, and shorter than any of Apple's
+
+
+@pytest.mark.parametrize("beginning", [b"no JSON", b'{"status":0,"a":[0'])
+def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beginning: bytes) -> None:
+    """Not even until the next garbage collection: hundreds may come before that."""
+    large = beginning + b",0" * 2_000_000
+    with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url) as client:
+        unavailable(client)
+        gc.disable()
+        tracemalloc.start()
+        try:
+            errors = [unavailable(client) for _ in range(5)]
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert len(errors) == 5
+    assert held_bytes < len(large)
+
+
+def test_many_genuine_entries_are_read(client_of: ClientOf) -> None:
+    """A receipt of 40,000 purchases is an answer as any other."""
+    genuine = {"status": 0, "receipt": {"in_app": [ENTRY] * 40_000}}
+    with raw_server(answers(json.dumps(genuine, separators=(",", ":")).encode())) as url, client_of(url) as client:
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == genuine
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", "0", '"a"', '{"a":{"b":0}}', '{"a":[0]}'])
+def test_an_answer_of_tiny_values_is_not_parsed(client_of: ClientOf, value: str) -> None:
+    """16 MiB of them would take hundreds of megabytes, and seconds: it is an unknown answer."""
+    body = f'{{"status":0,"a":[{",".join([value] * 100_000)}]}}'.encode()
+    with raw_server(answers(body)) as url, client_of(url) as client:
+        error = unavailable(client)
+    assert "too many values for its size" in str(error)
+    assert error.is_unknown_answer
+
+
+def test_an_answer_of_very_many_names_is_not_parsed(client_of: ClientOf) -> None:
+    """Each name of an object takes memory as well."""
+    body = b'{"status":0,%s}' % b",".join(b'"%x":0' % number for number in range(100_000))
+    with raw_server(answers(body)) as url, client_of(url) as client:
+        assert "too many values for its size" in str(unavailable(client))
+
+
+def test_a_large_answer_keeps_its_room_until_it_is_parsed(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is parsed into takes more than what has come."""
+    free: list[bool] = []
+
+    def parse(body: bytes) -> object:
+        free.append(ROOM.take(ROOM_BYTES))
+        return {"status": 0}
+
+    monkeypatch.setattr("receipt_actors.stores.apple.client.answers.parse_answer", parse)
+    with raw_server(answers(b" " * 1_000_000)) as url, client_of(url) as client:
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+    assert free == [False]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b'{"status":0}',
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 12\r\n\r\n" + b'{"status":0}',
+        b"HTTP/1.1 two hundred\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X-Header: x\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000,
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x16\x03\x01\x00\x00" * 100,
+    ],
+)
+def test_broken_http_means_unavailable(data: bytes, client_of: ClientOf) -> None:
+    """Truncated, contradictory or foreign protocol data is an outage, never another exception."""
+    with raw_server(lambda connection: connection.sendall(data)) as url, client_of(url, url) as client:
+        unavailable(client)
+
+
+def test_a_redirect_is_not_followed(client_of: ClientOf) -> None:
+    """The secret goes to the configured host only; a redirect, even to a fine App Store, is an outage."""
+    with SimulatedAppStore() as store:
+        location = store.production_url.encode()
+        for status in (b"302 Found", b"307 Temporary Redirect", b"308 Permanent Redirect"):
+            moved = b"HTTP/1.1 %s\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, location)
+            with (
+                raw_server(lambda connection, moved=moved: connection.sendall(moved)) as url,  # type: ignore[misc]
+                client_of(url, url) as client,
+            ):
+                assert f"HTTP {status[:3].decode()}" in str(unavailable(client))
+        assert store.statistics().requests == {}
+
+
+def test_connections_are_kept_and_cookies_are_not(recorder: Recorder, client_of: ClientOf) -> None:
+    """Requests after each other share one connection; a cookie that the server sets is never sent back."""
+    recorder.reply.headers["Set-Cookie"] = "session=1; Path=/"
+    with client_of(f"{recorder.url}/verifyReceipt") as client:
+        for _ in range(5):
+            client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+    assert len(recorder.connections) == 1
+    assert not any("Cookie" in asked.headers for asked in recorder.asked)
+
+
+def test_a_proxy_of_the_environment_is_used(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """Where the process environment names a proxy when the client is made, requests go through it."""
+    monkeypatch.setenv("http_proxy", recorder.url)
+    with client_of("http://store.invalid/verifyReceipt") as client:
+        monkeypatch.delenv("http_proxy")
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+    assert [asked.path for asked in recorder.asked] == ["http://store.invalid/verifyReceipt"]
+
+
+def test_no_proxy_is_for_the_hosts_that_it_names(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """A host that ``NO_PROXY`` names is asked directly; what is set after the client was made counts for nothing."""
+    with raw_server(answers(b'{"status":0}')) as url:
+        monkeypatch.setenv("http_proxy", recorder.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with client_of(url) as client:
+            monkeypatch.delenv("no_proxy")
+            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+        monkeypatch.delenv("http_proxy")
+        with client_of(url) as client:
+            monkeypatch.setenv("http_proxy", recorder.url)
+            monkeypatch.setenv("all_proxy", recorder.url)
+            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+    assert recorder.asked == []
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+@pytest.mark.parametrize(
+    "proxy", ["http://[::bad", "http://", "not a url", "http://host:99999", "http://host:port", "htp://host:3128"]
+)
+def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
+    variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """What no client can read as a proxy's URL is told at once, with the variable."""
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
+        pass
+    (fault,) = raised.value.faults
+    assert fault.startswith(f"{variable}: found ")
+    assert "expected a proxy such as http://host:3128" in fault
+
+
+def test_a_fault_of_a_proxy_does_not_quote_its_password(monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+    """The message goes to logs."""
+    monkeypatch.setenv("https_proxy", "http://user:p@ssword@host:99999")
+    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
+        pass
+    assert "ssword" not in str(raised.value)
+
+
+def test_a_proxy_needs_no_scheme(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+    """As with curl and other programs that read these variables."""
+    monkeypatch.setenv("http_proxy", f"localhost:{urllib.parse.urlsplit(recorder.url).port}")
+    with client_of("http://buy.itunes.apple.com/verifyReceipt") as client:
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+
+def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+    """A proxy sees where an https request goes, and no more: the server's certificate is verified through it."""
+    with (
+        raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url,
+        tunnelling_proxy() as (proxy_url, targets),
+    ):
+        monkeypatch.setenv("https_proxy", proxy_url)
+        with client_of(url) as client:
+            assert "certificate verify failed" in str(unavailable(client))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        with client_of(url) as client:
+            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+    assert targets == [url.split("/")[2]] * 2
+
+
+def test_a_proxy_that_refuses_is_an_outage(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """A proxy that knows no CONNECT gives no answer of Apple's."""
+    monkeypatch.setenv("https_proxy", recorder.url)
+    with client_of("https://store.invalid/verifyReceipt") as client:
+        assert "gave no answer" in str(unavailable(client))
+
+
+def test_many_threads_share_a_client(client_of: ClientOf) -> None:
+    """Every thread gets the answer to its own receipt."""
+    receipts = [mint(SampleReceipt("com.example.game", (Purchase(str(number)),))) for number in range(16)]
+    found: dict[int, set[str]] = {number: set() for number in range(16)}
+
+    def ask(number: int) -> None:
+        for _ in range(10):
+            answer = client.verify_receipt(receipts[number], Environment.PRODUCTION)
+            found[number].add(answer["receipt"]["in_app"][0]["transaction_id"])  # type: ignore[index]
+
+    with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_SECONDS)
+    assert found == {number: {str(number)} for number in range(16)}
+
+
+def test_close_may_be_called_twice(client_of: ClientOf) -> None:
+    """Closing again does nothing."""
+    with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
+        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
+        client.close()
+        client.close()
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def test_only_who_is_vouched_for_is_asked(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """An unknown certificate, an old one and another host's are refused, whatever the CA bundle says."""
+    with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
+        assert "certificate verify failed" in str(unavailable(client))
+    expired = make_certificate(tmp_path, days=-1)
+    another = make_certificate(tmp_path, host="127.0.0.2")
+    for wrong in (expired, another):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(wrong))
+        with raw_server(answers(b'{"status":0}'), tls_server(wrong)) as url, client_of(url) as client:
+            assert "certificate verify failed" in str(unavailable(client))
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("content", [None, b"", b"no certificate\n", b"\x00\xff"])
+def test_a_ca_bundle_that_cannot_vouch_is_a_fault_of_the_configuration(
+    variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """A path without a file, or a file without certificates: no server would ever be trusted, as in an outage."""
+    bundle = tmp_path / "authorities.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    monkeypatch.setenv(variable, str(bundle))
+    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
+        pass
+    (fault,) = raised.value.faults
+    assert fault.startswith(f"{variable}: found '{bundle}', expected a file of PEM certificates")
+    with client_of("http://127.0.0.1:1/", "http://127.0.0.1:2/"):
+        pass  # nobody has to vouch here
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_ca_bundle_of_the_environment_vouches(
+    variable: str, certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """A private authority is one file away; the variable is read when the client is made."""
+    monkeypatch.setenv(variable, str(certificate))
+    with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
+        monkeypatch.delenv(variable)
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+
+def test_a_folder_of_authorities_vouches(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
+    """The variable may name a folder as OpenSSL keeps them: files called by the hashes of their subjects."""
+    hashed = subprocess.run(
+        ["openssl", "x509", "-hash", "-noout", "-in", certificate], check=True, capture_output=True, text=True
+    )
+    (tmp_path / f"{hashed.stdout.strip()}.0").write_bytes(certificate.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
+        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_tls_is_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+    """TLS 1.2 will do, and less will not."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    for newest in (ssl.TLSVersion.MAXIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_2):
+        tls = tls_server(certificate, newest=newest)
+        with raw_server(answers(b'{"status":0}'), tls) as url, client_of(url) as client:
+            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+    tls = tls_server(certificate, newest=ssl.TLSVersion.TLSv1_1)
+    with raw_server(answers(b'{"status":0}'), tls) as url, client_of(url) as client:
+        assert re.search("SSL|TLS", str(unavailable(client)))
+
+
+def test_a_server_that_knows_no_tls_is_given_up(client_of: ClientOf) -> None:
+    """Neither a foreign protocol nor silence keeps a handshake waiting."""
+    with (
+        raw_server(answers(b"")) as url,
+        client_of(url.replace("http:", "https:"), connect_timeout_seconds=0.1) as client,
+    ):
+        assert "no connection within 0.1 s" in str(unavailable(client))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        client_of(f"https://127.0.0.1:{listener.getsockname()[1]}/", connect_timeout_seconds=0.1) as client,
+    ):
+        assert "no connection within 0.1 s" in str(unavailable(client))

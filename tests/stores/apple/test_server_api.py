@@ -1,0 +1,138 @@
+"""What the App Store Server API's answers mean: every documented code, and everything that nobody has documented."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
+    Genuine,
+    Interpretation,
+    Misconfigured,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+)
+from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
+from receipt_actors.stores.apple.server_api import CODE_TABLE, Signed, interpret, interpret_found
+from tests.stores.apple.test_signed_transactions import JSON, PAYLOAD
+
+PRODUCTION, SANDBOX = Environment
+BOTH = pytest.mark.parametrize("asked", [PRODUCTION, SANDBOX])
+
+
+def answer(code: object) -> dict[str, object]:
+    return {"errorCode": code, "errorMessage": "in words"}
+
+
+def assert_unknown(meaning: object) -> None:
+    assert isinstance(meaning, TryAgain), meaning
+    assert (meaning.reason, meaning.then_unanswerable) == (Reason.UNKNOWN_STATUS, True)
+    assert 0 < len(meaning.detail) < 200
+
+
+@BOTH
+def test_what_was_found_comes_signed(asked: Environment) -> None:
+    """And says nothing before it is verified; a representation of it shows nothing either."""
+    meaning = interpret({"signedTransactionInfo": "a.b.c"}, asked)
+    assert meaning == Signed("a.b.c")
+    assert "a.b.c" not in repr(meaning)
+
+
+def test_what_production_does_not_know_is_looked_for_in_the_sandbox() -> None:
+    """Ids do not say where they come from; where policy allows no sandbox, it was not found, and that is final."""
+    meaning = interpret(answer(4040010), PRODUCTION)
+    assert isinstance(meaning, WrongEnvironment)
+    assert (meaning.right, meaning.otherwise.reason) == (SANDBOX, Reason.TRANSACTION_NOT_FOUND)
+
+
+def test_what_the_sandbox_does_not_know_is_nowhere() -> None:
+    """Production was asked before, or does not count here."""
+    meaning = interpret(answer(4040010), SANDBOX)
+    assert isinstance(meaning, Unidentified)
+    assert meaning.reason is Reason.TRANSACTION_NOT_FOUND
+
+
+@BOTH
+@pytest.mark.parametrize(("code", "reason"), [(4000006, Reason.NO_TRANSACTION_ID), (4040001, Reason.ACCOUNT_NOT_FOUND)])
+def test_final_refusals_name_no_transaction(asked: Environment, code: int, reason: Reason) -> None:
+    """Apple will never say anything else of this id."""
+    meaning = interpret(answer(code), asked)
+    assert isinstance(meaning, Unidentified)
+    assert meaning.reason is reason
+
+
+@BOTH
+@pytest.mark.parametrize("code", [4040002, 4040004, 4290000, 5000000, 5000001])
+def test_apples_own_trouble_is_tried_again(asked: Environment, code: int) -> None:
+    """And then handed back: it says nothing about a receipt, however long it lasts."""
+    meaning = interpret(answer(code), asked)
+    assert isinstance(meaning, TryAgain)
+    assert (meaning.reason, meaning.then_unanswerable) == (Reason.GAVE_UP_FOR_NOW, False)
+
+
+@BOTH
+@pytest.mark.parametrize("code", [UNAUTHORIZED, 4000002, 4040003])
+def test_our_own_mistakes_are_never_a_verdict(asked: Environment, code: int) -> None:
+    """A wrong key, or a bundle id of nobody's, calls for an alarm that says what to check."""
+    meaning = interpret(answer(code), asked)
+    assert isinstance(meaning, Misconfigured)
+    assert "check" in meaning.detail
+
+
+@BOTH
+@pytest.mark.parametrize("code", [4000000, 4000005, 4040019, 1, 0, -1, 10**12, None, True, "4040010", 1.5, []])
+def test_codes_that_nobody_documented_are_unknown(asked: Environment, code: object) -> None:
+    """Neither a refusal nor a reason to wait for ever."""
+    assert_unknown(interpret(answer(code), asked))
+
+
+@BOTH
+def test_a_code_too_long_to_print_is_unknown(asked: Environment) -> None:
+    """Python refuses to print integers of more than 4,300 digits; the detail does not try."""
+    assert_unknown(interpret(answer(10**5000), asked))
+
+
+@BOTH
+@pytest.mark.parametrize("signed", [None, "", 5, ["a.b.c"], {}])
+def test_an_answer_without_a_transaction_is_unknown(asked: Environment, signed: object) -> None:
+    """A 200 of another shape."""
+    assert_unknown(interpret({"signedTransactionInfo": signed}, asked))
+    assert_unknown(interpret({}, asked))
+
+
+def test_the_table_says_what_every_code_means() -> None:
+    """It is documentation as well."""
+    assert all(row.meaning for row in CODE_TABLE.values())
+    assert all(4_000_000 <= code < 5_010_000 for code in CODE_TABLE)
+
+
+@given(st.dictionaries(st.sampled_from(["errorCode", "signedTransactionInfo"]), JSON), st.sampled_from(Environment))
+def test_any_json_has_a_meaning(fields: dict[str, Any], asked: Environment) -> None:
+    """No answer can raise."""
+    assert isinstance(interpret(fields, asked), Interpretation | Signed)
+
+
+def test_the_transaction_that_was_asked_for_is_genuine() -> None:
+    """Once it is verified."""
+    meaning = interpret_found("2000", PAYLOAD)
+    assert isinstance(meaning, Genuine)
+    assert [each.transaction_id for each in meaning.transactions] == ["2000"]
+
+
+@pytest.mark.parametrize(
+    "verified",
+    [
+        {**PAYLOAD, "transactionId": "2001"},
+        {**PAYLOAD, "type": "Lottery"},
+        SignatureRefused(Reason.JWS_FOREIGN_ROOT, "the root is not Apple's"),
+    ],
+)
+def test_what_is_not_apples_word_about_it_is_no_refusal(verified: Any) -> None:
+    """Somebody else answered, or another question was: the receipt may be as genuine as any."""
+    assert_unknown(interpret_found("2000", verified))

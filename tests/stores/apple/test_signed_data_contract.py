@@ -1,0 +1,222 @@
+"""What every adapter of the port ``SignedData`` promises: Apple's library, processes of it, and the fake for tests."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedDataCalls, SignedKind
+from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS
+from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
+from receipt_actors.stores.apple.signatures.signed_data import Trust
+from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
+from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, part
+
+APPLE = TestAuthority()
+STRANGER = TestAuthority()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter, and who signs what it accepts, and what it does not."""
+
+    signed_data: SignedData
+    sign: Callable[[Mapping[str, object]], str]
+    sign_as_another: Callable[[Mapping[str, object]], str]
+
+
+@pytest.fixture(scope="module", params=["library", "processes", "fake"])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    if request.param == "fake":
+        fake = FakeSignedData()
+        yield Subject(fake, fake.sign, FakeSignedData().sign)
+    elif request.param == "library":
+        yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
+    else:
+        with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+            yield Subject(processes, APPLE.sign, STRANGER.sign)
+
+
+def refused(outcome: Mapping[str, object] | SignatureRefused) -> Reason:
+    assert isinstance(outcome, SignatureRefused), outcome
+    return outcome.reason
+
+
+@pytest.mark.parametrize("environment", ["Production", "Sandbox"])
+def test_a_transaction_comes_back_as_it_was_signed(environment: str, subject: Subject) -> None:
+    """The payload is returned as JSON has it, fields included that nobody knows yet."""
+    payload = {**TRANSACTION, "environment": environment, "new": {"nested": [1, 2.5, None, "é🪙\ud800", True]}}
+    assert subject.signed_data.verify_transaction(subject.sign(payload)) == payload
+
+
+@pytest.mark.parametrize("bundle_id", ["com.example.game", "com.example.another", "", None])
+def test_a_transaction_of_any_app_is_apples(bundle_id: str | None, subject: Subject) -> None:
+    """Whether the app is ours is for the policy to say: a purchase of another app has a transaction id all the same."""
+    payload = dict(TRANSACTION)
+    del payload["bundleId"]
+    if bundle_id is not None:
+        payload["bundleId"] = bundle_id
+    assert subject.signed_data.verify_transaction(subject.sign(payload)) == payload
+
+
+def about(name: str, subject: Mapping[str, object] | None, **more: object) -> dict[str, object]:
+    return {key: value for key, value in NOTIFICATION.items() if key != "data"} | {name: subject} | more
+
+
+DATA: Any = NOTIFICATION["data"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        NOTIFICATION,
+        about("data", {**DATA, "environment": "Sandbox", "appAppleId": None}),
+        about("summary", {**DATA, "requestIdentifier": "1", "succeededCount": 5}),
+        about("appData", DATA),
+        about("externalPurchaseToken", {"externalPurchaseId": "SANDBOX_1", "bundleId": "com.example.game"}),
+        about("externalPurchaseToken", {"externalPurchaseId": "1", "appAppleId": 7, "bundleId": "com.example.game"}),
+        about("data", DATA, notificationType="OF_NEXT_YEAR", subtype="UNHEARD_OF"),
+    ],
+    ids=["production", "sandbox", "summary", "app data", "token, sandbox", "token, production", "new type"],
+)
+def test_a_notification_comes_back_as_it_was_signed(payload: Mapping[str, object], subject: Subject) -> None:
+    """Every kind of notification that Apple documents is verified, in both environments."""
+    assert subject.signed_data.verify_notification(subject.sign(payload)) == payload
+
+
+def test_the_one_is_not_the_other(subject: Subject) -> None:
+    """A notification is no purchase, and a signed transaction, which players have, is no notification."""
+    assert refused(subject.signed_data.verify_transaction(subject.sign(NOTIFICATION))) is Reason.JWS_ENVIRONMENT
+    assert refused(subject.signed_data.verify_notification(subject.sign(TRANSACTION))) is Reason.JWS_ENVIRONMENT
+
+
+def test_what_another_has_signed_is_refused(subject: Subject) -> None:
+    """However well it is signed."""
+    assert (
+        refused(subject.signed_data.verify_transaction(subject.sign_as_another(TRANSACTION))) is Reason.JWS_FOREIGN_ROOT
+    )
+
+
+def test_what_was_changed_is_refused(subject: Subject) -> None:
+    """The signature is of this header and this payload only."""
+    header, _, signature = subject.sign(TRANSACTION).split(".")
+    changed = f"{header}.{part({**TRANSACTION, 'transactionId': '2'})}.{signature}"
+    assert refused(subject.signed_data.verify_transaction(changed)) is Reason.JWS_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", Reason.JWS_MALFORMED),
+        ("\ud800", Reason.JWS_MALFORMED),
+        ("a.b.c", Reason.JWS_MALFORMED),
+        ("x" * (MAX_SIGNED_CHARACTERS + 1), Reason.JWS_MALFORMED),
+        (f"{part({'alg': 'none'})}.{part(TRANSACTION)}.", Reason.JWS_ALGORITHM),
+        (f"{part({'alg': 'ES256'})}.{part(TRANSACTION)}.", Reason.JWS_CHAIN_LENGTH),
+        (f"{part({'alg': 'ES256'})}.{part({'environment': 'Xcode'})}.", Reason.JWS_ENVIRONMENT),
+    ],
+    ids=["empty", "surrogate", "three letters", "oversized", "none", "no chain", "Xcode"],
+)
+def test_what_is_no_signed_data_is_refused_for_its_reason(text: str, reason: Reason, subject: Subject) -> None:
+    """``test_signed_data_hostile`` has the whole table; here, that all adapters give the same reasons."""
+    assert refused(subject.signed_data.verify_transaction(text)) is reason
+
+
+def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subject: Subject) -> None:
+    """Only Apple can have chosen it: it is no reason to refuse what Apple signed. Anybody else's is refused as ever."""
+    ahead = {**TRANSACTION, "signedDate": int(time.time() + 2 * MAX_AHEAD_SECONDS) * 1000}
+    with pytest.raises(ConfigurationError, match="clock of this machine"):
+        subject.signed_data.verify_transaction(subject.sign(ahead))
+    assert refused(subject.signed_data.verify_transaction(subject.sign_as_another(ahead))) is Reason.JWS_FOREIGN_ROOT
+    soon = {**TRANSACTION, "signedDate": int(time.time() + MAX_AHEAD_SECONDS / 2) * 1000}
+    assert subject.signed_data.verify_transaction(subject.sign(soon)) == soon
+
+
+def test_many_threads_share_an_adapter(subject: Subject) -> None:
+    """Every thread gets the payload of its own JWS."""
+    texts = [subject.sign({**TRANSACTION, "transactionId": str(number)}) for number in range(8)]
+    found: dict[int, set[object]] = {number: set() for number in range(8)}
+
+    def ask(number: int) -> None:
+        for _ in range(20):
+            outcome = subject.signed_data.verify_transaction(texts[number])
+            assert not isinstance(outcome, SignatureRefused)
+            found[number].add(outcome["transactionId"])
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert found == {number: {str(number)} for number in range(8)}
+
+
+# The port SignedDataCalls
+
+
+@pytest.fixture(scope="module", params=["processes", "fake"])
+def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]]:
+    if request.param == "fake":
+        fake = FakeSignedData()
+        yield fake, fake.sign
+    else:
+        with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+            yield processes, APPLE.sign
+
+
+def test_what_is_begun_is_done_once(
+    calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]],
+) -> None:
+    """Each of a hundred, of both kinds and refusals among them, is told once, and what the method returns."""
+    begin, sign = calls[0].begin, calls[1]
+    told: list[tuple[int, object]] = []
+    all_told = threading.Event()
+
+    def done(number: int, outcome: object) -> None:
+        told.append((number, outcome))
+        if len(told) == 100:
+            all_told.set()
+
+    expected: dict[int, object] = {}
+    for number in range(100):
+        match number % 3:
+            case 0:
+                payload: Mapping[str, object] = {**TRANSACTION, "transactionId": str(number)}
+                kind, text, expected[number] = SignedKind.TRANSACTION, sign(payload), payload
+            case 1:
+                payload = {**NOTIFICATION, "notificationUUID": str(number)}
+                kind, text, expected[number] = SignedKind.NOTIFICATION, sign(payload), payload
+            case _:
+                kind, text, expected[number] = SignedKind.TRANSACTION, json.dumps(number), Reason.JWS_MALFORMED
+        begin(kind, text, lambda outcome, number=number: done(number, outcome))  # type: ignore[misc]
+    assert all_told.wait(PATIENCE_SECONDS)
+    found = {number: getattr(outcome, "reason", outcome) for number, outcome in told}
+    assert found == expected
+    assert len(told) == 100
+
+
+def test_a_done_that_raises_harms_nobody(
+    calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]],
+) -> None:
+    """What ``done`` raises is logged, and those behind it are told all the same."""
+    if isinstance(calls[0], FakeSignedData):
+        pytest.skip("the fake tells on the caller's own thread, where a test wants to see what is raised")
+    begin, sign = calls[0].begin, calls[1]
+    is_told = threading.Event()
+
+    def raise_it(_outcome: object) -> None:
+        raise RuntimeError("not now")
+
+    begin(SignedKind.TRANSACTION, sign(TRANSACTION), raise_it)
+    begin(SignedKind.TRANSACTION, sign(TRANSACTION), lambda _outcome: is_told.set())
+    assert is_told.wait(PATIENCE_SECONDS)

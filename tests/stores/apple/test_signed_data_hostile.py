@@ -1,0 +1,532 @@
+"""What claims to be Apple's and is not: each thing refused, for its own reason, by the real verifier.
+
+An authority to throw away stands in for Apple; nothing else is simulated. The last tests ask Apple's library itself: we
+must never accept what it refuses.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from appstoreserverlibrary.models.Environment import Environment as AppleEnvironment
+from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier, VerificationException
+from cattrs.errors import BaseValidationError
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.sandbox.apple_ca import Authority, Flaw
+from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS, YEAR_10000_MS
+from tests.stores.apple.signing import (
+    INTERMEDIATE_OID,
+    NOTIFICATION,
+    SIGNED_AT,
+    SIGNED_AT_MS,
+    TRANSACTION,
+    Certified,
+    TestAuthority,
+    certify,
+    certify_intermediate,
+    certify_leaf,
+    new_key,
+    part,
+    signed,
+)
+
+# A busy machine may take its time for an example.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+APPLE = TestAuthority()
+STRANGER = TestAuthority()
+GENUINE = APPLE.sign()
+HEADER, PAYLOAD, SIGNATURE = GENUINE.split(".")
+NOW_SECONDS = SIGNED_AT.timestamp() + 60
+
+BEFORE = datetime(2019, 1, 1, tzinfo=UTC)
+OVER = datetime(2023, 1, 1, tzinfo=UTC)
+NOT_YET = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def signed_data() -> AppleSignedData:
+    return AppleSignedData([APPLE.root.der], now_seconds=lambda: NOW_SECONDS)
+
+
+def chain_with(
+    *,
+    leaf: Callable[[Certified], Certified] = certify_leaf,
+    intermediate: Callable[[Certified], Certified] = certify_intermediate,
+    root: Certified = APPLE.root,
+) -> list[Certified]:
+    """Make a chain under a root, of which one certificate is not as it should be."""
+    issuer = intermediate(root)
+    return [leaf(issuer), issuer, root]
+
+
+def with_header(**changes: object) -> str:
+    """Sign with Apple's key under another header; what is changed to None is left out."""
+    header = {"alg": "ES256", "x5c": [each.x5c for each in APPLE.chain], **changes}
+    return signed(APPLE.chain, TRANSACTION, header={name: each for name, each in header.items() if each is not None})
+
+
+def with_x5c(*x5c: object) -> str:
+    return with_header(x5c=list(x5c))
+
+
+def with_payload(content: bytes) -> str:
+    return APPLE.sign(content)
+
+
+LEAF, INTERMEDIATE, ROOT = (each.x5c for each in APPLE.chain)
+TEXT = json.dumps(TRANSACTION)
+
+HOSTILE: dict[str, tuple[str, Reason]] = {
+    # not a JWS
+    "nothing": ("", Reason.JWS_MALFORMED),
+    "dots": ("..", Reason.JWS_MALFORMED),
+    "one part": (HEADER, Reason.JWS_MALFORMED),
+    "two parts": (f"{HEADER}.{PAYLOAD}", Reason.JWS_MALFORMED),
+    "four parts": (f"{GENUINE}.{SIGNATURE}", Reason.JWS_MALFORMED),
+    "encrypted, five parts": (f"{GENUINE}.{HEADER}.{PAYLOAD}", Reason.JWS_MALFORMED),
+    "a line break at the end": (GENUINE + "\n", Reason.JWS_MALFORMED),
+    "a space at the beginning": (" " + GENUINE, Reason.JWS_MALFORMED),
+    "padding": (f"{HEADER}==.{PAYLOAD}.{SIGNATURE}", Reason.JWS_MALFORMED),
+    "base64 of the other alphabet": (f"{HEADER}+/.{PAYLOAD}.{SIGNATURE}", Reason.JWS_MALFORMED),
+    "letters of no alphabet": (f"{HEADER}é.{PAYLOAD}.{SIGNATURE}", Reason.JWS_MALFORMED),
+    "a lone surrogate": ("\ud800." + PAYLOAD + "." + SIGNATURE, Reason.JWS_MALFORMED),
+    "a part of impossible length": (f"{HEADER}.{'A' * 5}.{SIGNATURE}", Reason.JWS_MALFORMED),
+    "oversized": (GENUINE + "A" * MAX_SIGNED_CHARACTERS, Reason.JWS_MALFORMED),
+    "a megabyte of dots": ("." * 2**20, Reason.JWS_MALFORMED),
+    # nested base64
+    "base64 of a JWS": (base64.b64encode(GENUINE.encode()).decode(), Reason.JWS_MALFORMED),
+    "base64 of an app receipt": (base64.b64encode(b"\x30\x82\x10\x00" * 500).decode(), Reason.JWS_MALFORMED),
+    "a payload that is a JWS": (with_payload(GENUINE.encode()), Reason.JWS_MALFORMED),
+    "a payload that is base64 of JSON": (with_payload(base64.b64encode(TEXT.encode())), Reason.JWS_MALFORMED),
+    "parts that are encoded twice": (
+        ".".join(part(each.encode()) for each in GENUINE.split(".")),
+        Reason.JWS_MALFORMED,
+    ),
+    # header and payload
+    "a header that is no JSON": (signed(APPLE.chain, TRANSACTION, header=b"{"), Reason.JWS_MALFORMED),
+    "a header that is an array": (signed(APPLE.chain, TRANSACTION, header=b"[]"), Reason.JWS_MALFORMED),
+    "a header that is no UTF-8": (signed(APPLE.chain, TRANSACTION, header=b'{"\xff":1}'), Reason.JWS_MALFORMED),
+    "a header with a key twice": (
+        signed(APPLE.chain, TRANSACTION, header=b'{"alg":"none","alg":"ES256"}'),
+        Reason.JWS_MALFORMED,
+    ),
+    "a payload that is no JSON": (with_payload(b"transactionId=1"), Reason.JWS_MALFORMED),
+    "a payload that is a string": (with_payload(b'"2000000001"'), Reason.JWS_MALFORMED),
+    "a payload with a key twice": (
+        with_payload(TEXT[:-1].encode() + b',"transactionId":"2000000002"}'),
+        Reason.JWS_MALFORMED,
+    ),
+    "a payload with NaN": (with_payload(TEXT[:-1].encode() + b',"price":NaN}'), Reason.JWS_MALFORMED),
+    "a deep payload": (with_payload(b'{"a":' * 20_000 + b"1" + b"}" * 20_000), Reason.JWS_MALFORMED),
+    "a deep header": (signed(APPLE.chain, TRANSACTION, header=b"[" * 50_000), Reason.JWS_MALFORMED),
+    "a number of 50,000 digits": (with_payload(b'{"signedDate":' + b"9" * 50_000 + b"}"), Reason.JWS_ENVIRONMENT),
+    "crit": (with_header(crit=["exp"], exp=1), Reason.JWS_MALFORMED),
+    "b64 false": (with_header(b64=False), Reason.JWS_MALFORMED),
+    "b64 false, said to be critical": (with_header(b64=False, crit=["b64"]), Reason.JWS_MALFORMED),
+    "bundleId a number": (APPLE.sign(bundleId=7), Reason.JWS_MALFORMED),
+    # the algorithm
+    "alg none": (f"{part({'alg': 'none'})}.{PAYLOAD}.", Reason.JWS_ALGORITHM),
+    "alg none, with the chain and a signature": (with_header(alg="none"), Reason.JWS_ALGORITHM),
+    "alg None": (with_header(alg="None"), Reason.JWS_ALGORITHM),
+    "alg HS256": (with_header(alg="HS256"), Reason.JWS_ALGORITHM),
+    "alg RS256": (with_header(alg="RS256"), Reason.JWS_ALGORITHM),
+    "alg ES384": (with_header(alg="ES384"), Reason.JWS_ALGORITHM),
+    "alg es256": (with_header(alg="es256"), Reason.JWS_ALGORITHM),
+    "alg in an array": (with_header(alg=["ES256"]), Reason.JWS_ALGORITHM),
+    "no alg": (with_header(alg=None), Reason.JWS_ALGORITHM),
+    # the chain
+    "no chain": (with_header(x5c=None), Reason.JWS_CHAIN_LENGTH),
+    "no chain, and a key of one's own": (
+        signed(STRANGER.chain, TRANSACTION, header={"alg": "ES256", "jwk": {"kty": "EC"}, "kid": "mine"}),
+        Reason.JWS_CHAIN_LENGTH,
+    ),
+    "an empty chain": (with_x5c(), Reason.JWS_CHAIN_LENGTH),
+    "one certificate": (with_x5c(LEAF), Reason.JWS_CHAIN_LENGTH),
+    "two certificates": (with_x5c(LEAF, INTERMEDIATE), Reason.JWS_CHAIN_LENGTH),
+    "four certificates": (with_x5c(LEAF, INTERMEDIATE, ROOT, ROOT), Reason.JWS_CHAIN_LENGTH),
+    "a chain that is a string": (with_header(x5c=LEAF), Reason.JWS_CHAIN_LENGTH),
+    "a certificate that is a number": (with_x5c(LEAF, INTERMEDIATE, 3), Reason.JWS_CERTIFICATE),
+    "a certificate that is garbled": (with_x5c(LEAF[:200], INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
+    "a certificate that is empty": (with_x5c("", INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
+    "a certificate in PEM": (
+        with_x5c(f"-----BEGIN CERTIFICATE-----\n{LEAF}\n-----END CERTIFICATE-----", INTERMEDIATE, ROOT),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a certificate encoded twice": (
+        with_x5c(base64.b64encode(LEAF.encode()).decode(), INTERMEDIATE, ROOT),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a certificate with a line break": (
+        with_x5c(LEAF[:76] + "\n" + LEAF[76:], INTERMEDIATE, ROOT),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a certificate in letters of no alphabet": (with_x5c("é", INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
+    "a foreign root": (STRANGER.sign(), Reason.JWS_FOREIGN_ROOT),
+    "a foreign root of the same name": (
+        signed(chain_with(root=certify("root")), TRANSACTION),
+        Reason.JWS_FOREIGN_ROOT,
+    ),
+    "a foreign chain under our root": (
+        signed([*STRANGER.chain[:2], APPLE.root], TRANSACTION),
+        Reason.JWS_FOREIGN_ROOT,
+    ),
+    "a foreign leaf under our intermediate": (
+        signed([STRANGER.leaf, APPLE.intermediate, APPLE.root], TRANSACTION),
+        Reason.JWS_FOREIGN_ROOT,
+    ),
+    "our chain, a foreign root at its end": (
+        signed([APPLE.leaf, APPLE.intermediate, STRANGER.root], TRANSACTION),
+        Reason.JWS_FOREIGN_ROOT,
+    ),
+    "the chain upside down": (signed(APPLE.chain[::-1], TRANSACTION, key=APPLE.leaf.key), Reason.JWS_FOREIGN_ROOT),
+    "the root three times": (signed([APPLE.root] * 3, TRANSACTION, key=APPLE.leaf.key), Reason.JWS_CERTIFICATE),
+    "a leaf as intermediate": (
+        signed([certify_leaf(APPLE.leaf), APPLE.leaf, APPLE.root], TRANSACTION),
+        Reason.JWS_FOREIGN_ROOT,
+    ),
+    "an intermediate that is no authority": (
+        signed(
+            chain_with(intermediate=lambda root: certify_intermediate(root, is_authority=False)),
+            TRANSACTION,
+        ),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "an expired leaf": (
+        signed(chain_with(leaf=lambda issuer: certify_leaf(issuer, end=OVER)), TRANSACTION),
+        Reason.JWS_EXPIRED_CERTIFICATE,
+    ),
+    "a leaf of the future": (
+        signed(chain_with(leaf=lambda issuer: certify_leaf(issuer, begin=NOT_YET)), TRANSACTION),
+        Reason.JWS_EXPIRED_CERTIFICATE,
+    ),
+    "an expired intermediate": (
+        signed(chain_with(intermediate=lambda root: certify_intermediate(root, end=OVER)), TRANSACTION),
+        Reason.JWS_EXPIRED_CERTIFICATE,
+    ),
+    "a leaf without Apple's extension": (
+        signed(chain_with(leaf=lambda issuer: certify_leaf(issuer, oid=None)), TRANSACTION),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a leaf with the intermediate's extension": (
+        signed(chain_with(leaf=lambda issuer: certify_leaf(issuer, oid=INTERMEDIATE_OID)), TRANSACTION),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "an intermediate without Apple's extension": (
+        signed(chain_with(intermediate=lambda root: certify_intermediate(root, oid=None)), TRANSACTION),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a leaf that does not identify its key": (
+        signed(chain_with(leaf=lambda issuer: certify_leaf(issuer, identifies_keys=False)), TRANSACTION),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a leaf with a key on another curve": (
+        signed(
+            chain_with(leaf=lambda issuer: certify_leaf(issuer, key=new_key(ec.SECP384R1()))),
+            TRANSACTION,
+            key=APPLE.leaf.key,
+        ),
+        Reason.JWS_CERTIFICATE,
+    ),
+    "a leaf with an RSA key": (
+        signed(
+            chain_with(leaf=lambda issuer: certify_leaf(issuer, key=rsa.generate_private_key(65537, 2048))),
+            TRANSACTION,
+            key=APPLE.leaf.key,
+        ),
+        Reason.JWS_CERTIFICATE,
+    ),
+    # the date of signing
+    "signed before the chain was valid": (
+        APPLE.sign(signedDate=int(BEFORE.timestamp()) * 1000),
+        Reason.JWS_EXPIRED_CERTIFICATE,
+    ),
+    "signed when the chain is long over": (
+        APPLE.sign(signedDate=YEAR_10000_MS - 1),
+        Reason.JWS_EXPIRED_CERTIFICATE,
+    ),
+    "signed in the year 10000": (APPLE.sign(signedDate=YEAR_10000_MS), Reason.JWS_SIGNED_DATE),
+    "signed beyond all time": (APPLE.sign(signedDate=10**300), Reason.JWS_SIGNED_DATE),
+    "signed at no time": (APPLE.sign(signedDate=None), Reason.JWS_SIGNED_DATE),
+    "signed before there was time": (APPLE.sign(signedDate=-1), Reason.JWS_SIGNED_DATE),
+    "a date of signing in words": (APPLE.sign(signedDate="2024-07-01"), Reason.JWS_SIGNED_DATE),
+    "a date of signing in a string": (APPLE.sign(signedDate=str(SIGNED_AT_MS)), Reason.JWS_SIGNED_DATE),
+    "a date of signing that is a fraction": (APPLE.sign(signedDate=SIGNED_AT_MS + 0.5), Reason.JWS_SIGNED_DATE),
+    "a date of signing that is a boolean": (APPLE.sign(signedDate=True), Reason.JWS_SIGNED_DATE),
+    # the signature
+    "a swapped payload": (
+        f"{HEADER}.{part({**TRANSACTION, 'transactionId': '2000000002'})}.{SIGNATURE}",
+        Reason.JWS_SIGNATURE,
+    ),
+    "a swapped header": (f"{with_header(kid='x').split('.')[0]}.{PAYLOAD}.{SIGNATURE}", Reason.JWS_SIGNATURE),
+    "a signature of another's key": (signed(APPLE.chain, TRANSACTION, key=STRANGER.leaf.key), Reason.JWS_SIGNATURE),
+    "another's key in the header": (
+        signed(APPLE.chain, TRANSACTION, key=STRANGER.leaf.key, jwk={"kty": "EC"}, jku="https://example.com/"),
+        Reason.JWS_SIGNATURE,
+    ),
+    "a signature of zeros": (f"{HEADER}.{PAYLOAD}.{part(bytes(64))}", Reason.JWS_SIGNATURE),
+    "a signature of ones": (f"{HEADER}.{PAYLOAD}.{part(bytes([255]) * 64)}", Reason.JWS_SIGNATURE),
+    "a signature in DER": (
+        f"{HEADER}.{PAYLOAD}.{part(APPLE.leaf.key.sign(f'{HEADER}.{PAYLOAD}'.encode(), ec.ECDSA(SHA256())))}",
+        Reason.JWS_SIGNATURE,
+    ),
+    "half a signature": (f"{HEADER}.{PAYLOAD}.{part(bytes(32))}", Reason.JWS_SIGNATURE),
+    "no signature": (f"{HEADER}.{PAYLOAD}.", Reason.JWS_SIGNATURE),
+    # the environment
+    "Xcode, as Xcode signs": (
+        signed([STRANGER.leaf], {**TRANSACTION, "environment": "Xcode"}, kid="Apple_Xcode_Key"),
+        Reason.JWS_ENVIRONMENT,
+    ),
+    "Xcode, unsigned": (f"{part({'alg': 'none'})}.{part({'environment': 'Xcode'})}.", Reason.JWS_ENVIRONMENT),
+    "LocalTesting": (STRANGER.sign(environment="LocalTesting"), Reason.JWS_ENVIRONMENT),
+    "Xcode, signed by Apple": (APPLE.sign(environment="Xcode"), Reason.JWS_ENVIRONMENT),
+    "LocalTesting, signed by Apple": (APPLE.sign(environment="LocalTesting"), Reason.JWS_ENVIRONMENT),
+    "an unknown environment": (APPLE.sign(environment="production"), Reason.JWS_ENVIRONMENT),
+    "no environment": (APPLE.sign(environment=None), Reason.JWS_ENVIRONMENT),
+    "an environment in an array": (APPLE.sign(environment=["Production"]), Reason.JWS_ENVIRONMENT),
+    "a notification": (APPLE.sign(NOTIFICATION), Reason.JWS_ENVIRONMENT),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_not_apples_is_refused_for_its_reason(name: str, signed_data: AppleSignedData) -> None:
+    """Each has the reason that an operator will search for, and words that quote nothing of it."""
+    text, reason = HOSTILE[name]
+    refused = signed_data.verify_transaction(text)
+    assert isinstance(refused, SignatureRefused)
+    assert refused.reason is reason, refused
+    assert refused.detail.isascii() and refused.detail.isprintable() and len(refused.detail) < 250
+    for told in (LEAF[:24], ROOT[:24], "2000000001", "coins_100", "example.com", "com.example"):
+        assert told not in refused.detail
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_it_is_refused_likewise_after_its_chain_was_remembered(name: str) -> None:
+    """That the genuine chain is known already opens no way around any check."""
+    text, reason = HOSTILE[name]
+    signed_data = AppleSignedData([APPLE.root.der], now_seconds=lambda: NOW_SECONDS)
+    assert signed_data.verify_transaction(GENUINE) == TRANSACTION
+    for _ in range(2):
+        refused = signed_data.verify_transaction(text)
+        assert isinstance(refused, SignatureRefused)
+        assert refused.reason is reason
+
+
+def test_a_clock_may_be_a_quarter_of_an_hour_behind(signed_data: AppleSignedData) -> None:
+    """To the millisecond; beyond that it is the clock that is wrong, and no more is said of what Apple signed."""
+    latest_ms = SIGNED_AT_MS + 60_000 + int(MAX_AHEAD_SECONDS) * 1000
+    assert signed_data.verify_transaction(APPLE.sign(signedDate=latest_ms)) == {**TRANSACTION, "signedDate": latest_ms}
+    with pytest.raises(ConfigurationError, match="more than 15 minutes behind"):
+        signed_data.verify_transaction(APPLE.sign(signedDate=latest_ms + 1))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_notification_is_made_of_it(name: str, signed_data: AppleSignedData) -> None:
+    """The same things are refused where a notification is expected, and a signed transaction is none."""
+    assert isinstance(signed_data.verify_notification(HOSTILE[name][0]), SignatureRefused) or "notification" in name
+    assert isinstance(signed_data.verify_notification(GENUINE), SignatureRefused)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "reason"),
+    [
+        (Flaw.EXPIRED_LEAF, Reason.JWS_EXPIRED_CERTIFICATE),
+        (Flaw.LEAF_WITHOUT_OID, Reason.JWS_CERTIFICATE),
+        (Flaw.INTERMEDIATE_WITHOUT_OID, Reason.JWS_CERTIFICATE),
+        (Flaw.FOREIGN_ROOT, Reason.JWS_FOREIGN_ROOT),
+        (Flaw.FOREIGN_CHAIN, Reason.JWS_FOREIGN_ROOT),
+        (Flaw.TWO_CERTIFICATES, Reason.JWS_CHAIN_LENGTH),
+        (Flaw.FOUR_CERTIFICATES, Reason.JWS_CHAIN_LENGTH),
+        (Flaw.NO_CERTIFICATES, Reason.JWS_CHAIN_LENGTH),
+        (Flaw.GARBLED_CERTIFICATE, Reason.JWS_CERTIFICATE),
+        (Flaw.ALGORITHM_NONE, Reason.JWS_ALGORITHM),
+        (Flaw.ALGORITHM_HS256, Reason.JWS_ALGORITHM),
+        (Flaw.SWAPPED_PAYLOAD, Reason.JWS_SIGNATURE),
+        (Flaw.FOREIGN_SIGNATURE, Reason.JWS_SIGNATURE),
+    ],
+)
+def test_what_the_simulated_store_gets_wrong_on_purpose_is_refused(flaw: Flaw, reason: Reason) -> None:
+    """Its authority is accepted as Apple's where its root is trusted, and none of its flaws ever is."""
+    store = Authority(b"of this test")
+    signed_data = AppleSignedData([store.root])
+    assert signed_data.verify_transaction(store.sign(TRANSACTION)) == TRANSACTION
+    refused = signed_data.verify_transaction(store.sign(TRANSACTION, flaw))
+    assert isinstance(refused, SignatureRefused)
+    assert refused.reason is reason
+
+
+def test_no_flaw_of_the_simulated_store_is_left_out() -> None:
+    """A flaw that is added there is added to the table above."""
+    (table,) = test_what_the_simulated_store_gets_wrong_on_purpose_is_refused.pytestmark  # type: ignore[attr-defined]
+    assert {flaw for flaw, _ in table.args[1]} == set(Flaw)
+
+
+# What an operator is told
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (base64.b64encode(GENUINE.encode()).decode(), "it is the base64 of a JWS"),
+        (base64.b64encode(b"\x30\x82\x10\x00" * 500).decode(), "it is an app receipt"),
+        (GENUINE + "A" * MAX_SIGNED_CHARACTERS, f"at most {MAX_SIGNED_CHARACTERS} characters"),
+        (with_header(alg="none"), "expected ES256, found none"),
+        (with_header(alg="https://example.com/alg"), "expected ES256, found a string"),
+        (with_x5c(LEAF), "expected 3 certificates, found 1"),
+        (APPLE.sign(environment="Xcode"), "found Xcode, where Apple signs nothing"),
+        (APPLE.sign(NOTIFICATION), "expected a signed transaction, found a notification"),
+        (APPLE.sign({"receiptType": "Production"}), "expected a signed transaction, found an app transaction"),
+        (
+            HOSTILE["an expired leaf"][0],
+            "leaf: valid from 2020-01-01 00:00:00 UTC to 2023-01-01 00:00:00 UTC, signed 2024",
+        ),
+        (HOSTILE["an expired intermediate"][0], "intermediate: valid from"),
+        (HOSTILE["a leaf without Apple's extension"][0], "leaf: without the extension 1.2.840.113635.100.6.11.1"),
+        (HOSTILE["an intermediate without Apple's extension"][0], "intermediate: without the extension"),
+        (HOSTILE["a leaf with an RSA key"][0], "leaf: expected a key on the curve P-256"),
+        (HOSTILE["a leaf that does not identify its key"][0], "not accepted by Apple's library: "),
+        (STRANGER.sign(), "root: it is none of the trusted"),
+        (HOSTILE["a foreign chain under our root"][0], "intermediate: not issued by the next"),
+    ],
+)
+def test_a_refusal_says_what_was_found(text: str, words: str, signed_data: AppleSignedData) -> None:
+    """What was expected, what was found, and which certificate it is about."""
+    refused = signed_data.verify_transaction(text)
+    assert isinstance(refused, SignatureRefused)
+    assert words in refused.detail
+
+
+# Whatever a string can hold
+
+
+def mutated(draw: st.DrawFn) -> str:
+    """Change the genuine one a little: cut, insert, replace, or exchange parts with another's."""
+    parts = draw(st.permutations(GENUINE.split("."))) if draw(st.booleans()) else GENUINE.split(".")
+    text = ".".join(parts)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        until = min(len(text), at + draw(st.integers(0, 4)))
+        text = text[:at] + draw(st.text(alphabet="ABab01-_.=+/{ \n\x00é", max_size=4)) + text[until:]
+    return text
+
+
+mutations = st.composite(mutated)()
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+FIELDS = [*TRANSACTION, "appAccountToken", "revocationDate", "revocationReason", "offerPeriod", "advancedCommerceInfo"]
+
+
+@patient
+@given(text=st.text() | mutations | st.from_regex(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*"))
+@example(text="\ud800.\udfff.\x00")
+def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
+    """Nothing raises, and nothing but the genuine string itself is accepted."""
+    for verify in (signed_data.verify_transaction, signed_data.verify_notification):
+        outcome = verify(text)
+        assert isinstance(outcome, SignatureRefused) or text == GENUINE
+
+
+@patient
+@given(header=st.dictionaries(st.sampled_from(["alg", "x5c", "crit", "kid", "typ", "b64"]), json_values))
+def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedData) -> None:
+    """Whatever JSON a header has, it is refused or makes no difference to what Apple signed."""
+    for fields in (header, {"alg": "ES256", "x5c": [LEAF, INTERMEDIATE, ROOT], **header}):
+        outcome = signed_data.verify_transaction(signed(APPLE.chain, TRANSACTION, header=fields))
+        assert isinstance(outcome, SignatureRefused) or outcome == TRANSACTION
+
+
+@patient
+@given(
+    x5c=st.lists(
+        st.sampled_from([LEAF, INTERMEDIATE, ROOT, STRANGER.leaf.x5c, STRANGER.root.x5c]), min_size=3, max_size=3
+    )
+)
+def test_no_arrangement_of_certificates_passes_but_the_right_one(
+    x5c: Sequence[str], signed_data: AppleSignedData
+) -> None:
+    """Certificates that are each fine make no chain in another order, or with another's among them."""
+    outcome = signed_data.verify_transaction(with_x5c(*x5c))
+    assert (outcome == TRANSACTION) is (list(x5c) == [LEAF, INTERMEDIATE, ROOT])
+
+
+@patient
+@given(damage=st.binary(min_size=1, max_size=8), data=st.data())
+def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, signed_data: AppleSignedData) -> None:
+    """A certificate that was changed anywhere is refused, whatever becomes of its structure by it."""
+    number = data.draw(st.integers(0, 2))
+    der = bytearray(APPLE.chain[number].der)
+    at = data.draw(st.integers(0, len(der) - 1))
+    der[at : at + len(damage)] = damage
+    x5c = [LEAF, INTERMEDIATE, ROOT]
+    x5c[number] = base64.b64encode(der).decode()
+    outcome = signed_data.verify_transaction(with_x5c(*x5c))
+    assert isinstance(outcome, SignatureRefused) is (bytes(der) != APPLE.chain[number].der)
+
+
+@patient
+@given(changes=st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=5))
+def test_what_apple_signs_comes_through_whatever_it_is(changes: dict[str, Any], signed_data: AppleSignedData) -> None:
+    """A field of a type that Apple's library does not know is no reason to refuse what Apple has signed."""
+    payload = {**TRANSACTION, **changes}
+    try:
+        outcome = signed_data.verify_transaction(APPLE.sign(json.dumps(payload).encode()))
+    except ConfigurationError:
+        assert changes["signedDate"] > NOW_SECONDS * 1000
+        return
+    if isinstance(outcome, SignatureRefused):
+        is_no_json = any(word in json.dumps(changes) for word in ("NaN", "Infinity"))
+        assert is_no_json or {"signedDate", "environment", "bundleId"} & changes.keys()
+    else:
+        assert outcome == payload
+
+
+# Apple's library by itself
+
+
+def apples_own(text: str, environment: AppleEnvironment = AppleEnvironment.PRODUCTION) -> bool:
+    """Ask Apple's library, with nothing of ours in it, whether it takes a transaction for Apple's."""
+    verifier = SignedDataVerifier([APPLE.root.der], False, environment, "com.example.game", 1)
+    try:
+        verifier.verify_and_decode_signed_transaction(text)
+    except VerificationException:
+        return False
+    except BaseValidationError:  # the signature was fine, and comes first
+        return True
+    return True
+
+
+@patient
+@given(text=mutations | st.sampled_from([text for text, _ in HOSTILE.values()]))
+def test_nothing_is_accepted_that_apples_library_refuses(text: str, signed_data: AppleSignedData) -> None:
+    """What we accept, Apple's library accepts; where we are stricter is a matter of its own test."""
+    if not isinstance(signed_data.verify_transaction(text), SignatureRefused):
+        assert apples_own(text)
+
+
+def test_we_are_stricter_than_apples_library_where_that_is_meant() -> None:
+    """Its library takes these: what two readers read differently, and what no date vouches for. Apple sends none."""
+    assert {name for name, (text, _) in HOSTILE.items() if apples_own(text)} == {
+        "a payload with a key twice",
+        "a payload with NaN",
+        "a certificate that is a number",  # the third, at which the library never looks
+        "our chain, a foreign root at its end",  # likewise
+        "signed at no time",
+        "a date of signing in a string",
+        "a date of signing that is a fraction",
+    }
