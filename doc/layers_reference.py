@@ -28,7 +28,7 @@ class LayersTable(SphinxDirective):
         group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (20, 80)), cols=2)
         body = nodes.tbody()
         for layer in setup["importlinter:contract:layers"]["layers"].split("\n"):
-            for name in re.findall(r"\w+", layer):
+            for name in re.findall(r"[\w.]+", layer):
                 words = nodes.paragraph(text=self._first_words(name))
                 body += nodes.row(
                     "", nodes.entry("", nodes.paragraph("", "", nodes.literal(text=name))), nodes.entry("", words)
@@ -37,7 +37,7 @@ class LayersTable(SphinxDirective):
         return [nodes.table("", group)]
 
     def _first_words(self, name: str) -> str:
-        package = ROOT / "receipt_actors" / name
+        package = ROOT / "receipt_actors" / name.replace(".", "/")
         path = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
         self.env.note_dependency(str(path))
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
