@@ -21,6 +21,7 @@ import pytest
 
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
+from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
@@ -310,7 +311,7 @@ def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("status",), ("tree",), ("top", "--interval", "0.2"), ("state", "intake"), ("pause",), ("trace", "where")],
+    [("status",), ("tree",), ("top", "--interval", "0.2"), ("state", "intake"), ("pause",), ("trace",)],
 )
 def test_output_without_a_reader(
     processes: Processes, system: StandInSystem, admin: str, command: tuple[str, ...]
@@ -332,38 +333,53 @@ EVENT = {
 
 class TestTrace:
     def test_each_event_is_a_line_and_the_end_goes_to_stderr(self, cli: Cli, system: StandInSystem, admin: str) -> None:
-        """Code 0 once it is over; count and time are passed on."""
+        """Code 0 once it is over; filters, count and time are passed on."""
         system.events = [EVENT, {"event": "moved"}]
-        ended = cli("trace", "claim where user_id == 42", "--limit", "3", "--seconds", "7", "--admin", admin)
+        ended = cli(
+            "trace",
+            "--event",
+            "claim",
+            "--event=moved",
+            "--user",
+            "42",
+            "--slower-than",
+            "2",
+            "--limit",
+            "3",
+            "--seconds",
+            "7",
+            "--admin",
+            admin,
+        )
         assert ended.code == 0
         first, second = ended.out.splitlines()
         assert re.fullmatch(r'\d\d:\d\d:\d\d\.250 main claim user_id=42 detail="two words" x=null', first)
         assert second == "moved"
         assert ended.err == "receipt-actors: 2 events: the limit is reached\n"
         (request,) = system.requests
-        assert (request.predicate, request.limit, request.seconds) == ("claim where user_id == 42", 3, 7.0)
+        assert request == TraceRequest({"event": ["claim", "moved"], "user_id": ["42"], "slower_than": ["2.0"]}, 3, 7.0)
 
     def test_json_lines(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For other programs."""
         system.events = [EVENT, EVENT]
-        assert cli("trace", "where", "--json", "--admin", admin).lines == [EVENT, EVENT]
+        assert cli("trace", "--json", "--admin", admin).lines == [EVENT, EVENT]
 
-    def test_a_predicate_that_cannot_be_read(self, cli: Cli, admin: str) -> None:
-        """Wrong usage; the line below points to the place."""
-        ended = cli("trace", "bad predicate", "--admin", admin)
+    def test_filters_that_match_nothing(self, cli: Cli, admin: str) -> None:
+        """Wrong usage, in the server's words."""
+        ended = cli("trace", "--event", "nonsense", "--admin", admin)
         assert (ended.code, ended.out) == (2, "")
-        assert ended.err == "receipt-actors: bad predicate\n             ^ expected where\n"
+        assert ended.err == "receipt-actors: no event is called nonsense\n"
 
     def test_more_than_the_server_grants_is_wrong_usage(self, cli: Cli, admin: str) -> None:
         """In the server's words."""
-        ended = cli("trace", "where", "--seconds", "1e9", "--admin", admin)
+        ended = cli("trace", "--seconds", "1e9", "--admin", admin)
         assert (ended.code, ended.out) == (2, "")
         assert "seconds: expected a number" in ended.err
 
     def test_ctrl_c_ends_the_trace(self, processes: Processes, system: StandInSystem, admin: str) -> None:
         """What came before was printed at once; the server is told by the end of the connection."""
         system.events, system.end_reason = [EVENT], None
-        process = processes.start("trace", "where", "--seconds", "60", "--admin", admin)
+        process = processes.start("trace", "--seconds", "60", "--admin", admin)
         assert process.stdout is not None
         assert "user_id=42" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -377,7 +393,7 @@ class TestTrace:
         system.events, system.end_reason = [EVENT], None
         with AdminServer(Address("127.0.0.1", 0)) as server:
             server.serve(system)
-            process = processes.start("trace", "where", "--seconds", "60", "--admin", str(server.address))
+            process = processes.start("trace", "--seconds", "60", "--admin", str(server.address))
             assert process.stdout is not None
             process.stdout.readline()
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -557,7 +573,7 @@ class TestLiveTop:
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("tree",), ("top", "--once", "--interval", "0.2"), ("state", "x"), ("trace", "where")]
+    "command", [("status",), ("tree",), ("top", "--once", "--interval", "0.2"), ("state", "x"), ("trace",)]
 )
 def test_a_terminal_is_never_obeyed_into(
     cli: Cli, system: StandInSystem, listen: Listen, command: tuple[str, ...]

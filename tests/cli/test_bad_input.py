@@ -48,7 +48,7 @@ WORK: Mapping[str, tuple[str, ...]] = {
     "state": ("intake",),
     "status": (),
     "top": ("--once",),
-    "trace": ("received",),
+    "trace": (),
     "tree": (),
 }
 USES_QUEUES = ("redrive", "results", "start", "submit")
