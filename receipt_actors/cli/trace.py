@@ -10,8 +10,7 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, admin_options
-from receipt_actors.cli.number_types import FiniteFloatRange
-from receipt_actors.cli.plain_text import clock_time, echo
+from receipt_actors.cli.terminal import FiniteFloatRange, clock_time, echo
 from receipt_actors.domain.values import printable
 from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import TraceRequest

@@ -24,10 +24,7 @@ import pykka
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli.endings import ending_with_threads, log_end
-from receipt_actors.cli.garbage import collect_seldom
-from receipt_actors.cli.logs import write_log
-from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.process import StopSignals, collect_seldom, ending_with_threads, log_end, write_log
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, StartAbandoned, TraceRefused
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.scale.processes.channel import Channel
