@@ -130,8 +130,6 @@ class TestEveryCommand:
     ) -> None:
         """Whatever it answers, it is not obeyed, and not taken for a healthy system."""
         address = serve(lambda _method, _path, _body: Reply(answer))
-        if command[0] == "state" and b"hello" in answer:
-            return  # an actor's state can be anything
         code = 3 if command[0] == "status" else 1
         assert_one_line(cli(*command, "--admin", address), code, f"{address} is no admin port of receipt-actors")
 
