@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import Reply, ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
+from receipt_actors.otp._scheduler import context, current_process
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process

@@ -50,8 +50,8 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.otp._context import Running
 from receipt_actors.otp._process import Process
+from receipt_actors.otp._scheduler import Running
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,

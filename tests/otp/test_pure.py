@@ -36,7 +36,7 @@ from receipt_actors.otp import (
     is_orderly,
     supervisor_spec,
 )
-from receipt_actors.otp._strategy import restart_group
+from receipt_actors.otp._child_spec import restart_group
 from tests.otp.support import (
     Pooled,
 )
