@@ -125,7 +125,6 @@ class GatheredReplies:
         return not self._missing
 
     def deliver(self) -> None:
-        """Put the answers into the mailbox."""
         self._process.put(ReplyEnvelope(self._label, self._replies, None))
 
 

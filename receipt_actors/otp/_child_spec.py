@@ -112,7 +112,6 @@ class ForgottenStart:
         self.__name__ = str(getattr(made_by, "__name__", type(made_by).__name__))
 
     def __call__(self, *_args: object) -> NoReturn:
-        """Refuse to start it."""
         raise RuntimeError("a temporary child is never started again: its start arguments are forgotten")
 
     def __repr__(self) -> str:
@@ -138,7 +137,6 @@ class ChildSpec:
     backoff: Backoff | None = None  #: wait before a restart; not OTP's, see ``Backoff``
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense before anything is started."""
         try:
             hash(self.id)
         except TypeError:
@@ -245,7 +243,6 @@ class RestartWindow:
     restarts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a window that makes no sense."""
         intensity, period = self.intensity, self.period_seconds
         if isinstance(intensity, bool) or not isinstance(intensity, int) or intensity < 0:
             raise ValueError(
@@ -309,7 +306,6 @@ class Backoff:
     """Where chance comes from: a number from 0 to 1 each time."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
         for name in ("first_seconds", "factor", "max_seconds", "reset_after_seconds", "jitter"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -352,7 +348,6 @@ class Streak:
 
     @property
     def restarts(self) -> int:
-        """How many there have been."""
         return self._restarts
 
     def started(self, now_seconds: float) -> None:

@@ -80,17 +80,14 @@ class Actor(pykka.Actor):
 
     @property
     def actor_urn(self) -> str:  # type: ignore[override]
-        """See ``pykka.Actor``."""
         return self._otp_process.ref.actor_urn
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
-        """See ``pykka.Actor``."""
         return self._otp_process
 
     @property
     def actor_stopped(self) -> Process:  # type: ignore[override]
-        """See ``pykka.Actor``."""
         return self._otp_process
 
     @staticmethod
@@ -460,7 +457,6 @@ class GenServer(Actor):
         """Clean up; see ``Actor.terminate``."""
 
     def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
-        """See ``Actor``."""
         kind = type(envelope)
         if kind is CastEnvelope:
             return self.handle_cast(envelope.message)

@@ -326,12 +326,10 @@ class Process:
             self._refuse_mailbox(NO_PROCESS)
 
     def await_answer(self, answer: CallReply) -> None:
-        """Handle no message until the call has been answered."""
         self.awaited = answer
         self._held_up = True
 
     def end_call(self) -> None:
-        """Go on with messages: the call that was waited for is over."""
         with self.system.lock:  # its end may come at this moment
             self.awaited = None
             self._held_up = self._state is EXITED
@@ -346,7 +344,6 @@ class Process:
         return self._mailbox.get_nowait()
 
     def empty(self) -> bool:
-        """Tell whether no message waits."""
         return self._mailbox.empty()
 
     @property
@@ -432,7 +429,6 @@ class Process:
         self._stop_own_scheduler()
 
     def _stop_own_scheduler(self) -> None:
-        """End the thread, where it is this process's own."""
         if self._scheduler is not self.system.scheduler:
             self._scheduler.stop()
 
@@ -448,13 +444,11 @@ class Process:
             self._waiting = Suspended(self, idle.seconds)
 
     def resume(self) -> None:
-        """Undo ``suspend``."""
         if isinstance(self._waiting, Suspended):
             self.resume_from(self._waiting)
 
     @property
     def is_suspended(self) -> bool:
-        """Tell whether ``sys.suspend`` has stopped it."""
         return isinstance(self._waiting, Suspended)
 
     def is_idle(self, idle: Idle) -> bool:
@@ -515,7 +509,6 @@ class Process:
     # --- a message ---
 
     def step(self, envelope: Envelope[Any]) -> None:
-        """Deal with one message."""
         kind = type(envelope)
         waiting = self._waiting
         if waiting is not None and kind is not SystemEnvelope:
@@ -662,7 +655,6 @@ class Process:
         self._settle(envelope, result)
 
     def interrupted(self, waiting: Waiting, error: BaseException) -> None:
-        """End: a callback that was a generator raised ``error``."""
         self.resume_from(waiting)
         self._crash(error)
 
@@ -718,7 +710,6 @@ class Process:
         self._terminate(reason, reply)
 
     def _terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
-        """Run the actor's ``terminate`` and exit."""
         actor = self.actor
         if not self._advance(RUNNING, TERMINATING) or actor is None:
             return
@@ -951,11 +942,9 @@ class Process:
 
     @property
     def state(self) -> State:
-        """Where it is in its life."""
         return self._state
 
     def is_set(self) -> bool:
-        """Tell whether the process has ended."""
         return self._state is EXITED
 
     # --- links ---
@@ -968,7 +957,6 @@ class Process:
             return list(links) if isinstance(links, set) else [] if links is None else [links]
 
     def is_linked_to(self, other: Process) -> bool:
-        """Tell whether the two lives are tied."""
         links = self._links
         return other in links if isinstance(links, set) else links is other
 
@@ -1067,7 +1055,6 @@ class Process:
 
 
 def tell_down(watcher: Watcher, down: Down) -> None:
-    """Tell a watcher of an end."""
     if callable(watcher):
         watcher(down)
     else:

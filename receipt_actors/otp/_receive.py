@@ -186,7 +186,6 @@ class Idle:
         return 0
 
     def time_out(self) -> None:
-        """Tell the actor that no message has come."""
         self.offer(Envelope(TIMEOUT))
 
     def _time_out(self) -> None:
@@ -231,14 +230,12 @@ class Suspended:
         return len(self._passed_over)
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Return what was passed over."""
         return self._passed_over
 
     def close(self) -> None:
         """Nothing is under way."""
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Let ``sys`` and the parent in, and keep the rest."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
         elif type(envelope) is ParentExitEnvelope:

@@ -49,7 +49,6 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
-        """The mailbox."""
         return self.process
 
     @property

@@ -188,7 +188,6 @@ class Pollers:
         self.is_waiting = False  #: whether the thread has to be woken
 
     def attach(self, poller: Poller) -> None:
-        """Poll it from now on."""
         fd = poller.fileno()
         self._epoll.register(fd, select.EPOLLIN)
         self._pollers[fd] = poller
@@ -247,7 +246,6 @@ class Pollers:
         self.detach(poller)
 
     def stop(self) -> None:
-        """Stop all, and close."""
         for poller in list(self._pollers.values()):
             try:
                 poller.stop()
@@ -290,7 +288,6 @@ class Scheduler:
         self._thread.start()
 
     def schedule(self, runnable: Runnable) -> None:
-        """Run it when its turn comes."""
         self._put(runnable)
 
     def stop(self) -> None:
@@ -334,11 +331,9 @@ class Scheduler:
 
     @property
     def name(self) -> str:
-        """The thread's name."""
         return self._thread.name
 
     def is_running(self) -> bool:
-        """Tell whether the thread lives."""
         return self._thread.is_alive()
 
     def frame(self) -> FrameType | None:
@@ -357,7 +352,6 @@ class Scheduler:
                     gc.enable()
 
     def is_current(self) -> bool:
-        """Tell whether the caller runs on this scheduler's thread."""
         return context.running is self.running
 
     def _run(self) -> None:

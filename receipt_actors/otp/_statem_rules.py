@@ -395,7 +395,6 @@ class StateMachineLoop:
 
     @property
     def timeouts(self) -> list[TimeoutEvent]:
-        """The events of the time-outs that run."""
         return [timeout.event for timeout in self._timeouts.values()]
 
     # --- what comes in ---

@@ -218,7 +218,6 @@ class GenStateMachine(Actor):
     # --- what the runtime calls ---
 
     def _otp_adopt(self, process: Process) -> None:
-        """See ``Actor``."""
         super()._otp_adopt(process)
         self.__loop = StateMachineLoop(state_enter=self.state_enter)
         self.__timers: dict[int, Timer] = {}
@@ -252,7 +251,6 @@ class GenStateMachine(Actor):
         return self.__run()
 
     def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
-        """See ``Actor``."""
         message = envelope.message
         if type(envelope) is _TimerEnvelope:
             kind, tag = message

@@ -93,7 +93,6 @@ class Event:
     at_seconds: float  #: on the system's monotonic clock
 
     def __str__(self) -> str:
-        """Say what happened without what the content holds."""
         to = "" if self.peer is None else f" to {self.peer}"
         content = self.content
         if isinstance(content, Reply):
@@ -231,8 +230,9 @@ def statistics(
         now = process.system.clock.monotonic()
         counters = None if process.debug is None else process.debug.counters
         if enable is not None:
-            with _Watching(process) as debug:
-                debug.counters = (counters or Counters(now)) if enable else None
+            debug = process.debug or Debug(process)
+            debug.counters = (counters or Counters(now)) if enable else None
+            process.watch(debug)
         if counters is None:
             return None
         return Statistics(now - counters.started_at_seconds, counters.messages_in, counters.messages_out)
@@ -243,11 +243,10 @@ def statistics(
 def trace(ref: Ref, enable: bool, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Log each event of the actor at level INFO, without contents (``sys:trace/2``); the record has it as ``event``."""
 
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.traced = enable
+    def change(debug: Debug) -> None:
+        debug.traced = enable
 
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, change), timeout)
 
 
 def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -259,20 +258,15 @@ def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) ->
     if size < 0:
         raise ValueError(f"size must be 0 or more events, not {size}")
 
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.log = deque(debug.log or (), maxlen=size) if size else None
+    def change(debug: Debug) -> None:
+        debug.log = deque(debug.log or (), maxlen=size) if size else None
 
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, change), timeout)
 
 
 def get_log(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> list[Event]:
     """Return the events that ``log`` keeps, oldest first (``sys:get_log/1``)."""
-
-    def do(process: Process) -> list[Event]:
-        return [] if process.debug is None or process.debug.log is None else list(process.debug.log)
-
-    return _ask(ref, do, timeout)
+    return _ask(ref, lambda process: [] if process.debug is None else list(process.debug.log or ()), timeout)
 
 
 def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -281,31 +275,17 @@ def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | No
     It is called on the actor's own thread, the last event (its end) on the thread that the end comes from.
     It is removed when it returns True, when it raises, and by ``remove(ref, id)``. An ``id`` that is there is replaced.
     """
-
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.install(id, function)
-
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, lambda debug: debug.install(id, function)), timeout)
 
 
 def remove(ref: Ref, id: Hashable, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Undo ``install`` (``sys:remove/2``)."""
-
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.functions.pop(id, None)
-
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, lambda debug: debug.functions.pop(id, None)), timeout)
 
 
 def no_debug(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Undo ``trace``, ``statistics``, ``log`` and every ``install`` (``sys:no_debug/1``)."""
-
-    def do(process: Process) -> None:
-        process.watch(None)
-
-    _ask(ref, do, timeout)
+    _ask(ref, lambda process: process.watch(None), timeout)
 
 
 def install_everywhere(
@@ -355,18 +335,11 @@ def remove_everywhere(system: ActorSystem, id: Hashable) -> None:
             ref.process.put(SystemEnvelope(partial(end, ref.process)))
 
 
-class _Watching:
-    """Changes what is watched of a process, and forgets all of it once nothing is."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._debug = process.debug or Debug(process)
-
-    def __enter__(self) -> Debug:
-        return self._debug
-
-    def __exit__(self, *_error: object) -> None:
-        self._process.watch(self._debug)
+def _watch(change: Callable[[Debug], object], process: Process) -> None:
+    """Change what is watched of a process; all of it is forgotten once nothing is."""
+    debug = process.debug or Debug(process)
+    change(debug)
+    process.watch(debug)
 
 
 def _ask(ref: Ref, function: Callable[[Process], T], timeout: float | None) -> T:
@@ -398,8 +371,6 @@ class Counters:
 
 
 class Debug:
-    """See the module."""
-
     def __init__(self, process: Process) -> None:
         self._process = process
         self.functions: dict[Hashable, tuple[DebugFunction, frozenset[EventKind]]] = {}
@@ -414,7 +385,6 @@ class Debug:
         self.functions[id] = (function, kinds)
 
     def changed(self) -> None:
-        """Look again at what is wanted."""
         if self.counters is not None or self.log is not None or self.traced:
             self._wanted = ALL_KINDS
         else:
@@ -422,11 +392,9 @@ class Debug:
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether nothing is watched any more."""
         return not (self.functions or self.counters or self.traced or self.log is not None)
 
     def received(self, envelope: Envelope[Any]) -> None:
-        """Note a message that is about to be handled."""
         if type(envelope) is ReplyEnvelope:
             kind = EventKind.REPLY
         elif envelope.reply_to is not None:
@@ -436,19 +404,15 @@ class Debug:
         self._note(kind, envelope.message)
 
     def sent(self, peer: Ref, message: object) -> None:
-        """Note a message that it sends."""
         self._note(EventKind.SENT, message, peer)
 
     def replied(self, reply: object) -> None:
-        """Note an answer that it gives."""
         self._note(EventKind.SENT, reply)
 
     def crashed(self, error: BaseException) -> None:
-        """Note an exception that ends it."""
         self._note(EventKind.CRASHED, error)
 
     def exited(self, reason: object) -> None:
-        """Note its end."""
         self._note(EventKind.EXITED, reason)
 
     def _note(self, kind: EventKind, content: object, peer: Ref | None = None) -> None:

@@ -71,15 +71,6 @@ def test_a_restart_counts_for_exactly_the_period() -> None:
     assert first.add(1.95)[1] is True
 
 
-def test_the_window_is_a_value() -> None:
-    """Counting leaves the earlier window as it was, and keeps no restart that no longer counts."""
-    window = RestartWindow(1, 5)
-    later, allowed = window.add(0)
-    assert allowed
-    assert window.restarts == ()
-    assert later.add(6)[0].restarts == (6,)
-
-
 def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
     """One more than allowed is too many; how many more does not matter."""
     window = RestartWindow(2, 5)
