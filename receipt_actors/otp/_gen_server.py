@@ -263,11 +263,7 @@ class Actor(pykka.Actor):
             reply_to.fail(NO_PROCESS)
 
     def run_async(
-        self,
-        label: object,
-        begin: Callable[..., object],
-        *args: object,
-        then: Callable[[Any], object] | None = None,
+        self, label: object, begin: Callable[..., object], *args: object, then: Callable[[Any], object] | None = None
     ) -> None:
         """Have ``begin(*args, done)`` start something that ends later; it must return at once.
 
@@ -408,12 +404,7 @@ class Actor(pykka.Actor):
 
 
 PYKKA_REQUESTS = frozenset(
-    {
-        pykka.messages.ProxyCall,
-        pykka.messages.ProxyGetAttr,
-        pykka.messages.ProxySetAttr,
-        pykka.messages._ActorStop,
-    }
+    {pykka.messages.ProxyCall, pykka.messages.ProxyGetAttr, pykka.messages.ProxySetAttr, pykka.messages._ActorStop}
 )
 
 
