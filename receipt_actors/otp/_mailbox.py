@@ -41,6 +41,7 @@ class Mailbox(Relations):
     __slots__ = (
         "_backlog",
         "_exit_signal",
+        "_held_up",
         "_mailbox",
         "_scheduled",
         "_scheduler",
@@ -59,6 +60,7 @@ class Mailbox(Relations):
         self._waiting: Waiting | Suspended | Idle | None = None  # who is offered messages first
         self.awaited: CallReply | None = None  #: the call that a callback waits for; no message is handled meanwhile
         self._exit_signal: ExitReason | None = None  # the first one; to be obeyed at the next turn at the latest
+        self._held_up = False  # whether it has ended, or waits for the answer of a call: one look for both
         self.messages_handled = 0  #: since the start; counted once a turn
 
     # --- pykka's ActorInbox ---
@@ -77,6 +79,17 @@ class Mailbox(Relations):
                 self._scheduler.schedule(self)
         elif self._state is EXITED:
             self._refuse_mailbox(NO_PROCESS)
+
+    def await_answer(self, answer: CallReply) -> None:
+        """Handle no message until the call has been answered."""
+        self.awaited = answer
+        self._held_up = True
+
+    def end_call(self) -> None:
+        """Go on with messages: the call that was waited for is over."""
+        with self.system.lock:  # its end may come at this moment
+            self.awaited = None
+            self._held_up = self._state is EXITED
 
     def wake(self) -> None:
         """Have it look whether the answer that it waits for has come."""
@@ -136,12 +149,11 @@ class Mailbox(Relations):
         if self._exit_signal is not None:  # one that comes from now on ends it there and then
             self._exit(self._exit_signal)
         for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
-            if self._state is EXITED:
-                break
-            if (awaited := self.awaited) is not None:
-                if awaited.outcome is None:
+            if self._held_up:
+                awaited = self.awaited
+                if self._state is EXITED or awaited is None or awaited.outcome is None:
                     break
-                self.awaited = None
+                self.end_call()
                 assert type(self._waiting) is Waiting
                 self._waiting.resume(awaited.outcome)
                 continue
@@ -150,7 +162,12 @@ class Mailbox(Relations):
                 if backlog:
                     envelope = backlog.popleft()
                 elif mailbox.empty():
-                    break
+                    idle = self._waiting
+                    if idle is None or not idle.is_due:
+                        break
+                    assert type(idle) is Idle
+                    idle.time_out()
+                    continue
                 else:
                     envelope = mailbox.get_nowait()
             except (IndexError, queue.Empty):  # killed at this moment, and its mailbox emptied
@@ -170,11 +187,11 @@ class Mailbox(Relations):
             return
         if not goes_on:
             self._scheduled.release()
-            awaited = self.awaited
+            awaited, waiting = self.awaited, self._waiting
             left = (
                 self._exit_signal is not None
                 or (not self._mailbox.empty() or self._backlog if awaited is None else awaited.outcome is not None)
-                or (self.is_set() and self._waiting is not None)  # killed at this moment
+                or (waiting is not None and (waiting.is_due or self._state is EXITED))  # killed at this moment
             )
             goes_on = bool(left) and self._scheduled.acquire(False)
         if goes_on:

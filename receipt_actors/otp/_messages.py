@@ -87,6 +87,9 @@ class IdleTimeout:
 
     Whatever comes cancels it (OTP: ``{noreply, State, Timeout}``). ``reply`` answers the call under way, unless it is
     ``NO_REPLY``.
+
+    With 0 seconds ``TIMEOUT`` comes as soon as no message waits, on the same turn and without a clock: so an actor
+    gathers what has come in and then acts on it, which is cheaper than a cast to itself.
     """
 
     seconds: float

@@ -322,7 +322,7 @@ class Process(Callbacks):
                 system.undead[self] = None
             was_starting = self._state is STARTING
             self.exit_reason = reason
-            self.observed = self.has_ended = True
+            self.observed = self.has_ended = self._held_up = True
             self._state = EXITED
         to_starter = (start_result or NotStarted(reason)) if was_starting else None
         linked: list[Any] = list(links) if isinstance(links, set) else [] if links is None else [links]
@@ -363,7 +363,7 @@ class Process(Callbacks):
         self._scheduled.acquire()
         self.start_result = self.start_result or NotStarted(NO_PROCESS)
         self.exit_reason = self.exit_reason or NO_PROCESS
-        self.observed = self.has_ended = True
+        self.observed = self.has_ended = self._held_up = True
         self._state = EXITED
 
     def _tell(
