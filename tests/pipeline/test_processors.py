@@ -17,7 +17,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started, StartError
-from receipt_actors.pipeline.custodian import MAX_TRIES
+from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
