@@ -48,7 +48,7 @@ from receipt_actors.otp import (
     Timer,
 )
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     Broken,
     DescribeService,
     Done,
@@ -234,7 +234,7 @@ class Gateway(GenServer):
 
     def init(self) -> Any:
         """Open the gate, which a gateway before this one may have left closed."""
-        self.cast(INTAKE, ServiceAvailable(self.service))
+        self.cast(IN_FLIGHT, ServiceAvailable(self.service))
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
         """End the I/O threads; finish first, where that is promised and this is no crash."""
@@ -557,7 +557,7 @@ class Gateway(GenServer):
     def _outage_ends(self, told: str, level: int) -> None:
         logger.log(level, "%s", told)
         self._notice(IncidentKind.RECOVERED, told)
-        self.cast(INTAKE, ServiceAvailable(self.service))
+        self.cast(IN_FLIGHT, ServiceAvailable(self.service))
         self._ready.extend(self._kept)
         self._kept.clear()
         self._new_tries = 0
@@ -572,7 +572,7 @@ class Gateway(GenServer):
     def _wait_and_try(self) -> None:
         # Where no message of those that are kept may be the trouble, they are enough to try with.
         is_wanted = self.closes_intake and (self.isolates or not self.waiting)
-        self.cast(INTAKE, self._outage(self._new_tries if is_wanted else 0))
+        self.cast(IN_FLIGHT, self._outage(self._new_tries if is_wanted else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
         self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())

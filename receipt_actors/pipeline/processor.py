@@ -5,10 +5,10 @@ top to bottom: ``answer = yield from self.ask(...)``. No thread waits meanwhile:
 the generator. When the actor that was asked has ended, its successor is asked; if there is none for too long, the
 message is handed back. So it is where a service does not answer, whatever ``work`` was about to do.
 
-A crash of it forgets everything; the visibility keeper sees it and hands the message back. That is why processors are
+A crash of it forgets everything; ``in_flight`` sees it and hands the message back. That is why processors are
 temporary: redelivery is their restart.
 
-One whose message is of a FIFO queue begins when the visibility keeper says that it is its turn (``domain.lines``).
+One whose message is of a FIFO queue begins when ``in_flight`` says that it is its turn (``domain.lines``).
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
-from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
+from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, Ref, Shutdown, StartChild, Stop
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     RESULT_BATCHERS,
-    VISIBILITY_KEEPER,
     AnnounceYourself,
     Broken,
     DeleteMessage,
     GatewayFailure,
     GaveUp,
     HandBack,
-    MessageTaken,
     NoRoom,
     Refused,
     SendMessage,
@@ -82,6 +80,21 @@ class _BatcherWanted:
     """Label of the request to start the result batcher that the question needs."""
 
     question: Question
+
+
+def watch_message(
+    processor: Ref, source: Source, delivery: ReceivedMessage, received_at_seconds: float
+) -> WatchMessage:
+    """Say what ``in_flight`` has to know of a processor and its message."""
+    return WatchMessage(
+        processor,
+        delivery.message_id,
+        delivery.receipt_handle,
+        delivery.approximate_receive_count,
+        received_at_seconds,
+        source,
+        delivery.group_id,
+    )
 
 
 class Processor(GenServer):
@@ -149,9 +162,7 @@ class Processor(GenServer):
     # --- steps ---
 
     def init(self) -> Stop | None:
-        """Announce itself, then begin, unless it has to wait for its turn."""
-        self.cast(INTAKE, MessageTaken(self.ref, self.source.queue))
-        self._announce_to_keeper()
+        """Begin, unless it has to wait for its turn. The consumer tells of it."""
         return None if self._waits_for_its_turn else self._begin(self.work())
 
     def enter(self, step: str) -> None:
@@ -236,14 +247,13 @@ class Processor(GenServer):
         """Give up for this delivery. No answer is invented: the message comes back."""
         seconds = self.clock.monotonic() - self._started_at_seconds
         log_handed_back(self.delivery.message_id, reason, detail, seconds)
-        self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
         summary = f"a message is handed back, {reason}: {detail}"
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
         if self.tracer.is_on:
             self.trace("handed_back", reason=reason)
         if self.tracer.walks is not None:
             self._walk_over("handed_back", reason)
-        return Stop(NORMAL)
+        return Stop(Shutdown(HandBack(reason)))
 
     # --- answers ---
 
@@ -302,13 +312,13 @@ class Processor(GenServer):
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over, or the visibility keeper wants something."""
+        """A pause is over, or ``in_flight`` wants something."""
         match message:
             case _AskAgain(question):
                 if question in self._open:
                     self._send(question)
             case AnnounceYourself():
-                self._announce_to_keeper()
+                self.cast(IN_FLIGHT, watch_message(self.ref, self.source, self.delivery, self._received_at_seconds))
                 if self._waits_for_its_turn:  # and nobody knows any more what became of those before it
                     return self.hand_back(Reason.GROUP_HANDED_BACK, "its group's order is not known any more")
             case YourTurn() if self._waits_for_its_turn:
@@ -323,7 +333,7 @@ class Processor(GenServer):
         return None
 
     def terminate(self, reason: ExitReason) -> None:
-        """Tell of a walk that ends in a crash: the visibility keeper hands the message back."""
+        """Tell of a walk that ends in a crash: ``in_flight`` hands the message back."""
         if self.tracer.walks is not None and isinstance(reason, Crash):
             self._walk_over("handed_back", Reason.CRASHED)
 
@@ -344,21 +354,6 @@ class Processor(GenServer):
             return self.handle_failure(label, NO_PROCESS)  # it did not start, or has ended already
         self._send(question)
         return None
-
-    def _announce_to_keeper(self) -> None:
-        delivery = self.delivery
-        self.cast(
-            VISIBILITY_KEEPER,
-            WatchMessage(
-                self.ref,
-                delivery.message_id,
-                delivery.receipt_handle,
-                delivery.approximate_receive_count,
-                self._received_at_seconds,
-                self.source,
-                delivery.group_id,
-            ),
-        )
 
     def _finish(self) -> Stop:
         moved_for = self._moved_for

@@ -15,7 +15,7 @@ from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
 from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     MOVERS,
     VALIDATORS,
     VISIBILITY_KEEPER,
@@ -45,7 +45,7 @@ class House:
         self.validators = stage.stand_in(VALIDATORS, lambda _: Started(self.custodian))
         self.movers = stage.stand_in(MOVERS, lambda _: Started(self.custodian))
         self.keeper = stage.stand_in(VISIBILITY_KEEPER)
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.consumer: Ref | None = None
 
     def start(self) -> Ref:
@@ -325,7 +325,7 @@ def test_an_intake_that_ends_is_replaced(house: House) -> None:
     consumer = house.start()
     house.stage.crash(house.intake)
     house.stage.advance(5)  # a restart takes its time
-    house.intake = house.stage.stand_in(INTAKE)
+    house.intake = house.stage.stand_in(IN_FLIGHT)
     house.stage.advance(0.1)
     assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
 
@@ -335,7 +335,7 @@ def test_an_intake_that_ends_during_a_receive_is_replaced_once(house: House) -> 
     house.start()
     house.grant(10)
     house.stage.crash(house.intake)
-    house.intake = house.stage.stand_in(INTAKE)
+    house.intake = house.stage.stand_in(IN_FLIGHT)
     house.put(1)
     assert house.settled() == [1]
     house.stage.advance(1)
@@ -350,7 +350,7 @@ def test_credits_of_an_intake_that_has_ended_are_used_once(house: House) -> None
         consumer.send(CreditsGranted(10))
         hold.wait_for_call()
         house.stage.crash(house.intake)
-        house.intake = house.stage.stand_in(INTAKE)
+        house.intake = house.stage.stand_in(IN_FLIGHT)
     house.stage.advance(1)
     assert (house.settled(), house.reservations()) == ([1], 1)
 
@@ -373,7 +373,7 @@ def test_an_intake_that_ends_is_replaced_after_the_receive(background_house: Hou
         hold.wait_for_call()
         house.stage.crash(house.intake)
         house.stage.advance(5)
-        house.intake = house.stage.stand_in(INTAKE)
+        house.intake = house.stage.stand_in(IN_FLIGHT)
         house.stage.advance(5)
         assert (house.reservations(), house.calls.begun) == (0, 1)
     assert (house.settled(), house.reservations()) == ([1], 1)

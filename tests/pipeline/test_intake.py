@@ -30,7 +30,7 @@ from receipt_actors.otp import SIMPLE_ONE_FOR_ONE as ON_DEMAND
 from receipt_actors.pipeline.intake import STUCK_SECONDS, Intake
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
-    INTAKE,
+    IN_FLIGHT,
     LEDGER_GATEWAY,
     MOVERS,
     VALIDATORS,
@@ -55,7 +55,7 @@ from tests.pipeline.stand_ins import FIRST, SECOND, SOURCE, Stage, StandIn, star
 
 
 def start(stage: Stage, max_in_flight: int = 25, *sources: Source) -> Ref:
-    return stage.actors.start(Intake, LiveLimits(Limits(max_in_flight, 1, 1)), sources or [FIRST], name=INTAKE)
+    return stage.actors.start(Intake, LiveLimits(Limits(max_in_flight, 1, 1)), sources or [FIRST], name=IN_FLIGHT)
 
 
 def granted(stage: Stage, consumer: Ref) -> list[int]:
@@ -179,11 +179,11 @@ def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
 def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
     """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
     limits = LiveLimits(Limits(20, 1, 1))
-    intake = stage.actors.start(Intake, limits, [FIRST], name=INTAKE)
+    intake = stage.actors.start(Intake, limits, [FIRST], name=IN_FLIGHT)
     consumer = reserve(stage, intake)
     custodians = take(stage, intake, 10)
     limits.change(Limits(4, 1, 1))
-    obeying = stage.ask(INTAKE, ObeyLimits())
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     end(stage, *custodians[:6])
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert stage.reply_to(obeying) == Done()
@@ -196,16 +196,16 @@ def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
 def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
     """Credits of receives under way count: they may bring as many messages."""
     limits = LiveLimits(Limits(20, 1, 1))
-    intake = stage.actors.start(Intake, limits, [FIRST], name=INTAKE)
+    intake = stage.actors.start(Intake, limits, [FIRST], name=IN_FLIGHT)
     consumer = reserve(stage, intake)
     (custodian,) = take(stage, intake, 1)
     limits.change(Limits(10, 1, 1))
-    obeying = stage.ask(INTAKE, ObeyLimits())
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
     end(stage, custodian)
     assert stage.reply_to(obeying) == Done()
     limits.change(Limits(9, 1, 1))
-    obeying = stage.ask(INTAKE, ObeyLimits())
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert stage.reply_to(obeying) == Done()
@@ -214,11 +214,11 @@ def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> Non
 def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
     """They need not wait for something to end."""
     limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
-    intake = stage.actors.start(Intake, limits, [FIRST], name=INTAKE)
+    intake = stage.actors.start(Intake, limits, [FIRST], name=IN_FLIGHT)
     _, waiting = reserve(stage, intake), reserve(stage, intake)
     assert granted(stage, waiting) == []
     limits.change(Limits(15, 1, 1))
-    assert stage.reply_to(stage.ask(INTAKE, ObeyLimits())) == Done()
+    assert stage.reply_to(stage.ask(IN_FLIGHT, ObeyLimits())) == Done()
     assert granted(stage, waiting) == [5]
 
 
@@ -305,7 +305,7 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
     intake = start(stage)
     receiving = reserve(stage, intake)
     (early,) = take(stage, intake, 1)
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     waiting = reserve(stage, intake)
 
     end(stage, early)
@@ -324,7 +324,7 @@ def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
     intake = start(stage)
     custodians = take(stage, intake, 3)
     intake.cast(ServiceUnavailable("ledger"))
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     for custodian in custodians[:2]:
         end(stage, custodian)
         stage.advance(STUCK_SECONDS)
@@ -342,7 +342,7 @@ def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: St
     assert granted(stage, consumer) == [10]
     assert status(stage, intake).unavailable == frozenset()
     intake.cast(SettleReservation(consumer, SOURCE, 0))
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     stage.advance(STUCK_SECONDS)
     assert stage.reply_to(closing) == StuckInOutage(2, frozenset({"send to Out"}))
 
@@ -351,7 +351,7 @@ def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
     """What they bring is to be handed back, not left to its visibility timeout."""
     intake = start(stage)
     consumer = reserve(stage, intake)
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     intake.cast(ServiceUnavailable("ledger"))  # it may begin only then
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
@@ -366,7 +366,7 @@ def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
     intake = start(stage)
     (custodian,) = take(stage, intake, 1)
     intake.cast(ServiceUnavailable("ledger"))
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     intake.cast(ServiceAvailable("ledger"))
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
@@ -386,7 +386,7 @@ def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
     """Its receive will be settled by nobody."""
     intake = start(stage)
     consumer = reserve(stage, intake)
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     assert stage.replies(closing) == []
     stage.crash(consumer)
     assert stage.reply_to(closing) == Done()
@@ -489,19 +489,19 @@ def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
 def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
     """It asks the supervisors of the custodians, and announces nothing that it does not know."""
     specs = [
-        ChildSpec("intake", Start(Intake, LiveLimits(Limits(20, 1, 1)), [FIRST], name=INTAKE), PERMANENT),
+        ChildSpec("in_flight", Start(Intake, LiveLimits(Limits(20, 1, 1)), [FIRST], name=IN_FLIGHT), PERMANENT),
         supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
         supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
     ]
     stage.actors.start(Supervisor, specs)
-    intake, validators, movers = (stage.actors.whereis(name) for name in (INTAKE, VALIDATORS, MOVERS))
+    intake, validators, movers = (stage.actors.whereis(name) for name in (IN_FLIGHT, VALIDATORS, MOVERS))
     assert intake is not None and validators is not None and movers is not None
     custodians = [started(start_child(each, ())) for each in (validators, validators, movers)]
     for custodian in custodians:
         intake.cast(MessageTaken(custodian, SOURCE))
 
     stage.crash(intake)
-    successor = stage.actors.whereis(INTAKE)
+    successor = stage.actors.whereis(IN_FLIGHT)
     assert successor is not None
     assert status(stage, successor).in_flight == 3
     consumer = reserve(stage, successor, count=50)
@@ -544,7 +544,7 @@ def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
     """They crash it, where a supervisor sees it; they are not met with silence."""
     with pytest.raises(NotImplementedError):
         start(stage).call("what is in flight?")
-    assert stage.actors.whereis(INTAKE) is None
+    assert stage.actors.whereis(IN_FLIGHT) is None
 
 
 # --- several sources ---
@@ -799,7 +799,7 @@ class Unable:
     def __init__(self, stage: Stage, *sources: Source) -> None:
         self.stage = stage
         self.limits = LiveLimits(Limits(25, 1, 1))
-        self.intake = stage.actors.start(Intake, self.limits, sources or [FIRST], name=INTAKE)
+        self.intake = stage.actors.start(Intake, self.limits, sources or [FIRST], name=IN_FLIGHT)
 
     def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
         """Let a consumer of its own receive."""
@@ -866,10 +866,10 @@ def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> Non
     assert unable.after(1.0) == 0.0
     unable.limits.held_until_seconds = stage.clock.boottime() + 1000.0
     unable.limits.change(unable.limits.whole.nothing)
-    stage.ask(INTAKE, ObeyLimits())
+    stage.ask(IN_FLIGHT, ObeyLimits())
     assert unable.after(1.0) == 0.0
     unable.limits.change(unable.limits.whole)
-    stage.ask(INTAKE, ObeyLimits())
+    stage.ask(IN_FLIGHT, ObeyLimits())
     assert unable.after(1.0) == 0.0  # whether the queue is back has to be found out
     unable.receive(fails=True)
     assert unable.after(1.0) == 1.0

@@ -17,12 +17,12 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started, StartError
-from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.mover import Mover
+from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     DELETE_BATCHER,
-    INTAKE,
+    IN_FLIGHT,
     LEDGER_GATEWAY,
     RESULT_BATCHERS,
     VISIBILITY_KEEPER,
@@ -63,7 +63,7 @@ class House:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.keeper = stage.stand_in(VISIBILITY_KEEPER)
         self.apple = stage.stand_in(APP_STORE_GATEWAY)
         self.ledger = stage.stand_in(LEDGER_GATEWAY)

@@ -46,7 +46,7 @@ from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, Unava
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Job
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     SIGNATURE_GATEWAY,
     Broken,
     GaveUp,
@@ -489,7 +489,7 @@ class AppStoreGateway(RefereeGateway):
         """Tell at once where an outage means another thing for Intake than it did when that was told last."""
         if not self._breaker.is_closed and self.closes_intake is not self._has_closed_intake:
             self._has_closed_intake = self.closes_intake
-            self.cast(INTAKE, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
+            self.cast(IN_FLIGHT, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
 
     def _wait_and_try(self) -> None:
         self._has_closed_intake = self.closes_intake

@@ -24,7 +24,7 @@ from receipt_actors.errors import AppStoreUnavailable, UnavailableError
 from receipt_actors.otp import From, IdleTimeout, Timer
 from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     DescribeService,
     GatewayFailure,
     GaveUp,
@@ -317,7 +317,7 @@ class RefereeGateway(Gateway):
         )
         logger.error("%s", told)
         self._notice(IncidentKind.OUTAGE, told)
-        self.cast(INTAKE, self._unsure())
+        self.cast(IN_FLIGHT, self._unsure())
         self.send_after(PATIENCE_SECONDS, _Recheck())
 
     def _unsure(self) -> ServiceUnavailable:
@@ -327,7 +327,7 @@ class RefereeGateway(Gateway):
         self._is_unsure = False
         logger.warning("%s", told)
         self._notice(IncidentKind.RECOVERED, told)
-        self.cast(INTAKE, ServiceAvailable(self.service))
+        self.cast(IN_FLIGHT, ServiceAvailable(self.service))
 
     def _recheck(self) -> None:
         if not self._is_unsure:
