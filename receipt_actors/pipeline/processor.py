@@ -23,7 +23,7 @@ from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
-from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, Ref, Shutdown, StartChild, Stop
+from receipt_actors.otp import NO_PROCESS, NORMAL, Continue, Crash, ExitReason, GenServer, Name, Ref, Shutdown, StartChild, Stop
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     RESULT_BATCHERS,
@@ -161,9 +161,14 @@ class Processor(GenServer):
 
     # --- steps ---
 
-    def init(self) -> Stop | None:
-        """Begin, unless it has to wait for its turn. The consumer tells of it."""
-        return None if self._waits_for_its_turn else self._begin(self.work())
+    def init(self) -> Continue | None:
+        """Begin, unless it has to wait for its turn. The consumer tells ``in_flight`` of it."""
+        how = None if self._waits_for_its_turn else self._begin(self.work())
+        return None if how is None else Continue(how)  # it ends at once, but it has started
+
+    def handle_continue(self, term: Any) -> Any:
+        """End."""
+        return term
 
     def enter(self, step: str) -> None:
         """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""

@@ -141,7 +141,7 @@ def test_restarts_are_seen(tree: Tree) -> None:
     tree.crash(IN_FLIGHT)
     tree.crash(IN_FLIGHT)
     found = actors(look(tree))
-    assert (found["in_flight"].restarts, found["in_flight"].restarts) == (2, 0)
+    assert (found["in_flight"].restarts, found["visibility_batcher"].restarts) == (2, 0)
 
 
 def test_queues_are_looked_at_seldom(tree: Tree) -> None:

@@ -153,7 +153,7 @@ def test_the_state_of_an_actor_is_told_by_process(house: House) -> None:
     house.wait_for_states(State.CONSUMING, State.CONSUMING)
     described = house.control.actor_state("in_flight")
     assert sorted(described) == NAMES
-    assert {each["class"] for each in described.values()} == {"Intake"}
+    assert {each["class"] for each in described.values()} == {"InFlight"}
     assert set(house.control.actor_state("worker-1")) == {"parent"}
     with pytest.raises(UnknownActor):
         house.control.actor_state("nobody")
@@ -199,7 +199,7 @@ def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.Monk
         assert seen.state is State.SILENT
         assert "in_flight" in names(seen.processes[1].tree)
         described = house.wait_for_description("in_flight", "worker-1")
-        assert described["worker-1"]["class"] == "Intake"
+        assert described["worker-1"]["class"] == "InFlight"
         assert "has not answered" in described["worker-2"]["why"]
     finally:
         os.kill(hanging, signal.SIGCONT)

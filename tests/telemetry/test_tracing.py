@@ -226,7 +226,7 @@ def test_actors_that_start_later_are_watched_from_their_first_message(tree: Tree
         "Done",
         "Done",
     ]
-    assert ("WatchMessage", "in_flight") in [(event.get("message"), event.get("peer")) for event in events]
+    assert ("VerifyReceipt", "app_store_gateway") in [(event.get("message"), event.get("peer")) for event in events]
     assert without_times(events[-1]) == {
         "event": "exited",
         "process": "main",
