@@ -42,7 +42,6 @@ class Stop:
     reply: object = NO_REPLY
 
     def __post_init__(self) -> None:
-        """Refuse what is no exit reason where it was written."""
         check_exit_reason(self.reason)
 
 
@@ -96,7 +95,6 @@ class IdleTimeout:
     reply: object = NO_REPLY
 
     def __post_init__(self) -> None:
-        """Refuse what is no length of time where it was written."""
         check_seconds(self.seconds)
 
 
@@ -108,7 +106,6 @@ class Receive:
     timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no length of time where it was written."""
         if self.timeout_seconds is not None:
             check_seconds(self.timeout_seconds)
 
@@ -229,7 +226,6 @@ class ReplyEnvelope(Envelope[Any]):
 
     @property
     def message(self) -> Reply:
-        """The answer as a message."""
         return Reply(self.label, self.value, self.failure)
 
 

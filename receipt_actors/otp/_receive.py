@@ -31,11 +31,10 @@ from receipt_actors.otp._messages import (
 )
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._callbacks import Callbacks
-    from receipt_actors.otp._mailbox import Mailbox
+    from receipt_actors.otp._process import Process
 
 
-def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
+def start_timer(process: Process, seconds: float, time_out: Callable[[], None]) -> Timer:
     """Have ``time_out`` run on the process's turn after that many seconds.
 
     No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
@@ -57,7 +56,7 @@ class Waiting:
     __slots__ = ("_envelope", "_generator", "_passed_over", "_process", "_receive", "_timer")
     is_due = False
 
-    def __init__(self, process: Callbacks, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+    def __init__(self, process: Process, envelope: Envelope[Any] | None, generator: Receiving) -> None:
         self._process = process
         self._envelope = envelope
         self._generator = generator
@@ -177,7 +176,7 @@ class Idle:
 
     __slots__ = ("_process", "_timer", "is_due", "seconds")
 
-    def __init__(self, process: Mailbox, seconds: float) -> None:
+    def __init__(self, process: Process, seconds: float) -> None:
         self._process = process
         self.seconds = seconds
         self.is_due = not seconds  #: as soon as no message waits
@@ -187,7 +186,6 @@ class Idle:
         return 0
 
     def time_out(self) -> None:
-        """Tell the actor that no message has come."""
         self.offer(Envelope(TIMEOUT))
 
     def _time_out(self) -> None:
@@ -223,7 +221,7 @@ class Suspended:
     __slots__ = ("_passed_over", "_process", "idle_seconds")
     is_due = False
 
-    def __init__(self, process: Mailbox, idle_seconds: float | None = None) -> None:
+    def __init__(self, process: Process, idle_seconds: float | None = None) -> None:
         self._process = process
         self.idle_seconds = idle_seconds  # of the ``IdleTimeout`` that it was in
         self._passed_over: deque[Envelope[Any]] = deque()
@@ -232,14 +230,12 @@ class Suspended:
         return len(self._passed_over)
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Return what was passed over."""
         return self._passed_over
 
     def close(self) -> None:
         """Nothing is under way."""
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Let ``sys`` and the parent in, and keep the rest."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
         elif type(envelope) is ParentExitEnvelope:

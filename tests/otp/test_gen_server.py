@@ -599,19 +599,6 @@ def test_a_timeout_of_infinity_is_none(system: ActorSystem, server: type[Pooled]
     assert seen.rest() == []
 
 
-def test_a_server_may_end_when_nothing_comes(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """What the time-out is for: a server that nobody needs any more goes away."""
-
-    class Session(server):  # type: ignore[misc, valid-type]
-        def handle_info(self, message: Any) -> Any:
-            return Stop(DONE) if message is TIMEOUT else super().handle_info(message)
-
-    ref = system.start(Session, init=wait_idle)
-    assert clock.set_timers.next() == 5.0
-    clock.advance(5.0)
-    assert exit_reason_of(ref) == DONE
-
-
 @pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
 def test_a_flushed_down_does_not_cancel_an_idle_time_out(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled], suspended: bool
