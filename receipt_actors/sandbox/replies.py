@@ -101,7 +101,8 @@ class Replies:
         return self.fault(fault)
 
     def _reply(self, status: int, body: bytes, content_type: str, retry_after: str | None = None) -> Reply:
-        return Reply(response(status, body, content_type, retry_after), self._delay_seconds())
+        headers = () if retry_after is None else (f"Retry-After: {retry_after}",)
+        return Reply(response(status, body, content_type, *headers), self._delay_seconds())
 
     def _delay_seconds(self) -> float:
         return self._latency_seconds + self._jitter_seconds * self._random.random()

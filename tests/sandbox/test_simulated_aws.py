@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from receipt_actors.sandbox.services.process import ServiceProcess
-from receipt_actors.sandbox.services.sqs_messages import attributes_md5
+from receipt_actors.sandbox.services.sqs import attributes_md5
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -271,8 +271,8 @@ def test_what_is_not_simulated_is_refused(sqs: Any, dynamodb: Any, queue: str, t
         (b"GET / HTTP/1.1\r\n\r\n", http.client.NOT_FOUND),
         (b"nonsense\r\n\r\n", http.client.BAD_REQUEST),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", http.client.BAD_REQUEST),
-        (b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", http.client.BAD_REQUEST),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", http.client.BAD_REQUEST),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", http.client.REQUEST_ENTITY_TOO_LARGE),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", http.client.LENGTH_REQUIRED),
         (b"X: " + b"x" * 70_000, http.client.REQUEST_HEADER_FIELDS_TOO_LARGE),
         (
             b"POST / HTTP/1.1\r\nX-Amz-Target: AmazonSQS.SendMessage\r\nContent-Length: 2\r\n\r\n{]",

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox import answers
+from receipt_actors.sandbox.http_server import Connection, Request, dumps, response
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
 from receipt_actors.sandbox.replies import ApiAnswer
 from receipt_actors.sandbox.services.load import Load, Way, signed, transaction_id
-from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
 
 PRODUCTION_PATH = "/production/verifyReceipt"
 SANDBOX_PATH = "/sandbox/verifyReceipt"
