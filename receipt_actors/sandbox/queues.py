@@ -190,9 +190,9 @@ class FifoQueue(Queue[Content]):
 
     def send(self, message: Message[Content], now: float, deduplication_id: str | None = None) -> str:
         if deduplication_id is not None:
-            sent_at, first_id = self._sent_at.get(deduplication_id, (now - DEDUPLICATION_SECONDS, ""))
-            if now < sent_at + DEDUPLICATION_SECONDS:
-                return first_id
+            first = self._sent_at.get(deduplication_id)
+            if first is not None and now < first[0] + DEDUPLICATION_SECONDS:
+                return first[1]
             self._sent_at.pop(deduplication_id, None)
             self._sent_at[deduplication_id] = now, message.message_id
             while now >= next(iter(self._sent_at.values()))[0] + DEDUPLICATION_SECONDS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from receipt_actors.domain import sqs_rules
+from receipt_actors.domain.digests import md5_hex
 from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueRefused
@@ -254,7 +255,8 @@ class FakeQueues(Fake):
 
     def _deliver(self, queue: _Queue, message: _Message, hidden_seconds: int) -> ReceivedMessage:
         self._note("receive", queue, message, hidden_seconds)
-        body, md5 = message.content.body, sqs_rules.body_md5(message.content.body)
+        body = message.content.body
+        md5 = md5_hex(body.encode("utf-8", "surrogatepass"))  # ``put`` takes what SQS would refuse
         if self._corrupt > 0:
             self._corrupt -= 1
             body = body[:-1]
