@@ -8,7 +8,7 @@
     mint_signed(receipt, flaw=Flaw.EXPIRED_LEAF)                                   not to be accepted
     mint_signed(receipt, changes={"environment": "Xcode"})                         likewise: Apple signs no such thing
 
-The payload has the fields of Apple's ``JWSTransactionDecodedPayload``. Needs ``cryptography`` (see ``apple_ca``).
+Needs ``cryptography`` (see ``apple_ca``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.answers import transaction_payload
 from receipt_actors.sandbox.apple_ca import Authority, Flaw, default_authority
 from receipt_actors.sandbox.receipts import ForgedReceipt, MalformedReceipt, Purchase, SampleReceipt
-
-_EARLIEST_SIGNED_MS = 1_577_836_800_000  # 2020; StoreKit 2 is of 2021, and the expired leaf of ``apple_ca`` of 2016
 
 
 def mint_signed(
@@ -74,49 +73,3 @@ def read_signed(signed: str, *, authority: Authority | None = None) -> SampleRec
         return SampleReceipt(payload["bundleId"], (purchase,), environment=Environment(payload["environment"]))
     except (KeyError, ValueError):  # signed with changes, or no transaction
         raise MalformedReceipt("not a transaction of this store") from None
-
-
-def transaction_payload(
-    purchase: Purchase, bundle_id: str, environment: Environment, signed_at_ms: int | None = None
-) -> dict[str, object]:
-    """Say of a purchase what Apple says in a signed transaction, unsigned yet."""
-    original_transaction_id = purchase.original_transaction_id or purchase.transaction_id
-    payload: dict[str, object] = {
-        "transactionId": purchase.transaction_id,
-        "originalTransactionId": original_transaction_id,
-        "bundleId": bundle_id,
-        "productId": purchase.product_id,
-        "purchaseDate": purchase.purchased_at_ms,
-        "originalPurchaseDate": purchase.purchased_at_ms,
-        "quantity": purchase.quantity,
-        "type": str(purchase.type),
-        "inAppOwnershipType": "FAMILY_SHARED" if purchase.is_family_shared else "PURCHASED",
-        "signedDate": _signed_at_ms(purchase) if signed_at_ms is None else signed_at_ms,
-        "environment": str(environment),
-        "transactionReason": "PURCHASE" if original_transaction_id == purchase.transaction_id else "RENEWAL",
-        "storefront": "USA",
-        "storefrontId": "143441",
-        "price": 990,  # in thousandths of the currency
-        "currency": "USD",
-        "appTransactionId": f"7{purchase.transaction_id}",
-    }
-    if purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
-        payload["webOrderLineItemId"] = f"9{purchase.transaction_id}"
-        payload["subscriptionGroupIdentifier"] = "21000001"
-        payload["isUpgraded"] = purchase.is_upgraded
-    if purchase.expires_at_ms is not None:
-        payload["expiresDate"] = purchase.expires_at_ms
-    if purchase.app_account_token is not None:
-        payload["appAccountToken"] = purchase.app_account_token
-    if purchase.cancelled_at_ms is not None:
-        payload["revocationDate"] = purchase.cancelled_at_ms
-        payload["revocationReason"] = 0  # for another reason than that something was wrong with the app
-        if purchase.revocation_type is not None:
-            payload["revocationType"] = purchase.revocation_type
-        if purchase.revocation_percentage is not None:
-            payload["revocationPercentage"] = purchase.revocation_percentage
-    return payload
-
-
-def _signed_at_ms(purchase: Purchase) -> int:
-    return max(_EARLIEST_SIGNED_MS, purchase.purchased_at_ms, purchase.cancelled_at_ms or 0)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.sandbox.answers import transaction_payload
+from receipt_actors.sandbox.receipts import Purchase
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.jws import CHAIN_LENGTH, check_clock, read_jws
 from receipt_actors.testing._faults import Fake
@@ -54,23 +56,8 @@ class FakeSignedData(Fake):
 
         They are called as Apple calls them: ``type``, ``revocationDate``, ``appAccountToken`` and so on.
         """
-        at_ms = 1_700_000_000_000
-        payload: dict[str, object] = {
-            "transactionId": transaction_id,
-            "originalTransactionId": transaction_id,
-            "bundleId": bundle_id,
-            "productId": product_id,
-            "purchaseDate": at_ms,
-            "originalPurchaseDate": at_ms,
-            "quantity": 1,
-            "type": "Consumable",
-            "inAppOwnershipType": "PURCHASED",
-            "signedDate": at_ms,
-            "environment": environment.value,
-            "transactionReason": "PURCHASE",
-            "storefront": "USA",
-            "storefrontId": "143441",
-        }
+        purchase = Purchase(transaction_id, product_id)
+        payload = transaction_payload(purchase, bundle_id, environment)
         return self.sign({name: value for name, value in {**payload, **fields}.items() if value is not None})
 
     # --- the ports ---

@@ -19,12 +19,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from receipt_actors.domain.ports import Environment
-from receipt_actors.sandbox import sales
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import Authority, Flaw
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
-from receipt_actors.sandbox.sales import Sales
 from receipt_actors.sandbox.signed_transactions import mint_signed
+from receipt_actors.sandbox.store import MAX_SALES, Store
 from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
@@ -369,15 +368,16 @@ def test_files_for_settings(store: SimulatedAppStore, tmp_path: Path) -> None:
 
 def test_only_so_many_sales_are_remembered() -> None:
     """The one that was heard of the longest ago is forgotten first, refund and all."""
-    memory = Sales(max_sales=2)
+    memory = Store(Authority().sign, max_sales=2)
     for number in ("1", "2"):
         memory.record(SampleReceipt(BUNDLE_ID, (Purchase(number),)))
-    assert memory.cancel("1", 5) is not None
+    memory.cancel("1", 5)
     memory.record(SampleReceipt(BUNDLE_ID, (Purchase("1"),)))  # heard of again: it stays refunded
     sale = memory.find("1")
     assert sale is not None
     assert sale.purchase.cancelled_at_ms == 5
     memory.record(SampleReceipt(BUNDLE_ID, (Purchase("3"),)))
     assert [memory.find(number) is not None for number in ("1", "2", "3")] == [True, False, True]
-    assert memory.cancel("2", 5) is None
-    assert sales.MAX_SALES >= 100_000  # as many as `receipt-actors app-store` mints
+    with pytest.raises(KeyError):
+        memory.cancel("2", 5)
+    assert MAX_SALES >= 100_000  # as many as `receipt-actors app-store` mints
