@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.backends import open_backend
-from receipt_actors.cli.open_files import files_needed
+from receipt_actors.cli.start import files_needed
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings
