@@ -14,7 +14,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.sandbox.answers import transaction_payload
 from receipt_actors.sandbox.receipts import Purchase
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.jws import CHAIN_LENGTH, check_clock, read_jws
 from receipt_actors.testing._faults import Fake
 
@@ -70,12 +70,10 @@ class FakeSignedData(Fake):
         """See ``SignedData.verify_notification``."""
         return self._carry_out("verify_notification", lambda: self._verify(SignedKind.NOTIFICATION, signed))
 
-    def begin(
-        self, kind: SignedKind, signed: str, done: Callable[[Mapping[str, object] | SignatureRefused | Exception], Any]
-    ) -> None:
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
         """See ``SignedDataCalls.begin``; it is done on the spot."""
         method = self.verify_transaction if kind is SignedKind.TRANSACTION else self.verify_notification
-        outcome: Mapping[str, object] | SignatureRefused | Exception
+        outcome: Outcome
         try:
             outcome = method(signed)
         except Exception as error:  # noqa: BLE001 - what a test has told it to fail with
