@@ -15,7 +15,7 @@ import pytest
 
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.notifications import asgi_app, wsgi_app
-from receipt_actors.stores.apple.notifications import asgi
+from receipt_actors.stores.apple.notifications import shells
 from receipt_actors.stores.apple.notifications.contents import MAX_BODY_BYTES
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.notifications.conftest import House
@@ -227,7 +227,7 @@ class Pieces:
 
 def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is bounded, whatever stands behind us."""
-    monkeypatch.setattr(asgi, "MAX_WAITING", 2)
+    monkeypatch.setattr(shells, "MAX_WAITING", 2)
     house.ledger.claim(CLAIM)
     with (
         serving(house, "asgi") as client,
@@ -244,7 +244,7 @@ def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pyte
 
 def test_slow_bodies_keep_out_no_notification(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are: the slowest is given up for each new one, and told so."""
-    monkeypatch.setattr(asgi, "MAX_ARRIVING", 3)
+    monkeypatch.setattr(shells, "MAX_ARRIVING", 3)
     house.ledger.claim(CLAIM)
     with uvicorn_server(asgi_app(house.handler, body_seconds=3600)) as client, ExitStack() as stack:
         slow = [stack.enter_context(client.connect()) for _ in range(5)]
