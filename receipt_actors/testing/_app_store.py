@@ -126,7 +126,9 @@ class FakeAppStore(_ScriptedFake):
             is_ours = isinstance(answer, Fault) or answer["status"] not in (answers.MALFORMED, answers.NOT_AUTHENTIC)
             return answer if is_ours else self._answer(receipt_data, environment)
 
-        return self._carry_out("verify_receipt", lambda: self._answer_for(receipt_data, environment, otherwise))
+        return self._carry_out(
+            "verify_receipt", lambda: self._answer_for(receipt_data, environment, otherwise), is_locked=False
+        )
 
 
 class FakeServerApi(_ScriptedFake):

@@ -136,7 +136,6 @@ class FakeQueues(Fake):
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
-        """See ``Queues.receive``."""
         if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
             raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
         return self._carry_out(
@@ -144,58 +143,44 @@ class FakeQueues(Fake):
         )
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        """See ``Queues.send``."""
-
         def work(entries: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
             failures = sqs_rules.check_send_batch(queue, entries)
-            with self._changed:
-                found = self._find(queue)
-                for message, failure in zip(entries, failures, strict=True):
-                    if failure is None:
-                        self._put(found, message)
+            found = self._find(queue)
+            for message, failure in zip(entries, failures, strict=True):
+                if failure is None:
+                    self._put(found, message)
             return failures
 
         return self._carry_out_batch("send", messages, work)
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
-        """See ``Queues.delete``. An older receipt handle of a message that was received again deletes nothing."""
-
         def work(entries: Sequence[str]) -> Sequence[EntryFailure | None]:
-            with self._changed:
-                found = self._find(queue)
-                crowd = sqs_rules.check_handle_batch(len(entries))
-                return crowd if crowd is not None else [self._delete(found, each) for each in entries]
+            found = self._find(queue)
+            crowd = sqs_rules.check_handle_batch(len(entries))
+            return crowd if crowd is not None else [self._delete(found, each) for each in entries]
 
         return self._carry_out_batch("delete", receipt_handles, work)
 
     def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
-        """See ``Queues.change_visibility``."""
-
         def work(entries: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
-            with self._changed:
-                found = self._find(queue)
-                crowd = sqs_rules.check_handle_batch(len(entries))
-                outcomes = crowd if crowd is not None else [self._hide(found, *each) for each in entries]
-                self._wake()
-                return outcomes
+            found = self._find(queue)
+            crowd = sqs_rules.check_handle_batch(len(entries))
+            outcomes = crowd if crowd is not None else [self._hide(found, *each) for each in entries]
+            self._wake()
+            return outcomes
 
         return self._carry_out_batch("change_visibility", changes, work)
 
     def dead_letter_queue(self, queue: str) -> str | None:
-        """See ``Queues.dead_letter_queue``."""
-
         def work() -> str | None:
-            with self._changed:
-                target = self._find(queue).dead_letter_queue
-                return None if target is None else target.name
+            target = self._find(queue).dead_letter_queue
+            return None if target is None else target.name
 
         return self._carry_out("dead_letter_queue", work)
 
     def approximate_number_of_messages(self, queue: str) -> int:
-        """See ``Queues.approximate_number_of_messages``; here it is exact."""
         return self._carry_out(
-            "approximate_number_of_messages",
-            lambda: sum(message.hidden_for_seconds == 0 for message in self.messages(queue)),
+            "approximate_number_of_messages", lambda: self._find(queue).count(self._clock.monotonic())[0]
         )
 
     # --- under the lock ---
@@ -234,24 +219,23 @@ class FakeQueues(Fake):
     ) -> list[ReceivedMessage]:
         deadline = self._clock.monotonic() + wait_seconds
         timers_until = -1.0
-        with self._changed:
-            interruptions = self._interruptions
-            while True:
-                queue = self._find(name)
-                now = self._clock.monotonic()
-                moved = queue.moved
-                taken = queue.take(max_messages, visibility_timeout_seconds, now)
-                if queue.moved != moved:
-                    self._wake()  # a poll of the dead-letter queue may have something
-                if taken or now >= deadline or interruptions != self._interruptions:
-                    return [self._deliver(queue, message, visibility_timeout_seconds) for message in taken]
-                reveal_at = queue.next_reveal_at()
-                wake_at = deadline if reveal_at is None else min(deadline, reveal_at)
-                if wake_at != timers_until:
-                    self._wake_later(wake_at - now)
-                    timers_until = wake_at
-                self._polling.add(threading.current_thread())
-                self._changed.wait()
+        interruptions = self._interruptions
+        while True:
+            queue = self._find(name)
+            now = self._clock.monotonic()
+            moved = queue.moved
+            taken = queue.take(max_messages, visibility_timeout_seconds, now)
+            if queue.moved != moved:
+                self._wake()  # a poll of the dead-letter queue may have something
+            if taken or now >= deadline or interruptions != self._interruptions:
+                return [self._deliver(queue, message, visibility_timeout_seconds) for message in taken]
+            reveal_at = queue.next_reveal_at()
+            wake_at = deadline if reveal_at is None else min(deadline, reveal_at)
+            if wake_at != timers_until:
+                self._wake_later(wake_at - now)
+                timers_until = wake_at
+            self._polling.add(threading.current_thread())
+            self._changed.wait()
 
     def _deliver(self, queue: _Queue, message: _Message, hidden_seconds: int) -> ReceivedMessage:
         self._note("receive", queue, message, hidden_seconds)

@@ -26,7 +26,7 @@ from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._interception import Around, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import FakeQueues
-from receipt_actors.testing._roles import FakeRoles
+from receipt_actors.testing._records import FakeRoles
 from receipt_actors.testing._signed_data import FakeSignedData
 
 

@@ -63,15 +63,12 @@ class FakeSignedData(Fake):
     # --- the ports ---
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData.verify_transaction``."""
         return self._carry_out("verify_transaction", lambda: self._verify(SignedKind.TRANSACTION, signed))
 
     def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData.verify_notification``."""
         return self._carry_out("verify_notification", lambda: self._verify(SignedKind.NOTIFICATION, signed))
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
-        """See ``SignedDataCalls.begin``; it is done on the spot."""
         method = self.verify_transaction if kind is SignedKind.TRANSACTION else self.verify_notification
         outcome: Outcome
         try:
