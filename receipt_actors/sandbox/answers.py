@@ -105,7 +105,7 @@ def _unified_answer(receipt: SampleReceipt, receipt_data: str, now_ms: int) -> A
             {
                 "product_id": purchase.product_id,
                 "auto_renew_product_id": purchase.product_id,
-                "original_transaction_id": purchase.original_transaction_id or purchase.transaction_id,
+                "original_transaction_id": purchase.original_id,
                 "auto_renew_status": "1",
             }
             for purchase in subscriptions
@@ -118,7 +118,7 @@ def _purchase(purchase: Purchase) -> Answer:
         "quantity": str(purchase.quantity),
         "product_id": purchase.product_id,
         "transaction_id": purchase.transaction_id,
-        "original_transaction_id": purchase.original_transaction_id or purchase.transaction_id,
+        "original_transaction_id": purchase.original_id,
         **_date("purchase_date", purchase.purchased_at_ms),
         **_date("original_purchase_date", purchase.purchased_at_ms),
     }
@@ -157,12 +157,11 @@ def transaction_payload(
     purchase: Purchase, bundle_id: str, environment: Environment, signed_at_ms: int | None = None
 ) -> Answer:
     """Say of a purchase what Apple says in a signed transaction (``JWSTransactionDecodedPayload``)."""
-    original_transaction_id = purchase.original_transaction_id or purchase.transaction_id
     if signed_at_ms is None:
         signed_at_ms = max(_EARLIEST_SIGNED_MS, purchase.purchased_at_ms, purchase.cancelled_at_ms or 0)
     payload: Answer = {
         "transactionId": purchase.transaction_id,
-        "originalTransactionId": original_transaction_id,
+        "originalTransactionId": purchase.original_id,
         "bundleId": bundle_id,
         "productId": purchase.product_id,
         "purchaseDate": purchase.purchased_at_ms,
@@ -172,7 +171,7 @@ def transaction_payload(
         "inAppOwnershipType": "FAMILY_SHARED" if purchase.is_family_shared else "PURCHASED",
         "signedDate": signed_at_ms,
         "environment": str(environment),
-        "transactionReason": "PURCHASE" if original_transaction_id == purchase.transaction_id else "RENEWAL",
+        "transactionReason": "PURCHASE" if purchase.original_id == purchase.transaction_id else "RENEWAL",
         "storefront": "USA",
         "storefrontId": "143441",
         "price": 990,  # in thousandths of the currency

@@ -107,7 +107,7 @@ def sign_notification(
 def _renewal(sale: Sale, now_ms: int) -> dict[str, object]:
     purchase = sale.purchase
     return {
-        "originalTransactionId": purchase.original_transaction_id or purchase.transaction_id,
+        "originalTransactionId": purchase.original_id,
         "autoRenewProductId": purchase.product_id,
         "productId": purchase.product_id,
         "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
