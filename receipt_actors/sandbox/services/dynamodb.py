@@ -1,6 +1,6 @@
 """DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
-Tables have one key, of type string. ``conditions`` has the conditions that are understood; the updates are
+Tables have one key, of type string. ``expressions`` has the conditions that are understood; the updates are
 ``SET name = :value, ...``, ``REMOVE name, ...`` and both. What is not simulated is refused, never ignored.
 """
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from receipt_actors.sandbox.http_server import Connection, dumps
 from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, aws_ok
-from receipt_actors.sandbox.services.conditions import BadCondition, Condition
-from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
+from receipt_actors.sandbox.services.expressions import Attributes, BadExpression, condition_holds, parse_insert
 
 MAX_STATEMENTS = 25
 
@@ -137,7 +136,7 @@ class SimulatedDynamoDb(AwsService):
                 table = self._table({"TableName": insert.table})
                 item = insert.item(statement.get("Parameters") or ())
                 inserts.append((table, table.key_of(item), item))
-        except BadStatement as error:
+        except BadExpression as error:
             raise _invalid(str(error)) from None
         if len({(table.name, key) for table, key, _ in inserts}) != len(inserts):
             raise _invalid("Multiple statements of a batch must not be for the same item")
@@ -209,8 +208,8 @@ def _each(pattern: re.Pattern[str], parts: re.Match[str] | None, kind: str) -> l
 def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
     names, values = (fields.get(f"ExpressionAttribute{kind}") or {} for kind in ("Names", "Values"))
     try:
-        return not Condition(condition, names, values).holds_for(old)
-    except BadCondition as error:
+        return not condition_holds(condition, names, values, old)
+    except BadExpression as error:
         raise _invalid(f"ConditionExpression {error}") from None
 
 
