@@ -5,17 +5,28 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, TypeAlias
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.sandbox import answers
-from receipt_actors.sandbox.receipts import Fault, ForgedReceipt, MalformedReceipt, Purchase, SampleReceipt, mint, read
+from receipt_actors.sandbox.receipts import (
+    DEFAULT_KEY,
+    Fault,
+    ForgedReceipt,
+    MalformedReceipt,
+    Purchase,
+    SampleReceipt,
+    mint,
+    read,
+)
 from receipt_actors.sandbox.store import Store
 from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._signed_data import FakeSignedData
 
 BUNDLE_ID = "com.example.game"
+_UNSOLD_KEY = b"receipts that hold an id, and prove nothing"
 
 #: What the store answers, or raises.
 Answer: TypeAlias = Mapping[str, object] | BaseException
@@ -142,8 +153,8 @@ class FakeServerApi(_ScriptedFake):
         self._sold: dict[tuple[str, Environment], Mapping[str, object]] = {}
 
     def receipt_of(self, transaction_id: str) -> str:
-        """Make the data of an app receipt in which this id can be read, sold or not."""
-        return mint(SampleReceipt(BUNDLE_ID, (Purchase(transaction_id),)))
+        """Make the data of an app receipt in which this id can be read, sold or not; verifyReceipt refuses it."""
+        return mint(SampleReceipt(BUNDLE_ID, (Purchase(transaction_id),)), key=_UNSOLD_KEY)
 
     def sell(self, transaction_id: str, *, environment: Environment = Environment.PRODUCTION, **fields: Any) -> str:
         """Know a transaction (``fields`` are those of ``FakeSignedData.sell``), and return its receipt's data."""
@@ -154,11 +165,10 @@ class FakeServerApi(_ScriptedFake):
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
         def work() -> str | None:
-            try:
-                purchases = read(receipt_data).purchases
-            except (MalformedReceipt, ForgedReceipt):
-                return None
-            return purchases[0].transaction_id if purchases else None
+            for key in (DEFAULT_KEY, _UNSOLD_KEY):
+                with suppress(MalformedReceipt, ForgedReceipt):
+                    return next((each.transaction_id for each in read(receipt_data, key=key).purchases), None)
+            return None
 
         return self._carry_out("transaction_id_of", work)
 

@@ -301,18 +301,11 @@ def test_a_missing_answer_is_found(answer: AnswerSeen) -> None:
 
 @patient
 @given(st.sampled_from(ANSWERS))
-def test_a_wrong_answer_is_found(answer: AnswerSeen) -> None:
-    """Whichever answer is turned round - OK for INVALID or the other way - something is wrong."""
+def test_a_wrong_answer_is_found_in_place_of_the_right_one_or_beside_it(answer: AnswerSeen) -> None:
+    """Whichever answer is turned round, OK for INVALID or the other way."""
     turned = replace(answer, status=INVALID if answer.status == OK else OK)
     assert faults([turned if each == answer else each for each in ANSWERS], DEAD_LETTERS)
-
-
-@patient
-@given(st.sampled_from(ANSWERS))
-def test_two_different_answers_are_found(answer: AnswerSeen) -> None:
-    """An OK and an INVALID for one submission and transaction are wrong, whichever is right."""
-    other = replace(answer, status=INVALID if answer.status == OK else OK)
-    assert any("INVALID" in fault and "OK" in fault for fault in faults([*ANSWERS, other], DEAD_LETTERS))
+    assert any("INVALID" in fault and "OK" in fault for fault in faults([*ANSWERS, turned], DEAD_LETTERS))
 
 
 @patient
@@ -361,20 +354,16 @@ def test_what_was_not_moved_or_moved_for_another_reason_is_found(dead_letter: De
     assert f"dead-lettered as crashed, expected {dead_letter.reason}" in fault
 
 
-@pytest.mark.parametrize("kind", [Kind.GENUINE, Kind.REPLAYED, Kind.EXPIRED])
-def test_moving_an_answerable_message_is_found(kind: Kind) -> None:
-    """A message that has an answer does not belong in the dead-letter queue, not even when it was answered too."""
-    moved = DeadLetterSeen(of_kind(kind)[0].body, "receipt_malformed")
-    (fault,) = faults(ANSWERS, [*DEAD_LETTERS, moved])
-    assert "dead-lettered as receipt_malformed, expected an answer" in fault
-
-
-@pytest.mark.parametrize("kind", [Kind.GARBAGE, Kind.FORGED, Kind.SANDBOX])
-def test_answering_the_unanswerable_is_found(kind: Kind) -> None:
-    """No answer may be invented."""
-    answer = AnswerSeen(of_kind(kind)[0].user_id, "1000000001", OK)
-    (fault,) = faults([*ANSWERS, answer], DEAD_LETTERS)
-    assert "was answered OK, expected no answer" in fault
+def test_moving_an_answerable_message_and_answering_an_unanswerable_one_are_found() -> None:
+    """Not even when it was answered, or moved, too: no answer may be invented."""
+    for kind in (Kind.GENUINE, Kind.REPLAYED, Kind.EXPIRED):
+        moved = DeadLetterSeen(of_kind(kind)[0].body, "receipt_malformed")
+        (fault,) = faults(ANSWERS, [*DEAD_LETTERS, moved])
+        assert "dead-lettered as receipt_malformed, expected an answer" in fault
+    for kind in (Kind.GARBAGE, Kind.FORGED, Kind.SANDBOX):
+        answer = AnswerSeen(of_kind(kind)[0].user_id, "1000000001", OK)
+        (fault,) = faults([*ANSWERS, answer], DEAD_LETTERS)
+        assert "was answered OK, expected no answer" in fault
 
 
 def test_strays_are_found() -> None:
