@@ -158,17 +158,14 @@ class SimulatedAppStore:
 
     @property
     def production_url(self) -> str:
-        """URL for ``app_store_production_url``; complete once started."""
         return f"{self._server.url}/production/verifyReceipt"
 
     @property
     def sandbox_url(self) -> str:
-        """URL for ``app_store_sandbox_url``; complete once started."""
         return f"{self._server.url}/sandbox/verifyReceipt"
 
     @property
     def url(self) -> str:
-        """``http://host:port``; complete once started."""
         return self._server.url
 
     @property
@@ -322,7 +319,6 @@ class SimulatedAppStore:
         self._server.drop_hanging()
 
     def statistics(self) -> StoreStatistics:
-        """Take a snapshot of the counters."""
         with self._lock:
             return StoreStatistics(
                 dict(self._requests),
@@ -433,7 +429,6 @@ class SimulatedAppStore:
         return label, self._reply(status, json.dumps(answer).encode(), "application/json", *headers)[1]
 
     def _fault(self, fault: Fault) -> _Said:
-        """Fail as verifyReceipt does."""
         match fault.kind:
             case FaultKind.APPLE:
                 retryable = {} if fault.is_retryable is None else {"is-retryable": fault.is_retryable}
@@ -457,7 +452,6 @@ class SimulatedAppStore:
                 return "trickle", Reply(data, hangs=True, byte_seconds=fault.seconds)
 
     def _api_fault(self, fault: Fault) -> _Said:
-        """Fail as the Server API does."""
         match fault.kind:
             case FaultKind.APPLE:
                 is_code = 4_000_000 <= fault.status < 6_000_000

@@ -110,7 +110,6 @@ class Connection(asyncio.Protocol):
         send(0)
 
     def drop(self) -> None:
-        """Close the connection, answered or not."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -228,7 +227,6 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """``http://host:port``, with the port that it has got once started."""
         host, port = self._address
         return f"http://{host}:{port}"
 

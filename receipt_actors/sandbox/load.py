@@ -26,7 +26,7 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, Shape, forge, mint
 
 if TYPE_CHECKING:
-    from receipt_actors.sandbox.signing import Signer
+    from receipt_actors.sandbox.signed_transactions import Signer
 
 OK = "OK"
 INVALID = "INVALID"
@@ -219,7 +219,7 @@ def make_scenario(
 
 def _signer(key: bytes) -> Signer:
     try:
-        from receipt_actors.sandbox.signing import Signer
+        from receipt_actors.sandbox.signed_transactions import Signer
     except ImportError:
         raise ConfigurationError(
             [

@@ -60,7 +60,6 @@ class SignedNotification:
 
     @property
     def body(self) -> bytes:
-        """What is posted."""
         return json.dumps({"signedPayload": self.signed_payload}).encode()
 
 
@@ -189,7 +188,6 @@ class NotificationSender:
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
-        """Every POST so far, in order."""
         with self._changed:
             return tuple(self._deliveries)
 

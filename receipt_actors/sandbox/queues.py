@@ -66,7 +66,6 @@ class Queue(Generic[Content]):
         self._hidden: list[tuple[float, int, Message[Content]]] = []  # a heap; outdated where the message disagrees
 
     def redrive_to(self, dead_letter_queue: Queue[Content], max_receive_count: int) -> None:
-        """Move messages there that were received so often."""
         self.dead_letter_queue = dead_letter_queue
         self.max_receive_count = max_receive_count
 
@@ -78,7 +77,6 @@ class Queue(Generic[Content]):
         return message.message_id
 
     def take(self, count: int, visibility_seconds: float, now: float) -> list[Message[Content]]:
-        """Receive up to ``count`` messages."""
         self._reveal(now)
         taken: list[Message[Content]] = []
         while self._visible and len(taken) < count:
@@ -122,7 +120,6 @@ class Queue(Generic[Content]):
         return self._hidden[0][0] if self._hidden else None
 
     def messages(self) -> Sequence[Message[Content]]:
-        """Return all that are not deleted, oldest first."""
         return list(self._messages)
 
     def _moved(self, message: Message[Content]) -> bool:

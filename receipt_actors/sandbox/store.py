@@ -148,12 +148,10 @@ class Store:
         return self._sign(answers.transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms))
 
     def requests_for(self, receipt_data: str) -> int:
-        """Count the requests for a receipt."""
         with self._lock:
             return self._asked.get(_fingerprint(receipt_data), 0)
 
     def requests_for_transaction(self, transaction_id: str) -> int:
-        """Count the requests for a transaction by its id."""
         with self._lock:
             return self._asked.get(_fingerprint_of_id(transaction_id), 0)
 

@@ -52,7 +52,6 @@ class Hold:
 
     @property
     def is_released(self) -> bool:
-        """Tell whether calls pass."""
         return self._is_released
 
     def waiting_threads(self) -> set[threading.Thread]:

@@ -68,7 +68,6 @@ class FakeServices:
 
     @property
     def backend(self) -> Backend:
-        """For ``ReceiptSystem.start``."""
         return Backend(
             queues=self.queues,
             ledger=self.ledger,
@@ -151,7 +150,6 @@ class FakeServices:
         ]
 
     def settle(self, actors: ActorSystem) -> None:
-        """See ``testing.settle``."""
         _settling.settle(actors, *self._fakes)
 
     def advance(self, seconds: float, actors: ActorSystem) -> None:

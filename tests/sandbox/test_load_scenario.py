@@ -36,7 +36,7 @@ from receipt_actors.sandbox.load import (
     make_scenario,
 )
 from receipt_actors.sandbox.receipts import Fault
-from receipt_actors.sandbox.signing import REASONS, Signer
+from receipt_actors.sandbox.signed_transactions import REASONS, Signer
 from receipt_actors.sandbox.store import Store
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData

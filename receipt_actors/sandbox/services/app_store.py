@@ -39,7 +39,6 @@ class Latency:
     jitter_seconds: float = 0.0
 
     def draw(self, rng: random.Random) -> float:
-        """Draw one."""
         return max(0.0, self.seconds + self.jitter_seconds * (2 * rng.random() - 1))
 
 
@@ -60,7 +59,6 @@ class FastAppStore:
         self._unauthorized = response(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
 
     def prepare(self, load: Load) -> None:
-        """Make the answers for a load."""
         self._answers.clear()
         self._found.clear()
         for number in range(load.messages):
@@ -74,7 +72,6 @@ class FastAppStore:
                 self._answer(load.receipt(number), Environment.PRODUCTION)
 
     def begin(self) -> None:
-        """Forget what was counted."""
         self.requests = self.concurrent_requests_high_water = 0
         self.delays_seconds = []
 

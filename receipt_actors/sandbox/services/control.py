@@ -52,7 +52,6 @@ class AwsControl:
         )
 
     def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless it is none for the control."""
         return self._handle(connection, request)
 
     def on_sent(self, queue: Queue, content: Content, now: float) -> None:
@@ -141,7 +140,6 @@ class AppStoreControl:
         self._handle = _dispatch({"load": self._load, "begin": self._begin, "report": self._report})
 
     def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless it is none for the control."""
         return self._handle(connection, request)
 
     def _load(self, fields: dict[str, Any]) -> object:

@@ -53,11 +53,9 @@ class Load:
         return mint(self.sample(number), padding_bytes=max(0, self.receipt_bytes - _OWN_BYTES))
 
     def sample(self, number: int) -> SampleReceipt:
-        """Return what the receipt of a message says."""
         return SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
 
     def body(self, number: int) -> str:
-        """Write the message."""
         fields = {"receipt": self.receipt(number), "user_id": user_id(number), "post_queue": POST_QUEUE}
         return json.dumps(fields)
 
