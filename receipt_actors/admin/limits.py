@@ -22,7 +22,5 @@ SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; nobody lo
 FRESH_SECONDS = 0.5  #: a look that is not older is shared
 HISTORY_SAMPLES = 300  #: ten minutes
 
-MAX_TRACE_EVENTS = 10_000  #: that a trace may ask for
-MAX_TRACE_SECONDS = 3600.0
 MAX_TRACE_QUEUE = 200  #: events of a trace that its client has not taken yet; more are lost, and counted
 KEEP_ALIVE_SECONDS = 10.0  #: after which a stream without events says that it is still there

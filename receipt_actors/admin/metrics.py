@@ -197,13 +197,7 @@ METRICS: tuple[Metric, ...] = (
         _fates,
         ("fate", "reason"),
     ),
-    Metric(
-        "results_posted_total",
-        "counter",
-        "Answers that a post queue confirmed.",
-        _results,
-        ("verdict", "reason"),
-    ),
+    Metric("results_posted_total", "counter", "Answers that a post queue confirmed.", _results, ("verdict", "reason")),
     Metric(
         "message_duration_seconds",
         "histogram",
@@ -301,13 +295,7 @@ METRICS: tuple[Metric, ...] = (
         _of_actors(lambda actor: actor.restarts),
         ("process", "actor"),
     ),
-    Metric(
-        "incidents_total",
-        "counter",
-        "What an operator may want to know of, by kind.",
-        _incidents,
-        ("kind",),
-    ),
+    Metric("incidents_total", "counter", "What an operator may want to know of, by kind.", _incidents, ("kind",)),
     Metric(
         "role_info",
         "info",
@@ -335,13 +323,7 @@ METRICS: tuple[Metric, ...] = (
         _of_role(_nodes),
         ("standing",),
     ),
-    Metric(
-        "role_share",
-        "gauge",
-        "How much of a limit this node may use.",
-        _of_role(_share),
-        ("limit",),
-    ),
+    Metric("role_share", "gauge", "How much of a limit this node may use.", _of_role(_share), ("limit",)),
     Metric(
         "role_whole",
         "gauge",
@@ -375,13 +357,7 @@ METRICS: tuple[Metric, ...] = (
         _of_usage(lambda usage: usage.memory_bytes),
         ("process",),
     ),
-    Metric(
-        "process_threads",
-        "gauge",
-        "Threads of a process.",
-        _of_usage(lambda usage: usage.threads),
-        ("process",),
-    ),
+    Metric("process_threads", "gauge", "Threads of a process.", _of_usage(lambda usage: usage.threads), ("process",)),
     Metric(
         "process_open_fds",
         "gauge",

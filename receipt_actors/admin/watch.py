@@ -17,7 +17,7 @@ from typing import Any
 from receipt_actors.admin.calls import Calls, NotAnswered
 from receipt_actors.admin.history import History
 from receipt_actors.admin.limits import FRESH_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
-from receipt_actors.admin.server_sent_events import KEEP_ALIVE, event
+from receipt_actors.admin.streams import KEEP_ALIVE, event
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview

@@ -81,9 +81,9 @@ def command(
     """
     if slower_than is not None:
         filters[SLOWER_THAN] = (f"{slower_than}",)
-    request = TraceRequest({name: list(values) for name, values in filters.items() if values}, limit, seconds)
     seen = 0
     try:
+        request = TraceRequest({name: list(values) for name, values in filters.items() if values}, limit, seconds)
         with client.trace(request) as events:
             for kind, data in events:
                 if kind == "trace":

@@ -39,11 +39,11 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from receipt_actors.domain.messages import Verdict
-from receipt_actors.telemetry.changes import change, increase
+from receipt_actors.telemetry.changes import change, cpu_seconds, increase, usages
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.log_writer import LogWriter
-from receipt_actors.telemetry.overview import Overview, State, Usage
+from receipt_actors.telemetry.overview import Overview, State
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from receipt_actors.telemetry.watcher import Watcher
 
@@ -68,6 +68,7 @@ def embedded_metrics(
         dimensions: beside ``SourceQueue``. Every metric is there twice then: by ``SourceQueue``, and by all of them.
     """
     new = change(earlier.statistics, later.statistics)
+    seconds = later.at_seconds - earlier.at_seconds
     first, *others = later.source_queues
     of_each = {queue: _metrics_of_source(later, new, queue) for queue in others}
     metrics: _Metrics = {
@@ -84,8 +85,8 @@ def embedded_metrics(
             )
             for kind, name in _INCIDENTS.items()
         },
-        "CPU": ("Percent", _cpu_percent(earlier, later)),
-        "Memory": ("Bytes", sum(usage.memory_bytes for usage in _usages(later).values())),
+        "CPU": ("Percent", round(100 * cpu_seconds(earlier, later) / seconds, 1) if seconds > 0 else 0.0),
+        "Memory": ("Bytes", sum(usage.memory_bytes for usage in usages(later).values())),
     }
     if later.role is not None:
         is_active = later.role.is_active and later.state not in _NO_WORK
@@ -135,20 +136,6 @@ def _retries(earlier: Overview, later: Overview) -> int:
 
     before = counted(earlier)  # a process that is new has all it has from this time
     return sum(increase(before.get(pid, 0), count) for pid, count in counted(later).items())
-
-
-def _cpu_percent(earlier: Overview, later: Overview) -> float:
-    seconds = later.at_seconds - earlier.at_seconds
-    before = _usages(earlier)
-    spent = (
-        usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0) for pid, usage in _usages(later).items()
-    )
-    return round(100 * max(0.0, sum(spent)) / seconds, 1) if seconds > 0 else 0.0
-
-
-def _usages(overview: Overview) -> Mapping[int, Usage]:
-    usages = {process.pid: process.usage for process in overview.processes}
-    return usages if overview.parent_usage is None else {0: overview.parent_usage, **usages}
 
 
 def _values(latencies: Latencies) -> dict[str, object]:
