@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -173,23 +172,15 @@ class MetricsLog(Watcher):
         namespace: str,
         dimensions: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__("metrics")
         self._writer = LogWriter(descriptor)
         self._interval_seconds = interval_seconds
         self._namespace = namespace
         self._dimensions = dimensions
-        self._is_over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def watch(self, system: SystemControl) -> None:
-        """Write of this system from now on; once."""
-        self._thread = threading.Thread(target=self._run, args=(system,), name="metrics", daemon=True)
-        self._thread.start()
 
     def close(self) -> None:
         """Write what happened since the last line, and end."""
-        self._is_over.set()
-        if self._thread is not None:
-            self._thread.join()
+        super().close()
         self._writer.close()
 
     def _run(self, system: SystemControl) -> None:

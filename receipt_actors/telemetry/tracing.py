@@ -71,7 +71,6 @@ class RunningTrace:
     ) -> None:
         self.events = wanted.events
         self._wanted = wanted
-        self._is_watched: dict[object, bool] = {}  # by the actor's name, or else its class
         self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
         self._tracer = tracer
         self._limit = limit
@@ -118,13 +117,7 @@ class RunningTrace:
 
     def watches(self, ref: Ref) -> bool:
         """Tell whether an event of an actor can match."""
-        key = ref.actor_class if ref.name is None else ref.name
-        is_watched = self._is_watched.get(key)
-        if is_watched is None:
-            if len(self._is_watched) >= MAX_WAITING:
-                self._is_watched.clear()
-            is_watched = self._is_watched[key] = self._wanted.accepts("actor", actor_name(ref))
-        return is_watched
+        return self._wanted.accepts("actor", actor_name(ref))
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
