@@ -77,8 +77,8 @@ def test_who_has_hung_up_is_not_served(client: Client, system: FakeSystem, monke
         connection.sendall(head + b"{}")
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 50)
     assert client.get("/healthz").status == 200  # its turn comes after that of the other
-    assert system.calls == []
+    assert system.told == []
     with connect(client) as connection:
         connection.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}")
         assert read_to_end(connection).startswith(b"HTTP/1.1 204 ")
-    assert system.calls == ["pause"]
+    assert system.told == ["pause"]

@@ -50,7 +50,7 @@ def test_the_token_opens_everything(system: FakeSystem) -> None:
         assert client.get("/metrics", Authorization=f"bearer {TOKEN}").status == 200
         assert client.post("/api/pause", headers=BEARER).status == 204
         assert client.post("/api/pause").status == 401
-    assert system.calls == ["pause"]
+    assert system.told == ["pause"]
 
 
 def test_the_page_and_the_probes_take_no_token(system: FakeSystem) -> None:
@@ -113,7 +113,7 @@ def test_no_request_of_another_site_works(system: FakeSystem, headers: Mapping[s
             assert answer.status == 403
             assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
         assert client.ask("OPTIONS", "/api/pause", None, authorised).status == 403
-    assert system.calls == []
+    assert system.told == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_a_form_can_send_changes_nothing(client: Client, system: FakeSystem
     headers = {} if content_type is None else {"Content-Type": content_type}
     for path in ("/api/pause", "/api/resume", "/api/trace"):
         assert client.ask("POST", path, b'{"filters": {"event": ["received"]}}', headers).status == 415
-    assert system.calls == []
+    assert system.told == []
     assert system.traces == []
 
 
@@ -145,7 +145,7 @@ def test_the_own_page_may(client: Client, system: FakeSystem) -> None:
         client.post("/api/resume", headers={**headers, "Content-Type": "Application/JSON; charset=utf-8"}).status == 204
     )
     assert client.get("/", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status == 200  # a link
-    assert system.calls == ["pause", "resume"]
+    assert system.told == ["pause", "resume"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "pause"])
@@ -154,7 +154,7 @@ def test_state_is_changed_by_post_alone(client: Client, system: FakeSystem, meth
     for path in ("/api/pause", "/api/resume", "/api/trace"):
         answer = client.ask(method, path, b"{}", JSON)
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
-    assert system.calls == []
+    assert system.told == []
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "get"])
@@ -235,7 +235,7 @@ def test_what_is_decided_by_is_said_once(client: Client, system: FakeSystem, nam
         with socket.create_connection(("127.0.0.1", client.address.port), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(request.encode())
             assert connection.recv(1000).split()[1] == (b"400" if others else b"204")
-    assert system.calls == ["pause"]
+    assert system.told == ["pause"]
 
 
 def test_a_body_has_one_length(client: Client, system: FakeSystem) -> None:
@@ -247,7 +247,7 @@ def test_a_body_has_one_length(client: Client, system: FakeSystem) -> None:
         answer = b"".join(iter(lambda: connection.recv(1000), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
-    assert system.calls == []
+    assert system.told == []
 
 
 def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeSystem) -> None:
@@ -256,7 +256,7 @@ def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeS
         answer = client.ask("POST", "/api/pause", body, JSON)
         assert answer.status == 400
         assert json.loads(answer.body)["error"].startswith("expected")
-    assert system.calls == []
+    assert system.told == []
 
 
 def test_a_refusal_can_be_read_though_the_body_is_still_on_its_way(client: Client) -> None:

@@ -366,8 +366,10 @@ class TestTrace:
         assert re.fullmatch(r'\d\d:\d\d:\d\d\.250 main claim user_id=42 detail="two words" x=null', first)
         assert second == "moved"
         assert ended.err == "receipt-actors: 2 events: the limit is reached\n"
-        (request,) = system.requests
-        assert request == TraceRequest({"event": ["claim", "moved"], "user_id": ["42"], "slower_than": ["2.0"]}, 3, 7.0)
+        (trace,) = system.traces
+        assert trace.request == TraceRequest(
+            {"event": ["claim", "moved"], "user_id": ["42"], "slower_than": ["2.0"]}, 3, 7.0
+        )
 
     def test_json_lines(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For other programs."""
