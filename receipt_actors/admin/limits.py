@@ -18,7 +18,7 @@ STOP_SECONDS = 0.3  #: for answers under way, when the server stops
 JOIN_SECONDS = 0.1  #: for each thread to end
 
 LOOK_SECONDS = 1.0  #: between two looks at the system while a page is open
-SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; nobody looks in between without a page
+SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; without a page there is no look in between
 FRESH_SECONDS = 0.5  #: a look that is not older is shared
 HISTORY_SAMPLES = 300  #: ten minutes
 

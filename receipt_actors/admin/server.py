@@ -66,7 +66,7 @@ class AdminServer:
         self._system = system
 
     def stop(self) -> None:
-        """Cut off whoever is connected and end, within a second. May be called twice."""
+        """Cut off all connections and end, within a second. May be called twice."""
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()

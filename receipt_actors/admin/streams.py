@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from receipt_actors.admin.limits import KEEP_ALIVE_SECONDS, MAX_TRACE_QUEUE
 from receipt_actors.telemetry.control import Trace
 
-KEEP_ALIVE = b":\n\n"  #: a comment: says nothing, and finds out whether somebody is still there
+KEEP_ALIVE = b":\n\n"  #: a comment, by which a closed connection is noticed
 MEDIA_TYPE = "text/event-stream"
 
 

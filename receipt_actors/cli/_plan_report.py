@@ -269,7 +269,7 @@ def _limits(capacity: Capacity) -> Table:
     table.add_column("here", justify="right", no_wrap=True)
     for each in capacity.reached:
         table.add_row(
-            "nobody knows" if each.at_per_second is None else f"{_number(each.at_per_second)}/s",
+            "not known" if each.at_per_second is None else f"{_number(each.at_per_second)}/s",
             f"{each.limit.service}: {each.limit.what}",
             _amount(each),
             "-" if each.used is None else _number(each.used),
@@ -292,7 +292,7 @@ def _advice(capacity: Capacity) -> Iterator[str]:
     for each in capacity.exceeded or (capacity.first_limit,):
         yield _remedy(each)
     if unknown := [each for each in capacity.reached if each.at_per_second is None]:
-        yield "What nobody knows:"
+        yield "Not known:"
         yield from map(_remedy, unknown)
 
 

@@ -118,7 +118,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _single_keys() -> Iterator[int | None]:
-    """Have keys come as they are pressed; the descriptor to read them from, None where nobody presses any."""
+    """Read keys as they are pressed; yields the descriptor to read from, None if stdin is no terminal."""
     if not sys.stdin.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""``receipt-actors plan``: what a load takes, and what limits it first. It asks nobody and starts nothing."""
+"""``receipt-actors plan``: what a load takes, and what limits it first. It asks no service and starts nothing."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class LimitReached:
     """A limit, and the rate at which it is in the way."""
 
     limit: Limit
-    at_per_second: float | None  #: receipts; None: nobody knows
+    at_per_second: float | None  #: receipts; None: not known
     used: float | None  #: of the limit at the planned peak, in its unit
     share: float = 1.0  #: of the limit, that may be used
 
@@ -213,7 +213,7 @@ class Capacity:
     memory_of_process_bytes: int
     memory_of_task_gb: int
     usd_per_month: Mapping[str, float]  #: by service
-    reached: tuple[LimitReached, ...]  #: the first limit first, then those that nobody knows
+    reached: tuple[LimitReached, ...]  #: the first limit first, then those that are not known
     roles: RolesTaken | None = None  #: None: each task is alone
 
     @property

@@ -22,7 +22,7 @@ class Limit:
 
     service: str
     what: str
-    value: float | None  #: None: there is one, and nobody outside knows it; or there is practically none
+    value: float | None  #: None: it is not published, or there is practically none
     unit: str
     source: str
     remedy: str  #: what to do when it is in the way; an imperative

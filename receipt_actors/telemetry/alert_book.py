@@ -9,7 +9,7 @@ kind                says
 ``crash``           an actor, or a worker process, crashed
 ``restart``         a supervisor started something anew
 ``storm``           a supervisor gave up: more restarts than it allows
-``unknown_answer``  a service answered what nobody knows: a status, a body, an HTTP code
+``unknown_answer``  a service gave an undocumented answer: a status, a body, an HTTP code
 ``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
 ``outage``          a service has been unavailable for ``outage_seconds``
 ``recovered``       a service whose outage was told is available again

@@ -1,7 +1,7 @@
 """The alerts actor: tells operators what they should know of now, by a message on the alerts queue.
 
 It hears of every incident and decides with the ``alert_book`` what is worth an alert; its sink carries them out, on an
-I/O thread of its own, so that nobody ever waits for it. While that fails alerts are kept and summed up, one of each
+I/O thread of its own, so that no actor waits for it. While that fails alerts are kept and summed up, one of each
 kind, and tried again after a pause that grows; the log says so once. When it is told to end, which comes last of all,
 it sends what it has; its supervisor bounds the time for that. A crash of it forgets what had not been sent.
 """
@@ -121,7 +121,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class _Subscribe:
-    """To itself: there may be somebody to subscribe to."""
+    """To itself: the actor ``incidents`` may be there again."""
 
 
 class Alerts(GenServer):
@@ -233,7 +233,7 @@ class Alerts(GenServer):
         self._look()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """The sink has taken none of them, or nobody knows."""
+        """The sink has taken none of them, or it is not known."""
         self._settle_failure(reason)
         self._look()
 

@@ -59,7 +59,7 @@ class SystemControl(Protocol):
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
         """Look at everything. Works in every state, also after the tree has ended.
 
-        Who looks without ``looks_at_queues`` gets what others have found of the queues, and costs no call to SQS.
+        Without ``looks_at_queues`` the numbers are those of an earlier look, and SQS is not called.
         """
 
     def pause(self) -> None:
@@ -72,7 +72,7 @@ class SystemControl(Protocol):
         """Describe an actor's state in JSON's types, without receipts and secrets; by process where there are several.
 
         Raises:
-            UnknownActor: nobody has this name.
+            UnknownActor: no actor has this name.
         """
 
     def trace(

@@ -16,13 +16,13 @@ metric                                               unit          says
 ``AnsweredOK``, ``AnsweredINVALID``                  Count         answers by verdict
 ``Latency``                                          Seconds       from receive to delete
 ``LatencyVerifying``, ``LatencyClaiming``, ...       Seconds       of that, by step
-``InFlight``                                         Count         messages that somebody is responsible for
+``InFlight``                                         Count         messages received and not finished yet
 ``Retries``                                          Count         requests to services that were tried again
 ``UnavailableServices``                              Count         services that keep messages waiting
 ``Crashes``, ``Restarts``, ``UnknownAnswers``        Count         incidents of these kinds
 ``Active``                                           Count         where nodes share the work: 1 of one that takes
                                                                    messages in, 0 of one that stands by, is cut off,
-                                                                   paused or drains; a maximum of 0: nobody works
+                                                                   paused or drains; a maximum of 0: no node works
 ``Nodes``                                            Count         likewise: how many there are, as each knows it
 ``CPU``                                              Percent       of one core, of all processes together
 ``Memory``                                           Bytes         resident, of all processes together
@@ -41,7 +41,7 @@ from receipt_actors.domain.messages import Verdict
 from receipt_actors.telemetry.changes import change, cpu_seconds, increase, usages
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.log_writer import LogWriter
+from receipt_actors.telemetry.logs import LogWriter
 from receipt_actors.telemetry.overview import Overview, State
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from receipt_actors.telemetry.watcher import Watcher
@@ -161,7 +161,7 @@ def _rounded(seconds: float) -> float:
 class MetricsLog(Watcher):
     """Writes a line (one for each source queue) to a file descriptor again and again, and the last when it is closed.
 
-    It owns a thread, and what it saw last. Nobody ever waits for who reads the lines: what does not fit in is lost.
+    It owns a thread, and the last overview. It never waits for a reader of the lines: what does not fit in is lost.
     """
 
     def __init__(

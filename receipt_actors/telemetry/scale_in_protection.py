@@ -1,6 +1,6 @@
 """``ScaleInProtection``: keeps ECS from ending this task while that would waste work.
 
-A service on ECS that scales in ends some task, and asks nobody which one has the least to lose. This looks at the
+A service on ECS that scales in ends some task, without regard to which one has the least to lose. This looks at the
 system from outside and tells the ECS agent (``$ECS_AGENT_URI/task-protection/v1/state``) when this task had better be
 left alone:
 
@@ -13,7 +13,7 @@ left alone:
 
 Protection is asked for ``EXPIRES_IN_MINUTES``, renewed while there is a reason, and dropped when there has been none
 for a while (``Timing``); should the program hang it ends by itself. It delays scaling in and deployments, and nothing
-else: an agent that hangs, errs or refuses is asked again, less and less often, on a thread that nobody waits for, and
+else: an agent that hangs, errs or refuses is asked again, less and less often, on a thread of its own, and
 one line of the log says so. A task that no service of ECS owns (``TASK_NOT_VALID``) is not asked about again.
 """
 
@@ -203,4 +203,4 @@ def failure_in(status: int, text: bytes, wish: bool) -> str | None:
 
 def _told(name: Any, detail: Any) -> str:
     words = f"{name}: {detail}" if detail else str(name)
-    return printable(words[:MAX_TOLD_CHARACTERS])  # it goes to the log, whoever it was that answered
+    return printable(words[:MAX_TOLD_CHARACTERS])  # it goes to the log, and is untrusted

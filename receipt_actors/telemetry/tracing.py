@@ -111,7 +111,7 @@ class RunningTrace:
         self._tracer.forget(self)
 
     def lose(self, events: int = 1) -> None:
-        """Count events that nobody looked at."""
+        """Count events that were not looked at."""
         with self._lock:
             self._lost += events
 
@@ -163,12 +163,12 @@ class RunningTrace:
 class Tracer:
     """See the module. Any thread may call it.
 
-    Whoever has an event of a message looks at ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
+    A caller with an event of a message checks ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
     """
 
     def __init__(self, system: ActorSystem) -> None:
         self.is_on = False  #: whether a trace runs that any event of a message may match
-        self.walks: Walks | None = None  #: who wants to know of walks that are over
+        self.walks: Walks | None = None  #: takes walks that are over; None: they are not wanted
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread

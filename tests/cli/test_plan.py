@@ -117,7 +117,7 @@ def test_people_get_an_answer_to_every_question(cli: Cli) -> None:
         "USD a month",
         "What limits, the first first",
         "verifyReceipt",
-        "nobody knows",
+        "not known",
     ):
         assert words in ended.out
 
