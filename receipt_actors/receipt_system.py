@@ -370,7 +370,7 @@ class ReceiptSystem:
             on_end: called once, likewise, with why it is over.
 
         Raises:
-            TraceRefused: the filters match no event, or limit or seconds can't be.
+            TraceRefused: too many traces run, or the system has ended.
         """
         return tracer_of(self._actors).start(request, on_event, on_end)
 
