@@ -12,7 +12,6 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._calls import CallReply, From, Future, GatheredReplies, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     NO_REPLY,
     CastEnvelope,
@@ -26,7 +25,7 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason, Killed
 from receipt_actors.otp._ref import Ref, check_ref
-from receipt_actors.otp._reports import plain_state
+from receipt_actors.otp._reports import log, plain_state
 from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:

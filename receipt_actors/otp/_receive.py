@@ -15,7 +15,6 @@ from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import CallReply
 from receipt_actors.otp._clock import Timer
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     TIMEOUT,
     DownEnvelope,
@@ -29,6 +28,7 @@ from receipt_actors.otp._messages import (
     SystemEnvelope,
     shape_of,
 )
+from receipt_actors.otp._reports import log
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
