@@ -426,6 +426,8 @@ class GenServer(Actor):
 
     From ``handle_call``, ``Stop``, ``Continue`` and ``IdleTimeout`` carry the ``reply``; without one it comes later.
     Any callback may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
+    For an actor that is there for one task, ``init`` returns ``Continue()`` and ``handle_continue`` is that task: a
+    generator which receives what it needs, and returns ``Stop()``.
     """
 
     def init(self) -> Any:
