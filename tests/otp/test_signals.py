@@ -309,3 +309,18 @@ def test_a_down_that_was_passed_over_can_be_flushed(system: ActorSystem, server:
     assert seen.next() == Down(kept, peer, KILLED)
     sync(ref)
     assert seen.rest() == []
+
+
+@pytest.mark.parametrize("undo", [0, 1], ids=["by who made it", "by the other"])
+@pytest.mark.parametrize("first", [0, 1], ids=["who made it ends", "the other ends"])
+def test_unlink_undoes_it_for_both(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], undo: int, first: int
+) -> None:
+    """Either may undo a link, whoever made it and however often; no signal passes any more, in either direction."""
+    pair = [system.start(trapping, Seen()), system.start(server)]
+    for _ in range(2):
+        run_in(pair[0], lambda actor: actor.link(pair[1]))
+    run_in(pair[undo], lambda actor: actor.unlink(pair[1 - undo]))
+    assert [ref.process.links for ref in pair] == [[], []]
+    end(pair[first], Shutdown("over"))
+    assert run_in(pair[1 - first], lambda actor: actor.seen.rest()) == []
