@@ -190,12 +190,9 @@ class Idle:
     def __len__(self) -> int:
         return 0
 
-    def time_out(self) -> None:
-        self.offer(Envelope(TIMEOUT))
-
     def _time_out(self) -> None:
         if self._process.is_idle(self):
-            self.time_out()
+            self.offer(Envelope(TIMEOUT))
 
     def give_back(self) -> deque[Envelope[Any]]:
         """Cancel the time-out; nothing was passed over."""
