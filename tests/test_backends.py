@@ -9,14 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
+from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli.open_files import files_needed
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings
-from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 from receipt_actors.stores.apple.ports import AppStoreTransfers
 from tests.patience import PATIENCE_SECONDS
 

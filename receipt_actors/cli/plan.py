@@ -25,7 +25,7 @@ from receipt_actors.domain.capacity import (
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES, TaskSize
 from receipt_actors.pipeline.batchers import PACE_SECONDS
-from receipt_actors.settings import Settings, default_app_store_client
+from receipt_actors.settings import Settings, uses_curl
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -157,8 +157,8 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--app-store-client",
     type=click.Choice(list(_COSTS)),
-    help="What asks Apple: curl (the extra fast), or requests. [default: what the report was measured with, else what "
-    "start would take here]",
+    help="What asks Apple: curl (transport auto), or requests (transport threads). [default: what the report was "
+    "measured with, else what start would take here]",
 )
 @click.option(
     "--bench",
@@ -217,7 +217,9 @@ def command(
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
     cost = (
-        _COSTS[app_store_client or default_app_store_client()] if bench is None else _cost_of(bench, app_store_client)
+        _COSTS[app_store_client or ("curl" if uses_curl("auto") else "requests")]
+        if bench is None
+        else _cost_of(bench, app_store_client)
     )
     load = Load(
         rate_per_second=rate,

@@ -40,12 +40,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
-
-from receipt_actors.aws import AwsLedger, AwsLoop, AwsQueues, connection, short_way
 from receipt_actors.aws.http_answer import MAX_ANSWER_BYTES, HttpAnswer, Origin
 from receipt_actors.aws.http_pool import HttpPool
 from receipt_actors.aws.signature import sign
 from receipt_actors.aws.steps import Exchange, Steps, as_call
+
+from receipt_actors.aws import AwsLedger, AwsLoop, AwsQueues, connection, short_way
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
 from tests.backends.conftest import OnLoop

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
+from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 
 from receipt_actors.aws import AwsLedger
 from receipt_actors.domain.ledger import OursElsewhere, Ownership, ownership_after_claim, ownership_after_lookup
@@ -28,7 +29,6 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.load import Answered, SampleMessage
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 from receipt_actors.stores.apple.verify_receipt import interpret
 from tests.backends.test_aws import FakeAws, error
 from tests.backends.test_aws import Reply as AwsReply

@@ -21,21 +21,21 @@ from typing import Protocol
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from receipt_actors.stores.apple.client.answer_room import ROOM, ROOM_BYTES, SMALL_ANSWER_BYTES
+from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
+from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
-from receipt_actors.stores.apple.client.answer_room import ROOM, ROOM_BYTES, SMALL_ANSWER_BYTES
 from receipt_actors.stores.apple.client.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
     parse_answer,
     retry_after_seconds,
 )
-from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
 from receipt_actors.stores.apple.client.endpoints import Questions
-from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 from receipt_actors.stores.apple.ports import AppStore
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (

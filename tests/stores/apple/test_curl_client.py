@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 from receipt_actors.stores.apple.client import curl_client
-from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
 from tests.backends.places import PLACES, in_place
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
