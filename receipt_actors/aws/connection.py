@@ -123,9 +123,7 @@ def _verify(session: boto3.Session) -> str | bool:
     return bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
 
 
-def call(
-    unavailable: type[UnavailableError], client: Client, operation: str, **parameters: object
-) -> Calls[Any]:
+def call(unavailable: type[UnavailableError], client: Client, operation: str, **parameters: object) -> Calls[Any]:
     """Call one operation of a client (``put_item``) and return the service's own answer.
 
     Lets ``ClientError`` through, for the caller to judge by its code; raises ``unavailable`` for everything else: no

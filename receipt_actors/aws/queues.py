@@ -220,7 +220,7 @@ class AwsQueues:
         with reading(QueueUnavailable, operation):
             return _results(answer, len(entries))
 
-    def _call(self, queue: str, client: Client, operation: str, **parameters: object) -> Calls[Mapping[str, Any]]:
+    def _call(self, queue: str, client: Client, operation: str, **parameters: object) -> Calls[Any]:
         try:
             url = yield from self._url(queue)
             return (yield from call(QueueUnavailable, client, operation, QueueUrl=url, **parameters))

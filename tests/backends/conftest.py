@@ -20,9 +20,9 @@ import pytest
 
 from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
-from tests.backends.places import in_place
 from tests.examples import example
 from tests.patience import PATIENCE_SECONDS
+from tests.transport.places import in_place
 
 if TYPE_CHECKING:
     import boto3

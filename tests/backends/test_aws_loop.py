@@ -20,10 +20,10 @@ from botocore.credentials import Credentials
 from receipt_actors.aws import AwsLedger, AwsLoop, AwsQueues
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
-from tests.backends.places import PLACES, in_place
 from tests.backends.test_aws import ITEM, QUEUE, md5
 from tests.backends.test_aws_short_way import Asked, Wire
 from tests.patience import PATIENCE_SECONDS
+from tests.transport.places import PLACES, in_place
 
 CALLS, AT_ONCE = 400, 30
 
