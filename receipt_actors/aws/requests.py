@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from botocore.auth import SIGNED_HEADERS_BLACKLIST
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
@@ -100,7 +100,7 @@ class RequestMaker:
     def request(self, operation: str, parameters: Mapping[str, object]) -> HttpRequest | None:
         """Make a signed request of an operation (``send_message_batch``); None: only boto3 can call it.
 
-        Raises what boto3 raises, and ``ValueError`` for a line break in a header.
+        Raises what boto3 raises, and ``HTTPClientError`` for a line break in a header.
         """
         if operation not in self._prototypes:
             self._prototypes[operation] = self._prototype(operation, parameters)
@@ -118,7 +118,7 @@ class RequestMaker:
         )
         lines = [f"{name}: {value}" for name, value in headers.items()]
         if any("\n" in line or "\r" in line for line in lines):  # of credentials: nothing else comes from outside
-            raise ValueError("a line break in a header")
+            raise HTTPClientError(error="a line break in a header")
         return HttpRequest(self._server, prototype.url, lines, body)
 
     def read(self, operation: str, response: HttpResponse) -> dict[str, Any]:

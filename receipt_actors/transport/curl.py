@@ -51,6 +51,7 @@ Done: TypeAlias = Callable[[Outcome], object]
 
 _HTTP_OK = 200
 _UPLOAD_BUFFER_BYTES = 16 * 1024  #: as little as libcurl takes: each transfer has one, and 64 KiB by default
+_CONNECTION_ENDED = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING})
 _CLOSED = RequestFailed("the client is closed", was_sent=False)
 
 
@@ -150,6 +151,7 @@ class _Transfer:
         "_url",
         "begun_at",
         "call",
+        "connects_anew",
         "handle",
         "number",
         "server",
@@ -160,6 +162,7 @@ class _Transfer:
         self.call: _Call | None = None
         self.number = 0  #: of the request, among all
         self.begun_at = 0.0  #: monotonic
+        self.connects_anew = False
         self._url: str | None = None  # as the handle has it
         self._headers: object = None  # likewise
         self._header_lines: list[bytes] = []
@@ -214,6 +217,21 @@ class _Transfer:
             self.handle.setopt(pycurl.HTTPHEADER, [*request.headers, "Expect:"])  # no body waits for permission
         if request.body is not None:
             self.handle.setopt(pycurl.POSTFIELDS, request.body)
+        if self.connects_anew:
+            self.connects_anew = False
+            self.handle.setopt(pycurl.FRESH_CONNECT, 0)
+
+    def may_connect_anew(self, code: int) -> bool:
+        """Prepare to make the request again, where an idle connection had ended; False where it was another failure.
+
+        libcurl does so by itself, but with a new connection only after it has tried several idle ones.
+        """
+        was_idle = code in _CONNECTION_ENDED and not self._header_lines and not self.handle.getinfo(pycurl.NUM_CONNECTS)
+        if not was_idle or self.connects_anew:
+            return False
+        self.connects_anew = True
+        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
+        return True
 
     def reset(self) -> None:
         """Forget the request and its response."""
@@ -244,7 +262,8 @@ class _Transfer:
     def outcome(self, code: int, words: str) -> HttpResponse | RequestFailed:
         """Read what libcurl's result, and what it has received, come to."""
         status = self.handle.getinfo(pycurl.RESPONSE_CODE)
-        is_whole = code == pycurl.E_OK
+        # libcurl takes an end in the middle of the headers for the end of the response.
+        is_whole = code == pycurl.E_OK and (b"\r\n" in self._header_lines or b"\n" in self._header_lines)
         # A status but 200 says enough, though its page broke off.
         if is_whole or status not in (0, _HTTP_OK) or self._size.bytes > self.server.max_response_bytes:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -263,7 +282,7 @@ class _Transfer:
                 return f"certificate verify failed: {words}"
             case pycurl.E_COULDNT_CONNECT:
                 return f"{words}: {os.strerror(self.handle.getinfo(pycurl.OS_ERRNO))}"
-        return words or f"libcurl's error {code}"
+        return words or f"libcurl's error {code}, after {len(self._header_lines)} lines of the response"
 
 
 class _ServerState:
@@ -287,7 +306,8 @@ class _Multi:
         self.fileno = self._epoll.fileno
         self._wake_fd = wake_fd
         self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
-        self._sockets: set[int] = set()  # that epoll knows
+        self._sockets: set[int] = set()  # that libcurl waits for
+        self._idle_sockets: set[int] = set()  # of idle connections, and some that libcurl has closed meanwhile
         self._act_at: float | None = None  # monotonic; when libcurl wants to be called without a socket
         self._servers: dict[Server, _ServerState] = {}
         self._under_way: dict[pycurl.Curl, _Transfer] = {}
@@ -303,21 +323,45 @@ class _Multi:
 
     # --- what libcurl asks for ---
 
-    def _watch(self, what: int, socket: int, _multi: object, _data: object) -> None:
+    def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         if what == pycurl.POLL_REMOVE:
-            self._sockets.discard(socket)
+            self._sockets.discard(fd)
             with suppress(OSError):  # closed already: then epoll has forgotten it
-                self._epoll.unregister(socket)
+                self._epoll.unregister(fd)
             return
         events = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (select.EPOLLOUT if what & pycurl.POLL_OUT else 0)
-        if socket in self._sockets:
-            self._epoll.modify(socket, events)
-        else:
-            self._epoll.register(socket, events)
-            self._sockets.add(socket)
+        self._idle_sockets.discard(fd)
+        self._sockets.add(fd)
+        try:
+            self._epoll.modify(fd, events)
+        except FileNotFoundError:
+            self._epoll.register(fd, events)
 
     def _set_timer(self, timeout_ms: int) -> None:
         self._act_at = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000
+
+    # --- idle connections ---
+
+    # Within a second of its last use, libcurl uses a connection again without a look at it. What the server has said
+    # unasked meanwhile would be taken for the response to the next request: a claim would be confirmed by the response
+    # to another one. So idle connections of HTTP/1.1 are watched here.
+
+    def _watch_idle(self, fd: int) -> None:
+        if fd >= 0 and fd not in self._sockets:
+            with suppress(OSError):
+                self._epoll.register(fd, select.EPOLLIN)
+                self._idle_sockets.add(fd)
+
+    def _drop_if_idle(self, fd: int) -> bool:
+        """Drop a connection that can be read though it is idle: libcurl finds no socket there, and connects anew.
+
+        Only while libcurl does nothing: epoll's event shows that the descriptor still is the connection's.
+        """
+        if fd not in self._idle_sockets:
+            return False
+        self._idle_sockets.discard(fd)
+        os.dup2(self._epoll.fileno(), fd, inheritable=False)  # some descriptor that is no socket's
+        return True
 
     # --- a turn ---
 
@@ -334,9 +378,10 @@ class _Multi:
 
     def go_on(self, work: deque[_Call]) -> None:
         """See ``Running``."""
-        for socket, events in self._ready:
-            if socket != self._wake_fd:
-                self._multi.socket_action(socket, _as_libcurl_says(events))
+        ready = [(fd, events) for fd, events in self._ready if not self._drop_if_idle(fd)]
+        for fd, events in ready:
+            if fd != self._wake_fd:
+                self._multi.socket_action(fd, _as_libcurl_says(events))
         now = time.monotonic()
         while work:
             call = work.popleft()
@@ -345,6 +390,8 @@ class _Multi:
             self._act()
         self._collect()
         while self._begin_what_may(now):
+            for fd, _ in self._epoll.poll(0) if self._idle_sockets else ():
+                self._drop_if_idle(fd)
             self._act()
             self._collect()
         self._look_for_late_ones(now)
@@ -400,7 +447,14 @@ class _Multi:
                 self._finish(handle, code, words)
 
     def _finish(self, handle: pycurl.Curl, code: int, words: str) -> None:
-        transfer = self._under_way.pop(handle)
+        transfer = self._under_way[handle]
+        if transfer.may_connect_anew(code):
+            self._multi.remove_handle(handle)
+            self._multi.add_handle(handle)
+            return
+        del self._under_way[handle]
+        if not transfer.server.may_use_http2:
+            self._watch_idle(handle.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove_handle(handle)
         state = self._servers[transfer.server]
         if code == pycurl.E_OK and state.waiting:
