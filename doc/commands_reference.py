@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors import settings
-from receipt_actors.cli import PROGRAM, cli
+from receipt_actors.cli import COMMANDS, PROGRAM, cli
 from receipt_actors.settings import SETTINGS
 
 
@@ -31,8 +31,7 @@ class CommandsReference(SphinxDirective):
     def _section(self, name: str, context: click.Context) -> nodes.section:
         command = cli.get_command(context, name)
         assert command is not None
-        module = importlib.import_module(f"receipt_actors.cli.{name.replace('-', '_')}")
-        self.env.note_dependency(inspect.getfile(module))
+        self.env.note_dependency(inspect.getfile(importlib.import_module(f"receipt_actors.cli.{COMMANDS[name][0]}")))
         return self._section_of(command, name, context)
 
     def _section_of(self, command: click.Command, name: str, context: click.Context) -> nodes.section:

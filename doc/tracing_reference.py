@@ -10,22 +10,25 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from receipt_actors.telemetry import tracing
-from receipt_actors.telemetry.tracing import ACTOR_EVENTS, FIELDS, WALK_EVENTS, EventDescription
+from receipt_actors.telemetry import trace_filters
+from receipt_actors.telemetry.trace_filters import ACTOR_EVENTS, FIELDS, MESSAGE_EVENTS, EventDescription
 
 
 class TracingReference(SphinxDirective):
-    """``.. tracing-reference:: walk``, ``actors`` or ``fields``: a table."""
+    """``.. tracing-reference:: messages``, ``actors`` or ``fields``: a table."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Build the table, and have it built again when an event changes."""
-        self.env.note_dependency(str(Path(tracing.__file__)))
+        self.env.note_dependency(str(Path(trace_filters.__file__)))
         if self.arguments[0] == "fields":
-            rows = [(name, self._text(meaning), kind.value) for name, (kind, meaning) in FIELDS.items()]
-            return [_table(("Field", "What it holds", "Type"), (20, 65, 15), rows)]
-        events = {"walk": WALK_EVENTS, "actors": ACTOR_EVENTS}[self.arguments[0]]
+            rows = [
+                (name, self._text(field.holds), self._text(f"``--{field.option}``" if field.option else ""))
+                for name, field in FIELDS.items()
+            ]
+            return [_table(("Field", "What it holds", "Option"), (20, 60, 20), rows)]
+        events = {"messages": MESSAGE_EVENTS, "actors": ACTOR_EVENTS}[self.arguments[0]]
         return [_table(("Event", "When", "Fields"), (15, 35, 50), self._events(events))]
 
     def _events(self, events: Mapping[str, EventDescription]) -> Iterable[Sequence[object]]:

@@ -14,7 +14,7 @@
     ├── LedgerRefused            permanent: the table is missing, of another make, or may not be used
     ├── StartAbandoned           the start is not wanted any more; nothing of it is left
     ├── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
-    └── PredicateRefused         a predicate of a trace that says nothing that can be matched
+    └── TraceRefused             a trace whose filters can match nothing, or that is one too many
 
 A client raises nothing else for trouble that is to be expected. Anything else that comes out of a client is a bug:
 it crashes the actor that asked, and a supervisor handles it. *After* an ``UnavailableError`` nobody knows whether the
@@ -127,5 +127,5 @@ class BatchesRefused(ReceiptActorsError):
         self.reason = reason
 
 
-class PredicateRefused(ReceiptActorsError):
-    """A trace that can't be: mostly a predicate that says nothing that can be matched; the message shows where."""
+class TraceRefused(ReceiptActorsError):
+    """A trace that can't be: a filter that matches no event, a bound that is too high, or one trace too many."""

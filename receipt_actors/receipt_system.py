@@ -370,7 +370,7 @@ class ReceiptSystem:
             on_end: called once, likewise, with why it is over.
 
         Raises:
-            PredicateRefused: the predicate says nothing that can be matched, or limit or seconds can't be.
+            TraceRefused: the filters match no event, or limit or seconds can't be.
         """
         return tracer_of(self._actors).start(request, on_event, on_end)
 

@@ -13,7 +13,7 @@ from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClie
 from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
 
 from receipt_actors.backends import open_backend
-from receipt_actors.cli.open_files import files_needed
+from receipt_actors.cli.start import files_needed
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings

@@ -25,5 +25,4 @@ HISTORY_SAMPLES = 300  #: ten minutes
 MAX_TRACE_EVENTS = 10_000  #: that a trace may ask for
 MAX_TRACE_SECONDS = 3600.0
 MAX_TRACE_QUEUE = 200  #: events of a trace that its client has not taken yet; more are lost, and counted
-MAX_PREDICATE_CHARACTERS = 1_000
 KEEP_ALIVE_SECONDS = 10.0  #: after which a stream without events says that it is still there

@@ -23,7 +23,7 @@ from receipt_actors.admin.security import Guard
 from receipt_actors.admin.server_sent_events import MEDIA_TYPE, EventStream
 from receipt_actors.admin.traces import TraceStream, trace_request
 from receipt_actors.admin.watch import Watch
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import Trace, UnknownActor
 from receipt_actors.telemetry.health import Health
 
@@ -78,7 +78,7 @@ class Routes:
         return JSONResponse(state)
 
     async def trace(self, request: Request) -> Response:
-        """Stream what matches a predicate."""
+        """Stream the events that match filters."""
         body = await _json_object(request)
         try:
             wanted = trace_request(body)
@@ -94,7 +94,7 @@ class Routes:
                 partial(self._watch.control.trace, wanted, stream.take, stream.end),
                 if_late=lambda late: self._calls.begin(late.stop),
             )
-        except PredicateRefused as error:
+        except TraceRefused as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         finally:
             if trace is None:

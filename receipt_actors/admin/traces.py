@@ -10,7 +10,6 @@ from typing import Any
 
 from receipt_actors.admin.limits import (
     KEEP_ALIVE_SECONDS,
-    MAX_PREDICATE_CHARACTERS,
     MAX_TRACE_EVENTS,
     MAX_TRACE_QUEUE,
     MAX_TRACE_SECONDS,
@@ -79,14 +78,16 @@ def trace_request(data: Mapping[str, Any]) -> TraceRequest:
     Raises:
         ValueError: in words for the client.
     """
-    unknown = sorted(set(data) - {"predicate", "limit", "seconds"})
+    unknown = sorted(set(data) - {"filters", "limit", "seconds"})
     if unknown:
-        raise ValueError(f"found {unknown[0]!r}, expected predicate, limit and seconds only")
-    predicate, limit, seconds = data.get("predicate"), data.get("limit", 10), data.get("seconds", 15.0)
-    if not isinstance(predicate, str) or len(predicate) > MAX_PREDICATE_CHARACTERS:
-        raise ValueError(f"predicate: expected a string of at most {MAX_PREDICATE_CHARACTERS} characters")
+        raise ValueError(f"found {unknown[0]!r}, expected filters, limit and seconds only")
+    filters, limit, seconds = data.get("filters", {}), data.get("limit", 10), data.get("seconds", 15.0)
+    if not isinstance(filters, dict) or not all(
+        isinstance(values, list) and all(isinstance(value, str) for value in values) for values in filters.values()
+    ):
+        raise ValueError('filters: expected lists of strings by name, such as {"user_id": ["42"]}')
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_TRACE_EVENTS:
         raise ValueError(f"limit: expected an integer from 1 to {MAX_TRACE_EVENTS}")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_TRACE_SECONDS:
         raise ValueError(f"seconds: expected a number above 0, at most {MAX_TRACE_SECONDS:g}")
-    return TraceRequest(predicate, limit, float(seconds))
+    return TraceRequest(filters, limit, float(seconds))

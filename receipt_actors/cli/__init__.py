@@ -1,7 +1,7 @@
 """The command ``receipt-actors``: finds its sub-commands, runs one, and ends with a code that scripts can rely on.
 
-A sub-command ``dead-letters`` is a module ``receipt_actors.cli.dead_letters`` with a ``click.Command`` named
-``command``; it is imported when it is asked for, and no list has to be kept.
+A sub-command is imported only when it is asked for. A name that is no command any more is answered with what does the
+same now.
 
 ======  ==============================================================
 code    meaning
@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import click
 
@@ -34,28 +34,50 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
-class CommandModules(click.Group):
-    """A group whose commands are the modules of this package that have a ``command``.
+#: Each sub-command: its module here, and its name there.
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    **{
+        name: (name.replace("-", "_"), "command")
+        for name in (
+            *("app-store", "bench", "config", "demo", "notifications", "pause", "plan", "redrive", "results", "start"),
+            *("status", "submit", "trace", "verify"),
+        )
+    },
+    "resume": ("pause", "resume"),
+}
+REMOVED: Final[Mapping[str, str]] = {
+    "state": "status --actor NAME",
+    "top": "status --live",
+    "tree": "status --tree",
+}
 
-    A module whose name begins with an underscore is not looked into: it may need an extra.
-    """
+
+class Commands(click.Group):
+    """The group of all ``COMMANDS``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name every sub-command, in alphabetical order."""
-        names = [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
-        return sorted(name for name in names if self.get_command(ctx, name))
+        return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one sub-command that is wanted; None where there is no such."""
-        module_name = cmd_name.replace("-", "_")
-        if module_name.startswith("_") or all(module.name != module_name for module in pkgutil.iter_modules(__path__)):
+        """Import the one sub-command that is wanted; None if there is no such."""
+        if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"{__name__}.{module_name}"), "command", None)
-        return command if isinstance(command, click.Command) else None
+        module, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse a name that was a command, and say what does the same now."""
+        if args[0] in REMOVED:
+            raise ConfigurationError([f"{args[0]} is now: {PROGRAM} {REMOVED[args[0]]}"])
+        return super().resolve_command(ctx, args)
 
 
 @click.group(
-    cls=CommandModules,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receipt_actors.cli.progress import SlowProgress
 from receipt_actors.cli.start import command as start
 from receipt_actors.cli.start import process_count
+from receipt_actors.cli.terminal import SlowProgress
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import SETTINGS, Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot

@@ -11,7 +11,7 @@ import click
 import requests
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
-from receipt_actors.cli.number_types import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.domain.receipts import ProductType
 

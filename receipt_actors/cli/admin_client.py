@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from receipt_actors.domain.values import printable
-from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError, TraceRefused
 
 if TYPE_CHECKING:  # a health check is made every minute, and is to be quick
     import requests
@@ -126,9 +126,9 @@ class AdminClient:
         """Trace; yields the events as they come: ``trace`` with each, at last ``end``. Leaving it ends the trace.
 
         Raises:
-            PredicateRefused: the message shows where; or for a count or a time beyond what the server grants.
+            TraceRefused: the filters match no event, or count or time are beyond what the server grants.
         """
-        body = {"predicate": request.predicate, "limit": request.limit, "seconds": request.seconds}
+        body = {"filters": request.filters, "limit": request.limit, "seconds": request.seconds}
         with self._answer("POST", "/api/trace", body=body, silence_seconds=SILENCE_SECONDS) as response:
             if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                 raise self._stranger("it answers a trace with no events")
@@ -215,7 +215,7 @@ class AdminClient:
         if not isinstance(said, dict) or not isinstance(said.get("error"), str):
             return self._stranger(f"it answers {status}")
         text = _lines(said["error"])
-        return PredicateRefused(text) if status == 400 else AdminRefused(text)  # nothing else of ours can be wrong
+        return TraceRefused(text) if status == 400 else AdminRefused(text)  # nothing else of ours can be wrong
 
     def _json(self, response: requests.Response) -> Any:
         try:

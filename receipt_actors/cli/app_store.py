@@ -16,8 +16,8 @@ import click
 
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.cli._store_orders import buy, notify
-from receipt_actors.cli.number_types import FiniteFloatRange
-from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.process import StopSignals
+from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.sandbox.app_store import MISSING_CRYPTOGRAPHY, SimulatedAppStore
 from receipt_actors.sandbox.load import Receipts, make_scenario
 from receipt_actors.sandbox.receipts import DEFAULT_KEY

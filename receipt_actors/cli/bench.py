@@ -24,7 +24,7 @@ from receipt_actors.cli._bench_runs import (
     messages_in,
     run_all,
 )
-from receipt_actors.cli.number_types import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import INSTALL_STOREKIT2, verifies_signatures
 

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli._demo_refunds import faults_of, refund_some
-from receipt_actors.cli.number_types import FiniteFloatRange
-from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.process import StopSignals
+from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.cli.watchers import admin_server
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import ConfigurationError

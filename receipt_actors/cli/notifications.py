@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from receipt_actors.cli import EXIT_DONE
-from receipt_actors.cli.endings import ending_with_threads
-from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
 from receipt_actors.cli.options import options_of
-from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.process import StopSignals, ending_with_threads, warn_of_foreign_roots, write_log
 from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.notifications import NotificationHandler, asgi_app, open_handler

@@ -1,4 +1,4 @@
-"""``receipt-actors pause``: have a running system take nothing more in."""
+"""``receipt-actors pause`` and ``resume``: have a running system take nothing more in, and go on."""
 
 from __future__ import annotations
 
@@ -28,4 +28,18 @@ def command(client: AdminClient) -> int:
     """
     client.pause()
     click.echo("paused: what is in flight is finished, and nothing more is taken in")
+    return EXIT_DONE
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  receipt-actors resume
+"""
+)
+@admin_options
+def resume(client: AdminClient) -> int:
+    """Have a system that was paused take receipts in again. One that is not paused goes on as it does."""
+    client.resume()
+    click.echo("resumed")
     return EXIT_DONE

@@ -13,7 +13,7 @@ import click
 
 from receipt_actors.cli._plan_report import print_plan
 from receipt_actors.cli.measured_cost import cost_of_report
-from receipt_actors.cli.number_types import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.domain import measured_costs
 from receipt_actors.domain.capacity import (
     Capacity,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,12 +15,15 @@ import click
 import pykka
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli.endings import ending_with_threads, log_end
-from receipt_actors.cli.garbage import collect_seldom
-from receipt_actors.cli.logs import warn_of_foreign_roots, write_log
-from receipt_actors.cli.open_files import raise_limit
 from receipt_actors.cli.options import settings_options
-from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.process import (
+    StopSignals,
+    collect_seldom,
+    ending_with_threads,
+    log_end,
+    warn_of_foreign_roots,
+    write_log,
+)
 from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import divide
 from receipt_actors.domain.ports import Environment
@@ -27,6 +31,7 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.scale.processes.cores import usable_cores
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.web.limits import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from receipt_actors.pipeline.protocol import IntakeStatus
@@ -37,6 +42,7 @@ logger = logging.getLogger("receipt_actors")
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 SHORTEST_LOOK_SECONDS = 0.05  #: between two looks at whether it is idle
+SPARE_FILES = 64  #: standard streams, the database, libraries, and what else a process opens
 LONGEST_LOOK_SECONDS = 0.5  #: likewise, while nobody knows since when it may be
 
 
@@ -76,7 +82,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     """
     settings = load_settings(flags, config=config)
     _check_statistics_file(settings)
-    raise_limit(settings)
+    raise_limit_of_open_files(settings)
     write_log(settings)
     if settings.is_alone and settings.role_group is not None:
         origin = settings.origins.get("role_group", "role_group")
@@ -122,6 +128,39 @@ def _tell_of_the_sandbox(settings: Settings) -> None:
             "environment tells them apart",
             ", ".join(counting),
         )
+
+
+def files_needed(settings: Settings) -> int:
+    """Count the files that may be open at once: nearly all of them are connections that are kept alive."""
+    environments = 1 if settings.uses_curl else 2  # production and sandbox: pools of their own with requests
+    app_store = environments * settings.effective_app_store_concurrency
+    batchers = settings.batchers * settings.batch_requests
+    admin = 0 if settings.admin is None else MAX_CONNECTIONS
+    return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.all_consumers)
+
+
+def raise_limit_of_open_files(settings: Settings) -> None:
+    """Raise the soft limit of open files to what the settings need.
+
+    Raises:
+        ConfigurationError: the hard limit is lower than that.
+    """
+    needed = files_needed(settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _allows(soft, needed):
+        return
+    if not _allows(hard, needed):
+        raise ConfigurationError(
+            [
+                f"open files: these settings need {needed}, the hard limit is {hard}; raise it (ulimit -Hn {needed}), "
+                "or lower app_store_concurrency, ledger_concurrency or consumers"
+            ]
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _allows(limit: int, needed: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= needed
 
 
 def process_count(settings: Settings) -> int:

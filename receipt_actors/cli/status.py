@@ -1,31 +1,49 @@
-"""``receipt-actors status``: how a running system is, in a few lines and in the exit code."""
+"""``receipt-actors status``: views of a running system, from a few lines and an exit code to a live picture."""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
-from receipt_actors.cli.plain_text import duration, echo, moment, number
+from receipt_actors.cli.terminal import FiniteFloatRange, can_print, duration, echo, moment, number
 from receipt_actors.domain.values import printable
 
-if TYPE_CHECKING:
-    from receipt_actors.telemetry.overview import Incident, Overview
+if TYPE_CHECKING:  # a health check needs none of it
+    from receipt_actors.telemetry.overview import ActorOverview, Incident, NodeOverview, Overview, RoleOverview
 
 EXIT_NOBODY = 3
+QUIET_SECONDS = 1.0  #: a node that has not been heard of for longer is named as such: each renews again and again
+SHORTEST_INTERVAL_SECONDS = 0.2
+SUGGESTIONS = 3  #: of names of actors
+_UNITS = {
+    "ledger_concurrency": "requests to the ledger",
+    "app_store_rate_per_second": "requests to Apple a second",
+}
+_LINES = ("├─ ", "└─ ", "│  ")
+_PLAIN_LINES = ("+- ", "`- ", "|  ")
+_HEADINGS = ("ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS")
 
 
 @click.command(
     epilog="""\b
 Exit codes:
-  0   healthy and ready: it consumes, stands by for other nodes, or waits for a service that is unavailable
+  0   healthy and ready: it consumes, stands by for other nodes, or waits for a service that is unavailable;
+      with --tree, --actor and --live: it was shown
   1   not ready (starting, paused, draining) or not healthy (its tree is not whole)
   2   wrong usage, or a token that is not taken
   3   nobody answers there, or it is no admin port
+
+\b
+Keys of --live:
+  q   quit
+  p   pause; resume where it is paused
 
 \b
 Examples:
@@ -34,17 +52,66 @@ Examples:
   receipt-actors status --quiet --alive
   # of another machine
   RECEIPT_ACTORS_ADMIN_TOKEN=... receipt-actors status --admin 10.0.0.7:9464 --json
+  # every actor that was restarted
+  receipt-actors status --tree --json | jq '.. | objects | select(.restarts? > 0) | .name'
+  # one actor
+  receipt-actors status --actor "result_batcher ResultsSQS"
+  # rates and latencies, live; or one picture of them, into a file or a pipe
+  receipt-actors status --live
+  receipt-actors status --live --once > now.txt
 """
 )
 @click.option("--json", "as_json", is_flag=True, help="Print health, readiness and the whole overview as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing; needs no token.")
-@click.option("--alive", is_flag=True, help="Let the exit code say whether it is healthy, be it ready or not.")
+@click.option("--alive", is_flag=True, help="Exit 0 if the process is healthy, even when it is not ready.")
+@click.option(
+    "--tree", is_flag=True, help="Print the supervision tree: each actor's state, mailbox, messages and restarts."
+)
+@click.option(
+    "--actor", metavar="NAME", help="Print the state of one actor of the tree as JSON, without receipts and secrets."
+)
+@click.option("--live", is_flag=True, help="Show rates, latencies, services, processes and the busiest actors, live.")
+@click.option("--once", is_flag=True, help="With --live: print one snapshot and exit; the default without a terminal.")
+@click.option(
+    "--interval",
+    "interval_seconds",
+    type=FiniteFloatRange(SHORTEST_INTERVAL_SECONDS, 3600),
+    metavar="SECONDS",
+    help="With --live: time between two looks. [default: 1; with --once, which shows rates of that time, 3]",
+)
 @admin_options
-def command(client: AdminClient, as_json: bool, quiet: bool, alive: bool) -> int:
+def command(
+    client: AdminClient,
+    as_json: bool,
+    quiet: bool,
+    alive: bool,
+    tree: bool,
+    actor: str | None,
+    live: bool,
+    once: bool,
+    interval_seconds: float | None,
+) -> int:
     """Say how a running system is: what it does, what is in flight, what was done, what went wrong last.
 
     Where other nodes share the work it says what part each of them has, as the node that is asked knows it.
     """
+    if sum((tree, actor is not None, live, quiet or alive)) > 1:
+        raise click.UsageError("--tree, --actor, --live, and --quiet or --alive exclude each other")
+    if not live and (once or interval_seconds is not None):
+        raise click.UsageError("--once and --interval belong to --live")
+    if live:
+        from receipt_actors.cli._top import show  # and rich
+
+        show(client, once, interval_seconds)
+        return EXIT_DONE
+    if tree:
+        return _print_tree(client.overview(), as_json)
+    if actor is not None:
+        return _print_actor(client, actor)
+    return _print_status(client, as_json, quiet, alive)
+
+
+def _print_status(client: AdminClient, as_json: bool, quiet: bool, alive: bool) -> int:
     try:
         is_healthy, health = client.health("/healthz")
         is_ready, readiness = client.health("/readyz")
@@ -90,9 +157,7 @@ def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str])
         f"handed back {number(counted.count('handed_back'))}, moved {number(counted.count('moved'))}"
     )
     if overview.role is not None:
-        from receipt_actors.cli.roles import role_lines  # a health check needs none of it
-
-        lines += map(printable, role_lines(overview.role))
+        lines += map(printable, _role_lines(overview.role))
     unavailable = sorted({service for process in processes for service in process.unavailable})
     if unavailable:
         lines.append(printable(f"unavailable: {', '.join(unavailable)}"))
@@ -113,3 +178,130 @@ def _last_incidents(overview: Overview) -> Iterator[str]:
         what = "last incident of a message" if is_of_message else "last incident"
         at = moment(incident.at_seconds, overview.at_seconds)
         yield f"{what} at {at}: {printable(incident.summary)}{times}"
+
+
+# --- nodes that share the work ---
+
+
+def _role_lines(role: RoleOverview) -> Iterator[str]:
+    """Say what part this node has in its group, and what the others have: a line for each node."""
+    from receipt_actors.telemetry.overview import Standing
+
+    own = role.own
+    words = [_standing(role.standing, own)]
+    if role.held_for_seconds is not None:
+        words.append(f"its lease held for {role.held_for_seconds:.1f} s")
+    elif role.standing is Standing.CUT_OFF:
+        words.append("its lease is over")
+    yield f"{role.role} in group {role.group}: {', '.join(words)}"
+    for node in role.nodes:
+        parts = ["this node" if node is own else _standing(node.standing, node)]
+        if node.share is not None:
+            parts.append(_shares(node.share, role.whole))
+        if node.seconds_since_heard >= QUIET_SECONDS:
+            parts.append(f"not heard of for {duration(node.seconds_since_heard)}")
+        yield f"  {node.name}: {'; '.join(parts)}"
+
+
+def _shares(share: Mapping[str, float | None], whole: Mapping[str, float | None] | None) -> str:
+    """Put a share into words, such as ``25 of 50 requests to the ledger``; of what has a limit."""
+    words = []
+    for limit, unit in _UNITS.items():
+        part, all_ = share.get(limit), (whole or {}).get(limit)
+        if part is not None and all_ is not None:
+            words.append(f"{_figure(part)} of {_figure(all_)} {unit}")
+    return ", ".join(words)
+
+
+def _figure(value: float) -> str:
+    return number(value) if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def _standing(standing: str, node: NodeOverview | None) -> str:
+    return standing if node is None or node.token is None else f"{standing}, token {node.token}"
+
+
+# --- one actor, and all of them ---
+
+
+def _print_actor(client: AdminClient, name: str) -> int:
+    from receipt_actors.telemetry.control import UnknownActor
+
+    try:
+        state = client.actor_state(name)
+    except UnknownActor:
+        complain(f"no actor is called {printable(name)!r}; {_advice(name, client.overview())}")
+        return EXIT_WORLD_FAILED
+    click.echo(json.dumps(state, indent=2))
+    return EXIT_DONE
+
+
+def _advice(name: str, overview: Overview) -> str:
+    trees = [overview.parent, *(process.tree for process in overview.processes)]
+    names = list(dict.fromkeys(known for tree in trees if tree is not None for known in _names(tree)))
+    near = difflib.get_close_matches(name, names, SUGGESTIONS, 0.5)
+    near += [known for known in names if name and name in known and known not in near][: SUGGESTIONS - len(near)]
+    if not near:
+        return "receipt-actors status --tree shows all there are"
+    return f"did you mean {' or '.join(repr(printable(known)) for known in near)}?"
+
+
+def _names(actor: ActorOverview) -> Iterator[str]:
+    yield actor.name
+    for child in actor.children:
+        yield from _names(child)
+
+
+def _print_tree(overview: Overview, as_json: bool) -> int:
+    """Print a tree a process; the parent's tree comes first where there are several."""
+    trees = list(_trees(overview))
+    if as_json:
+        click.echo(json.dumps({name: None if tree is None else dataclasses.asdict(tree) for name, tree in trees}))
+        return EXIT_DONE
+    rows: list[tuple[str, ...]] = [_HEADINGS]
+    lines = _LINES if can_print("".join(_LINES)) else _PLAIN_LINES
+    for name, tree in trees:
+        if len(trees) > 1:
+            rows.append((printable(name), "" if tree is not None else "no tree", "", "", ""))
+        if tree is not None:
+            rows += _rows(tree, lines)
+        elif len(trees) == 1:
+            rows.append(("its tree has ended", "", "", "", ""))
+    for row in _aligned(rows):
+        echo(row)
+    return EXIT_DONE
+
+
+def _trees(overview: Overview) -> Iterator[tuple[str, ActorOverview | None]]:
+    if overview.parent is not None:
+        yield "parent", overview.parent
+    for process in overview.processes:
+        yield process.name, process.tree
+
+
+def _rows(
+    actor: ActorOverview, lines: tuple[str, str, str], first: str = "", others: str = ""
+) -> Iterator[tuple[str, ...]]:
+    name = printable(actor.name)
+    label = name if actor.strategy is None else f"{name} ({printable(actor.strategy)})"
+    numbers = (number(actor.mailbox_length), number(actor.messages), number(actor.restarts))
+    yield (first + label, printable(actor.status), *numbers)
+    branch, last_branch, trunk = lines
+    for child in actor.children:
+        is_last = child is actor.children[-1] and not actor.children_unlisted
+        ahead, below = (last_branch, "   ") if is_last else (branch, trunk)
+        yield from _rows(child, lines, others + ahead, others + below)
+    if actor.children_unlisted:
+        yield (f"{others}{last_branch}and {number(actor.children_unlisted)} more", "", "", "", "")
+
+
+def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Set names and states to the left, and numbers to the right."""
+    rows = list(rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

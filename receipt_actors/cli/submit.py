@@ -19,8 +19,8 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
-from receipt_actors.cli.progress import SlowProgress
 from receipt_actors.cli.receipt_files import STDIN, read_receipt
+from receipt_actors.cli.terminal import SlowProgress
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, admin_options
-from receipt_actors.cli.number_types import FiniteFloatRange
-from receipt_actors.cli.plain_text import clock_time, echo
+from receipt_actors.cli.terminal import FiniteFloatRange, clock_time, echo
 from receipt_actors.domain.values import printable
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.trace_filters import FIELDS, SLOWER_THAN
+
+
+def _filter_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add an option a filter, each of which may be given several times."""
+    for name, field in reversed(list(FIELDS.items())):
+        if field.option is not None:
+            meaning = field.holds.replace("``", "").split(";")[0]
+            function = click.option(
+                f"--{field.option}", name, multiple=True, metavar="VALUE", help=f"{name}: {meaning}."
+            )(function)
+    return function
 
 
 @click.command(
@@ -22,17 +33,26 @@ from receipt_actors.telemetry.control import TraceRequest
 Exit codes:
   0     the trace is over: so many events, or so many seconds
   1     nobody answers there, the connection broke, or as many traces run as may
-  2     wrong usage; a predicate that can't be read
+  2     wrong usage; filters that no event can match
   130   interrupted (Ctrl-C), which ends the trace
 
 \b
 Examples:
-  receipt-actors trace "claim where user_id == 42" --limit 10 --seconds 15
-  receipt-actors trace "handed_back|moved where source_queue == 'Game2SQS'" --seconds 600
-  receipt-actors trace "crashed" --seconds 600 --json | jq .
+  receipt-actors trace --user 42 --event claim --limit 10 --seconds 15
+  receipt-actors trace --event handed_back --event moved --queue Game2SQS --seconds 600
+  receipt-actors trace --event crashed --seconds 600 --json | jq .
 """
 )
-@click.argument("predicate")
+@click.option(
+    "--event", multiple=True, metavar="NAME", help="Such as claim or moved; the manual lists all. Default: every event."
+)
+@_filter_options
+@click.option(
+    "--slower-than",
+    type=FiniteFloatRange(0),
+    metavar="SECONDS",
+    help="Only of messages that were received longer ago than that.",
+)
 @click.option(
     "--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="End after so many events."
 )
@@ -46,14 +66,25 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON line.")
 @admin_options
-def command(client: AdminClient, predicate: str, limit: int, seconds: float, as_json: bool) -> int:
-    """Print each event that PREDICATE matches when it happens, one a line; how it ended goes to stderr.
+def command(
+    client: AdminClient,
+    limit: int,
+    seconds: float,
+    as_json: bool,
+    slower_than: float | None,
+    **filters: tuple[str, ...],
+) -> int:
+    """Print each event that matches all filters when it happens, one a line; how it ended goes to stderr.
 
-    An event has no receipt and no secret in it. The manual's page on tracing tells what can be matched.
+    A filter that is given several times matches any of its values. A value may have * and ? in it; ! before it
+    excludes what it matches. An event has no receipt and no secret in it.
     """
+    if slower_than is not None:
+        filters[SLOWER_THAN] = (f"{slower_than}",)
+    request = TraceRequest({name: list(values) for name, values in filters.items() if values}, limit, seconds)
     seen = 0
     try:
-        with client.trace(TraceRequest(predicate, limit, seconds)) as events:
+        with client.trace(request) as events:
             for kind, data in events:
                 if kind == "trace":
                     seen += 1
@@ -61,7 +92,7 @@ def command(client: AdminClient, predicate: str, limit: int, seconds: float, as_
                 elif kind == "end":
                     complain(_end(data))
                     return EXIT_DONE
-    except PredicateRefused as error:
+    except TraceRefused as error:
         complain(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:

@@ -24,11 +24,8 @@ import pykka
 
 from receipt_actors.backends import open_backend
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli.endings import ending_with_threads, log_end
-from receipt_actors.cli.garbage import collect_seldom
-from receipt_actors.cli.logs import write_log
-from receipt_actors.cli.stop_signals import StopSignals
-from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError, StartAbandoned
+from receipt_actors.cli.process import StopSignals, collect_seldom, ending_with_threads, log_end, write_log
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError, StartAbandoned, TraceRefused
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.scale.processes.channel import Channel
 from receipt_actors.scale.processes.collector import REPORT_SECONDS
@@ -243,10 +240,10 @@ class _TraceHere:
         self._channel = channel
         self._is_begun = threading.Event()
         self._trace: Trace | None = None
-        request = TraceRequest(order.predicate, order.limit, order.seconds)
+        request = TraceRequest(order.filters, order.limit, order.seconds)
         try:
             self._trace = system.trace(request, self._tell, self._tell_end)
-        except PredicateRefused as refusal:  # too many run here; or the tree has just ended
+        except TraceRefused as refusal:  # too many run here; or the tree has just ended
             logger.warning("this process takes no part in a trace: %s", refusal)
             channel.send(TraceEnded(self._number, 0))
         self._is_begun.set()

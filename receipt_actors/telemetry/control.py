@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ class UnknownActor(LookupError):
 class TraceRequest:
     """What to trace, and how much of it at most; see ``telemetry.tracing``."""
 
-    predicate: str
+    filters: Mapping[str, Sequence[str]]  #: values by name, see ``telemetry.trace_filters``; ``{}``: every event
     limit: int = 10  #: events
     seconds: float = 15.0
 
@@ -69,5 +69,5 @@ class SystemControl(Protocol):
         Both are called on any thread and must not block.
 
         Raises:
-            PredicateRefused: the predicate says nothing that can be matched; the message shows where.
+            TraceRefused: the filters match no event, or limit or seconds can't be.
         """

@@ -30,7 +30,7 @@ class State(enum.StrEnum):
 class ActorOverview:
     """One actor, and what it supervises."""
 
-    name: str  #: by which ``state`` finds it, such as ``intake`` or ``result_batcher ResultsSQS``
+    name: str  #: by which ``status --actor`` finds it, such as ``intake`` or ``result_batcher ResultsSQS``
     kind: str  #: ``worker`` or ``supervisor``
     status: str  #: ``running``, ``suspended`` or ``restarting``
     mailbox_length: int = 0

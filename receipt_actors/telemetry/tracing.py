@@ -1,9 +1,9 @@
 """Tracing on the fly, as Erlang's redbug does it: what happens to some messages or actors, told while it happens.
 
-``Tracer``  one for an actor system (``tracer_of``). The actors of the walk tell it of their steps; what other actors
-            receive, send and end of it learns by ``sys.install_everywhere``. While no trace runs, a step costs one look
-            at an attribute, and an actor's message nothing.
-``EVENTS``  what can be traced, and the fields of each: nothing else ever leaves here, no receipt and no secret.
+Each actor system has one ``Tracer`` (``tracer_of``). The actors that handle a message report their steps to it; it
+learns by ``sys.install_everywhere`` what other actors receive, send and end of. While no trace runs, a step costs one
+look at an attribute, and an actor's message nothing. ``trace_filters`` lists what can be traced; nothing else leaves
+here, no receipt and no secret.
 
 A trace ends after so many events and after so many seconds, whichever comes first. It can't hold up whom it watches:
 events are matched on the thread on which they happen, for at most ``BUDGET_SECONDS`` of each second, and told on a
@@ -17,18 +17,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Normal, Ref, Reply, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
-from receipt_actors.telemetry.predicate_parser import parse
-from receipt_actors.telemetry.predicates import FieldType, Predicate, Vocabulary
+from receipt_actors.telemetry.trace_filters import EVENTS, MESSAGE_EVENTS, TraceFilter
 from receipt_actors.telemetry.walks import Walks
 
 MAX_TRACES: Final = 5  #: of one system at once
@@ -38,93 +36,6 @@ MAX_WAITING: Final = 1_000  #: events of a trace that have not been told yet
 BUDGET_SECONDS: Final = 0.03  #: of CPU time in a second that matching may take, of all traces together
 
 
-# --- what can be traced ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class EventDescription:
-    """An event: when it happens, and the fields that it may have."""
-
-    happens: str
-    fields: tuple[str, ...]
-
-
-_TEXT, _NUMBER = FieldType.TEXT, FieldType.NUMBER
-
-#: Every field: its type, and what it holds.
-FIELDS: Final[Mapping[str, tuple[FieldType, str]]] = {
-    "process": (_TEXT, "``main``, or ``worker-1`` and so on"),
-    "message_id": (_TEXT, "SQS's ``MessageId`` of the source message"),
-    "receive_count": (_NUMBER, "which delivery of it this is"),
-    "source_queue": (_TEXT, "the queue that it was received from"),
-    "user_id": (_NUMBER, "whose purchase it is to be"),
-    "submission_id": (_TEXT, "which sending of a receipt"),
-    "post_queue": (_TEXT, "where the answer goes"),
-    "seconds_since_received": (_NUMBER, "since it was received"),
-    "seconds": (_NUMBER, "what the step took that is over"),
-    "outcome": (
-        _TEXT,
-        "``genuine``, ``unidentified``, ``try_again`` or ``misconfigured`` of ``verified``; ``new``, ``ours``, "
-        "``same_user``, ``other_user``, ``refunded`` or ``free`` of ``claimed``",
-    ),
-    "transaction_id": (_TEXT, "Apple's id of the purchase"),
-    "verdict": (_TEXT, "``OK`` or ``INVALID``"),
-    "reason": (
-        _TEXT,
-        "why, as in the message attribute; of ``exited``: ``normal``, ``shutdown``, ``crash`` or ``killed``",
-    ),
-    "actor": (_TEXT, "its registered name, such as ``intake`` or ``result_batcher ResultsSQS``, else what it is"),
-    "message": (_TEXT, "type of the message; of ``crashed``, of the exception"),
-    "peer": (_TEXT, "the actor that it goes to"),
-}
-
-_DELIVERY = ("process", "message_id", "receive_count", "source_queue")
-_RECEIVED = (*_DELIVERY, "user_id", "submission_id", "post_queue")
-_SUBMISSION = (*_RECEIVED, "seconds_since_received")
-_ACTOR = ("process", "actor", "message")
-
-#: Every event of the walk, in the order in which a message meets them.
-WALK_EVENTS: Final[Mapping[str, EventDescription]] = {
-    "received": EventDescription(
-        "a message was received; it has a ``reason`` where it can't be answered", (*_RECEIVED, "reason")
-    ),
-    "left": EventDescription("it arrived corrupt and is left to be redelivered", (*_DELIVERY, "reason")),
-    "verify": EventDescription("Apple is to be asked", _SUBMISSION),
-    "verified": EventDescription("Apple's answer is understood", (*_SUBMISSION, "outcome", "reason", "seconds")),
-    "claim": EventDescription("a transaction is to be claimed", (*_SUBMISSION, "transaction_id")),
-    "look_up": EventDescription(
-        "the ledger is to say whose a transaction is, without a claim", (*_SUBMISSION, "transaction_id")
-    ),
-    "claimed": EventDescription(
-        "the ledger has answered a claim, or a look-up", (*_SUBMISSION, "transaction_id", "outcome", "seconds")
-    ),
-    "reply": EventDescription("an answer is to be sent", (*_SUBMISSION, "transaction_id", "verdict", "reason")),
-    "replied": EventDescription(
-        "its queue has confirmed it", (*_SUBMISSION, "transaction_id", "verdict", "reason", "seconds")
-    ),
-    "move": EventDescription("the message is to be moved to the dead-letter queue", (*_SUBMISSION, "reason")),
-    "delete": EventDescription("the source message is to be deleted", _SUBMISSION),
-    "answered": EventDescription("it is deleted, after its answer: the end", (*_SUBMISSION, "seconds")),
-    "moved": EventDescription("it is deleted, after its move: the end", (*_SUBMISSION, "reason", "seconds")),
-    "handed_back": EventDescription("it comes back later: the end of this delivery", (*_SUBMISSION, "reason")),
-}
-
-#: Every event of an actor.
-ACTOR_EVENTS: Final[Mapping[str, EventDescription]] = {
-    "call": EventDescription("it got a request that wants an answer", _ACTOR),
-    "cast": EventDescription("it got a request that wants none", _ACTOR),
-    "info": EventDescription("it got any other message", _ACTOR),
-    "returned": EventDescription("it got the answer to a request of its own", _ACTOR),
-    "sent": EventDescription("it sent a message, or an answer", (*_ACTOR, "peer")),
-    "crashed": EventDescription("a callback of it raised an exception", _ACTOR),
-    "exited": EventDescription("it has ended", ("process", "actor", "reason")),
-}
-
-EVENTS: Final[Mapping[str, EventDescription]] = {**WALK_EVENTS, **ACTOR_EVENTS}
-VOCABULARY: Final = Vocabulary(
-    {event: frozenset(description.fields) for event, description in EVENTS.items()},
-    {field: kind for field, (kind, _meaning) in FIELDS.items()},
-)
 _KINDS: Final[Mapping[str, EventKind]] = {
     "call": EventKind.CALL,
     "cast": EventKind.CAST,
@@ -156,17 +67,13 @@ class RunningTrace:
     def __init__(
         self,
         tracer: Tracer,
-        predicate: Predicate,
+        wanted: TraceFilter,
         limit: int,
         on_event: Callable[[Mapping[str, Any]], None],
         on_end: Callable[[str], None],
     ) -> None:
-        self.predicate = predicate
-        self.events = frozenset(
-            event
-            for event, names in VOCABULARY.events.items()
-            if predicate.selects(event) and predicate.can_hold(names)
-        )
+        self.events = wanted.events
+        self._wanted = wanted
         self._is_watched: dict[object, bool] = {}  # by the actor's name, or else its class
         self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
         self._tracer = tracer
@@ -219,12 +126,12 @@ class RunningTrace:
         if is_watched is None:
             if len(self._is_watched) >= MAX_WAITING:
                 self._is_watched.clear()
-            is_watched = self._is_watched[key] = self.predicate.may_hold("actor", actor_name(ref))
+            is_watched = self._is_watched[key] = self._wanted.accepts("actor", actor_name(ref))
         return is_watched
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
-        if self.predicate.holds(fields):
+        if self._wanted.matches(fields):
             self.accept(self._tracer.told(event, fields))
 
     def accept(self, told: Mapping[str, Any]) -> None:
@@ -266,11 +173,11 @@ class RunningTrace:
 class Tracer:
     """See the module. Any thread may call it.
 
-    Whoever has an event of the walk looks at ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
+    Whoever has an event of a message looks at ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
     """
 
     def __init__(self, system: ActorSystem) -> None:
-        self.is_on = False  #: whether a trace runs that any event of the walk may match
+        self.is_on = False  #: whether a trace runs that any event of a message may match
         self.walks: Walks | None = None  #: who wants to know of walks that are over
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
@@ -301,27 +208,25 @@ class Tracer:
             on_end: called once, on the same thread, with a ``TraceEnd``.
 
         Raises:
-            PredicateRefused: the predicate, ``limit`` or ``seconds`` can't be, or too many traces run already.
+            TraceRefused: the filters, ``limit`` or ``seconds`` can't be, or too many traces run already.
         """
-        predicate = parse(request.predicate, VOCABULARY)
+        wanted = TraceFilter(request.filters)
         if (
             isinstance(request.limit, bool)
             or not isinstance(request.limit, int)
             or not 1 <= request.limit <= MAX_EVENTS
         ):
-            raise PredicateRefused(f"limit: expected 1 to {MAX_EVENTS:,} events, not {request.limit!r}")
+            raise TraceRefused(f"limit: expected 1 to {MAX_EVENTS:,} events, not {request.limit!r}")
         if not _is_number(request.seconds) or not 0 < request.seconds <= MAX_SECONDS:
-            raise PredicateRefused(
+            raise TraceRefused(
                 f"seconds: expected more than 0, and {MAX_SECONDS:,.0f} at most, not {request.seconds!r}"
             )
-        trace = RunningTrace(self, predicate, request.limit, on_event, on_end)
-        if not trace.events:
-            raise PredicateRefused(f"no event that is named here has all of these fields:\n{predicate}")
+        trace = RunningTrace(self, wanted, request.limit, on_event, on_end)
         with self._lock:
             if self._is_closed:
-                raise PredicateRefused("the system has ended: there is nothing to trace")
+                raise TraceRefused("the system has ended: there is nothing to trace")
             if len(self._traces) >= MAX_TRACES:
-                raise PredicateRefused(f"{MAX_TRACES} traces run already: stop one of them first")
+                raise TraceRefused(f"{MAX_TRACES} traces run already: stop one of them first")
             self._change((*self._traces, trace))
         if trace.kinds:
             otp_sys.install_everywhere(self._system, trace, partial(self._watcher, trace), trace.kinds)
@@ -352,19 +257,19 @@ class Tracer:
     def _change(self, traces: tuple[RunningTrace, ...]) -> None:
         self._traces = traces
         self._wanted = frozenset[str]().union(*(trace.events for trace in traces))
-        self.is_on = not self._wanted.isdisjoint(WALK_EVENTS)
+        self.is_on = not self._wanted.isdisjoint(MESSAGE_EVENTS)
 
-    # --- events of the walk ---
+    # --- events of messages ---
 
     def wants(self, event: str) -> bool:
         """Tell whether an event may be told: whether it is worth the while to gather its fields for ``emit``."""
         return event in self._wanted and self._has_time(trace for trace in self._traces if event in trace.events)
 
     def emit(self, event: str, fields: Mapping[str, Any], received_at_seconds: float | None = None) -> None:
-        """Tell of an event of the walk.
+        """Tell of an event of a message.
 
         Args:
-            event: one of ``WALK_EVENTS``.
+            event: one of ``MESSAGE_EVENTS``.
             fields: what is known of it, by the names that it may have; None where there is none.
             received_at_seconds: monotonic time of the receive.
         """

@@ -16,7 +16,7 @@ from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
@@ -150,8 +150,8 @@ class FakeSystem:
         on_event: Callable[[Mapping[str, Any]], None],
         on_end: Callable[[str], None],
     ) -> FakeTrace:
-        if request.predicate == "nonsense":
-            raise PredicateRefused("nonsense\n^ expected an event")
+        if request.filters.get("event") == ["nonsense"]:
+            raise TraceRefused("no event is called nonsense")
         trace = FakeTrace(request, on_event, on_end)
         self.traces.append(trace)
         self.traced.release()

@@ -134,7 +134,9 @@ def test_an_answer_that_takes_long_is_waited_for(
     """Only a request is limited in time: a stream goes on."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with ExitStack() as stack:
-        events = in_time(lambda: stack.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"})))
+        events = in_time(
+            lambda: stack.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
+        )
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         with connect(client) as other:
             read_to_end(other)  # the time is over for this one, so it was for the stream

@@ -132,7 +132,7 @@ def test_what_a_form_can_send_changes_nothing(client: Client, system: FakeSystem
     """A form needs no permission to be sent across sites, and old browsers say nothing of where it comes from."""
     headers = {} if content_type is None else {"Content-Type": content_type}
     for path in ("/api/pause", "/api/resume", "/api/trace"):
-        assert client.ask("POST", path, b'{"predicate": "received"}', headers).status == 415
+        assert client.ask("POST", path, b'{"filters": {"event": ["received"]}}', headers).status == 415
     assert system.calls == []
     assert system.traces == []
 

@@ -82,7 +82,7 @@ def test_it_stops_at_once_whoever_is_connected(system: FakeSystem, monkeypatch: 
         client = Client(server.address)
         events = clients.enter_context(client.stream("GET", "/api/events"))
         assert next(events)[0] == "overview"
-        trace = clients.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
+        trace = clients.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
         clients.enter_context(socket.create_connection(("127.0.0.1", server.address.port)))
         half = clients.enter_context(socket.create_connection(("127.0.0.1", server.address.port)))
         half.sendall(b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\n" + b"Content-Type: application/json\r\n")
@@ -120,7 +120,7 @@ def test_it_stops_while_the_system_does_not_answer(system: FakeSystem) -> None:
 def test_a_client_that_hangs_up_is_forgotten(system: FakeSystem) -> None:
     """Its trace is stopped, and its page no longer looked for."""
     with serving(system) as client:
-        with client.stream("POST", "/api/trace", {"predicate": "received"}):
+        with client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}):
             assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
         with client.stream("GET", "/api/events") as events:

@@ -99,10 +99,10 @@ def test_a_bug_in_looking_at_the_system_is_logged(quick: None, caplog: pytest.Lo
 
 def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client) -> None:
     """As they come, and at last why it is over, and how many the system could not tell."""
-    with client.stream("POST", "/api/trace", {"predicate": "claim", "limit": 2, "seconds": 3}) as events:
+    with client.stream("POST", "/api/trace", {"filters": {"event": ["claim"]}, "limit": 2, "seconds": 3}) as events:
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         (trace,) = system.traces
-        assert trace.request == TraceRequest("claim", 2, 3.0)
+        assert trace.request == TraceRequest({"event": ["claim"]}, 2, 3.0)
         trace.on_event({"event": "claimed", "user_id": 42})
         assert next(events) == ("trace", {"event": "claimed", "user_id": 42})
         trace.on_event({"event": "claimed", "user_id": 43})
@@ -116,7 +116,7 @@ def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client)
 
 def test_a_trace_that_nobody_reads_loses_events_and_says_how_many(system: FakeSystem, client: Client) -> None:
     """What waits for a client is bounded."""
-    with client.stream("POST", "/api/trace", {"predicate": "received"}) as events:
+    with client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}) as events:
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         (trace,) = system.traces
         sent = 20_000
@@ -131,28 +131,29 @@ def test_a_trace_that_nobody_reads_loses_events_and_says_how_many(system: FakeSy
         assert end["lost"] > MAX_TRACE_QUEUE
 
 
-def test_a_predicate_that_says_nothing_is_refused_in_its_own_words(system: FakeSystem, client: Client) -> None:
+def test_filters_that_match_nothing_are_refused_in_the_systems_words(system: FakeSystem, client: Client) -> None:
     """400, with what the system said of it."""
-    answer = client.post("/api/trace", {"predicate": "nonsense"})
-    assert (answer.status, answer.json) == (400, {"error": "nonsense\n^ expected an event"})
+    answer = client.post("/api/trace", {"filters": {"event": ["nonsense"]}})
+    assert (answer.status, answer.json) == (400, {"error": "no event is called nonsense"})
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        {},
-        {"predicate": 7},
-        {"predicate": "x" * 1001},
-        {"predicate": "x", "limit": 0},
-        {"predicate": "x", "limit": True},
-        {"predicate": "x", "limit": 1.5},
-        {"predicate": "x", "limit": 10**9},
-        {"predicate": "x", "seconds": 0},
-        {"predicate": "x", "seconds": "15"},
-        {"predicate": "x", "seconds": 10**6},
-        {"predicate": "x", "seconds": float("nan")},
-        {"predicate": "x", "seconds": float("inf")},
-        {"predicate": "x", "secs": 3},
+        {"filters": "claim"},
+        {"filters": {"event": "claim"}},
+        {"filters": {"user_id": [42]}},
+        {"predicate": "claim"},
+        {"limit": 0},
+        {"limit": True},
+        {"limit": 1.5},
+        {"limit": 10**9},
+        {"seconds": 0},
+        {"seconds": "15"},
+        {"seconds": 10**6},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"secs": 3},
     ],
 )
 def test_a_trace_is_bounded(system: FakeSystem, client: Client, body: dict[str, object]) -> None:
@@ -167,12 +168,12 @@ def test_only_some_traces_run_at_once(system: FakeSystem, client: Client) -> Non
     """One too many is told so, and those that are over make room."""
     with ExitStack() as streams:
         for _ in range(MAX_TRACES):
-            streams.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
-        answer = client.post("/api/trace", {"predicate": "received"})
+            streams.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
+        answer = client.post("/api/trace", {"filters": {"event": ["received"]}})
         assert (answer.status, answer.json) == (503, {"error": f"{MAX_TRACES} traces run, and no more may"})
         system.traces[0].on_end("enough")
         assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
-        streams.enter_context(client.stream("POST", "/api/trace", {"predicate": "received"}))
+        streams.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
 
 
 def test_a_trace_that_began_too_late_is_stopped(
@@ -188,7 +189,7 @@ def test_a_trace_that_began_too_late_is_stopped(
 
     monkeypatch.setattr(system, "trace", begin_late)
     monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.05)
-    assert client.post("/api/trace", {"predicate": "received"}).status == 503
+    assert client.post("/api/trace", {"filters": {"event": ["received"]}}).status == 503
     begins.set()
     assert system.traced.acquire(timeout=PATIENCE_SECONDS)
     assert system.traces[0].stopped.wait(PATIENCE_SECONDS)

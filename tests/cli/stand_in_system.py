@@ -10,7 +10,7 @@ from typing import Any
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
@@ -129,8 +129,8 @@ class StandInSystem:
     def trace(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> StandInTrace:
-        if "where" not in request.predicate:
-            raise PredicateRefused(f"{request.predicate}\n{' ' * len(request.predicate)}^ expected where")
+        if request.filters.get("event") == ["nonsense"]:
+            raise TraceRefused("no event is called nonsense")
         self.requests.append(request)
         trace = StandInTrace(on_end)
         self.traces.append(trace)

@@ -21,6 +21,7 @@ import pytest
 
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
+from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
@@ -64,6 +65,15 @@ def listen() -> Iterator[Listen]:
 def admin(system: StandInSystem, listen: Listen) -> str:
     """Address of the system's admin port, for whoever changes nothing of the system."""
     return listen(system)
+
+
+VIEWS = (
+    ("status",),
+    ("status", "--tree"),
+    ("status", "--live", "--once", "--interval", "0.2"),
+    ("status", "--actor", "intake"),
+    ("trace",),
+)
 
 
 def with_process(number: int, **changes: Any) -> Overview:
@@ -177,11 +187,11 @@ class TestStatus:
         old = True
         admin = listen(system)
         assert "2 processes, up for 10 min" in cli("status", "--admin", admin).out
-        assert " up for 10 min " in cli("top", "--once", "--interval", "0.2", "--admin", admin).out
+        assert " up for 10 min " in cli("status", "--live", "--once", "--interval", "0.2", "--admin", admin).out
         old = False
         admin = listen(system)
         assert "2 processes, 42 in flight" in cli("status", "--admin", admin).out
-        assert "up for" not in cli("top", "--once", "--interval", "0.2", "--admin", admin).out
+        assert "up for" not in cli("status", "--live", "--once", "--interval", "0.2", "--admin", admin).out
 
     def test_quiet_says_it_by_the_code_alone(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For health checks."""
@@ -228,13 +238,21 @@ class TestStatus:
         assert cli("status", "-q").code == 0
         assert cli("status", "-q", "--admin", "127.0.0.1:1").code == 3
 
+    @pytest.mark.parametrize(
+        "flags",
+        [("--tree", "--live"), ("--actor", "intake", "--tree"), ("--live", "-q"), ("--once",), ("--interval=2",)],
+    )
+    def test_views_exclude_each_other(self, cli: Cli, flags: tuple[str, ...]) -> None:
+        """Wrong usage, before anything is asked."""
+        assert cli("status", *flags, "--admin", "127.0.0.1:1").code == 2
+
 
 class TestTree:
     def test_a_line_for_each_actor_below_its_supervisor(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
         """With state, mailbox, messages and restarts."""
         system.overview_at = lambda _look: overview_of(2)
         admin = listen(system)
-        lines = cli("tree", "--admin", admin).out.splitlines()
+        lines = cli("status", "--tree", "--admin", admin).out.splitlines()
         assert [re.split(r"\s{2,}", line.rstrip()) for line in lines[:2]] == [
             ["ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS"],
             ["root (one_for_one)", "running", "0", "0", "0"],
@@ -258,11 +276,11 @@ class TestTree:
 
         system.overview_at = look
         admin = listen(system)
-        lines = cli("tree", "--admin", admin).out.splitlines()
+        lines = cli("status", "--tree", "--admin", admin).out.splitlines()
         names = [line.split()[0] for line in lines if not line.startswith((" ", "ACTOR", "root", "└"))]
         assert names == ["parent", "worker-1", "worker-2"]
         assert lines[-1].split() == ["worker-2", "no", "tree"]
-        (data,) = cli("tree", "--json", "--admin", admin).lines
+        (data,) = cli("status", "--tree", "--json", "--admin", admin).lines
         assert list(data) == ["parent", "worker-1", "worker-2"]
         assert data["worker-1"]["children"][0]["name"] == "pipeline"
         assert data["worker-2"] is None
@@ -274,7 +292,7 @@ class TestTree:
         tree = ActorOverview("root", "supervisor", "running", children=(ActorOverview("Größe", "worker", "running"),))
         system.overview_at = lambda look: with_process(look, tree=tree)
         admin = listen(system)
-        process = processes.start("tree", "--admin", admin, environment={"PYTHONIOENCODING": "ascii"})
+        process = processes.start("status", "--tree", "--admin", admin, environment={"PYTHONIOENCODING": "ascii"})
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, err) == (0, "")
         assert out.splitlines()[-1].startswith("`- Gr\\xf6\\xdfe ")
@@ -284,21 +302,21 @@ class TestState:
     def test_an_actors_state_is_json(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """As the actor describes it; any name can be asked for."""
         system.states["odd/name ?#% é"] = {"n": [1]}
-        assert json.loads(cli("state", "intake", "--admin", admin).out) == {"in_flight": 21}
-        assert json.loads(cli("state", "odd/name ?#% é", "--admin", admin).out) == {"n": [1]}
+        assert json.loads(cli("status", "--actor", "intake", "--admin", admin).out) == {"in_flight": 21}
+        assert json.loads(cli("status", "--actor", "odd/name ?#% é", "--admin", admin).out) == {"n": [1]}
 
     @pytest.mark.parametrize(
         ("name", "advice"),
         [
             ("intakes", "did you mean 'intake'?"),
             ("ResultsSQS", "did you mean 'result_batcher ResultsSQS'?"),
-            ("zzz", "receipt-actors tree shows all there are"),
+            ("zzz", "receipt-actors status --tree shows all there are"),
         ],
     )
     def test_an_actor_that_is_not_there(self, cli: Cli, admin: str, name: str, advice: str) -> None:
         """One line, with the names that were meant most likely."""
         said = f"receipt-actors: no actor is called {name!r}; {advice}\n"
-        assert cli("state", name, "--admin", admin) == Ended(1, "", said)
+        assert cli("status", "--actor", name, "--admin", admin) == Ended(1, "", said)
 
 
 def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
@@ -310,7 +328,14 @@ def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("status",), ("tree",), ("top", "--interval", "0.2"), ("state", "intake"), ("pause",), ("trace", "where")],
+    [
+        ("status",),
+        ("status", "--tree"),
+        ("status", "--live", "--interval", "0.2"),
+        ("status", "--actor", "intake"),
+        ("pause",),
+        ("trace",),
+    ],
 )
 def test_output_without_a_reader(
     processes: Processes, system: StandInSystem, admin: str, command: tuple[str, ...]
@@ -332,38 +357,39 @@ EVENT = {
 
 class TestTrace:
     def test_each_event_is_a_line_and_the_end_goes_to_stderr(self, cli: Cli, system: StandInSystem, admin: str) -> None:
-        """Code 0 once it is over; count and time are passed on."""
+        """Code 0 once it is over; filters, count and time are passed on."""
         system.events = [EVENT, {"event": "moved"}]
-        ended = cli("trace", "claim where user_id == 42", "--limit", "3", "--seconds", "7", "--admin", admin)
+        filters = ("--event", "claim", "--event=moved", "--user", "42", "--slower-than", "2")
+        ended = cli("trace", *filters, "--limit", "3", "--seconds", "7", "--admin", admin)
         assert ended.code == 0
         first, second = ended.out.splitlines()
         assert re.fullmatch(r'\d\d:\d\d:\d\d\.250 main claim user_id=42 detail="two words" x=null', first)
         assert second == "moved"
         assert ended.err == "receipt-actors: 2 events: the limit is reached\n"
         (request,) = system.requests
-        assert (request.predicate, request.limit, request.seconds) == ("claim where user_id == 42", 3, 7.0)
+        assert request == TraceRequest({"event": ["claim", "moved"], "user_id": ["42"], "slower_than": ["2.0"]}, 3, 7.0)
 
     def test_json_lines(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For other programs."""
         system.events = [EVENT, EVENT]
-        assert cli("trace", "where", "--json", "--admin", admin).lines == [EVENT, EVENT]
+        assert cli("trace", "--json", "--admin", admin).lines == [EVENT, EVENT]
 
-    def test_a_predicate_that_cannot_be_read(self, cli: Cli, admin: str) -> None:
-        """Wrong usage; the line below points to the place."""
-        ended = cli("trace", "bad predicate", "--admin", admin)
+    def test_filters_that_match_nothing(self, cli: Cli, admin: str) -> None:
+        """Wrong usage, in the server's words."""
+        ended = cli("trace", "--event", "nonsense", "--admin", admin)
         assert (ended.code, ended.out) == (2, "")
-        assert ended.err == "receipt-actors: bad predicate\n             ^ expected where\n"
+        assert ended.err == "receipt-actors: no event is called nonsense\n"
 
     def test_more_than_the_server_grants_is_wrong_usage(self, cli: Cli, admin: str) -> None:
         """In the server's words."""
-        ended = cli("trace", "where", "--seconds", "1e9", "--admin", admin)
+        ended = cli("trace", "--seconds", "1e9", "--admin", admin)
         assert (ended.code, ended.out) == (2, "")
         assert "seconds: expected a number" in ended.err
 
     def test_ctrl_c_ends_the_trace(self, processes: Processes, system: StandInSystem, admin: str) -> None:
         """What came before was printed at once; the server is told by the end of the connection."""
         system.events, system.end_reason = [EVENT], None
-        process = processes.start("trace", "where", "--seconds", "60", "--admin", admin)
+        process = processes.start("trace", "--seconds", "60", "--admin", admin)
         assert process.stdout is not None
         assert "user_id=42" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -377,7 +403,7 @@ class TestTrace:
         system.events, system.end_reason = [EVENT], None
         with AdminServer(Address("127.0.0.1", 0)) as server:
             server.serve(system)
-            process = processes.start("trace", "where", "--seconds", "60", "--admin", str(server.address))
+            process = processes.start("trace", "--seconds", "60", "--admin", str(server.address))
             assert process.stdout is not None
             process.stdout.readline()
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -387,7 +413,7 @@ class TestTrace:
 class TestTop:
     def test_once_prints_a_picture_of_all_that_matters(self, cli: Cli, admin: str) -> None:
         """Rates and latencies of the time between two looks, services, processes, the busiest actors, incidents."""
-        ended = cli("top", "--once", "--interval", "1.1", "--admin", admin)
+        ended = cli("status", "--live", "--once", "--interval", "1.1", "--admin", admin)
         assert (ended.code, ended.err) == (0, "")
         lines = [" ".join(line.split()) for line in ended.out.splitlines()]
         assert lines[0].startswith("consuming ReceiptsSQS 21 in flight up for ")
@@ -404,7 +430,7 @@ class TestTop:
         many = role_of(Standing.ACTIVE)
         many = replace(many, nodes=many.nodes + tuple(replace(many.nodes[2], name=f"more-{n}") for n in range(40)))
         system.overview_at = lambda look: overview_of(look, role=many)
-        out = cli("top", "--once", "--interval", "0.2", "--admin", listen(system)).out
+        out = cli("status", "--live", "--once", "--interval", "0.2", "--admin", listen(system)).out
         lines = [" ".join(line.split()) for line in out.splitlines()]
         begin = lines.index("node standing share token last heard")
         assert lines[begin + 1 : begin + 4] == [
@@ -419,14 +445,14 @@ class TestTop:
         moved = [Incident(1_000_050.0 - number, "moved", f"moved {number}") for number in range(9)]
         crash = Incident(1_000_000.0 - 86_400, "crash", "intake crashed")
         system.overview_at = lambda look: overview_of(60, incidents=(*moved, crash))
-        out = cli("top", "--once", "--interval", "0.2", "--admin", listen(system)).out
+        out = cli("status", "--live", "--once", "--interval", "0.2", "--admin", listen(system)).out
         shown = out[out.index("last incidents") :].splitlines()[1:]
         assert [line.split()[-1] for line in shown] == ["0", "1", "2", "3", "crashed"]
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  crash  intake crashed", shown[-1])
 
     def test_without_a_terminal_it_is_once(self, cli: Cli, admin: str) -> None:
         """A pipe gets text without control characters."""
-        ended = cli("top", "--interval", "0.2", "--admin", admin)
+        ended = cli("status", "--live", "--interval", "0.2", "--admin", admin)
         assert ended.code == 0
         assert all(line.isprintable() for line in ended.out.splitlines())
 
@@ -447,7 +473,7 @@ class TestTop:
 
         system.overview_at = look
         admin = listen(system)
-        out = " ".join(cli("top", "--once", "--interval", "0.2", "--admin", admin).out.split())
+        out = " ".join(cli("status", "--live", "--once", "--interval", "0.2", "--admin", admin).out.split())
         assert "unavailable: ledger" in out
         assert "ledger unavailable for 2 min in 1 of 2 processes 70 0 10" in out
 
@@ -501,7 +527,7 @@ class TestLiveTop:
         state = State.CONSUMING
         system.overview_at = lambda look: overview_of(look, state=state)
         admin = listen(system)
-        with closing(Terminal("top", "--interval", "0.2", "--admin", admin)) as terminal:
+        with closing(Terminal("status", "--live", "--interval", "0.2", "--admin", admin)) as terminal:
             terminal.wait_for("q: quit")
             terminal.press("p")
             deadline = time.monotonic() + PATIENCE_SECONDS
@@ -517,8 +543,8 @@ class TestLiveTop:
             assert "\x1b[?1049l" in terminal.shown
 
     def test_sigterm_leaves_the_terminal_as_it_was(self, admin: str) -> None:
-        """``timeout 60 receipt-actors top`` must not leave its last picture in the way, nor hide the cursor."""
-        with closing(Terminal("top", "--interval", "0.2", "--admin", admin)) as terminal:
+        """``timeout 60 receipt-actors status --live`` leaves no picture in the way, and shows the cursor."""
+        with closing(Terminal("status", "--live", "--interval", "0.2", "--admin", admin)) as terminal:
             terminal.wait_for("q: quit")
             terminal.process.terminate()
             assert terminal.wait_for_end() == 128 + signal.SIGTERM
@@ -528,7 +554,9 @@ class TestLiveTop:
         """Rates stand above latencies, and words are shortened rather than numbers."""
         system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(Standing.ACTIVE))
         admin = listen(system)
-        with closing(Terminal("top", "--interval", "0.2", "--admin", admin, columns=40, lines=60)) as terminal:
+        with closing(
+            Terminal("status", "--live", "--interval", "0.2", "--admin", admin, columns=40, lines=60)
+        ) as terminal:
             terminal.wait_for("last incidents")
             terminal.press("q")
             assert terminal.wait_for_end() == 0
@@ -547,7 +575,7 @@ class TestLiveTop:
         with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
             server.serve(system)
             terminal = stack.enter_context(
-                closing(Terminal("top", "--interval", "0.2", "--admin", str(server.address), lines=12))
+                closing(Terminal("status", "--live", "--interval", "0.2", "--admin", str(server.address), lines=12))
             )
             terminal.wait_for("q: quit")
             server.stop()
@@ -557,7 +585,14 @@ class TestLiveTop:
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("tree",), ("top", "--once", "--interval", "0.2"), ("state", "x"), ("trace", "where")]
+    "command",
+    [
+        ("status",),
+        ("status", "--tree"),
+        ("status", "--live", "--once", "--interval", "0.2"),
+        ("status", "--actor", "x"),
+        ("trace",),
+    ],
 )
 def test_a_terminal_is_never_obeyed_into(
     cli: Cli, system: StandInSystem, listen: Listen, command: tuple[str, ...]

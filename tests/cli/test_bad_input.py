@@ -45,14 +45,11 @@ WORK: Mapping[str, tuple[str, ...]] = {
     # These look at a running system: see test_admin_client and test_admin_commands.
     "pause": (),
     "resume": (),
-    "state": ("intake",),
     "status": (),
-    "top": ("--once",),
-    "trace": ("received",),
-    "tree": (),
+    "trace": (),
 }
 USES_QUEUES = ("redrive", "results", "start", "submit")
-ASKS_A_SYSTEM = ("pause", "resume", "state", "status", "top", "trace", "tree")
+ASKS_A_SYSTEM = ("pause", "resume", "status", "trace")
 USES_BACKEND = (*USES_QUEUES, "notifications", "verify")
 TAKES_SETTINGS = tuple(
     name for name, command in COMMANDS.items() if any(each.name == "config" for each in command.params)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import click
 import pytest
@@ -23,11 +25,14 @@ from tests.patience import PATIENCE_SECONDS
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Write modules that the group finds beside its own."""
+    """Write modules of commands beside the group's own."""
     monkeypatch.setattr(receipt_actors.cli, "__path__", [*receipt_actors.cli.__path__, str(tmp_path)])
+
+    dict_of_commands = cast(dict[str, tuple[str, str]], receipt_actors.cli.COMMANDS)
 
     def write(module: str, source: str) -> None:
         (tmp_path / f"{module}.py").write_text("import click\n" + source)
+        monkeypatch.setitem(dict_of_commands, module, (module, "command"))
         monkeypatch.delitem(sys.modules, f"receipt_actors.cli.{module}", raising=False)
 
     return write
@@ -47,17 +52,21 @@ def python(program: str, *, reader_leaves: bool = False) -> tuple[int, str, str]
 
 
 class TestCommands:
-    def test_a_module_with_a_command_is_a_sub_command(
-        self, commands: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """No list of commands has to be kept; underscores read as hyphens, helpers without a command are left out."""
-        commands("dead_letters", "@click.command()\ndef command():\n    'Look at what could not be answered.'\n")
-        commands("helper_of_commands", "")
+    def test_help_lists_every_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """With a line that says what it is for."""
         assert main(["--help"]) == 0
         listed = capsys.readouterr().out
-        assert "dead-letters Look at what could not be answered." in " ".join(listed.split())
-        assert "helper" not in listed
-        assert "options\n" not in listed
+        for name in receipt_actors.cli.COMMANDS:
+            assert re.search(rf"^  {name} +[A-Z]", listed, re.MULTILINE)
+
+    @pytest.mark.parametrize("name", receipt_actors.cli.REMOVED)
+    def test_a_command_that_is_gone_says_what_does_it_now(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """One line, whatever else is given; it names a command that there is, with its flag."""
+        assert main([name, "--json", "x"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        command, flag, *_ = line.partition("is now: receipt-actors ")[2].split()
+        assert main([command, "--help"]) == 0
+        assert flag in capsys.readouterr().out
 
     def test_only_the_command_that_is_asked_for_is_imported(self, commands: Callable[[str, str], None]) -> None:
         """What another command would load (boto3, say) does not slow this one down."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from receipt_actors.cli.progress import PATIENCE_SECONDS, SlowProgress
+from receipt_actors.cli.terminal import SLOW_SECONDS, SlowProgress
 
 
 class Terminal(io.StringIO):
@@ -25,8 +25,8 @@ class Clock:
 @pytest.mark.parametrize(
     ("stderr", "seconds", "shown"),
     [
-        (Terminal(), PATIENCE_SECONDS, True),
-        (Terminal(), PATIENCE_SECONDS - 0.1, False),
+        (Terminal(), SLOW_SECONDS, True),
+        (Terminal(), SLOW_SECONDS - 0.1, False),
         (io.StringIO(), 60.0, False),
     ],
     ids=["slow", "quick", "no terminal"],

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from receipt_actors.cli.stop_signals import StopSignals
+from receipt_actors.cli.process import StopSignals
 from tests.patience import PATIENCE_SECONDS
 
 

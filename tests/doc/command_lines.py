@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import click
 
 from receipt_actors.cli import PROGRAM, cli
-from receipt_actors.errors import PredicateRefused
-from receipt_actors.telemetry.predicate_parser import parse
-from receipt_actors.telemetry.tracing import VOCABULARY
+from receipt_actors.errors import TraceRefused
+from receipt_actors.telemetry.trace_filters import FILTERS, SLOWER_THAN, TraceFilter
 
 from .blocks import ROOT
 
@@ -72,10 +71,10 @@ def _fault_in(group: click.Group, context: click.Context, arguments: list[str]) 
         return error.format_message()
     if isinstance(command, click.Group) and left:
         return _fault_in(command, own, left)
-    if command.name == "trace" and values.get("predicate"):
+    if command.name == "trace":
         try:
-            parse(values["predicate"], VOCABULARY)
-        except PredicateRefused as error:
+            TraceFilter({name: values[name] for name in FILTERS if values.get(name) and name != SLOWER_THAN})
+        except TraceRefused as error:
             return str(error)
     missing = [
         parameter.human_readable_name

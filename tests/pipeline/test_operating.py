@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, PredicateRefused
+from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, TraceRefused
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import INTAKE
 from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
@@ -356,7 +356,9 @@ def test_a_message_can_be_followed(tree: Tree) -> None:
     events: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
     ends: SimpleQueue[str] = SimpleQueue()
     control: SystemControl = tree.system
-    control.trace(TraceRequest("received | verified | answered where user_id == 2", 3), events.put, ends.put)
+    control.trace(
+        TraceRequest({"event": ["received", "verified", "answered"], "user_id": ["2"]}, 3), events.put, ends.put
+    )
     submit(tree, 1)
     submit(tree, 2)
     tree.advance(1)
@@ -368,10 +370,10 @@ def test_a_message_can_be_followed(tree: Tree) -> None:
 def test_the_end_of_the_system_is_the_end_of_a_trace(tree: Tree) -> None:
     """None can be begun then, and none that can't be understood at any time."""
     ends: SimpleQueue[str] = SimpleQueue()
-    tree.system.trace(TraceRequest("received"), print, ends.put)
-    with pytest.raises(PredicateRefused):
-        tree.system.trace(TraceRequest("received where"), print, ends.put)
+    tree.system.trace(TraceRequest({"event": ["received"]}), print, ends.put)
+    with pytest.raises(TraceRefused):
+        tree.system.trace(TraceRequest({"event": ["nonsense"]}), print, ends.put)
     tree.system.drain(5.0)
     assert ends.get(timeout=PATIENCE_SECONDS) == "system"
-    with pytest.raises(PredicateRefused):
-        tree.system.trace(TraceRequest("received"), print, ends.put)
+    with pytest.raises(TraceRefused):
+        tree.system.trace(TraceRequest({"event": ["received"]}), print, ends.put)

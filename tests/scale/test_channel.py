@@ -103,7 +103,7 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
         DescribeActor(1, "intake"),
         ActorDescribed(1, {"state": {"waits": 3}}),
         ActorDescribed(2, None),
-        StartTrace(1, "claim where user_id == 42", 10, 15.0),
+        StartTrace(1, {"event": ["claim"], "user_id": ["42"]}, 10, 15.0),
         StopTrace(1),
         TraceEvent(1, {"event": "claim", "user_id": 42}),
         TraceEnded(1, 412),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from receipt_actors.domain.ports import OutgoingMessage
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.scale.processes.group import ProcessGroup
@@ -164,9 +164,10 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
     house.wait_for_states(State.CONSUMING, State.CONSUMING)
     events: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
     ends: SimpleQueue[str] = SimpleQueue()
-    with pytest.raises(PredicateRefused):
-        house.control.trace(TraceRequest("received where"), events.put, ends.put)
-    trace = house.control.trace(TraceRequest("received", limit=15, seconds=PATIENCE_SECONDS), events.put, ends.put)
+    received = {"event": ["received"]}
+    with pytest.raises(TraceRefused):
+        house.control.trace(TraceRequest({"event": ["nonsense"]}), events.put, ends.put)
+    trace = house.control.trace(TraceRequest(received, limit=15, seconds=PATIENCE_SECONDS), events.put, ends.put)
     before = answered(house.look())
     house.send(40)
     assert ends.get(timeout=PATIENCE_SECONDS) == "limit"
@@ -181,7 +182,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
 def test_a_trace_can_be_stopped(house: House) -> None:
     """Nothing of it is left in the group."""
     ends: SimpleQueue[str] = SimpleQueue()
-    trace = house.control.trace(TraceRequest("received", seconds=PATIENCE_SECONDS), print, ends.put)
+    trace = house.control.trace(TraceRequest({"event": ["received"]}, seconds=PATIENCE_SECONDS), print, ends.put)
     trace.stop()
     assert ends.get(timeout=PATIENCE_SECONDS) == "stopped"
 

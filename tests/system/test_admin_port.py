@@ -176,7 +176,7 @@ def test_a_trace_shows_what_happens(embedded: EmbeddedWorld, processes: int) -> 
         program = embedded.start(store, admin=ANY_PORT, processes=processes)
         port = Port(program)
         program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
-        wanted = {"predicate": "verified where reason == null", "limit": 3, "seconds": PATIENCE_SECONDS}
+        wanted = {"filters": {"event": ["verified"], "outcome": ["genuine"]}, "limit": 3, "seconds": PATIENCE_SECONDS}
         body = json.dumps(wanted).encode()
         request = Request(f"{port.url}/api/trace", data=body, headers={"Content-Type": "application/json"})
         with urlopen(request, timeout=PATIENCE_SECONDS) as stream:
@@ -184,7 +184,7 @@ def test_a_trace_shows_what_happens(embedded: EmbeddedWorld, processes: int) -> 
             lines = [line.decode().strip() for line in stream]
         assert lines.count("event: trace") == 3
         assert lines.count("event: end") == 1
-        status, answer = port.ask("/api/trace", {"predicate": "claim where nonsense =="})
+        status, answer = port.ask("/api/trace", {"filters": {"event": ["nonsense"]}})
         assert status == 400
         assert json.loads(answer)["error"]
 

@@ -298,7 +298,8 @@ import pathlib, sys, threading
 settings = Settings(database=pathlib.Path(sys.argv[1]), bundle_ids=("com.example.game",))
 both = threading.Event()
 with ReceiptSystem.start(settings) as system:
-    system.trace(TraceRequest("handed_back", limit=2, seconds=60), lambda _event: None, lambda _end: both.set())
+    handed_back = TraceRequest({"event": ["handed_back"]}, limit=2, seconds=60)
+    system.trace(handed_back, lambda _event: None, lambda _end: both.set())
     for user_id in (1, 2):
         system.submit("eyJh.eyJi.c2ln", user_id)
     both.wait()

@@ -1,4 +1,4 @@
-// Tracing: a predicate, and a table of what it matches, until there were enough or it was long enough.
+// Tracing: filters, and a table of the events that match them, until there are enough or the time is over.
 
 import { announce, byId, make, setAttribute, setText } from "./dom.js";
 import { clock, plural, words } from "./format.js";
@@ -19,10 +19,11 @@ export class TraceForm {
       if (this.#quit === null) this.#run();
     });
     byId("trace-stop").addEventListener("click", () => this.#quit?.abort());
-    for (const example of document.querySelectorAll("[data-predicate]")) {
+    for (const example of document.querySelectorAll("[data-filters]")) {
       example.addEventListener("click", () => {
-        byId("trace-predicate").value = example.dataset.predicate;
-        byId("trace-predicate").focus();
+        const values = JSON.parse(example.dataset.filters);
+        for (const input of this.#filters()) input.value = values[input.name] ?? "";
+        byId("trace-start").focus();
       });
     }
   }
@@ -60,9 +61,18 @@ export class TraceForm {
     }
   }
 
+  #filters() {
+    return this.#form.querySelectorAll("input[name]");
+  }
+
   #request() {
+    const filters = {};
+    for (const { name, value } of this.#filters()) {
+      const values = value.split(",").map((each) => each.trim());
+      filters[name] = values.filter((each) => each !== "");
+    }
     return {
-      predicate: byId("trace-predicate").value.trim(),
+      filters,
       limit: byId("trace-limit").valueAsNumber,
       seconds: byId("trace-seconds").valueAsNumber,
     };
@@ -71,7 +81,7 @@ export class TraceForm {
   #show(isRunning, status, error) {
     setText(byId("trace-status"), status);
     setText(byId("trace-error"), error);
-    setAttribute(byId("trace-predicate"), "aria-invalid", error === "" ? null : "true");
+    for (const input of this.#filters()) setAttribute(input, "aria-invalid", error === "" ? null : "true");
     byId("trace-start").disabled = isRunning;
     byId("trace-stop").disabled = !isRunning;
     setAttribute(byId("trace-table"), "hidden", !isRunning && byId("trace-events").childElementCount === 0);

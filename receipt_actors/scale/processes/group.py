@@ -32,7 +32,7 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.errors import ConfigurationError, PredicateRefused, ReceiptActorsError
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError, TraceRefused
 from receipt_actors.otp import (
     ANY_SIGNIFICANT,
     ONE_FOR_ONE,
@@ -280,7 +280,7 @@ class ProcessGroup:
         """Trace all processes at once; limit and time are of all of them together. See ``ReceiptSystem.trace``.
 
         Raises:
-            PredicateRefused: see there.
+            TraceRefused: see there.
         """
         number = next(self._trace_numbers)
 
@@ -294,7 +294,7 @@ class ProcessGroup:
         trace = self._group.traces[number] = GroupTrace(number, request, on_event, end, stop_workers)
         try:
             trace.begin(tracer_of(self._actors))
-        except PredicateRefused:
+        except TraceRefused:
             del self._group.traces[number]
             raise
         self._tell_workers(JoinTrace(number))

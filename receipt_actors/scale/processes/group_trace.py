@@ -51,7 +51,7 @@ class GroupTrace:
         """Begin, with the parent's own actors.
 
         Raises:
-            PredicateRefused: see ``SystemControl.trace``.
+            TraceRefused: see ``SystemControl.trace``.
         """
         self._ours = tracer.start(self._request, self._on_event, self._ended)
 
@@ -62,7 +62,7 @@ class GroupTrace:
             return None
         with self._changed:
             self._waited_for.add(worker)
-        return StartTrace(self.number, self._request.predicate, self._request.limit, seconds_left)
+        return StartTrace(self.number, self._request.filters, self._request.limit, seconds_left)
 
     @property
     def lost(self) -> int:

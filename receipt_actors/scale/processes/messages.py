@@ -76,7 +76,7 @@ class StartTrace:
     """Trace: ``TraceEvent`` for each event, at last ``TraceEnded``."""
 
     number: int
-    predicate: str
+    filters: Mapping[str, Sequence[str]]
     limit: int
     seconds: float
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import PredicateRefused
+from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
@@ -164,8 +164,8 @@ class ScriptedSystem:
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> ScriptedTrace:
         """See ``SystemControl``."""
-        if request.predicate == "nonsense":
-            raise PredicateRefused("found 'nonsense', expected the name of an event")
+        if request.filters.get("event") == ["nonsense"]:
+            raise TraceRefused("no event is called nonsense")
         self.traces.append(ScriptedTrace(request, on_event, on_end))
         self.traced.set()
         return self.traces[-1]

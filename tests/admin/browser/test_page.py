@@ -11,7 +11,6 @@ from selenium.webdriver.common.keys import Keys
 
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
-from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Incident, Standing, State
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
@@ -162,27 +161,30 @@ def test_consumers_are_paused_and_resumed_after_a_question(live: Page, system: S
 
 
 def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSystem) -> None:
-    """What was typed is what is traced; rows appear live; it is told why it ended; a bad predicate is told, too."""
-    live.find("#trace-predicate").send_keys("claim where user_id == 42")
+    """What was typed is what is traced; rows appear live; it says why it ended; a refused filter is shown."""
+    live.find("[name=event]").send_keys("claim, claimed")
+    live.find("[name=user_id]").send_keys("42")
     live.click("#trace-start")
     assert system.traced.wait(PATIENCE_SECONDS)
     (trace,) = system.traces
-    assert trace.request == TraceRequest("claim where user_id == 42", 10, 15.0)
+    filters = {name: values for name, values in trace.request.filters.items() if values}
+    assert filters == {"event": ["claim", "claimed"], "user_id": ["42"]}
+    assert (trace.request.limit, trace.request.seconds) == (10, 15.0)
     trace.tell({"at_seconds": EPOCH_SECONDS + 0.25, "event": "claim", "actor": "ledger_gateway", "user_id": 42})
     live.until_text("#trace-events", "ledger_gateway")
     assert "user id42" in live.text("#trace-events")
     trace.end("limit")
     live.until_text("#trace-status", "1 event; ended: as many as were asked for")
-    live.find("#trace-predicate").clear()
-    live.find("#trace-predicate").send_keys("nonsense")
+    live.find("[name=event]").clear()
+    live.find("[name=event]").send_keys("nonsense")
     live.expected_errors = ("/api/trace",)
     live.click("#trace-start")
-    live.until_text("#trace-error", "expected the name of an event")
+    live.until_text("#trace-error", "no event is called nonsense")
 
 
 def test_a_trace_shows_what_strangers_wrote_as_it_is(live: Page, system: ScriptedSystem) -> None:
     """An id of 64 bits to its last digit, and what would turn the text around it, or hide in it, by its code."""
-    live.find("#trace-predicate").send_keys("claim")
+    live.find("[name=event]").send_keys("claim")
     live.click("#trace-start")
     assert system.traced.wait(PATIENCE_SECONDS)
     live.until_text("#trace-status", "Tracing")

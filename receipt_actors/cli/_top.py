@@ -1,25 +1,40 @@
-"""What ``receipt-actors top`` shows, of two looks at a system one after the other."""
+"""``receipt-actors status --live``: a running system at a glance, again and again. It needs rich, a large library."""
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import TypeVar
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from receipt_actors.cli import plain_text
-from receipt_actors.cli.plain_text import clock_time, duration, moment, number, size
-from receipt_actors.cli.roles import QUIET_SECONDS
+from receipt_actors.cli import terminal
+from receipt_actors.cli.admin_client import AdminClient, AdminRefused, AdminUnreachable
+from receipt_actors.cli.status import QUIET_SECONDS
+from receipt_actors.cli.terminal import clock_time, duration, echo, moment, number, size
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, Standing, State
 
+LIVE_INTERVAL_SECONDS = 1.0
+RATE_SECONDS = 3.0  #: that a rate is taken over at least: several processes report once a second
+FEWEST_ACTORS = 3
+ACTORS_ON_PAPER = 20
+PAPER_COLUMNS = 120
 INCIDENTS = 5
 NEWEST_INCIDENTS = 2  #: of those, whatever they are about
 NODES = 8  #: of the group, the first of them
@@ -30,7 +45,105 @@ _STANDING_COLOURS = {Standing.ACTIVE: "green", Standing.STANDBY: "cyan"}
 _TROUBLE = "yellow"
 _OF_MESSAGES = frozenset({"moved", "handed_back"})  # kinds of incidents; see telemetry.incidents
 
+_KEYS = "q: quit, p: pause or resume"
+
 _Cell = TypeVar("_Cell", str, str | Text)
+
+
+def show(client: AdminClient, once: bool, interval_seconds: float | None) -> None:
+    """Show a running system until a key ends it; once, where stdout is no terminal."""
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else PAPER_COLUMNS)
+    if once or not is_terminal:
+        _print_once(client, console, RATE_SECONDS if interval_seconds is None else interval_seconds)
+    else:
+        _Live(client, console, LIVE_INTERVAL_SECONDS if interval_seconds is None else interval_seconds).run()
+
+
+def _print_once(client: AdminClient, console: Console, interval_seconds: float) -> None:
+    earlier = client.overview()
+    time.sleep(interval_seconds)
+    later = client.overview()
+    with console.capture() as captured:
+        console.print(_picture(earlier, later, actors=ACTORS_ON_PAPER, columns=console.width))
+    for line in captured.get().splitlines():
+        echo(line.rstrip())
+
+
+class _Live:
+    """Draws until a key ends it. An error of a look stands above the last picture, and the next look tries again."""
+
+    def __init__(self, client: AdminClient, console: Console, interval_seconds: float) -> None:
+        self._client = client
+        self._console = console
+        self._interval_seconds = interval_seconds
+        self._notice = _KEYS
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, _end)  # timeout(1), say; the terminal is left as it was
+        looks = deque([self._client.overview()])  # of the last seconds; what fails at once ends the command
+        with _single_keys() as keys, Live(console=self._console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(self._picture(looks[0], looks[-1]), refresh=True)
+                key = _key(keys, self._interval_seconds)
+                if key == "q":
+                    return
+                try:
+                    if key == "p":
+                        self._pause_or_resume(looks[-1])
+                    now = self._client.overview()
+                    if now.at_seconds > looks[-1].at_seconds:  # else it is the same look
+                        looks.append(now)
+                    while len(looks) > 2 and now.at_seconds - looks[1].at_seconds >= RATE_SECONDS:
+                        looks.popleft()
+                    self._notice = _KEYS
+                except (AdminUnreachable, AdminRefused) as error:
+                    self._notice = str(error)
+
+    def _picture(self, earlier: Overview, later: Overview) -> RenderableType:
+        columns = self._console.width
+        actors = max(FEWEST_ACTORS, self._console.height - _fixed_lines(later, columns))
+        return _picture(earlier, later, actors=actors, columns=columns, notice=self._notice)
+
+    def _pause_or_resume(self, overview: Overview) -> None:
+        if overview.state is State.PAUSED:
+            self._client.resume()
+        else:
+            self._client.pause()
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+@contextmanager
+def _single_keys() -> Iterator[int | None]:
+    """Have keys come as they are pressed; the descriptor to read them from, None where nobody presses any."""
+    if not sys.stdin.isatty():
+        yield None
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield descriptor
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _key(descriptor: int | None, seconds: float) -> str:
+    """Wait so long for a key; empty if there was none."""
+    if descriptor is None:
+        time.sleep(seconds)
+        return ""
+    readable, _, _ = select.select([descriptor], [], [], seconds)
+    return os.read(descriptor, 64).decode(errors="replace")[:1] if readable else ""
+
+
+# --- the picture ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +155,7 @@ class _ActorRow:
     messages: int  #: handled between the two looks
 
 
-def picture(
+def _picture(
     earlier: Overview, later: Overview, *, actors: int, columns: int = WIDE_COLUMNS, notice: str = ""
 ) -> RenderableType:
     """Draw everything; at most so many actors, the busiest first. ``notice`` stands where every terminal shows it."""
@@ -61,7 +174,7 @@ def picture(
     return Group(*parts)
 
 
-def fixed_lines(overview: Overview, columns: int = WIDE_COLUMNS) -> int:
+def _fixed_lines(overview: Overview, columns: int = WIDE_COLUMNS) -> int:
     """Return how many lines a picture has beside the rows of its actors, where no line of words is broken."""
     services = {service.name for process in overview.processes for service in process.services}
     incidents = min(INCIDENTS, len(overview.incidents))
@@ -142,7 +255,7 @@ def _latencies(earlier: Overview, later: Overview) -> Table:
     table = _table("latency", "50 %", "95 %", "99 %")
 
     def add(name: str, new: Latencies) -> None:
-        table.add_row(_words(name), *(plain_text.seconds(new.percentile_seconds(percent)) for percent in (50, 95, 99)))
+        table.add_row(_words(name), *(terminal.seconds(new.percentile_seconds(percent)) for percent in (50, 95, 99)))
 
     new = change(earlier.statistics, later.statistics)
     add("receive to delete", new.latencies)

@@ -1,0 +1,133 @@
+"""Text, numbers and times as people write them, progress on a terminal, and finite numbers as options."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+if TYPE_CHECKING:
+    import rich.progress
+
+SLOW_SECONDS = 2.0  #: what ends sooner shows no progress
+
+
+def echo(text: str) -> None:
+    """Print a line, with escape sequences in place of what the encoding of standard output lacks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def can_print(characters: str) -> bool:
+    """Tell whether standard output has these characters."""
+    try:
+        characters.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def number(value: float) -> str:
+    """Write ``1,234``, ``12.3`` or ``0.1``."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def seconds(value: float | None) -> str:
+    """Write a latency: ``0.4 ms``, ``123 ms``, ``1.23 s``; a dash for none."""
+    if value is None:
+        return "-"
+    if value < 0.01:
+        return f"{value * 1000:.1f} ms"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def duration(value: float) -> str:
+    """Write how long something has taken until now: ``12 s``, ``3 min 4 s``, ``2 h 5 min``, ``4 d 3 h``."""
+    whole = max(0, int(value))
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            rest = whole % length // part
+            return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
+    return f"{whole} s"
+
+
+def size(value: float) -> str:
+    """Write an amount of memory: ``812 KB``, ``123 MB``, ``1.2 GB``."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if value >= length:
+            return f"{value / length:.1f} {unit}" if unit == "GB" else f"{value / length:.0f} {unit}"
+    return f"{value:.0f} B"
+
+
+def clock_time(at_seconds: float) -> str:
+    """Write a UNIX time as the time of the day here."""
+    return time.strftime("%H:%M:%S", time.localtime(at_seconds))
+
+
+def moment(at_seconds: float, now_seconds: float) -> str:
+    """Write a UNIX time as the time of the day here, with the date unless that is today's."""
+    at, now = time.localtime(at_seconds), time.localtime(now_seconds)
+    return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
+
+
+class FiniteFloatRange(click.FloatRange):
+    """Like click's, which takes ``nan``, and ``inf`` where there is no upper bound: no comparison tells the former."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what is no finite number, as what is out of range is refused."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+class SlowProgress:
+    """Shows on stderr how far a command is, once it has taken two seconds, where stderr is a terminal."""
+
+    def __init__(
+        self, description: str, total: int | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._description = description
+        self._total = total
+        self._clock = clock
+        self._began_at = clock()
+        self._done = 0
+        self._bar: rich.progress.Progress | None = None
+
+    def advance(self, count: int = 1) -> None:
+        """Count what has been done."""
+        self._done += count
+        if self._bar is None and sys.stderr.isatty() and self._clock() - self._began_at >= SLOW_SECONDS:
+            self._bar = self._start()
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _start(self) -> rich.progress.Progress:
+        from rich.console import Console  # most runs are too short to need it
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(file=sys.stderr),
+            transient=True,
+        )
+        bar.add_task(self._description, total=self._total)
+        bar.start()
+        return bar

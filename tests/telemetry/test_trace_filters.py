@@ -1,0 +1,159 @@
+"""Filters of traces: what they match, and that what can never match is refused with a word that helps."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.errors import TraceRefused
+from receipt_actors.telemetry.trace_filters import (
+    EVENTS,
+    FIELDS,
+    FILTERS,
+    MAX_VALUE_CHARACTERS,
+    MAX_VALUES,
+    TraceFilter,
+)
+
+FACTS: Mapping[str, Any] = {
+    "user_id": 42,
+    "reason": next(iter(Reason)),
+    "source_queue": "ReceiptsSQS",
+    "seconds_since_received": 1.5,
+    "submission_id": None,
+}
+
+
+def matches(**filters: Sequence[str]) -> bool:
+    return TraceFilter(filters).matches(FACTS)
+
+
+def refusal(**filters: Sequence[str]) -> str:
+    with pytest.raises(TraceRefused) as refused:
+        TraceFilter(filters)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "selected"),
+    [
+        (["claim"], {"claim"}),
+        (["claim", "moved"], {"claim", "moved"}),
+        (["claim*"], {"claim", "claimed"}),
+        (["move?", "!claim"], {"moved"}),
+        (["!*"], set()),
+        ([], set(EVENTS)),
+    ],
+)
+def test_events_are_selected_by_name(names: list[str], selected: set[str]) -> None:
+    """One, several, all but some, or all; none is refused."""
+    if selected:
+        assert TraceFilter({"event": names}).events == selected
+    else:
+        assert "no event is called" in refusal(event=names)
+
+
+@pytest.mark.parametrize(
+    ("filters", "does_match"),
+    [
+        ({}, True),
+        ({"user_id": ["42"]}, True),
+        ({"user_id": ["4"]}, False),
+        ({"user_id": ["1", "42"]}, True),
+        ({"user_id": ["4*"]}, True),
+        ({"user_id": ["!42"]}, False),
+        ({"user_id": ["!41"]}, True),
+        ({"user_id": ["4*", "!42"]}, False),
+        ({"reason": [FACTS["reason"].value]}, True),
+        ({"source_queue": ["Receipt?SQS"]}, True),
+        ({"source_queue": ["receipts*"]}, False),
+        ({"source_queue": ["*SQS\n"]}, False),
+        ({"user_id": ["42"], "source_queue": ["Game2SQS"]}, False),
+        ({"submission_id": ["*"]}, False),
+        ({"submission_id": ["!x"]}, False),
+        ({"transaction_id": ["*"]}, False),
+        ({"slower_than": ["1.4"]}, True),
+        ({"slower_than": ["1.5"]}, False),
+    ],
+)
+def test_all_filters_have_to_match(filters: dict[str, list[str]], does_match: bool) -> None:
+    """Any value of each that includes, and none that excludes; a field that is missing matches nothing."""
+    assert matches(**filters) is does_match
+
+
+def test_events_that_lack_a_field_are_known_beforehand() -> None:
+    """So that they are not looked at: ``--user`` watches no actor."""
+    assert TraceFilter({"user_id": ["42"]}).events.isdisjoint({"call", "cast", "sent", "left"})
+    assert TraceFilter({"actor": ["intake"], "reason": ["crash"]}).events == {"exited"}
+    assert "received" not in TraceFilter({"slower_than": ["5"]}).events
+
+
+def test_an_actor_that_can_not_match_is_known_beforehand() -> None:
+    """So that no other has to be watched."""
+    wanted = TraceFilter({"actor": ["result_batcher*"]})
+    assert wanted.accepts("actor", "result_batcher ResultsSQS")
+    assert not wanted.accepts("actor", "intake")
+    assert TraceFilter({"event": ["cast"]}).accepts("actor", "intake")
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"event": ["clam"]}, "no event is called clam (did you mean claim"),
+        ({"event": ["left"], "user_id": ["42"]}, "no event that is named here has all of user_id"),
+        ({"actor": ["intake"], "user_id": ["42"]}, "no event that is named here has all of actor, user_id"),
+        ({"usr_id": ["42"]}, "found usr_id, expected a filter (did you mean user_id"),
+        ({"seconds": ["1"]}, "found seconds, expected a filter"),
+        ({"user_id": ["anna"]}, "user_id: expected a number, not anna"),
+        ({"receive_count": [">1"]}, "receive_count: expected a number"),
+        ({"slower_than": ["soon"]}, "slower_than: expected one number of seconds, not soon"),
+        ({"slower_than": ["nan"]}, "slower_than: expected one number"),
+        ({"slower_than": ["-1"]}, "slower_than: expected one number"),
+        ({"slower_than": ["1", "2"]}, "slower_than: expected one number of seconds, not 1, 2"),
+        ({"reason": [""]}, f"reason: expected 1 to {MAX_VALUE_CHARACTERS} characters"),
+        ({"reason": ["x" * (MAX_VALUE_CHARACTERS + 1)]}, "reason: expected 1 to"),
+        ({"reason": ["x"] * (MAX_VALUES + 1)}, f"at most {MAX_VALUES} values"),
+    ],
+)
+def test_what_could_never_match_is_refused(filters: dict[str, list[str]], expected: str) -> None:
+    """With what was expected, and near names."""
+    assert expected in refusal(**filters)
+
+
+def test_every_event_can_be_filtered_by_each_of_its_fields() -> None:
+    """But for times, of which there is ``slower_than``."""
+    for event, description in EVENTS.items():
+        for field in set(description.fields) & set(FILTERS):
+            assert TraceFilter({"event": [event], field: ["1"]}).events == {event}
+    assert set(FIELDS) - set(FILTERS) == {"seconds", "seconds_since_received"}
+
+
+@given(st.dictionaries(st.sampled_from(FILTERS) | st.text(), st.lists(st.text(max_size=20), max_size=4), max_size=4))
+def test_any_text_is_read_or_refused(filters: dict[str, list[str]]) -> None:
+    """Nothing else happens, neither now nor when it is matched."""
+    try:
+        wanted = TraceFilter(filters)
+    except TraceRefused:
+        return
+    assert isinstance(wanted.matches(FACTS), bool)
+
+
+@given(st.text("ab*?", max_size=8).filter(bool), st.text("ab\n", max_size=8))
+def test_a_pattern_is_what_a_shell_takes_it_for(pattern: str, text: str) -> None:
+    """Of the whole text, line ends included."""
+    assert TraceFilter({"reason": [pattern]}).matches({"reason": text}) is fnmatch.fnmatchcase(text, pattern)
+
+
+@pytest.mark.parametrize("pattern", ["*" * 199 + "x", "a*" * 99 + "b", "a?*" * 66 + "b", "*a" * 99])
+def test_no_pattern_takes_long(pattern: str) -> None:
+    """Whatever is matched with it."""
+    began_at = time.thread_time()
+    TraceFilter({"reason": [pattern]}).matches({"reason": "a" * 5_000})
+    assert time.thread_time() - began_at < 1.0
