@@ -17,7 +17,7 @@ from receipt_actors.transport.curl import CurlTransport, _Multi
 from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Server
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
-from tests.transport.places import in_place
+from tests.transport.places import running
 from tests.transport.wire import Asked, Wire
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def serve() -> Iterator[Callable[..., Wire]]:
 
 @pytest.fixture
 def transport() -> Iterator[CurlTransport]:
-    with in_place("scheduler", CurlTransport(MAX_IDLE)) as transport:
+    with running(CurlTransport(MAX_IDLE)) as transport:
         yield transport
 
 
@@ -155,7 +155,7 @@ def test_any_number_of_connections_may_be_closed_at_once(serve: Callable[..., Wi
         return ANSWER
 
     server = serve(answer)
-    with in_place("scheduler", CurlTransport(50)) as transport:
+    with running(CurlTransport(50)) as transport:
         asker = Asker(transport, server.url)
         threads = [threading.Thread(target=asker.ask, args=(b"together",)) for _ in range(20)]
         for thread in threads:
@@ -256,9 +256,9 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
             is_over.set()
             return
         server.say(wrong, server.asked[-1].connection)
-        running = transport._running
-        assert isinstance(running, _Multi)
-        select.select(list(running._idle_sockets), [], [], PATIENCE_SECONDS)  # until it has come
+        multi = transport._running
+        assert isinstance(multi, _Multi)
+        select.select(list(multi._idle_sockets), [], [], PATIENCE_SECONDS)  # until it has come
         transport.begin(HttpRequest(server_, server.url, (), body), partial(speak_unasked_and_ask, body))
 
     server_ = server_of()

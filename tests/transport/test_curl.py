@@ -36,7 +36,7 @@ from tests.stores.apple.app_store_servers import (
     recording,
     tls_server,
 )
-from tests.transport.places import PLACES, in_place
+from tests.transport.places import running
 
 LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
@@ -46,20 +46,10 @@ SECRET = "5f0c8e6d9b7a41c2"
 Outcomes = queue.SimpleQueue[Mapping[str, Any] | Exception]
 
 
-_place = "thread"
-
-
-@pytest.fixture(params=PLACES, autouse=True)
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where the transport runs, each in turn."""
-    monkeypatch.setitem(globals(), "_place", request.param)
-    return str(request.param)
-
-
 @contextmanager
 def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptTransfers]:
     seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
-    with in_place(_place, CurlTransport(1000)) as transport:
+    with running(CurlTransport(1000)) as transport:
         yield VerifyReceiptTransfers(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
 
 
@@ -99,7 +89,7 @@ def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descrip
         assert client.verify_receipt(RECEIPT, PRODUCTION)
 
 
-def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
+def test_many_are_under_way_at_once_on_one_thread() -> None:
     """Hundreds of questions wait for their answers together, each gets its own, and one thread brings them all."""
     number_of_questions = 400
     outcomes: queue.SimpleQueue[tuple[int, Any, str]] = queue.SimpleQueue()
@@ -128,7 +118,7 @@ def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
             number, outcome, thread = outcomes.get(timeout=PATIENCE_SECONDS)
             assert outcome["receipt"]["in_app"][0]["transaction_id"] == str(number)
             threads.add(thread)
-    assert threads == {"transfers" if place == "thread" else "host-scheduler"}
+    assert threads == {"host-scheduler"}
 
 
 def test_connections_are_used_again(recorder: Recorder) -> None:
@@ -265,7 +255,7 @@ def test_close_answers_what_is_under_way() -> None:
             outcome = outcomes.get(timeout=PATIENCE_SECONDS)
             assert isinstance(outcome, AppStoreUnavailable)
             assert "the client is closed" in str(outcome)
-    assert not {"transfers", "host-scheduler"} & {thread.name for thread in threading.enumerate()}
+    assert "host-scheduler" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_client_that_was_never_asked_is_closed() -> None:

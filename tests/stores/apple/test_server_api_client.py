@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import Recorder, Reply, answers, raw_server, recording
+from tests.transport.places import running
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -100,11 +101,12 @@ def client_of(
 ) -> Iterator[ServerApiClient]:
     endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
     token = token or Clocks().token()
-    if _transport == "blocking":
-        client = ServerApiClient(BlockingTransport(4), endpoints, token)
-    else:
-        client = (_Begun if _transport == "begun" else ServerApiClient)(CurlTransport(4), endpoints, token)
-    with closing(client):
+    with ExitStack() as at_end:
+        if _transport == "blocking":
+            client = ServerApiClient(at_end.enter_context(closing(BlockingTransport(4))), endpoints, token)
+        else:
+            curl = at_end.enter_context(running(CurlTransport(4)))
+            client = (_Begun if _transport == "begun" else ServerApiClient)(curl, endpoints, token)
         yield client
 
 

@@ -23,7 +23,7 @@ from receipt_actors.stores.apple.signatures.processes import MAX_BATCH, MAX_DEAT
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.testing import PATIENCE_SECONDS
 from tests.stores.apple.signing import TRANSACTION, TestAuthority
-from tests.transport.places import PLACES, in_place
+from tests.transport import places
 
 ROOT = Path(__file__).parents[2]
 DYING_WORKER = Path(__file__).with_name("dying_worker.py")
@@ -42,16 +42,15 @@ class Running(Protocol):
     ) -> AbstractContextManager[SignedDataProcesses]: ...
 
 
-@pytest.fixture(params=PLACES)
-def running(request: pytest.FixtureRequest) -> Running:
-    """On a thread of its own, and on the scheduler of an actor system."""
+@pytest.fixture
+def running() -> Running:
 
     @contextmanager
     def run(
         processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
     ) -> Iterator[SignedDataProcesses]:
         opened = SignedDataProcesses(lambda: TRUST, processes, answer_seconds, program)
-        with in_place(request.param, opened) as signed_data:
+        with places.running(opened) as signed_data:
             yield signed_data
 
     return run

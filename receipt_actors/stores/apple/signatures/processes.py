@@ -16,7 +16,7 @@ wait are told so, and those who come within ``REST_SECONDS``, too.
 As many processes have as many batches at work, and one more each to go on with; what gathers meanwhile makes the next
 batches larger, which is when that matters.
 
-Runs in one place (see ``transport.loop``), and needs Linux as that does.
+Runs on the scheduler (see ``transport.loop``), and needs Linux as that does.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         answer_seconds: float = ANSWER_SECONDS,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        super().__init__("signed_data-processes")
+        super().__init__()
         self._read_trust = read_trust
         self._trust: Trust | None = None
         self._processes = processes
@@ -102,10 +102,9 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     # --- the ports ---
 
     def begin(self, kind: SignedKind, signed: str, done: Done) -> None:
-        """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here where there is nothing to begin.
+        """See ``SignedDataCalls``: ``done`` is called on the scheduler, or here where there is nothing to begin.
 
-        It may be called with a ``ConfigurationError`` as well: the work can't be done until that is put right. Where
-        the loop does not run yet, and can't, for want of descriptors or threads, with an ``AppStoreUnavailable``.
+        It may be called with a ``ConfigurationError`` as well: the work can't be done until that is put right.
         """
         if len(signed) > MAX_SIGNED_CHARACTERS:
             refused = read_jws(kind, signed)
@@ -117,14 +116,11 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         except ConfigurationError as error:
             done(error)
             return
-        try:
-            if not self.submit(_Job(kind, signed, done)):
-                done(_closed())
-        except (OSError, RuntimeError) as error:
-            done(_lacking(error))
+        if not self.submit(_Job(kind, signed, done)):
+            done(_closed())
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData``. Not in the loop's own place: a ``done`` that calls this would wait for ever.
+        """See ``SignedData``. Not on the scheduler: a ``done`` that calls this would wait for ever.
 
         Raises:
             AppStoreUnavailable: no process can do it just now.
@@ -146,9 +142,9 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
 
     # --- the loop ---
 
-    def _open(self, wake_fd: int) -> _Team:
+    def _open(self) -> _Team:
         assert self._trust is not None, "nothing begins before it is read"
-        return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds, wake_fd)
+        return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds)
 
     def _end(self, running: Running[_Job] | None, left: deque[_Job], crash: BaseException | None) -> None:
         outcome: Exception = _closed()
@@ -279,18 +275,16 @@ def _stop_signals_blocked() -> Iterator[None]:
 class _Team:
     """All processes, and what waits for one of them: ``Running``."""
 
-    def __init__(self, start: Callable[[], _Worker], processes: int, answer_seconds: float, wake_fd: int) -> None:
+    def __init__(self, start: Callable[[], _Worker], processes: int, answer_seconds: float) -> None:
         self._start = start
         self._processes = processes
         self._answer_seconds = answer_seconds
         self._epoll = select.epoll()
-        self._epoll.register(wake_fd, select.EPOLLIN)
         self.fileno = self._epoll.fileno
         self.workers: list[_Worker] = []
         self._by_fd: dict[int, _Worker] = {}
         self._writing: set[_Worker] = set()  # whose sockets were full
         self._waiting: deque[_Job] = deque()
-        self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
         self._rests_until: float | None = None  # monotonic
         self._fault: Exception | None = None  # of the process that could not start
 
@@ -306,13 +300,9 @@ class _Team:
     def _patience_seconds(self, worker: _Worker) -> float:
         return self._answer_seconds if worker.is_ready else START_SECONDS
 
-    def look(self, timeout_seconds: float | None) -> None:
-        """See ``Running``."""
-        self._ready = self._epoll.poll(timeout_seconds)
-
     def go_on(self, work: deque[_Job]) -> None:
         """See ``Running``."""
-        for fd, events in self._ready:
+        for fd, events in self._epoll.poll(0):
             worker = self._by_fd.get(fd)
             if worker is not None:
                 self._attend_to(worker, events)
