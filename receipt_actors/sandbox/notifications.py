@@ -23,9 +23,9 @@ from typing import Self
 import requests
 
 from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.answers import transaction_payload
 from receipt_actors.sandbox.apple_ca import Authority
-from receipt_actors.sandbox.sales import Sale
-from receipt_actors.sandbox.signed_transactions import mint_signed
+from receipt_actors.sandbox.store import Sale
 
 APP_APPLE_ID = 1000001  #: of every app of the simulated store
 RETRY_HOURS = (1, 12, 24, 48, 72)
@@ -60,7 +60,6 @@ class SignedNotification:
 
     @property
     def body(self) -> bytes:
-        """What is posted."""
         return json.dumps({"signedPayload": self.signed_payload}).encode()
 
 
@@ -87,11 +86,13 @@ def sign_notification(
         "environment": "Production" if sale is None else str(sale.receipt.environment),
     }
     if sale is not None:
-        data["signedTransactionInfo"] = mint_signed(sale.alone, authority=authority, signed_at_ms=now_ms)
+        receipt = sale.receipt
+        payload = transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms)
+        data["signedTransactionInfo"] = authority.sign(payload)
         if sale.purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
             data["signedRenewalInfo"] = authority.sign(_renewal(sale, now_ms))
             data["status"] = 2 if notification_type is NotificationType.EXPIRED else 1
-    payload = {
+    notification: dict[str, object] = {
         "notificationType": str(notification_type),
         **({} if subtype is None else {"subtype": subtype}),
         "notificationUUID": notification_uuid,
@@ -99,13 +100,13 @@ def sign_notification(
         "version": "2.0",
         "signedDate": now_ms,
     }
-    return SignedNotification(notification_uuid, notification_type, authority.sign(payload))
+    return SignedNotification(notification_uuid, notification_type, authority.sign(notification))
 
 
 def _renewal(sale: Sale, now_ms: int) -> dict[str, object]:
     purchase = sale.purchase
     return {
-        "originalTransactionId": purchase.original_transaction_id or purchase.transaction_id,
+        "originalTransactionId": purchase.original_id,
         "autoRenewProductId": purchase.product_id,
         "productId": purchase.product_id,
         "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
@@ -187,7 +188,6 @@ class NotificationSender:
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
-        """Every POST so far, in order."""
         with self._changed:
             return tuple(self._deliveries)
 

@@ -139,8 +139,11 @@ class NetworkLoop(ABC, Generic[T]):
 class _Task:
     """For a scheduler to run."""
 
-    def __init__(self, run: Callable[[], object]) -> None:
-        self.run = run
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+
+    def run(self) -> None:
+        self._work()
 
     def fail(self, error: BaseException) -> None:
         """Do nothing: the scheduler has logged the error."""

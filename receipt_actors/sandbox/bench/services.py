@@ -69,7 +69,6 @@ class Services:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Environment variables for the program."""
         return {**self._environment, **self._way_variables}
 
     @property

@@ -47,24 +47,17 @@ class Load:
     def receipt(self, number: int) -> str:
         """Mint the receipt of a message (0 to ``messages`` - 1)."""
         if self.way == Way.STOREKIT2:
-            return signed(number)
-        return mint(_receipt(number), padding_bytes=max(0, self.receipt_bytes - _OWN_BYTES))
+            from receipt_actors.sandbox.signed_transactions import mint_signed
+
+            return mint_signed(self.sample(number))
+        return mint(self.sample(number), padding_bytes=max(0, self.receipt_bytes - _OWN_BYTES))
+
+    def sample(self, number: int) -> SampleReceipt:
+        return SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
 
     def body(self, number: int) -> str:
-        """Write the message."""
         fields = {"receipt": self.receipt(number), "user_id": user_id(number), "post_queue": POST_QUEUE}
         return json.dumps(fields)
-
-
-def signed(number: int) -> str:
-    """Sign the transaction of a message, as a signed transaction or an answer of the Server API has it."""
-    from receipt_actors.sandbox.signed_transactions import mint_signed
-
-    return mint_signed(_receipt(number))
-
-
-def _receipt(number: int) -> SampleReceipt:
-    return SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
 
 
 def user_id(number: int) -> int:
