@@ -264,6 +264,7 @@ class _Transfer:
         # A status but 200 says enough, though its page broke off.
         if is_whole or status not in (0, _HTTP_OK) or self._size.bytes > self.server.max_response_bytes:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()  # not kept twice while it is parsed
             return HttpResponse(status, tuple(self._header_lines), body, is_whole)
         return RequestFailed(self._cause(code, words), was_sent=bool(self.handle.getinfo(pycurl.REQUEST_SIZE)))
 
