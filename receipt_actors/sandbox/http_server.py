@@ -54,12 +54,11 @@ def response(status: int, body: bytes, content_type: str = "application/json", *
 class Connection(asyncio.Protocol):
     """One connection of a client: takes requests off the stream, one after the other."""
 
-    __slots__ = ("_answering", "_closing", "_continued", "_received", "_service", "_timer", "_transport", "on_lost")
-
     def __init__(self, service: Service) -> None:
         self._service = service
         self._transport: asyncio.Transport | None = None
         self._received = b""
+        self._advancing = False  # requests are being begun
         self._answering = False  # a request waits for its answer
         self._closing = False  # after that answer
         self._continued = False  # the client may send the body
@@ -79,8 +78,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received = self._received + data if self._received else data
-        if not self._answering:
-            self._advance()
+        self._advance()
 
     def respond(self, response: bytes, delay_seconds: float = 0.0) -> None:
         """Answer the request under way with a whole response, after a time."""
@@ -120,17 +118,28 @@ class Connection(asyncio.Protocol):
             self._transport.write(response)
             if self._closing:
                 self._transport.close()
-            elif self._received:
+            else:
                 self._advance()
 
     def _advance(self) -> None:
-        """Begin the next request, if it is here completely."""
+        """Begin every request that is here completely, unless an earlier one still waits for its answer."""
+        if self._advancing:  # what is answered at once makes room for the next, in the loop below
+            return
+        self._advancing = True
+        try:
+            while self._received and not self._answering and not self._closing and self._begin_next():
+                pass
+        finally:
+            self._advancing = False
+
+    def _begin_next(self) -> bool:
+        """Begin a request; False if it is not here completely."""
         received = self._received
         head_end = received.find(b"\r\n\r\n")
         if head_end < 0:
             if len(received) > MAX_HEAD_BYTES:
                 self._refuse(http.client.REQUEST_HEADER_FIELDS_TOO_LARGE)
-            return
+            return False
         raw_head = received[:head_end]
         head = raw_head.lower()
         method, _, rest = received[: received.index(b"\r\n")].partition(b" ")
@@ -138,33 +147,42 @@ class Connection(asyncio.Protocol):
         body_bytes = _content_length(head)
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             self._refuse(http.client.BAD_REQUEST)
-            return
+            return False
         if isinstance(body_bytes, http.HTTPStatus):
             self._refuse(body_bytes)
-            return
+            return False
         end = head_end + 4 + body_bytes
         if len(received) < end:
-            if not self._continued and b"\r\nexpect: 100-continue" in head and self._transport is not None:
+            if not self._continued and _header(head, b"expect") == b"100-continue" and self._transport is not None:
                 self._continued = True
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return
+            return False
         self._received = received[end:]
         self._answering, self._continued = True, False
-        self._closing = version == b"HTTP/1.0" or b"\r\nconnection: close" in head
+        self._closing = version == b"HTTP/1.0" or _header(head, b"connection") == b"close"
         self._service(self, Request(method, path, head, received[head_end + 4 : end], raw_head))
+        return True
 
     def _refuse(self, status: int) -> None:
         self._closing = True
         self._respond(response(status, b"", "text/plain"))
 
 
+def _header(head: bytes, name: bytes) -> bytes | None:
+    """Return the value of a header; ``head`` and ``name`` are in lower case."""
+    start = head.find(b"\r\n%b:" % name)
+    if start < 0:
+        return None
+    start += len(name) + 3
+    end = head.find(b"\r\n", start)
+    return (head[start:end] if end > 0 else head[start:]).strip()
+
+
 def _content_length(head: bytes) -> int | http.HTTPStatus:
     """Return the length of the body, or the status to refuse the request with."""
-    start = head.find(b"\r\ncontent-length:")
-    if start < 0:
-        return http.HTTPStatus.LENGTH_REQUIRED if b"\r\ntransfer-encoding:" in head else 0
-    line_end = head.find(b"\r\n", start + 17)
-    digits = (head[start + 17 : line_end] if line_end > 0 else head[start + 17 :]).strip()
+    digits = _header(head, b"content-length")
+    if digits is None:
+        return http.HTTPStatus.LENGTH_REQUIRED if _header(head, b"transfer-encoding") else 0
     if not digits.isdigit():
         return http.HTTPStatus.BAD_REQUEST
     # What has more digits than the limit is told by its length: Python refuses to read thousands of them.

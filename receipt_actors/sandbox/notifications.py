@@ -1,7 +1,7 @@
 """App Store Server Notifications V2, signed and sent as Apple sends them: by POST, and again until somebody takes them.
 
 Apple repeats a notification that is not answered with 200 to 206 after 1, 12, 24, 48 and 72 hours, each time with the
-same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule, with hours as short as it is told.
+same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule; the length of its hours is an argument.
 
 Needs ``cryptography`` (see ``apple_ca``).
 """
@@ -141,8 +141,8 @@ class _Due:
 class NotificationSender:
     """Posts notifications from a thread of its own; a context manager. What is not delivered when it ends is dropped.
 
-    ``hour_seconds`` is how long one of Apple's hours lasts here: with 1, a notification that nobody takes comes again
-    after 1, 12, 24, 48 and 72 seconds. ``on_delivery`` hears of every POST, in the sender's thread.
+    ``hour_seconds`` is how long one of Apple's hours lasts here: with 1, what is not accepted comes again after
+    1, 12, 24, 48 and 72 seconds. ``on_delivery`` hears of every POST, in the sender's thread.
     """
 
     def __init__(

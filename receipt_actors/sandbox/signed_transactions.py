@@ -37,7 +37,7 @@ def mint_signed(
 
     ``authority`` is by default the one of ``DEFAULT_KEY``; ``signed_at_ms`` the moment of the purchase, or of its
     refund. ``changes`` are put over the payload's fields; what is changed to None is left out. The receipt's ``shape``
-    and ``faults`` say nothing here, for nobody is asked. Raises ``ValueError`` where it has not exactly one purchase.
+    and ``faults`` say nothing here: no store is asked. Raises ``ValueError`` where it has not exactly one purchase.
     """
     if len(receipt.purchases) != 1:
         raise ValueError(f"a signed transaction is one purchase, found {len(receipt.purchases)}")

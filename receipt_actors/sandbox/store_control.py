@@ -102,7 +102,7 @@ class Nothing(BaseModel, frozen=True, extra="forbid"):
 
 
 class StoreControl:
-    """Carries out what a store is told. To be asked from the server's thread."""
+    """Carries out requests. Call it from the server's thread."""
 
     def __init__(self, store: SimulatedAppStore) -> None:
         self._store = store

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from receipt_actors.telemetry.log_floods import MAX_FLOODS, FloodGuard
+from receipt_actors.telemetry.logs import MAX_FLOODS, FloodGuard
 
 
 class Log:

@@ -15,7 +15,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem, GenServer
 from receipt_actors.telemetry import decisions
-from receipt_actors.telemetry.log_lines import JsonLines, TextLines
+from receipt_actors.telemetry.logs import JsonLines, TextLines
 from tests.patience import PATIENCE_SECONDS
 
 HOSTILE = "\x1b[2J\r\nERROR forged: line\u202e\x00"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from receipt_actors.telemetry.log_writer import LogWriter
+from receipt_actors.telemetry.logs import LogWriter
 from tests.patience import PATIENCE_SECONDS
 
 PIPE_BYTES = 4096

@@ -36,7 +36,7 @@ class Series:
     max_in_flight: int | None = None  #: that was asked for
     flags: Sequence[str] = ()  #: of the program, beside those that lead it to the services
     processes: int = 1  #: that do the work
-    client: str = ""  #: what asks Apple; "" where nobody does
+    client: str = ""  #: what asks Apple; "" if nothing does
     way: str = "verify-receipt"  #: how receipts were vouched for
 
     def medians(self) -> dict[str, Figure]:

@@ -51,9 +51,9 @@ def run(
 ) -> Measurement:
     """Run ``command`` on the messages that ``services`` has prepared, and measure it.
 
-    ``environment`` adds to what the program is told; ``rate`` makes so many messages available a second, instead of all
+    ``environment`` adds to the program's variables; ``rate`` makes so many messages available a second, instead of all
     at once; a run that finishes nothing for ``patience_seconds`` has failed: they are to be more than a lost message
-    takes to come back; ``on_progress`` is told how many messages are done, now and then. Raises ``BenchFailed``.
+    takes to come back; ``on_progress`` is called with how many messages are done, now and then. Raises ``BenchFailed``.
     """
     services.ask("aws", "begin")
     services.ask("app_store", "begin")

@@ -61,17 +61,17 @@ class Load:
 
 
 def user_id(number: int) -> int:
-    """Who sends a message."""
+    """Return the user that sends a message."""
     return _FIRST_USER_ID + number
 
 
 def transaction_id(number: int) -> str:
-    """What its receipt is for."""
+    """Return the transaction of its receipt."""
     return str(_FIRST_TRANSACTION_ID + number)
 
 
 def number_of(found_user_id: object) -> int | None:
-    """Whose message it was; None where nobody has that user id."""
+    """Return the number of the message of a user; None if there is no such user."""
     if isinstance(found_user_id, int) and not isinstance(found_user_id, bool) and found_user_id >= _FIRST_USER_ID:
         return found_user_id - _FIRST_USER_ID
     return None
