@@ -291,7 +291,7 @@ def check_content(content: bytes, *, found_nothing: bool) -> None:
     """Refuse what is not a whole JSON object, or one in which nothing was found though it is not empty.
 
     botocore reads whatever is no JSON as an empty object. But an empty object confirms a put, and says of a read that
-    nobody has claimed the transaction. Which headers come along is not asked: emulators differ there.
+    the transaction is unclaimed. Which headers come along is not asked: emulators differ there.
     """
     is_object = content.lstrip().startswith(b"{") and content.rstrip().endswith(b"}")
     if not is_object or (found_nothing and content.split() != [b"{}"]):

@@ -1,7 +1,7 @@
 """The ledger in an SQLite file: a claim is on the disk before it is confirmed, and nothing overwrites it.
 
 A tombstone is a row of a table of its own. The statement that puts a claim looks there, too, so that a claim and a
-refund at the same time end in one of the two orders, whoever was first.
+refund at the same time end in one of the two orders.
 """
 
 from __future__ import annotations

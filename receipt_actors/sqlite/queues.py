@@ -146,7 +146,7 @@ class EmbeddedQueues:
         return []
 
     def _look_around(self) -> None:
-        """Tell who waits of what nobody in this process did: of other processes' changes, and of a clock that was set.
+        """Wake those who wait for what no thread of this process did: changes by other processes, a clock that was set.
 
         The changes of other connections of this process, the ledger's say, are taken for those of another one.
         """

@@ -320,16 +320,6 @@ def test_what_is_not_plain_is_boto3s_business(
         assert not ledger.may_transfer
 
 
-def test_a_proxy_for_others_changes_nothing(
-    serve: Callable[..., Wire], begun: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One for https, where the endpoint is none."""
-    server = serve(answer_as_aws)
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
-    begun.claim(session)
-    assert all(map(is_ours, server.asked))
-
-
 def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], caller: Caller, session: boto3.Session) -> None:
     """Mocks of AWS answer ``before-send``; whoever embeds us and tests with them must not meet the real one.
 
@@ -533,26 +523,6 @@ def test_calls_under_way_end_with_the_transport(
         transport.close()
         release.set()
         assert outcomes.told.empty()
-
-
-def test_whoever_cannot_take_an_answer_harms_nobody(
-    serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What ``done`` raises is logged, and others' answers come."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
-    told = threading.Event()
-
-    def done(_outcome: object) -> None:
-        told.set()
-        raise ZeroDivisionError
-
-    with closing(AwsQueues(session)) as queues:
-        begin_receive(calls, queues, 1, done)
-        assert told.wait(PATIENCE_SECONDS)
-        begin_receive(calls, queues, 2, outcomes.told.put)
-        assert outcomes.next()[0].receipt_handle == "2"
-    assert "failed to take the outcome" in caplog.text
 
 
 def test_a_bug_of_the_transport_loses_no_call(

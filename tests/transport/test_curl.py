@@ -23,12 +23,10 @@ from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 from receipt_actors.stores.apple.client import verify_receipt_client
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
-from receipt_actors.transport import curl
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
     Recorder,
-    Reply,
     answers,
     http2_server,
     make_certificate,
@@ -119,17 +117,6 @@ def test_many_are_under_way_at_once_on_one_thread() -> None:
             assert outcome["receipt"]["in_app"][0]["transaction_id"] == str(number)
             threads.add(thread)
     assert threads == {"host-scheduler"}
-
-
-def test_connections_are_used_again(recorder: Recorder) -> None:
-    """As many connections are made as are needed at once, not one for each question."""
-    outcomes: Outcomes = queue.SimpleQueue()
-    with client_of(recorder.url) as client:
-        for _ in range(5):
-            for _ in range(3):
-                client.begin(RECEIPT, PRODUCTION, outcomes.put)
-            assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(3)] == [{"status": 0}] * 3
-    assert len(recorder.connections) <= 3
 
 
 def test_a_tls_session_is_used_again(certificate: Path) -> None:
@@ -229,19 +216,6 @@ def test_a_bug_that_an_answer_sets_off_is_its_own(
     assert RECEIPT not in caplog.text
 
 
-def test_a_bug_of_the_thread_is_told_and_got_over(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """All that is under way is given up, and the next question finds everything in order."""
-    with client_of(recorder.url) as client:
-        with monkeypatch.context() as patched:
-            patched.setattr(curl._Multi, "_collect", lambda _self: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                client.verify_receipt(RECEIPT, PRODUCTION)
-        assert client.verify_receipt(RECEIPT, PRODUCTION) == {"status": 0}
-    assert "the next one begins anew" in caplog.text
-
-
 def test_close_answers_what_is_under_way() -> None:
     """Nobody waits for ever: each question ends as unavailable, also one that comes later; and the thread is gone."""
     outcomes: Outcomes = queue.SimpleQueue()
@@ -271,13 +245,3 @@ def test_a_callback_may_close_the_client(recorder: Recorder) -> None:
     with client_of(recorder.url) as client:
         client.begin(RECEIPT, PRODUCTION, lambda _outcome: (client.close(), closed.put("closed")))
         assert closed.get(timeout=PATIENCE_SECONDS) == "closed"
-
-
-def test_a_callback_may_ask_again(recorder: Recorder) -> None:
-    """Answer after answer, on the thread that brings them."""
-    recorder.reply = Reply(body=lambda question: b'{"status":%d}' % len(question))
-    outcomes: Outcomes = queue.SimpleQueue()
-    with client_of(recorder.url) as client:
-        client.begin("A", PRODUCTION, lambda _outcome: client.begin("AB", PRODUCTION, outcomes.put))
-        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
-    assert outcome == {"status": len(b'{"receipt-data": "AB", "password": ""}') + len(SECRET)}
