@@ -295,7 +295,6 @@ class AwsLedger:
 
     @property
     def may_transfer(self) -> bool:
-        """See ``AwsQueues.may_transfer``."""
         return self._client.maker is not None
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:

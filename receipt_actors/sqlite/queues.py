@@ -197,7 +197,6 @@ class EmbeddedQueues:
         return results
 
     def dead_letter_queue(self, queue: str) -> str | None:
-        """See ``Queues.dead_letter_queue``."""
         with self._database.connection() as connection:
             dead_letter_queue_id = _find(connection, queue).dead_letter_queue_id
             row = connection.execute("SELECT name FROM queues WHERE queue_id = ?", (dead_letter_queue_id,)).fetchone()

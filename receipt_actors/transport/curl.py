@@ -361,14 +361,12 @@ class _Multi:
     # --- a turn ---
 
     def due_at(self) -> float | None:
-        """See ``Running``."""
         due_at = self._act_at
         if self._looks and (due_at is None or self._looks[0][0] < due_at):
             due_at = self._looks[0][0]
         return due_at
 
     def go_on(self, work: deque[_Call]) -> None:
-        """See ``Running``."""
         ready = [(fd, events) for fd, events in self._epoll.poll(0) if not self._drop_if_idle(fd)]
         for fd, events in ready:
             self._multi.socket_action(fd, _as_libcurl_says(events))

@@ -110,17 +110,14 @@ class NetworkLoop(ABC, Generic[T]):
     # --- otp's ``Poller`` ---
 
     def fileno(self) -> int:
-        """See ``Poller``."""
         assert self._running is not None
         return self._running.fileno()
 
     def due_at(self) -> float | None:
-        """See ``Poller``."""
         assert self._running is not None
         return 0.0 if self._work or self._is_closed else self._running.due_at()
 
     def poll(self) -> None:
-        """See ``Poller``."""
         running = self._running
         assert running is not None
         try:
@@ -131,7 +128,6 @@ class NetworkLoop(ABC, Generic[T]):
             self._finish(None)
 
     def stop(self) -> None:
-        """See ``Poller``."""
         self._is_closed = True
         self._finish(None)
 
