@@ -320,6 +320,23 @@ def test_what_is_not_plain_is_boto3s_business(
         assert not ledger.may_transfer
 
 
+def test_with_another_botocore_boto3_makes_the_calls(
+    serve: Callable[..., Wire],
+    begun: Caller,
+    session: boto3.Session,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An upgrade may change what is not promised: it is logged, for it costs CPU time, and all works."""
+    server = serve(answer_as_aws)
+    monkeypatch.setattr(requests, "_SCHEME", "AWS5")
+    begun.claim(session)
+    assert len(server.asked) == 2
+    assert not any(map(is_ours, server.asked))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "on threads" in told
+
+
 def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], caller: Caller, session: boto3.Session) -> None:
     """Mocks of AWS answer ``before-send``; whoever embeds us and tests with them must not meet the real one.
 
