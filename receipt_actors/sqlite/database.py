@@ -348,34 +348,29 @@ def _begin(connection: sqlite3.Connection) -> None:
     SQLite's own wait backs off to 100 ms a sleep, so that a process that has waited long loses to one that comes new:
     under load some wait for seconds. Short even sleeps give every process the same chance.
     """
-    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     connection.execute("PRAGMA busy_timeout = 0")
     try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-            time.sleep(LOCK_POLL_SECONDS)
+        _execute_when_free(connection, "BEGIN IMMEDIATE")
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:.0f}")
 
 
 def _use_write_ahead_log(path: Path, connection: sqlite3.Connection) -> None:
-    """Switch the journal. SQLite answers BUSY here without heeding its time-out when others open the file meanwhile."""
+    # SQLite answers BUSY here without heeding its time-out when others open the file meanwhile.
+    mode = _execute_when_free(connection, "PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
+
+
+def _execute_when_free(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            break
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
             if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(LOCK_POLL_SECONDS)
-    if mode != "wal":
-        raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
+        time.sleep(LOCK_POLL_SECONDS)
 
 
 def _fault(path: Path, found: str, wish: str) -> ConfigurationError:
