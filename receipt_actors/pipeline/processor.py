@@ -23,7 +23,19 @@ from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
-from receipt_actors.otp import NO_PROCESS, NORMAL, Continue, Crash, ExitReason, GenServer, Name, Ref, Shutdown, StartChild, Stop
+from receipt_actors.otp import (
+    NO_PROCESS,
+    NORMAL,
+    Continue,
+    Crash,
+    ExitReason,
+    GenServer,
+    Name,
+    Ref,
+    Shutdown,
+    StartChild,
+    Stop,
+)
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     RESULT_BATCHERS,
