@@ -31,13 +31,13 @@ from coverage import CoverageData
 
 #: What is mutated, and the folders whose tests have to notice.
 ROOMS = {
-    "rules": (["domain/**/*.py", "stores/apple/*.py"], ["tests/domain", "tests/stores"]),
+    "rules": (["domain/**/*.py", "stores/apple/*.py"], ["tests/domain", "tests/stores", "tests/scale"]),
     "pipeline": (["pipeline/*.py"], ["tests/pipeline"]),
     "supervisor": (["otp/_supervis*.py", "otp/_simple_one_for_one.py"], ["tests/otp"]),
 }
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "--hypothesis-profile", "short"]
-PYTEST += ["-o", "faulthandler_timeout=120"]  # a mutant may hang
-MEMORY_BYTES = 8 << 30  # a mutant may fill a list for ever
+HANG = ["-o", "faulthandler_timeout=120"]  # seconds of one test: a mutant may wait for ever
+MEMORY_BYTES = 16 << 30  # of addresses, the stacks of threads among them: a mutant may fill a list for ever
 #: Identity for equality is mostly the same. The last two want arguments.
 NOT_USED = ("_Is", "_IsNot", "Is_Eq", "IsNot_NotEq", "VariableReplacer", "VariableInserter")
 
@@ -116,7 +116,7 @@ def is_killed(mutant: Mutant, lines: dict[int, list[str]], folders: list[str], n
     os.utime(mutant.path, (number, number))  # a time of its own: Python keeps compiled files by it
     try:
         # What only the import runs, any test may notice. No test at all: no code of the module runs.
-        return bool(lines) and run(tests or folders, "-x").returncode != 0
+        return bool(lines) and run(tests or folders, "-x", *HANG).returncode != 0
     finally:
         mutant.path.write_text(code, encoding="utf-8")
 
