@@ -134,11 +134,6 @@ def test_what_has_been_used_is_waited_for_at_the_faster_rate(before: float, afte
     assert limit.taken(200.0).wait_seconds(200.0) == pytest.approx(1 / after - BURST_SECONDS)
 
 
-def test_an_unused_limit_has_nothing_to_wait_for_at_another_rate() -> None:
-    """What was used long ago counts as little as nothing."""
-    assert RateLimit(0.1).taken(0.0).at(0.01, 50.0).wait_seconds(50.0) == 0
-
-
 @pytest.mark.parametrize("per_second", [0, -1, float("nan")])
 def test_a_limit_of_nothing_is_refused(per_second: float) -> None:
     """It would let nobody pass, ever."""
