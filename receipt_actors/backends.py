@@ -27,7 +27,6 @@ from receipt_actors.settings import (
 )
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
 from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignatureRefused, SignedDataCalls
-from receipt_actors.stores.apple.signatures.on_demand import SignedDataOnDemand
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.roots import foreign_name
 from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
@@ -284,13 +283,13 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     return "Apple"
 
 
-def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataOnDemand:
+def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataThreads:
     """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
     if settings.signature_processes and hasattr(select, "epoll"):
         return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
-    return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
+    return SignedDataThreads(lambda: open_signatures(settings))
 
 
 def _trust(settings: SignatureSettings) -> Trust:

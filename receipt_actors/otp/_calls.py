@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import Reply, ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
+from receipt_actors.otp._scheduler import context, current_process
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
@@ -125,7 +125,6 @@ class GatheredReplies:
         return not self._missing
 
     def deliver(self) -> None:
-        """Put the answers into the mailbox."""
         self._process.put(ReplyEnvelope(self._label, self._replies, None))
 
 

@@ -31,11 +31,10 @@ from receipt_actors.otp._messages import (
 )
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._callbacks import Callbacks
-    from receipt_actors.otp._mailbox import Mailbox
+    from receipt_actors.otp._process import Process
 
 
-def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
+def start_timer(process: Process, seconds: float, time_out: Callable[[], None]) -> Timer:
     """Have ``time_out`` run on the process's turn after that many seconds.
 
     No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
@@ -55,8 +54,9 @@ class Waiting:
     """A callback that is suspended in a selective receive."""
 
     __slots__ = ("_envelope", "_generator", "_passed_over", "_process", "_receive", "_timer")
+    is_due = False
 
-    def __init__(self, process: Callbacks, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+    def __init__(self, process: Process, envelope: Envelope[Any] | None, generator: Receiving) -> None:
         self._process = process
         self._envelope = envelope
         self._generator = generator
@@ -116,7 +116,7 @@ class Waiting:
                         self._await(receive)
                     if receive.outcome is None:
                         return
-                    self._process.awaited = None  # the answer may have come since it began to wait
+                    self._process.end_call()  # the answer may have come since it began to wait
                     value = receive.outcome
                     continue
                 if not isinstance(receive, Receive):
@@ -138,7 +138,7 @@ class Waiting:
         if seconds == 0:
             answer.time_out()
         elif not process.is_set():
-            process.awaited = answer
+            process.await_answer(answer)
             if seconds is not None:
                 self._timer = process.system.clock.call_later(seconds, answer.time_out)
 
@@ -169,25 +169,33 @@ class Waiting:
 
 
 class Idle:
-    """A process that returned ``IdleTimeout``: the first message, whichever it is, cancels it."""
+    """A process that returned ``IdleTimeout``: the first message, whichever it is, cancels it.
 
-    __slots__ = ("_process", "_timer", "seconds")
+    One of no time at all needs no timer: the process comes back to it on the same turn, once no message waits.
+    """
 
-    def __init__(self, process: Mailbox, seconds: float) -> None:
+    __slots__ = ("_process", "_timer", "is_due", "seconds")
+
+    def __init__(self, process: Process, seconds: float) -> None:
         self._process = process
         self.seconds = seconds
-        self._timer = start_timer(process, seconds, self._time_out)
+        self.is_due = not seconds  #: as soon as no message waits
+        self._timer = None if self.is_due else start_timer(process, seconds, self._time_out)
 
     def __len__(self) -> int:
         return 0
 
+    def time_out(self) -> None:
+        self.offer(Envelope(TIMEOUT))
+
     def _time_out(self) -> None:
         if self._process.is_idle(self):
-            self.offer(Envelope(TIMEOUT))
+            self.time_out()
 
     def give_back(self) -> deque[Envelope[Any]]:
         """Cancel the time-out; nothing was passed over."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         return deque()
 
     def close(self) -> None:
@@ -197,7 +205,7 @@ class Idle:
         """Handle the message, and wait no more; a request of ``sys`` begins the time anew, as in OTP."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
-            if self._process.is_idle(self):
+            if self._timer is not None and self._process.is_idle(self):
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
         elif type(envelope) is DownEnvelope and not self._process.expects(envelope.message):
@@ -211,8 +219,9 @@ class Suspended:
     """A process that ``sys.suspend`` has stopped: only ``sys``'s requests and its parent's exit signal are heard."""
 
     __slots__ = ("_passed_over", "_process", "idle_seconds")
+    is_due = False
 
-    def __init__(self, process: Mailbox, idle_seconds: float | None = None) -> None:
+    def __init__(self, process: Process, idle_seconds: float | None = None) -> None:
         self._process = process
         self.idle_seconds = idle_seconds  # of the ``IdleTimeout`` that it was in
         self._passed_over: deque[Envelope[Any]] = deque()
@@ -221,14 +230,12 @@ class Suspended:
         return len(self._passed_over)
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Return what was passed over."""
         return self._passed_over
 
     def close(self) -> None:
         """Nothing is under way."""
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Let ``sys`` and the parent in, and keep the rest."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
         elif type(envelope) is ParentExitEnvelope:

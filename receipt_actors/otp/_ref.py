@@ -11,12 +11,12 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import Future
-from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import CastEnvelope, Name, check_seconds
 from receipt_actors.otp._reasons import ExitReason, check_exit_reason, text_of
+from receipt_actors.otp._scheduler import context, current_process
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._actor import Actor
+    from receipt_actors.otp._gen_server import Actor
     from receipt_actors.otp._process import Process
 
 
@@ -49,7 +49,6 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
-        """The mailbox."""
         return self.process
 
     @property

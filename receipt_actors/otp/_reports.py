@@ -98,7 +98,6 @@ class SupervisorReport:
     note: str  #: what the supervisor does about it
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
         return {"kind": "supervisor_report", **asdict(self)}
 
     def __str__(self) -> str:
@@ -120,7 +119,6 @@ class ProgressReport:
     started: ChildDescription
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
         return {"kind": "progress_report", **asdict(self)}
 
     def __str__(self) -> str:
@@ -140,7 +138,6 @@ class CrashReport:
     parent: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
         return {"kind": "crash_report", **asdict(self), "links": list(self.links)}
 
     def __str__(self) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pykka
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from receipt_actors.otp import (
     BRUTAL_KILL,
@@ -51,6 +53,7 @@ from tests.otp.support import (
     WatchedClock,
     deferring,
     exit_reason_of,
+    link_child,
     raising,
     run_in,
     sync,
@@ -539,6 +542,54 @@ def test_a_timeout_of_zero_comes_only_where_nothing_waits(system: ActorSystem, s
     assert seen.next() is TIMEOUT
 
 
+def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server: type[Pooled]) -> None:
+    """Also where it is started by an actor, on that one's own turn, and where it was suspended meanwhile."""
+    seen = Seen()
+    system.start(server, seen, init=lambda _actor: IdleTimeout(0))
+    assert seen.next() is TIMEOUT
+    parent = system.start(Pooled)
+    child = link_child(parent, server, seen, init=lambda _actor: IdleTimeout(0))
+    assert seen.next() is TIMEOUT
+    otp_sys.suspend(child)
+    with Gate(returns=IdleTimeout(0)) as gate:
+        child.cast(gate)
+    otp_sys.resume(child)
+    assert seen.next() is TIMEOUT
+    sync(child)
+    assert seen.rest() == []
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bursts=st.lists(st.integers(1, 100), max_size=4))
+def test_a_server_gathers_what_has_come_in_and_acts_on_it(system: ActorSystem, bursts: list[int]) -> None:
+    """With a time-out of 0 from each callback it acts once for all that waited, however many turns they take."""
+
+    class Gathering(Pooled):
+        gathered = 0
+
+        def handle_cast(self, request: Any) -> Any:
+            super().handle_cast(request)
+            self.gathered += 1
+            return IdleTimeout(0)
+
+        def handle_info(self, message: Any) -> Any:
+            assert message is TIMEOUT
+            self.seen.put(self.gathered)
+            self.gathered = 0
+
+    seen = Seen()
+    ref = system.start(Gathering, seen)
+    for burst in bursts:
+        with Gate() as gate:
+            ref.cast(gate)
+            gate.wait_entered()
+            for _ in range(burst - 1):
+                ref.cast(lambda _actor: None)
+        assert seen.next() == burst
+    sync(ref)
+    assert seen.rest() == []
+
+
 def test_a_timeout_of_infinity_is_none(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
     """It waits for a message for ever."""
     seen = Seen()
@@ -546,19 +597,6 @@ def test_a_timeout_of_infinity_is_none(system: ActorSystem, server: type[Pooled]
     clock.advance(1e9)
     sync(ref)
     assert seen.rest() == []
-
-
-def test_a_server_may_end_when_nothing_comes(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """What the time-out is for: a server that nobody needs any more goes away."""
-
-    class Session(server):  # type: ignore[misc, valid-type]
-        def handle_info(self, message: Any) -> Any:
-            return Stop(DONE) if message is TIMEOUT else super().handle_info(message)
-
-    ref = system.start(Session, init=wait_idle)
-    assert clock.set_timers.next() == 5.0
-    clock.advance(5.0)
-    assert exit_reason_of(ref) == DONE
 
 
 @pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pykka
@@ -43,8 +41,6 @@ from receipt_actors.otp.gen_statem import (
 )
 from tests.otp.statem_support import Machines, state_of
 from tests.otp.support import WAIT_SECONDS, Pooled, WatchedClock, exit_reason_of
-
-EXAMPLE = Path(__file__).parents[2] / "doc" / "examples" / "state_machine.py"
 
 
 @pytest.fixture
@@ -99,12 +95,6 @@ def test_a_code_lock(system: ActorSystem, clock: WatchedClock) -> None:
     lock.cast("2")
     lock.cast("3")
     assert state_of(lock) == "open"
-
-
-def test_the_example_of_the_manual_works(capsys: pytest.CaptureFixture[str]) -> None:
-    """What it prints is what the page says."""
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    assert capsys.readouterr().out == "open\nlocked\n"
 
 
 class TestEvents:
@@ -191,12 +181,6 @@ class TestEvents:
             *(("first", "second"), "b Internal next", ("third", "second")),
             *("b x tick", "b Info fourth"),
         ]
-
-    def test_pykkas_proxy_is_no_event(self, machines: Machines) -> None:
-        """It reads the data, and does not disturb a time-out."""
-        ref = machines.start({}, next_state("a", event_timeout(1.0)))
-        assert ref.proxy().calls.get(timeout=WAIT_SECONDS) == []
-        assert machines.log(ref) == []
 
 
 class TestCalls:

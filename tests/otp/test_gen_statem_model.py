@@ -17,16 +17,18 @@ from receipt_actors.otp import (
     NORMAL,
     Stop,
 )
-from receipt_actors.otp._state_machine_actions import (
+from receipt_actors.otp._statem_rules import (
+    CancelTimer,
     KeepState,
     NextEvent,
     NextState,
     Postpone,
     RepeatState,
     SetTimeout,
+    StartTimer,
+    StateMachineLoop,
     kind_of,
 )
-from receipt_actors.otp._state_machine_loop import CancelTimer, StartTimer, StateMachineLoop
 from receipt_actors.otp.gen_statem import (
     CANCEL,
     UPDATE,

@@ -73,26 +73,6 @@ def test_a_crash_in_init_is_a_start_error_with_its_cause(
     assert seen.rest() == []
 
 
-def test_a_crash_in_the_constructor_is_a_start_error(system: ActorSystem, server: type[Pooled]) -> None:
-    """Wrong arguments are found where the actor is started."""
-    with pytest.raises(StartError, match="unexpected keyword argument 'nonsense'"):
-        system.start(server, nonsense=1)
-
-
-def test_a_crash_in_init_after_a_wait_is_a_start_error(system: ActorSystem, server: type[Pooled]) -> None:
-    """An init that receives selectively fails like any other."""
-    error = ValueError("bug")
-
-    def init(actor: Any) -> Receiving:
-        actor.ref.process.put(pykka._envelope.Envelope("go"))
-        yield Receive(lambda message: message == "go")
-        raise error
-
-    with pytest.raises(StartError) as raised:
-        system.start(server, init=init)
-    assert raised.value.__cause__ is error
-
-
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("no licence")], ids=str)
 def test_init_may_refuse_with_a_reason(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
     """Stop(reason) from init is a start that failed for that reason, without terminate."""
@@ -360,20 +340,6 @@ def test_kill_during_init_is_a_failed_start(
         assert system.whereis("it") is None
     assert result.get(timeout=WAIT_SECONDS) == NotStarted(KILLED)
     assert not killed.is_alive()
-
-
-def test_kill_in_terminate_ends_it_there(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor that hangs while it cleans up can still be killed; its last caller is told."""
-    with Gate() as gate:
-        ref = system.start(server, terminate=gate)
-        answer = ref.ask(lambda _actor, _from: Stop(SHUTDOWN), block=False)
-        gate.wait_entered()
-        ref.kill()
-        assert exit_reason_of(ref) == KILLED
-        with pytest.raises(pykka.ActorDeadError, match="killed"):
-            answer.get(timeout=WAIT_SECONDS)
-    sync(system.start(server))
-    assert ref.process.exit_reason == KILLED
 
 
 def test_an_actor_may_kill_itself(system: ActorSystem, server: type[Pooled]) -> None:

@@ -9,17 +9,13 @@ import pytest
 
 from receipt_actors.otp import (
     ActorSystem,
-    ChildSpec,
-    ChildType,
     Continue,
     GenServer,
     Receive,
     Receiving,
     Ref,
-    Start,
     Started,
     Starting,
-    Supervisor,
 )
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, link_child, run_in
 
@@ -82,17 +78,6 @@ def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None
     system.start(Nested, DEEP, complete, in_init=in_init)
     assert complete.wait(WAIT_SECONDS)
     assert len(system.processes()) == DEEP + 1
-
-
-def test_supervisors_may_be_nested_deeply(system: ActorSystem) -> None:
-    """A tree of 100 supervisors, one in the other, starts, and its root is acknowledged after the innermost child."""
-    spec = ChildSpec("leaf", Start(Pooled, name="leaf"))
-    for _ in range(100):
-        spec = ChildSpec("inner", Start(Supervisor, [spec]), type=ChildType.SUPERVISOR)
-    system.start(Supervisor, [spec])
-    leaf = system.whereis("leaf")
-    assert leaf is not None
-    assert leaf.is_alive()
 
 
 def test_a_start_that_is_nested_deeply_is_told_later(system: ActorSystem) -> None:

@@ -9,9 +9,7 @@ import pytest
 from receipt_actors.otp import (
     INFINITY,
     KILLED,
-    SHUTDOWN,
     ActorSystem,
-    AlreadyStarted,
     ChildSpec,
     ChildType,
     NotStarted,
@@ -20,10 +18,7 @@ from receipt_actors.otp import (
     Ref,
     Shutdown,
     Start,
-    StartChild,
-    StartError,
     Supervisor,
-    start_child,
     which_children,
 )
 from tests.otp.support import (
@@ -32,7 +27,6 @@ from tests.otp.support import (
     Pooled,
     PooledTrapping,
     Seen,
-    Threaded,
     ThreadedTrapping,
     WatchedClock,
     exit_reason_of,
@@ -51,38 +45,6 @@ def named(system: ActorSystem, name: str) -> Ref:
 def a_supervisor_of(id_: str, *specs: ChildSpec, name: str | None = None, **options: Any) -> ChildSpec:
     start = Start(Supervisor, list(specs), name=name, **options)
     return ChildSpec(id_, start, type=ChildType.SUPERVISOR, shutdown=INFINITY)
-
-
-@pytest.mark.parametrize("parent", [Pooled, PooledTrapping], ids=lambda parent: parent.__name__)
-def test_who_was_unlinked_from_a_killed_parent_keeps_its_name(
-    system: ActorSystem, server: type[Pooled], parent: type[Pooled]
-) -> None:
-    """It does not end, so that a child of its name is not started (OTP: ``already_started``); and nobody kills it."""
-    starter = system.start(parent)
-    free = link_child(starter, server, name="x")
-    run_in(starter, lambda actor: actor.unlink(free))
-    starter.kill()
-    exit_reason_of(starter)
-    with pytest.raises(StartError) as refused:
-        system.start(Supervisor, [ChildSpec("x", Start(Pooled, name="x"), shutdown=0.0)])
-    result = refused.value.result
-    assert isinstance(result, NotStarted)
-    assert isinstance(result.reason, Shutdown)
-    assert getattr(result.reason.term, "reason", None) == AlreadyStarted(free)
-    sync(free)
-
-
-def test_who_another_supervisor_is_ending_is_no_orphan(system: ActorSystem, clock: WatchedClock) -> None:
-    """A name whose owner is being shut down in an orderly way is taken: that is the other supervisor's business."""
-    with Gate() as gate:
-        spec = ChildSpec("x", Start(ThreadedTrapping, name="x", terminate=gate))
-        first = system.start(Supervisor, [spec])
-        second = system.start(Supervisor, [])
-        held = named(system, "x")
-        first.exit(SHUTDOWN)
-        gate.wait_entered()
-        assert start_child(second, spec) == NotStarted(AlreadyStarted(held))
-    exit_reason_of(first)
 
 
 @pytest.mark.parametrize("name", ["middle", None], ids=["named", "unnamed"])
@@ -130,21 +92,3 @@ def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem,
         result = failed.next()
         assert result == NotStarted(Shutdown("killed children that still run: 1 (allowed: 0)"))
         assert exit_reason_of(orphan) == KILLED
-
-
-def test_nobody_waits_for_who_ends_with_it(system: ActorSystem) -> None:
-    """A supervisor that is bound to end itself is told ``already_started`` of its own child, as ever."""
-    leaf = Start(Threaded, name="leaf")
-    starter = system.start(PooledTrapping)
-    inner = link_child(starter, Supervisor, [ChildSpec("leaf", leaf)])
-    held = named(system, "leaf")
-    answers = Seen()
-
-    def ask_and_kill(actor: Any) -> None:  # the supervisor has its turn after this one, as all are pooled
-        actor.send_request(inner, StartChild(ChildSpec("twin", leaf)), "twin")
-        starter.process.kill()
-
-    system.start(Pooled, answers).cast(ask_and_kill)
-    assert answers.next() == ("reply", "twin", NotStarted(AlreadyStarted(held)))
-    assert exit_reason_of(inner) == KILLED
-    assert exit_reason_of(held) == SHUTDOWN

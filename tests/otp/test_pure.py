@@ -36,7 +36,7 @@ from receipt_actors.otp import (
     is_orderly,
     supervisor_spec,
 )
-from receipt_actors.otp._strategy import restart_group
+from receipt_actors.otp._child_spec import restart_group
 from tests.otp.support import (
     Pooled,
 )
@@ -69,15 +69,6 @@ def test_a_restart_counts_for_exactly_the_period() -> None:
     first, _ = RestartWindow(1, 1.0).add(0.9)
     assert first.add(1.9)[1] is False
     assert first.add(1.95)[1] is True
-
-
-def test_the_window_is_a_value() -> None:
-    """Counting leaves the earlier window as it was, and keeps no restart that no longer counts."""
-    window = RestartWindow(1, 5)
-    later, allowed = window.add(0)
-    assert allowed
-    assert window.restarts == ()
-    assert later.add(6)[0].restarts == (6,)
 
 
 def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:

@@ -22,7 +22,6 @@ from receipt_actors.otp import (
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    AlreadyStarted,
     Backoff,
     ChildSpec,
     Crash,
@@ -378,14 +377,6 @@ def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -
     }
 
 
-def test_an_actor_that_stops_because_of_an_error_says_so(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """It handled nothing that crashed, and nobody gave it an order."""
-    end(system.start(Pooled, name="counter"), BUG)
-    (report,) = reports(records, CrashReport)
-    assert str(report) == "Pooled (counter) stops because of ValueError: bug"
-    assert report.as_dict()["handling"] == "its own decision to end"
-
-
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     """It shows the way to the line that raised, and what was said, shortened."""
     crash = caught(ValueError("x" * 10_000))
@@ -395,14 +386,6 @@ def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[loggi
     assert "raise error" in text
     assert "x" * (TEXT_LIMIT - 3) + "..." in text
     assert "x" * TEXT_LIMIT not in text
-
-
-def test_a_crash_without_a_traceback_is_reported_too(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """An exception that was never raised has no place, and one line says all of it."""
-    report_crash(system.start(Pooled), Crash(SystemExit()), handling="Count", mailbox_length=0)
-    (report,) = reports(records, CrashReport)
-    assert (report.reason, report.location, report.parent, report.links) == ("SystemExit", None, None, ())
-    assert logging.Formatter().format(records[0]) == str(report)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
@@ -494,11 +477,6 @@ def test_a_long_text_is_shortened() -> None:
 def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str) -> None:
     """An exception quotes what its code choked on; ids, words and paths are told, as one needs them."""
     assert describe_reason(Crash(ValueError(text))) == f"crash: ValueError: {told}"
-
-
-def test_a_taken_name_is_told(system: ActorSystem) -> None:
-    """With who has it."""
-    assert describe_reason(AlreadyStarted(system.start(Pooled, name="a"))) == "already started: Pooled (a)"
 
 
 # --- listeners -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from functools import partial
 from typing import Any
 
 import pykka
@@ -211,10 +210,6 @@ def test_signals_to_an_ended_actor_are_dropped(system: ActorSystem, server: type
     assert ref.process.exit_reason == NORMAL
 
 
-def _watch(actor: Any, target: Ref) -> None:
-    actor.monitor(target)
-
-
 # --- monitors --------------------------------------------------------------------------------------------------------
 
 
@@ -255,13 +250,6 @@ def test_demonitor_undoes_its_own_monitor_only(system: ActorSystem, server: type
     assert [down.monitor for down in seen.rest()] == [kept]
 
 
-def test_an_actor_may_watch_itself_in_vain(system: ActorSystem, server: type[Pooled]) -> None:
-    """A monitor on oneself disturbs nothing."""
-    ref = system.start(server)
-    run_in(ref, lambda actor: actor.monitor(actor.ref))
-    end(ref, NORMAL)
-
-
 def test_a_watcher_that_ends_first_is_forgotten_by_its_target(system: ActorSystem, server: type[Pooled]) -> None:
     """A target that many short-lived actors watch keeps none of them in memory."""
     target = system.start(server)
@@ -275,23 +263,6 @@ def test_a_watcher_that_ends_first_is_forgotten_by_its_target(system: ActorSyste
     gc.collect()
     assert process() is None
     sync(target)
-
-
-def test_a_target_that_ends_first_is_forgotten_by_its_watcher(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor that watches many short-lived ones keeps none of them in memory."""
-    seen = Seen()
-    watcher = system.start(server, seen)
-    target = system.start(server)
-    run_in(watcher, partial(_watch, target=target))
-    thread = thread_of(target)
-    end(target, NORMAL)
-    assert seen.next().ref is target
-    sync(watcher)
-    settle(system, thread)
-    process = weakref.ref(target.process)
-    del target
-    gc.collect()
-    assert process() is None
 
 
 def test_a_killed_watcher_that_is_still_busy_watches_nobody(system: ActorSystem, server: type[Pooled]) -> None:

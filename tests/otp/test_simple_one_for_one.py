@@ -210,14 +210,6 @@ def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[J
     assert get_child_spec(supervisor, supervisor) is ChildError.NOT_FOUND
 
 
-def test_a_child_that_ignores_its_restart_is_forgotten(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """As in OTP nothing of it is kept, and it is not tried again."""
-    answers = iter([None, IGNORE])
-    supervisor = start_supervisor(system, job, seen, PERMANENT)
-    start_job(supervisor, lambda _actor: next(answers)).kill()
-    assert which_children(supervisor) == []
-
-
 def test_terminate_child_ends_the_attempts(system: ActorSystem, job: type[Job], seen: Seen) -> None:
     """A child whose restart has failed goes by the ref that it had; terminated, it is not tried again."""
     answers = Seen()

@@ -341,13 +341,3 @@ def test_a_killed_supervisor_is_restarted_once_its_children_are_gone(
     root, orphan = killed_middle(system, trapping, Seen())
     orphan.send("go on")
     assert_restarted(system, root, orphan)
-
-
-def test_an_orphan_that_does_not_end_is_killed(
-    system: ActorSystem, trapping: type[Pooled], clock: WatchedClock
-) -> None:
-    """It gets the time that its spec gives it, as if its supervisor were still there."""
-    root, orphan = killed_middle(system, trapping, Seen())
-    assert clock.set_timers.next() == 3.0
-    clock.advance(3.0)
-    assert_restarted(system, root, orphan)

@@ -15,10 +15,8 @@ from receipt_actors.otp import (
     KILLED,
     NORMAL,
     SHUTDOWN,
-    WORKER,
     Actor,
     ActorSystem,
-    ChildInfo,
     ChildSpec,
     Crash,
     Down,
@@ -32,10 +30,8 @@ from receipt_actors.otp import (
     Runtime,
     Shutdown,
     Start,
-    Stop,
     Supervisor,
     terminate_child,
-    which_children,
 )
 from receipt_actors.otp import (
     sys as otp_sys,
@@ -45,7 +41,6 @@ from tests.otp.support import (
     Gate,
     Pooled,
     Seen,
-    Threaded,
     WatchedClock,
     deferring,
     exit_reason_of,
@@ -185,13 +180,6 @@ def test_replace_state_refuses_what_is_no_state(counter: Ref, wrong: object) -> 
     assert counter.ask("next") == 2
 
 
-def test_replace_state_can_not_take_the_actor_from_its_process(counter: Ref) -> None:
-    """Whatever the new state holds, the actor is still itself."""
-    otp_sys.replace_state(counter, lambda state: {**state, "_otp_process": None})
-    assert counter.ask("next") == 2
-    assert otp_sys.get_state(counter) == {"count": 2}
-
-
 class Wrapped(Counter):
     """Says of itself what it likes."""
 
@@ -305,19 +293,6 @@ def test_get_status_holds_no_contents(system: ActorSystem) -> None:
     ref.kill()
 
 
-@pytest.mark.parametrize("state", [("secret", 1), 5, None, {1: "secret"}], ids=repr)
-def test_get_status_of_a_state_that_is_no_dict_of_attributes(system: ActorSystem, state: object) -> None:
-    """An actor that overrides get_state alone still has a status, and that gives away no more."""
-
-    class Other(Counter):
-        def system_get_state(self) -> Any:
-            return state
-
-    ref = system.start(Other)
-    assert otp_sys.get_state(ref) == state
-    assert "secret" not in repr(otp_sys.get_status(ref))
-
-
 # --- suspend, resume -------------------------------------------------------------------------------------------------
 
 
@@ -401,23 +376,6 @@ def test_calls_to_a_suspended_actor_time_out(counter: Ref) -> None:
     assert counter.call("next") == 3
 
 
-def test_a_suspended_actor_can_be_killed(system: ActorSystem, server: type[Pooled]) -> None:
-    """Whoever waits for an answer is told, deferred calls and those that were never looked at alike."""
-    ref = system.start(server, name="it")
-    kept = Seen()
-    deferred = ref.ask(deferring(kept), block=False)
-    kept.next()
-    otp_sys.suspend(ref)
-    held = ref.ask(lambda _actor, _from: "never", block=False)
-    otp_sys.get_status(ref)
-    ref.kill()
-    assert exit_reason_of(ref) == KILLED
-    assert system.whereis("it") is None
-    for answer in (deferred, held):
-        with pytest.raises(pykka.ActorDeadError):
-            answer.get(timeout=WAIT_SECONDS)
-
-
 def test_an_exit_signal_ends_a_suspended_actor_that_does_not_trap_exits(
     system: ActorSystem, server: type[Pooled]
 ) -> None:
@@ -464,26 +422,6 @@ def test_a_suspended_actor_does_not_hear_others(
     assert seen.rest() == [Exit(other, SHUTDOWN)]
 
 
-def test_terminate_of_a_suspended_actor_may_receive_what_was_held(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """What came in while it was suspended is still there for a selective receive of its terminate, in order."""
-    seen = Seen()
-
-    def terminate(actor: Any) -> Receiving:
-        for _ in range(2):
-            actor.seen.put((yield Receive(lambda message: isinstance(message, int), 0)))
-
-    parent = system.start(server)
-    ref = link_child(parent, trapping, seen, terminate=terminate)
-    otp_sys.suspend(ref)
-    for message in ("other", 1, 2):
-        ref.send(message)
-    run_in(parent, lambda _actor: ref.exit(SHUTDOWN))
-    assert exit_reason_of(ref) == SHUTDOWN
-    assert seen.rest() == [("terminate", SHUTDOWN), 1, 2]
-
-
 def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type[Pooled]) -> None:
     """An actor in the middle of a callback hears sys afterwards, as in OTP: then it does what it was asked."""
     seen = Seen()
@@ -506,23 +444,6 @@ def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type
     otp_sys.resume(ref)
     sync(ref)
     assert seen.rest() == ["passed over"]
-
-
-def test_a_suspended_supervisor_restarts_its_children_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """A child that crashes meanwhile stays down until its supervisor is resumed; its state can be looked at."""
-    supervisor = system.start(Supervisor, [ChildSpec("a", Start(server, name="a"))])
-    first = system.whereis("a")
-    assert first is not None
-    otp_sys.suspend(supervisor)
-    first.kill()
-    assert otp_sys.get_status(supervisor).mailbox_length == 1
-    assert list(otp_sys.get_state(supervisor)["_children"]) == ["a"]
-    assert system.whereis("a") is None
-    with pytest.raises(pykka.Timeout):
-        which_children(supervisor, 0)
-    otp_sys.resume(supervisor)
-    assert which_children(supervisor) == [ChildInfo("a", system.whereis("a"), WORKER)]
-    assert system.whereis("a") not in (None, first)
 
 
 def test_a_supervisor_can_end_a_suspended_child(
@@ -634,41 +555,6 @@ def test_pooled_actors_must_not_ask(
     asker.call(script, WAIT_SECONDS)
     status = otp_sys.get_status(ref)
     assert (status.is_suspended, status.is_watched) == (False, False)
-
-
-@any_function
-def test_an_actor_must_not_ask_itself(
-    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
-) -> None:
-    """It would wait for itself for ever; it is told so, and goes on."""
-    ref = system.start(server)
-
-    def script(actor: Any, _from: From) -> None:
-        with pytest.raises(RuntimeError, match="must not"):
-            function(actor.ref)
-
-    ref.call(script, WAIT_SECONDS)
-    sync(ref)
-
-
-@any_function
-def test_threaded_actors_may_ask(system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]) -> None:
-    """Their thread is their own."""
-    ref = system.start(server)
-    asker = system.start(Threaded)
-    run_in(asker, lambda _actor: function(ref) and None)
-
-
-@any_function
-def test_an_ended_actor_has_no_answer(
-    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
-) -> None:
-    """Who asks too late is told at once."""
-    ref = system.start(server)
-    ref.cast(lambda _actor: Stop())
-    exit_reason_of(ref)
-    with pytest.raises(pykka.ActorDeadError):
-        function(ref)
 
 
 @any_function

@@ -362,32 +362,6 @@ def test_an_actor_that_nobody_watches_any_more_pays_nothing(
     assert not ref.process.observed
 
 
-def test_one_watch_that_ends_leaves_the_others(ref: Ref) -> None:
-    """What is not switched off goes on."""
-    otp_sys.log(ref, 1)
-    otp_sys.trace(ref, True)
-    otp_sys.statistics(ref, True)
-    otp_sys.trace(ref, False)
-    otp_sys.statistics(ref, False)
-    sync(ref)
-    assert [event.kind for event in otp_sys.get_log(ref)] == [EventKind.SENT]
-
-
-def test_a_debug_function_that_sends_is_not_told_of_it(system: ActorSystem, server: type[Pooled]) -> None:
-    """What a function does itself is no event of the actor, nor counted: otherwise it would go on for ever."""
-    seen = Seen()
-    ref, sink = system.start(server), system.start(server, seen)
-    otp_sys.statistics(ref, True)
-    otp_sys.install(ref, "forward", lambda event: sink.send(event.kind))
-    ref.send("one")
-    ref.send("two")
-    sync(ref)
-    sync(sink)
-    assert seen.rest() == [EventKind.INFO, EventKind.INFO, EventKind.CALL, EventKind.SENT]
-    assert otp_sys.get_status(ref).is_watched
-    assert otp_sys.statistics(ref) == otp_sys.Statistics(0, messages_in=3, messages_out=1)
-
-
 def test_a_zombie_that_is_watched_no_more_stays_fenced(system: ActorSystem) -> None:
     """The last debug function goes at the moment of the kill: what the callback still sends comes to nothing."""
     seen = Seen()

@@ -29,7 +29,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import Gate, Pooled, Threaded, raising, run_in, sync
+from tests.otp.support import Gate, Pooled, Threaded, raising, sync
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -204,23 +204,3 @@ def test_a_state_is_described_without_what_might_be_secret(system: ActorSystem) 
         "receipt": "...",
         "table": "dict[2]",
     }
-
-
-def test_messages_are_counted_over_many_turns(system: ActorSystem) -> None:
-    """A turn has an end, the count goes on."""
-    ref = system.start(Pooled)
-    for _ in range(200):
-        ref.cast(lambda _actor: None)
-    sync(ref)
-    run_in(ref, lambda _actor: None)  # so that the turns before this one are over
-    assert look_at(ref).messages_handled >= 200
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_picture_may_leave_out_children_on_demand(system: ActorSystem, number: int) -> None:
-    """Somebody may want to see the fixed actors only."""
-    spec = ChildSpec("child", Start(Pooled), TEMPORARY)
-    root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
-    start_child(find(system, "many"), ())
-    (seen,) = look_at(root, number).children
-    assert (len(seen.children), seen.children_unlisted) == (number, 1 - number)
