@@ -28,7 +28,6 @@ from receipt_actors.otp import (
     Crash,
     Down,
     ExitReason,
-    From,
     GenServer,
     Receive,
     Receiving,
@@ -97,21 +96,6 @@ class AlertFunction:
 
     def __str__(self) -> str:
         return "on_alert"
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeAlerts:
-    """Say how it goes: ``AlertsStatus``."""
-
-
-@dataclass(frozen=True, slots=True)
-class AlertsStatus:
-    """What became of the alerts since the actor was started."""
-
-    sent: int
-    failed: int  #: attempts; what could not be sent is tried again
-    dropped: int  #: alerts that can never be sent as they are
-    waiting: int  #: to be sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,13 +257,10 @@ class Alerts(GenServer):
             logger.error("no alert can be sent to %s; they are kept, and summed up, until one can: %s", self._sink, why)
         self._try_at_seconds = self.clock.monotonic() + (TRY_AGAIN.pause_seconds(self._failures) or 0.0)
 
-    # --- questions ---
-
-    def handle_call(self, request: Any, from_: From) -> Any:
-        """Say how it goes."""
-        if not isinstance(request, DescribeAlerts):
-            return super().handle_call(request, from_)
-        return AlertsStatus(self._sent, self._failed, self._dropped, len(self._book) + len(self._under_way))
+    def describe_state(self) -> dict[str, object]:
+        """Say what became of the alerts since the actor was started; ``failed`` are attempts, tried again."""
+        waiting = len(self._book) + len(self._under_way)
+        return {"sent": self._sent, "failed": self._failed, "dropped": self._dropped, "waiting": waiting}
 
 
 def alert_specs(
