@@ -31,7 +31,7 @@ from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.roots import foreign_name
 from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
 from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
-from receipt_actors.telemetry.walks import Walks
+from receipt_actors.telemetry.trace_exporter import TraceExporter
 
 if TYPE_CHECKING:
     from receipt_actors.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
@@ -58,7 +58,7 @@ class Backend:
     run_on: Callable[[Scheduler], None] | None = None  #: have the latter two run on an actor system's own thread
     signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
     server_api: ServerApi | None = None  #: who is asked about app receipts, where the settings say so
-    walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
+    trace_exporter: TraceExporter | None = None  #: takes deliveries that are over, for OpenTelemetry
     roles: RoleTable | None = None  #: by which this node agrees with others, where it is not alone
 
 
@@ -96,9 +96,9 @@ def open_backend(settings: Settings) -> Backend:
         open_client = _open_curl_client if uses_curl else open_app_store
         app_store = open_client(settings, max_connections=max_connections)
         opened.callback(app_store.close)
-        walks = _open_walks(settings)
-        if walks is not None:
-            opened.callback(walks.close)
+        trace_exporter = _open_exporter(settings)
+        if trace_exporter is not None:
+            opened.callback(trace_exporter.close)
         roles = None if settings.is_alone else open_roles(settings)
         if roles is not None:
             opened.callback(roles.close)
@@ -122,17 +122,17 @@ def open_backend(settings: Settings) -> Backend:
             run_on,
             signed_data,
             server_api,
-            walks,
+            trace_exporter,
             roles,
         )
 
 
-def _open_walks(settings: Settings) -> Walks | None:
+def _open_exporter(settings: Settings) -> TraceExporter | None:
     if settings.traces == "none":
         return None
-    from receipt_actors.telemetry.opentelemetry import open_walks  # an extra, and a large library
+    from receipt_actors.telemetry.opentelemetry import open_exporter  # an extra, and a large library
 
-    return open_walks(metadata.version("receipt-actors"), settings.traces_sample_ratio)
+    return open_exporter(metadata.version("receipt-actors"), settings.traces_sample_ratio)
 
 
 def _open_background_calls(
