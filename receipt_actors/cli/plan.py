@@ -17,7 +17,7 @@ from receipt_actors.domain import measured_costs
 from receipt_actors.domain.capacity import Cost, Load, Setup, plan_capacity
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES
-from receipt_actors.settings import default_app_store_client
+from receipt_actors.settings import uses_curl
 
 MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND = 1 / 86_400, 1e12
 MOST = 1_000_000  #: source queues, and spare tasks
@@ -120,23 +120,23 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     help="How tasks share the work; see start --role.",
 )
 @click.option(
-    "--app-store-client",
-    type=click.Choice(list(_COSTS)),
-    help="What asks Apple. [default: what the report was measured with, else what start would take here]",
+    "--transport",
+    type=click.Choice(["auto", "threads"]),
+    help="How requests are made; auto is libcurl. [default: as the report was measured, else as start would here]",
 )
 @click.option(
     "--bench", metavar="PATH", help="Take the cost of a receipt from the first series of a report of bench --json."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    app_store_client: str | None, bench: str | None, vcpus: str, role: str, as_json: bool, **numbers: Any
-) -> None:
+def command(transport: str | None, bench: str | None, vcpus: str, role: str, as_json: bool, **numbers: Any) -> None:
     """Say what a load takes, and what limits it first.
 
     Processes and tasks, the settings of each, requests to SQS, DynamoDB and Apple with what they cost, what is in
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
-    cost = _cost_of(bench, app_store_client) if bench else _COSTS[app_store_client or default_app_store_client()]
+    client = {None: None, "auto": "curl", "threads": "requests"}[transport]
+    here = "curl" if uses_curl("auto") else "requests"
+    cost = _cost_of(bench, client) if bench else _COSTS[client or here]
     of_load = {field.name for field in fields(Load)}
     load = Load(**{name: value for name, value in numbers.items() if name in of_load})
     setup = Setup(

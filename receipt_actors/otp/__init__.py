@@ -24,7 +24,7 @@ module                     what stands there, from what one uses to what it rest
 =========================  ============================================================================================
 ``gen_statem``             ``GenStateMachine``: state machines; ``_statem_rules`` has their rules, without any actor
 ``sys``                    looking into a running actor, holding it, watching it
-``_supervisor``            both supervisors, and ``supervisor_spec``; ``_supervisor_functions`` what one asks them
+``_supervisor``            both supervisors, ``supervisor_spec``, and what one asks a supervisor
 ``_child_spec``            ``ChildSpec``, ``Start``, strategies, restart intensity, ``Backoff``
 ``_gen_server``            ``Actor`` and ``GenServer``: callbacks, and what an actor can do
 ``_system``                ``ActorSystem``: names, all processes, start and stop
@@ -34,7 +34,7 @@ module                     what stands there, from what one uses to what it rest
 ``_scheduler``             the threads that run processes, the fence, pollers
 ``_blocking``, ``_clock``  threads for calls that block; time and timers
 ``_messages``              what callbacks return and runtime and actors exchange; ``_reasons`` for an exit
-``_reports``, ``_log``     what operators are told
+``_reports``               what operators are told
 =========================  ============================================================================================
 """
 
@@ -102,8 +102,7 @@ from receipt_actors.otp._reports import (
     SupervisorReport,
 )
 from receipt_actors.otp._scheduler import Poller, Runtime, Scheduler
-from receipt_actors.otp._supervisor import SimpleOneForOneSupervisor, Supervisor, supervisor_spec
-from receipt_actors.otp._supervisor_functions import (
+from receipt_actors.otp._supervisor import (
     ChildCounts,
     ChildError,
     ChildInfo,
@@ -111,7 +110,9 @@ from receipt_actors.otp._supervisor_functions import (
     DeleteChild,
     GetChildSpec,
     RestartChild,
+    SimpleOneForOneSupervisor,
     StartChild,
+    Supervisor,
     TerminateChild,
     WhichChildren,
     count_children,
@@ -119,6 +120,7 @@ from receipt_actors.otp._supervisor_functions import (
     get_child_spec,
     restart_child,
     start_child,
+    supervisor_spec,
     terminate_child,
     which_children,
 )

@@ -1,6 +1,7 @@
-"""Child specifications: how a supervisor starts, restarts and stops a child (OTP: ``child_spec()``). Pure.
+"""Child specifications: how a supervisor starts, restarts and stops a child (OTP: ``child_spec()``).
 
-``Backoff`` is no part of OTP's: Erlang's supervisor restarts at once.
+All of it is pure, except that ``Start`` starts an actor when it is called. ``Backoff`` is not OTP's: Erlang's
+supervisor restarts at once.
 """
 
 from __future__ import annotations

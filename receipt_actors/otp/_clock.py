@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from receipt_actors.otp._log import log
+from receipt_actors.otp._reports import log
 
 CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which may be in a callback
 

@@ -12,7 +12,6 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._calls import CallReply, From, Future, GatheredReplies, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     NO_REPLY,
     CastEnvelope,
@@ -26,7 +25,7 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason, Killed
 from receipt_actors.otp._ref import Ref, check_ref
-from receipt_actors.otp._reports import plain_state
+from receipt_actors.otp._reports import log, plain_state
 from receipt_actors.otp._scheduler import Runtime
 
 if TYPE_CHECKING:
@@ -263,11 +262,7 @@ class Actor(pykka.Actor):
             reply_to.fail(NO_PROCESS)
 
     def run_async(
-        self,
-        label: object,
-        begin: Callable[..., object],
-        *args: object,
-        then: Callable[[Any], object] | None = None,
+        self, label: object, begin: Callable[..., object], *args: object, then: Callable[[Any], object] | None = None
     ) -> None:
         """Have ``begin(*args, done)`` start something that ends later; it must return at once.
 
@@ -408,12 +403,7 @@ class Actor(pykka.Actor):
 
 
 PYKKA_REQUESTS = frozenset(
-    {
-        pykka.messages.ProxyCall,
-        pykka.messages.ProxyGetAttr,
-        pykka.messages.ProxySetAttr,
-        pykka.messages._ActorStop,
-    }
+    {pykka.messages.ProxyCall, pykka.messages.ProxyGetAttr, pykka.messages.ProxySetAttr, pykka.messages._ActorStop}
 )
 
 
@@ -436,6 +426,8 @@ class GenServer(Actor):
 
     From ``handle_call``, ``Stop``, ``Continue`` and ``IdleTimeout`` carry the ``reply``; without one it comes later.
     Any callback may be a generator that yields ``Receive`` to wait for one message. An exception ends the actor.
+    For an actor that is there for one task, ``init`` returns ``Continue()`` and ``handle_continue`` is that task: a
+    generator which receives what it needs, and returns ``Stop()``.
     """
 
     def init(self) -> Any:

@@ -48,6 +48,7 @@ from receipt_actors.otp._clock import OwnTimers, Timer
 from receipt_actors.otp._messages import (
     IGNORE,
     NO_REPLY,
+    TIMEOUT,
     Continue,
     ContinueEnvelope,
     Down,
@@ -78,6 +79,8 @@ MESSAGES_PER_TURN: Final = 64  #: messages a process handles before it makes roo
 _NESTED_STARTS: Final = 16  #: who starts another in ``init``, and so on: more of them than this don't share one stack
 _RESULT_CLASSES: Final = frozenset({Stop, Continue, IdleTimeout, NotStarted})
 _RUNTIME_ENVELOPES: Final = frozenset({ContinueEnvelope, SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
+
+_TIME_IS_UP: Final = Envelope(TIMEOUT)
 
 #: Who is told of an end: a process, by a ``Down`` in its mailbox; or a function, on the thread that the end comes from.
 Watcher: TypeAlias = "Process | Callable[[Down], None]"
@@ -383,9 +386,7 @@ class Process:
                     idle = self._waiting
                     if idle is None or not idle.is_due:
                         break
-                    assert type(idle) is Idle
-                    idle.time_out()
-                    continue
+                    envelope = _TIME_IS_UP
                 else:
                     envelope = mailbox.get_nowait()
             except (IndexError, queue.Empty):  # killed at this moment, and its mailbox emptied
@@ -512,10 +513,12 @@ class Process:
         kind = type(envelope)
         waiting = self._waiting
         if waiting is not None and kind is not SystemEnvelope:
-            waiting.offer(envelope)
-            if self._state is EXITED:  # killed at this moment, when what it had passed over was refused already
-                self._refuse_all(waiting.give_back())
-            return
+            if not waiting.is_due or kind in _RUNTIME_ENVELOPES:
+                waiting.offer(envelope)
+                if self._state is EXITED:  # killed at this moment, when what it had passed over was refused already
+                    self._refuse_all(waiting.give_back())
+                return
+            self._waiting = None  # a time-out of no time at all has passed nothing over, and has no timer
         if kind in _RUNTIME_ENVELOPES and not self._is_for_actor(envelope):
             return
         if self.debug is not None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import CallReply
 from receipt_actors.otp._clock import Timer
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     TIMEOUT,
     DownEnvelope,
@@ -29,9 +28,13 @@ from receipt_actors.otp._messages import (
     SystemEnvelope,
     shape_of,
 )
+from receipt_actors.otp._reports import log
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
+
+
+_NOT_WANTED: Final = object()
 
 
 def start_timer(process: Process, seconds: float, time_out: Callable[[], None]) -> Timer:
@@ -85,15 +88,15 @@ class Waiting:
         receive = self._receive
         assert receive is not None
         try:
-            wanted = self._matches(receive, envelope)
+            message = self._match(receive, envelope)
         except BaseException as error:
             self._passed_over.append(envelope)
             self._process.interrupted(self, error)
             return
-        if wanted:
-            self.resume(envelope.message)
-        else:
+        if message is _NOT_WANTED:
             self._passed_over.append(envelope)
+        else:
+            self.resume(message)
 
     def resume(self, value: object) -> None:
         """Run the callback until it waits for something that is not there yet, or ends."""
@@ -123,14 +126,13 @@ class Waiting:
                     raise TypeError(f"a callback that is a generator yields Receive, not {shape_of(receive)}")
                 self._receive = receive
                 is_new = type(receive) is ReceiveNew or (type(receive) is ReceiveMore and receive is previous)
-                found = None if is_new else self._take(receive)
-                if found is None:
+                value = _NOT_WANTED if is_new else self._take(receive)
+                if value is _NOT_WANTED:
                     self._arm(receive)
                     return
             except BaseException as error:
                 self._process.interrupted(self, error)
                 return
-            value = found.message
 
     def _await(self, answer: CallReply) -> None:
         """Wait for the answer of a call; no message is looked at meanwhile."""
@@ -153,19 +155,22 @@ class Waiting:
 
         self._timer = timer = start_timer(self._process, receive.timeout_seconds, time_out)
 
-    def _take(self, receive: Receive) -> Envelope[Any] | None:
+    def _take(self, receive: Receive) -> object:
         for index, envelope in enumerate(self._passed_over):
-            if self._matches(receive, envelope):
+            message = self._match(receive, envelope)
+            if message is not _NOT_WANTED:
                 del self._passed_over[index]
-                return envelope
-        return None
+                return message
+        return _NOT_WANTED
 
-    def _matches(self, receive: Receive, envelope: Envelope[Any]) -> bool:
+    def _match(self, receive: Receive, envelope: Envelope[Any]) -> object:
+        """Return the message where it is one that is waited for; each is made once, for there are very many replies."""
         kind = type(envelope)
-        if kind is DownEnvelope:
-            return receive.matches(envelope.message) and self._process.take_down(envelope.message)
-        receivable = kind is ReplyEnvelope or (kind is Envelope and envelope.reply_to is None)
-        return receivable and receive.matches(envelope.message)
+        if not (kind is ReplyEnvelope or kind is DownEnvelope or (kind is Envelope and envelope.reply_to is None)):
+            return _NOT_WANTED
+        message = envelope.message
+        wanted = receive.matches(message) and (kind is not DownEnvelope or self._process.take_down(message))
+        return message if wanted else _NOT_WANTED
 
 
 class Idle:
@@ -185,12 +190,9 @@ class Idle:
     def __len__(self) -> int:
         return 0
 
-    def time_out(self) -> None:
-        self.offer(Envelope(TIMEOUT))
-
     def _time_out(self) -> None:
         if self._process.is_idle(self):
-            self.time_out()
+            self.offer(Envelope(TIMEOUT))
 
     def give_back(self) -> deque[Envelope[Any]]:
         """Cancel the time-out; nothing was passed over."""

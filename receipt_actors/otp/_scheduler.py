@@ -34,7 +34,7 @@ from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from receipt_actors.otp._log import log
+from receipt_actors.otp._reports import log
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process

@@ -17,7 +17,6 @@ from pykka._envelope import Envelope
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
 from receipt_actors.otp._gen_server import Actor
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -32,7 +31,7 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._reports import Report
+from receipt_actors.otp._reports import Report, log
 from receipt_actors.otp._scheduler import Runtime, Scheduler, context, current_process, forget_current_process
 from receipt_actors.otp.sys import Watched
 

@@ -156,21 +156,23 @@ BALANCED = ["--role", "load-balanced", "--apple-limit", "1000/s"]
 
 
 @pytest.mark.parametrize(
-    ("client", "vcpus", "rate", "latency", "role"),
+    ("transport", "vcpus", "rate", "latency", "role"),
     [
-        ("curl", "1", "1/day", "0.05", []),
-        ("curl", "16", "5M/s", "1.3", []),
-        ("requests", "2", "500/s", "1.3", BALANCED),
-        ("requests", "16", "5M/s", "1.3", []),
-        ("curl", "16", "5M/s", "0.05", BALANCED),
+        ("auto", "1", "1/day", "0.05", []),
+        ("auto", "16", "5M/s", "1.3", []),
+        ("threads", "2", "500/s", "1.3", BALANCED),
+        ("threads", "16", "5M/s", "1.3", []),
+        ("auto", "16", "5M/s", "0.05", BALANCED),
     ],
 )
-def test_the_settings_can_be_set(cli: Cli, client: str, vcpus: str, rate: str, latency: str, role: list[str]) -> None:
+def test_the_settings_can_be_set(
+    cli: Cli, transport: str, vcpus: str, rate: str, latency: str, role: list[str]
+) -> None:
     """``start`` takes what ``plan`` recommends, whatever the load."""
-    flags = ["--app-store-client", client, "--apple-latency", latency, *role]
+    flags = ["--transport", transport, "--apple-latency", latency, *role]
     plan = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)
     given = {name: str(value) for name, value in plan["settings"].items() if value is not None}
-    others = {"app_store_client": client, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["setup"]["role"]}
+    others = {"transport": transport, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["setup"]["role"]}
     load_settings({**given, **others}, environ={})
 
 
@@ -264,7 +266,7 @@ def test_the_client_is_the_one_that_was_measured_else_that_of_start(cli: Cli, mo
     Path("bench.json").write_text(report(RUN))
     measured = ("--bench", "bench.json")
     assert "client requests" in " ".join(cli("plan", "--rate", "1500/s", *measured).out.split())
-    flag = ("--app-store-client", "curl")
+    flag = ("--transport", "auto")
     assert planned(cli, "--rate", "1500/s", *measured, *flag)["cost"]["client"] == "curl"
     monkeypatch.setitem(sys.modules, "pycurl", None)
     assert planned(cli, "--rate", "1500/s")["cost"]["client"] == "requests"

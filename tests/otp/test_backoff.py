@@ -246,11 +246,7 @@ def log() -> Seen:
 def logged(trapping: type[Pooled], log: Seen) -> Callable[[str, Backoff | None], ChildSpec]:
     def make(id_: str, backoff: Backoff | None = None) -> ChildSpec:
         return spec(
-            trapping,
-            id_,
-            backoff,
-            init=lambda _actor: log.put(f"+{id_}"),
-            terminate=lambda _actor: log.put(f"-{id_}"),
+            trapping, id_, backoff, init=lambda _actor: log.put(f"+{id_}"), terminate=lambda _actor: log.put(f"-{id_}")
         )
 
     return make

@@ -10,16 +10,8 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    BlockingPool,
-)
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Gate,
-    Seen,
-    raising,
-)
+from receipt_actors.otp import ActorSystem, BlockingPool
+from tests.otp.support import WAIT_SECONDS, Gate, Seen, raising
 
 
 @pytest.fixture

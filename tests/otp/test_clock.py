@@ -14,28 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.otp import (
-    ActorSystem,
-    Clock,
-    ManualClock,
-    Receive,
-    Receiving,
-    Ref,
-    SystemClock,
-    Timer,
-)
+from receipt_actors.otp import ActorSystem, Clock, ManualClock, Receive, Receiving, Ref, SystemClock, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._clock import SWEEP_AT_LEAST
 from receipt_actors.otp.gen_statem import GenStateMachine, keep_state, next_state, state_timeout
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Pooled,
-    Seen,
-    exit_reason_of,
-    run_in,
-    sync,
-    thread_of,
-)
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, exit_reason_of, run_in, sync, thread_of
 from tests.patience import PATIENCE_SECONDS
 
 

@@ -94,15 +94,6 @@ def test_init_that_ignores_or_fails_ends_the_process(
     assert exit_reason_of(refs.next()) == exit_reason
 
 
-def test_a_start_under_a_taken_name_runs_nothing(system: ActorSystem, server: type[Pooled]) -> None:
-    """OTP: it ends before init is called."""
-    system.start(server, name="taken")
-    started = Seen()
-    with pytest.raises(StartError, match="already started"):
-        system.start(server, init=started.put, name="taken")
-    assert started.rest() == []
-
-
 def test_a_pooled_parent_is_not_blocked_by_a_start(system: ActorSystem) -> None:
     """``start_link`` of a child that takes its time says so; the parent goes on, and is told of the result."""
     seen = Seen()
@@ -245,27 +236,6 @@ def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled],
     assert exit_reason_of(ref) == DONE
 
 
-def test_continue_may_go_on_and_stop(system: ActorSystem, server: type[Pooled]) -> None:
-    """handle_continue returns what any callback does: once more, and the end; no message comes in between."""
-    seen = Seen()
-
-    def step(number: int) -> Callable[[Any], Any]:
-        def run(actor: Any) -> Any:
-            actor.seen.put(number)
-            return Continue(step(number + 1)) if number < 3 else Stop(DONE)
-
-        return run
-
-    def first(actor: Any) -> Continue:
-        actor.ref.send("message")
-        return Continue(step(1))
-
-    ref = system.start(server, seen)
-    ref.cast(first)
-    assert exit_reason_of(ref) == DONE
-    assert seen.rest() == [1, 2, 3, ("terminate", DONE)]
-
-
 # --- terminate -------------------------------------------------------------------------------------------------------
 
 
@@ -336,11 +306,7 @@ def reported(caplog: pytest.LogCaptureFixture) -> list[CrashReport]:
     ("reason", "is_reported"), [(NORMAL, False), (SHUTDOWN, False), (DONE, False), (BUG, True)], ids=str
 )
 def test_an_abnormal_stop_is_reported(
-    system: ActorSystem,
-    server: type[Pooled],
-    caplog: pytest.LogCaptureFixture,
-    reason: ExitReason,
-    is_reported: bool,
+    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture, reason: ExitReason, is_reported: bool
 ) -> None:
     """Once: any reason but normal and shutdown is taken for an error, whoever gave it."""
     with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
@@ -374,15 +340,6 @@ def test_stop_of_what_has_ended_is_told(system: ActorSystem, server: type[Pooled
     ref = system.start(server)
     ref.kill()
     assert ref.stop() is False
-
-
-def test_a_server_can_be_ended_for_a_reason(system: ActorSystem, server: type[Pooled]) -> None:
-    """``sys.terminate`` runs terminate with the reason, which is that of the end; who wants to know monitors it."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    otp_sys.terminate(ref, DONE, WAIT_SECONDS)
-    assert exit_reason_of(ref) == DONE
-    assert seen.rest() == [("terminate", DONE)]
 
 
 # --- sys -------------------------------------------------------------------------------------------------------------

@@ -205,13 +205,7 @@ def assert_untouched(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
 
 @pytest.mark.parametrize("action", COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING.keys())
 def test_what_a_zombie_sends_is_dropped(
-    system: ActorSystem,
-    server: type[Pooled],
-    bystander: Ref,
-    seen: Seen,
-    clock: WatchedClock,
-    end: End,
-    action: Action,
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, clock: WatchedClock, end: End, action: Action
 ) -> None:
     """Nobody gets a message, a signal or a link from an actor that has ended; the zombie itself is not told."""
     ref = system.start(server, seen)
@@ -611,11 +605,7 @@ def kill_from_a_pooled_actor(system: ActorSystem, ref: Ref) -> None:
 
 @pytest.mark.parametrize("kill", [kill_from_a_thread, kill_from_an_actor, kill_from_a_pooled_actor])
 def test_killed_in_a_receive(
-    system: ActorSystem,
-    server: type[Pooled],
-    bystander: Ref,
-    seen: Seen,
-    kill: Callable[[ActorSystem, Ref], None],
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, kill: Callable[[ActorSystem, Ref], None]
 ) -> None:
     """Its finally blocks run on its own thread, and are fenced: not in the name of who killed it."""
     ref, looked, cleaned = system.start(server), Seen(), Seen()

@@ -13,7 +13,6 @@ import pytest
 from receipt_actors.otp import (
     IGNORE,
     KILLED,
-    NO_REPLY,
     NORMAL,
     SHUTDOWN,
     ActorSystem,
@@ -101,28 +100,6 @@ def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pool
 
     sync(system.start(server, seen, init=init))
     assert seen.rest() == ["continue", "message"]
-
-
-def test_continue_may_follow_a_cast(system: ActorSystem, server: type[Pooled]) -> None:
-    """A callback's Continue comes before the messages that already wait."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    with Gate(returns=Continue(lambda actor: actor.seen.put("continue"))) as gate:
-        ref.cast(gate)
-        ref.send("message")
-    sync(ref)
-    assert seen.rest() == ["continue", "message"]
-
-
-def test_continue_from_a_call_leaves_its_answer_for_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """A call that returns Continue can be answered by handle_continue; its caller is not forgotten."""
-    ref = system.start(server)
-    assert ref.call(lambda _actor, from_: Continue(lambda _: from_.reply("later")), WAIT_SECONDS) == "later"
-    unanswered = ref.ask(lambda _actor, _from: Continue(lambda _: None), block=False)
-    sync(ref)
-    ref.kill()
-    with pytest.raises(pykka.ActorDeadError):
-        unanswered.get(timeout=WAIT_SECONDS)
 
 
 def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
@@ -340,11 +317,3 @@ def test_kill_during_init_is_a_failed_start(
         assert system.whereis("it") is None
     assert result.get(timeout=WAIT_SECONDS) == NotStarted(KILLED)
     assert not killed.is_alive()
-
-
-def test_an_actor_may_kill_itself(system: ActorSystem, server: type[Pooled]) -> None:
-    """Kill from within ends the actor too; the callback's own return value no longer counts."""
-    ref = system.start(server)
-    with pytest.raises(pykka.ActorDeadError, match="killed"):
-        ref.call(lambda actor, _from: actor.ref.kill() or NO_REPLY, WAIT_SECONDS)
-    assert exit_reason_of(ref) == KILLED

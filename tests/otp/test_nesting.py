@@ -7,17 +7,8 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    Continue,
-    GenServer,
-    Receive,
-    Receiving,
-    Ref,
-    Started,
-    Starting,
-)
-from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, link_child, run_in
+from receipt_actors.otp import ActorSystem, Continue, GenServer, Receive, Receiving, Ref, Started, Starting
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, run_in
 
 DEEP = 400  #: more than Python's stack would hold of these
 MANY = 3_000  #: continuations, likewise
@@ -104,24 +95,6 @@ def test_continue_may_follow_continue_without_end(system: ActorSystem, by_genera
     ref = system.start(Counting, done, by_generator=by_generator)
     assert done.wait(WAIT_SECONDS)
     assert ref.is_alive()
-
-
-def test_a_start_is_acknowledged_before_its_continuation(system: ActorSystem, server: type[Pooled]) -> None:
-    """A child whose ``handle_continue`` takes its time does not hold up who started it (OTP)."""
-    seen = Seen()
-    parent = system.start(server)
-
-    def start(actor: Any) -> None:
-        actor.system.start_link(server, init=lambda _child: Continue(lambda _again: seen.put("continued")))
-        seen.put("started")
-
-    if server is Threaded:  # there it runs beside its parent, and only must not be waited for
-        with Gate() as gate:
-            child = link_child(parent, server, init=lambda _child: Continue(gate))
-            assert child.is_alive()
-        return
-    run_in(parent, start)
-    assert seen.take(2) == ["started", "continued"]
 
 
 def test_a_continuation_comes_before_what_init_passed_over(system: ActorSystem, server: type[Pooled]) -> None:

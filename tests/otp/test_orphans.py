@@ -9,7 +9,9 @@ import pytest
 from receipt_actors.otp import (
     INFINITY,
     KILLED,
+    SHUTDOWN,
     ActorSystem,
+    AlreadyStarted,
     ChildSpec,
     ChildType,
     NotStarted,
@@ -18,6 +20,7 @@ from receipt_actors.otp import (
     Ref,
     Shutdown,
     Start,
+    StartChild,
     Supervisor,
     which_children,
 )
@@ -27,6 +30,7 @@ from tests.otp.support import (
     Pooled,
     PooledTrapping,
     Seen,
+    Threaded,
     ThreadedTrapping,
     WatchedClock,
     exit_reason_of,
@@ -92,3 +96,21 @@ def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem,
         result = failed.next()
         assert result == NotStarted(Shutdown("killed children that still run: 1 (allowed: 0)"))
         assert exit_reason_of(orphan) == KILLED
+
+
+def test_nobody_waits_for_who_ends_with_it(system: ActorSystem) -> None:
+    """A supervisor that is bound to end itself is told ``already_started`` of its own child, as ever."""
+    leaf = Start(Threaded, name="leaf")
+    starter = system.start(PooledTrapping)
+    inner = link_child(starter, Supervisor, [ChildSpec("leaf", leaf)])
+    held = named(system, "leaf")
+    answers = Seen()
+
+    def ask_and_kill(actor: Any) -> None:  # the supervisor has its turn after this one, as all are pooled
+        actor.send_request(inner, StartChild(ChildSpec("twin", leaf)), "twin")
+        starter.process.kill()
+
+    system.start(Pooled, answers).cast(ask_and_kill)
+    assert answers.next() == ("reply", "twin", NotStarted(AlreadyStarted(held)))
+    assert exit_reason_of(inner) == KILLED
+    assert exit_reason_of(held) == SHUTDOWN

@@ -23,16 +23,7 @@ from receipt_actors.otp import (
     StartError,
     Stop,
 )
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Gate,
-    Pooled,
-    Seen,
-    Threaded,
-    exit_reason_of,
-    raising,
-    run_in,
-)
+from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_reason_of, raising, run_in
 
 
 class Plain(Actor):
@@ -264,11 +255,7 @@ def test_exit_signals_end_it_without_on_stop(system: ActorSystem, plain: Ref, se
 def test_a_pooled_actor_may_not_wait_for_another(system: ActorSystem) -> None:
     """It would wait for its own thread, for ever: ask, a proxy's future and stop say so; a THREAD actor may wait."""
     plain = system.start(Plain, Seen())
-    ways = (
-        lambda _actor: plain.ask("asked"),
-        lambda _actor: plain.proxy().limit.get(),
-        lambda _actor: plain.stop(),
-    )
+    ways = (lambda _actor: plain.ask("asked"), lambda _actor: plain.proxy().limit.get(), lambda _actor: plain.stop())
     for way in ways:
         with pytest.raises(RuntimeError, match="must not block"):
             run_in(system.start(Pooled), way)

@@ -377,6 +377,20 @@ def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -
     }
 
 
+def test_a_crash_report_says_what_was_under_way(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """The beginning, the end, a message by its type, or nothing that it could not help: its own decision."""
+    with pytest.raises(StartError):
+        system.start(Pooled, init=raising(BUG.exception))
+    system.start(Pooled, terminate=raising(BUG.exception), name="ending").stop()
+    for name, script in (("crashing", raising(BUG.exception)), ("stopping", lambda _actor: Stop(BUG))):
+        ref = system.start(Pooled, name=name)
+        ref.cast(script)
+        exit_reason_of(ref)
+    told = reports(records, CrashReport)
+    assert [report.handling for report in told] == ["init", "terminate", "function", "its own decision to end"]
+    assert str(told[-1]) == "Pooled (stopping) stops because of ValueError: bug"
+
+
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     """It shows the way to the line that raised, and what was said, shortened."""
     crash = caught(ValueError("x" * 10_000))

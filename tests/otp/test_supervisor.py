@@ -167,17 +167,6 @@ def test_a_restart_stops_and_starts_siblings_in_order(
     assert log.rest() == expected
 
 
-@pytest.mark.parametrize(("strategy", "left"), [(ONE_FOR_ALL, "bd"), (REST_FOR_ONE, "abd")], ids=["all", "rest"])
-def test_a_siblings_restart_forgets_temporary_children(
-    system: ActorSystem, child: Callable[..., ChildSpec], strategy: Strategy, left: str
-) -> None:
-    """A temporary child that a restart takes along is not started again, and its spec is gone."""
-    specs = [child("a", TEMPORARY), child("b"), child("c", TEMPORARY), child("d")]
-    supervisor = system.start(Supervisor, specs, strategy=strategy)
-    kill_child(system, "b")
-    assert states(supervisor) == dict.fromkeys(left, "running")
-
-
 # --- starts that fail ------------------------------------------------------------------------------------------------
 
 
@@ -465,17 +454,6 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
     assert log.rest() == ["-d", "-b", "-a", "-c"]
 
 
-def test_a_nested_start_that_fails_undoes_the_whole_tree(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """A leaf that does not start fails every supervisor above it, and the message names the way."""
-    inner = supervisor_spec("inner", ONE_FOR_ONE, [child("b"), child("c", init=raising(ValueError("no disk")))])
-    with pytest.raises(StartError, match=r"child 'inner' failed to start: shutdown: child 'c' failed .* no disk"):
-        system.start(Supervisor, [child("a"), inner])
-    assert log.rest() == ["+a", "+b", "+c", "-b", "-a"]
-    assert system.processes() == []
-
-
 def test_supervisors_know_what_they_supervise(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
     """which_children and count_children tell supervisors from workers, and what runs from what does not."""
     inner = supervisor_spec("inner", REST_FOR_ONE, [])
@@ -578,15 +556,6 @@ def test_start_child_that_fails_is_forgotten(system: ActorSystem, child: Callabl
     assert start_child(supervisor, child("c", init=lambda _: IGNORE)) is IGNORE
     assert start_child(supervisor, child("d", TEMPORARY, init=lambda _: IGNORE)) is IGNORE
     assert states(supervisor) == {"a": "running", "c": None}
-
-
-def test_start_child_with_something_else_harms_nobody(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """A wrong argument is answered; it does not bring down the tree."""
-    supervisor = system.start(Supervisor, [child("a")])
-    answer = start_child(supervisor, ("not", "a", "spec"))
-    assert isinstance(answer, NotStarted)
-    assert "children are ChildSpecs, not ('not', 'a', 'spec')" in str(answer.reason)
-    assert states(supervisor) == {"a": "running"}
 
 
 def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
@@ -713,15 +682,6 @@ def test_the_start_arguments_of_a_temporary_child_are_forgotten(
         exit_reason_of(result.ref)
         assert count_children(supervisor) == (0, 0, 0, 0)
         assert "ForgottenStart" not in caplog.text
-
-
-def test_the_start_arguments_of_children_that_a_supervisor_begins_with_are_kept(system: ActorSystem) -> None:
-    """They are its own start arguments (as in OTP)."""
-    supervisor = system.start(Supervisor, [ChildSpec("child", Start(Forgetful, 1), TEMPORARY)])
-    spec = get_child_spec(supervisor, "child")
-    assert isinstance(spec, ChildSpec)
-    assert isinstance(spec.start, Start)
-    assert spec.start.args == (1,)
 
 
 def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:

@@ -119,3 +119,12 @@ def test_simple_one_for_one_counts_them_too(system: ActorSystem) -> None:
         assert terminate_child(supervisor, first.ref) is None
         second.ref.kill()
         assert exit_reason_of(supervisor) == TWO
+
+
+def test_one_that_somebody_else_killed_counts(system: ActorSystem) -> None:
+    """A restart would leave its thread behind all the same."""
+    supervisor = system.start(Supervisor, specs("a"), max_zombies=0, intensity=9)
+    child = whereis(system, "a")
+    with blocked(child):
+        child.kill()
+        assert exit_reason_of(supervisor) == ONE

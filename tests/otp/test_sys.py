@@ -19,7 +19,6 @@ from receipt_actors.otp import (
     ActorSystem,
     ChildSpec,
     Crash,
-    Down,
     Exit,
     ExitReason,
     From,
@@ -31,17 +30,13 @@ from receipt_actors.otp import (
     Shutdown,
     Start,
     Supervisor,
-    terminate_child,
 )
-from receipt_actors.otp import (
-    sys as otp_sys,
-)
+from receipt_actors.otp import sys as otp_sys
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
     Pooled,
     Seen,
-    WatchedClock,
     deferring,
     exit_reason_of,
     link_child,
@@ -142,12 +137,6 @@ def test_get_state_tells_the_attributes(counter: Ref) -> None:
     assert otp_sys.get_state(counter) == {"count": 2}
 
 
-def test_get_state_gives_a_copy(counter: Ref) -> None:
-    """To change what has been told changes nothing in the actor; replace_state does."""
-    otp_sys.get_state(counter)["count"] = 100
-    assert counter.ask("next") == 2
-
-
 def test_replace_state_changes_the_attributes(counter: Ref) -> None:
     """The next message meets the new state, which is returned as well; attributes that it lacks are gone."""
     assert otp_sys.replace_state(counter, lambda state: {"count": state["count"] + 40}) == {"count": 41}
@@ -245,22 +234,6 @@ def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled
     assert (status.name, status.parent, status.links, status.trap_exit) == (None, None, (ref,), True)
 
 
-def test_get_status_follows_what_changes(system: ActorSystem, server: type[Pooled]) -> None:
-    """Messages that wait, a suspension, a watch, and a change of trap_exit are seen."""
-    ref = system.start(server)
-    run_in(ref, lambda actor: actor.set_trap_exit(True))
-    otp_sys.suspend(ref)
-    otp_sys.trace(ref, True)
-    for number in range(3):
-        ref.send(number)
-    status = otp_sys.get_status(ref)
-    assert (status.is_suspended, status.is_watched, status.trap_exit, status.mailbox_length) == (True, True, True, 3)
-    otp_sys.resume(ref)
-    otp_sys.no_debug(ref)
-    status = otp_sys.get_status(ref)
-    assert (status.is_suspended, status.is_watched, status.mailbox_length) == (False, False, 0)
-
-
 class Confidant(Counter):
     """Keeps secrets of many shapes."""
 
@@ -317,30 +290,6 @@ def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: Acto
     answer.get(timeout=WAIT_SECONDS)
     sync(ref)
     assert seen.rest() == [2, 3, 4, 5]
-
-
-def test_suspend_holds_down_replies_and_timers(
-    system: ActorSystem, clock: WatchedClock, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """What the runtime delivers waits like any message."""
-    seen = Seen()
-    ref, target, linked = system.start(trapping, seen), system.start(server), system.start(server)
-    monitor = run_in(ref, lambda actor: actor.monitor(target))
-    run_in(ref, lambda actor: actor.link(linked))
-    run_in(ref, lambda actor: actor.send_after(1, "timer") and None)
-    kept = Seen()
-    run_in(ref, lambda actor: actor.send_request(linked, deferring(kept), "label"))
-    from_ = kept.next()
-    otp_sys.suspend(ref)
-    clock.advance(1)
-    target.kill()
-    from_.reply("answer")
-    linked.kill()
-    assert otp_sys.get_status(ref).mailbox_length == 4
-    assert seen.rest() == []
-    otp_sys.resume(ref)
-    sync(ref)
-    assert seen.rest() == ["timer", Down(monitor, target, KILLED), ("reply", "label", "answer"), Exit(linked, KILLED)]
 
 
 def test_suspend_leaves_sys_its_voice(counter: Ref) -> None:
@@ -444,22 +393,6 @@ def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type
     otp_sys.resume(ref)
     sync(ref)
     assert seen.rest() == ["passed over"]
-
-
-def test_a_supervisor_can_end_a_suspended_child(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """A suspended child holds up no shutdown, whether it traps exits or not, and need not be killed."""
-    specs = [
-        ChildSpec(class_.__name__, Start(class_, name=class_.__name__), shutdown=5) for class_ in (server, trapping)
-    ]
-    supervisor = system.start(Supervisor, specs)
-    for spec in specs:
-        child = system.whereis(spec.id)
-        assert child is not None
-        otp_sys.suspend(child)
-        assert terminate_child(supervisor, spec.id) is None
-        assert exit_reason_of(child) == SHUTDOWN
 
 
 # --- terminate -------------------------------------------------------------------------------------------------------

@@ -10,16 +10,8 @@ from typing import Any
 import pykka
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    Crash,
-    From,
-    Ref,
-    Shutdown,
-)
-from receipt_actors.otp import (
-    sys as otp_sys,
-)
+from receipt_actors.otp import ActorSystem, Crash, From, Ref, Shutdown
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from tests.otp.support import (
     WAIT_SECONDS,
@@ -124,19 +116,6 @@ def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, serv
     other.kill()
 
 
-def test_events_of_requests(system: ActorSystem, server: type[Pooled]) -> None:
-    """A request that it sends is one event, the answer another, also where there will be none."""
-    ref, other = system.start(server), system.start(server)
-    events = watch(ref)
-    run_in(ref, lambda actor: actor.send_request(other, lambda _actor, _from: 1, "answered"))
-    sync(other)
-    run_in(ref, lambda actor: actor.send_request("nobody", "request", "failed"))
-    sync(ref)
-    found = events.rest()
-    assert [event.peer for event in found if event.kind is EventKind.SENT and event.peer is not None] == [other]
-    assert [event.content.label for event in found if event.kind is EventKind.REPLY] == ["answered", "failed"]
-
-
 def test_events_of_the_end(ref: Ref) -> None:
     """A crash is an event with its exception, the end one with its reason; it is the last."""
     events = watch(ref)
@@ -209,19 +188,6 @@ def test_trace_logs_each_event_without_its_content(
     assert records[0].event.content == SECRET
 
 
-def test_trace_can_be_switched_off(ref: Ref, caplog: pytest.LogCaptureFixture) -> None:
-    """From then on nothing is logged."""
-    caplog.set_level(logging.INFO, "receipt_actors.otp")
-    otp_sys.trace(ref, True)
-    sync(ref)
-    otp_sys.get_state(ref)
-    otp_sys.trace(ref, False)
-    traced = len(caplog.records)
-    sync(ref)
-    otp_sys.get_state(ref)
-    assert len(caplog.records) == traced == 2
-
-
 def test_log_keeps_the_last_events(ref: Ref) -> None:
     """As many as it was told, the oldest first; telling it another number keeps as many as that allows."""
     assert otp_sys.get_log(ref) == []
@@ -260,17 +226,6 @@ def test_install_and_remove(ref: Ref) -> None:
     otp_sys.get_state(ref)
     assert kinds(first) == [EventKind.CALL, EventKind.SENT]
     assert kinds(second) == [EventKind.CALL, EventKind.SENT] * 2
-
-
-def test_install_replaces_a_function_of_the_same_id(ref: Ref) -> None:
-    """One id, one function: the last."""
-    first, second = Seen(), Seen()
-    otp_sys.install(ref, "id", first.put)
-    otp_sys.install(ref, "id", second.put)
-    sync(ref)
-    otp_sys.get_state(ref)
-    assert kinds(first) == []
-    assert kinds(second) == [EventKind.CALL, EventKind.SENT]
 
 
 def test_install_runs_the_function_on_the_actors_thread(ref: Ref) -> None:

@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    KILLED,
-    SHUTDOWN,
-    ActorSystem,
-    Receive,
-    Receiving,
-    Shutdown,
-    StartError,
-)
+from receipt_actors.otp import KILLED, SHUTDOWN, ActorSystem, Receive, Receiving, Shutdown, StartError
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,

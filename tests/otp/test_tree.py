@@ -14,6 +14,7 @@ from receipt_actors.otp import (
     TEMPORARY,
     ActorNode,
     ActorSystem,
+    Backoff,
     ChildSpec,
     GenServer,
     Ref,
@@ -106,6 +107,19 @@ def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> No
         assert child.name.startswith("child ")
         assert find_actor(system, child.name) is child.ref
     assert find_actor(system, "child 00000000") is None
+
+
+def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(system: ActorSystem) -> None:
+    """They are no actors before it. Where fewer run than may be listed, none of those that run is left out."""
+    spec = ChildSpec("child", Start(Pooled), backoff=Backoff(first_seconds=60))
+    many = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
+    for _ in range(2):
+        start_child(find(system, "many"), ())
+    assert [child.children_unlisted for child in look_at(many, 10).children] == [0]
+    which_children(find(system, "many"))[0].child.kill()
+    which_children(find(system, "many"))  # it knows of the end
+    (seen,) = look_at(many, 10).children
+    assert (len(seen.children), seen.children_unlisted) == (1, 1)
 
 
 def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> None:
