@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"[A-Za-z]+"),  # aliases of types, as annotations write them
     # What is told in words.
     (r"py:.*", r"receipt_actors\.domain\.(verify_receipt|receipts|server_api|ports\.Taken)\b.*"),
-    (r"py:.*", r"receipt_actors\.telemetry\.walks\..*"),
+    (r"py:.*", r"receipt_actors\.telemetry\.trace_exporter\..*"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -64,7 +64,7 @@ from receipt_actors.otp import (
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
 from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
-from receipt_actors.pipeline.in_flight import InFlight
+from receipt_actors.pipeline.in_flight import InFlight, Table, left_behind
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
@@ -217,18 +217,19 @@ def _listeners(settings: Settings, backend: Backend, on_result: Callable[[Posted
 
 
 def _custody(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
-    arguments = (limits, sources, settings.visibility_timeout_seconds, backend.rng)
-    return supervisor_spec(
-        "custody",
-        ONE_FOR_ONE,
-        [
-            *_batchers_of(
-                VisibilityBatcher, protocol.visibility_batcher_of, settings, backend, sources, HAND_BACK_SECONDS
-            ),
-            ChildSpec("in_flight", Start(InFlight, *arguments, name=protocol.IN_FLIGHT)),
-        ],
-        **BUSY_GROUP,
+    table: Table = {}  # of what is in flight: it survives who keeps it
+    batchers = _batchers_of(
+        VisibilityBatcher,
+        protocol.visibility_batcher_of,
+        settings,
+        backend,
+        sources,
+        lambda queue: left_behind(table, queue, backend.rng),
+        shutdown_seconds=HAND_BACK_SECONDS,
     )
+    timeout_seconds = settings.visibility_timeout_seconds
+    in_flight = Start(InFlight, limits, sources, timeout_seconds, backend.rng, table, name=protocol.IN_FLIGHT)
+    return supervisor_spec("custody", ONE_FOR_ONE, [*batchers, ChildSpec("in_flight", in_flight)], **BUSY_GROUP)
 
 
 def _batchers_of(
@@ -237,10 +238,11 @@ def _batchers_of(
     settings: Settings,
     backend: Backend,
     sources: Sequence[Source],
+    *more: object,
     shutdown_seconds: float = 5.0,
 ) -> Sequence[ChildSpec]:
     """Describe one batcher for each source queue."""
-    arguments = (settings.batch_requests, QUEUE_RETRY, backend.background_calls)
+    arguments = (settings.batch_requests, QUEUE_RETRY, backend.background_calls, *more)
     return [
         ChildSpec(name, Start(batcher, backend.queues, source.queue, *arguments, name=name), shutdown=shutdown_seconds)
         for source in sources

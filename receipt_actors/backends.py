@@ -30,7 +30,7 @@ from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.roots import foreign_name
 from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
 from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
-from receipt_actors.telemetry.walks import Walks
+from receipt_actors.telemetry.trace_exporter import TraceExporter
 from receipt_actors.transport.loop import NetworkLoop
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Backend:
     run_on: Callable[[Scheduler], None] | None = None  #: have the latter two run on an actor system's own thread
     signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
     server_api: ServerApi | None = None  #: who is asked about app receipts, where the settings say so
-    walks: Walks | None = None  #: who takes the walks of deliveries that are over, where somebody wants them
+    trace_exporter: TraceExporter | None = None  #: takes deliveries that are over, for OpenTelemetry
     roles: RoleTable | None = None  #: by which this node agrees with others, where it is not alone
 
 
@@ -100,9 +100,9 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(server_api.close)
         app_store = open_app_store(settings, max_connections=app_store_connections, curl=transport)
         opened.callback(app_store.close)
-        walks = _open_walks(settings)
-        if walks is not None:
-            opened.callback(walks.close)
+        trace_exporter = _open_exporter(settings)
+        if trace_exporter is not None:
+            opened.callback(trace_exporter.close)
         roles = None if settings.is_alone else open_roles(settings)
         if roles is not None:
             opened.callback(roles.close)
@@ -126,17 +126,17 @@ def open_backend(settings: Settings) -> Backend:
             run_on,
             signed_data,
             server_api,
-            walks,
+            trace_exporter,
             roles,
         )
 
 
-def _open_walks(settings: Settings) -> Walks | None:
+def _open_exporter(settings: Settings) -> TraceExporter | None:
     if settings.traces == "none":
         return None
-    from receipt_actors.telemetry.opentelemetry import open_walks  # an extra, and a large library
+    from receipt_actors.telemetry.opentelemetry import open_exporter  # an extra, and a large library
 
-    return open_walks(metadata.version("receipt-actors"), settings.traces_sample_ratio)
+    return open_exporter(metadata.version("receipt-actors"), settings.traces_sample_ratio)
 
 
 def _open_curl(settings: Settings, max_idle_connections: int) -> CurlTransport | None:

@@ -144,7 +144,7 @@ class ReceiptSystem:
             begun.callback(heartbeat.stop)
             listen_to_reports(actors)
             tracer_of(actors).process = process
-            tracer_of(actors).walks = opened.walks
+            tracer_of(actors).exporter = opened.trace_exporter
             if opened.run_on is not None:
                 opened.run_on(actors.scheduler)
             live_limits = LiveLimits(settings.limits_of(1), limits)

@@ -29,7 +29,7 @@ class Sample:
     p99_seconds: float | None
     cpu_seconds: float  #: of all processes
     queue_depth: int | None  #: of the source queues together, at its end; None: not known
-    steps: Mapping[str, Mapping[str, float | None]]  #: the same percentiles, of each step of the walk
+    steps: Mapping[str, Mapping[str, float | None]]  #: the same percentiles, of each step
 
     def as_json(self) -> dict[str, Any]:
         """Return its fields; to be read only: ``asdict`` would copy hundreds of samples for each page."""

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, EntryFailure, Queues
 from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.otp import NORMAL, Stop
-from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job
-from receipt_actors.pipeline.protocol import Done, NoRoom, Refused
+from receipt_actors.otp import NORMAL, Receiving, Stop
+from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job, ToItself
+from receipt_actors.pipeline.protocol import ChangeVisibility, Done, NoRoom, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class DeleteBatcher(_Batcher):
 class VisibilityBatcher(_Batcher):
     """See the module."""
 
-    drops_unwanted: ClassVar[bool] = False  # the visibility keeper ends before its last hand-backs are done
+    drops_unwanted: ClassVar[bool] = False  # ``in_flight`` ends before its last hand-backs are done
     finishes_on_shutdown: ClassVar[bool] = True
 
     def __init__(
@@ -176,9 +176,16 @@ class VisibilityBatcher(_Batcher):
         concurrency: int,
         retry: RetryPolicy,
         background: BackgroundCalls | None = None,
+        left_behind: Callable[[str], Sequence[ChangeVisibility]] = lambda _queue: (),
     ) -> None:
         super().__init__("visibility of", queues, queue, concurrency, retry, background)
         self.source_queue = queue
+        self._left_behind = left_behind  # what no other actor could hand back
+
+    def _finish(self) -> Receiving:
+        for change in self._left_behind(self._queue):
+            self.accept(Job(change, ToItself(lambda _answer: None)))
+        return super()._finish()
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         """See ``Gateway``."""

@@ -253,6 +253,16 @@ class Consumer(GenServer):
         self._begin(self._rounds.after_first(groups_with_gap))
         self._settle_when_started()
 
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """Finish what is under way, unless this is a crash."""
+        return None if isinstance(reason, Crash) else self._finish()
+
+    def _finish(self) -> Receiving:
+        """Tell of the processors that are being started: they end next, and their messages are to be handed back."""
+        while self._rounds.rounds:
+            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _START)
+            self._round_over(reply.value)
+
     def _trace_received(self, delivery: ReceivedMessage, work: Submission | Unanswerable | None) -> None:
         match work:
             case Submission():
@@ -336,12 +346,10 @@ class BackgroundConsumer(Consumer):
         super().__init__(queues, source, wait_seconds, visibility_timeout_seconds, retry, rng)
         self._background = background
 
-    def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Finish the receive under way, unless this is a crash."""
-        is_receiving = self._receive_began_at is not None
-        return self._finish() if is_receiving and not isinstance(reason, Crash) else None
-
     def _finish(self) -> Receiving:
+        yield from super()._finish()
+        if self._receive_began_at is None:
+            return
         reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
         if reply.failure is None and reply.value:
             self._statistics.messages_received(len(reply.value))

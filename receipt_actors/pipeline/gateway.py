@@ -105,6 +105,23 @@ class Job:
         self.sent_at_seconds = 0.0  # monotonic; of the first one of a batch, when that was sent last
 
 
+class ToItself(From):
+    """Stands for a caller where the gateway itself wants the answer."""
+
+    __slots__ = ("_take",)
+
+    def __init__(self, take: Callable[[object], None]) -> None:
+        self._take = take
+
+    def is_wanted(self) -> bool:
+        """See ``From``."""
+        return True
+
+    def reply(self, value: object) -> None:
+        """See ``From``."""
+        self._take(value)
+
+
 @dataclass(frozen=True, slots=True)
 class _Retry:
     """To itself: the pause of this job is over."""

@@ -30,7 +30,7 @@ well. They are visible at once, but the queue gives none of them before the one 
 A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
 newest receive decides; its processor goes on, and its claim protects it.
 
-A crash forgets all of it. The table is rebuilt by asking the processors that live, the outages by asking the gateways;
+A crash forgets all of it but the table, which its successor takes over. The outages are asked for at the gateways, and
 nothing is granted before they have answered. Until the receives are over, up to 10 messages a consumer too many may
 come in; nothing is idle, or out of reach, before the consumers have told it again. If it is told to end before the
 processors (its supervisor gives up, and the pipeline ends them next) it hands back what is still in flight.
@@ -42,7 +42,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from receipt_actors.domain.credits import Credits, Grant
 from receipt_actors.domain.limits import LiveLimits
@@ -139,7 +139,7 @@ class _Extension:
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
     """A processor in the table, and its message."""
 
     since_seconds: float  #: monotonic; when it was entered
@@ -148,20 +148,51 @@ class _Entry:
     is_lost: bool = False
 
 
+#: Made with the tree, so that it survives its owner (as a table of Erlang's ``ets`` does that has an heir). The oldest
+#: processors come first.
+Table: TypeAlias = dict[Ref, Entry]
+
+
+def left_behind(table: Table, queue: str, rng: random.Random) -> list[ChangeVisibility]:
+    """Take the messages of a queue out of a table whose owner was killed, and say how each is handed back.
+
+    For the visibility batcher, which ends last.
+    """
+    changes = []
+    for processor, entry in list(table.items()):
+        message = entry.message
+        if message is not None and message.source.queue == queue:
+            del table[processor]
+            if not entry.is_lost:
+                seconds = _seconds_later(message, Reason.CRASHED, rng)
+                changes.append(ChangeVisibility(message.receipt_handle, seconds))
+    return changes
+
+
+def _seconds_later(message: WatchMessage, why: Reason, rng: random.Random) -> int:
+    count, blocks_group = message.approximate_receive_count, message.group is not None
+    return hand_back_seconds(why, count, rng, blocks_group=blocks_group)
+
+
 class InFlight(GenServer):
     """See the module."""
 
     trap_exit = True  # so that the ends of processors that wait in the mailbox are handled before its own
 
     def __init__(
-        self, limits: LiveLimits, sources: Sequence[Source], visibility_timeout_seconds: int, rng: random.Random
+        self,
+        limits: LiveLimits,
+        sources: Sequence[Source],
+        visibility_timeout_seconds: int,
+        rng: random.Random,
+        table: Table | None = None,
     ) -> None:
         self._limits = limits
         self._queues = tuple(source.queue for source in sources)
         self._timeout_seconds = visibility_timeout_seconds
         self._rng = rng
         self._tracer = tracer_of(self.system)
-        self._table: dict[Ref, _Entry] = {}  # the oldest first
+        self._table: Table = {} if table is None else table
         self._credits = Credits[Ref](self._queues)
         self._consumers: dict[Ref, str] = {}  # and the source queue of each
         self._receives = Receives[Ref](self._queues, self.clock.monotonic())
@@ -186,7 +217,9 @@ class InFlight(GenServer):
         return Continue()
 
     def handle_continue(self, term: Any) -> None:
-        """Ask the supervisors of the processors, and the gateways."""
+        """Take over what is in the table, and ask the supervisors of the processors, and the gateways."""
+        for processor, entry in self._table.items():
+            self._take_over(processor, entry)
         for witness, question in self._witnesses.items():
             self.send_request(witness, question, witness)
 
@@ -332,11 +365,19 @@ class InFlight(GenServer):
 
     # --- messages come and go ---
 
-    def _take(self, processor: Ref, source_queue: str | None) -> _Entry:
-        self._table[processor] = entry = _Entry(self.clock.monotonic())
+    def _take(self, processor: Ref, source_queue: str | None) -> Entry:
+        self._table[processor] = entry = Entry(self.clock.monotonic())
         self._credits.took(source_queue)
         self.monitor(processor)
         return entry
+
+    def _take_over(self, processor: Ref, entry: Entry) -> None:
+        message = entry.message
+        self._credits.took(None if message is None else message.source.queue)
+        self.monitor(processor)  # it may have ended meanwhile: then its message is handed back
+        if message is not None and message.group is not None:  # the order of its group is not known any more
+            self._line_up(message, message.group)
+            processor.send(AnnounceYourself())
 
     def _watch(self, message: WatchMessage) -> None:
         """Enter a message; it may be told of twice."""
@@ -367,7 +408,7 @@ class InFlight(GenServer):
             for supervisor in _SUPERVISORS:  # it may have had processors started, and ended before it told of them
                 self.send_request(supervisor, WhichChildren(), supervisor)
 
-    def _processor_ended(self, processor: Ref, entry: _Entry, reason: ExitReason) -> None:
+    def _processor_ended(self, processor: Ref, entry: Entry, reason: ExitReason) -> None:
         message = entry.message
         self._credits.finished(None if message is None else message.source.queue)
         self._finished += 1
@@ -380,7 +421,7 @@ class InFlight(GenServer):
             case Normal():
                 return
             case Shutdown(HandBack(why)):
-                seconds = self._later(message, why)
+                seconds = _seconds_later(message, why, self._rng)
             case Shutdown():
                 why = Reason.DRAINED
                 waited = self.clock.monotonic() - message.received_at_seconds
@@ -396,7 +437,7 @@ class InFlight(GenServer):
                     type(reason).__name__,
                     extra={"fate": "handed_back", "message_id": message.message_id, "reason": Reason.CRASHED},
                 )
-                why, seconds = Reason.CRASHED, self._later(message, Reason.CRASHED)
+                why, seconds = Reason.CRASHED, _seconds_later(message, Reason.CRASHED, self._rng)
                 outcome = (
                     f"message {message.message_id}, received {message.approximate_receive_count} times, "
                     f"is handed back and comes again in {seconds} s"
@@ -422,10 +463,6 @@ class InFlight(GenServer):
             }
             self._tracer.emit("handed_back", {**known, "reason": why}, message.received_at_seconds)
 
-    def _later(self, message: WatchMessage, why: Reason) -> int:
-        count, blocks_group = message.approximate_receive_count, message.group is not None
-        return hand_back_seconds(why, count, self._rng, blocks_group=blocks_group)
-
     def _change(self, message: WatchMessage, seconds: int, label: object) -> None:
         batcher = visibility_batcher_of(message.source)
         self.send_request(batcher, ChangeVisibility(message.receipt_handle, seconds), label)
@@ -436,8 +473,9 @@ class InFlight(GenServer):
             for entry in self._table.values():
                 if (message := entry.message) is not None:
                     self._trace_handed_back(message, Reason.CRASHED)
-                    seconds = self._later(message, Reason.CRASHED)
+                    seconds = _seconds_later(message, Reason.CRASHED, self._rng)
                     self._hand_back(message, Reason.CRASHED, seconds, is_lost=entry.is_lost)
+            self._table.clear()
 
     # --- visibility timeouts ---
 

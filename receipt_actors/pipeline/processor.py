@@ -57,8 +57,8 @@ from receipt_actors.pipeline.protocol import (
 from receipt_actors.telemetry.decisions import log_handed_back, log_moved
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.trace_exporter import FinishedDelivery
 from receipt_actors.telemetry.tracing import tracer_of
-from receipt_actors.telemetry.walks import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Processor(GenServer):
         self._waits_for_its_turn = delivery.group_id is not None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
-        self._context: TraceContext | None = None  # of its walk, once somebody has to know it
+        self._context: TraceContext | None = None  # of this delivery, once it is needed
 
     # --- what a subclass says ---
 
@@ -167,9 +167,9 @@ class Processor(GenServer):
             "source_queue": self.source.queue,
         }
 
-    def walk(self, walk: Walk) -> Walk:
-        """Add what else is known of the walk, which is over."""
-        return walk
+    def finished(self, delivery: FinishedDelivery) -> FinishedDelivery:
+        """Add what else is known of the delivery, which is over."""
+        return delivery
 
     # --- steps ---
 
@@ -198,21 +198,21 @@ class Processor(GenServer):
         parent = trace_context_of(self.delivery)
         if parent is None:
             return None
-        if self.tracer.walks is not None:
-            self._context = self.tracer.walks.context(parent)
+        if self.tracer.exporter is not None:
+            self._context = self.tracer.exporter.context(parent)
         return (self._context or parent).traceparent
 
-    def _walk_over(self, fate: str, reason: Reason | None) -> None:
-        """Tell who wants to know of walks; only where there is somebody."""
-        walks = self.tracer.walks
-        assert walks is not None
+    def _tell_exporter(self, fate: str, reason: Reason | None) -> None:
+        """Pass the delivery to the exporter of traces. To be called only if there is one."""
+        exporter = self.tracer.exporter
+        assert exporter is not None
         parent = trace_context_of(self.delivery)
-        context = self._context or walks.context(parent)
+        context = self._context or exporter.context(parent)
         if not context.is_sampled:
             return
         now = self.clock.time()
         to_unix_time = now - self.clock.monotonic()
-        walk = Walk(
+        delivery = FinishedDelivery(
             context,
             parent,
             self.source.queue,
@@ -224,7 +224,7 @@ class Processor(GenServer):
             fate,
             reason,
         )
-        walks.over(self.walk(walk))
+        exporter.over(self.finished(delivery))
 
     def ask(self, *questions: Question) -> Generator[None, None, Sequence[Any]]:
         """Ask all of this at once and return the answers, in the same order."""
@@ -268,8 +268,8 @@ class Processor(GenServer):
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
         if self.tracer.is_on:
             self.trace("handed_back", reason=reason)
-        if self.tracer.walks is not None:
-            self._walk_over("handed_back", reason)
+        if self.tracer.exporter is not None:
+            self._tell_exporter("handed_back", reason)
         return Stop(Shutdown(HandBack(reason)))
 
     # --- answers ---
@@ -350,9 +350,9 @@ class Processor(GenServer):
         return None
 
     def terminate(self, reason: ExitReason) -> None:
-        """Tell of a walk that ends in a crash: ``in_flight`` hands the message back."""
-        if self.tracer.walks is not None and isinstance(reason, Crash):
-            self._walk_over("handed_back", Reason.CRASHED)
+        """Export a delivery that ends in a crash: ``in_flight`` hands the message back."""
+        if self.tracer.exporter is not None and isinstance(reason, Crash):
+            self._tell_exporter("handed_back", Reason.CRASHED)
 
     def _send(self, question: Question) -> None:
         destination = question.destination
@@ -377,8 +377,8 @@ class Processor(GenServer):
         fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
         if self.tracer.is_on:
             self.trace(fate, reason=reason)
-        if self.tracer.walks is not None:
-            self._walk_over(fate, reason)
+        if self.tracer.exporter is not None:
+            self._tell_exporter(fate, reason)
         now = self.clock.monotonic()
         seconds = now - self._started_at_seconds
         if moved_for is None:

@@ -48,7 +48,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
-from receipt_actors.telemetry.walks import Walk
+from receipt_actors.telemetry.trace_exporter import FinishedDelivery
 
 _OUTCOMES = {
     Genuine: "genuine",
@@ -196,11 +196,11 @@ class Validator(Processor):
             "post_queue": submission.post_queue,
         }
 
-    def walk(self, walk: Walk) -> Walk:
+    def finished(self, delivery: FinishedDelivery) -> FinishedDelivery:
         """See ``Processor``."""
         submission = self._submission
         return replace(
-            walk,
+            delivery,
             user_id=submission.user_id,
             submission_id=submission.submission_id,
             post_queue=submission.post_queue,

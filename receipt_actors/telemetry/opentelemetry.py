@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry: one for each walk that is over, sent by OTLP over HTTP. Needs the extra ``otel``.
+"""Traces for OpenTelemetry: one for each delivery that is over, sent by OTLP over HTTP. Needs the extra ``otel``.
 
 The SDK's batch processor queues the spans and exports them on a thread of its own. What there is no room for, and what
 can't be exported, is lost, and the SDK logs it.
@@ -36,7 +36,7 @@ from opentelemetry.trace import (
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.trace_context import TraceContext
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.telemetry.walks import Walk
+from receipt_actors.telemetry.trace_exporter import FinishedDelivery
 
 SERVICE_NAME: Final = "receipt-actors"
 CLOSE_SECONDS: Final = 2.0  #: for what there is to be passed on at the end
@@ -51,13 +51,13 @@ _STEPS: Final[Mapping[str, tuple[str, SpanKind]]] = {
 }
 
 
-def open_walks(version: str, sample_ratio: float | None = None) -> OpenTelemetryWalks | None:
-    """Make what exports walks; None where ``OTEL_SDK_DISABLED`` says so.
+def open_exporter(version: str, sample_ratio: float | None = None) -> OpenTelemetryExporter | None:
+    """Make what exports deliveries; None where ``OTEL_SDK_DISABLED`` says so.
 
     Args:
         version: of this program.
-        sample_ratio: which share of walks is kept that belong to no trace yet. None: what ``OTEL_TRACES_SAMPLER`` says;
-            all where that says nothing.
+        sample_ratio: share of the deliveries that belong to no trace yet. None: what ``OTEL_TRACES_SAMPLER`` says; all
+            if that says nothing.
 
     Raises:
         ConfigurationError: the variables ``OTEL_BSP_...`` contradict each other.
@@ -66,13 +66,13 @@ def open_walks(version: str, sample_ratio: float | None = None) -> OpenTelemetry
         return None
     sampler = None if sample_ratio is None else ParentBased(TraceIdRatioBased(sample_ratio))
     try:
-        return OpenTelemetryWalks(OTLPSpanExporter(), sampler, version)
+        return OpenTelemetryExporter(OTLPSpanExporter(), sampler, version)
     except ValueError as error:
         raise ConfigurationError([f"OTEL_BSP_...: {error}"]) from error
 
 
-class OpenTelemetryWalks:
-    """See the module; ``telemetry.walks.Walks``. ``sampler`` is None for that of the standard variables."""
+class OpenTelemetryExporter:
+    """See the module; a ``TraceExporter``. ``sampler`` is None for that of the standard variables."""
 
     def __init__(self, exporter: SpanExporter, sampler: Sampler | None, version: str) -> None:
         ours: dict[str, str | int] = {
@@ -89,7 +89,7 @@ class OpenTelemetryWalks:
         self._rng = random.Random()  # seeded by the operating system
 
     def context(self, parent: TraceContext | None) -> TraceContext:
-        """See ``Walks``."""
+        """See ``TraceExporter``."""
         trace_id = (self._rng.getrandbits(128) or 1) if parent is None else parent.trace_id
         around = Context()
         if parent is not None:
@@ -97,33 +97,33 @@ class OpenTelemetryWalks:
         decision = self._sampler.should_sample(around, trace_id, "receipt").decision
         return TraceContext(trace_id, self._rng.getrandbits(64) or 1, decision is Decision.RECORD_AND_SAMPLE)
 
-    def over(self, walk: Walk) -> None:
-        """See ``Walks``."""
-        for span in self._spans(walk):
+    def over(self, delivery: FinishedDelivery) -> None:
+        """See ``TraceExporter``."""
+        for span in self._spans(delivery):
             self._processor.on_end(span)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """See ``Walks``. A request under way that does not end in time is left behind, on a daemon thread."""
+        """See ``TraceExporter``. A request under way that does not end in time is left behind, on a daemon thread."""
         closing = threading.Thread(target=self._processor.shutdown, name="receipt-actors-traces", daemon=True)
         closing.start()
         closing.join(seconds)
         self._exporter.shutdown()  # ends the pauses between retries
 
-    def _spans(self, walk: Walk) -> Iterator[ReadableSpan]:
-        """Make the spans of a walk, which has the id of its own already: steps first, as they end before it does."""
-        root = _context(walk.context)
-        ends = [*(begin for _step, begin in walk.steps[1:]), walk.ended_at_seconds]
-        for number, ((step, begin), end) in enumerate(zip(walk.steps, ends, strict=True), start=1):
+    def _spans(self, delivery: FinishedDelivery) -> Iterator[ReadableSpan]:
+        """Make the spans of a delivery: those of its steps first, then its own, whose id is known already."""
+        root = _context(delivery.context)
+        ends = [*(begin for _step, begin in delivery.steps[1:]), delivery.ended_at_seconds]
+        for number, ((step, begin), end) in enumerate(zip(delivery.steps, ends, strict=True), start=1):
             name, kind = _STEPS.get(step, (step, SpanKind.INTERNAL))
-            is_given_up = number == len(walk.steps) and walk.fate == "handed_back"
+            is_given_up = number == len(delivery.steps) and delivery.fate == "handed_back"
             yield ReadableSpan(
                 name,
-                _context(TraceContext(walk.context.trace_id, self._rng.getrandbits(64) or 1, is_sampled=True)),
+                _context(TraceContext(delivery.context.trace_id, self._rng.getrandbits(64) or 1, is_sampled=True)),
                 root,
                 self._resource,
-                dict(_of_step(walk, step)),
+                dict(_of_step(delivery, step)),
                 kind=kind,
-                status=_error(walk) if is_given_up else Status(),
+                status=_error(delivery) if is_given_up else Status(),
                 start_time=_nanoseconds(begin),
                 end_time=_nanoseconds(end),
                 instrumentation_scope=self._scope,
@@ -131,56 +131,56 @@ class OpenTelemetryWalks:
         yield ReadableSpan(
             "receipt",
             root,
-            None if walk.parent is None else _context(walk.parent, is_remote=True),
+            None if delivery.parent is None else _context(delivery.parent, is_remote=True),
             self._resource,
-            _attributes(walk),
+            _attributes(delivery),
             kind=SpanKind.CONSUMER,
-            status=Status() if walk.fate == "answered" else _error(walk),
-            start_time=_nanoseconds(walk.began_at_seconds),
-            end_time=_nanoseconds(walk.ended_at_seconds),
+            status=Status() if delivery.fate == "answered" else _error(delivery),
+            start_time=_nanoseconds(delivery.began_at_seconds),
+            end_time=_nanoseconds(delivery.ended_at_seconds),
             instrumentation_scope=self._scope,
         )
 
 
-def _attributes(walk: Walk) -> dict[str, str | int | list[str]]:
-    """Name what is known of a walk as the semantic conventions of messaging do, and the rest as ours."""
+def _attributes(delivery: FinishedDelivery) -> dict[str, str | int | list[str]]:
+    """Name what is known of a delivery as the semantic conventions of messaging do, and the rest as ours."""
     attributes: dict[str, str | int | list[str] | None] = {
         "messaging.system": "aws_sqs",
         "messaging.operation.type": "process",
         "messaging.operation.name": "process",
-        "messaging.destination.name": walk.source_queue,
-        "messaging.message.id": walk.message_id,
-        "receipt_actors.receive_count": walk.receive_count,
-        "receipt_actors.fate": walk.fate,
-        "receipt_actors.user_id": walk.user_id,
-        "receipt_actors.submission_id": walk.submission_id,
-        "receipt_actors.post_queue": walk.post_queue,
-        "receipt_actors.reason": None if walk.reason is None else walk.reason.value,
+        "messaging.destination.name": delivery.source_queue,
+        "messaging.message.id": delivery.message_id,
+        "receipt_actors.receive_count": delivery.receive_count,
+        "receipt_actors.fate": delivery.fate,
+        "receipt_actors.user_id": delivery.user_id,
+        "receipt_actors.submission_id": delivery.submission_id,
+        "receipt_actors.post_queue": delivery.post_queue,
+        "receipt_actors.reason": None if delivery.reason is None else delivery.reason.value,
     }
-    if walk.results:
-        shown = next((result for result in walk.results if result.verdict is Verdict.OK), walk.results[0])
+    if delivery.results:
+        shown = next((result for result in delivery.results if result.verdict is Verdict.OK), delivery.results[0])
         attributes["receipt_actors.verdict"] = shown.verdict.value
         attributes["receipt_actors.transaction_id"] = shown.transaction_id or None
-        if walk.reason is None:
+        if delivery.reason is None:
             attributes["receipt_actors.reason"] = shown.reason.value
-        if len(walk.results) > 1:
-            attributes["receipt_actors.transaction_ids"] = [result.transaction_id for result in walk.results]
+        if len(delivery.results) > 1:
+            attributes["receipt_actors.transaction_ids"] = [result.transaction_id for result in delivery.results]
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _of_step(walk: Walk, step: str) -> Iterator[tuple[str, str]]:
+def _of_step(delivery: FinishedDelivery, step: str) -> Iterator[tuple[str, str]]:
     if step == "claiming":
         yield "db.system.name", "aws.dynamodb"
     if step in ("replying", "deleting", "moving"):
         yield "messaging.system", "aws_sqs"
-    if step == "replying" and walk.post_queue is not None:
-        yield "messaging.destination.name", walk.post_queue
+    if step == "replying" and delivery.post_queue is not None:
+        yield "messaging.destination.name", delivery.post_queue
     if step == "deleting":
-        yield "messaging.destination.name", walk.source_queue
+        yield "messaging.destination.name", delivery.source_queue
 
 
-def _error(walk: Walk) -> Status:
-    return Status(StatusCode.ERROR, None if walk.reason is None else walk.reason.value)
+def _error(delivery: FinishedDelivery) -> Status:
+    return Status(StatusCode.ERROR, None if delivery.reason is None else delivery.reason.value)
 
 
 def _context(context: TraceContext, *, is_remote: bool = False) -> SpanContext:

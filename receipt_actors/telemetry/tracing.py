@@ -25,8 +25,8 @@ from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Nor
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.trace_exporter import TraceExporter
 from receipt_actors.telemetry.trace_filters import EVENTS, MESSAGE_EVENTS, TraceFilter
-from receipt_actors.telemetry.walks import Walks
 
 MAX_TRACES: Final = 5  #: of one system at once
 MAX_WAITING: Final = 1_000  #: events of a trace that have not been told yet
@@ -168,7 +168,7 @@ class Tracer:
 
     def __init__(self, system: ActorSystem) -> None:
         self.is_on = False  #: whether a trace runs that any event of a message may match
-        self.walks: Walks | None = None  #: takes walks that are over; None: they are not wanted
+        self.exporter: TraceExporter | None = None  #: takes deliveries that are over; None: they are not wanted
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread

@@ -12,9 +12,9 @@ from receipt_actors.domain.messages import Result, Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.trace_context import TraceContext
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.telemetry.opentelemetry import OpenTelemetryWalks, open_walks
+from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter, open_exporter
+from receipt_actors.telemetry.trace_exporter import FinishedDelivery
 from receipt_actors.telemetry.tracing import tracer_of
-from receipt_actors.telemetry.walks import Walk
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.trees import Tree, tree_of
 from tests.telemetry.collectors import Collector, SeenSpan
@@ -33,29 +33,29 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 @pytest.fixture
-def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryWalks]]:
+def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryExporter]]:
     """What opens and, in the end, closes."""
-    all_walks: list[OpenTelemetryWalks] = []
+    all_exporters: list[OpenTelemetryExporter] = []
 
-    def start(sample_ratio: float | None = None) -> OpenTelemetryWalks:
-        walks = open_walks("1.2.3", sample_ratio)
-        assert walks is not None
-        all_walks.append(walks)
-        return walks
+    def start(sample_ratio: float | None = None) -> OpenTelemetryExporter:
+        exporter = open_exporter("1.2.3", sample_ratio)
+        assert exporter is not None
+        all_exporters.append(exporter)
+        return exporter
 
     yield start
     collector.may_answer.set()
-    for walks in all_walks:
-        walks.close()
+    for exporter in all_exporters:
+        exporter.close()
     for thread in threading.enumerate():
         if thread.name.startswith(("OtelBatch", "receipt-actors-traces")):
             thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
 
 
-def walk(walks: OpenTelemetryWalks, parent: TraceContext | None = None, **fields: Any) -> Walk:
+def delivery(exporter: OpenTelemetryExporter, parent: TraceContext | None = None, **fields: Any) -> FinishedDelivery:
     known: dict[str, Any] = {
-        "context": walks.context(parent),
+        "context": exporter.context(parent),
         "parent": parent,
         "source_queue": "ReceiptsSQS",
         "message_id": "m-1",
@@ -70,7 +70,7 @@ def walk(walks: OpenTelemetryWalks, parent: TraceContext | None = None, **fields
         "post_queue": "ResultsSQS",
         "results": (Result("t-1", Verdict.OK, Reason.CLAIMED),),
     }
-    return Walk(**(known | fields))
+    return FinishedDelivery(**(known | fields))
 
 
 def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
@@ -78,12 +78,12 @@ def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
     return span
 
 
-def test_a_walk_becomes_a_span_with_one_for_each_step(
-    collector: Collector, opened: Callable[..., OpenTelemetryWalks]
+def test_a_delivery_becomes_a_span_with_one_for_each_step(
+    collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
     """Named and timed as it was, with what is known of the message."""
-    walks = opened()
-    walks.over(walk(walks))
+    exporter = opened()
+    exporter.over(delivery(exporter))
     spans = collector.wait_for_spans(5)
     root = of_name(spans, "receipt")
     assert root.kind == "CONSUMER"
@@ -125,11 +125,11 @@ def test_a_walk_becomes_a_span_with_one_for_each_step(
     ],
 )
 def test_what_has_no_answer_is_an_error(
-    collector: Collector, opened: Callable[..., OpenTelemetryWalks], fate: str, reason: Reason, last_is_error: bool
+    collector: Collector, opened: Callable[..., OpenTelemetryExporter], fate: str, reason: Reason, last_is_error: bool
 ) -> None:
     """With its reason; and so is the step in which it was given up."""
-    walks = opened()
-    walks.over(walk(walks, fate=fate, reason=reason, steps=STEPS[:2], results=()))
+    exporter = opened()
+    exporter.over(delivery(exporter, fate=fate, reason=reason, steps=STEPS[:2], results=()))
     spans = collector.wait_for_spans(3)
     root = of_name(spans, "receipt")
     assert (root.is_error, root.description) == (True, reason.value)
@@ -137,28 +137,28 @@ def test_what_has_no_answer_is_an_error(
     assert of_name(spans, "claim").is_error is last_is_error
 
 
-def test_a_walk_belongs_to_the_trace_that_its_message_came_with(
-    collector: Collector, opened: Callable[..., OpenTelemetryWalks]
+def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(
+    collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
     """And what was handed on names its own span as the parent."""
-    walks = opened()
-    wanted = walk(walks, PARENT)
-    walks.over(wanted)
+    exporter = opened()
+    wanted = delivery(exporter, PARENT)
+    exporter.over(wanted)
     root = of_name(collector.wait_for_spans(5), "receipt")
     assert (root.trace_id, root.parent_id) == (f"{PARENT.trace_id:032x}", f"{PARENT.span_id:016x}")
     assert wanted.context.traceparent == f"00-{root.trace_id}-{root.span_id}-01"
 
 
 def test_the_standard_variables_hold(
-    collector: Collector, opened: Callable[..., OpenTelemetryWalks], monkeypatch: pytest.MonkeyPatch
+    collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names, headers, compression; and it can be switched off altogether."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=staging,service.version=9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    walks = opened()
-    walks.over(walk(walks))
+    exporter = opened()
+    exporter.over(delivery(exporter))
     (span, *_others) = collector.wait_for_spans(5)
     assert span.resource.items() >= {
         ("service.name", "shop"),
@@ -167,7 +167,7 @@ def test_the_standard_variables_hold(
     }
     assert collector.headers[0].items() >= {("api-key", "k"), ("Content-Encoding", "gzip")}
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert open_walks("1.2.3") is None
+    assert open_exporter("1.2.3") is None
 
 
 # --- what is kept ---
@@ -185,7 +185,7 @@ def test_the_standard_variables_hold(
     ],
 )
 def test_sampling(
-    opened: Callable[..., OpenTelemetryWalks],
+    opened: Callable[..., OpenTelemetryExporter],
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     ratio: float | None,
@@ -195,11 +195,11 @@ def test_sampling(
     """A ratio that is set, else the standard variables; the beginner of a trace decides, unless they say otherwise."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    walks = opened(ratio)
-    share = sum(walks.context(None).is_sampled for _ in range(2000)) / 2000
+    exporter = opened(ratio)
+    share = sum(exporter.context(None).is_sampled for _ in range(2000)) / 2000
     assert abs(share - kept) < 0.08
     parents = (PARENT, TraceContext(PARENT.trace_id, PARENT.span_id, is_sampled=False))
-    assert tuple(walks.context(parent).is_sampled for parent in parents) == kept_of_parents
+    assert tuple(exporter.context(parent).is_sampled for parent in parents) == kept_of_parents
 
 
 def test_variables_that_contradict_each_other_are_a_wrong_setting(
@@ -208,7 +208,7 @@ def test_variables_that_contradict_each_other_are_a_wrong_setting(
     """A batch can't be larger than the queue."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     with pytest.raises(ConfigurationError, match="OTEL_BSP_"):
-        open_walks("1.2.3")
+        open_exporter("1.2.3")
 
 
 # --- trouble ---
@@ -216,46 +216,46 @@ def test_variables_that_contradict_each_other_are_a_wrong_setting(
 
 def test_what_can_not_be_exported_is_logged_and_disturbs_nothing_else(
     collector: Collector,
-    opened: Callable[..., OpenTelemetryWalks],
+    opened: Callable[..., OpenTelemetryExporter],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The next batch is tried all the same."""
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
-    walks = opened()
+    exporter = opened()
     collector.status = 400  # which is not tried again
-    walks.over(walk(walks))
+    exporter.over(delivery(exporter))
     collector.wait_for_requests(1)
     collector.status = 200
-    walks.over(walk(walks))
+    exporter.over(delivery(exporter))
     collector.wait_for_spans(5)
     assert "Failed to export" in caplog.text
 
 
 def test_a_collector_that_hangs_holds_up_nobody(
-    collector: Collector, opened: Callable[..., OpenTelemetryWalks], monkeypatch: pytest.MonkeyPatch
+    collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What there is no room for is lost; the end waits for a moment only."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
     collector.may_answer.clear()
-    walks = opened()
+    exporter = opened()
     for _ in range(15):
-        walks.over(walk(walks))
+        exporter.over(delivery(exporter))
     collector.wait_for_requests(1)
-    walks.close(0.1)
+    exporter.close(0.1)
     collector.may_answer.set()
 
 
 def test_what_there_is_at_the_end_is_still_exported(
-    collector: Collector, opened: Callable[..., OpenTelemetryWalks], monkeypatch: pytest.MonkeyPatch
+    collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A drain loses no trace, though the next batch would not have been due for long."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
-    walks = opened()
+    exporter = opened()
     for _ in range(250):
-        walks.over(walk(walks))
-    walks.close(PATIENCE_SECONDS)
+        exporter.over(delivery(exporter))
+    exporter.close(PATIENCE_SECONDS)
     assert len(collector.spans()) == 250 * 5
 
 
@@ -268,9 +268,11 @@ def tree() -> Iterator[Tree]:
     yield from tree_of()
 
 
-def test_every_message_has_a_trace(tree: Tree, collector: Collector, opened: Callable[..., OpenTelemetryWalks]) -> None:
+def test_every_message_has_a_trace(
+    tree: Tree, collector: Collector, opened: Callable[..., OpenTelemetryExporter]
+) -> None:
     """Answered, moved, handed back, crashed; and what is sent hands the context on that a message came with."""
-    tracer_of(tree.actors).walks = opened()
+    tracer_of(tree.actors).exporter = opened()
     services = tree.services
     source = services.settings.source_queue
     services.submit(services.app_store.sell("t-1"), user_id=1)

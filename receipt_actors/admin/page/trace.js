@@ -96,7 +96,7 @@ function ended({ reason, events: number, lost }) {
 function traceRow(fields) {
   const { at_seconds: at, event } = fields;
   const time = typeof at === "number" ? `${clock(at)}.${String(Math.floor((at % 1) * 1000)).padStart(3, "0")}` : "";
-  const about = "actor" in fields ? "actor" : "message_id"; // an actor's event, or one of the walk
+  const about = "actor" in fields ? "actor" : "message_id"; // an actor's event, or one of a message
   const columns = ["at_seconds", "event", about];
   const rest = Object.entries(fields).filter(([name, value]) => !columns.includes(name) && value !== null);
   return make(

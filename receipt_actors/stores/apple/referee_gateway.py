@@ -15,14 +15,13 @@ A crash of it forgets the controls and what is held: validators ask its successo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
 from receipt_actors.errors import AppStoreUnavailable, UnavailableError
 from receipt_actors.otp import From, IdleTimeout, Timer
-from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job
+from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job, ToItself
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     DescribeService,
@@ -60,23 +59,6 @@ class _Held:
 
     refusal: object
     since_seconds: float  #: monotonic
-
-
-class _ToItself(From):
-    """Where the answer about a control goes."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[object], None]) -> None:
-        self._take = take
-
-    def is_wanted(self) -> bool:
-        """See ``From``."""
-        return True
-
-    def reply(self, value: object) -> None:
-        """See ``From``."""
-        self._take(value)
 
 
 class RefereeGateway(Gateway):
@@ -129,7 +111,7 @@ class RefereeGateway(Gateway):
 
     def is_control(self, job: Job) -> bool:
         """Tell whether nobody waits for the answer but this gateway."""
-        return isinstance(job.from_, _ToItself)
+        return isinstance(job.from_, ToItself)
 
     def vouched(self, job: Job, question: object) -> None:
         """Note that the service vouched for a job that is no control."""
@@ -220,7 +202,7 @@ class RefereeGateway(Gateway):
             self._ready.appendleft(self._begin_control(self._referee.next_control))
 
     def _begin_control(self, question: object) -> Job:
-        self._control = job = self.control_job(question, _ToItself(lambda value: self._control_over(job, value)))
+        self._control = job = self.control_job(question, ToItself(lambda value: self._control_over(job, value)))
         self._control_asked_at_seconds = self.clock.monotonic()
         return job
 

@@ -1,7 +1,7 @@
 """A delivery's steps and times when it is over: what a trace of OpenTelemetry is made of.
 
-The time at which each step begins is noted in any case, so a ``Walk`` costs nothing until the delivery is over, and is
-made then only if it is exported.
+The time at which each step begins is noted in any case, so a ``FinishedDelivery`` costs nothing until the delivery is
+over, and is made then only if it is exported.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from receipt_actors.domain.trace_context import TraceContext
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class FinishedDelivery:
     """See the module. Times are UNIX times."""
 
-    context: TraceContext  #: of the walk itself
+    context: TraceContext  #: of the delivery itself
     parent: TraceContext | None  #: that the message brought along
     source_queue: str
     message_id: str
@@ -34,14 +34,14 @@ class Walk:
     results: tuple[Result, ...] = ()  #: what was answered, or was to be
 
 
-class Walks(Protocol):
-    """Takes walks. The methods may be called from any thread, return at once, and raise nothing."""
+class TraceExporter(Protocol):
+    """Takes deliveries. The methods may be called from any thread, return at once, and raise nothing."""
 
     def context(self, parent: TraceContext | None) -> TraceContext:
-        """Make the context of a walk, and decide whether it is wanted (``is_sampled``)."""
+        """Make the context of a delivery, and decide whether it is wanted (``is_sampled``)."""
 
-    def over(self, walk: Walk) -> None:
-        """Take a walk that is wanted."""
+    def over(self, delivery: FinishedDelivery) -> None:
+        """Take a delivery that is wanted."""
 
     def close(self) -> None:
         """Pass on what there is, for a moment at most, and end."""
