@@ -45,7 +45,7 @@ from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.patience import Patience
 from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.results import PostedResult
-from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.roles import Node, Role
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
@@ -63,7 +63,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
-from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
+from receipt_actors.pipeline.consumer import Consumer
 from receipt_actors.pipeline.in_flight import InFlight, Table, left_behind
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.mover import Mover
@@ -104,9 +104,9 @@ class Restarts(TypedDict):
 BUSY_GROUP: Restarts = {"intensity": 10, "period_seconds": 10}  #: of actors that stand in the middle of the traffic
 
 # One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
-QUEUE_RETRY = exponential(6, first_seconds=0.2, max_seconds=5.0)
-SIGNATURE_RETRY = exponential(6, first_seconds=0.5, max_seconds=5.0)
-RECEIVE_RETRY = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
+QUEUE_RETRY = RetryPolicy(6, first_seconds=0.2, max_seconds=5.0)
+SIGNATURE_RETRY = RetryPolicy(6, first_seconds=0.5, max_seconds=5.0)
+RECEIVE_RETRY = RetryPolicy(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
 
 
 def supervision_tree(
@@ -255,7 +255,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         AppStoreGateway,
         {each.source_queue: _way_of_asking(settings, each, backend) for each in settings.every_source},
         limits,
-        exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
+        RetryPolicy(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
         backend.signed_data,
         name=protocol.APP_STORE_GATEWAY,
     )
@@ -263,7 +263,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         LedgerGateway,
         backend.ledger,
         limits,
-        exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
+        RetryPolicy(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
         backend.background_calls,
         name=protocol.LEDGER_GATEWAY,
     )
@@ -333,14 +333,14 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
         plain = f"consumer-{number}"
         name: Name = plain if source.is_first else (plain, source.queue)
         start = Start(
-            Consumer if background is None else BackgroundConsumer,
+            Consumer,
             backend.queues,
             source,
             settings.effective_receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
             backend.rng,
-            *(() if background is None else (background,)),
+            background,
             name=name,
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)

@@ -20,7 +20,7 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
-from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
 from receipt_actors.scale.processes.messages import (
@@ -67,7 +67,7 @@ from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEn
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0  #: for a process to end after its drain; then it is killed
-START_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
+START_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
 
 
 HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound one busy is a matter of seconds
