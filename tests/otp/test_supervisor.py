@@ -756,7 +756,7 @@ def test_an_exit_signal_of_a_stranger_is_ignored(
     assert states(supervisor) == {"a": "running"}
 
 
-class Holding:
+class Lessee:
     """Something that a child is started with."""
 
 
@@ -776,7 +776,7 @@ def test_the_start_arguments_of_a_temporary_child_are_forgotten(
     system: ActorSystem, restart: Restart, is_kept: bool, as_function: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is never started again, so its supervisor keeps nothing of them, and its spec says so (OTP: undefined)."""
-    argument = Holding()
+    argument = Lessee()
     kept = weakref.ref(argument)
     start: Any = Start(Forgetful, argument)
     spec = ChildSpec("child", start.__call__ if as_function else start, restart)

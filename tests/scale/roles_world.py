@@ -19,10 +19,9 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Limits, Share, divide
-from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role, StepDown, Work
 
 TIME_OUT = 0.25  #: of a lease, for the answer to a call
 MAX_WRITES = 10
@@ -100,12 +99,12 @@ class SimulatedNode:
         self._keeper = 0
         self._start_keeper()
 
-    # --- the keeper, as ``RoleKeeper`` is one ---
+    # --- the keeper, as ``Membership`` is one ---
 
     def _start_keeper(self) -> None:
         self._keeper += 1
         self.lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
-        self.patience = Patience.of(self.lease_seconds, 0.0)
+        self.step_down = StepDown.of(self.lease_seconds, 0.0)
         self._work = Work()
         self._used: Share | None = None
         self._is_used = False
@@ -134,10 +133,10 @@ class SimulatedNode:
         self._write(1)
 
     def _write(self, attempt: int) -> None:
-        epoch, known, standing = self._epoch, self.lease.group, self.lease.standing
+        epoch, known, standing = self._epoch, self.lease.group, self.lease.stored
         now = self.now()
-        yields = self.patience.is_over(self._work, now) and self.lease.successor(now) is not None
-        self.lease, content = self.lease.renewal(now, yields=yields)
+        steps_down = self.step_down.is_over(self._work, now) and self.lease.successor(now) is not None
+        self.lease, content = self.lease.renewal(now, steps_down=steps_down)
 
         def was_written(seen: Seen) -> None:
             if (seen.version, seen.text) == (content.version, record_of(content).content):
@@ -173,7 +172,7 @@ class SimulatedNode:
         before, self._epoch = self._epoch, seen.epoch
         known, self.lease = self.lease, self.lease.looked(group, self.now())
         self._work = self.work()
-        self.patience = self.patience.looked(known, self.lease, self._work, self.now())
+        self.step_down = self.step_down.looked(known, self.lease, self._work, self.now())
         share = self.lease.share
         if self.lease.me is None:
             self.in_use = NOTHING  # what it had begun is no more of the group's
@@ -297,7 +296,7 @@ class SimulatedNode:
             if self.lease.me is None or self.is_cut or not fault.is_carried_out or attempt > MAX_WRITES:
                 return
             left = self.lease.leave()
-            seen = self.world.write(left, self.lease.standing, self.lease.group, self._epoch)
+            seen = self.world.write(left, self.lease.stored, self.lease.group, self._epoch)
             if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
                 self._epoch, self.lease = seen.epoch, self.lease.looked(seen.group, self.now())
                 self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
@@ -440,12 +439,12 @@ class World:
     def _check_seats(self, before: Group, after: Group) -> None:
         """Who gives up its seat is followed by one that was in line, has nothing more, and is the last in line."""
         both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
-        given_up = [member for was, member in both if was.token is not None and member.joined > was.joined]
-        for member in given_up:
+        stepped_down = [member for was, member in both if was.token is not None and member.joined > was.joined]
+        for member in stepped_down:
             if member.token is not None:
                 raise Violation(f"version {after.version}: {member.node.name} has given up its seat and has one")
             self.seats_given_up += 1
-            if len(given_up) > 1 or max(other.joined for other in after.members.values()) > after.version:
+            if len(stepped_down) > 1 or max(other.joined for other in after.members.values()) > after.version:
                 raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
             if not any(was.token is None and other.token == after.version for was, other in both):
                 raise Violation(f"version {after.version}: nobody has the seat of {member.node.name}")

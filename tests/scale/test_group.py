@@ -189,8 +189,8 @@ def test_a_trace_can_be_stopped(house: House) -> None:
 
 def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last report is shown, nobody waits for it, and the others are seen as before."""
-    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.SILENT_SECONDS", 2.0)
-    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.PROCESS_SECONDS", 0.3)
+    monkeypatch.setattr("receipt_actors.scale.processes.collector.SILENT_SECONDS", 2.0)
+    monkeypatch.setattr("receipt_actors.scale.processes.collector.PROCESS_SECONDS", 0.3)
     seen = house.wait_for_states(State.CONSUMING, State.CONSUMING)
     hanging = seen.processes[1].pid
     os.kill(hanging, signal.SIGSTOP)

@@ -229,9 +229,9 @@ class GivesUpInHaste(Lease):
 
     __slots__ = ()
 
-    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
-        lease, group = super().renewal(now_seconds, yields=yields)
-        if not yields:
+    def renewal(self, now_seconds: float, *, steps_down: bool = False) -> tuple[Lease, Group]:
+        lease, group = super().renewal(now_seconds, steps_down=steps_down)
+        if not steps_down:
             return lease, group
         name = self.node.name
         members = {**group.members, name: replace(group.members[name], share=None)}

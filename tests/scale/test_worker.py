@@ -14,7 +14,7 @@ import pytest
 
 from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.otp import Crash, Ref, look_at
-from receipt_actors.scale.processes.messages import HoldUntil, Release, Reported, StartRefused
+from receipt_actors.scale.processes.messages import Grant, Message, Release, Reported, StartRefused, encode
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -24,6 +24,8 @@ from receipt_actors.scale.processes.protocol import (
     Group,
     JoinDivision,
     LeaveDivision,
+    LendUntil,
+    PauseChanged,
     TellProcess,
     WorkerReport,
     WorkerView,
@@ -39,7 +41,7 @@ LIMITS = Limits(4, 4, 4)
 #: Gets its settings, says that it is loaded and, when it has its limits, that it consumes; a test adds what comes then.
 PROGRAM = """
 import socket, sys, time
-from receipt_actors.scale.processes.channel import Channel
+from receipt_actors.scale.processes.worker_process import Channel
 from receipt_actors.scale.processes.messages import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
 def wait_for(kind):
@@ -47,7 +49,7 @@ def wait_for(kind):
         assert not channel.is_over
 wait_for(Configure)
 """
-LOADS = PROGRAM + "channel.send(Loaded()); wait_for(UseLimits)\n"
+LOADS = PROGRAM + "channel.send(Loaded()); wait_for(Grant)\n"
 STARTS = LOADS + "channel.send(Started())\n"
 
 #: Says while it drains that seven messages are in flight.
@@ -61,13 +63,13 @@ time.sleep(600)
 """
 
 
-def hears_exactly(*kinds: str) -> str:
+def hears_exactly(*messages: Message) -> str:
     """End with 1 where exactly these messages come next, in this order."""
     return f"""
 heard = []
-while len(heard) < {len(kinds)}:
-    heard += [type(message).__name__ for message in channel.receive()]
-sys.exit(1 if heard == {list(kinds)} else 9)
+while len(heard) < {len(messages)}:
+    heard += channel.receive()
+sys.exit(1 if heard == [decode(line) for line in {list(map(encode, messages))}] else 9)
 """
 
 
@@ -153,18 +155,32 @@ def test_a_share_is_confirmed_for_a_process_that_knows_of_none(open_house: Calla
 
 
 def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house: Callable[..., House]) -> None:
-    """It would begin with what may be lent to others by then; where no other node shares anything it hears nothing."""
-    hears = hears_exactly("HoldUntil", "UseLimits")
+    """It would begin with what may be lent to others by then; and whether it is to take anything in."""
+    hears = hears_exactly(Grant(1, LIMITS, 7.0, is_paused=True))
     house = build_house(PROGRAM + "channel.send(Loaded())" + hears, has_share=False)
-    house.group.held_until_seconds = 7.0
+    house.group.held_until_seconds, house.group.is_paused = 7.0, True
     house.give_share()
     assert "ended with exit status 1" in house.died_of()
 
 
 def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: Callable[[str], House]) -> None:
-    """That it is lent no more, and that everything is handed back: one that does not consume has no use for that."""
-    house = open_house(hears_exactly("HoldUntil", "Release"))
-    house.worker.cast(TellProcess(HoldUntil(7.0)))
+    """Until when it is lent, a pause, another share, and that everything is handed back: each grant says all of it."""
+    less = Limits(1, 1, 1)
+    house = open_house(
+        hears_exactly(
+            Grant(1, LIMITS, 7.0, is_paused=False),
+            Grant(1, LIMITS, 7.0, is_paused=True),
+            Grant(2, less, 7.0, is_paused=True),
+            Release(),
+        )
+    )
+    house.worker.cast(LendUntil(7.0))
+    house.stage.settle()
+    house.group.is_paused = True
+    house.worker.cast(PauseChanged())
+    house.stage.settle()
+    house.group.held_until_seconds = 99.0  # which is told by the divider, in its turn
+    house.worker.cast(ChangeShare(Share(2, less, LIMITS)))
     house.worker.cast(TellProcess(Release()))
     assert "ended with exit status 1" in house.died_of()
 

@@ -9,24 +9,30 @@ they have, and divides nothing before all have answered. Meanwhile everyone keep
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from receipt_actors.domain.limits import Division, Limits, Share
-from receipt_actors.otp import NO_REPLY, Continue, Down, ExitReason, From, GenServer, Ref
+from receipt_actors.domain.roles import Work
+from receipt_actors.otp import NO_REPLY, ActorSystem, Continue, Down, ExitReason, From, GenServer, Name, Ref
 from receipt_actors.pipeline.protocol import Done
-from receipt_actors.scale.processes.messages import HoldUntil
+from receipt_actors.scale.processes.collector import FRESH_SECONDS, Heard, collected_by
+from receipt_actors.scale.processes.messages import Release
 from receipt_actors.scale.processes.protocol import (
+    DIVIDER,
     ChangeShare,
     ConfirmShare,
     DescribeShare,
     DivideAnew,
+    ExtendLease,
     Group,
-    HoldLonger,
     JoinDivision,
     LeaveDivision,
+    LendUntil,
     ShareDescribed,
     TellProcess,
+    cast_to_workers,
 )
 
 logger = logging.getLogger(__name__)
@@ -83,7 +89,7 @@ class Divider(GenServer):
 
     def handle_cast(self, request: Any) -> Any:
         """Somebody joins, leaves or confirms; or what all have is lent for longer."""
-        if not isinstance(request, JoinDivision | LeaveDivision | ConfirmShare | HoldLonger):
+        if not isinstance(request, JoinDivision | LeaveDivision | ConfirmShare | ExtendLease):
             return super().handle_cast(request)
         self._divide(request)
         return None
@@ -102,9 +108,9 @@ class Divider(GenServer):
         match event:
             case DivideAnew():
                 self._carry_out(self._division.of(self._group.whole))
-            case HoldLonger():
+            case ExtendLease():
                 for worker in self._workers.values():
-                    worker.cast(TellProcess(HoldUntil(self._group.held_until_seconds)))
+                    worker.cast(LendUntil(self._group.held_until_seconds))
             case JoinDivision(name, worker):
                 self._watch(name, worker)
                 self._carry_out(self._division.joined(name))
@@ -142,3 +148,59 @@ def described(limits: Limits) -> str:
         + ("" if rate is None else f" and {rate:.4g} a second")
         + f", {limits.ledger_concurrency} to the ledger"
     )
+
+
+class GroupLessee:
+    """A node of several processes (``scale.nodes.membership.Lessee``).
+
+    Until when something is lent is a time of a clock of the machine (``Clock.boottime``), which all its processes read:
+    a parent that is stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile. A
+    longer lease goes by way of the divider, so that a worker hears first that it may use less. A shorter one goes
+    straight to the workers.
+
+    How the work goes is what the workers said of it a second ago or so.
+    """
+
+    def __init__(self, group: Group, actors: ActorSystem) -> None:
+        self._group = group
+        self._actors = actors
+        group.whole = group.whole.nothing
+        group.held_until_seconds = -inf
+
+    def lend_until(self, seconds: float) -> None:
+        """See ``Lessee``."""
+        before, self._group.held_until_seconds = self._group.held_until_seconds, seconds
+        if seconds < before:
+            cast_to_workers(self._actors, self._group, LendUntil(seconds))
+        elif seconds > before:
+            divider = self._actors.whereis(DIVIDER)
+            if divider is not None:  # else the next renewal tells
+                divider.cast(ExtendLease())
+
+    def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
+        """See ``Lessee``."""
+        self._group.whole = limits
+        return [(DIVIDER, DivideAnew())]
+
+    def release(self) -> None:
+        """See ``Lessee``."""
+        cast_to_workers(self._actors, self._group, TellProcess(Release()))
+
+    def work(self) -> Work:
+        """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""
+        collected = collected_by(self._actors)
+        answered = collected.answered
+        heard = [collected.heard.get(name) for name in self._group.names]
+        known = [
+            it.process for name, it in zip(self._group.names, heard, strict=True) if it and self._is_news(name, it)
+        ]
+        if len(known) < len(self._group.names) or self._group.is_closing:
+            return Work(answered)
+        unavailable = sorted({service for process in known for service in process.unavailable})
+        return Work(answered, min(process.unable_seconds for process in known), tuple(unavailable))
+
+    def _is_news(self, name: str, heard: Heard) -> bool:
+        """Tell whether the process that lives has said this, and a moment ago."""
+        process = self._group.processes.get(name)
+        is_of_it = process is not None and process.pid == heard.process.pid
+        return is_of_it and self._actors.clock.monotonic() - heard.at_seconds <= FRESH_SECONDS

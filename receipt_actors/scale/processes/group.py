@@ -8,8 +8,8 @@ The parent's whole supervision tree::
     │  ├─ incidents
     │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
     │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
-    ├─ membership    one_for_one; only where other nodes share the work
-    │  └─ role_keeper
+    ├─ nodes         one_for_one; only where other nodes share the work
+    │  └─ membership
     ├─ divider
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -32,6 +33,7 @@ from typing import Any
 
 import pykka
 
+from receipt_actors.domain.ports import Queues
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, TraceRefused
 from receipt_actors.otp import (
     ANY_SIGNIFICANT,
@@ -49,13 +51,10 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.pipeline.protocol import IntakeStatus
-from receipt_actors.scale.processes.collector import Collector, GroupTotals
-from receipt_actors.scale.processes.divider import Divider
-from receipt_actors.scale.processes.group_holding import GroupHolding
-from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection
+from receipt_actors.scale.processes.collector import PARENT, Collector, GroupInspection, GroupTotals
+from receipt_actors.scale.processes.divider import Divider, GroupLessee
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Pause, Reported, Resume, StopTrace, settings_as_json
-from receipt_actors.scale.processes.parent_queues import ParentQueues
+from receipt_actors.scale.processes.messages import Reported, StopTrace, settings_as_json
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
     DIVIDER,
@@ -65,6 +64,7 @@ from receipt_actors.scale.processes.protocol import (
     DrainWorker,
     Group,
     JoinTrace,
+    PauseChanged,
     TellProcess,
     WorkerReport,
     cast_to_workers,
@@ -175,7 +175,7 @@ class ProcessGroup:
         queues = self._queues.open()
         sources = look_at_sources(settings, queues, self._patience, may_be_missing=False)
         return _Shared(
-            membership_spec(settings, table, processes, GroupHolding(self._group, self._actors)),
+            membership_spec(settings, table, processes, GroupLessee(self._group, self._actors)),
             queue_depths_spec(settings, queues, sources),
         )
 
@@ -255,13 +255,13 @@ class ProcessGroup:
         """Have no worker take in anything until ``resume``, those that are started later included."""
         self._group.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
-        self._tell_workers(TellProcess(Pause()))
+        self._tell_workers(PauseChanged())
 
     def resume(self) -> None:
         """Undo ``pause``."""
         self._group.is_paused = False
         logger.warning("resumed")
-        self._tell_workers(TellProcess(Resume()))
+        self._tell_workers(PauseChanged())
 
     def actor_state(self, name: str) -> dict[str, Any]:
         """Describe the state of the actors that are called so, by process: each worker may have one, and the parent.
@@ -403,3 +403,30 @@ def _cause(error: StartError) -> Exception:
         term = getattr(reason, "term", None)
         reason = getattr(term, "reason", None)
     return error
+
+
+class ParentQueues:
+    """See the module. Any thread may open them; what ``open`` raises is what ``open_queues`` raises."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opening = threading.Lock()
+        self._opened: tuple[Queues, Callable[[], None]] | None = None
+
+    def open(self) -> Queues:
+        """Open them, unless they are open."""
+        from receipt_actors.backends import open_queues
+        from receipt_actors.sources import MAX_LOOKS
+
+        with self._opening:
+            if self._opened is None:
+                queues = open_queues(self._settings, max_connections=MAX_LOOKS)
+                self._opened = queues, queues.close
+            return self._opened[0]
+
+    def close(self) -> None:
+        """Close them, where they have been opened. Closing twice is fine."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1]()

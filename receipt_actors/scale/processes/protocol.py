@@ -11,11 +11,8 @@ from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.otp import ActorSystem, Ref
 from receipt_actors.scale.processes.group_trace import GroupTrace
 from receipt_actors.scale.processes.messages import (
-    HoldUntil,
-    Pause,
     Release,
     Reported,
-    Resume,
     StartRefused,
     Stopped,
     StopTrace,
@@ -95,8 +92,8 @@ class DivideAnew:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldLonger:
-    """``Group.held_until_seconds`` is later than it was: tell the workers so, after what each of them may use."""
+class ExtendLease:
+    """``Group.held_until_seconds`` is later than it was: tell the workers, after what each of them may use."""
 
 
 # --- divider -> workers ---
@@ -107,6 +104,13 @@ class ChangeShare:
     """Keep to this; answered by ``ConfirmShare``."""
 
     share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class LendUntil:
+    """The share is lent until this time of ``clock.boottime``. From the divider where it is later than before."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +172,15 @@ class AwaitEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseChanged:
+    """``Group.is_paused`` is another: tell the process, where it consumes."""
+
+
+@dataclass(frozen=True, slots=True)
 class TellProcess:
     """Pass this on to the process, where it consumes."""
 
-    message: Pause | Resume | HoldUntil | Release | StopTrace
+    message: Release | StopTrace
 
 
 @dataclass(frozen=True, slots=True)

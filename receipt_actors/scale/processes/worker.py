@@ -16,7 +16,6 @@ import logging
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
@@ -28,11 +27,10 @@ from receipt_actors.scale.processes.messages import (
     DescribeActor,
     Drain,
     Draining,
-    HoldUntil,
+    Grant,
     LimitsObeyed,
     Loaded,
     Message,
-    Pause,
     Report,
     Reported,
     Started,
@@ -41,7 +39,6 @@ from receipt_actors.scale.processes.messages import (
     Stopped,
     TraceEnded,
     TraceEvent,
-    UseLimits,
 )
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
@@ -57,6 +54,8 @@ from receipt_actors.scale.processes.protocol import (
     JoinDivision,
     JoinTrace,
     LeaveDivision,
+    LendUntil,
+    PauseChanged,
     ShareDescribed,
     TellProcess,
     WorkerReport,
@@ -121,6 +120,7 @@ class Worker(GenServer):
         self._phase = _Phase.LOADING
         self._has_joined = False
         self._share: Share | None = None
+        self._until_seconds = group.held_until_seconds  # for so long the share is lent
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
         self._asking: list[From] = []  # who wants to know how it goes
@@ -201,7 +201,7 @@ class Worker(GenServer):
             case Loaded():
                 self._phase = _Phase.LOADED
                 if self._share is not None:
-                    self._give_share(process, self._share)
+                    self._begin(process)
                 elif not self._has_joined:
                     self._join()
             case Started():
@@ -313,6 +313,11 @@ class Worker(GenServer):
         match request:
             case ChangeShare(share):
                 self._take_share(share)
+            case LendUntil(seconds):
+                self._until_seconds = seconds
+                self._grant()
+            case PauseChanged():
+                self._grant()
             case DrainWorker(seconds):
                 if self._process is not None:
                     self._tell_to_end(self._process, Drain(seconds))
@@ -333,18 +338,20 @@ class Worker(GenServer):
         self._share = share
         if self._process is None or self._phase is _Phase.LOADING:
             self._confirm(share.number)  # no process knows of any
+        elif self._phase is _Phase.LOADED:
+            self._begin(self._process)
         else:
-            self._give_share(self._process, share)
+            self._grant()
 
-    def _give_share(self, process: WorkerProcess, share: Share) -> None:
-        if self._phase is _Phase.LOADED:
-            self._phase = _Phase.STARTING
-            self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
-            if self._group.is_paused:
-                process.send(Pause())
-            if self._group.held_until_seconds != inf:
-                process.send(HoldUntil(self._group.held_until_seconds))
-        process.send(UseLimits(share.number, share.told))
+    def _begin(self, process: WorkerProcess) -> None:
+        self._phase, self._until_seconds = _Phase.STARTING, self._group.held_until_seconds
+        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
+        self._grant()
+
+    def _grant(self) -> None:
+        if self._process is not None and self._share is not None and self._phase in _CONSUMING:
+            share = self._share
+            self._process.send(Grant(share.number, share.told, self._until_seconds, self._group.is_paused))
 
     def _confirm(self, number: int) -> None:
         if self._share is not None and self._share.number == number:

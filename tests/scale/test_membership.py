@@ -10,14 +10,13 @@ from math import inf
 import pytest
 
 from receipt_actors.domain.limits import Limits, Share
-from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
+from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role, StepDown, Work
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
+from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MAX_WRITES, MEMBERSHIP, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import RoleOverview, Standing
 from receipt_actors.testing import FakeRoles, ManualClock
@@ -31,12 +30,12 @@ LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
 FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
-PATIENCE = Patience(12.0)
+STEP_DOWN = StepDown(12.0)
 UNAVAILABLE = LedgerUnavailable("injected by a test")
 
 
 class Held:
-    """A ``Holding`` that notes what it is told; ``worker`` is who has to say that limits are kept to."""
+    """A ``Lessee`` that notes what it is told; ``worker`` is who has to say that limits are kept to."""
 
     def __init__(self, clock: ManualClock, worker: Ref | Name) -> None:
         self._clock = clock
@@ -49,10 +48,10 @@ class Held:
         self.answered = 0
         self.unable_since: float | None = None  #: of ``boottime``; an outage keeps everything away
 
-    def hold(self, until_seconds: float) -> None:
-        self.until_seconds = until_seconds
+    def lend_until(self, seconds: float) -> None:
+        self.until_seconds = seconds
 
-    def use(self, limits: Limits) -> Sequence[tuple[Ref | Name, object]]:
+    def grant(self, limits: Limits) -> Sequence[tuple[Ref | Name, object]]:
         self.limits = limits
         self.used.append(limits)
         return [(self._worker, ObeyLimits())]
@@ -117,7 +116,9 @@ class House:
         """Start a keeper, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
         held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
-        keeper = self.stage.actors.start(RoleKeeper, self.table, GROUP, node(name, role, limits), LEASE, held, PATIENCE)
+        keeper = self.stage.actors.start(
+            Membership, self.table, GROUP, node(name, role, limits), LEASE, held, STEP_DOWN
+        )
         self.stage.settle()
         return keeper, held
 
@@ -154,7 +155,7 @@ def house(stage: Stage) -> House:
 
 def view(keeper: Ref) -> RoleOverview:
     actor = keeper.process.actor
-    assert isinstance(actor, RoleKeeper)
+    assert isinstance(actor, Membership)
     return actor.outside_view()
 
 
@@ -609,8 +610,8 @@ def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage)
 
 def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
     held = Held(house.stage.clock, house.stage.stand_in(answer=lambda _: Done()))
-    start = Start(RoleKeeper, house.table, GROUP, node(name, role), LEASE, held, PATIENCE, name=ROLE_KEEPER)
-    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(ROLE_KEEPER, start)], intensity=5, period_seconds=10)
+    start = Start(Membership, house.table, GROUP, node(name, role), LEASE, held, STEP_DOWN, name=MEMBERSHIP)
+    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(MEMBERSHIP, start)], intensity=5, period_seconds=10)
     assert isinstance(spec.start, Start)
     supervisor = house.stage.actors.start(Supervisor, *spec.start.args, **spec.start.kwargs)
     house.stage.settle()
@@ -618,7 +619,7 @@ def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
 
 
 def keeper_of(stage: Stage) -> Ref:
-    keeper = stage.actors.whereis(ROLE_KEEPER)
+    keeper = stage.actors.whereis(MEMBERSHIP)
     assert keeper is not None
     return keeper
 
@@ -776,7 +777,7 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     _, second = house.start("b", Role.ACTIVE_STANDBY)
     stage.advance(LEASE)
     first.fall()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     assert first.begins == LIMITS
     with caplog.at_level(logging.WARNING):
         stage.advance(INTERVAL + 0.1)
@@ -784,9 +785,9 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert first.releases
     stage.advance(INTERVAL)
     assert second.begins == LIMITS
-    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "gives up" in line)
-    assert told.startswith("node a gives up its seat: for 1")
-    assert told.endswith(" s nothing could be received (receive from receipts unavailable); b waits for it")
+    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "steps down" in line)
+    assert told.startswith("node a steps down: for 1")
+    assert told.endswith(" s nothing could be received (receive from receipts unavailable); b takes over")
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
@@ -821,7 +822,7 @@ def test_who_is_silent_is_given_nothing(house: House, stage: Stage) -> None:
     dead, _ = house.start("b", Role.ACTIVE_STANDBY)
     _, third = house.start("c", Role.ACTIVE_STANDBY)
     first.fall()
-    stage.advance(PATIENCE.seconds - 0.9 * LEASE)
+    stage.advance(STEP_DOWN.seconds - 0.9 * LEASE)
     stage.crash(dead)
     tokens = set()
 
@@ -859,7 +860,7 @@ def test_who_has_answered_something_has_as_little_patience_as_at_first(house: Ho
     first.answered += 1
     stage.advance(LEASE)
     first.fall()
-    assert advance_until(stage, lambda: second.begins != NOTHING, 20.0) >= PATIENCE.seconds
+    assert advance_until(stage, lambda: second.begins != NOTHING, 20.0) >= STEP_DOWN.seconds
 
 
 def test_what_was_before_the_seat_or_a_cut_does_not_count(house: House, stage: Stage) -> None:
@@ -872,7 +873,7 @@ def test_what_was_before_the_seat_or_a_cut_does_not_count(house: House, stage: S
         house.table.fail(operation, UNAVAILABLE, times=None)
     stage.advance(3 * LEASE)
     house.table.recover()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     assert first.begins == LIMITS
     stage.advance(INTERVAL + 0.2)
     assert first.begins == NOTHING
@@ -883,10 +884,10 @@ def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, sta
     _, first = supervised(house, "a", Role.ACTIVE_STANDBY)
     house.start("b", Role.ACTIVE_STANDBY)
     first.fall()
-    stage.advance(PATIENCE.seconds - 1.0)
+    stage.advance(STEP_DOWN.seconds - 1.0)
     keeper_of(stage).cast(object())
     stage.settle()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     assert first.begins == LIMITS
     stage.advance(INTERVAL + 0.2)
     assert first.begins == NOTHING
@@ -898,20 +899,20 @@ def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, s
     _, second = house.start("b", Role.ACTIVE_STANDBY)
     stage.advance(LEASE)
     first.fall()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     house.table.lose_answer("write", UNAVAILABLE, times=1)
     advance_until(stage, lambda: second.begins != NOTHING, LEASE)
     assert first.begins == NOTHING
-    assert keeper.process.actor.describe_state()["patience_seconds"] == 2 * PATIENCE.seconds  # type: ignore[union-attr]
+    assert keeper.process.actor.describe_state()["steps_down_after_seconds"] == 2 * STEP_DOWN.seconds  # type: ignore[union-attr]
 
 
-def test_a_record_that_was_lost_is_put_back_before_a_seat_is_given_up(house: House, stage: Stage) -> None:
+def test_a_record_that_was_lost_is_put_back_before_a_seat_is_stepped_down(house: House, stage: Stage) -> None:
     """One thing after the other."""
     _, first = house.start("a", Role.ACTIVE_STANDBY)
     _, second = house.start("b", Role.ACTIVE_STANDBY)
     stage.advance(LEASE)
     first.fall()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     house.table.forget(GROUP)
     advance_until(stage, lambda: second.begins != NOTHING, LEASE)
     assert first.begins == NOTHING

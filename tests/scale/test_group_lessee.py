@@ -11,22 +11,22 @@ import pytest
 
 from receipt_actors.domain.limits import Limits, Share
 from receipt_actors.domain.messages import Verdict
-from receipt_actors.domain.patience import Work
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.roles import Work
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import Done
 from receipt_actors.scale.processes.collector import FRESH_SECONDS, collected_by
-from receipt_actors.scale.processes.divider import Divider
-from receipt_actors.scale.processes.group_holding import GroupHolding
-from receipt_actors.scale.processes.messages import HoldUntil, Release, Reported
+from receipt_actors.scale.processes.divider import Divider, GroupLessee
+from receipt_actors.scale.processes.messages import Release, Reported
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
     DIVIDER,
     ChangeShare,
     ConfirmShare,
+    ExtendLease,
     Group,
-    HoldLonger,
     JoinDivision,
+    LendUntil,
     ShareDescribed,
     TellProcess,
     WorkerReport,
@@ -48,7 +48,7 @@ class House:
         self.stage = stage
         self.group = Group(NAMES, (), {}, WHOLE, on_refusal=lambda: None, on_complete=lambda: None)
         self.workers: list[Ref] = []
-        self.holding = GroupHolding(self.group, stage.actors)
+        self.lessee = GroupLessee(self.group, stage.actors)
 
     def start_divider(self) -> Ref:
         return self.stage.actors.start(Divider, self.group, name=DIVIDER)
@@ -67,16 +67,16 @@ class House:
         return divider
 
     def use(self, limits: Limits) -> Ref:
-        ((name, question),) = self.holding.use(limits)
+        ((name, question),) = self.lessee.grant(limits)
         return self.stage.ask(name, question)
 
     def told(self, worker: Ref) -> list[Any]:
         """What a worker was told, in order: its limits, and until when."""
-        return [
-            each.share.told if isinstance(each, ChangeShare) else each.message
-            for each in self.stage.told(worker, object)
-            if isinstance(each, ChangeShare | TellProcess)
-        ]
+        shares = (
+            each.share.told if isinstance(each, ChangeShare) else each for each in self.stage.told(worker, object)
+        )
+        messages = (each.message if isinstance(each, TellProcess) else each for each in shares)
+        return [each for each in messages if isinstance(each, Limits | LendUntil | Release)]
 
     def confirm(self, divider: Ref) -> None:
         """Have both workers say that they use no more than they were told last."""
@@ -129,43 +129,43 @@ def test_nobody_hears_that_it_is_lent_for_longer_before_it_hears_that_it_is_less
     house.start_workers()
     house.start_divider()  # after a crash of the one before
     house.use(WHOLE.nothing)
-    house.holding.hold(99.0)
+    house.lessee.lend_until(99.0)
     house.use(Limits(4, 2, 2, 10.0))
     for worker in house.workers:
         house.stage.answer(worker, ShareDescribed(worker, True, Share(7, HALF, HALF)))
     for worker in house.workers:
         told = house.told(worker)
-        assert told.index(WHOLE.nothing) < told.index(HoldUntil(99.0))
+        assert told.index(WHOLE.nothing) < told.index(LendUntil(99.0))
 
 
 def test_that_it_is_over_is_told_at_once(house: House) -> None:
     """Without the divider, which may just be restarted."""
     house.start_workers()
-    house.holding.hold(7.0)
+    house.lessee.lend_until(7.0)
     assert house.told(house.workers[0]) == []
-    house.holding.hold(-inf)
-    assert [house.told(worker) for worker in house.workers] == [[HoldUntil(-inf)], [HoldUntil(-inf)]]
+    house.lessee.lend_until(-inf)
+    assert [house.told(worker) for worker in house.workers] == [[LendUntil(-inf)], [LendUntil(-inf)]]
 
 
 def test_what_is_known_is_not_told_again(house: House) -> None:
     """A renewal that was not carried out changes nothing."""
     divider = house.stage.stand_in(DIVIDER)
     for until_seconds in (7.0, 7.0, 9.0):
-        house.holding.hold(until_seconds)
-    assert len(house.stage.told(divider, HoldLonger)) == 2
+        house.lessee.lend_until(until_seconds)
+    assert len(house.stage.told(divider, ExtendLease)) == 2
 
 
 def test_all_workers_hand_back(house: House) -> None:
     """When other nodes do the work."""
     house.start_workers()
-    house.holding.release()
+    house.lessee.release()
     assert [house.told(worker) for worker in house.workers] == [[Release()], [Release()]]
 
 
 def test_a_new_divider_divides_what_is_lent_now(house: House) -> None:
     """The one before took what it knew with it."""
     house.start_workers()
-    house.holding.use(WHOLE)
+    house.lessee.grant(WHOLE)
     divider = house.start_divider()
     for worker in house.workers:
         house.stage.answer(worker, ShareDescribed(worker, True, None))
@@ -203,23 +203,23 @@ def test_a_node_is_unable_for_as_long_as_all_its_processes_are(house: House) -> 
     """And has answered what they have together."""
     report(house, "worker-1", 9.0, answered=2)
     report(house, "worker-2", 4.0, answered=3)
-    assert house.holding.work() == Work(5, 4.0, ("ledger",))
+    assert house.lessee.work() == Work(5, 4.0, ("ledger",))
     report(house, "worker-2", 0.0, answered=4)
-    assert house.holding.work().unable_seconds == 0.0
-    assert house.holding.work().answered == 6
+    assert house.lessee.work().unable_seconds == 0.0
+    assert house.lessee.work().answered == 6
 
 
 @pytest.mark.usefixtures("processes")
 def test_who_has_not_said_a_moment_ago_that_it_is_unable_may_not_be(house: House) -> None:
     """One that has not been heard of, one that has been replaced since, or all while the node ends."""
     report(house, "worker-1", 9.0)
-    assert house.holding.work() == Work()
+    assert house.lessee.work() == Work()
     report(house, "worker-2", 9.0, pid=99)
-    assert house.holding.work() == Work()
+    assert house.lessee.work() == Work()
     report(house, "worker-2", 9.0)
-    assert house.holding.work().unable_seconds == 9.0
+    assert house.lessee.work().unable_seconds == 9.0
     house.group.is_closing = True
-    assert house.holding.work() == Work()
+    assert house.lessee.work() == Work()
     house.group.is_closing = False
     house.stage.advance(FRESH_SECONDS + 0.1)
-    assert house.holding.work() == Work()
+    assert house.lessee.work() == Work()
