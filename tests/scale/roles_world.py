@@ -377,10 +377,11 @@ class World:
     def advance(self, seconds: float) -> None:
         """Let time pass, and look after each event."""
         end = self.now + seconds
+        self.look()  # what somebody did since the last event
         while self._events and self._events[0].at_seconds <= end:
             event = heapq.heappop(self._events)
             self.now = max(self.now, event.at_seconds)
-            self.look()  # as it was until now
+            self._check_bereft()  # time alone can break no other promise: without an event nothing is begun
             event.happen()
             self.look()
         self.now = end
@@ -453,6 +454,7 @@ class World:
 
     def look(self) -> None:
         """See whether what nodes may begin is what the record says that they hold."""
+        self._check_bereft()
         members = self.record.group.members
         active = 0
         used = [0.0] * 4
@@ -460,8 +462,7 @@ class World:
             node.note_use()
             if not node.is_holding:
                 continue
-            if node.epoch != self.record.epoch or node.lease.puts_back:
-                self._check_bereft(node)
+            if self._is_bereft(node):
                 continue
             member = members.get(node.node.name)
             may_begin = node.in_use
@@ -481,10 +482,15 @@ class World:
             if any(one > other * (1 + ROUNDING) for one, other in zip(used, bounds, strict=True)):
                 raise Violation(f"{used} may be begun of {bounds}")
 
-    def _check_bereft(self, node: SimulatedNode) -> None:
+    def _is_bereft(self, node: SimulatedNode) -> bool:
+        return node.epoch != self.record.epoch or node.lease.puts_back
+
+    def _check_bereft(self) -> None:
         """Somebody has deleted the item: who held something goes on for no longer than its lease, or its next look."""
-        if self.now - self.epoch_began_at_seconds > node.lease_seconds / 0.98 + ROUNDING:
-            raise Violation(f"{node.node.name} holds what was lent before the item was deleted")
+        for node in self.nodes:
+            is_late = self.now - self.epoch_began_at_seconds > node.lease_seconds / 0.98 + ROUNDING
+            if is_late and node.is_holding and self._is_bereft(node):
+                raise Violation(f"{node.node.name} holds what was lent before the item was deleted")
 
     def settle(self) -> None:
         """No more faults: within a bounded time all that live have what is due to them."""

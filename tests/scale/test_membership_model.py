@@ -303,5 +303,8 @@ class Keepers(RuleBasedStateMachine):
 
 TestKeepers = Keepers.TestCase
 TestKeepers.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=settings.default.max_examples // 3,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

@@ -127,12 +127,6 @@ def test_who_is_gone_is_followed_by_the_next_one() -> None:
     assert seated(group) == ["a"]
 
 
-def test_a_node_does_not_take_itself_out() -> None:
-    """Whatever it has heard of itself: it lives."""
-    group = group_of(node("a")).renewed(node("a"), 9, SECONDS, gone=frozenset("a"))
-    assert list(group.members) == ["a"]
-
-
 def test_a_single_one_that_wants_others_to_stand_by_is_enough() -> None:
     """While roles are being changed, node by node, only one works; the others give back first."""
     group = group_of(node("a"), node("b"))
@@ -151,19 +145,6 @@ def test_there_are_seats_for_as_many_as_can_have_a_part(ledger_concurrency: int,
     few = replace(LIMITS, ledger_concurrency=ledger_concurrency)
     group = group_of(*(node(name, limits=few, processes=processes) for name in "abcd"))
     assert seated(group) == list("abcd")[:seats]
-
-
-def test_numbers_of_shares_never_come_again() -> None:
-    """Who has a seat again is told by a new number: what it confirmed before, and comes late, confirms nothing."""
-    nodes = [node("a"), node("b")]
-    numbers = []
-    group = group_of(*nodes)
-    for _ in range(3):
-        share = group.members["b"].share
-        assert share is not None
-        numbers.append(share.number)
-        group = group_of(*nodes, group=group.without("b"))
-    assert sorted(set(numbers)) == numbers
 
 
 # --- giving up a seat ---
