@@ -12,6 +12,7 @@ from receipt_actors.otp import NORMAL, Ref, Stop
 from receipt_actors.scale.processes.collector import REPORT_SECONDS, Collector, collected_by
 from receipt_actors.scale.processes.messages import Reported, Stopped
 from receipt_actors.scale.processes.protocol import DescribeGroup, DescribeInFlight, DescribeWorker, Group, WorkerReport
+from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.telemetry.overview import Incident, ProcessOverview, State, Usage
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -29,7 +30,9 @@ def stage() -> Iterator[Stage]:
 
 
 def start_collector(stage: Stage) -> Ref:
-    return stage.actors.start(Collector, Group(NAMES, (), {}, WHOLE, on_refusal=lambda: None, on_complete=lambda: None))
+    return stage.actors.start(
+        Collector, Group(NAMES, (), {}, WHOLE, Shares(WHOLE), on_refusal=lambda: None, on_complete=lambda: None)
+    )
 
 
 def report(name: str, pid: int, received: int) -> WorkerReport:

@@ -12,24 +12,20 @@ from queue import SimpleQueue
 
 import pytest
 
-from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import Crash, Ref, look_at
+from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.messages import Grant, Message, Release, Reported, StartRefused, encode
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
-    DIVIDER,
-    ChangeShare,
-    ConfirmShare,
     DescribeWorker,
     Group,
-    JoinDivision,
-    LeaveDivision,
-    LendUntil,
     PauseChanged,
     TellProcess,
     WorkerReport,
     WorkerView,
 )
+from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from tests.patience import PATIENCE_SECONDS
@@ -37,11 +33,13 @@ from tests.pipeline.stand_ins import Stage
 
 NAME = "worker-1"
 LIMITS = Limits(4, 4, 4)
+LESS = Limits(1, 1, 1)
 
 #: Gets its settings, says that it is loaded and, when it has its limits, that it consumes; a test adds what comes then.
 PROGRAM = """
 import socket, sys, time
 from receipt_actors.scale.processes.worker_process import Channel
+from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.messages import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
 def wait_for(kind):
@@ -78,18 +76,16 @@ class House:
 
     def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
         self.stage = stage
-        self.divider = stage.stand_in(DIVIDER)
         self.collector = stage.stand_in(COLLECTOR)
         self.consumes, self.is_refused = threading.Event(), threading.Event()
-        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.is_refused.set, self.consumes.set)
+        self.shares = Shares(LIMITS if has_share else LIMITS.nothing)
+        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.shares, self.is_refused.set, self.consumes.set)
         if was_complete:
             self.group.started.add(NAME)
         self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)
-        if has_share:
-            self.give_share()
 
     def give_share(self) -> None:
-        self.worker.cast(ChangeShare(Share(1, LIMITS, LIMITS)))
+        self.shares.divide(LIMITS)
 
     def died_of(self) -> str:
         reason = self.worker.wait(PATIENCE_SECONDS)
@@ -147,40 +143,57 @@ def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], Hous
     process.wait(PATIENCE_SECONDS)
 
 
-def test_a_share_is_confirmed_for_a_process_that_knows_of_none(open_house: Callable[[str], House]) -> None:
+def test_a_smaller_share_is_kept_to_by_a_process_that_knows_of_none(build_house: Callable[..., House]) -> None:
     """It joined at its start, as all do at first, and was told its share before its process was loaded."""
-    house = open_house("time.sleep(600)")
-    assert house.stage.told(house.divider, JoinDivision) == [JoinDivision(NAME, house.worker)]
-    assert house.stage.told(house.divider, ConfirmShare) == [ConfirmShare(NAME, 1)]
+    house = build_house(PROGRAM + "time.sleep(600)")
+    house.shares.divide(LESS)
+    asking = house.stage.ask(NAME, ObeyLimits())
+    assert house.stage.reply_to(asking) == Done()
+
+
+def test_a_smaller_share_is_kept_to_when_the_process_says_so(
+    open_house: Callable[[str], House], tmp_path: Path
+) -> None:
+    """Not before: what it holds more is nobody else's."""
+    may_confirm = tmp_path / "may-confirm"
+    os.mkfifo(may_confirm)
+    house = open_house(
+        f"wait_for(Grant); open({str(may_confirm)!r}).close(); channel.send(LimitsObeyed(2)); time.sleep(600)"
+    )
+    house.shares.divide(LESS)
+    asking = house.stage.ask(NAME, ObeyLimits())
+    assert house.stage.replies(asking) == []
+    may_confirm.write_bytes(b"")
+    wait_until(lambda: house.stage.replies(asking))
+    assert house.stage.reply_to(asking) == Done()
 
 
 def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house: Callable[..., House]) -> None:
     """It would begin with what may be lent to others by then; and whether it is to take anything in."""
     hears = hears_exactly(Grant(1, LIMITS, 7.0, is_paused=True))
     house = build_house(PROGRAM + "channel.send(Loaded())" + hears, has_share=False)
-    house.group.held_until_seconds, house.group.is_paused = 7.0, True
+    house.shares.lend_until(7.0)
+    house.group.is_paused = True
     house.give_share()
     assert "ended with exit status 1" in house.died_of()
 
 
 def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: Callable[[str], House]) -> None:
     """Until when it is lent, a pause, another share, and that everything is handed back: each grant says all of it."""
-    less = Limits(1, 1, 1)
     house = open_house(
         hears_exactly(
             Grant(1, LIMITS, 7.0, is_paused=False),
             Grant(1, LIMITS, 7.0, is_paused=True),
-            Grant(2, less, 7.0, is_paused=True),
+            Grant(2, LESS, 7.0, is_paused=True),
             Release(),
         )
     )
-    house.worker.cast(LendUntil(7.0))
+    house.shares.lend_until(7.0)
     house.stage.settle()
     house.group.is_paused = True
     house.worker.cast(PauseChanged())
     house.stage.settle()
-    house.group.held_until_seconds = 99.0  # which is told by the divider, in its turn
-    house.worker.cast(ChangeShare(Share(2, less, LIMITS)))
+    house.shares.divide(LESS)
     house.worker.cast(TellProcess(Release()))
     assert "ended with exit status 1" in house.died_of()
 
@@ -266,7 +279,7 @@ def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[.
     first = house.group.processes[NAME]
     house.stage.advance(HANG_SECONDS)
     assert first.wait(PATIENCE_SECONDS)
-    wait_until(lambda: house.stage.told(house.divider, LeaveDivision))
+    wait_until(lambda: not house.group.processes)
     house.stage.advance(2.0)  # the first pause is one of 1 to 2 s
     assert house.group.processes[NAME] is not first
     assert not house.is_refused.is_set()

@@ -10,7 +10,6 @@ The parent's whole supervision tree::
     │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
     ├─ nodes         one_for_one; only where other nodes share the work
     │  └─ membership
-    ├─ divider
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
        └─ ...
@@ -29,11 +28,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pykka
 
+from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import Queues
+from receipt_actors.domain.roles import Work
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, TraceRefused
 from receipt_actors.otp import (
     ANY_SIGNIFICANT,
@@ -45,19 +47,26 @@ from receipt_actors.otp import (
     Down,
     ExitReason,
     Heartbeat,
+    Name,
     NotStarted,
     Start,
     StartError,
     supervisor_spec,
 )
-from receipt_actors.pipeline.protocol import IntakeStatus
-from receipt_actors.scale.processes.collector import PARENT, Collector, GroupInspection, GroupTotals
-from receipt_actors.scale.processes.divider import Divider, GroupLessee
+from receipt_actors.pipeline.protocol import IntakeStatus, ObeyLimits
+from receipt_actors.scale.processes.collector import (
+    FRESH_SECONDS,
+    PARENT,
+    Collector,
+    GroupInspection,
+    GroupTotals,
+    Heard,
+    collected_by,
+)
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Reported, StopTrace, settings_as_json
+from receipt_actors.scale.processes.messages import Release, Reported, StopTrace, settings_as_json
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
-    DIVIDER,
     AwaitEnd,
     DescribeGroup,
     DescribeInFlight,
@@ -69,6 +78,7 @@ from receipt_actors.scale.processes.protocol import (
     WorkerReport,
     cast_to_workers,
 )
+from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
 from receipt_actors.starting import StartPatience
@@ -141,7 +151,7 @@ class ProcessGroup:
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
-        group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
+        group = Group(names, tuple(program), settings_as_json(settings), whole, Shares(whole), on_refusal, on_complete)
         queues = ParentQueues(settings)
         running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, StartPatience(pause))
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
@@ -346,6 +356,53 @@ class ProcessGroup:
         tracer_of(self._actors).close()
 
 
+class GroupLessee:
+    """What other nodes lend to this one, which has several processes (``scale.nodes.membership.Lessee``).
+
+    Until when it is lent is a time of a clock of the machine (``Clock.boottime``), which all its processes read: a
+    parent that is stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile. How the
+    work goes is what the workers said of it a second ago or so.
+    """
+
+    def __init__(self, group: Group, actors: ActorSystem) -> None:
+        self._group = group
+        self._actors = actors
+        group.shares.divide(group.whole.nothing)
+        group.shares.lend_until(-inf)
+
+    def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
+        """See ``Lessee``."""
+        self._group.shares.divide(limits)
+        return [(name, ObeyLimits()) for name in self._group.names]
+
+    def lend_until(self, seconds: float) -> None:
+        """See ``Lessee``."""
+        self._group.shares.lend_until(seconds)
+
+    def release(self) -> None:
+        """See ``Lessee``."""
+        cast_to_workers(self._actors, self._group, TellProcess(Release()))
+
+    def work(self) -> Work:
+        """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""
+        collected = collected_by(self._actors)
+        answered = collected.answered
+        heard = [collected.heard.get(name) for name in self._group.names]
+        known = [
+            it.process for name, it in zip(self._group.names, heard, strict=True) if it and self._is_news(name, it)
+        ]
+        if len(known) < len(self._group.names) or self._group.is_closing:
+            return Work(answered)
+        unavailable = sorted({service for process in known for service in process.unavailable})
+        return Work(answered, min(process.unable_seconds for process in known), tuple(unavailable))
+
+    def _is_news(self, name: str, heard: Heard) -> bool:
+        """Tell whether the process that lives has said this, and a moment ago."""
+        process = self._group.processes.get(name)
+        is_of_it = process is not None and process.pid == heard.process.pid
+        return is_of_it and self._actors.clock.monotonic() - heard.at_seconds <= FRESH_SECONDS
+
+
 @dataclass(frozen=True, slots=True)
 class _Shared:
     """What there is only where other nodes share the work."""
@@ -383,11 +440,10 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
         restart=TRANSIENT,  # giving up is an orderly end ...
         significant=True,  # ... and the end of everything
     )
-    divider = ChildSpec("divider", Start(Divider, group, name=DIVIDER))
     return supervisor_spec(
         "root",
         ONE_FOR_ONE,
-        [telemetry, *([] if shared is None else [shared.membership]), divider, workers],
+        [telemetry, *([] if shared is None else [shared.membership]), workers],
         intensity=3,
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,

@@ -16,12 +16,14 @@ import logging
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
 from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
+from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.messages import (
     ActorDescribed,
     DescribeActor,
@@ -42,25 +44,18 @@ from receipt_actors.scale.processes.messages import (
 )
 from receipt_actors.scale.processes.protocol import (
     COLLECTOR,
-    DIVIDER,
     AwaitEnd,
-    ChangeShare,
-    ConfirmShare,
     DescribeActorOf,
-    DescribeShare,
     DescribeWorker,
     DrainWorker,
     Group,
-    JoinDivision,
     JoinTrace,
-    LeaveDivision,
-    LendUntil,
     PauseChanged,
-    ShareDescribed,
     TellProcess,
     WorkerReport,
     WorkerView,
 )
+from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -120,7 +115,8 @@ class Worker(GenServer):
         self._phase = _Phase.LOADING
         self._has_joined = False
         self._share: Share | None = None
-        self._until_seconds = group.held_until_seconds  # for so long the share is lent
+        self._until_seconds = -inf  # of ``clock.boottime``; for so long the share is lent
+        self._obeying: list[From] = []  # who waits for the process to use no more than its share
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
         self._asking: list[From] = []  # who wants to know how it goes
@@ -140,6 +136,7 @@ class Worker(GenServer):
 
     def init(self) -> None:
         """Start the process, unless everything is about to end."""
+        self._leave()  # the actor before this one is dead, and its process with it
         self._start_process()
 
     def _start_process(self) -> None:
@@ -302,17 +299,18 @@ class Worker(GenServer):
 
     def _join(self) -> None:
         self._has_joined = True
-        self.cast(DIVIDER, JoinDivision(self._name, self.ref))
+        self._group.shares.join(self._name, self.ref)
 
     def _leave(self) -> None:
         self._has_joined, self._share = False, None
-        self.cast(DIVIDER, LeaveDivision(self._name))
+        self._group.shares.leave(self._name)
+        self._tell_who_waits()
 
     def handle_cast(self, request: Any) -> Any:
         """Take another share, pass something on, or drain."""
         match request:
-            case ChangeShare(share):
-                self._take_share(share)
+            case ChangeShare(share, until_seconds):
+                self._take_share(share, until_seconds)
             case LendUntil(seconds):
                 self._until_seconds = seconds
                 self._grant()
@@ -332,10 +330,12 @@ class Worker(GenServer):
                 return super().handle_cast(request)
         return None
 
-    def _take_share(self, share: Share) -> None:
+    def _take_share(self, share: Share, until_seconds: float) -> None:
         if not self._has_joined:
             return
-        self._share = share
+        self._share, self._until_seconds = share, until_seconds
+        if self._group.is_complete and not self._group.is_closing:
+            logger.info("%s may have %s", self._name, described(share.told))
         if self._process is None or self._phase is _Phase.LOADING:
             self._confirm(share.number)  # no process knows of any
         elif self._phase is _Phase.LOADED:
@@ -344,7 +344,7 @@ class Worker(GenServer):
             self._grant()
 
     def _begin(self, process: WorkerProcess) -> None:
-        self._phase, self._until_seconds = _Phase.STARTING, self._group.held_until_seconds
+        self._phase = _Phase.STARTING
         self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
         self._grant()
 
@@ -356,15 +356,23 @@ class Worker(GenServer):
     def _confirm(self, number: int) -> None:
         if self._share is not None and self._share.number == number:
             self._share = replace(self._share, held=self._share.told)
-            self.cast(DIVIDER, ConfirmShare(self._name, number))
+            self._group.shares.confirm(self._name, number)
+            self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        if self._share is None or self._share.held == self._share.told:
+            for from_ in self._obeying:
+                from_.reply(Done())
+            self._obeying.clear()
 
     # --- questions ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Say what it has, how it goes, or when it is over."""
+        """Say when the process keeps to its share, how it goes, or when it is over."""
         match request:
-            case DescribeShare():
-                return ShareDescribed(self.ref, self._has_joined, self._share)
+            case ObeyLimits():
+                self._obeying.append(from_)
+                self._tell_who_waits()
             case DescribeWorker(looks_at_queues):
                 if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
                     return None
