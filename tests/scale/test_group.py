@@ -121,7 +121,7 @@ def test_they_are_seen_as_one_system(house: House) -> None:
         assert {"root", "intake", "validators", "consumer-4"} <= names(process.tree)
         assert {service.name for service in process.services} >= {"app_store", "ledger"}
         assert min(process.usage.cpu_seconds, process.usage.memory_bytes, process.usage.threads) > 0
-    assert {"root", "collector", "worker-1", "worker-2"} <= names(seen.parent)
+    assert {"root", "incidents", "worker-1", "worker-2"} <= names(seen.parent)
     assert seen.parent_usage is not None
     assert seen.parent_usage.memory_bytes > 0
     seen = house.wait_for(lambda seen: seen.queues.get(house.settings.source_queue) is not None)
@@ -189,8 +189,8 @@ def test_a_trace_can_be_stopped(house: House) -> None:
 
 def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last report is shown, nobody waits for it, and the others are seen as before."""
-    monkeypatch.setattr("receipt_actors.scale.processes.collector.SILENT_SECONDS", 2.0)
-    monkeypatch.setattr("receipt_actors.scale.processes.collector.PROCESS_SECONDS", 0.3)
+    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.SILENT_SECONDS", 2.0)
+    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.PROCESS_SECONDS", 0.3)
     seen = house.wait_for_states(State.CONSUMING, State.CONSUMING)
     hanging = seen.processes[1].pid
     os.kill(hanging, signal.SIGSTOP)

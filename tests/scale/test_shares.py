@@ -14,10 +14,10 @@ from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.roles import Work
 from receipt_actors.pipeline.protocol import ObeyLimits
-from receipt_actors.scale.processes.collector import FRESH_SECONDS, collected_by
 from receipt_actors.scale.processes.group import GroupLessee
+from receipt_actors.scale.processes.group_inspection import FRESH_SECONDS, collect
 from receipt_actors.scale.processes.messages import Release, Reported
-from receipt_actors.scale.processes.protocol import COLLECTOR, Group, TellProcess, WorkerReport
+from receipt_actors.scale.processes.protocol import Group, TellProcess, WorkerReport
 from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
 from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
@@ -128,15 +128,13 @@ def test_all_workers_hand_back(house: House) -> None:
 
 
 def report(house: House, name: str, unable_seconds: float, answered: int = 0, pid: int | None = None) -> None:
-    """Have the collector know what a worker says of itself."""
+    """Have a worker say how it goes."""
     results = {(Verdict.OK, Reason.CLAIMED): answered}
     process = ProcessOverview(
         name, pid or PIDS[name], 1.0, State.CONSUMING, 0, 0, ("ledger",) if unable_seconds else (),
         Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot(results=results), unable_seconds=unable_seconds,
     )  # fmt: skip
-    said = WorkerReport(name, process.pid, Reported(process))
-    terms = house.stage.actors.terms
-    terms[COLLECTOR] = collected_by(house.stage.actors).having(said, house.stage.clock.monotonic())
+    collect(house.stage.actors, WorkerReport(name, process.pid, Reported(process)))
 
 
 @pytest.fixture

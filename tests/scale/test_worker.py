@@ -15,19 +15,18 @@ import pytest
 from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import Crash, Ref, look_at
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.processes.messages import Grant, Message, Release, Reported, StartRefused, encode
+from receipt_actors.scale.processes.group_inspection import collected_by
+from receipt_actors.scale.processes.messages import Grant, Message, Release, Report, StartRefused, encode
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
-    DescribeWorker,
     Group,
     PauseChanged,
     TellProcess,
-    WorkerReport,
     WorkerView,
 )
 from receipt_actors.scale.processes.shares import Shares
-from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
+from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, REPORT_SECONDS, Worker, WorkerDied
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+from receipt_actors.telemetry.queue_depths import LookAtQueues
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.stand_ins import Stage
 
@@ -39,7 +38,6 @@ LESS = Limits(1, 1, 1)
 PROGRAM = """
 import socket, sys, time
 from receipt_actors.scale.processes.worker_process import Channel
-from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.messages import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
 def wait_for(kind):
@@ -50,14 +48,12 @@ wait_for(Configure)
 LOADS = PROGRAM + "channel.send(Loaded()); wait_for(Grant)\n"
 STARTS = LOADS + "channel.send(Started())\n"
 
-#: Says while it drains that seven messages are in flight.
-DRAINS = """
+#: Says that seven messages are in flight.
+REPORTS = """
 from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
-channel.send(Draining(100.0))
-state, usage, counts = State.DRAINING, Usage(0, 0, 0, 0), StatisticsSnapshot()
+state, usage, counts = State.CONSUMING, Usage(0, 0, 0, 0), StatisticsSnapshot()
 channel.send(Reported(ProcessOverview(sys.argv[1], 1, 1.0, state, 7, 0, (), usage, (), None, counts)))
-time.sleep(600)
 """
 
 
@@ -76,7 +72,6 @@ class House:
 
     def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
         self.stage = stage
-        self.collector = stage.stand_in(COLLECTOR)
         self.consumes, self.is_refused = threading.Event(), threading.Event()
         self.shares = Shares(LIMITS if has_share else LIMITS.nothing)
         self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.shares, self.is_refused.set, self.consumes.set)
@@ -182,6 +177,7 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
     """Until when it is lent, a pause, another share, and that everything is handed back: each grant says all of it."""
     house = open_house(
         hears_exactly(
+            Report(),
             Grant(1, LIMITS, 7.0, is_paused=False),
             Grant(1, LIMITS, 7.0, is_paused=True),
             Grant(2, LESS, 7.0, is_paused=True),
@@ -201,9 +197,7 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
 def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], House]) -> None:
     """It hangs; one that is slow has a minute."""
     house = open_house("time.sleep(600)")
-    asking = house.stage.ask(NAME, DescribeWorker())
     house.stage.advance(HANG_SECONDS - 1)
-    assert house.stage.replies(asking) == []
     assert house.worker.is_alive()
     house.stage.advance(1)
     assert "was killed by signal 9" in house.died_of()
@@ -212,9 +206,7 @@ def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], Ho
 def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callable[[str], House]) -> None:
     """An operator told it to; when its time is over it is killed."""
     house = open_house("wait_for(Report); channel.send(Draining(100.0)); time.sleep(600)")
-    asking = house.stage.ask(NAME, DescribeWorker())
-    wait_until(lambda: house.stage.replies(asking))
-    assert house.stage.reply_to(asking) is None
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, True))
     house.stage.advance(100 + GRACE_SECONDS - 1)
     assert house.worker.is_alive()
     house.stage.advance(1)
@@ -223,11 +215,20 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
 
 def test_a_process_that_drains_says_by_itself_how_it_goes(open_house: Callable[[str], House]) -> None:
     """Nobody asks it any more; what it says goes to whoever shows it."""
-    house = open_house(DRAINS)
-    wait_until(lambda: house.stage.told(house.collector, WorkerReport))
-    (report,) = house.stage.told(house.collector, WorkerReport)
-    assert isinstance(report.said, Reported)
-    assert (report.name, report.said.process.in_flight) == (NAME, 7)
+    house = open_house("channel.send(Draining(100.0))" + REPORTS + "time.sleep(600)")
+    wait_until(lambda: collected_by(house.stage.actors).heard)
+    assert collected_by(house.stage.actors).heard[NAME].process.in_flight == 7
+
+
+def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callable[[str], House]) -> None:
+    """It may hang. It is asked to look at the queues once, when somebody wants to know."""
+    house = open_house("wait_for(Report)" + REPORTS + hears_exactly(Report(looks_at_queues=True), Release()))
+    wait_until(lambda: collected_by(house.stage.actors).heard)
+    house.worker.cast(LookAtQueues())
+    house.stage.settle()
+    house.stage.advance(10 * REPORT_SECONDS)
+    house.worker.cast(TellProcess(Release()))
+    assert "ended with exit status 1" in house.died_of()
 
 
 def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[..., House]) -> None:

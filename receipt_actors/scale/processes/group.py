@@ -4,7 +4,6 @@ The parent's whole supervision tree::
 
     root             one_for_one; ends when ``workers`` gives up
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
-    │  ├─ collector
     │  ├─ incidents
     │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
     │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
@@ -54,28 +53,21 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.pipeline.protocol import IntakeStatus, ObeyLimits
-from receipt_actors.scale.processes.collector import (
-    FRESH_SECONDS,
+from receipt_actors.scale.processes.group_inspection import (
     PARENT,
-    Collector,
     GroupInspection,
-    GroupTotals,
-    Heard,
     collected_by,
+    fresh_reports,
 )
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Release, Reported, StopTrace, settings_as_json
+from receipt_actors.scale.processes.messages import Release, StopTrace, settings_as_json
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
     AwaitEnd,
-    DescribeGroup,
-    DescribeInFlight,
     DrainWorker,
     Group,
     JoinTrace,
     PauseChanged,
     TellProcess,
-    WorkerReport,
     cast_to_workers,
 )
 from receipt_actors.scale.processes.shares import Shares
@@ -92,7 +84,6 @@ from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0  #: for questions about the group
 STOP_SECONDS = 8.0  #: for a worker to hand back what is in flight and to end; then it is killed
 RESTARTS_PER_WORKER = 5  #: in a minute, of all workers together
 
@@ -121,7 +112,6 @@ class ProcessGroup:
         self._actors = actors
         self._heartbeat: Heartbeat | None = None
         self._end_reason: ExitReason | None = None
-        self._final_statistics: StatisticsSnapshot | None = None
 
     @classmethod
     def start(
@@ -215,42 +205,26 @@ class ProcessGroup:
             root.process.add_monitor(lambda _down: callback())
 
     def in_flight(self) -> IntakeStatus:
-        """Ask all workers what is in flight, and how long nothing has been in any of them.
+        """Tell what is in flight in all workers, and how long nothing has been in any of them, as of a second ago.
 
         Raises:
             pykka.ActorDeadError: one of them does not consume just now.
         """
-        collector = self._actors.whereis(COLLECTOR)
-        reports: Sequence[WorkerReport] | None = None
-        if collector is not None:
-            with suppress(pykka.Timeout):  # one hangs
-                reports = collector.call(DescribeInFlight(ANSWER_SECONDS), ANSWER_SECONDS)
-        said = [report.said for report in reports or () if isinstance(report.said, Reported)]
-        if len(said) < len(self._group.names):
+        reports = fresh_reports(self._group, self._actors)
+        if reports is None:
             raise pykka.ActorDeadError("not every worker consumes")
         return IntakeStatus(
-            sum(report.process.in_flight for report in said),
-            sum(report.process.reserved for report in said),
-            frozenset(service for report in said for service in report.process.unavailable),
-            min(report.process.idle_seconds for report in said),
+            sum(process.in_flight for process in reports),
+            sum(process.reserved for process in reports),
+            frozenset(service for process in reports for service in process.unavailable),
+            min(process.idle_seconds for process in reports),
             self._group.is_paused,
-            oldest_in_flight_seconds=max(report.process.oldest_in_flight_seconds for report in said),
+            oldest_in_flight_seconds=max(process.oldest_in_flight_seconds for process in reports),
         )
 
     def statistics(self) -> StatisticsSnapshot:
-        """Return what all workers have counted; of one that died, what it had when it was asked last.
-
-        Raises:
-            pykka.ActorDeadError: nobody collects them any more.
-        """
-        return self._totals().statistics if self._final_statistics is None else self._final_statistics
-
-    def _totals(self) -> GroupTotals:
-        collector = self._actors.whereis(COLLECTOR)
-        if collector is None:
-            raise pykka.ActorDeadError("the collector does not run")
-        totals: GroupTotals = collector.call(DescribeGroup(), ANSWER_SECONDS)
-        return totals
+        """Return what all workers have counted; of one that died, what it had when it was asked last."""
+        return collected_by(self._actors).statistics
 
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
@@ -323,13 +297,8 @@ class ProcessGroup:
         for worker in workers:
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
-        handed_back = 0
-        with suppress(pykka.ActorDeadError, pykka.Timeout):
-            totals = self._totals()
-            handed_back = totals.handed_back
-            self._final_statistics = totals.statistics
         self.stop()
-        return handed_back
+        return collected_by(self._actors).handed_back
 
     def stop(self) -> None:
         """Have all workers hand back what is in flight and end, and the parent's actors with them."""
@@ -385,22 +354,12 @@ class GroupLessee:
 
     def work(self) -> Work:
         """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""
-        collected = collected_by(self._actors)
-        answered = collected.answered
-        heard = [collected.heard.get(name) for name in self._group.names]
-        known = [
-            it.process for name, it in zip(self._group.names, heard, strict=True) if it and self._is_news(name, it)
-        ]
-        if len(known) < len(self._group.names) or self._group.is_closing:
+        answered = collected_by(self._actors).answered
+        reports = None if self._group.is_closing else fresh_reports(self._group, self._actors)
+        if reports is None:
             return Work(answered)
-        unavailable = sorted({service for process in known for service in process.unavailable})
-        return Work(answered, min(process.unable_seconds for process in known), tuple(unavailable))
-
-    def _is_news(self, name: str, heard: Heard) -> bool:
-        """Tell whether the process that lives has said this, and a moment ago."""
-        process = self._group.processes.get(name)
-        is_of_it = process is not None and process.pid == heard.process.pid
-        return is_of_it and self._actors.clock.monotonic() - heard.at_seconds <= FRESH_SECONDS
+        unavailable = sorted({service for process in reports for service in process.unavailable})
+        return Work(answered, min(process.unable_seconds for process in reports), tuple(unavailable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +381,6 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
         "telemetry",
         ONE_FOR_ONE,
         [
-            ChildSpec("collector", Start(Collector, group, name=COLLECTOR)),
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
             *([] if shared is None else [shared.queue_depths]),
             *alerts,

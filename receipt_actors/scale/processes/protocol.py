@@ -19,8 +19,6 @@ from receipt_actors.scale.processes.messages import (
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
 
-COLLECTOR = "collector"
-
 
 @dataclass(slots=True)
 class Group:
@@ -55,14 +53,7 @@ class Group:
             process.kill()
 
 
-# --- collector <-> workers ---
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeWorker:
-    """Say how it goes: ``WorkerReport``, or None where its process does not consume."""
-
-    looks_at_queues: bool = False
+# --- of workers ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +75,7 @@ class WorkerReport:
     said: Reported | Stopped
 
 
-# --- the main thread -> workers, collector ---
+# --- the main thread -> workers ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +114,6 @@ class DescribeActorOf:
     """Describe an actor of the process: a mapping, or None where there is no such actor, or no process."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeGroup:
-    """Say what all workers together have counted and handed back: ``GroupTotals``."""
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeInFlight:
-    """Ask every worker now what is in flight; answered by their reports, or None where one of them does not consume."""
-
-    patience_seconds: float
 
 
 def cast_to_workers(actors: ActorSystem, group: Group, request: object) -> None:

@@ -24,6 +24,7 @@ from receipt_actors.domain.retrying import exponential
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
+from receipt_actors.scale.processes.group_inspection import collect
 from receipt_actors.scale.processes.messages import (
     ActorDescribed,
     DescribeActor,
@@ -43,10 +44,8 @@ from receipt_actors.scale.processes.messages import (
     TraceEvent,
 )
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
     AwaitEnd,
     DescribeActorOf,
-    DescribeWorker,
     DrainWorker,
     Group,
     JoinTrace,
@@ -57,6 +56,7 @@ from receipt_actors.scale.processes.protocol import (
 )
 from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+from receipt_actors.telemetry.queue_depths import LookAtQueues
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ GRACE_SECONDS = 2.0  #: for a process to end after its drain; then it is killed
 START_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
 
 
+REPORT_SECONDS = 1.0  #: between two questions to a process how it goes
 HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound one busy is a matter of seconds
 
 
@@ -90,6 +91,13 @@ class _StartOverdue:
 @dataclass(frozen=True, slots=True)
 class _StartAgain:
     """To itself: the pause after a start that was refused is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """To itself: it is time to ask the process how it goes."""
+
+    process: WorkerProcess
 
 
 class _Phase(enum.Enum):
@@ -119,8 +127,9 @@ class Worker(GenServer):
         self._obeying: list[From] = []  # who waits for the process to use no more than its share
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
-        self._asking: list[From] = []  # who wants to know how it goes
-        self._asked = 0  # questions
+        self._asked = 0  # questions how it goes
+        self._is_unanswered = False  # the last of them: one that hangs is not asked on and on
+        self._looks_at_queues = False  # whether the next one has the process look at its queues
         self._awaiting_end: list[From] = []
         self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
         self._described = 0  # questions
@@ -180,7 +189,7 @@ class Worker(GenServer):
             case ProcessEnded(process, code):
                 return self._ended(process, code)
             case _Overdue(process, asked):
-                if process is self._process and (asked is None or (self._asking and asked == self._asked)):
+                if process is self._process and (asked is None or (self._is_unanswered and asked == self._asked)):
                     what = "ended" if asked is None else "answered"
                     logger.error("%s has not %s in its time: it is killed", self._title(process), what)
                     process.kill()
@@ -189,6 +198,8 @@ class Worker(GenServer):
                     self._give_up_start(process)
             case _StartAgain():
                 self._start_process()
+            case _Ask(process):
+                self._ask(process)
             case _:
                 return super().handle_info(message)
         return None
@@ -208,6 +219,7 @@ class Worker(GenServer):
                     self._join_trace(process, number)
                 logger.info("%s consumes", self._title(process))
                 self._note_start()
+                self._ask(process)
             case LimitsObeyed(number):
                 self._confirm(number)
             case ActorDescribed(number, description):
@@ -221,17 +233,14 @@ class Worker(GenServer):
                 if trace is not None:
                     trace.ended_in(self._name, lost)
             case Reported():
-                report = WorkerReport(self._name, process.pid, said)
-                if self._asking:
-                    self._answer(report)
-                else:  # it drains, and says by itself how that goes
-                    self.cast(COLLECTOR, report)
+                self._is_unanswered = False
+                collect(self.system, WorkerReport(self._name, process.pid, said))
             case Draining(seconds):
-                self._phase = _Phase.DRAINING
-                self._answer(None)
+                self._phase = _Phase.DRAINING  # it says by itself how that goes
+                self._is_unanswered = False
                 self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
             case Stopped():
-                self.cast(COLLECTOR, WorkerReport(self._name, process.pid, said))
+                collect(self.system, WorkerReport(self._name, process.pid, said))
             case StartRefused():
                 self._refusal = said
 
@@ -251,7 +260,7 @@ class Worker(GenServer):
         if process is not self._process:
             return None
         self._forget_process()
-        self._answer(None)
+        self._is_unanswered = False
         for number in list(self._describing):
             self._describe(number, None)
         for trace in list(self._group.traces.values()):
@@ -314,6 +323,8 @@ class Worker(GenServer):
             case LendUntil(seconds):
                 self._until_seconds = seconds
                 self._grant()
+            case LookAtQueues():
+                self._looks_at_queues = True
             case PauseChanged():
                 self._grant()
             case DrainWorker(seconds):
@@ -373,12 +384,6 @@ class Worker(GenServer):
             case ObeyLimits():
                 self._obeying.append(from_)
                 self._tell_who_waits()
-            case DescribeWorker(looks_at_queues):
-                if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
-                    return None
-                if not self._asking:
-                    self._ask(self._process, looks_at_queues=looks_at_queues)
-                self._asking.append(from_)
             case DescribeActorOf(name):
                 if self._process is None or self._phase is not _Phase.RUNNING:
                     return None
@@ -404,15 +409,17 @@ class Worker(GenServer):
         if from_ is not None:
             from_.reply(description)
 
-    def _ask(self, process: WorkerProcess, *, looks_at_queues: bool) -> None:
-        self._asked += 1
-        process.send(Report(looks_at_queues))
-        self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
-
-    def _answer(self, report: WorkerReport | None) -> None:
-        for from_ in self._asking:
-            from_.reply(report)
-        self._asking.clear()
+    def _ask(self, process: WorkerProcess) -> None:
+        """Ask how it goes, and again in a second, for as long as it consumes."""
+        if process is not self._process or self._phase is not _Phase.RUNNING or self._group.is_closing:
+            return
+        if not self._is_unanswered:
+            self._asked += 1
+            self._is_unanswered = True
+            process.send(Report(self._looks_at_queues))
+            self._looks_at_queues = False
+            self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
+        self.send_after(REPORT_SECONDS, _Ask(process))
 
 
 def _described(code: int) -> str:

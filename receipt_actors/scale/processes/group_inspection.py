@@ -1,12 +1,14 @@
-"""The collector: one view of all workers, from what each says of itself every second.
+"""What several processes look like together, from what each says of itself every second, without waiting for any.
 
-It owns the newest report of each worker, the counts of those that have ended, and the incidents of all: a worker that
-dies takes with it what happened since its last report. The actor system keeps them (``collected_by``), so that a crash
-of the collector forgets nothing, and that they can be looked at while it is busy, and after the end.
+``Collected`` is the newest report of each worker, the counts of those that have ended, and the incidents of all: a
+worker that dies takes with it what happened since its last report. The workers' actors put it together (``collect``),
+and the actor system keeps it: no crash forgets it, and it can be looked at after the end. ``GroupInspection`` makes an
+``Overview`` of it, and of the parent's own actors. Only who asks for the state of one actor waits, and not for long.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,15 +26,11 @@ from receipt_actors.inspection import (
     state_with_role,
     version,
 )
-from receipt_actors.otp import NO_REPLY, ActorSystem, ExitReason, From, GenServer, Ref, look_at
+from receipt_actors.otp import ActorSystem, Ref, look_at
 from receipt_actors.scale.nodes.membership import MEMBERSHIP
 from receipt_actors.scale.processes.messages import Stopped
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
     DescribeActorOf,
-    DescribeGroup,
-    DescribeInFlight,
-    DescribeWorker,
     Group,
     WorkerReport,
     WorkerView,
@@ -44,16 +42,8 @@ from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS, Lo
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.usage import usage_now
 
-REPORT_SECONDS = 1.0  #: between two questions to a worker
-FRESH_SECONDS = 5.0  #: without a report; then nobody knows how a worker goes
-
-
-@dataclass(frozen=True, slots=True)
-class GroupTotals:
-    """What all workers together have done."""
-
-    statistics: StatisticsSnapshot
-    handed_back: int  #: at the end, and not in the statistics
+FRESH_SECONDS = 5.0  #: without a report; then it is unknown how a worker goes
+COLLECTED = "collected"  #: the term of the actor system
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,118 +120,28 @@ def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
 
 
 def collected_by(system: ActorSystem) -> Collected:
-    """Return what the collector of a group's actor system knows; from any thread."""
-    collected: Collected = system.terms.get(COLLECTOR, Collected())
+    """Return what workers have said; from any thread."""
+    collected: Collected = system.terms.get(COLLECTED, Collected())
     return collected
 
 
-@dataclass(frozen=True, slots=True)
-class _AskEveryone:
-    """To itself: it is time."""
+def collect(system: ActorSystem, report: WorkerReport) -> None:
+    """Keep a report. On the thread of the actors, of which only one writes at a time."""
+    system.terms[COLLECTED] = collected_by(system).having(report, system.clock.monotonic())
 
 
-@dataclass(slots=True)
-class _Look:
-    """A question about what is in flight now, under way."""
-
-    from_: From
-    until_seconds: float  #: monotonic; by then nobody waits for the answer any more
-    missing: set[str]
-    reports: list[WorkerReport]
-
-
-class Collector(GenServer):
-    """See the module."""
-
-    def __init__(self, group: Group) -> None:
-        self._group = group
-        self._wants_queues = False  # whether somebody wants to know how many messages wait
-        self._queues_again_at_seconds = -inf  # monotonic
-        self._queue_looks = 0  # so that each worker has its turn
-        self._asked: set[str] = set()  # who has not answered yet: one that hangs is not asked on and on
-        self._looks: list[_Look] = []
-
-    def init(self) -> None:
-        """Begin to ask."""
-        self.send_after(REPORT_SECONDS, _AskEveryone())
-
-    def _ask_everyone(self) -> None:
-        free = [name for name in self._group.names if name not in self._asked]
-        looker = self._choose_looker(free)
-        for name in free:
-            self._asked.add(name)
-            self.send_request(name, DescribeWorker(name == looker), name)
-
-    def _choose_looker(self, names: Sequence[str]) -> str | None:
-        """Choose a worker that looks at the queues, where somebody wants to know and nobody looked a moment ago."""
-        now = self.clock.monotonic()
-        if not names or not self._wants_queues or now < self._queues_again_at_seconds:
+def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview] | None:
+    """Return what all living processes have said a moment ago; None where one of them has not."""
+    heard, now = collected_by(system).heard, system.clock.monotonic()
+    reports = []
+    for name in group.names:
+        process, report = group.processes.get(name), heard.get(name)
+        if process is None or report is None or process.pid != report.process.pid:
             return None
-        self._wants_queues = False
-        self._queues_again_at_seconds = now + LOOK_SECONDS
-        self._queue_looks += 1
-        return names[self._queue_looks % len(names)]
-
-    def handle_info(self, message: Any) -> Any:
-        """Ask how it goes."""
-        if not isinstance(message, _AskEveryone):
-            return super().handle_info(message)
-        now = self.clock.monotonic()
-        self._looks = [look for look in self._looks if look.until_seconds > now]
-        self._ask_everyone()
-        self.send_after(REPORT_SECONDS, _AskEveryone())
-        return None
-
-    def handle_reply(self, label: Any, value: Any) -> None:
-        """Keep what a worker said."""
-        self._asked.discard(label)
-        if value is not None:
-            self._keep(value)
-        self._tell(label, value)
-
-    def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """There is no such worker just now."""
-        self._asked.discard(label)
-        self._tell(label, None)
-
-    def handle_cast(self, request: Any) -> Any:
-        """Keep the last words of a process, or see to it that somebody looks at the queues."""
-        match request:
-            case WorkerReport():
-                self._keep(request)
-            case LookAtQueues():
-                self._wants_queues = True
-            case _:
-                return super().handle_cast(request)
-        return None
-
-    def _keep(self, report: WorkerReport) -> None:
-        now = self.clock.monotonic()
-        self.system.terms[COLLECTOR] = collected_by(self.system).having(report, now)
-
-    def _tell(self, name: str, report: WorkerReport | None) -> None:
-        """Answer those who want to know what is in flight, when all have been heard or one is not there."""
-        for look in list(self._looks):
-            look.missing.discard(name)
-            if report is not None:
-                look.reports.append(report)
-            if report is None or not look.missing:
-                self._looks.remove(look)
-                look.from_.reply(None if report is None else tuple(look.reports))
-
-    def handle_call(self, request: Any, from_: From) -> Any:
-        """Sum up."""
-        match request:
-            case DescribeGroup():
-                collected = collected_by(self.system)
-                return GroupTotals(collected.statistics, collected.handed_back)
-            case DescribeInFlight():
-                until = self.clock.monotonic() + request.patience_seconds
-                self._looks.append(_Look(from_, until, set(self._group.names), []))
-                self._ask_everyone()
-                return NO_REPLY
-            case _:
-                return super().handle_call(request, from_)
+        if now - report.at_seconds > FRESH_SECONDS:
+            return None
+        reports.append(report.process)
+    return reports
 
 
 PARENT = "parent"  #: what the parent is called beside its workers
@@ -256,13 +156,16 @@ class GroupInspection:
         self._group = group
         self._actors = actors
         self._source_queues = source_queues
+        self._look_again_at_seconds = -inf  # monotonic; at the queues
+        self._lookers = itertools.cycle(group.names)  # so that each worker has its turn
 
     def overview(self, *, looks_at_queues: bool) -> Overview:
         """Look at everything."""
         queue_depths = self._actors.whereis(QUEUE_DEPTHS)
-        looker = queue_depths or self._actors.whereis(COLLECTOR)
+        looker = queue_depths or self._next_looker()
         if looker is not None and looks_at_queues:
             looker.cast(LookAtQueues())
+            self._look_again_at_seconds = self._actors.clock.monotonic() + LOOK_SECONDS
         collected = collected_by(self._actors)
         root = self._actors.whereis("root")
         keeper = self._actors.whereis(MEMBERSHIP)
@@ -284,6 +187,14 @@ class GroupInspection:
             parent_usage=usage_now(),
             role=role,
         )
+
+    def _next_looker(self) -> Ref | None:
+        """Choose a worker that looks at the queues, unless one has a moment ago."""
+        if self._actors.clock.monotonic() >= self._look_again_at_seconds:
+            for name in itertools.islice(self._lookers, len(self._group.names)):
+                if self._view(name).is_running:
+                    return self._actors.whereis(name)
+        return None
 
     def _queues(self, queue_depths: Ref | None) -> Mapping[str, int | None] | None:
         depths = None if queue_depths is None else look_at(queue_depths).view
