@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
+from receipt_actors.domain.ports import BackgroundCalls, Environment, Ledger, Queues, ReceivedMessage, RoleTable
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.network_loop import NetworkLoop
 from receipt_actors.otp import Scheduler
 from receipt_actors.settings import (
     AppStoreSettings,
@@ -27,20 +26,22 @@ from receipt_actors.settings import (
 )
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
 from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignatureRefused, SignedDataCalls
-from receipt_actors.stores.apple.signatures.on_demand import SignedDataOnDemand
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.roots import foreign_name
 from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
 from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
 from receipt_actors.telemetry.walks import Walks
+from receipt_actors.transport.loop import NetworkLoop
 
 if TYPE_CHECKING:
-    from receipt_actors.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
-    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+    from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
+    from receipt_actors.stores.apple.client.endpoints import Endpoint
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
     from receipt_actors.stores.apple.signatures.signed_data import Trust
+    from receipt_actors.transport.curl import CurlTransport
+    from receipt_actors.transport.messages import Transport
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -71,10 +72,11 @@ def open_backend(settings: Settings) -> Backend:
         UnavailableError: the database does not answer.
     """
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
+        # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
+        queue_connections = max(settings.all_consumers, settings.batchers * settings.batch_requests)
         queues = open_queues(
             settings,
-            # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
-            max_connections=max(settings.all_consumers, settings.batchers * settings.batch_requests),
+            max_connections=queue_connections,
             longest_wait_seconds=settings.receive_wait_seconds,
             changes_policies=True,
         )
@@ -83,19 +85,20 @@ def open_backend(settings: Settings) -> Backend:
             queues.create_queue(settings.alerts_queue)
         ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
         opened.callback(ledger.close)
-        background_calls = _open_background_calls(settings, queues, ledger)
+        app_store_connections = settings.effective_app_store_concurrency
+        transport = _open_curl(settings, app_store_connections + 2 * queue_connections + settings.ledger_concurrency)
+        if transport is not None:
+            opened.callback(transport.close)
+        background_calls = _open_background_calls(transport, queues, ledger)
         if background_calls is not None:
             opened.callback(background_calls.close)
         signed_data = _open_signed_data_calls(settings)
         opened.callback(signed_data.close)
         server_api: ServerApiClient | None = None
         if settings.uses_server_api:
-            server_api = open_server_api(settings, max_connections=settings.effective_app_store_concurrency)
+            server_api = open_server_api(settings, max_connections=app_store_connections, curl=transport)
             opened.callback(server_api.close)
-        uses_curl = settings.uses_curl and server_api is None
-        max_connections = settings.effective_app_store_concurrency
-        open_client = _open_curl_client if uses_curl else open_app_store
-        app_store = open_client(settings, max_connections=max_connections)
+        app_store = open_app_store(settings, max_connections=app_store_connections, curl=transport)
         opened.callback(app_store.close)
         walks = _open_walks(settings)
         if walks is not None:
@@ -105,7 +108,7 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(roles.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        loops = [loop for loop in (app_store, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
+        loops = [loop for loop in (transport, signed_data) if isinstance(loop, NetworkLoop)]
 
         def run_on(scheduler: Scheduler) -> None:
             for loop in loops:
@@ -136,16 +139,24 @@ def _open_walks(settings: Settings) -> Walks | None:
     return open_walks(metadata.version("receipt-actors"), settings.traces_sample_ratio)
 
 
-def _open_background_calls(
-    settings: Settings, queues: EmbeddedQueues | AwsQueues, ledger: EmbeddedLedger | AwsLedger
-) -> AwsLoop | None:
-    if isinstance(queues, EmbeddedQueues) or isinstance(ledger, EmbeddedLedger) or settings.aws_client == "threads":
+def _open_curl(settings: Settings, max_idle_connections: int) -> CurlTransport | None:
+    if not settings.uses_curl:
         return None
-    if not (hasattr(select, "epoll") and queues.goes_the_short_way and ledger.goes_the_short_way):
-        return None
-    from receipt_actors.aws import AwsLoop
+    from receipt_actors.transport.curl import CurlTransport  # pycurl may be missing
 
-    return AwsLoop()
+    return CurlTransport(max_idle_connections)
+
+
+def _open_background_calls(
+    transport: CurlTransport | None, queues: EmbeddedQueues | AwsQueues, ledger: EmbeddedLedger | AwsLedger
+) -> AwsCalls | None:
+    if transport is None or isinstance(queues, EmbeddedQueues) or isinstance(ledger, EmbeddedLedger):
+        return None
+    if not (queues.may_transfer and ledger.may_transfer):
+        return None
+    from receipt_actors.aws import AwsCalls
+
+    return AwsCalls(transport)
 
 
 def open_queues(
@@ -158,8 +169,8 @@ def open_queues(
 ) -> EmbeddedQueues | AwsQueues:
     """Open the queues alone; embedded ones are made if need be, unless ``create`` is False.
 
-    Whoever takes messages in ``changes_policies``: embedded queues that exist take over the redrive policy of these
-    settings. For all others they stay as they are, lest a producer change the policy of the service that runs.
+    Consumers set ``changes_policies``: embedded queues that exist take over the redrive policy of these settings.
+    Producers must not alter a running service.
     ``max_connections`` is the number of threads that call at once. Raises what ``open_backend`` raises, and
     ``ConfigurationError`` where there is no database and none is to be made.
     """
@@ -217,30 +228,59 @@ def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
     return EmbeddedRoles(_database(settings, create=True))
 
 
-def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
-    """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient  # who has curl does without
+def open_app_store(
+    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
+) -> VerifyReceiptClient:
+    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
 
-    return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
+    It is an ``AppStoreTransfers`` where it runs on ``curl``: always, unless that is None or there is a proxy.
+    """
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, VerifyReceiptTransfers
+
+    urls = settings.app_store_production_url, settings.app_store_sandbox_url
+    endpoints, may_transfer = _endpoints(settings, urls)
+    secret = settings.shared_secret
+    shared_secret = None if secret is None else secret.get_secret_value()
+    if curl is not None and may_transfer:
+        return VerifyReceiptTransfers(curl, endpoints, shared_secret)
+    return VerifyReceiptClient(_open_blocking(max_connections), endpoints, shared_secret)
 
 
-def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> ServerApiClient:
-    """Make a client for the App Store Server API, or for what stands in for it; no request is made.
+def open_server_api(
+    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
+) -> ServerApiClient:
+    """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
 
     Raises ``ConfigurationError`` where the key is none.
     """
-    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # an extra
+    from receipt_actors.stores.apple.client.server_api_client import (  # an extra
+        ServerApiClient,
+        ServerApiTransfers,
+        Token,
+    )
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
     assert key_id is not None and issuer_id is not None, "the settings see to it"
-    return ServerApiClient(
-        settings.server_api_production_url,
-        settings.server_api_sandbox_url,
-        Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0]),
-        settings.app_store_connect_timeout_seconds,
-        settings.app_store_read_timeout_seconds,
-        pool_size=max_connections,
-    )
+    urls = settings.server_api_production_url, settings.server_api_sandbox_url
+    endpoints, may_transfer = _endpoints(settings, urls)
+    token = Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0])
+    if curl is not None and may_transfer:
+        return ServerApiTransfers(curl, endpoints, token)
+    return ServerApiClient(_open_blocking(max_connections), endpoints, token)
+
+
+def _endpoints(settings: AppStoreSettings, urls: tuple[str, str]) -> tuple[Mapping[Environment, Endpoint], bool]:
+    """Return where Apple is asked, and whether libcurl may do it: it is not used with proxies."""
+    from receipt_actors.stores.apple.client.endpoints import endpoints_at
+
+    endpoints = endpoints_at(*urls, settings.app_store_connect_timeout_seconds, settings.app_store_read_timeout_seconds)
+    return endpoints, all(endpoint.proxy is None for endpoint in endpoints.values())
+
+
+def _open_blocking(pool_size: int) -> Transport:
+    from receipt_actors.transport.blocking import BlockingTransport  # takes its time to import, where curl is there
+
+    return BlockingTransport(pool_size)
 
 
 def _server_api_key(settings: AppStoreSettings) -> str:
@@ -264,7 +304,7 @@ def open_signatures(settings: SignatureSettings) -> AppleSignedData:
 
 
 def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
-    """Name the trusted root certificates that are not Apple's: whoever has their keys can make purchases that count.
+    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count.
 
     Raises what ``open_signatures`` raises.
     """
@@ -284,34 +324,17 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     return "Apple"
 
 
-def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataOnDemand:
+def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataThreads:
     """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
     if settings.signature_processes and hasattr(select, "epoll"):
         return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
-    return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
+    return SignedDataThreads(lambda: open_signatures(settings))
 
 
 def _trust(settings: SignatureSettings) -> Trust:
     return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
-
-
-def _open_curl_client(settings: AppStoreSettings, *, max_connections: int) -> CurlVerifyReceiptClient:
-    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
-
-    return CurlVerifyReceiptClient(*_app_store_arguments(settings), max_connections=max_connections)
-
-
-def _app_store_arguments(settings: AppStoreSettings) -> tuple[str, str, str | None, float, float]:
-    secret = settings.shared_secret
-    return (
-        settings.app_store_production_url,
-        settings.app_store_sandbox_url,
-        None if secret is None else secret.get_secret_value(),
-        settings.app_store_connect_timeout_seconds,
-        settings.app_store_read_timeout_seconds,
-    )
 
 
 def _database(settings: BackendSettings, create: bool) -> Path:

@@ -20,7 +20,6 @@ import time.
 
 from receipt_actors.settings._all import SETTINGS, Settings
 from receipt_actors.settings._app_store import AppStoreSettings
-from receipt_actors.settings._app_store_client import default_app_store_client
 from receipt_actors.settings._backend import BackendSettings, LedgerSettings, QueueSettings
 from receipt_actors.settings._base import SomeSettings
 from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, load_some_settings, load_source_settings
@@ -32,6 +31,7 @@ from receipt_actors.settings._server_api import ServerApiSettings
 from receipt_actors.settings._setting import VARIABLE_PREFIX, Setting
 from receipt_actors.settings._signatures import INSTALL_STOREKIT2, SignatureSettings, verifies_signatures
 from receipt_actors.settings._sources import SOURCE_SETTINGS, SourceSettings
+from receipt_actors.settings._transport import uses_curl
 from receipt_actors.settings._work import WorkSettings
 
 __all__ = [
@@ -56,9 +56,9 @@ __all__ = [
     "SomeSettings",
     "SourceSettings",
     "WorkSettings",
-    "default_app_store_client",
     "load_settings",
     "load_some_settings",
     "load_source_settings",
+    "uses_curl",
     "verifies_signatures",
 ]

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings._removed import REMOVED
 from receipt_actors.settings._setting import Setting, describe, settings_of
 
 _MASK = "**********"
@@ -58,6 +59,8 @@ def unknown(
     origin: str, name: str, known: Mapping[str, Setting], spell: Callable[[Setting], str] = attrgetter("name")
 ) -> str:
     """Name an unknown setting, and the known one that it is most like as its layer spells it."""
+    if (instead := REMOVED.get(name.replace("-", "_"))) is not None:
+        return f"{origin}: found a setting that was removed; {instead}"
     near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
     hint = f"did you mean {spell(known[near[0]])}?" if near else "the settings reference lists all there are"
     return f"{origin}: found an unknown setting, expected a known one; {hint}"

@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 import psutil
@@ -34,6 +33,8 @@ from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
+from tests.stores.apple.signing import Waiting
+from tests.transport.places import running
 
 BUNDLE_ID = "com.example.game"
 WAIT_SECONDS = 600.0
@@ -68,15 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _row("chains remembered", options.runs, lambda: _here(remembering.verify_transaction, texts))
     one_at_a_time = 0.0
     for processes in (1, 2):
-        with closing(SignedDataProcesses(lambda: Trust(roots), processes)) as signed_data:
-            signed_data.verify_transaction(texts[0])
+        with running(SignedDataProcesses(lambda: Trust(roots), processes)) as signed_data:
+            waiting = Waiting(signed_data)
+            waiting.verify_transaction(texts[0])
             _row(
                 f"in {processes} process{'es'[: 2 * processes - 2]} beside this one",
                 options.runs,
                 lambda team=signed_data: _there(team, texts),
             )  # type: ignore[misc]
             if processes == 1:
-                one_at_a_time = _here(signed_data.verify_transaction, few).wall_ms
+                one_at_a_time = _here(waiting.verify_transaction, few).wall_ms
     _say(f"one at a time, in a process: {one_at_a_time:.3f} ms")
     return 0
 

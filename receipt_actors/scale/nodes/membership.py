@@ -43,7 +43,7 @@ from receipt_actors.otp import (
 )
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
-    INTAKE,
+    IN_FLIGHT,
     LEDGER_GATEWAY,
     IntakeStatus,
     ObeyLimits,
@@ -60,7 +60,7 @@ ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted wheth
 _READ = "read"  # labels of what is asked of the table,
 _LEAVE = "leave"
 #: the actors that keep to the limits of a process
-LIMITED: tuple[Name, ...] = (INTAKE, APP_STORE_GATEWAY, LEDGER_GATEWAY)
+LIMITED: tuple[Name, ...] = (IN_FLIGHT, APP_STORE_GATEWAY, LEDGER_GATEWAY)
 
 
 class Lessee(Protocol):
@@ -103,7 +103,7 @@ class ProcessLessee:
 
     def work(self) -> Work:
         """See ``Lessee``."""
-        intake = self._actors.whereis(INTAKE)
+        intake = self._actors.whereis(IN_FLIGHT)
         status = None if intake is None else look_at(intake, 0).view
         answered = statistics_of(self._actors).answered
         if not isinstance(status, IntakeStatus):  # it is being started
@@ -113,7 +113,7 @@ class ProcessLessee:
 
 def release(actors: ActorSystem) -> None:
     """Have what is in flight in this process handed back."""
-    intake = actors.whereis(INTAKE)
+    intake = actors.whereis(IN_FLIGHT)
     if intake is not None:
         intake.cast(ReleaseCustodians())
 

@@ -1,0 +1,395 @@
+"""``Processor``: the base of the short-lived actors that are responsible for one source message each.
+
+It owns the message until it is deleted, moved or handed back. What it does is one generator, ``work``, which reads from
+top to bottom: ``answer = yield from self.ask(...)``. No thread waits meanwhile: each answer is a message, which resumes
+the generator. When the actor that was asked has ended, its successor is asked; if there is none for too long, the
+message is handed back. So it is where a service does not answer, whatever ``work`` was about to do.
+
+A crash of it forgets everything; ``in_flight`` sees it and hands the message back. That is why processors are
+temporary: redelivery is their restart.
+
+One whose message is of a FIFO queue begins when ``in_flight`` says that it is its turn (``domain.lines``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from receipt_actors.domain.messages import Unanswerable, dead_letter_message
+from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sources import Source
+from receipt_actors.domain.trace_context import TraceContext, trace_context_of
+from receipt_actors.otp import (
+    NO_PROCESS,
+    NORMAL,
+    Continue,
+    Crash,
+    ExitReason,
+    GenServer,
+    Name,
+    Ref,
+    Shutdown,
+    StartChild,
+    Stop,
+)
+from receipt_actors.pipeline.protocol import (
+    IN_FLIGHT,
+    RESULT_BATCHERS,
+    AnnounceYourself,
+    Broken,
+    DeleteMessage,
+    GatewayFailure,
+    GaveUp,
+    HandBack,
+    NoRoom,
+    Refused,
+    SendMessage,
+    StandBack,
+    WatchMessage,
+    YourTurn,
+    delete_batcher_of,
+    result_batcher_name,
+)
+from receipt_actors.telemetry.decisions import log_handed_back, log_moved
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.statistics import statistics_of
+from receipt_actors.telemetry.tracing import tracer_of
+from receipt_actors.telemetry.walks import Walk
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.05  #: before asking the successor of an actor that ended; doubles each time
+MAX_TRIES = 10  #: of asking: some 50 seconds
+
+#: What ``work`` is: it yields until its questions are answered, and returns how the processor ends.
+Work: TypeAlias = Generator[None, None, Stop]
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """A request of ``work``, and its answer once that has come. It is told from others by identity."""
+
+    destination: Name
+    request: object
+    then: Callable[[Any], object] | None = None  #: called with the answer as soon as it comes
+    answer: Any = None
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _AskAgain:
+    """To itself: the pause is over."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class _BatcherWanted:
+    """Label of the request to start the result batcher that the question needs."""
+
+    question: Question
+
+
+def watch_message(
+    processor: Ref, source: Source, delivery: ReceivedMessage, received_at_seconds: float
+) -> WatchMessage:
+    """Say what ``in_flight`` has to know of a processor and its message."""
+    return WatchMessage(
+        processor,
+        delivery.message_id,
+        delivery.receipt_handle,
+        delivery.approximate_receive_count,
+        received_at_seconds,
+        source,
+        delivery.group_id,
+    )
+
+
+class Processor(GenServer):
+    """See the module. A subclass says what is done, in ``work``."""
+
+    def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
+        self.source = source
+        self.delivery = delivery
+        self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
+        self._started_at_seconds = self.clock.monotonic()
+        self._work: Work | None = None
+        self._open: set[Question] = set()  # what ``work`` waits for
+        self._moved_for: Unanswerable | None = None
+        self._waits_for_its_turn = delivery.group_id is not None
+        self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
+        self.tracer = tracer_of(self.system)
+        self._context: TraceContext | None = None  # of its walk, once somebody has to know it
+
+    # --- what a subclass says ---
+
+    def work(self) -> Work:
+        """Do what is to be done about the message, and end with ``delete``, ``move`` or ``hand_back``."""
+        raise NotImplementedError
+
+    def unsent(self, question: Question, failure: Refused) -> Unanswerable | None:
+        """Say why the message is unanswerable where a queue refuses what was to be posted; None: hand it back."""
+        return None
+
+    def log_answered(self, seconds: float) -> None:
+        """Tell what was answered, if anything was."""
+
+    def not_answered(self, why: Unanswerable) -> None:
+        """Tell the program that waits for an answer, if it is this one, that there will be none."""
+
+    def whole_delivery(self) -> ReceivedMessage:
+        """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
+        return self.delivery
+
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``: which message it is about, and what it waits for."""
+        nothing = "waiting for its turn" if self._waits_for_its_turn else "none"
+        step, began_at = self._steps[-1] if self._steps else (nothing, self._started_at_seconds)
+        now = self.clock.monotonic()
+        return {
+            "message_id": self.delivery.message_id,
+            "approximate_receive_count": self.delivery.approximate_receive_count,
+            "step": step,
+            "seconds_in_step": round(now - began_at, 3),
+            "seconds_since_start": round(now - self._started_at_seconds, 3),
+            "waits_for": sorted({str(question.destination) for question in self._open}),
+        }
+
+    def traced_fields(self) -> dict[str, object]:
+        """Return what is known of the message, by the names of ``telemetry.tracing``."""
+        return {
+            "message_id": self.delivery.message_id,
+            "receive_count": self.delivery.approximate_receive_count,
+            "source_queue": self.source.queue,
+        }
+
+    def walk(self, walk: Walk) -> Walk:
+        """Add what else is known of the walk, which is over."""
+        return walk
+
+    # --- steps ---
+
+    def init(self) -> Continue | None:
+        """Begin, unless it has to wait for its turn. The consumer tells ``in_flight`` of it."""
+        how = None if self._waits_for_its_turn else self._begin(self.work())
+        return None if how is None else Continue(how)  # it ends at once, but it has started
+
+    def handle_continue(self, term: Any) -> Any:
+        """End."""
+        return term
+
+    def enter(self, step: str) -> None:
+        """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
+        self._steps.append((step, self.clock.monotonic()))
+
+    def trace(self, event: str, **fields: object) -> None:
+        """Tell who traces of an event. To be called where ``tracer.is_on`` only: it takes its time."""
+        if self.tracer.wants(event):
+            if self._steps:
+                fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
+            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._started_at_seconds)
+
+    def traceparent(self) -> str | None:
+        """Return the trace context to hand on with what is sent, if the message came with one."""
+        parent = trace_context_of(self.delivery)
+        if parent is None:
+            return None
+        if self.tracer.walks is not None:
+            self._context = self.tracer.walks.context(parent)
+        return (self._context or parent).traceparent
+
+    def _walk_over(self, fate: str, reason: Reason | None) -> None:
+        """Tell who wants to know of walks; only where there is somebody."""
+        walks = self.tracer.walks
+        assert walks is not None
+        parent = trace_context_of(self.delivery)
+        context = self._context or walks.context(parent)
+        if not context.is_sampled:
+            return
+        now = self.clock.time()
+        to_unix_time = now - self.clock.monotonic()
+        walk = Walk(
+            context,
+            parent,
+            self.source.queue,
+            self.delivery.message_id,
+            self.delivery.approximate_receive_count,
+            self._started_at_seconds + to_unix_time,
+            now,
+            tuple((step, begin + to_unix_time) for step, begin in self._steps),
+            fate,
+            reason,
+        )
+        walks.over(self.walk(walk))
+
+    def ask(self, *questions: Question) -> Generator[None, None, Sequence[Any]]:
+        """Ask all of this at once and return the answers, in the same order."""
+        self._open.update(questions)
+        for question in questions:
+            self._send(question)
+        yield
+        return [question.answer for question in questions]
+
+    def posting(self, queue: str, message: OutgoingMessage, then: Callable[[Any], object] | None = None) -> Question:
+        """Return the question that sends a message to a queue, by its batcher, which is started if need be."""
+        return Question(result_batcher_name(queue), SendMessage(message), then)
+
+    def move(self, unanswerable: Unanswerable) -> Work:
+        """Move the message to the dead-letter queue: send it there, then delete it."""
+        dead_letter_queue = self.source.dead_letter_queue
+        if dead_letter_queue is None:
+            self.not_answered(unanswerable)
+            return self.hand_back(Reason.NO_DEAD_LETTER_QUEUE, f"{unanswerable.reason}: {unanswerable.detail}")
+        self._moved_for = unanswerable
+        self.enter("moving")
+        if self.tracer.is_on:
+            self.trace("move", reason=unanswerable.reason)
+        letter = dead_letter_message(self.whole_delivery(), unanswerable, dead_letter_queue)
+        yield from self.ask(self.posting(dead_letter_queue, letter))
+        return (yield from self.delete())
+
+    def delete(self) -> Work:
+        """Delete the message, for its answer is confirmed, or it has been moved; then end."""
+        self.enter("deleting")
+        if self.tracer.is_on:
+            self.trace("delete")
+        yield from self.ask(Question(delete_batcher_of(self.source), DeleteMessage(self.delivery.receipt_handle)))
+        return self._finish()
+
+    def hand_back(self, reason: Reason, detail: str) -> Stop:
+        """Give up for this delivery. No answer is invented: the message comes back."""
+        seconds = self.clock.monotonic() - self._started_at_seconds
+        log_handed_back(self.delivery.message_id, reason, detail, seconds)
+        summary = f"a message is handed back, {reason}: {detail}"
+        self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
+        if self.tracer.is_on:
+            self.trace("handed_back", reason=reason)
+        if self.tracer.walks is not None:
+            self._walk_over("handed_back", reason)
+        return Stop(Shutdown(HandBack(reason)))
+
+    # --- answers ---
+
+    def _begin(self, work: Work) -> Stop | None:
+        self._work = work
+        self._open.clear()
+        return self._go_on()
+
+    def _go_on(self) -> Stop | None:
+        assert self._work is not None
+        try:
+            self._work.send(None)
+        except StopIteration as end:
+            how: Stop = end.value
+            return how
+        return None
+
+    def handle_reply(self, label: Any, value: Any) -> Any:
+        """Go on once everything that was asked has been answered."""
+        if isinstance(label, _BatcherWanted):
+            return self._batcher_started(label)
+        if label not in self._open:
+            return None
+        if isinstance(value, GatewayFailure) and not isinstance(label.request, DeleteMessage):
+            return self._failed(label, value)
+        if isinstance(value, GatewayFailure):
+            # Answered, but not deleted: it comes back, and gets the same answer again.
+            logger.warning("message %s could not be deleted: %s", self.delivery.message_id, value)
+        self._open.discard(label)
+        label.answer = value
+        if label.then is not None:
+            label.then(value)
+        return None if self._open else self._go_on()
+
+    def _failed(self, question: Question, failure: GatewayFailure) -> Stop | None:
+        match failure:
+            case Broken(error):
+                raise error
+            case Refused() if (why := self.unsent(question, failure)) is not None:
+                return self._begin(self.move(why))
+            case Refused(detail) | GaveUp(detail):
+                return self.hand_back(Reason.GAVE_UP_FOR_NOW, detail)
+            case NoRoom(detail):
+                return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
+        """Ask the successor of the actor that ended, after a pause."""
+        question = label.question if isinstance(label, _BatcherWanted) else label
+        if question not in self._open:
+            return None
+        question.tries += 1
+        if question.tries > MAX_TRIES:
+            return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {question.destination}")
+        # The first time there is most likely only no batcher for this queue yet.
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (question.tries - 1), _AskAgain(question))
+        return None
+
+    def handle_info(self, message: Any) -> Any:
+        """A pause is over, or ``in_flight`` wants something."""
+        match message:
+            case _AskAgain(question):
+                if question in self._open:
+                    self._send(question)
+            case AnnounceYourself():
+                self.cast(IN_FLIGHT, watch_message(self.ref, self.source, self.delivery, self._received_at_seconds))
+                if self._waits_for_its_turn:  # and nobody knows any more what became of those before it
+                    return self.hand_back(Reason.GROUP_HANDED_BACK, "its group's order is not known any more")
+            case YourTurn() if self._waits_for_its_turn:
+                self._waits_for_its_turn = False
+                return self._begin(self.work())
+            case StandBack() if self._waits_for_its_turn:
+                return self.hand_back(Reason.GROUP_HANDED_BACK, "one before it in its group was handed back")
+            case YourTurn() | StandBack():
+                pass
+            case _:
+                return super().handle_info(message)
+        return None
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Tell of a walk that ends in a crash: ``in_flight`` hands the message back."""
+        if self.tracer.walks is not None and isinstance(reason, Crash):
+            self._walk_over("handed_back", Reason.CRASHED)
+
+    def _send(self, question: Question) -> None:
+        destination = question.destination
+        if isinstance(question.request, SendMessage) and self.system.whereis(destination) is None:
+            assert isinstance(destination, tuple)
+            _kind, queue = destination
+            self.send_request(RESULT_BATCHERS, StartChild((queue,)), _BatcherWanted(question))
+        else:
+            self.send_request(destination, question.request, question)
+
+    def _batcher_started(self, label: _BatcherWanted) -> Any:
+        question = label.question
+        if question not in self._open:
+            return None
+        if self.system.whereis(question.destination) is None:
+            return self.handle_failure(label, NO_PROCESS)  # it did not start, or has ended already
+        self._send(question)
+        return None
+
+    def _finish(self) -> Stop:
+        moved_for = self._moved_for
+        fate, reason = ("answered", None) if moved_for is None else ("moved", moved_for.reason)
+        if self.tracer.is_on:
+            self.trace(fate, reason=reason)
+        if self.tracer.walks is not None:
+            self._walk_over(fate, reason)
+        now = self.clock.monotonic()
+        seconds = now - self._started_at_seconds
+        if moved_for is None:
+            self.log_answered(seconds)
+        else:
+            self.not_answered(moved_for)
+            log_moved(self.delivery.message_id, moved_for.reason, moved_for.detail, seconds)
+            summary = f"a message was moved to the dead-letter queue, {moved_for.reason}: {moved_for.detail}"
+            subject = moved_for.reason.value
+            self.cast(INCIDENTS, Noticed(IncidentKind.MOVED, subject, summary, self.delivery.message_id))
+        ends = [begin for _step, begin in self._steps[1:]] + [now]
+        steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]
+        statistics_of(self.system).message_finished(fate, reason, seconds, steps)
+        return Stop(NORMAL)

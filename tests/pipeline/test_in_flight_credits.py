@@ -1,0 +1,886 @@
+"""``InFlight``: the credits and the gate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from receipt_actors.domain.credits import MIN_RECEIVES
+from receipt_actors.domain.limits import Limits, LiveLimits
+from receipt_actors.domain.sources import Source, credits_kept_for_each
+from receipt_actors.otp import (
+    NORMAL,
+    PERMANENT,
+    TEMPORARY,
+    ChildSpec,
+    Name,
+    Ref,
+    Start,
+    Stop,
+    Supervisor,
+    start_child,
+    supervisor_spec,
+)
+from receipt_actors.otp import SIMPLE_ONE_FOR_ONE as ON_DEMAND
+from receipt_actors.pipeline.in_flight import STUCK_SECONDS, InFlight
+from receipt_actors.pipeline.protocol import (
+    APP_STORE_GATEWAY,
+    IN_FLIGHT,
+    LEDGER_GATEWAY,
+    MOVERS,
+    VALIDATORS,
+    CloseIntake,
+    CreditsGranted,
+    DescribeIntake,
+    Done,
+    IntakeStatus,
+    ObeyLimits,
+    ReserveCredits,
+    ResumeIntake,
+    ServiceAvailable,
+    ServiceUnavailable,
+    SettleReservation,
+    StuckInOutage,
+    WatchMessage,
+    delete_batcher_of,
+    visibility_batcher_of,
+)
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from tests.pipeline.stand_ins import FIRST, SECOND, SOURCE, Stage, StandIn, started
+
+
+def start(stage: Stage, max_in_flight: int = 25, *sources: Source) -> Ref:
+    limits = LiveLimits(Limits(max_in_flight, 1, 1))
+    return stage.actors.start(InFlight, limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+
+
+def granted(stage: Stage, consumer: Ref) -> list[int]:
+    return [credits.count for credits in stage.told(consumer, CreditsGranted)]
+
+
+def status(stage: Stage, intake: Ref) -> IntakeStatus:
+    stage.settle()
+    answer: IntakeStatus = intake.call(DescribeIntake())
+    return answer
+
+
+def reserve(stage: Stage, intake: Ref, consumer: Ref | None = None, count: int = 10, *, queue: str = SOURCE) -> Ref:
+    consumer = consumer or stage.stand_in()
+    intake.cast(ReserveCredits(consumer, queue, count))
+    return consumer
+
+
+def watched(stage: Stage, processor: Ref, queue: str = SOURCE) -> WatchMessage:
+    return WatchMessage(processor, "m", "handle", 1, stage.clock.monotonic(), replace(FIRST, queue=queue))
+
+
+def take(stage: Stage, intake: Ref, messages: int, queue: str = SOURCE) -> list[Ref]:
+    processors = [stage.stand_in() for _ in range(messages)]
+    for processor in processors:
+        intake.cast(watched(stage, processor, queue))
+    return processors
+
+
+def end(stage: Stage, *refs: Ref) -> None:
+    for ref in refs:
+        ref.cast(Stop(NORMAL))
+    stage.settle()
+
+
+def test_reservations_never_exceed_the_room(stage: Stage) -> None:
+    """Of five consumers that want ten each, those who come first get theirs, the next what is left, the rest wait."""
+    intake = start(stage, max_in_flight=15)
+    consumers = [reserve(stage, intake) for _ in range(5)]
+    assert [granted(stage, consumer) for consumer in consumers] == [[10], [5], [], [], []]
+    assert status(stage, intake).reserved == 15
+
+
+def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
+    """Two at first; one more after each receive that was full, one fewer after one that was half empty."""
+    intake = start(stage, max_in_flight=1000)
+    consumers = [reserve(stage, intake) for _ in range(5)]
+
+    def receiving() -> int:
+        return status(stage, intake).reserved // 10
+
+    def receive(consumer: Ref, messages: int) -> None:
+        intake.cast(SettleReservation(consumer, SOURCE, messages))
+        reserve(stage, intake, consumer)
+
+    assert receiving() == 2
+    receive(consumers[0], 10)
+    assert receiving() == 3
+    receive(consumers[1], 10)
+    receive(consumers[2], 10)
+    receive(consumers[3], 10)
+    assert receiving() == 5
+    receive(consumers[4], 7)
+    assert receiving() == 5
+    for consumer in consumers:
+        receive(consumer, 5)
+    assert receiving() == 2
+
+
+def test_the_age_of_the_oldest_message_in_flight_is_known(stage: Stage) -> None:
+    """Of whoever is left, whatever order they end in; nothing in flight has no age."""
+    intake = start(stage)
+    (first,) = take(stage, intake, 1)
+    stage.settle()
+    stage.advance(3.0)
+    second, third = take(stage, intake, 2)
+    stage.settle()
+    stage.advance(2.0)
+    assert status(stage, intake).oldest_in_flight_seconds == 5.0
+    end(stage, second)
+    assert status(stage, intake).oldest_in_flight_seconds == 5.0
+    end(stage, first)
+    assert status(stage, intake).oldest_in_flight_seconds == 2.0
+    end(stage, third)
+    assert status(stage, intake).oldest_in_flight_seconds == 0.0
+
+
+def test_who_waits_is_served_in_turn(stage: Stage) -> None:
+    """Credits that come free go to the consumer that has waited longest."""
+    intake = start(stage, max_in_flight=10)
+    first, second, third = [reserve(stage, intake) for _ in range(3)]
+    intake.cast(SettleReservation(first, SOURCE, 0))
+    assert (granted(stage, second), granted(stage, third)) == ([10], [])
+    intake.cast(SettleReservation(second, SOURCE, 0))
+    assert granted(stage, third) == [10]
+
+
+def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
+    """From its processor's announcement to its processor's end, whatever that is."""
+    intake = start(stage, max_in_flight=3)
+    consumer = reserve(stage, intake)
+    processors = take(stage, intake, 3)
+    intake.cast(SettleReservation(consumer, SOURCE, 3))
+    reserve(stage, intake, consumer)
+    assert granted(stage, consumer) == [3]
+    assert status(stage, intake).in_flight == 3
+
+    end(stage, processors[0])
+    stage.crash(processors[1])
+    assert granted(stage, consumer) == [3, 1]
+    processors[2].kill()
+    assert status(stage, intake).in_flight == 0
+
+
+def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
+    """A restart of intake may learn of a processor in two ways."""
+    intake = start(stage)
+    (processor,) = take(stage, intake, 1)
+    intake.cast(watched(stage, processor))
+    assert status(stage, intake).in_flight == 1
+    end(stage, processor)
+    assert status(stage, intake).in_flight == 0
+
+
+def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
+    """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    consumer = reserve(stage, intake)
+    processors = take(stage, intake, 10)
+    limits.change(Limits(4, 1, 1))
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
+    end(stage, *processors[:6])
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert stage.reply_to(obeying) == Done()
+    reserve(stage, intake, consumer)
+    assert granted(stage, consumer) == [10]
+    end(stage, processors[6])
+    assert granted(stage, consumer) == [10, 1]
+
+
+def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
+    """Credits of receives under way count: they may bring as many messages."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    consumer = reserve(stage, intake)
+    (processor,) = take(stage, intake, 1)
+    limits.change(Limits(10, 1, 1))
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
+    assert stage.replies(obeying) == []
+    end(stage, processor)
+    assert stage.reply_to(obeying) == Done()
+    limits.change(Limits(9, 1, 1))
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
+    assert stage.replies(obeying) == []
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert stage.reply_to(obeying) == Done()
+
+
+def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
+    """They need not wait for something to end."""
+    limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
+    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    _, waiting = reserve(stage, intake), reserve(stage, intake)
+    assert granted(stage, waiting) == []
+    limits.change(Limits(15, 1, 1))
+    assert stage.reply_to(stage.ask(IN_FLIGHT, ObeyLimits())) == Done()
+    assert granted(stage, waiting) == [5]
+
+
+def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> None:
+    """And nothing is granted to the dead, who would not give it back."""
+    intake = start(stage, max_in_flight=10)
+    dying, waiting_and_dying, living = [reserve(stage, intake) for _ in range(3)]
+    stage.crash(waiting_and_dying)
+    stage.crash(dying)
+    assert granted(stage, living) == [10]
+    assert status(stage, intake).reserved == 10
+
+
+def test_a_custodian_that_ended_before_it_was_announced_leaks_nothing(stage: Stage) -> None:
+    """One that has nothing to do ends within its own start."""
+    intake = start(stage)
+    processor = stage.stand_in()
+    end(stage, processor)
+    intake.cast(watched(stage, processor))
+    assert status(stage, intake).in_flight == 0
+
+
+def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> None:
+    """Two outages, and both have to end."""
+    intake = start(stage, max_in_flight=30)
+    processors = take(stage, intake, 2)
+    intake.cast(ServiceUnavailable("ledger"))
+    intake.cast(ServiceUnavailable("app_store"))
+    intake.cast(ServiceUnavailable("ledger"))  # said at every probe
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == []
+    assert status(stage, intake).unavailable == {"ledger", "app_store"}
+
+    intake.cast(ServiceAvailable("ledger"))
+    assert granted(stage, consumer) == []
+    intake.cast(ServiceAvailable("app_store"))
+    assert granted(stage, consumer) == [10]
+    assert len(processors) == 2
+
+
+def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
+    """While it lasts: whether there is anything to receive that does not need the service may change."""
+    intake = start(stage, max_in_flight=30)
+    take(stage, intake, 2)
+    intake.cast(ServiceUnavailable("app_store"))
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == []
+    intake.cast(ServiceUnavailable("app_store", closes_intake=False))
+    assert granted(stage, consumer) == [10]
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    intake.cast(ServiceUnavailable("app_store"))
+    another = reserve(stage, intake)
+    assert granted(stage, another) == []
+    intake.cast(ServiceAvailable("app_store"))
+    assert granted(stage, another) == [10]
+
+
+def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
+    """Somebody has to find out whether the service is back; one at a time."""
+    intake = start(stage)
+    intake.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, intake), reserve(stage, intake)
+    assert (granted(stage, first), granted(stage, second)) == ([1], [])
+
+    (probe,) = take(stage, intake, 1)
+    intake.cast(SettleReservation(first, SOURCE, 1))
+    assert granted(stage, second) == []
+    end(stage, probe)
+    assert granted(stage, second) == [1]
+
+
+def test_an_outage_during_receives_lets_nobody_else_in(stage: Stage) -> None:
+    """What has been reserved may come; then the closed gate counts it as in flight."""
+    intake = start(stage)
+    early = reserve(stage, intake)
+    stage.settle()
+    intake.cast(ServiceUnavailable("ledger"))
+    late = reserve(stage, intake)
+    assert (granted(stage, early), granted(stage, late)) == ([10], [])
+
+
+def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
+    """``CloseIntake`` is answered when the last receive is over and the last message done; nobody is let in."""
+    intake = start(stage)
+    receiving = reserve(stage, intake)
+    (early,) = take(stage, intake, 1)
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    waiting = reserve(stage, intake)
+
+    end(stage, early)
+    assert stage.replies(closing) == []
+    (late,) = take(stage, intake, 1)
+    intake.cast(SettleReservation(receiving, SOURCE, 1))
+    reserve(stage, intake, receiving)
+    assert stage.replies(closing) == []
+    end(stage, late)
+    assert stage.reply_to(closing) == Done()
+    assert (granted(stage, receiving), granted(stage, waiting)) == ([10], [])
+
+
+def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
+    """As long as messages are finished it waits; once none is for a while, it is told how many are stuck."""
+    intake = start(stage)
+    processors = take(stage, intake, 3)
+    intake.cast(ServiceUnavailable("ledger"))
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    for processor in processors[:2]:
+        end(stage, processor)
+        stage.advance(STUCK_SECONDS)
+        assert stage.replies(closing) == []
+    stage.advance(STUCK_SECONDS)
+    assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
+
+
+def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: Stage) -> None:
+    """Its trouble closes no gate; but who stops has nothing to wait for either."""
+    intake = start(stage)
+    take(stage, intake, 2)
+    intake.cast(ServiceUnavailable("send to Out", closes_intake=False))
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == [10]
+    assert status(stage, intake).unavailable == frozenset()
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    stage.advance(STUCK_SECONDS)
+    assert stage.reply_to(closing) == StuckInOutage(2, frozenset({"send to Out"}))
+
+
+def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
+    """What they bring is to be handed back, not left to its visibility timeout."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    intake.cast(ServiceUnavailable("ledger"))  # it may begin only then
+    stage.advance(10 * STUCK_SECONDS)
+    assert stage.replies(closing) == []
+    take(stage, intake, 1)
+    intake.cast(SettleReservation(consumer, SOURCE, 1))
+    stage.advance(2 * STUCK_SECONDS)
+    assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
+
+
+def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
+    """Somebody slow is waited for, where all services are there."""
+    intake = start(stage)
+    (processor,) = take(stage, intake, 1)
+    intake.cast(ServiceUnavailable("ledger"))
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    intake.cast(ServiceAvailable("ledger"))
+    stage.advance(10 * STUCK_SECONDS)
+    assert stage.replies(closing) == []
+    end(stage, processor)
+    assert stage.reply_to(closing) == Done()
+
+
+def test_an_empty_house_closes_at_once(stage: Stage) -> None:
+    """And as often as it is asked to; an outage makes no difference."""
+    intake = start(stage)
+    intake.cast(ServiceUnavailable("ledger"))
+    assert intake.call(CloseIntake()) == Done()
+    assert intake.call(CloseIntake()) == Done()
+
+
+def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
+    """Its receive will be settled by nobody."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    assert stage.replies(closing) == []
+    stage.crash(consumer)
+    assert stage.reply_to(closing) == Done()
+
+
+def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
+    """Nothing in flight for so long; empty receives do not count, messages do, if only corrupt ones."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    (processor,) = take(stage, intake, 1)
+    intake.cast(SettleReservation(consumer, SOURCE, 1))
+    stage.advance(5)
+    assert status(stage, intake).idle_seconds == 0
+    end(stage, processor)
+    stage.advance(7)
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 7
+    stage.advance(1)
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 8
+    intake.cast(SettleReservation(consumer, SOURCE, 1))
+    stage.advance(2)
+    assert status(stage, intake).idle_seconds == 0
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 2
+
+
+def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
+    """At the start, and after the last message: a receive that takes long may bring something yet."""
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 0
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 60
+    stage.advance(1)
+    (processor,) = take(stage, intake, 1)
+    end(stage, processor)
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 0
+
+
+def test_nobody_is_idle_who_does_not_know_what_is_in_flight(stage: Stage) -> None:
+    """Nor an intake that was restarted, before all have said what they have."""
+    stage.stand_in(VALIDATORS)
+    intake = start(stage)
+    intake.cast(SettleReservation(stage.stand_in(), SOURCE, 0))
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 0
+
+
+def test_of_several_sources_each_has_to_answer(stage: Stage) -> None:
+    """One that is quiet says nothing of another, which may have work."""
+    intake = start(stage, 100, FIRST, SECOND)
+    first, second = stage.stand_in(), stage.stand_in()
+    stage.advance(4)
+    intake.cast(SettleReservation(first, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 0
+    stage.advance(1)
+    intake.cast(SettleReservation(second, SECOND.queue, 1))
+    assert status(stage, intake).idle_seconds == 0
+    stage.advance(2)
+    intake.cast(SettleReservation(second, SECOND.queue, 0))
+    assert status(stage, intake).idle_seconds == 0
+    intake.cast(SettleReservation(first, SOURCE, 0))
+    assert status(stage, intake).idle_seconds == 2
+
+
+def test_failing_receives_are_told_once(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Four consumers meet the same outage again and again: one line when it begins, one when all is well again."""
+    intake = start(stage)
+    consumers = [stage.stand_in() for _ in range(4)]
+    for _ in range(5):
+        for consumer in consumers:
+            intake.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+    stage.settle()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    for consumer in consumers:
+        intake.cast(SettleReservation(consumer, SOURCE, 0))
+    stage.settle()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
+    """A batch run must not end because it can't see its work, however long; when it can again it looks first."""
+    intake = start(stage)
+    consumer = stage.stand_in()
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    stage.advance(60)
+    assert status(stage, intake).idle_seconds == 60
+    intake.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+    stage.advance(60)
+    seen = status(stage, intake)
+    assert (seen.idle_seconds, seen.troubles) == (0, {f"receive from {SOURCE}"})
+    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    seen = status(stage, intake)
+    assert (seen.idle_seconds, seen.troubles) == (60, frozenset())
+
+
+def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
+    """It asks the supervisors of the processors, and announces nothing that it does not know."""
+    limits = LiveLimits(Limits(20, 1, 1))
+    specs = [
+        ChildSpec("in_flight", Start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT), PERMANENT),
+        supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
+        supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
+    ]
+    stage.actors.start(Supervisor, specs)
+    intake, validators, movers = (stage.actors.whereis(name) for name in (IN_FLIGHT, VALIDATORS, MOVERS))
+    assert intake is not None and validators is not None and movers is not None
+    processors = [started(start_child(each, ())) for each in (validators, validators, movers)]
+    for processor in processors:
+        intake.cast(watched(stage, processor))
+
+    stage.crash(intake)
+    successor = stage.actors.whereis(IN_FLIGHT)
+    assert successor is not None
+    assert status(stage, successor).in_flight == 3
+    consumer = reserve(stage, successor, count=50)
+    assert granted(stage, consumer) == [17]
+    end(stage, *processors)
+    assert status(stage, successor).in_flight == 0
+
+
+def test_a_restarted_intake_knows_of_the_outage(stage: Stage) -> None:
+    """It asks the gateways, and grants nothing before they have answered: no flood meets a service that is down."""
+    stage.stand_in(LEDGER_GATEWAY, answer=lambda _: ServiceUnavailable("ledger"))
+    app_store = stage.stand_in(APP_STORE_GATEWAY)
+    intake = start(stage)
+    consumer = reserve(stage, intake)
+    assert granted(stage, consumer) == []
+    assert status(stage, intake).unavailable == {"ledger"}
+    stage.answer(app_store, ServiceAvailable("app_store"))
+    assert granted(stage, consumer) == [1]  # nothing is in flight: one may try
+    intake.cast(ServiceAvailable("ledger"))
+    assert granted(stage, reserve(stage, intake)) == [10]
+
+
+def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
+    """When a gateway wants one; and not two at once, nor beyond the room there is."""
+    intake = start(stage, max_in_flight=3)
+    take(stage, intake, 1)
+    intake.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, intake), reserve(stage, intake)
+    assert granted(stage, first) == []
+    for _ in range(3):
+        intake.cast(ServiceUnavailable("ledger", wanted_messages=1))
+    assert (granted(stage, first), granted(stage, second)) == ([1], [])
+    take(stage, intake, 2)
+    intake.cast(SettleReservation(first, SOURCE, 1))
+    intake.cast(ServiceUnavailable("ledger", wanted_messages=1))
+    assert granted(stage, second) == []
+
+
+def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
+    """They crash it, where a supervisor sees it; they are not met with silence."""
+    with pytest.raises(NotImplementedError):
+        start(stage).call("what is in flight?")
+    assert stage.actors.whereis(IN_FLIGHT) is None
+
+
+# --- several sources ---
+
+
+class Busy:
+    """The consumers of a source with more messages than can be taken in, none of which is finished by itself."""
+
+    def __init__(self, stage: Stage, intake: Ref, source: Source = FIRST) -> None:
+        self.stage = stage
+        self.intake = intake
+        self.queue = source.queue
+        self.seen = {reserve(stage, intake, queue=self.queue): 0 for _ in range(4)}
+        self.in_flight: list[Ref] = []
+
+    def receive(self) -> int:
+        """Let each that has credits receive as many messages, and ask again. Returns how many came."""
+        before = len(self.in_flight)
+        for consumer, seen in self.seen.items():
+            for count in granted(self.stage, consumer)[seen:]:
+                self.in_flight += take(self.stage, self.intake, count, self.queue)
+                self.intake.cast(SettleReservation(consumer, self.queue, count))
+                reserve(self.stage, self.intake, consumer, queue=self.queue)
+                self.seen[consumer] += 1
+        return len(self.in_flight) - before
+
+    def fill(self) -> None:
+        while self.receive():
+            pass
+
+    def finish(self, messages: int) -> None:
+        end(self.stage, *self.in_flight[:messages])
+        del self.in_flight[:messages]
+
+
+def test_a_deep_queue_leaves_room_for_the_other_source(stage: Stage) -> None:
+    """Half of all credits is divided among the sources, and none but its own may have a source's share."""
+    intake = start(stage, 100, FIRST, SECOND)
+    busy = Busy(stage, intake)
+    busy.fill()
+    assert len(busy.in_flight) == 75
+    late = reserve(stage, intake, queue=SECOND.queue)
+    assert granted(stage, late) == [10]
+
+
+def test_a_message_now_and_then_is_taken_in_at_once_beside_a_backlog_of_thousands(stage: Stage) -> None:
+    """Whatever the one source brings, and however slowly it is finished: the other's receive is always under way."""
+    intake = start(stage, 100, FIRST, SECOND)
+    busy, seldom = Busy(stage, intake), reserve(stage, intake, queue=SECOND.queue)
+    rounds = 300
+    for number in range(rounds):
+        busy.receive()
+        assert len(granted(stage, seldom)) == number + 1
+        messages = take(stage, intake, number % 2, SECOND.queue)
+        intake.cast(SettleReservation(seldom, SECOND.queue, number % 2))
+        reserve(stage, intake, seldom, queue=SECOND.queue)
+        busy.finish(10)
+        end(stage, *messages)
+    assert len(busy.in_flight) > 50  # it is busy still
+
+
+def test_two_deep_queues_get_about_equally_much(stage: Stage) -> None:
+    """What comes free goes to the source that has less, however much the other had before."""
+    intake = start(stage, 100, FIRST, SECOND)
+    one = Busy(stage, intake)
+    one.fill()
+    other = Busy(stage, intake, SECOND)
+    for _ in range(20):
+        for busy in (one, other):
+            busy.finish(5)
+            one.receive()
+            other.receive()
+    assert min(len(one.in_flight), len(other.in_flight)) >= 35
+
+
+def test_the_polls_of_idle_sources_leave_half_of_the_credits(stage: Stage) -> None:
+    """Ten idle sources hold no more than their shares, though each of their polls asks for ten."""
+    others = [replace(SECOND, queue=f"receipts-{number}") for number in range(2, 11)]
+    intake = start(stage, 40, FIRST, *others)
+    idle = [reserve(stage, intake, queue=source.queue) for source in others for _ in range(4)]
+    assert sum(sum(granted(stage, consumer)) for consumer in idle) == 2 * len(others)
+    busy = Busy(stage, intake)
+    busy.fill()
+    assert len(busy.in_flight) == 22
+
+
+@pytest.mark.parametrize("name_of", [delete_batcher_of, visibility_batcher_of])
+def test_trouble_with_one_source_queue_closes_the_gate_for_that_one_alone(
+    stage: Stage, name_of: Callable[[Source], Name]
+) -> None:
+    """Where nothing of it is in flight one message may try; the others go on, so the system does not wait."""
+    intake = start(stage, 100, FIRST, SECOND)
+    service = str(name_of(SECOND))
+    intake.cast(ServiceUnavailable(service, source_queue=SECOND.queue))
+    consumers = [reserve(stage, intake, queue=SECOND.queue) for _ in range(2)]
+    assert [granted(stage, consumer) for consumer in consumers] == [[1], []]
+    assert granted(stage, reserve(stage, intake)) == [10]
+    now = status(stage, intake)
+    assert (now.unavailable, now.is_closed) == ({service}, False)
+    intake.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
+    assert granted(stage, consumers[1]) == []  # one may be coming
+    take(stage, intake, 1, SECOND.queue)
+    intake.cast(SettleReservation(consumers[0], SECOND.queue, 1))
+    intake.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
+    assert granted(stage, consumers[1]) == [1]
+    intake.cast(ServiceUnavailable("delete from receipts", source_queue=FIRST.queue))
+    assert status(stage, intake).is_closed
+    intake.cast(ServiceAvailable(service))
+    assert granted(stage, reserve(stage, intake, queue=SECOND.queue)) == [10]
+
+
+def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that was deleted, say. The others go on to receive, and nobody says that the system waits."""
+    incidents = stage.stand_in(INCIDENTS)
+    intake = start(stage, 100, FIRST, SECOND)
+    lost = reserve(stage, intake, queue=SECOND.queue)
+    intake.cast(SettleReservation(lost, SECOND.queue, 0, "receipts-2: no such queue"))
+    now = status(stage, intake)
+    assert (now.receives_fail, now.unavailable, now.is_closed) == ({SECOND.queue}, frozenset(), False)
+    assert granted(stage, reserve(stage, intake)) == [10]
+    intake.cast(SettleReservation(lost, SECOND.queue, 0))
+    told = stage.told(incidents, Noticed)
+    assert [(each.kind, each.subject) for each in told] == [
+        (IncidentKind.OUTAGE, "receive from receipts-2"),
+        (IncidentKind.RECOVERED, "receive from receipts-2"),
+    ]
+
+
+def test_in_an_outage_of_all_each_source_has_its_turn_to_try(stage: Stage) -> None:
+    """An empty queue must not be the only one that is looked at while the gate is closed."""
+    intake = start(stage, 100, FIRST, SECOND)
+    intake.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, intake), reserve(stage, intake, queue=SECOND.queue)
+    assert (granted(stage, first), granted(stage, second)) == ([1], [])
+    intake.cast(SettleReservation(first, FIRST.queue, 0))
+    reserve(stage, intake, first)
+    assert (granted(stage, first), granted(stage, second)) == ([1], [1])
+    intake.cast(SettleReservation(second, SECOND.queue, 0))
+    assert granted(stage, first) == [1, 1]
+
+
+def test_a_restarted_intake_hears_of_every_sources_trouble(stage: Stage) -> None:
+    """It grants nothing to any before all batchers have answered."""
+    outage = ServiceUnavailable("delete from receipts-2", source_queue=SECOND.queue)
+    stage.stand_in(delete_batcher_of(SECOND), answer=lambda _: outage)
+    silent = stage.stand_in(visibility_batcher_of(SECOND))
+    intake = start(stage, 100, FIRST, SECOND)
+    first, second = reserve(stage, intake), reserve(stage, intake, queue=SECOND.queue)
+    assert (granted(stage, first), granted(stage, second)) == ([], [])
+    stage.answer(silent, ServiceAvailable("visibility of receipts-2"))
+    assert (granted(stage, first), granted(stage, second)) == ([10], [1])
+
+
+class Credits(RuleBasedStateMachine):
+    """Any order of reserving, receiving, ending and dying."""
+
+    limit = 17
+    sources: Sequence[Source] = (FIRST,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage()
+        self.intake = start(self.stage, self.limit, *self.sources)
+        self.consumers: dict[Ref, int] = {}  # and how many grants were used up
+        self.waiting: set[Ref] = set()  # who has asked for credits, unless they have been granted
+        self.queues: dict[Ref, str] = {}  # of consumers and processors
+        self.processors: list[Ref] = []
+
+    def teardown(self) -> None:
+        self.stage.close()
+
+    def _granted_now(self, consumer: Ref) -> int:
+        grants = granted(self.stage, consumer)
+        return grants[-1] if len(grants) > self.consumers[consumer] else 0
+
+    @rule(count=st.integers(1, 10), which=st.integers(0, 2))
+    def reserve(self, count: int, which: int) -> None:
+        queue = self.sources[which % len(self.sources)].queue
+        consumer = reserve(self.stage, self.intake, count=count, queue=queue)
+        self.queues[consumer] = queue
+        self.consumers[consumer] = 0
+        self.waiting.add(consumer)
+
+    @rule(received=st.integers(0, 10), again=st.booleans(), pick=st.integers(0, 100))
+    def receive(self, received: int, again: bool, pick: int) -> None:
+        receiving = [consumer for consumer in self.consumers if self._granted_now(consumer)]
+        if receiving:
+            consumer = receiving[pick % len(receiving)]
+            queue, count = self.queues[consumer], min(received, self._granted_now(consumer))
+            taken = take(self.stage, self.intake, count, queue)
+            self.queues.update(dict.fromkeys(taken, queue))
+            self.processors += taken
+            self.intake.cast(SettleReservation(consumer, queue, count))
+            self.consumers[consumer] += 1
+            self.waiting.discard(consumer)
+            if again:
+                reserve(self.stage, self.intake, consumer, queue=queue)
+                self.waiting.add(consumer)
+
+    @rule(pick=st.integers(0, 100))
+    def finish(self, pick: int) -> None:
+        if self.processors:
+            end(self.stage, self.processors.pop(pick % len(self.processors)))
+
+    @rule(pick=st.integers(0, 100))
+    def die(self, pick: int) -> None:
+        if self.consumers:
+            consumer = list(self.consumers)[pick % len(self.consumers)]
+            del self.consumers[consumer]
+            self.waiting.discard(consumer)
+            self.stage.crash(consumer)
+
+    @invariant()
+    def no_more_than_the_limit(self) -> None:
+        now = status(self.stage, self.intake)
+        assert now.in_flight == len(self.processors)
+        assert now.reserved == sum(map(self._granted_now, self.consumers))
+        assert now.in_flight + now.reserved <= self.limit
+
+    @invariant()
+    def who_has_fewer_than_are_kept_for_it_need_not_wait(self) -> None:
+        kept = credits_kept_for_each(self.limit, len(self.sources))
+        for queue in (source.queue for source in self.sources):
+            grants = {each: self._granted_now(each) for each in self.consumers if self.queues[each] == queue}
+            used = sum(grants.values()) + sum(self.queues[processor] == queue for processor in self.processors)
+            is_receiving = sum(map(bool, grants.values())) >= MIN_RECEIVES
+            if used < kept and not is_receiving:
+                assert not [each for each in grants if each in self.waiting and not grants[each]]
+
+
+class CreditsOfSeveralSources(Credits):
+    """Likewise, and none can keep another from its share."""
+
+    sources = (FIRST, SECOND, replace(SECOND, queue="receipts-3", dead_letter_queue="dead-3"))
+
+
+TestCredits = Credits.TestCase
+TestCreditsOfSeveralSources = CreditsOfSeveralSources.TestCase
+TestCredits.settings = TestCreditsOfSeveralSources.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None
+)
+
+
+# --- for how long nothing could be received ---
+
+
+class Unable:
+    """An intake of one source or two, whose receives succeed or fail."""
+
+    def __init__(self, stage: Stage, *sources: Source) -> None:
+        self.stage = stage
+        self.limits = LiveLimits(Limits(25, 1, 1))
+        self.intake = stage.actors.start(
+            InFlight, self.limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT
+        )
+
+    def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
+        """Let a consumer of its own receive."""
+        consumer = reserve(self.stage, self.intake, queue=queue)
+        self.stage.settle()
+        failure = "injected by a test" if fails else None
+        self.intake.cast(SettleReservation(consumer, queue, messages, failure))
+        self.stage.settle()
+
+    def tell(self, fact: object) -> None:
+        self.intake.cast(fact)
+        self.stage.settle()
+
+    def after(self, seconds: float) -> float:
+        self.stage.advance(seconds)
+        return status(self.stage, self.intake).unable_seconds
+
+
+def test_inability_lasts_while_receives_fail(stage: Stage) -> None:
+    """From the first failure to the next receive that succeeds, whichever consumer's those are."""
+    unable = Unable(stage)
+    assert unable.after(5.0) == 0.0
+    unable.receive(fails=True)
+    assert unable.after(3.0) == 3.0
+    unable.receive(fails=True)
+    assert unable.after(2.0) == 5.0
+    unable.receive(fails=False)
+    assert unable.after(1.0) == 0.0
+    unable.receive(fails=True)
+    assert unable.after(1.0) == 1.0
+
+
+def test_one_source_that_can_be_received_from_is_enough(stage: Stage) -> None:
+    """However the others fail."""
+    unable = Unable(stage, FIRST, SECOND)
+    unable.receive(fails=True)
+    assert unable.after(3.0) == 0.0
+    unable.tell(ServiceUnavailable("delete from receipts-2", source_queue=SECOND.queue))
+    assert unable.after(3.0) == 3.0
+    unable.receive(fails=False)
+    assert unable.after(1.0) == 0.0
+
+
+def test_who_lacks_another_service_can_receive(stage: Stage) -> None:
+    """Also where nothing is taken in because of it: what is in flight is kept, and waits here as well as elsewhere."""
+    unable = Unable(stage)
+    unable.tell(ServiceUnavailable("app_store", closes_intake=False))
+    unable.tell(ServiceUnavailable("ledger"))
+    assert unable.after(3.0) == 0.0
+    unable.receive(fails=True)
+    assert unable.after(3.0) == 3.0
+
+
+def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> None:
+    """Nothing was to be taken in; when that is over it begins anew."""
+    unable = Unable(stage)
+    unable.receive(fails=True)
+    unable.limits.is_paused = True
+    assert unable.after(5.0) == 0.0
+    unable.limits.is_paused = False
+    unable.tell(ResumeIntake())
+    assert unable.after(2.0) == 2.0
+    unable.limits.held_until_seconds = stage.clock.boottime()
+    assert unable.after(1.0) == 0.0
+    unable.limits.held_until_seconds = stage.clock.boottime() + 1000.0
+    unable.limits.change(unable.limits.whole.nothing)
+    stage.ask(IN_FLIGHT, ObeyLimits())
+    assert unable.after(1.0) == 0.0
+    unable.limits.change(unable.limits.whole)
+    stage.ask(IN_FLIGHT, ObeyLimits())
+    assert unable.after(1.0) == 0.0  # whether the queue is back has to be found out
+    unable.receive(fails=True)
+    assert unable.after(1.0) == 1.0
+    unable.intake.ask(CloseIntake(), block=False)
+    assert unable.after(1.0) == 0.0
