@@ -8,8 +8,8 @@
     │  ├─ queue_depths
     │  ├─ alerts             only where there is an alerts queue
     │  └─ alert_listener     only where an embedding program wants to hear of alerts
-    ├─ membership            one_for_one; only where other nodes share the work
-    │  └─ role_keeper
+    ├─ nodes                 one_for_one; only where other nodes share the work
+    │  └─ membership
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
@@ -42,11 +42,10 @@ from typing import TypedDict
 
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.patience import Patience
 from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.domain.roles import Node, Role
+from receipt_actors.domain.roles import Node, Role, StepDown
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     ONE_FOR_ONE,
@@ -69,8 +68,7 @@ from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
-from receipt_actors.scale.nodes.holding import Holding
-from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER, RoleKeeper
+from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
 from receipt_actors.settings import Settings
 from receipt_actors.sources import policy_of
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
@@ -146,7 +144,7 @@ def supervision_tree(
     return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60)
 
 
-def membership_spec(settings: Settings, table: RoleTable, processes: int, holding: Holding) -> ChildSpec:
+def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee: Lessee) -> ChildSpec:
     """Describe what keeps this node's place in its group; its name is one that no node had before."""
     node = Node(
         f"{settings.effective_node_name}-{secrets.token_hex(3)}",
@@ -156,13 +154,11 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, holdin
         shares_app_store_concurrency=settings.app_store_concurrency is not None,
     )
     lease_seconds = settings.lease_seconds
-    patience = Patience.of(lease_seconds, settings.receive_wait_seconds)
-    keeper = Start(
-        RoleKeeper, table, settings.effective_role_group, node, lease_seconds, holding, patience, name=ROLE_KEEPER
+    step_down = StepDown.of(lease_seconds, settings.receive_wait_seconds)
+    actor = Start(
+        Membership, table, settings.effective_role_group, node, lease_seconds, lessee, step_down, name=MEMBERSHIP
     )
-    return supervisor_spec(
-        "membership", ONE_FOR_ONE, [ChildSpec("role_keeper", keeper, shutdown=LEAVE_SECONDS)], **BUSY_GROUP
-    )
+    return supervisor_spec("nodes", ONE_FOR_ONE, [ChildSpec("membership", actor, shutdown=LEAVE_SECONDS)], **BUSY_GROUP)
 
 
 def queue_depths_spec(settings: Settings, queues: Queues, sources: Sequence[Source]) -> ChildSpec:
