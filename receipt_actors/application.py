@@ -74,9 +74,9 @@ from receipt_actors.pipeline.visibility_keeper import VisibilityKeeper
 from receipt_actors.scale.nodes.holding import Holding
 from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER, RoleKeeper
 from receipt_actors.settings import Settings
-from receipt_actors.sources import policy_of
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
 from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
+from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.telemetry.alert_book import Alert, AlertLimits
 from receipt_actors.telemetry.alerts import (

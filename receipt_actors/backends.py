@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,31 +16,26 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.network_loop import NetworkLoop
 from receipt_actors.otp import Scheduler
 from receipt_actors.settings import (
-    AppStoreSettings,
     BackendSettings,
     LedgerSettings,
     NotificationSettings,
     QueueSettings,
     RoleSettings,
     Settings,
-    SignatureSettings,
 )
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
-from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignatureRefused, SignedDataCalls
-from receipt_actors.stores.apple.signatures.on_demand import SignedDataOnDemand
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
-from receipt_actors.stores.apple.signatures.roots import foreign_name
-from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
-from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+from receipt_actors.stores.apple.opening import (
+    open_app_store,
+    open_curl_client,
+    open_server_api,
+    open_signed_data_calls,
+)
+from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignedDataCalls
 from receipt_actors.telemetry.walks import Walks
 
 if TYPE_CHECKING:
     from receipt_actors.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
-    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
-    from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-    from receipt_actors.stores.apple.signatures.signed_data import Trust
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -86,7 +81,7 @@ def open_backend(settings: Settings) -> Backend:
         background_calls = _open_background_calls(settings, queues, ledger)
         if background_calls is not None:
             opened.callback(background_calls.close)
-        signed_data = _open_signed_data_calls(settings)
+        signed_data = open_signed_data_calls(settings)
         opened.callback(signed_data.close)
         server_api: ServerApiClient | None = None
         if settings.uses_server_api:
@@ -94,7 +89,7 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(server_api.close)
         uses_curl = settings.uses_curl and server_api is None
         max_connections = settings.effective_app_store_concurrency
-        open_client = _open_curl_client if uses_curl else open_app_store
+        open_client = open_curl_client if uses_curl else open_app_store
         app_store = open_client(settings, max_connections=max_connections)
         opened.callback(app_store.close)
         walks = _open_walks(settings)
@@ -215,103 +210,6 @@ def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
 
         return AwsRoles(settings.role_table, settings.lease_seconds)
     return EmbeddedRoles(_database(settings, create=True))
-
-
-def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
-    """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient  # who has curl does without
-
-    return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
-
-
-def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> ServerApiClient:
-    """Make a client for the App Store Server API, or for what stands in for it; no request is made.
-
-    Raises ``ConfigurationError`` where the key is none.
-    """
-    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # an extra
-
-    key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
-    assert key_id is not None and issuer_id is not None, "the settings see to it"
-    return ServerApiClient(
-        settings.server_api_production_url,
-        settings.server_api_sandbox_url,
-        Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0]),
-        settings.app_store_connect_timeout_seconds,
-        settings.app_store_read_timeout_seconds,
-        pool_size=max_connections,
-    )
-
-
-def _server_api_key(settings: AppStoreSettings) -> str:
-    if settings.server_api_key is not None:
-        return settings.server_api_key.get_secret_value().replace("\\n", "\n")  # as files of variables often have it
-    assert settings.server_api_key_file is not None, "the settings see to it"
-    try:
-        return settings.server_api_key_file.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        raise ConfigurationError(
-            [f"server_api_key_file: found {str(settings.server_api_key_file)!r}, expected a .p8 file that can be read"]
-        ) from None
-
-
-def open_signatures(settings: SignatureSettings) -> AppleSignedData:
-    """Open what verifies Apple's signatures on the thread that calls.
-
-    Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
-    """
-    return open_signed_data(_trust(settings))
-
-
-def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
-    """Name the trusted root certificates that are not Apple's: whoever has their keys can make purchases that count.
-
-    Raises what ``open_signatures`` raises.
-    """
-    if settings.apple_roots is None:
-        return ()
-    return tuple(name for root in _trust(settings).roots if (name := foreign_name(root)) is not None)
-
-
-def signer_of(settings: SignatureSettings, signed: str) -> str:
-    """Say whose signature a transaction has that was verified with ``open_signatures``."""
-    trust = _trust(settings)
-    for root in trust.roots:
-        name = foreign_name(root)
-        one = open_signed_data(replace(trust, roots=(root,)))
-        if name is not None and not isinstance(one.verify_transaction(signed), SignatureRefused):
-            return f"{name!r}, a root certificate of apple_roots that is not Apple's"
-    return "Apple"
-
-
-def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataOnDemand:
-    """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
-    if settings.apple_roots is not None or settings.uses_server_api:
-        _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
-    if settings.signature_processes and hasattr(select, "epoll"):
-        return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
-    return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
-
-
-def _trust(settings: SignatureSettings) -> Trust:
-    return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
-
-
-def _open_curl_client(settings: AppStoreSettings, *, max_connections: int) -> CurlVerifyReceiptClient:
-    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
-
-    return CurlVerifyReceiptClient(*_app_store_arguments(settings), max_connections=max_connections)
-
-
-def _app_store_arguments(settings: AppStoreSettings) -> tuple[str, str, str | None, float, float]:
-    secret = settings.shared_secret
-    return (
-        settings.app_store_production_url,
-        settings.app_store_sandbox_url,
-        None if secret is None else secret.get_secret_value(),
-        settings.app_store_connect_timeout_seconds,
-        settings.app_store_read_timeout_seconds,
-    )
 
 
 def _database(settings: BackendSettings, create: bool) -> Path:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from receipt_actors.backends import open_ledger, open_notifications, open_queues, open_signatures
+from receipt_actors.backends import open_ledger, open_notifications, open_queues
 from receipt_actors.domain.policy import Policy
 from receipt_actors.settings import NotificationSettings
 from receipt_actors.sqlite import EmbeddedQueues
@@ -28,6 +28,7 @@ from receipt_actors.starting import StartPatience
 from receipt_actors.stores.apple.notifications.asgi import asgi_app
 from receipt_actors.stores.apple.notifications.handler import Done, HandlerAnswer, NotificationHandler
 from receipt_actors.stores.apple.notifications.wsgi import wsgi_app
+from receipt_actors.stores.apple.opening import open_signatures
 
 __all__ = ["Done", "HandlerAnswer", "NotificationHandler", "asgi_app", "open_handler", "wsgi_app"]
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from receipt_actors.domain.fifo import dead_letter_queue_fault
-from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
 from receipt_actors.domain.ports import Queues
-from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.sources import Source, misuses
 from receipt_actors.errors import ConfigurationError, QueueRefused
-from receipt_actors.settings import PolicySettings, Settings
+from receipt_actors.settings import Settings
 from receipt_actors.starting import StartPatience
+from receipt_actors.stores.apple.opening import policy_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,30 +90,3 @@ def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bo
         answers_unidentified=settings.unidentified == "reply",
         is_first=is_first,
     )
-
-
-def policy_of(settings: PolicySettings) -> Policy:
-    """Return what the settings accept."""
-
-    def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
-        return None if "*" in names else frozenset(names)
-
-    types = allowed(settings.product_types)
-    return Policy(
-        allowed(settings.bundle_ids),
-        allowed(settings.product_ids),
-        frozenset(settings.environments),
-        product_types=None if types is None else frozenset(map(ProductType, types)),
-        takes_family_shared=settings.family_sharing == "accept",
-        account_tokens=_account_tokens(settings),
-    )
-
-
-def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
-    if settings.app_account_token == "ignore":
-        return None
-    rule: TokenRule = token_by_number
-    if settings.app_account_token_rule == "uuid5":
-        assert settings.app_account_token_namespace is not None, "the settings see to it"
-        rule = token_by_uuid5(settings.app_account_token_namespace)
-    return AccountTokens(rule, required=settings.app_account_token == "require")

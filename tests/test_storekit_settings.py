@@ -15,7 +15,7 @@ from receipt_actors.domain.service_limits import APPLE_SERVER_API
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.scale.processes.messages import settings_as_json
 from receipt_actors.settings import Settings, load_settings
-from receipt_actors.sources import policy_of
+from receipt_actors.stores.apple.opening import policy_of
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}
 KEY = {"server_api_key": "-----BEGIN PRIVATE KEY-----", "server_api_key_id": "K1", "server_api_issuer_id": "I1"}

@@ -3,24 +3,80 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from receipt_actors.domain.addresses import Address
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import (
-    AdminAddress,
-    AdminToken,
-    EmfDimensions,
-    EmfNamespace,
-    Expected,
-    FilePath,
-    LogLevel,
-    OptionalQueueName,
-)
+from receipt_actors.settings_model.fields import Expected, FilePath, OptionalQueueName, split_commas
+from receipt_actors.settings_model.model import SomeSettings
 
 _INSTALL_OPENTELEMETRY = "pip install 'receipt-actors[otel]'"
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
+_EMF_NAMESPACE = re.compile(r"(?!AWS/)[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,254}")
+MAX_EMF_DIMENSIONS = 29  #: CloudWatch takes 30, and SourceQueue is one
+#: What CloudWatch takes for a dimension's name and value; a name may not begin with a colon.
+_EMF_DIMENSION = re.compile(r"[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,249}=[!-+\--~][ -+\--~]{0,250}")
+
+
+def _admin_address(text: str) -> str:
+    try:
+        return str(Address.parse(text))
+    except ValueError as error:
+        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:9464; {error}") from None
+
+
+def _admin_token(token: SecretStr | None) -> SecretStr | None:
+    """Accept what a header can carry, and nobody can guess."""
+    if token is not None and not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError(
+            "expected 16 or more letters, digits and characters of -._~+/=, such as `openssl rand -hex 16` prints"
+        )
+    return token
+
+
+def _emf_namespace(name: str) -> str:
+    if not _EMF_NAMESPACE.fullmatch(name):
+        raise PydanticCustomError("emf_namespace", "no namespace")
+    return name
+
+
+def _emf_dimensions(pairs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if pairs is None:
+        return None
+    names = [pair.partition("=")[0] for pair in pairs]
+    if (
+        len(pairs) > MAX_EMF_DIMENSIONS
+        or not all(map(_EMF_DIMENSION.fullmatch, pairs))
+        or len({*names, "SourceQueue"}) < len(names) + 1
+    ):
+        raise PydanticCustomError("emf_dimensions", "no dimensions")
+    return pairs
+
+
+AdminAddress = Annotated[
+    Annotated[str, AfterValidator(_admin_address)] | None, Expected("HOST:PORT, such as 127.0.0.1:9464")
+]
+AdminToken = Annotated[
+    SecretStr | None, AfterValidator(_admin_token), Expected("16 or more letters, digits and -._~+/=")
+]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+EmfNamespace = Annotated[
+    str,
+    AfterValidator(_emf_namespace),
+    Expected("the name of a CloudWatch namespace, not AWS's own: up to 255 letters, digits and . - _ / # :"),
+]
+EmfDimensions = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(split_commas),
+    AfterValidator(_emf_dimensions),
+    Expected("NAME=VALUE, comma separated, such as Stage=production; at most 29, without SourceQueue"),
+]
 
 
 class LogSettings(SomeSettings, frozen=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from receipt_actors.domain.limits import (
     DEFAULT_CURL_CONCURRENCY,
@@ -15,9 +16,26 @@ from receipt_actors.domain.limits import (
 )
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.settings._app_store_client import INSTALL_CURL, curl_fault, is_curl, most_requests
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._server_api import SERVER_API, SERVER_API_RATE_PER_SECOND
-from receipt_actors.settings._types import Processes
+from receipt_actors.settings_model.fields import Expected
+from receipt_actors.settings_model.model import SomeSettings
+from receipt_actors.stores.apple.settings import SERVER_API, SERVER_API_RATE_PER_SECOND
+
+
+def _count_or_auto(value: object) -> object:
+    if value == "auto":
+        return value
+    try:
+        count = int(value) if isinstance(value, str | int) else 0
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise PydanticCustomError("count", "no count")
+    return count
+
+
+Processes = Annotated[
+    int | Literal["auto"], BeforeValidator(_count_or_auto), Expected("an integer, 1 or more, or auto")
+]
 
 
 class WorkSettings(SomeSettings, frozen=True):

@@ -8,7 +8,7 @@ same class and with the same checks: ``of_source`` returns them, and ``every_sou
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Self
 
@@ -16,9 +16,8 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationIn
 
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import json_type, printable
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import Fault, SettingFaults, place_of_table, table_in_table, unknown_in_table
-from receipt_actors.settings._types import Expected, QueueName
+from receipt_actors.settings_model.fields import Expected, QueueName
+from receipt_actors.settings_model.model import Fault, SettingFaults, SomeSettings
 
 #: What a table may set.
 SOURCE_SETTINGS = (
@@ -184,3 +183,27 @@ def _places(cls: type[SomeSettings], queue: str, own: Mapping[str, str], origins
     table = place_of_table(queue, {})
     found = {name: f"{origins.get(name, name)}, for {table}" for name in cls.model_fields}
     return {**found, "source_queue": place_of_table(queue, origins), **own}
+
+
+def place_of_table(queue: str, origins: Mapping[str, str], name: str | None = None) -> str:
+    """Say where a table ``[sources.QUEUE]`` is, or one setting of it."""
+    key = printable(queue)
+    place = "sources." + (f'"{key}"' if "." in key else key) + ("" if name is None else f".{printable(name)}")
+    origin = origins.get("sources")
+    if origin is None:
+        return place
+    return f"{place} in {origin.removeprefix('sources in ')}"
+
+
+def unknown_in_table(
+    queue: str, name: str, near: Sequence[str], allowed: Collection[str], origins: Mapping[str, str]
+) -> str:
+    """Name a setting that no source has, and the one that it is most like."""
+    hint = f"did you mean {near[0]}?" if near else f"a source has {', '.join(allowed)}"
+    return f"{place_of_table(queue, origins, name)}: found it, expected a setting of a source; {hint}"
+
+
+def table_in_table(queue: str, name: str, origins: Mapping[str, str]) -> str:
+    """Say that the table of a source has a table, and how a name with a dot is written."""
+    hint = f'a queue whose name has a dot has quotes in TOML: [sources."{printable(f"{queue}.{name}")}"]'
+    return f"{place_of_table(queue, origins, name)}: found a table, expected settings of a source; {hint}"

@@ -1,20 +1,32 @@
-"""What a person is told about a setting that cannot work: where from, what was found, what was expected, what to do."""
+"""What every choice of settings has in common, and what a person is told about a value that cannot work.
+
+A fault says where the value came from, what was found, what was expected, and what to do. All faults are told at once.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Any, Self, TypeAlias
 
-from pydantic import BaseModel
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings._setting import Setting, describe, settings_of
+from receipt_actors.settings_model.fields import Setting, describe, settings_of
 
 _MASK = "**********"
 
@@ -30,28 +42,46 @@ class SettingFaults(ConfigurationError):
         self.by_setting = tuple(by_setting)
 
 
-def place_of_table(queue: str, origins: Mapping[str, str], name: str | None = None) -> str:
-    """Say where a table ``[sources.QUEUE]`` is, or one setting of it."""
-    key = printable(queue)
-    place = "sources." + (f'"{key}"' if "." in key else key) + ("" if name is None else f".{printable(name)}")
-    origin = origins.get("sources")
-    if origin is None:
-        return place
-    return f"{place} in {origin.removeprefix('sources in ')}"
+class SomeSettings(BaseModel, frozen=True):
+    """What every choice of settings has in common: all faults are told at once, and each value's source is known.
 
+    The order of fields matters twice: a check sees the fields above its own, and help texts and the manual keep it.
+    """
 
-def unknown_in_table(
-    queue: str, name: str, near: Sequence[str], allowed: Collection[str], origins: Mapping[str, str]
-) -> str:
-    """Name a setting that no source has, and the one that it is most like."""
-    hint = f"did you mean {near[0]}?" if near else f"a source has {', '.join(allowed)}"
-    return f"{place_of_table(queue, origins, name)}: found it, expected a setting of a source; {hint}"
+    model_config = ConfigDict(
+        extra="forbid",
+        str_strip_whitespace=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        defer_build=True,  # most of the choices are bases of others, and check nothing themselves
+    )
 
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-def table_in_table(queue: str, name: str, origins: Mapping[str, str]) -> str:
-    """Say that the table of a source has a table, and how a name with a dot is written."""
-    hint = f'a queue whose name has a dot has quotes in TOML: [sources."{printable(f"{queue}.{name}")}"]'
-    return f"{place_of_table(queue, origins, name)}: found a table, expected settings of a source; {hint}"
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each value that is no default came from, for people: a flag, a variable, a key of a file, a choice."""
+        return MappingProxyType(self._origins)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_setting_is_a_boolean(cls, value: object) -> object:
+        if isinstance(value, bool):  # pydantic reads True as 1, a typing slip in a TOML file
+            raise PydanticCustomError("boolean", "a boolean")
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_every_fault_at_once(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        origins: Mapping[str, str] = info.context or {}
+        try:
+            settings = handler(data)
+        except ValidationError as error:
+            raise SettingFaults([_fault(cls, details, origins) for details in error.errors()]) from None
+        settings._origins.update({name: origin for name, origin in origins.items() if name in cls.model_fields})
+        return settings
 
 
 def unknown(
@@ -63,7 +93,7 @@ def unknown(
     return f"{origin}: found an unknown setting, expected a known one; {hint}"
 
 
-def fault(model: type[BaseModel], details: ErrorDetails, origins: Mapping[str, str]) -> Fault:
+def _fault(model: type[BaseModel], details: ErrorDetails, origins: Mapping[str, str]) -> Fault:
     """Name the setting that a finding of pydantic is about, and put it into our words."""
     name = str(details["loc"][0])
     return name, _words(name, model, details, origins)
