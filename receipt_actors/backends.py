@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.network_loop import NetworkLoop
@@ -69,7 +70,7 @@ def open_backend(settings: Settings) -> Backend:
         queues = open_queues(
             settings,
             # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
-            max_connections=max(settings.all_consumers, settings.batchers * settings.batch_requests),
+            max_connections=max(settings.all_consumers, settings.batchers * BATCH_REQUESTS),
             longest_wait_seconds=settings.receive_wait_seconds,
             changes_policies=True,
         )
@@ -128,7 +129,7 @@ def _open_walks(settings: Settings) -> Walks | None:
         return None
     from receipt_actors.telemetry.opentelemetry import open_walks  # an extra, and a large library
 
-    return open_walks(metadata.version("receipt-actors"), settings.traces_sample_ratio)
+    return open_walks(metadata.version("receipt-actors"))
 
 
 def _open_background_calls(

@@ -169,8 +169,7 @@ def _started(
         settings = Settings(
             database=Path(folder) / "receipts.db",
             bundle_ids=(BUNDLE_ID,),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
             admin=admin,
             **_trust(store, Path(folder), asked),
         )
@@ -189,9 +188,7 @@ def _trust(store: SimulatedAppStore, folder: Path, asked: Asked) -> dict[str, An
     return {
         "apple_roots": files.roots,
         "app_receipts": asked.value,
-        "server_api_production_url": store.production_api_url,
-        "server_api_sandbox_url": store.sandbox_api_url,
-        "server_api_key_file": files.key,
+        "server_api_key": str(files.key),
         "server_api_key_id": files.key_id,
         "server_api_issuer_id": files.issuer_id,
     }

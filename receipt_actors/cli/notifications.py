@@ -40,7 +40,6 @@ class ServeSettings(LogSettings, NotificationSettings, frozen=True):
 _UNUSED = frozenset(
     {
         "app_account_token",
-        "app_account_token_namespace",
         "app_account_token_rule",
         "dead_letter_queue",
         "family_sharing",

@@ -255,7 +255,6 @@ def default_setup(task: TaskSize) -> Setup:
 
     return Setup(
         task=task,
-        batch_requests=default("batch_requests"),
         ledger_concurrency=default("ledger_concurrency"),
         receive_wait_seconds=default("receive_wait_seconds"),
         pace_seconds=PACE_SECONDS,

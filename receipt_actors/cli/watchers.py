@@ -59,15 +59,15 @@ def watched(settings: Settings) -> Iterator[Watchers]:
         admin = None if settings.admin is None else open_ones.enter_context(admin_server(settings, settings.admin))
         metrics = None if settings.metrics_log == "none" else open_ones.enter_context(_metrics_log(settings))
         systemd = open_ones.enter_context(SystemdNotifier())
-        protection = _scale_in_protection(settings)
+        protection = _scale_in_protection()
         if protection is not None:
             open_ones.enter_context(protection)
         yield Watchers(systemd, admin, metrics, protection)
 
 
-def _scale_in_protection(settings: Settings) -> ScaleInProtection | None:
+def _scale_in_protection() -> ScaleInProtection | None:
     agent_url = os.environ.get(AGENT_VARIABLE)
-    if not agent_url or settings.scale_in_protection == "off":
+    if not agent_url:
         return None
     from receipt_actors.telemetry.scale_in_protection import ScaleInProtection  # an HTTP client, for ECS alone
 
@@ -77,12 +77,7 @@ def _scale_in_protection(settings: Settings) -> ScaleInProtection | None:
 def _metrics_log(settings: Settings) -> MetricsLog:
     from receipt_actors.telemetry.embedded_metrics import MetricsLog
 
-    return MetricsLog(
-        STDOUT,
-        interval_seconds=settings.emf_interval_seconds,
-        namespace=settings.emf_namespace,
-        dimensions=dict(pair.split("=", 1) for pair in settings.emf_dimensions or ()),
-    )
+    return MetricsLog(STDOUT, dimensions=dict(pair.split("=", 1) for pair in settings.emf_dimensions or ()))
 
 
 def admin_server(settings: Settings, address: str) -> AdminServer:

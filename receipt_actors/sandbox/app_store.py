@@ -155,17 +155,17 @@ class SimulatedAppStore:
 
     @property
     def production_url(self) -> str:
-        """URL for ``app_store_production_url``; complete once started."""
+        """Its verifyReceipt of production; complete once started."""
         return f"{self._server.url}/production/verifyReceipt"
 
     @property
     def sandbox_url(self) -> str:
-        """URL for ``app_store_sandbox_url``; complete once started."""
+        """Its verifyReceipt of the sandbox; complete once started."""
         return f"{self._server.url}/sandbox/verifyReceipt"
 
     @property
     def url(self) -> str:
-        """``http://host:port``; complete once started."""
+        """``http://host:port``, for ``app_store_url``; complete once started."""
         return self._server.url
 
     @property

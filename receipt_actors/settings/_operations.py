@@ -15,7 +15,6 @@ from receipt_actors.settings_model.model import SomeSettings
 
 _INSTALL_OPENTELEMETRY = "pip install 'receipt-actors[otel]'"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
-_EMF_NAMESPACE = re.compile(r"(?!AWS/)[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,254}")
 MAX_EMF_DIMENSIONS = 29  #: CloudWatch takes 30, and SourceQueue is one
 #: What CloudWatch takes for a dimension's name and value; a name may not begin with a colon.
 _EMF_DIMENSION = re.compile(r"[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,249}=[!-+\--~][ -+\--~]{0,250}")
@@ -35,12 +34,6 @@ def _admin_token(token: SecretStr | None) -> SecretStr | None:
             "expected 16 or more letters, digits and characters of -._~+/=, such as `openssl rand -hex 16` prints"
         )
     return token
-
-
-def _emf_namespace(name: str) -> str:
-    if not _EMF_NAMESPACE.fullmatch(name):
-        raise PydanticCustomError("emf_namespace", "no namespace")
-    return name
 
 
 def _emf_dimensions(pairs: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -65,11 +58,6 @@ AdminToken = Annotated[
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
-]
-EmfNamespace = Annotated[
-    str,
-    AfterValidator(_emf_namespace),
-    Expected("the name of a CloudWatch namespace, not AWS's own: up to 255 letters, digits and . - _ / # :"),
 ]
 EmfDimensions = Annotated[
     tuple[str, ...] | None,
@@ -108,14 +96,8 @@ class OperationsSettings(LogSettings, frozen=True):
     traces: Literal["none", "otlp"] = Field(
         default="none",
         description="Where a trace of each receipt goes. otlp: to an OpenTelemetry collector, by OTLP over HTTP, as "
-        "the variables OTEL_EXPORTER_OTLP_... say; it needs the extra otel.",
-    )
-    traces_sample_ratio: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Share of the receipts that are traced, of those that belong to no trace yet; of the others "
-        "whoever began the trace decides. Left out: what OTEL_TRACES_SAMPLER says, else all.",
+        "the variables OTEL_EXPORTER_OTLP_... say; it needs the extra otel. OTEL_TRACES_SAMPLER says "
+        "which receipts; without it, all.",
     )
     log_decisions: Literal["problems", "all"] = Field(
         default="problems",
@@ -123,10 +105,8 @@ class OperationsSettings(LogSettings, frozen=True):
     )
     metrics_log: Literal["none", "emf"] = Field(
         default="none",
-        description="Metrics as lines on standard output; emf: in CloudWatch's embedded metric format.",
+        description="Metrics as lines on standard output, once a minute; emf: in CloudWatch's embedded metric format.",
     )
-    emf_interval_seconds: float = Field(default=60, ge=1, description="Time from one line of metrics to the next.")
-    emf_namespace: EmfNamespace = Field(default="ReceiptActors", description="CloudWatch namespace of the metrics.")
     emf_dimensions: EmfDimensions = Field(
         default=None,
         description="Dimensions of the metrics beside SourceQueue; each metric is there with and without them. "
@@ -135,20 +115,6 @@ class OperationsSettings(LogSettings, frozen=True):
     alerts_queue: OptionalQueueName = Field(
         default=None,
         description="Queue that alerts are sent to: what somebody should know of at once. Left out: none are sent.",
-    )
-    alert_outage_seconds: float = Field(
-        default=60, gt=0, description="Time that a service is unavailable before that is an alert."
-    )
-    alert_dead_letters: int = Field(
-        default=10,
-        ge=0,
-        description="Messages moved to the dead-letter queue within a minute, by a process, that are no alert yet.",
-    )
-
-    scale_in_protection: Literal["auto", "off"] = Field(
-        default="auto",
-        description="Whether ECS is kept from ending this task, when it scales in or deploys, while that would waste "
-        "work; auto: where there is an ECS agent (ECS_AGENT_URI).",
     )
 
     @field_validator("admin_token")

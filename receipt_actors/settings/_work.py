@@ -63,12 +63,6 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Long poll of a receive; shorter than the drain. With exit_when_idle_seconds it is no longer than "
         "that, or than 1 s: its answer is waited for.",
     )
-    batch_requests: int = Field(
-        default=4, ge=1, description="Sends or deletes under way at once, for each batcher of each process."
-    )
-    result_batcher_idle_seconds: float = Field(
-        default=60, gt=0, description="Time without answers that ends a result batcher."
-    )
     app_store_client: Literal["auto", "requests", "curl"] = Field(
         default="auto",
         description="Client that asks Apple. requests keeps a thread for each answer that it waits for; curl has one "
@@ -93,15 +87,11 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Requests to Apple a second, of all processes, and of all nodes of a group. Left out: no limit for "
         f"verifyReceipt, and {SERVER_API_RATE_PER_SECOND:g} for the App Store Server API, as Apple documents.",
     )
-    app_store_attempts: int = Field(
-        default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
-    )
     ledger_concurrency: int = Field(
         default=50,
         ge=1,
         description="Requests to the ledger under way at once, of all processes, and of all nodes of a group.",
     )
-    ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
     drain_seconds: float = Field(
         default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
     )

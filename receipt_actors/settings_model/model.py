@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings_model.fields import Setting, describe, settings_of
+from receipt_actors.settings_model.removed import REMOVED
 
 _MASK = "**********"
 
@@ -79,7 +80,8 @@ class SomeSettings(BaseModel, frozen=True):
         try:
             settings = handler(data)
         except ValidationError as error:
-            raise SettingFaults([_fault(cls, details, origins) for details in error.errors()]) from None
+            faults = (_fault(cls, details, origins) for details in error.errors())
+            raise SettingFaults(list(dict.fromkeys(faults))) from None  # a union has one for each of its types
         settings._origins.update({name: origin for name, origin in origins.items() if name in cls.model_fields})
         return settings
 
@@ -88,6 +90,8 @@ def unknown(
     origin: str, name: str, known: Mapping[str, Setting], spell: Callable[[Setting], str] = attrgetter("name")
 ) -> str:
     """Name an unknown setting, and the known one that it is most like as its layer spells it."""
+    if (now := REMOVED.get(name)) is not None:
+        return f"{origin}: found a setting that was removed; {now}"
     near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
     hint = f"did you mean {spell(known[near[0]])}?" if near else "the settings reference lists all there are"
     return f"{origin}: found an unknown setting, expected a known one; {hint}"

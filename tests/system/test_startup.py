@@ -24,7 +24,7 @@ WRONG_USAGE = 2
 def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_path: Path) -> None:
     """File, environment and flags in one go, one line each, code 2: nobody has to run it once for each mistake."""
     config = tmp_path / "receipts.toml"
-    config.write_text('max_in_flite = 10\nledger_attempts = "often"\n', encoding="utf-8")
+    config.write_text('max_in_flite = 10\nledger_concurrency = "often"\n', encoding="utf-8")
     program = programs.start(
         "start",
         *("--config", str(config), "--visibility-timeout-seconds", "9", "--database", "receipts.db"),
@@ -34,7 +34,7 @@ def test_every_fault_of_the_settings_is_told_at_once(programs: Programs, tmp_pat
     lines = program.stderr.splitlines()
     wrong = (
         "max_in_flite",
-        "ledger_attempts",
+        "ledger_concurrency",
         "--visibility-timeout-seconds",
         "RECEIPT_ACTORS_CONSUMERS",
         "RECEIPT_ACTORS_BUNDEL_IDS",

@@ -358,7 +358,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
     """Describe the whole tree; see the module."""
     alerts: Sequence[ChildSpec] = ()
     if settings.alerts_queue is not None:
-        limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
+        limits = AlertLimits()
         sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
         alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
     telemetry = supervisor_spec(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused
-from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings
+from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
 from receipt_actors.stores.apple.signatures.on_demand import SignedDataOnDemand
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.roots import foreign_name
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
     from receipt_actors.stores.apple.signatures.signed_data import Trust
+
+
+CONNECT_SHARE = 0.3  #: of the time to wait for an answer: to connect
+SIGNATURE_PROCESSES = 1  #: beside each process that works; more would help only where this one is always busy
 
 
 def policy_of(settings: PolicySettings) -> Policy:
@@ -46,10 +52,8 @@ def policy_of(settings: PolicySettings) -> Policy:
 def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
     if settings.app_account_token == "ignore":
         return None
-    rule: TokenRule = token_by_number
-    if settings.app_account_token_rule == "uuid5":
-        assert settings.app_account_token_namespace is not None, "the settings see to it"
-        rule = token_by_uuid5(settings.app_account_token_namespace)
+    namespace = settings.app_account_token_rule
+    rule: TokenRule = token_by_uuid5(namespace) if isinstance(namespace, UUID) else token_by_number
     return AccountTokens(rule, required=settings.app_account_token == "require")
 
 
@@ -70,25 +74,23 @@ def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
     assert key_id is not None and issuer_id is not None, "the settings see to it"
     return ServerApiClient(
-        settings.server_api_production_url,
-        settings.server_api_sandbox_url,
+        *settings.server_api_urls,
         Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0]),
-        settings.app_store_connect_timeout_seconds,
+        CONNECT_SHARE * settings.app_store_read_timeout_seconds,
         settings.app_store_read_timeout_seconds,
         pool_size=max_connections,
     )
 
 
 def _server_api_key(settings: AppStoreSettings) -> str:
-    if settings.server_api_key is not None:
-        return settings.server_api_key.get_secret_value().replace("\\n", "\n")  # as files of variables often have it
-    assert settings.server_api_key_file is not None, "the settings see to it"
+    assert settings.server_api_key is not None, "the settings see to it"
+    key = settings.server_api_key.get_secret_value()
+    if "BEGIN" in key:
+        return key.replace("\\n", "\n")  # as files of variables often have it
     try:
-        return settings.server_api_key_file.read_text(encoding="ascii")
+        return Path(path_of(key)).read_text(encoding="ascii")
     except (OSError, ValueError):
-        raise ConfigurationError(
-            [f"server_api_key_file: found {str(settings.server_api_key_file)!r}, expected a .p8 file that can be read"]
-        ) from None
+        raise ConfigurationError([f"server_api_key: found {key!r}, expected a .p8 file that can be read"]) from None
 
 
 def open_signatures(settings: SignatureSettings) -> AppleSignedData:
@@ -124,8 +126,8 @@ def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcesses | 
     """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
-    if settings.signature_processes and hasattr(select, "epoll"):
-        return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
+    if hasattr(select, "epoll"):
+        return SignedDataProcesses(lambda: _trust(settings), SIGNATURE_PROCESSES)
     return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
 
 
@@ -143,9 +145,8 @@ def open_curl_client(settings: AppStoreSettings, *, max_connections: int) -> Cur
 def _app_store_arguments(settings: AppStoreSettings) -> tuple[str, str, str | None, float, float]:
     secret = settings.shared_secret
     return (
-        settings.app_store_production_url,
-        settings.app_store_sandbox_url,
+        *settings.verify_receipt_urls,
         None if secret is None else secret.get_secret_value(),
-        settings.app_store_connect_timeout_seconds,
+        CONNECT_SHARE * settings.app_store_read_timeout_seconds,
         settings.app_store_read_timeout_seconds,
     )

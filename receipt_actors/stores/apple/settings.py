@@ -46,6 +46,11 @@ def _bundle_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     return ids
 
 
+def path_of(text: str) -> str:
+    """Return the path that a value names, in a home where it says so."""
+    return os.path.expanduser(text)  # which leaves ~someone who has no home here as it is
+
+
 def _plain_words(name: str) -> str:
     return re.sub("[ _-]+", "-", name).casefold()
 
@@ -71,7 +76,7 @@ def _app_store_url(url: str) -> str:
     except ValueError as error:
         raise ValueError(f"expected an https URL; {error}") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("expected an https URL with a host, such as https://buy.itunes.apple.com/verifyReceipt")
+        raise ValueError("expected an https URL with a host, such as https://apple.example")
     if parts.username is not None:
         raise ValueError("expected a URL without a user name or password")
     if parts.scheme == "http" and not is_loopback(host):
@@ -135,26 +140,24 @@ class PolicySettings(SourceSettings, frozen=True):
         description="Whether the appAccountToken that the app gave when it bought has to be the user's own: match "
         "refuses another user's, require also refuses a purchase without one.",
     )
-    app_account_token_rule: Literal["uuid5", "integer"] = Field(
-        default="uuid5",
-        description="How a user's appAccountToken, a UUID, follows from the user_id: uuid5 is the name-based UUID of "
-        "its decimal digits in app_account_token_namespace; integer is the UUID whose number it is (0 or more).",
-    )
-    app_account_token_namespace: Annotated[UUID | None, Expected("a UUID, such as `uuidgen` prints")] = Field(
-        default=None, description="Namespace of the rule uuid5, which the app has to use as well."
+    app_account_token_rule: Annotated[
+        UUID | Literal["integer"] | None, Expected("a UUID, such as `uuidgen` prints, or integer")
+    ] = Field(
+        default=None,
+        description="How a user's appAccountToken follows from the user_id. A UUID is the namespace, which the app has "
+        "to use as well, of the name-based UUID (version 5) of its decimal digits; integer is the UUID whose number it "
+        "is (0 or more).",
     )
 
-    @field_validator("app_account_token_namespace")
+    @field_validator("app_account_token_rule")
     @classmethod
-    def _uuid5_has_a_namespace_and_a_use(cls, namespace: UUID | None, info: ValidationInfo) -> UUID | None:
-        is_used = info.data.get("app_account_token") in ("match", "require")
-        if namespace is not None and info.data.get("app_account_token") == "ignore":
+    def _a_rule_has_a_use(cls, rule: UUID | str | None, info: ValidationInfo) -> UUID | str | None:
+        use = info.data.get("app_account_token")
+        if isinstance(rule, UUID) and use == "ignore":
             raise ValueError("expected app_account_token match or require beside it: as it is, no purchase is bound")
-        if namespace is None and is_used and info.data.get("app_account_token_rule") == "uuid5":
-            raise ValueError(
-                "expected the UUID in which the app makes its tokens; give it, or choose app_account_token_rule integer"
-            )
-        return namespace
+        if rule is None and use in ("match", "require"):
+            raise ValueError("expected the UUID in which the app makes its tokens, or integer")
+        return rule
 
 
 def verifies_signatures() -> bool:
@@ -169,13 +172,6 @@ class SignatureSettings(SomeSettings, frozen=True):
         default=None,
         description="Folder of the root certificates that signed transactions and notifications have to lead to. Left "
         "out: Apple's own, which are built in.",
-    )
-    signature_processes: int = Field(
-        default=1,
-        ge=0,
-        le=64,
-        description="Processes that verify signatures beside each one that works; they begin with the first signed "
-        "transaction. 0, and without Linux: threads of the working process do it.",
     )
     app_apple_id: Annotated[int | None, Expected("an integer, 1 or more")] = Field(
         default=None,
@@ -200,27 +196,17 @@ class ServerApiSettings(PolicySettings, frozen=True):
         "transaction whose id is in the receipt (needs the extra storekit2 and a key). Signed transactions of "
         "StoreKit 2 are verified here in any case.",
     )
-    server_api_key_file: Annotated[FilePath | None, Expected("a path")] = Field(
-        default=None, description="File of the In-App Purchase key (.p8) of App Store Connect."
-    )
-    server_api_key: Annotated[SecretStr | None, Expected("the text of the .p8 file")] = Field(
+    server_api_key: Annotated[SecretStr | None, Expected("the path of a .p8 file, or its text")] = Field(
         default=None,
         min_length=1,
-        description="The key itself, where there is no file. Prefer the variable: other users of a machine can see "
-        "its flags.",
+        description="The In-App Purchase key of App Store Connect: the path of its file (.p8), or the text of it. Give "
+        "a text by the variable: other users of a machine can see its flags.",
     )
     server_api_key_id: Annotated[str | None, Expected("the id of the key")] = Field(
         default=None, min_length=1, description="Id of the In-App Purchase key."
     )
     server_api_issuer_id: Annotated[str | None, Expected("the issuer id of the key")] = Field(
         default=None, min_length=1, description="Issuer id of the In-App Purchase key."
-    )
-    server_api_production_url: Url = Field(
-        default="https://api.storekit.apple.com", description="The App Store Server API."
-    )
-    server_api_sandbox_url: Url = Field(
-        default="https://api.storekit-sandbox.apple.com",
-        description="The App Store Server API of the Sandbox, asked for what production does not know.",
     )
 
     @property
@@ -240,21 +226,14 @@ class ServerApiSettings(PolicySettings, frozen=True):
             raise ValueError("expected bundle_ids to name one app, for which the App Store Server API is asked")
         return who
 
-    @field_validator("server_api_key_file")
-    @classmethod
-    def _the_file_is_there(cls, file: Path | None) -> Path | None:
-        if file is not None and not os.access(file, os.R_OK):
-            raise ValueError("expected a file that can be read: the .p8 of App Store Connect")
-        return file
-
     @field_validator("server_api_key")
     @classmethod
-    def _there_is_one_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        has_file = info.data.get("server_api_key_file") is not None
-        if key is not None and has_file:
-            raise ValueError("expected either server_api_key or server_api_key_file, not both")
-        if key is None and not has_file and "server_api_key_file" in info.data and _is_asked(info):
-            raise ValueError("expected the In-App Purchase key of App Store Connect; give it, or server_api_key_file")
+    def _the_key_is_there(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is None and _is_asked(info):
+            raise ValueError("expected the In-App Purchase key of App Store Connect; give the path of its .p8 file")
+        text = "" if key is None else key.get_secret_value()
+        if key is not None and "BEGIN" not in text and not os.access(path_of(text), os.R_OK):
+            raise ValueError("expected a file that can be read, the .p8 of App Store Connect, or the text of one")
         return key
 
     @field_validator("server_api_key_id", "server_api_issuer_id")
@@ -273,12 +252,10 @@ def _is_asked(info: ValidationInfo) -> bool:
 class AppStoreSettings(SignatureSettings, ServerApiSettings, frozen=True):
     """What it takes to have Apple vouch for what a message holds, and to judge what it says."""
 
-    app_store_production_url: Url = Field(
-        default="https://buy.itunes.apple.com/verifyReceipt", description="Apple's verifyReceipt, asked first."
-    )
-    app_store_sandbox_url: Url = Field(
-        default="https://sandbox.itunes.apple.com/verifyReceipt",
-        description="Apple's verifyReceipt for sandbox receipts.",
+    app_store_url: Annotated[Url | None, Expected("an https URL")] = Field(
+        default=None,
+        description="Root of what is asked in Apple's place, such as a simulated App Store at http://127.0.0.1:8421: "
+        "verifyReceipt and the Server API are below /production and /sandbox. Left out: Apple.",
     )
     shared_secret: Annotated[SecretStr | None, Expected("the app's shared secret")] = Field(
         default=None,
@@ -286,9 +263,22 @@ class AppStoreSettings(SignatureSettings, ServerApiSettings, frozen=True):
         description="The app's shared secret, needed for subscriptions. Prefer the variable: other users of a machine "
         "can see its flags.",
     )
-    app_store_connect_timeout_seconds: float = Field(
-        default=3, gt=0, description="Time to connect to Apple, by either way."
-    )
     app_store_read_timeout_seconds: float = Field(
-        default=10, gt=0, description="Time to wait for Apple's answer, by either way."
+        default=10, gt=0, description="Time to wait for an answer of Apple's; to connect, 0.3 of it."
     )
+
+    @property
+    def verify_receipt_urls(self) -> tuple[str, str]:
+        """Apple's verifyReceipt, of production and of the sandbox."""
+        if self.app_store_url is None:
+            return "https://buy.itunes.apple.com/verifyReceipt", "https://sandbox.itunes.apple.com/verifyReceipt"
+        root = self.app_store_url.rstrip("/")
+        return f"{root}/production/verifyReceipt", f"{root}/sandbox/verifyReceipt"
+
+    @property
+    def server_api_urls(self) -> tuple[str, str]:
+        """The App Store Server API, of production and of the sandbox."""
+        if self.app_store_url is None:
+            return "https://api.storekit.apple.com", "https://api.storekit-sandbox.apple.com"
+        root = self.app_store_url.rstrip("/")
+        return f"{root}/production", f"{root}/sandbox"
