@@ -47,8 +47,8 @@ def open_handler(
     and what it raises ends this.
 
     Raises:
-        ConfigurationError: Apple's library is missing (the extra ``storekit2``), there is no such folder of root
-            certificates, the database cannot be used, or boto3 finds no region.
+        ConfigurationError: there is no such folder of root certificates, the database cannot be used, or boto3
+            finds no region.
         LedgerRefused: a table is missing, of another make, or may not be used.
         UnavailableError: the ledger does not answer.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
@@ -165,14 +164,6 @@ class TestServerApi:
         """A token names it."""
         (told,) = faults(**SERVER_API, bundle_ids=bundle_ids)
         assert "expected bundle_ids to name one app" in told
-
-    def test_it_takes_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who asks for it without is told what to install; nobody else misses it."""
-        monkeypatch.setitem(sys.modules, "appstoreserverlibrary", None)
-        (told,) = faults(**SERVER_API)
-        assert "--app-receipts: found 'server-api', expected the extra storekit2" in told
-        assert "pip install 'receipt-actors[storekit2]'" in told
-        assert not load(**KEY).uses_server_api
 
     def test_plain_http_is_for_this_machine(self) -> None:
         """A token must not travel in the clear."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from receipt_actors.domain.addresses import Address
-from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.systemd import SystemdNotifier
@@ -24,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 STDOUT = 1
 AGENT_VARIABLE = "ECS_AGENT_URI"  #: which ECS sets in every container
-_OF_THE_EXTRA = frozenset({"prometheus_client", "starlette", "uvicorn"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def watched(settings: Settings) -> Iterator[Watchers]:
     """Open the admin port, where there is to be one; ``Watchers.watch`` gives it a system. Within ``with`` it is open.
 
     Raises:
-        ConfigurationError: the extra is missing, or other machines could reach it without a token.
+        ConfigurationError: other machines could reach it without a token.
         AddressRefused: the address can't be listened on.
     """
     with ExitStack() as open_ones:
@@ -82,17 +80,8 @@ def _metrics_log(settings: Settings) -> MetricsLog:
 
 def admin_server(settings: Settings, address: str) -> AdminServer:
     """Return the admin port, open; see ``watched``."""
-    try:
-        from receipt_actors.admin.server import AdminServer
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _OF_THE_EXTRA:
-            raise
-        origin = settings.origins.get("admin", "admin")
-        way_out = "pip install 'receipt-actors[admin]'"
-        raise ConfigurationError(
-            [f"{origin}: found {address!r}, which needs a package that is not installed ({package}); {way_out}"]
-        ) from None
+    from receipt_actors.admin.server import AdminServer  # a start without it must not wait for it
+
     token = None if settings.admin_token is None else settings.admin_token.get_secret_value()
     server = AdminServer(Address.parse(address), token)
     logger.info("the admin port is %s", server.url)

@@ -28,17 +28,14 @@ from receipt_actors.settings_model.fields import VARIABLE_PREFIX, Setting
 from receipt_actors.settings_model.model import SomeSettings
 from receipt_actors.settings_model.sources import SOURCE_SETTINGS, SourceSettings
 from receipt_actors.stores.apple.settings import (
-    INSTALL_STOREKIT2,
     AppStoreSettings,
     PolicySettings,
     ServerApiSettings,
     SignatureSettings,
-    verifies_signatures,
 )
 
 __all__ = [
     "CONFIG_VARIABLE",
-    "INSTALL_STOREKIT2",
     "SETTINGS",
     "SOURCE_SETTINGS",
     "VARIABLE_PREFIX",
@@ -62,5 +59,4 @@ __all__ = [
     "load_settings",
     "load_some_settings",
     "load_source_settings",
-    "verifies_signatures",
 ]

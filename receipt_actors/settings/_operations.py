@@ -83,7 +83,7 @@ class OperationsSettings(LogSettings, frozen=True):
     admin: AdminAddress = Field(
         default=None,
         description="Where `start` serves the page, metrics and health of the running system, and takes orders; port 0 "
-        "is any free one. Needs the extra admin. Left out: nowhere.",
+        "is any free one. Left out: nowhere.",
     )
     admin_token: AdminToken = Field(
         default=None,

@@ -284,7 +284,7 @@ def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
     assert caplog.text
 
 
-def test_without_the_extra_signed_transactions_are_left_and_an_operator_is_told(tmp_path: Path) -> None:
+def test_without_apples_library_signed_transactions_are_left_and_an_operator_is_told(tmp_path: Path) -> None:
     """Neither a verdict nor a dead letter, for the message may be fine; app receipts are served as ever."""
     (tmp_path / "appstoreserverlibrary.py").write_text("raise ImportError('not installed here')\n")
     script = """
@@ -306,7 +306,7 @@ print(found.incidents.get("configuration"), sorted((fate, str(reason)) for fate,
     command = [sys.executable, "-c", script, str(tmp_path / "r.db")]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.stdout == "1 [('handed_back', 'misconfigured')]\n", done.stderr
-    assert "pip install 'receipt-actors[storekit2]'" in done.stderr
+    assert "expected app-store-server-library from 3.1, below 4" in done.stderr
     assert "eyJh" not in done.stderr
 
 

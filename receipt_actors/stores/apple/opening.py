@@ -69,7 +69,10 @@ def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> 
 
     Raises ``ConfigurationError`` where the key is none.
     """
-    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # an extra
+    from receipt_actors.stores.apple.client.server_api_client import (  # who has verifyReceipt does without
+        ServerApiClient,
+        Token,
+    )
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
     assert key_id is not None and issuer_id is not None, "the settings see to it"
@@ -96,7 +99,7 @@ def _server_api_key(settings: AppStoreSettings) -> str:
 def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     """Open what verifies Apple's signatures on the thread that calls.
 
-    Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
+    Raises ``ConfigurationError`` where the root certificates are none.
     """
     return open_signed_data(_trust(settings))
 

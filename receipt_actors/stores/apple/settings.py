@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -20,7 +19,6 @@ from receipt_actors.settings_model.fields import ANY, Expected, FilePath, some_a
 from receipt_actors.settings_model.model import SomeSettings
 from receipt_actors.settings_model.sources import SourceSettings
 
-INSTALL_STOREKIT2 = "pip install 'receipt-actors[storekit2]'"
 SERVER_API = "server-api"
 SERVER_API_RATE_PER_SECOND = 50.0  #: requests that Apple documents for "Get Transaction Info", of one app
 
@@ -160,11 +158,6 @@ class PolicySettings(SourceSettings, frozen=True):
         return rule
 
 
-def verifies_signatures() -> bool:
-    """Tell whether what Apple signs can be verified here. Imports nothing."""
-    return find_spec("appstoreserverlibrary") is not None
-
-
 class SignatureSettings(SomeSettings, frozen=True):
     """What it takes to verify what Apple signs."""
 
@@ -193,7 +186,7 @@ class ServerApiSettings(PolicySettings, frozen=True):
     app_receipts: Literal["verify-receipt", "server-api"] = Field(
         default="verify-receipt",
         description="Who is asked about app receipts: verifyReceipt, or the App Store Server API, which looks up the "
-        "transaction whose id is in the receipt (needs the extra storekit2 and a key). Signed transactions of "
+        "transaction whose id is in the receipt (it needs a key). Signed transactions of "
         "StoreKit 2 are verified here in any case.",
     )
     server_api_key: Annotated[SecretStr | None, Expected("the path of a .p8 file, or its text")] = Field(
@@ -219,8 +212,6 @@ class ServerApiSettings(PolicySettings, frozen=True):
     def _the_server_api_can_be_asked(cls, who: str, info: ValidationInfo) -> str:
         if who != SERVER_API:
             return who
-        if not verifies_signatures():
-            raise ValueError(f"expected the extra storekit2 to be installed; {INSTALL_STOREKIT2}")
         bundle_ids = info.data.get("bundle_ids", ("one",))  # a fault of theirs is told already
         if len(bundle_ids) != 1 or ANY in bundle_ids:
             raise ValueError("expected bundle_ids to name one app, for which the App Store Server API is asked")

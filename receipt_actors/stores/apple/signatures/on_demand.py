@@ -26,8 +26,8 @@ _Call = tuple[SignedKind, str, Callable[[Any], object]]
 class SignedDataOnDemand:
     """``SignedDataCalls`` of what ``open_calls`` opens.
 
-    Where that raises (``ConfigurationError``: an extra is missing, say), whoever waited is told so, and it is tried
-    again with the next call: an operator may have put it right.
+    Where that raises (``ConfigurationError``: a folder of roots that is gone, say), the callers that wait get it, and
+    it is tried again with the next call: an operator may have put it right.
     """
 
     def __init__(self, open_calls: Callable[[], ClosableCalls]) -> None:
