@@ -15,7 +15,6 @@ from sphinx.util.typing import ExtensionMetadata
 SETUP: Final = Path(__file__).parents[1] / "setup.cfg"
 PURPOSES: Final = {
     "bench": "the command bench",
-    "fast": "Apple asked by way of libcurl: thousands of questions at once, a quarter of the CPU time",
     "otel": "a trace of each receipt for OpenTelemetry (the setting traces)",
     "test": "to run our tests",
     "docs": "to build this manual",

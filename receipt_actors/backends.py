@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import select
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.network_loop import NetworkLoop
 from receipt_actors.otp import Scheduler
 from receipt_actors.settings import (
     BackendSettings,
@@ -27,16 +25,17 @@ from receipt_actors.settings import (
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
 from receipt_actors.stores.apple.opening import (
     open_app_store,
-    open_curl_client,
     open_server_api,
     open_signed_data_calls,
 )
 from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignedDataCalls
 from receipt_actors.telemetry.walks import Walks
+from receipt_actors.transport.loop import NetworkLoop
 
 if TYPE_CHECKING:
-    from receipt_actors.aws import AwsLedger, AwsLoop, AwsNotifications, AwsQueues, AwsRoles
+    from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
+    from receipt_actors.transport.curl import CurlTransport
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -67,10 +66,11 @@ def open_backend(settings: Settings) -> Backend:
         UnavailableError: the database does not answer.
     """
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
+        # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
+        queue_connections = max(settings.all_consumers, settings.batchers * BATCH_REQUESTS)
         queues = open_queues(
             settings,
-            # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
-            max_connections=max(settings.all_consumers, settings.batchers * BATCH_REQUESTS),
+            max_connections=queue_connections,
             longest_wait_seconds=settings.receive_wait_seconds,
             changes_policies=True,
         )
@@ -79,19 +79,20 @@ def open_backend(settings: Settings) -> Backend:
             queues.create_queue(settings.alerts_queue)
         ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
         opened.callback(ledger.close)
-        background_calls = _open_background_calls(settings, queues, ledger)
+        app_store_connections = settings.effective_app_store_concurrency
+        transport = _open_curl(settings, app_store_connections + 2 * queue_connections + settings.ledger_concurrency)
+        if transport is not None:
+            opened.callback(transport.close)
+        background_calls = _open_background_calls(transport, queues, ledger)
         if background_calls is not None:
             opened.callback(background_calls.close)
         signed_data = open_signed_data_calls(settings)
         opened.callback(signed_data.close)
         server_api: ServerApiClient | None = None
         if settings.uses_server_api:
-            server_api = open_server_api(settings, max_connections=settings.effective_app_store_concurrency)
+            server_api = open_server_api(settings, max_connections=app_store_connections, curl=transport)
             opened.callback(server_api.close)
-        uses_curl = settings.uses_curl and server_api is None
-        max_connections = settings.effective_app_store_concurrency
-        open_client = open_curl_client if uses_curl else open_app_store
-        app_store = open_client(settings, max_connections=max_connections)
+        app_store = open_app_store(settings, max_connections=app_store_connections, curl=transport)
         opened.callback(app_store.close)
         walks = _open_walks(settings)
         if walks is not None:
@@ -101,7 +102,7 @@ def open_backend(settings: Settings) -> Backend:
             opened.callback(roles.close)
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
-        loops = [loop for loop in (app_store, background_calls, signed_data) if isinstance(loop, NetworkLoop)]
+        loops = [loop for loop in (transport, signed_data) if isinstance(loop, NetworkLoop)]
 
         def run_on(scheduler: Scheduler) -> None:
             for loop in loops:
@@ -132,16 +133,24 @@ def _open_walks(settings: Settings) -> Walks | None:
     return open_walks(metadata.version("receipt-actors"))
 
 
-def _open_background_calls(
-    settings: Settings, queues: EmbeddedQueues | AwsQueues, ledger: EmbeddedLedger | AwsLedger
-) -> AwsLoop | None:
-    if isinstance(queues, EmbeddedQueues) or isinstance(ledger, EmbeddedLedger) or settings.aws_client == "threads":
+def _open_curl(settings: Settings, max_idle_connections: int) -> CurlTransport | None:
+    if not settings.uses_curl:
         return None
-    if not (hasattr(select, "epoll") and queues.goes_the_short_way and ledger.goes_the_short_way):
-        return None
-    from receipt_actors.aws import AwsLoop
+    from receipt_actors.transport.curl import CurlTransport  # pycurl may be missing
 
-    return AwsLoop()
+    return CurlTransport(max_idle_connections)
+
+
+def _open_background_calls(
+    transport: CurlTransport | None, queues: EmbeddedQueues | AwsQueues, ledger: EmbeddedLedger | AwsLedger
+) -> AwsCalls | None:
+    if transport is None or isinstance(queues, EmbeddedQueues) or isinstance(ledger, EmbeddedLedger):
+        return None
+    if not (queues.may_transfer and ledger.may_transfer):
+        return None
+    from receipt_actors.aws import AwsCalls
+
+    return AwsCalls(transport)
 
 
 def open_queues(

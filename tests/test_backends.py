@@ -15,9 +15,7 @@ from receipt_actors.cli.start import files_needed
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.settings import Settings
-from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
-from receipt_actors.stores.apple.ports import AppStoreTransfers
+from receipt_actors.stores.apple.ports import AppStoreTransfers, ServerApiTransfers
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -25,19 +23,25 @@ def settings_of(folder: Path, **more: object) -> Settings:
     return Settings(database=folder / "receipts.db", bundle_ids=("com.example.game",), **more)
 
 
-@pytest.mark.parametrize("client", ["auto", "curl"])
-def test_curl_asks_without_threads_that_wait(tmp_path: Path, client: str) -> None:
-    """It is one client with both ways: the blocking one is for the commands."""
-    with closing(open_backend(settings_of(tmp_path, app_store_client=client))) as backend:
-        assert isinstance(backend.app_store, CurlVerifyReceiptClient)
-        assert isinstance(backend.app_store, AppStoreTransfers)
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_requests_is_taken_where_it_is_asked_for(tmp_path: Path) -> None:
-    """Though pycurl is installed."""
-    with closing(open_backend(settings_of(tmp_path, app_store_client="requests"))) as backend:
-        assert isinstance(backend.app_store, VerifyReceiptClient)
-        assert not isinstance(backend.app_store, AppStoreTransfers)
+@pytest.mark.parametrize(
+    ("transport", "proxy", "may_transfer"),
+    [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
+)
+def test_apple_is_asked_without_threads_where_that_is_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
+) -> None:
+    """Not where an operator says so, nor through a proxy."""
+    if proxy is not None:
+        monkeypatch.setenv("https_proxy", proxy)
+    with closing(open_backend(settings_of(tmp_path, transport=transport))) as backend:
+        assert isinstance(backend.app_store, AppStoreTransfers) == may_transfer
 
 
 def test_the_whole_program_runs_without_pycurl(tmp_path: Path) -> None:
@@ -53,29 +57,27 @@ def test_a_connection_is_a_file(tmp_path: Path) -> None:
     """The limit of open files grows with the requests to Apple that may be under way."""
     few, many = (files_needed(settings_of(tmp_path, app_store_concurrency=number)) for number in (100, 1100))
     assert many - few == 1000
-    threads = settings_of(tmp_path, app_store_client="requests", app_store_concurrency=100)
+    threads = settings_of(tmp_path, transport="threads", app_store_concurrency=100)
     assert files_needed(threads) - few == 100  # connections to production and to the sandbox are kept apart
 
 
 @pytest.mark.parametrize(
-    ("client", "proxy", "has_loop"),
+    ("transport", "proxy", "may_transfer"),
     [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
 )
-def test_aws_is_called_on_one_thread_where_that_is_possible(
-    monkeypatch: pytest.MonkeyPatch, client: str, proxy: str | None, has_loop: bool
+def test_aws_is_called_without_threads_where_that_is_possible(
+    monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
     """Not where an operator says so, nor by way of a proxy, which is botocore's business."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://aws.invalid")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
     if proxy is not None:
         monkeypatch.setenv("http_proxy", proxy)
-    settings = Settings(backend="aws", bundle_ids=("com.example.game",), aws_client=client)
+    settings = Settings(backend="aws", bundle_ids=("com.example.game",), transport=transport)
     with closing(open_backend(settings)) as backend:
-        assert (backend.background_calls is not None) == has_loop
+        assert (backend.background_calls is not None) == may_transfer
 
 
 def test_the_embedded_backend_has_threads(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ open_backend(Settings(database=pathlib.Path(sys.argv[1]) / "r.db", bundle_ids=("
 
 
 def test_the_server_api_has_its_client(tmp_path: Path) -> None:
-    """With the key of a file, or its text as files of variables have it; nobody asks verifyReceipt on curl then."""
+    """With the key of a file, or its text as files of variables have it."""
     with SimulatedAppStore() as store:
         files = store.write_files(tmp_path)
     names = {"server_api_key_id": files.key_id, "server_api_issuer_id": files.issuer_id}
@@ -115,8 +117,7 @@ def test_the_server_api_has_its_client(tmp_path: Path) -> None:
     for key in ({"server_api_key": str(files.key)}, {"server_api_key": in_a_line}):
         settings = settings_of(tmp_path, app_receipts="server-api", **names, **key)
         with closing(open_backend(settings)) as backend:
-            assert backend.server_api is not None
-            assert not isinstance(backend.app_store, AppStoreTransfers)
+            assert isinstance(backend.server_api, ServerApiTransfers)
     with closing(open_backend(settings_of(tmp_path))) as backend:
         assert backend.server_api is None
 

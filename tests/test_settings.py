@@ -358,8 +358,8 @@ class TestFaults:
             ("drain_seconds", "nan", "a number above 0"),
             ("visibility_timeout_seconds", "43201", "an integer from 10 to 43200"),
             ("visibility_timeout_seconds", "60.5", "an integer"),
-            ("app_store_concurrency", "5001", "expected at most 5000 a process with curl; or give more processes"),
-            ("app_store_client", "httpx", "auto, requests or curl"),
+            ("app_store_concurrency", "5001", "expected at most 5000 a process; or give more processes"),
+            ("transport", "httpx", "auto or threads"),
             ("app_store_rate_per_second", "0", "a number above 0"),
             ("consumers", True, "an integer, 1 or more"),
             ("processes", "51", "ledger_concurrency: found 50, expected 51 or more"),
@@ -570,70 +570,50 @@ def test_every_documented_default_may_be_written_out(name: str) -> None:
     assert getattr(written, name) == getattr(load(), name)
 
 
-class TestAppStoreClient:
+class TestTransport:
     @pytest.fixture
     def no_pycurl(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pycurl", None)
 
-    def test_curl_is_taken_where_it_is_installed(self) -> None:
+    def test_libcurl_is_taken_where_it_is_installed(self) -> None:
         """And then many more requests may be under way than there could be threads."""
         settings = load({"max_in_flight": "3000"})
-        assert (settings.app_store_client, settings.uses_curl) == ("auto", True)
+        assert (settings.transport, settings.uses_curl) == ("auto", True)
         assert settings.effective_app_store_concurrency == 1000
         assert load({"max_in_flight": "300"}).effective_app_store_concurrency == 300
         assert load({"app_store_concurrency": "5000"}).effective_app_store_concurrency == 5000
+        assert load({"app_store_concurrency": "7"}).effective_app_store_concurrency == 7
 
     @pytest.mark.usefixtures("no_pycurl")
-    def test_requests_will_do_where_it_is_not(self) -> None:
-        """With as many threads as are of use."""
+    def test_threads_will_do_where_it_is_not(self) -> None:
+        """As many as are of use; a number for libcurl tells what to install."""
         settings = load({"max_in_flight": "3000"})
-        assert (settings.app_store_client, settings.uses_curl) == ("auto", False)
+        assert (settings.transport, settings.uses_curl) == ("auto", False)
         assert settings.effective_app_store_concurrency == 200
-
-    @pytest.mark.usefixtures("no_pycurl")
-    def test_curl_can_not_be_had_without_pycurl(self) -> None:
-        """Who asks for it is told what to install."""
-        (told,) = faults({"app_store_client": "curl", "app_store_concurrency": "1000"})
-        assert "--app-store-client: found 'curl', expected pycurl" in told
-        assert "pip install 'receipt-actors[fast]'" in told
+        (told,) = faults({"app_store_concurrency": "2000"})
+        assert "expected at most 200 a process with threads" in told
+        assert "pip install pycurl" in told
 
     def test_an_old_pycurl_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A distribution's own may lack what the client needs: it is left alone, and named to who asks for it."""
+        """A distribution's own may lack what the transport needs."""
         monkeypatch.setattr("pycurl.version", "PycURL/7.45.7 libcurl/8.16.0")
         assert not load().uses_curl
-        (told,) = faults({"app_store_client": "curl"})
+        (told,) = faults({"app_store_concurrency": "2000"})
         assert "is older than 7.49" in told
 
-    def test_either_can_be_asked_for(self) -> None:
-        """Whatever is installed."""
-        assert load({"app_store_client": "curl"}).uses_curl
-        assert not load({"app_store_client": "requests"}).uses_curl
-
-    def test_what_is_given_counts(self) -> None:
-        """Within what the client can do."""
-        assert load({"app_store_concurrency": "7"}).effective_app_store_concurrency == 7
-        assert load({"app_store_concurrency": "5000"}).effective_app_store_concurrency == 5000
-        few = load({"app_store_client": "requests", "app_store_concurrency": "200"})
-        assert few.effective_app_store_concurrency == 200
-
     def test_many_threads_are_refused(self) -> None:
-        """With requests each takes a thread, and more than 200 are slower."""
-        (told,) = faults({"app_store_client": "requests", "app_store_concurrency": "201"})
-        assert "--app-store-concurrency: found '201', expected at most 200 a process with requests" in told
-        assert told.endswith("app_store_client curl")  # which is there
+        """Each request takes one, and more than 200 are slower."""
+        few = load({"transport": "threads", "app_store_concurrency": "200"})
+        assert (few.uses_curl, few.effective_app_store_concurrency) == (False, 200)
+        (told,) = faults({"transport": "threads", "app_store_concurrency": "201"})
+        assert "--app-store-concurrency: found '201', expected at most 200 a process with threads" in told
+        assert told.endswith("with transport auto")  # which is there
 
-    def test_more_than_curl_can_take_is_refused_in_curl_s_words(self) -> None:
-        """Neither requests nor what could be installed is of any concern then."""
+    def test_more_than_libcurl_can_take_is_refused(self) -> None:
+        """Threads are of no concern then."""
         (told,) = faults({"app_store_concurrency": "10001", "processes": "2"})
-        assert "--app-store-concurrency: found '10001', expected at most 5000 a process with curl" in told
-        assert "requests" not in told and "pip" not in told
-
-    @pytest.mark.usefixtures("no_pycurl")
-    def test_many_threads_are_refused_where_curl_is_not_installed(self) -> None:
-        """Who gives a number for curl learns that it is missing."""
-        (told,) = faults({"app_store_concurrency": "2000"})
-        assert "expected at most 200 a process with requests" in told
-        assert "pip install 'receipt-actors[fast]'" in told
+        assert "--app-store-concurrency: found '10001', expected at most 5000 a process" in told
+        assert "threads" not in told and "pip" not in told
 
 
 class TestTraces:

@@ -6,10 +6,10 @@ decide otherwise. boto3's own retries are off: one policy decides, and it is not
 
 from __future__ import annotations
 
+from receipt_actors.aws.calls import AwsCalls
 from receipt_actors.aws.ledger import AwsLedger
-from receipt_actors.aws.loop import AwsLoop
 from receipt_actors.aws.notifications import AwsNotifications
 from receipt_actors.aws.queues import AwsQueues
 from receipt_actors.aws.roles import AwsRoles
 
-__all__ = ["AwsLedger", "AwsLoop", "AwsNotifications", "AwsQueues", "AwsRoles"]
+__all__ = ["AwsCalls", "AwsLedger", "AwsNotifications", "AwsQueues", "AwsRoles"]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
-import botocore
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import (
@@ -28,26 +24,18 @@ from botocore.exceptions import (
     ProxyConnectionError,
 )
 from botocore.parsers import ResponseParserError
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from receipt_actors.aws.http_answer import headers_of
-from receipt_actors.aws.steps import Blocking, Steps
-from receipt_actors.domain.values import masked
+from receipt_actors.aws.calls import ApiCall, Calls
+from receipt_actors.aws.requests import RequestMaker, check_checksum, check_content, excerpt, told
 from receipt_actors.errors import ConfigurationError, UnavailableError
-
-if TYPE_CHECKING:
-    from receipt_actors.aws.short_way import ShortWay
-
-logger = logging.getLogger(__name__)
+from receipt_actors.transport.messages import HttpResponse, RequestFailed
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 5.0  #: a receive: its long poll and this
-MAX_QUOTED_CHARACTERS = 4096  #: of a service's words that are looked at,
-MAX_TOLD_CHARACTERS = 500  #: and that are passed on
 MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
-EXCERPT_CHARACTERS = 80  #: of an answer that is not a service's own
 
 T = TypeVar("T")
-Answer = TypeVar("Answer", bound=Mapping[str, Any])
 Trouble = TypeVar("Trouble", bound=UnavailableError)
 
 #: What boto3 and botocore raise for trouble that is none of the service's answers. ``OSError``: they read files, too.
@@ -93,22 +81,16 @@ _PASSING = frozenset(
 
 
 class Client(NamedTuple):
-    """A client of boto3, and the short way where that is open."""
+    """A client of boto3, and what makes its requests for ``transport``; None where only boto3 can call."""
 
     api: Any
-    short_way: ShortWay | None
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        if self.short_way is not None:
-            self.short_way.close()
-        self.api.close()
+    maker: RequestMaker | None
 
 
 def build_client(
     session: boto3.Session | None, service: str, *, read_timeout_seconds: float, max_connections: int
 ) -> Client:
-    """Build a client of boto3, whose calls go the ``short_way`` where that is open.
+    """Build a client of boto3.
 
     Raises ``ConfigurationError`` where boto3's settings cannot work (no region, no such profile, no URL).
     """
@@ -129,50 +111,10 @@ def build_client(
         wish = "set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL right"
         raise ConfigurationError([f"AWS: {type(error).__name__}: {error}; {wish}"]) from error
     client.meta.events.register("after-call", _refuse_foreign_answer)
-    return Client(client, _short_way(session, client, config, verify))
-
-
-def _short_way(session: boto3.Session, client: Any, config: Any, verify: str | bool) -> ShortWay | None:
-    """Open the short way to a client; None where botocore's own is needed. Log a botocore that it does not fit."""
-    service = client.meta.service_model.service_name
-    if service not in _misfits:
-        _misfits[service] = _misfit(session, client, config)
-        if _misfits[service] is not None:
-            logger.warning(
-                "botocore %s is not one that the short way to AWS fits: calls of %s go botocore's own way, which takes "
-                "more CPU time (%s)",
-                *(botocore.__version__, service, told(" ".join(str(_misfits[service]).split()))),
-            )
-    if _misfits[service] is not None:
-        return None
-    from receipt_actors.aws.short_way import ShortWay
-
-    if not ShortWay.is_open_to(client):
-        return None
-    short_way = ShortWay(client, session.get_credentials(), verify, max_connections=config.max_pool_connections)
-    short_way.install()
-    return short_way
-
-
-_misfits: dict[str, str | None] = {}  # by service: what keeps it from the short way
-
-
-def _misfit(session: boto3.Session, client: Any, config: Any) -> str | None:
-    try:
-        from receipt_actors.aws.short_way import ShortWay
-    except ImportError as error:  # it uses more of botocore than what is promised to stay
-        return str(error)
-    sample = session.client(
-        client.meta.service_model.service_name,
-        region_name=client.meta.region_name,
-        endpoint_url="http://127.0.0.1",
-        aws_access_key_id="sample",
-        aws_secret_access_key="sample",  # nosec B106 # signs what is never sent
-        config=config,
-    )
-    trial = ShortWay(sample, None, True, max_connections=1)
-    trial.install()
-    return trial.misfit()
+    if not RequestMaker.fits(client):
+        return Client(client, None)
+    ca_bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    return Client(client, RequestMaker(client, session.get_credentials(), ca_bundle))
 
 
 def _verify(session: boto3.Session) -> str | bool:
@@ -181,31 +123,32 @@ def _verify(session: boto3.Session) -> str | bool:
     return bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
 
 
-def call(
-    unavailable: type[UnavailableError], client: Client, operation: Callable[..., Answer], **parameters: object
-) -> Steps[Answer]:
-    """Call one operation of a client and return the service's own answer.
+def call(unavailable: type[UnavailableError], client: Client, operation: str, **parameters: object) -> Calls[Any]:
+    """Call one operation of a client (``put_item``) and return the service's own answer.
 
     Lets ``ClientError`` through, for the caller to judge by its code; raises ``unavailable`` for everything else: no
     connection, a time-out, no or expired credentials, an answer that is garbled, cut short or not from AWS.
     """
     try:
-        if client.short_way is None:
-            answer: Answer = yield Blocking(partial(operation, **parameters))
-        else:
-            answer = yield from client.short_way.steps(operation, parameters)
+        outcome = yield ApiCall(client, operation, parameters)
+        if isinstance(outcome, HttpResponse):
+            assert client.maker is not None
+            return client.maker.read(operation, outcome)
+        if isinstance(outcome, RequestFailed):
+            where = client.api.meta.endpoint_url
+            raise unavailable(f"{operation}: {where}: {told(outcome.cause)}", was_sent=outcome.was_sent)
     except (*_TROUBLE, *_MISSHAPEN) as error:
-        if not isinstance(error, _TROUBLE) and not _was_in(error.__traceback__, _READERS):
+        is_garbled = not isinstance(error, _TROUBLE)
+        if is_garbled and not _was_in(error.__traceback__, _READERS):
             raise
-        name = getattr(operation, "__name__", type(operation).__name__)
-        is_unknown = isinstance(error, ResponseParserError | json.JSONDecodeError)
+        is_unknown = is_garbled or isinstance(error, ResponseParserError | json.JSONDecodeError)
         # botocore's own words for an answer of SQS that is no JSON say nothing of what was answered.
-        words = _excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
-        what = f"{name}: {type(error).__name__}: {told(words)}"
+        words = excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
+        what = f"{operation}: {'a garbled answer: ' if is_garbled else ''}{type(error).__name__}: {told(words)}"
         may_pass = not isinstance(error, NoCredentialsError | PartialCredentialsError)
         was_sent = not isinstance(error, _NOT_SENT)
         raise unavailable(what, is_unknown_answer=is_unknown, was_sent=was_sent, may_pass=may_pass) from error
-    return answer
+    return outcome
 
 
 def _was_in(traceback: TracebackType | None, modules: frozenset[str]) -> bool:
@@ -276,36 +219,17 @@ def not_done(unavailable: type[Trouble], error: ClientError) -> Trouble:
     return unavailable(describe(error), is_unknown_answer=not is_usual, may_pass=not is_refusal)
 
 
-def told(words: object) -> str:
-    """The beginning of what a service, or whoever answers in its place, says; it may quote what we sent."""
-    return masked(str(words)[:MAX_QUOTED_CHARACTERS])[:MAX_TOLD_CHARACTERS]
-
-
 def _refuse_foreign_answer(http_response: AWSResponse, parsed: Mapping[str, object], **_context: object) -> None:
     """Refuse a 200 that is not a whole answer of AWS (an ``after-call`` handler of botocore).
 
-    botocore reads whatever is no JSON as an empty object, and does not mind a body that is shorter than announced. But
-    an empty object confirms a put, and says of a read that nobody has claimed the transaction.
+    Nor does botocore mind a body that is shorter than announced.
     """
     if http_response.status_code >= 300:  # an error answer; what it is worth, its code says
         return
-    headers, content = headers_of(http_response), http_response.content
-    announced = headers.get("content-length", str(len(content)))
-    if announced != str(len(content)) and "content-encoding" not in headers:
-        raise ResponseParserError(f"the answer was cut short: {len(content)} of {announced} bytes")
-    checksum = headers.get("x-amz-crc32")  # of DynamoDB; botocore reads it only for retries of its own
-    if checksum and "content-encoding" not in headers and checksum != str(zlib.crc32(content)):
-        raise ResponseParserError("the answer was garbled on its way: its checksum is wrong")
-    # Which headers come along is not asked: emulators differ there. An answer in which botocore found nothing has to be
-    # an empty object, not somebody's object of other keys.
-    found_nothing = not parsed.keys() - {"ResponseMetadata"}
-    if not _is_object(content) or (found_nothing and content.split() != [b"{}"]):
-        raise ResponseParserError(_excerpt(content))
-
-
-def _excerpt(content: bytes) -> str:
-    return f"the answer is none of AWS's, is a proxy in the way? {told(content[:EXCERPT_CHARACTERS])}"
-
-
-def _is_object(content: bytes) -> bool:
-    return content.lstrip().startswith(b"{") and content.rstrip().endswith(b"}")
+    headers, content = http_response.headers, http_response.content
+    if "content-encoding" not in headers:
+        announced = headers.get("content-length", str(len(content)))
+        if announced != str(len(content)):
+            raise ResponseParserError(f"the answer was cut short: {len(content)} of {announced} bytes")
+        check_checksum(headers.get("x-amz-crc32"), content)  # botocore reads it only for retries of its own
+    check_content(content, found_nothing=not parsed.keys() - {"ResponseMetadata"})

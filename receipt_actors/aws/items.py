@@ -7,12 +7,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from receipt_actors.aws.calls import Calls
 from receipt_actors.aws.connection import Client, call, describe, error_code, not_done
-from receipt_actors.aws.steps import Steps
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 
 
-def item_of(client: Client, table: str, key: str, value: str, setting: str) -> Steps[Mapping[str, Any] | None]:
+def item_of(client: Client, table: str, key: str, value: str, setting: str) -> Calls[Mapping[str, Any] | None]:
     """Read the attributes of an item consistently; ``key`` is the name of the table's hash key. None: there is none.
 
     Raises ``LedgerUnavailable``; ``setting`` names the table.
@@ -31,7 +31,7 @@ def unavailable(error: ClientError, key: str, setting: str) -> LedgerUnavailable
     return LedgerUnavailable(f"{describe(error)}; {wish}")
 
 
-def check_table(client: Client, table: str, key: str, unused: str, setting: str) -> Steps[None]:
+def check_table(client: Client, table: str, key: str, unused: str, setting: str) -> Calls[None]:
     """Read the item ``unused``, which nobody ever writes, and see how the table takes it.
 
     Raises ``LedgerRefused`` for what is a fault of the settings, with what to do; ``setting`` names the table. And
@@ -55,11 +55,11 @@ def _wish(error: ClientError, key: str, setting: str) -> str | None:
     return wishes.get(error_code(error))
 
 
-def _get_item(client: Client, table: str, key: str, value: str) -> Steps[Mapping[str, Any] | None]:
+def _get_item(client: Client, table: str, key: str, value: str) -> Calls[Mapping[str, Any] | None]:
     answer = yield from call(
         LedgerUnavailable,
         client,
-        client.api.get_item,
+        "get_item",
         TableName=table,
         Key={key: {"S": value}},
         ConsistentRead=True,

@@ -24,11 +24,12 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
+from receipt_actors.aws.calls import Calls, blocking
 from receipt_actors.aws.connection import (
     READ_TIMEOUT_SECONDS,
     build_client,
@@ -39,10 +40,9 @@ from receipt_actors.aws.connection import (
     not_done,
     optional_member,
     reading,
-    told,
 )
 from receipt_actors.aws.items import check_table, item_of
-from receipt_actors.aws.steps import Steps, as_call
+from receipt_actors.aws.requests import told
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import (
     MAX_QUANTITY,
@@ -56,9 +56,6 @@ from receipt_actors.domain.ports import (
     Tombstone,
 )
 from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 logger = logging.getLogger(__name__)
 
@@ -112,16 +109,15 @@ class AwsLedger:
         self._client = build_client(
             session, "dynamodb", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
         )
-        self._dynamodb: DynamoDBClient = self._client.api
 
-    @as_call
-    def claim(self, item: LedgerItem) -> Steps[Standing | None]:
+    @blocking
+    def claim(self, item: LedgerItem) -> Calls[Standing | None]:
         """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
         try:
             yield from call(
                 LedgerUnavailable,
                 self._client,
-                self._dynamodb.put_item,
+                "put_item",
                 TableName=self._table,
                 Item=_to_attributes(item),
                 ConditionExpression=f"attribute_not_exists({KEY})",
@@ -137,8 +133,8 @@ class AwsLedger:
             return standing
         return None
 
-    @as_call
-    def claim_all(self, items: Sequence[LedgerItem]) -> Steps[Sequence[ClaimOutcome]]:
+    @blocking
+    def claim_all(self, items: Sequence[LedgerItem]) -> Calls[Sequence[ClaimOutcome]]:
         """See ``Ledger.claim_all``: one ``BatchExecuteStatement`` of an ``INSERT`` each."""
         check_claims(items)
         if not items:
@@ -147,7 +143,7 @@ class AwsLedger:
             answer = yield from call(
                 LedgerUnavailable,
                 self._client,
-                self._dynamodb.batch_execute_statement,
+                "batch_execute_statement",
                 Statements=[_insert_statement(self._table, item) for item in items],
             )
         except ClientError as error:
@@ -162,19 +158,19 @@ class AwsLedger:
         self._refuse_common_failure(outcomes)
         return outcomes
 
-    @as_call
-    def get(self, transaction_id: str) -> Steps[Standing | None]:
+    @blocking
+    def get(self, transaction_id: str) -> Calls[Standing | None]:
         """See ``Ledger.get``: one consistent ``GetItem``."""
         return (yield from self._item(transaction_id))
 
-    @as_call
+    @blocking
     def mark_refunded(
         self,
         transaction_id: str,
         refunded_at_seconds: float,
         revocation_type: str | None = None,
         revocation_percentage: int | None = None,
-    ) -> Steps[Standing]:
+    ) -> Calls[Standing]:
         """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing.
 
         It fails where a mark stands that is as late, and is told of it.
@@ -187,7 +183,7 @@ class AwsLedger:
             answer = yield from call(
                 LedgerUnavailable,
                 self._client,
-                self._dynamodb.update_item,
+                "update_item",
                 TableName=self._table,
                 Key={KEY: {"S": transaction_id}},
                 UpdateExpression=_mark_update(tuple(revocation)),
@@ -208,8 +204,8 @@ class AwsLedger:
             return standing
         return _updated(answer)
 
-    @as_call
-    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Steps[Standing | None]:
+    @blocking
+    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Calls[Standing | None]:
         """See ``Ledger.unmark_refunded``: one ``UpdateItem`` of a claim; a tombstone takes a ``DeleteItem`` more."""
         an_attribute = "SubmissionId"  # which tells a claim from a tombstone
         for _ in range(_UNMARK_ATTEMPTS):
@@ -236,13 +232,13 @@ class AwsLedger:
                 return None
         raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
 
-    def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Steps[LedgerItem]:
+    def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Calls[LedgerItem]:
         """Take the mark off an item that has this attribute. Removing what is not there changes nothing."""
         is_no_later = f"(attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} <= :reversed_at)"
         answer = yield from call(
             LedgerUnavailable,
             self._client,
-            self._dynamodb.update_item,
+            "update_item",
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
             UpdateExpression=f"REMOVE {_REFUNDED_AT}, {_REVOCATION_TYPE}, {_REVOCATION_PERCENTAGE}",
@@ -257,12 +253,12 @@ class AwsLedger:
             raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
         return standing
 
-    def _delete_tombstone(self, transaction_id: str, reversed_at_seconds: float) -> Steps[None]:
+    def _delete_tombstone(self, transaction_id: str, reversed_at_seconds: float) -> Calls[None]:
         """Delete it unless it is a claim: another reversal may have deleted it, and somebody has claimed since."""
         yield from call(
             LedgerUnavailable,
             self._client,
-            self._dynamodb.delete_item,
+            "delete_item",
             TableName=self._table,
             Key={KEY: {"S": transaction_id}},
             ConditionExpression=f"{_REFUNDED_AT} <= :reversed_at AND attribute_not_exists(SubmissionId)",
@@ -270,17 +266,15 @@ class AwsLedger:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
 
-    @as_call
-    def check(self) -> Steps[None]:
+    @blocking
+    def check(self) -> Calls[None]:
         """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read.
 
         And one that deletes claims. Where that cannot be seen, a warning says so: claims can be made all the same.
         """
         yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, SETTING)
         try:
-            answer = yield from call(
-                LedgerUnavailable, self._client, self._dynamodb.describe_time_to_live, TableName=self._table
-            )
+            answer = yield from call(LedgerUnavailable, self._client, "describe_time_to_live", TableName=self._table)
             with reading(LedgerUnavailable, "DescribeTimeToLive"):
                 description = member(answer, "TimeToLiveDescription", dict)
                 status = member(description, "TimeToLiveStatus", str)
@@ -297,12 +291,12 @@ class AwsLedger:
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._client.close()
+        self._client.api.close()
 
     @property
-    def goes_the_short_way(self) -> bool:
-        """See ``AwsQueues.goes_the_short_way``."""
-        return self._client.short_way is not None
+    def may_transfer(self) -> bool:
+        """See ``AwsQueues.may_transfer``."""
+        return self._client.maker is not None
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
         """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
@@ -315,7 +309,7 @@ class AwsLedger:
         if not any(failure.sender_fault for failure in failures):
             raise LedgerUnavailable(told_first)
 
-    def _item(self, transaction_id: str) -> Steps[Standing | None]:
+    def _item(self, transaction_id: str) -> Calls[Standing | None]:
         attributes = yield from item_of(self._client, self._table, KEY, transaction_id, SETTING)
         return _standing(attributes) if attributes else None
 

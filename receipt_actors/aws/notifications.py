@@ -9,11 +9,12 @@ A reversal is an item among the others, whose key no notification has.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
+from receipt_actors.aws.calls import Calls, blocking
 from receipt_actors.aws.connection import (
     READ_TIMEOUT_SECONDS,
     Garbled,
@@ -25,12 +26,8 @@ from receipt_actors.aws.connection import (
     reading,
 )
 from receipt_actors.aws.items import check_table, item_of
-from receipt_actors.aws.steps import Steps, as_call
 from receipt_actors.domain.ports import REMEMBERED_SECONDS
 from receipt_actors.errors import LedgerUnavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 KEY = "NotificationUuid"  #: the table's hash key, a string; it has no range key
 EXPIRES_AT = "ExpiresAt"  #: the attribute that time to live is to be switched on for: a UNIX time, whole seconds
@@ -54,20 +51,19 @@ class AwsNotifications:
         self._client = build_client(
             session, "dynamodb", read_timeout_seconds=READ_TIMEOUT_SECONDS, max_connections=max_connections
         )
-        self._dynamodb: DynamoDBClient = self._client.api
 
-    @as_call
-    def is_known(self, notification_uuid: str) -> Steps[bool]:
+    @blocking
+    def is_known(self, notification_uuid: str) -> Calls[bool]:
         """See ``Notifications.is_known``: one consistent ``GetItem``."""
         return (yield from self._item(notification_uuid)) is not None
 
-    @as_call
-    def record(self, notification_uuid: str, now_seconds: float) -> Steps[None]:
+    @blocking
+    def record(self, notification_uuid: str, now_seconds: float) -> Calls[None]:
         """See ``Notifications.record``: one ``PutItem``."""
         yield from self._put({KEY: {"S": notification_uuid}, **_lifetime(now_seconds)})
 
-    @as_call
-    def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> Steps[None]:
+    @blocking
+    def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> Calls[None]:
         """See ``Notifications.record_reversal``: one ``PutItem``, unless a later one is there."""
         item = {
             KEY: {"S": _REVERSAL + transaction_id},
@@ -80,28 +76,28 @@ class AwsNotifications:
             ExpressionAttributeValues={":reversed_at": item["ReversedAt"]},
         )
 
-    @as_call
-    def reversed_at_seconds(self, transaction_id: str) -> Steps[float | None]:
+    @blocking
+    def reversed_at_seconds(self, transaction_id: str) -> Calls[float | None]:
         """See ``Notifications.reversed_at_seconds``: one consistent ``GetItem``."""
         item = yield from self._item(_REVERSAL + transaction_id)
         with reading(LedgerUnavailable, "GetItem"):
             return None if item is None else _seconds(member(member(item, "ReversedAt", dict), "N", str))
 
-    @as_call
-    def check(self) -> Steps[None]:
+    @blocking
+    def check(self) -> Calls[None]:
         """See ``Notifications.check``: reads a key that is never written."""
         yield from check_table(self._client, self._table, KEY, CHECK_UUID, SETTING)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._client.close()
+        self._client.api.close()
 
-    def _put(self, item: Mapping[str, Any], **condition: Any) -> Steps[None]:
+    def _put(self, item: Mapping[str, Any], **condition: Any) -> Calls[None]:
         try:
             yield from call(
                 LedgerUnavailable,
                 self._client,
-                self._dynamodb.put_item,
+                "put_item",
                 TableName=self._table,
                 Item=item,
                 **condition,
@@ -110,7 +106,7 @@ class AwsNotifications:
             if error_code(error) != "ConditionalCheckFailedException":
                 raise not_done(LedgerUnavailable, error) from error
 
-    def _item(self, key: str) -> Steps[Mapping[str, Any] | None]:
+    def _item(self, key: str) -> Calls[Mapping[str, Any] | None]:
         return (yield from item_of(self._client, self._table, KEY, key, SETTING))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
+from receipt_actors.aws.calls import Calls, blocking
 from receipt_actors.aws.connection import (
     READ_TIMEOUT_SECONDS,
     Client,
@@ -24,16 +25,12 @@ from receipt_actors.aws.connection import (
     not_done,
     optional_member,
     reading,
-    told,
 )
-from receipt_actors.aws.steps import Steps, as_call
+from receipt_actors.aws.requests import told
 from receipt_actors.domain import sqs_rules
 from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.errors import QueueRefused, QueueUnavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 MAX_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -98,20 +95,19 @@ class AwsQueues:
             read_timeout_seconds=longest_wait_seconds + read_timeout_seconds,
             max_connections=max_connections,
         )
-        self._sqs: SQSClient = self._client.api
         self._urls: dict[str, str] = {}
 
-    @as_call
+    @blocking
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
-    ) -> Steps[Sequence[ReceivedMessage]]:
+    ) -> Calls[Sequence[ReceivedMessage]]:
         """See ``Queues.receive``. SQS waits for whole seconds: a fraction is rounded up."""
         if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
             raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
         answer = yield from self._call(
             queue,
             self._receiving_client,
-            self._receiving_client.api.receive_message,
+            "receive_message",
             MaxNumberOfMessages=max_messages,
             WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),
             VisibilityTimeout=visibility_timeout_seconds,
@@ -121,8 +117,8 @@ class AwsQueues:
         with reading(QueueUnavailable, "ReceiveMessage"):
             return [_received_message(message) for message in optional_member(answer, "Messages", list) or ()]
 
-    @as_call
-    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Steps[Sequence[EntryFailure | None]]:
+    @blocking
+    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Calls[Sequence[EntryFailure | None]]:
         """See ``Queues.send``. Entries that SQS would refuse are not sent, so that they do not fail the others."""
         results = sqs_rules.check_send_batch(queue, messages)
         passing = [index for index, failure in enumerate(results) if failure is None]
@@ -131,20 +127,20 @@ class AwsQueues:
             results[index] = result
         return results
 
-    @as_call
-    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Steps[Sequence[EntryFailure | None]]:
+    @blocking
+    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Calls[Sequence[EntryFailure | None]]:
         """See ``Queues.delete``."""
         entries: list[dict[str, Any]] = [{"ReceiptHandle": handle} for handle in receipt_handles]
-        return (yield from self._handle_batch(queue, self._sqs.delete_message_batch, entries))
+        return (yield from self._handle_batch(queue, "delete_message_batch", entries))
 
-    @as_call
-    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Steps[Sequence[EntryFailure | None]]:
+    @blocking
+    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Calls[Sequence[EntryFailure | None]]:
         """See ``Queues.change_visibility``."""
         entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in changes]
-        return (yield from self._handle_batch(queue, self._sqs.change_message_visibility_batch, entries))
+        return (yield from self._handle_batch(queue, "change_message_visibility_batch", entries))
 
-    @as_call
-    def dead_letter_queue(self, queue: str) -> Steps[str | None]:
+    @blocking
+    def dead_letter_queue(self, queue: str) -> Calls[str | None]:
         """See ``Queues.dead_letter_queue``."""
         policy = yield from self._attribute(queue, "RedrivePolicy")
         if not policy:
@@ -154,8 +150,8 @@ class AwsQueues:
         except (Garbled, json.JSONDecodeError, RecursionError) as error:
             raise QueueUnavailable(f"GetQueueAttributes: a garbled redrive policy: {policy[:200]!r}") from error
 
-    @as_call
-    def approximate_number_of_messages(self, queue: str) -> Steps[int]:
+    @blocking
+    def approximate_number_of_messages(self, queue: str) -> Calls[int]:
         """See ``Queues.approximate_number_of_messages``."""
         count = yield from self._attribute(queue, "ApproximateNumberOfMessages")
         if count is None or not count.isdecimal():
@@ -164,20 +160,20 @@ class AwsQueues:
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._client.close()
-        self._receiving_client.close()
+        self._client.api.close()
+        self._receiving_client.api.close()
 
     @property
-    def goes_the_short_way(self) -> bool:
-        """Whether nothing about the settings calls for botocore's own way, which blocks."""
-        return self._receiving_client.short_way is not None
+    def may_transfer(self) -> bool:
+        """Whether ``AwsCalls`` can call all methods without a thread that waits; else boto3 makes all calls itself."""
+        return self._client.maker is not None
 
-    def _attribute(self, queue: str, name: str) -> Steps[str | None]:
-        answer = yield from self._call(queue, self._client, self._sqs.get_queue_attributes, AttributeNames=[name])
+    def _attribute(self, queue: str, name: str) -> Calls[str | None]:
+        answer = yield from self._call(queue, self._client, "get_queue_attributes", AttributeNames=[name])
         attributes: Mapping[str, str] = answer.get("Attributes") or {}
         return attributes.get(name)
 
-    def _send_all(self, queue: str, messages: Sequence[OutgoingMessage]) -> Steps[Sequence[EntryFailure | None]]:
+    def _send_all(self, queue: str, messages: Sequence[OutgoingMessage]) -> Calls[Sequence[EntryFailure | None]]:
         """Send, in halves where SQS refuses the batch as a whole (a queue may have a smaller limit than 1 MiB)."""
         if not messages:
             return []
@@ -193,7 +189,7 @@ class AwsQueues:
             for index, message in enumerate(messages)
         ]
         try:
-            answer = yield from self._call(queue, self._client, self._sqs.send_message_batch, Entries=entries)
+            answer = yield from self._call(queue, self._client, "send_message_batch", Entries=entries)
         except _BatchRefused as refusal:
             if len(messages) == 1:
                 return [refusal.failure]
@@ -214,19 +210,17 @@ class AwsQueues:
         return results
 
     def _handle_batch(
-        self, queue: str, operation: Callable[..., Mapping[str, Any]], entries: list[dict[str, Any]]
-    ) -> Steps[Sequence[EntryFailure | None]]:
+        self, queue: str, operation: str, entries: list[dict[str, Any]]
+    ) -> Calls[Sequence[EntryFailure | None]]:
         crowd = sqs_rules.check_handle_batch(len(entries))
         if crowd or not entries:
             return crowd or []
         numbered = [{"Id": str(index), **entry} for index, entry in enumerate(entries)]
         answer = yield from self._call(queue, self._client, operation, Entries=numbered)
-        with reading(QueueUnavailable, operation.__name__):
+        with reading(QueueUnavailable, operation):
             return _results(answer, len(entries))
 
-    def _call(
-        self, queue: str, client: Client, operation: Callable[..., Mapping[str, Any]], **parameters: object
-    ) -> Steps[Mapping[str, Any]]:
+    def _call(self, queue: str, client: Client, operation: str, **parameters: object) -> Calls[Any]:
         try:
             url = yield from self._url(queue)
             return (yield from call(QueueUnavailable, client, operation, QueueUrl=url, **parameters))
@@ -235,17 +229,17 @@ class AwsQueues:
             if code in _REFUSED:
                 self._urls.pop(queue, None)
                 raise QueueRefused(queue, describe(error)) from error
-            if operation == self._sqs.send_message_batch and code in _DIVISIBLE:
+            if operation == "send_message_batch" and code in _DIVISIBLE:
                 raise _BatchRefused(EntryFailure(code, describe(error), True)) from error
             raise not_done(QueueUnavailable, error) from error
 
-    def _url(self, queue: str) -> Steps[str]:
+    def _url(self, queue: str) -> Calls[str]:
         url = self._urls.get(queue)
         if url is None:
             fault = sqs_rules.queue_name_fault(queue)
             if fault:
                 raise QueueRefused(queue, fault)
-            answer = yield from call(QueueUnavailable, self._client, self._sqs.get_queue_url, QueueName=queue)
+            answer = yield from call(QueueUnavailable, self._client, "get_queue_url", QueueName=queue)
             url = answer.get("QueueUrl")
             if not url:
                 raise QueueUnavailable("GetQueueUrl: the answer lacks the URL")
@@ -311,7 +305,7 @@ def _text(attribute: object) -> str:
         return optional_member(attribute, "StringValue", str) or ""
     value = member(attribute, "BinaryValue", object)
     try:
-        # The short way leaves bytes as they came, in base64.
+        # On a transport bytes stay as they came, in base64.
         return (value if isinstance(value, bytes) else base64.b64decode(str(value), validate=True)).decode()
     except ValueError:
         return ""

@@ -6,19 +6,16 @@ What has not been answered within a fraction of a lease is given up, so that it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
+from receipt_actors.aws.calls import Calls, blocking
 from receipt_actors.aws.connection import build_client, call, error_code, integer, member, reading
 from receipt_actors.aws.items import check_table, item_of, unavailable
-from receipt_actors.aws.steps import Steps, as_call
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.errors import LedgerUnavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 KEY = "RoleGroup"  #: the table's hash key, a string; it has no range key
 SETTING = "role_table"  #: which names the table
@@ -38,16 +35,15 @@ class AwsRoles:
         self._client = build_client(
             session, "dynamodb", read_timeout_seconds=PATIENCE * lease_seconds, max_connections=1
         )
-        self._dynamodb: DynamoDBClient = self._client.api
 
-    @as_call
-    def read(self, group: str) -> Steps[RoleRecord | None]:
+    @blocking
+    def read(self, group: str) -> Calls[RoleRecord | None]:
         """See ``RoleTable.read``: one consistent ``GetItem``."""
         item = yield from item_of(self._client, self._table, KEY, group, SETTING)
         return None if item is None else _record(item, "GetItem")
 
-    @as_call
-    def write(self, group: str, record: RoleRecord, before: int | None = None) -> Steps[RoleRecord | None]:
+    @blocking
+    def write(self, group: str, record: RoleRecord, before: int | None = None) -> Calls[RoleRecord | None]:
         """See ``RoleTable.write``: one conditional ``PutItem``."""
         item = {KEY: {"S": group}, "Version": {"N": str(record.version)}, "Content": {"S": record.content}}
         before = record.version - 1 if before is None else before
@@ -61,7 +57,7 @@ class AwsRoles:
             yield from call(
                 LedgerUnavailable,
                 self._client,
-                self._dynamodb.put_item,
+                "put_item",
                 TableName=self._table,
                 Item=item,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -74,14 +70,14 @@ class AwsRoles:
             return None if in_the_way is None else _record(in_the_way, "PutItem")
         return record
 
-    @as_call
-    def check(self) -> Steps[None]:
+    @blocking
+    def check(self) -> Calls[None]:
         """See ``RoleTable.check``: reads a key that is never written."""
         yield from check_table(self._client, self._table, KEY, CHECK_GROUP, SETTING)
 
     def close(self) -> None:
         """Close the connections that are not in use. Closing twice is fine."""
-        self._client.close()
+        self._client.api.close()
 
 
 def _record(item: Mapping[str, Any], operation: str) -> RoleRecord:

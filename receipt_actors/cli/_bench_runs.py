@@ -70,8 +70,7 @@ class Plan:
         """What the runs are a series of."""
         from receipt_actors.sandbox.bench import Series
 
-        clients = {"verify-receipt": "curl" if self.settings.uses_curl else "requests", "server-api": "requests"}
-        client = clients.get(self.way, "")
+        client = "" if self.way == "storekit2" else "curl" if self.settings.uses_curl else "requests"
         return Series(self.label, runs, self.max_in_flight, self.flags, process_count(self.settings), client, self.way)
 
 

@@ -126,9 +126,9 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
 @click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
 @click.option(
-    "--client",
-    type=click.Choice(["auto", "requests", "curl"]),
-    help="What asks Apple.",
+    "--transport",
+    type=click.Choice(["auto", "threads"]),
+    help="How requests are made.",
 )
 @click.option(
     "--in-flight-sweep",
@@ -204,7 +204,7 @@ class _Options:
     runs: int
     processes: str | None
     max_in_flight: int | None
-    client: str | None
+    transport: str | None
     in_flight_sweep: tuple[int, ...]
     rate: float | None
     half_load: bool
@@ -233,7 +233,7 @@ class _Options:
             )
         given_before = {
             "processes": self.processes is not None,
-            "app_store_client": self.client is not None,
+            "transport": self.transport is not None,
             "max_in_flight": self.max_in_flight is not None or bool(self.in_flight_sweep),
         }
         check_flags(self.start_flags, given_before)
@@ -244,8 +244,8 @@ class _Options:
     def flags(self) -> list[str]:
         """What ``start`` is told."""
         processes = [] if self.processes is None else ["--processes", self.processes]
-        client = [] if self.client is None else ["--app-store-client", self.client]
-        return [*processes, *client, *self.start_flags]
+        transport = [] if self.transport is None else ["--transport", self.transport]
+        return [*processes, *transport, *self.start_flags]
 
     def services(self) -> ServiceOptions:
         """How the simulated services behave."""

@@ -25,7 +25,7 @@ from receipt_actors.domain.capacity import (
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES, TaskSize
 from receipt_actors.pipeline.batchers import PACE_SECONDS
-from receipt_actors.settings import Settings, default_app_store_client
+from receipt_actors.settings import Settings, uses_curl
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,6 +34,7 @@ MOST = 1_000_000  #: source queues, and spare tasks
 UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _RATE = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]{1,2})?)(?P<multiple>[kMG]?)/(?P<unit>s|min|h|day)")
+_CLIENTS = {"auto": "curl", "threads": "requests"}
 _COSTS = {"curl": measured_costs.CURL, "requests": measured_costs.REQUESTS}
 _SIZES = {f"{size.vcpus:g}": size for size in TASK_SIZES}
 
@@ -155,10 +156,10 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     help="How much a process may have at the peak, of what it carries at most.",
 )
 @click.option(
-    "--app-store-client",
-    type=click.Choice(list(_COSTS)),
-    help="What asks Apple: curl (the extra fast), or requests. [default: what the report was measured with, else what "
-    "start would take here]",
+    "--transport",
+    type=click.Choice(list(_CLIENTS)),
+    help="How requests are made: auto stands for libcurl here. [default: as the report was measured, else as start "
+    "would make them here]",
 )
 @click.option(
     "--bench",
@@ -204,7 +205,7 @@ def command(
     vcpus: str,
     spare_tasks: int,
     utilisation: float,
-    app_store_client: str | None,
+    transport: str | None,
     bench: str | None,
     core_speed: float,
     role: str,
@@ -216,9 +217,11 @@ def command(
     Processes and tasks, the settings of each, requests to SQS, DynamoDB and Apple with what they cost, what is in
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
-    cost = (
-        _COSTS[app_store_client or default_app_store_client()] if bench is None else _cost_of(bench, app_store_client)
-    )
+    client = None if transport is None else _CLIENTS[transport]
+    if bench is not None:
+        cost = _cost_of(bench, client)
+    else:
+        cost = _COSTS[client or ("curl" if uses_curl("auto") else "requests")]
     load = Load(
         rate_per_second=rate,
         peak=peak,

@@ -18,12 +18,11 @@ import time.
 """
 
 from receipt_actors.settings._all import SETTINGS, NotificationSettings, Settings
-from receipt_actors.settings._app_store_client import default_app_store_client
 from receipt_actors.settings._backend import BackendSettings, LedgerSettings, QueueSettings
 from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, load_some_settings, load_source_settings
 from receipt_actors.settings._operations import LogSettings, OperationsSettings
 from receipt_actors.settings._roles import RoleSettings
-from receipt_actors.settings._work import WorkSettings
+from receipt_actors.settings._work import WorkSettings, uses_curl
 from receipt_actors.settings_model.fields import VARIABLE_PREFIX, Setting
 from receipt_actors.settings_model.model import SomeSettings
 from receipt_actors.settings_model.sources import SOURCE_SETTINGS, SourceSettings
@@ -55,8 +54,8 @@ __all__ = [
     "SomeSettings",
     "SourceSettings",
     "WorkSettings",
-    "default_app_store_client",
     "load_settings",
     "load_some_settings",
     "load_source_settings",
+    "uses_curl",
 ]

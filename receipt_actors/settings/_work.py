@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import select
 from math import ceil
 from typing import Annotated, Literal
 
@@ -15,10 +17,33 @@ from receipt_actors.domain.limits import (
     Limits,
 )
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
-from receipt_actors.settings._app_store_client import INSTALL_CURL, curl_fault, is_curl, most_requests
 from receipt_actors.settings_model.fields import Expected
 from receipt_actors.settings_model.model import SomeSettings
 from receipt_actors.stores.apple.settings import SERVER_API, SERVER_API_RATE_PER_SECOND
+
+
+def most_requests(transport: str) -> int:
+    """How many requests to Apple one process can have under way."""
+    return MAX_CURL_CONCURRENCY if uses_curl(transport) else MAX_BLOCKING_CONCURRENCY
+
+
+def uses_curl(transport: str) -> bool:
+    """Say whether requests are made by libcurl, so that no thread waits for each."""
+    return transport == "auto" and curl_fault() is None
+
+
+def curl_fault() -> str | None:
+    """Say why libcurl can't be used here; None where it can."""
+    if not hasattr(select, "epoll"):
+        return "it needs Linux's epoll"
+    try:
+        import pycurl
+    except ImportError as error:  # also where it is there, and its libcurl is not, or has another TLS library
+        return f"{error}; pip install pycurl"
+    found = pycurl.version.split()[0]  # such as PycURL/7.49.0
+    if tuple(map(int, re.findall(r"[0-9]+", found)[:2])) < (7, 49):  # a distribution's own, say
+        return f"{found} is older than 7.49"
+    return None
 
 
 def _count_or_auto(value: object) -> object:
@@ -63,22 +88,17 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Long poll of a receive; shorter than the drain. With exit_when_idle_seconds it is no longer than "
         "that, or than 1 s: its answer is waited for.",
     )
-    app_store_client: Literal["auto", "requests", "curl"] = Field(
+    transport: Literal["auto", "threads"] = Field(
         default="auto",
-        description="Client that asks Apple. requests keeps a thread for each answer that it waits for; curl has one "
-        "thread for thousands, at a fraction of the cost, and needs pycurl (the extra fast). auto takes curl where it "
-        "is installed.",
-    )
-    aws_client: Literal["auto", "threads"] = Field(
-        default="auto",
-        description="How SQS and DynamoDB are called. threads keeps a thread for each call under way; auto has one "
-        "thread for all of them, at a lower cost, unless something calls for the other (a proxy, no Linux).",
+        description="How Apple, SQS and DynamoDB are called. auto has libcurl make any number of requests at once, at "
+        "a fraction of the cost, where it can: on Linux with pycurl, and not through a proxy. threads keeps a thread "
+        "for each request under way.",
     )
     app_store_concurrency: int | None = Field(
         default=None,
         ge=1,
         description="Requests to Apple under way at once, of all processes, and of all nodes of a group. Left out: a "
-        f"process with curl has {DEFAULT_CURL_CONCURRENCY}, of at most {MAX_CURL_CONCURRENCY}; one with requests "
+        f"process has {DEFAULT_CURL_CONCURRENCY}, of at most {MAX_CURL_CONCURRENCY}; one with threads "
         f"{MAX_BLOCKING_CONCURRENCY}, of as many.",
     )
     app_store_rate_per_second: float | None = Field(
@@ -128,14 +148,14 @@ class WorkSettings(SomeSettings, frozen=True):
 
     @property
     def uses_curl(self) -> bool:
-        """Whether Apple is asked by way of curl, and not of requests."""
-        return is_curl(self.app_store_client)
+        """Whether libcurl makes the requests, so that no thread waits for each."""
+        return uses_curl(self.transport)
 
     @property
     def effective_app_store_concurrency(self) -> int:
         """Requests to Apple that one process may ever have under way."""
         concurrency = self.limits_of(1).app_store_concurrency
-        return min(concurrency, most_requests(self.app_store_client))
+        return min(concurrency, most_requests(self.transport))
 
     def limits_of(self, processes: int) -> Limits:
         """Return what so many processes keep to together."""
@@ -144,29 +164,24 @@ class WorkSettings(SomeSettings, frozen=True):
         concurrency = self.app_store_concurrency or by_default
         return Limits(self.max_in_flight, self.ledger_concurrency, concurrency, self.app_store_rate_per_second)
 
-    @field_validator("app_store_client")
-    @classmethod
-    def _curl_is_there(cls, client: str) -> str:
-        if client == "curl" and (fault := curl_fault()) is not None:
-            raise ValueError(f"expected pycurl to be usable: {fault}; {INSTALL_CURL}, or choose requests")
-        return client
-
     @field_validator("app_store_concurrency")
     @classmethod
     def _no_process_has_too_many_requests(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
-        client, processes = info.data.get("app_store_client"), info.data.get("processes")
-        if concurrency is None or client is None or not isinstance(processes, int):  # a fault told already, or "auto"
+        transport, processes = info.data.get("transport"), info.data.get("processes")
+        if (
+            concurrency is None or transport is None or not isinstance(processes, int)
+        ):  # a fault told already, or "auto"
             return concurrency
         if info.data.get("role") == "load-balanced":  # other nodes have a part of it
             return concurrency
-        if concurrency <= most_requests(client) * processes:
+        if concurrency <= most_requests(transport) * processes:
             return concurrency
-        if is_curl(client):
-            raise ValueError(f"expected at most {MAX_CURL_CONCURRENCY} a process with curl; or give more processes")
-        way_out = "" if curl_fault() is None else f" ({INSTALL_CURL})"
+        if uses_curl(transport):
+            raise ValueError(f"expected at most {MAX_CURL_CONCURRENCY} a process; or give more processes")
+        remedy = "with transport auto" if (fault := curl_fault()) is None else f"with libcurl ({fault})"
         raise ValueError(
-            f"expected at most {MAX_BLOCKING_CONCURRENCY} a process with requests, of which each takes a thread; "
-            f"up to {MAX_CURL_CONCURRENCY} a process with app_store_client curl{way_out}"
+            f"expected at most {MAX_BLOCKING_CONCURRENCY} a process with threads, of which each request takes one; "
+            f"up to {MAX_CURL_CONCURRENCY} a process {remedy}"
         )
 
     @field_validator("max_in_flight", "ledger_concurrency", "app_store_concurrency")

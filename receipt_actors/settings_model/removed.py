@@ -11,6 +11,7 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "alert_dead_letters": "more than 10 dead letters within a minute are an alert",
         "alert_outage_seconds": "an outage of 60 s is an alert",
         "app_account_token_namespace": "give the namespace as app_account_token_rule",
+        "app_store_client": "transport says how Apple is asked: auto (libcurl where it can) or threads (was: requests)",
         "app_store_attempts": "Apple is asked up to 4 times for a delivery, then the message comes back later",
         **dict.fromkeys(
             (
@@ -22,6 +23,7 @@ REMOVED: Mapping[str, str] = MappingProxyType(
             "give the root of what stands in for Apple as app_store_url",
         ),
         "app_store_connect_timeout_seconds": "connecting to Apple may take 0.3 of app_store_read_timeout_seconds",
+        "aws_client": "transport says how AWS is called, and Apple asked: auto or threads",
         "batch_requests": "a batcher has up to 4 requests under way",
         "emf_interval_seconds": "metrics are written once a minute",
         "emf_namespace": "the namespace is ReceiptActors; emf_dimensions tell deployments apart",

@@ -15,38 +15,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import botocore.handlers
 import pytest
 
 from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
-from tests.backends.places import in_place
 from tests.examples import example
 from tests.patience import PATIENCE_SECONDS
+from tests.transport.places import in_place
 
 if TYPE_CHECKING:
     import boto3
 
-    from receipt_actors.aws import AwsLoop
+    from receipt_actors.aws import AwsCalls, AwsQueues
 
-BACKENDS = ["embedded", "aws", "aws-loop", "simulated", "simulated-loop", "fake"]
-_LOOP = "-loop"  #: of a backend whose methods are called by way of ``AwsLoop``
+BACKENDS = ["embedded", "aws", "aws-calls", "simulated", "simulated-calls", "fake"]
+_CALLS = "-calls"  #: of a backend whose methods are called by way of ``AwsCalls``
 
 
-class OnLoop:
-    """Queues or a ledger whose methods are called by way of ``AwsLoop``, as actors do; everything else is theirs."""
+class Begun:
+    """Queues or a ledger whose methods are called by way of ``AwsCalls``, as actors do; everything else is theirs."""
 
-    def __init__(self, adapter: Any, loop: AwsLoop) -> None:
+    def __init__(self, adapter: Any, calls: AwsCalls) -> None:
         self._adapter = adapter
-        self._loop = loop
+        self._calls = calls
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._adapter, name)
-        if not hasattr(method, "steps"):
+        if not hasattr(method, "calls"):
             return method
 
         def call(*args: object, **keywords: object) -> Any:
             outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
-            self._loop.begin(method, args, keywords, outcomes.put)
+            self._calls.begin(method, args, keywords, outcomes.put)
             outcome = outcomes.get(timeout=PATIENCE_SECONDS)
             if isinstance(outcome, Exception):
                 raise outcome
@@ -91,7 +92,7 @@ class Aws:
     session: boto3.Session
     sqs: Any
     dynamodb: Any
-    queues: Queues
+    queues: AwsQueues
     account: str = "123456789012"
 
     def create_queue(
@@ -160,11 +161,9 @@ def simulated(simulated_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch
 
 
 def _clients_of(url: str, account: str = "123456789012") -> Aws:
-    import boto3
-
     from receipt_actors.aws import AwsQueues
 
-    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    session = plain_session("testing", "testing", region_name="eu-west-1")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL", url)
         return Aws(session, session.client("sqs"), session.client("dynamodb"), AwsQueues(session), account)
@@ -180,13 +179,24 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "receipts.db"
 
 
-@pytest.fixture
-def loop() -> Iterator[AwsLoop]:
-    """The loop where the program has it."""
-    from receipt_actors.aws import AwsLoop
+def plain_session(*args: str, **keywords: str) -> boto3.Session:
+    """A session without handlers of mocks, such as moto adds to every one when it is imported."""
+    import boto3
 
-    with closing(in_place("scheduler", AwsLoop())) as loop:
-        yield loop
+    with pytest.MonkeyPatch.context() as patched:
+        handlers = [each for each in botocore.handlers.BUILTIN_HANDLERS if each[0] != "before-send"]
+        patched.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+        return boto3.Session(*args, **keywords)
+
+
+@pytest.fixture
+def calls() -> Iterator[AwsCalls]:
+    """As the program has them: on libcurl, where the actors run."""
+    from receipt_actors.aws import AwsCalls
+    from receipt_actors.transport.curl import CurlTransport
+
+    with in_place("scheduler", CurlTransport(8)) as transport, closing(AwsCalls(transport)) as calls:
+        yield calls
 
 
 @pytest.fixture(params=BACKENDS)
@@ -209,11 +219,12 @@ _EMULATORS_OF_SQS = {"aws": "moto", "simulated": "simulated", "ministack": "mini
 
 @contextmanager
 def open_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
-    emulator = request.param.removesuffix(_LOOP)
+    emulator = request.param.removesuffix(_CALLS)
     if emulator in _EMULATORS_OF_SQS:
         aws: Aws = request.getfixturevalue(_EMULATORS_OF_SQS[emulator])
-        loops = emulator != request.param
-        queues = OnLoop(aws.queues, request.getfixturevalue("loop")) if loops else aws.queues
+        begins = emulator != request.param
+        queues = Begun(aws.queues, request.getfixturevalue("calls")) if begins else aws.queues
+        assert not begins or aws.queues.may_transfer
         yield QueueHouse(queues, aws.create_queue, emulator == "aws")
         return
 
@@ -268,10 +279,8 @@ def ministack_table(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> tupl
 
 
 def table_at(url: str, monkeypatch: pytest.MonkeyPatch, key: str = "TransactionId") -> tuple[boto3.Session, str]:
-    import boto3
-
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    session = boto3.Session("testing", "testing", region_name="eu-west-1")
+    session = plain_session("testing", "testing", region_name="eu-west-1")
     return session, create_table(session.client("dynamodb"), key)
 
 
@@ -287,7 +296,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["embedded", "simulated", "simulated-loop", "fake", "example", *_EMULATORS])
+@pytest.fixture(params=["embedded", "simulated", "simulated-calls", "fake", "example", *_EMULATORS])
 def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
     with open_ledger(request) as ledger:
@@ -314,11 +323,11 @@ def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
 
             session, table = aws_table(request)
             with closing(AwsLedger(table, session)) as aws:
-                yield OnLoop(aws, request.getfixturevalue("loop")) if request.param.endswith(_LOOP) else aws
+                yield Begun(aws, request.getfixturevalue("calls")) if request.param.endswith(_CALLS) else aws
 
 
 def aws_table(request: pytest.FixtureRequest) -> tuple[boto3.Session, str]:
-    match request.param.removesuffix(_LOOP):
+    match request.param.removesuffix(_CALLS):
         case "aws" | "simulated" as emulator:
             aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
             return aws.session, aws.create_table("TransactionId")

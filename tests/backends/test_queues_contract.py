@@ -12,7 +12,7 @@ import pytest
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.errors import QueueRefused
-from tests.backends.conftest import OnLoop
+from tests.backends.conftest import Begun
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Aws, QueueHouse
@@ -54,7 +54,7 @@ ATTRIBUTES_OF_ANY_TYPE: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES_OF_ANY_TYPE)
 @pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
-@pytest.mark.parametrize("way", ["on the caller's thread", "on the loop"])
+@pytest.mark.parametrize("way", ["called", "begun"])
 def test_an_attribute_of_any_type_is_read_as_text(
     request: pytest.FixtureRequest, emulator: str, way: str, attribute: str
 ) -> None:
@@ -63,7 +63,7 @@ def test_an_attribute_of_any_type_is_read_as_text(
     The embedded queues and the fakes know text only.
     """
     aws: Aws = request.getfixturevalue(emulator)
-    queues = OnLoop(aws.queues, request.getfixturevalue("loop")) if way == "on the loop" else aws.queues
+    queues = Begun(aws.queues, request.getfixturevalue("calls")) if way == "begun" else aws.queues
     queue = aws.create_queue()
     sent, read = ATTRIBUTES_OF_ANY_TYPE[attribute]
     url = aws.sqs.get_queue_url(QueueName=queue)["QueueUrl"]

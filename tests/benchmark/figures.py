@@ -84,9 +84,9 @@ def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
     """Measure everything."""
     rate, cpu = "rate: of the middle 80 %", "CPU ms a receipt: the program, of the middle 80 %"
     full = bench.run("--processes", "2", "--half-load", plot=plot)
-    fast = bench.run(*NO_LATENCY, "--client", "curl")
-    requests = bench.run(*NO_LATENCY, "--client", "requests")
-    one = (*NO_LATENCY, "--client", "curl")
+    fast = bench.run(*NO_LATENCY, "--transport", "auto")
+    requests = bench.run(*NO_LATENCY, "--transport", "threads")
+    one = (*NO_LATENCY, "--transport", "auto")
     twice = bench.ratio(cpu, (*one, "--processes", "2"), one)
     sweep = ",".join(map(str, IN_FLIGHT))
     memory = bench.run("--in-flight-sweep", sweep, "--", "--app-store-concurrency", str(CONNECTIONS))

@@ -28,8 +28,11 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from receipt_actors.sandbox.load import Answered, SampleMessage
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+from receipt_actors.stores.apple.client.endpoints import endpoints_at
+from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
 from receipt_actors.stores.apple.verify_receipt import interpret
+from receipt_actors.transport.blocking import BlockingTransport
+from receipt_actors.transport.curl import CurlTransport
 from tests.backends.test_aws import FakeAws, error
 from tests.backends.test_aws import Reply as AwsReply
 from tests.system.conftest import empty_account
@@ -108,13 +111,14 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
     found: Counter[Outcome] = Counter()
     with HostileAppStore(answers, slow_every) as store:
         urls = (f"{store.url}/production", f"{store.url}/sandbox")
-        with (
-            closing(VerifyReceiptClient(*urls, "secret", PATIENT_SECONDS, PATIENT_SECONDS, pool_size=1)) as client,
-            closing(VerifyReceiptClient(*urls, "secret", PATIENT_SECONDS, HASTY_SECONDS, pool_size=1)) as hasty,
-        ):
+        patient = endpoints_at(*urls, PATIENT_SECONDS, PATIENT_SECONDS)
+        hasty = endpoints_at(*urls, PATIENT_SECONDS, HASTY_SECONDS)
+        with closing(CurlTransport(4)) as curl, closing(BlockingTransport(4)) as blocking:
             for number, answer in enumerate(answers):
                 is_slow = number % slow_every == 0
-                outcome, transaction_ids = outcome_of(hasty if is_slow else client, number)
+                transport = curl if number % 2 else blocking
+                client = VerifyReceiptClient(transport, hasty if is_slow else patient, "secret")
+                outcome, transaction_ids = outcome_of(client, number)
                 allowed = {Outcome.NOTHING} if is_slow else answer.allowed
                 assert outcome in allowed, (answer.family, outcome, answer.body[:400])
                 assert all(each.encode() in answer.body for each in transaction_ids), answer.body[:400]

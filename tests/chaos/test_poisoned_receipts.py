@@ -183,7 +183,7 @@ def store() -> Iterator[SimulatedAppStore]:
         yield store
 
 
-@pytest.mark.parametrize("client", ["curl", "requests"])
+@pytest.mark.parametrize("transport", ["auto", "threads"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_waits_for_forty_poisoned_receipts(
     embedded: EmbeddedWorld,
@@ -191,12 +191,12 @@ def test_nobody_waits_for_forty_poisoned_receipts(
     is_full: bool,
     figure: Callable[[str], None],
     kind: str,
-    client: str,
+    transport: str,
 ) -> None:
     """Honest receipts are answered as ever; an outage that begins meanwhile is seen, and costs no delivery."""
-    if not is_full and (kind, client) not in (("21005", "curl"), ("silence", "requests")):
+    if not is_full and (kind, transport) not in (("21005", "auto"), ("silence", "threads")):
         pytest.skip("at full size only")
-    program = embedded.start(store, app_store_client=client)
+    program = embedded.start(store, transport=transport)
     program.wait_for_log("consumers take receipts")
     with Crowd(embedded, KINDS[kind], Load(honest_rate=20 if is_full else 5, poisoned=40)) as crowd:
         flow(program, 30 if is_full else 20)

@@ -225,7 +225,7 @@ def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
         (("--in-flight-sweep", "9" * 5000), "above 0"),
         (("--max-in-flight", "9" * 400), "--max-in-flight"),
         (("--apple-latency", "-1"), "--apple-latency"),
-        (("--client", "wget"), "--client"),
+        (("--transport", "wget"), "--transport"),
         (("--plot", "bench.gif"), ".png, .svg, .html"),
         (("--plot", "bench"), ".png, .svg, .html"),
         (("--plot", "missing/bench.png"), "can't be written"),

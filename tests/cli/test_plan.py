@@ -150,19 +150,21 @@ def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
     assert apple["at_per_second"] == 50_000
 
 
-@pytest.mark.parametrize("client", ["curl", "requests"])
+@pytest.mark.parametrize("transport", ["auto", "threads"])
 @pytest.mark.parametrize("vcpus", ["1", "2", "16"])
 @pytest.mark.parametrize("rate", ["1/day", "500/s", "5M/s"])
 @pytest.mark.parametrize("latency", ["0.05", "1.3"])
 @pytest.mark.parametrize(
     "role", [[], ["--role", "load-balanced", "--apple-limit", "1000/s"]], ids=["alone", "balanced"]
 )
-def test_the_settings_can_be_set(cli: Cli, client: str, vcpus: str, rate: str, latency: str, role: list[str]) -> None:
+def test_the_settings_can_be_set(
+    cli: Cli, transport: str, vcpus: str, rate: str, latency: str, role: list[str]
+) -> None:
     """``start`` takes what ``plan`` recommends, whatever the load."""
-    flags = ["--app-store-client", client, "--apple-latency", latency, *role]
+    flags = ["--transport", transport, "--apple-latency", latency, *role]
     plan = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)
     given = {name: str(value) for name, value in plan["settings"].items() if value is not None}
-    others = {"app_store_client": client, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["setup"]["role"]}
+    others = {"transport": transport, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["setup"]["role"]}
     load_settings({**given, **others}, environ={})
 
 
@@ -250,7 +252,7 @@ def test_the_client_is_the_one_that_was_measured_else_that_of_start(cli: Cli, mo
     Path("bench.json").write_text(report(RUN))
     measured = ("--bench", "bench.json")
     assert "client requests" in " ".join(cli("plan", "--rate", "1500/s", *measured).out.split())
-    flag = ("--app-store-client", "curl")
+    flag = ("--transport", "auto")
     assert planned(cli, "--rate", "1500/s", *measured, *flag)["cost"]["client"]["name"] == "curl"
     monkeypatch.setitem(sys.modules, "pycurl", None)
     assert planned(cli, "--rate", "1500/s")["cost"]["client"]["name"] == "requests"

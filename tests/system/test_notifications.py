@@ -133,10 +133,13 @@ def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
     """Ask the store what was bought, as the program does."""
     from receipt_actors.domain.ports import Environment
     from receipt_actors.domain.receipts import Genuine
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+    from receipt_actors.stores.apple.client.endpoints import endpoints_at
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
     from receipt_actors.stores.apple.verify_receipt import interpret
+    from receipt_actors.transport.blocking import BlockingTransport
 
-    client = VerifyReceiptClient(store.production_url, store.sandbox_url, None, 5.0, 5.0, pool_size=1)
+    endpoints = endpoints_at(store.production_url, store.sandbox_url, 5.0, 5.0)
+    client = VerifyReceiptClient(BlockingTransport(1), endpoints, None)
     answer = client.verify_receipt(json.loads(message.body)["receipt"], Environment.PRODUCTION)
     client.close()
     genuine = interpret(answer, Environment.PRODUCTION)

@@ -18,7 +18,7 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.stores.apple import server_api as server_api_answers
 from receipt_actors.stores.apple import verify_receipt as verify_receipt_answers
-from receipt_actors.stores.apple.ports import AppStore, AppStoreTransfers, ServerApi
+from receipt_actors.stores.apple.ports import AppStore, AppStoreTransfers, ServerApi, ServerApiTransfers
 from receipt_actors.stores.apple.server_api import Answer
 
 Done: TypeAlias = Callable[[Mapping[str, object] | Exception], object]
@@ -66,13 +66,13 @@ def by_server_api(server_api: ServerApi, policy: Policy, *, bundle_id: str | Non
     app that is asked for, where that is not the client's; ``of_source`` is where it stands.
     """
     is_production = Environment.PRODUCTION in policy.environments
+    own: dict[str, Any] = {} if bundle_id is None else {"bundle_id": bundle_id}
     return Way(
-        ask=server_api.get_transaction_info
-        if bundle_id is None
-        else partial(server_api.get_transaction_info, bundle_id=bundle_id),
+        ask=partial(server_api.get_transaction_info, **own),
         interpret=server_api_answers.interpret,
         first=Environment.PRODUCTION if is_production else Environment.SANDBOX,
         what_to_check=f"server_api_key, its id, its issuer and {of_source}bundle_ids",
         environments=policy.environments,
+        begin=partial(server_api.begin, **own) if isinstance(server_api, ServerApiTransfers) else None,
         question_of=server_api.transaction_id_of,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
+from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused
@@ -21,11 +22,13 @@ from receipt_actors.stores.apple.signatures.signed_data import open_signed_data,
 from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
 
 if TYPE_CHECKING:
-    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+    from receipt_actors.stores.apple.client.endpoints import Endpoint
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
     from receipt_actors.stores.apple.signatures.signed_data import Trust
+    from receipt_actors.transport.curl import CurlTransport
+    from receipt_actors.transport.messages import Transport
 
 
 CONNECT_SHARE = 0.3  #: of the time to wait for an answer: to connect
@@ -57,32 +60,58 @@ def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
     return AccountTokens(rule, required=settings.app_account_token == "require")
 
 
-def open_app_store(settings: AppStoreSettings, *, max_connections: int = 1) -> VerifyReceiptClient:
-    """Make a blocking client for Apple's verifyReceipt, or for what stands in for it; no request is made."""
-    from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient  # who has curl does without
+def open_app_store(
+    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
+) -> VerifyReceiptClient:
+    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
 
-    return VerifyReceiptClient(*_app_store_arguments(settings), pool_size=max_connections)
+    It is an ``AppStoreTransfers`` where it runs on ``curl``: always, unless that is None or there is a proxy.
+    """
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, VerifyReceiptTransfers
+
+    endpoints, may_transfer = _endpoints(settings, settings.verify_receipt_urls)
+    secret = settings.shared_secret
+    shared_secret = None if secret is None else secret.get_secret_value()
+    if curl is not None and may_transfer:
+        return VerifyReceiptTransfers(curl, endpoints, shared_secret)
+    return VerifyReceiptClient(_open_blocking(max_connections), endpoints, shared_secret)
 
 
-def open_server_api(settings: AppStoreSettings, *, max_connections: int = 1) -> ServerApiClient:
-    """Make a client for the App Store Server API, or for what stands in for it; no request is made.
+def open_server_api(
+    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
+) -> ServerApiClient:
+    """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
 
     Raises ``ConfigurationError`` where the key is none.
     """
-    from receipt_actors.stores.apple.client.server_api_client import (  # who has verifyReceipt does without
+    from receipt_actors.stores.apple.client.server_api_client import (  # not for verifyReceipt
         ServerApiClient,
+        ServerApiTransfers,
         Token,
     )
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
     assert key_id is not None and issuer_id is not None, "the settings see to it"
-    return ServerApiClient(
-        *settings.server_api_urls,
-        Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0]),
-        CONNECT_SHARE * settings.app_store_read_timeout_seconds,
-        settings.app_store_read_timeout_seconds,
-        pool_size=max_connections,
-    )
+    endpoints, may_transfer = _endpoints(settings, settings.server_api_urls)
+    token = Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0])
+    if curl is not None and may_transfer:
+        return ServerApiTransfers(curl, endpoints, token)
+    return ServerApiClient(_open_blocking(max_connections), endpoints, token)
+
+
+def _endpoints(settings: AppStoreSettings, urls: tuple[str, str]) -> tuple[Mapping[Environment, Endpoint], bool]:
+    """Return where Apple is asked, and whether libcurl may do it: it is not used with proxies."""
+    from receipt_actors.stores.apple.client.endpoints import endpoints_at
+
+    seconds = settings.app_store_read_timeout_seconds
+    endpoints = endpoints_at(*urls, CONNECT_SHARE * seconds, seconds)
+    return endpoints, all(endpoint.proxy is None for endpoint in endpoints.values())
+
+
+def _open_blocking(pool_size: int) -> Transport:
+    from receipt_actors.transport.blocking import BlockingTransport  # takes its time to import, where curl is there
+
+    return BlockingTransport(pool_size)
 
 
 def _server_api_key(settings: AppStoreSettings) -> str:
@@ -136,20 +165,3 @@ def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcesses | 
 
 def _trust(settings: SignatureSettings) -> Trust:
     return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
-
-
-def open_curl_client(settings: AppStoreSettings, *, max_connections: int) -> CurlVerifyReceiptClient:
-    """Make a client for Apple's verifyReceipt that has many requests under way on one thread; none is made."""
-    from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient  # pycurl may be missing
-
-    return CurlVerifyReceiptClient(*_app_store_arguments(settings), max_connections=max_connections)
-
-
-def _app_store_arguments(settings: AppStoreSettings) -> tuple[str, str, str | None, float, float]:
-    secret = settings.shared_secret
-    return (
-        *settings.verify_receipt_urls,
-        None if secret is None else secret.get_secret_value(),
-        CONNECT_SHARE * settings.app_store_read_timeout_seconds,
-        settings.app_store_read_timeout_seconds,
-    )

@@ -122,3 +122,18 @@ class ServerApi(Protocol):
         whatever may pass: no connection, time-outs, 429 (with its ``Retry-After``, a UNIX time in milliseconds), 5xx,
         answers that are no JSON object.
         """
+
+
+@runtime_checkable
+class ServerApiTransfers(Protocol):
+    """What a ``ServerApi`` may have besides, as ``AppStoreTransfers``."""
+
+    def begin(
+        self,
+        transaction_id: str,
+        environment: Environment,
+        done: Callable[[Mapping[str, object] | Exception], object],
+        *,
+        bundle_id: str | None = None,
+    ) -> None:
+        """Begin what ``ServerApi.get_transaction_info`` does, and return at once. See ``AppStoreTransfers.begin``."""

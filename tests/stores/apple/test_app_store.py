@@ -26,17 +26,18 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
-from receipt_actors.stores.apple.client.answer_room import ROOM, ROOM_BYTES, SMALL_ANSWER_BYTES
 from receipt_actors.stores.apple.client.answers import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
     parse_answer,
     retry_after_seconds,
 )
-from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-from receipt_actors.stores.apple.client.endpoints import Questions
-from receipt_actors.stores.apple.client.requests_client import VerifyReceiptClient
+from receipt_actors.stores.apple.client.endpoints import endpoints_at
+from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, question_body
 from receipt_actors.stores.apple.ports import AppStore
+from receipt_actors.transport.blocking import BlockingTransport
+from receipt_actors.transport.curl import CurlTransport
+from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
     Recorder,
@@ -55,14 +56,8 @@ SECRET = "5f0c8e6d9b7a41c2a3d4e5f60718293a"
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)), padding_bytes=2000)
 
 
-class Client(AppStore, Protocol):
-    """Either client."""
-
-    def close(self) -> None: ...
-
-
 class ClientOf(Protocol):
-    """Opens a client of one of the makes."""
+    """Opens a client on one of the transports."""
 
     def __call__(
         self,
@@ -72,12 +67,12 @@ class ClientOf(Protocol):
         shared_secret: str | None = SECRET,
         connect_timeout_seconds: float = 5.0,
         read_timeout_seconds: float = 10.0,
-    ) -> AbstractContextManager[Client]: ...
+    ) -> AbstractContextManager[VerifyReceiptClient]: ...
 
 
-@pytest.fixture(params=["requests", "curl"])
+@pytest.fixture(params=["blocking", "curl"])
 def client_of(request: pytest.FixtureRequest) -> ClientOf:
-    """Each client in turn: all keep the same promises."""
+    """The client on each transport in turn: both keep the same promises."""
 
     @contextmanager
     def open_client(
@@ -87,17 +82,17 @@ def client_of(request: pytest.FixtureRequest) -> ClientOf:
         shared_secret: str | None = SECRET,
         connect_timeout_seconds: float = 5.0,
         read_timeout_seconds: float = 10.0,
-    ) -> Iterator[Client]:
-        arguments = (production_url, sandbox_url, shared_secret, connect_timeout_seconds, read_timeout_seconds)
-        client: Client = (
-            VerifyReceiptClient(*arguments, pool_size=4)
-            if request.param == "requests"
-            else CurlVerifyReceiptClient(*arguments, max_connections=4)
-        )
-        with closing(client):
+    ) -> Iterator[VerifyReceiptClient]:
+        endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
+        transport = BlockingTransport(4) if request.param == "blocking" else CurlTransport(4)
+        with closing(VerifyReceiptClient(transport, endpoints, shared_secret)) as client:
             yield client
 
     return open_client
+
+
+#: Proxies are never given to libcurl.
+only_blocking = pytest.mark.parametrize("client_of", ["blocking"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +159,7 @@ def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder,
 def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -> None:
     """Whatever the receipt and the secret consist of, they arrive as they are."""
     expected = {"receipt-data": receipt_data} | ({} if secret is None else {"password": secret})
-    assert json.loads(Questions(secret).body(receipt_data)) == expected
+    assert json.loads(question_body(receipt_data, secret)) == expected
 
 
 @pytest.mark.parametrize(
@@ -173,9 +168,7 @@ def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -
 def test_urls_that_cannot_work_are_refused_at_once(url: str) -> None:
     """A URL without scheme or host, or of another scheme, is a fault of the configuration, not an outage of Apple."""
     with pytest.raises(ConfigurationError, match="Sandbox App Store"):
-        VerifyReceiptClient(PRODUCTION_URL, url, None, 1.0, 1.0, pool_size=1)
-    with pytest.raises(ConfigurationError, match="Sandbox App Store"):
-        CurlVerifyReceiptClient(PRODUCTION_URL, url, None, 1.0, 1.0, max_connections=1)
+        endpoints_at(PRODUCTION_URL, url, 1.0, 1.0)
 
 
 # What is answered
@@ -444,17 +437,17 @@ def test_a_compressed_answer_is_read_and_a_bomb_is_not(client_of: ClientOf) -> N
                 assert f"more than {MAX_ANSWER_BYTES} bytes" in str(unavailable(client))
 
 
-def test_large_answers_share_a_room_and_small_ones_need_none(client_of: ClientOf) -> None:
-    """What finds no room is passing trouble; when the room is free again, large answers are read as ever."""
+def test_large_answers_share_memory_and_small_ones_need_none(client_of: ClientOf) -> None:
+    """Where that is full, it is passing trouble; when it is free again, large answers are read as ever."""
     large = b'{"status":0}' + b" " * 1_000_000
     with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
-        assert ROOM.take(ROOM_BYTES)
+        assert MEMORY.take(MAX_SHARED_BYTES)
         try:
-            assert "other large ones have taken the room" in str(unavailable(client))
-            with raw_server(answers(large[: SMALL_ANSWER_BYTES - 1])) as small_url, client_of(small_url) as other:
+            assert "other large ones fill the memory" in str(unavailable(client))
+            with raw_server(answers(large[: MAX_EXEMPT_BYTES - 1])) as small_url, client_of(small_url) as other:
                 assert other.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
         finally:
-            ROOM.give_back(ROOM_BYTES)
+            MEMORY.give_back(MAX_SHARED_BYTES)
         for _ in range(40):  # each gives back what it has taken
             assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
 
@@ -509,12 +502,14 @@ def test_an_answer_of_very_many_names_is_not_parsed(client_of: ClientOf) -> None
         assert "too many values for its size" in str(unavailable(client))
 
 
-def test_a_large_answer_keeps_its_room_until_it_is_parsed(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it is parsed into takes more than what has come."""
     free: list[bool] = []
 
     def parse(body: bytes) -> object:
-        free.append(ROOM.take(ROOM_BYTES))
+        free.append(MEMORY.take(MAX_SHARED_BYTES))
         return {"status": 0}
 
     monkeypatch.setattr("receipt_actors.stores.apple.client.answers.parse_answer", parse)
@@ -567,6 +562,7 @@ def test_connections_are_kept_and_cookies_are_not(recorder: Recorder, client_of:
     assert not any("Cookie" in asked.headers for asked in recorder.asked)
 
 
+@only_blocking
 def test_a_proxy_of_the_environment_is_used(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
@@ -601,25 +597,26 @@ def test_no_proxy_is_for_the_hosts_that_it_names(
     "proxy", ["http://[::bad", "http://", "not a url", "http://host:99999", "http://host:port", "htp://host:3128"]
 )
 def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
-    variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+    variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no client can read as a proxy's URL is told at once, with the variable."""
     monkeypatch.setenv(variable, proxy)
-    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
-        pass
+    with pytest.raises(ConfigurationError) as raised:
+        endpoints_at(PRODUCTION_URL, SANDBOX_URL, 1.0, 1.0)
     (fault,) = raised.value.faults
     assert fault.startswith(f"{variable}: found ")
     assert "expected a proxy such as http://host:3128" in fault
 
 
-def test_a_fault_of_a_proxy_does_not_quote_its_password(monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
+def test_a_fault_of_a_proxy_does_not_quote_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message goes to logs."""
     monkeypatch.setenv("https_proxy", "http://user:p@ssword@host:99999")
-    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
-        pass
+    with pytest.raises(ConfigurationError) as raised:
+        endpoints_at(PRODUCTION_URL, SANDBOX_URL, 1.0, 1.0)
     assert "ssword" not in str(raised.value)
 
 
+@only_blocking
 def test_a_proxy_needs_no_scheme(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
     """As with curl and other programs that read these variables."""
     monkeypatch.setenv("http_proxy", f"localhost:{urllib.parse.urlsplit(recorder.url).port}")
@@ -627,6 +624,7 @@ def test_a_proxy_needs_no_scheme(recorder: Recorder, monkeypatch: pytest.MonkeyP
         assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
 
 
+@only_blocking
 def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
     """A proxy sees where an https request goes, and no more: the server's certificate is verified through it."""
     with (
@@ -642,6 +640,7 @@ def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.Monk
     assert targets == [url.split("/")[2]] * 2
 
 
+@only_blocking
 def test_a_proxy_that_refuses_is_an_outage(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
@@ -703,19 +702,18 @@ def test_only_who_is_vouched_for_is_asked(
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("content", [None, b"", b"no certificate\n", b"\x00\xff"])
 def test_a_ca_bundle_that_cannot_vouch_is_a_fault_of_the_configuration(
-    variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+    variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path without a file, or a file without certificates: no server would ever be trusted, as in an outage."""
     bundle = tmp_path / "authorities.pem"
     if content is not None:
         bundle.write_bytes(content)
     monkeypatch.setenv(variable, str(bundle))
-    with pytest.raises(ConfigurationError) as raised, client_of(PRODUCTION_URL):
-        pass
+    with pytest.raises(ConfigurationError) as raised:
+        endpoints_at(PRODUCTION_URL, SANDBOX_URL, 1.0, 1.0)
     (fault,) = raised.value.faults
     assert fault.startswith(f"{variable}: found '{bundle}', expected a file of PEM certificates")
-    with client_of("http://127.0.0.1:1/", "http://127.0.0.1:2/"):
-        pass  # nobody has to vouch here
+    assert endpoints_at("http://127.0.0.1:1/", "http://127.0.0.1:2/", 1.0, 1.0)  # nobody has to vouch here
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

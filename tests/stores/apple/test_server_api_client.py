@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -27,8 +29,16 @@ from receipt_actors.stores.apple.client.answers import (
     parse_object,
     retry_after_unix_ms,
 )
-from receipt_actors.stores.apple.client.server_api_client import RENEWED_SECONDS, ServerApiClient, Token
+from receipt_actors.stores.apple.client.endpoints import endpoints_at
+from receipt_actors.stores.apple.client.server_api_client import (
+    RENEWED_SECONDS,
+    ServerApiClient,
+    ServerApiTransfers,
+    Token,
+)
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
+from receipt_actors.transport.blocking import BlockingTransport
+from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import Recorder, Reply, answers, raw_server, recording
 
@@ -58,6 +68,27 @@ class Clocks:
         return Token(pem(KEY), KEY_ID, ISSUER_ID, BUNDLE_ID, lambda: self.wall_seconds, lambda: self.monotonic_seconds)
 
 
+_transport = "blocking"
+
+
+@pytest.fixture(params=["blocking", "curl", "begun"], autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the client runs on, each in turn; on curl, both call styles."""
+    monkeypatch.setitem(globals(), "_transport", request.param)
+
+
+class _Begun(ServerApiTransfers):
+    """Each call is begun, and waited for."""
+
+    def get_transaction_info(self, *args: Any, **keywords: Any) -> Mapping[str, object]:
+        outcomes: queue.SimpleQueue[Mapping[str, object] | Exception] = queue.SimpleQueue()
+        self.begin(*args, outcomes.put, **keywords)
+        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
 @contextmanager
 def client_of(
     production_url: str,
@@ -67,16 +98,13 @@ def client_of(
     connect_timeout_seconds: float = 5.0,
     read_timeout_seconds: float = 10.0,
 ) -> Iterator[ServerApiClient]:
-    with closing(
-        ServerApiClient(
-            production_url,
-            sandbox_url,
-            token or Clocks().token(),
-            connect_timeout_seconds,
-            read_timeout_seconds,
-            pool_size=4,
-        )
-    ) as client:
+    endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
+    token = token or Clocks().token()
+    if _transport == "blocking":
+        client = ServerApiClient(BlockingTransport(4), endpoints, token)
+    else:
+        client = (_Begun if _transport == "begun" else ServerApiClient)(CurlTransport(4), endpoints, token)
+    with closing(client):
         yield client
 
 

@@ -22,8 +22,8 @@ from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS
 from receipt_actors.stores.apple.signatures.processes import MAX_BATCH, MAX_DEATHS, PROGRAM, SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.testing import PATIENCE_SECONDS
-from tests.backends.places import PLACES, in_place
 from tests.stores.apple.signing import TRANSACTION, TestAuthority
+from tests.transport.places import PLACES, in_place
 
 ROOT = Path(__file__).parents[2]
 DYING_WORKER = Path(__file__).with_name("dying_worker.py")
@@ -51,7 +51,7 @@ def running(request: pytest.FixtureRequest) -> Running:
         processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
     ) -> Iterator[SignedDataProcesses]:
         opened = SignedDataProcesses(lambda: TRUST, processes, answer_seconds, program)
-        with closing(in_place(request.param, opened)) as signed_data:
+        with in_place(request.param, opened) as signed_data:
             yield signed_data
 
     return run

@@ -1,4 +1,4 @@
-"""The App Store Server API: the blocking adapter of the port ``ServerApi``.
+"""The App Store Server API: the adapters of the port ``ServerApi``.
 
 Apple's own library, ``app-store-server-library``, has a client for it. Its requests do not keep what this house
 promises: each takes a new connection and a new token, an answer may drip for ever and be of any size, and the
@@ -17,49 +17,44 @@ from types import MappingProxyType
 from typing import Final
 
 import jwt
-import requests
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.stores.apple.client.answers import excerpt, is_usual, parse_object, retry_after_unix_ms
-from receipt_actors.stores.apple.client.bounded_transport import BoundedTransport, HttpAnswer
+from receipt_actors.stores.apple.client.answers import excerpt, is_usual, no_answer, parse_object, retry_after_unix_ms
+from receipt_actors.stores.apple.client.endpoints import Endpoint
 from receipt_actors.stores.apple.client.receipt_ids import is_transaction_id, transaction_id_of
+from receipt_actors.stores.apple.client.verify_receipt_client import read_or_error
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
+from receipt_actors.transport.messages import (
+    HttpRequest,
+    HttpResponse,
+    Outcome,
+    RequestFailed,
+    Transfers,
+    Transport,
+)
 
 TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more than an hour
 RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old
 
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "receipt-actors"}
+_HEADERS = ("Accept: application/json", "User-Agent: receipt-actors")
 _UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAUTHORIZED})
 
 
 class ServerApiClient:
-    """The port ``ServerApi``; ``BoundedTransport`` says what time-outs and ``pool_size`` mean, and what it raises.
+    """The port ``ServerApi`` on any transport.
 
     The URLs are those of the servers: ``/inApps/v1/transactions/...`` is added.
     """
 
-    def __init__(
-        self,
-        production_url: str,
-        sandbox_url: str,
-        token: Token,
-        connect_timeout_seconds: float,
-        read_timeout_seconds: float,
-        pool_size: int,
-    ) -> None:
+    def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint], token: Token) -> None:
         self._tokens: dict[str | None, Token] = {None: token}  # by app
-        self._transport = BoundedTransport(
-            production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds, pool_size
-        )
-        self._requests = {
-            environment: requests.Request("GET", endpoint.url, headers=_HEADERS).prepare()
-            for environment, endpoint in self._transport.endpoints.items()
-        }
+        self._transport = transport
+        self._endpoints = endpoints
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
         """See ``ServerApi``."""
@@ -71,12 +66,14 @@ class ServerApiClient:
         """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
         of_app = self._token_of(bundle_id)
         token, is_new = of_app.current()
-        fields = self._get(transaction_id, environment, token)
-        if fields is _UNAUTHORIZED and not is_new:
+        outcome = self._get(transaction_id, environment, token)
+        if outcome is _UNAUTHORIZED and not is_new:
             of_app.forget(token)
             token, _ = of_app.current()
-            fields = self._get(transaction_id, environment, token)
-        return fields
+            outcome = self._get(transaction_id, environment, token)
+        if isinstance(outcome, AppStoreUnavailable):
+            raise outcome
+        return outcome
 
     def _token_of(self, bundle_id: str | None) -> Token:
         if bundle_id not in self._tokens:
@@ -85,18 +82,53 @@ class ServerApiClient:
         return self._tokens[bundle_id]
 
     def close(self) -> None:
-        """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
+        """Close the transport. May be called twice."""
         self._transport.close()
 
-    def _get(self, transaction_id: str, environment: Environment, token: str) -> Mapping[str, object]:
+    def _get(
+        self, transaction_id: str, environment: Environment, token: str
+    ) -> Mapping[str, object] | AppStoreUnavailable:
+        request = self._request(transaction_id, environment, token)
+        return self._transport.exchange(request, lambda outcome: _read(environment, outcome, token))
+
+    def _request(self, transaction_id: str, environment: Environment, token: str) -> HttpRequest:
         if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
             raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
-        request = self._requests[environment].copy()
-        assert request.url is not None
-        request.url = f"{request.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
-        request.headers["Authorization"] = f"Bearer {token}"
-        with self._transport.exchange(environment, request, [token]) as answer:
-            return _read(environment, answer, token)
+        endpoint = self._endpoints[environment]
+        url = f"{endpoint.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
+        return HttpRequest(endpoint.server, url, (*_HEADERS, f"Authorization: Bearer {token}"))
+
+
+class ServerApiTransfers(ServerApiClient):
+    """The port ``ServerApiTransfers`` as well, on a transport that can do so."""
+
+    _transport: Transfers
+
+    def begin(
+        self,
+        transaction_id: str,
+        environment: Environment,
+        done: Callable[[Mapping[str, object] | Exception], object],
+        *,
+        bundle_id: str | None = None,
+    ) -> None:
+        """Begin what ``get_transaction_info`` does, and return at once. See ``AppStoreTransfers.begin``."""
+        of_app = self._token_of(bundle_id)
+
+        def ask(may_renew: bool) -> None:
+            token, is_new = of_app.current()
+
+            def take(outcome: Outcome) -> None:
+                fields = read_or_error(outcome, lambda outcome: _read(environment, outcome, token))
+                if fields is _UNAUTHORIZED and may_renew and not is_new:
+                    of_app.forget(token)
+                    ask(may_renew=False)
+                else:
+                    done(fields)
+
+            self._transport.begin(self._request(transaction_id, environment, token), take)
+
+        ask(may_renew=True)
 
 
 class Token:
@@ -170,21 +202,24 @@ def _private_key(text: str) -> EllipticCurvePrivateKey:
     )
 
 
-def _read(environment: Environment, answer: HttpAnswer, token: str) -> Mapping[str, object]:
-    """Return the JSON object of an HTTP answer, or raise ``AppStoreUnavailable``."""
-    status = answer.status
+def _read(
+    environment: Environment, outcome: HttpResponse | RequestFailed, token: str
+) -> Mapping[str, object] | AppStoreUnavailable:
+    if isinstance(outcome, RequestFailed):
+        return no_answer(environment, outcome.cause, [token], was_sent=outcome.was_sent)
+    status = outcome.status
     if status == http.client.UNAUTHORIZED:
         return _UNAUTHORIZED
     if not is_usual(status):
         try:
-            fields = parse_object(answer.body)
+            fields = parse_object(outcome.body)
             if status == http.client.OK or is_integer(fields.get("errorCode")):
                 return fields
         except ValueError:
             pass
-    raise AppStoreUnavailable(
-        f"{environment} App Store Server API answered HTTP {status}: {excerpt(answer.body, [token])}",
-        retry_after_seconds=retry_after_unix_ms(answer.headers.get("Retry-After"), time.time()),
+    return AppStoreUnavailable(
+        f"{environment} App Store Server API answered HTTP {status}: {excerpt(outcome.body, [token])}",
+        retry_after_seconds=retry_after_unix_ms(outcome.header("retry-after"), time.time()),
         is_unknown_answer=not is_usual(status),
         is_about_the_rate=status == http.client.TOO_MANY_REQUESTS,
     )

@@ -16,7 +16,7 @@ wait are told so, and those who come within ``REST_SECONDS``, too.
 As many processes have as many batches at work, and one more each to go on with; what gathers meanwhile makes the next
 batches larger, which is when that matters.
 
-Runs in one place (see ``network_loop``), and needs Linux as that does.
+Runs in one place (see ``transport.loop``), and needs Linux as that does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from functools import partial
 from typing import TypeAlias
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.network_loop import Exchanges, NetworkLoop
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS, read_jws
 from receipt_actors.stores.apple.signatures.signed_data import Trust
@@ -49,6 +48,7 @@ from receipt_actors.stores.apple.signatures.worker import (
     encode_jobs,
     encode_trust,
 )
+from receipt_actors.transport.loop import NetworkLoop, Running
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
     @property
     def process_ids(self) -> Sequence[int]:
         """Of the processes that there are, at this moment."""
-        team = self._exchanges
+        team = self._running
         return [worker.process.pid for worker in list(team.workers)] if isinstance(team, _Team) else []
 
     # --- the ports ---
@@ -150,15 +150,14 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         assert self._trust is not None, "nothing begins before it is read"
         return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds, wake_fd)
 
-    def _end(self, exchanges: Exchanges[_Job], left: deque[_Job], crash: BaseException | None) -> None:
-        assert isinstance(exchanges, _Team)
+    def _end(self, running: Running[_Job] | None, left: deque[_Job], crash: BaseException | None) -> None:
         outcome: Exception = _closed()
         if crash is not None:
             logger.error("all verifications under way are given up; the next one begins anew", exc_info=crash)
             outcome = crash if isinstance(crash, Exception) else RuntimeError(repr(crash))
             if isinstance(crash, OSError):  # out of descriptors, say: no bug
                 outcome = _lacking(crash)
-        for job in (*exchanges.end(), *left):
+        for job in (*(running.end() if isinstance(running, _Team) else ()), *left):
             _tell(job, outcome)
 
 
@@ -278,7 +277,7 @@ def _stop_signals_blocked() -> Iterator[None]:
 
 
 class _Team:
-    """All processes, and what waits for one of them: ``Exchanges``."""
+    """All processes, and what waits for one of them: ``Running``."""
 
     def __init__(self, start: Callable[[], _Worker], processes: int, answer_seconds: float, wake_fd: int) -> None:
         self._start = start
@@ -298,7 +297,7 @@ class _Team:
     # --- a turn ---
 
     def due_at(self) -> float | None:
-        """See ``Exchanges``."""
+        """See ``Running``."""
         return min((self._due_at(worker) for worker in self.workers if worker.waits_for_it), default=None)
 
     def _due_at(self, worker: _Worker) -> float:
@@ -308,11 +307,11 @@ class _Team:
         return self._answer_seconds if worker.is_ready else START_SECONDS
 
     def look(self, timeout_seconds: float | None) -> None:
-        """See ``Exchanges``."""
+        """See ``Running``."""
         self._ready = self._epoll.poll(timeout_seconds)
 
     def go_on(self, work: deque[_Job]) -> None:
-        """See ``Exchanges``."""
+        """See ``Running``."""
         for fd, events in self._ready:
             worker = self._by_fd.get(fd)
             if worker is not None:

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
-from receipt_actors.stores.apple.client import curl_client
-from receipt_actors.stores.apple.client.curl_client import CurlVerifyReceiptClient
-from tests.backends.places import PLACES, in_place
+from receipt_actors.stores.apple.client import verify_receipt_client
+from receipt_actors.stores.apple.client.endpoints import endpoints_at
+from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
+from receipt_actors.transport import curl
+from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
     Recorder,
@@ -34,6 +36,7 @@ from tests.stores.apple.app_store_servers import (
     recording,
     tls_server,
 )
+from tests.transport.places import PLACES, in_place
 
 LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
@@ -48,17 +51,16 @@ _place = "thread"
 
 @pytest.fixture(params=PLACES, autouse=True)
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where the client runs, each in turn."""
+    """Where the transport runs, each in turn."""
     monkeypatch.setitem(globals(), "_place", request.param)
     return str(request.param)
 
 
 @contextmanager
-def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[CurlVerifyReceiptClient]:
+def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptTransfers]:
     seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
-    client = CurlVerifyReceiptClient(url, sandbox_url or url, SECRET, **seconds, max_connections=1000)
-    with closing(in_place(_place, client)) as client:
-        yield client
+    with in_place(_place, CurlTransport(1000)) as transport:
+        yield VerifyReceiptTransfers(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
             number, outcome, thread = outcomes.get(timeout=PATIENCE_SECONDS)
             assert outcome["receipt"]["in_app"][0]["transaction_id"] == str(number)
             threads.add(thread)
-    assert threads == {"app_store-transfers" if place == "thread" else "host-scheduler"}
+    assert threads == {"transfers" if place == "thread" else "host-scheduler"}
 
 
 def test_connections_are_used_again(recorder: Recorder) -> None:
@@ -228,9 +230,10 @@ def test_a_bug_that_an_answer_sets_off_is_its_own(
     """Whoever asked gets the exception; the next question is asked as if nothing had been."""
     with client_of(recorder.url) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(curl_client, "read_answer", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                client.verify_receipt(RECEIPT, PRODUCTION)
+            patched.setattr(verify_receipt_client, "read_answer", lambda *_: 1 / 0)
+            outcomes: Outcomes = queue.SimpleQueue()
+            client.begin(RECEIPT, PRODUCTION, outcomes.put)
+            assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), ZeroDivisionError)
         assert client.verify_receipt(RECEIPT, PRODUCTION) == {"status": 0}
     assert "could not be read" in caplog.text
     assert RECEIPT not in caplog.text
@@ -242,11 +245,11 @@ def test_a_bug_of_the_thread_is_told_and_got_over(
     """All that is under way is given up, and the next question finds everything in order."""
     with client_of(recorder.url) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(curl_client._Exchange, "_collect", lambda _self: 1 / 0)
+            patched.setattr(curl._Multi, "_collect", lambda _self: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 client.verify_receipt(RECEIPT, PRODUCTION)
         assert client.verify_receipt(RECEIPT, PRODUCTION) == {"status": 0}
-    assert "the next question begins anew" in caplog.text
+    assert "the next one begins anew" in caplog.text
 
 
 def test_close_answers_what_is_under_way() -> None:
@@ -262,7 +265,7 @@ def test_close_answers_what_is_under_way() -> None:
             outcome = outcomes.get(timeout=PATIENCE_SECONDS)
             assert isinstance(outcome, AppStoreUnavailable)
             assert "the client is closed" in str(outcome)
-    assert not {"app_store-transfers", "host-scheduler"} & {thread.name for thread in threading.enumerate()}
+    assert not {"transfers", "host-scheduler"} & {thread.name for thread in threading.enumerate()}
 
 
 def test_a_client_that_was_never_asked_is_closed() -> None:

@@ -1,7 +1,7 @@
-"""HTTP with an end: the transport of the blocking adapters, on requests' adapter and urllib3's pools.
+"""``BlockingTransport``: one request on the calling thread, on requests' adapter and urllib3's connection pools.
 
-Owns the connections. There is no ``requests.Session``: one is not promised to be thread-safe (its cookie jar is
-shared), and what it adds is unwanted here. urllib3's connection pools underneath are thread-safe.
+There is no ``requests.Session``: one is not promised to be thread-safe (its cookie jar is shared), and what it adds is
+unwanted here. urllib3's connection pools underneath are thread-safe.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,97 +21,81 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
-from receipt_actors.domain.ports import Environment
-from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.client.answer_room import NO_ROOM, Place
-from receipt_actors.stores.apple.client.answers import EXCERPT_BYTES, MAX_ANSWER_BYTES, no_answer
-from receipt_actors.stores.apple.client.endpoints import Endpoint, endpoints_at
+from receipt_actors.transport.messages import (
+    MEMORY_FULL,
+    HttpRequest,
+    HttpResponse,
+    RequestFailed,
+    ResponseSize,
+    Server,
+)
+
+T = TypeVar("T")
 
 _CHUNK_BYTES = 4 * 1024  #: of what is compressed, perhaps: a thousand times as much when it is not
+_EXCERPT_BYTES = 4096  #: of the body of a status but 200 that are read
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """What came back: of a status but 200 no more of the body than ``EXCERPT_BYTES``, or nothing where it failed."""
+class BlockingTransport:
+    """See the module. Any number of threads may call it.
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class BoundedTransport:
-    """Requests whose answers come to an end, on connections that are kept alive.
-
-    ``connect_timeout_seconds`` bounds the connection to each address of the host, and the TLS handshake;
-    ``read_timeout_seconds`` bounds the whole answer, from the request's last byte to the answer's. ``pool_size`` is how
-    many connections are kept alive, and should be the number of threads that call; more callers get connections that
-    are not kept. Raises ``ConfigurationError`` for URLs that are no HTTP URLs, and for a proxy or a CA bundle of the
-    process environment that can't be used.
+    ``pool_size`` is how many connections to each server are kept, and should be the number of threads that call; more
+    callers get connections that are not kept.
     """
 
-    def __init__(
-        self,
-        production_url: str,
-        sandbox_url: str,
-        connect_timeout_seconds: float,
-        read_timeout_seconds: float,
-        pool_size: int,
-    ) -> None:
-        self._timeouts = (connect_timeout_seconds, read_timeout_seconds)
-        self._adapter = _BoundedAdapter(pool_connections=len(Environment), pool_maxsize=pool_size)
-        self.endpoints: Mapping[Environment, Endpoint] = endpoints_at(production_url, sandbox_url)
-        proxies = [endpoint.proxy or "" for endpoint in self.endpoints.values()]
-        if any(proxy.startswith("socks") for proxy in proxies) and find_spec("socks") is None:
-            raise ConfigurationError(
-                [
-                    "proxy of the environment: found SOCKS, expected PySocks to be installed, which the client "
-                    "requests needs for it; pip install pysocks, or choose app_store_client curl"
-                ]
-            )
+    def __init__(self, pool_size: int) -> None:
+        self._adapter = _BoundedAdapter(pool_connections=2, pool_maxsize=pool_size)
 
-    @contextmanager
-    def exchange(
-        self, environment: Environment, request: requests.PreparedRequest, secrets: Sequence[str]
-    ) -> Iterator[HttpAnswer]:
-        """Send one request to ``environment``, and give the answer, which is to be parsed within the context.
-
-        Raises ``AppStoreUnavailable`` where none comes, or not all of it in time; nothing of ``secrets`` is in it.
-        """
-        place = Place()
+    def exchange(self, request: HttpRequest, read: Callable[[HttpResponse | RequestFailed], T]) -> T:
+        """Make a request and return what ``read`` makes of its outcome."""
+        size = ResponseSize(request.server.shares_memory)
+        outcome: HttpResponse | RequestFailed
         try:
             try:
-                answer = self._answer(environment, request, place)
+                outcome = self._response(request, size)
             except (OSError, HTTPError) as error:  # OSError is the base of requests' exceptions as well
                 was_sent = not isinstance(_root(error), ConnectTimeoutError | NewConnectionError)
-                cause = self._cause(error)
-                error.__traceback__ = None  # its frames have what has come of the answer
-                raise no_answer(environment, cause, secrets, was_sent=was_sent) from None
-            yield answer
+                outcome = RequestFailed(_cause(error, request.server), was_sent)
+                error.__traceback__ = None  # its frames have what has come of the response
+            return read(outcome)
         finally:
-            place.leave()
+            size.reset()
 
-    def _answer(self, environment: Environment, request: requests.PreparedRequest, place: Place) -> HttpAnswer:
-        endpoint = self.endpoints[environment]
+    def _response(self, request: HttpRequest, size: ResponseSize) -> HttpResponse:
+        server = request.server
+        headers = dict(line.split(": ", 1) for line in request.headers)
+        prepared = requests.Request(
+            "GET" if request.body is None else "POST",
+            request.url,
+            headers={**headers, "Accept-Encoding": server.accept_encoding},
+            data=request.body,
+        ).prepare()
         with self._adapter.send(
-            request, stream=True, timeout=self._timeouts, verify=endpoint.verify, proxies=dict(endpoint.proxies)
+            prepared,
+            stream=True,
+            timeout=(server.connect_timeout_seconds, server.read_timeout_seconds),
+            verify=server.ca_bundle,
+            proxies=dict(server.proxies),
         ) as response:
             is_ok = response.status_code == http.client.OK
-            body = _read(response, MAX_ANSWER_BYTES + 1, place) if is_ok else _read_beginning(response, place)
-            return HttpAnswer(response.status_code, response.headers, body)
+            limit_bytes = server.max_response_bytes + 1
+            body = _read(response, limit_bytes, size) if is_ok else _read_beginning(response, size)
+            lines = [f"{name}: {value}".encode("latin-1") for name, value in response.headers.items()]
+            return HttpResponse(response.status_code, lines, body)
 
     def close(self) -> None:
         """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
         self._adapter.close()
 
-    def _cause(self, error: Exception) -> str:
-        connect_seconds, read_seconds = self._timeouts
-        if isinstance(error, requests.ConnectTimeout):
-            return f"no connection within {connect_seconds:g} s"
-        wrapped = error.args[0] if error.args else None
-        if isinstance(error, requests.ReadTimeout) or isinstance(wrapped, ReadTimeoutError):
-            return f"not complete within {read_seconds:g} s"
-        root = _root(error)
-        return f"{type(root).__name__}: {root}"
+
+def _cause(error: Exception, server: Server) -> str:
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {server.connect_timeout_seconds:g} s"
+    wrapped = error.args[0] if error.args else None
+    if isinstance(error, requests.ReadTimeout) or isinstance(wrapped, ReadTimeoutError):
+        return f"not complete within {server.read_timeout_seconds:g} s"
+    root = _root(error)
+    return f"{type(root).__name__}: {root}"
 
 
 def _root(error: Exception) -> Exception:
@@ -122,22 +103,22 @@ def _root(error: Exception) -> Exception:
     return getattr(wrapped, "reason", None) or error  # urllib3 keeps the first cause there
 
 
-def _read(response: requests.Response, limit_bytes: int, place: Place) -> bytes:
+def _read(response: requests.Response, limit_bytes: int, size: ResponseSize) -> bytes:
     """Read the body, decompressed, up to ``limit_bytes`` or a little more."""
     body = bytearray()
     for chunk in response.iter_content(_CHUNK_BYTES):
-        if not place.grow(len(chunk)):
-            raise HTTPError(NO_ROOM)
+        if not size.grow(len(chunk)):
+            raise HTTPError(MEMORY_FULL)
         body += chunk
         if len(body) >= limit_bytes:
             break
     return bytes(body)
 
 
-def _read_beginning(response: requests.Response, place: Place) -> bytes:
+def _read_beginning(response: requests.Response, size: ResponseSize) -> bytes:
     """Read what an excerpt needs. The status says enough where the body of a failure fails as well."""
     try:
-        return _read(response, EXCERPT_BYTES, place)
+        return _read(response, _EXCERPT_BYTES, size)
     except (OSError, HTTPError):
         return b""
 

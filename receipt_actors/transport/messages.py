@@ -1,0 +1,141 @@
+"""Requests, responses, failures; and the memory that large responses share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+MAX_EXEMPT_BYTES = 256 * 1024  #: of each response, which are not counted: large responses never keep out usual ones
+MAX_SHARED_BYTES = 32 * 1024 * 1024  #: of what all responses of the process have beyond that
+MEMORY_FULL = f"a response of more than {MAX_EXEMPT_BYTES} bytes, while other large ones fill the memory for these"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Server:
+    """What requests to one server have in common. Requests of one server share connections and their limits."""
+
+    ca_bundle: str  #: a file or a folder of those that may vouch for the server
+    connect_timeout_seconds: float  #: for the name look-up, the connection and the TLS handshake
+    read_timeout_seconds: float  #: for the whole response, from the moment at which the request is sent
+    max_response_bytes: int  #: after decompression; a little more may be read
+    shares_memory: bool = False  #: whether its large responses share the memory for these
+    accept_encoding: str = "identity"
+    may_use_http2: bool = False  #: where the server offers it, all requests share a connection
+    proxies: Mapping[str, str] = field(default_factory=dict)  #: by scheme; only ``blocking`` uses them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HttpRequest:
+    """A POST of ``body``, or a GET where that is None. One server gets requests of one method."""
+
+    server: Server
+    url: str
+    headers: Sequence[str]  #: lines such as ``Accept: text/html``; the same object where they are the same
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response. Where its body broke off, or is too large, it is not whole."""
+
+    status: int
+    header_lines: Sequence[bytes]  #: among others, which are no headers
+    body: bytes = field(repr=False)
+    is_whole: bool = True
+
+    def header(self, name: str) -> str | None:
+        """Return the last header of this name, given in lower case."""
+        prefix = f"{name}:".encode()
+        for line in reversed(self.header_lines):
+            if line[: len(prefix)].lower() == prefix:
+                return line[len(prefix) :].strip().decode("latin-1")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """There is no response."""
+
+    cause: str  #: may quote what the server sent
+    was_sent: bool = True  #: False: the server has seen nothing of the request
+
+
+#: What a request comes to. An exception is a bug.
+Outcome: TypeAlias = HttpResponse | RequestFailed | Exception
+
+
+class Transport(Protocol):
+    """Makes requests. Any number of threads may use it."""
+
+    def exchange(self, request: HttpRequest, read: Callable[[HttpResponse | RequestFailed], T]) -> T:
+        """Make a request, wait, and return what ``read`` makes of its outcome."""
+
+    def close(self) -> None:
+        """Close the connections. May be called twice."""
+
+
+class Transfers(Transport, Protocol):
+    """Makes them without a thread that waits, too."""
+
+    def begin(self, request: HttpRequest, done: Callable[[Outcome], object]) -> None:
+        """Begin a request, and return at once; ``done`` is called exactly once, on whatever thread."""
+
+
+class SharedMemory:
+    """Counts the bytes of large responses. Used by any thread.
+
+    A server that is not Apple's, or has gone wrong, may answer each request with as much as a response may have:
+    together more than the process can hold. So each response counts until it has been parsed, because the result of
+    parsing may be several times as large.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken_bytes = 0
+
+    def take(self, more_bytes: int) -> bool:
+        """Count more bytes; False where that would be too many, and nothing is counted."""
+        with self._lock:
+            if self._taken_bytes + more_bytes > MAX_SHARED_BYTES:
+                return False
+            self._taken_bytes += more_bytes
+            return True
+
+    def give_back(self, taken_bytes: int) -> None:
+        """Count them no more."""
+        with self._lock:
+            self._taken_bytes -= taken_bytes
+
+
+MEMORY = SharedMemory()  #: of the process
+
+
+class ResponseSize:
+    """How much of a response has come, and how much of that counts in ``MEMORY``. Used by one thread."""
+
+    __slots__ = ("_counts", "_taken_bytes", "bytes")
+
+    def __init__(self, counts: bool) -> None:
+        self.bytes = 0
+        self._counts = counts
+        self._taken_bytes = 0
+
+    def grow(self, more_bytes: int) -> bool:
+        """Add what has come; False where there is no memory for it."""
+        size_bytes = self.bytes + more_bytes
+        if self._counts and (excess_bytes := max(0, size_bytes - MAX_EXEMPT_BYTES) - self._taken_bytes):
+            if not MEMORY.take(excess_bytes):
+                return False
+            self._taken_bytes += excess_bytes
+        self.bytes = size_bytes
+        return True
+
+    def reset(self) -> None:
+        """Begin with the next response; nothing of this one counts any more."""
+        if self._taken_bytes:
+            MEMORY.give_back(self._taken_bytes)
+        self.bytes = self._taken_bytes = 0

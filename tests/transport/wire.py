@@ -1,0 +1,104 @@
+"""A server on a real socket that answers with the very bytes that it is told to."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
+
+from tests.patience import PATIENCE_SECONDS
+
+
+class Asked(NamedTuple):
+    """A request that a server got, and on which of its connections (0 is the first)."""
+
+    connection: int
+    target: str  #: of the request line
+    headers: Mapping[str, str]  #: names in lower case
+    body: bytes
+
+
+class Wire:
+    """A server on loopback that takes requests down and sends back the very bytes that it is told to.
+
+    ``answer`` says what; None closes the connection without a word. It is closed as well after an answer that ends in
+    ``CLOSE``.
+    """
+
+    CLOSE = b"<closed>"
+
+    def __init__(self, answer: Callable[[Asked], bytes | None], tls: ssl.SSLContext | None = None) -> None:
+        self.asked: list[Asked] = []
+        self.closed = threading.Semaphore(0)  # released for each connection that has been closed from here
+        self._answer = answer
+        self._tls = tls
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        self._is_closing = False
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._is_closing = True
+        with socket.create_connection(("127.0.0.1", self.port)):  # wakes who accepts
+            self._threads[0].join(PATIENCE_SECONDS)
+        self._listening.close()
+        self.hang_up()
+        for thread in self._threads:
+            thread.join(PATIENCE_SECONDS)
+
+    def say(self, data: bytes, connection: int = 0) -> None:
+        """Send something that nobody has asked for."""
+        self._open[connection].sendall(data)
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        for connected in self._open:
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            connected, _ = self._listening.accept()
+            if self._is_closing:
+                connected.close()
+                return
+            thread = threading.Thread(target=self._serve, args=(connected, len(self._open)), daemon=True)
+            self._open.append(connected)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, plain: socket.socket, number: int) -> None:
+        with ExitStack() as at_end:
+            at_end.callback(self.closed.release)
+            connected = at_end.enter_context(plain)
+            try:
+                if self._tls is not None:
+                    connected = at_end.enter_context(self._tls.wrap_socket(plain, server_side=True))
+                with connected.makefile("rb") as reader:
+                    while (asked := _read_request(reader, number)) is not None:
+                        self.asked.append(asked)
+                        answer = self._answer(asked)
+                        if answer is None:
+                            return
+                        connected.sendall(answer.removesuffix(self.CLOSE))
+                        if answer.endswith(self.CLOSE):
+                            return
+            except OSError:
+                return
+
+
+def _read_request(reader: Any, connection: int) -> Asked | None:
+    line = reader.readline()
+    if not line:
+        return None
+    headers: dict[str, str] = {}
+    while header := reader.readline().strip().decode():
+        name, _, value = header.partition(": ")
+        headers[name.lower()] = value
+    return Asked(connection, line.split()[1].decode(), headers, reader.read(int(headers["content-length"])))
