@@ -25,9 +25,8 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.settings import NotificationSettings
 from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.starting import StartPatience
-from receipt_actors.stores.apple.notifications.asgi import asgi_app
 from receipt_actors.stores.apple.notifications.handler import Done, HandlerAnswer, NotificationHandler
-from receipt_actors.stores.apple.notifications.wsgi import wsgi_app
+from receipt_actors.stores.apple.notifications.shells import asgi_app, wsgi_app
 from receipt_actors.stores.apple.opening import open_signatures
 
 __all__ = ["Done", "HandlerAnswer", "NotificationHandler", "asgi_app", "open_handler", "wsgi_app"]

@@ -60,42 +60,18 @@ def test_a_refused_call_does_nothing_and_a_lost_one_did_it(
     assert len(services.queues.messages(SOURCE)) == arrives
 
 
-def test_failed_entries_are_not_carried_out(services: FakeServices) -> None:
-    """Only what was confirmed has arrived."""
-    confirmed = send(services, FaultyCalls(FaultRates(failed_entries=1)))
-    assert set(confirmed) == {True, False}
-    assert len(services.queues.messages(SOURCE)) == sum(confirmed)
-
-
-def test_unconfirmed_entries_are_carried_out(services: FakeServices) -> None:
-    """All have arrived, and some are said not to have."""
-    assert set(send(services, FaultyCalls(FaultRates(unconfirmed_entries=1)))) == {True, False}
-    assert len(services.queues.messages(SOURCE)) == 10
-
-
 @pytest.mark.parametrize("carried_out", [False, True])
-def test_claims_of_a_batch_fail_alone(services: FakeServices, carried_out: bool) -> None:
-    """Whether they were made all the same is what the caller has to find out."""
-    rates = FaultRates(unconfirmed_entries=1) if carried_out else FaultRates(failed_entries=1)
+def test_entries_of_a_batch_fail_alone(services: FakeServices, carried_out: bool) -> None:
+    """Messages and claims; whether they were carried out all the same is what the caller has to find out."""
+    faults = FaultyCalls(FaultRates(unconfirmed_entries=1) if carried_out else FaultRates(failed_entries=1))
+    confirmed = send(services, faults)
+    assert set(confirmed) == {True, False}
+    assert len(services.queues.messages(SOURCE)) == (10 if carried_out else sum(confirmed))
     items = [replace(ITEM, transaction_id=str(number)) for number in range(10)]
-    outcomes = intercept(services.backend, FaultyCalls(rates)).ledger.claim_all(items)
+    outcomes = intercept(services.backend, faults).ledger.claim_all(items)
     failures = [outcome for outcome in outcomes if isinstance(outcome, EntryFailure)]
     assert 0 < len(failures) < 10
     assert len(services.ledger.items) == (10 if carried_out else 10 - len(failures))
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_a_batch_of_claims_is_a_step_to_die_at(services: FakeServices, after: bool) -> None:
-    """Before it nothing stands, after it everything does."""
-    claimed: list[int] = []
-
-    def die() -> None:
-        claimed.append(len(services.ledger.items))
-
-    point = CrashPoint("claim_all", after=after, crash=die)
-    intercept(services.backend, point).ledger.claim_all([ITEM, replace(ITEM, transaction_id="t-2")])
-    assert claimed == [2 if after else 0]
-    assert point.steps == [("claim_all", 1)]
 
 
 def test_what_is_delivered_twice_can_be_received_again_at_once(services: FakeServices) -> None:

@@ -12,13 +12,12 @@ import pytest
 
 from receipt_actors import Settings
 from receipt_actors.application import HAND_BACK_SECONDS
-from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
+from receipt_actors.domain.ports import EntryFailure, Environment, OutgoingMessage
 from receipt_actors.errors import LedgerUnavailable, QueueUnavailable
 from receipt_actors.otp import ActorSystem, GenServer
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.testing import (
     FakeAppStore,
-    FakeLedger,
     FakeQueues,
     FakeServices,
     FaultRates,
@@ -151,19 +150,6 @@ def test_entries_fail_alone(queues: FakeQueues, carried_out: bool) -> None:
     queues.fail_entries("send", befalls=lambda message: message.body == "b", failure=failure, carried_out=carried_out)
     assert queues.send("q", send("a", "b", "c")) == [None, failure, None]
     assert [message.body for message in queues.messages("q")] == (["a", "b", "c"] if carried_out else ["a", "c"])
-
-
-def test_claims_of_a_batch_fail_alone() -> None:
-    """The fake ledger's batches take the same faults."""
-    ledger = FakeLedger()
-    items = [
-        LedgerItem(transaction_id, "s", "m", 7, "ab" * 32, None, None, Environment.PRODUCTION, "in", "out", 1.7e9)
-        for transaction_id in "abc"
-    ]
-    failure = EntryFailure("ThrottlingError", "", sender_fault=False)
-    ledger.fail_entries("claim_all", befalls=lambda item: item.transaction_id == "b", failure=failure)
-    assert ledger.claim_all(items) == [None, failure, None]
-    assert ledger.claim_all(items) == [TAKEN, None, TAKEN]
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -313,7 +299,10 @@ def test_advance_notices_that_time_does_not_pass(
 def test_wait_until_gives_up(actors: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """What never becomes true is a time-out that says so."""
     monkeypatch.setattr("receipt_actors.testing._settling.PATIENCE_SECONDS", 0.01)
-    with pytest.raises(TimeoutError, match="still false"):
+    # On a machine that is very busy not even the first look comes in time.
+    with pytest.raises(
+        TimeoutError, match=r"not at rest after 0.01 s: the (predicate, which is still false|scheduler)"
+    ):
         wait_until(lambda: False, actors)
 
 

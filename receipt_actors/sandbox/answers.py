@@ -1,23 +1,17 @@
-"""What verifyReceipt answers for a sample receipt, as Apple words it. Pure.
+"""How Apple words what it knows: verifyReceipt's answers, signed transactions, the Server API's errors. Pure.
 
-Ids, quantities and dates are strings, as in Apple's answers. Of the three forms of each date two are here, the readable
-one and ``*_ms``; the third (``*_pst``) is nothing that a program should read.
+Ids, quantities and dates of verifyReceipt are strings, as in Apple's answers. Of the three forms of each date two are
+here, the readable one and ``*_ms``; the third (``*_pst``) is nothing that a program should read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from receipt_actors.domain.ports import Environment
-from receipt_actors.sandbox.receipts import (
-    ForgedReceipt,
-    MalformedReceipt,
-    Purchase,
-    SampleReceipt,
-    Shape,
-    read,
-)
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, Shape
 
 VALID = 0
 NOT_A_POST = 21000
@@ -27,33 +21,36 @@ WRONG_SHARED_SECRET = 21004
 EXPIRED = 21006
 SANDBOX_RECEIPT_AT_PRODUCTION = 21007
 PRODUCTION_RECEIPT_AT_SANDBOX = 21008
+ACCOUNT_NOT_FOUND = 21010
+
+# Error codes of the Server API; their first three digits are the HTTP status.
+API_INVALID_TRANSACTION_ID = 4000006
+API_ACCOUNT_NOT_FOUND = 4040001
+API_TRANSACTION_ID_NOT_FOUND = 4040010
+API_RATE_LIMIT_EXCEEDED = 4290000
+API_INTERNAL = 5000000
+API_INTERNAL_RETRYABLE = 5000001
+_MESSAGES: Mapping[int, str] = {
+    API_INVALID_TRANSACTION_ID: "Invalid transaction id.",
+    API_ACCOUNT_NOT_FOUND: "Account not found.",
+    API_TRANSACTION_ID_NOT_FOUND: "Transaction id not found.",
+    API_RATE_LIMIT_EXCEEDED: "Rate limit exceeded.",
+    API_INTERNAL: "An unknown error occurred.",
+    API_INTERNAL_RETRYABLE: "An unknown error occurred. Please try again.",
+}
+
+_EARLIEST_SIGNED_MS = 1_577_836_800_000  # 2020; StoreKit 2 is of 2021, and the expired leaf of ``apple_ca`` of 2016
 
 Answer = dict[str, object]
 
 
-def judge(
-    receipt_data: str,
-    environment: Environment,
-    *,
-    key: bytes,
-    now_ms: int,
-    as_of_now: Callable[[SampleReceipt], SampleReceipt] = lambda receipt: receipt,
-) -> tuple[Answer, SampleReceipt | None]:
-    """Answer for a receipt at the endpoint of ``environment``; also what it says, unless it is malformed or forged.
-
-    ``as_of_now`` may put in what has happened to its purchases since it was minted.
-    """
-    try:
-        receipt = read(receipt_data, key=key)
-    except MalformedReceipt:
-        return {"status": MALFORMED}, None
-    except ForgedReceipt:
-        return {"status": NOT_AUTHENTIC}, None
-    receipt = as_of_now(receipt)
-    return _answer(receipt, receipt_data, environment, now_ms), receipt
+def api_error(code: int) -> Answer:
+    """Word an error of the Server API."""
+    return {"errorCode": code, "errorMessage": _MESSAGES.get(code, "An error occurred.")}
 
 
-def _answer(receipt: SampleReceipt, receipt_data: str, environment: Environment, now_ms: int) -> Answer:
+def receipt_answer(receipt: SampleReceipt, receipt_data: str, environment: Environment, now_ms: int) -> Answer:
+    """Answer for a receipt at the verifyReceipt endpoint of ``environment``."""
     if receipt.environment is not environment:
         at_production = environment is Environment.PRODUCTION
         return {"status": SANDBOX_RECEIPT_AT_PRODUCTION if at_production else PRODUCTION_RECEIPT_AT_SANDBOX}
@@ -108,7 +105,7 @@ def _unified_answer(receipt: SampleReceipt, receipt_data: str, now_ms: int) -> A
             {
                 "product_id": purchase.product_id,
                 "auto_renew_product_id": purchase.product_id,
-                "original_transaction_id": purchase.original_transaction_id or purchase.transaction_id,
+                "original_transaction_id": purchase.original_id,
                 "auto_renew_status": "1",
             }
             for purchase in subscriptions
@@ -121,7 +118,7 @@ def _purchase(purchase: Purchase) -> Answer:
         "quantity": str(purchase.quantity),
         "product_id": purchase.product_id,
         "transaction_id": purchase.transaction_id,
-        "original_transaction_id": purchase.original_transaction_id or purchase.transaction_id,
+        "original_transaction_id": purchase.original_id,
         **_date("purchase_date", purchase.purchased_at_ms),
         **_date("original_purchase_date", purchase.purchased_at_ms),
     }
@@ -154,3 +151,46 @@ def _readable(moment_ms: int) -> str:
         return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} Etc/GMT"
     except (ValueError, OverflowError):  # beyond the year 9999, which a test may well try
         return "9999-12-31 23:59:59 Etc/GMT"
+
+
+def transaction_payload(
+    purchase: Purchase, bundle_id: str, environment: Environment, signed_at_ms: int | None = None
+) -> Answer:
+    """Say of a purchase what Apple says in a signed transaction (``JWSTransactionDecodedPayload``)."""
+    if signed_at_ms is None:
+        signed_at_ms = max(_EARLIEST_SIGNED_MS, purchase.purchased_at_ms, purchase.cancelled_at_ms or 0)
+    payload: Answer = {
+        "transactionId": purchase.transaction_id,
+        "originalTransactionId": purchase.original_id,
+        "bundleId": bundle_id,
+        "productId": purchase.product_id,
+        "purchaseDate": purchase.purchased_at_ms,
+        "originalPurchaseDate": purchase.purchased_at_ms,
+        "quantity": purchase.quantity,
+        "type": str(purchase.type),
+        "inAppOwnershipType": "FAMILY_SHARED" if purchase.is_family_shared else "PURCHASED",
+        "signedDate": signed_at_ms,
+        "environment": str(environment),
+        "transactionReason": "PURCHASE" if purchase.original_id == purchase.transaction_id else "RENEWAL",
+        "storefront": "USA",
+        "storefrontId": "143441",
+        "price": 990,  # in thousandths of the currency
+        "currency": "USD",
+        "appTransactionId": f"7{purchase.transaction_id}",
+    }
+    if purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
+        payload["webOrderLineItemId"] = f"9{purchase.transaction_id}"
+        payload["subscriptionGroupIdentifier"] = "21000001"
+        payload["isUpgraded"] = purchase.is_upgraded
+    if purchase.expires_at_ms is not None:
+        payload["expiresDate"] = purchase.expires_at_ms
+    if purchase.app_account_token is not None:
+        payload["appAccountToken"] = purchase.app_account_token
+    if purchase.cancelled_at_ms is not None:
+        payload["revocationDate"] = purchase.cancelled_at_ms
+        payload["revocationReason"] = 0  # for another reason than that something was wrong with the app
+        if purchase.revocation_type is not None:
+            payload["revocationType"] = purchase.revocation_type
+        if purchase.revocation_percentage is not None:
+            payload["revocationPercentage"] = purchase.revocation_percentage
+    return payload

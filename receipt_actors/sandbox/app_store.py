@@ -8,25 +8,25 @@
         ...
         store.recover()
 
-It judges sample receipts (``sandbox.receipts``) by themselves. Its Server API, refunds and notifications are about what
-it has sold (``sandbox.sales``): what ``sell`` and ``sell_signed`` made, what ``record`` told it, what it has judged. It
-remembers, too, how often each of the last ``MAX_REMEMBERED_RECEIPTS`` was asked for, which is what moves a receipt's
-``faults`` on. What it signs, it signs with the authority of its key (``sandbox.apple_ca``), which takes
-``cryptography``; without that, verifyReceipt is all there is. It speaks plain HTTP, and is no public server.
+``sandbox.store`` has what it knows and answers; here is how it is asked, and how it fails. It judges sample receipts
+(``sandbox.receipts``) by themselves; its Server API, refunds and notifications are about what it has sold, was given,
+or has judged. It signs with the authority of its key (``sandbox.apple_ca``), which takes ``cryptography``; without
+that, verifyReceipt is all there is. It speaks plain HTTP, and is no public server.
 
 Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.store_control``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import http.client
 import json
+import math
+import random
 import threading
 import time
 import uuid
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -39,15 +39,14 @@ from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox import answers
 from receipt_actors.sandbox.http_server import HttpServer, Reply, response
-from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, SampleReceipt, mint, read
-from receipt_actors.sandbox.replies import Replies
-from receipt_actors.sandbox.sales import Sale, Sales
+from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, FaultKind, SampleReceipt, mint, read
+from receipt_actors.sandbox.store import Sale, Store
 from receipt_actors.sandbox.store_control import StoreControl
 
 if TYPE_CHECKING:
     from receipt_actors.sandbox.apple_ca import Authority, Flaw
     from receipt_actors.sandbox.notifications import Delivery, NotificationSender, SignedNotification
-    from receipt_actors.sandbox.server_api import Tokens
+    from receipt_actors.sandbox.tokens import Tokens
 
 PATHS = {
     "/production/verifyReceipt": Environment.PRODUCTION,
@@ -58,7 +57,6 @@ API_PATHS = {
     "/sandbox/inApps/v1/transactions/": Environment.SANDBOX,
 }
 CONTROL_PATH = "/simulated/"
-MAX_REMEMBERED_RECEIPTS = 100_000
 KEY_FILE = "simulated-app-store-key.p8"
 ROOTS_FOLDER = "roots"
 
@@ -66,6 +64,10 @@ MISSING_CRYPTOGRAPHY = (
     "the simulated App Store's signed transactions, Server API and notifications: cryptography not found, expected the "
     'extra: pip install "receipt-actors[storekit2]"'
 )
+
+_WEB_PAGE = b"<!DOCTYPE html><html><head><title>App Store</title></head><body>We'll be back soon.</body></html>"
+
+_Said = tuple[str, Reply]  # what it counts as, and what is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class StoreStatistics:
 
 @dataclass(frozen=True, slots=True)
 class StoreFiles:
-    """What whoever trusts this store needs to have as files, and to know."""
+    """What a program that trusts this store needs as files and settings."""
 
     roots: Path  #: a directory with its root certificate
     key: Path  #: the private key for the Server API (PEM), as App Store Connect gives one out
@@ -116,7 +118,9 @@ class SimulatedAppStore:
         on_delivery: Callable[[Delivery], object] = lambda delivery: None,
     ) -> None:
         self._server = HttpServer(host, port, self._handle, name="simulated-app-store")
-        self._replies = Replies(latency_seconds, jitter_seconds)
+        self._latency_seconds = latency_seconds
+        self._jitter_seconds = jitter_seconds
+        self._random = random.Random(0)
         self._shared_secret = shared_secret
         self._key = key
         self._outage: Fault | None = None
@@ -126,11 +130,10 @@ class SimulatedAppStore:
         self._on_delivery = on_delivery
         self._last_second: deque[float] = deque()  # when the Server API was asked; of the server's thread
         self._stack = ExitStack()
-        self.sales = Sales()  #: what it has sold
+        self.store = Store(lambda payload: self.authority.sign(payload), key=key)  #: what it knows
         self._lock = threading.Lock()  # over what follows
         self._requests: Counter[Environment] = Counter()
         self._answers: Counter[str] = Counter()
-        self._asked: OrderedDict[bytes, int] = OrderedDict()
         self._api_requests: Counter[Environment] = Counter()
         self._api_answers: Counter[str] = Counter()
         self._notification_sender: NotificationSender | None = None
@@ -155,17 +158,14 @@ class SimulatedAppStore:
 
     @property
     def production_url(self) -> str:
-        """Its verifyReceipt of production; complete once started."""
         return f"{self._server.url}/production/verifyReceipt"
 
     @property
     def sandbox_url(self) -> str:
-        """Its verifyReceipt of the sandbox; complete once started."""
         return f"{self._server.url}/sandbox/verifyReceipt"
 
     @property
     def url(self) -> str:
-        """``http://host:port``, for ``app_store_url``; complete once started."""
         return self._server.url
 
     @property
@@ -182,7 +182,7 @@ class SimulatedAppStore:
 
     @cached_property
     def authority(self) -> Authority:
-        """Who signs for this store. Raises ``ConfigurationError`` where ``cryptography`` is not installed."""
+        """What signs for this store. Raises ``ConfigurationError`` where ``cryptography`` is not installed."""
         try:
             from receipt_actors.sandbox.apple_ca import Authority
         except ImportError:
@@ -202,7 +202,7 @@ class SimulatedAppStore:
 
     def record(self, receipt: SampleReceipt) -> None:
         """Remember what was sold elsewhere: the Server API knows it from now on."""
-        self.sales.record(receipt)
+        self.store.record(receipt)
 
     def sell(self, receipt: SampleReceipt, *, padding_bytes: int = 0) -> str:
         """Mint a receipt (``receipts.mint``), and remember its purchases."""
@@ -230,8 +230,8 @@ class SimulatedAppStore:
         return read_signed(receipt_data, authority=authority)
 
     def refund(self, transaction_id: str) -> Sale:
-        """Refund a purchase now, and tell nobody (``notify`` does both). ``KeyError``: it was never sold here."""
-        return self._cancelled(transaction_id, int(time.time() * 1000))
+        """Refund a purchase now, without a notification (see ``notify``). ``KeyError``: it was never sold here."""
+        return self.store.cancel(transaction_id, int(time.time() * 1000))
 
     def notify(
         self,
@@ -261,13 +261,13 @@ class SimulatedAppStore:
                 case NotificationType.REFUND:
                     is_whole = revocation_percentage == WHOLE_PERCENTAGE
                     kind = "REFUND_FULL" if is_whole else "REFUND_PRORATED"
-                    sale = self._cancelled(transaction_id, now_ms, kind, revocation_percentage)
+                    sale = self.store.cancel(transaction_id, now_ms, kind, revocation_percentage)
                 case NotificationType.REVOKE:
-                    sale = self._cancelled(transaction_id, now_ms, "FAMILY_REVOKE")
+                    sale = self.store.cancel(transaction_id, now_ms, "FAMILY_REVOKE")
                 case NotificationType.REFUND_REVERSED:
-                    sale = self._cancelled(transaction_id, None)
+                    sale = self.store.cancel(transaction_id, None)
                 case _:
-                    sale = self.sales.find(transaction_id)
+                    sale = self.store.find(transaction_id)
             if sale is None:
                 raise KeyError(transaction_id)
         notification = sign_notification(
@@ -297,14 +297,6 @@ class SimulatedAppStore:
             sender = self._notification_sender
         return sender is None or sender.wait_until_idle(timeout_seconds)
 
-    def _cancelled(
-        self, transaction_id: str, at_ms: int | None, type_: str | None = None, percentage: int | None = None
-    ) -> Sale:
-        sale = self.sales.cancel(transaction_id, at_ms, type_, percentage)
-        if sale is None:
-            raise KeyError(transaction_id)
-        return sale
-
     def _sender(self) -> NotificationSender:
         from receipt_actors.sandbox.notifications import NotificationSender
 
@@ -327,7 +319,6 @@ class SimulatedAppStore:
         self._server.drop_hanging()
 
     def statistics(self) -> StoreStatistics:
-        """Take a snapshot of the counters."""
         with self._lock:
             return StoreStatistics(
                 dict(self._requests),
@@ -339,78 +330,78 @@ class SimulatedAppStore:
 
     def requests_for(self, receipt_data: str) -> int:
         """Count the requests that came with this receipt, at either endpoint; those of an outage don't count."""
-        with self._lock:
-            return self._asked.get(_fingerprint(receipt_data), 0)
+        return self.store.requests_for(receipt_data)
 
     def requests_for_transaction(self, transaction_id: str) -> int:
         """Count the requests to the Server API for this transaction; likewise."""
-        with self._lock:
-            return self._asked.get(_fingerprint_of_id(transaction_id), 0)
+        return self.store.requests_for_transaction(transaction_id)
 
     # --- its endpoints ---
 
     def _handle(self, method: str, path: str, body: bytes) -> Reply:
-        environment = PATHS.get(path)
-        if environment is None:
-            return self._handle_others(method, path, body)
-        label, reply = self._decide(environment, method, body)
-        with self._lock:
-            self._requests[environment] += 1
-            self._answers[label] += 1
-        return reply
-
-    def _handle_others(self, method: str, path: str, body: bytes) -> Reply:
         if path.startswith(CONTROL_PATH):
             status, content = self._control.handle(method, path.removeprefix(CONTROL_PATH), body)
-            return Reply(response(status, json.dumps(content).encode(), "application/json"))
+            return Reply(response(status, json.dumps(content).encode()))
         start, slash, transaction_id = path.rpartition("/")
-        environment = API_PATHS.get(start + slash)
-        if environment is None:
+        if (environment := PATHS.get(path)) is not None:
+            label, reply = self._verify_receipt(environment, method, body)
+            requests, counts = self._requests, self._answers
+        elif (environment := API_PATHS.get(start + slash)) is not None:
+            label, reply = self._transaction_info(environment, method, transaction_id)
+            requests, counts = self._api_requests, self._api_answers
+        else:
             return Reply(response(http.client.NOT_FOUND, b"", "text/plain"))
-        label, reply = self._decide_api(environment, method, transaction_id)
         with self._lock:
-            self._api_requests[environment] += 1
-            self._api_answers[label] += 1
+            requests[environment] += 1
+            counts[label] += 1
         return reply
 
-    def _decide_api(self, environment: Environment, method: str, transaction_id: str) -> tuple[str, Reply]:
-        outage = self._outage
-        if outage is not None:
-            return self._replies.api_fault(outage)
+    def _verify_receipt(self, environment: Environment, method: str, body: bytes) -> _Said:
+        if self._outage is not None:
+            return self._fault(self._outage)
+        if method != "POST":
+            return self._json({"status": answers.NOT_A_POST})
         try:
-            authority, tokens = self.authority, self._tokens
-        except ConfigurationError as error:
-            return self._replies.plain(http.client.NOT_IMPLEMENTED, str(error))
-        if method != "GET":
-            return self._replies.plain(http.client.METHOD_NOT_ALLOWED)
-        from receipt_actors.sandbox import server_api
+            question = json.loads(body)
+        except (ValueError, RecursionError):
+            question = None
+        receipt_data = question.get("receipt-data") if isinstance(question, dict) else None
+        if not isinstance(receipt_data, str):
+            return self._json({"status": answers.MALFORMED})
+        if not self._knows_secret(question.get("password")):
+            return self._json({"status": answers.WRONG_SHARED_SECRET})
+        answer = self.store.verify_receipt(receipt_data, environment)
+        return self._fault(answer) if isinstance(answer, Fault) else self._json(answer)
 
-        now_seconds = time.time()
-        bundle_id = tokens.bundle_id_of(self._server.headers.get("authorization", ""), now_seconds)
+    def _knows_secret(self, password: object) -> bool:
+        if self._shared_secret is None:
+            return True
+        given = password if isinstance(password, str) else ""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._shared_secret.encode())
+
+    def _transaction_info(self, environment: Environment, method: str, transaction_id: str) -> _Said:
+        if self._outage is not None:
+            return self._api_fault(self._outage)
+        try:
+            tokens = self._tokens
+        except ConfigurationError as error:
+            return self._reply(http.client.NOT_IMPLEMENTED, str(error).encode(), "text/plain")
+        if method != "GET":
+            return self._reply(http.client.METHOD_NOT_ALLOWED, b"", "text/plain")
+        bundle_id = tokens.bundle_id_of(self._server.headers.get("authorization", ""), time.time())
         if bundle_id is None:
-            return self._replies.plain(http.client.UNAUTHORIZED, "Unauthenticated")
+            return self._reply(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
         if self._is_over_rate():
-            return self._replies.api_fault(Fault.rate_limit(1.0))
-        asked_before = self._count(_fingerprint_of_id(transaction_id))
-        sale = self.sales.find(transaction_id)
-        if sale is not None and asked_before < len(sale.receipt.faults):
-            return self._replies.api_fault(sale.receipt.faults[asked_before])
-        return self._replies.api(
-            server_api.answer(
-                transaction_id,
-                sale,
-                environment=environment,
-                bundle_id=bundle_id,
-                authority=authority,
-                now_ms=int(now_seconds * 1000),
-            )
-        )
+            return self._api_fault(Fault.rate_limit(1.0))
+        answer = self.store.transaction_info(transaction_id, environment, bundle_id)
+        return self._api_fault(answer) if isinstance(answer, Fault) else self._json(answer)
 
     @cached_property
     def _tokens(self) -> Tokens:
-        from receipt_actors.sandbox.server_api import Tokens
+        authority = self.authority
+        from receipt_actors.sandbox.tokens import Tokens
 
-        return Tokens(self.authority)
+        return Tokens(authority)
 
     @cached_property
     def _control(self) -> StoreControl:
@@ -428,55 +419,51 @@ class SimulatedAppStore:
         self._last_second.append(now)
         return False
 
-    def _decide(self, environment: Environment, method: str, body: bytes) -> tuple[str, Reply]:
-        outage = self._outage
-        if outage is not None:
-            return self._replies.fault(outage)
-        if method != "POST":
-            return self._replies.verify_receipt({"status": answers.NOT_A_POST})
-        try:
-            question = json.loads(body)
-        except (ValueError, RecursionError):
-            question = None
-        receipt_data = question.get("receipt-data") if isinstance(question, dict) else None
-        if not isinstance(receipt_data, str):
-            return self._replies.verify_receipt({"status": answers.MALFORMED})
-        if not self._knows_secret(question.get("password")):
-            return self._replies.verify_receipt({"status": answers.WRONG_SHARED_SECRET})
-        asked_before = self._count(_fingerprint(receipt_data))
-        answer, receipt = answers.judge(
-            receipt_data,
-            environment,
-            key=self._key,
-            now_ms=int(time.time() * 1000),
-            as_of_now=self.sales.as_of_now,
-        )
-        if receipt is not None:
-            self.sales.record(receipt)
-        if receipt is not None and asked_before < len(receipt.faults):
-            return self._replies.fault(receipt.faults[asked_before])
-        return self._replies.verify_receipt(answer)
+    # --- its words ---
 
-    def _knows_secret(self, password: object) -> bool:
-        if self._shared_secret is None:
-            return True
-        given = password if isinstance(password, str) else ""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self._shared_secret.encode())
+    def _json(self, answer: Mapping[str, object], *headers: str) -> _Said:
+        """Answer in JSON; an error of the Server API has its HTTP status in its code."""
+        code = answer.get("errorCode")
+        status = code // 10_000 if isinstance(code, int) else http.client.OK
+        label = str(answer.get("status", code or status))
+        return label, self._reply(status, json.dumps(answer).encode(), "application/json", *headers)[1]
 
-    def _count(self, fingerprint: bytes) -> int:
-        """Count a request for a receipt or a transaction, and return how many there were before."""
-        with self._lock:
-            asked_before = self._asked.get(fingerprint, 0)
-            self._asked[fingerprint] = asked_before + 1
-            self._asked.move_to_end(fingerprint)
-            if len(self._asked) > MAX_REMEMBERED_RECEIPTS:
-                self._asked.popitem(last=False)
-            return asked_before
+    def _fault(self, fault: Fault) -> _Said:
+        match fault.kind:
+            case FaultKind.APPLE:
+                retryable = {} if fault.is_retryable is None else {"is-retryable": fault.is_retryable}
+                return self._json({"status": fault.status, **retryable})
+            case FaultKind.HTTP:
+                headers = () if fault.retry_after is None else (f"Retry-After: {fault.retry_after}",)
+                return self._reply(fault.status, _WEB_PAGE, "text/html", *headers)
+            case FaultKind.RATE_LIMIT:
+                wait = f"Retry-After: {math.ceil(fault.seconds)}"
+                return self._reply(http.client.TOO_MANY_REQUESTS, _WEB_PAGE, "text/html", wait)
+            case FaultKind.HTML:
+                return "html", self._reply(http.client.OK, _WEB_PAGE, "text/html")[1]
+            case FaultKind.GARBAGE:
+                return "garbage", self._reply(http.client.OK, b'{"status": 0, "receipt": {', "application/json")[1]
+            case FaultKind.DROP:
+                return "drop", Reply(b"", self._delay_seconds())
+            case FaultKind.HANG:
+                return "hang", Reply(b"", fault.seconds, hangs=True)
+            case FaultKind.TRICKLE:
+                data = response(http.client.OK, b'{"status": 21005}')
+                return "trickle", Reply(data, hangs=True, byte_seconds=fault.seconds)
 
+    def _api_fault(self, fault: Fault) -> _Said:
+        match fault.kind:
+            case FaultKind.APPLE:
+                is_code = 4_000_000 <= fault.status < 6_000_000
+                return self._json(answers.api_error(fault.status if is_code else answers.API_INTERNAL_RETRYABLE))
+            case FaultKind.RATE_LIMIT:
+                again_at_ms = math.ceil((time.time() + fault.seconds) * 1000)
+                error = answers.api_error(answers.API_RATE_LIMIT_EXCEEDED)
+                return self._json(error, f"Retry-After: {again_at_ms}")
+        return self._fault(fault)
 
-def _fingerprint(receipt_data: str) -> bytes:
-    return hashlib.sha256(receipt_data.encode("utf-8", "surrogatepass")).digest()
+    def _reply(self, status: int, body: bytes, content_type: str, *headers: str) -> _Said:
+        return f"HTTP {status}", Reply(response(status, body, content_type, *headers), self._delay_seconds())
 
-
-def _fingerprint_of_id(transaction_id: str) -> bytes:
-    return b"transaction " + transaction_id.encode()
+    def _delay_seconds(self) -> float:
+        return self._latency_seconds + self._jitter_seconds * self._random.random()

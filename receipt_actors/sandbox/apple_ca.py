@@ -5,7 +5,7 @@ that it accepts what is signed here, in strict mode, as soon as it trusts this r
 and every broken signature that it must refuse.
 
 All of it follows from the key of the simulated App Store, down to the last byte: processes that share the key share the
-authority, and need not talk. Whoever knows the key can sign. Trust these roots in tests and staging only.
+authority, and need not talk. With the key, anyone can sign. Trust these roots in tests and staging only.
 
 Needs ``cryptography``, which the extras ``storekit2`` and ``bench`` bring.
 """
@@ -62,7 +62,7 @@ class Flaw(StrEnum):
     TWO_CERTIFICATES = "two certificates"  #: the root is left out
     FOUR_CERTIFICATES = "four certificates"  #: the root comes twice
     NO_CERTIFICATES = "no certificates"  #: no ``x5c`` at all
-    GARBLED_CERTIFICATE = "garbled certificate"  #: a leaf that nobody can read
+    GARBLED_CERTIFICATE = "garbled certificate"  #: a leaf that cannot be read
     ALGORITHM_NONE = "alg none"  #: and an empty signature
     ALGORITHM_HS256 = "alg HS256"  #: a MAC with the leaf's public key, which everybody knows
     SWAPPED_PAYLOAD = "swapped payload"  #: header and signature of another one, which was genuine

@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, Shape, forge, mint
 
 if TYPE_CHECKING:
-    from receipt_actors.sandbox.signing import Signer
+    from receipt_actors.sandbox.signed_transactions import Signer
 
 OK = "OK"
 INVALID = "INVALID"
@@ -218,7 +219,7 @@ def make_scenario(
 
 def _signer(key: bytes) -> Signer:
     try:
-        from receipt_actors.sandbox.signing import Signer
+        from receipt_actors.sandbox.signed_transactions import Signer
     except ImportError:
         raise ConfigurationError(
             [
@@ -227,6 +228,26 @@ def _signer(key: bytes) -> Signer:
             ]
         ) from None
     return Signer(key)
+
+
+_ENDED = {
+    "product_id": "gold_monthly",
+    "purchased_at_ms": _LONG_AGO_MS,
+    "expires_at_ms": _LONG_AGO_MS + 30 * 24 * 3600 * 1000,
+}
+_CANCELLED = {"cancelled_at_ms": _BOUGHT_MS + 1000}
+#: What is special about the purchase, and the reason of its INVALID. Of an app receipt that has expired Apple says so
+#: by its status (21006) in one shape, and by a date in the past in the other.
+_REFUSED: Mapping[Kind, tuple[Mapping[str, Any], Reason]] = {
+    Kind.EXPIRED: (_ENDED, Reason.EXPIRED),
+    Kind.REFUNDED: (_CANCELLED, Reason.REFUNDED),
+    Kind.SIGNED_EXPIRED: (_ENDED, Reason.EXPIRED),
+    Kind.SIGNED_REFUNDED: (_CANCELLED, Reason.REFUNDED),
+    Kind.SIGNED_UPGRADED: (
+        {"product_id": "gold_monthly", "expires_at_ms": _FAR_AHEAD_MS, "is_upgraded": True},
+        Reason.UPGRADED,
+    ),
+}
 
 
 class _Maker:
@@ -246,36 +267,15 @@ class _Maker:
         self._padding_bytes = padding_bytes
         self._last_user_id = self.random.randrange(10**9, 10**12)
         self._last_transaction_id = self.random.randrange(10**14, 10**15)
-        self._made: dict[Kind, int] = dict.fromkeys(Kind, 0)
-        self._makers: Mapping[Kind, Callable[[int], list[SampleMessage]]] = {
-            Kind.GENUINE: self._genuine,
-            Kind.BUNDLE: self._bundle,
-            Kind.REPLAYED: self._replayed,
-            Kind.DUPLICATE: self._duplicate,
-            Kind.TEMPORARY_FAILURE: self._temporary_failure,
-            Kind.SANDBOX: self._sandbox,
-            Kind.EXPIRED: self._expired,
-            Kind.REFUNDED: self._refunded,
-            Kind.FORGED: self._forged,
-            Kind.FOREIGN_APP: self._foreign_app,
-            Kind.MALFORMED: self._malformed,
-            Kind.NOTHING_BOUGHT: self._nothing_bought,
-            Kind.SIGNED: self._signed,
-            Kind.SIGNED_REPLAYED: self._signed_replayed,
-            Kind.BOTH_FORMS: self._both_forms,
-            Kind.SIGNED_SANDBOX: self._signed_sandbox,
-            Kind.SIGNED_EXPIRED: self._signed_expired,
-            Kind.SIGNED_REFUNDED: self._signed_refunded,
-            Kind.SIGNED_UPGRADED: self._signed_upgraded,
-            Kind.SIGNED_FOREIGN_APP: self._signed_foreign_app,
-            Kind.HOSTILE_SIGNATURE: self._hostile_signature,
-            Kind.GARBAGE: self._garbage,
-        }
+        self._made: Counter[Kind] = Counter()
 
     def make(self, kind: Kind) -> list[SampleMessage]:
         """Make one message of this kind, or one group of messages that belong together."""
         self._made[kind] += 1
-        return self._makers[kind](self._made[kind])
+        if kind in _REFUSED:
+            return self._refused(kind, self._made[kind])
+        made: list[SampleMessage] = getattr(self, f"_{kind.name.lower()}")(self._made[kind])
+        return made
 
     def _genuine(self, number: int) -> list[SampleMessage]:
         if number % 10 == 0:
@@ -312,18 +312,6 @@ class _Maker:
     def _sandbox(self, number: int) -> list[SampleMessage]:
         receipt = self._mint(self._purchase(), environment=Environment.SANDBOX)
         return [self._message(Kind.SANDBOX, receipt, self._dead_lettered(Reason.SANDBOX_REFUSED))]
-
-    def _expired(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase(
-            product_id="gold_monthly", purchased_at_ms=_LONG_AGO_MS, expires_at_ms=_LONG_AGO_MS + 30 * 24 * 3600 * 1000
-        )
-        receipt = self._mint(purchase, shape=list(Shape)[number % 2])  # status 21006, or 0 with a date in the past
-        return [self._message(Kind.EXPIRED, receipt, Answered(INVALID, (purchase.transaction_id,), Reason.EXPIRED))]
-
-    def _refunded(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase(cancelled_at_ms=_BOUGHT_MS + 1000)
-        receipt = self._mint(purchase, shape=list(Shape)[number % 2])
-        return [self._message(Kind.REFUNDED, receipt, Answered(INVALID, (purchase.transaction_id,), Reason.REFUNDED))]
 
     def _forged(self, number: int) -> list[SampleMessage]:
         receipt = forge(
@@ -372,26 +360,22 @@ class _Maker:
     def _signed_sandbox(self, number: int) -> list[SampleMessage]:
         purchase = self._purchase()
         signed = self._sign(purchase, environment=Environment.SANDBOX)
-        return [self._refused(Kind.SIGNED_SANDBOX, signed, purchase, Reason.ENVIRONMENT_REFUSED)]
+        expected = Answered(INVALID, (purchase.transaction_id,), Reason.ENVIRONMENT_REFUSED)
+        return [self._message(Kind.SIGNED_SANDBOX, signed, expected)]
 
-    def _signed_expired(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase(
-            product_id="gold_monthly", purchased_at_ms=_LONG_AGO_MS, expires_at_ms=_LONG_AGO_MS + 30 * 24 * 3600 * 1000
-        )
-        return [self._refused(Kind.SIGNED_EXPIRED, self._sign(purchase), purchase, Reason.EXPIRED)]
-
-    def _signed_refunded(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase(cancelled_at_ms=_BOUGHT_MS + 1000)
-        return [self._refused(Kind.SIGNED_REFUNDED, self._sign(purchase), purchase, Reason.REFUNDED)]
-
-    def _signed_upgraded(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase(product_id="gold_monthly", expires_at_ms=_FAR_AHEAD_MS, is_upgraded=True)
-        return [self._refused(Kind.SIGNED_UPGRADED, self._sign(purchase), purchase, Reason.UPGRADED)]
+    def _refused(self, kind: Kind, number: int) -> list[SampleMessage]:
+        """Make a purchase that is genuine, and counts no more."""
+        fields, reason = _REFUSED[kind]
+        purchase = self._purchase(**fields)
+        is_signed = kind.value.startswith("signed")
+        receipt = self._sign(purchase) if is_signed else self._mint(purchase, shape=list(Shape)[number % 2])
+        return [self._message(kind, receipt, Answered(INVALID, (purchase.transaction_id,), reason))]
 
     def _signed_foreign_app(self, number: int) -> list[SampleMessage]:
         purchase = self._purchase()
         signed = self._sign(purchase, bundle_id=f"{self._bundle_id}.cheap-clone")
-        return [self._refused(Kind.SIGNED_FOREIGN_APP, signed, purchase, Reason.FOREIGN_BUNDLE)]
+        expected = Answered(INVALID, (purchase.transaction_id,), Reason.FOREIGN_BUNDLE)
+        return [self._message(Kind.SIGNED_FOREIGN_APP, signed, expected)]
 
     def _hostile_signature(self, number: int) -> list[SampleMessage]:
         assert self.signer is not None
@@ -440,9 +424,6 @@ class _Maker:
             attributes = {"submission_id": f"scenario-{self._seed}-{user_id}"} if named else {}
         body = json.dumps({"receipt": receipt, "user_id": user_id, "post_queue": self._post_queue})
         return SampleMessage(kind, body, attributes, user_id, expected)
-
-    def _refused(self, kind: Kind, receipt: str, purchase: Purchase, reason: Reason) -> SampleMessage:
-        return self._message(kind, receipt, Answered(INVALID, (purchase.transaction_id,), reason))
 
     def _dead_lettered(self, reason: Reason) -> DeadLettered:
         """What verifyReceipt refuses for a reason, the Server API merely does not know."""

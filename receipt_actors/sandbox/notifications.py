@@ -1,7 +1,7 @@
 """App Store Server Notifications V2, signed and sent as Apple sends them: by POST, and again until somebody takes them.
 
 Apple repeats a notification that is not answered with 200 to 206 after 1, 12, 24, 48 and 72 hours, each time with the
-same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule, with hours as short as it is told.
+same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule; the length of its hours is an argument.
 
 Needs ``cryptography`` (see ``apple_ca``).
 """
@@ -23,9 +23,9 @@ from typing import Self
 import requests
 
 from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.answers import transaction_payload
 from receipt_actors.sandbox.apple_ca import Authority
-from receipt_actors.sandbox.sales import Sale
-from receipt_actors.sandbox.signed_transactions import mint_signed
+from receipt_actors.sandbox.store import Sale
 
 APP_APPLE_ID = 1000001  #: of every app of the simulated store
 RETRY_HOURS = (1, 12, 24, 48, 72)
@@ -60,7 +60,6 @@ class SignedNotification:
 
     @property
     def body(self) -> bytes:
-        """What is posted."""
         return json.dumps({"signedPayload": self.signed_payload}).encode()
 
 
@@ -87,11 +86,13 @@ def sign_notification(
         "environment": "Production" if sale is None else str(sale.receipt.environment),
     }
     if sale is not None:
-        data["signedTransactionInfo"] = mint_signed(sale.alone, authority=authority, signed_at_ms=now_ms)
+        receipt = sale.receipt
+        payload = transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms)
+        data["signedTransactionInfo"] = authority.sign(payload)
         if sale.purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
             data["signedRenewalInfo"] = authority.sign(_renewal(sale, now_ms))
             data["status"] = 2 if notification_type is NotificationType.EXPIRED else 1
-    payload = {
+    notification: dict[str, object] = {
         "notificationType": str(notification_type),
         **({} if subtype is None else {"subtype": subtype}),
         "notificationUUID": notification_uuid,
@@ -99,13 +100,13 @@ def sign_notification(
         "version": "2.0",
         "signedDate": now_ms,
     }
-    return SignedNotification(notification_uuid, notification_type, authority.sign(payload))
+    return SignedNotification(notification_uuid, notification_type, authority.sign(notification))
 
 
 def _renewal(sale: Sale, now_ms: int) -> dict[str, object]:
     purchase = sale.purchase
     return {
-        "originalTransactionId": purchase.original_transaction_id or purchase.transaction_id,
+        "originalTransactionId": purchase.original_id,
         "autoRenewProductId": purchase.product_id,
         "productId": purchase.product_id,
         "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
@@ -140,8 +141,8 @@ class _Due:
 class NotificationSender:
     """Posts notifications from a thread of its own; a context manager. What is not delivered when it ends is dropped.
 
-    ``hour_seconds`` is how long one of Apple's hours lasts here: with 1, a notification that nobody takes comes again
-    after 1, 12, 24, 48 and 72 seconds. ``on_delivery`` hears of every POST, in the sender's thread.
+    ``hour_seconds`` is how long one of Apple's hours lasts here: with 1, what is not accepted comes again after
+    1, 12, 24, 48 and 72 seconds. ``on_delivery`` hears of every POST, in the sender's thread.
     """
 
     def __init__(
@@ -187,7 +188,6 @@ class NotificationSender:
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
-        """Every POST so far, in order."""
         with self._changed:
             return tuple(self._deliveries)
 

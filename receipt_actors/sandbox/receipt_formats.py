@@ -15,6 +15,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from receipt_actors.domain.ports import Environment
+
+if TYPE_CHECKING:
+    from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 
 MAC_BYTES = hashlib.sha256().digest_size
 
@@ -24,28 +30,6 @@ Mac = Callable[[bytes], bytes]
 
 class MalformedReceipt(ValueError):
     """Not a sample receipt at all (Apple's 21002)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownPurchase:
-    """What a real receipt says of a purchase. Dates are UNIX times in milliseconds."""
-
-    transaction_id: str
-    original_transaction_id: str
-    product_id: str
-    quantity: int
-    purchased_at_ms: int
-    expires_at_ms: int | None
-    cancelled_at_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What a real receipt says in the clear."""
-
-    bundle_id: str
-    is_sandbox: bool
-    purchases: tuple[ShownPurchase, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +64,34 @@ _ONE = b"\x02\x01\x01"
 _MARK = b"receipt_actors sample\x00"  # and 4 bytes with the length of the payload, and the payload
 
 
-def app_receipt(shown: Shown, payload: bytes, mac: Mac) -> bytes:
+def app_receipt(receipt: SampleReceipt, payload: bytes, mac: Mac) -> bytes:
     """Write an app receipt. Its last bytes are the MAC of all others."""
     digest = hashlib.sha1(payload, usedforsecurity=False).digest()
     attributes = [
-        _attribute(0, _text("ProductionSandbox" if shown.is_sandbox else "Production")),
-        _attribute(2, _text(shown.bundle_id)),
+        _attribute(0, _text("ProductionSandbox" if receipt.environment is Environment.SANDBOX else "Production")),
+        _attribute(2, _text(receipt.bundle_id)),
         _attribute(3, _text("1")),
         _attribute(4, _MARK + len(payload).to_bytes(4, "big") + payload),
         _attribute(5, digest),
-        _attribute(12, _date(max((each.purchased_at_ms for each in shown.purchases), default=0))),
-        *(_attribute(17, _tlv(_SET, *_in_app(each))) for each in shown.purchases),
+        _attribute(12, _date(max((each.purchased_at_ms for each in receipt.purchases), default=0))),
+        *(_attribute(17, _tlv(_SET, *_in_app(each))) for each in receipt.purchases),
         _attribute(19, _text("1.0")),
     ]
     content = _tlv(_SEQUENCE, _DATA, _tlv(_CONTEXT_0, _tlv(_OCTETS, _tlv(_SET, *attributes))))
     issuer_and_serial_number = _tlv(_SEQUENCE, _tlv(_SEQUENCE), _ONE)
     signer = _tlv(_SEQUENCE, _ONE, issuer_and_serial_number, _SHA_256, _HMAC_SHA_256, _tlv(_OCTETS, bytes(MAC_BYTES)))
     signed_data = _tlv(_SEQUENCE, _ONE, _tlv(_SET, _SHA_256), content, _tlv(_SET, signer))
-    receipt = _tlv(_SEQUENCE, _SIGNED_DATA, _tlv(_CONTEXT_0, signed_data))[:-MAC_BYTES]
-    return receipt + mac(receipt)
+    unsigned = _tlv(_SEQUENCE, _SIGNED_DATA, _tlv(_CONTEXT_0, signed_data))[:-MAC_BYTES]
+    return unsigned + mac(unsigned)
 
 
-def _in_app(purchase: ShownPurchase) -> list[bytes]:
+def _in_app(purchase: Purchase) -> list[bytes]:
     attributes = [
         _attribute(1701, _integer(purchase.quantity)),
         _attribute(1702, _text(purchase.product_id)),
         _attribute(1703, _text(purchase.transaction_id)),
         _attribute(1704, _date(purchase.purchased_at_ms)),
-        _attribute(1705, _text(purchase.original_transaction_id)),
+        _attribute(1705, _text(purchase.original_id)),
         _attribute(1706, _date(purchase.purchased_at_ms)),
     ]
     if purchase.expires_at_ms is not None:
@@ -156,16 +140,16 @@ _MAC_CHARACTERS = len(base64.b64encode(bytes(MAC_BYTES)))
 _PAYLOAD_START = b'\t"receipt-actors" = "'
 
 
-def transaction_receipt(shown: Shown, payload: bytes, mac: Mac) -> bytes:
+def transaction_receipt(receipt: SampleReceipt, payload: bytes, mac: Mac) -> bytes:
     """Write a transaction receipt: of one purchase, the first."""
-    purchase = shown.purchases[0]
+    purchase = receipt.purchases[0]
     info = {
-        "original-transaction-id": purchase.original_transaction_id,
+        "original-transaction-id": purchase.original_id,
         "bvrs": "1.0",
         "transaction-id": purchase.transaction_id,
         "quantity": str(purchase.quantity),
         "product-id": purchase.product_id,
-        "bid": shown.bundle_id,
+        "bid": receipt.bundle_id,
         "purchase-date-ms": str(purchase.purchased_at_ms),
         "purchase-date": _in_words(purchase.purchased_at_ms),
     }
@@ -173,7 +157,7 @@ def transaction_receipt(shown: Shown, payload: bytes, mac: Mac) -> bytes:
         info["expires-date"] = str(purchase.expires_at_ms)
     lines = b"".join(_line(name, value.encode("utf-8", "replace")) for name, value in info.items())
     purchase_info = b"{\n%b%b}" % (lines, _line("receipt-actors", base64.b64encode(payload)))
-    environment = _line("environment", b"Sandbox") if shown.is_sandbox else b""
+    environment = _line("environment", b"Sandbox") if receipt.environment is Environment.SANDBOX else b""
     content = b'";\n%b%b%b%b}' % (
         _line("purchase-info", base64.b64encode(purchase_info)),
         environment,

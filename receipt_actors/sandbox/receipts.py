@@ -138,6 +138,11 @@ class Purchase:
     revocation_percentage: int | None = None  #: likewise, in Apple's milliunits: 33.333 % is 33333
 
     @property
+    def original_id(self) -> str:
+        """``original_transaction_id``, or what it is taken for."""
+        return self.original_transaction_id or self.transaction_id
+
+    @property
     def type(self) -> ProductType:
         """``product_type``, or what it is taken for."""
         if self.product_type is not None:
@@ -176,7 +181,7 @@ def mint(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int
         filling = hashlib.shake_128(payload.encode()).digest(padding_bytes * 3 // 4)
         payload = f'{payload[:-1]},"padding":"{base64.b64encode(filling).decode()}"}}'
     write = receipt_formats.transaction_receipt if receipt.shape is Shape.TRANSACTION else receipt_formats.app_receipt
-    return base64.b64encode(write(_shown(receipt), payload.encode(), lambda content: _mac(content, key))).decode()
+    return base64.b64encode(write(receipt, payload.encode(), lambda content: _mac(content, key))).decode()
 
 
 def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
@@ -201,26 +206,6 @@ def _payload(receipt: SampleReceipt) -> str:
     content["purchases"] = [_without_defaults(asdict(purchase)) for purchase in receipt.purchases]
     content["faults"] = [_without_none(asdict(fault)) for fault in receipt.faults]
     return json.dumps(_without_none(content), separators=(",", ":"))
-
-
-def _shown(receipt: SampleReceipt) -> receipt_formats.Shown:
-    """What a real receipt says in the clear; the payload has it all once more."""
-    return receipt_formats.Shown(
-        bundle_id=receipt.bundle_id,
-        is_sandbox=receipt.environment is Environment.SANDBOX,
-        purchases=tuple(
-            receipt_formats.ShownPurchase(
-                transaction_id=purchase.transaction_id,
-                original_transaction_id=purchase.original_transaction_id or purchase.transaction_id,
-                product_id=purchase.product_id,
-                quantity=purchase.quantity,
-                purchased_at_ms=purchase.purchased_at_ms,
-                expires_at_ms=purchase.expires_at_ms,
-                cancelled_at_ms=purchase.cancelled_at_ms,
-            )
-            for purchase in receipt.purchases
-        ),
-    )
 
 
 def _from_content(content: Mapping[str, Any]) -> SampleReceipt:

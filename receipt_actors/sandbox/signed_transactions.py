@@ -8,20 +8,21 @@
     mint_signed(receipt, flaw=Flaw.EXPIRED_LEAF)                                   not to be accepted
     mint_signed(receipt, changes={"environment": "Xcode"})                         likewise: Apple signs no such thing
 
-The payload has the fields of Apple's ``JWSTransactionDecodedPayload``. Needs ``cryptography`` (see ``apple_ca``).
+Needs ``cryptography`` (see ``apple_ca``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.answers import transaction_payload
 from receipt_actors.sandbox.apple_ca import Authority, Flaw, default_authority
 from receipt_actors.sandbox.receipts import ForgedReceipt, MalformedReceipt, Purchase, SampleReceipt
-
-_EARLIEST_SIGNED_MS = 1_577_836_800_000  # 2020; StoreKit 2 is of 2021, and the expired leaf of ``apple_ca`` of 2016
 
 
 def mint_signed(
@@ -36,7 +37,7 @@ def mint_signed(
 
     ``authority`` is by default the one of ``DEFAULT_KEY``; ``signed_at_ms`` the moment of the purchase, or of its
     refund. ``changes`` are put over the payload's fields; what is changed to None is left out. The receipt's ``shape``
-    and ``faults`` say nothing here, for nobody is asked. Raises ``ValueError`` where it has not exactly one purchase.
+    and ``faults`` say nothing here: no store is asked. Raises ``ValueError`` where it has not exactly one purchase.
     """
     if len(receipt.purchases) != 1:
         raise ValueError(f"a signed transaction is one purchase, found {len(receipt.purchases)}")
@@ -76,47 +77,44 @@ def read_signed(signed: str, *, authority: Authority | None = None) -> SampleRec
         raise MalformedReceipt("not a transaction of this store") from None
 
 
-def transaction_payload(
-    purchase: Purchase, bundle_id: str, environment: Environment, signed_at_ms: int | None = None
-) -> dict[str, object]:
-    """Say of a purchase what Apple says in a signed transaction, unsigned yet."""
-    original_transaction_id = purchase.original_transaction_id or purchase.transaction_id
-    payload: dict[str, object] = {
-        "transactionId": purchase.transaction_id,
-        "originalTransactionId": original_transaction_id,
-        "bundleId": bundle_id,
-        "productId": purchase.product_id,
-        "purchaseDate": purchase.purchased_at_ms,
-        "originalPurchaseDate": purchase.purchased_at_ms,
-        "quantity": purchase.quantity,
-        "type": str(purchase.type),
-        "inAppOwnershipType": "FAMILY_SHARED" if purchase.is_family_shared else "PURCHASED",
-        "signedDate": _signed_at_ms(purchase) if signed_at_ms is None else signed_at_ms,
-        "environment": str(environment),
-        "transactionReason": "PURCHASE" if original_transaction_id == purchase.transaction_id else "RENEWAL",
-        "storefront": "USA",
-        "storefrontId": "143441",
-        "price": 990,  # in thousandths of the currency
-        "currency": "USD",
-        "appTransactionId": f"7{purchase.transaction_id}",
-    }
-    if purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
-        payload["webOrderLineItemId"] = f"9{purchase.transaction_id}"
-        payload["subscriptionGroupIdentifier"] = "21000001"
-        payload["isUpgraded"] = purchase.is_upgraded
-    if purchase.expires_at_ms is not None:
-        payload["expiresDate"] = purchase.expires_at_ms
-    if purchase.app_account_token is not None:
-        payload["appAccountToken"] = purchase.app_account_token
-    if purchase.cancelled_at_ms is not None:
-        payload["revocationDate"] = purchase.cancelled_at_ms
-        payload["revocationReason"] = 0  # for another reason than that something was wrong with the app
-        if purchase.revocation_type is not None:
-            payload["revocationType"] = purchase.revocation_type
-        if purchase.revocation_percentage is not None:
-            payload["revocationPercentage"] = purchase.revocation_percentage
-    return payload
+# --- for loads: rightly, and in every wrong way, each with the reason to refuse it for ---
+
+#: Why what has this flaw is refused.
+REASONS: Final[Mapping[Flaw, Reason]] = {
+    Flaw.ALGORITHM_NONE: Reason.JWS_ALGORITHM,
+    Flaw.SWAPPED_PAYLOAD: Reason.JWS_SIGNATURE,
+    Flaw.FOREIGN_ROOT: Reason.JWS_FOREIGN_ROOT,
+    Flaw.EXPIRED_LEAF: Reason.JWS_EXPIRED_CERTIFICATE,
+    Flaw.LEAF_WITHOUT_OID: Reason.JWS_CERTIFICATE,
+    Flaw.TWO_CERTIFICATES: Reason.JWS_CHAIN_LENGTH,
+    Flaw.FOREIGN_SIGNATURE: Reason.JWS_SIGNATURE,
+    Flaw.ALGORITHM_HS256: Reason.JWS_ALGORITHM,
+    Flaw.FOREIGN_CHAIN: Reason.JWS_FOREIGN_ROOT,
+    Flaw.INTERMEDIATE_WITHOUT_OID: Reason.JWS_CERTIFICATE,
+    Flaw.FOUR_CERTIFICATES: Reason.JWS_CHAIN_LENGTH,
+    Flaw.NO_CERTIFICATES: Reason.JWS_CHAIN_LENGTH,
+    Flaw.GARBLED_CERTIFICATE: Reason.JWS_CERTIFICATE,
+}
+OVERSIZE_CHARACTERS = 200_000  #: of a field of a signed transaction, which has some hundred in all
 
 
-def _signed_at_ms(purchase: Purchase) -> int:
-    return max(_EARLIEST_SIGNED_MS, purchase.purchased_at_ms, purchase.cancelled_at_ms or 0)
+class Signer:
+    """Signs as the simulated App Store of a key does."""
+
+    def __init__(self, key: bytes) -> None:
+        self._authority = Authority(key)
+        #: Reasons, and what makes a JWS of a receipt that is to be refused for it.
+        self.hostile: Sequence[tuple[Reason, Callable[[SampleReceipt], str]]] = (
+            *((reason, partial(self.mint, flaw=flaw)) for flaw, reason in REASONS.items()),
+            (Reason.JWS_ENVIRONMENT, partial(self.mint, changes={"environment": "Xcode"})),
+            (Reason.JWS_ENVIRONMENT, partial(self.mint, changes={"environment": "LocalTesting"})),
+            (Reason.JWS_MALFORMED, partial(self.mint, changes={"storefront": "x" * OVERSIZE_CHARACTERS})),
+            (Reason.JWS_SIGNED_DATE, partial(self.mint, changes={"signedDate": "today"})),
+            (Reason.JWS_MALFORMED, lambda receipt: self.mint(receipt).rpartition(".")[0]),
+            (Reason.JWS_MALFORMED, lambda receipt: self.mint(receipt).replace(".", "..")),
+        )
+
+    def mint(
+        self, receipt: SampleReceipt, flaw: Flaw | None = None, changes: Mapping[str, object] | None = None
+    ) -> str:
+        return mint_signed(receipt, authority=self._authority, flaw=flaw, changes=changes)

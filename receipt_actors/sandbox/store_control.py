@@ -102,7 +102,7 @@ class Nothing(BaseModel, frozen=True, extra="forbid"):
 
 
 class StoreControl:
-    """Carries out what a store is told. To be asked from the server's thread."""
+    """Carries out requests. Call it from the server's thread."""
 
     def __init__(self, store: SimulatedAppStore) -> None:
         self._store = store
@@ -128,18 +128,11 @@ class StoreControl:
             return http.client.NOT_IMPLEMENTED, {"error": str(error)}
 
     def _sell(self, order: PurchaseOrder) -> Answer:
-        purchase = Purchase(
-            transaction_id=order.transaction_id or str(next(self._ids)),
-            product_id=order.product_id,
-            purchased_at_ms=int(time.time() * 1000) if order.purchased_at_ms is None else order.purchased_at_ms,
-            original_transaction_id=order.original_transaction_id,
-            quantity=order.quantity,
-            expires_at_ms=order.expires_at_ms,
-            product_type=order.product_type,
-            is_family_shared=order.is_family_shared,
-            app_account_token=order.app_account_token,
-            is_upgraded=order.is_upgraded,
-        )
+        fields = order.model_dump(exclude={"bundle_id", "environment"})
+        fields["transaction_id"] = order.transaction_id or str(next(self._ids))
+        if order.purchased_at_ms is None:
+            fields["purchased_at_ms"] = int(time.time() * 1000)
+        purchase = Purchase(**fields)
         unified, single = (
             SampleReceipt(order.bundle_id, (purchase,), shape=shape, environment=order.environment)
             for shape in (Shape.UNIFIED, Shape.TRANSACTION)

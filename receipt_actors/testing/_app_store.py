@@ -1,14 +1,32 @@
-"""``FakeAppStore``: Apple's verifyReceipt, answering as a test says."""
+"""``FakeAppStore`` and ``FakeServerApi``: Apple in memory, which knows what a test has sold, or answers as it says."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import ClassVar, TypeAlias
+from contextlib import suppress
+from typing import Any, ClassVar, TypeAlias
 
 from receipt_actors.domain.ports import Environment
+from receipt_actors.errors import AppStoreUnavailable
+from receipt_actors.sandbox import answers
+from receipt_actors.sandbox.receipts import (
+    DEFAULT_KEY,
+    Fault,
+    ForgedReceipt,
+    MalformedReceipt,
+    Purchase,
+    SampleReceipt,
+    mint,
+    read,
+)
+from receipt_actors.sandbox.store import Store
 from receipt_actors.testing._faults import Fake
+from receipt_actors.testing._signed_data import FakeSignedData
+
+BUNDLE_ID = "com.example.game"
+_UNSOLD_KEY = b"receipts that hold an id, and prove nothing"
 
 #: What the store answers, or raises.
 Answer: TypeAlias = Mapping[str, object] | BaseException
@@ -21,7 +39,7 @@ def receipt_data_of(text: str) -> str:
 
 def genuine(
     *transaction_ids: str,
-    bundle_id: str = "com.example.game",
+    bundle_id: str = BUNDLE_ID,
     product_id: str = "coins_100",
     environment: Environment = Environment.PRODUCTION,
     **fields: str,
@@ -43,57 +61,123 @@ def genuine(
     }
 
 
-class FakeAppStore(Fake):
-    """See ``domain.ports.AppStore``.
+class _ScriptedFake(Fake):
+    """What both are: a store that a test may overrule, key by key."""
 
-    ``answer`` is asked about receipts that no ``script`` was given for; by default they are not authentic (21003).
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+        self._scripts: dict[str, list[Answer]] = {}
+        self._requests: Counter[tuple[str, Environment]] = Counter()
+
+    def script(self, key: str, *answers: Answer) -> None:
+        """Say what to answer for a receipt, or a transaction id: each answer once, the last one for ever.
+
+        An exception is raised.
+        """
+        if not answers:
+            raise ValueError("a script has at least one answer")
+        with self._changed:
+            self._scripts[key] = list(answers)
+
+    def requests(self, key: str, environment: Environment | None = None) -> int:
+        """Count the requests for a receipt, or a transaction id, that reached one environment, or both."""
+        with self._changed:
+            environments = [environment] if environment is not None else list(Environment)
+            return sum(self._requests[key, each] for each in environments)
+
+    def _answer_for(
+        self, key: str, environment: Environment, otherwise: Callable[[], Answer | Fault]
+    ) -> Mapping[str, object]:
+        with self._changed:
+            self._requests[key, environment] += 1
+            script = self._scripts.get(key)
+            scripted = None if script is None else script.pop(0) if len(script) > 1 else script[0]
+        answer = otherwise() if scripted is None else scripted
+        if isinstance(answer, Fault):
+            raise AppStoreUnavailable(f"{answer.kind} (of a sample receipt)")
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class FakeAppStore(_ScriptedFake):
+    """See ``AppStore``. It answers for what it has sold, and for all sample receipts of ``receipt_actors.sandbox``.
+
+    ``answer`` is asked about all others; by default they are not authentic (21003).
     """
 
     operations: ClassVar[frozenset[str]] = frozenset({"verify_receipt"})
 
-    def __init__(self, answer: Callable[[str, Environment], Answer] = lambda _data, _environment: {"status": 21003}):
-        super().__init__()
+    def __init__(
+        self,
+        answer: Callable[[str, Environment], Answer] = lambda _data, _environment: {"status": answers.NOT_AUTHENTIC},
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(store or Store(FakeSignedData().sign))
         self._answer = answer
-        self._scripts: dict[str, list[Answer]] = {}
-        self._requests: Counter[tuple[str, Environment]] = Counter()
 
-    # --- what only a test does ---
-
-    def script(self, receipt_data: str, *answers: Answer) -> None:
-        """Say what to answer for a receipt: each answer once, and the last one for ever. An exception is raised."""
-        if not answers:
-            raise ValueError("a script has at least one answer")
-        with self._changed:
-            self._scripts[receipt_data] = list(answers)
-
-    def sell(self, *transaction_ids: str, bundle_id: str = "com.example.game") -> str:
+    def sell(self, *transaction_ids: str, bundle_id: str = BUNDLE_ID) -> str:
         """Make a genuine receipt with these purchases, and return its data."""
-        receipt_data = receipt_data_of(f"{bundle_id} {' '.join(transaction_ids)}")
-        self.script(receipt_data, genuine(*transaction_ids, bundle_id=bundle_id))
-        return receipt_data
-
-    def requests(self, receipt_data: str, environment: Environment | None = None) -> int:
-        """Count the requests for a receipt that reached the store, at one endpoint or at both."""
-        with self._changed:
-            environments = [environment] if environment is not None else list(Environment)
-            return sum(self._requests[receipt_data, each] for each in environments)
-
-    # --- the port ---
+        receipt = SampleReceipt(
+            bundle_id,
+            tuple(
+                Purchase(transaction_id, purchased_at_ms=1_700_000_000_000 + 1000 * number)
+                for number, transaction_id in enumerate(transaction_ids)
+            ),
+        )
+        self._store.record(receipt)
+        return mint(receipt)
 
     def verify_receipt(
         self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
     ) -> Mapping[str, object]:
-        """See ``AppStore.verify_receipt``."""
+        def otherwise() -> Answer | Fault:
+            answer = self._store.verify_receipt(receipt_data, environment)
+            is_ours = isinstance(answer, Fault) or answer["status"] not in (answers.MALFORMED, answers.NOT_AUTHENTIC)
+            return answer if is_ours else self._answer(receipt_data, environment)
 
-        def work() -> Mapping[str, object]:
+        return self._carry_out(
+            "verify_receipt", lambda: self._answer_for(receipt_data, environment, otherwise), is_locked=False
+        )
+
+
+class FakeServerApi(_ScriptedFake):
+    """See ``ServerApi``; what it answers is signed by ``signed_data``."""
+
+    operations: ClassVar[frozenset[str]] = frozenset({"transaction_id_of", "get_transaction_info"})
+
+    def __init__(self, signed_data: FakeSignedData, store: Store | None = None) -> None:
+        super().__init__(store or Store(signed_data.sign))
+        self._signed_data = signed_data
+        self._sold: dict[tuple[str, Environment], Mapping[str, object]] = {}
+
+    def receipt_of(self, transaction_id: str) -> str:
+        """Make the data of an app receipt in which this id can be read, sold or not; verifyReceipt refuses it."""
+        return mint(SampleReceipt(BUNDLE_ID, (Purchase(transaction_id),)), key=_UNSOLD_KEY)
+
+    def sell(self, transaction_id: str, *, environment: Environment = Environment.PRODUCTION, **fields: Any) -> str:
+        """Know a transaction (``fields`` are those of ``FakeSignedData.sell``), and return its receipt's data."""
+        signed = self._signed_data.sell(transaction_id, environment=environment, **fields)
+        with self._changed:
+            self._sold[transaction_id, environment] = {"signedTransactionInfo": signed}
+        return self.receipt_of(transaction_id)
+
+    def transaction_id_of(self, receipt_data: str) -> str | None:
+        def work() -> str | None:
+            for key in (DEFAULT_KEY, _UNSOLD_KEY):
+                with suppress(MalformedReceipt, ForgedReceipt):
+                    return next((each.transaction_id for each in read(receipt_data, key=key).purchases), None)
+            return None
+
+        return self._carry_out("transaction_id_of", work)
+
+    def get_transaction_info(
+        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
+    ) -> Mapping[str, object]:
+        def otherwise() -> Answer | Fault:
             with self._changed:
-                self._requests[receipt_data, environment] += 1
-                script = self._scripts.get(receipt_data)
-                answer = None if script is None else script.pop(0) if len(script) > 1 else script[0]
-            if answer is None:
-                answer = self._answer(receipt_data, environment)
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer
+                sold = self._sold.get((transaction_id, environment))
+            return sold or self._store.transaction_info(transaction_id, environment, bundle_id)
 
-        return self._carry_out("verify_receipt", work)
+        return self._carry_out("get_transaction_info", lambda: self._answer_for(transaction_id, environment, otherwise))

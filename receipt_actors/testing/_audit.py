@@ -8,7 +8,7 @@ promise"):
 * an answer may be repeated, but then it is the same, and carries the submission's id; only a refund takes an OK
   back, by ``INVALID``, reason ``refunded``, before or after it, where the ledger has the claim marked, or where ``OK``,
   reason ``refund_reversed``, says that it had;
-* the ledger names the submission that got OK as the owner, and nobody who was not answered;
+* the ledger names the submission that got OK as the owner, and none that was not answered;
 * nothing is lost: each submission was answered, or lies in the dead-letter queue, or is still to come.
 """
 
@@ -68,7 +68,7 @@ def audit(
     """Judge a run that is over.
 
     Args:
-        sent: every submission, whoever sent it and however often.
+        sent: every submission, of any producer, however often it was sent.
         answers: everything on the post queues, repetitions included.
         dead_letters: the submission id of everything on the dead-letter queue.
         ledger: every claim.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -52,7 +52,6 @@ class Hold:
 
     @property
     def is_released(self) -> bool:
-        """Tell whether calls pass."""
         return self._is_released
 
     def waiting_threads(self) -> set[threading.Thread]:
@@ -194,10 +193,11 @@ class Fake:
             with self._changed:
                 self._busy.discard(threading.current_thread())
 
-    def _carry_out(self, operation: str, work: Callable[[], T]) -> T:
+    def _carry_out(self, operation: str, work: Callable[[], T], *, is_locked: bool = True) -> T:
         with self._call(operation) as fault:
             fault.strike(after=False)
-            result = work()
+            with self._changed if is_locked else nullcontext():
+                result = work()
             fault.strike(after=True)
             return result
 
@@ -208,7 +208,8 @@ class Fake:
             fault.strike(after=False)
             befallen = [fault.entry_failure is not None and fault.befalls(entry) for entry in entries]
             is_done = [fault.after or not is_hit for is_hit in befallen]
-            answers = iter(work([entry for entry, done in zip(entries, is_done, strict=True) if done]))
+            with self._changed:
+                answers = iter(work([entry for entry, done in zip(entries, is_done, strict=True) if done]))
             outcomes = [next(answers) if done else None for done in is_done]
             fault.strike(after=True)
             return [

@@ -1,7 +1,7 @@
 """``hostile_messages``: what a cracker, a broken producer or a random bit would put on the queue, by seed.
 
 Each message comes with the ``Reason`` for which it must be moved to the dead-letter queue. Where there is none the
-message may be well-formed: then it is for Apple to refuse the receipt, which nobody has ever bought anything with.
+message may be well-formed: then it is for Apple to refuse the receipt, which was never bought with.
 """
 
 from __future__ import annotations

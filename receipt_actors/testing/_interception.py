@@ -18,19 +18,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from receipt_actors.backends import Backend
-from receipt_actors.domain.ports import (
-    ClaimOutcome,
-    EntryFailure,
-    Environment,
-    Ledger,
-    LedgerItem,
-    OutgoingMessage,
-    Queues,
-    ReceivedMessage,
-    Standing,
-)
+from receipt_actors.domain.ports import EntryFailure, ReceivedMessage
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
-from receipt_actors.stores.apple.ports import AppStore, ServerApi
 
 _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "verify_receipt": AppStoreUnavailable,
@@ -73,148 +62,59 @@ def intercept(backend: Backend, around: Around) -> Backend:
     What Apple signed is verified without a word to the world, and left alone.
     """
     server_api = backend.server_api
-    return replace(
-        backend,
-        queues=_InterceptedQueues(backend.queues, around),
-        ledger=_InterceptedLedger(backend.ledger, around),
-        app_store=_InterceptedAppStore(backend.app_store, around),
-        server_api=None if server_api is None else _InterceptedServerApi(server_api, around),
+    queues: Any = _Intercepted(
+        backend.queues,
+        around,
+        calls="receive",
+        batches="send delete change_visibility",
+        left_alone="dead_letter_queue approximate_number_of_messages",
+        has_queue=True,
     )
+    ledger: Any = _Intercepted(
+        backend.ledger,
+        around,
+        calls="claim get mark_refunded unmark_refunded",
+        batches="claim_all",
+        left_alone="check",
+    )
+    app_store: Any = _Intercepted(backend.app_store, around, calls="verify_receipt", left_alone="")
+    api: Any = None
+    if server_api is not None:
+        api = _Intercepted(server_api, around, calls="get_transaction_info", left_alone="transaction_id_of")
+    return replace(backend, queues=queues, ledger=ledger, app_store=app_store, server_api=api)
 
 
-class _InterceptedQueues:
-    """See ``Queues``."""
+class _Intercepted:
+    """A client of which some methods go through ``around``; no other can be called than these and those ``left_alone``.
 
-    def __init__(self, queues: Queues, around: Around) -> None:
-        self._queues = queues
+    So a client that has another way to be asked (``AppStoreTransfers``) is asked by these methods all the same.
+    """
+
+    def __init__(
+        self, client: Any, around: Around, *, calls: str, batches: str = "", left_alone: str, has_queue: bool = False
+    ) -> None:
+        self._client = client
         self._around = around
+        self._has_queue = has_queue
+        for name in calls.split():
+            setattr(self, name, partial(self._call, name))
+        for name in batches.split():
+            setattr(self, name, partial(self._batch, name))
+        for name in left_alone.split():
+            setattr(self, name, getattr(client, name))
 
-    def receive(
-        self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
-    ) -> Sequence[ReceivedMessage]:
-        client = partial(
-            self._queues.receive,
-            queue,
-            max_messages=max_messages,
-            wait_seconds=wait_seconds,
-            visibility_timeout_seconds=visibility_timeout_seconds,
-        )
-        call = PortCall("receive", queue, None, self._queues, lambda _: client())
-        received: Sequence[ReceivedMessage] = self._around(call)
-        return received
+    def _call(self, operation: str, *args: Any, **keywords: Any) -> Any:
+        queue = args[0] if self._has_queue else None
+        carry_out = partial(getattr(self._client, operation), *args, **keywords)
+        return self._around(PortCall(operation, queue, None, self._client, lambda _: carry_out()))
 
-    def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        return self._batch("send", queue, messages)
-
-    def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
-        return self._batch("delete", queue, receipt_handles)
-
-    def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
-        return self._batch("change_visibility", queue, changes)
-
-    def dead_letter_queue(self, queue: str) -> str | None:
-        return self._queues.dead_letter_queue(queue)  # asked once, by whoever starts
-
-    def approximate_number_of_messages(self, queue: str) -> int:
-        return self._queues.approximate_number_of_messages(queue)
-
-    def _batch(self, operation: str, queue: str, entries: Sequence[Any]) -> Sequence[EntryFailure | None]:
-        method = getattr(self._queues, operation)
-        outcomes: Sequence[EntryFailure | None] = self._around(
-            PortCall(operation, queue, entries, self._queues, lambda some: method(queue, some) if some else [])
-        )
-        return outcomes
-
-
-class _InterceptedLedger:
-    """See ``Ledger``."""
-
-    def __init__(self, ledger: Ledger, around: Around) -> None:
-        self._ledger = ledger
-        self._around = around
-
-    def claim(self, item: LedgerItem) -> Standing | None:
-        call = PortCall("claim", None, None, self._ledger, lambda _: self._ledger.claim(item))
-        standing: Standing | None = self._around(call)
-        return standing
-
-    def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
-        ledger = self._ledger
-        call = PortCall("claim_all", None, items, ledger, lambda some: ledger.claim_all(some) if some else [])
-        outcomes: Sequence[ClaimOutcome] = self._around(call)
-        return outcomes
-
-    def get(self, transaction_id: str) -> Standing | None:
-        call = PortCall("get", None, None, self._ledger, lambda _: self._ledger.get(transaction_id))
-        standing: Standing | None = self._around(call)
-        return standing
-
-    def mark_refunded(
-        self,
-        transaction_id: str,
-        refunded_at_seconds: float,
-        revocation_type: str | None = None,
-        revocation_percentage: int | None = None,
-    ) -> Standing:
-        mark = (transaction_id, refunded_at_seconds, revocation_type, revocation_percentage)
-        ledger = self._ledger
-        call = PortCall("mark_refunded", None, None, ledger, lambda _: ledger.mark_refunded(*mark))
-        standing: Standing = self._around(call)
-        return standing
-
-    def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
-        ledger = self._ledger
+    def _batch(self, operation: str, *args: Any) -> Any:
+        *queue, entries = args
+        method = partial(getattr(self._client, operation), *queue)
         call = PortCall(
-            "unmark_refunded", None, None, ledger, lambda _: ledger.unmark_refunded(transaction_id, reversed_at_seconds)
+            operation, queue[0] if queue else None, entries, self._client, lambda some: method(some) if some else []
         )
-        standing: Standing | None = self._around(call)
-        return standing
-
-    def check(self) -> None:
-        self._ledger.check()  # once, by whoever starts
-
-
-class _InterceptedAppStore:
-    """See ``AppStore``."""
-
-    def __init__(self, app_store: AppStore, around: Around) -> None:
-        self._app_store = app_store
-        self._around = around
-
-    def verify_receipt(
-        self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
-    ) -> Mapping[str, object]:
-        store = self._app_store
-
-        def ask(_: object) -> Mapping[str, object]:
-            return store.verify_receipt(receipt_data, environment, shared_secret=shared_secret)
-
-        call = PortCall("verify_receipt", None, None, store, ask)
-        answer: Mapping[str, object] = self._around(call)
-        return answer
-
-
-class _InterceptedServerApi:
-    """See ``ServerApi``."""
-
-    def __init__(self, server_api: ServerApi, around: Around) -> None:
-        self._server_api = server_api
-        self._around = around
-
-    def transaction_id_of(self, receipt_data: str) -> str | None:
-        return self._server_api.transaction_id_of(receipt_data)  # which asks nobody
-
-    def get_transaction_info(
-        self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
-    ) -> Mapping[str, object]:
-        api = self._server_api
-
-        def ask(_: object) -> Mapping[str, object]:
-            return api.get_transaction_info(transaction_id, environment, bundle_id=bundle_id)
-
-        call = PortCall("get_transaction_info", None, None, api, ask)
-        answer: Mapping[str, object] = self._around(call)
-        return answer
+        return self._around(call)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,32 +41,16 @@ class FakeLedger(Fake):
     # --- the port ---
 
     def claim(self, item: LedgerItem) -> Standing | None:
-        """See ``Ledger.claim``."""
-
-        def work() -> Standing | None:
-            with self._changed:
-                return self._put(item)
-
-        return self._carry_out("claim", work)
+        return self._carry_out("claim", lambda: self._put(item))
 
     def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
-        """See ``Ledger.claim_all``."""
         check_claims(items)
-
-        def work(some: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
-            with self._changed:
-                return [None if self._put(item) is None else TAKEN for item in some]
-
-        return self._carry_out_batch("claim_all", items, work)
+        return self._carry_out_batch(
+            "claim_all", items, lambda some: [None if self._put(item) is None else TAKEN for item in some]
+        )
 
     def get(self, transaction_id: str) -> Standing | None:
-        """See ``Ledger.get``."""
-
-        def work() -> Standing | None:
-            with self._changed:
-                return self._standing(transaction_id)
-
-        return self._carry_out("get", work)
+        return self._carry_out("get", lambda: self._standing(transaction_id))
 
     def mark_refunded(
         self,
@@ -78,43 +62,38 @@ class FakeLedger(Fake):
         """See ``Ledger.mark_refunded``."""
 
         def work() -> Standing:
-            with self._changed:
-                standing = self._standing(transaction_id)
-                mark = Tombstone(transaction_id, refunded_at_seconds, revocation_type, revocation_percentage)
-                if standing is not None and _age(standing) >= _age(mark):
-                    return standing
-                if not isinstance(standing, LedgerItem):
-                    self._tombstones[transaction_id] = mark
-                    return mark
-                claim = self._items[transaction_id] = replace(
-                    standing,
-                    refunded_at_seconds=refunded_at_seconds,
-                    revocation_type=revocation_type,
-                    revocation_percentage=revocation_percentage,
-                )
-                return claim
+            standing = self._standing(transaction_id)
+            mark = Tombstone(transaction_id, refunded_at_seconds, revocation_type, revocation_percentage)
+            if standing is not None and _age(standing) >= _age(mark):
+                return standing
+            if not isinstance(standing, LedgerItem):
+                self._tombstones[transaction_id] = mark
+                return mark
+            claim = self._items[transaction_id] = replace(
+                standing,
+                refunded_at_seconds=refunded_at_seconds,
+                revocation_type=revocation_type,
+                revocation_percentage=revocation_percentage,
+            )
+            return claim
 
         return self._carry_out("mark_refunded", work)
 
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
-        """See ``Ledger.unmark_refunded``."""
-
         def work() -> Standing | None:
-            with self._changed:
-                standing = self._standing(transaction_id)
-                refunded_at = None if standing is None else standing.refunded_at_seconds
-                if refunded_at is not None and refunded_at <= reversed_at_seconds:
-                    self._tombstones.pop(transaction_id, None)
-                    if isinstance(standing, LedgerItem):
-                        self._items[transaction_id] = replace(
-                            standing, refunded_at_seconds=None, revocation_type=None, revocation_percentage=None
-                        )
-                return self._standing(transaction_id)
+            standing = self._standing(transaction_id)
+            refunded_at = None if standing is None else standing.refunded_at_seconds
+            if refunded_at is not None and refunded_at <= reversed_at_seconds:
+                self._tombstones.pop(transaction_id, None)
+                if isinstance(standing, LedgerItem):
+                    self._items[transaction_id] = replace(
+                        standing, refunded_at_seconds=None, revocation_type=None, revocation_percentage=None
+                    )
+            return self._standing(transaction_id)
 
         return self._carry_out("unmark_refunded", work)
 
     def check(self) -> None:
-        """See ``Ledger.check``."""
         self._carry_out("check", lambda: None)
 
     def _standing(self, transaction_id: str) -> Standing | None:

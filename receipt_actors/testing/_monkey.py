@@ -7,7 +7,7 @@ It needs nothing of receipts: any ``otp.ActorSystem`` will do. For a ``ReceiptSy
         monkey.strike()
         wait_until_whole(system.actors)
 
-It needs the real clock (``otp.SystemClock``): the end of a supervisor takes time, and nobody would move a manual one.
+It needs the real clock (``otp.SystemClock``): the end of a supervisor takes time, and a manual clock would stand still.
 All of it blocks, and is for threads of one's own: an actor would wait for others that wait for it.
 """
 
@@ -67,7 +67,7 @@ class StruckByMonkey:
 
 
 class Monkey:
-    """Ends one actor at a time, chosen by ``rng`` and weight. Never one without a supervisor: nobody would restart it.
+    """Ends one actor at a time, chosen by ``rng`` and weight. Never one without a supervisor: it would be gone.
 
     First a place in the tree is drawn, then one of the actors that are there: a hundred nameless children of a
     simple_one_for_one supervisor are one place, so that they don't get all the strikes.
@@ -79,7 +79,7 @@ class Monkey:
             spares it.
         elsewhere: the weight of the places that ``weights`` does not name.
         kills: the share of strikes that kill, from 0 to 1; the others crash.
-        respects_budgets: True: nobody is struck whose restart its supervisor may no longer carry out: the restarts that
+        respects_budgets: True: no actor is struck that its supervisor may no longer restart: the restarts that
             it has counted within its ``period_seconds`` (whatever they were for) stay within its ``intensity``, and its
             killed children that still run within its ``max_zombies``. A tree survives any number of such strikes.
             Temporary children are free, and those with a backoff that never gives up; a supervisor is a child of its
@@ -116,7 +116,7 @@ class Monkey:
         self.strikes: list[Strike] = []  #: oldest first
 
     def strike(self) -> Strike | None:
-        """End one actor and wait for its end; None where nobody may be struck now."""
+        """End one actor and wait for its end; None if no actor may be struck now."""
         places = self._places()
         while places:
             (place,) = self._random.choices(list(places), [self._weight(refs[0]) for refs in places.values()])
@@ -161,7 +161,7 @@ class Monkey:
             spec = _spec_of(supervisor, victim)
             if spec is None:  # it has ended meanwhile
                 return False
-            # Its own count, which also has the ends that were nobody's strike; asked behind every end that it was told.
+            # Its own count, which has the ends that were not strikes, too; asked after every end that it knows of.
             state = otp_sys.get_state(supervisor, ANSWER_SECONDS)
         except _GONE:
             return False

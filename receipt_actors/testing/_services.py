@@ -16,17 +16,17 @@ from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.otp import ActorSystem, Clock, ManualClock
 from receipt_actors.receipt_system import ReceiptSystem
+from receipt_actors.sandbox.store import Store
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.testing import _settling
-from receipt_actors.testing._app_store import FakeAppStore
+from receipt_actors.testing._app_store import FakeAppStore, FakeServerApi
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._interception import Around, intercept
 from receipt_actors.testing._ledger import FakeLedger
 from receipt_actors.testing._queues import FakeQueues
-from receipt_actors.testing._roles import FakeRoles
-from receipt_actors.testing._server_api import FakeServerApi
+from receipt_actors.testing._records import FakeRoles
 from receipt_actors.testing._signed_data import FakeSignedData
 
 
@@ -55,9 +55,10 @@ class FakeServices:
         self.clock: Clock = clock or ManualClock()
         self.queues = FakeQueues(self.clock)
         self.ledger = FakeLedger()
-        self.app_store = FakeAppStore()
         self.signed_data = FakeSignedData()
-        self.server_api = FakeServerApi(self.signed_data)
+        store = Store(self.signed_data.sign)  # one App Store, asked in two ways
+        self.app_store = FakeAppStore(store=store)
+        self.server_api = FakeServerApi(self.signed_data, store)
         self.roles = FakeRoles()
         self.dead_letter_queue = self._dead_letter_queue(settings)
         for source in settings.every_source:
@@ -67,7 +68,6 @@ class FakeServices:
 
     @property
     def backend(self) -> Backend:
-        """For ``ReceiptSystem.start``."""
         return Backend(
             queues=self.queues,
             ledger=self.ledger,
@@ -150,7 +150,6 @@ class FakeServices:
         ]
 
     def settle(self, actors: ActorSystem) -> None:
-        """See ``testing.settle``."""
         _settling.settle(actors, *self._fakes)
 
     def advance(self, seconds: float, actors: ActorSystem) -> None:

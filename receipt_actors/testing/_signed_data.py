@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.sandbox.answers import transaction_payload
+from receipt_actors.sandbox.receipts import Purchase
+from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.jws import CHAIN_LENGTH, check_clock, read_jws
 from receipt_actors.testing._faults import Fake
 
@@ -54,41 +56,21 @@ class FakeSignedData(Fake):
 
         They are called as Apple calls them: ``type``, ``revocationDate``, ``appAccountToken`` and so on.
         """
-        at_ms = 1_700_000_000_000
-        payload: dict[str, object] = {
-            "transactionId": transaction_id,
-            "originalTransactionId": transaction_id,
-            "bundleId": bundle_id,
-            "productId": product_id,
-            "purchaseDate": at_ms,
-            "originalPurchaseDate": at_ms,
-            "quantity": 1,
-            "type": "Consumable",
-            "inAppOwnershipType": "PURCHASED",
-            "signedDate": at_ms,
-            "environment": environment.value,
-            "transactionReason": "PURCHASE",
-            "storefront": "USA",
-            "storefrontId": "143441",
-        }
+        purchase = Purchase(transaction_id, product_id)
+        payload = transaction_payload(purchase, bundle_id, environment)
         return self.sign({name: value for name, value in {**payload, **fields}.items() if value is not None})
 
     # --- the ports ---
 
     def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData.verify_transaction``."""
         return self._carry_out("verify_transaction", lambda: self._verify(SignedKind.TRANSACTION, signed))
 
     def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData.verify_notification``."""
         return self._carry_out("verify_notification", lambda: self._verify(SignedKind.NOTIFICATION, signed))
 
-    def begin(
-        self, kind: SignedKind, signed: str, done: Callable[[Mapping[str, object] | SignatureRefused | Exception], Any]
-    ) -> None:
-        """See ``SignedDataCalls.begin``; it is done on the spot."""
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
         method = self.verify_transaction if kind is SignedKind.TRANSACTION else self.verify_notification
-        outcome: Mapping[str, object] | SignatureRefused | Exception
+        outcome: Outcome
         try:
             outcome = method(signed)
         except Exception as error:  # noqa: BLE001 - what a test has told it to fail with

@@ -34,6 +34,7 @@ from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
+from tests.stores.apple.signing import Waiting
 
 BUNDLE_ID = "com.example.game"
 WAIT_SECONDS = 600.0
@@ -69,14 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one_at_a_time = 0.0
     for processes in (1, 2):
         with closing(SignedDataProcesses(lambda: Trust(roots), processes)) as signed_data:
-            signed_data.verify_transaction(texts[0])
+            waiting = Waiting(signed_data)
+            waiting.verify_transaction(texts[0])
             _row(
                 f"in {processes} process{'es'[: 2 * processes - 2]} beside this one",
                 options.runs,
                 lambda team=signed_data: _there(team, texts),
             )  # type: ignore[misc]
             if processes == 1:
-                one_at_a_time = _here(signed_data.verify_transaction, few).wall_ms
+                one_at_a_time = _here(waiting.verify_transaction, few).wall_ms
     _say(f"one at a time, in a process: {one_at_a_time:.3f} ms")
     return 0
 

@@ -18,7 +18,7 @@ from receipt_actors.sandbox.bench.measurement import (
 )
 from receipt_actors.sandbox.services.audit import MAX_SHOWN, SentAnswer, audit
 from receipt_actors.sandbox.services.load import POST_QUEUE, Load, transaction_id, user_id
-from receipt_actors.sandbox.services.queues import Content, Message
+from receipt_actors.sandbox.services.sqs import Content, Message
 
 CONFIRMED_AFTER = 0.01
 
@@ -29,21 +29,21 @@ def answer(number: int, *, queue: str = POST_QUEUE, at: float = 1.0, **changes: 
 
 
 def text_answer(body: str, *, queue: str = POST_QUEUE, at: float = 1.0) -> SentAnswer:
-    return SentAnswer(queue, Content("id", json.dumps(body).encode(), "md5"), at)
+    return SentAnswer(queue, Content("id", json.dumps(body).encode(), "md5", {}), at)
 
 
-def deleted(number: int, at: float = 2.0, *, deliveries: int = 1) -> Message:
-    return Message(number + 1, Content("id", b'""', "md5"), 0, deliveries, deleted_at=at)
+def delivered(at: float | None = 2.0, *, deliveries: int = 1) -> Message:
+    return Message("id", Content("id", b'""', "md5", {}), 0, receive_count=deliveries, deleted_at=at)
 
 
-def found(*answers: SentAnswer, gone: list[Message], claimed: set[str] | None = None, messages: int = 2) -> str:
-    claims = {transaction_id(number) for number in range(messages)} if claimed is None else claimed
-    finding = audit(messages, answers, gone, claims, confirmed_after_seconds=CONFIRMED_AFTER)
+def found(*answers: SentAnswer, gone: list[Message], claimed: set[str] | None = None) -> str:
+    claims = {transaction_id(number) for number in range(2)} if claimed is None else claimed
+    finding = audit(gone, answers, claims, confirmed_after_seconds=CONFIRMED_AFTER)
     assert finding.count == len(finding.shown)
     return " | ".join(finding.shown)
 
 
-BOTH_GONE = [deleted(1), deleted(0)]
+BOTH_GONE = [delivered(), delivered()]
 
 
 def test_what_is_right_has_nothing_wrong() -> None:
@@ -77,7 +77,7 @@ def test_a_missing_or_doubled_step_is_found() -> None:
         "message 0: answered more often than it was delivered"
     )
     assert found(answer(1), gone=BOTH_GONE) == "message 0: not answered"
-    assert found(answer(0), answer(1), gone=[deleted(1)]) == "message 0: not deleted"
+    assert found(answer(0), answer(1), gone=[delivered(None), delivered()]) == "message 0: not deleted"
     assert found(answer(0), answer(1), gone=BOTH_GONE, claimed={transaction_id(1)}) == "message 0: not claimed"
     claimed = {transaction_id(0), transaction_id(1), "another"}
     assert found(answer(0), answer(1), gone=BOTH_GONE, claimed=claimed) == "3 claims of 2 transactions"
@@ -85,19 +85,19 @@ def test_a_missing_or_doubled_step_is_found() -> None:
 
 def test_an_answer_may_be_repeated_when_its_message_was_delivered_again() -> None:
     """A process that died after it had answered: the same answer once more is counted, another one is wrong."""
-    gone = [deleted(0, deliveries=2), deleted(1)]
+    gone = [delivered(deliveries=2), delivered()]
     claims = {transaction_id(0), transaction_id(1)}
     answers = [answer(0), answer(1), answer(0)]
-    finding = audit(2, answers, gone, claims, confirmed_after_seconds=CONFIRMED_AFTER)
+    finding = audit(gone, answers, claims, confirmed_after_seconds=CONFIRMED_AFTER)
     assert (finding.count, finding.repeated) == (0, 1)
-    finding = audit(2, [*answers, answer(0)], gone, claims, confirmed_after_seconds=CONFIRMED_AFTER)
+    finding = audit(gone, [*answers, answer(0)], claims, confirmed_after_seconds=CONFIRMED_AFTER)
     assert (finding.count, finding.repeated) == (1, 1)
     assert "message 0: expected" in found(answer(0), answer(0, status="INVALID"), answer(1), gone=gone)
 
 
 def test_much_that_is_wrong_is_counted_and_shown_in_part() -> None:
     """A pipeline that answers nothing does not fill the screen."""
-    finding = audit(1000, [], [], set(), confirmed_after_seconds=0)
+    finding = audit([delivered(None)] * 1000, [], set(), confirmed_after_seconds=0)
     assert (finding.count, len(finding.shown)) == (3000, MAX_SHOWN)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from receipt_actors.sandbox.services.conditions import BadCondition, Condition
+from receipt_actors.sandbox.services.expressions import BadExpression, condition_holds
 
 NAMES = {"#key": "Key"}
 VALUES = {":two": {"N": "2"}, ":word": {"S": "two"}}
@@ -29,9 +29,8 @@ ITEM = {"Key": {"S": "k"}, "Count": {"N": "2.0"}, "Word": {"S": "two"}}
 )
 def test_what_is_understood(text: str, of_the_item: bool, of_none: bool) -> None:
     """Numbers compare as numbers; what is not there compares with nothing; AND binds before OR."""
-    condition = Condition(text, NAMES, VALUES)
-    assert condition.holds_for(ITEM) is of_the_item
-    assert condition.holds_for({}) is of_none
+    assert condition_holds(text, NAMES, VALUES, ITEM) is of_the_item
+    assert condition_holds(text, NAMES, VALUES, {}) is of_none
 
 
 @pytest.mark.parametrize(
@@ -56,5 +55,5 @@ def test_what_is_understood(text: str, of_the_item: bool, of_none: bool) -> None
 )
 def test_what_is_not_is_refused(text: str) -> None:
     """A condition that is passed over would let a write through that the real service refuses."""
-    with pytest.raises(BadCondition, match="is not simulated"):
-        Condition(text, NAMES, VALUES).holds_for(ITEM)
+    with pytest.raises(BadExpression, match="is not simulated"):
+        condition_holds(text, NAMES, VALUES, ITEM)

@@ -15,7 +15,7 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import default_authority
-from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, Shape, forge, mint
+from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge, mint
 from receipt_actors.sandbox.services.app_store import PRODUCTION_PATH, SANDBOX_PATH
 from receipt_actors.sandbox.services.certificates import make_certificates
 from receipt_actors.sandbox.services.load import Load, transaction_id
@@ -24,17 +24,10 @@ from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
 PURCHASE = Purchase("1000000001", "coins_100")
-PAST_MS, FUTURE_MS = 1_600_000_000_000, 4_100_000_000_000
 RECEIPTS: dict[str, object] = {
     "genuine": mint(SampleReceipt(BUNDLE_ID, (PURCHASE, Purchase("1000000002")))),
-    "iOS 6 style": mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), shape=Shape.TRANSACTION)),
-    "subscription": mint(SampleReceipt(BUNDLE_ID, (Purchase("3", expires_at_ms=FUTURE_MS),))),
-    "expired": mint(SampleReceipt(BUNDLE_ID, (Purchase("4", expires_at_ms=PAST_MS),), shape=Shape.TRANSACTION)),
-    "refunded": mint(SampleReceipt(BUNDLE_ID, (Purchase("5", cancelled_at_ms=PAST_MS),))),
     "sandbox": mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), environment=Environment.SANDBOX)),
-    "account gone": mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), status=21010)),
     "forged": forge(SampleReceipt(BUNDLE_ID, (PURCHASE,))),
-    "malformed": "bm8gcmVjZWlwdA==",
     "surrogate": "\ud800",
     "none": None,
 }

@@ -63,6 +63,13 @@ def test_requests_of_a_connection_are_answered_in_order(serve: Callable[..., Htt
     assert first < second < third
 
 
+def test_thousands_of_requests_may_come_in_one_piece(serve: Callable[..., HttpServer]) -> None:
+    """Each is answered, however many are pipelined."""
+    with connect(serve(echo)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 3000 + b"GET / HTTP/1.1\r\nCONNECTION:close\r\n\r\n")
+        assert read_all(connection).count(b"HTTP/1.1 200 OK") == 3001
+
+
 def test_a_request_may_come_byte_by_byte(serve: Callable[..., HttpServer]) -> None:
     """However the network cuts a request, it is one request."""
     with connect(serve(echo)) as connection:

@@ -10,7 +10,6 @@ import pytest
 import requests
 
 from receipt_actors.domain.ports import Environment
-from receipt_actors.sandbox import app_store
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, Shape, forge, mint
 from tests.patience import PATIENCE_SECONDS
@@ -183,7 +182,7 @@ def test_faults_of_a_receipt_come_first_and_once(store: SimulatedAppStore) -> No
 
 def test_only_so_many_receipts_are_remembered(store: SimulatedAppStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory of requests is bounded: the receipt that was not asked for the longest is forgotten first."""
-    monkeypatch.setattr(app_store, "MAX_REMEMBERED_RECEIPTS", 2)
+    monkeypatch.setattr("receipt_actors.sandbox.store.MAX_REMEMBERED_RECEIPTS", 2)
     first, second, third = (mint(SampleReceipt(BUNDLE_ID, (Purchase(str(number)),))) for number in range(3))
     for receipt_data in (first, second, first, third):
         ask(store.production_url, receipt_data)

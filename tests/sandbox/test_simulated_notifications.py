@@ -104,7 +104,7 @@ def test_a_refund_may_be_of_a_part(world: World) -> None:
         data = verified(store, backend.bodies[-1]["signedPayload"]).data
         assert data is not None and data.signedTransactionInfo is not None
         transaction = verifier.verify_and_decode_signed_transaction(data.signedTransactionInfo)
-        sale = store.sales.find("2000000001")
+        sale = store.store.find("2000000001")
         assert sale is not None
         assert sale.purchase.revocation_percentage == transaction.revocationPercentage
         return transaction.rawRevocationType, transaction.revocationPercentage

@@ -24,7 +24,6 @@ class Figure:
 
     @property
     def key(self) -> str:
-        """Tells it from the others."""
         return f"{self.section}: {self.name}"
 
 
@@ -37,7 +36,7 @@ class Series:
     max_in_flight: int | None = None  #: that was asked for
     flags: Sequence[str] = ()  #: of the program, beside those that lead it to the services
     processes: int = 1  #: that do the work
-    client: str = ""  #: what asks Apple; "" where nobody does
+    client: str = ""  #: what asks Apple; "" if nothing does
     way: str = "verify-receipt"  #: how receipts were vouched for
 
     def medians(self) -> dict[str, Figure]:
@@ -48,7 +47,6 @@ class Series:
         }
 
     def figures(self) -> dict[str, list[Figure]]:
-        """Each figure of all runs, by its key."""
         found: dict[str, list[Figure]] = {}
         for run in self.runs:
             for figure in figures_of(run):
@@ -61,7 +59,6 @@ class Series:
         return ordered[len(ordered) // 2]
 
     def as_json(self) -> dict[str, Any]:
-        """Medians and runs."""
         return {
             "label": self.label,
             "max_in_flight": self.max_in_flight,

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,9 @@ def run(
 ) -> Measurement:
     """Run ``command`` on the messages that ``services`` has prepared, and measure it.
 
-    ``environment`` adds to what the program is told; ``rate`` makes so many messages available a second, instead of all
+    ``environment`` adds to the program's variables; ``rate`` makes so many messages available a second, instead of all
     at once; a run that finishes nothing for ``patience_seconds`` has failed: they are to be more than a lost message
-    takes to come back; ``on_progress`` is told how many messages are done, now and then. Raises ``BenchFailed``.
+    takes to come back; ``on_progress`` is called with how many messages are done, now and then. Raises ``BenchFailed``.
     """
     services.ask("aws", "begin")
     services.ask("app_store", "begin")
@@ -69,95 +68,69 @@ def run(
                 raise _failed(program, f"has not ended {STOP_SECONDS:g} s after SIGTERM")
             if exit_code != 0:
                 raise _failed(program, f"ended with code {exit_code} after SIGTERM, expected 0")
-    return _measurement(services, rate, seen)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was seen of a run from outside."""
-
-    start_seconds: float  #: until the first receive
-    start: Usage  #: of the program when the load began, at rest
-    looks: Sequence[tuple[int, Usage]]  #: messages done, and what was used by then
-    end: Usage
-    services: Mapping[str, tuple[Usage, Usage]]  #: of each service, when the load began and when it was done
-    others_share: float
+    return Measurement(rate=rate, **seen, **_told(services))
 
 
 def _observe(
     program: Program, services: Services, rate: float | None, patience_seconds: float, on_progress: OnProgress
-) -> _Seen:
-    """Give the program its load once it has started, and look on until all messages are done."""
+) -> dict[str, Any]:
+    """Give the program its load once it has started, and look on until all messages are done.
+
+    Returns the fields of ``Measurement`` that can be seen of the processes.
+    """
+    messages = services.load.messages
     meters = {name: Meter(process_id) for name, process_id in services.process_ids.items()}
     first_receive_at = _wait_for_first_receive(program, services)
     start = _wait_for_rest(program)
-    before = {name: meter.usage() for name, meter in meters.items()}
-    others = _Others()
+    before = {name: meter.usage().cpu_seconds for name, meter in meters.items()}
+    began_at, others_before = time.monotonic(), machine_cpu_seconds() - own_cpu_seconds()
     services.ask("aws", "go", rate=rate)
     looks = _watch(program, services, patience_seconds, on_progress)
-    end = program.usage(is_exact=True)
-    used = {name: (before[name], meter.usage()) for name, meter in meters.items()}
-    ours = sum(now.cpu_seconds - then.cpu_seconds for then, now in ((start, end), *used.values()))
-    return _Seen(first_receive_at - program.started_at, start, looks, end, used, others.share(ours))
+    program_seconds = program.usage(is_exact=True).cpu_seconds - start.cpu_seconds
+    services_seconds = {name: meter.usage().cpu_seconds - before[name] for name, meter in meters.items()}
+    ours = program_seconds + sum(services_seconds.values())
+    others = machine_cpu_seconds() - own_cpu_seconds() - others_before - ours
+    there_was = (time.monotonic() - began_at) * (os.cpu_count() or 1)
+    return {
+        "cpu_ms": 1000 * program_seconds / messages,
+        "steady_cpu_ms": steady_cpu_ms([(done, usage.cpu_seconds) for done, usage in looks]),
+        "services_cpu_ms": {name: 1000 * seconds / messages for name, seconds in services_seconds.items()},
+        "start_seconds": first_receive_at - program.started_at,
+        "start_cpu_seconds": start.cpu_seconds,
+        "rss_start_bytes": start.rss_bytes,
+        "rss_peak_bytes": max(usage.rss_bytes for usage in (start, *(usage for _, usage in looks))),
+        "others_share": min(1.0, max(0.0, others / there_was)),
+    }
 
 
-def _measurement(services: Services, rate: float | None, seen: _Seen) -> Measurement:
-    """Make figures of what was seen, and of what the services tell of the run."""
-    messages = services.load.messages
+def _told(services: Services) -> dict[str, Any]:
+    """Return the fields of ``Measurement`` that the services tell of a run."""
     aws, app_store = services.ask("aws", "report"), services.ask("app_store", "report")
-    received_at, deleted_at = _times(aws)
+    received_at, deleted_at = ([at - aws["went_at"] for at in aws[name]] for name in ("received_at", "deleted_at"))
+    messages = services.load.messages
     question = _QUESTIONS[Way(services.load.way)]
     seconds = max(deleted_at) - min(received_at)
     times = sorted(zip(received_at, deleted_at, strict=True))
     latencies = [gone - came for came, gone in times]
-    return Measurement(
-        messages=messages,
-        body_bytes=len(services.load.body(0)),
-        rate=rate,
-        seconds=seconds,
-        per_second=messages / seconds,
-        steady_per_second=steady_per_second(deleted_at),
-        cpu_ms=_cpu_ms(seen.start, seen.end, messages),
-        steady_cpu_ms=steady_cpu_ms([(done, usage.cpu_seconds) for done, usage in seen.looks]),
-        services_cpu_ms={name: _cpu_ms(then, now, messages) for name, (then, now) in seen.services.items()},
-        start_seconds=seen.start_seconds,
-        start_cpu_seconds=seen.start.cpu_seconds,
-        rss_start_bytes=seen.start.rss_bytes,
-        rss_peak_bytes=max(usage.rss_bytes for usage in (seen.start, *(usage for _, usage in seen.looks))),
-        in_flight_peak=in_flight_peak(received_at, deleted_at),
-        latency_ms=percentiles_ms(latencies),
-        steady_latency_ms=percentiles_ms(steady(latencies)),
-        apple_latency_ms=percentiles_ms(app_store["delays_seconds"]),
-        apple_concurrency_peak=app_store["concurrent_requests_high_water"],
-        requests={**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], question: app_store["requests"]},
-        entries={**aws["entries"]["sqs"], **aws["entries"]["dynamodb"], question: app_store["requests"]},
-        wrong=aws["wrong"],
-        wrong_shown=aws["shown"],
-        redelivered=aws["redelivered"],
-        repeated=aws["repeated"],
-        others_share=seen.others_share,
-        slices=slices([(gone, gone - came) for came, gone in times]),
-    )
-
-
-class _Others:
-    """What others do to the machine, from now on."""
-
-    def __init__(self) -> None:
-        self._began_at = time.monotonic()
-        self._before = machine_cpu_seconds() - own_cpu_seconds()
-
-    def share(self, ours_seconds: float) -> float:
-        """The share of the machine that is neither free nor this process's nor ``ours_seconds``."""
-        used = machine_cpu_seconds() - own_cpu_seconds() - self._before - ours_seconds
-        there_was = (time.monotonic() - self._began_at) * (os.cpu_count() or 1)
-        return min(1.0, max(0.0, used / there_was))
-
-
-def _times(report: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """When each message was received and deleted, in seconds since the load began."""
-    went_at: float = report["went_at"]
-    return [at - went_at for at in report["received_at"]], [at - went_at for at in report["deleted_at"]]
+    return {
+        "messages": messages,
+        "body_bytes": len(services.load.body(0)),
+        "seconds": seconds,
+        "per_second": messages / seconds,
+        "steady_per_second": steady_per_second(deleted_at),
+        "in_flight_peak": in_flight_peak(received_at, deleted_at),
+        "latency_ms": percentiles_ms(latencies),
+        "steady_latency_ms": percentiles_ms(steady(latencies)),
+        "apple_latency_ms": percentiles_ms(app_store["delays_seconds"]),
+        "apple_concurrency_peak": app_store["concurrent_requests_high_water"],
+        "requests": {**aws["requests"]["sqs"], **aws["requests"]["dynamodb"], question: app_store["requests"]},
+        "entries": {**aws["entries"]["sqs"], **aws["entries"]["dynamodb"], question: app_store["requests"]},
+        "wrong": aws["wrong"],
+        "wrong_shown": aws["shown"],
+        "redelivered": aws["redelivered"],
+        "repeated": aws["repeated"],
+        "slices": slices([(gone, gone - came) for came, gone in times]),
+    }
 
 
 def _wait_for_first_receive(program: Program, services: Services) -> float:
@@ -209,7 +182,3 @@ def _watch(
 def _failed(program: Program, what: str) -> BenchFailed:
     words = program.last_words()
     return BenchFailed(f"the program {what}" + (f"; its last words:\n{words}" if words else ", and has said nothing"))
-
-
-def _cpu_ms(before: Usage, after: Usage, messages: int) -> float:
-    return 1000 * (after.cpu_seconds - before.cpu_seconds) / messages

@@ -75,7 +75,6 @@ class Measurement:
 
     @property
     def steady_p99_over_apple_ms(self) -> float:
-        """The same of the middle 80 %."""
         return self._over_apple(self.steady_latency_ms)
 
     def _over_apple(self, latency_ms: Mapping[str, float]) -> float:
@@ -87,7 +86,6 @@ class Measurement:
         return self.entries.get(operation, 0) / requests if requests else None
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, derived figures too."""
         return {
             **asdict(self),
             "memory_bytes": self.memory_bytes,

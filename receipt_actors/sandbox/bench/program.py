@@ -67,7 +67,6 @@ class Program:
         return self._meter.usage(is_exact=is_exact)
 
     def last_words(self) -> str:
-        """The end of what it printed."""
         lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-MAX_TOLD_LINES:])
 
@@ -134,7 +133,6 @@ class Meter:
         self._looked_at = 0.0
 
     def processes(self) -> list[psutil.Process]:
-        """Those that run, or did when they were looked for last."""
         if self._process is None:
             return []
         with suppress(psutil.NoSuchProcess):

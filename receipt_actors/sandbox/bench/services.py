@@ -40,7 +40,7 @@ class ServiceOptions:
 class Services:
     """SQS and DynamoDB in one process, the App Store in another. A context manager.
 
-    ``environment`` is what the program under test is told; it depends on the load that was prepared last.
+    ``environment`` has the variables of the program under test; it depends on the load that was prepared last.
     """
 
     def __init__(self, options: ServiceOptions) -> None:
@@ -65,7 +65,6 @@ class Services:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Environment variables for the program."""
         return {**self._environment, **self._way_variables}
 
     @property

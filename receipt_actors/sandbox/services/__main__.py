@@ -20,13 +20,12 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 
+from receipt_actors.sandbox.http_server import LISTEN_BACKLOG, Connection, Request, Service, response
 from receipt_actors.sandbox.services.app_store import FastAppStore, Latency
 from receipt_actors.sandbox.services.control import AppStoreControl, AwsControl
 from receipt_actors.sandbox.services.dynamodb import SimulatedDynamoDb
-from receipt_actors.sandbox.services.protocol import Connection, Request, Service, response
 from receipt_actors.sandbox.services.sqs import SimulatedSqs
 
-LISTEN_BACKLOG = 4096
 MAX_CONNECTIONS = 20_000
 
 Part = Callable[[Connection, Request], bool]

@@ -1,7 +1,7 @@
 """Apple's verifyReceipt and Server API for a load: answers are made beforehand, and found by the receipt or its id.
 
-The answers are those of ``SimulatedAppStore``; a receipt that is new is judged like there, and remembered. There are no
-faults on demand here, no shared secret, and any bearer token will do: to check one is no work of a benchmark's.
+The answers are those of ``sandbox.store``, encoded once for each receipt. There are no faults on demand here, no shared
+secret, and any bearer token will do: to check one is no work of a benchmark's.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import http.client
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox import answers
-from receipt_actors.sandbox.receipts import DEFAULT_KEY
-from receipt_actors.sandbox.replies import ApiAnswer
-from receipt_actors.sandbox.services.load import Load, Way, signed, transaction_id
-from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
+from receipt_actors.sandbox.http_server import Connection, Request, dumps, response
+from receipt_actors.sandbox.receipts import Fault
+from receipt_actors.sandbox.services.load import Load, Way, transaction_id
+from receipt_actors.sandbox.store import Store
 
 PRODUCTION_PATH = "/production/verifyReceipt"
 SANDBOX_PATH = "/sandbox/verifyReceipt"
 PRODUCTION_API_PATH = "/production"
 SANDBOX_API_PATH = "/sandbox"
 _API_PATH = b"/inApps/v1/transactions/"
-_TRANSACTION_ID_NOT_FOUND = 4040010
 _PATHS = {
     PRODUCTION_PATH.encode(): Environment.PRODUCTION,
     SANDBOX_PATH.encode(): Environment.SANDBOX,
@@ -39,7 +39,6 @@ class Latency:
     jitter_seconds: float = 0.0
 
     def draw(self, rng: random.Random) -> float:
-        """Draw one."""
         return max(0.0, self.seconds + self.jitter_seconds * (2 * rng.random() - 1))
 
 
@@ -55,22 +54,24 @@ class FastAppStore:
         self._random = random.Random(0)
         self._answers: dict[tuple[Environment, int], bytes] = {}
         self._found: dict[bytes, bytes] = {}  # answers of the Server API, by their paths
-        self._not_found = _api_reply(ApiAnswer.error(_TRANSACTION_ID_NOT_FOUND))
+        self._store = Store(_sign)
+        self._not_found = _reply(answers.api_error(answers.API_TRANSACTION_ID_NOT_FOUND))
         self._unauthorized = response(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
 
     def prepare(self, load: Load) -> None:
-        """Make the answers for a load."""
         self._answers.clear()
         self._found.clear()
         for number in range(load.messages):
             if load.way == Way.SERVER_API:
+                self._store.record(load.sample(number))
+                info = self._store.transaction_info(transaction_id(number), Environment.PRODUCTION, None)
+                assert not isinstance(info, Fault)
                 path = f"{PRODUCTION_API_PATH}{_API_PATH.decode()}{transaction_id(number)}".encode()
-                self._found[path] = _api_reply(ApiAnswer(http.client.OK, {"signedTransactionInfo": signed(number)}))
+                self._found[path] = _reply(info)
             elif load.way == Way.VERIFY_RECEIPT:
                 self._answer(load.receipt(number), Environment.PRODUCTION)
 
     def begin(self) -> None:
-        """Forget what was counted."""
         self.requests = self.concurrent_requests_high_water = 0
         self.delays_seconds = []
 
@@ -120,14 +121,18 @@ class FastAppStore:
         key = environment, hash(receipt_data)  # 64 bits: enough to tell some million receipts apart
         answer = self._answers.get(key)
         if answer is None:
-            verdict, _ = answers.judge(receipt_data, environment, key=DEFAULT_KEY, now_ms=int(time.time() * 1000))
-            answer = self._answers[key] = _reply(verdict)
+            while isinstance(said := self._store.verify_receipt(receipt_data, environment), Fault):
+                pass
+            answer = self._answers[key] = _reply(said)
         return answer
 
 
 def _reply(answer: answers.Answer) -> bytes:
-    return response(http.client.OK, dumps(answer), "application/json")
+    code = answer.get("errorCode")
+    return response(code // 10_000 if isinstance(code, int) else http.client.OK, dumps(answer))
 
 
-def _api_reply(answer: ApiAnswer) -> bytes:
-    return response(answer.status, dumps(answer.content), "application/json")
+def _sign(payload: Mapping[str, object]) -> str:
+    from receipt_actors.sandbox.apple_ca import default_authority
+
+    return default_authority().sign(payload)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from receipt_actors.sandbox.services.load import POST_QUEUE, number_of, transaction_id, user_id
-from receipt_actors.sandbox.services.queues import Content, Message
+from receipt_actors.sandbox.services.sqs import Content, Message
 
 MAX_SHOWN = 20  #: of what was wrong; all of it is counted
 CLOCK_SLACK_SECONDS = 0.003  #: timers go off so much too early, at worst
@@ -33,36 +33,33 @@ class Finding:
 
 
 def audit(
-    messages: int,
+    messages: Sequence[Message],
     answers: Iterable[SentAnswer],
-    deleted: Sequence[Message],
     claimed: Collection[str],
     *,
     confirmed_after_seconds: float,
 ) -> Finding:
     """Compare what happened with what should have.
 
-    Of ``messages`` messages, numbered from 1 in the source queue, each must have been answered OK, on the post queue,
-    with its user and transaction, once or as often as it was delivered; claimed; and deleted when its answer had been
-    confirmed, which is ``confirmed_after_seconds`` after it was sent.
+    Each message of the load must have been answered OK, on the post queue, with its user and transaction, once or as
+    often as it was delivered; claimed; and deleted when its answer had been confirmed, which is
+    ``confirmed_after_seconds`` after it was sent.
     """
     wrong: list[str] = []
-    deliveries = {message.number - 1: message.receive_count for message in deleted}
     answers_to: Counter[int] = Counter()
     answered_at: dict[int, float] = {}
     for answer in answers:
-        number, fault = _judge(answer, messages)
+        number, fault = _judge(answer, len(messages))
         if fault is None and number is not None:
             answers_to[number] += 1
-            if answers_to[number] > max(1, deliveries.get(number, 1)):
+            if answers_to[number] > max(1, messages[number].receive_count):
                 fault = f"message {number}: answered more often than it was delivered"
         if fault is not None:
             wrong.append(fault)
         if number is not None:
             answered_at.setdefault(number, answer.sent_at)
-    deleted_at = {message.number - 1: message.deleted_at for message in deleted}
-    for number in range(messages):
-        answered, gone = answered_at.get(number), deleted_at.get(number)
+    for number, message in enumerate(messages):
+        answered, gone = answered_at.get(number), message.deleted_at
         if answered is None:
             wrong.append(f"message {number}: not answered")
         if gone is None:
@@ -71,9 +68,9 @@ def audit(
             wrong.append(f"message {number}: deleted before its answer was confirmed")
         if transaction_id(number) not in claimed:
             wrong.append(f"message {number}: not claimed")
-    if len(claimed) > messages:
-        wrong.append(f"{len(claimed)} claims of {messages} transactions")
-    repeated = sum(min(count, deliveries.get(number, 1)) - 1 for number, count in answers_to.items())
+    if len(claimed) > len(messages):
+        wrong.append(f"{len(claimed)} claims of {len(messages)} transactions")
+    repeated = sum(min(count, messages[number].receive_count) - 1 for number, count in answers_to.items())
     return Finding(len(wrong), tuple(wrong[:MAX_SHOWN]), repeated)
 
 

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from receipt_actors.sandbox.http_server import Connection, Request, dumps, response
+from receipt_actors.sandbox.queues import make_queue
 from receipt_actors.sandbox.services.app_store import FastAppStore
 from receipt_actors.sandbox.services.audit import SentAnswer, audit
 from receipt_actors.sandbox.services.dynamodb import SimulatedDynamoDb
 from receipt_actors.sandbox.services.load import DEAD_LETTER_QUEUE, POST_QUEUE, SOURCE_QUEUE, TABLE, TABLE_KEY, Load
-from receipt_actors.sandbox.services.protocol import Connection, Request, dumps, response
-from receipt_actors.sandbox.services.queues import Content, Queue
-from receipt_actors.sandbox.services.sqs import SimulatedSqs
-from receipt_actors.sandbox.services.sqs_messages import make_content
+from receipt_actors.sandbox.services.sqs import Content, Message, Queue, SimulatedSqs, make_content
 
 MAX_RECEIVE_COUNT = 20  #: as in the CloudFormation template
 
@@ -38,7 +37,8 @@ class AwsControl:
         self._dynamodb = dynamodb
         self._contents: list[Content] = []
         self._answers: list[SentAnswer] = []
-        self._source = Queue(SOURCE_QUEUE)
+        self._messages: list[Message] = []  # of the load, those that are available so far
+        self._source: Queue = make_queue(SOURCE_QUEUE)
         self._went_at = 0.0
         self._handle = _dispatch(
             {
@@ -52,7 +52,6 @@ class AwsControl:
         )
 
     def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless it is none for the control."""
         return self._handle(connection, request)
 
     def on_sent(self, queue: Queue, content: Content, now: float) -> None:
@@ -61,19 +60,19 @@ class AwsControl:
 
     def _load(self, fields: dict[str, Any]) -> object:
         load = Load(**fields)
-        self._contents = [make_content(load.body(number), {}) for number in range(load.messages)]
+        self._contents = [make_content(load.body(number)) for number in range(load.messages)]
         return {}
 
     def _begin(self, _fields: dict[str, Any]) -> object:
         for name in (POST_QUEUE, DEAD_LETTER_QUEUE):
             self._sqs.create_queue(name)
-        self._source = self._sqs.create_queue(SOURCE_QUEUE, keep_deleted=True)
+        self._source = self._sqs.create_queue(SOURCE_QUEUE)
         self._source.redrive_to(self._sqs.queues[DEAD_LETTER_QUEUE], MAX_RECEIVE_COUNT)
         self._sqs.held = self._source
         self._sqs.is_patient = True
         self._sqs.first_receive_at = None
         self._dynamodb.create_table(TABLE, TABLE_KEY)
-        self._answers = []
+        self._answers, self._messages = [], []
         return {}
 
     def _go(self, fields: dict[str, Any]) -> object:
@@ -91,9 +90,11 @@ class AwsControl:
             return
         total = len(self._contents)
         due = total if rate is None else min(total, int((time.monotonic() - self._went_at) * rate) + 1)
-        now_ms = int(time.time() * 1000)
+        now, sent_at = time.monotonic(), time.time()
         for content in self._contents[released:due]:
-            source.put(content, now_ms)
+            message = Message(content.message_id, content, sent_at)
+            self._messages.append(message)
+            source.send(message, now)
         self._sqs.wake(source)
         if due < total:
             assert rate is not None
@@ -104,8 +105,7 @@ class AwsControl:
         return {
             "first_receive_at": self._sqs.first_receive_at,
             "received": self._source.received,
-            "deleted": self._source.deletions,
-            "dead_letters": self._sqs.queues[DEAD_LETTER_QUEUE].sent,
+            "deleted": self._source.deleted,
         }
 
     def _finish(self, _fields: dict[str, Any]) -> object:
@@ -113,11 +113,9 @@ class AwsControl:
         return {}
 
     def _report(self, _fields: dict[str, Any]) -> object:
-        deleted = self._source.deleted
         finding = audit(
-            len(self._contents),
+            self._messages,
             self._answers,
-            deleted,
             self._dynamodb.tables[TABLE].items.keys(),
             confirmed_after_seconds=self._sqs.latency_seconds,
         )
@@ -127,8 +125,8 @@ class AwsControl:
             "shown": finding.shown,
             "repeated": finding.repeated,
             "redelivered": self._source.received - len(self._contents),
-            "received_at": [message.first_received_at for message in deleted],
-            "deleted_at": [message.deleted_at for message in deleted],
+            "received_at": [each.first_received_at for each in self._messages if each.deleted_at is not None],
+            "deleted_at": [each.deleted_at for each in self._messages if each.deleted_at is not None],
             "requests": {"sqs": dict(self._sqs.requests), "dynamodb": dict(self._dynamodb.requests)},
             "entries": {"sqs": dict(self._sqs.entries), "dynamodb": dict(self._dynamodb.entries)},
         }
@@ -142,7 +140,6 @@ class AppStoreControl:
         self._handle = _dispatch({"load": self._load, "begin": self._begin, "report": self._report})
 
     def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless it is none for the control."""
         return self._handle(connection, request)
 
     def _load(self, fields: dict[str, Any]) -> object:

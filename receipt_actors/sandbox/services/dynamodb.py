@@ -1,35 +1,24 @@
 """DynamoDB's protocol over tables in memory: conditional puts, reads, updates and batches of PartiQL INSERT.
 
-Tables have one key, of type string. ``conditions`` has the conditions that are understood; the updates are
+Tables have one key, of type string. ``expressions`` has the conditions that are understood; the updates are
 ``SET name = :value, ...``, ``REMOVE name, ...`` and both. What is not simulated is refused, never ignored.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from receipt_actors.sandbox.services.conditions import BadCondition, Condition
-from receipt_actors.sandbox.services.partiql import Attributes, BadStatement, parse_insert
-from receipt_actors.sandbox.services.protocol import AwsError, Connection, Request, aws_ok, dumps
-
-logger = logging.getLogger(__name__)
+from receipt_actors.sandbox.http_server import Connection, dumps
+from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, aws_ok
+from receipt_actors.sandbox.services.expressions import Attributes, BadExpression, condition_holds, parse_insert
 
 MAX_STATEMENTS = 25
 
-_TARGET = b"x-amz-target: dynamodb_20120810."
-_NAMESPACE = "com.amazonaws.dynamodb.v20120810"
 _NAME = r"[#A-Za-z0-9_.]+"
 _UPDATE = re.compile(r"\s*(?:SET\s+(?P<set>.+?))?\s*(?:\bREMOVE\s+(?P<remove>.+?))?\s*", re.IGNORECASE)
 _ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*=\s*(:[A-Za-z0-9_]+)\s*")
 _REMOVED = re.compile(rf"\s*({_NAME})\s*")
-
-Fields = Mapping[str, Any]
 
 _WRITE_FIELDS = {
     "TableName",
@@ -64,79 +53,49 @@ class Table:
         return key
 
 
-class SimulatedDynamoDb:
-    """The service. ``requests`` and ``entries`` count what was asked for, by operation."""
+class SimulatedDynamoDb(AwsService):
+    """The service."""
+
+    namespace = "com.amazonaws.dynamodb.v20120810"
+    malformed = "ValidationException"
 
     def __init__(self, latency_seconds: float) -> None:
-        self.latency_seconds = latency_seconds
-        self.tables: dict[str, Table] = {}
-        self.requests: Counter[str] = Counter()
-        self.entries: Counter[str] = Counter()
-        self._operations: dict[bytes, tuple[str, Callable[[Fields], bytes]]] = {
-            name.lower().encode(): (name, operation)
-            for name, operation in {
-                "PutItem": self._put,
-                "GetItem": self._get,
-                "UpdateItem": self._update,
-                "DeleteItem": self._delete,
-                "BatchExecuteStatement": self._batch,
-                "DescribeTable": self._describe,
-                "CreateTable": self._create,
-                "DescribeTimeToLive": self._describe_time_to_live,
-                "UpdateTimeToLive": self._update_time_to_live,
-            }.items()
+        operations = {
+            "PutItem": self._put,
+            "GetItem": self._get,
+            "UpdateItem": self._update,
+            "DeleteItem": self._delete,
+            "BatchExecuteStatement": self._batch,
+            "DescribeTable": self._describe,
+            "CreateTable": self._create,
+            "DescribeTimeToLive": self._describe_time_to_live,
+            "UpdateTimeToLive": self._update_time_to_live,
         }
+        super().__init__("DynamoDB_20120810", latency_seconds, operations)
+        self.tables: dict[str, Table] = {}
 
     def create_table(self, name: str, key: str) -> Table:
         """Make a table, in the place of the one of that name if there is one."""
         table = self.tables[name] = Table(name, key)
         return table
 
-    def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless it is none for DynamoDB."""
-        start = request.head.find(_TARGET)
-        if start < 0:
-            return False
-        start += len(_TARGET)
-        end = request.head.find(b"\r\n", start)
-        target = request.head[start:end] if end > 0 else request.head[start:]
-        try:
-            known = self._operations.get(target)
-            if known is None:
-                raise AwsError("UnknownOperationException", f"{target.decode('latin-1')} is not simulated")
-            name, operation = known
-            self.requests[name] += 1
-            try:
-                fields = json.loads(request.body)
-            except (ValueError, RecursionError):
-                raise AwsError("SerializationException", "the body is no JSON") from None
-            try:
-                answer = operation(fields)
-            except (AttributeError, KeyError, TypeError) as error:  # a request of another shape, or a bug of ours
-                logger.warning("%s could not be carried out", name, exc_info=True)
-                raise _invalid(f"{type(error).__name__}: {error}") from None
-        except AwsError as error:
-            answer = error.response(_NAMESPACE)
-        connection.respond(answer, self.latency_seconds)
-        return True
-
     # --- operations ---
 
-    def _put(self, fields: Fields) -> bytes:
+    def _put(self, _connection: Connection, fields: Fields) -> bytes:
         table, item = self._table(fields), fields["Item"]
         key = table.key_of(item)
         old = self._checked("PutItem", fields, _PUT_FIELDS, table, key)
         table.items[key] = item
         return _written(fields, old, item)
 
-    def _update(self, fields: Fields) -> bytes:
+    def _update(self, _connection: Connection, fields: Fields) -> bytes:
         table = self._table(fields)
         key = table.key_of(fields["Key"])
         old = self._checked("UpdateItem", fields, _UPDATE_FIELDS, table, key)
         new = table.items[key] = _after_update(fields, old or dict(fields["Key"]))
         return _written(fields, old, new)
 
-    def _delete(self, fields: Fields) -> bytes:
+    def _delete(self, _connection: Connection, fields: Fields) -> bytes:
         table = self._table(fields)
         key = table.key_of(fields["Key"])
         old = self._checked("DeleteItem", fields, _DELETE_FIELDS, table, key)
@@ -158,7 +117,7 @@ class SimulatedDynamoDb:
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", more=more)
         return old
 
-    def _get(self, fields: Fields) -> bytes:
+    def _get(self, _connection: Connection, fields: Fields) -> bytes:
         table = self._table(fields)
         if list(fields["Key"]) != [table.key]:
             raise _invalid("The provided key element does not match the schema")
@@ -166,7 +125,7 @@ class SimulatedDynamoDb:
         item = table.items.get(table.key_of(fields["Key"]))
         return aws_ok(b"{}" if item is None else dumps({"Item": item}))
 
-    def _batch(self, fields: Fields) -> bytes:
+    def _batch(self, _connection: Connection, fields: Fields) -> bytes:
         statements = fields["Statements"]
         if not 1 <= len(statements) <= MAX_STATEMENTS:
             raise _invalid(f"{len(statements)} statements: expected 1 to {MAX_STATEMENTS}")
@@ -177,17 +136,17 @@ class SimulatedDynamoDb:
                 table = self._table({"TableName": insert.table})
                 item = insert.item(statement.get("Parameters") or ())
                 inserts.append((table, table.key_of(item), item))
-        except BadStatement as error:
+        except BadExpression as error:
             raise _invalid(str(error)) from None
         if len({(table.name, key) for table, key, _ in inserts}) != len(inserts):
             raise _invalid("Multiple statements of a batch must not be for the same item")
         self.entries["BatchExecuteStatement"] += len(inserts)
         return aws_ok(b'{"Responses":[%b]}' % b",".join([_insert(*insert) for insert in inserts]))
 
-    def _describe(self, fields: Fields) -> bytes:
+    def _describe(self, _connection: Connection, fields: Fields) -> bytes:
         return aws_ok(dumps({"Table": _description(self._table(fields))}))
 
-    def _create(self, fields: Fields) -> bytes:
+    def _create(self, _connection: Connection, fields: Fields) -> bytes:
         keys = [schema["AttributeName"] for schema in fields["KeySchema"]]
         if len(keys) != 1:
             raise _invalid("a range key is not simulated")
@@ -195,13 +154,13 @@ class SimulatedDynamoDb:
             raise AwsError("ResourceInUseException", f"Table already exists: {fields['TableName']}")
         return aws_ok(dumps({"TableDescription": _description(self.create_table(fields["TableName"], keys[0]))}))
 
-    def _describe_time_to_live(self, fields: Fields) -> bytes:
+    def _describe_time_to_live(self, _connection: Connection, fields: Fields) -> bytes:
         attribute = self._table(fields).expires_by
         enabled = {"TimeToLiveStatus": "ENABLED", "AttributeName": attribute}
         description = {"TimeToLiveStatus": "DISABLED"} if attribute is None else enabled
         return aws_ok(dumps({"TimeToLiveDescription": description}))
 
-    def _update_time_to_live(self, fields: Fields) -> bytes:
+    def _update_time_to_live(self, _connection: Connection, fields: Fields) -> bytes:
         specification = fields["TimeToLiveSpecification"]
         self._table(fields).expires_by = specification["AttributeName"] if specification["Enabled"] else None
         return aws_ok(dumps({"TimeToLiveSpecification": specification}))
@@ -249,8 +208,8 @@ def _each(pattern: re.Pattern[str], parts: re.Match[str] | None, kind: str) -> l
 def _fails(condition: str, fields: Fields, old: Attributes) -> bool:
     names, values = (fields.get(f"ExpressionAttribute{kind}") or {} for kind in ("Names", "Values"))
     try:
-        return not Condition(condition, names, values).holds_for(old)
-    except BadCondition as error:
+        return not condition_holds(condition, names, values, old)
+    except BadExpression as error:
         raise _invalid(f"ConditionExpression {error}") from None
 
 

@@ -47,38 +47,31 @@ class Load:
     def receipt(self, number: int) -> str:
         """Mint the receipt of a message (0 to ``messages`` - 1)."""
         if self.way == Way.STOREKIT2:
-            return signed(number)
-        return mint(_receipt(number), padding_bytes=max(0, self.receipt_bytes - _OWN_BYTES))
+            from receipt_actors.sandbox.signed_transactions import mint_signed
+
+            return mint_signed(self.sample(number))
+        return mint(self.sample(number), padding_bytes=max(0, self.receipt_bytes - _OWN_BYTES))
+
+    def sample(self, number: int) -> SampleReceipt:
+        return SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
 
     def body(self, number: int) -> str:
-        """Write the message."""
         fields = {"receipt": self.receipt(number), "user_id": user_id(number), "post_queue": POST_QUEUE}
         return json.dumps(fields)
 
 
-def signed(number: int) -> str:
-    """Sign the transaction of a message, as a signed transaction or an answer of the Server API has it."""
-    from receipt_actors.sandbox.signed_transactions import mint_signed
-
-    return mint_signed(_receipt(number))
-
-
-def _receipt(number: int) -> SampleReceipt:
-    return SampleReceipt(BUNDLE_ID, (Purchase(transaction_id(number)),))
-
-
 def user_id(number: int) -> int:
-    """Who sends a message."""
+    """Return the user that sends a message."""
     return _FIRST_USER_ID + number
 
 
 def transaction_id(number: int) -> str:
-    """What its receipt is for."""
+    """Return the transaction of its receipt."""
     return str(_FIRST_TRANSACTION_ID + number)
 
 
 def number_of(found_user_id: object) -> int | None:
-    """Whose message it was; None where nobody has that user id."""
+    """Return the number of the message of a user; None if there is no such user."""
     if isinstance(found_user_id, int) and not isinstance(found_user_id, bool) and found_user_id >= _FIRST_USER_ID:
         return found_user_id - _FIRST_USER_ID
     return None

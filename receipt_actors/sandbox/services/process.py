@@ -27,11 +27,9 @@ class ServiceProcess:
 
     @property
     def process_id(self) -> int:
-        """Of the process."""
         return self._process.pid
 
     def close(self) -> None:
-        """End it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

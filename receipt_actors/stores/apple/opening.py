@@ -15,7 +15,6 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
-from receipt_actors.stores.apple.signatures.on_demand import SignedDataOnDemand
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.roots import foreign_name
 from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
@@ -154,13 +153,13 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     return "Apple"
 
 
-def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcesses | SignedDataOnDemand:
+def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcesses | SignedDataThreads:
     """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
     if hasattr(select, "epoll"):
         return SignedDataProcesses(lambda: _trust(settings), SIGNATURE_PROCESSES)
-    return SignedDataOnDemand(lambda: SignedDataThreads(open_signatures(settings)))
+    return SignedDataThreads(lambda: open_signatures(settings))
 
 
 def _trust(settings: SignatureSettings) -> Trust:

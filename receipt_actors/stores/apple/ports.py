@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
@@ -83,12 +83,14 @@ class SignedKind(StrEnum):
     NOTIFICATION = "notification"
 
 
+#: Of a verification: the payload, why it is not Apple's, or what kept it from being verified.
+Outcome: TypeAlias = Mapping[str, object] | SignatureRefused | Exception
+
+
 class SignedDataCalls(Protocol):
     """``SignedData`` without a thread that computes: the work is done elsewhere, any number of them at once."""
 
-    def begin(
-        self, kind: SignedKind, signed: str, done: Callable[[Mapping[str, object] | SignatureRefused | Exception], Any]
-    ) -> None:
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
         """Begin what the method of ``SignedData`` does, and return at once.
 
         ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,

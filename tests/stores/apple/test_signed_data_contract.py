@@ -20,7 +20,7 @@ from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SI
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
-from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, part
+from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, Waiting, part
 
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
@@ -44,7 +44,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
     else:
         with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
-            yield Subject(processes, APPLE.sign, STRANGER.sign)
+            yield Subject(Waiting(processes), APPLE.sign, STRANGER.sign)
 
 
 def refused(outcome: Mapping[str, object] | SignatureRefused) -> Reason:

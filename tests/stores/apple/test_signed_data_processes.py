@@ -22,7 +22,7 @@ from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS
 from receipt_actors.stores.apple.signatures.processes import MAX_BATCH, MAX_DEATHS, PROGRAM, SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.testing import PATIENCE_SECONDS
-from tests.stores.apple.signing import TRANSACTION, TestAuthority
+from tests.stores.apple.signing import TRANSACTION, TestAuthority, Waiting
 from tests.transport.places import PLACES, in_place
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,10 @@ def running(request: pytest.FixtureRequest) -> Running:
             yield signed_data
 
     return run
+
+
+def verify(signed_data: SignedDataProcesses, text: str = GENUINE) -> object:
+    return Waiting(signed_data).verify_transaction(text)
 
 
 def begin(signed_data: SignedDataProcesses, told: Told, numbers: range) -> None:
@@ -100,14 +104,14 @@ def test_processes_start_with_the_first_work(running: Running) -> None:
     """Who never has a signed transaction pays for none; the first one starts as many as there are to be."""
     with running(processes=2) as signed_data:
         assert signed_data.process_ids == []
-        assert signed_data.verify_transaction(GENUINE) == TRANSACTION
+        assert verify(signed_data) == TRANSACTION
         assert len(set(signed_data.process_ids)) == 2
 
 
 def test_what_is_too_large_is_refused_here(running: Running) -> None:
     """No process is started for it, nor sent a megabyte."""
     with running() as signed_data:
-        assert isinstance(signed_data.verify_transaction("x" * (MAX_SIGNED_CHARACTERS + 1)), SignatureRefused)
+        assert isinstance(verify(signed_data, "x" * (MAX_SIGNED_CHARACTERS + 1)), SignatureRefused)
         assert signed_data.process_ids == []
 
 
@@ -127,7 +131,7 @@ def test_a_flood_of_the_largest_gets_through(running: Running) -> None:
 def test_stop_signals_do_not_concern_them(running: Running) -> None:
     """Ctrl-C and a service manager's SIGTERM reach them as well; as long as the parent drains, they work."""
     with running(processes=2) as signed_data:
-        signed_data.verify_transaction(GENUINE)
+        verify(signed_data)
         before = list(signed_data.process_ids)
         for pid in before:
             os.kill(pid, signal.SIGINT)
@@ -155,7 +159,7 @@ def test_signals_that_come_while_they_start_do_not_concern_them_either(running: 
 def test_one_that_is_killed_is_replaced_and_its_work_is_done_again(running: Running) -> None:
     """What it had been given is told once each, and rightly; so is what the others were given."""
     with running(processes=2) as signed_data:
-        signed_data.verify_transaction(GENUINE)
+        verify(signed_data)
         victim, other = signed_data.process_ids
         told: Told = queue.SimpleQueue()
         with stopped(victim):
@@ -170,18 +174,18 @@ def test_one_that_is_killed_is_replaced_and_its_work_is_done_again(running: Runn
 def test_one_that_is_killed_idle_is_replaced(running: Running) -> None:
     """By the next work, which does not notice."""
     with running() as signed_data:
-        signed_data.verify_transaction(GENUINE)
+        verify(signed_data)
         (victim,) = signed_data.process_ids
         os.kill(victim, signal.SIGKILL)
         await_end(victim)
-        assert signed_data.verify_transaction(GENUINE) == TRANSACTION
+        assert verify(signed_data) == TRANSACTION
         assert victim not in signed_data.process_ids
 
 
 def test_one_that_does_not_answer_is_replaced(running: Running) -> None:
     """A process that hangs is killed after its time, and what it had is done by another."""
     with running(answer_seconds=1.0) as signed_data:
-        signed_data.verify_transaction(GENUINE)
+        verify(signed_data)
         (victim,) = signed_data.process_ids
         told: Told = queue.SimpleQueue()
         with stopped(victim):
@@ -210,7 +214,7 @@ def test_where_none_can_start_those_who_wait_are_told(running: Running) -> None:
             with pytest.raises(
                 AppStoreUnavailable, match=r"verified: process \d+ ended \(exit status 7\) before it was ready"
             ):
-                signed_data.verify_transaction(GENUINE)
+                verify(signed_data)
 
 
 def test_where_there_is_no_interpreter_those_who_wait_are_told(
@@ -221,7 +225,7 @@ def test_where_there_is_no_interpreter_those_who_wait_are_told(
         with monkeypatch.context() as context:
             context.setattr(sys, "executable", "/no/such/python")
             with pytest.raises(AppStoreUnavailable, match="No such file or directory"):
-                signed_data.verify_transaction(GENUINE)
+                verify(signed_data)
         assert await_recovery(signed_data) == TRANSACTION
 
 
@@ -236,10 +240,10 @@ def test_a_fault_of_the_configuration_is_told_until_it_is_put_right() -> None:
 
     with closing(SignedDataProcesses(read_trust, 1)) as signed_data:
         with pytest.raises(ConfigurationError, match="found nothing"):
-            signed_data.verify_transaction(GENUINE)
+            verify(signed_data)
         assert signed_data.process_ids == []
         faults.clear()
-        assert signed_data.verify_transaction(GENUINE) == TRANSACTION
+        assert verify(signed_data) == TRANSACTION
 
 
 def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
@@ -253,7 +257,7 @@ def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
         with monkeypatch.context() as context:
             context.setenv("PYTHONPATH", str(tmp_path))
             with pytest.raises(ConfigurationError, match=r"no libcrypto here, expected app-store-server-library"):
-                signed_data.verify_transaction(GENUINE)
+                verify(signed_data)
         assert await_recovery(signed_data) == TRANSACTION
 
 
@@ -261,7 +265,7 @@ def await_recovery(signed_data: SignedDataProcesses) -> object:
     """Ask, as a gateway would, until it rests no more."""
     while True:
         try:
-            return signed_data.verify_transaction(GENUINE)
+            return verify(signed_data)
         except (AppStoreUnavailable, ConfigurationError):
             continue
 
@@ -270,7 +274,7 @@ def test_close_gives_up_what_is_under_way(running: Running) -> None:
     """Everybody is told once, nobody can begin anything any more, no process is left; closing again does nothing."""
     told: Told = queue.SimpleQueue()
     with running(processes=2) as signed_data:
-        signed_data.verify_transaction(GENUINE)
+        verify(signed_data)
         pids = list(signed_data.process_ids)
         with stopped(pids[0]), stopped(pids[1]):
             begin(signed_data, told, range(100))
@@ -280,18 +284,22 @@ def test_close_gives_up_what_is_under_way(running: Running) -> None:
         for pid in pids:
             await_end(pid)
         with pytest.raises(AppStoreUnavailable, match="closed"):
-            signed_data.verify_transaction(GENUINE)
+            verify(signed_data)
     assert told.empty()
 
 
 PARENT = """
+import queue
 import sys
 from base64 import b64decode
+from receipt_actors.stores.apple.ports import SignedKind
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 
 signed_data = SignedDataProcesses(lambda: Trust([b64decode(sys.argv[1])]), 2)
-assert signed_data.verify_transaction(sys.argv[2])["transactionId"] == "2000000001"
+outcomes = queue.SimpleQueue()
+signed_data.begin(SignedKind.TRANSACTION, sys.argv[2], outcomes.put)
+assert outcomes.get()["transactionId"] == "2000000001"
 print(*signed_data.process_ids, flush=True)
 sys.stdin.read()
 """
@@ -337,9 +345,9 @@ def test_their_log_has_nothing_of_what_they_verify(running: Running, capfd: pyte
     """Neither a genuine nor a hostile JWS shows up anywhere."""
     with running() as signed_data:
         for text in (GENUINE, GENUINE[:-4] + "AAAA", "secret.secret.secret", "\ud800"):
-            signed_data.verify_transaction(text)
+            verify(signed_data, text)
         os.kill(signed_data.process_ids[0], signal.SIGKILL)
-        signed_data.verify_transaction(GENUINE)
+        verify(signed_data)
     captured = capfd.readouterr()
     assert "secret" not in captured.out + captured.err
     assert GENUINE[:20] not in captured.out + captured.err

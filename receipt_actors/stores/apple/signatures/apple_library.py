@@ -2,7 +2,7 @@
 
 Apple's ``SignedDataVerifier`` is made for one app in one environment, and checks that a payload is of both. Here the
 app is for the policy to judge, later, and an installation may serve several; so for each JWS a verifier is made (it
-costs microseconds) for the app and the environment that the payload says it is of. What it says is nobody's word until
+costs microseconds) for the app and the environment that the payload says it is of. Nothing in it is verified until
 the verifier has confirmed it, and the environments in which Apple's library checks no signature never get that far:
 ``jws`` has refused them.
 

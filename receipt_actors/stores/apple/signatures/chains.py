@@ -10,9 +10,9 @@ the leaf's key. Promises:
 - A chain goes by the exact strings of its ``x5c``, and each ``Chains`` has its own root certificates: nothing that was
   verified by others' roots counts. At most ``MAX_CHAINS`` are kept, and only those that were found to be Apple's: what
   strangers send displaces none.
-- The time is that of signing, which the payload says (``signedDate``), as in Apple's library. Whoever can choose it can
-  sign: without the leaf's key nobody can, and a signature that doesn't fit is refused whatever time it says. With the
-  key of a leaf that has expired one could: that is what revocations are for, which nobody offline knows of.
+- The time is that of signing, which the payload says (``signedDate``), as in Apple's library. To choose it takes the
+  leaf's key: a signature that doesn't fit is refused whatever time it says. With the key of a leaf that has expired it
+  can be chosen: that is what revocations are for, which cannot be known offline.
 
 Needs Apple's library. Nothing outside of this module and ``apple_library`` touches what is private there; tests tell
 when it changes.
@@ -111,7 +111,7 @@ class Chains(_ChainVerifier):
         """Refuse a chain that does not lead to a trusted root.
 
         Apple's library looks at the first two, and finds the root for itself. It is checked here that the third is that
-        root: else the chain could be spelled in any number of ways, and nobody would know until when it is valid.
+        root: else the chain could be spelled in any number of ways, and it would not be known until when it is valid.
         """
         leaf, intermediate, root = chain
         if root.public_bytes(Encoding.DER) not in self._roots:

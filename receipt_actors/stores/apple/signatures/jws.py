@@ -1,7 +1,7 @@
 """A JWS as strangers send it, read without believing a word: what it takes to verify it, or why it can't be Apple's.
 
 Owns the checks that need no cryptography. Promises: ``read_jws`` is total, whatever string it gets, and costs no more
-than a few passes over it; a refusal quotes nothing of the string. What it returns is nobody's word yet.
+than a few passes over it; a refusal quotes nothing of the string. Nothing returned has been verified.
 
 Apple signs in one form only (``JWSDecodedHeader`` of its documentation): the compact serialisation of RFC 7515, header
 and payload objects of JSON, ``alg`` ES256, and ``x5c``, the chain of exactly three certificates. So:
@@ -10,8 +10,8 @@ and payload objects of JSON, ``alg`` ES256, and ``x5c``, the chain of exactly th
   of a part, a JWS of JSON, an encrypted one (five parts), a JWS that somebody encoded once more.
 - Keys that a header brings along or points to (``jwk``, ``jku``, ``x5u``, ``kid``) are not looked at: only the chain
   says whose the signature is.
-- ``crit`` and ``b64`` change how a JWS is to be read. Apple uses neither, and whoever doesn't understand them must
-  refuse it.
+- ``crit`` and ``b64`` change how a JWS is to be read. Apple uses neither, and a reader that doesn't understand them
+  must refuse it.
 - ``Xcode`` and ``LocalTesting`` sign with keys of the developer's own machine: refused before anything else is judged.
 """
 

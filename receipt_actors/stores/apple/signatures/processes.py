@@ -1,29 +1,27 @@
-"""``SignedDataProcesses``: verifies what Apple signed in processes beside this one, and nobody waits for it.
+"""``SignedDataProcesses``: verifies what Apple signed in processes beside this one, without a thread that waits.
 
 A verification is computing, which in CPython keeps every thread of a process from its work. Here it costs this process
 no more than to write a batch of JWS to a socket and to read the answers.
 
-The processes are interpreters started anew, with nothing of this one's but one end of a socket: not forked, because of
-the threads that there are here (a lock that one of them holds would be held in the child for ever); and not those of
-``multiprocessing``, which imports the embedding program's main module once more, and whose workers outlive a parent
-that was killed. Ours end when the socket does (see ``signed_data_worker``).
+The processes are interpreters started anew, which share nothing with this one but one end of a socket (see ``worker``).
+Not those of ``multiprocessing`` and ``concurrent.futures``: they import the embedding program's main module once more
+and outlive a parent that was killed; a pool that loses a process gives up everything that was submitted, does not say
+which call killed it, and has no way to end one that hangs. (A fork would keep locks that threads hold here for ever.)
 
-They are started with the first work. One that dies is replaced, and what it had not answered is done again: the batch
-that it may have died of one by one, so that what kills processes (nothing should) takes nobody along, and is given up
-after ``MAX_DEATHS``. One that does not answer in time is killed, and has died. Where none can be started, those who
-wait are told so, and those who come within ``REST_SECONDS``, too.
+They start with the first work. One that dies is replaced, and what it had not answered is done again: the batch that it
+may have died of one by one, so that what kills processes (nothing should) fails alone, after ``MAX_DEATHS``. One that
+does not answer in time is killed, and has died. If none can start, that is the outcome of all that waits, and of what
+comes within ``REST_SECONDS``.
 
-As many processes have as many batches at work, and one more each to go on with; what gathers meanwhile makes the next
-batches larger, which is when that matters.
-
-Runs in one place (see ``transport.loop``), and needs Linux as that does.
+Each process has one batch at work and one more to go on with; what gathers meanwhile makes the next batches larger,
+which is when that matters. Runs in one place (see ``transport.loop``), and needs Linux as that does.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import queue
 import select
 import signal
 import socket
@@ -31,23 +29,16 @@ import subprocess  # nosec B404 # our own interpreter and nothing that anybody e
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS, read_jws
 from receipt_actors.stores.apple.signatures.signed_data import Trust
-from receipt_actors.stores.apple.signatures.worker import (
-    STOP_SIGNALS,
-    decode_answers,
-    decode_faults,
-    encode_jobs,
-    encode_trust,
-)
+from receipt_actors.stores.apple.signatures.worker import STOP_SIGNALS, decode_answers, encode, encode_trust
 from receipt_actors.transport.loop import NetworkLoop, Running
 
 logger = logging.getLogger(__name__)
@@ -64,16 +55,13 @@ PROGRAM = ("-m", "receipt_actors.stores.apple.signatures.worker")
 
 _READ_BYTES = 1 << 18
 
-Outcome: TypeAlias = Mapping[str, object] | SignatureRefused | Exception
-Done: TypeAlias = Callable[[Outcome], object]
-
 
 class SignedDataProcesses(NetworkLoop["_Job"]):
-    """The ports ``SignedDataCalls`` and ``SignedData``.
+    """The port ``SignedDataCalls``.
 
     Args:
         read_trust: tells whose signatures count; called with the first work, and again as long as it raises
-            ``ConfigurationError``, which whoever wants to know is told.
+            ``ConfigurationError``, which is then the outcome.
         processes: how many.
         answer_seconds: see ``ANSWER_SECONDS``.
         program: what they run, after the interpreter on its command line.
@@ -99,13 +87,10 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         team = self._running
         return [worker.process.pid for worker in list(team.workers)] if isinstance(team, _Team) else []
 
-    # --- the ports ---
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], object]) -> None:
+        """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here if there is nothing to begin.
 
-    def begin(self, kind: SignedKind, signed: str, done: Done) -> None:
-        """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here where there is nothing to begin.
-
-        It may be called with a ``ConfigurationError`` as well: the work can't be done until that is put right. Where
-        the loop does not run yet, and can't, for want of descriptors or threads, with an ``AppStoreUnavailable``.
+        If the loop can't start, for want of descriptors or threads, the outcome is an ``AppStoreUnavailable``.
         """
         if len(signed) > MAX_SIGNED_CHARACTERS:
             refused = read_jws(kind, signed)
@@ -114,37 +99,12 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
             return
         try:
             self._trust = self._trust or self._read_trust()
-        except ConfigurationError as error:
-            done(error)
-            return
-        try:
             if not self.submit(_Job(kind, signed, done)):
                 done(_closed())
+        except ConfigurationError as error:
+            done(error)
         except (OSError, RuntimeError) as error:
             done(_lacking(error))
-
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData``. Not in the loop's own place: a ``done`` that calls this would wait for ever.
-
-        Raises:
-            AppStoreUnavailable: no process can do it just now.
-            ConfigurationError: none can, until that is put right.
-        """
-        return self._verify(SignedKind.TRANSACTION, signed)
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """See ``SignedData`` and ``verify_transaction``."""
-        return self._verify(SignedKind.NOTIFICATION, signed)
-
-    def _verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
-        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self.begin(kind, signed, outcomes.put)
-        outcome = outcomes.get()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    # --- the loop ---
 
     def _open(self, wake_fd: int) -> _Team:
         assert self._trust is not None, "nothing begins before it is read"
@@ -158,7 +118,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
             if isinstance(crash, OSError):  # out of descriptors, say: no bug
                 outcome = _lacking(crash)
         for job in (*(running.end() if isinstance(running, _Team) else ()), *left):
-            _tell(job, outcome)
+            job.end(outcome)
 
 
 def _closed() -> AppStoreUnavailable:
@@ -171,19 +131,18 @@ def _lacking(error: Exception) -> AppStoreUnavailable:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One JWS, and who wants to know."""
+    """One JWS, and what to call with its outcome."""
 
     kind: SignedKind
     signed: str
-    done: Done
+    done: Callable[[Outcome], object]
     deaths: int = 0  #: of processes that were working at its batch
 
-
-def _tell(job: _Job, outcome: Outcome) -> None:
-    try:
-        job.done(outcome)
-    except BaseException:  # the loop is there for others' answers as well
-        logger.exception("whoever had a signature verified could not take the answer")
+    def end(self, outcome: Outcome) -> None:
+        try:
+            self.done(outcome)
+        except BaseException:  # the loop is there for others' answers as well
+            logger.exception("the outcome of a signature could not be taken")
 
 
 class _Worker:
@@ -192,10 +151,12 @@ class _Worker:
     def __init__(self, program: Sequence[str], trust: Trust) -> None:
         self.connection, theirs = socket.socketpair()
         self.connection.setblocking(False)
+        # It looks for modules in the current directory only if this process does.
+        path_flags = () if "" in sys.path or os.getcwd() in sys.path else ("-P",)
         try:
             with theirs, _stop_signals_blocked():
                 self.process = subprocess.Popen(  # nosec B603 # likewise
-                    [sys.executable or "", *_path_flags(), *program, str(theirs.fileno())],
+                    [sys.executable or "", *path_flags, *program, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
@@ -206,26 +167,27 @@ class _Worker:
         self.faults: Sequence[str] = ()  #: of the configuration, which keep it from being ready
         self.batches: deque[list[_Job]] = deque()
         self.waits_since = time.monotonic()  #: for it to start, or for its next answer
-        self.unsent = bytearray(encode_trust(trust))
+        self.is_full = False  #: its socket took less than all of what follows
+        self._unsent = bytearray(encode_trust(trust))
         self._read = b""
 
     def give(self, batch: list[_Job]) -> None:
+        """Give it a batch. Raises ``OSError`` if it has ended."""
         if self.is_ready and not self.batches:
             self.waits_since = time.monotonic()
         self.batches.append(batch)
-        self.unsent += encode_jobs([(job.kind, job.signed) for job in batch])
+        self._unsent += encode([(job.kind.value, job.signed) for job in batch])
+        self.write()
 
     def write(self) -> None:
-        """Send what the socket takes. Raises ``OSError`` where it is over."""
-        while self.unsent:
-            try:
-                sent = self.connection.send(self.unsent)
-            except BlockingIOError:
-                return
-            del self.unsent[:sent]
+        """Send what the socket takes. Raises ``OSError`` if it has ended."""
+        with suppress(BlockingIOError):
+            while self._unsent:
+                del self._unsent[: self.connection.send(self._unsent)]
+        self.is_full = bool(self._unsent)
 
-    def read(self) -> Iterator[tuple[_Job, Outcome]]:
-        """Read the answers that are there. Raises ``OSError`` where it is over."""
+    def read(self) -> None:
+        """Take the answers that are there. Raises ``OSError`` if it has ended."""
         try:
             data = self.connection.recv(_READ_BYTES)
         except BlockingIOError:
@@ -235,32 +197,30 @@ class _Worker:
         *lines, self._read = (self._read + data).split(b"\n")
         for line in lines:
             self.waits_since = time.monotonic()
-            if self.is_ready:
-                answers = decode_answers(line)
-                if len(answers) != len(self.batches[0]):
-                    raise RuntimeError(f"found {len(answers)} answers, expected {len(self.batches[0])}")
-                yield from zip(self.batches.popleft(), answers, strict=True)
-            else:
-                self.faults = decode_faults(line)
+            if not self.is_ready:
+                self.faults = json.loads(line)
                 self.is_ready = not self.faults
+                continue
+            batch, answers = self.batches.popleft(), decode_answers(line)
+            if len(answers) != len(batch):
+                raise RuntimeError(f"found {len(answers)} answers, expected {len(batch)}")
+            for job, outcome in zip(batch, answers, strict=True):
+                job.end(outcome)
 
-    @property
-    def waits_for_it(self) -> bool:
-        return bool(self.batches) or not self.is_ready
+    def due_at(self, answer_seconds: float) -> float | None:
+        """Return until when it may be silent: ``time.monotonic()``; None: it has nothing to say."""
+        if not self.is_ready:
+            return self.waits_since + START_SECONDS
+        return self.waits_since + answer_seconds if self.batches else None
 
     def end(self, patience_seconds: float = 0.0) -> int:
-        """Have it end, at once or after so long in which it may do so by itself; return its exit status."""
+        """End it, at once or after so long in which it may do so by itself; return its exit status."""
         self.connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            if patience_seconds:
+        if patience_seconds:
+            with suppress(subprocess.TimeoutExpired):
                 return self.process.wait(patience_seconds)
         self.process.kill()
         return self.process.wait()
-
-
-def _path_flags() -> Sequence[str]:
-    """Have it look for modules in the current directory only if this process does."""
-    return () if "" in sys.path or os.getcwd() in sys.path else ("-P",)
 
 
 @contextmanager
@@ -287,130 +247,49 @@ class _Team:
         self._epoll.register(wake_fd, select.EPOLLIN)
         self.fileno = self._epoll.fileno
         self.workers: list[_Worker] = []
-        self._by_fd: dict[int, _Worker] = {}
-        self._writing: set[_Worker] = set()  # whose sockets were full
         self._waiting: deque[_Job] = deque()
         self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
-        self._rests_until: float | None = None  # monotonic
+        self._rests_until = 0.0  # monotonic
         self._fault: Exception | None = None  # of the process that could not start
 
-    # --- a turn ---
-
     def due_at(self) -> float | None:
-        """See ``Running``."""
-        return min((self._due_at(worker) for worker in self.workers if worker.waits_for_it), default=None)
-
-    def _due_at(self, worker: _Worker) -> float:
-        return worker.waits_since + self._patience_seconds(worker)
-
-    def _patience_seconds(self, worker: _Worker) -> float:
-        return self._answer_seconds if worker.is_ready else START_SECONDS
+        due = (worker.due_at(self._answer_seconds) for worker in self.workers)
+        return min((at for at in due if at is not None), default=None)
 
     def look(self, timeout_seconds: float | None) -> None:
-        """See ``Running``."""
         self._ready = self._epoll.poll(timeout_seconds)
 
     def go_on(self, work: deque[_Job]) -> None:
-        """See ``Running``."""
-        for fd, events in self._ready:
-            worker = self._by_fd.get(fd)
-            if worker is not None:
-                self._attend_to(worker, events)
+        events_of = dict(self._ready)
         self._waiting.extend(work)
         work.clear()
         now = time.monotonic()
-        for worker in [each for each in self.workers if each.waits_for_it and self._due_at(each) <= now]:
-            self._bury(worker, f"did not answer within {self._patience_seconds(worker):g} s", patience_seconds=0.0)
-        if self._waiting:
-            self._man(now)
-            self._hand_out()
-
-    def _attend_to(self, worker: _Worker, events: int) -> None:
-        try:
+        for worker in tuple(self.workers):
+            events = events_of.get(worker.connection.fileno(), 0)
             if events & select.EPOLLOUT:
-                self._write(worker)
-            if events & ~select.EPOLLOUT:
-                for job, outcome in worker.read():
-                    _tell(job, outcome)
-        except OSError:
-            self._bury(worker, "ended")
-
-    def _write(self, worker: _Worker) -> None:
-        worker.write()
-        if bool(worker.unsent) is (worker in self._writing):
-            return
-        if worker.unsent:
-            self._writing.add(worker)
-        else:
-            self._writing.discard(worker)
-        events = select.EPOLLIN | (select.EPOLLOUT if worker.unsent else 0)
-        self._epoll.modify(worker.connection, events)
-
-    # --- processes ---
-
-    def _man(self, now: float) -> None:
-        """Start the processes that are missing; give up what waits where there is none."""
-        while len(self.workers) < self._processes and (self._rests_until is None or self._rests_until <= now):
-            try:
-                worker = self._start()
-            except OSError as error:
-                self._rest(AppStoreUnavailable(f"no signature can be verified: no process can be started: {error}"))
-                break
-            self.workers.append(worker)
-            self._by_fd[worker.connection.fileno()] = worker
-            self._epoll.register(worker.connection, select.EPOLLIN)
-        if not self.workers:
-            self._give_up()
-
-    def _rest(self, fault: Exception) -> None:
-        logger.error("a process for signatures could not start: %s", fault)
-        self._rests_until = time.monotonic() + REST_SECONDS
-        self._fault = fault
-
-    def _give_up(self) -> None:
-        assert self._fault is not None, "nobody rests without one"
-        while self._waiting:
-            _tell(self._waiting.popleft(), self._fault)
-
-    def _bury(self, worker: _Worker, how: str, patience_seconds: float = END_SECONDS) -> None:
-        self.workers.remove(worker)
-        self._writing.discard(worker)
-        del self._by_fd[worker.connection.fileno()]
-        self._epoll.unregister(worker.connection)
-        code = worker.end(patience_seconds)
-        words = f"process {worker.process.pid} {how} ({_described(code)})"
-        if worker.is_ready:
-            logger.warning("%s; it is replaced when there is work", words)
-        else:
-            unavailable = AppStoreUnavailable(f"no signature can be verified: {words} before it was ready")
-            self._rest(ConfigurationError(worker.faults) if worker.faults else unavailable)
-        self._take_back(worker.batches)
-        if not self.workers and not worker.is_ready:
-            self._give_up()
-
-    def _take_back(self, batches: deque[list[_Job]]) -> None:
-        """Have done again what a process did not answer; only the first batch can have been the death of it."""
-        for number, batch in reversed(list(enumerate(batches))):
-            for job in reversed(batch):
-                job.deaths += number == 0
-                if job.deaths < MAX_DEATHS:
-                    self._waiting.appendleft(job)
-                else:
-                    _tell(job, AppStoreUnavailable(f"{MAX_DEATHS} processes died while they verified this signature"))
-
-    # --- work ---
-
-    def _hand_out(self) -> None:
-        while self._waiting:
+                self._do(worker, worker.write)
+            if events & ~select.EPOLLOUT and worker in self.workers:
+                self._do(worker, worker.read)
+            due_at = worker.due_at(self._answer_seconds)
+            if worker in self.workers and due_at is not None and due_at <= now:
+                silent_seconds = self._answer_seconds if worker.is_ready else START_SECONDS
+                self._bury(worker, f"did not answer within {silent_seconds:g} s", patience_seconds=0.0)
+        while self._waiting and self._man():
             worker = min(self.workers, key=lambda each: len(each.batches))
             if len(worker.batches) >= MAX_BATCHES:
                 return
-            worker.give(self._next_batch())
-            try:
-                self._write(worker)
-            except OSError:
-                self._bury(worker, "ended")
-                self._man(time.monotonic())
+            self._do(worker, partial(worker.give, self._next_batch()))
+
+    def _do(self, worker: _Worker, action: Callable[[], None]) -> None:
+        """Let a worker read or write; bury it if it has ended."""
+        was_full = worker.is_full
+        try:
+            action()
+        except OSError:
+            self._bury(worker, "ended")
+            return
+        if worker.is_full is not was_full:
+            self._epoll.modify(worker.connection, select.EPOLLIN | (select.EPOLLOUT if worker.is_full else 0))
 
     def _next_batch(self) -> list[_Job]:
         size = min(MAX_BATCH, -(-len(self._waiting) // len(self.workers)))
@@ -419,6 +298,52 @@ class _Team:
             batch.append(self._waiting.popleft())
         return batch
 
+    def _man(self) -> bool:
+        """Start the processes that are missing; if there is none, give up what waits, and return False."""
+        while len(self.workers) < self._processes and self._rests_until <= time.monotonic():
+            try:
+                worker = self._start()
+            except OSError as error:
+                self._rest(AppStoreUnavailable(f"no signature can be verified: no process can be started: {error}"))
+                break
+            self.workers.append(worker)
+            self._epoll.register(worker.connection, select.EPOLLIN)
+        if not self.workers:
+            self._give_up()
+        return bool(self.workers)
+
+    def _rest(self, fault: Exception) -> None:
+        logger.error("a process for signatures could not start: %s", fault)
+        self._rests_until = time.monotonic() + REST_SECONDS
+        self._fault = fault
+
+    def _give_up(self) -> None:
+        assert self._fault is not None, "processes are missing only after a fault"
+        while self._waiting:
+            self._waiting.popleft().end(self._fault)
+
+    def _bury(self, worker: _Worker, how: str, patience_seconds: float = END_SECONDS) -> None:
+        """Forget a process, and have done again what it did not answer; its first batch can have been its death."""
+        self.workers.remove(worker)
+        self._epoll.unregister(worker.connection)
+        code = worker.end(patience_seconds)
+        described = f"exit status {code}" if code >= 0 else f"signal {-code}"
+        words = f"process {worker.process.pid} {how} ({described})"
+        if worker.is_ready:
+            logger.warning("%s; it is replaced when there is work", words)
+        else:
+            unavailable = AppStoreUnavailable(f"no signature can be verified: {words} before it was ready")
+            self._rest(ConfigurationError(worker.faults) if worker.faults else unavailable)
+        for number, batch in reversed(list(enumerate(worker.batches))):
+            for job in reversed(batch):
+                job.deaths += number == 0
+                if job.deaths < MAX_DEATHS:
+                    self._waiting.appendleft(job)
+                else:
+                    job.end(AppStoreUnavailable(f"{MAX_DEATHS} processes died while they verified this signature"))
+        if not self.workers and not worker.is_ready:
+            self._give_up()
+
     def end(self) -> Sequence[_Job]:
         """End the processes, and return what is given up with them."""
         jobs = [job for worker in self.workers for batch in worker.batches for job in batch]
@@ -426,7 +351,3 @@ class _Team:
             worker.end()
         self._epoll.close()
         return [*jobs, *self._waiting]
-
-
-def _described(code: int) -> str:
-    return f"exit status {code}" if code >= 0 else f"signal {-code}"

@@ -1,13 +1,13 @@
 """What a process of ``SignedDataProcesses`` runs; no command of its own.
 
-``python -m receipt_actors.stores.apple.signatures.worker DESCRIPTOR``, with a socket behind the descriptor. Lines
-of JSON come and go: first what is trusted, answered when everything is loaded with an array of what is wrong with the
-configuration, which is empty; then batches of ``[kind, JWS]``, each answered in order with one array of payloads, which
-are objects, refusals, which are ``[reason, detail]``, and what keeps a verified one from counting, a string: a clock.
+``python -m receipt_actors.stores.apple.signatures.worker DESCRIPTOR``, with a socket behind the descriptor. Lines of
+JSON come and go, and each is answered by an array: first what is trusted, answered when everything is loaded with what
+is wrong with the configuration, which is nothing; then batches of ``[kind, JWS]``, answered in order with payloads,
+which are objects, refusals, which are ``[reason, detail]``, and faults of the configuration, which are strings.
 
-It ends when the other end closes, and so with whoever started it, however that ended. SIGINT and SIGTERM, which a
-terminal or a service manager sends to every process there is, do not concern it: as long as the other process drains it
-has work.
+It ends when the other end closes, and so with the process that started it, however that ended. SIGINT and SIGTERM,
+which a terminal or a service manager sends to every process, do not concern it: while the other process drains it has
+work.
 """
 
 from __future__ import annotations
@@ -33,24 +33,19 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def encode(value: Any) -> bytes:
+    """Write a line."""
+    # ASCII, whatever strings are in it: no line break, and a lone surrogate is an escape sequence like any other.
+    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
+
+
 def encode_trust(trust: Trust) -> bytes:
-    """Say what is trusted, in a line."""
-    return _line([[b64encode(root).decode("ascii") for root in trust.roots], list(trust.app_apple_ids)])
-
-
-def decode_faults(line: bytes) -> Sequence[str]:
-    """Read what keeps a process from being ready."""
-    faults: list[str] = json.loads(line)
-    return faults
-
-
-def encode_jobs(jobs: Sequence[tuple[SignedKind, str]]) -> bytes:
-    """Order a batch, in a line."""
-    return _line([(kind.value, signed) for kind, signed in jobs])
+    """Say what is trusted."""
+    return encode([[b64encode(root).decode("ascii") for root in trust.roots], list(trust.app_apple_ids)])
 
 
 def decode_answers(line: bytes) -> Sequence[dict[str, object] | SignatureRefused | ConfigurationError]:
-    """Read the answers to a batch."""
+    """Read an answer."""
     return [_decoded(answer) for answer in json.loads(line)]
 
 
@@ -65,11 +60,6 @@ def _decoded(answer: Any) -> dict[str, object] | SignatureRefused | Configuratio
             return payload
 
 
-def _line(value: Any) -> bytes:
-    # ASCII, whatever strings are in it: no line break, and a lone surrogate is an escape sequence like any other.
-    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
-
-
 def work(connection: socket.socket) -> None:
     """Do what comes over the connection until its other end closes."""
     lines = connection.makefile("rb")
@@ -80,12 +70,12 @@ def work(connection: socket.socket) -> None:
     try:
         signed_data = open_signed_data(Trust([b64decode(root) for root in roots], app_apple_ids))
     except ConfigurationError as error:
-        connection.sendall(_line(error.faults))
+        connection.sendall(encode(error.faults))
         return
     gc.freeze()
-    connection.sendall(_line([]))
+    connection.sendall(encode([]))
     for line in lines:
-        connection.sendall(_line([_answer(signed_data, kind, signed) for kind, signed in json.loads(line)]))
+        connection.sendall(encode([_answer(signed_data, kind, signed) for kind, signed in json.loads(line)]))
 
 
 def _answer(signed_data: AppleSignedData, kind: str, signed: str) -> Any:
@@ -96,15 +86,9 @@ def _answer(signed_data: AppleSignedData, kind: str, signed: str) -> Any:
     return [answer.reason, answer.detail] if isinstance(answer, SignatureRefused) else answer
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run; ``arguments`` are those after the module."""
+if __name__ == "__main__":
     for each in STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # held up until they could be ignored
-    with socket.socket(fileno=int(arguments[0])) as connection, suppress(BrokenPipeError, ConnectionResetError):
+    with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(BrokenPipeError, ConnectionResetError):
         work(connection)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

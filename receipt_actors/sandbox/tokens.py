@@ -1,42 +1,23 @@
-"""The App Store Server API's "Get Transaction Info", as Apple answers it, for what the simulated App Store has sold.
-
-``Tokens`` judges the bearer token of a request, ``answer`` says what is known of a transaction; the latter is pure.
-Needs ``cryptography`` (see ``apple_ca``).
-"""
+"""Bearer tokens of the App Store Server API, judged as Apple judges them. Needs ``cryptography`` (see ``apple_ca``)."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections import OrderedDict
-from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox.apple_ca import Authority
-from receipt_actors.sandbox.replies import ApiAnswer
-from receipt_actors.sandbox.sales import Sale
-from receipt_actors.sandbox.signed_transactions import mint_signed
 
-PATH: Final = "/inApps/v1/transactions/"  #: and a transaction id, after the base URL of an environment
 MAX_TOKEN_SECONDS = 60 * 60  #: that a token may be good for, says Apple
 AUDIENCE = "appstoreconnect-v1"
 
-INVALID_TRANSACTION_ID = 4000006
-ACCOUNT_NOT_FOUND = 4040001
-TRANSACTION_ID_NOT_FOUND = 4040010
-INTERNAL = 5000000
-
-_TRANSACTION_ID = re.compile(r"[0-9]{1,30}")
 _MAX_TOKENS = 1000  # remembered: a client uses one for minutes, and to verify it takes longer than all the rest
 _SKEW_SECONDS = 60
-_ACCOUNT_NOT_FOUND_STATUS = 21010  # of verifyReceipt
-_REFUSED_STATUSES = (21002, 21003)
 
 
 class Tokens:
@@ -89,33 +70,6 @@ class Tokens:
         except InvalidSignature:
             return None
         return expires_at, bundle_id
-
-
-def answer(
-    transaction_id: str,
-    sale: Sale | None,
-    *,
-    environment: Environment,
-    bundle_id: str,
-    authority: Authority,
-    now_ms: int,
-) -> ApiAnswer:
-    """Answer for a transaction id at the endpoint of ``environment``, to whom the app ``bundle_id`` belongs.
-
-    ``sale`` is what was sold under this id; a sale of the other environment, or of another app, is not found.
-    """
-    if not _TRANSACTION_ID.fullmatch(transaction_id):
-        return ApiAnswer.error(INVALID_TRANSACTION_ID)
-    if sale is None or sale.receipt.environment is not environment or sale.receipt.bundle_id != bundle_id:
-        return ApiAnswer.error(TRANSACTION_ID_NOT_FOUND)
-    status = sale.receipt.status
-    if status == _ACCOUNT_NOT_FOUND_STATUS:
-        return ApiAnswer.error(ACCOUNT_NOT_FOUND)
-    if status in _REFUSED_STATUSES:
-        return ApiAnswer.error(TRANSACTION_ID_NOT_FOUND)
-    if status:
-        return ApiAnswer.error(INTERNAL)
-    return ApiAnswer(200, {"signedTransactionInfo": mint_signed(sale.alone, authority=authority, signed_at_ms=now_ms)})
 
 
 def _decoded(text: str) -> bytes:
