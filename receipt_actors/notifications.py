@@ -23,8 +23,8 @@ from contextlib import ExitStack
 from receipt_actors.backends import open_ledger, open_notifications, open_queues
 from receipt_actors.domain.policy import Policy
 from receipt_actors.settings import NotificationSettings
+from receipt_actors.sources import start_retrying
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.starting import StartPatience
 from receipt_actors.stores.apple.notifications.handler import Done, HandlerAnswer, NotificationHandler
 from receipt_actors.stores.apple.notifications.shells import asgi_app, wsgi_app
 from receipt_actors.stores.apple.opening import open_signatures
@@ -64,9 +64,9 @@ def open_handler(
             queues.create_queues(dict.fromkeys(settings.all_post_queues))
         notifications = open_notifications(settings, max_connections=max_connections)
         opened.callback(notifications.close)
-        patience = StartPatience(pause)
-        patience.ask(ledger.check)
-        patience.ask(notifications.check)
+        retrying = start_retrying(pause)
+        retrying(ledger.check)
+        retrying(notifications.check)
         return NotificationHandler(
             signed_data=signed_data,
             notifications=notifications,
