@@ -95,8 +95,8 @@ class MeasuredCosts(_Table):
         for cost in (measured_costs.CURL, measured_costs.REQUESTS):
             requests = ", ".join(f"{call} {cost.requests[call]:g}" for call in Call)
             memory = f"{cost.process_bytes / 1e6:.0f} MB, and {cost.in_flight_bytes / 1024:.0f} KiB a message in flight"
-            most = f"{cost.client.max_concurrency:,}"
-            yield cost.client.name, f"{cost.cpu_seconds * 1000:.2f} ms", requests, most, memory
+            most = f"{cost.max_concurrency:,}"
+            yield cost.client, f"{cost.cpu_seconds * 1000:.2f} ms", requests, most, memory
 
 
 class ScalingPlan(_Table):

@@ -13,10 +13,9 @@
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
-       ├─ custody            one_for_one: what is in flight, and for how long
-       │  ├─ intake
+       ├─ custody            one_for_one
        │  ├─ visibility_batcher  one for each source queue
-       │  └─ visibility_keeper
+       │  └─ in_flight       what is in flight, how much more may be, and what becomes of it
        ├─ gateways           one_for_one
        │  ├─ app_store_gateway
        │  └─ ledger_gateway
@@ -30,8 +29,8 @@
 Sources share all of it but for what is one for each: consumers, and the batchers of their queue, which for the first
 source go by plain names. Whoever works on a message is told which source it is from (``domain.sources``).
 
-Everything stops in reverse: consumers take in nothing more, custodians end, and the visibility keeper, which sees them
-end, hands their messages back while the visibility batcher still lives; when nothing is left the node leaves its group.
+Everything stops in reverse: consumers take in nothing more, validators and movers end, and ``in_flight``, which sees
+them end, hands their messages back while the visibility batcher still lives; then the node leaves its group.
 An actor that crashes alone is restarted alone; whoever waits for its answer asks its successor.
 """
 
@@ -65,12 +64,11 @@ from receipt_actors.otp import (
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
 from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
-from receipt_actors.pipeline.intake import Intake
+from receipt_actors.pipeline.in_flight import InFlight
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
-from receipt_actors.pipeline.visibility_keeper import VisibilityKeeper
 from receipt_actors.scale.nodes.holding import Holding
 from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER, RoleKeeper
 from receipt_actors.settings import Settings
@@ -222,16 +220,15 @@ def _listeners(settings: Settings, backend: Backend, on_result: Callable[[Posted
 
 
 def _custody(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
-    keeper = Start(VisibilityKeeper, settings.visibility_timeout_seconds, backend.rng, name=protocol.VISIBILITY_KEEPER)
+    arguments = (limits, sources, settings.visibility_timeout_seconds, backend.rng)
     return supervisor_spec(
         "custody",
         ONE_FOR_ONE,
         [
-            ChildSpec("intake", Start(Intake, limits, sources, name=protocol.INTAKE)),
             *_batchers_of(
                 VisibilityBatcher, protocol.visibility_batcher_of, settings, backend, sources, HAND_BACK_SECONDS
             ),
-            ChildSpec("visibility_keeper", keeper),
+            ChildSpec("in_flight", Start(InFlight, *arguments, name=protocol.IN_FLIGHT)),
         ],
         **BUSY_GROUP,
     )

@@ -163,8 +163,8 @@ def open_queues(
 ) -> EmbeddedQueues | AwsQueues:
     """Open the queues alone; embedded ones are made if need be, unless ``create`` is False.
 
-    Whoever takes messages in ``changes_policies``: embedded queues that exist take over the redrive policy of these
-    settings. For all others they stay as they are, lest a producer change the policy of the service that runs.
+    Consumers set ``changes_policies``: embedded queues that exist take over the redrive policy of these settings.
+    Producers must not alter a running service.
     ``max_connections`` is the number of threads that call at once. Raises what ``open_backend`` raises, and
     ``ConfigurationError`` where there is no database and none is to be made.
     """

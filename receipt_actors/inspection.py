@@ -17,7 +17,7 @@ import pykka
 
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.pipeline.protocol import INTAKE, IntakeStatus
+from receipt_actors.pipeline.protocol import IN_FLIGHT, IntakeStatus
 from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
@@ -78,7 +78,7 @@ class Inspection:
         statistics: StatisticsSnapshot,
         is_draining: bool,
     ) -> ProcessOverview:
-        intake = views.get(INTAKE)
+        intake = views.get(IN_FLIGHT)
         status = intake if isinstance(intake, IntakeStatus) else None
         known = status or _NOBODY
         return ProcessOverview(

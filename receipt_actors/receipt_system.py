@@ -232,7 +232,7 @@ class ReceiptSystem:
 
     def in_flight(self) -> IntakeStatus:
         """Say what is in flight and how long nothing has been; a restart of intake is waited for."""
-        status: IntakeStatus = self._ask(protocol.INTAKE, DescribeIntake(), ANSWER_SECONDS)
+        status: IntakeStatus = self._ask(protocol.IN_FLIGHT, DescribeIntake(), ANSWER_SECONDS)
         return status
 
     def change_limits(self, limits: Limits) -> Callable[[], None]:
@@ -326,7 +326,7 @@ class ReceiptSystem:
         """
         self._limits.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
-        intake = self._actors.whereis(protocol.INTAKE)
+        intake = self._actors.whereis(protocol.IN_FLIGHT)
         answer = None if intake is None else intake.ask(PauseIntake(), block=False)
 
         def wait() -> None:
@@ -340,7 +340,7 @@ class ReceiptSystem:
         """Undo ``pause``."""
         self._limits.is_paused = False
         logger.warning("resumed")
-        intake = self._actors.whereis(protocol.INTAKE)
+        intake = self._actors.whereis(protocol.IN_FLIGHT)
         if intake is not None:
             intake.cast(ResumeIntake())
 
@@ -369,7 +369,7 @@ class ReceiptSystem:
             on_end: called once, likewise, with why it is over.
 
         Raises:
-            TraceRefused: the filters match no event, or limit or seconds can't be.
+            TraceRefused: too many traces run, or the system has ended.
         """
         return tracer_of(self._actors).start(request, on_event, on_end)
 
@@ -428,7 +428,7 @@ class ReceiptSystem:
 
         In an outage, which may last, do so earlier.
         """
-        intake = self._actors.whereis(protocol.INTAKE)
+        intake = self._actors.whereis(protocol.IN_FLIGHT)
         if intake is None:
             return 0
         try:

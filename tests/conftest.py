@@ -55,8 +55,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(trylast=True)  # after hypothesis has marked them
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Do not measure the coverage of what hypothesis repeats hundreds of times: it would take twice as long."""
+    if config.getoption("cov_context", default=None):
+        return  # tests/mutation.py wants to know which tests reach a line
     for item in items:
         if item.get_closest_marker("hypothesis") is not None:
             item.add_marker(pytest.mark.no_cover)

@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import botocore.handlers
 import pytest
 
 from receipt_actors.backends import open_backend
@@ -69,6 +70,9 @@ def test_aws_is_called_without_threads_where_that_is_possible(
     monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
     """Not where an operator says so, nor by way of a proxy, which is botocore's business."""
+    # Without the handlers of moto, which other tests may have imported.
+    handlers = [each for each in botocore.handlers.BUILTIN_HANDLERS if each[0] != "before-send"]
+    monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://aws.invalid")

@@ -41,7 +41,7 @@ class Calls:
     ) -> Result:
         """Return what ``call`` returns, and raise what it raises.
 
-        ``if_late`` gets what it returns when nobody waits for that any more.
+        ``if_late`` gets the result if it comes after the time-out.
 
         Raises:
             NotAnswered: it takes too long, there are too many calls, or the server stops.
@@ -55,7 +55,7 @@ class Calls:
         def carry_out() -> None:
             try:
                 outcome.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - it is what whoever asked is told
+            except BaseException as error:  # noqa: BLE001 - the caller of ``run`` gets it
                 outcome.set_exception(error)
 
         self._count += 1
@@ -76,11 +76,11 @@ class Calls:
         raise NotAnswered(f"the system has not answered within {ANSWER_SECONDS:g} s")
 
     def begin(self, call: Callable[[], None]) -> None:
-        """Have ``call`` carried out; nobody waits for it. It must not raise."""
+        """Have ``call`` carried out without waiting for it. It must not raise."""
         self._waiting.put(call)
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End all waits."""
         self._closed.set()
 
     def end(self) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
-from receipt_actors.telemetry.changes import change
+from receipt_actors.telemetry.changes import change, cpu_seconds
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import Overview, Usage
+from receipt_actors.telemetry.overview import Overview
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def sample_between(before: Overview, after: Overview) -> Sample:
         moved=done.count("moved"),
         in_flight=sum(process.in_flight for process in after.processes),
         **_percentiles(done.latencies),
-        cpu_seconds=_cpu_seconds(before, after),
+        cpu_seconds=cpu_seconds(before, after),
         queue_depth=after.waiting,
         steps={step: _percentiles(latencies) for step, latencies in done.steps.items()},
     )
@@ -80,15 +80,3 @@ class History:
         """Return all samples, oldest first."""
         interval_seconds = LOOK_SECONDS * SAMPLE_LOOKS
         return {"interval_seconds": interval_seconds, "samples": [sample.as_json() for sample in self._samples]}
-
-
-def _cpu_seconds(before: Overview, after: Overview) -> float:
-    """Sum up what the processes took; one that is new took all it has in this interval."""
-    then, now = _usages(before), _usages(after)
-    spent = (usage.cpu_seconds - (then[pid].cpu_seconds if pid in then else 0.0) for pid, usage in now.items())
-    return sum(max(0.0, seconds) for seconds in spent)
-
-
-def _usages(overview: Overview) -> Mapping[int, Usage]:
-    usages = {process.pid: process.usage for process in overview.processes}
-    return usages if overview.parent_usage is None else {**usages, 0: overview.parent_usage}

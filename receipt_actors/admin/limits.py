@@ -18,11 +18,9 @@ STOP_SECONDS = 0.3  #: for answers under way, when the server stops
 JOIN_SECONDS = 0.1  #: for each thread to end
 
 LOOK_SECONDS = 1.0  #: between two looks at the system while a page is open
-SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; nobody looks in between without a page
+SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; without a page there is no look in between
 FRESH_SECONDS = 0.5  #: a look that is not older is shared
 HISTORY_SAMPLES = 300  #: ten minutes
 
-MAX_TRACE_EVENTS = 10_000  #: that a trace may ask for
-MAX_TRACE_SECONDS = 3600.0
 MAX_TRACE_QUEUE = 200  #: events of a trace that its client has not taken yet; more are lost, and counted
 KEEP_ALIVE_SECONDS = 10.0  #: after which a stream without events says that it is still there

@@ -23,6 +23,7 @@ from receipt_actors.telemetry.overview import (
     Overview,
     ProcessOverview,
     RoleOverview,
+    ServiceOverview,
     Standing,
     State,
     Usage,
@@ -82,30 +83,41 @@ class Metric:
         return family
 
 
-def _of_processes(read: Callable[[ProcessOverview], float]) -> Callable[[Overview], Iterator[Row]]:
-    return lambda overview: (((process.name,), read(process)) for process in _known(overview))
+def _of_process(name: str, kind: str, text: str, read: Callable[[ProcessOverview], float]) -> Metric:
+    def rows(overview: Overview) -> Iterator[Row]:
+        return (((process.name,), read(process)) for process in _known(overview))
+
+    return Metric(name, kind, text, rows, ("process",))
 
 
-def _of_services(read: Callable[..., float]) -> Callable[[Overview], Iterator[Row]]:
-    return lambda overview: (
-        ((process.name, service.name), read(service)) for process in overview.processes for service in process.services
-    )
+def _of_service(name: str, kind: str, text: str, read: Callable[[ServiceOverview], float]) -> Metric:
+    def rows(overview: Overview) -> Iterator[Row]:
+        for process in overview.processes:
+            yield from (((process.name, service.name), read(service)) for service in process.services)
+
+    return Metric(name, kind, text, rows, ("process", "service"))
 
 
-def _of_actors(read: Callable[[ActorOverview], float]) -> Callable[[Overview], Iterator[Row]]:
-    return lambda overview: (
-        ((process, actor.name), read(actor)) for process, root in _roots(overview) for actor in _lasting(root)
-    )
+def _of_actor(name: str, kind: str, text: str, read: Callable[[ActorOverview], float]) -> Metric:
+    def rows(overview: Overview) -> Iterator[Row]:
+        for process, root in _roots(overview):
+            yield from (((process, actor.name), read(actor)) for actor in _lasting(root))
+
+    return Metric(name, kind, text, rows, ("process", "actor"))
 
 
-def _of_usage(read: Callable[[Usage], float]) -> Callable[[Overview], Iterator[Row]]:
+def _of_usage(name: str, kind: str, text: str, read: Callable[[Usage], float]) -> Metric:
     def rows(overview: Overview) -> Iterator[Row]:
         for process in _known(overview):
             yield (process.name,), read(process.usage)
         if overview.parent_usage is not None:
             yield (PARENT,), read(overview.parent_usage)
 
-    return rows
+    return Metric(name, kind, text, rows, ("process",))
+
+
+def _of_role(name: str, kind: str, text: str, rows: Callable[[RoleOverview], Iterable[Row]], *labels: str) -> Metric:
+    return Metric(name, kind, text, lambda o: () if o.role is None else rows(o.role), labels)
 
 
 def _known(overview: Overview) -> Iterator[ProcessOverview]:
@@ -152,10 +164,6 @@ def _availability(overview: Overview) -> Iterator[Row]:
             yield (process.name, service), float(is_available)
 
 
-def _of_role(rows: Callable[[RoleOverview], Iterable[Row]]) -> Callable[[Overview], Iterable[Row]]:
-    return lambda overview: () if overview.role is None else rows(overview.role)
-
-
 def _nodes(role: RoleOverview) -> Iterator[Row]:
     for standing in Standing:
         yield (standing.value,), sum(node.standing is standing for node in role.nodes)
@@ -197,13 +205,7 @@ METRICS: tuple[Metric, ...] = (
         _fates,
         ("fate", "reason"),
     ),
-    Metric(
-        "results_posted_total",
-        "counter",
-        "Answers that a post queue confirmed.",
-        _results,
-        ("verdict", "reason"),
-    ),
+    Metric("results_posted_total", "counter", "Answers that a post queue confirmed.", _results, ("verdict", "reason")),
     Metric(
         "message_duration_seconds",
         "histogram",
@@ -231,12 +233,8 @@ METRICS: tuple[Metric, ...] = (
         lambda o: [((service,), calls.entries) for service, calls in o.statistics.calls.items()],
         ("service",),
     ),
-    Metric(
-        "service_retries_total",
-        "counter",
-        "Requests to a service that were sent again.",
-        _of_services(lambda service: service.retries),
-        ("process", "service"),
+    _of_service(
+        "service_retries_total", "counter", "Requests to a service that were sent again.", lambda each: each.retries
     ),
     Metric(
         "service_available",
@@ -245,33 +243,23 @@ METRICS: tuple[Metric, ...] = (
         _availability,
         ("process", "service"),
     ),
-    Metric(
+    _of_service(
         "service_requests_waiting",
         "gauge",
         "Requests that wait to be sent, or for their pause to be over.",
-        _of_services(lambda service: service.waiting),
-        ("process", "service"),
+        lambda service: service.waiting,
     ),
-    Metric(
+    _of_service(
         "service_requests_under_way",
         "gauge",
         "Requests that were sent and not answered yet.",
-        _of_services(lambda service: service.under_way),
-        ("process", "service"),
+        lambda service: service.under_way,
     ),
-    Metric(
-        "messages_in_flight",
-        "gauge",
-        "Messages taken in and not finished yet.",
-        _of_processes(lambda process: process.in_flight),
-        ("process",),
+    _of_process(
+        "messages_in_flight", "gauge", "Messages taken in and not finished yet.", lambda process: process.in_flight
     ),
-    Metric(
-        "credits_reserved",
-        "gauge",
-        "Messages that receives under way may bring.",
-        _of_processes(lambda process: process.reserved),
-        ("process",),
+    _of_process(
+        "credits_reserved", "gauge", "Messages that receives under way may bring.", lambda process: process.reserved
     ),
     Metric(
         "queue_messages",
@@ -280,121 +268,82 @@ METRICS: tuple[Metric, ...] = (
         lambda o: [((queue,), depth) for queue, depth in o.queues.items() if depth is not None],
         ("queue",),
     ),
-    Metric(
+    _of_actor(
         "actor_mailbox_messages",
         "gauge",
         "Messages in the mailbox of a lasting actor.",
-        _of_actors(lambda actor: actor.mailbox_length),
-        ("process", "actor"),
+        lambda actor: actor.mailbox_length,
     ),
-    Metric(
+    _of_actor(
         "actor_messages_total",
         "counter",
         "Messages that a lasting actor has handled since it was started.",
-        _of_actors(lambda actor: actor.messages),
-        ("process", "actor"),
+        lambda actor: actor.messages,
     ),
-    Metric(
+    _of_actor(
         "actor_restarts_total",
         "counter",
         "Restarts of a lasting actor since its process was started.",
-        _of_actors(lambda actor: actor.restarts),
-        ("process", "actor"),
+        lambda actor: actor.restarts,
     ),
-    Metric(
-        "incidents_total",
-        "counter",
-        "What an operator may want to know of, by kind.",
-        _incidents,
-        ("kind",),
-    ),
-    Metric(
+    Metric("incidents_total", "counter", "What an operator may want to know of, by kind.", _incidents, ("kind",)),
+    _of_role(
         "role_info",
         "info",
-        "How this node shares the work with others. Where it is alone there is none of these.",
-        _of_role(lambda role: [((role.role, role.group, role.node), 1)]),
-        ("role", "group", "node"),
+        "How this node shares the work with others. If it is alone there is none of these.",
+        lambda role: [((role.role, role.group, role.node), 1)],
+        *("role", "group", "node"),
     ),
-    Metric(
+    _of_role(
         "role_active",
         "gauge",
         "1 while this node may take messages in: it has a seat, a share, and holds its lease.",
-        _of_role(lambda role: [((), float(role.is_active))]),
+        lambda role: [((), float(role.is_active))],
     ),
-    Metric(
+    _of_role(
         "role_standing",
         "gauge",
         "1 for what this node does of its group's work, 0 for the others.",
-        _of_role(lambda role: [((standing.value,), float(standing is role.standing)) for standing in Standing]),
-        ("standing",),
+        lambda role: [((standing.value,), float(standing is role.standing)) for standing in Standing],
+        "standing",
     ),
-    Metric(
-        "role_nodes",
-        "gauge",
-        "Nodes of the group by standing, as this one knows them.",
-        _of_role(_nodes),
-        ("standing",),
-    ),
-    Metric(
-        "role_share",
-        "gauge",
-        "How much of a limit this node may use.",
-        _of_role(_share),
-        ("limit",),
-    ),
-    Metric(
+    _of_role("role_nodes", "gauge", "Nodes of the group by standing, as this one knows them.", _nodes, "standing"),
+    _of_role("role_share", "gauge", "How much of a limit this node may use.", _share, "limit"),
+    _of_role(
         "role_whole",
         "gauge",
         "How much of a limit all nodes may use together.",
-        _of_role(lambda role: [((name,), value) for name, value in (role.whole or {}).items() if value is not None]),
-        ("limit",),
+        lambda role: [((name,), value) for name, value in (role.whole or {}).items() if value is not None],
+        "limit",
     ),
-    Metric(
+    _of_role(
         "role_lease_held_seconds",
         "gauge",
         "For how long this node may go on without another renewal; 0: its lease is over.",
-        _of_role(lambda role: [((), role.held_for_seconds or 0.0)]),
+        lambda role: [((), role.held_for_seconds or 0.0)],
     ),
-    Metric(
+    _of_role(
         "role_token",
         "gauge",
-        "Token of this node's seat; whoever takes a seat over has a higher one. Left out where it has no seat.",
-        _of_role(lambda role: [((), node.token)] if (node := role.own) and node.token is not None else []),
+        "Token of this node's seat; its next holder has a higher one. Left out if the node has no seat.",
+        lambda role: [((), node.token)] if (node := role.own) and node.token is not None else [],
     ),
-    Metric(
+    _of_usage(
         "process_cpu_seconds_total",
         "counter",
         "Processor time that a process has taken.",
-        _of_usage(lambda usage: usage.cpu_seconds),
-        ("process",),
+        lambda usage: usage.cpu_seconds,
     ),
-    Metric(
-        "process_resident_memory_bytes",
-        "gauge",
-        "Memory that a process has.",
-        _of_usage(lambda usage: usage.memory_bytes),
-        ("process",),
+    _of_usage("process_resident_memory_bytes", "gauge", "Memory that a process has.", lambda usage: usage.memory_bytes),
+    _of_usage("process_threads", "gauge", "Threads of a process.", lambda usage: usage.threads),
+    _of_usage(
+        "process_open_fds", "gauge", "Files and sockets that a process has open.", lambda usage: usage.open_files
     ),
-    Metric(
-        "process_threads",
-        "gauge",
-        "Threads of a process.",
-        _of_usage(lambda usage: usage.threads),
-        ("process",),
-    ),
-    Metric(
-        "process_open_fds",
-        "gauge",
-        "Files and sockets that a process has open.",
-        _of_usage(lambda usage: usage.open_files),
-        ("process",),
-    ),
-    Metric(
+    _of_process(
         "process_start_time_seconds",
         "gauge",
         "When a process was started, as UNIX time.",
-        _of_processes(lambda process: process.started_at_seconds),
-        ("process",),
+        lambda process: process.started_at_seconds,
     ),
 )
 

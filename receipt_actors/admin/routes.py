@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,14 +21,21 @@ from starlette.types import ASGIApp
 from receipt_actors.admin.calls import Calls, NotAnswered
 from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_PAGES, MAX_TRACES
 from receipt_actors.admin.metrics import exposition
-from receipt_actors.admin.page_files import page_files
 from receipt_actors.admin.security import Guard
-from receipt_actors.admin.server_sent_events import MEDIA_TYPE, EventStream
-from receipt_actors.admin.traces import TraceStream, trace_request
+from receipt_actors.admin.streams import MEDIA_TYPE, EventStream, TraceStream
 from receipt_actors.admin.watch import Watch
 from receipt_actors.errors import TraceRefused
-from receipt_actors.telemetry.control import Trace, UnknownActor
+from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
 from receipt_actors.telemetry.health import Health
+
+FOLDER = Path(__file__).parent / "page"
+INDEX = "index.html"
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
 class Routes:
@@ -80,9 +90,13 @@ class Routes:
     async def trace(self, request: Request) -> Response:
         """Stream the events that match filters."""
         body = await _json_object(request)
+        unknown = sorted(set(body) - {"filters", "limit", "seconds"})
+        if unknown:
+            what = f"found {unknown[0]!r}, expected filters, limit and seconds only"
+            raise HTTPException(HTTPStatus.BAD_REQUEST, what)
         try:
-            wanted = trace_request(body)
-        except ValueError as error:
+            wanted = TraceRequest(**{"filters": {}, **body})
+        except TraceRefused as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         if len(self._traces) >= MAX_TRACES:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_TRACES} traces run, and no more may")
@@ -128,6 +142,32 @@ class Routes:
         """End the traces that run."""
         for stream in self._traces:
             stream.end("the admin port is being closed")
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One file."""
+
+    content: bytes
+    media_type: str
+
+    async def answer(self, request: Request) -> Response:
+        """Answer; a browser that has this very file is not sent it again."""
+        tag = f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(self.content, media_type=self.media_type, headers=headers)
+
+
+def page_files(folder: Path = FOLDER) -> Mapping[str, PageFile]:
+    """Return the files by the path of their URL; the index has two."""
+    files = {
+        f"/{file.name}": PageFile(file.read_bytes(), _MEDIA_TYPES[file.suffix])
+        for file in sorted(folder.iterdir())
+        if file.suffix in _MEDIA_TYPES
+    }
+    return {"/": files[f"/{INDEX}"], **files}
 
 
 def application(routes: Routes, host: str, token: str | None) -> ASGIApp:

@@ -3,7 +3,7 @@
 * Without a token only this machine is answered, and only under a name that is this machine's: a page of another site
   whose own name leads here (DNS rebinding) is not.
 * With a token, all that has data or changes something takes it; the page's own files and the two probes do not.
-* What a browser sends on behalf of another site is refused, be it read or written.
+* What a browser sends on behalf of another site is refused, whether it reads or writes.
 * State is changed by POST alone, with a content type that no form can send.
 * A request that could be read in two ways, here and by a proxy in front of it, is read in none.
 """

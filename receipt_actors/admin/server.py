@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from receipt_actors.admin.calls import Calls
-from receipt_actors.admin.limits import STOP_SECONDS
-from receipt_actors.admin.pace import Pace
+from receipt_actors.admin.limits import (
+    BURST_REQUESTS,
+    LARGE_PATHS,
+    LARGE_WEIGHT,
+    LONGEST_TURN_SECONDS,
+    REQUESTS_PER_SECOND,
+    STOP_SECONDS,
+)
 from receipt_actors.admin.routes import Routes, application
 from receipt_actors.admin.watch import Watch
 from receipt_actors.domain.addresses import Address
@@ -58,7 +66,7 @@ class AdminServer:
         self._system = system
 
     def stop(self) -> None:
-        """Cut off whoever is connected and end, within a second. May be called twice."""
+        """Cut off all connections and end, within a second. May be called twice."""
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
@@ -92,3 +100,30 @@ class AdminServer:
         await serving.end(STOP_SECONDS)
         await looking
         calls.end()
+
+
+class Pace:
+    """How many requests a second are served, over all connections; more wait. Used within the event loop.
+
+    The port shares a processor, and Python's one lock, with the pipeline: a client that asks as fast as there are
+    answers would take half of both.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at = float("-inf")  # when the next request would be due, had all come evenly
+
+    def pause_seconds(self, path: str) -> float:
+        """Take the turn of a request for ``path``; return for how many seconds to wait until it has come."""
+        return self.turn(LARGE_WEIGHT if path in LARGE_PATHS else 1)
+
+    def turn(self, weight: int = 1) -> float:
+        """Take a turn; return for how many seconds to wait until it has come.
+
+        ``weight`` is how many requests this one counts as.
+        """
+        now = self._clock()
+        due_at = max(self._next_at, now - BURST_REQUESTS / REQUESTS_PER_SECOND)
+        # Bounded: those who ask and hang up must not let others wait for ever.
+        self._next_at = min(due_at + weight / REQUESTS_PER_SECOND, now + LONGEST_TURN_SECONDS)
+        return max(0.0, self._next_at - now)

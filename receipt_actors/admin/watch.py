@@ -1,8 +1,8 @@
-"""``Watch``: looks at the system for everybody, keeps the history, and wakes the pages.
+"""``Watch``: looks at the system for all clients, keeps the history, and wakes the pages.
 
 It owns the newest overview, the samples of the last minutes, and what all open pages are about to be sent. It looks
-every two seconds, every second while a page is open, and when somebody asks; whoever asks while a look is under way, or
-shortly after one, shares it.
+every two seconds, every second while a page is open, and on a request; a request during a look, or shortly
+after one, shares it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from receipt_actors.admin.calls import Calls, NotAnswered
 from receipt_actors.admin.history import History
 from receipt_actors.admin.limits import FRESH_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
-from receipt_actors.admin.server_sent_events import KEEP_ALIVE, event
+from receipt_actors.admin.streams import KEEP_ALIVE, event
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview
@@ -69,7 +69,7 @@ class Watch:
         return await asyncio.shield(self._look_under_way)
 
     def forget(self) -> None:
-        """Let the next who asks have a new look: the system was told to do something else."""
+        """Have the next request take a new look: the system was told to do something else."""
         self._newest = None
         self._look_under_way = None
 
@@ -174,7 +174,7 @@ class Watch:
         if self._look_under_way is look:
             self._look_under_way = None
         if not look.cancelled():
-            look.exception()  # whoever asked has been told
+            look.exception()  # the client has had its error
 
 
 def slim(overview: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,6 @@ class AwsCalls:
         keywords: Mapping[str, object],
         done: Callable[[Any], object],
     ) -> None:
-        """See ``BackgroundCalls``."""
         calls = getattr(method, "calls", None)
         if calls is not None:
             under_way: Calls[object] = calls(method.__self__, *args, **keywords)  # type: ignore[attr-defined]

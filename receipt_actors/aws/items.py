@@ -32,7 +32,7 @@ def unavailable(error: ClientError, key: str, setting: str) -> LedgerUnavailable
 
 
 def check_table(client: Client, table: str, key: str, unused: str, setting: str) -> Calls[None]:
-    """Read the item ``unused``, which nobody ever writes, and see how the table takes it.
+    """Read the item ``unused``, which is never written, to see whether the table can be read.
 
     Raises ``LedgerRefused`` for what is a fault of the settings, with what to do; ``setting`` names the table. And
     ``LedgerUnavailable``.

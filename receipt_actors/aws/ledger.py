@@ -8,7 +8,7 @@ that every ``INSERT`` has, that nothing stands there yet. It saves round trips, 
 that an item was put confirms a claim; ownership is never judged by a batch, which need not return what is in the way.
 
 A refund is an update of the attributes of the mark (``RefundedAt`` and, where Apple says so, ``RevocationType`` and
-``RevocationPercentage``), which never replaces an item. Where nobody has claimed the transaction, the update makes an
+``RevocationPercentage``), which never replaces an item. Where the transaction is unclaimed, the update makes an
 item that has its key and the mark only: the tombstone, which stands in the way of every claim like any item. It becomes
 no claim, but is deleted, and only as long as it is none.
 
@@ -173,7 +173,7 @@ class AwsLedger:
     ) -> Calls[Standing]:
         """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing.
 
-        It fails where a mark stands that is as late, and is told of it.
+        It fails where there is a mark that is as late, and returns that.
         """
         revocation = _revocation_attributes(revocation_type, revocation_percentage)
         is_later = f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at"
@@ -214,7 +214,7 @@ class AwsLedger:
             except ClientError as error:
                 old = _conflicting_item(error)
             if not old:
-                return None  # nobody has claimed it, and nobody has refunded it
+                return None  # neither claimed nor refunded
             standing = _standing(old)
             if standing.refunded_at_seconds is not None and standing.refunded_at_seconds > reversed_at_seconds:
                 return standing
@@ -295,7 +295,6 @@ class AwsLedger:
 
     @property
     def may_transfer(self) -> bool:
-        """See ``AwsQueues.may_transfer``."""
         return self._client.maker is not None
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
@@ -412,7 +411,7 @@ def _standing(attributes: Mapping[str, Any]) -> Standing:
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
-    """Read an item, whoever wrote it: what is missing or of another type reads as nobody's (see the module)."""
+    """Read an item of any program: what is missing or of another type reads as nobody's (see the module)."""
     refunded_at = _number(attributes, _REFUNDED_AT)
     revocation_type, revocation_percentage = _revocation(attributes)
     return LedgerItem(

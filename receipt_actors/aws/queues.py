@@ -129,19 +129,16 @@ class AwsQueues:
 
     @blocking
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Calls[Sequence[EntryFailure | None]]:
-        """See ``Queues.delete``."""
         entries: list[dict[str, Any]] = [{"ReceiptHandle": handle} for handle in receipt_handles]
         return (yield from self._handle_batch(queue, "delete_message_batch", entries))
 
     @blocking
     def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Calls[Sequence[EntryFailure | None]]:
-        """See ``Queues.change_visibility``."""
         entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in changes]
         return (yield from self._handle_batch(queue, "change_message_visibility_batch", entries))
 
     @blocking
     def dead_letter_queue(self, queue: str) -> Calls[str | None]:
-        """See ``Queues.dead_letter_queue``."""
         policy = yield from self._attribute(queue, "RedrivePolicy")
         if not policy:
             return None
@@ -152,7 +149,6 @@ class AwsQueues:
 
     @blocking
     def approximate_number_of_messages(self, queue: str) -> Calls[int]:
-        """See ``Queues.approximate_number_of_messages``."""
         count = yield from self._attribute(queue, "ApproximateNumberOfMessages")
         if count is None or not count.isdecimal():
             raise QueueUnavailable(f"GetQueueAttributes: a garbled number of messages: {count!r}")

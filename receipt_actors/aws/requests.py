@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import threading
 import time
 import zlib
@@ -24,6 +25,7 @@ from http.client import responses
 from typing import Any
 from urllib.parse import urlsplit
 
+import botocore
 from botocore.auth import SIGNED_HEADERS_BLACKLIST
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
@@ -34,6 +36,8 @@ from botocore.utils import get_environ_proxies
 from receipt_actors.domain.digests import sha256_hex
 from receipt_actors.domain.values import masked
 from receipt_actors.transport.messages import HttpRequest, HttpResponse, Server
+
+logger = logging.getLogger(__name__)
 
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024  #: ten messages of 1 MiB in all, each character of them written as ``\\u0000``
 MAX_QUOTED_CHARACTERS = 4096  #: of a service's words that are looked at,
@@ -150,7 +154,10 @@ class RequestMaker:
         except _Intercepted as intercepted:
             name = self._api.meta.method_to_api_mapping[operation]
             output = self._api.meta.service_model.operation_model(name).output_shape
-            return _Prototype.of(intercepted.request, name, frozenset(output.members if output else ()))
+            prototype = _Prototype.of(intercepted.request, name, frozenset(output.members if output else ()))
+            if prototype is None:
+                logger.warning("%s is called on threads, for only boto3 can make its requests", name)
+            return prototype
         return None
 
     def _intercept(self, request: AWSPreparedRequest, **_others: object) -> None:
@@ -163,7 +170,11 @@ def _has_handlers(api: Any) -> bool:
     name = f"before-send.{api.meta.service_model.service_id.hyphenize()}"
     try:
         return bool(api.meta.events._emitter._handlers.prefix_search(name))
-    except AttributeError:  # another botocore than we know
+    except AttributeError:
+        logger.warning(
+            "botocore %s is not one that we know: SQS and DynamoDB are called on threads, which takes more CPU time",
+            botocore.__version__,
+        )
         return True
 
 
@@ -291,7 +302,7 @@ def check_content(content: bytes, *, found_nothing: bool) -> None:
     """Refuse what is not a whole JSON object, or one in which nothing was found though it is not empty.
 
     botocore reads whatever is no JSON as an empty object. But an empty object confirms a put, and says of a read that
-    nobody has claimed the transaction. Which headers come along is not asked: emulators differ there.
+    the transaction is unclaimed. Which headers come along is not asked: emulators differ there.
     """
     is_object = content.lstrip().startswith(b"{") and content.rstrip().endswith(b"}")
     if not is_object or (found_nothing and content.split() != [b"{}"]):

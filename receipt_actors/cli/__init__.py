@@ -135,11 +135,11 @@ def complain(text: str) -> None:
 
 
 def _fill_standard_streams() -> None:
-    """Put something in the place of standard streams that whoever started us has closed.
+    """Replace standard streams that the parent process has closed.
 
-    Python has None there, and the next file that is opened would get the number: what is printed would go into the
-    database. Nothing is read and nothing is complained; but what is *printed* fails, as into a pipe whose reader is
-    gone: an answer that nobody could have read must not count as written. Worker processes inherit what is put there.
+    Python has None there, and the next file that is opened would get the number: output would go into the database.
+    Reading finds nothing and complaints are lost, but *printing* fails, as into a pipe whose reader is gone: an answer
+    without a reader must not count as written. Worker processes inherit the replacements.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

@@ -1,18 +1,150 @@
-"""What ``receipt-actors plan`` says to people."""
+"""What ``receipt-actors plan`` reads of a report of ``bench --json``, and what it says to people."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
+import reprlib
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from receipt_actors.domain.capacity import MAX_ENTRIES, Call, Capacity, LimitReached
+from receipt_actors.domain.capacity import MAX_ENTRIES, Call, Capacity, Cost, LimitReached
 from receipt_actors.domain.roles import Role
 from receipt_actors.domain.service_limits import ECS_LAUNCHES, PRICES_AS_OF, SECONDS_A_MONTH
+
+#: The operations of AWS that make up each kind of request.
+OPERATIONS: Mapping[Call, tuple[str, ...]] = {
+    Call.RECEIVE: ("ReceiveMessage",),
+    Call.SEND: ("SendMessage", "SendMessageBatch"),
+    Call.DELETE: ("DeleteMessage", "DeleteMessageBatch"),
+    Call.CLAIM: ("PutItem", "BatchExecuteStatement"),
+}
+BUSY_SHARE = 0.8  #: of a core; with less, batches were not as full as they get
+MAX_TEXT = 100  #: characters of a name
+_VERIFY_RECEIPT = "verify-receipt"
+_Bytes = Annotated[float, Field(ge=-1e12, le=1e9)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Run(_Part):
+    """Bounds are far beyond what any machine does, and far from where figures stop to make sense."""
+
+    messages: float = Field(ge=1, le=1e12)
+    cpu_ms: float = Field(ge=1e-3, le=1e6)
+    seconds: float = Field(ge=1e-6, le=1e9)
+    rss_start_bytes: float = Field(ge=1, le=1e12)
+    memory_bytes: _Bytes
+    requests: dict[str, Annotated[float, Field(ge=0, le=1e12)]]
+    rate: Any = None
+    wrong: Any = None
+    redelivered: Any = None
+
+    def requests_for_a_receipt(self, call: Call) -> float:
+        return sum(self.requests.get(name, 0.0) for name in OPERATIONS[call]) / self.messages
+
+
+class _Series(_Part):
+    label: Any = None
+    processes: Any = None
+    client: Any = None
+    way: Any = _VERIFY_RECEIPT
+    runs: list[_Run] = Field(min_length=1)
+
+
+class _Report(_Part):
+    machine: dict[str, Any]
+    memory_slope_bytes: _Bytes | None = None
+    services: Any = None
+    series: list[Any] = Field(min_length=1)
+
+
+def cost_of_report(text: str, otherwise: Mapping[str, Cost], client: str | None) -> Cost:
+    """Read the first series of a report, of one process with all messages at once: medians of its runs.
+
+    What it does not say (the cost of one request, and what the client bears) is that of ``otherwise``, for the client
+    that was measured, or for ``client``. What makes the figures less than sure is among the remarks of the cost.
+
+    Raises:
+        ValueError: it is no such report; the message says what was found and expected.
+    """
+    try:
+        report = _Report.model_validate_json(text)
+        series = _Series.model_validate(report.series[0])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "report"
+        raise ValueError(
+            f"expected a report of bench --json: {where}: {fault['msg']}, found {reprlib.repr(fault['input'])}"
+        ) from None
+    _check_conditions(series)
+    runs = series.runs
+    in_flight_bytes = report.memory_slope_bytes
+    if in_flight_bytes is None:
+        in_flight_bytes = statistics.median(run.memory_bytes for run in runs)
+    machine = report.machine
+    measured = series.client if isinstance(series.client, str) else ""
+    return replace(
+        otherwise[client or (measured if measured in otherwise else next(iter(otherwise)))],
+        machine=f"{_text(machine.get('cpu'))}, {_text(machine.get('cores'))} cores, {_text(machine.get('python'))}",
+        cpu_seconds=statistics.median(run.cpu_ms for run in runs) / 1000,
+        requests={call: statistics.median(run.requests_for_a_receipt(call) for run in runs) for call in Call},
+        process_bytes=round(statistics.median(run.rss_start_bytes for run in runs)),
+        in_flight_bytes=max(0, round(in_flight_bytes)),
+        remarks=tuple(_remarks(report, series)),
+    )
+
+
+def _check_conditions(series: _Series) -> None:
+    """Refuse runs that say nothing of what one process does at most."""
+    if series.processes != 1 or isinstance(series.processes, bool):
+        raise ValueError(
+            f"expected runs of one process, found processes {reprlib.repr(series.processes)}: the figures of several "
+            "and of their parent can't be told apart; leave --processes out of bench"
+        )
+    if series.way != _VERIFY_RECEIPT:
+        raise ValueError(
+            f"expected verifyReceipt to be asked in the first series, found {reprlib.repr(series.way)}: it is what a "
+            "plan is about; give bench --receipts verify-receipt, or give it first"
+        )
+    if any(run.rate is not None for run in series.runs):
+        raise ValueError("expected runs with all messages at once, found runs at a rate: they leave the cores idle")
+    for found, words in (("wrong", "wrong answers"), ("redelivered", "messages that were delivered again")):
+        if any(getattr(run, found) for run in series.runs):
+            raise ValueError(f"expected runs in which all went well, found {words}: their figures are not valid")
+
+
+def _remarks(report: _Report, series: _Series) -> Iterator[str]:
+    if len(report.series) > 1:
+        yield f"Of the report's {len(report.series)} series the first is used: {_text(series.label)}."
+    core_share = statistics.median(run.cpu_ms / 1000 * run.messages / run.seconds for run in series.runs)
+    if core_share < BUSY_SHARE:
+        yield (
+            f"The report's core was {core_share:.0%} busy, so this is not all that it can do: with more to do, batches "
+            "are fuller and a receipt costs less."
+        )
+    if isinstance(report.services, dict):
+        answers_at_once = report.services.get("apple") in (None, {}, {"seconds": 0, "jitter_seconds": 0})
+        latencies = (report.services.get(f"{service}_latency_seconds") for service in ("sqs", "dynamodb"))
+        if not answers_at_once or any(latencies):
+            yield "The report's services had latencies: without (bench --no-latency) it is the core alone that limits."
+
+
+def _text(value: object) -> str:
+    """Return what can be printed of a name: JSON may hold halves of characters."""
+    text = str(value) if isinstance(value, str | int) else "unknown"
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
+
+
+# --- for people ---
 
 
 def print_plan(capacity: Capacity) -> None:
@@ -23,7 +155,7 @@ def print_plan(capacity: Capacity) -> None:
     console.print(
         f"{_number(load.rate_per_second)} receipts/s{peak}. Apple takes {_seconds_of(load.apple_seconds)}, DynamoDB "
         f"{_seconds_of(load.ledger_seconds)}, SQS {_seconds_of(load.queue_seconds)}.\nThe cost of a receipt is that of "
-        f"{capacity.cost.machine}; client {capacity.cost.client.name}."
+        f"{capacity.cost.machine}; client {capacity.cost.client}."
     )
     for remark in capacity.cost.remarks:
         console.print(f"- {remark}")
@@ -89,7 +221,6 @@ def _settings(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
     notes = {
         "processes": "one for each vCPU",
         "consumers": "for each process",
-        "batch_requests": "for each batcher of a process",
     }
     if capacity.setup.role is not Role.ALONE:
         yield "role", capacity.setup.role, ""
@@ -137,7 +268,7 @@ def _limits(capacity: Capacity) -> Table:
     table.add_column("here", justify="right", no_wrap=True)
     for each in capacity.reached:
         table.add_row(
-            "nobody knows" if each.at_per_second is None else f"{_number(each.at_per_second)}/s",
+            "not known" if each.at_per_second is None else f"{_number(each.at_per_second)}/s",
             f"{each.limit.service}: {each.limit.what}",
             _amount(each),
             "-" if each.used is None else _number(each.used),
@@ -160,7 +291,7 @@ def _advice(capacity: Capacity) -> Iterator[str]:
     for each in capacity.exceeded or (capacity.first_limit,):
         yield _remedy(each)
     if unknown := [each for each in capacity.reached if each.at_per_second is None]:
-        yield "What nobody knows:"
+        yield "Not known:"
         yield from map(_remedy, unknown)
 
 

@@ -8,12 +8,9 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from types import FrameType
-from typing import TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,8 +24,8 @@ from receipt_actors.cli.status import QUIET_SECONDS
 from receipt_actors.cli.terminal import clock_time, duration, echo, moment, number, size
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
-from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.overview import ActorOverview, Incident, Overview, ProcessOverview, Standing, State
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, Standing, State
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 LIVE_INTERVAL_SECONDS = 1.0
 RATE_SECONDS = 3.0  #: that a rate is taken over at least: several processes report once a second
@@ -47,7 +44,7 @@ _OF_MESSAGES = frozenset({"moved", "handed_back"})  # kinds of incidents; see te
 
 _KEYS = "q: quit, p: pause or resume"
 
-_Cell = TypeVar("_Cell", str, str | Text)
+_Row = tuple[str | Text, ...]
 
 
 def show(client: AdminClient, once: bool, interval_seconds: float | None) -> None:
@@ -118,7 +115,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _single_keys() -> Iterator[int | None]:
-    """Have keys come as they are pressed; the descriptor to read them from, None where nobody presses any."""
+    """Read keys as they are pressed; yields the descriptor to read from, None if stdin is no terminal."""
     if not sys.stdin.isatty():
         yield None
         return
@@ -146,31 +143,39 @@ def _key(descriptor: int | None, seconds: float) -> str:
 # --- the picture ---
 
 
-@dataclass(frozen=True, slots=True)
-class _ActorRow:
-    """An actor, and how busy it was."""
-
-    process: str
-    actor: ActorOverview
-    messages: int  #: handled between the two looks
-
-
 def _picture(
     earlier: Overview, later: Overview, *, actors: int, columns: int = WIDE_COLUMNS, notice: str = ""
 ) -> RenderableType:
     """Draw everything; at most so many actors, the busiest first. ``notice`` stands where every terminal shows it."""
-    period_seconds = later.at_seconds - earlier.at_seconds
-    rates, latencies = _rates(earlier, later, period_seconds), _latencies(earlier, later)
+    seconds = later.at_seconds - earlier.at_seconds
+    new = change(earlier.statistics, later.statistics)
+    several = len(later.processes) > 1
+    rates = _table(columns, ("messages", "per second", "in all"), _rates(new, later.statistics, seconds))
+    latencies = _table(columns, ("latency", "50 %", "95 %", "99 %"), _latencies(new))
     parts: list[RenderableType] = [
         _headline(later),
         Text(printable(notice), style=_TROUBLE),
         *([_side_by_side(rates, latencies)] if columns >= WIDE_COLUMNS else [rates, Text(), latencies]),
-        *_titled("services", _services(later, columns)),
-        *_titled("processes", _processes(earlier, later, period_seconds, columns)),
-        *_titled("nodes", _nodes(later, columns)),
-        *_titled("busiest actors", _actors(earlier, later, period_seconds, actors, columns)),
-        *_titled("last incidents", _incidents(later)),
     ]
+    for title, names, left, wide_only, rows in (
+        ("services", ("service", "state", "waiting", "under way", "retries"), 2, {4}, _services(later)),
+        (
+            "processes",
+            ("process", "state", "pid", "in flight", "CPU", "memory", "threads", "files"),
+            *(2, {2, 6, 7}, _processes(earlier, later, seconds)),
+        ),
+        ("nodes", ("node", "standing", "share", "token", "last heard"), 2, {3}, _nodes(later)),
+        (
+            "busiest actors",
+            ("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts"),
+            *(1 + several, {3 + several}, _actors(earlier, later, seconds, actors)),
+        ),
+    ):
+        table = _table(columns, names, rows, left=left, wide_only=wide_only)
+        if table.row_count:
+            parts += [Rule(title, align="left", style="dim"), table]
+    if later.incidents:
+        parts += [Rule("last incidents", align="left", style="dim"), _incidents(later)]
     return Group(*parts)
 
 
@@ -201,72 +206,53 @@ def _headline(overview: Overview) -> Text:
     return text
 
 
-def _titled(title: str, table: Table) -> Iterator[RenderableType]:
-    if table.row_count:
-        yield Rule(title, align="left", style="dim")
-        yield table
-
-
 def _side_by_side(left: Table, right: Table) -> Table:
     grid = Table.grid(padding=(0, 4))
     grid.add_row(left, right)
     return grid
 
 
-def _table(*names: str, left: int = 1) -> Table:
-    """Make a table whose first ``left`` columns are words; the others are numbers.
+def _table(
+    columns: int, names: Sequence[str], rows: Iterable[_Row], *, left: int = 1, wide_only: Collection[int] = ()
+) -> Table:
+    """Make a table whose first ``left`` columns are words, the others numbers; a narrow terminal lacks ``wide_only``.
 
-    Where there is no room for all, words are shortened and numbers are not, as long as that is enough: rich shortens
-    what may be wrapped first. So words are ``_words``, which are shortened rather than wrapped.
+    If there is no room, words are shortened and numbers are not, as long as that is enough: rich shortens what may be
+    wrapped first. So words are ``_words``, which are shortened rather than wrapped.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for index, name in enumerate(names):
+    shown = [index for index in range(len(names)) if columns >= WIDE_COLUMNS or index not in wide_only]
+    for index in shown:
         is_words = index < left
         table.add_column(
-            _words(name), justify="left" if is_words else "right", no_wrap=not is_words, overflow="ellipsis"
+            _words(names[index]), justify="left" if is_words else "right", no_wrap=not is_words, overflow="ellipsis"
         )
+    for row in rows:
+        table.add_row(*(row[index] for index in shown))
     return table
-
-
-def _room_for(columns: int, cells: Sequence[_Cell], *, wide_only: Collection[int]) -> list[_Cell]:
-    """Leave out those cells of a row that a narrow terminal has no room for."""
-    return [cell for index, cell in enumerate(cells) if columns >= WIDE_COLUMNS or index not in wide_only]
 
 
 def _words(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _per_second(count: float, period_seconds: float) -> str:
-    return number(count / period_seconds) if period_seconds > 0 else "-"
+def _per_second(count: float, seconds: float) -> str:
+    return number(count / seconds) if seconds > 0 else "-"
 
 
-def _rates(earlier: Overview, later: Overview, period_seconds: float) -> Table:
-    table = _table("messages", "per second", "in all")
-    new, all_ = change(earlier.statistics, later.statistics), later.statistics
-    table.add_row(_words("received"), _per_second(new.received, period_seconds), number(all_.received))
+def _rates(new: StatisticsSnapshot, all_: StatisticsSnapshot, seconds: float) -> Iterator[_Row]:
+    yield _words("received"), _per_second(new.received, seconds), number(all_.received)
     for fate in ("answered", "handed_back", "moved", "left"):
-        name = _words(fate.replace("_", " "))
-        table.add_row(name, _per_second(new.count(fate), period_seconds), number(all_.count(fate)))
-    return table
+        yield _words(fate.replace("_", " ")), _per_second(new.count(fate), seconds), number(all_.count(fate))
 
 
-def _latencies(earlier: Overview, later: Overview) -> Table:
-    table = _table("latency", "50 %", "95 %", "99 %")
-
-    def add(name: str, new: Latencies) -> None:
-        table.add_row(_words(name), *(terminal.seconds(new.percentile_seconds(percent)) for percent in (50, 95, 99)))
-
-    new = change(earlier.statistics, later.statistics)
-    add("receive to delete", new.latencies)
-    for step in sorted(new.steps, key=lambda name: (_STEPS.index(name) if name in _STEPS else len(_STEPS), name)):
-        add(step, new.steps[step])
-    return table
+def _latencies(new: StatisticsSnapshot) -> Iterator[_Row]:
+    steps = sorted(new.steps, key=lambda name: (_STEPS.index(name) if name in _STEPS else len(_STEPS), name))
+    for name, latencies in (("receive to delete", new.latencies), *((step, new.steps[step]) for step in steps)):
+        yield _words(name), *(terminal.seconds(latencies.percentile_seconds(percent)) for percent in (50, 95, 99))
 
 
-def _services(overview: Overview, columns: int) -> Table:
-    room_for = partial(_room_for, columns, wide_only={4})
-    table = _table(*room_for(("service", "state", "waiting", "under way", "retries")), left=2)
+def _services(overview: Overview) -> Iterator[_Row]:
     names = dict.fromkeys(service.name for process in overview.processes for service in process.services)
     for name in names:
         same = [service for process in overview.processes for service in process.services if service.name == name]
@@ -277,81 +263,56 @@ def _services(overview: Overview, columns: int) -> Table:
             state = _words(f"unavailable for {duration(overview.at_seconds - began)}", _TROUBLE)
             if len(down) < len(same):
                 state.append(f" in {len(down)} of {len(same)} processes")
-        waiting, under_way, retries = (
-            sum(getattr(service, count) for service in same) for count in ("waiting", "under_way", "retries")
-        )
-        cells: tuple[str | Text, ...] = (_words(name), state, number(waiting), number(under_way), number(retries))
-        table.add_row(*room_for(cells))
-    return table
+        counts = (sum(getattr(each, count) for each in same) for count in ("waiting", "under_way", "retries"))
+        yield _words(name), state, *map(number, counts)
 
 
-def _processes(earlier: Overview, later: Overview, period_seconds: float, columns: int) -> Table:
-    room_for = partial(_room_for, columns, wide_only={2, 6, 7})
-    names = ("process", "state", "pid", "in flight", "CPU", "memory", "threads", "files")
-    table = _table(*room_for(names), left=2)
+def _processes(earlier: Overview, later: Overview, seconds: float) -> Iterator[_Row]:
     before = {(process.name, process.pid): process for process in earlier.processes}
     for process in later.processes:
         usage = process.usage
         known = before.get((process.name, process.pid))
         cpu = "-"
-        if known is not None and period_seconds > 0:
-            cpu = f"{(usage.cpu_seconds - known.usage.cpu_seconds) / period_seconds:.0%}"
-        cells: tuple[str | Text, ...] = (
+        if known is not None and seconds > 0:
+            cpu = f"{(usage.cpu_seconds - known.usage.cpu_seconds) / seconds:.0%}"
+        yield (
             _words(process.name),
             _words(process.state, _COLOURS.get(process.state, _TROUBLE)),
             *(str(process.pid), number(process.in_flight), cpu, size(usage.memory_bytes)),
             *(number(usage.threads), number(usage.open_files)),
         )
-        table.add_row(*room_for(cells))
-    return table
 
 
-def _nodes(overview: Overview, columns: int) -> Table:
-    room_for = partial(_room_for, columns, wide_only={3})
-    table = _table(*room_for(("node", "standing", "share", "token", "last heard")), left=2)
+def _nodes(overview: Overview) -> Iterator[_Row]:
     role = overview.role
     for node in () if role is None else role.nodes[:NODES]:
         is_own = role is not None and node is role.own
         is_quiet = node.seconds_since_heard >= QUIET_SECONDS
-        heard = "this node" if is_own else f"{duration(node.seconds_since_heard)} ago" if is_quiet else "now"
-        cells: tuple[str | Text, ...] = (
+        yield (
             _words(node.name),
             _words(node.standing, _STANDING_COLOURS.get(node.standing, _TROUBLE)),
             "-" if role is None or node.share is None else f"{role.part_of(node):.0%}",
             "-" if node.token is None else str(node.token),
-            heard,
+            "this node" if is_own else f"{duration(node.seconds_since_heard)} ago" if is_quiet else "now",
         )
-        table.add_row(*room_for(cells))
-    return table
 
 
-def _actors(earlier: Overview, later: Overview, period_seconds: float, limit: int, columns: int) -> Table:
+def _actors(earlier: Overview, later: Overview, seconds: float, limit: int) -> Iterator[_Row]:
     several = len(later.processes) > 1
-    room_for = partial(_room_for, columns, wide_only={3 + several})
-    names = ("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts")
-    table = _table(*room_for(names), left=1 + several)
-    busy = (row for row in _actor_rows(earlier, later) if row.messages or row.actor.mailbox_length)
-    for row in sorted(busy, key=lambda row: (-row.messages, -row.actor.mailbox_length))[:limit]:
-        actor = row.actor
-        cells: tuple[str | Text, ...] = (
-            _words(actor.name),
-            *((_words(row.process),) if several else ()),
-            *(_per_second(row.messages, period_seconds), number(actor.mailbox_length), number(actor.restarts)),
-        )
-        table.add_row(*room_for(cells))
-    return table
-
-
-def _actor_rows(earlier: Overview, later: Overview) -> Iterator[_ActorRow]:
     known = {process.name: process for process in earlier.processes}
+    busy: list[tuple[int, int, str, ActorOverview]] = []
     for process in later.processes:
-        before = {actor.name: actor for actor in _walk(known.get(process.name))}
-        for actor in _walk(process):
-            handled = before[actor.name].messages if actor.name in before else 0
-            yield _ActorRow(process.name, actor, increase(handled, actor.messages))
+        before = {actor.name: actor.messages for actor in _all_actors(known.get(process.name))}
+        for actor in _all_actors(process):
+            handled = increase(before.get(actor.name, 0), actor.messages)
+            if handled or actor.mailbox_length:
+                busy.append((handled, actor.mailbox_length, process.name, actor))
+    for handled, mailbox_length, name, actor in sorted(busy, key=lambda row: (-row[0], -row[1]))[:limit]:
+        words = (_words(actor.name), *((_words(name),) if several else ()))
+        yield *words, _per_second(handled, seconds), number(mailbox_length), number(actor.restarts)
 
 
-def _walk(process: ProcessOverview | None) -> Iterator[ActorOverview]:
+def _all_actors(process: ProcessOverview | None) -> Iterator[ActorOverview]:
     actors = [] if process is None or process.tree is None else [process.tree]
     while actors:
         actor = actors.pop()
@@ -360,18 +321,13 @@ def _walk(process: ProcessOverview | None) -> Iterator[ActorOverview]:
 
 
 def _incidents(overview: Overview) -> Table:
+    """Show the newest, and leave room for those that are not about single messages: garbage must not hide a crash."""
+    newest, others = overview.incidents[:NEWEST_INCIDENTS], overview.incidents[NEWEST_INCIDENTS:]
+    chosen = sorted(others, key=lambda incident: incident.kind in _OF_MESSAGES)[: INCIDENTS - len(newest)]
     table = Table(box=None, pad_edge=False, show_header=False)
-    for incident in _worth_showing(overview.incidents):
+    for incident in sorted((*newest, *chosen), key=lambda incident: -incident.at_seconds):
         times = f" ({number(incident.count)} times)" if incident.count > 1 else ""
         where = f"{incident.process}: " if incident.process else ""
-        summary = Text(printable(f"{where}{incident.summary}{times}"), no_wrap=True, overflow="ellipsis")
         when = Text(moment(incident.at_seconds, overview.at_seconds), style="dim")
-        table.add_row(when, Text(printable(incident.kind)), summary)
+        table.add_row(when, Text(printable(incident.kind)), _words(f"{where}{incident.summary}{times}"))
     return table
-
-
-def _worth_showing(incidents: Sequence[Incident]) -> list[Incident]:
-    """Choose the newest, and leave room for those that are not about single messages: garbage must not hide a crash."""
-    newest, others = incidents[:NEWEST_INCIDENTS], incidents[NEWEST_INCIDENTS:]
-    chosen = sorted(others, key=lambda incident: incident.kind in _OF_MESSAGES)[: INCIDENTS - len(newest)]
-    return sorted((*newest, *chosen), key=lambda incident: -incident.at_seconds)

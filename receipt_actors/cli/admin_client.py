@@ -1,8 +1,8 @@
 """``AdminClient``: asks the admin port of a running ``receipt-actors start --admin``, for the commands that look at it.
 
-Each question is answered within ``ANSWER_SECONDS`` or told as an error of one line: nobody listens there, it takes no
-token of ours, or it is something else that listens. A proxy or a password of the environment is not for it, no redirect
-is followed (it would carry the token along), and what is answered is read up to ``MAX_ANSWER_BYTES`` only.
+A question that is not answered within ``ANSWER_SECONDS`` is an error of one line: nothing listens there, the token is
+refused, or another program listens. Proxies and passwords of the environment are not used, redirects are not followed
+(they would carry the token along), and an answer is read up to ``MAX_ANSWER_BYTES`` only.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ ANSWER_SECONDS = 15.0  #: a system under load looks at each of its actors
 SILENCE_SECONDS = 30.0  #: of a trace: the server says something more often
 MAX_ANSWER_BYTES = 64 * 2**20
 EXCERPT_CHARACTERS = 120
-# Where a server listens, and nobody is.
+# Addresses that a server listens on and a client can't connect to.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # to ask, not to listen
 
 Result = TypeVar("Result")
 
 
 class AdminUnreachable(ReceiptActorsError):
-    """Nobody answers at that address, or somebody else does."""
+    """Nothing answers at that address, or another program does."""
 
 
 class AdminRefused(ReceiptActorsError):
@@ -101,7 +101,7 @@ class AdminClient:
         """Return an actor's state.
 
         Raises:
-            UnknownActor: nobody has this name.
+            UnknownActor: no actor has this name.
         """
         with self._answer("GET", f"/api/actors/{quote(name, safe='')}", expected=(200, 404)) as response:
             data = self._json(response)

@@ -1,42 +1,54 @@
-"""``receipt-actors plan``: what a load takes, and what limits it first. It asks nobody and starts nothing."""
+"""``receipt-actors plan``: what a load takes, and what limits it first. It asks no service and starts nothing."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from receipt_actors.cli._plan_report import print_plan
-from receipt_actors.cli.measured_cost import cost_of_report
+from receipt_actors.cli._plan_report import cost_of_report, print_plan
 from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.domain import measured_costs
-from receipt_actors.domain.capacity import (
-    Capacity,
-    Cost,
-    Load,
-    Setup,
-    plan_capacity,
-)
+from receipt_actors.domain.capacity import Cost, Load, Setup, plan_capacity
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
-from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES, TaskSize
-from receipt_actors.pipeline.batchers import PACE_SECONDS
-from receipt_actors.settings import Settings, uses_curl
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES
+from receipt_actors.settings import uses_curl
 
 MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND = 1 / 86_400, 1e12
 MOST = 1_000_000  #: source queues, and spare tasks
-UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 _RATE = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]{1,2})?)(?P<multiple>[kMG]?)/(?P<unit>s|min|h|day)")
-_CLIENTS = {"auto": "curl", "threads": "requests"}
 _COSTS = {"curl": measured_costs.CURL, "requests": measured_costs.REQUESTS}
 _SIZES = {f"{size.vcpus:g}": size for size in TASK_SIZES}
+_LATENCY, _COUNT, _SHARE = FiniteFloatRange(0, 60), click.IntRange(0, MOST), FiniteFloatRange(0.01, 100)
+
+#: Options that are numbers: flag, the field of ``Load`` or ``Setup`` that has the default, type, unit, help.
+_NUMBERS: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
+    ("--peak", "peak", FiniteFloatRange(1, 1000), "TIMES", "Ratio of peak to average rate; capacity is for the peak."),
+    ("--apple-latency", "apple_seconds", _LATENCY, "SECONDS", "Apple's mean time to answer."),
+    ("--dynamodb-latency", "ledger_seconds", _LATENCY, "SECONDS", "Mean time of a claim in DynamoDB."),
+    ("--sqs-latency", "queue_seconds", _LATENCY, "SECONDS", "Mean time of a send or a delete of SQS."),
+    ("--message-bytes", "message_bytes", click.IntRange(1, 1024 * 1024), "N", "Size of a message: mostly its receipt."),
+    ("--claims", "claims", _SHARE, "N", "Mean number of transactions claimed for one receipt."),
+    (
+        "--apple-requests",
+        "apple_requests",
+        _SHARE,
+        "N",
+        "Requests to Apple for a receipt: sandbox receipts take two.",
+    ),
+    ("--source-queues", "source_queues", click.IntRange(1, MOST), "N", "Source queues."),
+    ("--spare-tasks", "spare_tasks", _COUNT, "N", "Tasks that may be lost at the peak."),
+    ("--utilisation", "utilisation", FiniteFloatRange(0.05, 0.95), "SHARE", "Load of a process at the peak, at most."),
+    ("--core-speed", "core_speed", FiniteFloatRange(0.05, 20), "TIMES", "Speed of a vCPU against the measured core."),
+    ("--lease-seconds", "lease_seconds", FiniteFloatRange(1, LONGEST_LEASE_SECONDS), "SECONDS", "Length of a lease."),
+)
 
 
 def _rate(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
@@ -46,7 +58,7 @@ def _rate(_context: click.Context, _parameter: click.Parameter, text: str | None
     found = _RATE.fullmatch(text.strip())
     if found is not None:
         number = float(re.sub("[_,]", "", found["number"]))
-        rate = number * _MULTIPLES[found["multiple"]] / UNIT_SECONDS[found["unit"]]
+        rate = number * _MULTIPLES[found["multiple"]] / _UNIT_SECONDS[found["unit"]]
         if MIN_RATE_PER_SECOND <= rate <= MAX_RATE_PER_SECOND:
             return rate
     raise click.BadParameter(
@@ -55,16 +67,12 @@ def _rate(_context: click.Context, _parameter: click.Parameter, text: str | None
     )
 
 
-def _seconds(name: str, of: str, default: float, most: float) -> Callable[[Command], Command]:
-    """Make an option for how long a service takes."""
-    return click.option(
-        name,
-        type=FiniteFloatRange(0, most),
-        default=default,
-        show_default=True,
-        metavar="SECONDS",
-        help=f"How long {of} takes, on average.",
-    )
+def _number_options(function: Callable[..., None]) -> Callable[..., None]:
+    defaults = {field.name: field.default for model in (Load, Setup) for field in fields(model)}
+    for flag, name, kind, unit, text in reversed(_NUMBERS):
+        add = click.option(flag, name, type=kind, default=defaults[name], show_default=True, metavar=unit, help=text)
+        function = add(function)
+    return function
 
 
 @click.command(
@@ -85,94 +93,24 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 """
 )
 @click.option(
-    "--rate", callback=_rate, required=True, metavar="RATE", help="Receipts: 1500/s, 100000/min, 2.5k/h, 10M/day."
-)
-@click.option(
-    "--peak",
-    type=FiniteFloatRange(1, 1000),
-    default=1.0,
-    show_default=True,
-    metavar="TIMES",
-    help="How many times the rate the peak is: all is sized for the peak, requests are billed at the rate.",
-)
-@_seconds("--apple-latency", "Apple's answer", 0.25, 60)
-@_seconds("--dynamodb-latency", "a claim in DynamoDB", 0.005, 60)
-@_seconds("--sqs-latency", "a send or a delete of SQS", 0.010, 60)
-@click.option(
-    "--message-bytes",
-    type=click.IntRange(1, 1024 * 1024),
-    default=7000,
-    show_default=True,
-    metavar="N",
-    help="Size of a message: its receipt, mostly.",
-)
-@click.option(
-    "--claims",
-    type=FiniteFloatRange(0.01, 100),
-    default=1.0,
-    show_default=True,
-    metavar="N",
-    help="Transactions claimed for one receipt, on average.",
-)
-@click.option(
-    "--apple-requests",
-    type=FiniteFloatRange(0.01, 100),
-    default=1.0,
-    show_default=True,
-    metavar="N",
-    help="Requests to Apple for one receipt, on average: sandbox receipts take two.",
+    "--rate",
+    "rate_per_second",
+    callback=_rate,
+    required=True,
+    metavar="RATE",
+    help="Receipts: 1500/s, 100000/min, 2.5k/h, 10M/day.",
 )
 @click.option(
     "--apple-limit",
+    "apple_limit_per_second",
     callback=_rate,
     metavar="RATE",
     help="Requests that Apple is known to bear. [default: not documented]",
 )
-@click.option(
-    "--source-queues", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N", help="Source queues."
-)
+@_number_options
 @click.option("--fifo", is_flag=True, help="Source and post queues are FIFO queues, without high throughput.")
 @click.option(
-    "--vcpus",
-    type=click.Choice(list(_SIZES)),
-    default="2",
-    show_default=True,
-    help="vCPUs of a task; each is a process.",
-)
-@click.option(
-    "--spare-tasks",
-    type=click.IntRange(0, MOST),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Tasks that may be lost at the peak.",
-)
-@click.option(
-    "--utilisation",
-    type=FiniteFloatRange(0.05, 0.95),
-    default=0.65,
-    show_default=True,
-    metavar="SHARE",
-    help="How much a process may have at the peak, of what it carries at most.",
-)
-@click.option(
-    "--transport",
-    type=click.Choice(list(_CLIENTS)),
-    help="How requests are made: auto stands for libcurl here. [default: as the report was measured, else as start "
-    "would make them here]",
-)
-@click.option(
-    "--bench",
-    metavar="PATH",
-    help="Report of bench --json, of one process, to take the cost of a receipt from: of its first series.",
-)
-@click.option(
-    "--core-speed",
-    type=FiniteFloatRange(0.05, 20),
-    default=1.0,
-    show_default=True,
-    metavar="TIMES",
-    help="Speed of a vCPU, against a core of the machine that was measured.",
+    "--vcpus", type=click.Choice(list(_SIZES)), default="2", show_default=True, help="vCPUs of a task, one per process."
 )
 @click.option(
     "--role",
@@ -182,86 +120,40 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
     help="How tasks share the work; see start --role.",
 )
 @click.option(
-    "--lease-seconds",
-    type=FiniteFloatRange(1, LONGEST_LEASE_SECONDS),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time for which a role is lent.",
+    "--transport",
+    type=click.Choice(["auto", "threads"]),
+    help="How requests are made; auto is libcurl. [default: as the report was measured, else as start would here]",
+)
+@click.option(
+    "--bench", metavar="PATH", help="Take the cost of a receipt from the first series of a report of bench --json."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    rate: float,
-    peak: float,
-    apple_latency: float,
-    dynamodb_latency: float,
-    sqs_latency: float,
-    message_bytes: int,
-    claims: float,
-    apple_requests: float,
-    apple_limit: float | None,
-    source_queues: int,
-    fifo: bool,
-    vcpus: str,
-    spare_tasks: int,
-    utilisation: float,
-    transport: str | None,
-    bench: str | None,
-    core_speed: float,
-    role: str,
-    lease_seconds: float,
-    as_json: bool,
-) -> None:
+def command(transport: str | None, bench: str | None, vcpus: str, role: str, as_json: bool, **numbers: Any) -> None:
     """Say what a load takes, and what limits it first.
 
     Processes and tasks, the settings of each, requests to SQS, DynamoDB and Apple with what they cost, what is in
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
-    client = None if transport is None else _CLIENTS[transport]
-    if bench is not None:
-        cost = _cost_of(bench, client)
-    else:
-        cost = _COSTS[client or ("curl" if uses_curl("auto") else "requests")]
-    load = Load(
-        rate_per_second=rate,
-        peak=peak,
-        apple_seconds=apple_latency,
-        ledger_seconds=dynamodb_latency,
-        queue_seconds=sqs_latency,
-        message_bytes=message_bytes,
-        claims=claims,
-        apple_requests=apple_requests,
-        apple_limit_per_second=apple_limit,
-    )
-    setup = replace(
-        default_setup(_SIZES[vcpus]),
-        spare_tasks=spare_tasks,
-        utilisation=utilisation,
-        core_speed=core_speed,
-        source_queues=source_queues,
-        fifo=fifo,
+    client = {None: None, "auto": "curl", "threads": "requests"}[transport]
+    here = "curl" if uses_curl("auto") else "requests"
+    cost = _cost_of(bench, client) if bench else _COSTS[client or here]
+    of_load = {field.name for field in fields(Load)}
+    load = Load(**{name: value for name, value in numbers.items() if name in of_load})
+    setup = Setup(
+        task=_SIZES[vcpus],
         role=Role(role),
-        lease_seconds=lease_seconds,
+        **{name: value for name, value in numbers.items() if name not in of_load},
     )
     capacity = plan_capacity(load, setup, cost)
-    if as_json:
-        click.echo(json.dumps(as_plain(capacity)))
-    else:
+    if not as_json:
         print_plan(capacity)
-
-
-def default_setup(task: TaskSize) -> Setup:
-    """Return what ``start`` does unless it is told otherwise, on tasks of this size; but only the consumers needed."""
-
-    def default(name: str) -> Any:
-        return Settings.model_fields[name].default
-
-    return Setup(
-        task=task,
-        ledger_concurrency=default("ledger_concurrency"),
-        receive_wait_seconds=default("receive_wait_seconds"),
-        pace_seconds=PACE_SECONDS,
-    )
+        return
+    derived = {
+        "processes": capacity.processes,
+        "exceeded": [each.limit.what for each in capacity.exceeded],
+        "first_limit": capacity.first_limit.limit.what,
+    }
+    click.echo(json.dumps({**asdict(capacity), **derived}))
 
 
 def _cost_of(path: str, client: str | None) -> Cost:
@@ -270,14 +162,3 @@ def _cost_of(path: str, client: str | None) -> Cost:
         return cost_of_report(text, _COSTS, client)
     except ValueError as error:
         raise click.BadParameter(f"{path}: {error}", param_hint="'--bench'") from error
-
-
-def as_plain(capacity: Capacity) -> dict[str, Any]:
-    """Return all figures as JSON has them; their names say the units."""
-    plain = asdict(capacity)
-    return {
-        **plain,
-        "processes": capacity.processes,
-        "exceeded": [each.limit.what for each in capacity.exceeded],
-        "first_limit": capacity.first_limit.limit.what,
-    }

@@ -21,9 +21,7 @@ from receipt_actors.errors import StartAbandoned
 from receipt_actors.otp import Crash, ExitReason
 from receipt_actors.settings import LogSettings, OperationsSettings, SignatureSettings
 from receipt_actors.telemetry.decisions import ANSWERED_LOGGER
-from receipt_actors.telemetry.log_floods import FloodGuard
-from receipt_actors.telemetry.log_lines import JsonLines, TextLines
-from receipt_actors.telemetry.log_writer import LogWriter
+from receipt_actors.telemetry.logs import FloodGuard, JsonLines, LogWriter, TextLines
 
 logger = logging.getLogger("receipt_actors")
 

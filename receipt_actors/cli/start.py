@@ -43,7 +43,7 @@ logger = logging.getLogger("receipt_actors")
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 SHORTEST_LOOK_SECONDS = 0.05  #: between two looks at whether it is idle
 SPARE_FILES = 64  #: standard streams, the database, libraries, and what else a process opens
-LONGEST_LOOK_SECONDS = 0.5  #: likewise, while nobody knows since when it may be
+LONGEST_LOOK_SECONDS = 0.5  #: likewise, while it is not known since when it has been idle
 
 
 @click.command(
@@ -104,7 +104,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
         begun.pop_all()
         try:
             statistics = system.statistics()
-        except pykka.ActorDeadError:  # telemetry has given up, which nobody else minds
+        except pykka.ActorDeadError:  # telemetry has given up; the rest goes on without it
             statistics = StatisticsSnapshot()
         _log_totals(statistics, unfinished)
         is_written = settings.statistics_file is None or _write(statistics, settings.statistics_file)
@@ -112,7 +112,7 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
 
 
 def _tell_of_the_sandbox(settings: Settings) -> None:
-    """Say what becomes of purchases that nobody paid for; where all are such there is nothing to say."""
+    """Log what becomes of purchases in Apple's Sandbox, which are free; nothing if only the Sandbox is served."""
     sources = [each for each in settings.every_source if Environment.PRODUCTION in each.environments]
     counting = [each.source_queue for each in sources if Environment.SANDBOX in each.environments]
     refusing = [each.source_queue for each in sources if Environment.SANDBOX not in each.environments]
@@ -187,7 +187,7 @@ def _start(
         # A node that shares the work has no place in its group yet; its news say when it has.
         take = "take" if settings.is_alone else "are ready; while this node is active, they take"
         logger.info("%d consumers %s receipts from %s (%s), at most %d in flight", settings.consumers, take, *what)
-        return system, lambda: None  # who can't start has said so by now
+        return system, lambda: None  # a start that fails has raised by now
 
     from receipt_actors.scale.processes.divider import described
     from receipt_actors.scale.processes.group import ProcessGroup

@@ -38,7 +38,7 @@ Exit codes:
       with --tree, --actor and --live: it was shown
   1   not ready (starting, paused, draining) or not healthy (its tree is not whole)
   2   wrong usage, or a token that is not taken
-  3   nobody answers there, or it is no admin port
+  3   nothing answers there, or it is no admin port
 
 \b
 Keys of --live:

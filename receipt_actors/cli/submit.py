@@ -167,7 +167,7 @@ def _entry_of_flags(receipt_file: str, given: Mapping[str, str | int], settings:
     body = dict(given)
     submission_id = body.pop(SUBMISSION_ID_ATTRIBUTE, None)
     if "user_id" not in body:
-        raise click.UsageError("Give --user-id: an answer has to be for somebody.")
+        raise click.UsageError("Give --user-id: every answer belongs to a user.")
     if "post_queue" not in body:
         if len(settings.post_queues) > 1:
             raise click.UsageError(f"Give --post-queue: one of {', '.join(settings.post_queues)}.")

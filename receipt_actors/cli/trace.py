@@ -32,7 +32,7 @@ def _filter_options(function: Callable[..., int]) -> Callable[..., int]:
     epilog="""\b
 Exit codes:
   0     the trace is over: so many events, or so many seconds
-  1     nobody answers there, the connection broke, or as many traces run as may
+  1     the admin port does not answer, the connection broke, or too many traces run
   2     wrong usage; filters that no event can match
   130   interrupted (Ctrl-C), which ends the trace
 
@@ -81,9 +81,9 @@ def command(
     """
     if slower_than is not None:
         filters[SLOWER_THAN] = (f"{slower_than}",)
-    request = TraceRequest({name: list(values) for name, values in filters.items() if values}, limit, seconds)
     seen = 0
     try:
+        request = TraceRequest({name: list(values) for name, values in filters.items() if values}, limit, seconds)
         with client.trace(request) as events:
             for kind, data in events:
                 if kind == "trace":

@@ -1,4 +1,4 @@
-"""``watched``: who looks at the system that ``start`` runs: admin port, systemd, metrics in the log, the ECS agent."""
+"""``watched``: what observes the system that ``start`` runs: admin port, systemd, metrics in the log, the ECS agent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AGENT_VARIABLE = "ECS_AGENT_URI"  #: which ECS sets in every container
 
 @dataclass(frozen=True, slots=True)
 class Watchers:
-    """Those who look at the system."""
+    """The observers of the system."""
 
     systemd: SystemdNotifier
     admin: AdminServer | None

@@ -7,8 +7,9 @@ takes its report.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from receipt_actors.domain.capacity import Call, Client, Cost
+from receipt_actors.domain.capacity import Call, Cost
 
 MACHINE = "a virtual machine of 2 cores, CPython 3.11, services emulated on it, messages with 5 KB receipts"
 
@@ -26,14 +27,7 @@ CURL = Cost(
     cpu_seconds_of_call=CPU_SECONDS_OF_CALL,
     process_bytes=96_000_000,
     in_flight_bytes=125_000,  # most of it a connection to Apple, with TLS
-    client=Client("curl", max_concurrency=5_000),
+    client="curl",
+    max_concurrency=5_000,
 )
-REQUESTS = Cost(
-    machine=MACHINE,
-    cpu_seconds=1.08e-3,
-    requests=_FULL_BATCHES,
-    cpu_seconds_of_call=CPU_SECONDS_OF_CALL,
-    process_bytes=96_000_000,
-    in_flight_bytes=12_288,
-    client=Client("requests", max_concurrency=200),
-)
+REQUESTS = replace(CURL, cpu_seconds=1.08e-3, in_flight_bytes=12_288, client="requests", max_concurrency=200)

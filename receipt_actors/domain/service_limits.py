@@ -22,7 +22,7 @@ class Limit:
 
     service: str
     what: str
-    value: float | None  #: None: there is one, and nobody outside knows it; or there is practically none
+    value: float | None  #: None: it is not published, or there is practically none
     unit: str
     source: str
     remedy: str  #: what to do when it is in the way; an imperative
@@ -140,12 +140,7 @@ FARGATE_STOP_SECONDS = Limit(
     "keep drain_seconds below it",
 )
 FARGATE_OPEN_FILES = Limit(
-    "Fargate",
-    "open files of a container",
-    65_535,
-    "files",
-    "ECS API Reference, Ulimit",
-    "use smaller tasks",
+    "Fargate", "open files of a container", 65_535, "files", "ECS API Reference, Ulimit", "use smaller tasks"
 )
 NAT_CONNECTIONS = Limit(
     "NAT gateway",
@@ -176,26 +171,7 @@ APPLE_SERVER_API = Limit(
 )
 
 #: All of them, in the order of the manual.
-LIMITS: tuple[Limit, ...] = (
-    SQS_BATCH_ENTRIES,
-    SQS_BATCH_BYTES,
-    SQS_IN_FLIGHT,
-    SQS_STANDARD_REQUESTS,
-    SQS_FIFO_REQUESTS,
-    DYNAMODB_NEW_TABLE_WRITES,
-    DYNAMODB_TABLE_WRITES,
-    DYNAMODB_PARTITION_WRITES,
-    DYNAMODB_ITEM_BYTES,
-    DYNAMODB_BATCH_STATEMENTS,
-    FARGATE_VCPUS,
-    ECS_TASKS,
-    ECS_LAUNCHES,
-    FARGATE_STOP_SECONDS,
-    FARGATE_OPEN_FILES,
-    NAT_CONNECTIONS,
-    APPLE_VERIFY_RECEIPT,
-    APPLE_SERVER_API,
-)
+LIMITS: tuple[Limit, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Limit))
 
 # --- prices ---
 
@@ -211,16 +187,7 @@ FARGATE_VCPU_HOURS = Price("Fargate", "Linux on x86", 0.04048, "vCPU and hour")
 FARGATE_GB_HOURS = Price("Fargate", "memory", 0.004445, "GB and hour")
 
 #: All of them, in the order of the manual.
-PRICES: tuple[Price, ...] = (
-    SQS_REQUESTS_FIRST,
-    SQS_REQUESTS_NEXT,
-    SQS_REQUESTS_REST,
-    DYNAMODB_WRITES,
-    DYNAMODB_READS,
-    DYNAMODB_STORAGE,
-    FARGATE_VCPU_HOURS,
-    FARGATE_GB_HOURS,
-)
+PRICES: tuple[Price, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Price))
 
 #: What Fargate offers that has at least one vCPU, a core for a process.
 TASK_SIZES: tuple[TaskSize, ...] = (

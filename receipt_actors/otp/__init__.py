@@ -18,27 +18,45 @@
 
 Everything hangs on an ``ActorSystem``. An actor is a real ``pykka.Actor``, a ``Ref`` a real ``pykka.ActorRef``. Its
 ``runtime`` says which thread runs it (``Runtime``), its ``ChildSpec`` how it is supervised.
+
+=========================  ============================================================================================
+module                     what stands there, from what one uses to what it rests on
+=========================  ============================================================================================
+``gen_statem``             ``GenStateMachine``: state machines; ``_statem_rules`` has their rules, without any actor
+``sys``                    looking into a running actor, holding it, watching it
+``_supervisor``            both supervisors, ``supervisor_spec``, and what one asks a supervisor
+``_child_spec``            ``ChildSpec``, ``Start``, strategies, restart intensity, ``Backoff``
+``_gen_server``            ``Actor`` and ``GenServer``: callbacks, and what an actor can do
+``_system``                ``ActorSystem``: names, all processes, start and stop
+``_tree``, ``_heartbeat``  a picture of the tree; noticing that nothing goes on
+``_process``               the process: life, turns, callbacks, links and monitors; ``_receive`` what it waits in
+``_ref``, ``_calls``       sending; ways in which an answer, or its absence, reaches who asked
+``_scheduler``             the threads that run processes, the fence, pollers
+``_blocking``, ``_clock``  threads for calls that block; time and timers
+``_messages``              what callbacks return and runtime and actors exchange; ``_reasons`` for an exit
+``_reports``               what operators are told
+=========================  ============================================================================================
 """
 
 from typing import TYPE_CHECKING
 
-from receipt_actors.otp._actor import Actor
-from receipt_actors.otp._backoff import Backoff
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import (
     BRUTAL_KILL,
     INFINITY,
     AutoShutdown,
+    Backoff,
     ChildSpec,
     ChildType,
     Restart,
+    RestartWindow,
     Start,
     Strategy,
     check_child_specs,
 )
 from receipt_actors.otp._clock import Clock, ManualClock, SystemClock, Timer
-from receipt_actors.otp._gen_server import GenServer
+from receipt_actors.otp._gen_server import Actor, GenServer
 from receipt_actors.otp._heartbeat import Heartbeat, NoProgress
 from receipt_actors.otp._messages import (
     IGNORE,
@@ -60,7 +78,6 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
-from receipt_actors.otp._pollers import Poller
 from receipt_actors.otp._reasons import (
     KILLED,
     NO_PROCESS,
@@ -84,11 +101,8 @@ from receipt_actors.otp._reports import (
     ReportContext,
     SupervisorReport,
 )
-from receipt_actors.otp._restart_window import RestartWindow
-from receipt_actors.otp._scheduler import Runtime, Scheduler
-from receipt_actors.otp._simple_one_for_one import SimpleOneForOneSupervisor
-from receipt_actors.otp._supervisor import Supervisor
-from receipt_actors.otp._supervisor_functions import (
+from receipt_actors.otp._scheduler import Poller, Runtime, Scheduler
+from receipt_actors.otp._supervisor import (
     ChildCounts,
     ChildError,
     ChildInfo,
@@ -96,7 +110,9 @@ from receipt_actors.otp._supervisor_functions import (
     DeleteChild,
     GetChildSpec,
     RestartChild,
+    SimpleOneForOneSupervisor,
     StartChild,
+    Supervisor,
     TerminateChild,
     WhichChildren,
     count_children,
@@ -104,15 +120,15 @@ from receipt_actors.otp._supervisor_functions import (
     get_child_spec,
     restart_child,
     start_child,
+    supervisor_spec,
     terminate_child,
     which_children,
 )
-from receipt_actors.otp._supervisor_spec import supervisor_spec
 from receipt_actors.otp._system import ActorSystem, StartError
 from receipt_actors.otp._tree import ActorNode, find_actor, look_at, name_of
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._gen_state_machine import GenStateMachine
+    from receipt_actors.otp.gen_statem import GenStateMachine
 
 PERMANENT, TRANSIENT, TEMPORARY = Restart
 ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE, SIMPLE_ONE_FOR_ONE = Strategy
@@ -227,6 +243,6 @@ def __getattr__(name: str) -> object:
     """Import what few programs use when it is first asked for: it is a fifth of all there is to load here."""
     if name != "GenStateMachine":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from receipt_actors.otp._gen_state_machine import GenStateMachine
+    from receipt_actors.otp.gen_statem import GenStateMachine
 
     return GenStateMachine

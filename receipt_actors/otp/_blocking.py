@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from receipt_actors.otp._log import log
+from receipt_actors.otp._reports import log
 
 
 class BlockingPool:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import Reply, ReplyEnvelope, check_seconds
 from receipt_actors.otp._reasons import Crash, ExitReason
+from receipt_actors.otp._scheduler import context, current_process
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
@@ -64,10 +64,13 @@ class RequestReply:
         self._put(None, reason)
 
     def _put(self, value: object, failure: ExitReason | None) -> None:
+        if self._is_first():
+            self._process.put(ReplyEnvelope(self._label, value, failure))
+
+    def _is_first(self) -> bool:
         with self._process.system.lock:  # an answer and the end of the process that owes it may come together
             answered, self._answered = self._answered, True
-        if not answered:
-            self._process.put(ReplyEnvelope(self._label, value, failure))
+        return not answered
 
 
 class CallReply(RequestReply):
@@ -95,11 +98,11 @@ class CallReply(RequestReply):
         self._end(None, pykka.Timeout(f"{self.timeout_seconds} seconds"))
 
     def _end(self, value: object, error: BaseException | None) -> None:
-        with self._process.system.lock:
-            answered, self._answered = self._answered, True
-            if not answered:
+        with self._process.system.lock:  # who does not come first finds the outcome
+            is_first = self._is_first()
+            if is_first:
                 self.outcome = (value, error)
-        if not answered:
+        if is_first:
             self._process.wake()
 
 
@@ -118,14 +121,16 @@ class GatheredReplies:
         """Make the ``reply_to`` of one of the requests."""
         return _PartOfReplies(self._process, index, self)
 
-    def put(self, index: int, value: object, failure: ExitReason | None) -> bool:
-        """Take an answer, with the lock held; True when it was the last one."""
-        self._replies[index] = Reply(index, value, failure)
-        self._missing -= 1
-        return not self._missing
+    def put(self, index: int, value: object, failure: ExitReason | None) -> None:
+        """Take an answer; with the last one they are delivered."""
+        with self._process.system.lock:
+            self._replies[index] = Reply(index, value, failure)
+            self._missing -= 1
+            is_last = not self._missing
+        if is_last:
+            self.deliver()
 
     def deliver(self) -> None:
-        """Put the answers into the mailbox."""
         self._process.put(ReplyEnvelope(self._label, self._replies, None))
 
 
@@ -138,11 +143,8 @@ class _PartOfReplies(RequestReply):
         self._gathered = gathered
 
     def _put(self, value: object, failure: ExitReason | None) -> None:
-        with self._process.system.lock:
-            answered, self._answered = self._answered, True
-            is_last = not answered and self._gathered.put(self._index, value, failure)
-        if is_last:
-            self._gathered.deliver()
+        if self._is_first():
+            self._gathered.put(self._index, value, failure)
 
 
 class From:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from receipt_actors.otp._log import log
+from receipt_actors.otp._reports import log
 
 CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which may be in a callback
 
@@ -164,7 +164,6 @@ class SystemClock:
         _clocks.add(self)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """See ``Clock``."""
         timer = Timer(time.monotonic() + seconds, callback, self._timers)
         with self._changed:
             if self._closed:
@@ -235,15 +234,12 @@ class ManualClock:
         self._closed = False
 
     def monotonic(self) -> float:
-        """See ``Clock``."""
         return self._now
 
     def boottime(self) -> float:
-        """See ``Clock``."""
         return self._now + self._suspended_seconds
 
     def time(self) -> float:
-        """See ``Clock``."""
         return self._now + self._unix_offset
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
@@ -255,7 +251,6 @@ class ManualClock:
         return timer
 
     def close(self) -> None:
-        """See ``Clock``."""
         with self._lock:
             self._closed = True
             self._timers.clear()

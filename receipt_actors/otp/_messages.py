@@ -42,7 +42,6 @@ class Stop:
     reply: object = NO_REPLY
 
     def __post_init__(self) -> None:
-        """Refuse what is no exit reason where it was written."""
         check_exit_reason(self.reason)
 
 
@@ -87,13 +86,16 @@ class IdleTimeout:
 
     Whatever comes cancels it (OTP: ``{noreply, State, Timeout}``). ``reply`` answers the call under way, unless it is
     ``NO_REPLY``.
+
+    With 0 seconds ``TIMEOUT`` comes as soon as no message waits, on the same turn and without a clock: so an actor
+    gathers what has come in and then acts on it, without a cast to itself. One that does so for very many messages
+    makes its ``IdleTimeout(0)`` once, and returns it again and again.
     """
 
     seconds: float
     reply: object = NO_REPLY
 
     def __post_init__(self) -> None:
-        """Refuse what is no length of time where it was written."""
         check_seconds(self.seconds)
 
 
@@ -105,7 +107,6 @@ class Receive:
     timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no length of time where it was written."""
         if self.timeout_seconds is not None:
             check_seconds(self.timeout_seconds)
 
@@ -226,7 +227,6 @@ class ReplyEnvelope(Envelope[Any]):
 
     @property
     def message(self) -> Reply:
-        """The answer as a message."""
         return Reply(self.label, self.value, self.failure)
 
 

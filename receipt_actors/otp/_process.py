@@ -2,8 +2,15 @@
 
 A ``Process`` owns an actor's mailbox, name, links, monitors and life cycle; it runs the actor's callbacks one message
 at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which is what keeps
-a process small. It is one object in four layers, each a module: links and monitors, mailbox and turns, callbacks and
-what becomes of what they return, and here the start and the end.
+a process small.
+
+**Turns.** A process has the turn while its scheduler has it queued or runs it, which ``_scheduled`` stands for: putting
+a message into the mailbox of one that has not gives it the turn. In a turn it handles up to ``MESSAGES_PER_TURN``
+messages: first those that a selective receive or a suspension has passed over, then those of the mailbox, in the order
+in which they came.
+
+**What a callback returns** is *settled*: a generator is resumed until it waits, a call is answered or put off, ``Stop``
+has ``terminate`` run, ``Continue`` comes next. A process that has ended meanwhile settles nothing any more.
 
 **Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. However it
 ends, ``_exit`` happens once: the name is freed, links and monitors are told, and whoever waits for an answer gets none.
@@ -24,79 +31,157 @@ process with ``Crash``; a caller gets the exception as well. Other actors are to
 
 from __future__ import annotations
 
+import enum
+import itertools
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from types import CoroutineType, FrameType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._callbacks import Callbacks
-from receipt_actors.otp._calls import fail_reply
+from receipt_actors.otp._calls import CallReply, fail_reply, send_reply
 from receipt_actors.otp._clock import OwnTimers, Timer
-from receipt_actors.otp._context import context
-from receipt_actors.otp._debug import Debug
-from receipt_actors.otp._life import EXITED, RUNNING, STARTING
 from receipt_actors.otp._messages import (
+    IGNORE,
+    NO_REPLY,
+    TIMEOUT,
+    Continue,
+    ContinueEnvelope,
     Down,
+    DownEnvelope,
     Exit,
+    IdleTimeout,
     Name,
     NotStarted,
     ParentExitEnvelope,
     Started,
     StartResult,
+    Stop,
+    SysEnvelope,
     SystemEnvelope,
 )
 from receipt_actors.otp._reasons import KILLED, NO_PROCESS, NORMAL, Crash, ExitReason, Killed, Normal, text_of
+from receipt_actors.otp._receive import Idle, Suspended, Waiting
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._relations import tell_down
-from receipt_actors.otp._scheduler import Runtime
+from receipt_actors.otp._reports import OWN_DECISION, report_crash
+from receipt_actors.otp._scheduler import NOBODY, Runtime, context
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._actor import Actor
+    from receipt_actors.otp._gen_server import Actor
     from receipt_actors.otp._system import ActorSystem
+    from receipt_actors.otp.sys import Debug
 
+MESSAGES_PER_TURN: Final = 64  #: messages a process handles before it makes room for others
 _NESTED_STARTS: Final = 16  #: who starts another in ``init``, and so on: more of them than this don't share one stack
+_RESULT_CLASSES: Final = frozenset({Stop, Continue, IdleTimeout, NotStarted})
+_RUNTIME_ENVELOPES: Final = frozenset({ContinueEnvelope, SystemEnvelope, SysEnvelope, ParentExitEnvelope, DownEnvelope})
+
+_TIME_IS_UP: Final = Envelope(TIMEOUT)
+
+#: Who is told of an end: a process, by a ``Down`` in its mailbox; or a function, on the thread that the end comes from.
+Watcher: TypeAlias = "Process | Callable[[Down], None]"
+
+#: Numbers of monitors: of all systems, since a process may watch others of another.
+_monitors = itertools.count(1)
 
 
-class Process(Callbacks):
-    """See the module."""
+class State(enum.Enum):
+    """Where a process is in its life; it goes one way only."""
+
+    STARTING = "starting"  #: ``init`` runs
+    RUNNING = "running"  #: it handles messages
+    TERMINATING = "terminating"  #: ``terminate`` runs
+    EXITED = "exited"
+
+
+# Each is looked at several times a message, and a global is found faster than an attribute of a class.
+STARTING: Final = State.STARTING
+RUNNING: Final = State.RUNNING
+TERMINATING: Final = State.TERMINATING
+EXITED: Final = State.EXITED
+
+
+class Process:
+    """See the module. The lock of all systems guards its state, links and monitors."""
 
     __slots__ = (
         "__weakref__",
         "_acknowledge",
+        "_backlog",
+        "_current",
+        "_deferred",
+        "_ending",
+        "_exit_signal",
+        "_held_up",
+        "_links",
+        "_mailbox",
+        "_monitored",
+        "_monitors",
+        "_scheduled",
+        "_scheduler",
+        "_state",
         "_timers",
+        "_waiting",
+        "actor",
+        "awaited",
+        "debug",
+        "exit_reason",
         "has_ended",
+        "messages_handled",
         "name",
         "observed",
+        "parent",
+        "ref",
         "start_result",
+        "system",
         "trap_exit",
     )
 
     def __init__(
         self, system: ActorSystem, actor_class: type[Actor], *, name: Name | None, parent: Process | None
     ) -> None:
-        super().__init__(
-            system.scheduler
-            if actor_class.runtime is Runtime.POOLED
-            else system.new_scheduler(actor_class.__name__ if name is None else text_of(name))
-        )
         self.system = system
         self.name = name
         self.parent = parent
         self.trap_exit = actor_class.trap_exit
-        self.actor = None
+        self.actor: Actor | None = None
         self.ref: Ref = Ref(self, actor_class)
+        self.debug: Debug | None = None  # what ``sys`` was asked to watch
+        # Its life.
+        self._state: State = STARTING
         self.start_result: StartResult | None = None
-        self.debug = None
-        self.has_ended = False  # as ``is_set`` says, for those who look at each message
-        self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
-        self._current = None
-        self._ending = None
         self._acknowledge: Callable[[StartResult], None] | None = None
+        self.exit_reason: ExitReason | None = None
+        self._exit_signal: ExitReason | None = None  # the first one; to be obeyed at the next turn at the latest
+        self._ending: tuple[ExitReason, object] | None = None  # while it terminates: why, and the call's answer
+        # What is looked at for each message instead of its state.
+        self.has_ended = False
+        self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
+        self._held_up = False  # whether it has ended, or waits for the answer of a call
+        # Others. Most have one link, to the supervisor that started them: a single one is kept without a set.
+        self._links: Process | set[Process] | None = None
+        self._monitors: dict[int, Watcher] | None = None  # who watches this process
+        self._monitored: dict[int, Process] | None = None  # whom this one watches, until their Down is delivered
         self._timers: OwnTimers | None = None  # what it has set for later
-        self._deferred = None
+        # Its turns and messages.
+        self._scheduler = (
+            system.scheduler
+            if actor_class.runtime is Runtime.POOLED
+            else system.new_scheduler(actor_class.__name__ if name is None else text_of(name))
+        )
+        self._scheduled = threading.Lock()  # held: the process is queued or running; taking it is the test-and-set
+        self._scheduled.acquire()  # until ``init`` has run
+        self._mailbox: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
+        self._backlog: deque[Envelope[Any]] | None = None  # what was passed over, to be handled before the mailbox
+        self._waiting: Waiting | Suspended | Idle | None = None  # who is offered messages first
+        self.awaited: CallReply | None = None  #: the call that a callback waits for; no message is handled meanwhile
+        self._current: Envelope[Any] | None = None  # the call that is being handled
+        self._deferred: set[Any] | None = None  # the reply_to of each call that is answered later
+        self.messages_handled = 0  #: since the start; counted once a turn
 
     def __repr__(self) -> str:
         return f"<Process {self.ref}>"
@@ -226,6 +311,444 @@ class Process(Callbacks):
             timer.cancel()
         return timer
 
+    # --- pykka's ActorInbox ---
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Queue a message; the sender of one to an ended process is told where it waits for an answer."""
+        self._mailbox.put(envelope)
+        if self._scheduled.acquire(False):  # positional: the keyword costs as much again
+            if self._state is EXITED:
+                if self._waiting is None:
+                    self._scheduled.release()
+                else:  # it has just ended, and could not take its last turn because this thread had it for a moment
+                    self._scheduler.schedule(self)
+                self._refuse_mailbox(NO_PROCESS)
+            else:
+                self._scheduler.schedule(self)
+        elif self._state is EXITED:
+            self._refuse_mailbox(NO_PROCESS)
+
+    def await_answer(self, answer: CallReply) -> None:
+        self.awaited = answer
+        self._held_up = True
+
+    def end_call(self) -> None:
+        with self.system.lock:  # its end may come at this moment
+            self.awaited = None
+            self._held_up = self._state is EXITED
+
+    def wake(self) -> None:
+        """Have it look whether the answer that it waits for has come."""
+        if self._scheduled.acquire(False):
+            self._scheduler.schedule(self)
+
+    def get(self) -> Envelope[Any]:
+        """Take the next message (pykka's protocol; the runtime itself does not call it)."""
+        return self._mailbox.get_nowait()
+
+    def empty(self) -> bool:
+        return self._mailbox.empty()
+
+    @property
+    def mailbox_length(self) -> int:
+        """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
+        return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
+
+    def frame(self) -> FrameType | None:
+        """Return where the thread is that runs a callback of this process; None where none is under way."""
+        return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None
+
+    # --- turns ---
+
+    def run(self) -> None:
+        """Handle the messages of one turn (the scheduler calls this)."""
+        running = self._scheduler.running
+        running.process = self
+        mailbox = self._mailbox
+        goes_on = False
+        handled = 0
+        if self._exit_signal is not None:  # one that comes from now on ends it there and then
+            self._exit(self._exit_signal)
+        for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
+            if self._held_up:
+                awaited = self.awaited
+                if self._state is EXITED or awaited is None or awaited.outcome is None:
+                    break
+                self.end_call()
+                assert type(self._waiting) is Waiting
+                self._waiting.resume(awaited.outcome)
+                continue
+            try:
+                backlog = self._backlog
+                if backlog:
+                    envelope = backlog.popleft()
+                elif mailbox.empty():
+                    idle = self._waiting
+                    if idle is None or not idle.is_due:
+                        break
+                    envelope = _TIME_IS_UP
+                else:
+                    envelope = mailbox.get_nowait()
+            except (IndexError, queue.Empty):  # killed at this moment, and its mailbox emptied
+                break
+            self.step(envelope)
+        else:
+            goes_on = True
+            handled = MESSAGES_PER_TURN
+        self.messages_handled += handled
+        running.process = NOBODY
+        self._end_turn(goes_on=goes_on)
+
+    def _end_turn(self, *, goes_on: bool) -> None:
+        """Queue for the next turn, or give up the turn and take it again at once if a message came in meanwhile."""
+        if self._state is EXITED:
+            self._end_last_turn()
+            return
+        if not goes_on:
+            self._scheduled.release()
+            awaited, waiting = self.awaited, self._waiting
+            left = (
+                self._exit_signal is not None
+                or (not self._mailbox.empty() or self._backlog if awaited is None else awaited.outcome is not None)
+                or (waiting is not None and (waiting.is_due or self.is_set()))  # is_set: killed at this moment
+            )
+            goes_on = bool(left) and self._scheduled.acquire(False)
+        if goes_on:
+            self._scheduler.schedule(self)
+
+    def _end_last_turn(self) -> None:
+        """Let go of everything: it has ended, perhaps while this turn had a message in hand."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._scheduler.running.enter(self)  # what is closed here may still try to send, and is fenced
+            waiting.close()
+            self._scheduler.running.leave()
+            self._refuse_all(waiting.give_back())
+        self._abandon()
+        if self in self.system.undead:
+            self.system.bury(self)
+        self._stop_own_scheduler()
+
+    def _stop_own_scheduler(self) -> None:
+        if self._scheduler is not self.system.scheduler:
+            self._scheduler.stop()
+
+    # --- what takes messages first ---
+
+    def suspend(self) -> None:
+        """Handle no message but those of ``sys`` until ``resume``."""
+        idle = self._waiting
+        if idle is None:
+            self._waiting = Suspended(self)
+        elif isinstance(idle, Idle):
+            idle.give_back()
+            self._waiting = Suspended(self, idle.seconds)
+
+    def resume(self) -> None:
+        if isinstance(self._waiting, Suspended):
+            self.resume_from(self._waiting)
+
+    @property
+    def is_suspended(self) -> bool:
+        return isinstance(self._waiting, Suspended)
+
+    def is_idle(self, idle: Idle) -> bool:
+        """Tell whether this time-out still counts: nothing has come since it was set."""
+        return self._waiting is idle
+
+    def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
+        """Take back the messages that were passed over: they come before all others."""
+        self._waiting = None
+        if isinstance(waiting, Suspended) and waiting.idle_seconds is not None:
+            self._waiting = Idle(self, waiting.idle_seconds)  # from the start again, as in OTP
+        passed_over, backlog = waiting.give_back(), self._backlog
+        if backlog and len(passed_over) < len(backlog):  # the fewer are moved
+            backlog.extendleft(reversed(passed_over))
+        else:
+            passed_over.extend(backlog or ())
+            backlog = passed_over
+        self._backlog = backlog or None
+
+    def _put_first(self, envelope: Envelope[Any]) -> None:
+        """Have a message handled before all others; on the process's own turn only."""
+        backlog = self._backlog
+        if backlog:
+            backlog.appendleft(envelope)
+        else:
+            self._backlog = deque((envelope,))
+
+    # --- refusing ---
+
+    def _refuse_all(self, messages: deque[Envelope[Any]]) -> None:
+        while messages:
+            try:
+                envelope = messages.popleft()
+            except IndexError:  # another thread is at it as well
+                break
+            self._refuse(envelope, self.exit_reason or NO_PROCESS)
+
+    def _refuse_mailbox(self, reason: ExitReason) -> None:
+        mailbox = self._mailbox
+        while not mailbox.empty():
+            try:
+                envelope = mailbox.get_nowait()
+            except queue.Empty:  # another thread is at it as well
+                break
+            self._refuse(envelope, reason)
+
+    @staticmethod
+    def _refuse(envelope: Envelope[Any], reason: ExitReason, *, begun: bool = False) -> None:
+        if envelope.reply_to is None:
+            return
+        if isinstance(envelope.message, pykka.messages._ActorStop):
+            send_reply(envelope.reply_to, None)
+        else:
+            fail_reply(envelope.reply_to, reason, begun=begun)
+
+    # ``Process`` makes them: one ``__init__`` fewer for each actor.
+
+    # --- a message ---
+
+    def step(self, envelope: Envelope[Any]) -> None:
+        kind = type(envelope)
+        waiting = self._waiting
+        if waiting is not None and kind is not SystemEnvelope:
+            if not waiting.is_due or kind in _RUNTIME_ENVELOPES:
+                waiting.offer(envelope)
+                if self._state is EXITED:  # killed at this moment, when what it had passed over was refused already
+                    self._refuse_all(waiting.give_back())
+                return
+            self._waiting = None  # a time-out of no time at all has passed nothing over, and has no timer
+        if kind in _RUNTIME_ENVELOPES and not self._is_for_actor(envelope):
+            return
+        if self.debug is not None:
+            self.debug.received(envelope)
+        if envelope.reply_to is not None:
+            self._current = envelope
+        actor = self.actor
+        if actor is None:  # killed at this moment by another thread
+            return
+        try:
+            result = actor._otp_deliver(envelope)
+        except BaseException as error:
+            self._crash(error, type(envelope.message).__name__)
+            return
+        if result is not None or envelope.reply_to is not None:
+            self._settle(envelope, result)
+
+    def _is_for_actor(self, envelope: Envelope[Any]) -> bool:
+        """Deal with a message of the runtime; True when it goes to the actor all the same."""
+        kind = type(envelope)
+        if kind is DownEnvelope:
+            return self.take_down(envelope.message)
+        if kind is SystemEnvelope:
+            envelope.message()
+        elif kind is ContinueEnvelope:
+            self._continue(envelope.message)
+        elif kind is SysEnvelope:
+            self.answer_sys(envelope)
+        else:
+            self.terminate(envelope.message)
+        return False
+
+    def answer_sys(self, envelope: Envelope[Any]) -> None:
+        """Answer a request of ``sys``; what it raises is its caller's business alone."""
+        self._current = envelope
+        try:
+            answer, error = envelope.message(self), None
+        except BaseException as raised:
+            answer, error = None, Crash(raised)
+        if error is None:
+            self._scheduler.running.send(self._answer, envelope, answer)
+        elif self._current is envelope:  # else killed meanwhile, and the caller told so
+            self._current = None
+            fail_reply(envelope.reply_to, error)
+
+    # --- what it came to ---
+
+    def _settle(self, envelope: Envelope[Any] | None, result: Any) -> None:
+        """Carry out what a callback returned. ``envelope`` is None for ``init``, ``terminate``, ``handle_continue``."""
+        state = self._state
+        if state is EXITED:  # ended from outside while the callback ran: nothing of it counts any more
+            return
+        if type(result) is GeneratorType:
+            self._waiting = waiting = Waiting(self, envelope, result)
+            waiting.resume(None)
+            return
+        if type(result) is CoroutineType or (type(result) is type and result in _RESULT_CLASSES):
+            self._refuse_result(result)
+            return
+        if state is TERMINATING:
+            self._give_last_reply()
+            assert self._ending is not None
+            self._exit(self._ending[0])
+            return
+        if state is STARTING:
+            if result is IGNORE:
+                self._exit(NORMAL, start_result=IGNORE)
+                return
+            if type(result) is Stop:
+                self._exit(result.reason, start_result=NotStarted(result.reason))
+                return
+            if type(result) is NotStarted:
+                self._exit(NORMAL, start_result=result)
+                return
+            if not self._acknowledge_start():
+                return
+        if type(result) is Stop:
+            self.terminate(result.reason, result.reply, OWN_DECISION)
+            return
+        if envelope is not None and envelope.reply_to is not None:
+            reply = result.reply if type(result) is Continue or type(result) is IdleTimeout else result
+            if reply is NO_REPLY:
+                self._defer(envelope)
+            else:
+                is_unanswered = self._current is envelope
+                is_sent = self._scheduler.running.send(self._answer, envelope, reply)
+                if self.debug is not None and is_unanswered and is_sent:
+                    self.debug.replied(reply)
+        if type(result) is Continue:
+            # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
+            self._put_first(ContinueEnvelope(result.term))
+        elif type(result) is IdleTimeout:
+            self._waiting = Idle(self, result.seconds)
+
+    def _answer(self, envelope: Envelope[Any], reply: object) -> None:
+        """Answer the call at hand, unless it has been answered; where it has ended, it is left to ``_abandon``."""
+        unanswered, self._current = self._current is envelope, None
+        if unanswered:
+            send_reply(envelope.reply_to, reply)
+
+    def _refuse_result(self, result: Any) -> None:
+        name = self.ref.actor_class.__name__
+        if type(result) is CoroutineType:
+            result.close()
+            self._crash(TypeError(f"a callback of {name} is async def, which needs an event loop: use def"))
+        else:
+            self._crash(TypeError(f"a callback of {name} returned the class {result.__name__}: return an instance"))
+
+    def _give_last_reply(self) -> None:
+        """Send the reply of a ``Stop``, after ``terminate`` and before anyone learns of the end (OTP).
+
+        Who asked by pykka's ``stop`` wants to know of the end itself, and is told by ``_abandon``.
+        """
+        current = self._current
+        reply = NO_REPLY if self._ending is None else self._ending[1]
+        if current is None or reply is NO_REPLY or isinstance(current.message, pykka.messages._ActorStop):
+            return
+        self._scheduler.running.send(self._answer, current, reply)
+
+    def _continue(self, term: object) -> None:
+        actor = self.actor
+        if actor is None:  # killed at this moment by another thread
+            return
+        try:
+            result = actor.handle_continue(term)
+        except BaseException as error:
+            self._crash(error)
+            return
+        if result is not None:
+            self._settle(None, result)
+
+    # --- selective receive and suspension: what ``Waiting`` and ``Suspended`` report ---
+
+    def finished(self, waiting: Waiting, envelope: Envelope[Any] | None, result: Any) -> None:
+        """Go on with what a callback that was a generator returned."""
+        self.resume_from(waiting)
+        self._settle(envelope, result)
+
+    def interrupted(self, waiting: Waiting, error: BaseException) -> None:
+        self.resume_from(waiting)
+        self._crash(error)
+
+    # --- calls that are answered later ---
+
+    @property
+    def unanswered_calls(self) -> int:
+        """Count the calls that ``handle_call`` took (``NO_REPLY``) and that still wait for their answer."""
+        return len(self._deferred or ())
+
+    def _defer(self, envelope: Envelope[Any]) -> None:
+        """Remember a call that is answered later; another thread may be answering it at this moment."""
+        deferred = self._deferred
+        if deferred is None:
+            deferred = set()
+        with self.system.lock:
+            if self._current is not envelope:  # answered
+                return
+            self._current = None
+            if self._state is not EXITED:
+                self._deferred = deferred
+                deferred.add(envelope.reply_to)
+                return
+        fail_reply(envelope.reply_to, self.exit_reason or NO_PROCESS)
+
+    def forget_call(self, reply_to: object) -> None:
+        """Note that a call has been answered, so that nobody tells its caller otherwise."""
+        with self.system.lock:
+            current = self._current
+            if current is not None and current.reply_to is reply_to:
+                self._current = None
+            elif self._deferred is not None:
+                self._deferred.discard(reply_to)
+
+    # --- terminate and crash ---
+
+    def _advance(self, before: State, after: State) -> bool:
+        """Go from one state to the next; False when it was ended from outside meanwhile."""
+        with self.system.lock:
+            if self._state is not before:
+                return False
+            self._state = after
+        return True
+
+    def terminate_next(self, reason: ExitReason) -> None:
+        """Have it end as if its parent had said so, before it handles any other message."""
+        self._put_first(ParentExitEnvelope(reason))
+
+    def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
+        """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
+        if isinstance(reason, Crash) and self._state is RUNNING:
+            self._report(reason, handling)
+        self._terminate(reason, reply)
+
+    def _terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
+        actor = self.actor
+        if not self._advance(RUNNING, TERMINATING) or actor is None:
+            return
+        self._ending = (reason, reply)
+        self.system.leave_pykka(self.ref)
+        try:
+            result = actor.terminate(reason)
+        except BaseException as error:
+            self._crash(error)
+            return
+        self._settle(None, result)
+
+    def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
+        reason = Crash(error)
+        state = self._state
+        if state is EXITED:  # a zombie: what it still does is nobody's business
+            return
+        if self.debug is not None:
+            self.debug.crashed(error)
+        self._report(reason, "init" if state is STARTING else "terminate" if state is TERMINATING else handling)
+        if state is RUNNING:
+            self._terminate(reason)
+        else:
+            self._give_last_reply()
+            self._exit(reason, start_result=NotStarted(reason))
+
+    def _report(self, reason: Crash, handling: str) -> None:
+        report_crash(
+            self.ref,
+            reason,
+            handling=handling,
+            mailbox_length=self.mailbox_length,
+            links=[linked.ref for linked in self.links],
+            parent=None if self.parent is None else self.parent.ref,
+        )
+
     # --- ending ---
 
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
@@ -268,16 +791,14 @@ class Process(Callbacks):
 
         CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
         """
-        for linked in self._end(KILLED, is_cut_short=True, killer=killer):
-            linked.obey_signal()
-
-    def _exit(self, reason: ExitReason, *, start_result: StartResult | None = None) -> None:
-        for linked in self._end(reason, start_result=start_result):
-            linked.obey_signal()
+        self._exit(KILLED, is_cut_short=True, killer=killer)
 
     def crash(self, error: BaseException) -> None:
         """End now, from whichever thread, without ``terminate``: the system has failed."""
-        for linked in self._end(Crash(error), is_cut_short=True):
+        self._exit(Crash(error), is_cut_short=True)
+
+    def _exit(self, reason: ExitReason, **how: Any) -> None:
+        for linked in self._end(reason, **how):
             linked.obey_signal()
 
     def _end(
@@ -322,10 +843,10 @@ class Process(Callbacks):
                 system.undead[self] = None
             was_starting = self._state is STARTING
             self.exit_reason = reason
-            self.observed = self.has_ended = True
+            self.observed = self.has_ended = self._held_up = True
             self._state = EXITED
         to_starter = (start_result or NotStarted(reason)) if was_starting else None
-        linked: list[Any] = list(links) if isinstance(links, set) else [] if links is None else [links]
+        linked = list(links) if isinstance(links, set) else [] if links is None else [links]
         if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
             linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
         watchers = list(monitors.items())[::-1] if monitors else []
@@ -346,7 +867,7 @@ class Process(Callbacks):
         return self in self.system.orphans
 
     def _leave_orphans(self) -> None:
-        for other in cast("list[Process]", self.links):
+        for other in self.links:
             if other.parent is self:
                 self.system.orphans[other] = None
 
@@ -363,7 +884,7 @@ class Process(Callbacks):
         self._scheduled.acquire()
         self.start_result = self.start_result or NotStarted(NO_PROCESS)
         self.exit_reason = self.exit_reason or NO_PROCESS
-        self.observed = self.has_ended = True
+        self.observed = self.has_ended = self._held_up = True
         self._state = EXITED
 
     def _tell(
@@ -421,3 +942,123 @@ class Process(Callbacks):
         if backlog is not None:
             self._refuse_all(backlog)
         self._refuse_mailbox(reason)
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def is_set(self) -> bool:
+        return self._state is EXITED
+
+    # --- links ---
+
+    @property
+    def links(self) -> list[Process]:
+        """Return whom it is linked to."""
+        with self.system.lock:
+            links = self._links
+            return list(links) if isinstance(links, set) else [] if links is None else [links]
+
+    def is_linked_to(self, other: Process) -> bool:
+        links = self._links
+        return other in links if isinstance(links, set) else links is other
+
+    def link(self, other: Process) -> None:
+        """Tie two lives together; a link to an ended process is an exit signal at once."""
+        if other is self:
+            return
+        with self.system.lock:
+            alive = not other.is_set() and not self.is_set()
+            if alive:
+                self.add_link(other)
+                other.add_link(self)
+        if not alive and other.is_set():
+            self.signal(other, NO_PROCESS)
+
+    def add_link(self, other: Process) -> None:
+        """Note one side of a link; the caller holds the lock and notes the other side."""
+        links = self._links
+        if links is None:
+            self._links = other
+        elif isinstance(links, set):
+            links.add(other)
+        elif links is not other:
+            self._links = {links, other}
+
+    def unlink(self, other: Process) -> None:
+        """Undo ``link``: neither gets a signal through it from now on."""
+        with self.system.lock:
+            self.drop_link(other)
+            other.drop_link(self)
+
+    def drop_link(self, other: Process) -> None:
+        """Forget one side of a link; the caller holds the lock."""
+        links = self._links
+        if isinstance(links, set):
+            links.discard(other)
+        elif links is other:
+            self._links = None
+
+    # --- monitors ---
+
+    def add_monitor(self, watcher: Watcher) -> int:
+        """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
+        monitor = next(_monitors)
+        with self.system.lock:
+            alive = not self.is_set()
+            if not callable(watcher):
+                if watcher.is_set():
+                    return monitor
+                watcher._monitored = {} if watcher._monitored is None else watcher._monitored
+                watcher._monitored[monitor] = self
+            if alive:
+                self._monitors = {} if self._monitors is None else self._monitors
+                self._monitors[monitor] = watcher
+        if not alive:
+            tell_down(watcher, Down(monitor, self.ref, NO_PROCESS))
+        return monitor
+
+    def remove_monitor(self, monitor: int) -> None:
+        """Forget a monitor on this process that a function has."""
+        with self.system.lock:
+            if self._monitors is not None:
+                self._monitors.pop(monitor, None)
+
+    def demonitor(self, monitor: int, *, flush: bool) -> None:
+        """Forget a monitor that this process has; with ``flush`` a ``Down`` already sent is not delivered either."""
+        with self.system.lock:
+            target = None if self._monitored is None else self._monitored.get(monitor)
+            if target is None:
+                return
+            sent = target._monitors is None or target._monitors.pop(monitor, None) is None
+            if flush or not sent:
+                assert self._monitored is not None
+                del self._monitored[monitor]
+
+    def expects(self, down: Down) -> bool:
+        """Tell whether a ``Down`` counts: False when its monitor has been flushed."""
+        return self._monitored is not None and down.monitor in self._monitored
+
+    def take_down(self, down: Down) -> bool:
+        """Note that a ``Down`` is being delivered; False when its monitor has been flushed."""
+        return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
+
+    # --- the end ---
+
+    def cut(self) -> None:
+        """Have the others forget its links and its monitors, since it ends. The caller holds the lock."""
+        links = self._links
+        if links is not None:
+            for other in list(links) if isinstance(links, set) else (links,):
+                other.drop_link(self)
+        if self._monitored:
+            for monitor, target in list(self._monitored.items()):
+                if target._monitors is not None:  # where it watches itself: nobody is left to be told
+                    target._monitors.pop(monitor, None)
+
+
+def tell_down(watcher: Watcher, down: Down) -> None:
+    if callable(watcher):
+        watcher(down)
+    else:
+        watcher.put(DownEnvelope(down))

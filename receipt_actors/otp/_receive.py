@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import CallReply
 from receipt_actors.otp._clock import Timer
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import (
     TIMEOUT,
     DownEnvelope,
@@ -29,13 +28,16 @@ from receipt_actors.otp._messages import (
     SystemEnvelope,
     shape_of,
 )
+from receipt_actors.otp._reports import log
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._callbacks import Callbacks
-    from receipt_actors.otp._mailbox import Mailbox
+    from receipt_actors.otp._process import Process
 
 
-def start_timer(process: Mailbox, seconds: float, time_out: Callable[[], None]) -> Timer:
+_NOT_WANTED: Final = object()
+
+
+def start_timer(process: Process, seconds: float, time_out: Callable[[], None]) -> Timer:
     """Have ``time_out`` run on the process's turn after that many seconds.
 
     No time at all means "once the mailbox has been looked through" (Erlang's "after 0"): no matter for a clock.
@@ -55,8 +57,9 @@ class Waiting:
     """A callback that is suspended in a selective receive."""
 
     __slots__ = ("_envelope", "_generator", "_passed_over", "_process", "_receive", "_timer")
+    is_due = False
 
-    def __init__(self, process: Callbacks, envelope: Envelope[Any] | None, generator: Receiving) -> None:
+    def __init__(self, process: Process, envelope: Envelope[Any] | None, generator: Receiving) -> None:
         self._process = process
         self._envelope = envelope
         self._generator = generator
@@ -85,15 +88,15 @@ class Waiting:
         receive = self._receive
         assert receive is not None
         try:
-            wanted = self._matches(receive, envelope)
+            message = self._match(receive, envelope)
         except BaseException as error:
             self._passed_over.append(envelope)
             self._process.interrupted(self, error)
             return
-        if wanted:
-            self.resume(envelope.message)
-        else:
+        if message is _NOT_WANTED:
             self._passed_over.append(envelope)
+        else:
+            self.resume(message)
 
     def resume(self, value: object) -> None:
         """Run the callback until it waits for something that is not there yet, or ends."""
@@ -116,21 +119,20 @@ class Waiting:
                         self._await(receive)
                     if receive.outcome is None:
                         return
-                    self._process.awaited = None  # the answer may have come since it began to wait
+                    self._process.end_call()  # the answer may have come since it began to wait
                     value = receive.outcome
                     continue
                 if not isinstance(receive, Receive):
                     raise TypeError(f"a callback that is a generator yields Receive, not {shape_of(receive)}")
                 self._receive = receive
                 is_new = type(receive) is ReceiveNew or (type(receive) is ReceiveMore and receive is previous)
-                found = None if is_new else self._take(receive)
-                if found is None:
+                value = _NOT_WANTED if is_new else self._take(receive)
+                if value is _NOT_WANTED:
                     self._arm(receive)
                     return
             except BaseException as error:
                 self._process.interrupted(self, error)
                 return
-            value = found.message
 
     def _await(self, answer: CallReply) -> None:
         """Wait for the answer of a call; no message is looked at meanwhile."""
@@ -138,7 +140,7 @@ class Waiting:
         if seconds == 0:
             answer.time_out()
         elif not process.is_set():
-            process.awaited = answer
+            process.await_answer(answer)
             if seconds is not None:
                 self._timer = process.system.clock.call_later(seconds, answer.time_out)
 
@@ -153,30 +155,37 @@ class Waiting:
 
         self._timer = timer = start_timer(self._process, receive.timeout_seconds, time_out)
 
-    def _take(self, receive: Receive) -> Envelope[Any] | None:
+    def _take(self, receive: Receive) -> object:
         for index, envelope in enumerate(self._passed_over):
-            if self._matches(receive, envelope):
+            message = self._match(receive, envelope)
+            if message is not _NOT_WANTED:
                 del self._passed_over[index]
-                return envelope
-        return None
+                return message
+        return _NOT_WANTED
 
-    def _matches(self, receive: Receive, envelope: Envelope[Any]) -> bool:
+    def _match(self, receive: Receive, envelope: Envelope[Any]) -> object:
+        """Return the message where it is one that is waited for; each is made once, for there are very many replies."""
         kind = type(envelope)
-        if kind is DownEnvelope:
-            return receive.matches(envelope.message) and self._process.take_down(envelope.message)
-        receivable = kind is ReplyEnvelope or (kind is Envelope and envelope.reply_to is None)
-        return receivable and receive.matches(envelope.message)
+        if not (kind is ReplyEnvelope or kind is DownEnvelope or (kind is Envelope and envelope.reply_to is None)):
+            return _NOT_WANTED
+        message = envelope.message
+        wanted = receive.matches(message) and (kind is not DownEnvelope or self._process.take_down(message))
+        return message if wanted else _NOT_WANTED
 
 
 class Idle:
-    """A process that returned ``IdleTimeout``: the first message, whichever it is, cancels it."""
+    """A process that returned ``IdleTimeout``: the first message, whichever it is, cancels it.
 
-    __slots__ = ("_process", "_timer", "seconds")
+    One of no time at all needs no timer: the process comes back to it on the same turn, once no message waits.
+    """
 
-    def __init__(self, process: Mailbox, seconds: float) -> None:
+    __slots__ = ("_process", "_timer", "is_due", "seconds")
+
+    def __init__(self, process: Process, seconds: float) -> None:
         self._process = process
         self.seconds = seconds
-        self._timer = start_timer(process, seconds, self._time_out)
+        self.is_due = not seconds  #: as soon as no message waits
+        self._timer = None if self.is_due else start_timer(process, seconds, self._time_out)
 
     def __len__(self) -> int:
         return 0
@@ -187,7 +196,8 @@ class Idle:
 
     def give_back(self) -> deque[Envelope[Any]]:
         """Cancel the time-out; nothing was passed over."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         return deque()
 
     def close(self) -> None:
@@ -197,7 +207,7 @@ class Idle:
         """Handle the message, and wait no more; a request of ``sys`` begins the time anew, as in OTP."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
-            if self._process.is_idle(self):
+            if self._timer is not None and self._process.is_idle(self):
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
         elif type(envelope) is DownEnvelope and not self._process.expects(envelope.message):
@@ -211,8 +221,9 @@ class Suspended:
     """A process that ``sys.suspend`` has stopped: only ``sys``'s requests and its parent's exit signal are heard."""
 
     __slots__ = ("_passed_over", "_process", "idle_seconds")
+    is_due = False
 
-    def __init__(self, process: Mailbox, idle_seconds: float | None = None) -> None:
+    def __init__(self, process: Process, idle_seconds: float | None = None) -> None:
         self._process = process
         self.idle_seconds = idle_seconds  # of the ``IdleTimeout`` that it was in
         self._passed_over: deque[Envelope[Any]] = deque()
@@ -221,14 +232,12 @@ class Suspended:
         return len(self._passed_over)
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Return what was passed over."""
         return self._passed_over
 
     def close(self) -> None:
         """Nothing is under way."""
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Let ``sys`` and the parent in, and keep the rest."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
         elif type(envelope) is ParentExitEnvelope:

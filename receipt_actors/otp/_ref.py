@@ -11,12 +11,12 @@ import pykka
 from pykka._envelope import Envelope
 
 from receipt_actors.otp._calls import Future
-from receipt_actors.otp._context import context, current_process
 from receipt_actors.otp._messages import CastEnvelope, Name, check_seconds
 from receipt_actors.otp._reasons import ExitReason, check_exit_reason, text_of
+from receipt_actors.otp._scheduler import context, current_process
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._actor import Actor
+    from receipt_actors.otp._gen_server import Actor
     from receipt_actors.otp._process import Process
 
 
@@ -49,7 +49,6 @@ class Ref(pykka.ActorRef[Any]):
 
     @property
     def actor_inbox(self) -> Process:  # type: ignore[override]
-        """The mailbox."""
         return self.process
 
     @property
@@ -117,19 +116,23 @@ class Ref(pykka.ActorRef[Any]):
         """
         if timeout is not None:
             check_seconds(timeout)
-        message = pykka.messages._ActorStop()
-        if context.running.process.observed and not self._may_be_sent(message):
-            raise _has_been_ended("asks for")
         if block and context.running.process is self.process:
             raise RuntimeError(f"{self} must not wait for its own end: call self.stop(), or return Stop()")
         stopped: pykka.Future[Any] = Future()
-        if self.process.is_set():
+        if self.process.is_set() and not context.running.process.has_ended:
             stopped.set(False)
         else:
-            if not context.running.send(self.process.put, Envelope(message, reply_to=stopped)):
+            if not self._put(Envelope(pykka.messages._ActorStop(), reply_to=stopped)):
                 raise _has_been_ended("asks for")
             stopped = stopped.map(lambda _none: True)
         return stopped.get(timeout=timeout) if block else stopped
+
+    def _put(self, envelope: Envelope[Any]) -> bool:
+        """Send; False where the sender has ended, and its callback still runs."""
+        running = context.running
+        if running.process.observed and not self._may_be_sent(envelope.message):
+            return False
+        return running.send(self.process.put, envelope)
 
     def _may_be_sent(self, message: object) -> bool:
         """Note what a watched actor sends; False for one that has ended and whose callback still runs."""
@@ -155,8 +158,7 @@ class Ref(pykka.ActorRef[Any]):
                 return
         finally:
             running.is_sending = before
-        if self._may_be_sent(message):
-            running.send(self.process.put, envelope)
+        self._put(envelope)
 
     def cast(self, request: object) -> None:
         """Send a request without a reply, to ``handle_cast``; dropped when the actor has ended."""
@@ -169,15 +171,11 @@ class Ref(pykka.ActorRef[Any]):
                 return
         finally:
             running.is_sending = before
-        if self._may_be_sent(request):
-            running.send(self.process.put, envelope)
+        self._put(envelope)
 
     def send_request(self, request: object, reply_to: Any) -> None:
         """Send a request whose answer goes to ``reply_to``; see ``Actor.send_request``."""
-        running = context.running
-        if running.process.observed and not self._may_be_sent(request):
-            return
-        running.send(self.process.put, Envelope(request, reply_to=reply_to))
+        self._put(Envelope(request, reply_to=reply_to))
 
     def call(self, request: object, timeout: float | None = 5.0) -> Any:
         """Send a request to ``handle_call`` and wait for its reply (``gen_server:call``).
@@ -206,10 +204,8 @@ class Ref(pykka.ActorRef[Any]):
             check_seconds(timeout)
         if running.process is self.process:
             raise RuntimeError(f"{self} must not call itself: it would wait for its own answer")
-        if running.process.observed and not self._may_be_sent(message):
-            raise _has_been_ended("calls")
         future = Future()
-        if not running.send(self.process.put, kind(message, reply_to=future)):
+        if not self._put(kind(message, reply_to=future)):
             raise _has_been_ended("calls")
         return future.get(timeout=timeout)
 

@@ -31,11 +31,12 @@ import enum
 import logging
 import math
 import re
+import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from receipt_actors.otp._log import log, logger
 from receipt_actors.otp._messages import AlreadyStarted, Name, shape_of
 from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown, repr_of, text_of
 
@@ -43,10 +44,22 @@ if TYPE_CHECKING:
     from receipt_actors.otp._child_spec import ChildSpec
     from receipt_actors.otp._ref import Ref
 
+logger = logging.getLogger("receipt_actors.otp")
+
 OWN_DECISION = "its own decision to end"  #: what an actor was handling that gave a crash as its reason to stop
 TEXT_LIMIT = 200  #: characters of any text that comes from elsewhere
 _SECRET_NAME = re.compile("secret|token|password|credential|key|receipt_data", re.IGNORECASE)
 _ENCODED_DATA = re.compile(r"[0-9A-Fa-f]{32,}|[A-Za-z0-9+/=_%\\-]{40,}")
+
+
+# An application's log handler that raises must not end an actor, or all.
+def log(level: int, message: str, *args: object, **kwargs: Any) -> None:
+    """Log as ``Logger.log`` does; what a filter or a handler raises is printed to stderr and goes no further."""
+    try:
+        logger.log(level, message, *args, **kwargs)
+    except BaseException:
+        if logging.raiseExceptions and sys.stderr is not None:
+            traceback.print_exc()
 
 
 class ReportContext(enum.Enum):
@@ -86,8 +99,20 @@ class ChildDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisorReport:
+class _Report:
+    kind: ClassVar[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"kind": self.kind, **values}
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorReport(_Report):
     """Something went wrong with a child (OTP: supervisor report)."""
+
+    kind: ClassVar[str] = "supervisor_report"
 
     supervisor: str
     context: str  #: a ``ReportContext``'s value
@@ -96,10 +121,6 @@ class SupervisorReport:
     children: int  #: more than one where several children of one spec ended alike
     restarts: int  #: that count at this moment
     note: str  #: what the supervisor does about it
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
-        return {"kind": "supervisor_report", **asdict(self)}
 
     def __str__(self) -> str:
         child = f"child {self.offender.id}" if self.children == 1 else f"{self.children} children {self.offender.id}"
@@ -113,23 +134,23 @@ class SupervisorReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressReport:
+class ProgressReport(_Report):
     """A supervisor started a child (OTP: progress report)."""
+
+    kind: ClassVar[str] = "progress_report"
 
     supervisor: str
     started: ChildDescription
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
-        return {"kind": "progress_report", **asdict(self)}
 
     def __str__(self) -> str:
         return f"{self.supervisor}: child {self.started.id} started: {self.started.ref}"
 
 
 @dataclass(frozen=True, slots=True)
-class CrashReport:
+class CrashReport(_Report):
     """A callback raised, or stopped for a reason that is a crash, and its actor ends (OTP: crash report)."""
+
+    kind: ClassVar[str] = "crash_report"
 
     actor: str
     reason: str
@@ -138,10 +159,6 @@ class CrashReport:
     mailbox_length: int
     links: tuple[str, ...]
     parent: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
-        return {"kind": "crash_report", **asdict(self), "links": list(self.links)}
 
     def __str__(self) -> str:
         if self.handling == OWN_DECISION:

@@ -22,20 +22,31 @@ from __future__ import annotations
 import enum
 import gc
 import logging
+import os
 import queue
+import select
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from math import inf
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from receipt_actors.otp._context import NOBODY, Running, context
-from receipt_actors.otp._log import log
-from receipt_actors.otp._pollers import Poller, Pollers
+from receipt_actors.otp._reports import log
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
 
 TURNS_BETWEEN_LOOKS = 64  #: of actors, while there is always one that is ready
 
 _frames_lock = threading.RLock()  # a signal handler may look in the middle of a look
+
+
+_LOOK_AGAIN_SECONDS: Final = 50e-6  #: while another thread is in the middle of a send, which takes less
+_LOOKS: Final = 20_000  #: a second or more: only who is waited for in vain takes so long
+LONGEST_WAIT_SECONDS = 3600.0  #: epoll takes no more than three weeks; then it is time to look again
 
 
 class Runtime(enum.Enum):
@@ -43,6 +54,211 @@ class Runtime(enum.Enum):
 
     POOLED = "pooled"
     THREAD = "thread"
+
+
+# --- what a thread runs at this moment (Erlang: ``self()``) ---
+
+
+class Nobody:
+    """Who runs on a thread that is no actor's: may send what it likes, and is not watched."""
+
+    __slots__ = ()
+    observed = False
+    has_ended = False
+
+
+NOBODY = Nobody()
+
+
+class Running:
+    """The process that one thread is running at this moment. Only that thread changes it.
+
+    **The fence.** A process looks whether it has ended and sends while ``is_sending`` is set. Who ends it from another
+    thread first notes the end, then waits until ``is_sending`` is no longer set, and only then tells of the end. So
+    nothing of a process arrives after its ``Down``: either it sees its end, or its message is waited for.
+    """
+
+    __slots__ = ("interrupted", "is_sending", "process")
+
+    def __init__(self) -> None:
+        self.process: Process | Nobody = NOBODY
+        self.is_sending = False  # of no meaning where ``process`` is nobody
+        self.interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
+
+    def enter(self, process: Process) -> None:
+        """Run a process in the middle of another's turn (which starts it, say); ``leave`` must follow."""
+        self.interrupted.append(self.process)
+        self.process = process
+
+    def leave(self) -> None:
+        """Go on with whom ``enter`` interrupted."""
+        self.process = self.interrupted[-1]
+        self.interrupted.pop()  # in this order: a kill from another thread always finds it in one of the two
+
+    def is_inside(self, process: Process) -> bool:
+        """Tell whether a callback of the process is under way (asked from any thread)."""
+        # Once more at the end: ``leave`` may come between the two.
+        return self.process is process or process in self.interrupted or self.process is process
+
+    def send(self, effect: Callable[..., object], *args: Any) -> bool:
+        """Have others notice something of the process that runs; False, and nothing is done, where it has ended.
+
+        ``effect`` must not wait for another process, and end none. ``Ref.send`` and ``cast`` do the same in place.
+        """
+        before, self.is_sending = self.is_sending, True  # a finalizer may send in the middle of a send
+        try:
+            if self.process.has_ended:
+                return False
+            effect(*args)
+            return True
+        finally:
+            self.is_sending = before
+
+    def wait_for_send(self, ended: Process) -> None:
+        """Wait until nothing is on its way any more of a process that has ended (called from any thread).
+
+        A send waits for locks only. The caller may hold one of them, where a finalizer, a signal handler or a name's
+        ``__eq__`` ends a process in the middle of the runtime: then the two would wait for each other, so it gives up.
+        """
+        if context.running is self:
+            return
+        for _ in range(_LOOKS):
+            if not (self.is_sending and self.is_inside(ended)):
+                return
+            time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+class _Context(threading.local):
+    """Each thread's ``Running``; those that are no scheduler's share one that is never changed."""
+
+    running = Running()
+
+
+context = _Context()
+
+
+def forget_current_process() -> None:
+    """Have the calling thread run nobody: it is the only one in the child of a fork, and no actor's any more."""
+    context.running = _Context.running
+
+
+def current_process() -> Process | None:
+    """Return the process that the calling thread runs, or None."""
+    process = context.running.process
+    return None if process is NOBODY else process  # type: ignore[return-value]
+
+
+# --- pollers ---
+#
+# So Erlang's schedulers poll for I/O themselves: what comes in is handled where the actors run, no other thread is
+# woken for it, and none fights with theirs for the interpreter's lock.
+
+
+class Poller(Protocol):
+    """Something with a file descriptor to wait for. All of it is called on the scheduler's thread, and must not block.
+
+    The descriptor may be an ``epoll`` of the poller's own, which can be read when one of its files can. What a poller
+    raises is logged, and it is polled no more.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor; always the same."""
+
+    def due_at(self) -> float | None:
+        """Return when ``poll`` is to be called though there is nothing to read: ``time.monotonic()``; None: never."""
+
+    def poll(self) -> None:
+        """Do what can be done now."""
+
+    def stop(self) -> None:
+        """Give up: the scheduler's thread ends."""
+
+
+class Pollers:
+    """The pollers of one scheduler. Of its thread alone, but for ``wake``."""
+
+    __slots__ = ("_epoll", "_lock", "_pollers", "_wake_fd", "is_waiting")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # guards _wake_fd; a finalizer may schedule something in the middle of this
+        self._epoll = select.epoll()  # first: should descriptors run out, it closes itself
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._pollers: dict[int, Poller] = {}
+        self.is_waiting = False  #: whether the thread has to be woken
+
+    def attach(self, poller: Poller) -> None:
+        fd = poller.fileno()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._pollers[fd] = poller
+
+    def detach(self, poller: Poller) -> None:
+        """Poll it no more; before it closes its descriptor. Nothing happens where it is not polled."""
+        fd = next((fd for fd, other in self._pollers.items() if other is poller), None)
+        if fd is not None:
+            del self._pollers[fd]
+            with suppress(OSError):  # closed already: then epoll has forgotten it
+                self._epoll.unregister(fd)
+
+    def wake(self) -> None:
+        """End a ``look`` that waits. From any thread."""
+        with self._lock:
+            if self.is_waiting:
+                self.is_waiting = False
+                os.eventfd_write(self._wake_fd, 1)
+
+    def look(self, ready: queue.SimpleQueue[Any]) -> None:
+        """Poll whom there is something to do for; wait for that, unless ``ready`` has something."""
+        now = time.monotonic()
+        due, wake_at = {}, inf
+        for fd, poller in tuple(self._pollers.items()):
+            try:
+                due_at = poller.due_at()
+            except BaseException:
+                self._failed(poller)
+                continue
+            if due_at is None:
+                continue
+            if due_at <= now:
+                due[fd] = poller
+            wake_at = min(wake_at, due_at)
+        if not due:
+            # In this order: who puts something into the queue, and finds that nobody waits, is seen here.
+            self.is_waiting = True
+        wait_seconds = min(wake_at - now, LONGEST_WAIT_SECONDS) if not due and ready.empty() else 0.0
+        events = self._epoll.poll(wait_seconds)
+        self.is_waiting = False
+        for fd, _ in events:
+            if fd == self._wake_fd:
+                os.eventfd_read(fd)
+            elif fd in self._pollers:
+                due[fd] = self._pollers[fd]
+        for fd, poller in due.items():
+            if self._pollers.get(fd) is not poller:  # another one has had it detached
+                continue
+            try:
+                poller.poll()
+            except BaseException:
+                self._failed(poller)
+
+    def _failed(self, poller: Poller) -> None:
+        log(logging.ERROR, "poller %s failed, and is polled no more", type(poller).__name__, exc_info=True)
+        self.detach(poller)
+
+    def stop(self) -> None:
+        for poller in list(self._pollers.values()):
+            try:
+                poller.stop()
+            except BaseException:
+                log(logging.ERROR, "poller %s could not be stopped", type(poller).__name__, exc_info=True)
+        self._pollers.clear()
+        with self._lock:
+            self.is_waiting = False
+            self._epoll.close()
+            os.close(self._wake_fd)
+
+
+# --- the scheduler ---
 
 
 class Runnable(Protocol):
@@ -72,7 +288,6 @@ class Scheduler:
         self._thread.start()
 
     def schedule(self, runnable: Runnable) -> None:
-        """Run it when its turn comes."""
         self._put(runnable)
 
     def stop(self) -> None:
@@ -116,11 +331,9 @@ class Scheduler:
 
     @property
     def name(self) -> str:
-        """The thread's name."""
         return self._thread.name
 
     def is_running(self) -> bool:
-        """Tell whether the thread lives."""
         return self._thread.is_alive()
 
     def frame(self) -> FrameType | None:
@@ -139,7 +352,6 @@ class Scheduler:
                     gc.enable()
 
     def is_current(self) -> bool:
-        """Tell whether the caller runs on this scheduler's thread."""
         return context.running is self.running
 
     def _run(self) -> None:

@@ -1,6 +1,6 @@
-"""``Supervisor``: a fixed list of children, with the strategies one_for_one, one_for_all and rest_for_one.
+"""Supervisors (Erlang's ``supervisor``): ``Supervisor`` and ``SimpleOneForOneSupervisor``, and ``supervisor_spec``.
 
-It owns its children: it started them, is linked to them, and ends them, last first, before it ends itself. A crash of a
+A supervisor owns its children: it started them, is linked to them, and ends them before it ends itself. A crash of a
 supervisor ends its children the same way, and its own supervisor starts it, and so them, anew.
 
 It does one thing at a time, as OTP's does: while a child's ``init`` or end is waited for, everything else stays in the
@@ -9,68 +9,483 @@ mailbox. It is pooled all the same: it waits by selective receive, not on a thre
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import enum
+import logging
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from receipt_actors.otp._backoff import Streak
+from pykka._envelope import Envelope
+
 from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import (
+    BRUTAL_KILL,
+    INFINITY,
     AutoShutdown,
     ChildSpec,
     ChildType,
     ForgottenStart,
     Restart,
+    RestartWindow,
+    Start,
     Strategy,
+    Streak,
+    check_auto_shutdown,
     check_child_spec,
+    check_child_specs,
+    restart_group,
 )
 from receipt_actors.otp._clock import Timer
+from receipt_actors.otp._gen_server import GenServer
 from receipt_actors.otp._messages import (
     IGNORE,
     AlreadyStarted,
+    Down,
     Exit,
     NotStarted,
+    Receive,
+    ReceiveMore,
+    ReceiveNew,
     Receiving,
     Started,
     StartFinished,
+    Starting,
+    StartResult,
     Stop,
 )
-from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Shutdown, is_orderly
+from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._reports import FailedToStartChild, ReportContext, report_progress
-from receipt_actors.otp._strategy import restart_group
-from receipt_actors.otp._supervision import RestartPlan, SupervisorBase
-from receipt_actors.otp._supervisor_functions import (
-    ChildCounts,
-    ChildError,
-    ChildInfo,
-    CountChildren,
-    DeleteChild,
-    GetChildSpec,
-    RestartChild,
-    StartChild,
-    TerminateChild,
-    WhichChildren,
+from receipt_actors.otp._reports import (
+    FailedToStartChild,
+    ReportContext,
+    describe_reason,
+    report_progress,
+    report_supervisor,
 )
+
+if TYPE_CHECKING:
+    from receipt_actors.otp._process import Process
+
+
+# --- answers ---
+
+
+class ChildError(enum.Enum):
+    """Why a supervisor did not do what it was asked."""
+
+    NOT_FOUND = "not_found"
+    ALREADY_PRESENT = "already_present"  #: the id is known but its child does not run: restart or delete it
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    SIMPLE_ONE_FOR_ONE = "simple_one_for_one"  #: not for this kind of supervisor
+
+
+class ChildInfo(NamedTuple):
+    """One line of ``which_children``; ``id`` is None for children of a simple_one_for_one supervisor."""
+
+    id: Hashable | None
+    child: Ref | Literal["restarting"] | None
+    type: ChildType
+
+
+class ChildCounts(NamedTuple):
+    """The answer of ``count_children``."""
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
+StartAnswer: TypeAlias = StartResult | ChildError
+
+# --- requests ---
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Start a child: its spec, or for simple_one_for_one the arguments to append."""
+
+    spec_or_args: ChildSpec | Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _ByChildId:
+    id: Hashable
+
+    def __post_init__(self) -> None:
+        hash(self.id)  # a TypeError belongs to who asks, not into the supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateChild(_ByChildId):
+    """Stop a child (by id; for simple_one_for_one by its ref)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartChild(_ByChildId):
+    """Start a child again whose spec is known and that does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChild(_ByChildId):
+    """Forget the spec of a child that does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetChildSpec(_ByChildId):
+    """Return the spec of a child (by id; for simple_one_for_one by its ref as well)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhichChildren:
+    """List the children."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountChildren:
+    """Count the children."""
+
+
+# --- what both kinds share ---
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPlan:
+    """What is to become of a child that should be restarted."""
+
+    allowed: bool  #: False: the supervisor gives up
+    delay_seconds: float | None  #: None: at once
+    note: str  #: the same for a report
 
 
 @dataclass(frozen=True, slots=True)
 class _TryAgain:
     """To itself: the restart of this child failed; try once more, behind what is in the mailbox."""
 
-    id: Hashable
+    child: Hashable  #: its id; of simple_one_for_one the ref of the one that ended
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DelayOver:
     """To itself: this child's ``Backoff`` has waited; restart it, unless that was cancelled (then it is another's)."""
 
-    id: Hashable
+    child: Hashable  #: as in ``_TryAgain``
+
+
+def is_orphaned(process: Process) -> bool:
+    """Tell whether a process is bound to end because a supervisor above it was killed.
+
+    Its own was, or its own is still there and bound to end for this reason, and then ends it.
+    """
+    while not process.is_orphan:
+        parent = process.parent
+        if parent is None or not parent.is_linked_to(process):
+            return False
+        process = parent
+    return True
+
+
+def seconds_to_end(spec: ChildSpec) -> float | None:
+    """Return how long a child has to end once it is told to; None: as long as it takes."""
+    return spec.shutdown if isinstance(spec.shutdown, int | float) else None
+
+
+class SupervisorBase(GenServer):
+    """See ``Supervisor`` and ``SimpleOneForOneSupervisor``.
+
+    **Zombies.** A child that is killed, because it did not end in its ``shutdown`` time or has ``BRUTAL_KILL``, is gone
+    for everyone who talks to it; and so is one that does not trap exits once it gets the exit signal. But CPython can't
+    end a thread: a callback of it that is running goes on to its end, with all that it still does to the outside world,
+    and its thread is not free before. Each restart may leave one more of them, so they are counted. While more than
+    ``max_zombies`` of its own still run, a supervisor gives up as it does after too many restarts, with the reason
+    ``Shutdown("killed children that still run: ...")``: its own supervisor, and in the end the operator, have to do
+    what it can't. A child whose callbacks block, and are to end first, sets ``trap_exit``: it then has its ``shutdown``
+    time.
+    """
+
+    trap_exit: ClassVar[bool] = True
+    strategy: Strategy
+
+    # What the two kinds do each in its own way.
+    _exited: Callable[[Ref, ExitReason], Any]
+    _delay_over: Callable[[_DelayOver], Any]
+    _try_again: Callable[[Any], Any]
+    _restart_now: Callable[[Any], Any]
+    _restart_later: Callable[[Any, float], Any]
+    _mark_restarting: Callable[[Any], None]
+    _start_child: Callable[[Any], Any]
+    _terminate_child: Callable[[Any], Any]
+    _restart_child: Callable[[Any], Any]
+    _delete_child: Callable[[Any], Any]
+    _get_child_spec: Callable[[Any], ChildSpec | ChildError]
+    _which_children: Callable[[], list[ChildInfo]]
+    _count_children: Callable[[], ChildCounts]
+
+    @abstractmethod
+    def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
+        """List the children for whoever looks from another thread, and count those that are left out."""
+
+    def __init__(
+        self,
+        children: Sequence[ChildSpec],
+        strategy: Strategy,
+        intensity: int,
+        period_seconds: float,
+        auto_shutdown: AutoShutdown,
+        max_zombies: int,
+    ) -> None:
+        self._window = check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        self.strategy = strategy
+        self._auto_shutdown = auto_shutdown
+        self._max_zombies = max_zombies
+        self._zombies: list[Ref] = []
+
+    # --- starting ---
+
+    def _start(self, spec: ChildSpec, args: Sequence[Any] = ()) -> StartResult | Starting:
+        """Call the spec's start function; whatever is wrong with it is a child that did not start."""
+        try:
+            result = spec.start(*args)
+        except BaseException as error:
+            return NotStarted(Crash(error))
+        if isinstance(result, Started) and isinstance(result.ref, Ref):
+            return result
+        if isinstance(result, NotStarted) or result is IGNORE:
+            return result
+        if (
+            isinstance(result, Starting)
+            and isinstance(result.ref, Ref)
+            and result.ref.process.parent is self._otp_process
+        ):
+            return result
+        wrong = TypeError(
+            f"start of child {spec.id!r} must return what start_link() gave it, or Started(ref), NotStarted(reason) or "
+            f"IGNORE; it returned something of type {type(result).__name__}"
+        )
+        return NotStarted(Crash(wrong))
+
+    def _await_start(self, starting: Starting) -> Generator[Receive, Any, StartResult]:
+        """Wait for the end of a child's ``init``; it may take as long as it likes, as in OTP."""
+        ref = starting.ref
+        result = ref.process.start_result
+        if result is None:  # else the message that says so is dropped when its turn comes
+            finished = yield Receive(lambda message: type(message) is StartFinished and message.ref is ref)
+            result = finished.result
+        return result
+
+    def _start_and_wait(self, spec: ChildSpec, args: Sequence[Any] = ()) -> Generator[Receive, Any, StartResult]:
+        result = self._start(spec, args)
+        if isinstance(result, NotStarted) and isinstance(result.reason, AlreadyStarted):
+            has_name = result.reason.ref
+            if is_orphaned(has_name.process) and not is_orphaned(self._otp_process):
+                yield from self._see_off(spec, has_name)
+                result = self._start(spec, args)
+        return (yield from self._await_start(result)) if isinstance(result, Starting) else result
+
+    def _see_off(self, spec: ChildSpec, orphan: Ref) -> Generator[Receive, Any, None]:
+        """Wait for the end of one who has the child's name, and ends because a supervisor above it was killed.
+
+        It gets the time that the spec gives a child to end; then it is killed, and counts as a child that was. (OTP
+        would try again at once, and may use up its restart intensity before the name is free.)
+        """
+        yield from self._await_end(spec, orphan, self.monitor(orphan))
+        self._note_zombie(orphan)
+
+    # --- stopping ---
+
+    def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
+        """Wait for the end of one who has been told to, as long as the spec says; then kill it. True: that was late.
+
+        The monitor has just been made: nothing was passed over that tells of it, however many children ended before.
+        """
+        ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
+        was_late = False
+        if spec.shutdown is not BRUTAL_KILL:
+            was_late = (yield ReceiveNew(ended.matches, seconds_to_end(spec))) is None
+            if not was_late:
+                return False
+        ref.kill()
+        yield ended
+        return was_late
+
+    def _shut_down(self, spec: ChildSpec, ref: Ref) -> Generator[Receive, Any, None]:
+        """Ask a child to end, wait for it as its spec says, kill it then, and report an end that is none of these.
+
+        It is monitored, as in OTP: one that is not linked to its supervisor (any more) must not hold it up.
+        """
+        monitor = self.monitor(ref)
+        if spec.shutdown is not BRUTAL_KILL:
+            ref.exit(SHUTDOWN)
+        was_late = yield from self._await_end(spec, ref, monitor)
+        self._has_been_stopped(spec, ref, f"it did not end within {seconds_to_end(spec)} s" if was_late else "")
+
+    def _has_been_stopped(self, spec: ChildSpec, ref: Ref, note: str) -> None:
+        reason = ref.process.exit_reason
+        if not ended_as_told(spec, reason):
+            self._report(ReportContext.SHUTDOWN_ERROR, spec, ref, reason, note)
+        self._note_zombie(ref)
+
+    def _note_zombie(self, ref: Ref) -> None:
+        if ref.is_zombie:
+            self._zombies.append(ref)
+
+    def _too_many_zombies(self, spec: ChildSpec, ref: Ref | None) -> Stop | None:
+        """Give up, where too many killed children still run."""
+        if len(self._zombies) <= self._max_zombies:
+            return None
+        self._zombies = [zombie for zombie in self._zombies if zombie.is_zombie]
+        count = len(self._zombies)
+        if count <= self._max_zombies:
+            return None
+        why = f"killed children that still run: {count} (allowed: {self._max_zombies})"
+        self._report(ReportContext.SHUTDOWN, spec, ref, why)
+        return Stop(Shutdown(why))
+
+    def _answer_unless_too_many_zombies(self, spec: ChildSpec, ref: Ref | None, answer: object) -> object:
+        give_up = self._too_many_zombies(spec, ref)
+        return answer if give_up is None else Stop(give_up.reason, reply=answer)
+
+    # --- what comes in ---
+
+    def handle_call(self, request: Any, from_: From) -> Any:
+        """Answer the functions of Erlang's ``supervisor`` module."""
+        if type(request) is StartChild:  # the one that comes very often
+            return self._start_child(request.spec_or_args)
+        match request:
+            case TerminateChild(child_id):
+                return self._terminate_child(child_id)
+            case RestartChild(child_id):
+                return self._restart_child(child_id)
+            case DeleteChild(child_id):
+                return self._delete_child(child_id)
+            case GetChildSpec(child_id):
+                return self._get_child_spec(child_id)
+            case WhichChildren():
+                return self._which_children()
+            case CountChildren():
+                return self._count_children()
+        return super().handle_call(request, from_)
+
+    def handle_cast(self, request: Any) -> Any:
+        return self._try_again(request.child) if type(request) is _TryAgain else super().handle_cast(request)
+
+    def handle_info(self, message: Any) -> Any:
+        kind = type(message)
+        if kind is Exit:
+            return self._exited(message.ref, message.reason)
+        if kind is _DelayOver:
+            return self._delay_over(message)
+        # A start whose result was there before this message needs no second one.
+        return None if kind is StartFinished else super().handle_info(message)
+
+    # --- restarting ---
+
+    def _carry_out(self, plan: RestartPlan, child: Any, ref: Ref | None) -> Any:
+        if not plan.allowed:
+            child.clear()
+            self._report(ReportContext.SHUTDOWN, child.spec, ref, "reached_max_restart_intensity", plan.note)
+            return Stop(SHUTDOWN)
+        if plan.delay_seconds is None:
+            return self._restart_now(child)
+        return self._restart_later(child, plan.delay_seconds)
+
+    def _start_failed(self, child: Any, ref: Ref | None, result: NotStarted) -> Any:
+        """Count one more restart after its delay; without one it is tried again behind what is in the mailbox."""
+        self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
+        if child.streak is not None:
+            return self._carry_out(self._count_restart(child.spec, child.streak), child, ref)
+        self._mark_restarting(child)
+        self.ref.cast(_TryAgain(child.key))
+        return None
+
+    def _count_restart(self, spec: ChildSpec, streak: Streak | None) -> RestartPlan:
+        """Count a restart and decide about it."""
+        now = self.clock.monotonic()
+        if spec.backoff is not None and streak is not None:
+            delay_seconds = streak.count_restart(spec.backoff, now)
+            if delay_seconds is None:
+                return RestartPlan(False, None, f"restarted {streak.restarts} times in a row")
+            return RestartPlan(True, delay_seconds, f"restart {streak.restarts} in a row, in {delay_seconds:g} s")
+        self._window, allowed = self._window.add(now)
+        window = self._window
+        limits = f"{window.intensity} allowed in {window.period_seconds:g} s"
+        return RestartPlan(allowed, None, f"restart {len(window.restarts)}, {limits}")
+
+    # --- reporting ---
+
+    def _report(
+        self,
+        context: ReportContext,
+        spec: ChildSpec,
+        ref: Ref | None,
+        reason: object,
+        note: str = "",
+        *,
+        children: int = 1,
+        level: int = logging.ERROR,
+    ) -> None:
+        restarts = len(self._window.restarts)
+        report_supervisor(
+            self.ref, context, spec, ref, reason, restarts=restarts, note=note, children=children, level=level
+        )
+
+    def _report_termination(self, spec: ChildSpec, ref: Ref, reason: ExitReason, plan: RestartPlan | None) -> None:
+        """Report an end that is to be reported: none that is orderly, unless the child is permanent."""
+        note = "it is temporary and not restarted" if plan is None else plan.note
+        level = logging.WARNING if plan is not None and plan.allowed else logging.ERROR
+        self._report(ReportContext.CHILD_TERMINATED, spec, ref, reason, note, level=level)
+
+
+def check_supervisor(
+    children: Sequence[ChildSpec],
+    strategy: Strategy,
+    intensity: int,
+    period_seconds: float,
+    auto_shutdown: AutoShutdown,
+    max_zombies: int,
+) -> RestartWindow:
+    """Refuse what no supervisor can be made of, before anything has started.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    if not isinstance(strategy, Strategy):
+        raise ValueError(
+            f"strategy must be a Strategy, not {strategy!r}; "
+            "ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE or SIMPLE_ONE_FOR_ONE"
+        )
+    window = RestartWindow(intensity, period_seconds)
+    if isinstance(max_zombies, bool) or not isinstance(max_zombies, int) or max_zombies < 0:
+        raise ValueError(f"max_zombies must be a whole number of killed children, 0 or more, not {max_zombies!r}")
+    check_auto_shutdown(auto_shutdown)
+    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
+    if is_simple and auto_shutdown is not AutoShutdown.NEVER:
+        raise ValueError(
+            f"simple_one_for_one can't have auto_shutdown {auto_shutdown.name}: "
+            "its children come and go on demand, and none of them is significant"
+        )
+    check_child_specs(children, auto_shutdown)
+    if is_simple and len(children) != 1:
+        raise ValueError(f"simple_one_for_one takes exactly one child spec, not {len(children)}")
+    return window
+
+
+def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
+    """Tell whether the end of a child that was told to end needs no report (OTP: ``shutdown/1`` of ``supervisor``)."""
+    if type(reason) is Killed:
+        return spec.shutdown is BRUTAL_KILL
+    if isinstance(reason, Shutdown) and reason.term is None and spec.shutdown is not BRUTAL_KILL:
+        return True
+    return isinstance(reason, Normal | Shutdown) and spec.restart is not Restart.PERMANENT
+
+
+# --- a fixed list of children ---
 
 
 class _Child:
-    """A spec and what has become of it."""
-
     __slots__ = ("_delay", "ref", "restarting", "spec", "streak")
 
     def __init__(self, spec: ChildSpec) -> None:
@@ -83,6 +498,10 @@ class _Child:
     def begin_anew(self) -> None:
         """Count its restarts from none: an operator has taken it in hand."""
         self.streak = None if self.spec.backoff is None else Streak()
+
+    @property
+    def key(self) -> Hashable:
+        return self.spec.id
 
     @property
     def state(self) -> Ref | Literal["restarting"] | None:
@@ -187,18 +606,19 @@ class Supervisor(SupervisorBase):
 
     # --- a child ended ---
 
-    def handle_info(self, message: Any) -> Any:
-        """Restart a child that ended, as its spec says."""
-        match message:
-            case Exit(ref, reason):
-                child = self._running.get(ref)
-                return None if child is None else self._child_ended(child, ref, reason)
-            case _DelayOver(child_id):
-                child = self._children.get(child_id)
-                return self._restart_now(child) if child is not None and child.waits_for(message) else None
-            case StartFinished():
-                return None  # of a start whose result was there before this message
-        return super().handle_info(message)
+    def _exited(self, ref: Ref, reason: ExitReason) -> Any:
+        child = self._running.get(ref)
+        return None if child is None else self._child_ended(child, ref, reason)
+
+    def _delay_over(self, message: _DelayOver) -> Any:
+        child = self._children.get(message.child)
+        return self._restart_now(child) if child is not None and child.waits_for(message) else None
+
+    def _try_again(self, child_id: Hashable) -> Any:
+        child = self._children.get(child_id)
+        if child is None or not child.restarting:
+            return None
+        return self._carry_out(self._count_restart(child.spec, child.streak), child, None)
 
     def _child_ended(self, child: _Child, ref: Ref, reason: ExitReason) -> Receiving | Stop | None:
         self._clear(child)
@@ -231,14 +651,6 @@ class Supervisor(SupervisorBase):
 
     # --- restarting ---
 
-    def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Receiving | Stop:
-        if not plan.allowed:
-            self._clear(child)
-            return self._give_up(child.spec, ref, plan)
-        return (
-            self._restart_now(child) if plan.delay_seconds is None else self._restart_later(child, plan.delay_seconds)
-        )
-
     def _restart_now(self, child: _Child) -> Receiving:
         """Stop who shares the child's fate, then start all of them; one that does not start is tried again later."""
         group = restart_group(self.strategy, self._children, child.spec.id)
@@ -252,18 +664,13 @@ class Supervisor(SupervisorBase):
                 continue
             result = yield from self._start_one(sibling)
             if isinstance(result, NotStarted):
-                return self._start_failed(sibling, result)
+                return self._start_failed(sibling, None, result)
             if isinstance(result, Started):
                 self.system.count_restart(self.ref, child_id)
         return self._too_many_zombies(child.spec, None)
 
-    def _start_failed(self, child: _Child, result: NotStarted) -> Receiving | Stop | None:
-        self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
-        if child.spec.backoff is not None:
-            return self._carry_out(self._count_restart(child.spec, child.streak), child, None)
+    def _mark_restarting(self, child: _Child) -> None:
         child.restarting = True
-        self.ref.cast(_TryAgain(child.spec.id))
-        return None
 
     def _restart_later(self, child: _Child, delay_seconds: float) -> Receiving:
         """Stop who shares the child's fate, and have all of them started after the delay."""
@@ -273,45 +680,9 @@ class Supervisor(SupervisorBase):
         child.wait_for(over, self.send_after(delay_seconds, over))
         return self._too_many_zombies(child.spec, None)
 
-    def handle_cast(self, request: Any) -> Any:
-        """Try a failed restart again."""
-        if isinstance(request, _TryAgain):
-            child = self._children.get(request.id)
-            if child is None or not child.restarting:
-                return None
-            return self._carry_out(self._count_restart(child.spec, child.streak), child, None)
-        return super().handle_cast(request)
-
     # --- requests ---
 
-    def handle_call(self, request: Any, from_: From) -> Any:
-        """Answer the functions of Erlang's ``supervisor`` module."""
-        match request:
-            case StartChild(spec):
-                return self._add_child(spec)
-            case TerminateChild(child_id):
-                child = self._children.get(child_id)
-                return ChildError.NOT_FOUND if child is None else self._terminate_child(child)
-            case RestartChild(child_id):
-                child = self._children.get(child_id)
-                return (
-                    self._why_not_at_rest(child) if child is None or child.is_known_to_run else self._start_again(child)
-                )
-            case DeleteChild(child_id):
-                return self._delete_child(child_id)
-            case GetChildSpec(child_id):
-                child = self._children.get(child_id)
-                return ChildError.NOT_FOUND if child is None else child.spec
-            case WhichChildren():
-                return [ChildInfo(id_, child.state, child.spec.type) for id_, child in self._children.items()]
-            case CountChildren():
-                children = self._children.values()
-                supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in children)
-                active = sum(child.ref is not None and not child.ref.process.is_set() for child in children)
-                return ChildCounts(len(children), active, supervisors, len(children) - supervisors)
-        return super().handle_call(request, from_)
-
-    def _add_child(self, spec: Any) -> Any:
+    def _start_child(self, spec: Any) -> Any:
         try:
             check_child_spec(spec, self._auto_shutdown)
         except ValueError as error:
@@ -330,11 +701,19 @@ class Supervisor(SupervisorBase):
                 child.spec = replace(child.spec, start=ForgottenStart(child.spec.start))
         return self._answer_unless_too_many_zombies(child.spec, None, result)
 
+    def _restart_child(self, child_id: Hashable) -> Any:
+        child = self._children.get(child_id)
+        return self._why_not_at_rest(child) if child is None or child.is_known_to_run else self._start_again(child)
+
     def _start_again(self, child: _Child) -> Receiving:
         result = yield from self._start_one(child)
         return self._answer_unless_too_many_zombies(child.spec, None, result)
 
-    def _terminate_child(self, child: _Child) -> Receiving:
+    def _terminate_child(self, child_id: Hashable) -> Any:
+        child = self._children.get(child_id)
+        return ChildError.NOT_FOUND if child is None else self._end_child(child)
+
+    def _end_child(self, child: _Child) -> Receiving:
         ref = child.ref
         yield from self._stop_children([child.spec.id])
         child.begin_anew()
@@ -352,3 +731,350 @@ class Supervisor(SupervisorBase):
         if child is None:
             return ChildError.NOT_FOUND
         return ChildError.RESTARTING if child.restarting else ChildError.RUNNING
+
+    def _get_child_spec(self, child_id: Hashable) -> ChildSpec | ChildError:
+        child = self._children.get(child_id)
+        return ChildError.NOT_FOUND if child is None else child.spec
+
+    def _which_children(self) -> list[ChildInfo]:
+        return [ChildInfo(id_, child.state, child.spec.type) for id_, child in self._children.items()]
+
+    def _count_children(self) -> ChildCounts:
+        children = self._children.values()
+        supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in children)
+        active = sum(child.ref is not None and not child.ref.process.is_set() for child in children)
+        return ChildCounts(len(children), active, supervisors, len(children) - supervisors)
+
+
+# --- simple_one_for_one ---
+
+
+class _TimeIsUp:
+    """To itself: who has not ended by now is killed."""
+
+
+class _Restarting:
+    """A child between its end and its next start."""
+
+    __slots__ = ("args", "key", "spec", "streak", "timer")
+
+    def __init__(self, spec: ChildSpec, ended: Ref, args: Sequence[Any], streak: Streak | None) -> None:
+        self.spec = spec
+        self.key = ended
+        self.args = args
+        self.streak = streak
+        self.timer: Timer | None = None
+
+    def clear(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class SimpleOneForOneSupervisor(SupervisorBase):
+    """Any number of children made from one spec, on demand; see the module, ``supervisor_spec``, ``SupervisorBase``.
+
+    For very many short-lived ones: starting or ending one costs the same however many there are, and all are shut down
+    at once.
+    """
+
+    def __init__(
+        self,
+        spec: ChildSpec,
+        *,
+        intensity: int = 1,
+        period_seconds: float = 5.0,
+        auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
+        max_zombies: int = 10,
+    ) -> None:
+        super().__init__([spec], Strategy.SIMPLE_ONE_FOR_ONE, intensity, period_seconds, auto_shutdown, max_zombies)
+        self._spec = spec
+        # A temporary child is never started again, so its arguments need not be kept.
+        self._keeps_args = spec.restart is not Restart.TEMPORARY
+        self._children: dict[Ref, Sequence[Any]] = {}
+        self._restarting: dict[Ref, _Restarting] = {}  # by the ref of the child that ended
+        self._streaks: dict[Ref, Streak] = {}  # of the children that run; empty without a backoff
+
+    def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
+        """See ``SupervisorBase``; the oldest of those that run."""
+        spec, running = self._spec, list(self._children)
+        left_out = max(0, len(running) - max_on_demand) + len(self._restarting)
+        return [ChildInfo(spec.id, ref, spec.type) for ref in running[:max_on_demand]], left_out
+
+    # --- shutting down ---
+
+    def terminate(self, reason: ExitReason) -> Receiving:
+        """End all children at once and wait for them together, as long as the spec allows."""
+        for waiting in self._restarting.values():
+            waiting.clear()
+        spec, monitors = self._spec, {}
+        for ref in self._children:
+            monitors[self.monitor(ref)] = ref
+            if spec.shutdown is BRUTAL_KILL:
+                ref.kill()
+            else:
+                ref.exit(SHUTDOWN)
+        if not monitors:
+            return
+        time_is_up = _TimeIsUp()
+        limit_seconds = seconds_to_end(spec)
+        timer = self.send_after(limit_seconds, time_is_up) if limit_seconds else None
+        if limit_seconds == 0:  # once the mailbox has been looked through, as for the children of other supervisors
+            self._otp_process.put(Envelope(time_is_up))
+        # What was passed over (an Exit for each child) is not looked at again.
+        ended = ReceiveMore(
+            lambda message: message is time_is_up or (type(message) is Down and message.monitor in monitors)
+        )
+        unexpected: Counter[str] = Counter()
+        while monitors:
+            message = yield ended
+            if message is time_is_up:
+                for ref in monitors.values():
+                    ref.kill()
+                continue
+            ended_for = monitors.pop(message.monitor).process.exit_reason
+            if not ended_as_told(spec, ended_for):
+                unexpected[describe_reason(ended_for)] += 1
+        if timer is not None:
+            timer.cancel()
+        for why, count in unexpected.items():
+            note = "" if limit_seconds is None else f"they had {limit_seconds} s to end"
+            self._report(ReportContext.SHUTDOWN_ERROR, spec, None, why, note, children=count)
+
+    # --- a child ended ---
+
+    def _exited(self, ref: Ref, reason: ExitReason) -> Any:
+        args = self._children.pop(ref, None)
+        if args is None:
+            return None
+        orderly = is_orderly(reason)
+        if orderly and self._spec.restart is not Restart.PERMANENT:
+            if self._streaks:
+                self._streaks.pop(ref, None)
+            if not ref.is_zombie:
+                return None
+            self._note_zombie(ref)
+            return self._too_many_zombies(self._spec, ref)
+        return self._failed(ref, args, reason)
+
+    def _failed(self, ref: Ref, args: Sequence[Any], reason: ExitReason) -> Any:
+        spec = self._spec
+        self._note_zombie(ref)
+        if spec.restart is Restart.TEMPORARY:
+            self._report_termination(spec, ref, reason, None)
+            return self._too_many_zombies(spec, ref)
+        waiting = _Restarting(spec, ref, args, self._streaks.pop(ref, None))
+        plan = self._count_restart(spec, waiting.streak)
+        self._report_termination(spec, ref, reason, plan)
+        return self._too_many_zombies(spec, ref) or self._carry_out(plan, waiting, ref)
+
+    # --- restarting ---
+
+    def _restart_later(self, waiting: _Restarting, delay_seconds: float) -> None:
+        waiting.timer = self.send_after(delay_seconds, _DelayOver(waiting.key))
+        self._mark_restarting(waiting)
+
+    def _mark_restarting(self, waiting: _Restarting) -> None:
+        self._restarting[waiting.key] = waiting
+
+    def _restart_now(self, waiting: _Restarting) -> Any:
+        result = self._start(self._spec, waiting.args)
+        if isinstance(result, Starting):
+            return self._finish_restart(result, waiting)
+        return self._restarted(result, waiting)
+
+    def _finish_restart(self, starting: Starting, waiting: _Restarting) -> Receiving:
+        result = yield from self._await_start(starting)
+        return self._restarted(result, waiting)
+
+    def _restarted(self, result: StartResult, waiting: _Restarting) -> Any:
+        self._add(result, waiting.args, waiting.streak)
+        return self._start_failed(waiting, waiting.key, result) if isinstance(result, NotStarted) else None
+
+    def _try_again(self, ended: Hashable) -> Any:
+        waiting = self._take_restarting(ended)  # None: terminate_child came first
+        if waiting is None:
+            return None
+        return self._carry_out(self._count_restart(self._spec, waiting.streak), waiting, waiting.key)
+
+    def _delay_over(self, message: _DelayOver) -> Any:
+        waiting = self._take_restarting(message.child)
+        return None if waiting is None else self._restart_now(waiting)
+
+    def _take_restarting(self, ended: Any) -> _Restarting | None:
+        return self._restarting.pop(ended, None)
+
+    # --- requests ---
+
+    def _start_child(self, args: Any) -> Any:
+        if not isinstance(args, (tuple, list)):
+            error = TypeError(f"start_child of simple_one_for_one takes arguments, not {type(args).__name__}")
+            return NotStarted(Crash(error))
+        result = self._start(self._spec, args)
+        return self._add_when_started(result, args) if isinstance(result, Starting) else self._add(result, args)
+
+    def _add_when_started(self, starting: Starting, args: Sequence[Any]) -> Receiving:
+        result = yield from self._await_start(starting)
+        return self._add(result, args)
+
+    def _add(self, result: StartResult, args: Sequence[Any], streak: Streak | None = None) -> StartResult:
+        if isinstance(result, Started):
+            ref = result.ref
+            self._children[ref] = args if self._keeps_args else ()
+            if self._spec.backoff is not None:
+                streak = self._streaks[ref] = streak or Streak()
+                streak.started(self.clock.monotonic())
+        return result
+
+    def _knows(self, ref: Ref) -> bool:
+        """Tell whether it is or was a child; of one that has ended nobody can say whose it was, so it passes (OTP)."""
+        return ref in self._children or ref in self._restarting or ref.process.is_set()
+
+    def _terminate_child(self, ref: Hashable) -> Any:
+        if not isinstance(ref, Ref):
+            return ChildError.SIMPLE_ONE_FOR_ONE
+        if not self._knows(ref):
+            return ChildError.NOT_FOUND
+        waiting = self._restarting.pop(ref, None)
+        if waiting is not None:
+            waiting.clear()
+        self._streaks.pop(ref, None)
+        return self._stop_child(ref) if self._children.pop(ref, None) is not None else None
+
+    def _stop_child(self, ref: Ref) -> Receiving:
+        yield from self._shut_down(self._spec, ref)
+        return self._answer_unless_too_many_zombies(self._spec, ref, None)
+
+    def _restart_child(self, _child_id: Hashable) -> ChildError:
+        return ChildError.SIMPLE_ONE_FOR_ONE
+
+    def _delete_child(self, _child_id: Hashable) -> ChildError:
+        return ChildError.SIMPLE_ONE_FOR_ONE
+
+    def _get_child_spec(self, id_or_ref: Hashable) -> ChildSpec | ChildError:
+        known = self._knows(id_or_ref) if isinstance(id_or_ref, Ref) else id_or_ref == self._spec.id
+        return self._spec if known else ChildError.NOT_FOUND
+
+    def _which_children(self) -> list[ChildInfo]:
+        type_ = self._spec.type
+        return [
+            *(ChildInfo(None, ref, type_) for ref in self._children),
+            *(ChildInfo(None, "restarting", type_) for _ in self._restarting),
+        ]
+
+    def _count_children(self) -> ChildCounts:
+        total = len(self._children) + len(self._restarting)
+        is_supervisor = self._spec.type is ChildType.SUPERVISOR
+        return ChildCounts(1, len(self._children), total if is_supervisor else 0, 0 if is_supervisor else total)
+
+
+# --- a supervisor as a child ---
+
+
+def supervisor_spec(
+    id: Hashable,
+    strategy: Strategy,
+    children: Sequence[ChildSpec],
+    *,
+    intensity: int = 1,
+    period_seconds: float = 5.0,
+    restart: Restart = Restart.PERMANENT,
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
+    max_zombies: int = 10,
+    significant: bool = False,
+) -> ChildSpec:
+    """Describe a supervisor as a child, registered under its id.
+
+    Args:
+        id: its id, and its name in the actor system.
+        strategy: how its children's restarts hang together; ``SIMPLE_ONE_FOR_ONE`` takes exactly one spec.
+        children: their specs, in start order.
+        intensity: restarts allowed within ``period_seconds``; one more ends the supervisor.
+        period_seconds: see ``intensity``.
+        restart: when its own supervisor starts it again.
+        auto_shutdown: whether it ends with its significant children; ``SIMPLE_ONE_FOR_ONE`` can't.
+        max_zombies: killed children whose threads may still be busy; one more ends the supervisor.
+        significant: whether its end counts for its own supervisor's ``auto_shutdown``.
+
+    Raises:
+        ValueError: an id is there twice, simple_one_for_one has not exactly one spec, or something is no strategy, no
+            ``ChildSpec``, no intensity, no period, or not allowed together with ``auto_shutdown``.
+    """
+    try:
+        check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+    except ValueError as error:
+        raise ValueError(f"supervisor {id!r}: {error}") from None
+    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
+    start = Start(
+        SimpleOneForOneSupervisor if is_simple else Supervisor,
+        children[0] if is_simple else tuple(children),
+        intensity=intensity,
+        period_seconds=period_seconds,
+        auto_shutdown=auto_shutdown,
+        max_zombies=max_zombies,
+        name=id,
+        **({} if is_simple else {"strategy": strategy}),
+    )
+    return ChildSpec(id, start, restart, INFINITY, ChildType.SUPERVISOR, significant)
+
+
+# --- the functions of Erlang's module; they block: pooled actors send the requests with ``send_request`` ---
+
+
+def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
+    """Start a child (``supervisor:start_child/2``).
+
+    For a simple_one_for_one supervisor the second argument is a list or tuple of arguments to append to its spec's.
+
+    Returns:
+        ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
+        simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` where the id
+        runs already; ``ChildError.ALREADY_PRESENT`` where the id is known but its child does not run (at this moment).
+    """
+    answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
+    return answer
+
+
+def terminate_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> ChildError | None:
+    """Stop a child; its spec stays known unless it is temporary (``supervisor:terminate_child/2``).
+
+    A simple_one_for_one supervisor takes the child's ref (a child that has ended already is no error), and answers an
+    id with ``ChildError.SIMPLE_ONE_FOR_ONE``. Otherwise the only error is ``NOT_FOUND``.
+    """
+    answer: ChildError | None = supervisor.call(TerminateChild(child_id), timeout)
+    return answer
+
+
+def restart_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> StartAnswer:
+    """Start a child again that was terminated (``supervisor:restart_child/2``).
+
+    Errors are ``RUNNING``, ``RESTARTING``, ``NOT_FOUND``, ``SIMPLE_ONE_FOR_ONE``; a start that fails changes nothing.
+    """
+    answer: StartAnswer = supervisor.call(RestartChild(child_id), timeout)
+    return answer
+
+
+def delete_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> ChildError | None:
+    """Forget a child that does not run (``supervisor:delete_child/2``); errors as for ``restart_child``."""
+    answer: ChildError | None = supervisor.call(DeleteChild(child_id), timeout)
+    return answer
+
+
+def get_child_spec(supervisor: Ref, id_or_ref: Hashable, timeout: float | None = None) -> ChildSpec | ChildError:
+    """Return a child's spec, or ``ChildError.NOT_FOUND`` (``supervisor:get_childspec/2``).
+
+    By id; for simple_one_for_one, whose children share one spec, by a child's ref as well.
+    """
+    answer: ChildSpec | ChildError = supervisor.call(GetChildSpec(id_or_ref), timeout)
+    return answer
+
+
+def which_children(supervisor: Ref, timeout: float | None = None) -> list[ChildInfo]:
+    """List the children in start order (``supervisor:which_children/1``, which lists them the other way round)."""
+    answer: list[ChildInfo] = supervisor.call(WhichChildren(), timeout)
+    return answer
+
+
+def count_children(supervisor: Ref, timeout: float | None = None) -> ChildCounts:
+    """Count the children (``supervisor:count_children/1``)."""
+    answer: ChildCounts = supervisor.call(CountChildren(), timeout)
+    return answer

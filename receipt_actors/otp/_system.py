@@ -14,12 +14,9 @@ from typing import Any, Self, TypeVar
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._actor import Actor
 from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
-from receipt_actors.otp._context import context, current_process, forget_current_process
-from receipt_actors.otp._debug import Watched
-from receipt_actors.otp._log import log
+from receipt_actors.otp._gen_server import Actor
 from receipt_actors.otp._messages import (
     AlreadyStarted,
     Name,
@@ -34,8 +31,9 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._reports import Report
-from receipt_actors.otp._scheduler import Runtime, Scheduler
+from receipt_actors.otp._reports import Report, log
+from receipt_actors.otp._scheduler import Runtime, Scheduler, context, current_process, forget_current_process
+from receipt_actors.otp.sys import Watched
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
 #: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is

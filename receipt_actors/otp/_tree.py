@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from receipt_actors.otp._child_spec import ChildType, Strategy
-from receipt_actors.otp._life import EXITED, RUNNING, STARTING, TERMINATING
-from receipt_actors.otp._log import log
 from receipt_actors.otp._messages import Name
+from receipt_actors.otp._process import EXITED, RUNNING, STARTING, TERMINATING
 from receipt_actors.otp._reasons import text_of
 from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._reports import describe
-from receipt_actors.otp._supervision import SupervisorBase
-from receipt_actors.otp._supervisor_functions import ChildInfo
+from receipt_actors.otp._reports import describe, log
+from receipt_actors.otp._supervisor import ChildInfo, SupervisorBase
 
 if TYPE_CHECKING:
-    from receipt_actors.otp._actor import Actor
+    from receipt_actors.otp._gen_server import Actor
     from receipt_actors.otp._process import Process
     from receipt_actors.otp._system import ActorSystem
 

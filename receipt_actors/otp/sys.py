@@ -13,19 +13,23 @@ logging does that), and debug options at the start (``install`` after it).
 
 from __future__ import annotations
 
+import enum
+import logging
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pykka
+from pykka._envelope import Envelope
 
-from receipt_actors.otp._debug import Chooser, Counters, Debug, DebugFunction, Event, EventKind, Watched
-from receipt_actors.otp._messages import Name, SysEnvelope, SystemEnvelope
+from receipt_actors.otp._messages import CastEnvelope, Name, Reply, ReplyEnvelope, SysEnvelope, SystemEnvelope
 from receipt_actors.otp._reasons import ExitReason, check_exit_reason
 from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._reports import log as write_log
 
 if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
@@ -60,6 +64,44 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
 MAX_FRAMES = 10  #: that ``where`` tells of, innermost ones
+
+
+class EventKind(enum.Enum):
+    """What happened to a process that is watched."""
+
+    CALL = "call"  #: a request came that wants a reply
+    CAST = "cast"  #: a request came that wants none
+    INFO = "info"  #: any other message came
+    REPLY = "reply"  #: the answer came to a request of its own, or that there will be none
+    SENT = "sent"  #: it sent a message, or a reply
+    CRASHED = "crashed"  #: a callback raised an exception
+    EXITED = "exited"  #: it has ended
+
+
+ALL_KINDS = frozenset(EventKind)
+_MESSAGES_IN = frozenset({EventKind.CALL, EventKind.CAST, EventKind.INFO, EventKind.REPLY})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a process (OTP: ``sys:system_event()``)."""
+
+    ref: Ref
+    kind: EventKind
+    content: object = field(repr=False)  #: the message, reply, exception or exit reason itself: take care where it goes
+    peer: Ref | None  #: to whom it was sent, where that is known
+    at_seconds: float  #: on the system's monotonic clock
+
+    def __str__(self) -> str:
+        to = "" if self.peer is None else f" to {self.peer}"
+        content = self.content
+        if isinstance(content, Reply):
+            return f"{self.ref} {self.kind.value} to a request with a label of type {type(content.label).__name__}"
+        return f"{self.ref} {self.kind.value} {type(content).__name__}{to}"
+
+
+#: What ``sys.install`` takes; called on the process's own thread, so it must be short. True from it: remove it.
+DebugFunction: TypeAlias = Callable[[Event], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +230,9 @@ def statistics(
         now = process.system.clock.monotonic()
         counters = None if process.debug is None else process.debug.counters
         if enable is not None:
-            with _Watching(process) as debug:
-                debug.counters = (counters or Counters(now)) if enable else None
+            debug = process.debug or Debug(process)
+            debug.counters = (counters or Counters(now)) if enable else None
+            process.watch(debug)
         if counters is None:
             return None
         return Statistics(now - counters.started_at_seconds, counters.messages_in, counters.messages_out)
@@ -200,11 +243,10 @@ def statistics(
 def trace(ref: Ref, enable: bool, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Log each event of the actor at level INFO, without contents (``sys:trace/2``); the record has it as ``event``."""
 
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.traced = enable
+    def change(debug: Debug) -> None:
+        debug.traced = enable
 
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, change), timeout)
 
 
 def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -216,20 +258,15 @@ def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) ->
     if size < 0:
         raise ValueError(f"size must be 0 or more events, not {size}")
 
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.log = deque(debug.log or (), maxlen=size) if size else None
+    def change(debug: Debug) -> None:
+        debug.log = deque(debug.log or (), maxlen=size) if size else None
 
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, change), timeout)
 
 
 def get_log(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> list[Event]:
     """Return the events that ``log`` keeps, oldest first (``sys:get_log/1``)."""
-
-    def do(process: Process) -> list[Event]:
-        return [] if process.debug is None or process.debug.log is None else list(process.debug.log)
-
-    return _ask(ref, do, timeout)
+    return _ask(ref, lambda process: [] if process.debug is None else list(process.debug.log or ()), timeout)
 
 
 def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -238,31 +275,17 @@ def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | No
     It is called on the actor's own thread, the last event (its end) on the thread that the end comes from.
     It is removed when it returns True, when it raises, and by ``remove(ref, id)``. An ``id`` that is there is replaced.
     """
-
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.install(id, function)
-
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, lambda debug: debug.install(id, function)), timeout)
 
 
 def remove(ref: Ref, id: Hashable, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Undo ``install`` (``sys:remove/2``)."""
-
-    def do(process: Process) -> None:
-        with _Watching(process) as debug:
-            debug.functions.pop(id, None)
-
-    _ask(ref, do, timeout)
+    _ask(ref, partial(_watch, lambda debug: debug.functions.pop(id, None)), timeout)
 
 
 def no_debug(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Undo ``trace``, ``statistics``, ``log`` and every ``install`` (``sys:no_debug/1``)."""
-
-    def do(process: Process) -> None:
-        process.watch(None)
-
-    _ask(ref, do, timeout)
+    _ask(ref, lambda process: process.watch(None), timeout)
 
 
 def install_everywhere(
@@ -312,18 +335,11 @@ def remove_everywhere(system: ActorSystem, id: Hashable) -> None:
             ref.process.put(SystemEnvelope(partial(end, ref.process)))
 
 
-class _Watching:
-    """Changes what is watched of a process, and forgets all of it once nothing is."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._debug = process.debug or Debug(process)
-
-    def __enter__(self) -> Debug:
-        return self._debug
-
-    def __exit__(self, *_error: object) -> None:
-        self._process.watch(self._debug)
+def _watch(change: Callable[[Debug], object], process: Process) -> None:
+    """Change what is watched of a process; all of it is forgotten once nothing is."""
+    debug = process.debug or Debug(process)
+    change(debug)
+    process.watch(debug)
 
 
 def _ask(ref: Ref, function: Callable[[Process], T], timeout: float | None) -> T:
@@ -336,3 +352,125 @@ def _actor_of(process: Process) -> Any:
     if actor is None:
         raise pykka.ActorDeadError(f"{process.ref} was killed at this moment")
     return actor
+
+
+# --- what has been asked for, of one process or of all of a system ---
+#
+# There is none, and it costs nothing, until something is asked. A ``Debug`` belongs to its process: ``sent`` is called
+# on the process's thread, ``exited`` on the one that the end comes from (a killer's, say), and everything else on the
+# process's own turns. What a debug function (or a log handler, of ``trace``) does itself is no event.
+
+
+@dataclass(slots=True)
+class Counters:
+    """What ``sys.statistics`` counts."""
+
+    started_at_seconds: float
+    messages_in: int = 0
+    messages_out: int = 0
+
+
+class Debug:
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.functions: dict[Hashable, tuple[DebugFunction, frozenset[EventKind]]] = {}
+        self.counters: Counters | None = None
+        self.log: deque[Event] | None = None
+        self.traced = False
+        self._wanted: frozenset[EventKind] = ALL_KINDS  # by anybody
+        self._noting_thread: int | None = None  # which is in the middle of telling of an event
+
+    def install(self, id: Hashable, function: DebugFunction, kinds: frozenset[EventKind] = ALL_KINDS) -> None:
+        """Have events of these kinds told to a function."""
+        self.functions[id] = (function, kinds)
+
+    def changed(self) -> None:
+        if self.counters is not None or self.log is not None or self.traced:
+            self._wanted = ALL_KINDS
+        else:
+            self._wanted = frozenset().union(*(kinds for _function, kinds in list(self.functions.values())))
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.functions or self.counters or self.traced or self.log is not None)
+
+    def received(self, envelope: Envelope[Any]) -> None:
+        if type(envelope) is ReplyEnvelope:
+            kind = EventKind.REPLY
+        elif envelope.reply_to is not None:
+            kind = EventKind.CALL
+        else:
+            kind = EventKind.CAST if type(envelope) is CastEnvelope else EventKind.INFO
+        self._note(kind, envelope.message)
+
+    def sent(self, peer: Ref, message: object) -> None:
+        self._note(EventKind.SENT, message, peer)
+
+    def replied(self, reply: object) -> None:
+        self._note(EventKind.SENT, reply)
+
+    def crashed(self, error: BaseException) -> None:
+        self._note(EventKind.CRASHED, error)
+
+    def exited(self, reason: object) -> None:
+        self._note(EventKind.EXITED, reason)
+
+    def _note(self, kind: EventKind, content: object, peer: Ref | None = None) -> None:
+        if kind not in self._wanted:
+            return
+        thread = threading.get_ident()
+        if self._noting_thread == thread:
+            return
+        before, self._noting_thread = self._noting_thread, thread
+        try:
+            self._tell(kind, content, peer)
+        finally:
+            self._noting_thread = before
+
+    def _tell(self, kind: EventKind, content: object, peer: Ref | None) -> None:
+        if self.counters is not None:
+            self.counters.messages_in += kind in _MESSAGES_IN
+            self.counters.messages_out += kind is EventKind.SENT
+        event = Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic())
+        if self.log is not None:
+            self.log.append(event)
+        if self.traced:
+            write_log(logging.INFO, "trace: %s", event, extra={"event": event})
+        for id_, (function, kinds) in list(self.functions.items()):
+            if kind not in kinds:
+                continue
+            try:
+                done = function(event)
+            except BaseException:  # it is the watcher that is at fault, not who is watched
+                write_log(
+                    logging.ERROR, "debug function %r of %s failed and goes", id_, self._process.ref, exc_info=True
+                )
+                done = True
+            if done is True:
+                self.functions.pop(id_, None)
+                if not self._process.is_set():
+                    self._process.watch(self)
+
+
+#: Chooses which actors are watched, and by which function each; None: not this one.
+Chooser: TypeAlias = "Callable[[Ref], DebugFunction | None]"
+
+
+class Watched:
+    """What is watched of every actor of a system, those included that are started later. Replaced, never changed."""
+
+    def __init__(self, choosers: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]]) -> None:
+        self.choosers = choosers
+
+    def begin(self, process: Process) -> None:
+        """Watch a process: one that has not begun yet, or on its own turn."""
+        for id_, (choose, kinds) in self.choosers.items():
+            try:
+                function = choose(process.ref)
+            except BaseException:  # who starts an actor is not at fault
+                write_log(logging.ERROR, "%s can't be chosen or not by %r", process.ref, id_, exc_info=True)
+                continue
+            if function is not None:
+                debug = process.debug or Debug(process)
+                debug.install(id_, function, kinds)
+                process.watch(debug)

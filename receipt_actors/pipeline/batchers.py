@@ -22,7 +22,7 @@ from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, EntryFailure, Queues
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.otp import NORMAL, Stop
-from receipt_actors.pipeline.gateway import BlockingCall, Gateway, Job
+from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job
 from receipt_actors.pipeline.protocol import Done, NoRoom, Refused
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class ResultBatcher(_Batcher):
         if self._requests == message.requests and self.is_idle:
             return Stop(NORMAL)
         self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
-        return None
+        return DISPATCH
 
 
 class DeleteBatcher(_Batcher):

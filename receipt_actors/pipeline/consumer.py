@@ -1,15 +1,15 @@
-"""The consumer: takes messages from one source queue and has a custodian started for each.
+"""The consumer: takes messages from one source queue and has a processor started for each.
 
-It owns one receive at a time. It asks intake for credits before each, so nothing is received that there is no room
-for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and is
-told. A crash of it forgets a receive under way: those messages come back by their visibility timeout. When its
+It owns one receive at a time. It asks ``in_flight`` for credits before each, so nothing is received that there is no
+room for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and
+is told. A crash of it forgets a receive under way: those messages come back by their visibility timeout. When its
 supervisor ends it, a receive under way is finished, and what that brings is handed back, if there is time.
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
-mover. Where no visibility keeper lives (custody has just ended, and the consumer ends next) it is handed back.
+mover. If ``in_flight`` does not live (custody has just ended, and the consumer ends next) it is handed back.
 
-Of a FIFO queue's group the custodians are started one after the other, so that the visibility keeper hears of them in
-order (``domain.rounds``). What stands behind a corrupt copy, or behind one whose custodian did not start, is handed
+The processors of one group of a FIFO queue are started one after the other, so that it is known in which order they
+begin (``domain.rounds``). What stands behind a corrupt copy, or behind one whose processor did not start, is handed
 back.
 """
 
@@ -35,19 +35,21 @@ from receipt_actors.otp import (
     GenServer,
     Receive,
     Receiving,
+    Ref,
     Reply,
     Runtime,
     StartChild,
     Started,
 )
+from receipt_actors.pipeline.processor import watch_message
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     MOVERS,
     VALIDATORS,
-    VISIBILITY_KEEPER,
     CreditsGranted,
     ReserveCredits,
     SettleReservation,
+    WatchMessage,
 )
 from receipt_actors.telemetry.decisions import log_handed_back, log_left
 from receipt_actors.telemetry.statistics import statistics_of
@@ -56,10 +58,10 @@ from receipt_actors.telemetry.tracing import tracer_of
 logger = logging.getLogger(__name__)
 
 EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
-_START = "start"  # label of the requests to start custodians,
+_START = "start"  # label of the requests to start processors,
 _RECEIVE = "receive"  # of a receive that is done without a thread,
 _HAND_BACK = "hand back"  # and of a change of visibility likewise
-INTAKE_PAUSE_SECONDS = 0.1  #: before asking an intake that is being restarted
+PAUSE_SECONDS = 0.1  #: before asking for credits where they are granted by an actor that is being restarted
 
 
 #: A delivery and what is to be done about it; None: nothing, it is corrupt.
@@ -106,9 +108,11 @@ class Consumer(GenServer):
         self._failures = 0
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
         self._received_at_seconds = 0.0  # monotonic; of the last receive that brought something
-        self._rounds = Rounds(())  # of its custodians; the first one is being started
+        self._rounds = Rounds(())  # of its processors; the first one is being started
         self._receive_over: _ReceiveOver | None = None  # until those have started
-        self._intake_monitor: int | None = None  # the monitor on the intake that was asked for credits
+        self._taken: list[WatchMessage] = []  # of this receive, until it is over
+        self._granter: Ref | None = None  # who was asked for credits last,
+        self._monitor: int | None = None  # and the monitor on it
 
     def init(self) -> None:
         """Ask for credits."""
@@ -124,12 +128,18 @@ class Consumer(GenServer):
         }
 
     def _ask_for_credits(self) -> None:
-        intake = self.system.whereis(INTAKE)
-        if intake is None:
-            self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
-            return
-        self._intake_monitor = self.monitor(intake)
-        intake.cast(ReserveCredits(self.ref, self._source.queue, MAX_BATCH_ENTRIES))
+        in_flight = self._in_flight()
+        if in_flight is None:
+            self.send_after(PAUSE_SECONDS, _AskForCredits())
+        else:
+            in_flight.cast(ReserveCredits(self.ref, self._source.queue, MAX_BATCH_ENTRIES))
+
+    def _in_flight(self) -> Ref | None:
+        """Find the actor that grants credits, and learn of its end; None while it is being restarted."""
+        in_flight = self.system.whereis(IN_FLIGHT)
+        if in_flight is not None and in_flight is not self._granter:
+            self._granter, self._monitor = in_flight, self.monitor(in_flight)
+        return in_flight
 
     def handle_info(self, message: Any) -> Any:
         """Receive when there are credits; ask again when intake has been restarted."""
@@ -140,8 +150,8 @@ class Consumer(GenServer):
                 self._ask_for_credits()
             case Down(monitor):
                 is_waiting = self._receive_began_at is None and self._receive_over is None
-                if self._intake_monitor == monitor and is_waiting:  # else it asks after the receive
-                    self.send_after(INTAKE_PAUSE_SECONDS, _AskForCredits())
+                if self._monitor == monitor and is_waiting:  # else it asks after the receive
+                    self.send_after(PAUSE_SECONDS, _AskForCredits())
             case _:
                 return super().handle_info(message)
         return None
@@ -184,28 +194,28 @@ class Consumer(GenServer):
         self._receive_over = _ReceiveOver(len(deliveries), None, EMPTY_RECEIVE_SECONDS if spins else 0.0)
         if deliveries:
             self._statistics.messages_received(len(deliveries))
-            if self.system.whereis(VISIBILITY_KEEPER) is None:
+            if self.system.whereis(IN_FLIGHT) is None:
                 self._hand_back_unfinished([delivery for delivery, _ in deliveries])
             else:
-                self._start_custodians(deliveries, began_at)
+                self._start_processors(deliveries, began_at)
         self._settle_when_started()
 
     def _settle_when_started(self) -> None:
-        """Give back the credits that were not used, once the custodians hold theirs; then ask for the next."""
+        """Tell what came in once all processors have started, give back the other credits, and ask for the next."""
         over = self._receive_over
         if self._rounds.rounds or over is None:
             return
         self._receive_over = None
-        self.cast(INTAKE, SettleReservation(self.ref, self._source.queue, over.received, over.failure))
-        if self._intake_monitor is not None:
-            self.demonitor(self._intake_monitor, flush=True)
-            self._intake_monitor = None
-        if over.pause_seconds:
-            self.send_after(over.pause_seconds, _AskForCredits())
-        else:
-            self._ask_for_credits()
+        taken, self._taken = self._taken, []
+        next_count = 0 if over.pause_seconds else MAX_BATCH_ENTRIES
+        in_flight = self._in_flight()
+        if in_flight is not None:
+            queue = self._source.queue
+            in_flight.cast(SettleReservation(self.ref, queue, over.received, over.failure, taken, next_count))
+        if over.pause_seconds or in_flight is None:
+            self.send_after(over.pause_seconds or PAUSE_SECONDS, _AskForCredits())
 
-    def _start_custodians(self, received: Sequence[_Received], received_at_seconds: float) -> None:
+    def _start_processors(self, received: Sequence[_Received], received_at_seconds: float) -> None:
         if self._tracer.is_on:
             for delivery, work in received:
                 self._trace_received(delivery, work)
@@ -218,7 +228,7 @@ class Consumer(GenServer):
         self._begin(rounds)
 
     def _begin(self, rounds: Rounds) -> None:
-        """Have the custodians of the next round started; ``_round_over`` follows, or all have been."""
+        """Have the processors of the next round started; ``_round_over`` follows, or all have been."""
         self._rounds = rounds
         if rounds.rounds:
             requests = [
@@ -233,11 +243,13 @@ class Consumer(GenServer):
             self._hand_back_behind(rounds.behind)
 
     def _round_over(self, replies: Sequence[Reply]) -> None:
-        groups_with_gap = {
-            delivery.group_id
-            for (delivery, _), reply in zip(self._rounds.rounds[0], replies, strict=True)
-            if reply.failure is not None or not isinstance(reply.value, Started)
-        }
+        groups_with_gap = set()
+        for (delivery, _), reply in zip(self._rounds.rounds[0], replies, strict=True):
+            if isinstance(reply.value, Started):
+                processor = reply.value.ref
+                self._taken.append(watch_message(processor, self._source, delivery, self._received_at_seconds))
+            else:
+                groups_with_gap.add(delivery.group_id)
         self._begin(self._rounds.after_first(groups_with_gap))
         self._settle_when_started()
 
@@ -262,7 +274,7 @@ class Consumer(GenServer):
             self._tracer.emit(event, {**known, **about})
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """The custodians have started, and hold their credits; what has none (its supervisor ended) comes back."""
+        """The processors have started, and hold their credits; what has none (its supervisor ended) comes back."""
         self._round_over(value)
 
     def _hand_back_unfinished(self, deliveries: Sequence[ReceivedMessage]) -> None:

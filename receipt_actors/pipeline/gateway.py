@@ -35,9 +35,20 @@ from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.turns import Waiting
 from receipt_actors.errors import QueueRefused, UnavailableError
-from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From, GenServer, Receive, Receiving, Reply, Timer
+from receipt_actors.otp import (
+    TIMEOUT,
+    Crash,
+    ExitReason,
+    From,
+    GenServer,
+    IdleTimeout,
+    Receive,
+    Receiving,
+    Reply,
+    Timer,
+)
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     Broken,
     DescribeService,
     Done,
@@ -58,6 +69,10 @@ SUSPICION_SECONDS = 60 * 60  #: four of the longest pauses between two deliverie
 SUSPECTS_TURN = 4  #: where other requests wait too, every fourth one may be a suspect's
 INNOCENCE_SECONDS = 60.0  #: after an answer to a suspect, in which those that come again are tried as often as ever
 LAST_PAUSE_SECONDS = 5.0  #: between tries that are no longer counted, for nobody knows whose fault the failures are
+
+#: What every callback of a gateway returns: dispatch once no message waits, so that all that has arrived by then goes
+#: into the same batches, at no delay. A callback that has the answer to a call returns ``IdleTimeout(0, answer)``.
+DISPATCH = IdleTimeout(0)
 
 #: A blocking function and its arguments, to be run on an I/O thread.
 BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
@@ -88,11 +103,6 @@ class Job:
         self.is_suspect = False
         self.was_suspect = False  # in a delivery before this one
         self.sent_at_seconds = 0.0  # monotonic; of the first one of a batch, when that was sent last
-
-
-@dataclass(frozen=True, slots=True)
-class _Dispatch:
-    """To itself: everything that came in meanwhile is here; send what may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,6 @@ class Gateway(GenServer):
         self._breaker = Breaker()
         self._new_tries = 0  # so many requests that were never made are sent though the breaker is open
         self._try_timer: Timer | None = None
-        self._dispatch_is_queued = False
         self._yielding: list[From] = []  # who waits for no more to be under way than the limits allow
 
     # --- what a subclass says ---
@@ -225,7 +234,7 @@ class Gateway(GenServer):
 
     def init(self) -> Any:
         """Open the gate, which a gateway before this one may have left closed."""
-        self.cast(INTAKE, ServiceAvailable(self.service))
+        self.cast(IN_FLIGHT, ServiceAvailable(self.service))
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
         """End the I/O threads; finish first, where that is promised and this is no crash."""
@@ -284,16 +293,14 @@ class Gateway(GenServer):
     def handle_call(self, request: Any, from_: From) -> Any:
         """Take a request; the answer follows."""
         if isinstance(request, DescribeService):
-            if self._breaker.is_closed:
-                return ServiceAvailable(self.service)
-            return self._outage()
+            is_available = self._breaker.is_closed
+            return IdleTimeout(0, ServiceAvailable(self.service) if is_available else self._outage())
         if isinstance(request, ObeyLimits):
             self._yielding.append(from_)
             self._waits_for_rate = False  # the pause may be another one now
-            self._queue_dispatch()
-            return NO_REPLY
+            return DISPATCH
         self.accept(Job(request, from_))
-        return NO_REPLY
+        return DISPATCH
 
     def accept(self, job: Job) -> None:
         """Queue a job and see to it that it is sent."""
@@ -304,24 +311,8 @@ class Gateway(GenServer):
             self._ready.append(job)
         elif self._breaker.is_closed and len(self._suspects) >= suspects_at_once(self.concurrency):
             job.from_.reply(GaveUp(f"{self.service}: too many messages fail while others are answered"))
-            return
         else:
             self._suspects.append(job)
-        self._queue_dispatch()
-
-    def _queue_dispatch(self) -> None:
-        # By way of the mailbox: whatever has arrived by now is gathered into the same batches, at no delay.
-        if not self._dispatch_is_queued:
-            self._dispatch_is_queued = True
-            self.ref.cast(_Dispatch())
-
-    def handle_cast(self, request: Any) -> Any:
-        """Send what may be sent."""
-        if isinstance(request, _Dispatch):
-            self._dispatch_is_queued = False
-            self._dispatch()
-            return None
-        return super().handle_cast(request)
 
     def _dispatch(self) -> None:
         if self._yielding and self._under_way <= self.concurrency:
@@ -414,7 +405,7 @@ class Gateway(GenServer):
             seconds = self.answered_at_seconds(value) - label[0].sent_at_seconds
             self._statistics.request_answered(self.service, len(label), seconds)
             self.settle(label, value)
-        self._queue_dispatch()
+        return DISPATCH
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         """A batch got no answer."""
@@ -431,7 +422,7 @@ class Gateway(GenServer):
             case _:
                 for job in label:
                     job.from_.reply(Broken(error))
-        self._queue_dispatch()
+        return DISPATCH
 
     def _is_back(self, batch: Sequence[Job]) -> None:
         self._under_way -= 1
@@ -531,15 +522,16 @@ class Gateway(GenServer):
                     self.accept(job)
             case _Gathered():
                 self._is_gathering = False
-                self._dispatch()
             case _RateAllows():
                 self._waits_for_rate = False
+            case _ if message is TIMEOUT:
                 self._dispatch()
+                return None
             case _Try():
                 self._try_service()
             case _:
                 return super().handle_info(message)
-        return None
+        return DISPATCH
 
     # --- while the breaker is open ---
 
@@ -565,7 +557,7 @@ class Gateway(GenServer):
     def _outage_ends(self, told: str, level: int) -> None:
         logger.log(level, "%s", told)
         self._notice(IncidentKind.RECOVERED, told)
-        self.cast(INTAKE, ServiceAvailable(self.service))
+        self.cast(IN_FLIGHT, ServiceAvailable(self.service))
         self._ready.extend(self._kept)
         self._kept.clear()
         self._new_tries = 0
@@ -580,7 +572,7 @@ class Gateway(GenServer):
     def _wait_and_try(self) -> None:
         # Where no message of those that are kept may be the trouble, they are enough to try with.
         is_wanted = self.closes_intake and (self.isolates or not self.waiting)
-        self.cast(INTAKE, self._outage(self._new_tries if is_wanted else 0))
+        self.cast(IN_FLIGHT, self._outage(self._new_tries if is_wanted else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
         self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())

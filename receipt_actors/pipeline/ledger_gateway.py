@@ -32,8 +32,8 @@ from receipt_actors.domain.ports import (
 )
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import BatchesRefused
-from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
-from receipt_actors.pipeline.gateway import BlockingCall, Gateway, Job
+from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
+from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job
 from receipt_actors.pipeline.protocol import ClaimTransaction, LookUpTransaction, Refused
 from receipt_actors.telemetry.incidents import IncidentKind
 
@@ -82,9 +82,9 @@ class LedgerGateway(Gateway):
             return super().handle_call(request, from_)
         obstacle = self._known.obstacle(request.item)
         if obstacle is not None:
-            return obstacle
+            return IdleTimeout(0, obstacle)
         self.accept(_LedgerJob(request, from_))
-        return NO_REPLY
+        return DISPATCH
 
     def message_of(self, job: Job) -> Hashable:
         """See ``Gateway``."""

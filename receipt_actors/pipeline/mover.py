@@ -1,21 +1,18 @@
 """The mover: responsible for one message that cannot be answered; has it sent to the dead-letter queue, then deleted.
 
 No validator is started for such a message (not JSON, fields missing, ...), but it must not be lost either. See
-``custodian`` for what a crash forgets.
+``processor`` for what a crash forgets.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from receipt_actors.domain.messages import Unanswerable
 from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.domain.sources import Source
-from receipt_actors.otp import Stop
-from receipt_actors.pipeline.custodian import Custodian
+from receipt_actors.pipeline.processor import Processor, Work
 
 
-class Mover(Custodian):
+class Mover(Processor):
     """See the module."""
 
     def __init__(
@@ -28,10 +25,6 @@ class Mover(Custodian):
         super().__init__(source, delivery, received_at_seconds)
         self._unanswerable = unanswerable
 
-    def begin(self) -> Stop | None:
+    def work(self) -> Work:
         """Move the message at once."""
         return self.move(self._unanswerable)
-
-    def answered(self, label: Any, value: Any) -> Stop | None:
-        """Never called: moving and deleting are the custodian's own steps."""
-        raise AssertionError(f"a mover has no question {label!r}")

@@ -6,6 +6,7 @@ actor that has been restarted since.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,9 +18,8 @@ from receipt_actors.otp import Name, Ref
 
 # --- names ---
 
-INTAKE = "intake"
+IN_FLIGHT = "in_flight"
 VISIBILITY_BATCHER = "visibility_batcher"
-VISIBILITY_KEEPER = "visibility_keeper"
 APP_STORE_GATEWAY = "app_store_gateway"
 LEDGER_GATEWAY = "ledger_gateway"
 SIGNATURE_GATEWAY = "signature_gateway"
@@ -66,20 +66,14 @@ class CreditsGranted:
 
 @dataclass(frozen=True, slots=True)
 class SettleReservation:
-    """The receive is over: ``received`` messages came, and those taken in have announced themselves."""
+    """The receive is over: ``received`` messages came, of which those in ``taken`` have processors now."""
 
     consumer: Ref
     source_queue: str
     received: int
     failure: str | None = None  #: why none could come
-
-
-@dataclass(frozen=True, slots=True)
-class MessageTaken:
-    """A custodian is responsible for a message from now on, and holds a credit until it ends."""
-
-    custodian: Ref
-    source_queue: str
+    taken: Sequence[WatchMessage] = ()  #: each holds a credit until its processor ends
+    next_count: int = 0  #: how many credits to reserve for the next receive; 0: the consumer will ask later
 
 
 # --- gateways -> intake ---
@@ -189,9 +183,9 @@ class ObeyLimits:
 
 @dataclass(frozen=True, slots=True)
 class WatchMessage:
-    """Keep this message invisible for others for as long as ``custodian`` lives."""
+    """Keep this message invisible for others for as long as ``processor`` lives."""
 
-    custodian: Ref
+    processor: Ref
     message_id: str
     receipt_handle: str
     approximate_receive_count: int
@@ -207,24 +201,23 @@ class WatchMessage:
 
 @dataclass(frozen=True, slots=True)
 class YourTurn:
-    """Keeper to custodian: nothing of its group stands before it; begin."""
+    """To a processor: nothing of its group stands before it; begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandBack:
-    """Keeper to custodian: one that stood before it in its group will come again, and so must this one: hand back."""
+    """To a processor: one that stood before it in its group will come again, and so must this one: hand back."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnounceYourself:
-    """Keeper to custodian: send ``WatchMessage`` again; this keeper is new and knows nothing."""
+    """To a processor: send ``WatchMessage``, for it is not known which message it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """The custodian gives up for this delivery: let the message come back later, the later the oftener it came."""
+    """Why a processor ended (``Shutdown(HandBack(...))``) that gave up for this delivery: the message comes back."""
 
-    custodian: Ref
     reason: Reason
 
 

@@ -1,4 +1,4 @@
-"""The validator: one for each message, a small state machine.
+"""The validator: one for each message that can be answered.
 
 ::
 
@@ -11,22 +11,22 @@
 ``replying``   the post queue has to confirm every result
 ``deleting``   then, and only then, the source message is deleted
 
-See ``custodian`` for what it owns and what a crash of it forgets.
+See ``processor`` for what it owns and what a crash of it forgets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 from receipt_actors.domain.ledger import OursElsewhere, Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
-from receipt_actors.domain.ports import LedgerItem, ReceivedMessage, Tombstone
+from receipt_actors.domain.ports import ReceivedMessage, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
     Genuine,
-    Interpretation,
     Misconfigured,
     Transaction,
     TryAgain,
@@ -35,45 +35,20 @@ from receipt_actors.domain.receipts import (
 )
 from receipt_actors.domain.sources import Source
 from receipt_actors.domain.verdicts import AskLedger, Plan, Said, make_plan
-from receipt_actors.otp import Stop
-from receipt_actors.pipeline.custodian import Custodian
 from receipt_actors.pipeline.pending import pending_submissions_of
+from receipt_actors.pipeline.processor import Processor, Question, Work
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     LEDGER_GATEWAY,
     ClaimTransaction,
-    GatewayFailure,
     LookUpTransaction,
     Refused,
+    SendMessage,
     VerifyReceipt,
 )
 from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.walks import Walk
-
-# Labels are told apart by identity: to hash all that they hold would cost more than the dictionary does.
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Verify:
-    """Label: what is the receipt?"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Own:
-    """Label: whose is this transaction?"""
-
-    transaction_id: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Post:
-    """Label: has this result been sent?"""
-
-    result: Result
-
-
-_Label: TypeAlias = _Verify | _Own | _Post
 
 _OUTCOMES = {
     Genuine: "genuine",
@@ -87,6 +62,9 @@ _OUTCOMES = {
 _TRACED_AS = {OursElsewhere: Ownership.OURS, Tombstone: Ownership.REFUNDED}
 
 
+_LedgerQuestion: TypeAlias = tuple[ClaimTransaction | LookUpTransaction, Callable[[Said], None] | None]
+
+
 def _traced_result(result: Result) -> dict[str, object]:
     # Apple names no transaction of a receipt that it could not identify.
     elsewhere = {} if result.post_queue is None else {"post_queue": result.post_queue}
@@ -98,7 +76,7 @@ def _traced_result(result: Result) -> dict[str, object]:
     }
 
 
-class Validator(Custodian):
+class Validator(Processor):
     """See the module."""
 
     def __init__(
@@ -113,18 +91,103 @@ class Validator(Custodian):
         light = delivery if self._around_receipt is None else replace(delivery, body="")
         super().__init__(source, light, received_at_seconds)
         self._submission = submission
-        self._plan: Plan | None = None
-        self._known: dict[str, Said] = {}
         self._results: Sequence[Result] = ()
 
+    def work(self) -> Work:
+        """Have it verified and claimed, reply, and delete."""
+        self.enter("verifying")
+        if self.tracer.is_on:
+            self.trace("verify")
+        verify = VerifyReceipt(self._submission, self.source.queue)
+        (meaning,) = yield from self.ask(Question(APP_STORE_GATEWAY, verify))
+        if self.tracer.is_on:
+            reason = meaning.reason if isinstance(meaning, Unidentified | TryAgain) else None
+            self.trace("verified", outcome=_OUTCOMES[type(meaning)], reason=reason)
+        match meaning:
+            case Genuine():
+                return (yield from self._claim(meaning))
+            case Unidentified(reason, detail):
+                if self.source.answers_unidentified:
+                    return (yield from self._reply((Result("", Verdict.INVALID, reason),)))
+                return (yield from self.move(Unanswerable(reason, detail)))
+            case TryAgain(reason, detail, then_unanswerable):
+                if then_unanswerable:
+                    return (yield from self.move(Unanswerable(reason, detail)))
+                return self.hand_back(reason, detail)
+            case Misconfigured(detail):
+                return self.hand_back(Reason.MISCONFIGURED, detail)
+            case _:
+                raise AssertionError(f"the gateway passed on {type(meaning).__name__}")
+
+    def _claim(self, receipt: Genuine) -> Work:
+        plan = make_plan(self._submission, receipt, self.source.policy)
+        if isinstance(plan, Unanswerable):
+            return (yield from self.move(plan))
+        self.enter("claiming")
+        known: dict[str, Said] = {}
+        while isinstance(step := plan.next_step(known), AskLedger):
+            items = [*self._asked("claim", step.claims, plan), *self._asked("look_up", step.lookups, plan)]
+            answers = yield from self.ask(*(Question(LEDGER_GATEWAY, request, then) for request, then in items))
+            known |= {request.item.transaction_id: said for (request, _), said in zip(items, answers, strict=True)}
+        misplaced = step.misplaced(self.source.post_queues)
+        return (yield from self._reply(step.results) if misplaced is None else self.move(misplaced))
+
+    def _asked(self, step: str, transactions: Sequence[Transaction], plan: Plan) -> Iterator[_LedgerQuestion]:
+        request = ClaimTransaction if step == "claim" else LookUpTransaction
+        for transaction in transactions:
+            transaction_id = transaction.transaction_id
+            if self.tracer.is_on:
+                self.trace(step, transaction_id=transaction_id)
+            item = ledger_item(
+                self._submission, transaction, plan.receipt.environment, self.source.queue, self.clock.time()
+            )
+            yield request(item), partial(self._is_claimed, transaction_id) if self.tracer.is_on else None
+
+    def _is_claimed(self, transaction_id: str, said: Said) -> None:
+        self.trace("claimed", transaction_id=transaction_id, outcome=_TRACED_AS.get(type(said), said))
+
+    def _reply(self, results: Sequence[Result]) -> Work:
+        self.enter("replying")
+        self._results = results
+        traceparent = self.traceparent()
+        posts = []
+        for result in results:
+            if self.tracer.is_on:
+                self.trace("reply", **_traced_result(result))
+            queue = result.post_queue or self._submission.post_queue
+            message = result_message(self._submission, result, traceparent)
+            posts.append(self.posting(queue, message, partial(self._is_posted, result)))
+        yield from self.ask(*posts)
+        pending_submissions_of(self.system).answered(self._submission, self.source.queue, results)
+        return (yield from self.delete())
+
+    def _is_posted(self, result: Result, _done: object) -> None:
+        statistics_of(self.system).result_posted(result.verdict, result.reason)
+        if self.tracer.is_on:
+            self.trace("replied", **_traced_result(result))
+
+    def unsent(self, question: Question, failure: Refused) -> Unanswerable | None:
+        """See ``Processor``. The claims keep, for when the message is redriven."""
+        if isinstance(question.request, SendMessage) and self._moved_for is None:
+            return Unanswerable(Reason.POST_QUEUE_REFUSED, failure.detail)
+        return None
+
+    def not_answered(self, why: Unanswerable) -> None:
+        """See ``Processor``."""
+        pending_submissions_of(self.system).not_answered(self._submission, self.source.queue, why)
+
+    def log_answered(self, seconds: float) -> None:
+        """See ``Processor``."""
+        log_answered(self.delivery.message_id, self._submission.user_id, self._results, seconds)
+
     def whole_delivery(self) -> ReceivedMessage:
-        """See ``Custodian``."""
+        """See ``Processor``."""
         if self._around_receipt is None:
             return self.delivery
         return replace(self.delivery, body=self._submission.receipt_data.join(self._around_receipt))
 
     def traced_fields(self) -> dict[str, object]:
-        """See ``Custodian``."""
+        """See ``Processor``."""
         submission = self._submission
         return {
             **super().traced_fields(),
@@ -134,7 +197,7 @@ class Validator(Custodian):
         }
 
     def walk(self, walk: Walk) -> Walk:
-        """See ``Custodian``."""
+        """See ``Processor``."""
         submission = self._submission
         return replace(
             walk,
@@ -143,112 +206,3 @@ class Validator(Custodian):
             post_queue=submission.post_queue,
             results=tuple(self._results),
         )
-
-    # --- verifying ---
-
-    def begin(self) -> None:
-        """Ask Apple."""
-        self.enter("verifying")
-        if self.tracer.is_on:
-            self.trace("verify")
-        self.ask(_Verify(), APP_STORE_GATEWAY, VerifyReceipt(self._submission, self.source.queue))
-
-    def answered(self, label: _Label, value: Any) -> Stop | None:
-        """Take the next step."""
-        match label:
-            case _Verify():
-                return self._verified(value)
-            case _Own(transaction_id):
-                self._known[transaction_id] = value
-                if self.tracer.is_on:
-                    outcome = _TRACED_AS.get(type(value), value)
-                    self.trace("claimed", transaction_id=transaction_id, outcome=outcome)
-                return None if self.has_open_questions else self._go_on_claiming()
-            case _Post(result):
-                statistics_of(self.system).result_posted(result.verdict, result.reason)
-                if self.tracer.is_on:
-                    self.trace("replied", **_traced_result(result))
-                if not self.has_open_questions:
-                    pending_submissions_of(self.system).answered(self._submission, self.source.queue, self._results)
-                    self.delete()
-                return None
-
-    def _verified(self, meaning: Interpretation) -> Stop | None:
-        if self.tracer.is_on:
-            reason = meaning.reason if isinstance(meaning, Unidentified | TryAgain) else None
-            self.trace("verified", outcome=_OUTCOMES[type(meaning)], reason=reason)
-        match meaning:
-            case Genuine():
-                plan = make_plan(self._submission, meaning, self.source.policy)
-                if isinstance(plan, Unanswerable):
-                    return self.move(plan)
-                self._plan = plan
-                self.enter("claiming")
-                return self._go_on_claiming()
-            case Unidentified(reason, detail):
-                if self.source.answers_unidentified:
-                    self._reply((Result("", Verdict.INVALID, reason),))
-                    return None
-                return self.move(Unanswerable(reason, detail))
-            case TryAgain(reason, detail, then_unanswerable):
-                return self.move(Unanswerable(reason, detail)) if then_unanswerable else self.hand_back(reason, detail)
-            case Misconfigured(detail):
-                return self.hand_back(Reason.MISCONFIGURED, detail)
-            case _:
-                raise AssertionError(f"the gateway passed on {type(meaning).__name__}")
-
-    # --- claiming ---
-
-    def _go_on_claiming(self) -> Stop | None:
-        assert self._plan is not None
-        step = self._plan.next_step(self._known)
-        if isinstance(step, AskLedger):
-            self._ask_ledger(step, self._plan)
-            return None
-        misplaced = step.misplaced(self.source.post_queues)
-        if misplaced is not None:
-            return self.move(misplaced)
-        self._reply(step.results)
-        return None
-
-    def _ask_ledger(self, step: AskLedger, plan: Plan) -> None:
-        def item(transaction: Transaction) -> LedgerItem:
-            return ledger_item(
-                self._submission, transaction, plan.receipt.environment, self.source.queue, self.clock.time()
-            )
-
-        for transaction in step.claims:
-            if self.tracer.is_on:
-                self.trace("claim", transaction_id=transaction.transaction_id)
-            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, ClaimTransaction(item(transaction)))
-        for transaction in step.lookups:
-            if self.tracer.is_on:
-                self.trace("look_up", transaction_id=transaction.transaction_id)
-            self.ask(_Own(transaction.transaction_id), LEDGER_GATEWAY, LookUpTransaction(item(transaction)))
-
-    # --- replying ---
-
-    def _reply(self, results: Sequence[Result]) -> None:
-        self.enter("replying")
-        self._results = results
-        traceparent = self.traceparent()
-        for result in results:
-            if self.tracer.is_on:
-                self.trace("reply", **_traced_result(result))
-            queue = result.post_queue or self._submission.post_queue
-            self.post(_Post(result), queue, result_message(self._submission, result, traceparent))
-
-    def not_answered(self, why: Unanswerable) -> None:
-        """See ``Custodian``."""
-        pending_submissions_of(self.system).not_answered(self._submission, self.source.queue, why)
-
-    def log_answered(self, seconds: float) -> None:
-        """See ``Custodian``."""
-        log_answered(self.delivery.message_id, self._submission.user_id, self._results, seconds)
-
-    def failed(self, label: _Label, failure: GatewayFailure) -> Stop | None:
-        """A post queue that takes nothing makes the message unanswerable; its claims keep, for when it is redriven."""
-        if isinstance(label, _Post) and isinstance(failure, Refused):
-            self._questions.clear()
-            return self.move(Unanswerable(Reason.POST_QUEUE_REFUSED, failure.detail))
-        return super().failed(label, failure)

@@ -5,7 +5,7 @@ every commit waits for the disk. That was measured to cost 0.13 ms a commit on a
 (which may forget the last commits in a power cut, and a claim is money); queues commit once a batch of ten.
 
 A file that is deleted, moved away or replaced while it is open would go on to be written, and be gone with the last
-process that has it open: claims that nobody remembers. So before each use the path is looked at (2 us).
+process that has it open, with all its claims. So before each use the path is looked at (2 us).
 
 Threads of one process take turns at a gate (``gate``) instead of meeting SQLite's file lock, which is polled with
 sleeps; between processes that lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits
@@ -345,37 +345,32 @@ def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
 def _begin(connection: sqlite3.Connection) -> None:
     """Take the write lock, which another process may hold.
 
-    SQLite's own wait backs off to 100 ms a sleep, so that whoever has waited long loses to whoever comes new: under
-    load some wait for seconds. Short even sleeps give every process the same chance.
+    SQLite's own wait backs off to 100 ms a sleep, so that a process that has waited long loses to one that comes new:
+    under load some wait for seconds. Short even sleeps give every process the same chance.
     """
-    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     connection.execute("PRAGMA busy_timeout = 0")
     try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-            time.sleep(LOCK_POLL_SECONDS)
+        _execute_when_free(connection, "BEGIN IMMEDIATE")
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:.0f}")
 
 
 def _use_write_ahead_log(path: Path, connection: sqlite3.Connection) -> None:
-    """Switch the journal. SQLite answers BUSY here without heeding its time-out when others open the file meanwhile."""
+    # SQLite answers BUSY here without heeding its time-out when others open the file meanwhile.
+    mode = _execute_when_free(connection, "PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
+
+
+def _execute_when_free(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            break
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
             if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(LOCK_POLL_SECONDS)
-    if mode != "wal":
-        raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
+        time.sleep(LOCK_POLL_SECONDS)
 
 
 def _fault(path: Path, found: str, wish: str) -> ConfigurationError:

@@ -1,8 +1,8 @@
 """The gate of an SQLite file: threads of this process that use the file take turns, and wait for each other's changes.
 
-Whoever changes a queue tells those who wait for that queue, and nobody else: where hundreds of queues are waited for,
-a message wakes one thread or two. What another process does nobody tells here. So one of those who wait is the lookout:
-it looks ten times a second for all of them, and when it has what it waited for another one takes its place.
+A thread that changes a queue wakes the threads that wait for that queue, and no others: with hundreds of queues a
+message wakes one thread or two. Changes by another process wake no thread. So one waiting thread is the lookout: it
+looks ten times a second for all of them. When it leaves, another one takes its place.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class _Waiter:
 class Gate:
     """See the module. As a context manager it is a lock, which a thread may hold several times over.
 
-    Whoever calls a method holds it.
+    The caller of a method holds it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._waiting: dict[str, list[_Waiter]] = {}  # by queue; none is empty, the one waited for longest is first
         self._lookout: _Waiter | None = None
-        self._look_at = 0.0  # monotonic; when the next look is due, whoever is the lookout then
+        self._look_at = 0.0  # monotonic; when the next look is due
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -57,11 +57,11 @@ class Gate:
             queue: which one.
             seconds: how long at most.
             known: what is known of the queue; see ``tell_news``.
-            look: looks for what nobody here did, and tells. What it raises is raised here, and whoever else waits is
-                told, to meet it as well.
+            look: looks for changes by other processes, and tells. What it raises is raised here; all others that wait
+                are woken, to meet it as well.
         """
         me = _Waiter(threading.Condition(self._lock), known)
-        if not self._waiting:  # what I know is new, and nobody else waits
+        if not self._waiting:  # what I know is new, and no other thread waits
             self._look_at = time.monotonic() + LOOK_SECONDS
         self._waiting.setdefault(queue, []).append(me)
         until = time.monotonic() + seconds

@@ -1,7 +1,7 @@
 """The ledger in an SQLite file: a claim is on the disk before it is confirmed, and nothing overwrites it.
 
 A tombstone is a row of a table of its own. The statement that puts a claim looks there, too, so that a claim and a
-refund at the same time end in one of the two orders, whoever was first.
+refund at the same time end in one of the two orders.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class EmbeddedLedger:
             return [None if _insert(connection, item) else TAKEN for item in items]
 
     def get(self, transaction_id: str) -> Standing | None:
-        """See ``Ledger.get``."""
         with self._database.connection() as connection:
             return _select(connection, transaction_id)
 
@@ -71,7 +70,6 @@ class EmbeddedLedger:
         revocation_type: str | None = None,
         revocation_percentage: int | None = None,
     ) -> Standing:
-        """See ``Ledger.mark_refunded``."""
         mark = (refunded_at_seconds, revocation_type, revocation_percentage)
         with self._database.transaction() as connection:
             if _claim(connection, transaction_id) is None:
@@ -91,7 +89,6 @@ class EmbeddedLedger:
         return standing
 
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
-        """See ``Ledger.unmark_refunded``."""
         no_later = "transaction_id = ? AND refunded_at_seconds <= ?"
         which = (transaction_id, reversed_at_seconds)
         with self._database.transaction() as connection:

@@ -20,7 +20,6 @@ class EmbeddedNotifications:
         self._database = Database(database, LedgerUnavailable)
 
     def is_known(self, notification_uuid: str) -> bool:
-        """See ``Notifications.is_known``."""
         select = "SELECT 1 FROM notifications WHERE notification_uuid = ?"
         with self._database.connection() as connection:
             return connection.execute(select, (notification_uuid,)).fetchone() is not None
@@ -36,7 +35,6 @@ class EmbeddedNotifications:
             connection.execute("DELETE FROM notifications WHERE recorded_at_seconds < ?", (oldest_seconds,))
 
     def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
-        """See ``Notifications.record_reversal``."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO refund_reversals (transaction_id, reversed_at_seconds, recorded_at_seconds)"
@@ -50,7 +48,6 @@ class EmbeddedNotifications:
             connection.execute("DELETE FROM refund_reversals WHERE recorded_at_seconds < ?", (oldest_seconds,))
 
     def reversed_at_seconds(self, transaction_id: str) -> float | None:
-        """See ``Notifications.reversed_at_seconds``."""
         select = "SELECT reversed_at_seconds FROM refund_reversals WHERE transaction_id = ?"
         with self._database.connection() as connection:
             row = connection.execute(select, (transaction_id,)).fetchone()

@@ -146,7 +146,7 @@ class EmbeddedQueues:
         return []
 
     def _look_around(self) -> None:
-        """Tell who waits of what nobody in this process did: of other processes' changes, and of a clock that was set.
+        """Wake those who wait for what no thread of this process did: changes by other processes, a clock that was set.
 
         The changes of other connections of this process, the ledger's say, are taken for those of another one.
         """
@@ -197,7 +197,6 @@ class EmbeddedQueues:
         return results
 
     def dead_letter_queue(self, queue: str) -> str | None:
-        """See ``Queues.dead_letter_queue``."""
         with self._database.connection() as connection:
             dead_letter_queue_id = _find(connection, queue).dead_letter_queue_id
             row = connection.execute("SELECT name FROM queues WHERE queue_id = ?", (dead_letter_queue_id,)).fetchone()

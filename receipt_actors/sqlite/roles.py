@@ -24,13 +24,11 @@ class EmbeddedRoles:
         self._database = Database(database, LedgerUnavailable)
 
     def read(self, group: str) -> RoleRecord | None:
-        """See ``RoleTable.read``."""
         with self._changed_table_is_an_outage(), self._database.connection() as connection:
             there_is_one = "SELECT 1 FROM sqlite_master WHERE name = 'role_groups'"
             return None if connection.execute(there_is_one).fetchone() is None else _read(connection, group)
 
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
-        """See ``RoleTable.write``."""
         before = record.version - 1 if before is None else before
         with self._changed_table_is_an_outage(), self._database.transaction() as connection:
             connection.execute(ROLE_GROUPS)

@@ -1,1 +1,1 @@
-"""What happened, counted: casts to this room may be lost, and its crash disturbs nobody."""
+"""What happened, counted: casts to this room may be lost, and its crash disturbs no other."""

@@ -9,7 +9,7 @@ kind                says
 ``crash``           an actor, or a worker process, crashed
 ``restart``         a supervisor started something anew
 ``storm``           a supervisor gave up: more restarts than it allows
-``unknown_answer``  a service answered what nobody knows: a status, a body, an HTTP code
+``unknown_answer``  a service gave an undocumented answer: a status, a body, an HTTP code
 ``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
 ``outage``          a service has been unavailable for ``outage_seconds``
 ``recovered``       a service whose outage was told is available again
@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import inf
 from typing import Any
 
 from receipt_actors.domain.values import masked, sendable
@@ -55,20 +56,9 @@ class AlertKind(StrEnum):
     SEAT_GIVEN_UP = "seat_given_up"
 
 
-#: Incidents that are an alert each. ``outage``, ``recovered`` and ``moved`` are only sometimes; others never.
-_ALWAYS = {
-    kind.value: kind
-    for kind in (
-        AlertKind.CRASH,
-        AlertKind.RESTART,
-        AlertKind.STORM,
-        AlertKind.UNKNOWN_ANSWER,
-        AlertKind.CONFIGURATION,
-        AlertKind.ABANDONED,
-        AlertKind.NODE_LOST,
-        AlertKind.SEAT_GIVEN_UP,
-    )
-}
+_SOMETIMES = {AlertKind.OUTAGE, AlertKind.RECOVERED, AlertKind.DEAD_LETTERS}
+#: Incidents that are an alert each, by their kind; it is the alert's, too.
+_ALWAYS = {kind.value: kind for kind in AlertKind if kind not in _SOMETIMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +161,6 @@ class Gathered:
 
 
 @dataclass(slots=True)
-class _Period:
-    """What comes after an alert of a kind is gathered until this is over."""
-
-    until_seconds: float  #: monotonic
-    gathered: Gathered | None = None
-
-
-@dataclass(slots=True)
 class _Outage:
     since_seconds: float  #: monotonic
     incident: Incident
@@ -199,10 +181,14 @@ class AlertBook:
 
     def __init__(self, limits: AlertLimits) -> None:
         self._limits = limits
-        self._due: dict[AlertKind, Gathered] = {}
-        self._periods: dict[AlertKind, _Period] = {}
+        self._waiting: dict[AlertKind, Gathered] = {}  # the oldest first
+        self._not_before: dict[AlertKind, float] = {}  # the end of the period of the last alert of a kind
         self._outages: dict[str, _Outage] = {}  # by the service
         self._moves: _Moves | None = None
+
+    def __len__(self) -> int:
+        """How many alerts wait to be sent."""
+        return len(self._waiting)
 
     def note(self, incident: Incident, now: float) -> None:
         """Take an incident down."""
@@ -215,32 +201,34 @@ class AlertBook:
             case "moved":
                 self._moved(incident, now)
             case kind if kind in _ALWAYS:
-                self._gather(_gathered(_ALWAYS[kind], incident), now)
+                self._gather(_gathered(_ALWAYS[kind], incident))
 
-    def take_due(self, now: float) -> dict[AlertKind, Gathered]:
-        """Return what is to be sent now, and forget it."""
+    def take_due(self, now: float, most: int = len(AlertKind)) -> list[Gathered]:
+        """Return what is to be sent now, the oldest first, and forget it."""
         for outage in self._outages.values():
             if not outage.is_told and outage.since_seconds + self._limits.outage_seconds <= now:
                 outage.is_told = True
-                self._gather(self._long_outage(outage, now), now)
-        for kind, period in list(self._periods.items()):
-            if period.until_seconds <= now:
-                self._end_period(kind, period, now)
-        due, self._due = self._due, {}
-        return due
+                self._gather(self._long_outage(outage, now))
+        kinds = [kind for kind in self._waiting if self._not_before.get(kind, -inf) <= now][:most]
+        self._not_before |= dict.fromkeys(kinds, now + PERIOD_SECONDS)
+        return [self._waiting.pop(kind) for kind in kinds]
 
-    def take_all(self, now: float) -> dict[AlertKind, Gathered]:
+    def take_all(self, now: float) -> list[Gathered]:
         """Return all that would be due some time: there is no later."""
-        due = self.take_due(now)
-        for kind, period in self._periods.items():
-            if period.gathered is not None:
-                due[kind] = due[kind].merged(period.gathered) if kind in due else period.gathered
-        self._periods.clear()
-        return due
+        self._not_before.clear()
+        return self.take_due(now)
+
+    def put_back(self, unsent: Sequence[Gathered]) -> None:
+        """Have alerts that could not be sent due at once, with what has happened since."""
+        newer, self._waiting = self._waiting, {}
+        for gathered in (*unsent, *newer.values()):
+            self._gather(gathered)
+        for gathered in unsent:
+            self._not_before.pop(gathered.kind, None)
 
     def next_due_seconds(self) -> float | None:
         """Return when ``take_due`` should be called next; None: not before something is noted."""
-        moments = [period.until_seconds for period in self._periods.values()]
+        moments = [self._not_before.get(kind, -inf) for kind in self._waiting]
         moments += [
             outage.since_seconds + self._limits.outage_seconds
             for outage in self._outages.values()
@@ -248,24 +236,9 @@ class AlertBook:
         ]
         return min(moments, default=None)
 
-    def _gather(self, gathered: Gathered, now: float) -> None:
-        kind = gathered.kind
-        period = self._periods.get(kind)
-        if period is not None and period.until_seconds <= now:
-            self._end_period(kind, period, now)
-            period = self._periods.get(kind)
-        if period is None:
-            self._periods[kind] = _Period(now + PERIOD_SECONDS)
-            self._due[kind] = gathered
-        else:
-            period.gathered = gathered if period.gathered is None else period.gathered.merged(gathered)
-
-    def _end_period(self, kind: AlertKind, period: _Period, now: float) -> None:
-        if period.gathered is None:
-            del self._periods[kind]
-        else:
-            self._due[kind] = self._due[kind].merged(period.gathered) if kind in self._due else period.gathered
-            self._periods[kind] = _Period(now + PERIOD_SECONDS)
+    def _gather(self, gathered: Gathered) -> None:
+        earlier = self._waiting.get(gathered.kind)
+        self._waiting[gathered.kind] = gathered if earlier is None else earlier.merged(gathered)
 
     def _long_outage(self, outage: _Outage, now: float) -> Gathered:
         seconds = now - outage.since_seconds
@@ -281,7 +254,7 @@ class AlertBook:
         if outage is not None and outage.is_told:
             gathered = _gathered(AlertKind.RECOVERED, incident)
             lasted = f"it was unavailable for {now - outage.since_seconds:.0f} s"
-            self._gather(replace(gathered, story=(lasted, *gathered.story)), now)
+            self._gather(replace(gathered, story=(lasted, *gathered.story)))
 
     def _moved(self, incident: Incident, now: float) -> None:
         moved = _gathered(AlertKind.DEAD_LETTERS, incident)
@@ -291,10 +264,10 @@ class AlertBook:
         elif not moves.are_told:
             moves.gathered = moves.gathered.merged(moved)
         if moves.are_told:
-            self._gather(moved, now)
+            self._gather(moved)
         elif moves.gathered.count > self._limits.dead_letters:
             moves.are_told = True
-            self._gather(moves.gathered, now)
+            self._gather(moves.gathered)
 
 
 def _gathered(kind: AlertKind, incident: Incident) -> Gathered:

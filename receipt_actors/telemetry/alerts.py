@@ -1,7 +1,7 @@
 """The alerts actor: tells operators what they should know of now, by a message on the alerts queue.
 
 It hears of every incident and decides with the ``alert_book`` what is worth an alert; its sink carries them out, on an
-I/O thread of its own, so that nobody ever waits for it. While that fails alerts are kept and summed up, one of each
+I/O thread of its own, so that no actor waits for it. While that fails alerts are kept and summed up, one of each
 kind, and tried again after a pause that grows; the log says so once. When it is told to end, which comes last of all,
 it sends what it has; its supervisor bounds the time for that. A crash of it forgets what had not been sent.
 """
@@ -28,7 +28,6 @@ from receipt_actors.otp import (
     Crash,
     Down,
     ExitReason,
-    From,
     GenServer,
     Receive,
     Receiving,
@@ -100,37 +99,13 @@ class AlertFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class DescribeAlerts:
-    """Say how it goes: ``AlertsStatus``."""
-
-
-@dataclass(frozen=True, slots=True)
-class AlertsStatus:
-    """What became of the alerts since the actor was started."""
-
-    sent: int
-    failed: int  #: attempts; what could not be sent is tried again
-    dropped: int  #: alerts that can never be sent as they are
-    waiting: int  #: to be sent
-
-
-@dataclass(frozen=True, slots=True)
 class _Look:
-    """To itself: something may be due."""
-
-
-@dataclass(frozen=True, slots=True)
-class _TryAgain:
-    """To itself: the pause after a failure is over."""
+    """To itself: something may be due, or the pause after a failure is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Subscribe:
-    """To itself: there may be somebody to subscribe to."""
-
-
-#: What is under way to the sink.
-_Batch = tuple[Gathered, ...]
+    """To itself: the actor ``incidents`` may be there again."""
 
 
 class Alerts(GenServer):
@@ -149,12 +124,10 @@ class Alerts(GenServer):
         self._origin = origin
         self._book = AlertBook(limits)
         self._pool = self.system.new_blocking_pool(f"alerts to {sink}", 1)
-        self._waiting: dict[AlertKind, Gathered] = {}
-        self._under_way: _Batch | None = None
+        self._under_way: Sequence[Gathered] = ()
         self._failures = 0  # in a row
-        self._is_pausing = False
+        self._try_at_seconds = -inf  # monotonic; after a failure
         self._timer: Timer | None = None
-        self._look_at_seconds = inf  # monotonic; when the timer is over
         self._sent = self._failed = self._dropped = 0
 
     # --- life ---
@@ -183,13 +156,13 @@ class Alerts(GenServer):
         with suppress(pykka.Timeout, pykka.ActorDeadError):
             for incident in (yield from self.call_to(INCIDENTS, TellNow(self.ref), LAST_WORD_SECONDS)):
                 self._book.note(incident, self.clock.monotonic())
-        self._keep(self._book.take_all(self.clock.monotonic()))
-        to_send = len(self._waiting) + len(self._under_way or ())
-        while self._under_way is not None or (self._waiting and to_send > 0):
-            if self._under_way is None:
-                to_send -= self._send_next()
-            reply = yield Receive(lambda message: isinstance(message, Reply))
-            self._take_reply(reply)
+        if self._under_way:
+            self._take_reply((yield Receive(lambda message: isinstance(message, Reply))))
+        rest = self._book.take_all(self.clock.monotonic())
+        while rest:
+            batch, rest = rest[: self._sink.max_alerts], rest[self._sink.max_alerts :]
+            self._send(batch)
+            self._take_reply((yield Receive(lambda message: isinstance(message, Reply))))
         self._pool.close()
 
     # --- incidents ---
@@ -206,67 +179,50 @@ class Alerts(GenServer):
         """A time is over, or whom it listens to has ended."""
         match message:
             case _Look():
-                self._timer, self._look_at_seconds = None, inf
                 self._look()
-            case _TryAgain():
-                self._is_pausing = False
-                self._send_waiting()
-            case _Subscribe():
-                self._subscribe()
-            case Down():
+            case _Subscribe() | Down():
                 self._subscribe()
             case _:
                 return super().handle_info(message)
         return None
 
-    def _look(self) -> None:
-        now = self.clock.monotonic()
-        self._keep(self._book.take_due(now))
-        self._send_waiting()
-        due_seconds = self._book.next_due_seconds()
-        if due_seconds is not None and due_seconds < self._look_at_seconds:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self.send_after(max(0.0, due_seconds - now), _Look())
-            self._look_at_seconds = due_seconds
-
-    def _keep(self, gathered: dict[AlertKind, Gathered]) -> None:
-        for kind, later in gathered.items():
-            earlier = self._waiting.get(kind)
-            self._waiting[kind] = later if earlier is None else earlier.merged(later)
-
     # --- sending ---
 
-    def _send_waiting(self) -> None:
-        if self._waiting and self._under_way is None and not self._is_pausing:
-            self._send_next()
+    def _look(self) -> None:
+        """Send what is due, the oldest first, unless something is under way; come back when something may be due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._under_way:
+            return
+        now = self.clock.monotonic()
+        if now >= self._try_at_seconds and (due := self._book.take_due(now, self._sink.max_alerts)):
+            self._send(due)
+        elif (next_seconds := self._book.next_due_seconds()) is not None:
+            self._timer = self.send_after(max(0.0, self._try_at_seconds - now, next_seconds - now), _Look())
 
-    def _send_next(self) -> int:
-        """Have some alerts sent, the oldest first; returns how many."""
-        kinds = list(self._waiting)[: self._sink.max_alerts]
-        batch = self._under_way = tuple(self._waiting.pop(kind) for kind in kinds)
-        alerts = [gathered.alert(self._origin) for gathered in batch]
-        self.run_blocking(self._pool, batch, self._sink.send, alerts)
-        return len(batch)
+    def _send(self, batch: Sequence[Gathered]) -> None:
+        self._under_way = batch
+        self.run_blocking(self._pool, None, self._sink.send, [gathered.alert(self._origin) for gathered in batch])
 
     def _take_reply(self, reply: Reply) -> None:
         if reply.failure is None:
-            self._settle(reply.label, reply.value)
+            self._settle(reply.value)
         else:
-            self._settle_failure(reply.label, reply.failure)
+            self._settle_failure(reply.failure)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         """The sink has taken alerts, or some of them."""
-        self._settle(label, value)
-        self._send_waiting()
+        self._settle(value)
+        self._look()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """The sink has taken none of them, or nobody knows."""
-        self._settle_failure(label, reason)
-        self._send_waiting()
+        """The sink has taken none of them, or it is not known."""
+        self._settle_failure(reason)
+        self._look()
 
-    def _settle(self, batch: _Batch, failures: Sequence[EntryFailure | None]) -> None:
-        self._under_way = None
+    def _settle(self, failures: Sequence[EntryFailure | None]) -> None:
+        batch, self._under_way = self._under_way, ()
         left: list[Gathered] = []
         why = ""
         for gathered, failure in zip(batch, failures, strict=True):
@@ -284,8 +240,8 @@ class Alerts(GenServer):
             self._failures = 0
             logger.warning("alerts are sent to %s again", self._sink)
 
-    def _settle_failure(self, batch: _Batch, reason: ExitReason) -> None:
-        self._under_way = None
+    def _settle_failure(self, reason: ExitReason) -> None:
+        batch, self._under_way = self._under_way, ()
         error = reason.exception if isinstance(reason, Crash) else None
         if isinstance(error, UnavailableError | QueueRefused):
             self._put_off(batch, str(error))
@@ -294,24 +250,17 @@ class Alerts(GenServer):
             logger.error("%s failed; %d alerts are not sent", self._sink, len(batch), exc_info=error)
 
     def _put_off(self, batch: Sequence[Gathered], why: str) -> None:
-        newer, self._waiting = self._waiting, {}
-        self._keep({gathered.kind: gathered for gathered in batch})
-        self._keep(newer)
+        self._book.put_back(batch)
         self._failures += 1
         self._failed += 1
         if self._failures == 1:
             logger.error("no alert can be sent to %s; they are kept, and summed up, until one can: %s", self._sink, why)
-        self._is_pausing = True
-        self.send_after(TRY_AGAIN.pause_seconds(self._failures) or 0.0, _TryAgain())
+        self._try_at_seconds = self.clock.monotonic() + (TRY_AGAIN.pause_seconds(self._failures) or 0.0)
 
-    # --- questions ---
-
-    def handle_call(self, request: Any, from_: From) -> Any:
-        """Say how it goes."""
-        if not isinstance(request, DescribeAlerts):
-            return super().handle_call(request, from_)
-        waiting = len(self._waiting) + len(self._under_way or ())
-        return AlertsStatus(self._sent, self._failed, self._dropped, waiting)
+    def describe_state(self) -> dict[str, object]:
+        """Say what became of the alerts since the actor was started; ``failed`` are attempts, tried again."""
+        waiting = len(self._book) + len(self._under_way)
+        return {"sent": self._sent, "failed": self._failed, "dropped": self._dropped, "waiting": waiting}
 
 
 def alert_specs(

@@ -1,4 +1,4 @@
-"""What was counted between two looks at the same statistics.
+"""What was counted, and what processes took, between two looks at the same system.
 
 A restart of who counts makes counts smaller: then all of the later count is new.
 """
@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.overview import Overview, Usage
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 
 Key = TypeVar("Key", bound=Hashable)
@@ -38,6 +39,21 @@ def change(earlier: StatisticsSnapshot, later: StatisticsSnapshot) -> Statistics
         calls,
         _counts(earlier.incidents, later.incidents),
     )
+
+
+def cpu_seconds(earlier: Overview, later: Overview) -> float:
+    """Sum up what the processes took; one that is new took all it has in this time."""
+    before = usages(earlier)
+    return sum(
+        max(0.0, usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0))
+        for pid, usage in usages(later).items()
+    )
+
+
+def usages(overview: Overview) -> Mapping[int, Usage]:
+    """Return what each process takes, by its id; 0 stands for the parent."""
+    of_processes = {process.pid: process.usage for process in overview.processes}
+    return of_processes if overview.parent_usage is None else {0: overview.parent_usage, **of_processes}
 
 
 def _latencies(earlier: Latencies, later: Latencies) -> Latencies:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.trace_filters import TraceFilter
+
+MAX_EVENTS: Final = 10_000  #: that a trace may ask for
+MAX_SECONDS: Final = 3_600.0  #: likewise
 
 
 class UnknownActor(LookupError):
@@ -18,11 +23,23 @@ class UnknownActor(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """What to trace, and how much of it at most; see ``telemetry.tracing``."""
+    """What to trace, and how much of it at most; see ``telemetry.tracing``.
+
+    Raises:
+        TraceRefused: no event can match the filters, or limit or seconds can't be.
+    """
 
     filters: Mapping[str, Sequence[str]]  #: values by name, see ``telemetry.trace_filters``; ``{}``: every event
     limit: int = 10  #: events
     seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        TraceFilter(self.filters)
+        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 1 <= self.limit <= MAX_EVENTS:
+            raise TraceRefused(f"limit: expected 1 to {MAX_EVENTS:,} events, not {self.limit!r}")
+        is_number = isinstance(self.seconds, int | float) and not isinstance(self.seconds, bool)
+        if not is_number or not 0 < self.seconds <= MAX_SECONDS:
+            raise TraceRefused(f"seconds: expected more than 0, and {MAX_SECONDS:,.0f} at most, not {self.seconds!r}")
 
 
 class Trace(Protocol):
@@ -42,7 +59,7 @@ class SystemControl(Protocol):
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
         """Look at everything. Works in every state, also after the tree has ended.
 
-        Who looks without ``looks_at_queues`` gets what others have found of the queues, and costs no call to SQS.
+        Without ``looks_at_queues`` the numbers are those of an earlier look, and SQS is not called.
         """
 
     def pause(self) -> None:
@@ -55,7 +72,7 @@ class SystemControl(Protocol):
         """Describe an actor's state in JSON's types, without receipts and secrets; by process where there are several.
 
         Raises:
-            UnknownActor: nobody has this name.
+            UnknownActor: no actor has this name.
         """
 
     def trace(
@@ -69,5 +86,5 @@ class SystemControl(Protocol):
         Both are called on any thread and must not block.
 
         Raises:
-            TraceRefused: the filters match no event, or limit or seconds can't be.
+            TraceRefused: too many traces run, or the system has ended.
         """

@@ -1,8 +1,8 @@
 """One log line for each decision about a message: answered, moved, handed back, left as it is.
 
 They go to the logger ``receipt_actors.decisions``, with what they say in words and as fields of the record (those of
-``log_lines.FIELDS``). The decision to answer goes to ``receipt_actors.decisions.answered``, which is quiet unless
-somebody sets its level to INFO, as the setting ``log_decisions`` does: a line for each receipt is most of a log.
+``logs.FIELDS``). The decision to answer goes to ``receipt_actors.decisions.answered``, which is quiet unless
+its level is set to INFO, as the setting ``log_decisions`` does: a line for each receipt is most of a log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_ITS_OWN = frozenset({Reason.DRAINED, Reason.GROUP_HANDED_BACK})  #: reasons
 
 _logger = logging.getLogger(LOGGER)
 _answered_logger = logging.getLogger(ANSWERED_LOGGER)
-if _answered_logger.level == logging.NOTSET:  # else somebody was here before
+if _answered_logger.level == logging.NOTSET:  # else the program has set a level already
     _answered_logger.setLevel(logging.WARNING)
 
 
@@ -36,7 +36,7 @@ def log_answered(message_id: str, user_id: int, results: Sequence[Result], secon
         seconds,
         told,
         extra={
-            "event": "answered",  # somebody asked for all of them: see log_floods
+            "event": "answered",  # not summed up: an operator asked for all of them
             "message_id": message_id,
             "user_id": user_id,
             "seconds": round(seconds, 3),

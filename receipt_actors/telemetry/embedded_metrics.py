@@ -16,13 +16,13 @@ metric                                               unit          says
 ``AnsweredOK``, ``AnsweredINVALID``                  Count         answers by verdict
 ``Latency``                                          Seconds       from receive to delete
 ``LatencyVerifying``, ``LatencyClaiming``, ...       Seconds       of that, by step
-``InFlight``                                         Count         messages that somebody is responsible for
+``InFlight``                                         Count         messages received and not finished yet
 ``Retries``                                          Count         requests to services that were tried again
 ``UnavailableServices``                              Count         services that keep messages waiting
 ``Crashes``, ``Restarts``, ``UnknownAnswers``        Count         incidents of these kinds
 ``Active``                                           Count         where nodes share the work: 1 of one that takes
                                                                    messages in, 0 of one that stands by, is cut off,
-                                                                   paused or drains; a maximum of 0: nobody works
+                                                                   paused or drains; a maximum of 0: no node works
 ``Nodes``                                            Count         likewise: how many there are, as each knows it
 ``CPU``                                              Percent       of one core, of all processes together
 ``Memory``                                           Bytes         resident, of all processes together
@@ -33,17 +33,16 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from receipt_actors.domain.messages import Verdict
-from receipt_actors.telemetry.changes import change, increase
+from receipt_actors.telemetry.changes import change, cpu_seconds, increase, usages
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.latencies import Latencies
-from receipt_actors.telemetry.log_writer import LogWriter
-from receipt_actors.telemetry.overview import Overview, State, Usage
+from receipt_actors.telemetry.logs import LogWriter
+from receipt_actors.telemetry.overview import Overview, State
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from receipt_actors.telemetry.watcher import Watcher
 
@@ -68,6 +67,7 @@ def embedded_metrics(
         dimensions: beside ``SourceQueue``. Every metric is there twice then: by ``SourceQueue``, and by all of them.
     """
     new = change(earlier.statistics, later.statistics)
+    seconds = later.at_seconds - earlier.at_seconds
     first, *others = later.source_queues
     of_each = {queue: _metrics_of_source(later, new, queue) for queue in others}
     metrics: _Metrics = {
@@ -84,8 +84,8 @@ def embedded_metrics(
             )
             for kind, name in _INCIDENTS.items()
         },
-        "CPU": ("Percent", _cpu_percent(earlier, later)),
-        "Memory": ("Bytes", sum(usage.memory_bytes for usage in _usages(later).values())),
+        "CPU": ("Percent", round(100 * cpu_seconds(earlier, later) / seconds, 1) if seconds > 0 else 0.0),
+        "Memory": ("Bytes", sum(usage.memory_bytes for usage in usages(later).values())),
     }
     if later.role is not None:
         is_active = later.role.is_active and later.state not in _NO_WORK
@@ -137,20 +137,6 @@ def _retries(earlier: Overview, later: Overview) -> int:
     return sum(increase(before.get(pid, 0), count) for pid, count in counted(later).items())
 
 
-def _cpu_percent(earlier: Overview, later: Overview) -> float:
-    seconds = later.at_seconds - earlier.at_seconds
-    before = _usages(earlier)
-    spent = (
-        usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0) for pid, usage in _usages(later).items()
-    )
-    return round(100 * max(0.0, sum(spent)) / seconds, 1) if seconds > 0 else 0.0
-
-
-def _usages(overview: Overview) -> Mapping[int, Usage]:
-    usages = {process.pid: process.usage for process in overview.processes}
-    return usages if overview.parent_usage is None else {0: overview.parent_usage, **usages}
-
-
 def _values(latencies: Latencies) -> dict[str, object]:
     """Return a histogram of at most so many values as CloudWatch takes: neighbours become one, their mean."""
     counts = latencies.counts()
@@ -175,7 +161,7 @@ def _rounded(seconds: float) -> float:
 class MetricsLog(Watcher):
     """Writes a line (one for each source queue) to a file descriptor again and again, and the last when it is closed.
 
-    It owns a thread, and what it saw last. Nobody ever waits for who reads the lines: what does not fit in is lost.
+    It owns a thread, and the last overview. It never waits for a reader of the lines: what does not fit in is lost.
     """
 
     def __init__(
@@ -186,23 +172,15 @@ class MetricsLog(Watcher):
         namespace: str = "ReceiptActors",
         dimensions: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__("metrics")
         self._writer = LogWriter(descriptor)
         self._interval_seconds = interval_seconds
         self._namespace = namespace
         self._dimensions = dimensions
-        self._is_over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def watch(self, system: SystemControl) -> None:
-        """Write of this system from now on; once."""
-        self._thread = threading.Thread(target=self._run, args=(system,), name="metrics", daemon=True)
-        self._thread.start()
 
     def close(self) -> None:
         """Write what happened since the last line, and end."""
-        self._is_over.set()
-        if self._thread is not None:
-            self._thread.join()
+        super().close()
         self._writer.close()
 
     def _run(self, system: SystemControl) -> None:

@@ -45,7 +45,7 @@ class Health:
 
 
 class HealthWatch:
-    """Judges one overview after the other; it remembers since when somebody is missing."""
+    """Judges one overview after the other; it remembers since when an actor is missing."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic

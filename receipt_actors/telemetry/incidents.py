@@ -11,9 +11,9 @@ beginning and the end of an outage at once, each time, so that they are told in 
 kind                says
 ==================  ===================================================================================================
 ``crash``           an actor crashed, could not be started, or did not end as it was told
-``restart``         a supervisor started an actor again that had not crashed itself: somebody killed it, say
+``restart``         a supervisor started an actor again that had not crashed itself: it was killed, say
 ``storm``           a supervisor gave up: more restarts than it allows
-``unknown_answer``  a service answered what nobody has documented
+``unknown_answer``  a service gave an answer that is not documented
 ``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
 ``outage``          a service is unavailable
 ``recovered``       it is available again
@@ -49,7 +49,7 @@ from receipt_actors.otp import (
     Report,
     SupervisorReport,
 )
-from receipt_actors.telemetry.log_floods import shape
+from receipt_actors.telemetry.logs import shape
 from receipt_actors.telemetry.overview import Incident
 from receipt_actors.telemetry.statistics import statistics_of
 
@@ -268,7 +268,7 @@ class Incidents(GenServer):
             others.remove(next(other for other in reversed(others) if other.kind == incident.kind))
         self.system.terms[INCIDENTS] = (incident, *others[: MAX_INCIDENTS - 1])
 
-    # --- who wants to know ---
+    # --- subscribers ---
 
     def handle_info(self, message: Any) -> Any:
         """A moment is over, or a subscriber has ended."""

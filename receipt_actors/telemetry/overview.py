@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
+from receipt_actors.telemetry.json_values import JsonValue
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 
@@ -27,7 +27,7 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ActorOverview:
+class ActorOverview(JsonValue):
     """One actor, and what it supervises."""
 
     name: str  #: by which ``status --actor`` finds it, such as ``intake`` or ``result_batcher ResultsSQS``
@@ -40,14 +40,9 @@ class ActorOverview:
     children: tuple[ActorOverview, ...] = ()
     children_unlisted: int = 0  #: of a simple_one_for_one supervisor, beyond those listed
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` of an overview wrote."""
-        return cls(**{**data, "children": tuple(cls.from_json(child) for child in data["children"])})
-
 
 @dataclass(frozen=True, slots=True)
-class ServiceOverview:
+class ServiceOverview(JsonValue):
     """A gateway or batcher, and the service behind it."""
 
     name: str  #: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
@@ -59,7 +54,7 @@ class ServiceOverview:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(JsonValue):
     """What a process takes of its machine."""
 
     cpu_seconds: float
@@ -69,7 +64,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(JsonValue):
     """Something that an operator may want to know of."""
 
     at_seconds: float  #: UNIX time; of the last one where there are several
@@ -81,14 +76,9 @@ class Incident:
     process: str = ""  #: where there are several
     subject: str = ""  #: whom it is about: an actor, a service
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` of an overview wrote."""
-        return cls(**{**data, "story": tuple(data["story"])})
-
 
 @dataclass(frozen=True, slots=True)
-class ProcessOverview:
+class ProcessOverview(JsonValue):
     """One process that validates."""
 
     name: str  #: ``main``, or ``worker-1`` and so on
@@ -106,26 +96,6 @@ class ProcessOverview:
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest message has been
     unable_seconds: float = 0.0  #: for how long no source queue could be received from, without a break
 
-    def as_json(self, statistics: Mapping[str, object] | None = None) -> dict[str, Any]:
-        """Return what ``from_json`` reads; ``statistics`` are those of this process, if they have been written."""
-        return {**_fields(self), "statistics": self.statistics.as_json() if statistics is None else statistics}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` wrote."""
-        tree = data["tree"]
-        return cls(
-            **{
-                **data,
-                "state": State(data["state"]),
-                "unavailable": tuple(data["unavailable"]),
-                "usage": Usage(**data["usage"]),
-                "services": tuple(ServiceOverview(**service) for service in data["services"]),
-                "tree": None if tree is None else ActorOverview.from_json(tree),
-                "statistics": StatisticsSnapshot.from_json(data["statistics"]),
-            }
-        )
-
 
 class Standing(enum.StrEnum):
     """What a node does of its group's work."""
@@ -137,7 +107,7 @@ class Standing(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeOverview:
+class NodeOverview(JsonValue):
     """A node of the group, as one of them knows it."""
 
     name: str
@@ -149,7 +119,7 @@ class NodeOverview:
 
 
 @dataclass(frozen=True, slots=True)
-class RoleOverview:
+class RoleOverview(JsonValue):
     """How a node shares the work with others."""
 
     role: str
@@ -177,15 +147,9 @@ class RoleOverview:
         part = (node.share or {}).get("ledger_concurrency") or 0
         return part / whole if whole else 0.0
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` of an overview wrote."""
-        nodes = tuple(NodeOverview(**{**node, "standing": Standing(node["standing"])}) for node in data["nodes"])
-        return cls(**{**data, "standing": Standing(data["standing"]), "nodes": nodes})
-
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(JsonValue):
     """A whole system: one process, or several under one parent."""
 
     at_seconds: float  #: UNIX time
@@ -211,58 +175,6 @@ class Overview:
         """How long the oldest of its processes has been running; None where none has said so yet."""
         began = [process.started_at_seconds for process in self.processes if process.started_at_seconds]
         return self.at_seconds - min(began) if began else None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
-        statistics = self.statistics.as_json()
-        processes = [
-            # The only process has the statistics of the whole, and they are half of the work.
-            process.as_json(statistics if process.statistics is self.statistics else process.statistics.as_json())
-            for process in self.processes
-        ]
-        return {**_fields(self), "statistics": statistics, "processes": processes}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` wrote."""
-        parent, usage, role = data["parent"], data["parent_usage"], data["role"]
-        return cls(
-            **{
-                **data,
-                "state": State(data["state"]),
-                "source_queues": tuple(data["source_queues"]),
-                "processes": tuple(ProcessOverview.from_json(process) for process in data["processes"]),
-                "statistics": StatisticsSnapshot.from_json(data["statistics"]),
-                "incidents": tuple(map(Incident.from_json, data["incidents"])),
-                "parent": None if parent is None else ActorOverview.from_json(parent),
-                "parent_usage": None if usage is None else Usage(**usage),
-                "role": None if role is None else RoleOverview.from_json(role),
-            }
-        )
-
-
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-
-
-def _fields(value: ProcessOverview | Overview) -> dict[str, Any]:
-    """Return the fields in JSON's types, but for those that ``as_json`` writes itself."""
-    special = ("statistics", "processes")
-    return {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name not in special}
-
-
-def _plain(value: object) -> Any:
-    if type(value) in _SCALARS:  # most are
-        return value
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, ActorOverview | ServiceOverview | Incident | Usage | RoleOverview | NodeOverview):
-        # A look has hundreds, each second: ``asdict`` takes three times as long, to copy what never changes.
-        return {name: _plain(getattr(value, name)) for name in value.__slots__}
-    return value
 
 
 _MOST_TELLING_FIRST = (

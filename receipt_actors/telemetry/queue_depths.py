@@ -1,8 +1,8 @@
-"""Queue depths: about how many messages wait on each queue, for whoever looks at the system now and then.
+"""Queue depths: approximate numbers of messages on each queue, for overviews of the system.
 
-It owns the numbers that were found last, and one thread to look them up, which may take as long as it likes: whoever
-looks gets what is known, and sees to it that more is known the next time. Queues are looked at only while somebody
-looks, and at most every ``LOOK_SECONDS``. A crash of it forgets the numbers.
+It owns the newest numbers, and one thread that asks the queues and may take its time: an overview has the numbers that
+are known, and triggers the next look. Queues are asked only while overviews are taken, and at most every
+``LOOK_SECONDS``. A crash forgets the numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOOK_SECONDS = 10.0  #: between two looks
 
 @dataclass(frozen=True, slots=True)
 class LookAtQueues:
-    """Somebody wants to know: look, unless that has been done a moment ago."""
+    """Look at the queues, unless that was done a moment ago."""
 
 
 class QueueDepths(GenServer):
@@ -62,7 +62,7 @@ class QueueDepths(GenServer):
         try:
             return self._queues.approximate_number_of_messages(name)
         except (QueueUnavailable, QueueRefused) as error:
-            logger.debug("nobody knows how many messages wait on %s: %s", name, error)
+            logger.debug("the number of messages on %s is not known: %s", name, error)
             return None
 
     def handle_reply(self, label: Any, value: Any) -> None:

@@ -1,6 +1,6 @@
 """``ScaleInProtection``: keeps ECS from ending this task while that would waste work.
 
-A service on ECS that scales in ends some task, and asks nobody which one has the least to lose. This looks at the
+A service on ECS that scales in ends some task, without regard to which one has the least to lose. This looks at the
 system from outside and tells the ECS agent (``$ECS_AGENT_URI/task-protection/v1/state``) when this task had better be
 left alone:
 
@@ -13,7 +13,7 @@ left alone:
 
 Protection is asked for ``EXPIRES_IN_MINUTES``, renewed while there is a reason, and dropped when there has been none
 for a while (``Timing``); should the program hang it ends by itself. It delays scaling in and deployments, and nothing
-else: an agent that hangs, errs or refuses is asked again, less and less often, on a thread that nobody waits for, and
+else: an agent that hangs, errs or refuses is asked again, less and less often, on a thread of its own, and
 one line of the log says so. A task that no service of ECS owns (``TASK_NOT_VALID``) is not asked about again.
 """
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -119,11 +118,10 @@ class ScaleInProtection(Watcher):
     """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
 
     def __init__(self, agent_url: str, timing: Timing = Timing()) -> None:
+        super().__init__("scale-in-protection", timing.close_seconds)
         self._url = agent_url.rstrip("/") + PATH
         self._timing = timing
         self._plan = ProtectionPlan(timing)
-        self._is_over = threading.Event()
-        self._thread: threading.Thread | None = None
         self._pool = urllib3.PoolManager(num_pools=1, timeout=_TIMEOUT, retries=False)
 
     def watch(self, system: SystemControl) -> None:
@@ -131,17 +129,12 @@ class ScaleInProtection(Watcher):
         if not self._url.startswith(("http://", "https://")):
             found = self._url.removesuffix(PATH)
             logger.warning("ECS_AGENT_URI is %r, expected an http URL: no protection from scale-in", found)
-            return
-        self._thread = threading.Thread(
-            target=self._run, args=(system,), name="receipt-actors-scale-in-protection", daemon=True
-        )
-        self._thread.start()
+        else:
+            super().watch(system)
 
     def close(self) -> None:
         """Ask for nothing any more. What is protected stays so until it expires, or the task has ended."""
-        self._is_over.set()
-        if self._thread is not None:
-            self._thread.join(self._timing.close_seconds)
+        super().close()
         self._pool.clear()
 
     def _run(self, system: SystemControl) -> None:
@@ -210,4 +203,4 @@ def failure_in(status: int, text: bytes, wish: bool) -> str | None:
 
 def _told(name: Any, detail: Any) -> str:
     words = f"{name}: {detail}" if detail else str(name)
-    return printable(words[:MAX_TOLD_CHARACTERS])  # it goes to the log, whoever it was that answered
+    return printable(words[:MAX_TOLD_CHARACTERS])  # it goes to the log, and is untrusted

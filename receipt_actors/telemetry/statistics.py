@@ -11,25 +11,25 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem
+from receipt_actors.telemetry.json_values import CountsByFate, CountsByVerdict, Histogram, JsonValue
 from receipt_actors.telemetry.latencies import Latencies
 
 _TIMED_FATES = frozenset({"answered", "moved"})
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceCalls:
+class ServiceCalls(JsonValue):
     """What was asked of a service."""
 
     requests: int = 0  #: that it answered
     entries: int = 0  #: messages, claims or deletes that were in them
     failures: int = 0  #: requests that it did not answer
     retries: int = 0  #: entries that were tried again
-    latencies: Latencies = field(default_factory=Latencies)  #: of requests that it answered; not of long polls
+    latencies: Histogram = field(default_factory=Latencies)  #: of requests that it answered; not of long polls
 
     def __add__(self, other: ServiceCalls) -> ServiceCalls:
         return ServiceCalls(
@@ -40,32 +40,17 @@ class ServiceCalls:
             self.latencies.merged(other.latencies),
         )
 
-    def as_json(self) -> dict[str, object]:
-        """Return what ``from_json`` reads."""
-        return {
-            "requests": self.requests,
-            "entries": self.entries,
-            "failures": self.failures,
-            "retries": self.retries,
-            "latencies": self.latencies.as_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` wrote."""
-        return cls(**{**data, "latencies": Latencies.from_json(data["latencies"])})
-
 
 @dataclass(frozen=True, slots=True)
-class StatisticsSnapshot:
+class StatisticsSnapshot(JsonValue):
     """What has been counted since the start, by one process or by several together (``merged``)."""
 
     received: int = 0  #: deliveries, redeliveries included
-    results: Mapping[tuple[Verdict, Reason], int] = field(default_factory=dict)  #: that a post queue confirmed
-    fates: Mapping[tuple[str, Reason | None], int] = field(default_factory=dict)
+    results: CountsByVerdict = field(default_factory=dict)  #: that a post queue confirmed
+    fates: CountsByFate = field(default_factory=dict)
     """``answered``, ``moved``, ``handed_back``, ``left``, and why."""
-    latencies: Latencies = field(default_factory=Latencies)  #: from receive to delete, of answered and moved messages
-    steps: Mapping[str, Latencies] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
+    latencies: Histogram = field(default_factory=Latencies)  #: from receive to delete, of answered and moved messages
+    steps: Mapping[str, Histogram] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
     calls: Mapping[str, ServiceCalls] = field(default_factory=dict)  #: by service
     incidents: Mapping[str, int] = field(default_factory=dict)  #: by kind; see ``telemetry.incidents``
 
@@ -93,37 +78,6 @@ class StatisticsSnapshot:
             steps,
             calls,
             Counter(self.incidents) + Counter(other.incidents),
-        )
-
-    def as_json(self) -> dict[str, object]:
-        """Return what can be written as JSON, and read again by ``from_json``."""
-        return {
-            "received": self.received,
-            "results": [
-                {"verdict": verdict, "reason": reason, "count": count}
-                for (verdict, reason), count in self.results.items()
-            ],
-            "fates": [{"fate": fate, "reason": reason, "count": count} for (fate, reason), count in self.fates.items()],
-            "latencies": self.latencies.as_json(),
-            "steps": {step: latencies.as_json() for step, latencies in self.steps.items()},
-            "calls": {service: calls.as_json() for service, calls in self.calls.items()},
-            "incidents": dict(self.incidents),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` wrote."""
-        return cls(
-            data["received"],
-            {(Verdict(row["verdict"]), Reason(row["reason"])): row["count"] for row in data["results"]},
-            {
-                (row["fate"], None if row["reason"] is None else Reason(row["reason"])): row["count"]
-                for row in data["fates"]
-            },
-            Latencies.from_json(data["latencies"]),
-            {step: Latencies.from_json(latencies) for step, latencies in data["steps"].items()},
-            {service: ServiceCalls.from_json(calls) for service, calls in data["calls"].items()},
-            dict(data["incidents"]),
         )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from collections.abc import Mapping
 
 from receipt_actors.telemetry.control import SystemControl
@@ -29,11 +28,10 @@ class SystemdNotifier(Watcher):
     """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        super().__init__("systemd")
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._period_seconds = min(STATUS_SECONDS, _watchdog_seconds(environ) / 2)
         self._has_watchdog = _watchdog_seconds(environ) < float("inf")
-        self._thread: threading.Thread | None = None
-        self._is_over = threading.Event()
         self._is_ready = False
         self._status = ""
         self._socket = None
@@ -44,10 +42,7 @@ class SystemdNotifier(Watcher):
     def watch(self, system: SystemControl) -> None:
         """Look at this system from now on."""
         if self._socket is not None:
-            self._thread = threading.Thread(
-                target=self._run, args=(system,), name="receipt-actors-systemd", daemon=True
-            )
-            self._thread.start()
+            super().watch(system)
 
     def stopping(self) -> None:
         """Say that it stops, and that this is meant."""
@@ -55,9 +50,7 @@ class SystemdNotifier(Watcher):
 
     def close(self) -> None:
         """Say nothing any more."""
-        self._is_over.set()
-        if self._thread is not None:
-            self._thread.join()
+        super().close()
         if self._socket is not None:
             self._socket.close()
 

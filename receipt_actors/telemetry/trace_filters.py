@@ -126,6 +126,8 @@ class TraceFilter:
     """
 
     def __init__(self, filters: Mapping[str, Sequence[str]]) -> None:
+        if not isinstance(filters, Mapping) or not all(map(_is_list_of_text, filters.values())):
+            raise TraceRefused('filters: expected lists of strings by name, such as {"user_id": ["42"]}')
         if sum(map(len, filters.values())) > MAX_VALUES:
             raise TraceRefused(f"a trace has at most {MAX_VALUES} values to filter by")
         self._tests = {name: _test_of(name, values) for name, values in filters.items() if values}
@@ -150,6 +152,10 @@ class TraceFilter:
     def accepts(self, field: str, value: object) -> bool:
         """Tell whether an event whose ``field`` has this value may match."""
         return field not in self._tests or self._tests[field](value)
+
+
+def _is_list_of_text(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
 
 
 def _test_of(name: str, values: Sequence[str]) -> Callable[[Any], bool]:

@@ -12,7 +12,6 @@ thread of the trace's own; what is not looked at for lack of time, and what ther
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -30,8 +29,6 @@ from receipt_actors.telemetry.trace_filters import EVENTS, MESSAGE_EVENTS, Trace
 from receipt_actors.telemetry.walks import Walks
 
 MAX_TRACES: Final = 5  #: of one system at once
-MAX_EVENTS: Final = 10_000  #: that a trace may ask for
-MAX_SECONDS: Final = 3_600.0  #: likewise
 MAX_WAITING: Final = 1_000  #: events of a trace that have not been told yet
 BUDGET_SECONDS: Final = 0.03  #: of CPU time in a second that matching may take, of all traces together
 
@@ -74,7 +71,6 @@ class RunningTrace:
     ) -> None:
         self.events = wanted.events
         self._wanted = wanted
-        self._is_watched: dict[object, bool] = {}  # by the actor's name, or else its class
         self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
         self._tracer = tracer
         self._limit = limit
@@ -115,19 +111,13 @@ class RunningTrace:
         self._tracer.forget(self)
 
     def lose(self, events: int = 1) -> None:
-        """Count events that nobody looked at."""
+        """Count events that were not looked at."""
         with self._lock:
             self._lost += events
 
     def watches(self, ref: Ref) -> bool:
         """Tell whether an event of an actor can match."""
-        key = ref.actor_class if ref.name is None else ref.name
-        is_watched = self._is_watched.get(key)
-        if is_watched is None:
-            if len(self._is_watched) >= MAX_WAITING:
-                self._is_watched.clear()
-            is_watched = self._is_watched[key] = self._wanted.accepts("actor", actor_name(ref))
-        return is_watched
+        return self._wanted.accepts("actor", actor_name(ref))
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
         """Have an event told if it matches."""
@@ -173,12 +163,12 @@ class RunningTrace:
 class Tracer:
     """See the module. Any thread may call it.
 
-    Whoever has an event of a message looks at ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
+    A caller with an event of a message checks ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
     """
 
     def __init__(self, system: ActorSystem) -> None:
         self.is_on = False  #: whether a trace runs that any event of a message may match
-        self.walks: Walks | None = None  #: who wants to know of walks that are over
+        self.walks: Walks | None = None  #: takes walks that are over; None: they are not wanted
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
@@ -208,19 +198,9 @@ class Tracer:
             on_end: called once, on the same thread, with a ``TraceEnd``.
 
         Raises:
-            TraceRefused: the filters, ``limit`` or ``seconds`` can't be, or too many traces run already.
+            TraceRefused: too many traces run already, or the system has ended.
         """
         wanted = TraceFilter(request.filters)
-        if (
-            isinstance(request.limit, bool)
-            or not isinstance(request.limit, int)
-            or not 1 <= request.limit <= MAX_EVENTS
-        ):
-            raise TraceRefused(f"limit: expected 1 to {MAX_EVENTS:,} events, not {request.limit!r}")
-        if not _is_number(request.seconds) or not 0 < request.seconds <= MAX_SECONDS:
-            raise TraceRefused(
-                f"seconds: expected more than 0, and {MAX_SECONDS:,.0f} at most, not {request.seconds!r}"
-            )
         trace = RunningTrace(self, wanted, request.limit, on_event, on_end)
         with self._lock:
             if self._is_closed:
@@ -365,7 +345,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6)  # microseconds
     return value.value if isinstance(value, Enum) else value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

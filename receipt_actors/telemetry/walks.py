@@ -1,7 +1,7 @@
-"""A delivery's walk as it looks when it is over: what a trace of it is made of, after the fact.
+"""A delivery's steps and times when it is over: what a trace of OpenTelemetry is made of.
 
-Custodians note when each of their steps begins in any case, so a ``Walk`` costs nothing until it is over, and nothing
-then unless somebody wants it.
+The time at which each step begins is noted in any case, so a ``Walk`` costs nothing until the delivery is over, and is
+made then only if it is exported.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Walk:
 
 
 class Walks(Protocol):
-    """Whoever wants to know of walks. The methods may be called from any thread, return at once, and raise nothing."""
+    """Takes walks. The methods may be called from any thread, return at once, and raise nothing."""
 
     def context(self, parent: TraceContext | None) -> TraceContext:
         """Make the context of a walk, and decide whether it is wanted (``is_sampled``)."""

@@ -63,23 +63,20 @@ class CurlTransport(NetworkLoop["_Call"]):
     """
 
     def __init__(self, max_idle_connections: int) -> None:
-        super().__init__("transfers")
+        super().__init__()
         self._max_idle_connections = max_idle_connections
 
     def begin(self, request: HttpRequest, done: Done) -> None:
         """Begin a request, and return at once.
 
-        ``done`` is called exactly once, in the transport's place, or here where the transport is closed or can't run.
-        It must be quick. What it raises is logged. The response keeps its memory until ``done`` returns.
+        ``done`` is called exactly once, on the scheduler, or here where the transport is closed. It must be quick.
+        What it raises is logged. The response keeps its memory until ``done`` returns.
         """
-        try:
-            if not self.submit(_Call(request, done)):
-                _tell(done, _CLOSED)
-        except (OSError, RuntimeError) as error:
-            _tell(done, _lacking(error))
+        if not self.submit(_Call(request, done)):
+            _tell(done, _CLOSED)
 
     def exchange(self, request: HttpRequest, read: Callable[[HttpResponse | RequestFailed], T]) -> T:
-        """Make a request, wait, and return what ``read`` makes of its outcome; ``read`` runs in the transport's place.
+        """Make a request, wait, and return what ``read`` makes of its outcome; ``read`` runs on the scheduler.
 
         Not to be called there: it would wait for ever.
         """
@@ -97,8 +94,8 @@ class CurlTransport(NetworkLoop["_Call"]):
             raise result
         return result[0]
 
-    def _open(self, wake_fd: int) -> _Multi:
-        return _Multi(self._max_idle_connections, wake_fd)
+    def _open(self) -> _Multi:
+        return _Multi(self._max_idle_connections)
 
     def _end(self, running: Running[_Call] | None, left: deque[_Call], crash: BaseException | None) -> None:
         outcome: Outcome = _CLOSED
@@ -267,6 +264,7 @@ class _Transfer:
         # A status but 200 says enough, though its page broke off.
         if is_whole or status not in (0, _HTTP_OK) or self._size.bytes > self.server.max_response_bytes:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()  # not kept twice while it is parsed
             return HttpResponse(status, tuple(self._header_lines), body, is_whole)
         return RequestFailed(self._cause(code, words), was_sent=bool(self.handle.getinfo(pycurl.REQUEST_SIZE)))
 
@@ -300,12 +298,9 @@ class _ServerState:
 class _Multi:
     """All transfers, and all that libcurl has of them (see ``Running``)."""
 
-    def __init__(self, max_idle_connections: int, wake_fd: int) -> None:
+    def __init__(self, max_idle_connections: int) -> None:
         self._epoll = select.epoll()
-        self._epoll.register(wake_fd, select.EPOLLIN)
         self.fileno = self._epoll.fileno
-        self._wake_fd = wake_fd
-        self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
         self._sockets: set[int] = set()  # that libcurl waits for
         self._idle_sockets: set[int] = set()  # of idle connections, and some that libcurl has closed meanwhile
         self._act_at: float | None = None  # monotonic; when libcurl wants to be called without a socket
@@ -366,22 +361,15 @@ class _Multi:
     # --- a turn ---
 
     def due_at(self) -> float | None:
-        """See ``Running``."""
         due_at = self._act_at
         if self._looks and (due_at is None or self._looks[0][0] < due_at):
             due_at = self._looks[0][0]
         return due_at
 
-    def look(self, timeout_seconds: float | None) -> None:
-        """See ``Running``."""
-        self._ready = self._epoll.poll(timeout_seconds)
-
     def go_on(self, work: deque[_Call]) -> None:
-        """See ``Running``."""
-        ready = [(fd, events) for fd, events in self._ready if not self._drop_if_idle(fd)]
+        ready = [(fd, events) for fd, events in self._epoll.poll(0) if not self._drop_if_idle(fd)]
         for fd, events in ready:
-            if fd != self._wake_fd:
-                self._multi.socket_action(fd, _as_libcurl_says(events))
+            self._multi.socket_action(fd, _as_libcurl_says(events))
         now = time.monotonic()
         while work:
             call = work.popleft()

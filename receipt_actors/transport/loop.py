@@ -1,66 +1,53 @@
-"""``NetworkLoop``: the base of what waits for many sockets at once, and has no thread for each.
+"""``NetworkLoop``: the base of what waits for many sockets at once on the scheduler of an actor system.
 
-It takes work from any thread. The work is done in one place, together with what comes from the network:
-
-- on the scheduler of an actor system (``run_on``), where the actors that ask run: no thread is woken, and none competes
-  for the interpreter's lock. That costs a receipt 0.05 to 0.11 ms less than a thread does.
-- else on a thread of its own, which is woken once for all work that gathers meanwhile.
-
-It starts with the first work, and again with the next work after a crash. It waits by epoll, so it needs Linux.
+So all of it is done where the actors run: no thread is woken for a response, and none competes for the interpreter's
+lock. That costs a receipt 0.05 to 0.11 ms less than a thread does. The loop takes work from any thread. It starts with
+the first work, and again with the next work after a crash. It needs epoll, so it needs Linux.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from receipt_actors.otp import Scheduler
 
-CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which may be in the middle of a callback
+CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the scheduler, which may be in the middle of a callback
 
 T = TypeVar("T")
 
 
 class Running(Protocol[T]):
-    """What is under way, and the connections. All of it is called in the loop's place."""
+    """What is under way, and the connections. All of it is called on the scheduler."""
 
     def fileno(self) -> int:
-        """Return the epoll of all connections, and of what wakes."""
+        """Return the epoll of all connections."""
 
     def due_at(self) -> float | None:
         """Return when ``go_on`` has work though no connection has: ``time.monotonic()``; None: never."""
-
-    def look(self, timeout_seconds: float | None) -> None:
-        """Wait until a connection has news, or for so long."""
 
     def go_on(self, work: deque[T]) -> None:
         """Do all that can be done now, the new work included; take it off the deque."""
 
 
 class NetworkLoop(ABC, Generic[T]):
-    """See the module."""
+    """See the module. ``run_on`` comes before the first work."""
 
-    def __init__(self, thread_name: str) -> None:
-        self._thread_name = thread_name
-        self._scheduler: Scheduler | None = None  # where it runs if it can
-        self._lock = threading.Lock()  # guards what follows
-        self._work: deque[T] = deque()  # the place itself adds to it without the lock
-        self._place: Scheduler | threading.Thread | None = None  # where it runs
-        self._wake_fd = -1
-        self._is_woken = False
+    def __init__(self) -> None:
+        self._scheduler: Scheduler | None = None
         self._is_closed = False
         self._has_ended = threading.Event()
-        # Of the place alone:
+        # Of the scheduler's thread alone:
+        self._work: deque[T] = deque()
         self._running: Running[T] | None = None
-        self._taken: deque[T] = deque()  # work that is being done
 
     @abstractmethod
-    def _open(self, wake_fd: int) -> Running[T]:
-        """Begin: ``look`` is to end when ``wake_fd`` can be read. Raises ``OSError``."""
+    def _open(self) -> Running[T]:
+        """Begin. Raises ``OSError``."""
 
     @abstractmethod
     def _end(self, running: Running[T] | None, left: deque[T], crash: BaseException | None) -> None:
@@ -70,170 +57,89 @@ class NetworkLoop(ABC, Generic[T]):
         """
 
     def run_on(self, scheduler: Scheduler) -> None:
-        """Run on an actor system's scheduler, once its pooled actors have work for this."""
+        """Run on the scheduler of an actor system."""
         self._scheduler = scheduler
 
     def submit(self, work: T) -> bool:
-        """Have work done in the loop's place. Once the loop is closed, return False and do nothing.
-
-        Raises:
-            OSError, RuntimeError: the loop does not run yet, and can't.
-        """
+        """Have work done. Where the loop is closed, or its scheduler has ended, return False and do nothing."""
         scheduler = self._scheduler
-        is_there = scheduler is not None and scheduler.is_current()
-        if is_there and self._place is scheduler:
-            self._work.append(work)  # it looks there when its turn comes
-            return True
-        with self._lock:
-            if self._is_closed:
-                return False
-            if self._place is None and scheduler is not None and not is_there and scheduler.is_running():
-                if not self._work:
-                    scheduler.schedule(_Start(self))
-                self._work.append(work)
-                return True
-            if self._place is None:
-                self._start()
-            self._work.append(work)
-            self._wake()
+        assert scheduler is not None, "run_on comes first"
+        if self._is_closed or not scheduler.is_running():
+            return False
+        if scheduler.is_current():
+            self._take(work)
+        else:
+            scheduler.schedule(_Task(partial(self._take, work)))
         return True
 
-    def start_for_work(self) -> None:
-        """Start on the scheduler, whose thread calls this, for the work that has gathered."""
-        with self._lock:
-            if self._place is not None or not self._work:
-                return
-            try:
-                self._start()
-            except (OSError, RuntimeError) as error:
-                left, self._work = self._work, deque()
-                crash = error
-            else:
-                self._wake()
-                return
-        self._end(None, left, crash)
-
     def close(self) -> None:
-        """End, and close the connections; what is under way is given up.
+        """End, and close the connections; what is under way is given up. May be called twice, from any thread."""
+        self._is_closed = True
+        scheduler = self._scheduler
+        if scheduler is None or scheduler.is_current():  # then it ends when its turn comes
+            return
+        if self._running is not None and scheduler.is_running():
+            scheduler.schedule(_Task(partial(self._finish, None)))
+            self._has_ended.wait(CLOSE_SECONDS)
 
-        May be called twice, and from any thread.
-        """
-        with self._lock:
-            self._is_closed = True
-            place = self._place
-            left: deque[T] = deque()
-            if place is not None:
-                self._wake()
-            else:
-                left, self._work = self._work, left
-        if left:
-            self._end(None, left, None)
-        if isinstance(place, Scheduler):
-            if place.is_running() and not place.is_current():  # else it ends when its turn comes
-                self._has_ended.wait(CLOSE_SECONDS)
-        elif place is not None and place is not threading.current_thread():
-            place.join(CLOSE_SECONDS)
+    # --- on the scheduler ---
 
-    def _wake(self) -> None:  # with the lock held
-        if not self._is_woken:
-            self._is_woken = True
-            os.eventfd_write(self._wake_fd, 1)
-
-    # --- the place ---
-
-    def _start(self) -> None:
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._has_ended.clear()
-        try:
-            self._running = self._open(self._wake_fd)
-            if self._scheduler is not None and self._scheduler.is_current():
+    def _take(self, work: T) -> None:
+        self._work.append(work)
+        if self._is_closed:
+            self._finish(None)
+        elif self._running is None:
+            try:
+                self._running = self._open()
+                assert self._scheduler is not None
                 self._scheduler.attach(self)
-                self._place = self._scheduler
-            else:
-                thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
-                thread.start()
-                self._place = thread
-        except (OSError, RuntimeError):
-            running, self._running = self._running, None
-            if running is not None:
-                self._end(running, deque(), None)
-            os.close(self._wake_fd)
-            raise
-
-    def _turn(self, running: Running[T], timeout_seconds: float | None) -> None:
-        running.look(timeout_seconds)
-        with self._lock:
-            if self._is_woken:
-                self._is_woken = False
-                os.eventfd_read(self._wake_fd)
-            self._taken, self._work = self._work, self._taken
-        running.go_on(self._taken)
+            except OSError as error:
+                self._finish(error)
 
     def _finish(self, crash: BaseException | None) -> None:
-        with self._lock:
-            running, self._running = self._running, None
-            if running is None:
-                return
-            if isinstance(self._place, Scheduler):
-                self._place.detach(self)
-            self._place = None
-            self._is_woken = False
-            os.close(self._wake_fd)
-            left = self._taken + self._work
-            self._taken, self._work = deque(), deque()
-        self._end(running, left, crash)
-        self._has_ended.set()
+        running, self._running = self._running, None
+        left, self._work = self._work, deque()
+        if running is not None:
+            assert self._scheduler is not None
+            self._scheduler.detach(self)
+        if running is not None or left:
+            self._end(running, left, crash)
+        if self._is_closed:
+            self._has_ended.set()
 
-    # --- on a thread of its own ---
-
-    def _run(self) -> None:
-        running = self._running
-        assert running is not None
-        crash: BaseException | None = None
-        try:
-            while not self._is_closed:
-                due_at = running.due_at()
-                self._turn(running, None if due_at is None else max(0.0, due_at - time.monotonic()))
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told, and the next work begins anew
-            crash = error
-        self._finish(crash)
-
-    # --- on a scheduler: otp's ``Poller`` ---
+    # --- otp's ``Poller`` ---
 
     def fileno(self) -> int:
-        """See ``Poller``."""
         assert self._running is not None
         return self._running.fileno()
 
     def due_at(self) -> float | None:
-        """See ``Poller``."""
         assert self._running is not None
-        return 0.0 if self._work else self._running.due_at()
+        return 0.0 if self._work or self._is_closed else self._running.due_at()
 
     def poll(self) -> None:
-        """See ``Poller``."""
         running = self._running
         assert running is not None
         try:
-            self._turn(running, 0.0)
-        except BaseException as error:  # noqa: BLE001 - as on a thread
+            running.go_on(self._work)
+        except BaseException as error:  # noqa: BLE001 - the callers are told, and the next work begins anew
             self._finish(error)
         if self._is_closed:
             self._finish(None)
 
     def stop(self) -> None:
-        """See ``Poller``."""
+        self._is_closed = True
         self._finish(None)
 
 
-class _Start:
-    """For a scheduler to run: start a loop there."""
+class _Task:
+    """For a scheduler to run."""
 
-    def __init__(self, loop: NetworkLoop[Any]) -> None:
-        self._loop = loop
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
 
     def run(self) -> None:
-        self._loop.start_for_work()
+        self._work()
 
     def fail(self, error: BaseException) -> None:
-        """Do nothing: the scheduler has logged the error, and ``close`` gives the work up."""
+        """Do nothing: the scheduler has logged the error."""

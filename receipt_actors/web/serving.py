@@ -76,7 +76,7 @@ class Serving:
             sock=self._listener,
             backlog=ACCEPTED_AT_ONCE,
         )
-        # asyncio takes one number for both, and hundreds accepted at once would leave nobody else a file to open.
+        # asyncio takes one number for both, and hundreds accepted at once would use up the open files.
         self._listener.listen(LISTEN_BACKLOG)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Serving:
             self._server.close()
 
     async def end(self, grace_seconds: float) -> None:
-        """Let answers under way be finished for so long, and cut off the rest; also who is being accepted right now.
+        """Wait so long for answers under way, then close all connections, those being accepted right now included.
 
         Waits for the tasks of the event loop, but for the one that calls.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,8 +16,6 @@ from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import TraceRefused
-from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
@@ -30,6 +28,7 @@ from receipt_actors.telemetry.overview import (
 )
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import StandInSystem
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 JSON = {"Content-Type": "application/json"}
@@ -93,69 +92,30 @@ def an_overview(*processes: ProcessOverview, state: State = State.CONSUMING, **c
     return replace(overview, **changes)
 
 
-class FakeTrace:
-    def __init__(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
-    ) -> None:
-        self.request = request
-        self.on_event = on_event
-        self.on_end = on_end
-        self.lost = 0
-        self.stopped = threading.Event()
-
-    def stop(self) -> None:
-        self.stopped.set()
-        self.on_end("stopped")
-
-
-class FakeSystem:
-    """A ``SystemControl`` that does what it is told, and tells what was asked of it."""
+class FakeSystem(StandInSystem):
+    """A system that does what it is told, or does not answer."""
 
     def __init__(self) -> None:
+        super().__init__(self._look)
         self.now = an_overview()
-        self.looks = 0
-        self.calls: list[str] = []
-        self.traces: list[FakeTrace] = []
-        self.traced = threading.Semaphore(0)
+        self.states = {name: {"name": name, "in_flight": 42} for name in ("intake", "result_batcher ResultsSQS")}
         self.answers = threading.Event()  # while it is not set, overviews do not come
         self.answers.set()
         self.failure: Exception | None = None
 
-    def overview(self) -> Overview:
-        self.looks += 1
+    def _look(self, _number: int) -> Overview:
         assert self.answers.wait(PATIENCE_SECONDS)
         if self.failure is not None:
             raise self.failure
         return replace(self.now)  # another value each time, as of a real system
 
     def pause(self) -> None:
-        self.calls.append("pause")
+        super().pause()
         self.now = replace(self.now, state=State.PAUSED)
 
     def resume(self) -> None:
-        self.calls.append("resume")
+        super().resume()
         self.now = replace(self.now, state=State.CONSUMING)
-
-    def actor_state(self, name: str) -> Mapping[str, Any]:
-        if name not in ("intake", "result_batcher ResultsSQS"):
-            raise UnknownActor(name)
-        return {"name": name, "in_flight": 42}
-
-    def trace(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
-    ) -> FakeTrace:
-        if request.filters.get("event") == ["nonsense"]:
-            raise TraceRefused("no event is called nonsense")
-        trace = FakeTrace(request, on_event, on_end)
-        self.traces.append(trace)
-        self.traced.release()
-        return trace
 
 
 class Answer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from receipt_actors.admin import pace
+from receipt_actors.admin import server
 from receipt_actors.admin.limits import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND
-from receipt_actors.admin.pace import Pace
+from receipt_actors.admin.server import Pace
 
 from .conftest import Client, FakeSystem
 from .test_hostile_clients import connect, read_to_end
@@ -60,8 +60,8 @@ def test_nobody_waits_for_those_who_have_hung_up() -> None:
 
 def test_a_request_waits_for_its_turn_and_is_answered(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it asks for, and whether it may."""
-    monkeypatch.setattr(pace, "BURST_REQUESTS", 0)
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 50)
+    monkeypatch.setattr(server, "BURST_REQUESTS", 0)
+    monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 50)
     for path, status in {"/healthz": 200, "/api/overview": 200, "/nothing": 404}.items():
         assert client.get(path).status == status
         assert client.get(path, Host="evil.example").status == 421
@@ -69,16 +69,16 @@ def test_a_request_waits_for_its_turn_and_is_answered(client: Client, monkeypatc
 
 def test_who_has_hung_up_is_not_served(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its turn is nobody's: the system is not asked, and what it wanted is not done."""
-    monkeypatch.setattr(pace, "BURST_REQUESTS", 0)
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1)  # it has hung up long before its turn comes
-    monkeypatch.setattr(pace, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(server, "BURST_REQUESTS", 0)
+    monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 1)  # it has hung up long before its turn comes
+    monkeypatch.setattr(server, "LARGE_WEIGHT", 1)
     head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
     with connect(client) as connection:
         connection.sendall(head + b"{}")
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 50)
+    monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 50)
     assert client.get("/healthz").status == 200  # its turn comes after that of the other
-    assert system.calls == []
+    assert system.told == []
     with connect(client) as connection:
         connection.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}")
         assert read_to_end(connection).startswith(b"HTTP/1.1 204 ")
-    assert system.calls == ["pause"]
+    assert system.told == ["pause"]

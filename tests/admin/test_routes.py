@@ -24,7 +24,7 @@ def test_the_system_is_paused_and_resumed(client: Client, system: FakeSystem) ->
     assert client.get("/api/overview").json["state"] == State.PAUSED
     assert client.post("/api/resume").status == 204
     assert client.get("/readyz").status == 200
-    assert system.calls == ["pause", "resume"]
+    assert system.told == ["pause", "resume"]
 
 
 @pytest.mark.parametrize("path", ["/api/actors/intake", "/api/actors/result_batcher%20ResultsSQS"])

@@ -15,8 +15,9 @@ from receipt_actors.admin.limits import MAX_PAGES, MAX_TRACE_QUEUE, MAX_TRACES
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Overview, State
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import StandInTrace
 
-from .conftest import Client, FakeSystem, FakeTrace, serving
+from .conftest import Client, FakeSystem, serving
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_a_trace_that_began_too_late_is_stopped(
     begins = threading.Event()
     trace = system.trace
 
-    def begin_late(*arguments: Any) -> FakeTrace:
+    def begin_late(*arguments: Any) -> StandInTrace:
         assert begins.wait(PATIENCE_SECONDS)
         return trace(*arguments)
 

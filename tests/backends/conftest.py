@@ -22,7 +22,7 @@ from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
 from tests.examples import example
 from tests.patience import PATIENCE_SECONDS
-from tests.transport.places import in_place
+from tests.transport.places import running
 
 if TYPE_CHECKING:
     import boto3
@@ -195,7 +195,7 @@ def calls() -> Iterator[AwsCalls]:
     from receipt_actors.aws import AwsCalls
     from receipt_actors.transport.curl import CurlTransport
 
-    with in_place("scheduler", CurlTransport(8)) as transport, closing(AwsCalls(transport)) as calls:
+    with running(CurlTransport(8)) as transport, closing(AwsCalls(transport)) as calls:
         yield calls
 
 

@@ -37,7 +37,7 @@ from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, Measurement
 
 PIPELINES = Path(__file__).parent / "pipelines"
 ASYNCIO_REQUIREMENTS = ("aiobotocore", "aiohttp", "orjson", "uvloop")
-CLIENT_VARIABLE = "RECEIPT_ACTORS_APP_STORE_CLIENT"
+TRANSPORT_VARIABLE = "RECEIPT_ACTORS_TRANSPORT"
 
 #: What the services are like, and what that shows.
 CONDITIONS = {
@@ -65,21 +65,21 @@ class Program:
         )
 
 
-def ours(client: str, processes: int) -> Program:
+def ours(transport: str, processes: int) -> Program:
     command = [sys.executable, "-m", "receipt_actors", "start", "--backend", "aws", "--log-level", "WARNING"]
     many = [] if processes == 1 else ["--processes", str(processes)]
-    name = _ours(client) + ("" if processes == 1 else f", {processes} processes")
-    return Program(name, [*command, *many], {CLIENT_VARIABLE: client})
+    name = _ours(transport) + ("" if processes == 1 else f", {processes} processes")
+    return Program(name, [*command, *many], {TRANSPORT_VARIABLE: transport})
 
 
-def bare(client: str, *flags: str) -> Program:
+def bare(transport: str, *flags: str) -> Program:
     what = "the same calls and rules, no actors" if flags else "the same calls alone"
     command = [sys.executable, str(PIPELINES / "bare_clients.py"), *flags]
-    return Program(f"{_ours(client)}: {what}", command, {CLIENT_VARIABLE: client}, bare_of=_ours(client))
+    return Program(f"{_ours(transport)}: {what}", command, {TRANSPORT_VARIABLE: transport}, bare_of=_ours(transport))
 
 
-def _ours(client: str) -> str:
-    return f"receipt_actors [{'fast' if client == 'curl' else client}]"
+def _ours(transport: str) -> str:
+    return "receipt_actors" if transport == "auto" else f"receipt_actors [{transport}]"
 
 
 def threads() -> Program:
@@ -90,22 +90,22 @@ def asyncio_pipeline(python: Path) -> Program:
     return Program("asyncio, aiobotocore, aiohttp", [str(python), str(PIPELINES / "asyncio_pipeline.py")])
 
 
-REFERENCE = _ours("curl")
+REFERENCE = _ours("auto")
 
 
 def programs(condition: str, asyncio_python: Path) -> Iterator[Program]:
     """All programs in the order of the table; one whose batches another has comes before it."""
-    yield ours("curl", 1)
-    yield ours("requests", 1)
+    yield ours("auto", 1)
+    yield ours("threads", 1)
     yield threads()
     yield asyncio_pipeline(asyncio_python)
     if condition == BARE_CONDITION:
-        for client in ("curl", "requests"):
-            yield bare(client)
-            yield bare(client, "--rules")
+        for transport in ("auto", "threads"):
+            yield bare(transport)
+            yield bare(transport, "--rules")
     else:
-        yield ours("curl", 2)
-        yield ours("requests", 2)
+        yield ours("auto", 2)
+        yield ours("threads", 2)
         yield threads().several(2)
         yield asyncio_pipeline(asyncio_python).several(2)
 
@@ -190,8 +190,8 @@ def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterato
 
 def added(found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
     """What our program costs beyond its calls: of the differences in each run the median, the least and the most."""
-    for client in ("curl", "requests"):
-        whole, calls, rules = _ours(client), bare(client).name, bare(client, "--rules").name
+    for transport in ("auto", "threads"):
+        whole, calls, rules = _ours(transport), bare(transport).name, bare(transport, "--rules").name
         for what, less in (("the actors add to calls and rules", rules), ("actors and rules add to the calls", calls)):
             pairs = zip(found.get(whole, ()), found.get(less, ()), strict=False)
             if differences := [one.cpu_ms - other.cpu_ms for one, other in pairs]:

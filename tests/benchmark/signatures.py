@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 import psutil
@@ -35,6 +34,7 @@ from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from tests.stores.apple.signing import Waiting
+from tests.transport.places import running
 
 BUNDLE_ID = "com.example.game"
 WAIT_SECONDS = 600.0
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _row("chains remembered", options.runs, lambda: _here(remembering.verify_transaction, texts))
     one_at_a_time = 0.0
     for processes in (1, 2):
-        with closing(SignedDataProcesses(lambda: Trust(roots), processes)) as signed_data:
+        with running(SignedDataProcesses(lambda: Trust(roots), processes)) as signed_data:
             waiting = Waiting(signed_data)
             waiting.verify_transaction(texts[0])
             _row(

@@ -19,15 +19,15 @@ CONSUMERS = 2
 MESSAGES = genuine_messages(60, 51)
 
 
-@pytest.mark.short("intake")
+@pytest.mark.short("in_flight")
 @pytest.mark.parametrize(
     ("victim", "offender"),
     [
         ("consumers", r"child consumer-\d ended: crash: Storm: ordered"),
         ("app_store_gateway", "child app_store_gateway ended: killed"),
-        ("intake", "child intake ended: killed"),
+        ("in_flight", "child in_flight ended: killed"),
     ],
-    ids=["consumers", "gateway", "intake"],
+    ids=["consumers", "gateway", "in_flight"],
 )
 def test_a_storm_ends_the_program_and_loses_nothing(
     programs: Programs, tmp_path: Path, victim: str, offender: str, figure: Callable[[str], None]
@@ -56,7 +56,7 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     assert receives <= RECEIVES_AT_ONCE + 1, "a storm uses up the receives of messages that are fine"
     # What had just got its custodians when custody ended, nobody has seen: that is left to its timeout.
     unseen = in_all - world.visible_after(MAX_HAND_BACK_SECONDS, SOURCE)
-    assert unseen <= (MAX_BATCH_ENTRIES * CONSUMERS if victim == "intake" else 0), f"{unseen} were not handed back"
+    assert unseen <= (MAX_BATCH_ENTRIES * CONSUMERS if victim == "in_flight" else 0), f"{unseen} were not handed back"
     world.bring_back(SOURCE)
     handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
     assert handed_back

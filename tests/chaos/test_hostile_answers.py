@@ -47,6 +47,7 @@ from tests.system.worlds import (
     EmbeddedWorld,
     genuine_messages,
 )
+from tests.transport.places import running
 
 from .hostile_answers import BUNDLE_ID, HostileAnswer, Outcome, hostile_answers
 
@@ -113,7 +114,7 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
         urls = (f"{store.url}/production", f"{store.url}/sandbox")
         patient = endpoints_at(*urls, PATIENT_SECONDS, PATIENT_SECONDS)
         hasty = endpoints_at(*urls, PATIENT_SECONDS, HASTY_SECONDS)
-        with closing(CurlTransport(4)) as curl, closing(BlockingTransport(4)) as blocking:
+        with running(CurlTransport(4)) as curl, closing(BlockingTransport(4)) as blocking:
             for number, answer in enumerate(answers):
                 is_slow = number % slow_every == 0
                 transport = curl if number % 2 else blocking

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import TraceRefused
-from receipt_actors.telemetry.control import TraceRequest, UnknownActor
+from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
@@ -23,6 +21,7 @@ from receipt_actors.telemetry.overview import (
     Usage,
 )
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from tests import stand_in_system
 
 VERSION = importlib.metadata.version("receipt-actors")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\n\u202eevil"  #: sets a terminal's title, clears it, and reads backwards
@@ -84,56 +83,19 @@ def overview_of(number: int, *, state: State = State.CONSUMING, processes: int =
     return replace(overview, **changes)
 
 
-class StandInTrace:
-    """A trace that has said what it has to say."""
-
-    def __init__(self, on_end: Callable[[str], None]) -> None:
-        self._on_end = on_end
-        self.lost = 0
-        self.stopped = threading.Event()
-
-    def stop(self) -> None:
-        if not self.stopped.is_set():
-            self.stopped.set()
-            self._on_end("stopped")
-
-
-class StandInSystem:
-    """See the module; a ``SystemControl``."""
+class StandInSystem(stand_in_system.StandInSystem):
+    """See the module. A trace tells ``events`` at once, and ends if there is an ``end_reason``."""
 
     def __init__(self) -> None:
-        self.looks = 0
-        self.overview_at: Callable[[int], Overview] = overview_of
-        self.told: list[str] = []
-        self.states: dict[str, Mapping[str, Any]] = {"intake": {"in_flight": 21}}
+        super().__init__(overview_of)
+        self.states = {"intake": {"in_flight": 21}}
         self.events: list[Mapping[str, Any]] = []
-        self.end_reason: str | None = "limit"  #: None: it goes on
-        self.traces: list[StandInTrace] = []
-        self.requests: list[TraceRequest] = []
-
-    def overview(self) -> Overview:
-        self.looks += 1
-        return self.overview_at(self.looks)
-
-    def pause(self) -> None:
-        self.told.append("pause")
-
-    def resume(self) -> None:
-        self.told.append("resume")
-
-    def actor_state(self, name: str) -> Mapping[str, Any]:
-        if name not in self.states:
-            raise UnknownActor(name)
-        return self.states[name]
+        self.end_reason: str | None = "limit"
 
     def trace(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> StandInTrace:
-        if request.filters.get("event") == ["nonsense"]:
-            raise TraceRefused("no event is called nonsense")
-        self.requests.append(request)
-        trace = StandInTrace(on_end)
-        self.traces.append(trace)
+    ) -> stand_in_system.StandInTrace:
+        trace = super().trace(request, on_event, on_end)
         for event in self.events:
             on_event(event)
         if self.end_reason is not None:

@@ -366,8 +366,10 @@ class TestTrace:
         assert re.fullmatch(r'\d\d:\d\d:\d\d\.250 main claim user_id=42 detail="two words" x=null', first)
         assert second == "moved"
         assert ended.err == "receipt-actors: 2 events: the limit is reached\n"
-        (request,) = system.requests
-        assert request == TraceRequest({"event": ["claim", "moved"], "user_id": ["42"], "slower_than": ["2.0"]}, 3, 7.0)
+        (trace,) = system.traces
+        assert trace.request == TraceRequest(
+            {"event": ["claim", "moved"], "user_id": ["42"], "slower_than": ["2.0"]}, 3, 7.0
+        )
 
     def test_json_lines(self, cli: Cli, system: StandInSystem, admin: str) -> None:
         """For other programs."""
@@ -380,11 +382,11 @@ class TestTrace:
         assert (ended.code, ended.out) == (2, "")
         assert ended.err == "receipt-actors: no event is called nonsense\n"
 
-    def test_more_than_the_server_grants_is_wrong_usage(self, cli: Cli, admin: str) -> None:
-        """In the server's words."""
+    def test_more_than_a_trace_may_have_is_wrong_usage(self, cli: Cli, admin: str) -> None:
+        """With the bound."""
         ended = cli("trace", "--seconds", "1e9", "--admin", admin)
         assert (ended.code, ended.out) == (2, "")
-        assert "seconds: expected a number" in ended.err
+        assert "seconds: expected more than 0, and 3,600 at most" in ended.err
 
     def test_ctrl_c_ends_the_trace(self, processes: Processes, system: StandInSystem, admin: str) -> None:
         """What came before was printed at once; the server is told by the end of the connection."""

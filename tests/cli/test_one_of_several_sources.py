@@ -93,4 +93,4 @@ def test_the_settings_in_force_are_shown_by_source_without_secrets(cli: Cli, gam
     if "--toml" in style:
         Path("again.toml").write_text(out)
         again = cli("config", "--config", "again.toml").out
-        assert f"bundle_ids                         {TWO}  (sources.{SECOND}.bundle_ids in again.toml)" in again
+        assert f"bundle_ids                      {TWO}  (sources.{SECOND}.bundle_ids in again.toml)" in again

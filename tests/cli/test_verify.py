@@ -221,6 +221,7 @@ class TestSigned:
         files = store.write_files(tmp_path)
         return [
             *trusting,
+            *("--app-store-url", store.url),
             *("--app-receipts", "server-api", "--server-api-key", str(files.key)),
             *("--server-api-key-id", files.key_id, "--server-api-issuer-id", files.issuer_id),
         ]

@@ -16,7 +16,6 @@ from receipt_actors.domain.capacity import (
     MAX_IN_FLIGHT,
     Call,
     Capacity,
-    Client,
     Cost,
     Load,
     Setup,
@@ -24,14 +23,14 @@ from receipt_actors.domain.capacity import (
     plan_capacity,
     roles_taken,
 )
-from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.limits import BATCH_REQUESTS, Limits
 from receipt_actors.domain.measured_costs import CURL, REQUESTS
 from receipt_actors.domain.role_records import record_of
 from receipt_actors.domain.roles import Group, Node, Role
 
 NO_REQUESTS = dict.fromkeys(Call, 0.0)
 #: A millisecond a receipt, whatever the batches; asks a thousand at once.
-EVEN = Cost("a machine", 0.001, NO_REQUESTS, NO_REQUESTS, 50_000_000, 10_000, Client("even", 1_000))
+EVEN = Cost("a machine", 0.001, NO_REQUESTS, NO_REQUESTS, 50_000_000, 10_000, "even", 1_000)
 ONE_VCPU = limits.TASK_SIZES[0]
 
 rates = st.floats(0.001, 5e6)
@@ -71,7 +70,7 @@ def test_no_process_has_more_than_it_carries(load: Load, setup: Setup, cost: Cos
     share = load.peak_per_second / carrying
     assert share <= capacity.most_per_process_per_second * (1 + 1e-9)
     asking = share * load.apple_requests * load.apple_seconds
-    assert asking <= setup.utilisation * cost.client.max_concurrency * (1 + 1e-9)
+    assert asking <= setup.utilisation * cost.max_concurrency * (1 + 1e-9)
     assert share * capacity.in_house_seconds <= setup.utilisation * MAX_IN_FLIGHT * (1 + 1e-9)
     assert share * cost.cpu_seconds <= setup.utilisation * setup.core_speed * (1 + 1e-9)
     assert 0 < capacity.cores_busy <= 1
@@ -113,7 +112,7 @@ def test_in_flight_is_rate_times_time_in_house(load: Load, setup: Setup, cost: C
     assert settings.max_in_flight * capacity.tasks_needed >= capacity.in_flight
     assert settings.app_store_concurrency * capacity.tasks_needed >= capacity.apple_connections * (1 - 1e-9)
     # What can be set is a multiple of a hundred for each process, so that rounding up never leads beyond it.
-    assert settings.app_store_concurrency <= cost.client.max_concurrency * settings.processes
+    assert settings.app_store_concurrency <= cost.max_concurrency * settings.processes
 
 
 @given(loads, setups, costs)
@@ -122,7 +121,7 @@ def test_settings_let_the_peak_through(load: Load, setup: Setup, cost: Cost) -> 
     capacity = plan_capacity(load, setup, cost)
     settings, share = capacity.settings, load.peak_per_second / (capacity.tasks_needed * setup.processes_of_task)
     assert settings.consumers * MAX_ENTRIES[Call.RECEIVE] / load.queue_seconds >= share
-    assert settings.batch_requests * MAX_ENTRIES[Call.SEND] / load.queue_seconds >= share
+    assert BATCH_REQUESTS * MAX_ENTRIES[Call.SEND] / load.queue_seconds >= share
     ledger = settings.ledger_concurrency / settings.processes * MAX_ENTRIES[Call.CLAIM] / load.ledger_seconds
     assert ledger >= share * load.claims
 
@@ -192,12 +191,13 @@ def test_a_plan_worked_out_by_hand() -> None:
     ("changes", "bound_by"),
     [
         ({"apple_seconds": 3.0}, "requests to Apple at once (even)"),
-        ({"apple_seconds": 0.1, "queue_seconds": 20.0}, "messages in flight"),
+        ({"apple_seconds": 0.1, "ledger_seconds": 20.0}, "messages in flight"),
+        ({"apple_seconds": 0.1, "queue_seconds": 20.0}, "batches to a queue at once"),
         ({}, "CPU"),
     ],
 )
 def test_what_binds_a_process_is_told(changes: dict[str, float], bound_by: str) -> None:
-    """The CPU, or what its client carries, or what it may have in flight: whichever is used up first."""
+    """The CPU, or what its client carries, what it may have in flight, or batches under way: whichever is used up first."""
     assert plan_capacity(replace(Load(1_000), **changes), Setup(), EVEN).bound_by == bound_by
 
 

@@ -126,6 +126,14 @@ def test_a_rate_keeps_its_word_after_any_other(first: float, second: float, requ
     assert limit.wait_seconds(0.0) > 0 or second * BURST_SECONDS > 1
 
 
+@pytest.mark.parametrize(("before", "after", "wait_seconds"), [(0.1, 1.0, 0.9), (0.1, 0.01, 9.9), (1.0, 1.0, 0.9)])
+def test_what_has_been_used_is_waited_for_at_the_faster_rate(before: float, after: float, wait_seconds: float) -> None:
+    """A slower rate holds for the requests to come: one that was made already keeps nobody waiting longer."""
+    limit = RateLimit(before).taken(100.0).at(after, 100.0)
+    assert limit.wait_seconds(100.0) == pytest.approx(wait_seconds)
+    assert limit.taken(200.0).wait_seconds(200.0) == pytest.approx(1 / after - BURST_SECONDS)
+
+
 @pytest.mark.parametrize("per_second", [0, -1, float("nan")])
 def test_a_limit_of_nothing_is_refused(per_second: float) -> None:
     """It would let nobody pass, ever."""
@@ -286,6 +294,15 @@ def test_the_service_may_ask_for_a_longer_pause() -> None:
     later = breaker.failed(["f"], 60.0, retry_after_seconds=200)
     assert later.pause_seconds(100.0) == 160
     assert later.answered().silent_until_seconds == 0.0
+
+
+def test_another_sign_than_a_failure_opens_it_as_well() -> None:
+    """The outage counts from the first failure, where there was one, and is tried as any other."""
+    silent = Breaker().opened(100.0)
+    assert (silent.is_closed, silent.failures, silent.failing_since_seconds) == (False, 1, 100.0)
+    failing = fail(Breaker(), "a", "b", now=60.0).opened(100.0)
+    assert (failing.is_closed, failing.failures, failing.failing_since_seconds) == (False, 2, 60.0)
+    assert failing.answered().is_closed
 
 
 def test_a_failure_is_held_against_a_message_when_a_later_request_was_answered() -> None:

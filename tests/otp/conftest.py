@@ -9,14 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from receipt_actors.otp import ActorSystem, Runtime
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Pooled,
-    PooledTrapping,
-    Threaded,
-    ThreadedTrapping,
-    WatchedClock,
-)
+from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Threaded, ThreadedTrapping, WatchedClock
 
 
 @pytest.fixture

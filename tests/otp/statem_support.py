@@ -6,25 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from receipt_actors.otp import (
-    ActorSystem,
-    ExitReason,
-    From,
-    Ref,
-    Runtime,
-)
-from receipt_actors.otp import (
-    sys as otp_sys,
-)
-from receipt_actors.otp.gen_statem import (
-    Call,
-    Enter,
-    GenericTimeout,
-    GenStateMachine,
-    keep_state,
-    next_state,
-    reply,
-)
+from receipt_actors.otp import ActorSystem, ExitReason, From, Ref, Runtime
+from receipt_actors.otp import sys as otp_sys
+from receipt_actors.otp.gen_statem import Call, Enter, GenericTimeout, GenStateMachine, keep_state, next_state, reply
 from tests.otp.support import WAIT_SECONDS, Seen
 
 #: For "state content", or "state" and an enter call: the result, or who makes it from machine and event.

@@ -163,18 +163,6 @@ def test_a_failed_start_waits_too(system: ActorSystem, clock: WatchedClock, serv
     assert states(supervisor) == {"a": "running"}
 
 
-def test_an_orderly_end_of_a_transient_child_waits_for_nothing(
-    system: ActorSystem, clock: WatchedClock, server: type[Pooled]
-) -> None:
-    """Who is not restarted is not delayed either."""
-    supervisor = system.start(Supervisor, [ChildSpec("a", Start(server, name="a"), TRANSIENT, backoff=BACKOFF)])
-    ref = system.whereis("a")
-    assert ref is not None
-    ref.stop()
-    clock.advance(1000)
-    assert states(supervisor) == {"a": None}
-
-
 def test_a_restart_that_ignores_ends_the_row(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
     """IGNORE after a delay leaves the child known but not running, as it does without one."""
     answers = iter([None, IGNORE])
@@ -246,19 +234,6 @@ def test_terminate_child_begins_the_row_anew(system: ActorSystem, clock: Watched
     assert states(supervisor) == {"a": "running"}
 
 
-def test_a_supervisor_that_ends_waits_for_no_delay(
-    system: ActorSystem, clock: WatchedClock, server: type[Pooled]
-) -> None:
-    """Its end cancels the restart."""
-    starts = Seen()
-    supervisor = system.start(Supervisor, [spec(server, init=lambda _actor: starts.put("+"))])
-    kill(system)
-    supervisor.exit(SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    clock.advance(100)
-    assert starts.rest() == ["+"]
-
-
 # --- groups ----------------------------------------------------------------------------------------------------------
 
 
@@ -271,11 +246,7 @@ def log() -> Seen:
 def logged(trapping: type[Pooled], log: Seen) -> Callable[[str, Backoff | None], ChildSpec]:
     def make(id_: str, backoff: Backoff | None = None) -> ChildSpec:
         return spec(
-            trapping,
-            id_,
-            backoff,
-            init=lambda _actor: log.put(f"+{id_}"),
-            terminate=lambda _actor: log.put(f"-{id_}"),
+            trapping, id_, backoff, init=lambda _actor: log.put(f"+{id_}"), terminate=lambda _actor: log.put(f"-{id_}")
         )
 
     return make
@@ -308,21 +279,6 @@ def test_a_group_stops_at_once_and_starts_together(
     clock.advance(1)
     assert states(supervisor) == dict.fromkeys("abc", "running")
     assert log.rest() == started
-
-
-def test_a_siblings_restart_takes_a_waiting_child_along(
-    system: ActorSystem, clock: WatchedClock, logged: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """What it depends on is new: it starts with it, and its own delay is over."""
-    supervisor = system.start(Supervisor, [logged("a"), logged("b", BACKOFF)], strategy=REST_FOR_ONE)
-    kill(system, "b")
-    states(supervisor)
-    log.rest()
-    kill(system, "a")
-    assert states(supervisor) == {"a": "running", "b": "running"}
-    clock.advance(100)
-    assert states(supervisor) == {"a": "running", "b": "running"}
-    assert log.rest() == ["+a", "+b"]
 
 
 # --- simple_one_for_one ----------------------------------------------------------------------------------------------

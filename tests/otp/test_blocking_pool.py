@@ -10,18 +10,8 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    BlockingPool,
-)
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Gate,
-    Pooled,
-    Seen,
-    raising,
-    run_in,
-)
+from receipt_actors.otp import ActorSystem, BlockingPool
+from tests.otp.support import WAIT_SECONDS, Gate, Seen, raising
 
 
 @pytest.fixture
@@ -93,13 +83,6 @@ def test_close_finishes_what_waits(no_threads_left: None) -> None:
     assert done.rest() == ["before"]
 
 
-def test_an_unused_pool_has_no_thread(no_threads_left: None) -> None:
-    """Threads are made on demand."""
-    pool = BlockingPool("io", 1000)
-    pool.close()
-    assert pool.is_over
-
-
 @pytest.mark.parametrize("size", [0, -1, 2.5, float("nan"), "3", True, None])
 def test_a_pool_without_threads_is_refused(size: Any) -> None:
     """A pool that could never run anything, or no one knows how much at once, is an error at once."""
@@ -151,14 +134,6 @@ def test_a_systems_own_pool_may_stop_it(no_threads_left: None) -> None:
     thread, busy = said.next()
     assert busy == ["otp-io"]
     thread.join(WAIT_SECONDS)
-
-
-def test_a_closed_pool_leaves_nothing_at_its_owner(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor that makes pools and closes them keeps none of them."""
-    ref = system.start(server)
-    for _ in range(3):
-        run_in(ref, lambda actor: actor.system.new_blocking_pool("io", 1).close())
-    assert not ref.process._monitors
 
 
 def test_a_stopped_system_gives_no_pool() -> None:

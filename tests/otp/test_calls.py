@@ -32,7 +32,6 @@ from tests.otp.support import (
     Threaded,
     deferring,
     exit_reason_of,
-    link_child,
     raising,
     run_in,
     sync,
@@ -277,19 +276,6 @@ def test_terminate_may_answer_what_was_deferred(system: ActorSystem, server: typ
     assert deferred.get(timeout=WAIT_SECONDS) == "at last"
 
 
-def test_who_learns_that_an_actor_ended_finds_its_supervisor_informed(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """Callers are told last: a request that one sends on comes after the exit signals of the end."""
-    seen = Seen()
-    parent = system.start(trapping, seen)
-    child = link_child(parent, server)
-    with pytest.raises(ValueError, match="bug"):
-        child.call(raising(BUG), WAIT_SECONDS)
-    run_in(parent, lambda actor: actor.seen.put("request"))
-    assert [type(item).__name__ for item in seen.rest()] == ["Exit", "str"]
-
-
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
@@ -469,17 +455,3 @@ def test_an_answer_that_comes_before_the_call_is_put_off_leaves_nothing(
     sync(ref)
     process.__class__ = Owner.__mro__[1]
     assert process.unanswered_calls == 0
-
-
-def test_a_call_that_is_dropped_since_nobody_wants_it_is_forgotten(system: ActorSystem, server: type[Pooled]) -> None:
-    """``is_wanted()`` says False where who asked has ended; the runtime then keeps nothing of the call either."""
-    ref, kept = system.start(server), Seen()
-    asker = system.start(server)
-    run_in(asker, lambda actor: actor.send_request(ref, deferring(kept), "label"))
-    from_: From = kept.next()
-    sync(ref)
-    assert ref.process.unanswered_calls == 1
-    asker.kill()
-    exit_reason_of(asker)
-    assert not from_.is_wanted()
-    assert ref.process.unanswered_calls == 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,30 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.otp import (
-    ActorSystem,
-    Clock,
-    ManualClock,
-    Receive,
-    Receiving,
-    Ref,
-    SystemClock,
-    Timer,
-)
+from receipt_actors.otp import ActorSystem, Clock, ManualClock, Receive, Receiving, Ref, SystemClock, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._clock import SWEEP_AT_LEAST
 from receipt_actors.otp.gen_statem import GenStateMachine, keep_state, next_state, state_timeout
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Gate,
-    Pooled,
-    Seen,
-    Threaded,
-    exit_reason_of,
-    run_in,
-    sync,
-    thread_of,
-)
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, exit_reason_of, run_in, sync, thread_of
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -77,14 +56,6 @@ def test_the_manual_clock_fires_in_order_each_at_its_own_time(delays: list[int],
     assert clock.monotonic() == 100.0 + sum(steps)
 
 
-def test_the_manual_clock_stands_still(clock: ManualClock) -> None:
-    """Time passes by advance() alone, for both kinds of time."""
-    monotonic, unix = clock.monotonic(), clock.time()
-    assert (clock.monotonic(), clock.time()) == (monotonic, unix)
-    clock.advance(2.5)
-    assert (clock.monotonic(), clock.time()) == (monotonic + 2.5, unix + 2.5)
-
-
 def test_a_machine_that_is_suspended_fires_no_timer(clock: ManualClock) -> None:
     """Its monotonic clock stands still; the others go on. Then the timer waits for what was left."""
     fired: list[str] = []
@@ -104,19 +75,6 @@ def test_a_machine_is_suspended_for_some_time(clock: ManualClock, seconds: float
     """Or for none."""
     with pytest.raises(ValueError, match="0 or more are expected"):
         clock.suspend(seconds)
-
-
-def test_a_manual_clock_shows_who_mixes_its_clocks(clock: ManualClock) -> None:
-    """They are a day apart from the beginning."""
-    assert abs(clock.boottime() - clock.monotonic()) == 24 * 3600
-
-
-def test_the_real_clock_counts_the_time_of_all_processes(system_clock: SystemClock) -> None:
-    """What goes on while the machine is suspended is the same clock in each of them, and never goes back."""
-    before = system_clock.boottime()
-    code = "from receipt_actors.otp import SystemClock; print(SystemClock().boottime())"
-    other = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-    assert before <= other <= system_clock.boottime()
 
 
 def test_a_timer_set_by_a_timer_fires_on_the_way(clock: ManualClock) -> None:
@@ -144,15 +102,6 @@ def test_a_cancelled_timer_does_not_fire(clock: ManualClock) -> None:
     assert fired.rest() == ["other"]
 
 
-def test_a_closed_clock_fires_no_more(clock: ManualClock) -> None:
-    """close() forgets all timers."""
-    fired = Seen()
-    clock.call_later(1, lambda: fired.put("fired"))
-    clock.close()
-    clock.advance(1)
-    assert fired.rest() == []
-
-
 # --- real ------------------------------------------------------------------------------------------------------------
 
 
@@ -168,31 +117,12 @@ def test_the_real_clock_fires_in_order(system_clock: SystemClock) -> None:
     assert fired.take(2) == ["first", "second"]
 
 
-@pytest.mark.parametrize("seconds", [1e15, float("inf")])
-def test_a_timer_in_a_far_future_stops_no_other(system_clock: SystemClock, seconds: float) -> None:
-    """Times that Python itself can't wait for do not end the timers of the whole system."""
-    fired = Seen()
-    system_clock.call_later(seconds, lambda: fired.put("never"))
-    system_clock.call_later(0, lambda: fired.put("first"))
-    assert fired.next() == "first"
-    system_clock.call_later(0, lambda: fired.put("second"))
-    assert fired.next() == "second"
-
-
 @pytest.mark.parametrize("clock", [SystemClock(), ManualClock()], ids=lambda clock: type(clock).__name__)
 def test_a_time_that_is_none_is_refused(clock: Clock) -> None:
     """NaN is an error of who sets the timer; it must not disturb the others."""
     with pytest.raises(ValueError, match="NaN"):
         clock.call_later(float("nan"), lambda: None)
     clock.close()
-
-
-def test_a_cancelled_real_timer_does_not_fire(system_clock: SystemClock) -> None:
-    """cancel() holds until the moment of firing."""
-    fired = Seen()
-    system_clock.call_later(0.01, lambda: fired.put("cancelled")).cancel()
-    system_clock.call_later(0.02, lambda: fired.put("other"))
-    assert fired.next() == "other"
 
 
 def test_the_real_clock_can_be_closed_by_a_timer(no_threads_left: None) -> None:
@@ -350,33 +280,6 @@ def test_an_actor_keeps_no_timers_that_are_over(system: ActorSystem, server: typ
         return len(actor._otp_process._timers)
 
     assert run_in(ref, set_many) < 50
-
-
-def test_an_ended_actor_sets_no_timer(system: ActorSystem) -> None:
-    """A callback that runs on after a kill sets timers that are over at once."""
-    ref = system.start(Threaded)
-    timers = Seen()
-
-    def kill_and_set(actor: Any) -> None:
-        actor._otp_process.kill()
-        timers.put(actor.send_after(1, "late"))
-
-    ref.cast(kill_and_set)
-    assert timers.next().is_over
-
-
-def test_two_threads_may_move_the_manual_clock() -> None:
-    """Whoever has moved it further: it never goes back."""
-    clock = ManualClock()
-    with Gate() as gate:
-        clock.call_later(0.5, gate)
-        thread = threading.Thread(target=clock.advance, args=(1,))
-        thread.start()
-        gate.wait_entered()
-        clock.advance(10)
-        before = clock.monotonic()
-    thread.join(WAIT_SECONDS)
-    assert clock.monotonic() == before == 10.5
 
 
 @pytest.mark.parametrize("clock", [5, "system", object()], ids=["number", "text", "object"])

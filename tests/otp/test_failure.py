@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from receipt_actors.otp import ActorSystem, Crash, Down, Heartbeat, NoProgress, Ref, SystemClock, _pollers
+from receipt_actors.otp import ActorSystem, Crash, Down, Heartbeat, NoProgress, Ref, SystemClock, _scheduler
 from receipt_actors.otp import _heartbeat as heartbeat_module
 from tests.otp.support import WAIT_SECONDS, Pooled, Seen, Threaded, exit_reason_of, run_in
 from tests.otp.test_interruptions import Name
@@ -32,7 +32,7 @@ class Exhausted:
 class _Epoll:
     def __init__(self, machine: Exhausted) -> None:
         self._machine = machine
-        self._epoll = _pollers_epoll()
+        self._epoll = _real_epoll()
         self.register, self.unregister, self.close = self._epoll.register, self._epoll.unregister, self._epoll.close
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
@@ -41,7 +41,7 @@ class _Epoll:
         return self._epoll.poll(seconds)
 
 
-_pollers_epoll = _pollers.select.epoll
+_real_epoll = _scheduler.select.epoll
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def no_runtime_failures() -> None:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Exhausted:
     machine = Exhausted()
-    monkeypatch.setattr(_pollers, "select", SimpleNamespace(epoll=machine, EPOLLIN=_pollers.select.EPOLLIN))
+    monkeypatch.setattr(_scheduler, "select", SimpleNamespace(epoll=machine, EPOLLIN=_scheduler.select.EPOLLIN))
     return machine
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pykka
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from receipt_actors.otp import (
     BRUTAL_KILL,
@@ -51,6 +53,7 @@ from tests.otp.support import (
     WatchedClock,
     deferring,
     exit_reason_of,
+    link_child,
     raising,
     run_in,
     sync,
@@ -89,15 +92,6 @@ def test_init_that_ignores_or_fails_ends_the_process(
         system.start(server, init=init)
     assert raised.value.result == result
     assert exit_reason_of(refs.next()) == exit_reason
-
-
-def test_a_start_under_a_taken_name_runs_nothing(system: ActorSystem, server: type[Pooled]) -> None:
-    """OTP: it ends before init is called."""
-    system.start(server, name="taken")
-    started = Seen()
-    with pytest.raises(StartError, match="already started"):
-        system.start(server, init=started.put, name="taken")
-    assert started.rest() == []
 
 
 def test_a_pooled_parent_is_not_blocked_by_a_start(system: ActorSystem) -> None:
@@ -242,27 +236,6 @@ def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled],
     assert exit_reason_of(ref) == DONE
 
 
-def test_continue_may_go_on_and_stop(system: ActorSystem, server: type[Pooled]) -> None:
-    """handle_continue returns what any callback does: once more, and the end; no message comes in between."""
-    seen = Seen()
-
-    def step(number: int) -> Callable[[Any], Any]:
-        def run(actor: Any) -> Any:
-            actor.seen.put(number)
-            return Continue(step(number + 1)) if number < 3 else Stop(DONE)
-
-        return run
-
-    def first(actor: Any) -> Continue:
-        actor.ref.send("message")
-        return Continue(step(1))
-
-    ref = system.start(server, seen)
-    ref.cast(first)
-    assert exit_reason_of(ref) == DONE
-    assert seen.rest() == [1, 2, 3, ("terminate", DONE)]
-
-
 # --- terminate -------------------------------------------------------------------------------------------------------
 
 
@@ -333,11 +306,7 @@ def reported(caplog: pytest.LogCaptureFixture) -> list[CrashReport]:
     ("reason", "is_reported"), [(NORMAL, False), (SHUTDOWN, False), (DONE, False), (BUG, True)], ids=str
 )
 def test_an_abnormal_stop_is_reported(
-    system: ActorSystem,
-    server: type[Pooled],
-    caplog: pytest.LogCaptureFixture,
-    reason: ExitReason,
-    is_reported: bool,
+    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture, reason: ExitReason, is_reported: bool
 ) -> None:
     """Once: any reason but normal and shutdown is taken for an error, whoever gave it."""
     with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
@@ -371,15 +340,6 @@ def test_stop_of_what_has_ended_is_told(system: ActorSystem, server: type[Pooled
     ref = system.start(server)
     ref.kill()
     assert ref.stop() is False
-
-
-def test_a_server_can_be_ended_for_a_reason(system: ActorSystem, server: type[Pooled]) -> None:
-    """``sys.terminate`` runs terminate with the reason, which is that of the end; who wants to know monitors it."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    otp_sys.terminate(ref, DONE, WAIT_SECONDS)
-    assert exit_reason_of(ref) == DONE
-    assert seen.rest() == [("terminate", DONE)]
 
 
 # --- sys -------------------------------------------------------------------------------------------------------------
@@ -539,6 +499,54 @@ def test_a_timeout_of_zero_comes_only_where_nothing_waits(system: ActorSystem, s
     assert seen.next() is TIMEOUT
 
 
+def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server: type[Pooled]) -> None:
+    """Also where it is started by an actor, on that one's own turn, and where it was suspended meanwhile."""
+    seen = Seen()
+    system.start(server, seen, init=lambda _actor: IdleTimeout(0))
+    assert seen.next() is TIMEOUT
+    parent = system.start(Pooled)
+    child = link_child(parent, server, seen, init=lambda _actor: IdleTimeout(0))
+    assert seen.next() is TIMEOUT
+    otp_sys.suspend(child)
+    with Gate(returns=IdleTimeout(0)) as gate:
+        child.cast(gate)
+    otp_sys.resume(child)
+    assert seen.next() is TIMEOUT
+    sync(child)
+    assert seen.rest() == []
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bursts=st.lists(st.integers(1, 100), max_size=4))
+def test_a_server_gathers_what_has_come_in_and_acts_on_it(system: ActorSystem, bursts: list[int]) -> None:
+    """With a time-out of 0 from each callback it acts once for all that waited, however many turns they take."""
+
+    class Gathering(Pooled):
+        gathered = 0
+
+        def handle_cast(self, request: Any) -> Any:
+            super().handle_cast(request)
+            self.gathered += 1
+            return IdleTimeout(0)
+
+        def handle_info(self, message: Any) -> Any:
+            assert message is TIMEOUT
+            self.seen.put(self.gathered)
+            self.gathered = 0
+
+    seen = Seen()
+    ref = system.start(Gathering, seen)
+    for burst in bursts:
+        with Gate() as gate:
+            ref.cast(gate)
+            gate.wait_entered()
+            for _ in range(burst - 1):
+                ref.cast(lambda _actor: None)
+        assert seen.next() == burst
+    sync(ref)
+    assert seen.rest() == []
+
+
 def test_a_timeout_of_infinity_is_none(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
     """It waits for a message for ever."""
     seen = Seen()
@@ -546,19 +554,6 @@ def test_a_timeout_of_infinity_is_none(system: ActorSystem, server: type[Pooled]
     clock.advance(1e9)
     sync(ref)
     assert seen.rest() == []
-
-
-def test_a_server_may_end_when_nothing_comes(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """What the time-out is for: a server that nobody needs any more goes away."""
-
-    class Session(server):  # type: ignore[misc, valid-type]
-        def handle_info(self, message: Any) -> Any:
-            return Stop(DONE) if message is TIMEOUT else super().handle_info(message)
-
-    ref = system.start(Session, init=wait_idle)
-    assert clock.set_timers.next() == 5.0
-    clock.advance(5.0)
-    assert exit_reason_of(ref) == DONE
 
 
 @pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])

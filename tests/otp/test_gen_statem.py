@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import runpy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pykka
 import pytest
 
-from receipt_actors.otp import (
-    NO_PROCESS,
-    SHUTDOWN,
-    ActorSystem,
-    Receive,
-    Receiving,
-    Runtime,
-    Shutdown,
-    Stop,
-)
-from receipt_actors.otp import (
-    sys as otp_sys,
-)
+from receipt_actors.otp import NO_PROCESS, SHUTDOWN, ActorSystem, Receive, Receiving, Runtime, Shutdown, Stop
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.gen_statem import (
     Call,
     Cast,
@@ -43,8 +30,6 @@ from receipt_actors.otp.gen_statem import (
 )
 from tests.otp.statem_support import Machines, state_of
 from tests.otp.support import WAIT_SECONDS, Pooled, WatchedClock, exit_reason_of
-
-EXAMPLE = Path(__file__).parents[2] / "doc" / "examples" / "state_machine.py"
 
 
 @pytest.fixture
@@ -101,12 +86,6 @@ def test_a_code_lock(system: ActorSystem, clock: WatchedClock) -> None:
     assert state_of(lock) == "open"
 
 
-def test_the_example_of_the_manual_works(capsys: pytest.CaptureFixture[str]) -> None:
-    """What it prints is what the page says."""
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    assert capsys.readouterr().out == "open\nlocked\n"
-
-
 class TestEvents:
     """What comes in."""
 
@@ -135,12 +114,7 @@ class TestEvents:
             machine.seen.put(event)
             return keep_state()
 
-        table = {
-            "a go": ask,
-            "b answer": next_state("c", postpone()),
-            "c answer": ask_nobody,
-            "c no process": note,
-        }
+        table = {"a go": ask, "b answer": next_state("c", postpone()), "c answer": ask_nobody, "c no process": note}
         machines.start(table).cast("go")
         assert machines.seen.take(6) == [
             *("a Cast go", "b Replied answer"),
@@ -192,12 +166,6 @@ class TestEvents:
             *("b x tick", "b Info fourth"),
         ]
 
-    def test_pykkas_proxy_is_no_event(self, machines: Machines) -> None:
-        """It reads the data, and does not disturb a time-out."""
-        ref = machines.start({}, next_state("a", event_timeout(1.0)))
-        assert ref.proxy().calls.get(timeout=WAIT_SECONDS) == []
-        assert machines.log(ref) == []
-
 
 class TestCalls:
     """Who gets an answer, and when."""
@@ -210,14 +178,6 @@ class TestCalls:
         ref.cast("go")
         assert [answer.get(timeout=WAIT_SECONDS) for answer in answers] == [1, 1]
 
-    def test_a_caller_that_gives_up_is_no_trouble(self, machines: Machines) -> None:
-        """A late answer is dropped."""
-        ref = machines.start({"a go": lambda machine, event: keep_state(*machine.answer("late"))})
-        with pytest.raises(pykka.Timeout):
-            ref.call("x", timeout=0)
-        ref.cast("go")
-        assert machines.log(ref) == ["a Call x", "a Cast go"]
-
     def test_calls_without_answer_fail_when_the_machine_ends(self, machines: Machines) -> None:
         """Handled or postponed, the one under way as well: with the reason."""
         table = {"a later": keep_state(postpone()), "a last": Stop(Shutdown("enough"))}
@@ -225,18 +185,6 @@ class TestCalls:
         answers = [ref.ask(request, block=False) for request in ("kept", "later", "last")]
         for answer in answers:
             with pytest.raises(pykka.ActorDeadError, match="shutdown: enough"):
-                answer.get(timeout=WAIT_SECONDS)
-
-    def test_a_crash_reaches_all_who_wait(self, machines: Machines) -> None:
-        """With the exception, as for any actor."""
-
-        def crash(*_args: Any) -> Any:
-            raise KeyError("broken")
-
-        ref = machines.start({"a later": keep_state(postpone()), "a crash": crash})
-        answers = [ref.ask(request, block=False) for request in ("kept", "later", "crash")]
-        for answer in answers:
-            with pytest.raises(KeyError, match="broken"):
                 answer.get(timeout=WAIT_SECONDS)
 
     def test_stop_and_reply(self, machines: Machines) -> None:

@@ -12,21 +12,16 @@ import pytest
 from receipt_actors.otp import (
     IGNORE,
     NORMAL,
-    PERMANENT,
     SHUTDOWN,
     ActorSystem,
-    ChildSpec,
     Continue,
     Crash,
     NotStarted,
     Receive,
     Receiving,
     Runtime,
-    Start,
     StartError,
     Stop,
-    Supervisor,
-    which_children,
 )
 from receipt_actors.otp.gen_statem import (
     Call,
@@ -143,52 +138,6 @@ class TestEnd:
         ref.cast("go")
         wrong(exit_reason_of(ref), error, complaint)
         assert machines.seen.take(2) == ["a Cast go", "a terminate"]
-
-    def test_terminate_finds_state_and_data_as_the_crash_left_them(self, system: ActorSystem) -> None:
-        """Data are attributes: what was changed before the exception stays changed."""
-        seen = Seen()
-
-        class Fragile(GenStateMachine):
-            def init(self) -> Any:
-                self.count = 0
-                return next_state("whole")
-
-            def whole(self, event: Any) -> Any:
-                self.count += 1
-                raise ValueError(event.request)
-
-            def terminate(self, reason: Any) -> None:
-                seen.put((self.state, self.count, type(reason)))
-
-        system.start(Fragile).cast("crack")
-        assert seen.next() == ("whole", 1, Crash)
-
-    def test_a_supervisor_starts_a_crashed_machine_in_its_first_state(
-        self, machines: Machines, system: ActorSystem
-    ) -> None:
-        """And ends it with shutdown, in whichever state it is."""
-
-        def crash(*_args: Any) -> Any:
-            raise KeyError("broken")
-
-        table = {"a go": next_state("b"), "b crash": crash}
-        start = Start(machines.a_class(trap_exit=True), machines.seen, table, name="machine")
-        supervisor = system.start(Supervisor, [ChildSpec("machine", start, PERMANENT)])
-        ended = Seen()
-        first = system.whereis("machine")
-        assert first is not None
-        first.process.add_monitor(ended.put)
-        first.cast("go")
-        first.cast("crash")
-        ended.next()
-        assert [child.id for child in which_children(supervisor)] == ["machine"]  # so it has seen the end
-        second = system.whereis("machine")
-        assert second is not None and second is not first
-        second.cast("go")
-        assert state_of(second) == "b"
-        supervisor.exit(SHUTDOWN)
-        assert exit_reason_of(second) == SHUTDOWN
-        assert machines.seen.take(5) == ["a Cast go", "b Cast crash", "b terminate", "a Cast go", "b terminate"]
 
     def test_a_machine_that_is_killed_handles_no_event_any_more(
         self, machines: Machines, system: ActorSystem, clock: WatchedClock

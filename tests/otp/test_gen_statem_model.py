@@ -13,20 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.otp import (
-    NORMAL,
-    Stop,
-)
-from receipt_actors.otp._state_machine_actions import (
+from receipt_actors.otp._statem_rules import (
+    CancelTimer,
     KeepState,
     NextEvent,
     NextState,
     Postpone,
     RepeatState,
     SetTimeout,
+    StartTimer,
+    StateMachineLoop,
     kind_of,
 )
-from receipt_actors.otp._state_machine_loop import CancelTimer, StartTimer, StateMachineLoop
 from receipt_actors.otp.gen_statem import (
     CANCEL,
     UPDATE,
@@ -45,7 +43,6 @@ from receipt_actors.otp.gen_statem import (
     postpone,
     repeat_state,
     state_timeout,
-    stop_and_reply,
 )
 
 # --- any machine: what it returns the first time it is called, the second time, and so on; then it keeps its state ----
@@ -237,18 +234,6 @@ def test_any_machine_runs_as_the_model_does(
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("result", [None, "b", 7, Stop(NORMAL, reply=1), keep_state, ("next_state", "b")])
-def test_a_result_that_is_none_changes_nothing(result: Any) -> None:
-    """It raises; state, event in hand, postponed events and time-outs stay as they were."""
-    loop = StateMachineLoop(state_enter=False)
-    loop.begin(next_state("a", state_timeout(5.0)))
-    loop.receive(Cast(1))
-    with pytest.raises(TypeError):
-        loop.settle(result)
-    assert (loop.state, loop.current, loop.postponed) == ("a", Cast(1), [])
-    assert loop.timeouts == [StateTimeout()]
-
-
 @pytest.mark.parametrize(
     "result",
     [
@@ -269,12 +254,3 @@ def test_an_enter_call_that_goes_too_far_changes_nothing(result: Any) -> None:
     assert loop.current == Enter("a")
     loop.settle(keep_state(postpone(False), generic_timeout("y", 0, 2)))
     assert (loop.state, loop.postponed, loop.current) == ("b", [], GenericTimeout("y", 2))
-
-
-def test_nothing_is_next_after_a_stop() -> None:
-    """Whatever still waits."""
-    for result in (Stop(NORMAL), stop_and_reply(NORMAL)):
-        loop = StateMachineLoop(state_enter=False)
-        loop.begin(next_state("a", next_event(Internal(1)), next_event(Internal(2))))
-        assert loop.settle(result) == [Stop(NORMAL)]
-        assert loop.current is None

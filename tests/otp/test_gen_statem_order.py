@@ -6,20 +6,9 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    SHUTDOWN,
-    ActorSystem,
-    Crash,
-    Runtime,
-    Stop,
-)
+from receipt_actors.otp import SHUTDOWN, ActorSystem, Runtime, Stop
 from receipt_actors.otp.gen_statem import (
-    Call,
-    Cast,
-    GenericTimeout,
-    Info,
     Internal,
-    StateTimeout,
     keep_state,
     next_event,
     next_state,
@@ -29,7 +18,7 @@ from receipt_actors.otp.gen_statem import (
     state_timeout,
 )
 from tests.otp.statem_support import Machines
-from tests.otp.support import WAIT_SECONDS, exit_reason_of, raising
+from tests.otp.support import WAIT_SECONDS, exit_reason_of
 
 
 @pytest.fixture
@@ -77,18 +66,6 @@ class TestPostpone:
             *("c Cast 1", "c Cast 2"),
         ]
 
-    def test_a_state_change_starts_the_queue_again_with_what_was_postponed_on_the_way(self, machines: Machines) -> None:
-        """An event that is retried, and changes the state, does not overtake what was postponed before it."""
-        table = {
-            "a 1": keep_state(postpone()),
-            "a 2": keep_state(postpone()),
-            "a 3": keep_state(postpone()),
-            "a go": next_state("b"),
-            "b 1": keep_state(postpone()),
-            "b 2": next_state("c"),
-        }
-        assert machines.run(table, "1", "2", "3", "go")[4:] == ["b Cast 1", "b Cast 2", "c Cast 1", "c Cast 3"]
-
     def test_the_last_postpone_counts(self, machines: Machines) -> None:
         """OTP: {postpone, false} after postpone undoes it."""
         table = {"a 1": keep_state(postpone(), postpone(False)), "a go": next_state("b")}
@@ -128,18 +105,6 @@ class TestNextEvent:
         table = {"a 1": keep_state(postpone()), "a go": next_state("b", next_event(Internal("first")))}
         assert machines.run(table, "1", "go")[2:] == ["b Internal first", "b Cast 1"]
 
-    def test_an_inserted_event_may_be_of_any_type(self, machines: Machines) -> None:
-        """It looks as one from outside does, and can be postponed as well."""
-
-        def insert(_machine: Any, event: Call) -> Any:
-            events = [Cast("1"), Info("2"), Call("3", event.from_), StateTimeout("4"), GenericTimeout("tick", "5")]
-            return keep_state(*(next_event(event) for event in events))
-
-        table = {"a go": insert, "a 3": lambda machine, event: keep_state(reply(event.from_, "from 3"))}
-        ref = machines.start(table)
-        assert ref.call("go") == "from 3"
-        assert machines.log(ref) == ["a Call go", "a Cast 1", "a Info 2", "a Call 3", "a StateTimeout 4", "a tick 5"]
-
     def test_init_may_insert_events(self, machines: Machines) -> None:
         """They come before any message. There is no event to postpone, so that wish is ignored."""
         first = next_state("b", next_event(Internal("1")), postpone(), next_event(Internal("2")))
@@ -163,15 +128,6 @@ class TestEnter:
         """state_enter is off by default; repeat_state is keep_state then."""
         table = {"a go": next_state("b"), "b again": repeat_state()}
         assert machines.run(table, "go", "again") == ["a Cast go", "b Cast again"]
-
-    def test_the_enter_call_comes_before_inserted_and_postponed_events(self, machines: Machines) -> None:
-        """No event reaches a state that has not been entered."""
-        table = {"a 1": keep_state(postpone()), "a go": next_state("b", next_event(Internal("2")))}
-        first = next_state("a", next_event(Internal("0")))
-        assert machines.run(table, "1", "go", first=first, state_enter=True) == [
-            *("a Enter a", "a Internal 0", "a Cast 1", "a Cast go"),
-            *("b Enter a", "b Internal 2", "b Cast 1"),
-        ]
 
     def test_replies_go_out_before_the_enter_call(self, machines: Machines) -> None:
         """The actions of the event come first; the caller need not wait for the new state's work."""
@@ -198,45 +154,6 @@ class TestEnter:
         assert machines.run(table, "go", "again", state_enter=True)[2:] == [
             *("b Enter a", "b Cast again", "b Enter b", "b Internal x")
         ]
-
-    def test_an_enter_call_that_repeats_the_state_is_told_the_same_again(self, machines: Machines) -> None:
-        """OTP: the old state does not change if repeat_state comes from an enter call."""
-
-        def enter(machine: Any, _event: Any) -> Any:
-            machine.times = getattr(machine, "times", 0) + 1
-            return repeat_state() if machine.times < 3 else next_state("b")
-
-        table = {"a go": next_state("b"), "b": enter}
-        assert machines.run(table, "go", state_enter=True) == ["a Enter a", "a Cast go", *["b Enter a"] * 3]
-
-    @pytest.mark.parametrize(
-        ("result", "complaint"),
-        [
-            (next_state("c"), "must not change the state, here from 'b'"),
-            (keep_state(postpone()), "must not postpone or insert"),
-            (keep_state(next_event(Internal("x"))), "must not postpone or insert"),
-            (None, "returned None for Enter.*a return is missing"),
-        ],
-        ids=["state change", "postpone", "next_event", "None"],
-    )
-    def test_an_enter_call_must_not_change_what_happens_next(
-        self, machines: Machines, result: Any, complaint: str
-    ) -> None:
-        """That ends the machine, in the state that it was entering."""
-        ref = machines.start({"a go": next_state("b"), "b": result}, state_enter=True)
-        ref.cast("go")
-        reason = exit_reason_of(ref)
-        assert isinstance(reason, Crash)
-        with pytest.raises(TypeError, match=complaint):
-            raise reason.exception
-        assert machines.seen.take(4) == ["a Enter a", "a Cast go", "b Enter a", "b terminate"]
-
-    def test_an_enter_call_that_raises_leaves_the_machine_where_it_was(self, machines: Machines) -> None:
-        """terminate sees the state before the transition, which was not complete."""
-        ref = machines.start({"a go": next_state("b"), "b": raising(ValueError("bug"))}, state_enter=True)
-        ref.cast("go")
-        assert isinstance(exit_reason_of(ref), Crash)
-        assert machines.seen.take(4) == ["a Enter a", "a Cast go", "b Enter a", "a terminate"]
 
     def test_an_enter_call_may_stop_the_machine(self, machines: Machines) -> None:
         """Also the first one: the start has succeeded by then."""

@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    NORMAL,
-    ActorSystem,
-    Ref,
-    Runtime,
-    Stop,
-)
+from receipt_actors.otp import NORMAL, ActorSystem, Ref, Runtime, Stop
 from receipt_actors.otp.gen_statem import (
     CANCEL,
     UPDATE,
@@ -107,16 +101,6 @@ class TestStateTimeout:
         assert machines.run({"a update": keep_state(state_timeout(UPDATE, "new"))}, "update") == [
             *("a Cast update", "a StateTimeout new")
         ]
-
-    def test_an_enter_call_can_start_it(self, machines: Machines, clock: WatchedClock) -> None:
-        """And has the last word, over the actions of the event."""
-        table = {"a go": next_state("b", state_timeout(1.0, "short")), "b": keep_state(state_timeout(10.0, "long"))}
-        ref = machines.start(table, state_enter=True)
-        cast(ref, "go")
-        clock.advance(9.0)
-        assert machines.log(ref) == ["a Enter a", "a Cast go", "b Enter a"]
-        clock.advance(1.0)
-        assert machines.log(ref) == ["b StateTimeout long"]
 
     def test_one_that_fired_while_a_callback_replaced_it_is_not_delivered(
         self, machines: Machines, clock: WatchedClock
@@ -243,32 +227,9 @@ class TestZero:
         }
         assert machines.run(table, "go") == ["a Cast go", "a Internal now"]
 
-    def test_a_zero_one_that_waits_can_be_updated_or_replaced(self, machines: Machines, clock: WatchedClock) -> None:
-        """As the manual says of any time-out. (OTP 27 loses one that is replaced by one of more than zero time.)"""
-        table = {
-            "a go": keep_state(
-                generic_timeout("x", 0, "old"), generic_timeout("y", 0, "old"), next_event(Internal("now"))
-            ),
-            "a now": keep_state(generic_timeout("x", 10.0, "new"), generic_timeout("y", UPDATE, "new")),
-        }
-        ref = machines.start(table)
-        cast(ref, "go")
-        assert machines.log(ref) == ["a Cast go", "a Internal now", "a y new"]
-        clock.advance(10.0)
-        assert machines.log(ref) == ["a x new"]
-
 
 class TestAbsolute:
     """Time-outs at a moment of the clock."""
-
-    def test_an_absolute_time_is_one_of_the_monotonic_clock(self, machines: Machines, clock: WatchedClock) -> None:
-        """OTP: {abs, true}."""
-        clock.advance(100.0)
-        ref = machines.start({}, next_state("a", state_timeout(105.0, "late", absolute=True)))
-        clock.advance(4.0)
-        assert machines.log(ref) == []
-        clock.advance(1.0)
-        assert machines.log(ref) == ["a StateTimeout late"]
 
     @pytest.mark.parametrize("past", [-5.0, 0.0])
     def test_one_in_the_past_comes_at_once_as_a_message(

@@ -10,7 +10,6 @@ import gc
 import random
 import sys
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +49,8 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.otp._context import Running
 from receipt_actors.otp._process import Process
+from receipt_actors.otp._scheduler import Running
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -206,13 +205,7 @@ def assert_untouched(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
 
 @pytest.mark.parametrize("action", COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING.keys())
 def test_what_a_zombie_sends_is_dropped(
-    system: ActorSystem,
-    server: type[Pooled],
-    bystander: Ref,
-    seen: Seen,
-    clock: WatchedClock,
-    end: End,
-    action: Action,
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, clock: WatchedClock, end: End, action: Action
 ) -> None:
     """Nobody gets a message, a signal or a link from an actor that has ended; the zombie itself is not told."""
     ref = system.start(server, seen)
@@ -241,26 +234,6 @@ def test_what_a_zombie_would_wait_for_is_refused(
     assert isinstance(result, pykka.ActorDeadError)
     assert "has ended" in str(result)
     assert_untouched(system, bystander, seen)
-
-
-def test_a_zombie_does_not_answer_its_own_calls(system: ActorSystem, server: type[Pooled], end: End) -> None:
-    """Callers were told of the end already, by future and by message alike; they are not told twice."""
-    ref = system.start(server)
-    kept, asker_seen = Seen(), Seen()
-    asker = system.start(Threaded, asker_seen)
-    run_in(asker, lambda actor: actor.send_request(ref, deferring(kept), "request"))
-    answer = ref.ask(deferring(kept), block=False)
-    from_asker, from_future = kept.take(2)
-
-    def reply_to_both(_actor: Any) -> None:
-        from_asker.reply("late")
-        from_future.reply("late")
-
-    as_zombie(system, ref, reply_to_both, end)
-    with pytest.raises(pykka.ActorDeadError, match=str(end.reason)):
-        answer.get(timeout=WAIT_SECONDS)
-    sync(asker)
-    assert asker_seen.rest() == [("failure", "request", end.reason)]
 
 
 def test_a_zombie_does_not_answer_others_calls(
@@ -438,38 +411,6 @@ def test_a_chain_of_busy_actors_ends_with_its_first(system: ActorSystem) -> None
     assert system.zombies() == []
 
 
-def test_many_zombies_at_once(system: ActorSystem) -> None:
-    """All are told, in the order in which they were killed, and each is forgotten when it returns."""
-    with ExitStack() as stack:
-        gates = [stack.enter_context(Gate()) for _ in range(20)]
-        refs = [system.start(Threaded, name=f"worker {number}") for number in range(len(gates))]
-        threads = [thread_of(ref) for ref in refs]
-        for ref, gate in zip(refs, gates, strict=True):
-            ref.cast(gate)
-            gate.wait_entered()
-        for ref in reversed(refs):
-            ref.kill()
-        assert system.zombies() == refs[::-1]
-        assert (system.processes(), system.registered()) == ([], {})
-        for gate, thread in zip(gates[::2], threads[::2], strict=True):
-            gate.open()
-            thread.join(WAIT_SECONDS)
-        assert system.zombies() == refs[::-2]
-    for thread in threads:
-        thread.join(WAIT_SECONDS)
-    assert system.zombies() == []
-
-
-def test_a_zombie_is_forgotten_in_memory(system: ActorSystem, server: type[Pooled]) -> None:
-    """When its callback has returned, nothing of the runtime keeps it."""
-    ref = system.start(server)
-    as_zombie(system, ref, lambda actor: actor.monitor(actor.ref) and None)
-    process = weakref.ref(ref.process)
-    del ref
-    gc.collect()
-    assert process() is None
-
-
 def test_stopping_the_system_names_threads_that_are_busy(system: ActorSystem, server: type[Pooled]) -> None:
     """A zombie's thread can't be ended; who stops the system learns of it, and can ask again."""
     ref = system.start(server, name="stuck")
@@ -487,43 +428,6 @@ def test_stopping_the_system_names_threads_that_are_busy(system: ActorSystem, se
 
 
 # --- whoever kills, whenever -----------------------------------------------------------------------------------------
-
-
-def test_an_actor_that_kills_itself_is_a_zombie_too(system: ActorSystem, server: type[Pooled], bystander: Ref) -> None:
-    """Its callback runs on like any other, and may block as long: it is counted, and fenced."""
-    ref = system.start(server, name="it")
-    thread = thread_of(ref)
-    states = Seen()
-
-    def script(actor: Any) -> None:
-        actor.ref.kill()
-        bystander.send("late")
-        states.put((actor.ref.is_zombie, actor.system.zombies(), actor.system.whereis("it")))
-
-    ref.cast(script)
-    assert states.next() == (True, [ref], None)
-    assert exit_reason_of(ref) == KILLED
-    settle(system, thread)
-    assert system.zombies() == []
-    sync(bystander)
-    assert run_in(bystander, lambda actor: actor.seen.rest()) == []
-
-
-def test_an_actor_that_is_killed_by_its_own_pool(system: ActorSystem, server: type[Pooled]) -> None:
-    """A kill from a thread that works for the actor is one from outside."""
-    ref = system.start(server)
-    thread = thread_of(ref)
-    with Gate() as gate:
-
-        def script(actor: Any) -> None:
-            actor.run_blocking(actor.system.new_blocking_pool("own", 1), "label", actor.ref.kill)
-            gate()
-
-        ref.cast(script)
-        assert exit_reason_of(ref) == KILLED
-        assert ref.is_zombie
-    settle(system, thread)
-    assert system.zombies() == []
 
 
 def test_killed_in_init(system: ActorSystem, server: type[Pooled]) -> None:
@@ -593,24 +497,6 @@ def test_a_pooled_parent_killed_before_its_childs_init(
     assert result.next() == NotStarted(KILLED)
     sync(bystander)
     assert seen.rest() == []
-    assert system.processes() == [bystander]
-
-
-def test_a_pooled_parent_killed_by_its_childs_init(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
-    """The callback that started the child goes on as a zombie's when the child's init has returned."""
-    parent, after = system.start(Pooled), Seen()
-
-    def script(actor: Any) -> None:
-        actor.system.start_link(Pooled, init=lambda _child: parent.kill())
-        after.put(actor.ref.is_zombie)
-        bystander.send("late")
-
-    parent.cast(script)
-    assert exit_reason_of(parent) == KILLED
-    assert after.next() is True
-    sync(bystander)
-    assert seen.rest() == []
-    assert system.zombies() == []
     assert system.processes() == [bystander]
 
 
@@ -719,11 +605,7 @@ def kill_from_a_pooled_actor(system: ActorSystem, ref: Ref) -> None:
 
 @pytest.mark.parametrize("kill", [kill_from_a_thread, kill_from_an_actor, kill_from_a_pooled_actor])
 def test_killed_in_a_receive(
-    system: ActorSystem,
-    server: type[Pooled],
-    bystander: Ref,
-    seen: Seen,
-    kill: Callable[[ActorSystem, Ref], None],
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, kill: Callable[[ActorSystem, Ref], None]
 ) -> None:
     """Its finally blocks run on its own thread, and are fenced: not in the name of who killed it."""
     ref, looked, cleaned = system.start(server), Seen(), Seen()
@@ -741,21 +623,6 @@ def test_killed_in_a_receive(
     sync(bystander)
     assert seen.rest() == []
     assert system.zombies() == []
-
-
-def test_an_exit_signal_in_a_receive(system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen) -> None:
-    """It is the same with any end from outside."""
-    ref, looked, cleaned = system.start(server), Seen(), Seen()
-    thread = thread_of(ref)
-    ref.cast(waiting_script(bystander, looked, cleaned))
-    ref.send("passed over")
-    looked.next()
-    ref.exit(SHUTDOWN)
-    assert exit_reason_of(ref) == SHUTDOWN
-    assert cleaned.next() is thread
-    settle(system, thread)
-    sync(bystander)
-    assert seen.rest() == []
 
 
 def test_a_killed_receive_that_will_not_end(system: ActorSystem, server: type[Pooled]) -> None:
@@ -786,43 +653,7 @@ def test_a_killed_receive_that_will_not_end(system: ActorSystem, server: type[Po
     sync(system.start(server))
 
 
-def test_timers_of_a_killed_actor_are_harmless(
-    system: ActorSystem, clock: WatchedClock, server: type[Pooled], seen: Seen
-) -> None:
-    """What it had set falls due for nobody, its successor under the same name included."""
-    ref = system.start(server, seen, name="it")
-    run_in(ref, lambda actor: actor.send_after(1, "late") and None)
-    ref.kill()
-    successor = system.start(server, seen, name="it")
-    clock.advance(1)
-    sync(successor)
-    assert seen.rest() == []
-
-
 # --- the work of a killed actor --------------------------------------------------------------------------------------
-
-
-def test_its_pool_is_closed(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
-    """Blocking work under way is completed, its result dropped; what had not begun never begins; no thread stays."""
-    ref = system.start(server, seen)
-    pool = run_in(ref, lambda actor: actor.system.new_blocking_pool("own", 1))
-    done = Seen()
-    with Gate() as gate:
-
-        def script(actor: Any) -> None:
-            actor.run_blocking(pool, "under way", lambda: gate() or done.put("completed") or "result")
-            actor.run_blocking(pool, "queued", done.put, "begun")
-
-        run_in(ref, script)
-        gate.wait_entered()
-        ref.kill()
-        assert not pool.is_over
-        assert system.zombies() == []
-        assert system.stop(timeout_seconds=0) == ["test-own"]
-    assert pool.join(WAIT_SECONDS)
-    assert pool.is_over
-    assert done.rest() == ["completed"]
-    assert seen.rest() == []
 
 
 @pytest.mark.parametrize("end", [Stop(), Stop(SHUTDOWN)], ids=repr)

@@ -13,7 +13,6 @@ import pytest
 from receipt_actors.otp import (
     IGNORE,
     KILLED,
-    NO_REPLY,
     NORMAL,
     SHUTDOWN,
     ActorSystem,
@@ -73,26 +72,6 @@ def test_a_crash_in_init_is_a_start_error_with_its_cause(
     assert seen.rest() == []
 
 
-def test_a_crash_in_the_constructor_is_a_start_error(system: ActorSystem, server: type[Pooled]) -> None:
-    """Wrong arguments are found where the actor is started."""
-    with pytest.raises(StartError, match="unexpected keyword argument 'nonsense'"):
-        system.start(server, nonsense=1)
-
-
-def test_a_crash_in_init_after_a_wait_is_a_start_error(system: ActorSystem, server: type[Pooled]) -> None:
-    """An init that receives selectively fails like any other."""
-    error = ValueError("bug")
-
-    def init(actor: Any) -> Receiving:
-        actor.ref.process.put(pykka._envelope.Envelope("go"))
-        yield Receive(lambda message: message == "go")
-        raise error
-
-    with pytest.raises(StartError) as raised:
-        system.start(server, init=init)
-    assert raised.value.__cause__ is error
-
-
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("no licence")], ids=str)
 def test_init_may_refuse_with_a_reason(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
     """Stop(reason) from init is a start that failed for that reason, without terminate."""
@@ -121,28 +100,6 @@ def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pool
 
     sync(system.start(server, seen, init=init))
     assert seen.rest() == ["continue", "message"]
-
-
-def test_continue_may_follow_a_cast(system: ActorSystem, server: type[Pooled]) -> None:
-    """A callback's Continue comes before the messages that already wait."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    with Gate(returns=Continue(lambda actor: actor.seen.put("continue"))) as gate:
-        ref.cast(gate)
-        ref.send("message")
-    sync(ref)
-    assert seen.rest() == ["continue", "message"]
-
-
-def test_continue_from_a_call_leaves_its_answer_for_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """A call that returns Continue can be answered by handle_continue; its caller is not forgotten."""
-    ref = system.start(server)
-    assert ref.call(lambda _actor, from_: Continue(lambda _: from_.reply("later")), WAIT_SECONDS) == "later"
-    unanswered = ref.ask(lambda _actor, _from: Continue(lambda _: None), block=False)
-    sync(ref)
-    ref.kill()
-    with pytest.raises(pykka.ActorDeadError):
-        unanswered.get(timeout=WAIT_SECONDS)
 
 
 def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
@@ -360,25 +317,3 @@ def test_kill_during_init_is_a_failed_start(
         assert system.whereis("it") is None
     assert result.get(timeout=WAIT_SECONDS) == NotStarted(KILLED)
     assert not killed.is_alive()
-
-
-def test_kill_in_terminate_ends_it_there(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor that hangs while it cleans up can still be killed; its last caller is told."""
-    with Gate() as gate:
-        ref = system.start(server, terminate=gate)
-        answer = ref.ask(lambda _actor, _from: Stop(SHUTDOWN), block=False)
-        gate.wait_entered()
-        ref.kill()
-        assert exit_reason_of(ref) == KILLED
-        with pytest.raises(pykka.ActorDeadError, match="killed"):
-            answer.get(timeout=WAIT_SECONDS)
-    sync(system.start(server))
-    assert ref.process.exit_reason == KILLED
-
-
-def test_an_actor_may_kill_itself(system: ActorSystem, server: type[Pooled]) -> None:
-    """Kill from within ends the actor too; the callback's own return value no longer counts."""
-    ref = system.start(server)
-    with pytest.raises(pykka.ActorDeadError, match="killed"):
-        ref.call(lambda actor, _from: actor.ref.kill() or NO_REPLY, WAIT_SECONDS)
-    assert exit_reason_of(ref) == KILLED

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    AlreadyStarted,
-    NotStarted,
-    StartError,
-    Stop,
-)
-from tests.otp.support import (
-    Gate,
-    Pooled,
-    Seen,
-    exit_reason_of,
-    link_child_script,
-    run_in,
-)
+from receipt_actors.otp import ActorSystem, AlreadyStarted, NotStarted, StartError, Stop
+from tests.otp.support import Gate, Pooled, Seen, exit_reason_of, link_child_script, run_in
 
 
 def test_an_actor_is_found_under_its_name(system: ActorSystem, server: type[Pooled]) -> None:

@@ -7,21 +7,8 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    ChildSpec,
-    ChildType,
-    Continue,
-    GenServer,
-    Receive,
-    Receiving,
-    Ref,
-    Start,
-    Started,
-    Starting,
-    Supervisor,
-)
-from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, link_child, run_in
+from receipt_actors.otp import ActorSystem, Continue, GenServer, Receive, Receiving, Ref, Started, Starting
+from tests.otp.support import WAIT_SECONDS, Pooled, Seen, run_in
 
 DEEP = 400  #: more than Python's stack would hold of these
 MANY = 3_000  #: continuations, likewise
@@ -84,17 +71,6 @@ def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None
     assert len(system.processes()) == DEEP + 1
 
 
-def test_supervisors_may_be_nested_deeply(system: ActorSystem) -> None:
-    """A tree of 100 supervisors, one in the other, starts, and its root is acknowledged after the innermost child."""
-    spec = ChildSpec("leaf", Start(Pooled, name="leaf"))
-    for _ in range(100):
-        spec = ChildSpec("inner", Start(Supervisor, [spec]), type=ChildType.SUPERVISOR)
-    system.start(Supervisor, [spec])
-    leaf = system.whereis("leaf")
-    assert leaf is not None
-    assert leaf.is_alive()
-
-
 def test_a_start_that_is_nested_deeply_is_told_later(system: ActorSystem) -> None:
     """The first of a row of starts in ``init`` are done at once; further down ``Starting`` is returned."""
     results: list[object] = []
@@ -119,24 +95,6 @@ def test_continue_may_follow_continue_without_end(system: ActorSystem, by_genera
     ref = system.start(Counting, done, by_generator=by_generator)
     assert done.wait(WAIT_SECONDS)
     assert ref.is_alive()
-
-
-def test_a_start_is_acknowledged_before_its_continuation(system: ActorSystem, server: type[Pooled]) -> None:
-    """A child whose ``handle_continue`` takes its time does not hold up who started it (OTP)."""
-    seen = Seen()
-    parent = system.start(server)
-
-    def start(actor: Any) -> None:
-        actor.system.start_link(server, init=lambda _child: Continue(lambda _again: seen.put("continued")))
-        seen.put("started")
-
-    if server is Threaded:  # there it runs beside its parent, and only must not be waited for
-        with Gate() as gate:
-            child = link_child(parent, server, init=lambda _child: Continue(gate))
-            assert child.is_alive()
-        return
-    run_in(parent, start)
-    assert seen.take(2) == ["started", "continued"]
 
 
 def test_a_continuation_comes_before_what_init_passed_over(system: ActorSystem, server: type[Pooled]) -> None:

@@ -21,9 +21,7 @@ from receipt_actors.otp import (
     Shutdown,
     Start,
     StartChild,
-    StartError,
     Supervisor,
-    start_child,
     which_children,
 )
 from tests.otp.support import (
@@ -51,38 +49,6 @@ def named(system: ActorSystem, name: str) -> Ref:
 def a_supervisor_of(id_: str, *specs: ChildSpec, name: str | None = None, **options: Any) -> ChildSpec:
     start = Start(Supervisor, list(specs), name=name, **options)
     return ChildSpec(id_, start, type=ChildType.SUPERVISOR, shutdown=INFINITY)
-
-
-@pytest.mark.parametrize("parent", [Pooled, PooledTrapping], ids=lambda parent: parent.__name__)
-def test_who_was_unlinked_from_a_killed_parent_keeps_its_name(
-    system: ActorSystem, server: type[Pooled], parent: type[Pooled]
-) -> None:
-    """It does not end, so that a child of its name is not started (OTP: ``already_started``); and nobody kills it."""
-    starter = system.start(parent)
-    free = link_child(starter, server, name="x")
-    run_in(starter, lambda actor: actor.unlink(free))
-    starter.kill()
-    exit_reason_of(starter)
-    with pytest.raises(StartError) as refused:
-        system.start(Supervisor, [ChildSpec("x", Start(Pooled, name="x"), shutdown=0.0)])
-    result = refused.value.result
-    assert isinstance(result, NotStarted)
-    assert isinstance(result.reason, Shutdown)
-    assert getattr(result.reason.term, "reason", None) == AlreadyStarted(free)
-    sync(free)
-
-
-def test_who_another_supervisor_is_ending_is_no_orphan(system: ActorSystem, clock: WatchedClock) -> None:
-    """A name whose owner is being shut down in an orderly way is taken: that is the other supervisor's business."""
-    with Gate() as gate:
-        spec = ChildSpec("x", Start(ThreadedTrapping, name="x", terminate=gate))
-        first = system.start(Supervisor, [spec])
-        second = system.start(Supervisor, [])
-        held = named(system, "x")
-        first.exit(SHUTDOWN)
-        gate.wait_entered()
-        assert start_child(second, spec) == NotStarted(AlreadyStarted(held))
-    exit_reason_of(first)
 
 
 @pytest.mark.parametrize("name", ["middle", None], ids=["named", "unnamed"])

@@ -62,15 +62,6 @@ def link_to(other: Ref) -> Callable[[Actor], None]:
     return lambda actor: actor.link(other)
 
 
-def test_a_link_ties_both_ways(system: ActorSystem, server: type[Pooled]) -> None:
-    """Whoever made it: the end of either takes the other along."""
-    for ends, follows in ((0, 1), (1, 0)):
-        pair = [system.start(server), system.start(server)]
-        run_in(pair[0], link_to(pair[1]))
-        pair[ends].cast(lambda _actor: Stop(DONE))
-        assert exit_reason_of(pair[follows]) == DONE
-
-
 def test_there_is_one_link_however_often_it_is_made(
     system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
 ) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,30 +14,16 @@ from receipt_actors.otp import (
     SHUTDOWN,
     Actor,
     ActorSystem,
-    ChildSpec,
     Crash,
-    ExitReason,
     ManualClock,
     Receive,
     Receiving,
     Ref,
     Runtime,
-    Start,
     StartError,
     Stop,
-    Supervisor,
 )
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Gate,
-    Pooled,
-    Seen,
-    Threaded,
-    exit_reason_of,
-    raising,
-    run_in,
-    sync,
-)
+from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_reason_of, raising, run_in
 
 
 class Plain(Actor):
@@ -131,14 +114,6 @@ def other(no_threads_left: None) -> Iterator[ActorSystem]:
     assert system.stop() == []
 
 
-def test_it_is_a_pykka_actor_ref(plain: Ref) -> None:
-    """isinstance, actor_class, actor_urn, actor_ref and str are what pykka's users expect."""
-    assert isinstance(plain, pykka.ActorRef)
-    assert issubclass(plain.actor_class, pykka.Actor)
-    assert plain.proxy().urns().get(timeout=WAIT_SECONDS) == (plain.actor_urn, plain)
-    assert plain.actor_urn in str(plain)
-
-
 def test_tell_and_ask(plain: Ref, seen: Seen) -> None:
     """tell queues, ask answers, block=False gives a future."""
     plain.tell("told")
@@ -158,35 +133,6 @@ def test_a_proxy(plain: Ref) -> None:
     proxy.double.defer(1)
     with pytest.raises(AttributeError):
         _ = proxy.nonsense
-
-
-def test_futures_of_requests_compose(plain: Ref) -> None:
-    """map, filter, reduce, join, get_all and await work on what ask and a proxy return."""
-    asked = [plain.ask([number], block=False) for number in (1, 2, 3)]
-    assert pykka.get_all(asked, timeout=WAIT_SECONDS) == [[1], [2], [3]]
-    assert asked[0].join(asked[1]).get(timeout=WAIT_SECONDS) == [[1], [2]]
-    numbers = plain.ask([1, 2, 3], block=False)
-    assert numbers.map(len).get(timeout=WAIT_SECONDS) == 3
-    odd = plain.ask([1, 2, 3], block=False).filter(lambda number: number % 2)
-    assert odd.get(timeout=WAIT_SECONDS) == [1, 3]
-    total = plain.ask([1, 2, 3], block=False).reduce(lambda first, second: first + second)
-    assert total.get(timeout=WAIT_SECONDS) == 6
-
-    async def double() -> int:
-        result: int = await plain.proxy().double(4)
-        return result
-
-    assert asyncio.run(double()) == 8
-
-
-def test_a_urn_is_unique_and_stays(system: ActorSystem, plain: Ref) -> None:
-    """actor_urn is a UUID, the same for actor and reference, for ever; that of an ended actor is not used again."""
-    urn = plain.actor_urn
-    assert uuid.UUID(urn).version == 4
-    assert plain.proxy().urns().get(timeout=WAIT_SECONDS) == (urn, plain)
-    plain.stop(timeout=WAIT_SECONDS)
-    assert plain.actor_urn == urn
-    assert {system.start(Plain, Seen()).actor_urn for _ in range(10)}.isdisjoint({urn})
 
 
 def test_an_actor_prints_as_its_reference_does(system: ActorSystem) -> None:
@@ -309,11 +255,7 @@ def test_exit_signals_end_it_without_on_stop(system: ActorSystem, plain: Ref, se
 def test_a_pooled_actor_may_not_wait_for_another(system: ActorSystem) -> None:
     """It would wait for its own thread, for ever: ask, a proxy's future and stop say so; a THREAD actor may wait."""
     plain = system.start(Plain, Seen())
-    ways = (
-        lambda _actor: plain.ask("asked"),
-        lambda _actor: plain.proxy().limit.get(),
-        lambda _actor: plain.stop(),
-    )
+    ways = (lambda _actor: plain.ask("asked"), lambda _actor: plain.proxy().limit.get(), lambda _actor: plain.stop())
     for way in ways:
         with pytest.raises(RuntimeError, match="must not block"):
             run_in(system.start(Pooled), way)
@@ -333,21 +275,6 @@ def test_a_pooled_actor_may_take_an_answer_that_is_there(system: ActorSystem, pl
         late = plain.ask("late", block=False)
         with pytest.raises(pykka.Timeout):
             run_in(pooled, lambda _actor: late.get(timeout=0))
-
-
-def test_an_actor_may_have_a_process_of_its_own(system: ActorSystem, server: type[Pooled]) -> None:
-    """A common name for a method, or for what subprocess started: the runtime keeps away from it."""
-
-    class Worker(Actor):
-        runtime = server.runtime
-
-        def process(self, item: int) -> int:
-            return item + 1
-
-    proxy = system.start(Worker).proxy()
-    assert proxy.process(1).get(timeout=WAIT_SECONDS) == 2
-    proxy.process = "a value"
-    assert proxy.actor_ref.ask("still there?", timeout=WAIT_SECONDS) is None
 
 
 @pytest.mark.parametrize("way", ["tell", "ask"])
@@ -386,34 +313,10 @@ def test_an_attribute_is_only_a_value(plain: Ref) -> None:
     assert plain.is_alive()
 
 
-def test_a_crash_in_on_start_is_a_failed_start(system: ActorSystem) -> None:
-    """Unlike pykka's, the starter learns that on_start failed."""
-
-    class Broken(Actor):
-        def on_start(self) -> None:
-            raise ValueError("bug")
-
-    with pytest.raises(StartError, match="bug"):
-        system.start(Broken)
-
-
 def test_pykkas_way_of_starting_is_refused() -> None:
     """Actor.start() can't know the system; the error says what to do."""
     with pytest.raises(TypeError, match=r"ActorSystem\.start\(Plain"):
         Plain.start(Seen())
-
-
-def test_a_crash_is_logged_with_its_actor(
-    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture
-) -> None:
-    """An operator finds who crashed, over what kind of message, and the traceback, but not the message itself."""
-    ref = system.start(server, name="counter")
-    with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
-        ref.cast(raising(SystemExit(1)))
-        exit_reason_of(ref)
-    (record,) = caplog.records
-    assert record.getMessage() == f"{server.__name__} (counter) crashed while handling function: SystemExit: 1"
-    assert record.exc_info is not None
 
 
 def test_name_is_the_name_to_register(system: ActorSystem, seen: Seen) -> None:
@@ -447,31 +350,6 @@ def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.
     assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
 
 
-def test_a_foreign_base_exception_does_not_reach_our_actors(plain: Ref, foreigner: pykka.ActorRef[Any]) -> None:
-    """One of the embedding application's own stops all that pykka knows of, which are not ours."""
-    culprit = Foreigner.start()
-    culprit.tell(SystemExit(1))
-    assert foreigner.actor_stopped.wait(WAIT_SECONDS)
-    assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
-
-
-def test_actors_of_both_kinds_talk(plain: Ref, foreigner: pykka.ActorRef[Any], system: ActorSystem) -> None:
-    """A foreign reference can be used from our actors, and ours from foreign ones."""
-    assert run_in(system.start(Threaded), lambda _actor: foreigner.ask("hello", timeout=WAIT_SECONDS)) == "hello"
-
-
-def test_its_exit_reason_reaches_terminate(system: ActorSystem) -> None:
-    """A subclass of Actor may override terminate instead of pykka's hooks."""
-    seen = Seen()
-
-    class Terminating(Actor):
-        def terminate(self, reason: ExitReason) -> None:
-            seen.put(reason)
-
-    system.start(Terminating).stop(timeout=WAIT_SECONDS)
-    assert seen.rest() == [NORMAL]
-
-
 # --- register_with_pykka ---------------------------------------------------------------------------------------------
 
 
@@ -501,37 +379,6 @@ def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: Acto
     assert pykka.ActorRegistry.get_all() == []
 
 
-def test_a_registered_actor_has_left_when_its_hook_runs(registered: ActorSystem, seen: Seen) -> None:
-    """As in pykka: who sees that on_stop was called finds it in the registry no more."""
-
-    class Looking(Actor):
-        def on_stop(self) -> None:
-            seen.put(pykka.ActorRegistry.get_all())
-
-    registered.start(Looking).stop(timeout=WAIT_SECONDS)
-    assert seen.next() == []
-
-
-def test_stop_all_ends_a_registered_tree(registered: ActorSystem, server: type[Pooled]) -> None:
-    """A supervisor that restarts a child which pykka has stopped is stopped after it, and takes it along."""
-    children = [ChildSpec(child, Start(server, name=child)) for child in ("a", "b", "c", "d")]
-    registered.start(Supervisor, children)
-    pykka.ActorRegistry.stop_all(timeout=WAIT_SECONDS)
-    assert registered.processes() == []
-    assert pykka.ActorRegistry.get_all() == []
-
-
-def test_a_registered_actor_that_raises_a_base_exception_stops_no_other(
-    registered: ActorSystem, server: type[Pooled], foreigner: pykka.ActorRef[Any]
-) -> None:
-    """Registered or not, a BaseException ends one actor."""
-    neighbour = registered.start(server)
-    with pytest.raises(KeyboardInterrupt):
-        registered.start(server).call(raising(KeyboardInterrupt()), WAIT_SECONDS)
-    sync(neighbour)
-    assert foreigner.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
-
-
 # --- two systems -----------------------------------------------------------------------------------------------------
 
 
@@ -541,42 +388,3 @@ def test_two_systems_share_no_names(system: ActorSystem, other: ActorSystem, ser
     assert (system.whereis("twin"), other.whereis("twin")) == (ours, theirs)
     assert (system.registered(), other.registered()) == ({"twin": ours}, {"twin": theirs})
     assert (system.processes(), other.processes()) == ([ours], [theirs])
-
-
-def test_two_systems_share_no_end(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
-    """A crash, a kill and the stop of one system leave the other's actors alone."""
-    survivor = system.start(server)
-    other.start(server).cast(raising(SystemExit(1)))
-    other.start(server).kill()
-    other.start(server)
-    assert other.stop() == []
-    sync(survivor)
-    assert system.processes() == [survivor]
-
-
-def test_two_systems_share_no_thread(system: ActorSystem, other: ActorSystem) -> None:
-    """An actor that blocks holds up the pooled actors of its own system, not those of another."""
-    with Gate() as gate:
-        other.start(Pooled).cast(gate)
-        gate.wait_entered()
-        sync(system.start(Pooled))
-
-
-def test_two_systems_share_no_zombies(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
-    """A killed actor whose callback goes on is a zombie of its own system."""
-    with Gate() as gate:
-        zombie = other.start(server)
-        zombie.cast(gate)
-        gate.wait_entered()
-        zombie.kill()
-        assert zombie.is_zombie
-        assert (system.zombies(), other.zombies()) == ([], [zombie])
-
-
-def test_a_monitor_reaches_into_another_system(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
-    """Who holds a reference may watch it, wherever it lives."""
-    watched, watcher = other.start(server), system.start(server, seen := Seen())
-    monitor = run_in(watcher, lambda actor: actor.monitor(watched))
-    watched.exit(SHUTDOWN)
-    down = seen.next()
-    assert (down.monitor, down.ref, down.reason) == (monitor, watched, SHUTDOWN)

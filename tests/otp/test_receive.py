@@ -10,18 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.otp import (
-    NO_REPLY,
-    SHUTDOWN,
-    ActorSystem,
-    Crash,
-    Down,
-    Receive,
-    Receiving,
-    Ref,
-    Reply,
-    Stop,
-)
+from receipt_actors.otp import NO_REPLY, SHUTDOWN, ActorSystem, Crash, Down, Receive, Receiving, Ref, Reply
 from receipt_actors.otp._receive import Waiting
 from tests.otp.support import (
     WAIT_SECONDS,
@@ -80,28 +69,6 @@ def test_it_takes_what_erlangs_receive_would_take(
         ref.send(message)
     sync(ref)
     assert seen.rest() == [*(("received", wish) for wish in wishes), *left]
-
-
-def test_calls_wait_until_the_receive_is_over(system: ActorSystem, server: type[Pooled]) -> None:
-    """A callback that waits is still one callback: no other message is handled meanwhile."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    ref.cast(receiving("go"))
-    call = ref.ask(lambda actor, _from: actor.seen.put("call"), block=False)
-    ref.send("go")
-    call.get(timeout=WAIT_SECONDS)
-    assert seen.rest() == [("received", "go"), "call"]
-
-
-def test_a_second_receive_looks_at_what_the_first_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
-    """A message that came too early for one receive is there for the next."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    ref.cast(receiving(1, 2, 3))
-    for message in (3, 2, 1):
-        ref.send(message)
-    sync(ref)
-    assert seen.rest() == [("received", 1), ("received", 2), ("received", 3)]
 
 
 def test_down_and_replies_can_be_received(system: ActorSystem, server: type[Pooled]) -> None:
@@ -238,28 +205,6 @@ def test_terminate_sees_what_a_crashed_receive_passed_over(system: ActorSystem, 
     assert seen.rest()[1:] == ["early"]
 
 
-def test_a_stop_after_a_receive_keeps_what_it_passed_over_for_terminate(
-    system: ActorSystem, server: type[Pooled]
-) -> None:
-    """Stop at the end of a receiving callback leaves terminate the whole mailbox."""
-
-    def terminate(actor: Any) -> Receiving:
-        for _ in range(2):
-            actor.seen.put((yield Receive(lambda message: isinstance(message, int))))
-
-    def script(_actor: Any) -> Receiving:
-        yield Receive(lambda message: message == "go")
-        return Stop()
-
-    seen = Seen()
-    ref = system.start(server, seen, terminate=terminate)
-    ref.cast(script)
-    for message in (1, 2, "go"):
-        ref.send(message)
-    exit_reason_of(ref)
-    assert seen.rest()[1:] == [1, 2]
-
-
 def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
     """A predicate may have changed its mind: each ``yield`` looks through the mailbox from the beginning (Erlang)."""
     seen, wanted = Seen(), {"b"}
@@ -385,13 +330,6 @@ def test_one_that_waits_for_an_answer_can_be_ended(
             future.get(timeout=WAIT_SECONDS)
     from_.reply("late")
     sync(answerer)
-
-
-def test_a_call_in_init(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who starts it waits until the answer is there."""
-    answerer, seen = system.start(Pooled), Seen()
-    system.start(server, seen, init=calling(answerer, answering(1)))
-    assert seen.rest() == [("answer", 1)]
 
 
 def test_the_answer_does_not_wait_behind_the_mailbox(system: ActorSystem, server: type[Pooled]) -> None:

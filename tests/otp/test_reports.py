@@ -22,7 +22,6 @@ from receipt_actors.otp import (
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    AlreadyStarted,
     Backoff,
     ChildSpec,
     Crash,
@@ -378,12 +377,18 @@ def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -
     }
 
 
-def test_an_actor_that_stops_because_of_an_error_says_so(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """It handled nothing that crashed, and nobody gave it an order."""
-    end(system.start(Pooled, name="counter"), BUG)
-    (report,) = reports(records, CrashReport)
-    assert str(report) == "Pooled (counter) stops because of ValueError: bug"
-    assert report.as_dict()["handling"] == "its own decision to end"
+def test_a_crash_report_says_what_was_under_way(system: ActorSystem, records: list[logging.LogRecord]) -> None:
+    """The beginning, the end, a message by its type, or nothing that it could not help: its own decision."""
+    with pytest.raises(StartError):
+        system.start(Pooled, init=raising(BUG.exception))
+    system.start(Pooled, terminate=raising(BUG.exception), name="ending").stop()
+    for name, script in (("crashing", raising(BUG.exception)), ("stopping", lambda _actor: Stop(BUG))):
+        ref = system.start(Pooled, name=name)
+        ref.cast(script)
+        exit_reason_of(ref)
+    told = reports(records, CrashReport)
+    assert [report.handling for report in told] == ["init", "terminate", "function", "its own decision to end"]
+    assert str(told[-1]) == "Pooled (stopping) stops because of ValueError: bug"
 
 
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
@@ -395,14 +400,6 @@ def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[loggi
     assert "raise error" in text
     assert "x" * (TEXT_LIMIT - 3) + "..." in text
     assert "x" * TEXT_LIMIT not in text
-
-
-def test_a_crash_without_a_traceback_is_reported_too(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """An exception that was never raised has no place, and one line says all of it."""
-    report_crash(system.start(Pooled), Crash(SystemExit()), handling="Count", mailbox_length=0)
-    (report,) = reports(records, CrashReport)
-    assert (report.reason, report.location, report.parent, report.links) == ("SystemExit", None, None, ())
-    assert logging.Formatter().format(records[0]) == str(report)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
@@ -494,11 +491,6 @@ def test_a_long_text_is_shortened() -> None:
 def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str) -> None:
     """An exception quotes what its code choked on; ids, words and paths are told, as one needs them."""
     assert describe_reason(Crash(ValueError(text))) == f"crash: ValueError: {told}"
-
-
-def test_a_taken_name_is_told(system: ActorSystem) -> None:
-    """With who has it."""
-    assert describe_reason(AlreadyStarted(system.start(Pooled, name="a"))) == "already started: Pooled (a)"
 
 
 # --- listeners -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from functools import partial
 from typing import Any
 
 import pykka
@@ -22,6 +21,8 @@ from receipt_actors.otp import (
     Exit,
     ExitReason,
     NotStarted,
+    Receive,
+    Receiving,
     Ref,
     Shutdown,
     Stop,
@@ -33,6 +34,7 @@ from tests.otp.support import (
     exit_reason_of,
     link_child,
     link_child_script,
+    raising,
     run_in,
     settle,
     sync,
@@ -192,16 +194,6 @@ def test_exit_from_another_actor_is_a_message_where_exits_are_trapped(
     assert seen.rest() == [Exit(other, SHUTDOWN)]
 
 
-def test_a_parent_can_end_its_child_by_an_exit_signal(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """A parent's exit signal runs the child's terminate, and the parent is told of the end."""
-    seen, parent_seen = Seen(), Seen()
-    parent = system.start(trapping, parent_seen)
-    child = link_child(parent, trapping, seen)
-    run_in(parent, lambda _actor: child.exit(SHUTDOWN))
-    assert parent_seen.next() == Exit(child, SHUTDOWN)
-    assert seen.rest() == [("terminate", SHUTDOWN)]
-
-
 def test_signals_to_an_ended_actor_are_dropped(system: ActorSystem, server: type[Pooled]) -> None:
     """Who has ended, has ended: its reason stays."""
     ref = system.start(server)
@@ -209,10 +201,6 @@ def test_signals_to_an_ended_actor_are_dropped(system: ActorSystem, server: type
     ref.exit(SHUTDOWN)
     ref.kill()
     assert ref.process.exit_reason == NORMAL
-
-
-def _watch(actor: Any, target: Ref) -> None:
-    actor.monitor(target)
 
 
 # --- monitors --------------------------------------------------------------------------------------------------------
@@ -255,13 +243,6 @@ def test_demonitor_undoes_its_own_monitor_only(system: ActorSystem, server: type
     assert [down.monitor for down in seen.rest()] == [kept]
 
 
-def test_an_actor_may_watch_itself_in_vain(system: ActorSystem, server: type[Pooled]) -> None:
-    """A monitor on oneself disturbs nothing."""
-    ref = system.start(server)
-    run_in(ref, lambda actor: actor.monitor(actor.ref))
-    end(ref, NORMAL)
-
-
 def test_a_watcher_that_ends_first_is_forgotten_by_its_target(system: ActorSystem, server: type[Pooled]) -> None:
     """A target that many short-lived actors watch keeps none of them in memory."""
     target = system.start(server)
@@ -275,23 +256,6 @@ def test_a_watcher_that_ends_first_is_forgotten_by_its_target(system: ActorSyste
     gc.collect()
     assert process() is None
     sync(target)
-
-
-def test_a_target_that_ends_first_is_forgotten_by_its_watcher(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor that watches many short-lived ones keeps none of them in memory."""
-    seen = Seen()
-    watcher = system.start(server, seen)
-    target = system.start(server)
-    run_in(watcher, partial(_watch, target=target))
-    thread = thread_of(target)
-    end(target, NORMAL)
-    assert seen.next().ref is target
-    sync(watcher)
-    settle(system, thread)
-    process = weakref.ref(target.process)
-    del target
-    gc.collect()
-    assert process() is None
 
 
 def test_a_killed_watcher_that_is_still_busy_watches_nobody(system: ActorSystem, server: type[Pooled]) -> None:
@@ -309,3 +273,54 @@ def test_a_killed_watcher_that_is_still_busy_watches_nobody(system: ActorSystem,
     gc.collect()
     assert process() is None
     sync(target)
+
+
+def test_a_signal_that_came_before_a_crash_counts(
+    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An actor that has been told to end does not crash any more: no report, no terminate, and the signal's reason."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate() as gate:
+        ref.cast(lambda _actor: gate() or raising(ValueError("bug"))())
+        gate.wait_entered()
+        ref.exit(SHUTDOWN)
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == []
+    assert caplog.records == []
+
+
+def test_a_down_that_was_passed_over_can_be_flushed(system: ActorSystem, server: type[Pooled]) -> None:
+    """Also one that a selective receive has looked at and left."""
+    seen, looked = Seen(), Seen()
+    ref, peer = system.start(server, seen), system.start(Pooled)
+
+    def script(actor: Any) -> Receiving:
+        flushed, kept = actor.monitor(peer), actor.monitor(peer)
+        peer.kill()
+        yield Receive(lambda message: looked.put(message) or message == "go")
+        actor.demonitor(flushed, flush=True)
+        seen.put(kept)
+
+    ref.cast(script)
+    assert {type(looked.next()) for _ in range(2)} == {Down}
+    ref.send("go")
+    kept = seen.next()
+    assert seen.next() == Down(kept, peer, KILLED)
+    sync(ref)
+    assert seen.rest() == []
+
+
+@pytest.mark.parametrize("undo", [0, 1], ids=["by who made it", "by the other"])
+@pytest.mark.parametrize("first", [0, 1], ids=["who made it ends", "the other ends"])
+def test_unlink_undoes_it_for_both(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], undo: int, first: int
+) -> None:
+    """Either may undo a link, whoever made it and however often; no signal passes any more, in either direction."""
+    pair = [system.start(trapping, Seen()), system.start(server)]
+    for _ in range(2):
+        run_in(pair[0], lambda actor: actor.link(pair[1]))
+    run_in(pair[undo], lambda actor: actor.unlink(pair[1 - undo]))
+    assert [ref.process.links for ref in pair] == [[], []]
+    end(pair[first], Shutdown("over"))
+    assert run_in(pair[1 - first], lambda actor: actor.seen.rest()) == []

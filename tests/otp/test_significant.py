@@ -37,7 +37,6 @@ from receipt_actors.otp import (
     Stop,
     Strategy,
     Supervisor,
-    TerminateChild,
     check_child_specs,
     restart_child,
     start_child,
@@ -45,7 +44,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import WAIT_SECONDS, Pooled, Seen, WatchedClock, exit_reason_of
+from tests.otp.support import Pooled, WatchedClock, exit_reason_of
 
 REASONS: dict[str, ExitReason] = {
     "normal": NORMAL,
@@ -110,43 +109,6 @@ def test_all_significant_waits_for_the_last(system: ActorSystem, server: type[Po
     assert exit_reason_of(supervisor) == SHUTDOWN
 
 
-def test_a_child_that_is_being_restarted_keeps_its_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
-    """It has not ended for good: all_significant waits for it too."""
-    answers = Seen()
-    failures = 0
-
-    def init(_actor: Any) -> Any:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            end_other()
-            answers.put(supervisor.ask(TerminateChild("nobody"), block=False))
-            return Stop(Crash(ValueError("not yet")))
-        return None
-
-    def end_other() -> None:
-        other = system.whereis("b")
-        if other is not None:
-            other.kill()
-
-    specs = [ChildSpec("a", Start(server, init=init, name="a"), TRANSIENT, significant=True), spec(server, "b")]
-    supervisor = system.start(Supervisor, specs, auto_shutdown=ALL_SIGNIFICANT, intensity=3)
-    failures = 1
-    end(system.whereis("a"), KILLED)
-    answers.next().get(timeout=WAIT_SECONDS)
-    while which_children(supervisor)[0].child == "restarting":
-        assert supervisor.is_alive()
-    assert ids(supervisor) == ["a"]
-
-
-def test_an_ordinary_childs_end_does_not_count(system: ActorSystem, server: type[Pooled]) -> None:
-    """Only significant children matter, however many others end."""
-    specs = [ChildSpec("a", Start(server, name="a"), TEMPORARY), spec(server, "b")]
-    supervisor = system.start(Supervisor, specs, auto_shutdown=ANY_SIGNIFICANT)
-    end(system.whereis("a"))
-    assert ids(supervisor) == ["b"]
-
-
 # --- who does not ----------------------------------------------------------------------------------------------------
 
 
@@ -173,22 +135,6 @@ def test_a_siblings_restart_does_not_count(system: ActorSystem, server: type[Poo
 
 
 # --- trees -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_significant_subtree_ends_the_tree_above(system: ActorSystem, server: type[Pooled]) -> None:
-    """A chain of significant supervisors folds up from its last leaf."""
-    inner = supervisor_spec(
-        "inner",
-        ONE_FOR_ONE,
-        [spec(server, "leaf")],
-        restart=TRANSIENT,
-        auto_shutdown=ANY_SIGNIFICANT,
-        significant=True,
-    )
-    root = system.start(Supervisor, [inner], auto_shutdown=ANY_SIGNIFICANT)
-    end(system.whereis("leaf"))
-    assert exit_reason_of(root) == SHUTDOWN
-    assert system.processes() == []
 
 
 def test_an_automatic_end_is_no_crash_to_the_supervisor_above(system: ActorSystem, server: type[Pooled]) -> None:

@@ -14,7 +14,6 @@ from receipt_actors.otp import (
     NORMAL,
     PERMANENT,
     SHUTDOWN,
-    SIMPLE_ONE_FOR_ONE,
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
@@ -41,19 +40,10 @@ from receipt_actors.otp import (
     get_child_spec,
     restart_child,
     start_child,
-    supervisor_spec,
     terminate_child,
     which_children,
 )
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Pooled,
-    PooledTrapping,
-    Seen,
-    WatchedClock,
-    exit_reason_of,
-    run_in,
-)
+from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, run_in
 
 BUG = Crash(ValueError("bug"))
 
@@ -210,14 +200,6 @@ def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[J
     assert get_child_spec(supervisor, supervisor) is ChildError.NOT_FOUND
 
 
-def test_a_child_that_ignores_its_restart_is_forgotten(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """As in OTP nothing of it is kept, and it is not tried again."""
-    answers = iter([None, IGNORE])
-    supervisor = start_supervisor(system, job, seen, PERMANENT)
-    start_job(supervisor, lambda _actor: next(answers)).kill()
-    assert which_children(supervisor) == []
-
-
 def test_terminate_child_ends_the_attempts(system: ActorSystem, job: type[Job], seen: Seen) -> None:
     """A child whose restart has failed goes by the ref that it had; terminated, it is not tried again."""
     answers = Seen()
@@ -327,35 +309,6 @@ def test_brutal_kill_ends_all_at_once(system: ActorSystem, slow_job: type[Job], 
     assert exit_reason_of(supervisor) == SHUTDOWN
     assert [exit_reason_of(job) for job in jobs] == [KILLED] * 4
     assert seen.rest() == []
-
-
-def test_it_lives_in_a_tree(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """Written with supervisor_spec it is a child like any other, and starts anew without its children."""
-    spec = supervisor_spec(
-        "jobs", SIMPLE_ONE_FOR_ONE, [ChildSpec("job", Start(job, seen, "fixed"), PERMANENT)], intensity=0
-    )
-    root = system.start(Supervisor, [spec])
-    first = system.whereis("jobs")
-    assert first is not None
-    jobs = [start_job(first) for _ in range(3)]
-    jobs[1].kill()
-    assert exit_reason_of(first) == SHUTDOWN
-    (info,) = which_children(root)
-    assert info.type is ChildType.SUPERVISOR
-    second = system.whereis("jobs")
-    assert second is info.child is not first
-    assert second is not None
-    assert children(second) == []
-    assert [exit_reason_of(job) for job in jobs] == [SHUTDOWN, KILLED, SHUTDOWN]
-
-
-def test_a_supervisor_of_supervisors_counts_them_as_such(system: ActorSystem) -> None:
-    """Children of type SUPERVISOR are counted as supervisors."""
-    supervisor = system.start(
-        SimpleOneForOneSupervisor, ChildSpec("s", Start(Supervisor), TEMPORARY, INFINITY, ChildType.SUPERVISOR)
-    )
-    assert isinstance(start_child(supervisor, ()), Started)
-    assert count_children(supervisor) == ChildCounts(specs=1, active=1, supervisors=1, workers=0)
 
 
 @pytest.mark.parametrize("supervisor_class", [Supervisor, SimpleOneForOneSupervisor], ids=["one_for_one", "simple"])

@@ -23,26 +23,20 @@ from receipt_actors.otp import (
     ONE_FOR_ONE,
     REST_FOR_ONE,
     SHUTDOWN,
-    TEMPORARY,
     ActorSystem,
-    ChildError,
     ChildSpec,
     Continue,
-    Down,
     From,
     NotStarted,
     Receive,
     Receiving,
     Ref,
-    SimpleOneForOneSupervisor,
     Start,
     Started,
     StartError,
     Stop,
     Supervisor,
-    start_child,
     supervisor_spec,
-    terminate_child,
     which_children,
 )
 from tests.otp.support import (
@@ -196,43 +190,6 @@ def test_every_request_gets_exactly_one_answer(system: ActorSystem, server: type
     assert told == Counter(labels)
 
 
-def test_every_monitor_gets_exactly_one_down(system: ActorSystem, server: type[Pooled]) -> None:
-    """However monitoring, forgetting and the ends of both sides meet, each watcher is told once."""
-    seen = Seen()
-    steady = system.start(Pooled, seen)
-    kept = Seen()
-
-    def work(rng: random.Random) -> None:
-        for _ in range(rounds(server)):
-            target = system.start(server)
-            fleeting = system.start(Pooled)
-            other = threading.Thread(target=rng.choice(ENDS), args=(target,))
-
-            watch = methodcaller("monitor", target)
-            monitors = [run_in(steady, watch) for _ in range(3)]
-            fleeting.cast(watch)
-            other.start()
-            fleeting.kill()
-            monitors += [run_in(steady, watch) for _ in range(3)]
-            dropped = monitors.pop(rng.randrange(6))
-            run_in(steady, methodcaller("demonitor", dropped))
-            other.join()
-            target.kill()
-            for monitor in monitors:
-                kept.put(monitor)
-
-    in_threads(work)
-    monitors = set(kept.rest())
-    told: Counter[int] = Counter()
-    while not monitors <= set(told):
-        message = seen.next()
-        assert isinstance(message, Down)
-        told[message.monitor] += 1
-    sync(steady)
-    told.update(message.monitor for message in seen.rest())
-    assert set(told.values()) == {1}
-
-
 def test_every_start_has_one_result(system: ActorSystem, server: type[Pooled]) -> None:
     """However a start and a kill meet: the starter is told, the name is free afterwards, and nobody is half alive."""
     started, refused = Seen(), Seen()
@@ -305,32 +262,3 @@ def test_a_tree_is_whole_again_after_kills_from_all_sides(system: ActorSystem, s
             assert isinstance(info.child, Ref)
             sync(info.child)
     assert len(system.processes()) == 1 + len(names)
-
-
-def test_start_and_end_of_many_children_of_one_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
-    """Whoever starts, terminates and kills temporary children at once: none is forgotten, none is left."""
-    supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec("child", Start(server), TEMPORARY))
-    left = Seen()
-
-    def work(rng: random.Random) -> None:
-        for _ in range(rounds(server) // 2):
-            started = start_child(supervisor, (), WAIT_SECONDS)
-            assert isinstance(started, Started)
-            match rng.randrange(4):
-                case 0:
-                    left.put(started.ref)
-                case 1:
-                    assert terminate_child(supervisor, started.ref, WAIT_SECONDS) is None
-                case 2:
-                    started.ref.kill()
-                    assert terminate_child(supervisor, started.ref, WAIT_SECONDS) in (None, ChildError.NOT_FOUND)
-                case _:
-                    rng.choice(ENDS)(started.ref)
-                    exit_reason_of(started.ref)
-
-    in_threads(work)
-    living = set(left.rest())
-    assert {info.child for info in which_children(supervisor, WAIT_SECONDS)} == living
-    supervisor.exit(SHUTDOWN)
-    exit_reason_of(supervisor)
-    assert all(exit_reason_of(ref) == SHUTDOWN for ref in living)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -137,16 +136,6 @@ def test_children_start_first_to_last_and_stop_last_to_first(
     assert log.rest() == ["-c", "-b", "-a"]
 
 
-def test_a_supervisor_that_is_stopped_stops_its_children(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """pykka's stop() ends a supervisor in the same orderly way."""
-    supervisor = system.start(Supervisor, [child(id_) for id_ in "ab"])
-    assert supervisor.stop(timeout=WAIT_SECONDS)
-    assert log.rest() == ["+a", "+b", "-b", "-a"]
-    assert system.processes() == []
-
-
 def test_a_killed_supervisor_takes_its_children_along(
     system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
 ) -> None:
@@ -176,29 +165,6 @@ def test_a_restart_stops_and_starts_siblings_in_order(
     kill_child(system, "b")
     assert list(states(supervisor)) == list("abcd")
     assert log.rest() == expected
-
-
-@pytest.mark.parametrize(("strategy", "left"), [(ONE_FOR_ALL, "bd"), (REST_FOR_ONE, "abd")], ids=["all", "rest"])
-def test_a_siblings_restart_forgets_temporary_children(
-    system: ActorSystem, child: Callable[..., ChildSpec], strategy: Strategy, left: str
-) -> None:
-    """A temporary child that a restart takes along is not started again, and its spec is gone."""
-    specs = [child("a", TEMPORARY), child("b"), child("c", TEMPORARY), child("d")]
-    supervisor = system.start(Supervisor, specs, strategy=strategy)
-    kill_child(system, "b")
-    assert states(supervisor) == dict.fromkeys(left, "running")
-
-
-@pytest.mark.parametrize("strategy", [ONE_FOR_ALL, REST_FOR_ONE], ids=lambda strategy: strategy.value)
-def test_a_siblings_restart_starts_ended_transient_children_again(
-    system: ActorSystem, child: Callable[..., ChildSpec], strategy: Strategy
-) -> None:
-    """As in OTP, a transient child that had ended normally takes part in a group's restart."""
-    supervisor = system.start(Supervisor, [child("a"), child("b", TRANSIENT)], strategy=strategy)
-    whereis(system, "b").stop(timeout=WAIT_SECONDS)
-    assert states(supervisor) == {"a": "running", "b": None}
-    kill_child(system, "a")
-    assert states(supervisor) == {"a": "running", "b": "running"}
 
 
 # --- starts that fail ------------------------------------------------------------------------------------------------
@@ -311,24 +277,6 @@ def test_a_child_that_is_not_linked_is_stopped_like_any_other(system: ActorSyste
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(stray) == NORMAL
     assert states(supervisor) == {"a": None}
-
-
-def test_a_child_that_has_ended_unnoticed_is_not_waited_for(system: ActorSystem, server: type[Pooled]) -> None:
-    """One that is not linked can end without a word to its supervisor, which then has nothing to wait for."""
-    stray = system.start(server)
-    supervisor = system.start(Supervisor, [ChildSpec("a", lambda: Started(stray), shutdown=INFINITY)])
-    stray.kill()
-    assert count_children(supervisor) == ChildCounts(specs=1, active=0, supervisors=0, workers=1)
-    assert terminate_child(supervisor, "a") is None
-
-
-def test_a_child_that_ends_while_others_start_is_restarted(
-    system: ActorSystem, child: Callable[..., ChildSpec]
-) -> None:
-    """An end during the supervisor's init is not lost."""
-    specs = [child("a"), child("b", init=lambda actor: actor.system.whereis("a").kill())]
-    supervisor = system.start(Supervisor, specs)
-    assert states(supervisor) == {"a": "running", "b": "running"}
 
 
 def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
@@ -483,27 +431,6 @@ def test_an_intensity_of_zero_allows_no_restart(system: ActorSystem, child: Call
     assert exit_reason_of(supervisor) == SHUTDOWN
 
 
-def test_an_operator_can_follow_restarts(
-    system: ActorSystem, child: Callable[..., ChildSpec], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Each restart is logged with its child, its count and its reason; giving up too."""
-    supervisor = system.start(Supervisor, [child("a")], name="root")
-    with caplog.at_level(logging.WARNING, "receipt_actors.otp"):
-        kill_child(system, "a")
-        states(supervisor)
-        kill_child(system, "a")
-        exit_reason_of(supervisor)
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "Supervisor (root): child a ended: killed (restart 1, 1 allowed in 5 s)"),
-        ("ERROR", "Supervisor (root): child a ended: killed (restart 2, 1 allowed in 5 s)"),
-        (
-            "ERROR",
-            "Supervisor (root): gives up because of child a: reached_max_restart_intensity "
-            "(restart 2, 1 allowed in 5 s)",
-        ),
-    ]
-
-
 # --- trees -----------------------------------------------------------------------------------------------------------
 
 
@@ -525,17 +452,6 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
     outer.exit(SHUTDOWN)
     exit_reason_of(outer)
     assert log.rest() == ["-d", "-b", "-a", "-c"]
-
-
-def test_a_nested_start_that_fails_undoes_the_whole_tree(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """A leaf that does not start fails every supervisor above it, and the message names the way."""
-    inner = supervisor_spec("inner", ONE_FOR_ONE, [child("b"), child("c", init=raising(ValueError("no disk")))])
-    with pytest.raises(StartError, match=r"child 'inner' failed to start: shutdown: child 'c' failed .* no disk"):
-        system.start(Supervisor, [child("a"), inner])
-    assert log.rest() == ["+a", "+b", "+c", "-b", "-a"]
-    assert system.processes() == []
 
 
 def test_supervisors_know_what_they_supervise(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
@@ -619,19 +535,6 @@ def test_brutal_kill_gives_no_chance(system: ActorSystem, child: Callable[..., C
     assert log.rest() == ["+a", "+b", "-b"]
 
 
-def test_a_child_that_has_just_ended_is_not_waited_for(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """A child whose end is still in the mailbox does not hold up the supervisor's own end."""
-    supervisor = system.start(Supervisor, [child("a"), child("b")])
-    with Gate() as gate:
-        blocker = system.start(Pooled)
-        blocker.cast(gate)  # the supervisor's thread
-        gate.wait_entered()
-        supervisor.exit(SHUTDOWN)
-        for name in "ab":
-            whereis(system, name).kill()
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
 # --- the functions of the supervisor module --------------------------------------------------------------------------
 
 
@@ -653,15 +556,6 @@ def test_start_child_that_fails_is_forgotten(system: ActorSystem, child: Callabl
     assert start_child(supervisor, child("c", init=lambda _: IGNORE)) is IGNORE
     assert start_child(supervisor, child("d", TEMPORARY, init=lambda _: IGNORE)) is IGNORE
     assert states(supervisor) == {"a": "running", "c": None}
-
-
-def test_start_child_with_something_else_harms_nobody(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """A wrong argument is answered; it does not bring down the tree."""
-    supervisor = system.start(Supervisor, [child("a")])
-    answer = start_child(supervisor, ("not", "a", "spec"))
-    assert isinstance(answer, NotStarted)
-    assert "children are ChildSpecs, not ('not', 'a', 'spec')" in str(answer.reason)
-    assert states(supervisor) == {"a": "running"}
 
 
 def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
@@ -747,15 +641,6 @@ def test_an_unexpected_message_is_logged_and_dropped(
     assert "dropped an unexpected message of type str" in caplog.text
 
 
-def test_an_exit_signal_of_a_stranger_is_ignored(
-    system: ActorSystem, server: type[Pooled], child: Callable[..., ChildSpec]
-) -> None:
-    """Only children and the parent matter to a supervisor."""
-    supervisor = system.start(Supervisor, [child("a")])
-    run_in(system.start(server), lambda _actor: supervisor.exit(SHUTDOWN))
-    assert states(supervisor) == {"a": "running"}
-
-
 class Holding:
     """Something that a child is started with."""
 
@@ -797,15 +682,6 @@ def test_the_start_arguments_of_a_temporary_child_are_forgotten(
         exit_reason_of(result.ref)
         assert count_children(supervisor) == (0, 0, 0, 0)
         assert "ForgottenStart" not in caplog.text
-
-
-def test_the_start_arguments_of_children_that_a_supervisor_begins_with_are_kept(system: ActorSystem) -> None:
-    """They are its own start arguments (as in OTP)."""
-    supervisor = system.start(Supervisor, [ChildSpec("child", Start(Forgetful, 1), TEMPORARY)])
-    spec = get_child_spec(supervisor, "child")
-    assert isinstance(spec, ChildSpec)
-    assert isinstance(spec.start, Start)
-    assert spec.start.args == (1,)
 
 
 def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:

@@ -20,9 +20,7 @@ from receipt_actors.otp import (
     TEMPORARY,
     ActorSystem,
     AlreadyStarted,
-    ChildCounts,
     ChildSpec,
-    CountChildren,
     Crash,
     Exit,
     NotStarted,
@@ -30,9 +28,7 @@ from receipt_actors.otp import (
     Receiving,
     Ref,
     Restart,
-    Shutdown,
     Start,
-    Started,
     StartError,
     Stop,
     Supervisor,
@@ -167,19 +163,6 @@ def test_a_supervisor_whose_name_is_taken_does_not_start(system: ActorSystem, se
     assert system.whereis("a") is None
 
 
-def test_a_failed_start_is_a_shutdown(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
-    """Those that had started are ended with shutdown, and so is the supervisor, with what happened as the term."""
-    seen = Seen()
-    specs = [spec(trapping, "a", seen=seen), spec(server, "b", init=lambda _actor: Stop(BUG))]
-    with pytest.raises(StartError) as raised:
-        system.start(Supervisor, specs)
-    result = raised.value.result
-    assert isinstance(result, NotStarted)
-    assert isinstance(result.reason, Shutdown)
-    assert "'b'" in str(result.reason)
-    assert seen.rest() == [("terminate", SHUTDOWN)]
-
-
 # --- restarts and ends -----------------------------------------------------------------------------------------------
 
 
@@ -216,15 +199,6 @@ def test_children_added_later_are_lost_with_their_supervisor(system: ActorSystem
     otp_sys.terminate(inner, BUG, WAIT_SECONDS)
     exit_reason_of(inner)
     assert [info.id for info in which_children(child_of(top, "inner"))] == ["a"]
-
-
-def test_a_terminated_child_comes_back_with_its_siblings(system: ActorSystem, server: type[Pooled]) -> None:
-    """Its spec is kept, and a restart of the whole group starts whatever has one."""
-    supervisor = system.start(Supervisor, [spec(server, "a"), spec(server, "b")], strategy=ONE_FOR_ALL)
-    terminate_child(supervisor, "a")
-    assert {info.id: info.child for info in which_children(supervisor)}["a"] is None
-    kill(supervisor, "b")
-    assert child_of(supervisor, "a").is_alive()
 
 
 # --- functions -------------------------------------------------------------------------------------------------------
@@ -279,31 +253,6 @@ def test_sys_looks_into_a_supervisor(system: ActorSystem, server: type[Pooled]) 
     assert statistics.messages_in == 2  # the end of the child, and the question
 
 
-def test_count_children_counts_who_lives_at_that_moment(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """Who has ended is not active even if the supervisor has not heard of it; who cleans up still is."""
-    supervisor = system.start(Supervisor, [spec(trapping, id_, TEMPORARY) for id_ in "ab"])
-    dead = child_of(supervisor, "a")
-    otp_sys.suspend(supervisor, WAIT_SECONDS)
-    counts = supervisor.ask(CountChildren(), block=False)
-    dead.kill()
-    exit_reason_of(dead)
-    otp_sys.resume(supervisor, WAIT_SECONDS)
-    assert counts.get(timeout=WAIT_SECONDS) == ChildCounts(specs=2, active=1, supervisors=0, workers=2)
-
-    def clean_up(_actor: Any) -> Receiving:
-        yield Receive(lambda message: message == "go on")
-
-    seen = Seen()
-    cleaning = start_child(supervisor, spec(trapping, "c", TEMPORARY, seen=seen, terminate=clean_up))
-    assert isinstance(cleaning, Started)
-    cleaning.ref.cast(lambda _actor: Stop(NORMAL))
-    assert seen.next() == ("terminate", NORMAL)
-    assert count_children(supervisor) == ChildCounts(specs=2, active=2, supervisors=0, workers=2)
-    cleaning.ref.send("go on")
-    exit_reason_of(cleaning.ref)
-    assert count_children(supervisor) == ChildCounts(specs=1, active=1, supervisors=0, workers=1)
-
-
 # --- beyond the manual: a supervisor that was killed ------------------------------------------------------------------
 
 
@@ -340,14 +289,4 @@ def test_a_killed_supervisor_is_restarted_once_its_children_are_gone(
     """They end on their own and hold their names meanwhile: that must not use up the restart intensity."""
     root, orphan = killed_middle(system, trapping, Seen())
     orphan.send("go on")
-    assert_restarted(system, root, orphan)
-
-
-def test_an_orphan_that_does_not_end_is_killed(
-    system: ActorSystem, trapping: type[Pooled], clock: WatchedClock
-) -> None:
-    """It gets the time that its spec gives it, as if its supervisor were still there."""
-    root, orphan = killed_middle(system, trapping, Seen())
-    assert clock.set_timers.next() == 3.0
-    clock.advance(3.0)
     assert_restarted(system, root, orphan)

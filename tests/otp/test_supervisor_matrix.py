@@ -15,7 +15,6 @@ from receipt_actors.otp import (
     PERMANENT,
     REST_FOR_ONE,
     SHUTDOWN,
-    SIMPLE_ONE_FOR_ONE,
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
@@ -25,19 +24,13 @@ from receipt_actors.otp import (
     Ref,
     Restart,
     Shutdown,
-    SimpleOneForOneSupervisor,
     Start,
-    Started,
     Stop,
     Strategy,
     Supervisor,
-    start_child,
     which_children,
 )
-from tests.otp.support import (
-    Pooled,
-    exit_reason_of,
-)
+from tests.otp.support import Pooled, exit_reason_of
 
 REASONS: dict[str, ExitReason] = {
     "normal": NORMAL,
@@ -46,11 +39,7 @@ REASONS: dict[str, ExitReason] = {
     "crash": Crash(ValueError("bug")),
     "killed": KILLED,
 }
-RESTARTED_AFTER = {
-    PERMANENT: set(REASONS),
-    TRANSIENT: {"crash", "killed"},
-    TEMPORARY: set(),
-}
+RESTARTED_AFTER = {PERMANENT: set(REASONS), TRANSIENT: {"crash", "killed"}, TEMPORARY: set()}
 #: strategy -> the child that ended, of a, b and c -> who is started again with it
 TAKES_ALONG: dict[Strategy, Callable[[str], str]] = {
     ONE_FOR_ONE: lambda ended: ended,
@@ -103,24 +92,3 @@ def test_who_is_restarted(
         assert position not in after  # its spec is forgotten
     else:
         assert after[position] is None  # its spec stays known
-
-
-@pytest.mark.parametrize(
-    ("restart", "reason"),
-    list(itertools.product(Restart, REASONS)),
-    ids=lambda value: value if isinstance(value, str) else value.value,
-)
-def test_who_is_restarted_by_simple_one_for_one(
-    system: ActorSystem, server: type[Pooled], restart: Restart, reason: str
-) -> None:
-    """One of two children ends: the same table; one that is not started again is forgotten, and the other lives on."""
-    supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec(SIMPLE_ONE_FOR_ONE, Start(server), restart))
-    ended, other = start_child(supervisor, ()), start_child(supervisor, ())
-    assert isinstance(ended, Started)
-    assert isinstance(other, Started)
-    end(ended.ref, REASONS[reason])
-    left = [info.child for info in which_children(supervisor)]
-    assert ended.ref not in left
-    assert other.ref in left
-    assert other.ref.is_alive()
-    assert len(left) == (2 if reason in RESTARTED_AFTER[restart] else 1)

@@ -15,13 +15,10 @@ from receipt_actors.otp import (
     KILLED,
     NORMAL,
     SHUTDOWN,
-    WORKER,
     Actor,
     ActorSystem,
-    ChildInfo,
     ChildSpec,
     Crash,
-    Down,
     Exit,
     ExitReason,
     From,
@@ -32,21 +29,14 @@ from receipt_actors.otp import (
     Runtime,
     Shutdown,
     Start,
-    Stop,
     Supervisor,
-    terminate_child,
-    which_children,
 )
-from receipt_actors.otp import (
-    sys as otp_sys,
-)
+from receipt_actors.otp import sys as otp_sys
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
     Pooled,
     Seen,
-    Threaded,
-    WatchedClock,
     deferring,
     exit_reason_of,
     link_child,
@@ -147,12 +137,6 @@ def test_get_state_tells_the_attributes(counter: Ref) -> None:
     assert otp_sys.get_state(counter) == {"count": 2}
 
 
-def test_get_state_gives_a_copy(counter: Ref) -> None:
-    """To change what has been told changes nothing in the actor; replace_state does."""
-    otp_sys.get_state(counter)["count"] = 100
-    assert counter.ask("next") == 2
-
-
 def test_replace_state_changes_the_attributes(counter: Ref) -> None:
     """The next message meets the new state, which is returned as well; attributes that it lacks are gone."""
     assert otp_sys.replace_state(counter, lambda state: {"count": state["count"] + 40}) == {"count": 41}
@@ -183,13 +167,6 @@ def test_replace_state_refuses_what_is_no_state(counter: Ref, wrong: object) -> 
         otp_sys.replace_state(counter, lambda _state: wrong)
     assert otp_sys.get_state(counter) == {"count": 1}
     assert counter.ask("next") == 2
-
-
-def test_replace_state_can_not_take_the_actor_from_its_process(counter: Ref) -> None:
-    """Whatever the new state holds, the actor is still itself."""
-    otp_sys.replace_state(counter, lambda state: {**state, "_otp_process": None})
-    assert counter.ask("next") == 2
-    assert otp_sys.get_state(counter) == {"count": 2}
 
 
 class Wrapped(Counter):
@@ -257,22 +234,6 @@ def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled
     assert (status.name, status.parent, status.links, status.trap_exit) == (None, None, (ref,), True)
 
 
-def test_get_status_follows_what_changes(system: ActorSystem, server: type[Pooled]) -> None:
-    """Messages that wait, a suspension, a watch, and a change of trap_exit are seen."""
-    ref = system.start(server)
-    run_in(ref, lambda actor: actor.set_trap_exit(True))
-    otp_sys.suspend(ref)
-    otp_sys.trace(ref, True)
-    for number in range(3):
-        ref.send(number)
-    status = otp_sys.get_status(ref)
-    assert (status.is_suspended, status.is_watched, status.trap_exit, status.mailbox_length) == (True, True, True, 3)
-    otp_sys.resume(ref)
-    otp_sys.no_debug(ref)
-    status = otp_sys.get_status(ref)
-    assert (status.is_suspended, status.is_watched, status.mailbox_length) == (False, False, 0)
-
-
 class Confidant(Counter):
     """Keeps secrets of many shapes."""
 
@@ -305,19 +266,6 @@ def test_get_status_holds_no_contents(system: ActorSystem) -> None:
     ref.kill()
 
 
-@pytest.mark.parametrize("state", [("secret", 1), 5, None, {1: "secret"}], ids=repr)
-def test_get_status_of_a_state_that_is_no_dict_of_attributes(system: ActorSystem, state: object) -> None:
-    """An actor that overrides get_state alone still has a status, and that gives away no more."""
-
-    class Other(Counter):
-        def system_get_state(self) -> Any:
-            return state
-
-    ref = system.start(Other)
-    assert otp_sys.get_state(ref) == state
-    assert "secret" not in repr(otp_sys.get_status(ref))
-
-
 # --- suspend, resume -------------------------------------------------------------------------------------------------
 
 
@@ -342,30 +290,6 @@ def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: Acto
     answer.get(timeout=WAIT_SECONDS)
     sync(ref)
     assert seen.rest() == [2, 3, 4, 5]
-
-
-def test_suspend_holds_down_replies_and_timers(
-    system: ActorSystem, clock: WatchedClock, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """What the runtime delivers waits like any message."""
-    seen = Seen()
-    ref, target, linked = system.start(trapping, seen), system.start(server), system.start(server)
-    monitor = run_in(ref, lambda actor: actor.monitor(target))
-    run_in(ref, lambda actor: actor.link(linked))
-    run_in(ref, lambda actor: actor.send_after(1, "timer") and None)
-    kept = Seen()
-    run_in(ref, lambda actor: actor.send_request(linked, deferring(kept), "label"))
-    from_ = kept.next()
-    otp_sys.suspend(ref)
-    clock.advance(1)
-    target.kill()
-    from_.reply("answer")
-    linked.kill()
-    assert otp_sys.get_status(ref).mailbox_length == 4
-    assert seen.rest() == []
-    otp_sys.resume(ref)
-    sync(ref)
-    assert seen.rest() == ["timer", Down(monitor, target, KILLED), ("reply", "label", "answer"), Exit(linked, KILLED)]
 
 
 def test_suspend_leaves_sys_its_voice(counter: Ref) -> None:
@@ -399,23 +323,6 @@ def test_calls_to_a_suspended_actor_time_out(counter: Ref) -> None:
         counter.call("next", 0)
     otp_sys.resume(counter)
     assert counter.call("next") == 3
-
-
-def test_a_suspended_actor_can_be_killed(system: ActorSystem, server: type[Pooled]) -> None:
-    """Whoever waits for an answer is told, deferred calls and those that were never looked at alike."""
-    ref = system.start(server, name="it")
-    kept = Seen()
-    deferred = ref.ask(deferring(kept), block=False)
-    kept.next()
-    otp_sys.suspend(ref)
-    held = ref.ask(lambda _actor, _from: "never", block=False)
-    otp_sys.get_status(ref)
-    ref.kill()
-    assert exit_reason_of(ref) == KILLED
-    assert system.whereis("it") is None
-    for answer in (deferred, held):
-        with pytest.raises(pykka.ActorDeadError):
-            answer.get(timeout=WAIT_SECONDS)
 
 
 def test_an_exit_signal_ends_a_suspended_actor_that_does_not_trap_exits(
@@ -464,26 +371,6 @@ def test_a_suspended_actor_does_not_hear_others(
     assert seen.rest() == [Exit(other, SHUTDOWN)]
 
 
-def test_terminate_of_a_suspended_actor_may_receive_what_was_held(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """What came in while it was suspended is still there for a selective receive of its terminate, in order."""
-    seen = Seen()
-
-    def terminate(actor: Any) -> Receiving:
-        for _ in range(2):
-            actor.seen.put((yield Receive(lambda message: isinstance(message, int), 0)))
-
-    parent = system.start(server)
-    ref = link_child(parent, trapping, seen, terminate=terminate)
-    otp_sys.suspend(ref)
-    for message in ("other", 1, 2):
-        ref.send(message)
-    run_in(parent, lambda _actor: ref.exit(SHUTDOWN))
-    assert exit_reason_of(ref) == SHUTDOWN
-    assert seen.rest() == [("terminate", SHUTDOWN), 1, 2]
-
-
 def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type[Pooled]) -> None:
     """An actor in the middle of a callback hears sys afterwards, as in OTP: then it does what it was asked."""
     seen = Seen()
@@ -506,39 +393,6 @@ def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type
     otp_sys.resume(ref)
     sync(ref)
     assert seen.rest() == ["passed over"]
-
-
-def test_a_suspended_supervisor_restarts_its_children_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """A child that crashes meanwhile stays down until its supervisor is resumed; its state can be looked at."""
-    supervisor = system.start(Supervisor, [ChildSpec("a", Start(server, name="a"))])
-    first = system.whereis("a")
-    assert first is not None
-    otp_sys.suspend(supervisor)
-    first.kill()
-    assert otp_sys.get_status(supervisor).mailbox_length == 1
-    assert list(otp_sys.get_state(supervisor)["_children"]) == ["a"]
-    assert system.whereis("a") is None
-    with pytest.raises(pykka.Timeout):
-        which_children(supervisor, 0)
-    otp_sys.resume(supervisor)
-    assert which_children(supervisor) == [ChildInfo("a", system.whereis("a"), WORKER)]
-    assert system.whereis("a") not in (None, first)
-
-
-def test_a_supervisor_can_end_a_suspended_child(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """A suspended child holds up no shutdown, whether it traps exits or not, and need not be killed."""
-    specs = [
-        ChildSpec(class_.__name__, Start(class_, name=class_.__name__), shutdown=5) for class_ in (server, trapping)
-    ]
-    supervisor = system.start(Supervisor, specs)
-    for spec in specs:
-        child = system.whereis(spec.id)
-        assert child is not None
-        otp_sys.suspend(child)
-        assert terminate_child(supervisor, spec.id) is None
-        assert exit_reason_of(child) == SHUTDOWN
 
 
 # --- terminate -------------------------------------------------------------------------------------------------------
@@ -634,41 +488,6 @@ def test_pooled_actors_must_not_ask(
     asker.call(script, WAIT_SECONDS)
     status = otp_sys.get_status(ref)
     assert (status.is_suspended, status.is_watched) == (False, False)
-
-
-@any_function
-def test_an_actor_must_not_ask_itself(
-    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
-) -> None:
-    """It would wait for itself for ever; it is told so, and goes on."""
-    ref = system.start(server)
-
-    def script(actor: Any, _from: From) -> None:
-        with pytest.raises(RuntimeError, match="must not"):
-            function(actor.ref)
-
-    ref.call(script, WAIT_SECONDS)
-    sync(ref)
-
-
-@any_function
-def test_threaded_actors_may_ask(system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]) -> None:
-    """Their thread is their own."""
-    ref = system.start(server)
-    asker = system.start(Threaded)
-    run_in(asker, lambda _actor: function(ref) and None)
-
-
-@any_function
-def test_an_ended_actor_has_no_answer(
-    system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
-) -> None:
-    """Who asks too late is told at once."""
-    ref = system.start(server)
-    ref.cast(lambda _actor: Stop())
-    exit_reason_of(ref)
-    with pytest.raises(pykka.ActorDeadError):
-        function(ref)
 
 
 @any_function

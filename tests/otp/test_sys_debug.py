@@ -10,16 +10,8 @@ from typing import Any
 import pykka
 import pytest
 
-from receipt_actors.otp import (
-    ActorSystem,
-    Crash,
-    From,
-    Ref,
-    Shutdown,
-)
-from receipt_actors.otp import (
-    sys as otp_sys,
-)
+from receipt_actors.otp import ActorSystem, Crash, From, Ref, Shutdown
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from tests.otp.support import (
     WAIT_SECONDS,
@@ -124,19 +116,6 @@ def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, serv
     other.kill()
 
 
-def test_events_of_requests(system: ActorSystem, server: type[Pooled]) -> None:
-    """A request that it sends is one event, the answer another, also where there will be none."""
-    ref, other = system.start(server), system.start(server)
-    events = watch(ref)
-    run_in(ref, lambda actor: actor.send_request(other, lambda _actor, _from: 1, "answered"))
-    sync(other)
-    run_in(ref, lambda actor: actor.send_request("nobody", "request", "failed"))
-    sync(ref)
-    found = events.rest()
-    assert [event.peer for event in found if event.kind is EventKind.SENT and event.peer is not None] == [other]
-    assert [event.content.label for event in found if event.kind is EventKind.REPLY] == ["answered", "failed"]
-
-
 def test_events_of_the_end(ref: Ref) -> None:
     """A crash is an event with its exception, the end one with its reason; it is the last."""
     events = watch(ref)
@@ -209,19 +188,6 @@ def test_trace_logs_each_event_without_its_content(
     assert records[0].event.content == SECRET
 
 
-def test_trace_can_be_switched_off(ref: Ref, caplog: pytest.LogCaptureFixture) -> None:
-    """From then on nothing is logged."""
-    caplog.set_level(logging.INFO, "receipt_actors.otp")
-    otp_sys.trace(ref, True)
-    sync(ref)
-    otp_sys.get_state(ref)
-    otp_sys.trace(ref, False)
-    traced = len(caplog.records)
-    sync(ref)
-    otp_sys.get_state(ref)
-    assert len(caplog.records) == traced == 2
-
-
 def test_log_keeps_the_last_events(ref: Ref) -> None:
     """As many as it was told, the oldest first; telling it another number keeps as many as that allows."""
     assert otp_sys.get_log(ref) == []
@@ -260,17 +226,6 @@ def test_install_and_remove(ref: Ref) -> None:
     otp_sys.get_state(ref)
     assert kinds(first) == [EventKind.CALL, EventKind.SENT]
     assert kinds(second) == [EventKind.CALL, EventKind.SENT] * 2
-
-
-def test_install_replaces_a_function_of_the_same_id(ref: Ref) -> None:
-    """One id, one function: the last."""
-    first, second = Seen(), Seen()
-    otp_sys.install(ref, "id", first.put)
-    otp_sys.install(ref, "id", second.put)
-    sync(ref)
-    otp_sys.get_state(ref)
-    assert kinds(first) == []
-    assert kinds(second) == [EventKind.CALL, EventKind.SENT]
 
 
 def test_install_runs_the_function_on_the_actors_thread(ref: Ref) -> None:
@@ -360,32 +315,6 @@ def test_an_actor_that_nobody_watches_any_more_pays_nothing(
     assert not otp_sys.get_status(ref).is_watched
     assert ref.process.debug is None
     assert not ref.process.observed
-
-
-def test_one_watch_that_ends_leaves_the_others(ref: Ref) -> None:
-    """What is not switched off goes on."""
-    otp_sys.log(ref, 1)
-    otp_sys.trace(ref, True)
-    otp_sys.statistics(ref, True)
-    otp_sys.trace(ref, False)
-    otp_sys.statistics(ref, False)
-    sync(ref)
-    assert [event.kind for event in otp_sys.get_log(ref)] == [EventKind.SENT]
-
-
-def test_a_debug_function_that_sends_is_not_told_of_it(system: ActorSystem, server: type[Pooled]) -> None:
-    """What a function does itself is no event of the actor, nor counted: otherwise it would go on for ever."""
-    seen = Seen()
-    ref, sink = system.start(server), system.start(server, seen)
-    otp_sys.statistics(ref, True)
-    otp_sys.install(ref, "forward", lambda event: sink.send(event.kind))
-    ref.send("one")
-    ref.send("two")
-    sync(ref)
-    sync(sink)
-    assert seen.rest() == [EventKind.INFO, EventKind.INFO, EventKind.CALL, EventKind.SENT]
-    assert otp_sys.get_status(ref).is_watched
-    assert otp_sys.statistics(ref) == otp_sys.Statistics(0, messages_in=3, messages_out=1)
 
 
 def test_a_zombie_that_is_watched_no_more_stays_fenced(system: ActorSystem) -> None:

@@ -7,19 +7,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import (
-    KILLED,
-    SHUTDOWN,
-    ActorSystem,
-    Crash,
-    ManualClock,
-    Receive,
-    Receiving,
-    Shutdown,
-    StartError,
-    Stop,
-)
-from receipt_actors.otp._process import Process
+from receipt_actors.otp import KILLED, SHUTDOWN, ActorSystem, Receive, Receiving, Shutdown, StartError
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -29,35 +17,10 @@ from tests.otp.support import (
     Threaded,
     ThreadedTrapping,
     exit_reason_of,
-    link_child,
     run_in,
     sync,
     thread_of,
 )
-
-
-def test_two_systems_never_meet(no_threads_left: None, server: type[Pooled]) -> None:
-    """Names, actors and the end of one system are unknown to another in the same Python process."""
-    with ActorSystem("one") as one, ActorSystem("two") as two:
-        first, second = one.start(server, name="it"), two.start(server, name="it")
-        assert one.whereis("it") is first
-        assert two.whereis("it") is second
-        one.stop()
-        assert exit_reason_of(first) == SHUTDOWN
-        sync(second)
-        assert two.processes() == [second]
-
-
-def test_actors_of_two_systems_can_talk(system: ActorSystem, no_threads_left: None, server: type[Pooled]) -> None:
-    """A reference works from anywhere; monitors too."""
-    seen = Seen()
-    with ActorSystem("other", ManualClock()) as other:
-        ref = other.start(server)
-        watcher = system.start(server, seen)
-        run_in(watcher, lambda actor: actor.send_request(ref, lambda _actor, _from: 1, "label"))
-        assert seen.next() == ("reply", "label", 1)
-        run_in(watcher, lambda actor: actor.monitor(ref) and None)
-    assert seen.next().ref is ref
 
 
 def test_stop_ends_actors_newest_first(system: ActorSystem, trapping: type[Pooled]) -> None:
@@ -67,19 +30,6 @@ def test_stop_ends_actors_newest_first(system: ActorSystem, trapping: type[Poole
         system.start(trapping, terminate=lambda actor: ended.put(actor.ref.name), name=name)
     assert system.stop() == []
     assert ended.rest() == ["c", "b", "a"]
-
-
-def test_stop_gives_orphans_a_chance_too(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
-    """An actor whose parent has ended normally is asked to end like those that never had one."""
-    seen = Seen()
-    parent = system.start(server)
-    orphan = link_child(parent, server, seen)
-    grandchild = link_child(orphan, trapping, seen)
-    parent.stop()
-    system.stop()
-    assert exit_reason_of(orphan) == SHUTDOWN
-    assert exit_reason_of(grandchild) == SHUTDOWN
-    assert seen.rest() == [("terminate", SHUTDOWN)]
 
 
 def test_stop_kills_who_does_not_end(system: ActorSystem, trapping: type[Pooled]) -> None:
@@ -157,22 +107,6 @@ def test_a_start_during_the_stop_leaves_no_thread(no_threads_left: None) -> None
     assert all(ref is None or not ref.is_alive() for ref in outcomes.rest())
 
 
-def test_a_failed_thread_actor_leaves_no_thread(system: ActorSystem) -> None:
-    """A thread is ended with the actor that it was made for, also when its init fails."""
-    before = threading.active_count()
-    threads = Seen()
-
-    def init(_actor: Any) -> Stop:
-        threads.put(threading.current_thread())
-        return Stop(Crash(ValueError("bug")))
-
-    for _ in range(5):
-        with pytest.raises(StartError):
-            system.start(Threaded, init=init)
-        threads.next().join(WAIT_SECONDS)
-    assert threading.active_count() == before
-
-
 def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
     """However many there were before; those that live are not."""
     lasting = [system.start(Threaded) for _ in range(3)]
@@ -184,14 +118,6 @@ def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
     known = list(system._own_threads)
     assert len(known) <= 8
     assert {ref.process._scheduler for ref in lasting} <= set(known)
-
-
-def test_leaving_the_with_block_stops_the_system(no_threads_left: None, server: type[Pooled]) -> None:
-    """The context manager ends everything, also after an error."""
-    with pytest.raises(ZeroDivisionError), ActorSystem() as system:  # noqa: PT012
-        ref = system.start(server)
-        raise ZeroDivisionError
-    assert exit_reason_of(ref) == SHUTDOWN
 
 
 def test_start_link_is_for_actors(system: ActorSystem, server: type[Pooled]) -> None:
@@ -233,36 +159,6 @@ def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) 
 
     # On a busy machine a part of a short time is over before anybody has done anything.
     assert any(map(has_time_to_clean_up, (0.4, 1.6, 6.4, 25.6)))
-
-
-def test_an_actor_that_is_killed_while_it_stops_its_system_stops_it(no_threads_left: None) -> None:
-    """Its supervisor kills it because it waits in ``stop``; ``stop`` kills who is left all the same."""
-    system = ActorSystem()
-    done = Seen()
-
-    def never(_actor: Any) -> Receiving:
-        yield Receive(lambda _message: False)
-
-    stubborn = system.start(PooledTrapping, terminate=never)
-    caller = system.start(Threaded)
-
-    def stop(actor: Any) -> None:
-        stubborn.process.add_monitor(lambda _down: done.put("ended"))
-        system.stop(0.2)
-        done.put(stubborn.process.exit_reason)
-
-    wait = Process.wait
-
-    def killed_meanwhile(process: Process, timeout: float | None = None) -> bool:
-        if process is stubborn.process:
-            caller.kill()
-        return wait(process, timeout)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Process, "wait", killed_meanwhile)
-        caller.cast(stop)
-        assert done.take(2) == ["ended", KILLED]
-    assert system.processes() == []
 
 
 def test_a_pooled_actor_starts_nobody_that_it_would_wait_for(system: ActorSystem) -> None:

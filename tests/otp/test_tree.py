@@ -14,6 +14,7 @@ from receipt_actors.otp import (
     TEMPORARY,
     ActorNode,
     ActorSystem,
+    Backoff,
     ChildSpec,
     GenServer,
     Ref,
@@ -29,7 +30,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import Gate, Pooled, Threaded, raising, run_in, sync
+from tests.otp.support import Gate, Pooled, Threaded, raising, sync
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -106,6 +107,19 @@ def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> No
         assert child.name.startswith("child ")
         assert find_actor(system, child.name) is child.ref
     assert find_actor(system, "child 00000000") is None
+
+
+def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(system: ActorSystem) -> None:
+    """They are no actors before it. Where fewer run than may be listed, none of those that run is left out."""
+    spec = ChildSpec("child", Start(Pooled), backoff=Backoff(first_seconds=60))
+    many = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
+    for _ in range(2):
+        start_child(find(system, "many"), ())
+    assert [child.children_unlisted for child in look_at(many, 10).children] == [0]
+    which_children(find(system, "many"))[0].child.kill()
+    which_children(find(system, "many"))  # it knows of the end
+    (seen,) = look_at(many, 10).children
+    assert (len(seen.children), seen.children_unlisted) == (1, 1)
 
 
 def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> None:
@@ -204,23 +218,3 @@ def test_a_state_is_described_without_what_might_be_secret(system: ActorSystem) 
         "receipt": "...",
         "table": "dict[2]",
     }
-
-
-def test_messages_are_counted_over_many_turns(system: ActorSystem) -> None:
-    """A turn has an end, the count goes on."""
-    ref = system.start(Pooled)
-    for _ in range(200):
-        ref.cast(lambda _actor: None)
-    sync(ref)
-    run_in(ref, lambda _actor: None)  # so that the turns before this one are over
-    assert look_at(ref).messages_handled >= 200
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_picture_may_leave_out_children_on_demand(system: ActorSystem, number: int) -> None:
-    """Somebody may want to see the fixed actors only."""
-    spec = ChildSpec("child", Start(Pooled), TEMPORARY)
-    root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
-    start_child(find(system, "many"), ())
-    (seen,) = look_at(root, number).children
-    assert (len(seen.children), seen.children_unlisted) == (number, 1 - number)

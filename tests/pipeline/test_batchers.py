@@ -11,7 +11,7 @@ from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import NO_PROCESS, NORMAL, SHUTDOWN, Ref, Stop
 from receipt_actors.pipeline.batchers import PACE_SECONDS, DeleteBatcher, ResultBatcher, VisibilityBatcher
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     ChangeVisibility,
     DeleteMessage,
     Done,
@@ -38,7 +38,7 @@ class House:
         self.queues: FakeQueues = stage.with_fake(FakeQueues(stage.clock))
         self.queues.create_queue(SOURCE)
         self.queues.create_queue(POST)
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.sizes: list[int] = []
 
     def sender(self, concurrency: int = 2) -> Ref:

@@ -14,9 +14,8 @@ WORKERS = [
     "app_store_gateway",
     "ledger_gateway",
     "delete_batcher",
-    "visibility_keeper",
     "visibility_batcher",
-    "intake",
+    "in_flight",
     "incidents",
     "queue_depths",
 ]
@@ -103,7 +102,7 @@ def test_the_process_may_die_at_every_step_in_turn(tree: Tree, step: tuple[str, 
     tree.check_answered(ok(7, "t-1"))
 
 
-@pytest.mark.parametrize("who", ["validator", "intake", "visibility_keeper", "ledger_gateway"])
+@pytest.mark.parametrize("who", ["validator", "in_flight", "ledger_gateway"])
 def test_a_storm_of_crashes_is_survived(tree: Tree, who: str) -> None:
     """Spread over time, as a supervisor allows; the message is answered all the same."""
     hold = tree.hold("app_store", "verify_receipt", False)
@@ -175,7 +174,7 @@ def test_a_consumer_may_be_killed_in_a_receive(tree: Tree) -> None:
     tree.check_answered(ok(7, "t-1"))
 
 
-@pytest.mark.parametrize("who", ["intake", "validators", "visibility_keeper"])
+@pytest.mark.parametrize("who", ["in_flight", "validators"])
 def test_neighbours_of_a_consumer_may_die_during_its_receive(tree: Tree, who: str) -> None:
     """It finds their successors when it comes back."""
     tree.crash(who)
@@ -191,7 +190,7 @@ def test_messages_in_flight_survive_a_restart_of_intake(tree: Tree) -> None:
             tree.services.submit(tree.services.app_store.sell(f"t-{number}"), user_id=number)
         tree.settle()
         assert tree.system.in_flight().in_flight == 50
-        tree.crash("intake")
+        tree.crash("in_flight")
         tree.advance(30)
         assert tree.system.in_flight().in_flight == 50
     tree.advance(60)
@@ -203,7 +202,7 @@ def test_messages_in_flight_survive_a_restart_of_the_keeper(tree: Tree) -> None:
     """Their visibility goes on being extended: nobody else gets them."""
     with tree.hold("app_store", "verify_receipt", False):
         submit(tree)
-        tree.crash("visibility_keeper")
+        tree.crash("in_flight")
         tree.advance(3600)
         (message,) = tree.services.queues.messages(tree.services.settings.source_queue)
         assert message.receive_count == 1
@@ -252,7 +251,7 @@ def test_a_message_that_was_finished_while_the_keeper_restarted_is_finished(
     submit(tree)
     validator = tree.find("validator")
     otp_sys.suspend(validator)
-    tree.crash("visibility_keeper")
+    tree.crash("in_flight")
     hold.release()
     tree.settle()
     otp_sys.resume(validator)

@@ -25,9 +25,8 @@ WORKERS = [
     "app_store_gateway",
     "ledger_gateway",
     "delete_batcher",
-    "visibility_keeper",
     "visibility_batcher",
-    "intake",
+    "in_flight",
     "consumer-1",
 ]
 SUPERVISORS = ["custody", "gateways", "batchers", "validators", "pipeline"]

@@ -14,7 +14,7 @@ from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     Broken,
     DescribeService,
     Done,
@@ -60,7 +60,7 @@ class House:
         self.background = background
         self.stage = stage
         self.ledger: ChokingLedger = stage.with_fake(ChokingLedger())
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.gateway = self.start()
 
     def start(self, concurrency: int = 50) -> Ref:

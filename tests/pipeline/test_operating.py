@@ -12,7 +12,7 @@ import pytest
 
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, TraceRefused
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.pipeline.protocol import INTAKE
+from receipt_actors.pipeline.protocol import IN_FLIGHT
 from receipt_actors.telemetry.control import SystemControl, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ServiceOverview, State
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS
@@ -74,11 +74,11 @@ def test_everything_can_be_seen(tree: Tree) -> None:
     assert (seen.state, process.state, process.in_flight) == (State.CONSUMING, State.CONSUMING, 0)
     assert process.reserved == 20
     found = actors(seen)
-    assert {"root", "telemetry", "pipeline", "intake", "validators", "consumer-1", f"result_batcher {POST}"} <= set(
+    assert {"root", "telemetry", "pipeline", "in_flight", "validators", "consumer-1", f"result_batcher {POST}"} <= set(
         found
     )
     assert found["validators"].strategy == "simple_one_for_one"
-    assert found["intake"].messages > 0
+    assert found["in_flight"].messages > 0
     assert {each.name for each in process.services} == {
         "app_store",
         "ledger",
@@ -138,10 +138,10 @@ def test_an_outage_is_seen(tree: Tree) -> None:
 
 def test_restarts_are_seen(tree: Tree) -> None:
     """Of the actor that crashed, however it goes on."""
-    tree.crash(INTAKE)
-    tree.crash(INTAKE)
+    tree.crash(IN_FLIGHT)
+    tree.crash(IN_FLIGHT)
     found = actors(look(tree))
-    assert (found["intake"].restarts, found["visibility_keeper"].restarts) == (2, 0)
+    assert (found["in_flight"].restarts, found["visibility_batcher"].restarts) == (2, 0)
 
 
 def test_queues_are_looked_at_seldom(tree: Tree) -> None:
@@ -172,7 +172,7 @@ def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
     assert tree.system.in_flight().reserved == 0
     submit(tree, 2)
     tree.advance(60)
-    tree.crash(INTAKE)
+    tree.crash(IN_FLIGHT)
     tree.advance(60)
     assert (look(tree).state, tree.system.in_flight().in_flight) == (State.PAUSED, 1)
     hold.release()
@@ -219,7 +219,7 @@ def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
         waiting[-1].join(PATIENCE_SECONDS)
         assert tree.system.in_flight().reserved > 0
         begin()
-        tree.kill(INTAKE)
+        tree.kill(IN_FLIGHT)
     waiting[-1].join(PATIENCE_SECONDS)
     assert not any(thread.is_alive() for thread in waiting)
 
@@ -250,7 +250,7 @@ def test_a_system_that_has_ended_can_be_looked_at(tree: Tree) -> None:
     assert (seen.state, seen.processes[0].tree) == (State.ENDED, None)
     assert seen.statistics.count("answered") == 1
     with pytest.raises(UnknownActor):
-        tree.system.actor_state("intake")
+        tree.system.actor_state("in_flight")
 
 
 def test_the_state_of_an_actor_is_told_without_secrets(tree: Tree) -> None:

@@ -13,7 +13,7 @@ from receipt_actors.backends import Backend
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, QueueRefused, QueueUnavailable
-from receipt_actors.pipeline.protocol import DELETE_BATCHER, INTAKE, VISIBILITY_BATCHER
+from receipt_actors.pipeline.protocol import DELETE_BATCHER, IN_FLIGHT, VISIBILITY_BATCHER
 from receipt_actors.telemetry.overview import State
 from receipt_actors.testing import FakeServices, PortCall, SentSubmission, genuine, intercept, receipt_data_of
 from tests.patience import PATIENCE_SECONDS
@@ -245,7 +245,7 @@ def test_a_users_group_on_one_fifo_queue_is_not_that_on_another() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [INTAKE, "visibility_keeper", (DELETE_BATCHER, SECOND), (VISIBILITY_BATCHER, SECOND), ("consumer-1", SECOND)],
+    [IN_FLIGHT, (DELETE_BATCHER, SECOND), (VISIBILITY_BATCHER, SECOND), ("consumer-1", SECOND)],
 )
 def test_whoever_crashes_nothing_is_lost(tree: Tree, name: Any) -> None:
     """Each actor of a source is restarted alone, under its own name, and its messages are answered."""
@@ -300,7 +300,7 @@ def test_everything_names_its_source(tree: Tree) -> None:
     described = tree.system.actor_state(f"{DELETE_BATCHER} {SECOND}")
     assert described["class"] == "DeleteBatcher"
     assert tree.system.actor_state(f"consumer-2 {SECOND}")["class"] == "Consumer"
-    assert tree.system.actor_state(INTAKE)["state"]["sources"].keys() == {FIRST, SECOND}
+    assert tree.system.actor_state(IN_FLIGHT)["state"]["sources"].keys() == {FIRST, SECOND}
 
 
 def test_sources_that_share_a_dead_letter_queue_are_refused() -> None:

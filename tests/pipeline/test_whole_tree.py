@@ -14,7 +14,7 @@ from receipt_actors.backends import Backend
 from receipt_actors.domain.ports import EntryFailure, Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
-from receipt_actors.pipeline.intake import STUCK_SECONDS
+from receipt_actors.pipeline.in_flight import STUCK_SECONDS
 from receipt_actors.testing import FakeServices, PortCall, genuine, intercept, wait_until
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.trees import LONG_ENOUGH_SECONDS, POST, SETTINGS, Tree, invalid, ok, tree_of
@@ -438,7 +438,7 @@ def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: s
     drained: list[int] = []
     draining = threading.Thread(target=lambda: drained.append(tree.system.drain(600.0)))
     draining.start()
-    intake: Any = tree.find("intake").process.actor
+    intake: Any = tree.find("in_flight").process.actor
     wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
     tree.services.clock.advance(STUCK_SECONDS)
     draining.join(PATIENCE_SECONDS)
@@ -458,7 +458,7 @@ def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
     drained: list[int] = []
     draining = threading.Thread(target=lambda: drained.append(tree.system.drain(PATIENCE_SECONDS)))
     draining.start()
-    intake: Any = tree.find("intake").process.actor
+    intake: Any = tree.find("in_flight").process.actor
     wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
     submit(tree, 8)
     hold.release()
@@ -481,7 +481,7 @@ def test_chaos(tree: Tree, seed: int) -> None:
     rng = random.Random(seed)
     services = tree.services
     expected: dict[str, set[int]] = {}
-    workers = ["app_store_gateway", "ledger_gateway", "delete_batcher", "visibility_keeper", "visibility_batcher"]
+    workers = ["app_store_gateway", "ledger_gateway", "delete_batcher", "visibility_batcher"]
     submitted: dict[str, tuple[int, str]] = {}  # by submission id
 
     def someone_submits() -> None:
@@ -497,7 +497,7 @@ def test_chaos(tree: Tree, seed: int) -> None:
         getattr(fake_of(tree, operation), way)(operation, ERRORS[operation], times=rng.randrange(1, 4))
 
     def somebody_dies() -> None:
-        name = rng.choice([*workers, "intake", "gateways", "validators", "result_batchers"])
+        name = rng.choice([*workers, "in_flight", "gateways", "validators", "result_batchers"])
         ref = tree.actors.whereis(name)
         if ref is None:
             return

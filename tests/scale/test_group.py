@@ -117,7 +117,7 @@ def test_they_are_seen_as_one_system(house: House) -> None:
     assert [process.name for process in seen.processes] == NAMES
     assert len({os.getpid(), *(process.pid for process in seen.processes)}) == 3
     for process in seen.processes:
-        assert {"root", "intake", "validators", "consumer-4"} <= names(process.tree)
+        assert {"root", "in_flight", "validators", "consumer-4"} <= names(process.tree)
         assert {service.name for service in process.services} >= {"app_store", "ledger"}
         assert min(process.usage.cpu_seconds, process.usage.memory_bytes, process.usage.threads) > 0
     assert {"root", "collector", "worker-1", "worker-2"} <= names(seen.parent)
@@ -150,9 +150,9 @@ def test_a_pause_is_for_all_of_them_and_for_their_successors(house: House) -> No
 def test_the_state_of_an_actor_is_told_by_process(house: House) -> None:
     """Each worker has its own; the parent's actors are found, too."""
     house.wait_for_states(State.CONSUMING, State.CONSUMING)
-    described = house.control.actor_state("intake")
+    described = house.control.actor_state("in_flight")
     assert sorted(described) == NAMES
-    assert {each["class"] for each in described.values()} == {"Intake"}
+    assert {each["class"] for each in described.values()} == {"InFlight"}
     assert set(house.control.actor_state("worker-1")) == {"parent"}
     with pytest.raises(UnknownActor):
         house.control.actor_state("nobody")
@@ -196,9 +196,9 @@ def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.Monk
     try:
         seen = house.wait_for(lambda seen: seen.processes[1].state is State.SILENT)
         assert seen.state is State.SILENT
-        assert "intake" in names(seen.processes[1].tree)
-        described = house.wait_for_description("intake", "worker-1")
-        assert described["worker-1"]["class"] == "Intake"
+        assert "in_flight" in names(seen.processes[1].tree)
+        described = house.wait_for_description("in_flight", "worker-1")
+        assert described["worker-1"]["class"] == "InFlight"
         assert "has not answered" in described["worker-2"]["why"]
     finally:
         os.kill(hanging, signal.SIGCONT)

@@ -9,7 +9,7 @@ import pytest
 
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
-from receipt_actors.pipeline.protocol import INTAKE, ObeyLimits
+from receipt_actors.pipeline.protocol import IN_FLIGHT, ObeyLimits
 from receipt_actors.scale.nodes.holding import LIMITED, ProcessHolding
 from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
 from receipt_actors.telemetry.overview import State
@@ -238,7 +238,7 @@ def test_a_process_holds_nothing_at_first(tree: Tree) -> None:
     assert (limits.are_held(4.9), limits.are_held(5.0)) == (True, False)
     assert holding.use(WHOLE) == [(name, ObeyLimits()) for name in LIMITED]
     assert limits.current == WHOLE
-    assert INTAKE in LIMITED
+    assert IN_FLIGHT in LIMITED
 
 
 # --- whole trees in a group ---

@@ -27,7 +27,7 @@ def install() -> None:
     folder = Path(os.environ[FOLDER])
     if "receipt_actors.stores.apple.signatures.worker" in sys.orig_argv and (folder / "verifier").exists():
         os._exit(127)  # as a program that can't be found
-    from receipt_actors.otp import Heartbeat, _pollers
+    from receipt_actors.otp import Heartbeat, _scheduler
     from receipt_actors.scale.processes import channel
 
     class Epoll:
@@ -42,7 +42,7 @@ def install() -> None:
                 threading.Event().wait()
             return self._epoll.poll(seconds)
 
-    _pollers.select = SimpleNamespace(epoll=Epoll, EPOLLIN=select.EPOLLIN)  # type: ignore[attr-defined]
+    _scheduler.select = SimpleNamespace(epoll=Epoll, EPOLLIN=select.EPOLLIN)  # type: ignore[attr-defined]
     Heartbeat.__init__.__kwdefaults__["tick_seconds"] = TICK_SECONDS
     decode = channel.decode
 

@@ -192,7 +192,7 @@ def test_a_start_loads_what_it_uses(tmp_path: Path) -> None:
 import sys
 from receipt_actors.cli import main
 assert main(["start", "--database", "receipts.db", "--bundle-ids", "com.example.game", "--exit-when-idle", "0"]) == 0
-ours = ("admin", "aws", "otp._gen_state_machine", "sandbox", "scale.processes.group", "telemetry.embedded_metrics")
+ours = ("admin", "aws", "otp.gen_statem", "sandbox", "scale.processes.group", "telemetry.embedded_metrics")
 others = ("appstoreserverlibrary", "boto3", "cryptography", "opentelemetry")
 of_admin = ("prometheus_client", "starlette", "uvicorn")
 print(*({*others, *of_admin, *(f"receipt_actors.{name}" for name in ours)} & sys.modules.keys()))

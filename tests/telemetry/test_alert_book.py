@@ -47,9 +47,8 @@ def incident(kind: str, summary: str = "it happened", at: float = 0.0, count: in
     return Incident(AT_SECONDS + at, kind, summary, ("first this", "then that"), count=count, subject=subject)
 
 
-def only(due: dict[AlertKind, Gathered]) -> Gathered:
-    ((kind, gathered),) = due.items()
-    assert gathered.kind is kind
+def only(due: list[Gathered]) -> Gathered:
+    (gathered,) = due
     return gathered
 
 
@@ -60,7 +59,7 @@ def test_the_first_of_a_kind_is_due_at_once(kind: str) -> None:
     alerts.note(incident(kind), 5.0)
     first = only(alerts.take_due(5.0))
     assert (first.kind.value, first.count, first.summary) == (kind, 1, "it happened")
-    assert alerts.take_due(5.0 + PERIOD_SECONDS) == {}
+    assert alerts.take_due(5.0 + PERIOD_SECONDS) == []
 
 
 def test_what_follows_is_summed_up_for_a_minute() -> None:
@@ -70,7 +69,7 @@ def test_what_follows_is_summed_up_for_a_minute() -> None:
     alerts.take_due(0.0)
     for second in range(1, 31):
         alerts.note(incident("crash", f"{'ab'[second % 2]} crashed", at=second), float(second))
-        assert alerts.take_due(float(second)) == {}
+        assert alerts.take_due(float(second)) == []
     assert alerts.next_due_seconds() == PERIOD_SECONDS
     rest = only(alerts.take_due(PERIOD_SECONDS)).alert(ORIGIN)
     assert (rest.count, rest.first_at_seconds, rest.last_at_seconds) == (30, AT_SECONDS + 1, AT_SECONDS + 30)
@@ -105,13 +104,13 @@ def test_there_are_never_more_alerts_in_a_minute_than_kinds(steps: list[tuple[st
         now += pause_seconds
         alerts.note(incident(kind, count=count, subject=subject), now)
         noted[kind] += count
-        sent += [(gathered.kind, now, gathered.count) for gathered in alerts.take_due(now).values()]
+        sent += [(gathered.kind, now, gathered.count) for gathered in alerts.take_due(now)]
     last = alerts.take_all(now)
     for kind in AlertKind:
         times = [at for sent_kind, at, _ in sent if sent_kind is kind]
         assert all(later - earlier >= PERIOD_SECONDS for earlier, later in itertools.pairwise(times))
     told: Counter[str] = Counter()
-    for kind, count in [*((kind, count) for kind, _, count in sent), *((k, g.count) for k, g in last.items())]:
+    for kind, count in [*((kind, count) for kind, _, count in sent), *((each.kind, each.count) for each in last)]:
         told[kind.value] += count
     assert {kind: told[kind] for kind in INCIDENT_KINDS} == {kind: noted[kind] for kind in INCIDENT_KINDS}
 
@@ -122,7 +121,7 @@ def test_nothing_is_left_when_all_is_taken() -> None:
     for second in range(3):
         alerts.note(incident("crash"), float(second))
     assert only(alerts.take_all(3.0)).count == 3
-    assert alerts.take_all(100.0) == {}
+    assert alerts.take_all(100.0) == []
 
 
 # --- outages ---
@@ -133,7 +132,7 @@ def test_a_short_outage_is_none() -> None:
     alerts = book()
     alerts.note(incident("outage", subject="ledger"), 0.0)
     alerts.note(incident("recovered", subject="ledger"), OUTAGE_SECONDS - 1)
-    assert alerts.take_due(10 * OUTAGE_SECONDS) == {}
+    assert alerts.take_due(10 * OUTAGE_SECONDS) == []
     assert alerts.next_due_seconds() is None
 
 
@@ -145,7 +144,7 @@ def test_a_long_outage_is_told_once_and_so_is_its_end() -> None:
     outage = only(alerts.take_due(OUTAGE_SECONDS))
     assert (outage.summary, outage.story[0]) == ("ledger is unavailable", "unavailable for 60 s by now")
     assert outage.last_at_seconds - outage.first_at_seconds == OUTAGE_SECONDS
-    assert alerts.take_due(50 * OUTAGE_SECONDS) == {}
+    assert alerts.take_due(50 * OUTAGE_SECONDS) == []
     alerts.note(incident("recovered", "ledger is available again", subject="ledger"), 60 * OUTAGE_SECONDS)
     recovered = only(alerts.take_due(60 * OUTAGE_SECONDS))
     assert recovered.kind is AlertKind.RECOVERED
@@ -177,14 +176,14 @@ def test_a_few_dead_letters_are_everyday() -> None:
     alerts = book()
     for minute in range(5):
         alerts.note(incident("moved", count=DEAD_LETTERS), minute * PERIOD_SECONDS)
-        assert alerts.take_due(minute * PERIOD_SECONDS) == {}
+        assert alerts.take_due(minute * PERIOD_SECONDS) == []
 
 
 def test_many_dead_letters_within_a_minute_are_told_with_their_number() -> None:
     """All of that minute are counted, those before the limit too; and those after it, a minute later."""
     alerts = book()
     for second in range(DEAD_LETTERS + 1):
-        assert alerts.take_due(float(second)) == {}
+        assert alerts.take_due(float(second)) == []
         alerts.note(incident("moved", "moved: bad_receipt"), float(second))
     assert only(alerts.take_due(float(DEAD_LETTERS))).count == DEAD_LETTERS + 1
     alerts.note(incident("moved", count=3), 20.0)
@@ -243,4 +242,4 @@ def test_what_a_node_does_of_its_groups_work_is_no_alert() -> None:
     """It takes work up at each start, and others stand by: only a node that was lost is one."""
     alerts = book()
     alerts.note(incident("role", "node a of group Q is active"), 0.0)
-    assert alerts.take_due(0.0) == {}
+    assert alerts.take_due(0.0) == []

@@ -13,6 +13,7 @@ import pytest
 from receipt_actors.domain.ports import EntryFailure
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, AlertLimits, Origin
 from receipt_actors.telemetry.alerts import (
     SUBSCRIBE_AGAIN_SECONDS,
@@ -20,8 +21,6 @@ from receipt_actors.telemetry.alerts import (
     Alerts,
     AlertSink,
     AlertsQueue,
-    AlertsStatus,
-    DescribeAlerts,
 )
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents
 from receipt_actors.telemetry.overview import Incident
@@ -71,13 +70,9 @@ class Desk:
     def wait_for(self, alerts: Ref, **expected: int) -> None:
         """Wait until the actor says so of itself: what it sends takes its time on another thread."""
 
-        def status() -> AlertsStatus:
-            answer: AlertsStatus = alerts.call(DescribeAlerts(), PATIENCE_SECONDS)
-            return answer
-
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while any(getattr(status(), name) != value for name, value in expected.items()):
-            assert time.monotonic() < deadline, f"{status()}, but expected {expected}"
+        while not expected.items() <= (status := otp_sys.describe_state(alerts, PATIENCE_SECONDS)).items():
+            assert time.monotonic() < deadline, f"{status}, but expected {expected}"
 
     def advance(self, seconds: float) -> None:
         settle(self.actors, self.queues)

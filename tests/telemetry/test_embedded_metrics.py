@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -30,6 +29,7 @@ from receipt_actors.telemetry.overview import (
 )
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import StandInSystem
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 
@@ -237,22 +237,15 @@ def test_more_dimensions_are_there_beside_the_queue() -> None:
     assert document["Stage"] == "production"
 
 
-class System:
+class System(StandInSystem):
     """Answers a second more each time it is looked at."""
 
     def __init__(self) -> None:
-        self.looks = 0
-        self.looked = threading.Condition()
-
-    def overview(self) -> Overview:
-        with self.looked:
-            self.looks += 1
-            self.looked.notify_all()
-            return replace(LATER, at_seconds=1000.0 + self.looks, statistics=statistics(10 * self.looks))
+        super().__init__(lambda number: replace(LATER, at_seconds=1000.0 + number, statistics=statistics(10 * number)))
 
     def wait_for(self, looks: int) -> None:
-        with self.looked:
-            assert self.looked.wait_for(lambda: self.looks >= looks, PATIENCE_SECONDS)
+        for _ in range(looks):
+            assert self.looked.acquire(timeout=PATIENCE_SECONDS)
 
 
 def lines_of(use: Callable[[MetricsLog], None], interval_seconds: float) -> list[dict[str, Any]]:
@@ -270,7 +263,7 @@ class TestMetricsLog:
         system = System()
 
         def use(log: MetricsLog) -> None:
-            log.watch(system)  # type: ignore[arg-type]
+            log.watch(system)
             system.wait_for(4)
 
         lines = lines_of(use, 0.01)
@@ -301,7 +294,7 @@ class TestMetricsLog:
                     break
             os.set_blocking(writing, True)
             log = MetricsLog(writing, interval_seconds=0.001, namespace="Receipts")
-            log.watch(system)  # type: ignore[arg-type]
+            log.watch(system)
             system.wait_for(20)
             os.close(reading)
             log.close()

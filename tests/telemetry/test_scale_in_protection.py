@@ -6,17 +6,14 @@ import json
 import logging
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.sandbox.http_server import Reply, response
-from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.overview import Overview, ProcessOverview, State, Usage
 from receipt_actors.telemetry.scale_in_protection import (
     EXPIRES_IN_MINUTES,
@@ -30,6 +27,7 @@ from receipt_actors.telemetry.scale_in_protection import (
 )
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import StandInSystem
 
 from .ecs_agent import NO_ANSWER, EcsAgent, answer, error, failure
 
@@ -46,33 +44,20 @@ def overview(*processes: ProcessOverview) -> Overview:
     return Overview(0.0, "1", processes[0].state, "Q", {}, processes, StatisticsSnapshot())
 
 
-class System:
-    """A ``SystemControl`` whose process looks as it is told."""
+class System(StandInSystem):
+    """Its process looks as it is told."""
 
     def __init__(self, process: ProcessOverview) -> None:
+        super().__init__(lambda _number: overview(self.process))
         self.process = process
-        self.looks = threading.Semaphore(0)
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
         assert not looks_at_queues, "a look at the queues costs calls to SQS"
-        self.looks.release()
-        return overview(self.process)
+        return super().overview()
 
     def wait_for_looks(self, count: int) -> None:
         for _ in range(count):
-            assert self.looks.acquire(timeout=PATIENCE_SECONDS)
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def actor_state(self, name: str) -> Mapping[str, Any]:
-        raise AssertionError(name)
-
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
-        raise AssertionError(request)
+            assert self.looked.acquire(timeout=PATIENCE_SECONDS)
 
 
 # --- when ---

@@ -1,4 +1,4 @@
-"""Statistics: what is counted, and what several processes have counted together."""
+"""Statistics: what was counted, the histogram of durations, and what was counted between two looks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem
+from receipt_actors.telemetry.changes import change
 from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
 from receipt_actors.telemetry.statistics import (
     ServiceCalls,
@@ -143,3 +144,60 @@ def test_the_percentiles_are_there_to_be_read() -> None:
     data = latencies(0.1, 0.2, 0.3).as_json()
     assert data["count"] == 3
     assert data["p50_seconds"] == pytest.approx(statistics.median([0.1, 0.2, 0.3]), rel=0.0101)
+
+
+def test_counts_up_to_bounds_are_cumulative() -> None:
+    """Each has all that is shorter; what is longer than the last is in none."""
+    assert latencies(0.01, 0.02, 0.2, 9.0).counts_up_to([0.005, 0.05, 0.5, 5.0]) == [0, 2, 3, 3]
+    assert Latencies().counts_up_to([0.1, 1.0]) == [0, 0]
+
+
+def test_the_sum_is_right_to_a_percent() -> None:
+    """Though no single duration is kept."""
+    seconds = [0.001 * number for number in range(1, 2000)]
+    assert latencies(*seconds).sum_seconds == pytest.approx(sum(seconds), rel=0.01)
+    assert Latencies().sum_seconds == 0
+
+
+def test_since_is_what_was_added() -> None:
+    """Of what became less, because counts were lost, there is nothing."""
+    assert latencies(0.1, 0.1, 3.0).since(latencies(0.1)) == latencies(0.1, 3.0)
+    assert latencies(0.1).since(latencies(3.0, 3.0)) == latencies(0.1)
+
+
+def counted(number: int, seconds: float) -> StatisticsSnapshot:
+    latencies = Latencies()
+    for _ in range(number):
+        latencies.record(seconds)
+    return StatisticsSnapshot(
+        received=number,
+        results={(Verdict.OK, Reason.CLAIMED): number},
+        fates={("answered", None): number, ("handed_back", Reason.DRAINED): 1},
+        latencies=latencies,
+        steps={"verifying": latencies.copy()},
+        calls={"ledger": ServiceCalls(number, 10 * number)},
+    )
+
+
+def test_a_change_has_what_came_later_and_nothing_else() -> None:
+    """Counts, fates, calls and latencies: the percentiles of a minute are not those of the whole life."""
+    before, new = counted(100, 0.01), counted(20, 3.0)
+    changed = change(before, before.merged(new))
+    assert changed.received == 20
+    assert changed.results == {(Verdict.OK, Reason.CLAIMED): 20}
+    assert changed.fates == {("answered", None): 20, ("handed_back", Reason.DRAINED): 1}
+    assert changed.latencies == changed.steps["verifying"] == new.latencies
+    assert changed.calls == {"ledger": ServiceCalls(20, 200)}
+
+
+def test_nothing_changed() -> None:
+    """Not a zero for everything that ever was."""
+    changed = change(counted(5, 1.0), counted(5, 1.0))
+    assert (changed.received, changed.results, changed.fates, changed.latencies.count) == (0, {}, {}, 0)
+
+
+def test_a_count_that_began_anew_is_new_as_a_whole() -> None:
+    """Who counts has crashed: no rate is negative."""
+    changed = change(counted(100, 0.01), counted(3, 0.01))
+    assert (changed.received, changed.count("answered"), changed.latencies.count) == (3, 3, 3)
+    assert changed.calls == {"ledger": ServiceCalls(3, 30)}

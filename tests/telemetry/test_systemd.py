@@ -4,49 +4,34 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from receipt_actors.telemetry import systemd
-from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.telemetry.systemd import SystemdNotifier
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import StandInSystem
 
 COUNTS = "3 in flight, 7 answered, 0 moved to the dead-letter queue"
 TREE = ActorOverview("root", "supervisor", "running")
 
 
-class System:
-    """A ``SystemControl`` that is in the state that it is told."""
+class System(StandInSystem):
+    """Is in the state that it is told."""
 
     def __init__(self, state: State) -> None:
+        super().__init__(self._look)
         self.state = state
-        self.looks = threading.Semaphore(0)
 
-    def overview(self) -> Overview:
-        self.looks.release()
+    def _look(self, _number: int) -> Overview:
         tree = None if self.state is State.ENDED else TREE
         statistics = StatisticsSnapshot(fates={("answered", None): 7})
         process = ProcessOverview("main", 1, 0.0, self.state, 3, 0, (), Usage(0, 0, 0, 0), (), tree, statistics)
         return Overview(0.0, "1", self.state, "Q", {}, (process,), statistics)
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def actor_state(self, name: str) -> Mapping[str, Any]:
-        raise AssertionError(name)
-
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
-        raise AssertionError(request)
 
 
 class Manager:
@@ -177,7 +162,7 @@ def test_what_found_no_room_is_told_once_there_is_some(manager: Manager, address
             notifier.stopping()
         notifier.watch(system)
         for _ in range(2):  # the first has been told, or not, when the second is made
-            assert system.looks.acquire(timeout=PATIENCE_SECONDS)
+            assert system.looked.acquire(timeout=PATIENCE_SECONDS)
         assert manager.receive_until("READY=1")[-2:] == ["READY=1", f"STATUS=consuming: {COUNTS}"]
     assert not manager.has_more()
 

@@ -12,7 +12,7 @@ from receipt_actors import Settings
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import TraceRefused
 from receipt_actors.otp import ActorSystem
-from receipt_actors.pipeline.protocol import INTAKE
+from receipt_actors.pipeline.protocol import IN_FLIGHT
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.trace_filters import EVENTS, FIELDS, MESSAGE_EVENTS
 from receipt_actors.telemetry.tracing import (
@@ -226,7 +226,7 @@ def test_actors_that_start_later_are_watched_from_their_first_message(tree: Tree
         "Done",
         "Done",
     ]
-    assert ("WatchMessage", "visibility_keeper") in [(event.get("message"), event.get("peer")) for event in events]
+    assert ("VerifyReceipt", "app_store_gateway") in [(event.get("message"), event.get("peer")) for event in events]
     assert without_times(events[-1]) == {
         "event": "exited",
         "process": "main",
@@ -237,18 +237,18 @@ def test_actors_that_start_later_are_watched_from_their_first_message(tree: Tree
 
 def test_a_crash_is_told_with_its_exception(tree: Tree, listener: Listener) -> None:
     """Of whichever actor."""
-    trace = listener.trace(tree.actors, "crashed exited", actor="intake")
-    tree.crash(INTAKE)
+    trace = listener.trace(tree.actors, "crashed exited", actor="in_flight")
+    tree.crash(IN_FLIGHT)
     events = listener.told(trace)
-    assert [(event["event"], event["actor"]) for event in events] == [("crashed", "intake"), ("exited", "intake")]
+    assert [(event["event"], event["actor"]) for event in events] == [("crashed", "in_flight"), ("exited", "in_flight")]
     assert events[1]["reason"] == "crash"
 
 
 def test_only_actors_that_can_match_are_watched(tree: Tree, listener: Listener) -> None:
     """A trace of one actor costs the others nothing."""
-    listener.trace(tree.actors, "cast", actor="intake", message="X")
+    listener.trace(tree.actors, "cast", actor="in_flight", message="X")
     tree.settle()
-    assert watched(tree.actors) == {"intake"}
+    assert watched(tree.actors) == {"in_flight"}
 
 
 # --- what ends a trace, and what is left of it ---

@@ -1,4 +1,4 @@
-"""The two places where a ``NetworkLoop`` runs: a thread of its own, and the scheduler of an actor system."""
+"""Where a ``NetworkLoop`` runs in tests: on the scheduler of an actor system, as in the program."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from typing import Any, TypeVar
 from receipt_actors.otp import ActorSystem
 from receipt_actors.transport.loop import NetworkLoop
 
-PLACES = ["thread", "scheduler"]
-
 L = TypeVar("L", bound=NetworkLoop[Any])
 
 
 @contextmanager
-def in_place(place: str, loop: L) -> Iterator[L]:
-    """Have a loop run in ``place``, and close it in the end."""
-    if place == "thread":
-        with closing(loop):
-            yield loop
-        return
+def running(loop: L) -> Iterator[L]:
+    """Have a loop run, and close it in the end."""
     actors = ActorSystem("host")
     loop.run_on(actors.scheduler)
     try:

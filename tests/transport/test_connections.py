@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -17,7 +18,8 @@ from receipt_actors.transport.curl import CurlTransport, _Multi
 from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Server
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
-from tests.transport.places import in_place
+from tests.stores.apple.app_store_servers import make_certificate, tls_server
+from tests.transport.places import running
 from tests.transport.wire import Asked, Wire
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ def serve() -> Iterator[Callable[..., Wire]]:
 
 @pytest.fixture
 def transport() -> Iterator[CurlTransport]:
-    with in_place("scheduler", CurlTransport(MAX_IDLE)) as transport:
+    with running(CurlTransport(MAX_IDLE)) as transport:
         yield transport
 
 
@@ -155,7 +157,7 @@ def test_any_number_of_connections_may_be_closed_at_once(serve: Callable[..., Wi
         return ANSWER
 
     server = serve(answer)
-    with in_place("scheduler", CurlTransport(50)) as transport:
+    with running(CurlTransport(50)) as transport:
         asker = Asker(transport, server.url)
         threads = [threading.Thread(target=asker.ask, args=(b"together",)) for _ in range(20)]
         for thread in threads:
@@ -256,15 +258,33 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
             is_over.set()
             return
         server.say(wrong, server.asked[-1].connection)
-        running = transport._running
-        assert isinstance(running, _Multi)
-        select.select(list(running._idle_sockets), [], [], PATIENCE_SECONDS)  # until it has come
+        multi = transport._running
+        assert isinstance(multi, _Multi)
+        select.select(list(multi._idle_sockets), [], [], PATIENCE_SECONDS)  # until it has come
         transport.begin(HttpRequest(server_, server.url, (), body), partial(speak_unasked_and_ask, body))
 
     server_ = server_of()
     transport.begin(HttpRequest(server_, server.url, (), b"x"), partial(speak_unasked_and_ask, b"x"))
     assert is_over.wait(PATIENCE_SECONDS)
     assert told == [b"{}"] * 3
+
+
+def test_a_connection_with_tls_is_kept_and_dropped_likewise(
+    serve: Callable[..., Wire], transport: CurlTransport, tmp_path: Path
+) -> None:
+    """What TLS itself sends, its session tickets, does no harm."""
+    certificate = make_certificate(tmp_path)
+
+    def answer(asked: Asked) -> bytes:
+        return {b"close": ANSWER + Wire.CLOSE, b"twice": ANSWER + ANSWER}.get(asked.body, ANSWER)
+
+    server = serve(answer, tls_server(certificate))
+    trusting = Server(str(certificate), 5.0, 10.0, MAX_RESPONSE_BYTES)
+    for body in (b"1", b"2", b"close", b"3", b"twice", b"4", b"5"):
+        response = transport.exchange(HttpRequest(trusting, server.url, (), body), same)
+        assert isinstance(response, HttpResponse)
+        assert response.body == b"{}"
+    assert [asked.connection for asked in server.asked] == [0, 0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

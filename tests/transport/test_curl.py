@@ -23,12 +23,10 @@ from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 from receipt_actors.stores.apple.client import verify_receipt_client
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
-from receipt_actors.transport import curl
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
     Recorder,
-    Reply,
     answers,
     http2_server,
     make_certificate,
@@ -36,7 +34,7 @@ from tests.stores.apple.app_store_servers import (
     recording,
     tls_server,
 )
-from tests.transport.places import PLACES, in_place
+from tests.transport.places import running
 
 LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
@@ -46,20 +44,10 @@ SECRET = "5f0c8e6d9b7a41c2"
 Outcomes = queue.SimpleQueue[Mapping[str, Any] | Exception]
 
 
-_place = "thread"
-
-
-@pytest.fixture(params=PLACES, autouse=True)
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where the transport runs, each in turn."""
-    monkeypatch.setitem(globals(), "_place", request.param)
-    return str(request.param)
-
-
 @contextmanager
 def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptTransfers]:
     seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
-    with in_place(_place, CurlTransport(1000)) as transport:
+    with running(CurlTransport(1000)) as transport:
         yield VerifyReceiptTransfers(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
 
 
@@ -99,7 +87,7 @@ def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descrip
         assert client.verify_receipt(RECEIPT, PRODUCTION)
 
 
-def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
+def test_many_are_under_way_at_once_on_one_thread() -> None:
     """Hundreds of questions wait for their answers together, each gets its own, and one thread brings them all."""
     number_of_questions = 400
     outcomes: queue.SimpleQueue[tuple[int, Any, str]] = queue.SimpleQueue()
@@ -128,18 +116,7 @@ def test_many_are_under_way_at_once_on_one_thread(place: str) -> None:
             number, outcome, thread = outcomes.get(timeout=PATIENCE_SECONDS)
             assert outcome["receipt"]["in_app"][0]["transaction_id"] == str(number)
             threads.add(thread)
-    assert threads == {"transfers" if place == "thread" else "host-scheduler"}
-
-
-def test_connections_are_used_again(recorder: Recorder) -> None:
-    """As many connections are made as are needed at once, not one for each question."""
-    outcomes: Outcomes = queue.SimpleQueue()
-    with client_of(recorder.url) as client:
-        for _ in range(5):
-            for _ in range(3):
-                client.begin(RECEIPT, PRODUCTION, outcomes.put)
-            assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(3)] == [{"status": 0}] * 3
-    assert len(recorder.connections) <= 3
+    assert threads == {"host-scheduler"}
 
 
 def test_a_tls_session_is_used_again(certificate: Path) -> None:
@@ -239,19 +216,6 @@ def test_a_bug_that_an_answer_sets_off_is_its_own(
     assert RECEIPT not in caplog.text
 
 
-def test_a_bug_of_the_thread_is_told_and_got_over(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """All that is under way is given up, and the next question finds everything in order."""
-    with client_of(recorder.url) as client:
-        with monkeypatch.context() as patched:
-            patched.setattr(curl._Multi, "_collect", lambda _self: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                client.verify_receipt(RECEIPT, PRODUCTION)
-        assert client.verify_receipt(RECEIPT, PRODUCTION) == {"status": 0}
-    assert "the next one begins anew" in caplog.text
-
-
 def test_close_answers_what_is_under_way() -> None:
     """Nobody waits for ever: each question ends as unavailable, also one that comes later; and the thread is gone."""
     outcomes: Outcomes = queue.SimpleQueue()
@@ -265,7 +229,7 @@ def test_close_answers_what_is_under_way() -> None:
             outcome = outcomes.get(timeout=PATIENCE_SECONDS)
             assert isinstance(outcome, AppStoreUnavailable)
             assert "the client is closed" in str(outcome)
-    assert not {"transfers", "host-scheduler"} & {thread.name for thread in threading.enumerate()}
+    assert "host-scheduler" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_client_that_was_never_asked_is_closed() -> None:
@@ -281,13 +245,3 @@ def test_a_callback_may_close_the_client(recorder: Recorder) -> None:
     with client_of(recorder.url) as client:
         client.begin(RECEIPT, PRODUCTION, lambda _outcome: (client.close(), closed.put("closed")))
         assert closed.get(timeout=PATIENCE_SECONDS) == "closed"
-
-
-def test_a_callback_may_ask_again(recorder: Recorder) -> None:
-    """Answer after answer, on the thread that brings them."""
-    recorder.reply = Reply(body=lambda question: b'{"status":%d}' % len(question))
-    outcomes: Outcomes = queue.SimpleQueue()
-    with client_of(recorder.url) as client:
-        client.begin("A", PRODUCTION, lambda _outcome: client.begin("AB", PRODUCTION, outcomes.put))
-        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
-    assert outcome == {"status": len(b'{"receipt-data": "AB", "password": ""}') + len(SECRET)}

@@ -11,7 +11,7 @@ from receipt_actors.domain.patience import Work
 from receipt_actors.otp import ActorSystem, Name, look_at
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
-    INTAKE,
+    IN_FLIGHT,
     LEDGER_GATEWAY,
     IntakeStatus,
     ObeyLimits,
@@ -19,7 +19,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.telemetry.statistics import statistics_of
 
-LIMITED: tuple[Name, ...] = (INTAKE, APP_STORE_GATEWAY, LEDGER_GATEWAY)  #: who keep to the limits of a process
+LIMITED: tuple[Name, ...] = (IN_FLIGHT, APP_STORE_GATEWAY, LEDGER_GATEWAY)  #: who keep to the limits of a process
 
 
 class Holding(Protocol):
@@ -62,7 +62,7 @@ class ProcessHolding:
 
     def work(self) -> Work:
         """See ``Holding``."""
-        intake = self._actors.whereis(INTAKE)
+        intake = self._actors.whereis(IN_FLIGHT)
         status = None if intake is None else look_at(intake, 0).view
         answered = statistics_of(self._actors).answered
         if not isinstance(status, IntakeStatus):  # it is being started: nobody knows
@@ -72,6 +72,6 @@ class ProcessHolding:
 
 def release(actors: ActorSystem) -> None:
     """Have what is in flight in this process handed back."""
-    intake = actors.whereis(INTAKE)
+    intake = actors.whereis(IN_FLIGHT)
     if intake is not None:
         intake.cast(ReleaseCustodians())

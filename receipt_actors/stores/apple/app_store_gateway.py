@@ -43,10 +43,10 @@ from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.turns import InTurn
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
-from receipt_actors.otp import NO_REPLY, Crash, ExitReason, From
-from receipt_actors.pipeline.gateway import BlockingCall, Job
+from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
+from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Job
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     SIGNATURE_GATEWAY,
     Broken,
     GaveUp,
@@ -179,7 +179,7 @@ class AppStoreGateway(RefereeGateway):
             return super().handle_call(request, from_)
         refusal = self._refusals.get(_memory_key(request))
         if refusal is not None:
-            return refusal
+            return IdleTimeout(0, refusal)
         way = self._ways[request.source_queue]
         job = _Verification(request, from_, way)
         receipt_data = request.submission.receipt_data
@@ -192,7 +192,7 @@ class AppStoreGateway(RefereeGateway):
             label = _Offline(job, self._has_read_question)
             self._offline += 1
             self.run_blocking(self._readers, label, way.question_of, receipt_data)
-        return NO_REPLY
+        return DISPATCH
 
     def _has_read_question(self, job: _Verification, question: str | None) -> None:
         if question is None:
@@ -238,7 +238,7 @@ class AppStoreGateway(RefereeGateway):
                 label.job.from_.reply(value)
             case _:
                 label.then(label.job, value)
-        return None
+        return DISPATCH
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         """Something could not be found out, or Apple gave no answer."""
@@ -251,7 +251,7 @@ class AppStoreGateway(RefereeGateway):
             self._could_not_be_found_out(
                 label, reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
             )
-        return None
+        return DISPATCH
 
     def _could_not_be_found_out(self, label: _Offline, error: BaseException) -> None:
         match error:
@@ -489,7 +489,7 @@ class AppStoreGateway(RefereeGateway):
         """Tell at once where an outage means another thing for Intake than it did when that was told last."""
         if not self._breaker.is_closed and self.closes_intake is not self._has_closed_intake:
             self._has_closed_intake = self.closes_intake
-            self.cast(INTAKE, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
+            self.cast(IN_FLIGHT, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
 
     def _wait_and_try(self) -> None:
         self._has_closed_intake = self.closes_intake

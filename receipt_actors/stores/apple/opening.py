@@ -133,7 +133,7 @@ def open_signatures(settings: SignatureSettings) -> AppleSignedData:
 
 
 def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
-    """Name the trusted root certificates that are not Apple's: whoever has their keys can make purchases that count.
+    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count.
 
     Raises what ``open_signatures`` raises.
     """

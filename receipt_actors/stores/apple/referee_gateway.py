@@ -21,10 +21,10 @@ from math import inf
 from typing import Any
 
 from receipt_actors.errors import AppStoreUnavailable, UnavailableError
-from receipt_actors.otp import From, Timer
-from receipt_actors.pipeline.gateway import Gateway, Job
+from receipt_actors.otp import From, IdleTimeout, Timer
+from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     DescribeService,
     GatewayFailure,
     GaveUp,
@@ -140,7 +140,6 @@ class RefereeGateway(Gateway):
         if is_first and self._held:  # since when it works is not known
             self._ask_again()
             self._referee = self._referee.interrupted()
-            self._queue_dispatch()
         elif self._held:
             if self._referee.is_contested:
                 self._ask_control_soon()
@@ -219,7 +218,6 @@ class RefereeGateway(Gateway):
                 self._ask_control_soon()
         elif self._held or self._referee.is_contested:
             self._ready.appendleft(self._begin_control(self._referee.next_control))
-            self._queue_dispatch()
 
     def _begin_control(self, question: object) -> Job:
         self._control = job = self.control_job(question, _ToItself(lambda value: self._control_over(job, value)))
@@ -319,7 +317,7 @@ class RefereeGateway(Gateway):
         )
         logger.error("%s", told)
         self._notice(IncidentKind.OUTAGE, told)
-        self.cast(INTAKE, self._unsure())
+        self.cast(IN_FLIGHT, self._unsure())
         self.send_after(PATIENCE_SECONDS, _Recheck())
 
     def _unsure(self) -> ServiceUnavailable:
@@ -329,7 +327,7 @@ class RefereeGateway(Gateway):
         self._is_unsure = False
         logger.warning("%s", told)
         self._notice(IncidentKind.RECOVERED, told)
-        self.cast(INTAKE, ServiceAvailable(self.service))
+        self.cast(IN_FLIGHT, ServiceAvailable(self.service))
 
     def _recheck(self) -> None:
         if not self._is_unsure:
@@ -342,7 +340,6 @@ class RefereeGateway(Gateway):
             job = next(iter(self._held))
             self._rechecked = job, self._held.pop(job)
             self._ready.appendleft(job)
-            self._queue_dispatch()
         self.send_after(RECHECK_SECONDS, _Recheck())
 
     # --- what others see ---
@@ -350,7 +347,7 @@ class RefereeGateway(Gateway):
     def handle_call(self, request: Any, from_: From) -> Any:
         """See ``Gateway``."""
         if isinstance(request, DescribeService) and self._is_unsure:
-            return self._unsure()
+            return IdleTimeout(0, self._unsure())
         return super().handle_call(request, from_)
 
     def handle_info(self, message: Any) -> Any:
@@ -362,7 +359,7 @@ class RefereeGateway(Gateway):
                 self._recheck()
             case _:
                 return super().handle_info(message)
-        return None
+        return DISPATCH
 
     @property
     def waiting(self) -> int:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.errors import TraceRefused
-from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
@@ -28,6 +25,7 @@ from receipt_actors.telemetry.overview import (
 )
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import StandInSystem
 
 EPOCH_SECONDS = 1_790_000_000.0
 A_SECOND = 120  #: messages, of each process
@@ -103,75 +101,33 @@ def role(standing: Standing, *nodes: NodeOverview, name: str = "load-balanced") 
     return RoleOverview(name, "ReceiptsSQS", nodes[0].name, standing, 10.0, held, whole, nodes)
 
 
-class ScriptedTrace:
-    """A trace whose events a test makes up."""
+class ScriptedSystem(StandInSystem):
+    """Every look moves ``second`` on; change the fields as you like."""
 
-    def __init__(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> None:
-        self.request = request
-        self.tell = on_event
-        self.end = on_end
-        self.lost = 0
-        self.stopped = threading.Event()
-
-    def stop(self) -> None:
-        """End it."""
-        if not self.stopped.is_set():
-            self.stopped.set()
-            self.end("stopped")
-
-
-@dataclass
-class ScriptedSystem:
-    """A ``SystemControl``. Every look moves ``second`` on; change the fields as you like."""
-
-    second: float = 100.0
-    processes: int = 1
-    state: State = State.CONSUMING
-    starting: tuple[str, ...] = ()  #: names of processes of which nothing is known yet
-    unavailable: tuple[str, ...] = ()
-    mailbox: int = 0  #: of the ledger gateway
-    restarts: int = 0  #: likewise
-    incidents: tuple[Incident, ...] = ()
-    queues: Mapping[str, int | None] | None = None
-    extra_actors: Sequence[ActorOverview] = ()
-    version: str = "0.1.0"
-    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: of actors
-    role: RoleOverview | None = None  #: None: it is alone
-    traces: list[ScriptedTrace] = field(default_factory=list)
-    traced: threading.Event = field(default_factory=threading.Event)
-    answers: threading.Event = field(default_factory=threading.Event)  #: while it is cleared, looks do not come back
-
-    def __post_init__(self) -> None:
+    def __init__(self, second: float = 100.0) -> None:
+        super().__init__(self._look)
+        self.second = second
+        self.processes = 1
+        self.state = State.CONSUMING
+        self.starting: tuple[str, ...] = ()  #: names of processes of which nothing is known yet
+        self.unavailable: tuple[str, ...] = ()
+        self.mailbox = 0  #: of the ledger gateway
+        self.restarts = 0  #: likewise
+        self.incidents: tuple[Incident, ...] = ()
+        self.queues: Mapping[str, int | None] | None = None
+        self.extra_actors: Sequence[ActorOverview] = ()
+        self.version = "0.1.0"
+        self.role: RoleOverview | None = None  #: None: it is alone
+        self.answers = threading.Event()  # while it is cleared, looks do not come back
         self.answers.set()
 
     def pause(self) -> None:
-        """See ``SystemControl``."""
         self.state = State.PAUSED
 
     def resume(self) -> None:
-        """See ``SystemControl``."""
         self.state = State.CONSUMING
 
-    def actor_state(self, name: str) -> Mapping[str, Any]:
-        """See ``SystemControl``."""
-        if name not in self.states:
-            raise UnknownActor(name)
-        return self.states[name]
-
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> ScriptedTrace:
-        """See ``SystemControl``."""
-        if request.filters.get("event") == ["nonsense"]:
-            raise TraceRefused("no event is called nonsense")
-        self.traces.append(ScriptedTrace(request, on_event, on_end))
-        self.traced.set()
-        return self.traces[-1]
-
-    def overview(self) -> Overview:
-        """See ``SystemControl``."""
+    def _look(self, _number: int) -> Overview:
         assert self.answers.wait(PATIENCE_SECONDS)
         self.second += 1.0
         names = ["main"] if self.processes == 1 else [f"worker-{number}" for number in range(1, self.processes + 1)]

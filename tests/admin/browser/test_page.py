@@ -165,15 +165,15 @@ def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSyste
     live.find("[name=event]").send_keys("claim, claimed")
     live.find("[name=user_id]").send_keys("42")
     live.click("#trace-start")
-    assert system.traced.wait(PATIENCE_SECONDS)
+    assert system.traced.acquire(timeout=PATIENCE_SECONDS)
     (trace,) = system.traces
     filters = {name: values for name, values in trace.request.filters.items() if values}
     assert filters == {"event": ["claim", "claimed"], "user_id": ["42"]}
     assert (trace.request.limit, trace.request.seconds) == (10, 15.0)
-    trace.tell({"at_seconds": EPOCH_SECONDS + 0.25, "event": "claim", "actor": "ledger_gateway", "user_id": 42})
+    trace.on_event({"at_seconds": EPOCH_SECONDS + 0.25, "event": "claim", "actor": "ledger_gateway", "user_id": 42})
     live.until_text("#trace-events", "ledger_gateway")
     assert "user id42" in live.text("#trace-events")
-    trace.end("limit")
+    trace.on_end("limit")
     live.until_text("#trace-status", "1 event; ended: as many as were asked for")
     live.find("[name=event]").clear()
     live.find("[name=event]").send_keys("nonsense")
@@ -186,7 +186,7 @@ def test_a_trace_shows_what_strangers_wrote_as_it_is(live: Page, system: Scripte
     """An id of 64 bits to its last digit, and what would turn the text around it, or hide in it, by its code."""
     live.find("[name=event]").send_keys("claim")
     live.click("#trace-start")
-    assert system.traced.wait(PATIENCE_SECONDS)
+    assert system.traced.acquire(timeout=PATIENCE_SECONDS)
     live.until_text("#trace-status", "Tracing")
     event = {
         "event": "claim",
@@ -194,13 +194,13 @@ def test_a_trace_shows_what_strangers_wrote_as_it_is(live: Page, system: Scripte
         "seconds": 0.25,
         "submission_id": f"{HOSTILE} \u202eabc\u200b\x1b[2J",
     }
-    system.traces[0].tell({"at_seconds": EPOCH_SECONDS, **event, "message_id": "a\u2066b"})
+    system.traces[0].on_event({"at_seconds": EPOCH_SECONDS, **event, "message_id": "a\u2066b"})
     live.until_text("#trace-events", "user id9223372036854775807")
     assert HOSTILE + r" \u{202e}abc\u{200b}\u{1b}[2J" in live.text("#trace-events")
     assert r"a\u{2066}b" in live.text("#trace-events")
     assert "seconds0.250" in live.text("#trace-events")
     assert live.script("return window.hacked") is None
-    system.traces[0].end("limit")
+    system.traces[0].on_end("limit")
     live.until_text("#trace-status", "ended")
 
 
@@ -208,7 +208,7 @@ def test_a_trace_is_stopped_by_its_button(live: Page, system: ScriptedSystem) ->
     """Stop ends it in the system, too; nothing goes on unseen."""
     live.click(".example")
     live.click("#trace-start")
-    assert system.traced.wait(PATIENCE_SECONDS)
+    assert system.traced.acquire(timeout=PATIENCE_SECONDS)
     live.until(lambda: live.find("#trace-stop").is_enabled(), "the button")
     live.click("#trace-stop")
     live.until_text("#trace-status", "stopped")

@@ -17,11 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from receipt_actors.domain.messages import Submission, is_intact, parse_submissi
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.receipts import Genuine
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
+from receipt_actors.otp import ActorSystem
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.ports import AppStoreTransfers
@@ -138,10 +140,24 @@ class Loop:
             if messages := self._receive():
                 self._answer(messages)
 
+    def _call(self, method: Callable[..., T], *args: object, **keywords: object) -> T:
+        """Call AWS as the actors do: on the transport, where there is one."""
+        calls = self._backend.background_calls
+        if calls is None:
+            return method(*args, **keywords)
+        outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        calls.begin(method, args, keywords, outcomes.put)
+        outcome = outcomes.get()
+        if isinstance(outcome, Exception):
+            raise outcome
+        answer: T = outcome
+        return answer
+
     def _receive(self) -> list[ReceivedMessage]:
         messages: list[ReceivedMessage] = []
         while len(messages) < WINDOW and not self._is_stopping:
-            received = self._backend.queues.receive(
+            received = self._call(
+                self._backend.queues.receive,
                 self._settings.source_queue,
                 max_messages=10,
                 wait_seconds=0 if messages else self._settings.receive_wait_seconds,
@@ -158,14 +174,16 @@ class Loop:
         claims = [rules.claim(message, answer) for message, answer in zip(messages, answers, strict=True)]
         for batch in self._batches(claims, "claim"):
             outcomes = (
-                [self._backend.ledger.claim(batch[0])] if len(batch) == 1 else self._backend.ledger.claim_all(batch)
+                [self._call(self._backend.ledger.claim, batch[0])]
+                if len(batch) == 1
+                else self._call(self._backend.ledger.claim_all, batch)
             )
             assert not any(outcomes)
         results = [rules.result(message, claim) for message, claim in zip(messages, claims, strict=True)]
         for posts in self._batches(results, "send"):
-            assert not any(queues.send(self._settings.post_queues[0], posts))
+            assert not any(self._call(queues.send, self._settings.post_queues[0], posts))
         for handles in self._batches([message.receipt_handle for message in messages], "delete"):
-            assert not any(queues.delete(source, handles))
+            assert not any(self._call(queues.delete, source, handles))
 
     def _ask_apple(self, receipts: Sequence[str]) -> list[AppleAnswer]:
         app_store = self._backend.app_store
@@ -205,7 +223,10 @@ def main() -> None:
     given = os.environ.get("BARE_BATCHES", "claim=25,send=10,delete=10")
     sizes = {name: float(size) for name, _, size in (part.partition("=") for part in given.split(","))}
     rules = Rules(settings) if "--rules" in sys.argv else CallsOnly(settings)
-    loop = Loop(settings, open_backend(settings), rules, sizes)
+    backend = open_backend(settings)
+    if backend.run_on is not None:
+        backend.run_on(ActorSystem("bare").scheduler)
+    loop = Loop(settings, backend, rules, sizes)
     signal.signal(signal.SIGTERM, loop.stop)
     loop.run()
 

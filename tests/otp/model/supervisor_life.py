@@ -19,15 +19,7 @@ from receipt_actors.otp import (
     NotStarted,
     Shutdown,
 )
-from tests.otp.model.supervisor_records import (
-    BAD_END,
-    REFUSALS,
-    SLOW_SECONDS,
-    Child,
-    Event,
-    NoAnswer,
-    Process,
-)
+from tests.otp.model.supervisor_records import BAD_END, REFUSALS, SLOW_SECONDS, Child, Event, NoAnswer, Process
 from tests.otp.model.supervisor_specs import AnySpec, SupervisorSpec, WorkerSpec
 
 

@@ -39,13 +39,7 @@ from receipt_actors.otp import (
     is_orderly,
 )
 from tests.otp.model.supervisor_life import Life
-from tests.otp.model.supervisor_records import (
-    BAD_END,
-    OWN_END_SECONDS,
-    Child,
-    Messages,
-    Process,
-)
+from tests.otp.model.supervisor_records import BAD_END, OWN_END_SECONDS, Child, Messages, Process
 from tests.otp.model.supervisor_specs import SupervisorSpec, WorkerSpec
 
 

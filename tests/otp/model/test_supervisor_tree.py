@@ -354,7 +354,7 @@ def every_path(spec: AnySpec, path: str) -> Iterator[tuple[str, AnySpec]]:
 
 TestSupervisorTree = SupervisorTree.TestCase
 TestSupervisorTree.settings = settings(
-    max_examples=2 * settings().max_examples,
+    max_examples=settings().max_examples,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -49,6 +49,7 @@ from tests.stores.apple.app_store_servers import (
     tls_server,
     tunnelling_proxy,
 )
+from tests.transport.places import running
 
 PRODUCTION_URL = "https://buy.example.com/verifyReceipt"
 SANDBOX_URL = "https://sandbox.example.com/verifyReceipt"
@@ -84,9 +85,9 @@ def client_of(request: pytest.FixtureRequest) -> ClientOf:
         read_timeout_seconds: float = 10.0,
     ) -> Iterator[VerifyReceiptClient]:
         endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
-        transport = BlockingTransport(4) if request.param == "blocking" else CurlTransport(4)
-        with closing(VerifyReceiptClient(transport, endpoints, shared_secret)) as client:
-            yield client
+        opened = closing(BlockingTransport(4)) if request.param == "blocking" else running(CurlTransport(4))
+        with opened as transport:
+            yield VerifyReceiptClient(transport, endpoints, shared_secret)
 
     return open_client
 
@@ -470,6 +471,7 @@ def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beg
         tracemalloc.start()
         try:
             errors = [unavailable(client) for _ in range(5)]
+            client.close()  # the transport is done with the last one, too
             held_bytes, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

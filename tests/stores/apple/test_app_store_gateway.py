@@ -16,7 +16,7 @@ from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     Broken,
     Done,
     GaveUp,
@@ -53,7 +53,7 @@ class House:
     def __init__(self, stage: Stage, *environments: Environment) -> None:
         self.stage = stage
         self.store: FakeAppStore = stage.with_fake(AtOnce() if self.has_transfers else FakeAppStore())
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
         self.gateway: Ref = stage.actors.start(

@@ -13,7 +13,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
-from receipt_actors.pipeline.protocol import INTAKE, Broken, ServiceAvailable, ServiceUnavailable, VerifyReceipt
+from receipt_actors.pipeline.protocol import IN_FLIGHT, Broken, ServiceAvailable, ServiceUnavailable, VerifyReceipt
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
 from receipt_actors.stores.apple.asking import by_server_api
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
@@ -31,7 +31,7 @@ class House:
         self.stage = stage
         self.apple: FakeSignedData = stage.with_fake(FakeSignedData())
         self.api: FakeServerApi = stage.with_fake(FakeServerApi(self.apple))
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))

@@ -16,7 +16,7 @@ from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     DescribeService,
     GaveUp,
     ServiceAvailable,
@@ -43,7 +43,7 @@ class House:
         self.bad: set[int] = set()  # users whose receipts are refused by now
         self.known = {receipt_data_of(f"receipt {number}"): number for number in range(FORGED)}
         self.store: FakeAppStore = stage.with_fake(FakeAppStore(self._answer))
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)
         limits = LiveLimits(Limits(max_in_flight, 20, 20))
         policy = Policy(None, environments=frozenset(Environment))

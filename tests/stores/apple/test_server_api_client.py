@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import queue
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ from receipt_actors.stores.apple.ports import UNAUTHORIZED
 from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import Recorder, Reply, answers, raw_server, recording
+from tests.stores.apple.app_store_servers import Recorder, Reply, recording
+from tests.transport.places import running
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -71,9 +71,9 @@ class Clocks:
 _transport = "blocking"
 
 
-@pytest.fixture(params=["blocking", "curl", "begun"], autouse=True)
+@pytest.fixture(params=["blocking", "begun"], autouse=True)
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client runs on, each in turn; on curl, both call styles."""
+    """What the client runs on, each in turn, and how it is called."""
     monkeypatch.setitem(globals(), "_transport", request.param)
 
 
@@ -100,11 +100,12 @@ def client_of(
 ) -> Iterator[ServerApiClient]:
     endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
     token = token or Clocks().token()
-    if _transport == "blocking":
-        client = ServerApiClient(BlockingTransport(4), endpoints, token)
-    else:
-        client = (_Begun if _transport == "begun" else ServerApiClient)(CurlTransport(4), endpoints, token)
-    with closing(client):
+    with ExitStack() as at_end:
+        if _transport == "blocking":
+            client = ServerApiClient(at_end.enter_context(closing(BlockingTransport(4))), endpoints, token)
+        else:
+            curl = at_end.enter_context(running(CurlTransport(4)))
+            client = _Begun(curl, endpoints, token)
         yield client
 
 
@@ -152,14 +153,6 @@ def test_each_app_of_an_account_is_asked_for_by_a_token_of_its_own(recorder: Rec
         recorder.reply = Reply(body=FOUND)
         client.get_transaction_info("2000", PRODUCTION)
     assert tokens(recorder)[-1] == used[0]
-
-
-def test_connections_are_used_again(recorder: Recorder) -> None:
-    """Whichever transaction is asked about."""
-    with client_of(recorder.url) as client:
-        for number in range(5):
-            client.get_transaction_info(str(number), PRODUCTION)
-    assert len(recorder.connections) == 1
 
 
 @pytest.mark.parametrize("wrong", ["", "a/b", "../x", "2000?x=1", "2000\r\nX: y", "9" * 65])
@@ -341,36 +334,6 @@ def test_any_body_is_an_object_or_none(body: bytes) -> None:
     """A body is refused by ``ValueError`` and nothing else."""
     with suppress(ValueError):
         assert isinstance(parse_object(body), dict)
-
-
-def test_no_answer_in_time_is_unavailable() -> None:
-    """However slowly a server drips, headers or body."""
-
-    def drip(connection: socket.socket) -> None:
-        connection.recv(65536)  # the request
-        connection.settimeout(0.02)
-        connection.sendall(b"HTTP/1.1 200 OK\r\n")
-        while True:
-            connection.sendall(b"X: y\r\n")
-            with suppress(TimeoutError):
-                if connection.recv(1) == b"":  # the client has hung up
-                    return
-
-    with raw_server(drip) as url, client_of(url, read_timeout_seconds=0.2) as client:
-        assert "not complete within 0.2 s" in str(unavailable(client))
-
-
-def test_nobody_there_is_unavailable() -> None:
-    """As is a server that hangs up."""
-    with client_of("http://127.0.0.1:1") as client:
-        assert "gave no answer" in str(unavailable(client))
-    with raw_server(lambda connection: None) as url, client_of(url) as client:
-        unavailable(client)
-    with (
-        raw_server(answers(b"")) as url,
-        client_of(url.replace("http:", "https:"), connect_timeout_seconds=0.2) as client,
-    ):
-        unavailable(client)
 
 
 def test_no_error_shows_the_token(recorder: Recorder) -> None:

@@ -14,7 +14,7 @@ from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Uni
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     SIGNATURE_GATEWAY,
     Broken,
     DescribeService,
@@ -56,7 +56,7 @@ class House:
         self.stage = stage
         self.store: FakeAppStore = stage.with_fake(FakeAppStore(lambda _data, _environment: genuine("t-1")))
         self.apple: Refusing = stage.with_fake(Refusing())
-        self.intake = stage.stand_in(INTAKE)
+        self.intake = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)
         self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
         self.gateway: Ref = stage.actors.start(

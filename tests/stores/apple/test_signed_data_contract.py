@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
 from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, Waiting, part
+from tests.transport.places import running
 
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
@@ -43,7 +43,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     elif request.param == "library":
         yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
     else:
-        with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+        with running(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
             yield Subject(Waiting(processes), APPLE.sign, STRANGER.sign)
 
 
@@ -170,7 +170,7 @@ def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Cal
         fake = FakeSignedData()
         yield fake, fake.sign
     else:
-        with closing(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+        with running(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
             yield processes, APPLE.sign
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from receipt_actors.stores.apple.signatures.processes import MAX_BATCH, MAX_DEAT
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.testing import PATIENCE_SECONDS
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, Waiting
-from tests.transport.places import PLACES, in_place
+from tests.transport import places
 
 ROOT = Path(__file__).parents[2]
 DYING_WORKER = Path(__file__).with_name("dying_worker.py")
@@ -35,23 +35,21 @@ Told = queue.SimpleQueue[tuple[int, object]]
 
 
 class Running(Protocol):
-    """Opens processes in one of the places where they can be run."""
+    """Opens processes."""
 
     def __call__(
         self, processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
     ) -> AbstractContextManager[SignedDataProcesses]: ...
 
 
-@pytest.fixture(params=PLACES)
-def running(request: pytest.FixtureRequest) -> Running:
-    """On a thread of its own, and on the scheduler of an actor system."""
-
+@pytest.fixture
+def running() -> Running:
     @contextmanager
     def run(
         processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
     ) -> Iterator[SignedDataProcesses]:
         opened = SignedDataProcesses(lambda: TRUST, processes, answer_seconds, program)
-        with in_place(request.param, opened) as signed_data:
+        with places.running(opened) as signed_data:
             yield signed_data
 
     return run
@@ -238,7 +236,7 @@ def test_a_fault_of_the_configuration_is_told_until_it_is_put_right() -> None:
             raise ConfigurationError(faults)
         return TRUST
 
-    with closing(SignedDataProcesses(read_trust, 1)) as signed_data:
+    with places.running(SignedDataProcesses(read_trust, 1)) as signed_data:
         with pytest.raises(ConfigurationError, match="found nothing"):
             verify(signed_data)
         assert signed_data.process_ids == []
@@ -292,11 +290,13 @@ PARENT = """
 import queue
 import sys
 from base64 import b64decode
+from receipt_actors.otp import ActorSystem
 from receipt_actors.stores.apple.ports import SignedKind
 from receipt_actors.stores.apple.signatures.signed_data import Trust
 from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
 
 signed_data = SignedDataProcesses(lambda: Trust([b64decode(sys.argv[1])]), 2)
+signed_data.run_on(ActorSystem("parent").scheduler)
 outcomes = queue.SimpleQueue()
 signed_data.begin(SignedKind.TRANSACTION, sys.argv[2], outcomes.put)
 assert outcomes.get()["transactionId"] == "2000000001"

@@ -1,4 +1,4 @@
-"""Reads a transaction's id out of an app receipt, whoever has made that up, by ``ReceiptUtility`` of Apple's library.
+"""Reads a transaction's id out of an app receipt, which may be made up, by ``ReceiptUtility`` of Apple's library.
 
 That takes apart whatever it is given, by a general decoder of ASN.1 for which a few well-chosen bytes are an hour's
 work: a number or an object identifier of a megabyte takes a minute, a real number of ten bytes all the memory there

@@ -57,7 +57,6 @@ class ServerApiClient:
         self._endpoints = endpoints
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
-        """See ``ServerApi``."""
         return transaction_id_of(receipt_data)
 
     def get_transaction_info(

@@ -14,7 +14,7 @@ does not answer in time is killed, and has died. If none can start, that is the 
 comes within ``REST_SECONDS``.
 
 Each process has one batch at work and one more to go on with; what gathers meanwhile makes the next batches larger,
-which is when that matters. Runs in one place (see ``transport.loop``), and needs Linux as that does.
+which is when that matters. Runs on the scheduler (see ``transport.loop``), and needs Linux as that does.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         answer_seconds: float = ANSWER_SECONDS,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        super().__init__("signed_data-processes")
+        super().__init__()
         self._read_trust = read_trust
         self._trust: Trust | None = None
         self._processes = processes
@@ -88,9 +88,9 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
         return [worker.process.pid for worker in list(team.workers)] if isinstance(team, _Team) else []
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], object]) -> None:
-        """See ``SignedDataCalls``: ``done`` is called in the loop's place, or here if there is nothing to begin.
+        """See ``SignedDataCalls``: ``done`` is called on the scheduler, or here if there is nothing to begin.
 
-        If the loop can't start, for want of descriptors or threads, the outcome is an ``AppStoreUnavailable``.
+        If that lacks descriptors, the outcome is an ``AppStoreUnavailable``.
         """
         if len(signed) > MAX_SIGNED_CHARACTERS:
             refused = read_jws(kind, signed)
@@ -103,12 +103,10 @@ class SignedDataProcesses(NetworkLoop["_Job"]):
                 done(_closed())
         except ConfigurationError as error:
             done(error)
-        except (OSError, RuntimeError) as error:
-            done(_lacking(error))
 
-    def _open(self, wake_fd: int) -> _Team:
+    def _open(self) -> _Team:
         assert self._trust is not None, "nothing begins before it is read"
-        return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds, wake_fd)
+        return _Team(partial(_Worker, self._program, self._trust), self._processes, self._answer_seconds)
 
     def _end(self, running: Running[_Job] | None, left: deque[_Job], crash: BaseException | None) -> None:
         outcome: Exception = _closed()
@@ -239,16 +237,14 @@ def _stop_signals_blocked() -> Iterator[None]:
 class _Team:
     """All processes, and what waits for one of them: ``Running``."""
 
-    def __init__(self, start: Callable[[], _Worker], processes: int, answer_seconds: float, wake_fd: int) -> None:
+    def __init__(self, start: Callable[[], _Worker], processes: int, answer_seconds: float) -> None:
         self._start = start
         self._processes = processes
         self._answer_seconds = answer_seconds
         self._epoll = select.epoll()
-        self._epoll.register(wake_fd, select.EPOLLIN)
         self.fileno = self._epoll.fileno
         self.workers: list[_Worker] = []
         self._waiting: deque[_Job] = deque()
-        self._ready: list[tuple[int, int]] = []  # sockets, and what has happened to them
         self._rests_until = 0.0  # monotonic
         self._fault: Exception | None = None  # of the process that could not start
 
@@ -256,11 +252,8 @@ class _Team:
         due = (worker.due_at(self._answer_seconds) for worker in self.workers)
         return min((at for at in due if at is not None), default=None)
 
-    def look(self, timeout_seconds: float | None) -> None:
-        self._ready = self._epoll.poll(timeout_seconds)
-
     def go_on(self, work: deque[_Job]) -> None:
-        events_of = dict(self._ready)
+        events_of = dict(self._epoll.poll(0))
         self._waiting.extend(work)
         work.clear()
         now = time.monotonic()

@@ -1,39 +1,50 @@
-"""``Custodian``: the base of the short-lived actors that are responsible for one source message each.
+"""``Processor``: the base of the short-lived actors that are responsible for one source message each.
 
-It owns the message until it is deleted, moved or handed back, and holds a credit of intake for as long as it lives. It
-never waits on a thread: it sends a request and handles the answer as a message. When the actor that it asked has ended
-meanwhile, it asks that actor's successor; when nobody answers for too long it hands the message back. A crash of it
-forgets everything; the visibility keeper sees it and hands the message back. That is why custodians are temporary:
-redelivery is their restart.
+It owns the message until it is deleted, moved or handed back. What it does is one generator, ``work``, which reads from
+top to bottom: ``answer = yield from self.ask(...)``. No thread waits meanwhile: each answer is a message, which resumes
+the generator. When the actor that was asked has ended, its successor is asked; if there is none for too long, the
+message is handed back. So it is where a service does not answer, whatever ``work`` was about to do.
 
-One whose message is of a FIFO queue begins when the visibility keeper says that it is its turn (``domain.lines``).
+A crash of it forgets everything; ``in_flight`` sees it and hands the message back. That is why processors are
+temporary: redelivery is their restart.
+
+One whose message is of a FIFO queue begins when ``in_flight`` says that it is its turn (``domain.lines``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
 from receipt_actors.domain.trace_context import TraceContext, trace_context_of
-from receipt_actors.otp import NO_PROCESS, NORMAL, Crash, ExitReason, GenServer, Name, StartChild, Stop
+from receipt_actors.otp import (
+    NO_PROCESS,
+    NORMAL,
+    Continue,
+    Crash,
+    ExitReason,
+    GenServer,
+    Name,
+    Ref,
+    Shutdown,
+    StartChild,
+    Stop,
+)
 from receipt_actors.pipeline.protocol import (
-    INTAKE,
+    IN_FLIGHT,
     RESULT_BATCHERS,
-    VISIBILITY_KEEPER,
     AnnounceYourself,
     Broken,
     DeleteMessage,
-    Done,
     GatewayFailure,
     GaveUp,
     HandBack,
-    MessageTaken,
     NoRoom,
     Refused,
     SendMessage,
@@ -54,43 +65,60 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS = 0.05  #: before asking the successor of an actor that ended; doubles each time
 MAX_TRIES = 10  #: of asking: some 50 seconds
 
+#: What ``work`` is: it yields until its questions are answered, and returns how the processor ends.
+Work: TypeAlias = Generator[None, None, Stop]
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """A request of ``work``, and its answer once that has come. It is told from others by identity."""
+
+    destination: Name
+    request: object
+    then: Callable[[Any], object] | None = None  #: called with the answer as soon as it comes
+    answer: Any = None
+    tries: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class _AskAgain:
     """To itself: the pause is over."""
 
-    label: Hashable
+    question: Question
 
 
 @dataclass(frozen=True, slots=True)
 class _BatcherWanted:
-    """Label of the request to start the result batcher that the request ``label`` needs."""
+    """Label of the request to start the result batcher that the question needs."""
 
-    label: Hashable
-
-
-@dataclass(slots=True)
-class _Question:
-    """A request that has not been answered."""
-
-    destination: Name
-    request: object
-    tries: int = 0
+    question: Question
 
 
-_MOVE = "move"
-_DELETE = "delete"
+def watch_message(
+    processor: Ref, source: Source, delivery: ReceivedMessage, received_at_seconds: float
+) -> WatchMessage:
+    """Say what ``in_flight`` has to know of a processor and its message."""
+    return WatchMessage(
+        processor,
+        delivery.message_id,
+        delivery.receipt_handle,
+        delivery.approximate_receive_count,
+        received_at_seconds,
+        source,
+        delivery.group_id,
+    )
 
 
-class Custodian(GenServer):
-    """See the module. A subclass begins in ``begin`` and goes on in ``answered``."""
+class Processor(GenServer):
+    """See the module. A subclass says what is done, in ``work``."""
 
     def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
         self.source = source
         self.delivery = delivery
         self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
         self._started_at_seconds = self.clock.monotonic()
-        self._questions: dict[Hashable, _Question] = {}
+        self._work: Work | None = None
+        self._open: set[Question] = set()  # what ``work`` waits for
         self._moved_for: Unanswerable | None = None
         self._waits_for_its_turn = delivery.group_id is not None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
@@ -99,26 +127,16 @@ class Custodian(GenServer):
 
     # --- what a subclass says ---
 
-    def begin(self) -> Stop | None:
-        """Take the first step."""
+    def work(self) -> Work:
+        """Do what is to be done about the message, and end with ``delete``, ``move`` or ``hand_back``."""
         raise NotImplementedError
 
-    def answered(self, label: Any, value: Any) -> Stop | None:
-        """Take the next step: the question ``label`` was answered."""
-        raise NotImplementedError
-
-    def failed(self, label: Any, failure: GatewayFailure) -> Stop | None:
-        """Decide what to do about a question that the service could not answer; by default, hand back."""
-        match failure:
-            case Broken(error):
-                raise error
-            case Refused(detail) | GaveUp(detail):
-                return self.hand_back(Reason.GAVE_UP_FOR_NOW, detail)
-            case NoRoom(detail):
-                return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
+    def unsent(self, question: Question, failure: Refused) -> Unanswerable | None:
+        """Say why the message is unanswerable where a queue refuses what was to be posted; None: hand it back."""
+        return None
 
     def log_answered(self, seconds: float) -> None:
-        """Tell what was answered; a custodian that answers nothing has nothing to tell."""
+        """Tell what was answered, if anything was."""
 
     def not_answered(self, why: Unanswerable) -> None:
         """Tell the program that waits for an answer, if it is this one, that there will be none."""
@@ -138,7 +156,7 @@ class Custodian(GenServer):
             "step": step,
             "seconds_in_step": round(now - began_at, 3),
             "seconds_since_start": round(now - self._started_at_seconds, 3),
-            "waits_for": sorted({str(question.destination) for question in self._questions.values()}),
+            "waits_for": sorted({str(question.destination) for question in self._open}),
         }
 
     def traced_fields(self) -> dict[str, object]:
@@ -155,11 +173,14 @@ class Custodian(GenServer):
 
     # --- steps ---
 
-    def init(self) -> Stop | None:
-        """Announce itself, then begin, unless somebody has to say when."""
-        self.cast(INTAKE, MessageTaken(self.ref, self.source.queue))
-        self._announce_to_keeper()
-        return None if self._waits_for_its_turn else self.begin()
+    def init(self) -> Continue | None:
+        """Begin, unless it has to wait for its turn. The consumer tells ``in_flight`` of it."""
+        how = None if self._waits_for_its_turn else self._begin(self.work())
+        return None if how is None else Continue(how)  # it ends at once, but it has started
+
+    def handle_continue(self, term: Any) -> Any:
+        """End."""
+        return term
 
     def enter(self, step: str) -> None:
         """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
@@ -205,23 +226,19 @@ class Custodian(GenServer):
         )
         walks.over(self.walk(walk))
 
-    def ask(self, label: Hashable, destination: Name, request: object) -> None:
-        """Send a request; ``answered(label, value)`` or ``failed(label, failure)`` follows."""
-        self._questions[label] = _Question(destination, request)
-        self.send_request(destination, request, label)
+    def ask(self, *questions: Question) -> Generator[None, None, Sequence[Any]]:
+        """Ask all of this at once and return the answers, in the same order."""
+        self._open.update(questions)
+        for question in questions:
+            self._send(question)
+        yield
+        return [question.answer for question in questions]
 
-    def post(self, label: Hashable, queue: str, message: OutgoingMessage) -> None:
-        """Send a message to a queue through its batcher, which is started if need be."""
-        name = result_batcher_name(queue)
-        self._questions[label] = _Question(name, SendMessage(message))
-        self._ask_batcher(label)
+    def posting(self, queue: str, message: OutgoingMessage, then: Callable[[Any], object] | None = None) -> Question:
+        """Return the question that sends a message to a queue, by its batcher, which is started if need be."""
+        return Question(result_batcher_name(queue), SendMessage(message), then)
 
-    @property
-    def has_open_questions(self) -> bool:
-        """Tell whether an answer is still to come."""
-        return bool(self._questions)
-
-    def move(self, unanswerable: Unanswerable) -> Stop | None:
+    def move(self, unanswerable: Unanswerable) -> Work:
         """Move the message to the dead-letter queue: send it there, then delete it."""
         dead_letter_queue = self.source.dead_letter_queue
         if dead_letter_queue is None:
@@ -232,128 +249,128 @@ class Custodian(GenServer):
         if self.tracer.is_on:
             self.trace("move", reason=unanswerable.reason)
         letter = dead_letter_message(self.whole_delivery(), unanswerable, dead_letter_queue)
-        self.post(_MOVE, dead_letter_queue, letter)
-        return None
+        yield from self.ask(self.posting(dead_letter_queue, letter))
+        return (yield from self.delete())
 
-    def delete(self) -> None:
-        """Delete the message: its answer is confirmed, or it has been moved."""
+    def delete(self) -> Work:
+        """Delete the message, for its answer is confirmed, or it has been moved; then end."""
         self.enter("deleting")
         if self.tracer.is_on:
             self.trace("delete")
-        self.ask(_DELETE, delete_batcher_of(self.source), DeleteMessage(self.delivery.receipt_handle))
+        yield from self.ask(Question(delete_batcher_of(self.source), DeleteMessage(self.delivery.receipt_handle)))
+        return self._finish()
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
         seconds = self.clock.monotonic() - self._started_at_seconds
         log_handed_back(self.delivery.message_id, reason, detail, seconds)
-        self.cast(VISIBILITY_KEEPER, HandBack(self.ref, reason))
         summary = f"a message is handed back, {reason}: {detail}"
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
         if self.tracer.is_on:
             self.trace("handed_back", reason=reason)
         if self.tracer.walks is not None:
             self._walk_over("handed_back", reason)
-        return Stop(NORMAL)
+        return Stop(Shutdown(HandBack(reason)))
 
     # --- answers ---
 
+    def _begin(self, work: Work) -> Stop | None:
+        self._work = work
+        self._open.clear()
+        return self._go_on()
+
+    def _go_on(self) -> Stop | None:
+        assert self._work is not None
+        try:
+            self._work.send(None)
+        except StopIteration as end:
+            how: Stop = end.value
+            return how
+        return None
+
     def handle_reply(self, label: Any, value: Any) -> Any:
-        """Go on with the answer."""
+        """Go on once everything that was asked has been answered."""
         if isinstance(label, _BatcherWanted):
             return self._batcher_started(label)
-        if self._questions.pop(label, None) is None:
+        if label not in self._open:
             return None
+        if isinstance(value, GatewayFailure) and not isinstance(label.request, DeleteMessage):
+            return self._failed(label, value)
         if isinstance(value, GatewayFailure):
-            if label == _DELETE:
-                # Answered, but not deleted: it comes back, and gets the same answer again.
-                logger.warning("message %s could not be deleted: %s", self.delivery.message_id, value)
-                return self._finish()
-            return self.failed(label, value)
-        if label == _MOVE:
-            self.delete()
-            return None
-        if label == _DELETE:
-            assert isinstance(value, Done)
-            return self._finish()
-        return self.answered(label, value)
+            # Answered, but not deleted: it comes back, and gets the same answer again.
+            logger.warning("message %s could not be deleted: %s", self.delivery.message_id, value)
+        self._open.discard(label)
+        label.answer = value
+        if label.then is not None:
+            label.then(value)
+        return None if self._open else self._go_on()
+
+    def _failed(self, question: Question, failure: GatewayFailure) -> Stop | None:
+        match failure:
+            case Broken(error):
+                raise error
+            case Refused() if (why := self.unsent(question, failure)) is not None:
+                return self._begin(self.move(why))
+            case Refused(detail) | GaveUp(detail):
+                return self.hand_back(Reason.GAVE_UP_FOR_NOW, detail)
+            case NoRoom(detail):
+                return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         """Ask the successor of the actor that ended, after a pause."""
-        wanted = label.label if isinstance(label, _BatcherWanted) else label
-        question = self._questions.get(wanted)
-        if question is None:
+        question = label.question if isinstance(label, _BatcherWanted) else label
+        if question not in self._open:
             return None
         question.tries += 1
         if question.tries > MAX_TRIES:
             return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {question.destination}")
         # The first time there is most likely only no batcher for this queue yet.
-        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (question.tries - 1), _AskAgain(wanted))
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (question.tries - 1), _AskAgain(question))
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over, or a new visibility keeper wants to know."""
+        """A pause is over, or ``in_flight`` wants something."""
         match message:
-            case _AskAgain(label):
-                self._ask_if_open(label)
+            case _AskAgain(question):
+                if question in self._open:
+                    self._send(question)
             case AnnounceYourself():
-                self._announce_to_keeper()
+                self.cast(IN_FLIGHT, watch_message(self.ref, self.source, self.delivery, self._received_at_seconds))
                 if self._waits_for_its_turn:  # and nobody knows any more what became of those before it
                     return self.hand_back(Reason.GROUP_HANDED_BACK, "its group's order is not known any more")
-            case YourTurn():
-                if self._waits_for_its_turn:
-                    self._waits_for_its_turn = False
-                    return self.begin()
-            case StandBack():
-                if self._waits_for_its_turn:
-                    return self.hand_back(Reason.GROUP_HANDED_BACK, "one before it in its group was handed back")
+            case YourTurn() if self._waits_for_its_turn:
+                self._waits_for_its_turn = False
+                return self._begin(self.work())
+            case StandBack() if self._waits_for_its_turn:
+                return self.hand_back(Reason.GROUP_HANDED_BACK, "one before it in its group was handed back")
+            case YourTurn() | StandBack():
+                pass
             case _:
                 return super().handle_info(message)
         return None
 
     def terminate(self, reason: ExitReason) -> None:
-        """Tell of a walk that ends in a crash: the visibility keeper hands the message back."""
+        """Tell of a walk that ends in a crash: ``in_flight`` hands the message back."""
         if self.tracer.walks is not None and isinstance(reason, Crash):
             self._walk_over("handed_back", Reason.CRASHED)
 
-    def _ask_if_open(self, label: Hashable) -> None:
-        question = self._questions.get(label)
-        if question is None:
-            return
-        if isinstance(question.request, SendMessage):
-            self._ask_batcher(label)
+    def _send(self, question: Question) -> None:
+        destination = question.destination
+        if isinstance(question.request, SendMessage) and self.system.whereis(destination) is None:
+            assert isinstance(destination, tuple)
+            _kind, queue = destination
+            self.send_request(RESULT_BATCHERS, StartChild((queue,)), _BatcherWanted(question))
         else:
-            self.send_request(question.destination, question.request, label)
-
-    def _ask_batcher(self, label: Hashable) -> None:
-        question = self._questions[label]
-        if self.system.whereis(question.destination) is None:
-            assert isinstance(question.destination, tuple)
-            _kind, queue = question.destination
-            self.send_request(RESULT_BATCHERS, StartChild((queue,)), _BatcherWanted(label))
-        else:
-            self.send_request(question.destination, question.request, label)
+            self.send_request(destination, question.request, question)
 
     def _batcher_started(self, label: _BatcherWanted) -> Any:
-        question = self._questions.get(label.label)
-        if question is not None and self.system.whereis(question.destination) is None:
+        question = label.question
+        if question not in self._open:
+            return None
+        if self.system.whereis(question.destination) is None:
             return self.handle_failure(label, NO_PROCESS)  # it did not start, or has ended already
-        self._ask_if_open(label.label)
+        self._send(question)
         return None
-
-    def _announce_to_keeper(self) -> None:
-        delivery = self.delivery
-        self.cast(
-            VISIBILITY_KEEPER,
-            WatchMessage(
-                self.ref,
-                delivery.message_id,
-                delivery.receipt_handle,
-                delivery.approximate_receive_count,
-                self._received_at_seconds,
-                self.source,
-                delivery.group_id,
-            ),
-        )
 
     def _finish(self) -> Stop:
         moved_for = self._moved_for

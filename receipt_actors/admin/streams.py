@@ -1,21 +1,44 @@
-"""``TraceStream``: one trace on its way to its client."""
+"""Server-sent events: how one is written, a response that is made of them, and a trace on its way to its client."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from receipt_actors.admin.limits import (
-    KEEP_ALIVE_SECONDS,
-    MAX_TRACE_EVENTS,
-    MAX_TRACE_QUEUE,
-    MAX_TRACE_SECONDS,
-)
-from receipt_actors.admin.server_sent_events import KEEP_ALIVE, event
-from receipt_actors.telemetry.control import Trace, TraceRequest
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from receipt_actors.admin.limits import KEEP_ALIVE_SECONDS, MAX_TRACE_QUEUE
+from receipt_actors.telemetry.control import Trace
+
+KEEP_ALIVE = b":\n\n"  #: a comment, by which a closed connection is noticed
+MEDIA_TYPE = "text/event-stream"
+
+
+def event(kind: str, data: Mapping[str, Any]) -> bytes:
+    """Write one event."""
+    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+class EventStream(StreamingResponse):
+    """Sends events until there are no more, or the client is gone. ``on_close`` is called in any case."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, events: AsyncIterator[bytes], on_close: Callable[[], None] = lambda: None) -> None:
+        super().__init__(events, headers={"X-Accel-Buffering": "no"})  # or nginx would keep them back
+        self._on_close = on_close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_close()
 
 
 class TraceStream:
@@ -70,24 +93,3 @@ class TraceStream:
                     await self._wake.wait()
             except TimeoutError:
                 yield KEEP_ALIVE
-
-
-def trace_request(data: Mapping[str, Any]) -> TraceRequest:
-    """Read what a client asks for.
-
-    Raises:
-        ValueError: in words for the client.
-    """
-    unknown = sorted(set(data) - {"filters", "limit", "seconds"})
-    if unknown:
-        raise ValueError(f"found {unknown[0]!r}, expected filters, limit and seconds only")
-    filters, limit, seconds = data.get("filters", {}), data.get("limit", 10), data.get("seconds", 15.0)
-    if not isinstance(filters, dict) or not all(
-        isinstance(values, list) and all(isinstance(value, str) for value in values) for values in filters.values()
-    ):
-        raise ValueError('filters: expected lists of strings by name, such as {"user_id": ["42"]}')
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_TRACE_EVENTS:
-        raise ValueError(f"limit: expected an integer from 1 to {MAX_TRACE_EVENTS}")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_TRACE_SECONDS:
-        raise ValueError(f"seconds: expected a number above 0, at most {MAX_TRACE_SECONDS:g}")
-    return TraceRequest(filters, limit, float(seconds))

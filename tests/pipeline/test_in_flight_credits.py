@@ -1,7 +1,8 @@
-"""Intake: the credits and the gate."""
+"""``InFlight``: the credits and the gate."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -27,10 +28,10 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.otp import SIMPLE_ONE_FOR_ONE as ON_DEMAND
-from receipt_actors.pipeline.intake import STUCK_SECONDS, Intake
+from receipt_actors.pipeline.in_flight import STUCK_SECONDS, InFlight
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
-    INTAKE,
+    IN_FLIGHT,
     LEDGER_GATEWAY,
     MOVERS,
     VALIDATORS,
@@ -39,7 +40,6 @@ from receipt_actors.pipeline.protocol import (
     DescribeIntake,
     Done,
     IntakeStatus,
-    MessageTaken,
     ObeyLimits,
     ReserveCredits,
     ResumeIntake,
@@ -47,6 +47,7 @@ from receipt_actors.pipeline.protocol import (
     ServiceUnavailable,
     SettleReservation,
     StuckInOutage,
+    WatchMessage,
     delete_batcher_of,
     visibility_batcher_of,
 )
@@ -55,7 +56,8 @@ from tests.pipeline.stand_ins import FIRST, SECOND, SOURCE, Stage, StandIn, star
 
 
 def start(stage: Stage, max_in_flight: int = 25, *sources: Source) -> Ref:
-    return stage.actors.start(Intake, LiveLimits(Limits(max_in_flight, 1, 1)), sources or [FIRST], name=INTAKE)
+    limits = LiveLimits(Limits(max_in_flight, 1, 1))
+    return stage.actors.start(InFlight, limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT)
 
 
 def granted(stage: Stage, consumer: Ref) -> list[int]:
@@ -74,11 +76,15 @@ def reserve(stage: Stage, intake: Ref, consumer: Ref | None = None, count: int =
     return consumer
 
 
+def watched(stage: Stage, processor: Ref, queue: str = SOURCE) -> WatchMessage:
+    return WatchMessage(processor, "m", "handle", 1, stage.clock.monotonic(), replace(FIRST, queue=queue))
+
+
 def take(stage: Stage, intake: Ref, messages: int, queue: str = SOURCE) -> list[Ref]:
-    custodians = [stage.stand_in() for _ in range(messages)]
-    for custodian in custodians:
-        intake.cast(MessageTaken(custodian, queue))
-    return custodians
+    processors = [stage.stand_in() for _ in range(messages)]
+    for processor in processors:
+        intake.cast(watched(stage, processor, queue))
+    return processors
 
 
 def end(stage: Stage, *refs: Ref) -> None:
@@ -150,62 +156,62 @@ def test_who_waits_is_served_in_turn(stage: Stage) -> None:
 
 
 def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
-    """From its custodian's announcement to its custodian's end, whatever that is."""
+    """From its processor's announcement to its processor's end, whatever that is."""
     intake = start(stage, max_in_flight=3)
     consumer = reserve(stage, intake)
-    custodians = take(stage, intake, 3)
+    processors = take(stage, intake, 3)
     intake.cast(SettleReservation(consumer, SOURCE, 3))
     reserve(stage, intake, consumer)
     assert granted(stage, consumer) == [3]
     assert status(stage, intake).in_flight == 3
 
-    end(stage, custodians[0])
-    stage.crash(custodians[1])
+    end(stage, processors[0])
+    stage.crash(processors[1])
     assert granted(stage, consumer) == [3, 1]
-    custodians[2].kill()
+    processors[2].kill()
     assert status(stage, intake).in_flight == 0
 
 
 def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
-    """A restart of intake may learn of a custodian in two ways."""
+    """A restart of intake may learn of a processor in two ways."""
     intake = start(stage)
-    (custodian,) = take(stage, intake, 1)
-    intake.cast(MessageTaken(custodian, SOURCE))
+    (processor,) = take(stage, intake, 1)
+    intake.cast(watched(stage, processor))
     assert status(stage, intake).in_flight == 1
-    end(stage, custodian)
+    end(stage, processor)
     assert status(stage, intake).in_flight == 0
 
 
 def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
     """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
     limits = LiveLimits(Limits(20, 1, 1))
-    intake = stage.actors.start(Intake, limits, [FIRST], name=INTAKE)
+    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
     consumer = reserve(stage, intake)
-    custodians = take(stage, intake, 10)
+    processors = take(stage, intake, 10)
     limits.change(Limits(4, 1, 1))
-    obeying = stage.ask(INTAKE, ObeyLimits())
-    end(stage, *custodians[:6])
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
+    end(stage, *processors[:6])
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert stage.reply_to(obeying) == Done()
     reserve(stage, intake, consumer)
     assert granted(stage, consumer) == [10]
-    end(stage, custodians[6])
+    end(stage, processors[6])
     assert granted(stage, consumer) == [10, 1]
 
 
 def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
     """Credits of receives under way count: they may bring as many messages."""
     limits = LiveLimits(Limits(20, 1, 1))
-    intake = stage.actors.start(Intake, limits, [FIRST], name=INTAKE)
+    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
     consumer = reserve(stage, intake)
-    (custodian,) = take(stage, intake, 1)
+    (processor,) = take(stage, intake, 1)
     limits.change(Limits(10, 1, 1))
-    obeying = stage.ask(INTAKE, ObeyLimits())
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
-    end(stage, custodian)
+    end(stage, processor)
     assert stage.reply_to(obeying) == Done()
     limits.change(Limits(9, 1, 1))
-    obeying = stage.ask(INTAKE, ObeyLimits())
+    obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert stage.reply_to(obeying) == Done()
@@ -214,11 +220,11 @@ def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> Non
 def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
     """They need not wait for something to end."""
     limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
-    intake = stage.actors.start(Intake, limits, [FIRST], name=INTAKE)
+    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
     _, waiting = reserve(stage, intake), reserve(stage, intake)
     assert granted(stage, waiting) == []
     limits.change(Limits(15, 1, 1))
-    assert stage.reply_to(stage.ask(INTAKE, ObeyLimits())) == Done()
+    assert stage.reply_to(stage.ask(IN_FLIGHT, ObeyLimits())) == Done()
     assert granted(stage, waiting) == [5]
 
 
@@ -235,16 +241,16 @@ def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> 
 def test_a_custodian_that_ended_before_it_was_announced_leaks_nothing(stage: Stage) -> None:
     """One that has nothing to do ends within its own start."""
     intake = start(stage)
-    custodian = stage.stand_in()
-    end(stage, custodian)
-    intake.cast(MessageTaken(custodian, SOURCE))
+    processor = stage.stand_in()
+    end(stage, processor)
+    intake.cast(watched(stage, processor))
     assert status(stage, intake).in_flight == 0
 
 
 def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> None:
     """Two outages, and both have to end."""
     intake = start(stage, max_in_flight=30)
-    custodians = take(stage, intake, 2)
+    processors = take(stage, intake, 2)
     intake.cast(ServiceUnavailable("ledger"))
     intake.cast(ServiceUnavailable("app_store"))
     intake.cast(ServiceUnavailable("ledger"))  # said at every probe
@@ -256,7 +262,7 @@ def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> No
     assert granted(stage, consumer) == []
     intake.cast(ServiceAvailable("app_store"))
     assert granted(stage, consumer) == [10]
-    assert len(custodians) == 2
+    assert len(processors) == 2
 
 
 def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
@@ -305,7 +311,7 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
     intake = start(stage)
     receiving = reserve(stage, intake)
     (early,) = take(stage, intake, 1)
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     waiting = reserve(stage, intake)
 
     end(stage, early)
@@ -322,11 +328,11 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
 def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
     """As long as messages are finished it waits; once none is for a while, it is told how many are stuck."""
     intake = start(stage)
-    custodians = take(stage, intake, 3)
+    processors = take(stage, intake, 3)
     intake.cast(ServiceUnavailable("ledger"))
-    closing = stage.ask(INTAKE, CloseIntake())
-    for custodian in custodians[:2]:
-        end(stage, custodian)
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    for processor in processors[:2]:
+        end(stage, processor)
         stage.advance(STUCK_SECONDS)
         assert stage.replies(closing) == []
     stage.advance(STUCK_SECONDS)
@@ -342,7 +348,7 @@ def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: St
     assert granted(stage, consumer) == [10]
     assert status(stage, intake).unavailable == frozenset()
     intake.cast(SettleReservation(consumer, SOURCE, 0))
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     stage.advance(STUCK_SECONDS)
     assert stage.reply_to(closing) == StuckInOutage(2, frozenset({"send to Out"}))
 
@@ -351,7 +357,7 @@ def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
     """What they bring is to be handed back, not left to its visibility timeout."""
     intake = start(stage)
     consumer = reserve(stage, intake)
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     intake.cast(ServiceUnavailable("ledger"))  # it may begin only then
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
@@ -364,13 +370,13 @@ def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
 def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
     """Somebody slow is waited for, where all services are there."""
     intake = start(stage)
-    (custodian,) = take(stage, intake, 1)
+    (processor,) = take(stage, intake, 1)
     intake.cast(ServiceUnavailable("ledger"))
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     intake.cast(ServiceAvailable("ledger"))
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
-    end(stage, custodian)
+    end(stage, processor)
     assert stage.reply_to(closing) == Done()
 
 
@@ -386,7 +392,7 @@ def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
     """Its receive will be settled by nobody."""
     intake = start(stage)
     consumer = reserve(stage, intake)
-    closing = stage.ask(INTAKE, CloseIntake())
+    closing = stage.ask(IN_FLIGHT, CloseIntake())
     assert stage.replies(closing) == []
     stage.crash(consumer)
     assert stage.reply_to(closing) == Done()
@@ -396,11 +402,11 @@ def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
     """Nothing in flight for so long; empty receives do not count, messages do, if only corrupt ones."""
     intake = start(stage)
     consumer = reserve(stage, intake)
-    (custodian,) = take(stage, intake, 1)
+    (processor,) = take(stage, intake, 1)
     intake.cast(SettleReservation(consumer, SOURCE, 1))
     stage.advance(5)
     assert status(stage, intake).idle_seconds == 0
-    end(stage, custodian)
+    end(stage, processor)
     stage.advance(7)
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert status(stage, intake).idle_seconds == 7
@@ -423,8 +429,8 @@ def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
     intake.cast(SettleReservation(consumer, SOURCE, 0))
     assert status(stage, intake).idle_seconds == 60
     stage.advance(1)
-    (custodian,) = take(stage, intake, 1)
-    end(stage, custodian)
+    (processor,) = take(stage, intake, 1)
+    end(stage, processor)
     stage.advance(60)
     assert status(stage, intake).idle_seconds == 0
 
@@ -487,26 +493,27 @@ def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
 
 
 def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
-    """It asks the supervisors of the custodians, and announces nothing that it does not know."""
+    """It asks the supervisors of the processors, and announces nothing that it does not know."""
+    limits = LiveLimits(Limits(20, 1, 1))
     specs = [
-        ChildSpec("intake", Start(Intake, LiveLimits(Limits(20, 1, 1)), [FIRST], name=INTAKE), PERMANENT),
+        ChildSpec("in_flight", Start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT), PERMANENT),
         supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
         supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
     ]
     stage.actors.start(Supervisor, specs)
-    intake, validators, movers = (stage.actors.whereis(name) for name in (INTAKE, VALIDATORS, MOVERS))
+    intake, validators, movers = (stage.actors.whereis(name) for name in (IN_FLIGHT, VALIDATORS, MOVERS))
     assert intake is not None and validators is not None and movers is not None
-    custodians = [started(start_child(each, ())) for each in (validators, validators, movers)]
-    for custodian in custodians:
-        intake.cast(MessageTaken(custodian, SOURCE))
+    processors = [started(start_child(each, ())) for each in (validators, validators, movers)]
+    for processor in processors:
+        intake.cast(watched(stage, processor))
 
     stage.crash(intake)
-    successor = stage.actors.whereis(INTAKE)
+    successor = stage.actors.whereis(IN_FLIGHT)
     assert successor is not None
     assert status(stage, successor).in_flight == 3
     consumer = reserve(stage, successor, count=50)
     assert granted(stage, consumer) == [17]
-    end(stage, *custodians)
+    end(stage, *processors)
     assert status(stage, successor).in_flight == 0
 
 
@@ -544,7 +551,7 @@ def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
     """They crash it, where a supervisor sees it; they are not met with silence."""
     with pytest.raises(NotImplementedError):
         start(stage).call("what is in flight?")
-    assert stage.actors.whereis(INTAKE) is None
+    assert stage.actors.whereis(IN_FLIGHT) is None
 
 
 # --- several sources ---
@@ -712,8 +719,8 @@ class Credits(RuleBasedStateMachine):
         self.intake = start(self.stage, self.limit, *self.sources)
         self.consumers: dict[Ref, int] = {}  # and how many grants were used up
         self.waiting: set[Ref] = set()  # who has asked for credits, unless they have been granted
-        self.queues: dict[Ref, str] = {}  # of consumers and custodians
-        self.custodians: list[Ref] = []
+        self.queues: dict[Ref, str] = {}  # of consumers and processors
+        self.processors: list[Ref] = []
 
     def teardown(self) -> None:
         self.stage.close()
@@ -738,7 +745,7 @@ class Credits(RuleBasedStateMachine):
             queue, count = self.queues[consumer], min(received, self._granted_now(consumer))
             taken = take(self.stage, self.intake, count, queue)
             self.queues.update(dict.fromkeys(taken, queue))
-            self.custodians += taken
+            self.processors += taken
             self.intake.cast(SettleReservation(consumer, queue, count))
             self.consumers[consumer] += 1
             self.waiting.discard(consumer)
@@ -748,8 +755,8 @@ class Credits(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 100))
     def finish(self, pick: int) -> None:
-        if self.custodians:
-            end(self.stage, self.custodians.pop(pick % len(self.custodians)))
+        if self.processors:
+            end(self.stage, self.processors.pop(pick % len(self.processors)))
 
     @rule(pick=st.integers(0, 100))
     def die(self, pick: int) -> None:
@@ -762,7 +769,7 @@ class Credits(RuleBasedStateMachine):
     @invariant()
     def no_more_than_the_limit(self) -> None:
         now = status(self.stage, self.intake)
-        assert now.in_flight == len(self.custodians)
+        assert now.in_flight == len(self.processors)
         assert now.reserved == sum(map(self._granted_now, self.consumers))
         assert now.in_flight + now.reserved <= self.limit
 
@@ -771,7 +778,7 @@ class Credits(RuleBasedStateMachine):
         kept = credits_kept_for_each(self.limit, len(self.sources))
         for queue in (source.queue for source in self.sources):
             grants = {each: self._granted_now(each) for each in self.consumers if self.queues[each] == queue}
-            used = sum(grants.values()) + sum(self.queues[custodian] == queue for custodian in self.custodians)
+            used = sum(grants.values()) + sum(self.queues[processor] == queue for processor in self.processors)
             is_receiving = sum(map(bool, grants.values())) >= MIN_RECEIVES
             if used < kept and not is_receiving:
                 assert not [each for each in grants if each in self.waiting and not grants[each]]
@@ -799,7 +806,9 @@ class Unable:
     def __init__(self, stage: Stage, *sources: Source) -> None:
         self.stage = stage
         self.limits = LiveLimits(Limits(25, 1, 1))
-        self.intake = stage.actors.start(Intake, self.limits, sources or [FIRST], name=INTAKE)
+        self.intake = stage.actors.start(
+            InFlight, self.limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT
+        )
 
     def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
         """Let a consumer of its own receive."""
@@ -866,10 +875,10 @@ def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> Non
     assert unable.after(1.0) == 0.0
     unable.limits.held_until_seconds = stage.clock.boottime() + 1000.0
     unable.limits.change(unable.limits.whole.nothing)
-    stage.ask(INTAKE, ObeyLimits())
+    stage.ask(IN_FLIGHT, ObeyLimits())
     assert unable.after(1.0) == 0.0
     unable.limits.change(unable.limits.whole)
-    stage.ask(INTAKE, ObeyLimits())
+    stage.ask(IN_FLIGHT, ObeyLimits())
     assert unable.after(1.0) == 0.0  # whether the queue is back has to be found out
     unable.receive(fails=True)
     assert unable.after(1.0) == 1.0

@@ -1,4 +1,4 @@
-"""The visibility keeper: messages stay with their custodian, and come back when that ends without them."""
+"""``InFlight``: messages stay with their processor, and come back when that ends without them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import (
@@ -23,6 +24,7 @@ from receipt_actors.otp import (
     ChildSpec,
     ExitReason,
     Ref,
+    Shutdown,
     Start,
     Stop,
     Supervisor,
@@ -30,11 +32,12 @@ from receipt_actors.otp import (
     start_child,
     supervisor_spec,
 )
+from receipt_actors.pipeline.in_flight import InFlight
 from receipt_actors.pipeline.protocol import (
+    IN_FLIGHT,
     MOVERS,
     VALIDATORS,
     VISIBILITY_BATCHER,
-    VISIBILITY_KEEPER,
     AnnounceYourself,
     ChangeVisibility,
     Done,
@@ -45,33 +48,34 @@ from receipt_actors.pipeline.protocol import (
     WatchMessage,
     YourTurn,
 )
-from receipt_actors.pipeline.visibility_keeper import VisibilityKeeper
 from tests.pipeline.stand_ins import FIRST, Stage, StandIn, started
 
 TIMEOUT = 120
+FIFO = replace(FIRST, queue="receipts.fifo")
 
 
 class House:
-    """A keeper, with stand-ins for custodians and for the batcher that it has carry out its wishes."""
+    """A in_flight, with stand-ins for processors and for the batcher that it has carry out its wishes."""
 
     def __init__(self, stage: Stage, answer: Callable[[Any], object] = lambda _: Done()) -> None:
         self.stage = stage
         self.batcher = stage.stand_in(VISIBILITY_BATCHER, answer)
-        self.keeper = self.start()
+        self.in_flight = self.start()
 
     def start(self) -> Ref:
-        return self.stage.actors.start(VisibilityKeeper, TIMEOUT, random.Random(1), name=VISIBILITY_KEEPER)
+        limits, sources = LiveLimits(Limits(1000, 1, 1)), [FIRST, FIFO]
+        return self.stage.actors.start(InFlight, limits, sources, TIMEOUT, random.Random(1), name=IN_FLIGHT)
 
     def watch(
-        self, message_id: str = "m-1", *, receives: int = 1, custodian: Ref | None = None, group: str | None = None
+        self, message_id: str = "m-1", *, receives: int = 1, processor: Ref | None = None, group: str | None = None
     ) -> Ref:
-        custodian = custodian or self.stage.stand_in()
+        processor = processor or self.stage.stand_in()
         now = self.stage.clock.monotonic()
-        source = FIRST if group is None else replace(FIRST, queue="receipts.fifo")
-        watch = WatchMessage(custodian, message_id, f"{message_id}/handle", receives, now, source, group)
-        self.keeper.cast(watch)
+        source = FIRST if group is None else FIFO
+        watch = WatchMessage(processor, message_id, f"{message_id}/handle", receives, now, source, group)
+        self.in_flight.cast(watch)
         self.stage.settle()
-        return custodian
+        return processor
 
     def changes(self) -> list[tuple[str, int]]:
         return [(each.receipt_handle, each.seconds) for each in self.stage.calls(self.batcher, ChangeVisibility)]
@@ -79,8 +83,8 @@ class House:
     def counted(self) -> list[tuple[str, Reason | None]]:
         return list(Counter(self.stage.counted().fates).elements())
 
-    def end(self, custodian: Ref, reason: ExitReason = NORMAL) -> None:
-        custodian.cast(Stop(reason))
+    def end(self, processor: Ref, reason: ExitReason = NORMAL) -> None:
+        processor.cast(Stop(reason))
         self.stage.settle()
 
 
@@ -90,15 +94,15 @@ def house(stage: Stage) -> House:
 
 
 def test_a_message_is_extended_from_half_its_time_on(house: House) -> None:
-    """Not before; then each time that half of the new timeout is over, for as long as its custodian lives."""
-    custodian = house.watch()
+    """Not before; then each time that half of the new timeout is over, for as long as its processor lives."""
+    processor = house.watch()
     house.stage.advance(TIMEOUT / 2 - 1)
     assert house.changes() == []
     house.stage.advance(1)
     assert house.changes() == [("m-1/handle", TIMEOUT)]
     house.stage.advance(10 * TIMEOUT)
     assert 19 <= len(house.changes()) <= 21
-    house.end(custodian)
+    house.end(processor)
     extensions = len(house.changes())
     house.stage.advance(10 * TIMEOUT)
     assert len(house.changes()) == extensions
@@ -147,11 +151,11 @@ def test_restarts_of_the_pipeline_do_not_use_up_the_receives(house: House, recei
     assert house.counted() == [("handed_back", Reason.DRAINED)]
 
 
-def test_a_keeper_that_is_ended_before_the_custodians_hands_back(house: House) -> None:
-    """Its supervisor gives up, and nobody would see the custodians end: no message has to wait for its timeout."""
+def test_one_that_is_ended_before_the_processors_hands_back(house: House) -> None:
+    """Its supervisor gives up, and nobody would see the processors end: no message has to wait for its timeout."""
     house.watch("m-1")
     house.watch("m-2", receives=2)
-    house.keeper.exit(SHUTDOWN)
+    house.in_flight.exit(SHUTDOWN)
     house.stage.settle()
     first, second = house.changes()
     assert (first[0], second[0]) == ("m-1/handle", "m-2/handle")
@@ -160,22 +164,21 @@ def test_a_keeper_that_is_ended_before_the_custodians_hands_back(house: House) -
     assert house.counted() == [("handed_back", Reason.CRASHED)] * 2
 
 
-def test_a_keeper_that_crashes_alone_hands_nothing_back(house: House) -> None:
-    """The custodians live, and its successor watches them."""
+def test_one_that_crashes_alone_hands_nothing_back(house: House) -> None:
+    """The processors live, and its successor watches them."""
     house.watch()
-    house.keeper.cast(object())
+    house.in_flight.cast(object())
     house.stage.settle()
-    assert not house.keeper.is_alive()
+    assert not house.in_flight.is_alive()
     assert house.changes() == []
 
 
 @pytest.mark.parametrize(("receives", "seconds"), [(1, 30), (2, 60), (4, 240), (6, 900), (19, 900)])
 def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receives: int, seconds: int) -> None:
     """30 s x 2^n, at most 15 minutes, up to a fifth less, and counted under its reason."""
-    custodian = house.watch(receives=receives)
-    house.keeper.cast(HandBack(custodian, Reason.GAVE_UP_FOR_NOW))
+    processor = house.watch(receives=receives)
     assert house.changes() == []
-    house.end(custodian)
+    house.end(processor, Shutdown(HandBack(Reason.GAVE_UP_FOR_NOW)))
     ((handle, hidden_seconds),) = house.changes()
     assert handle == "m-1/handle"
     assert 0.8 * seconds <= hidden_seconds <= seconds
@@ -205,13 +208,11 @@ def test_what_was_killed_counts_as_crashed(house: House) -> None:
     assert house.counted() == [("handed_back", Reason.CRASHED)]
 
 
-def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) -> None:
-    """One that gives up within its own start has ended when the keeper reads that it began."""
-    custodian = house.stage.stand_in()
-    house.end(custodian)
-    now = house.stage.clock.monotonic()
-    house.keeper.cast(WatchMessage(custodian, "m-1", "m-1/handle", 1, now, FIRST))
-    house.keeper.cast(HandBack(custodian, Reason.NO_DEAD_LETTER_QUEUE))
+def test_a_processor_that_ended_before_it_was_watched_is_believed(house: House) -> None:
+    """One that gives up within its own start has ended when the in_flight reads that it began."""
+    processor = house.stage.stand_in()
+    house.end(processor, Shutdown(HandBack(Reason.NO_DEAD_LETTER_QUEUE)))
+    house.watch(processor=processor)
     assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
 
 
@@ -219,52 +220,45 @@ def test_a_custodian_that_ended_before_it_was_watched_is_believed(house: House) 
     ("reason", "fates"),
     [(NORMAL, []), (SHUTDOWN, [("handed_back", Reason.DRAINED)]), (KILLED, [("handed_back", Reason.CRASHED)])],
 )
-def test_how_a_custodian_ended_counts_whenever_that_was(
+def test_how_a_processor_ended_counts_whenever_that_was(
     house: House, reason: ExitReason, fates: list[object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before it was watched as well: it announces itself to a new keeper, and ends before that has read it.
+    """Before it was watched as well: it announces itself to a new in_flight, and ends before that has read it.
 
     One that had finished is no crash, is not counted twice, and lets the next one of its group begin.
     """
-    custodian, next_one = house.stage.stand_in(), house.stage.stand_in()
+    processor, next_one = house.stage.stand_in(), house.stage.stand_in()
     if reason is KILLED:
-        custodian.kill()
+        processor.kill()
     else:
-        custodian.cast(Stop(reason))
+        processor.cast(Stop(reason))
     house.stage.settle()
-    house.watch("m-1", custodian=custodian, group="a")
-    house.watch("m-2", custodian=next_one, group="a")
+    house.watch("m-1", processor=processor, group="a")
+    house.watch("m-2", processor=next_one, group="a")
     assert house.counted() == fates
     assert [handle for handle, _ in house.changes()] == ["m-1/handle"] * len(fates)
     assert ("crashed" in caplog.text) is (reason is KILLED)
     assert turns(house, next_one) == [[YourTurn] if reason is NORMAL else [StandBack]]
 
 
-def test_a_hand_back_of_nobody_is_nothing(house: House) -> None:
-    """A custodian may say it twice, or to a keeper that does not know it."""
-    house.keeper.cast(HandBack(house.stage.stand_in(), Reason.CRASHED))
-    house.stage.settle()
-    assert (house.changes(), house.keeper.is_alive()) == ([], True)
-
-
 def test_the_last_hand_backs_come_before_its_own_end(house: House) -> None:
-    """Custodians that were shut down just before are handed back, not forgotten, however long the mailbox is."""
-    custodians = [house.watch(f"m-{number}") for number in range(200)]
+    """Processors that were shut down just before are handed back, not forgotten, however long the mailbox is."""
+    processors = [house.watch(f"m-{number}") for number in range(200)]
     scheduler = house.stage.actors.scheduler
 
     class EndTheKeeper:
         def run(self) -> None:
-            house.keeper.exit(SHUTDOWN)
+            house.in_flight.exit(SHUTDOWN)
 
-    class EndCustodians:
+    class EndProcessors:
         def run(self) -> None:
-            for custodian in custodians:
-                custodian.exit(SHUTDOWN)
+            for processor in processors:
+                processor.exit(SHUTDOWN)
             scheduler.schedule(EndTheKeeper())
 
-    scheduler.schedule(EndCustodians())
+    scheduler.schedule(EndProcessors())
     house.stage.settle()
-    assert not house.keeper.is_alive()
+    assert not house.in_flight.is_alive()
     assert sorted(house.changes()) == sorted((f"m-{number}/handle", 0) for number in range(200))
 
 
@@ -272,7 +266,7 @@ def test_the_last_hand_backs_come_before_its_own_end(house: House) -> None:
 def test_a_message_whose_extension_fails_is_lost(
     stage: Stage, failure: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another worker may have it: it is neither extended nor handed back any more, and its custodian goes on."""
+    """Another worker may have it: it is neither extended nor handed back any more, and its processor goes on."""
     house = House(stage, answer=lambda _: failure)
     lost = house.watch()
     house.stage.advance(TIMEOUT / 2)
@@ -288,11 +282,11 @@ def test_a_batcher_that_is_away_is_survived(house: House) -> None:
     """The message comes back by its visibility timeout."""
     house.batcher.kill()
     house.end(house.watch(), SHUTDOWN)
-    assert house.keeper.is_alive()
+    assert house.in_flight.is_alive()
 
 
-class Custodian(StandIn):
-    """A stand-in that introduces itself when a new keeper asks."""
+class Processor(StandIn):
+    """A stand-in that introduces itself when a new in_flight asks."""
 
     def __init__(self, message_id: str) -> None:
         super().__init__()
@@ -301,14 +295,14 @@ class Custodian(StandIn):
     def handle_info(self, message: Any) -> None:
         if isinstance(message, AnnounceYourself):
             watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0, FIRST)
-            self.cast(VISIBILITY_KEEPER, watch)
+            self.cast(IN_FLIGHT, watch)
 
 
-def test_a_new_keeper_finds_the_custodians_that_live(stage: Stage) -> None:
+def test_a_new_in_flight_finds_the_processors_that_live(stage: Stage) -> None:
     """Its table is rebuilt from the supervisors, extensions go on, and ends are seen."""
     house = House(stage)
     specs = [
-        supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [ChildSpec(name, Start(Custodian), TEMPORARY)])
+        supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [ChildSpec(name, Start(Processor), TEMPORARY)])
         for name in (VALIDATORS, MOVERS)
     ]
     stage.actors.start(Supervisor, specs)
@@ -317,20 +311,20 @@ def test_a_new_keeper_finds_the_custodians_that_live(stage: Stage) -> None:
     validating = started(start_child(validators, ("m-1",)))
     started(start_child(movers, ("m-2",)))
 
-    stage.crash(house.keeper)
-    house.keeper = house.start()
+    stage.crash(house.in_flight)
+    house.in_flight = house.start()
     stage.advance(TIMEOUT / 2)
     assert sorted(house.changes()) == [("m-1/handle", TIMEOUT), ("m-2/handle", TIMEOUT)]
     stage.crash(validating)
     assert house.counted() == [("handed_back", Reason.CRASHED)]
 
 
-def test_a_custodian_announced_twice_is_watched_once(stage: Stage) -> None:
+def test_a_processor_announced_twice_is_watched_once(stage: Stage) -> None:
     """By itself, and because it was asked to."""
     house = House(stage)
-    custodian = house.watch()
-    house.watch(custodian=custodian)
-    house.end(custodian, SHUTDOWN)
+    processor = house.watch()
+    house.watch(processor=processor)
+    house.end(processor, SHUTDOWN)
     assert house.changes() == [("m-1/handle", 0)]
 
 
@@ -342,15 +336,15 @@ def test_a_supervisor_that_restarts_a_child_is_understood(stage: Stage) -> None:
     )
     house = House(stage)
     stage.settle()
-    assert house.keeper.is_alive()
+    assert house.in_flight.is_alive()
 
 
 # --- groups of FIFO queues ---
 
 
-def turns(house: House, *custodians: Ref) -> list[list[type]]:
-    """What each custodian was told about its turn."""
-    return [[type(told) for told in house.stage.told(each, YourTurn | StandBack)] for each in custodians]
+def turns(house: House, *processors: Ref) -> list[list[type]]:
+    """What each processor was told about its turn."""
+    return [[type(told) for told in house.stage.told(each, YourTurn | StandBack)] for each in processors]
 
 
 def test_one_of_a_group_has_its_turn_at_a_time(house: House) -> None:
@@ -371,16 +365,14 @@ def test_one_that_is_not_finished_has_those_behind_it_stand_back(house: House, h
     first, second, third = (house.watch(name, receives=2, group="a") for name in ("a1", "a2", "a3"))
     match how:
         case "handed back":
-            house.keeper.cast(HandBack(first, Reason.GAVE_UP_FOR_NOW))
-            house.end(first)
+            house.end(first, Shutdown(HandBack(Reason.GAVE_UP_FOR_NOW)))
         case "crash":
             house.stage.crash(first)
         case "shutdown":
             house.end(first, SHUTDOWN)
     assert turns(house, second, third) == [[StandBack], [StandBack]]
-    for custodian in (third, second):
-        house.keeper.cast(HandBack(custodian, Reason.GROUP_HANDED_BACK))
-        house.end(custodian)
+    for processor in (third, second):
+        house.end(processor, Shutdown(HandBack(Reason.GROUP_HANDED_BACK)))
     (handle, seconds), *others = house.changes()
     assert handle == "a1/handle"
     assert seconds == 0 if how == "shutdown" else 8 <= seconds <= 10

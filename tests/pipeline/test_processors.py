@@ -1,4 +1,4 @@
-"""Validator and mover: every step a message can take, with stand-ins for all that a custodian asks."""
+"""Validator and mover: every step a message can take, with stand-ins for all that a processor asks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
 from receipt_actors.domain.sources import Source
-from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started, StartError
-from receipt_actors.pipeline.custodian import MAX_TRIES
+from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started
 from receipt_actors.pipeline.mover import Mover
+from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     DELETE_BATCHER,
-    INTAKE,
+    IN_FLIGHT,
     LEDGER_GATEWAY,
     RESULT_BATCHERS,
-    VISIBILITY_KEEPER,
     AnnounceYourself,
     Broken,
     ClaimTransaction,
@@ -34,7 +33,6 @@ from receipt_actors.pipeline.protocol import (
     GaveUp,
     HandBack,
     LookUpTransaction,
-    MessageTaken,
     Refused,
     SendMessage,
     StandBack,
@@ -59,33 +57,32 @@ def genuine(*transactions: Transaction, bundle_id: str = "com.example.game") -> 
 
 
 class House:
-    """One custodian among stand-ins that say nothing until the test answers for them."""
+    """One processor among stand-ins that say nothing until the test answers for them."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.intake = stage.stand_in(INTAKE)
-        self.keeper = stage.stand_in(VISIBILITY_KEEPER)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.apple = stage.stand_in(APP_STORE_GATEWAY)
         self.ledger = stage.stand_in(LEDGER_GATEWAY)
         self.deleter = stage.stand_in(DELETE_BATCHER)
         self.results = stage.stand_in(result_batcher_name(POST))
         self.dead_letters = stage.stand_in(result_batcher_name(DEAD))
         self.source = Source(SOURCE, frozenset({POST}), DEAD, POLICY)
-        self.custodian: Ref | None = None
+        self.processor: Ref | None = None
 
     def validate(self, *, dead: str | None = DEAD, replies_unidentified: bool = False, **fields: Any) -> Ref:
         self.source = Source(SOURCE, frozenset({POST}), dead, POLICY, replies_unidentified)
         arguments = (self.source, delivery(1, **fields), submission(1, **fields), 0.0)
-        self.custodian = self.stage.actors.start(Validator, *arguments)
+        self.processor = self.stage.actors.start(Validator, *arguments)
         self.stage.settle()
-        return self.custodian
+        return self.processor
 
     def move(self, dead: str | None = DEAD) -> Ref:
         unanswerable = Unanswerable(Reason.NOT_JSON, "body: no")
         self.source = Source(SOURCE, frozenset({POST}), dead, POLICY)
-        self.custodian = self.stage.actors.start(Mover, self.source, delivery(1, body="no json"), unanswerable, 0.0)
+        self.processor = self.stage.actors.start(Mover, self.source, delivery(1, body="no json"), unanswerable, 0.0)
         self.stage.settle()
-        return self.custodian
+        return self.processor
 
     def answer(self, who: Ref, value: object, call: int = -1) -> None:
         self.stage.answer(who, value, call)
@@ -107,16 +104,22 @@ class House:
         return self.stage.calls(self.deleter, DeleteMessage)
 
     def handed_back(self) -> list[Reason]:
-        return [each.reason for each in self.stage.told(self.keeper, HandBack)]
+        term = getattr(self._exit_reason, "term", None)
+        return [term.reason] if isinstance(term, HandBack) else []
 
     def fates(self) -> list[tuple[str, Reason | None]]:
         return list(Counter(self.stage.counted().fates).elements())
 
     @property
     def ended(self) -> Any:
+        """How it ended; ``NORMAL`` where it was handed back, too."""
+        return NORMAL if self.handed_back() else self._exit_reason
+
+    @property
+    def _exit_reason(self) -> Any:
         self.stage.settle()
-        assert self.custodian is not None
-        return self.custodian.process.exit_reason
+        assert self.processor is not None
+        return self.processor.process.exit_reason
 
     def go_to(self, step: str) -> None:
         """Have a validator reach a step with one transaction."""
@@ -145,15 +148,16 @@ def house(stage: Stage) -> House:
 # --- the walk ---
 
 
-def test_a_custodian_announces_itself_first(house: House) -> None:
-    """To intake, for its credit, and to the keeper, before anything else."""
-    custodian = house.validate()
-    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian, SOURCE)]
-    assert house.stage.told(house.keeper, WatchMessage) == [
-        WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0, house.source)
+def test_a_processor_announces_itself_when_it_is_asked(house: House) -> None:
+    """By a new ``in_flight``, which does not know what the consumer told the one before."""
+    house.stage.advance(9)
+    processor = house.validate()
+    assert house.stage.told(house.in_flight, WatchMessage) == []
+    processor.send(AnnounceYourself())
+    house.stage.settle()
+    assert house.stage.told(house.in_flight, WatchMessage) == [
+        WatchMessage(processor, "m-1", "m-1/1", 1, 0.0, house.source)
     ]
-    custodian.send(AnnounceYourself())
-    assert len(house.stage.told(house.keeper, WatchMessage)) == 2
 
 
 def test_one_step_after_the_other(house: House) -> None:
@@ -186,9 +190,9 @@ def test_the_claim_says_everything_about_its_owner(house: House) -> None:
 
 
 def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
-    """The long poll that brought it is no part of its latency; the visibility timeout counts from the poll's begin."""
+    """The long poll that brought it is no part of its latency."""
     house.stage.advance(9)
-    custodian = house.validate()
+    house.validate()
     house.stage.advance(2)
     house.answer(house.apple, genuine())
     house.answer(house.ledger, Ownership.NEW)
@@ -197,9 +201,6 @@ def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
     two_seconds = Latencies()
     two_seconds.record(2)
     assert house.stage.counted().latencies == two_seconds
-    assert house.stage.told(house.keeper, WatchMessage) == [
-        WatchMessage(custodian, "m-1", "m-1/1", 1, 0.0, house.source)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -345,12 +346,11 @@ def test_a_mover_moves(house: House) -> None:
 
 def test_without_a_dead_letter_queue_a_message_is_left(house: House) -> None:
     """Handed back, neither sent anywhere nor deleted."""
-    with pytest.raises(StartError):  # it has nothing to do, and ends in its init
-        house.move(dead=None)
+    house.move(dead=None)  # it has nothing to do, and ends at once
     assert (house.handed_back(), house.deleted()) == ([Reason.NO_DEAD_LETTER_QUEUE], [])
     house.validate(dead=None)
     house.answer(house.apple, Unidentified(Reason.NOT_AUTHENTIC))
-    assert house.handed_back() == [Reason.NO_DEAD_LETTER_QUEUE] * 2
+    assert house.handed_back() == [Reason.NO_DEAD_LETTER_QUEUE]
     assert (house.ended, house.deleted(), house.fates()) == (NORMAL, [], [])
 
 
@@ -401,7 +401,7 @@ def test_an_answered_message_that_cannot_be_deleted_is_answered(house: House, fa
 
 @pytest.mark.parametrize("step", ["verifying", "claiming", "replying"])
 def test_a_bug_in_a_client_crashes_who_asked(house: House, step: str) -> None:
-    """Where the keeper sees it, and hands the message back with a growing visibility timeout."""
+    """Where ``in_flight`` sees it, and hands the message back with a growing visibility timeout."""
     house.go_to(step)
     who = {"verifying": house.apple, "claiming": house.ledger, "replying": house.results}[step]
     house.answer(who, Broken(ZeroDivisionError("bug")))
@@ -509,29 +509,27 @@ def test_a_result_batcher_that_ends_gets_its_answers_handed_over_again(house: Ho
 
 
 def in_group(house: House, kind: str = "validator") -> Ref:
-    """A custodian of a message of group ``1``."""
+    """A processor of a message of group ``1``."""
     message = replace(delivery(1), group_id="1")
     if kind == "validator":
         arguments: tuple[Any, ...] = (house.source, message, submission(1), 0.0)
-        house.custodian = house.stage.actors.start(Validator, *arguments)
+        house.processor = house.stage.actors.start(Validator, *arguments)
     else:
         unanswerable = Unanswerable(Reason.NOT_JSON, "body: no")
-        house.custodian = house.stage.actors.start(Mover, house.source, message, unanswerable, 0.0)
+        house.processor = house.stage.actors.start(Mover, house.source, message, unanswerable, 0.0)
     house.stage.settle()
-    return house.custodian
+    return house.processor
 
 
 @pytest.mark.parametrize("kind", ["validator", "mover"])
 def test_a_message_of_a_group_waits_for_its_turn(house: House, kind: str) -> None:
-    """It is announced, and holds its credit; nothing is asked before."""
-    custodian = in_group(house, kind)
-    assert [each.group for each in house.stage.told(house.keeper, WatchMessage)] == [(SOURCE, "1")]
-    assert house.stage.told(house.intake, MessageTaken) == [MessageTaken(custodian, SOURCE)]
+    """Nothing is asked before."""
+    processor = in_group(house, kind)
     assert house.stage.calls(house.apple, VerifyReceipt) == []
     assert house.stage.calls(house.dead_letters, SendMessage) == []
-    assert custodian.process.actor.describe_state()["step"] == "waiting for its turn"
+    assert processor.process.actor.describe_state()["step"] == "waiting for its turn"
     for _ in range(2):  # told twice it begins once
-        custodian.send(YourTurn())
+        processor.send(YourTurn())
     asked = house.apple if kind == "validator" else house.dead_letters
     house.stage.settle()
     assert len(house.stage.calls(asked, VerifyReceipt if kind == "validator" else SendMessage)) == 1
@@ -539,7 +537,7 @@ def test_a_message_of_a_group_waits_for_its_turn(house: House, kind: str) -> Non
 
 @pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
 def test_one_that_waits_is_handed_back_when_its_turn_cannot_come(house: House, word: object) -> None:
-    """One before it was handed back; or a new keeper does not know what became of those before it."""
+    """One before it was handed back; or a new ``in_flight`` does not know what became of those before it."""
     in_group(house).send(word)
     assert house.ended == NORMAL
     assert house.handed_back() == [Reason.GROUP_HANDED_BACK]
@@ -549,9 +547,9 @@ def test_one_that_waits_is_handed_back_when_its_turn_cannot_come(house: House, w
 @pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
 def test_one_that_has_begun_goes_on(house: House, word: object) -> None:
     """Its own claim protects it; what it has begun is finished."""
-    custodian = in_group(house)
-    custodian.send(YourTurn())
-    custodian.send(word)
+    processor = in_group(house)
+    processor.send(YourTurn())
+    processor.send(word)
     house.answer(house.apple, genuine())
     assert house.claims() == ["t-1"]
     assert house.ended is None

@@ -1,0 +1,383 @@
+"""The log: how a line looks, floods of alike lines, and a reader that is slow, stuck or gone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import select
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from receipt_actors.domain.messages import Result, Verdict
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.otp import ActorSystem, GenServer
+from receipt_actors.telemetry import decisions
+from receipt_actors.telemetry.logs import MAX_FLOODS, FloodGuard, JsonLines, LogWriter, TextLines
+from tests.patience import PATIENCE_SECONDS
+
+HOSTILE = "\x1b[2J\r\nERROR forged: line\u202e\x00"
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged, formatted."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture
+def log() -> Iterator[Callable[[logging.Formatter], Lines]]:
+    """Have everything under ``receipt_actors`` logged by a formatter."""
+    logger = logging.getLogger("receipt_actors")
+    before = logger.level
+    handlers: list[logging.Handler] = []
+
+    def start(formatter: logging.Formatter) -> Lines:
+        lines = Lines(formatter)
+        handlers.append(lines)
+        logger.addHandler(lines)
+        logger.setLevel(logging.DEBUG)
+        return lines
+
+    yield start
+    logger.setLevel(before)
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def answered_too() -> Iterator[None]:
+    logger = logging.getLogger(decisions.ANSWERED_LOGGER)
+    logger.setLevel(logging.INFO)
+    yield
+    logger.setLevel(logging.WARNING)
+
+
+RESULTS = (
+    Result("1000", Verdict.OK, Reason.CLAIMED, "coins", Environment.PRODUCTION),
+    Result("1001", Verdict.INVALID, Reason.CLAIMED_BY_ANOTHER_USER, "coins", Environment.PRODUCTION),
+)
+
+
+@pytest.mark.parametrize("formatter", [TextLines("worker-1"), JsonLines("worker-1")], ids=["text", "json"])
+def test_a_line_is_a_line_and_commands_no_terminal(
+    log: Callable[[logging.Formatter], Lines], formatter: logging.Formatter
+) -> None:
+    """Whatever a service, a message or an exception says: its control characters are escaped."""
+    lines = log(formatter)
+    logger = logging.getLogger("receipt_actors.test")
+    logger.warning("Apple answered %s", HOSTILE)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        logger.exception("it failed")
+    text = "\n".join(lines.lines)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "worker-1" in text
+    assert "ValueError" in text
+
+
+def test_text_has_time_level_logger_and_words(log: Callable[[logging.Formatter], Lines]) -> None:
+    """As it always had."""
+    lines = log(TextLines())
+    logging.getLogger("receipt_actors.test").warning("all is %s", "well")
+    date, time_, level, rest = lines.lines[0].split(" ", 3)
+    datetime.strptime(f"{date} {time_}", "%Y-%m-%d %H:%M:%S,%f")
+    assert (level, rest) == ("WARNING", "receipt_actors.test: all is well")
+
+
+class TestJson:
+    def test_what_every_line_has(self, log: Callable[[logging.Formatter], Lines]) -> None:
+        """The time is UTC, with milliseconds; a worker names itself."""
+        lines = log(JsonLines("worker-2"))
+        logging.getLogger("receipt_actors.test").info("all is %s", "well")
+        (line,) = lines.objects
+        assert datetime.fromisoformat(line.pop("time")).utcoffset() is not None
+        assert line == {
+            "level": "INFO",
+            "logger": "receipt_actors.test",
+            "process": "worker-2",
+            "message": "all is well",
+        }
+
+    def test_a_decision_has_its_facts_as_fields(
+        self, log: Callable[[logging.Formatter], Lines], answered_too: None
+    ) -> None:
+        """To be searched for by message, user or transaction."""
+        lines = log(JsonLines())
+        decisions.log_answered("m-1", 42, RESULTS, 0.25)
+        decisions.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
+        decisions.log_handed_back("m-3", Reason.GAVE_UP_FOR_NOW, "ledger: throttled", 31.0)
+        decisions.log_left("m-4", Reason.BODY_MD5_MISMATCH, "arrived corrupt")
+        answered, moved, handed_back, left = lines.objects
+        assert (answered["message_id"], answered["user_id"], answered["seconds"]) == ("m-1", 42, 0.25)
+        assert answered["results"] == [
+            {"transaction_id": "1000", "verdict": "OK", "reason": "claimed"},
+            {"transaction_id": "1001", "verdict": "INVALID", "reason": "claimed_by_another_user"},
+        ]
+        assert [
+            (line["level"], line["fate"], line["message_id"], line["reason"]) for line in (moved, handed_back, left)
+        ] == [
+            ("INFO", "moved", "m-2", "not_json"),
+            ("WARNING", "handed_back", "m-3", "gave_up_for_now"),
+            ("WARNING", "left", "m-4", "body_md5_mismatch"),
+        ]
+        assert handed_back["message"] == "message m-3 is handed back, gave_up_for_now: ledger: throttled"
+
+    def test_a_report_of_the_otp_layer_is_an_object(self, log: Callable[[logging.Formatter], Lines]) -> None:
+        """A crash: who, what, where, with its traceback."""
+        lines = log(JsonLines())
+
+        class Crashing(GenServer):
+            def handle_cast(self, request: Any) -> None:
+                raise KeyError("lost")
+
+        system = ActorSystem("test")
+        ref = system.start(Crashing, name="victim")
+        ref.cast("go")
+        assert ref.wait(PATIENCE_SECONDS) is not None
+        system.stop(PATIENCE_SECONDS)
+        (crash,) = [line for line in lines.objects if line.get("report", {}).get("kind") == "crash_report"]
+        assert crash["report"]["reason"] == "KeyError: 'lost'"
+        assert "handle_cast" in crash["traceback"]
+
+    def test_what_others_add_to_their_records_is_left_out(self, log: Callable[[logging.Formatter], Lines]) -> None:
+        """It may be a receipt, or nothing that JSON knows; nor is a field taken that is of another make."""
+        lines = log(JsonLines())
+        extra = {"body": "a receipt", "reason": object(), "report": "none of ours"}
+        logging.getLogger("receipt_actors.test").info("sent", extra=extra)
+        assert set(lines.objects[0]) == {"time", "level", "logger", "message"}
+
+
+def test_answers_are_told_only_to_those_who_want_them(log: Callable[[logging.Formatter], Lines]) -> None:
+    """A line for each receipt is most of a log, even of one at DEBUG; problems are always told."""
+    lines = log(TextLines())
+    decisions.log_answered("m-1", 42, RESULTS, 0.25)
+    assert lines.lines == []
+    decisions.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
+    assert len(lines.lines) == 1
+
+
+class Log:
+    """A logger whose handler is guarded, on a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.lines: list[str] = []
+        target = logging.Handler()
+        target.emit = lambda record: self.lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]
+        self.guard = FloodGuard(target, burst=2, info_burst=3, period_seconds=60, clock=lambda: self.now)
+        self.logger = logging.Logger("test", logging.DEBUG)
+        self.logger.addHandler(self.guard)
+
+
+@pytest.fixture
+def guarded() -> Iterator[Log]:
+    log = Log()
+    yield log
+    log.guard.close()
+
+
+def test_lines_that_differ_in_ids_only_are_summed_up(guarded: Log) -> None:
+    """Two come through in a minute, and after it one that says how many more there were."""
+    for number in range(414):
+        guarded.logger.warning("message 5fea7756-0ea4-451a-a703-%012d is handed back, %s", number, "gave_up_for_now")
+    assert len(guarded.lines) == 2
+    guarded.now = 60
+    guarded.logger.info("something else")
+    assert guarded.lines[2].startswith(
+        "WARNING 412 more like this in 60 s: message 5fea7756-0ea4-451a-a703-000000000413"
+    )
+    assert guarded.lines[3:] == ["INFO something else"]
+
+
+def test_other_lines_come_through_in_the_middle_of_a_flood(guarded: Log) -> None:
+    """Another reason, another actor, another level: each is told."""
+    for _ in range(100):
+        guarded.logger.warning("message 1 is handed back, gave_up_for_now")
+    guarded.logger.warning("message 1 is handed back, misconfigured")
+    guarded.logger.error("message 1 is handed back, gave_up_for_now")
+    assert guarded.lines[2:] == [
+        "WARNING message 1 is handed back, misconfigured",
+        "ERROR message 1 is handed back, gave_up_for_now",
+    ]
+
+
+def test_a_flood_of_news_is_summed_up_as_well(guarded: Log) -> None:
+    """A source queue full of garbage is no line for each message; a few more come through than of warnings."""
+    for number in range(100):
+        guarded.logger.info("message %d moved, not_json", number)
+    guarded.guard.close()
+    assert guarded.lines[3:] == ["INFO 97 more like this in 60 s: message 99 moved, not_json"]
+
+
+def test_what_was_asked_for_is_not_summed_up(guarded: Log) -> None:
+    """DEBUG is there because somebody set the level, a trace because somebody watches an actor: all of it."""
+    for number in range(100):
+        guarded.logger.debug("message %d received", number)
+        guarded.logger.info("trace: actor received %d", number, extra={"event": number})
+    assert len(guarded.lines) == 200
+
+
+def test_a_lasting_flood_is_told_once_a_minute(guarded: Log) -> None:
+    """An hour of it is two lines and a sum each minute."""
+    for second in range(3600):
+        guarded.now = float(second)
+        guarded.logger.error("cannot receive, attempt %d", second)
+    assert len(guarded.lines) == 60 * 3 - 1
+
+
+def test_a_flood_that_ends_with_the_process_is_told_at_the_end(guarded: Log) -> None:
+    """``logging.shutdown`` closes the handler."""
+    for _ in range(10):
+        guarded.logger.error("down")
+    guarded.guard.close()
+    assert guarded.lines == ["ERROR down", "ERROR down", "ERROR 8 more like this in 60 s: down"]
+
+
+def test_ever_new_lines_cost_no_memory(guarded: Log) -> None:
+    """The oldest sort is summed up early; nothing is left untold."""
+    names = [f"{chr(97 + a)}{chr(97 + b)}{chr(97 + c)}" for a in range(26) for b in range(26) for c in range(3)]
+    for name in names:
+        for _ in range(3):
+            guarded.logger.error("trouble with %s", name)
+    assert len(guarded.guard._floods) == MAX_FLOODS
+    guarded.guard.close()
+    assert len(guarded.lines) == 3 * len(names)
+
+
+def test_a_line_whose_arguments_do_not_fit_is_handed_on(guarded: Log) -> None:
+    """What is wrong with it is for the target to say, as without the guard."""
+    seen: list[logging.LogRecord] = []
+    guarded.guard._target.emit = seen.append  # type: ignore[method-assign]
+    guarded.logger.error("%d failures", "many")
+    assert [record.args for record in seen] == [("many",)]
+
+
+PIPE_BYTES = 4096
+LOST = re.compile(r"([0-9]+) lines lost: the log's reader is too slow")
+
+
+class Pipe:
+    """A pipe that takes a page and no more, with a log at its end."""
+
+    def __init__(self, *, max_waiting_bytes: int = 1000, flush_seconds: float = PATIENCE_SECONDS) -> None:
+        self.reading, self.writing = os.pipe()
+        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.writer = LogWriter(self.writing, max_waiting_bytes=max_waiting_bytes, flush_seconds=flush_seconds)
+        self.logger = logging.Logger("test", logging.DEBUG)
+        self.logger.addHandler(self.writer)
+
+    def read_rest(self) -> list[str]:
+        """Close the log in another thread, as it may wait for us; read what it has to say until then."""
+        closing = threading.Thread(target=self._close)
+        closing.start()
+        data = b""
+        while part := os.read(self.reading, 65536):
+            data += part
+        closing.join()
+        return data.decode().splitlines()
+
+    def _close(self) -> None:
+        self.writer.close()
+        os.close(self.writing)
+        self.writing = -1
+
+    def close(self) -> None:
+        os.close(self.reading)
+        if self.writing >= 0:
+            self._close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def test_all_lines_are_written_before_the_end(pipe: Pipe) -> None:
+    """Whole, in their order, and with their tracebacks."""
+    try:
+        raise ValueError("this")
+    except ValueError:
+        pipe.logger.exception("line %d", 1)
+    pipe.logger.info("line %d \udcff", 2)
+    lines = pipe.read_rest()
+    assert (lines[0], lines[1], lines[-2:]) == (
+        "line 1",
+        "Traceback (most recent call last):",
+        ["ValueError: this", "line 2 \\udcff"],
+    )
+
+
+def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(pipe: Pipe) -> None:
+    """Whoever logs goes on; once somebody reads, it is told in its place how many lines are missing."""
+    for number in range(1000):
+        pipe.logger.info("line %d", number)
+    lines = pipe.read_rest()
+    told = 0
+    for line in lines:
+        if found := LOST.fullmatch(line):
+            told += int(found[1])
+        else:
+            assert line == f"line {told}"
+            told += 1
+    assert told == 1000
+    assert len(lines) < 1000
+
+
+def test_it_goes_on_when_somebody_reads_again(pipe: Pipe) -> None:
+    """What was lost is told, and then the log is as ever."""
+    for number in range(1000):
+        pipe.logger.info("line %d", number)
+    text = b""
+    while b"again\n" not in text.partition(b"lines lost")[2]:
+        text += os.read(pipe.reading, 65536)  # there is something: what was logged last, or what left no room for it
+        pipe.logger.info("again")
+
+
+def test_the_end_does_not_wait_for_ever_for_a_reader() -> None:
+    """A process ends though nobody reads its log."""
+    pipe = Pipe(flush_seconds=0.01)
+    for number in range(1000):
+        pipe.logger.info("line %04d of many", number)
+    assert select.select([pipe.reading], [], [], PATIENCE_SECONDS)[0], "nothing is written"
+    pipe.writer.close()  # and not for the reader that comes only now
+    assert pipe.read_rest()
+    pipe.close()
+
+
+def test_a_reader_that_is_gone_is_no_trouble(pipe: Pipe) -> None:
+    """Lines go nowhere then."""
+    os.close(pipe.reading)
+    for number in range(100):
+        pipe.logger.info("line %d", number)
+    pipe.writer.close()
+    pipe.reading = os.dup(pipe.writing)  # for the end of the test
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
+    """Another program that has this pipe may have made it so: no line is lost by that."""
+    os.set_blocking(pipe.writing, False)
+    pipe.writer.stream._max_waiting_bytes = 100_000
+    for number in range(1000):
+        pipe.logger.info("line %04d of many", number)
+    assert len(pipe.read_rest()) == 1000
