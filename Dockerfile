@@ -8,7 +8,7 @@ COPY setup.cfg pyproject.toml README.rst LICENSE /src/
 COPY receipt_actors /src/receipt_actors
 # Without pip of its own, which nobody needs any more; with byte code, which nobody can write any more.
 RUN python -m venv --without-pip /opt/receipt-actors && \
-    pip --python /opt/receipt-actors install --no-cache-dir "/src[admin,storekit2]"
+    pip --python /opt/receipt-actors install --no-cache-dir /src
 
 FROM python:3.13-slim-trixie
 RUN useradd --system --uid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin receipt-actors

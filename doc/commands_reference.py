@@ -16,6 +16,7 @@ from sphinx.util.typing import ExtensionMetadata
 from receipt_actors import settings
 from receipt_actors.cli import COMMANDS, PROGRAM, cli
 from receipt_actors.settings import SETTINGS
+from receipt_actors.stores.apple import settings as apple_settings
 
 
 class CommandsReference(SphinxDirective):
@@ -23,7 +24,7 @@ class CommandsReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the sections, and have them built again when a command or a setting changes."""
-        for module in Path(settings.__file__).parent.glob("*.py"):
+        for module in (*Path(settings.__file__).parent.glob("*.py"), apple_settings.__file__):
             self.env.note_dependency(str(module))
         context = click.Context(cli, info_name=PROGRAM)
         return [self._section(name, context) for name in cli.list_commands(context)]

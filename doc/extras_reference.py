@@ -14,10 +14,8 @@ from sphinx.util.typing import ExtensionMetadata
 
 SETUP: Final = Path(__file__).parents[1] / "setup.cfg"
 PURPOSES: Final = {
-    "admin": "the admin port: dashboard, metrics, status, top, trace",
     "bench": "the command bench",
     "otel": "a trace of each receipt for OpenTelemetry (the setting traces)",
-    "storekit2": "signed transactions of StoreKit 2, the App Store Server API, notifications",
     "test": "to run our tests",
     "docs": "to build this manual",
 }

@@ -11,6 +11,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors import settings
 from receipt_actors.settings import SETTINGS, SOURCE_SETTINGS, Setting
+from receipt_actors.stores.apple import settings as apple_settings
 
 
 class SettingsReference(SphinxDirective):
@@ -18,7 +19,7 @@ class SettingsReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the sections, and have them built again when a setting changes."""
-        for module in Path(settings.__file__).parent.glob("*.py"):
+        for module in (*Path(settings.__file__).parent.glob("*.py"), apple_settings.__file__):
             self.env.note_dependency(str(module))
         return [self._section(setting) for setting in SETTINGS.values()]
 

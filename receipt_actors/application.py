@@ -41,7 +41,7 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from receipt_actors.backends import Backend
-from receipt_actors.domain.limits import LiveLimits
+from receipt_actors.domain.limits import BATCH_REQUESTS, LiveLimits
 from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.results import PostedResult
 from receipt_actors.domain.retrying import RetryPolicy
@@ -70,9 +70,9 @@ from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
 from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
 from receipt_actors.settings import Settings
-from receipt_actors.sources import policy_of
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
 from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
+from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.telemetry.alert_book import Alert, AlertLimits
 from receipt_actors.telemetry.alerts import (
@@ -102,9 +102,12 @@ class Restarts(TypedDict):
 BUSY_GROUP: Restarts = {"intensity": 10, "period_seconds": 10}  #: of actors that stand in the middle of the traffic
 
 # One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
+APP_STORE_RETRY = RetryPolicy(4, first_seconds=0.5, max_seconds=8.0)
+LEDGER_RETRY = RetryPolicy(5, first_seconds=0.1, max_seconds=3.0)
 QUEUE_RETRY = RetryPolicy(6, first_seconds=0.2, max_seconds=5.0)
 SIGNATURE_RETRY = RetryPolicy(6, first_seconds=0.5, max_seconds=5.0)
 RECEIVE_RETRY = RetryPolicy(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
+RESULT_BATCHER_IDLE_SECONDS = 60.0  #: without results, after which a result batcher ends
 
 
 def supervision_tree(
@@ -192,7 +195,7 @@ def _alerts(
         sinks[ALERTS] = AlertsQueue(lambda: backend.queues, settings.alerts_queue)
     if on_alert is not None:
         sinks[ALERT_LISTENER] = AlertFunction(on_alert)
-    limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
+    limits = AlertLimits()
     return alert_specs(sinks, limits, settings.source_queues, process)
 
 
@@ -238,7 +241,7 @@ def _batchers_of(
     shutdown_seconds: float = 5.0,
 ) -> Sequence[ChildSpec]:
     """Describe one batcher for each source queue."""
-    arguments = (settings.batch_requests, QUEUE_RETRY, backend.background_calls, *more)
+    arguments = (BATCH_REQUESTS, QUEUE_RETRY, backend.background_calls, *more)
     return [
         ChildSpec(name, Start(batcher, backend.queues, source.queue, *arguments, name=name), shutdown=shutdown_seconds)
         for source in sources
@@ -251,7 +254,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         AppStoreGateway,
         {each.source_queue: _way_of_asking(settings, each, backend) for each in settings.every_source},
         limits,
-        RetryPolicy(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
+        APP_STORE_RETRY,
         backend.signed_data,
         name=protocol.APP_STORE_GATEWAY,
     )
@@ -259,7 +262,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         LedgerGateway,
         backend.ledger,
         limits,
-        RetryPolicy(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
+        LEDGER_RETRY,
         backend.background_calls,
         name=protocol.LEDGER_GATEWAY,
     )
@@ -287,11 +290,10 @@ def _way_of_asking(settings: Settings, of_source: Settings, backend: Backend) ->
 
 
 def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
-    queues, requests, background = backend.queues, settings.batch_requests, backend.background_calls
+    queues, requests, background = backend.queues, BATCH_REQUESTS, backend.background_calls
 
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
-        idle_seconds = settings.result_batcher_idle_seconds
         # However many post queues are down, what is in flight has room for another one's messages.
         is_dead_letter_queue = any(queue == source.dead_letter_queue for source in sources)
         shares = 2 * len(sources) if is_dead_letter_queue else len(settings.all_post_queues)
@@ -300,7 +302,15 @@ def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], l
             return limits.current.max_in_flight // shares
 
         return Start(
-            ResultBatcher, queues, requests, QUEUE_RETRY, idle_seconds, max_parked, queue, background, name=name
+            ResultBatcher,
+            queues,
+            requests,
+            QUEUE_RETRY,
+            RESULT_BATCHER_IDLE_SECONDS,
+            max_parked,
+            queue,
+            background,
+            name=name,
         )()
 
     results = supervisor_spec(

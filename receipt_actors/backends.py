@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import random
-import select
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receipt_actors.domain.ports import BackgroundCalls, Environment, Ledger, Queues, ReceivedMessage, RoleTable
+from receipt_actors.domain.limits import BATCH_REQUESTS
+from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.otp import Scheduler
 from receipt_actors.settings import (
-    AppStoreSettings,
     BackendSettings,
     LedgerSettings,
     NotificationSettings,
     QueueSettings,
     RoleSettings,
     Settings,
-    SignatureSettings,
 )
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
-from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignatureRefused, SignedDataCalls
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
-from receipt_actors.stores.apple.signatures.roots import foreign_name
-from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
-from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signed_data_calls
+from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignedDataCalls
 from receipt_actors.telemetry.trace_exporter import TraceExporter
 from receipt_actors.transport.loop import NetworkLoop
 
 if TYPE_CHECKING:
     from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
-    from receipt_actors.stores.apple.client.endpoints import Endpoint
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
-    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
-    from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-    from receipt_actors.stores.apple.signatures.signed_data import Trust
     from receipt_actors.transport.curl import CurlTransport
-    from receipt_actors.transport.messages import Transport
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -73,7 +63,7 @@ def open_backend(settings: Settings) -> Backend:
     """
     with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
         # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
-        queue_connections = max(settings.all_consumers, settings.batchers * settings.batch_requests)
+        queue_connections = max(settings.all_consumers, settings.batchers * BATCH_REQUESTS)
         queues = open_queues(
             settings,
             max_connections=queue_connections,
@@ -92,7 +82,7 @@ def open_backend(settings: Settings) -> Backend:
         background_calls = _open_background_calls(transport, queues, ledger)
         if background_calls is not None:
             opened.callback(background_calls.close)
-        signed_data = _open_signed_data_calls(settings)
+        signed_data = open_signed_data_calls(settings)
         opened.callback(signed_data.close)
         server_api: ServerApiClient | None = None
         if settings.uses_server_api:
@@ -136,7 +126,7 @@ def _open_exporter(settings: Settings) -> TraceExporter | None:
         return None
     from receipt_actors.telemetry.opentelemetry import open_exporter  # an extra, and a large library
 
-    return open_exporter(metadata.version("receipt-actors"), settings.traces_sample_ratio)
+    return open_exporter(metadata.version("receipt-actors"))
 
 
 def _open_curl(settings: Settings, max_idle_connections: int) -> CurlTransport | None:
@@ -226,115 +216,6 @@ def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
 
         return AwsRoles(settings.role_table, settings.lease_seconds)
     return EmbeddedRoles(_database(settings, create=True))
-
-
-def open_app_store(
-    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
-) -> VerifyReceiptClient:
-    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
-
-    It is an ``AppStoreTransfers`` where it runs on ``curl``: always, unless that is None or there is a proxy.
-    """
-    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, VerifyReceiptTransfers
-
-    urls = settings.app_store_production_url, settings.app_store_sandbox_url
-    endpoints, may_transfer = _endpoints(settings, urls)
-    secret = settings.shared_secret
-    shared_secret = None if secret is None else secret.get_secret_value()
-    if curl is not None and may_transfer:
-        return VerifyReceiptTransfers(curl, endpoints, shared_secret)
-    return VerifyReceiptClient(_open_blocking(max_connections), endpoints, shared_secret)
-
-
-def open_server_api(
-    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
-) -> ServerApiClient:
-    """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
-
-    Raises ``ConfigurationError`` where the key is none.
-    """
-    from receipt_actors.stores.apple.client.server_api_client import (  # an extra
-        ServerApiClient,
-        ServerApiTransfers,
-        Token,
-    )
-
-    key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
-    assert key_id is not None and issuer_id is not None, "the settings see to it"
-    urls = settings.server_api_production_url, settings.server_api_sandbox_url
-    endpoints, may_transfer = _endpoints(settings, urls)
-    token = Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0])
-    if curl is not None and may_transfer:
-        return ServerApiTransfers(curl, endpoints, token)
-    return ServerApiClient(_open_blocking(max_connections), endpoints, token)
-
-
-def _endpoints(settings: AppStoreSettings, urls: tuple[str, str]) -> tuple[Mapping[Environment, Endpoint], bool]:
-    """Return where Apple is asked, and whether libcurl may do it: it is not used with proxies."""
-    from receipt_actors.stores.apple.client.endpoints import endpoints_at
-
-    endpoints = endpoints_at(*urls, settings.app_store_connect_timeout_seconds, settings.app_store_read_timeout_seconds)
-    return endpoints, all(endpoint.proxy is None for endpoint in endpoints.values())
-
-
-def _open_blocking(pool_size: int) -> Transport:
-    from receipt_actors.transport.blocking import BlockingTransport  # takes its time to import, where curl is there
-
-    return BlockingTransport(pool_size)
-
-
-def _server_api_key(settings: AppStoreSettings) -> str:
-    if settings.server_api_key is not None:
-        return settings.server_api_key.get_secret_value().replace("\\n", "\n")  # as files of variables often have it
-    assert settings.server_api_key_file is not None, "the settings see to it"
-    try:
-        return settings.server_api_key_file.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        raise ConfigurationError(
-            [f"server_api_key_file: found {str(settings.server_api_key_file)!r}, expected a .p8 file that can be read"]
-        ) from None
-
-
-def open_signatures(settings: SignatureSettings) -> AppleSignedData:
-    """Open what verifies Apple's signatures on the thread that calls.
-
-    Raises ``ConfigurationError`` where Apple's library is not installed, or the root certificates are none.
-    """
-    return open_signed_data(_trust(settings))
-
-
-def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
-    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count.
-
-    Raises what ``open_signatures`` raises.
-    """
-    if settings.apple_roots is None:
-        return ()
-    return tuple(name for root in _trust(settings).roots if (name := foreign_name(root)) is not None)
-
-
-def signer_of(settings: SignatureSettings, signed: str) -> str:
-    """Say whose signature a transaction has that was verified with ``open_signatures``."""
-    trust = _trust(settings)
-    for root in trust.roots:
-        name = foreign_name(root)
-        one = open_signed_data(replace(trust, roots=(root,)))
-        if name is not None and not isinstance(one.verify_transaction(signed), SignatureRefused):
-            return f"{name!r}, a root certificate of apple_roots that is not Apple's"
-    return "Apple"
-
-
-def _open_signed_data_calls(settings: Settings) -> SignedDataProcesses | SignedDataThreads:
-    """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
-    if settings.apple_roots is not None or settings.uses_server_api:
-        _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
-    if settings.signature_processes and hasattr(select, "epoll"):
-        return SignedDataProcesses(lambda: _trust(settings), settings.signature_processes)
-    return SignedDataThreads(lambda: open_signatures(settings))
-
-
-def _trust(settings: SignatureSettings) -> Trust:
-    return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
 
 
 def _database(settings: BackendSettings, create: bool) -> Path:

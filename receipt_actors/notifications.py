@@ -20,13 +20,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from receipt_actors.backends import open_ledger, open_notifications, open_queues, open_signatures
+from receipt_actors.backends import open_ledger, open_notifications, open_queues
 from receipt_actors.domain.policy import Policy
 from receipt_actors.settings import NotificationSettings
+from receipt_actors.sources import start_retrying
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.starting import StartPatience
 from receipt_actors.stores.apple.notifications.handler import Done, HandlerAnswer, NotificationHandler
 from receipt_actors.stores.apple.notifications.shells import asgi_app, wsgi_app
+from receipt_actors.stores.apple.opening import open_signatures
 
 __all__ = ["Done", "HandlerAnswer", "NotificationHandler", "asgi_app", "open_handler", "wsgi_app"]
 
@@ -45,8 +46,8 @@ def open_handler(
     and what it raises ends this.
 
     Raises:
-        ConfigurationError: Apple's library is missing (the extra ``storekit2``), there is no such folder of root
-            certificates, the database cannot be used, or boto3 finds no region.
+        ConfigurationError: there is no such folder of root certificates, the database cannot be used, or boto3
+            finds no region.
         LedgerRefused: a table is missing, of another make, or may not be used.
         UnavailableError: the ledger does not answer.
     """
@@ -63,9 +64,9 @@ def open_handler(
             queues.create_queues(dict.fromkeys(settings.all_post_queues))
         notifications = open_notifications(settings, max_connections=max_connections)
         opened.callback(notifications.close)
-        patience = StartPatience(pause)
-        patience.ask(ledger.check)
-        patience.ask(notifications.check)
+        retrying = start_retrying(pause)
+        retrying(ledger.check)
+        retrying(notifications.check)
         return NotificationHandler(
             signed_data=signed_data,
             notifications=notifications,

@@ -35,8 +35,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.scale.nodes.membership import LIMITED, ProcessLessee, release
 from receipt_actors.settings import Settings
-from receipt_actors.sources import look_at_sources
-from receipt_actors.starting import StartPatience
+from receipt_actors.sources import look_at_sources, start_retrying
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
@@ -132,11 +131,11 @@ class ReceiptSystem:
             if opened.roles is None and not settings.is_alone:
                 found = f"{settings.origins.get('role', 'role')}: found {settings.role!r}"
                 raise ConfigurationError([f"{found}, expected a backend with a table of roles, or the role alone"])
-            patience = StartPatience(pause)
-            sources = look_at_sources(settings, opened.queues, patience, may_be_missing=sources_may_be_missing)
-            patience.ask(opened.ledger.check)
+            retrying = start_retrying(pause)
+            sources = look_at_sources(settings, opened.queues, retrying, may_be_missing=sources_may_be_missing)
+            retrying(opened.ledger.check)
             if opened.roles is not None:
-                patience.ask(opened.roles.check)
+                retrying(opened.roles.check)
             actors = ActorSystem("receipt-actors", clock)
             begun.pop_all()
             begun.callback(_end, actors, opened, HAND_BACK_SECONDS)

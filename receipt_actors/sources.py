@@ -1,57 +1,95 @@
-"""What holds for the messages of each source queue, out of the settings and of what the queues say of themselves."""
+"""What a start finds out about the source queues, and what holds for the messages of each.
+
+A throttled request, a 500 or a connection that is cut does not end a start: systemd or ECS would only start the program
+again. What never passes by itself (no such queue, no permission, wrong settings) ends it at once.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import tenacity
+
 from receipt_actors.domain.fifo import dead_letter_queue_fault
-from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
 from receipt_actors.domain.ports import Queues
-from receipt_actors.domain.receipts import ProductType
 from receipt_actors.domain.sources import Source, misuses
-from receipt_actors.errors import ConfigurationError, QueueRefused
-from receipt_actors.settings import PolicySettings, Settings
-from receipt_actors.starting import StartPatience
+from receipt_actors.errors import ConfigurationError, QueueRefused, UnavailableError
+from receipt_actors.settings import Settings
+from receipt_actors.stores.apple.opening import policy_of
 
 logger = logging.getLogger(__name__)
 
+START_SECONDS = 30.0  #: for all calls of one start together; a parent gives its workers 60 s
+FIRST_PAUSE_SECONDS = 0.2
+MAX_PAUSE_SECONDS = 3.0
 MAX_LOOKS = 16  #: at once; a look at a queue of AWS is two requests
 
 
+def start_retrying(pause: Callable[[float], None] = time.sleep, seconds: float = START_SECONDS) -> tenacity.Retrying:
+    """Return what calls services for one start, and calls again while the trouble may pass, for so long in all.
+
+    It may be used by several threads. ``pause`` waits so many seconds; what it raises ends the call. The last error is
+    raised as it came.
+    """
+    ends_at = time.monotonic() + seconds
+    untold = iter([True])
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        if next(untold, False):  # of the first trouble only
+            error = None if state.outcome is None else state.outcome.exception()
+            logger.warning("the start has to wait, and asks again for up to %g s: %s", seconds, error)
+
+    return tenacity.Retrying(
+        stop=lambda state: time.monotonic() + state.upcoming_sleep > ends_at,
+        wait=tenacity.wait_exponential(multiplier=FIRST_PAUSE_SECONDS, max=MAX_PAUSE_SECONDS)
+        + tenacity.wait_random(0, FIRST_PAUSE_SECONDS),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, UnavailableError) and error.may_pass),
+        before_sleep=tell,
+        sleep=pause,
+        reraise=True,
+    )
+
+
 def look_at_sources(
-    settings: Settings, queues: Queues, patience: StartPatience, *, may_be_missing: bool
+    settings: Settings, queues: Queues, retrying: tenacity.Retrying, *, may_be_missing: bool
 ) -> list[Source]:
     """Find out the sources' dead-letter queues, which shows that all are there and may be used.
 
     Raises:
-        ConfigurationError: a dead-letter queue is none for its source queue, or is that of several.
-        QueueRefused: a source queue does not exist or may not be used; with ``may_be_missing`` only where that is so of
-            all of them.
-        QueueUnavailable: the queues do not answer, and the patience is over.
+        ConfigurationError: a dead-letter queue cannot be one of its source queue, or is that of several.
+        QueueRefused: a source queue does not exist or may not be used; with ``may_be_missing`` only if all are so.
+        QueueUnavailable: the queues did not answer in time.
     """
+
+    def look(queue: str) -> str | QueueRefused | None:
+        try:
+            return retrying(queues.dead_letter_queue, queue)
+        except QueueRefused as refused:
+            return refused
+
+    with ThreadPoolExecutor(MAX_LOOKS) as pool:
+        redrive_targets = list(pool.map(look, settings.source_queues))
+    missing = [target for target in redrive_targets if isinstance(target, QueueRefused)]
+    if missing and (not may_be_missing or len(missing) == len(redrive_targets)):
+        raise missing[0]
     sources: list[Source] = []
-    missing: list[QueueRefused] = []
-    for of_source, redrive_target in zip(
-        settings.every_source, _redrive_targets(settings, queues, patience), strict=True
-    ):
-        if isinstance(redrive_target, QueueRefused):
-            missing.append(redrive_target)
-            if not may_be_missing or len(missing) == len(settings.every_source):
-                raise redrive_target
-            # Should it come back, what can't be answered stays on it until the next start.
-            logger.error("the other sources go on without it: %s", redrive_target)
-            sources.append(source_of(of_source, of_source.dead_letter_queue, is_first=of_source is settings))
-            continue
-        dead_letter_queue = of_source.dead_letter_queue or redrive_target
+    for of_source, target in zip(settings.every_source, redrive_targets, strict=True):
+        dead_letter_queue = of_source.dead_letter_queue
+        if isinstance(target, QueueRefused):
+            # If it comes back, what can't be answered stays on it until the next start.
+            logger.error("the other sources go on without it: %s", target)
+        else:
+            dead_letter_queue = dead_letter_queue or target
+            if dead_letter_queue is None:
+                logger.warning(
+                    "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
+                    "stay on it and come back again and again",
+                    of_source.source_queue,
+                )
         sources.append(source_of(of_source, dead_letter_queue, is_first=of_source is settings))
-        if dead_letter_queue is None:
-            logger.warning(
-                "queue %s has no redrive policy and dead_letter_queue is not set: messages that cannot be answered "
-                "stay on it and come back again and again",
-                of_source.source_queue,
-            )
     faults = [
         f"dead-letter queue {each.dead_letter_queue}: {fault}"
         for each in sources
@@ -66,21 +104,6 @@ def look_at_sources(
     return sources
 
 
-def _redrive_targets(
-    settings: Settings, queues: Queues, patience: StartPatience
-) -> Sequence[str | QueueRefused | None]:
-    """Ask for the redrive policy of each source queue, several at once; each is asked, whatever the settings say."""
-
-    def look(queue: str) -> str | QueueRefused | None:
-        try:
-            return patience.ask(queues.dead_letter_queue, queue)
-        except QueueRefused as refused:
-            return refused
-
-    with ThreadPoolExecutor(MAX_LOOKS) as pool:
-        return list(pool.map(look, settings.source_queues))
-
-
 def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bool = True) -> Source:
     """Return what holds for the messages of a source with these settings and this dead-letter queue."""
     return Source(
@@ -91,30 +114,3 @@ def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bo
         answers_unidentified=settings.unidentified == "reply",
         is_first=is_first,
     )
-
-
-def policy_of(settings: PolicySettings) -> Policy:
-    """Return what the settings accept."""
-
-    def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
-        return None if "*" in names else frozenset(names)
-
-    types = allowed(settings.product_types)
-    return Policy(
-        allowed(settings.bundle_ids),
-        allowed(settings.product_ids),
-        frozenset(settings.environments),
-        product_types=None if types is None else frozenset(map(ProductType, types)),
-        takes_family_shared=settings.family_sharing == "accept",
-        account_tokens=_account_tokens(settings),
-    )
-
-
-def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
-    if settings.app_account_token == "ignore":
-        return None
-    rule: TokenRule = token_by_number
-    if settings.app_account_token_rule == "uuid5":
-        assert settings.app_account_token_namespace is not None, "the settings see to it"
-        rule = token_by_uuid5(settings.app_account_token_namespace)
-    return AccountTokens(rule, required=settings.app_account_token == "require")

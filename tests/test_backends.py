@@ -118,7 +118,7 @@ def test_the_server_api_has_its_client(tmp_path: Path) -> None:
         files = store.write_files(tmp_path)
     names = {"server_api_key_id": files.key_id, "server_api_issuer_id": files.issuer_id}
     in_a_line = files.key.read_text().replace("\n", "\\n")
-    for key in ({"server_api_key_file": files.key}, {"server_api_key": in_a_line}):
+    for key in ({"server_api_key": str(files.key)}, {"server_api_key": in_a_line}):
         settings = settings_of(tmp_path, app_receipts="server-api", **names, **key)
         with closing(open_backend(settings)) as backend:
             assert isinstance(backend.server_api, ServerApiTransfers)
@@ -132,6 +132,6 @@ def test_what_is_wrong_with_signatures_is_told_at_the_start(tmp_path: Path) -> N
     roots.mkdir()
     with pytest.raises(ConfigurationError, match="roots"):
         open_backend(settings_of(tmp_path, apple_roots=roots))
-    key = {"server_api_key": "none", "server_api_key_id": "K", "server_api_issuer_id": "I"}
+    key = {"server_api_key": "BEGIN none", "server_api_key_id": "K", "server_api_issuer_id": "I"}
     with pytest.raises(ConfigurationError, match=r"expected the text of the \.p8 file"):
         open_backend(settings_of(tmp_path, app_receipts="server-api", **key))

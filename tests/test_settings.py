@@ -23,6 +23,7 @@ from receipt_actors.settings import (
     load_settings,
     load_some_settings,
 )
+from receipt_actors.settings_model.removed import REMOVED
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}  #: the least that has to be given
 
@@ -60,14 +61,14 @@ class TestLayers:
 
     def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(self, toml: Path) -> None:
         """Each layer overrides those below it, setting by setting."""
-        toml.write_text("consumers = 1\nledger_attempts = 1\nbatch_requests = 1\n")
-        environ = {"RECEIPT_ACTORS_CONSUMERS": "2", "RECEIPT_ACTORS_LEDGER_ATTEMPTS": "2"}
+        toml.write_text("consumers = 1\nledger_concurrency = 1\nmax_receive_count = 1\n")
+        environ = {"RECEIPT_ACTORS_CONSUMERS": "2", "RECEIPT_ACTORS_LEDGER_CONCURRENCY": "2"}
         settings = load({"consumers": "3"}, environ, toml)
-        assert (settings.consumers, settings.ledger_attempts, settings.batch_requests) == (3, 2, 1)
+        assert (settings.consumers, settings.ledger_concurrency, settings.max_receive_count) == (3, 2, 1)
 
     def test_each_value_knows_where_it_came_from(self, toml: Path) -> None:
         """An operator can be shown the flag, variable, key or reason behind a value; defaults are not listed."""
-        toml.write_text("batch_requests = 1\n")
+        toml.write_text("max_receive_count = 1\n")
         settings = load_settings(
             {"bundle_ids": "a"},
             environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"},
@@ -76,7 +77,7 @@ class TestLayers:
         assert settings.origins == {
             "bundle_ids": "--bundle-ids",
             "consumers": "RECEIPT_ACTORS_CONSUMERS",
-            "batch_requests": f"batch_requests in {toml}",
+            "max_receive_count": f"max_receive_count in {toml}",
             "backend": "chosen because AWS_REGION is given",
         }
 
@@ -90,13 +91,13 @@ class TestLayers:
 
     def test_a_variable_may_hold_what_a_file_may(self, toml: Path) -> None:
         """RECEIPT_ACTORS_SETTINGS beats the file, a setting's own variable beats it, and its faults name it."""
-        toml.write_text("consumers = 1\nbatch_requests = 1\n")
-        variable = '{"consumers": 2, "post_queues": ["A", "B"], "max_in_flight": "300", "ledger_attempts": 2}'
+        toml.write_text("consumers = 1\nmax_receive_count = 1\n")
+        variable = '{"consumers": 2, "post_queues": ["A", "B"], "max_in_flight": "300", "ledger_concurrency": 2}'
         environ = {"RECEIPT_ACTORS_SETTINGS": variable, "RECEIPT_ACTORS_MAX_IN_FLIGHT": "400"}
         settings = load({}, environ, toml)
-        assert (settings.consumers, settings.batch_requests, settings.max_in_flight) == (2, 1, 400)
+        assert (settings.consumers, settings.max_receive_count, settings.max_in_flight) == (2, 1, 400)
         assert settings.post_queues == ("A", "B")
-        assert settings.origins["ledger_attempts"] == "ledger_attempts in RECEIPT_ACTORS_SETTINGS"
+        assert settings.origins["ledger_concurrency"] == "ledger_concurrency in RECEIPT_ACTORS_SETTINGS"
 
     @pytest.mark.parametrize(
         ("written", "fault"),
@@ -274,6 +275,24 @@ class TestFaults:
         assert fault.startswith("RECEIPT_ACTORS_MAX_INFLIGHT: ")
         assert "did you mean RECEIPT_ACTORS_MAX_IN_FLIGHT?" in fault
 
+    @pytest.mark.parametrize("name", REMOVED)
+    def test_a_setting_that_was_removed_says_what_does_its_work_now(self, name: str, toml: Path) -> None:
+        """In the file, in the variable and as a flag alike, beside all other faults."""
+        toml.write_text(f"{name} = 1\n")
+        told = faults({name: "1", "consumers": "0"}, {f"RECEIPT_ACTORS_{name.upper()}": "1"}, toml)
+        words = f"found a setting that was removed; {REMOVED[name]}"
+        places = (f"{name} in {toml}", f"RECEIPT_ACTORS_{name.upper()}", f"--{name.replace('_', '-')}")
+        assert told[:-1] == [f"{place}: {words}" for place in places]
+        assert name not in SETTINGS
+
+    def test_a_removed_setting_of_a_source_says_so_too(self, toml: Path) -> None:
+        """As it does in Python."""
+        toml.write_text('[sources.Game2SQS]\napp_account_token_namespace = "x"\n')
+        (told,) = faults(config=toml)
+        assert told.endswith("found a setting that was removed; give the namespace as app_account_token_rule")
+        with pytest.raises(ConfigurationError, match="batch_requests: found a setting that was removed; a batcher has"):
+            Settings(bundle_ids=("a",), database=Path("r.db"), batch_requests=2)  # type: ignore[call-arg]
+
     def test_a_key_written_like_a_flag_is_told_with_the_right_one(self, toml: Path) -> None:
         """Hyphens for underscores are the likeliest slip in a file."""
         toml.write_text("max-in-flight = 1\n")
@@ -313,8 +332,6 @@ class TestFaults:
             ("dead_letter_queue", "Letters.fifo", "a standard queue, as ReceiptsSQS is one"),
             ("alerts_queue", "ReceiptsSQS", "a queue of its own"),
             ("alerts_queue", "ResultsSQS", "a queue of its own"),
-            ("alert_outage_seconds", 0, "a number above 0"),
-            ("alert_dead_letters", -1, "0 or more"),
             ("ledger_table", "ab", "3 to 255"),
             ("bundle_ids", "*,com.example.game", "* alone"),
             ("product_ids", "com.example.*", "no other wildcards"),
@@ -348,12 +365,12 @@ class TestFaults:
             ("processes", "51", "ledger_concurrency: found 50, expected 51 or more"),
             ("processes", "0", "an integer, 1 or more, or auto"),
             ("processes", "many", "an integer, 1 or more, or auto"),
-            ("app_store_production_url", "ftp://127.0.0.1/", "an https URL"),
-            ("app_store_production_url", "buy.itunes.apple.com", "an https URL"),
-            ("app_store_production_url", "https://", "an https URL"),
-            ("app_store_production_url", "https://host:port/", "an https URL"),
-            ("app_store_sandbox_url", "http://apple.example/verifyReceipt", "127.0.0.1 only"),
-            ("app_store_sandbox_url", "http://localhost.example/", "127.0.0.1 only"),
+            ("app_store_url", "ftp://127.0.0.1/", "an https URL"),
+            ("app_store_url", "buy.itunes.apple.com", "an https URL"),
+            ("app_store_url", "https://", "an https URL"),
+            ("app_store_url", "https://host:port/", "an https URL"),
+            ("app_store_url", "http://apple.example/", "127.0.0.1 only"),
+            ("app_store_url", "http://localhost.example/", "127.0.0.1 only"),
         ],
     )
     def test_what_could_not_work_is_refused(self, name: str, value: object, words: str) -> None:
@@ -368,7 +385,7 @@ class TestFaults:
     )
     def test_plain_http_is_for_this_machine(self, url: str) -> None:
         """A simulated App Store on the loopback needs no certificate."""
-        assert load({"app_store_production_url": url}).app_store_production_url == url
+        assert load({"app_store_url": url}).app_store_url == url
 
     def test_log_levels_go_in_any_case(self) -> None:
         """``--log-level debug`` is what people type."""
@@ -408,7 +425,7 @@ class TestSecrets:
 
     def test_a_password_in_a_url_is_refused_and_masked(self) -> None:
         """What stands before the @ of a URL is somebody's password."""
-        (fault,) = faults({"app_store_production_url": "https://ann:hush-hush@apple.example/"})
+        (fault,) = faults({"app_store_url": "https://ann:hush-hush@apple.example/"})
         assert "without a user name or password" in fault
         assert "hush-hush" not in fault
 
@@ -598,19 +615,11 @@ class TestTransport:
         assert "--app-store-concurrency: found '10001', expected at most 5000 a process" in told
         assert "threads" not in told and "pip" not in told
 
-    @pytest.mark.parametrize("name", ["aws_client", "app_store_client"])
-    def test_what_it_replaced_is_refused_by_name(self, name: str) -> None:
-        """With what does the work now, in each layer that spells it."""
-        with pytest.raises(ConfigurationError) as raised:
-            load_settings({}, environ={f"RECEIPT_ACTORS_{name.upper()}": "threads", "RECEIPT_ACTORS_BACKEND": "aws"})
-        (told,) = [fault for fault in raised.value.faults if name.upper() in fault]
-        assert f"RECEIPT_ACTORS_{name.upper()}: found a setting that was removed; transport says" in told
-
 
 class TestTraces:
     def test_they_need_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Who asks for them without it is told what to install; nobody else misses it."""
-        assert load({"traces": "otlp", "traces_sample_ratio": "0.01"}).traces_sample_ratio == 0.01
+        assert load({"traces": "otlp"}).traces == "otlp"
         for module in [name for name in sys.modules if name.startswith("opentelemetry.")]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, "opentelemetry", None)
@@ -618,8 +627,3 @@ class TestTraces:
         assert "--traces: found 'otlp', expected OpenTelemetry to be installed" in told
         assert "pip install 'receipt-actors[otel]'" in told
         assert load({}).traces == "none"
-
-    def test_a_share_is_a_share(self) -> None:
-        """From none to all."""
-        (told,) = faults({"traces_sample_ratio": "1.5"})
-        assert "--traces-sample-ratio: found '1.5'" in told

@@ -76,11 +76,11 @@ class TestInheritance:
 
     def test_a_source_without_account_tokens_needs_no_namespace(self) -> None:
         """The top level's namespace has no use there, which is no fault."""
-        top = {"app_account_token": "match", "app_account_token_namespace": NAMESPACE}
+        top = {"app_account_token": "match", "app_account_token_rule": NAMESPACE}
         settings = of(
             {"Game2SQS": {"app_account_token": "ignore"}, "Game3SQS": {"app_account_token": "require"}}, **top
         )
-        namespaces = [each.app_account_token_namespace is not None for each in settings.every_source]
+        namespaces = [each.app_account_token_rule is not None for each in settings.every_source]
         assert namespaces == [True, False, True]
 
     def test_one_source_is_as_ever(self) -> None:
@@ -127,7 +127,7 @@ class TestWays:
                 "bundle_ids": "two,three",
                 "shared_secret": "hush-hush",
                 "app_account_token": "require",
-                "app_account_token_namespace": NAMESPACE,
+                "app_account_token_rule": NAMESPACE,
                 "product_types": "consumable",
                 "environments": "Sandbox",
             },
@@ -219,7 +219,7 @@ class TestFaults:
     def test_what_a_source_lacks_at_the_top_level_is_told_for_that_source(self) -> None:
         """A namespace, say, that only its rule has a use for."""
         (fault,) = faults({"Game2SQS": {"app_account_token": "match"}})
-        assert fault.startswith("app_account_token_namespace, for sources.Game2SQS: found nothing, expected the UUID")
+        assert fault.startswith("app_account_token_rule, for sources.Game2SQS: found nothing, expected the UUID")
 
     @pytest.mark.parametrize(
         ("tables", "top", "fault"),
@@ -285,7 +285,7 @@ class TestFaults:
         """The same key serves all apps of an account; each request says which one it is about."""
         key = {
             "app_receipts": "server-api",
-            "server_api_key": "k",
+            "server_api_key": "BEGIN k",
             "server_api_key_id": "i",
             "server_api_issuer_id": "j",
         }

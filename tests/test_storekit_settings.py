@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +14,7 @@ from receipt_actors.domain.service_limits import APPLE_SERVER_API
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.scale.processes.messages import settings_as_json
 from receipt_actors.settings import Settings, load_settings
-from receipt_actors.sources import policy_of
+from receipt_actors.stores.apple.opening import policy_of
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}
 KEY = {"server_api_key": "-----BEGIN PRIVATE KEY-----", "server_api_key_id": "K1", "server_api_issuer_id": "I1"}
@@ -82,7 +81,7 @@ class TestPolicy:
 
     def test_tokens_follow_from_user_ids_by_name(self) -> None:
         """In the namespace that the app has."""
-        policy = policy_of(load(app_account_token="match", app_account_token_namespace=NAMESPACE))
+        policy = policy_of(load(app_account_token="match", app_account_token_rule=NAMESPACE))
         assert policy.account_tokens is not None
         assert (
             policy.account_tokens.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"
@@ -91,15 +90,14 @@ class TestPolicy:
     def test_a_name_takes_a_namespace(self) -> None:
         """Without one nobody's token could be told; where tokens say nothing none is needed."""
         (told,) = faults(app_account_token="match")
-        assert told.startswith("app_account_token_namespace: found nothing, expected the UUID")
-        assert "app_account_token_rule integer" in told
-        (told,) = faults(app_account_token_namespace="mine")
+        assert told.startswith("app_account_token_rule: found nothing, expected the UUID")
+        assert told.endswith("or integer")
+        (told,) = faults(app_account_token_rule="mine")
         assert "expected a UUID" in told
-        assert load(app_account_token_rule="uuid5").app_account_token_namespace is None
 
     def test_a_namespace_that_binds_nothing_is_refused(self) -> None:
         """Whoever gives one believes that purchases are bound by it."""
-        (told,) = faults(app_account_token_namespace=NAMESPACE)
+        (told,) = faults(app_account_token_rule=NAMESPACE)
         assert told.endswith("expected app_account_token match or require beside it: as it is, no purchase is bound")
 
 
@@ -111,10 +109,9 @@ class TestSignatures:
         assert told.startswith("--apple-roots: found ")
         assert "expected a folder that exists" in told
 
-    @pytest.mark.parametrize(("name", "value"), [("signature_processes", "-1"), ("app_apple_id", "0")])
-    def test_what_could_not_work_is_refused(self, name: str, value: str) -> None:
-        """In a line that says what could."""
-        (told,) = faults(**{name: value})
+    def test_an_apple_id_is_a_number(self) -> None:
+        """In a line that says what could work."""
+        (told,) = faults(app_apple_id="0")
         assert "an integer" in told
 
 
@@ -123,8 +120,17 @@ class TestServerApi:
         """Unless somebody tests with another one."""
         settings = load(**SERVER_API)
         assert settings.uses_server_api
-        assert settings.server_api_production_url == "https://api.storekit.apple.com"
-        assert settings.server_api_sandbox_url == "https://api.storekit-sandbox.apple.com"
+        assert settings.server_api_urls == (
+            "https://api.storekit.apple.com",
+            "https://api.storekit-sandbox.apple.com",
+        )
+        assert settings.verify_receipt_urls == (
+            "https://buy.itunes.apple.com/verifyReceipt",
+            "https://sandbox.itunes.apple.com/verifyReceipt",
+        )
+        simulated = load(**SERVER_API, app_store_url="http://127.0.0.1:8421/")
+        assert simulated.server_api_urls == ("http://127.0.0.1:8421/production", "http://127.0.0.1:8421/sandbox")
+        assert simulated.verify_receipt_urls[0] == "http://127.0.0.1:8421/production/verifyReceipt"
 
     def test_requests_keep_to_what_apple_documents(self) -> None:
         """50 a second for an app, unless another limit is given; verifyReceipt has none."""
@@ -146,13 +152,12 @@ class TestServerApi:
     def test_the_key_is_in_one_place(self, tmp_path: Path) -> None:
         """A file that can be read, or the text itself."""
         file = tmp_path / "key.p8"
-        (told,) = faults(**{**SERVER_API, "server_api_key": None}, server_api_key_file=str(file))
-        assert "expected a file that can be read" in told
+        for given in (str(file), "MIGTAgEAMBMGByqGSM49", "~nobody-of-that-name/key.p8"):
+            (told,) = faults(**{**SERVER_API, "server_api_key": given})
+            assert "expected a file that can be read" in told
+            assert given not in told  # it may be a key without its first line
         file.write_text("-----BEGIN PRIVATE KEY-----")
-        assert load(**{**SERVER_API, "server_api_key": None}, server_api_key_file=str(file)).server_api_key is None
-        (told,) = faults(**SERVER_API, server_api_key_file=str(file))
-        assert "not both" in told
-        assert "BEGIN" not in told
+        assert load(**{**SERVER_API, "server_api_key": str(file)}).uses_server_api
 
     @pytest.mark.parametrize("bundle_ids", ["*", "com.example.one,com.example.two"])
     def test_it_is_asked_for_one_app(self, bundle_ids: str) -> None:
@@ -160,18 +165,10 @@ class TestServerApi:
         (told,) = faults(**SERVER_API, bundle_ids=bundle_ids)
         assert "expected bundle_ids to name one app" in told
 
-    def test_it_takes_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who asks for it without is told what to install; nobody else misses it."""
-        monkeypatch.setitem(sys.modules, "appstoreserverlibrary", None)
-        (told,) = faults(**SERVER_API)
-        assert "--app-receipts: found 'server-api', expected the extra storekit2" in told
-        assert "pip install 'receipt-actors[storekit2]'" in told
-        assert not load(**KEY).uses_server_api
-
     def test_plain_http_is_for_this_machine(self) -> None:
         """A token must not travel in the clear."""
-        assert load(**SERVER_API, server_api_production_url="http://127.0.0.1:8080")
-        (told,) = faults(**SERVER_API, server_api_sandbox_url="http://apple.example")
+        assert load(**SERVER_API, app_store_url="http://127.0.0.1:8080")
+        (told,) = faults(**SERVER_API, app_store_url="http://apple.example")
         assert "127.0.0.1 only" in told
 
     def test_the_key_is_never_shown(self) -> None:
@@ -191,8 +188,8 @@ def test_all_of_it_travels_to_another_process(tmp_path: Path) -> None:
         "app_apple_id": "1234567890",
         "product_types": "Consumable",
         "app_account_token": "require",
-        "app_account_token_namespace": NAMESPACE,
+        "app_account_token_rule": NAMESPACE,
     }
     settings = load(**given)
-    assert settings.app_account_token_namespace == UUID(NAMESPACE)
+    assert settings.app_account_token_rule == UUID(NAMESPACE)
     assert Settings.model_validate(settings_as_json(settings)).model_dump() == settings.model_dump()

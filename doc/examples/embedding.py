@@ -19,8 +19,7 @@ def main(database: Path) -> None:
         settings = Settings(
             database=database,
             bundle_ids=("com.example.game",),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
         )
         with ReceiptSystem.start(settings) as system:
             for user_id in (42, 43):

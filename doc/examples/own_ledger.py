@@ -147,8 +147,7 @@ def main(folder: Path) -> None:
         settings = Settings(
             database=folder / "receipts.db",
             bundle_ids=("com.example.game",),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
         )
         backend = dataclasses.replace(open_backend(settings), ledger=ledger)
         with ReceiptSystem.start(settings, backend=backend) as system:

@@ -221,7 +221,6 @@ def _settings(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
     notes = {
         "processes": "one for each vCPU",
         "consumers": "for each process",
-        "batch_requests": "for each batcher of a process",
     }
     if capacity.setup.role is not Role.ALONE:
         yield "role", capacity.setup.role, ""

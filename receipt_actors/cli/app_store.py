@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import secrets
 import shlex
@@ -18,7 +17,7 @@ from receipt_actors.cli import EXIT_DONE
 from receipt_actors.cli._store_orders import buy, notify
 from receipt_actors.cli.process import StopSignals
 from receipt_actors.cli.terminal import FiniteFloatRange
-from receipt_actors.sandbox.app_store import MISSING_CRYPTOGRAPHY, SimulatedAppStore
+from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Receipts, make_scenario
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
 from receipt_actors.settings import SETTINGS
@@ -209,19 +208,11 @@ def _folder(files: Path | None) -> Iterator[Path]:
 
 def _variables(store: SimulatedAppStore, folder: Path) -> Sequence[str]:
     """Write what leads the other commands to a store, for a shell."""
-    lines = [
-        _export("app_store_production_url", store.production_url),
-        _export("app_store_sandbox_url", store.sandbox_url),
-    ]
-    if importlib.util.find_spec("cryptography") is None:
-        return [*lines, f"# {MISSING_CRYPTOGRAPHY}"]
     files = store.write_files(folder.absolute())
     return [
-        *lines,
+        _export("app_store_url", store.url),
         _export("apple_roots", files.roots),
-        _export("server_api_production_url", store.production_api_url),
-        _export("server_api_sandbox_url", store.sandbox_api_url),
-        _export("server_api_key_file", files.key),
+        _export("server_api_key", files.key),
         _export("server_api_key_id", files.key_id),
         _export("server_api_issuer_id", files.issuer_id),
         f"# the Server API instead of verifyReceipt: {_export('app_receipts', 'server-api')}",

@@ -26,7 +26,6 @@ from receipt_actors.cli._bench_runs import (
 )
 from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import INSTALL_STOREKIT2, verifies_signatures
 
 if TYPE_CHECKING:
     from receipt_actors.sandbox.bench import Load, Series, ServiceOptions, Services
@@ -121,7 +120,7 @@ Needs the extra: pip install "receipt-actors[bench]"
     show_default=True,
     metavar="WAY,...",
     help="A series of runs for each: verify-receipt (app receipts), storekit2 (signed transactions), server-api (app "
-    "receipts, whose transactions are looked up). The last two need the extra storekit2.",
+    "receipts, whose transactions are looked up).",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
@@ -238,10 +237,8 @@ class _Options:
             "max_in_flight": self.max_in_flight is not None or bool(self.in_flight_sweep),
         }
         check_flags(self.start_flags, given_before)
-        modules = {"psutil": True, "cryptography": self.tls, "matplotlib": self.plot_path is not None}
+        modules = {"psutil": True, "matplotlib": self.plot_path is not None}
         _check_extra([module for module, is_needed in modules.items() if is_needed])
-        if self.ways != WAYS[:1] and not verifies_signatures():
-            raise ConfigurationError([f"bench --receipts: expected the extra storekit2: {INSTALL_STOREKIT2}"])
 
     @property
     def flags(self) -> list[str]:

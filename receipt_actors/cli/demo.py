@@ -24,12 +24,11 @@ from receipt_actors.cli.process import StopSignals
 from receipt_actors.cli.terminal import FiniteFloatRange
 from receipt_actors.cli.watchers import admin_server
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
-from receipt_actors.errors import ConfigurationError
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Asked, Receipts, Scenario, make_scenario
-from receipt_actors.settings import INSTALL_STOREKIT2, Settings, verifies_signatures
+from receipt_actors.settings import Settings
 from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
@@ -64,7 +63,9 @@ Examples:
 @click.option(
     "--receipts",
     type=click.Choice([each.value for each in Receipts]),
-    help="App receipts, signed transactions, or both. [default: mixed; app without the extra storekit2]",
+    default=Receipts.MIXED.value,
+    show_default=True,
+    help="App receipts, signed transactions, or both.",
 )
 @click.option(
     "--app-receipts",
@@ -76,11 +77,9 @@ Examples:
 @click.option(
     "--admin",
     metavar="HOST:PORT",
-    help="Serve the page of the running system there, until Ctrl-C. Needs the extra admin.",
+    help="Serve the page of the running system there, until Ctrl-C.",
 )
-def command(
-    messages: int, seed: int, apple_latency: float, receipts: str | None, app_receipts: str, admin: str | None
-) -> int:
+def command(messages: int, seed: int, apple_latency: float, receipts: str, app_receipts: str, admin: str | None) -> int:
     """Show the system at work: no account, no server, nothing to set up.
 
     Starts the whole supervision tree on the embedded backend (a SQLite file that is thrown away) and a simulated App
@@ -90,8 +89,7 @@ def command(
     console = Console()
     logging.basicConfig(level="ERROR", format="%(levelname)s %(name)s: %(message)s")
     asked = Asked(app_receipts)
-    sent = _receipts(receipts, asked)
-    scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS", receipts=sent, asked=asked)
+    scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS", receipts=Receipts(receipts), asked=asked)
     with (
         tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder,
         _started(folder, apple_latency, admin, asked, scenario) as (system, url, store, settings),
@@ -101,8 +99,6 @@ def command(
             f"{len(scenario.messages)} messages, a simulated App Store that takes {apple_latency:g} s, and the whole "
             "supervision tree on SQLite\n"
         )
-        if not verifies_signatures():
-            console.print(f"Without signed transactions of StoreKit 2, which need: {INSTALL_STOREKIT2}\n", markup=False)
         if url is not None:
             console.print(f"The page of the running system: {url}\n")
         started_at = time.monotonic()
@@ -116,11 +112,8 @@ def command(
         answers = [_answer(message) for message in _read(queues, "ResultsSQS")]
         dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
         left = queues.approximate_number_of_messages("ReceiptsSQS")
-        refunded: Sequence[AnswerSeen] = ()
-        refund_faults: Sequence[str] = ()
-        if verifies_signatures():
-            refunded = refund_some(scenario, store, settings)
-            refund_faults = faults_of(refunded, _read(queues, "ResultsSQS"))
+        refunded = refund_some(scenario, store, settings)
+        refund_faults = faults_of(refunded, _read(queues, "ResultsSQS"))
         queues.close()
         if url is not None:
             with StopSignals() as signals:
@@ -146,18 +139,6 @@ def command(
     return EXIT_DONE
 
 
-def _receipts(wish: str | None, asked: Asked) -> Receipts:
-    """What is sent. Raises ``ConfigurationError`` where that takes an extra that is not there."""
-    can_verify = verifies_signatures()
-    if wish is None:
-        wish = Receipts.MIXED if can_verify else Receipts.APP
-    receipts = Receipts(wish)
-    if not can_verify and (receipts is not Receipts.APP or asked is Asked.SERVER_API):
-        flag = "--receipts" if receipts is not Receipts.APP else "--app-receipts"
-        raise ConfigurationError([f"demo {flag}: expected the extra storekit2: {INSTALL_STOREKIT2}"])
-    return receipts
-
-
 @contextmanager
 def _started(
     folder: str, apple_latency: float, admin: str | None, asked: Asked, scenario: Scenario
@@ -169,8 +150,7 @@ def _started(
         settings = Settings(
             database=Path(folder) / "receipts.db",
             bundle_ids=(BUNDLE_ID,),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
             admin=admin,
             **_trust(store, Path(folder), asked),
         )
@@ -183,15 +163,11 @@ def _started(
 
 def _trust(store: SimulatedAppStore, folder: Path, asked: Asked) -> dict[str, Any]:
     """Settings that have the store's signatures believed, and its Server API asked."""
-    if not verifies_signatures():
-        return {}
     files = store.write_files(folder / "apple")
     return {
         "apple_roots": files.roots,
         "app_receipts": asked.value,
-        "server_api_production_url": store.production_api_url,
-        "server_api_sandbox_url": store.sandbox_api_url,
-        "server_api_key_file": files.key,
+        "server_api_key": str(files.key),
         "server_api_key_id": files.key_id,
         "server_api_issuer_id": files.issuer_id,
     }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,19 +15,15 @@ from receipt_actors.cli import EXIT_DONE
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.process import StopSignals, ending_with_threads, warn_of_foreign_roots, write_log
 from receipt_actors.domain.addresses import Address
-from receipt_actors.errors import ConfigurationError
 from receipt_actors.notifications import NotificationHandler, asgi_app, open_handler
-from receipt_actors.settings import INSTALL_STOREKIT2, LogSettings, NotificationSettings, load_some_settings
-
-if TYPE_CHECKING:
-    from receipt_actors.web.serving import Serving
+from receipt_actors.settings import LogSettings, NotificationSettings, load_some_settings
+from receipt_actors.web.serving import Serving, listen
 
 logger = logging.getLogger("receipt_actors")
 
 DEFAULT_PORT = 8430
 HEALTH_PATH = "/healthz"
 STOP_SECONDS = 20.0  #: for requests under way, after a signal; ECS gives 30 before it kills
-_OF_THE_EXTRA = frozenset({"h11", "uvicorn"})
 
 
 class ServeSettings(LogSettings, NotificationSettings, frozen=True):
@@ -40,7 +34,6 @@ class ServeSettings(LogSettings, NotificationSettings, frozen=True):
 _UNUSED = frozenset(
     {
         "app_account_token",
-        "app_account_token_namespace",
         "app_account_token_rule",
         "dead_letter_queue",
         "family_sharing",
@@ -88,12 +81,11 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
     """Take Apple's server notifications (version 2), and take refunded purchases back.
 
     A refund marks the transaction's claim and posts INVALID, reason refunded, to the queue that got the OK. A refund
-    before its claim is kept: the claim is answered INVALID. Needs the extra storekit2.
+    before its claim is kept: the claim is answered INVALID.
     """
     settings = load_some_settings(ServeSettings, flags, config=config)
     write_log(settings)
     warn_of_foreign_roots(settings)
-    listen, serving_class = _web_server()
     with (
         StopSignals() as signals,
         ending_with_threads(),
@@ -102,21 +94,9 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
     ):
         url = f"http://{Address(host, listener.getsockname()[1])}/"
         logger.info("Apple's notifications are taken at %s, for %s", url, ", ".join(settings.bundle_ids))
-        asyncio.run(_serve(serving_class(asgi_app(handler, health_path=HEALTH_PATH), listener), signals))
+        asyncio.run(_serve(Serving(asgi_app(handler, health_path=HEALTH_PATH), listener), signals))
         _log_totals(handler)
     return EXIT_DONE
-
-
-def _web_server() -> tuple[Callable[[str, Address], socket.socket], type[Serving]]:
-    try:
-        from receipt_actors.web.serving import Serving, listen
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _OF_THE_EXTRA:
-            raise
-        fault = f"notifications: a package is not installed ({package}); {INSTALL_STOREKIT2}"
-        raise ConfigurationError([fault]) from None
-    return listen, Serving
 
 
 async def _serve(serving: Serving, signals: StopSignals) -> None:

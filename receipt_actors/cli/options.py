@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Setting, Settings, SomeSettings
+from receipt_actors.settings_model.removed import REMOVED
 
 Result = TypeVar("Result")
 
@@ -30,11 +31,13 @@ def options_of(
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         @functools.wraps(command)
         def with_flags(*args: Any, config: Path | None, **parameters: Any) -> Result:
-            given = {setting.name: parameters.pop(setting.name) for setting in settings}
+            given = {name: parameters.pop(name) for name in (*(setting.name for setting in settings), *REMOVED)}
             flags = {name: value for name, value in given.items() if value is not None}
             return command(*args, flags=flags, config=config, **parameters)
 
         decorated: Callable[..., Result] = with_flags
+        for name in REMOVED:  # what does its work now is told with all other faults
+            decorated = click.option(f"--{name.replace('_', '-')}", name, hidden=True)(decorated)
         for setting in reversed(settings):  # a decorator applied later comes first in the help text
             decorated = _option(setting)(decorated)
         config_help = f"TOML file with settings. [a path; {CONFIG_VARIABLE}]"

@@ -49,7 +49,7 @@ def warn_of_foreign_roots(settings: SignatureSettings) -> None:
     """
     if settings.apple_roots is None:
         return
-    from receipt_actors.backends import foreign_roots  # a start without them must not wait for it
+    from receipt_actors.stores.apple.opening import foreign_roots  # a start without them must not wait for it
 
     if names := foreign_roots(settings):
         origin = settings.origins.get("apple_roots", "apple_roots")

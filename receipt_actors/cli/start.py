@@ -25,7 +25,7 @@ from receipt_actors.cli.process import (
     write_log,
 )
 from receipt_actors.cli.watchers import watched
-from receipt_actors.domain.limits import divide
+from receipt_actors.domain.limits import BATCH_REQUESTS, divide
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.scale.processes.cores import usable_cores
@@ -134,7 +134,7 @@ def files_needed(settings: Settings) -> int:
     """Count the files that may be open at once: nearly all of them are connections that are kept alive."""
     environments = 1 if settings.uses_curl else 2  # production and sandbox: pools of their own with requests
     app_store = environments * settings.effective_app_store_concurrency
-    batchers = settings.batchers * settings.batch_requests
+    batchers = settings.batchers * BATCH_REQUESTS
     admin = 0 if settings.admin is None else MAX_CONNECTIONS
     return SPARE_FILES + admin + app_store + settings.ledger_concurrency + 2 * max(batchers, settings.all_consumers)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from receipt_actors.domain.addresses import Address
-from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.systemd import SystemdNotifier
@@ -24,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 STDOUT = 1
 AGENT_VARIABLE = "ECS_AGENT_URI"  #: which ECS sets in every container
-_OF_THE_EXTRA = frozenset({"prometheus_client", "starlette", "uvicorn"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +50,22 @@ def watched(settings: Settings) -> Iterator[Watchers]:
     """Open the admin port, where there is to be one; ``Watchers.watch`` gives it a system. Within ``with`` it is open.
 
     Raises:
-        ConfigurationError: the extra is missing, or other machines could reach it without a token.
+        ConfigurationError: other machines could reach it without a token.
         AddressRefused: the address can't be listened on.
     """
     with ExitStack() as open_ones:
         admin = None if settings.admin is None else open_ones.enter_context(admin_server(settings, settings.admin))
         metrics = None if settings.metrics_log == "none" else open_ones.enter_context(_metrics_log(settings))
         systemd = open_ones.enter_context(SystemdNotifier())
-        protection = _scale_in_protection(settings)
+        protection = _scale_in_protection()
         if protection is not None:
             open_ones.enter_context(protection)
         yield Watchers(systemd, admin, metrics, protection)
 
 
-def _scale_in_protection(settings: Settings) -> ScaleInProtection | None:
+def _scale_in_protection() -> ScaleInProtection | None:
     agent_url = os.environ.get(AGENT_VARIABLE)
-    if not agent_url or settings.scale_in_protection == "off":
+    if not agent_url:
         return None
     from receipt_actors.telemetry.scale_in_protection import ScaleInProtection  # an HTTP client, for ECS alone
 
@@ -77,27 +75,13 @@ def _scale_in_protection(settings: Settings) -> ScaleInProtection | None:
 def _metrics_log(settings: Settings) -> MetricsLog:
     from receipt_actors.telemetry.embedded_metrics import MetricsLog
 
-    return MetricsLog(
-        STDOUT,
-        interval_seconds=settings.emf_interval_seconds,
-        namespace=settings.emf_namespace,
-        dimensions=dict(pair.split("=", 1) for pair in settings.emf_dimensions or ()),
-    )
+    return MetricsLog(STDOUT, dimensions=dict(pair.split("=", 1) for pair in settings.emf_dimensions or ()))
 
 
 def admin_server(settings: Settings, address: str) -> AdminServer:
     """Return the admin port, open; see ``watched``."""
-    try:
-        from receipt_actors.admin.server import AdminServer
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _OF_THE_EXTRA:
-            raise
-        origin = settings.origins.get("admin", "admin")
-        way_out = "pip install 'receipt-actors[admin]'"
-        raise ConfigurationError(
-            [f"{origin}: found {address!r}, which needs a package that is not installed ({package}); {way_out}"]
-        ) from None
+    from receipt_actors.admin.server import AdminServer  # a start without it must not wait for it
+
     token = None if settings.admin_token is None else settings.admin_token.get_secret_value()
     server = AdminServer(Address.parse(address), token)
     logger.info("the admin port is %s", server.url)

@@ -36,6 +36,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from receipt_actors.domain import service_limits as limits
+from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.domain.roles import RENEWALS_PER_LEASE, TAKEOVER_FACTOR, Role
 from receipt_actors.domain.service_limits import SECONDS_A_MONTH, TASK_SIZES, Limit, TaskSize
 
@@ -121,7 +122,6 @@ class Setup:
     utilisation: float = 0.65  #: how much a process may have at the peak, of what it carries at most
     core_speed: float = 1.0  #: of a vCPU, against a core of the machine that was measured
     consumers: int = 2  #: of a process: more than the rate needs make emptier receives
-    batch_requests: int = 4  #: at once, of each batcher of a process
     ledger_concurrency: int = 50  #: of a task
     pace_seconds: float = 0.01  #: between two requests that are not full
     receive_wait_seconds: float = 10.0
@@ -150,7 +150,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class TaskSettings:
-    """What to set for each task; limits are for all its processes together, consumers and requests for each process.
+    """What to set for each task; limits are for all its processes together, consumers for each process.
 
     With the role load-balanced the concurrencies and the rate are for all tasks together.
     """
@@ -160,7 +160,6 @@ class TaskSettings:
     app_store_concurrency: int
     ledger_concurrency: int
     consumers: int
-    batch_requests: int
     app_store_rate_per_second: float | None = None  #: where it is known what Apple bears
 
 
@@ -258,6 +257,8 @@ class _Process:
             most[reason] = cost.max_concurrency / self.apple_seconds
         if self.in_house_seconds:
             most["messages in flight"] = MAX_IN_FLIGHT / self.in_house_seconds
+        if self.load.queue_seconds:
+            most["batches to a queue at once"] = BATCH_REQUESTS * MAX_ENTRIES[Call.SEND] / self.load.queue_seconds
         return {reason: rate * setup.utilisation for reason, rate in most.items()}
 
     def cpu_seconds(self, rate: float) -> float:
@@ -271,7 +272,7 @@ class _Process:
         slots = {
             Call.RECEIVE: self._consumers(rate),
             Call.CLAIM: max(1.0, self._ledger_concurrency(rate) / setup.processes_of_task),
-        }.get(call, self._batch_requests(rate))
+        }.get(call, BATCH_REQUESTS)
         return entries_per_request(
             rate * load.claims if call is Call.CLAIM else rate,
             seconds=load.ledger_seconds if call is Call.CLAIM else load.queue_seconds,
@@ -316,7 +317,6 @@ class _Process:
             app_store_concurrency=_rounded_up(asking * of_task),
             ledger_concurrency=self._ledger_concurrency(rate),
             consumers=consumers,
-            batch_requests=self._batch_requests(rate),
         )
 
     def memory_bytes(self, settings: TaskSettings) -> int:
@@ -326,9 +326,6 @@ class _Process:
 
     def _consumers(self, rate: float) -> int:
         return max(self.setup.consumers, self._slots(rate * self.load.queue_seconds, Call.RECEIVE))
-
-    def _batch_requests(self, rate: float) -> int:
-        return max(self.setup.batch_requests, self._slots(rate * self.load.queue_seconds, Call.SEND))
 
     def _ledger_concurrency(self, rate: float) -> int:
         slots = self._slots(rate * self.load.claims * self.load.ledger_seconds, Call.CLAIM)
@@ -473,7 +470,7 @@ def _connections(settings: TaskSettings) -> int:
     of_all = math.ceil(settings.app_store_concurrency / settings.processes) + math.ceil(
         settings.ledger_concurrency / settings.processes
     )
-    return of_all + settings.consumers + 3 * settings.batch_requests
+    return of_all + settings.consumers + 3 * BATCH_REQUESTS
 
 
 def _memory_gb(task: TaskSize, needed_bytes: float) -> int:

@@ -13,6 +13,7 @@ from math import inf
 MAX_BLOCKING_CONCURRENCY = 200  #: threads of a process that wait for Apple: more of them are slower, not faster
 MAX_CURL_CONCURRENCY = 5000  #: requests to Apple that one thread with curl has under way
 DEFAULT_CURL_CONCURRENCY = 1000  #: over HTTP/1.1 each takes a connection, and a connection with TLS 120 KiB
+BATCH_REQUESTS = 4  #: sends, deletes or visibility changes under way at once, of each batcher of a process
 
 _ROUNDING = 1e-9  #: what a sum of rates may be off, as a part of the whole
 

@@ -10,8 +10,8 @@
 
 ``sandbox.store`` has what it knows and answers; here is how it is asked, and how it fails. It judges sample receipts
 (``sandbox.receipts``) by themselves; its Server API, refunds and notifications are about what it has sold, was given,
-or has judged. It signs with the authority of its key (``sandbox.apple_ca``), which takes ``cryptography``; without
-that, verifyReceipt is all there is. It speaks plain HTTP, and is no public server.
+or has judged. It signs with the authority of its key (``sandbox.apple_ca``). It speaks plain HTTP and is no
+public server.
 
 Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.store_control``).
 """
@@ -59,11 +59,6 @@ API_PATHS = {
 CONTROL_PATH = "/simulated/"
 KEY_FILE = "simulated-app-store-key.p8"
 ROOTS_FOLDER = "roots"
-
-MISSING_CRYPTOGRAPHY = (
-    "the simulated App Store's signed transactions, Server API and notifications: cryptography not found, expected the "
-    'extra: pip install "receipt-actors[storekit2]"'
-)
 
 _WEB_PAGE = b"<!DOCTYPE html><html><head><title>App Store</title></head><body>We'll be back soon.</body></html>"
 
@@ -182,11 +177,9 @@ class SimulatedAppStore:
 
     @cached_property
     def authority(self) -> Authority:
-        """What signs for this store. Raises ``ConfigurationError`` where ``cryptography`` is not installed."""
-        try:
-            from receipt_actors.sandbox.apple_ca import Authority
-        except ImportError:
-            raise ConfigurationError([MISSING_CRYPTOGRAPHY]) from None
+        """What signs for this store."""
+        from receipt_actors.sandbox.apple_ca import Authority  # cryptography takes its time to import
+
         return Authority(self._key)
 
     def write_files(self, folder: Path) -> StoreFiles:

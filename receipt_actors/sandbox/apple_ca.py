@@ -6,8 +6,6 @@ and every broken signature that it must refuse.
 
 All of it follows from the key of the simulated App Store, down to the last byte: processes that share the key share the
 authority, and need not talk. With the key, anyone can sign. Trust these roots in tests and staging only.
-
-Needs ``cryptography``, which the extras ``storekit2`` and ``bench`` bring.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import ProductType
-from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, Shape, forge, mint
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ class Receipts(StrEnum):
     """What the players' apps send."""
 
     APP = "app"  #: app receipts and transaction receipts, in base64
-    SIGNED = "signed"  #: signed transactions of StoreKit 2; needs ``cryptography``
-    MIXED = "mixed"  #: both, as from two releases of a game; likewise
+    SIGNED = "signed"  #: signed transactions of StoreKit 2
+    MIXED = "mixed"  #: both, as from two releases of a game
 
 
 class Asked(StrEnum):
@@ -198,12 +197,13 @@ def make_scenario(
 ) -> Scenario:
     """Make ``count`` messages for the game ``bundle_id``. From about 100 on every kind of the mix is among them.
 
-    ``key`` is the simulated App Store's; ``padding_bytes`` make app receipts as heavy as real ones. Raises
-    ``ConfigurationError`` where something is to be signed, and ``cryptography`` is not installed.
+    ``key`` is the simulated App Store's; ``padding_bytes`` make app receipts as heavy as real ones.
     """
     maker = _Maker(seed, bundle_id, post_queue, key, padding_bytes, asked)
     if receipts is not Receipts.APP:
-        maker.signer = _signer(key)
+        from receipt_actors.sandbox.signed_transactions import Signer  # cryptography takes its time to import
+
+        maker.signer = Signer(key)
     shares, rest = _MIXES[receipts]
     messages: list[SampleMessage] = []
     for kind, share in shares.items():
@@ -215,19 +215,6 @@ def make_scenario(
         messages += maker.make(rest)
     maker.random.shuffle(messages)
     return Scenario(seed, tuple(messages), tuple(maker.sold))
-
-
-def _signer(key: bytes) -> Signer:
-    try:
-        from receipt_actors.sandbox.signed_transactions import Signer
-    except ImportError:
-        raise ConfigurationError(
-            [
-                "sample messages with signed transactions: cryptography not found, expected the extra: "
-                'pip install "receipt-actors[storekit2]"'
-            ]
-        ) from None
-    return Signer(key)
 
 
 _ENDED = {

@@ -2,8 +2,6 @@
 
 Apple repeats a notification that is not answered with 200 to 206 after 1, 12, 24, 48 and 72 hours, each time with the
 same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule; the length of its hours is an argument.
-
-Needs ``cryptography`` (see ``apple_ca``).
 """
 
 from __future__ import annotations

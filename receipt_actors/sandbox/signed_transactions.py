@@ -7,8 +7,6 @@
     ... Purchase(..., cancelled_at_ms=...)                                         refunded
     mint_signed(receipt, flaw=Flaw.EXPIRED_LEAF)                                   not to be accepted
     mint_signed(receipt, changes={"environment": "Xcode"})                         likewise: Apple signs no such thing
-
-Needs ``cryptography`` (see ``apple_ca``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bearer tokens of the App Store Server API, judged as Apple judges them. Needs ``cryptography`` (see ``apple_ca``)."""
+"""Bearer tokens of the App Store Server API, judged as Apple judges them."""
 
 from __future__ import annotations
 

@@ -5,10 +5,9 @@ A setting named ``max_in_flight`` is the key ``max_in_flight`` of a TOML file, t
 The command line's flags and the settings reference of the manual are both generated from ``SETTINGS``.
 
 ``Settings`` has them all. Whoever needs a part takes a smaller model, such as ``QueueSettings``, and demands no more.
-Each theme has a module: ``_backend`` (queues and claims), ``_sources`` (several source queues), ``_policy`` (which
-purchases count), ``_server_api``, ``_signatures`` and ``_app_store`` (the ways to have Apple vouch for them),
-``_notifications``, ``_roles`` (which nodes share the work), ``_work`` (how much at once, how long) and ``_operations``
-(what those who run the system see of it).
+Each theme has a module: ``_backend`` (queues and claims), ``_roles`` (which nodes share the work), ``_work`` (how much
+at once, how long), ``_operations`` (what those who run the system see of it), and ``stores.apple.settings`` (which
+purchases count, and how Apple vouches for them). What a setting is says ``settings_model``.
 
 Embedding applications build ``Settings(bundle_ids=("com.example.game",), ...)`` themselves: the same checks, and the
 environment is not read. Either way, settings that cannot work raise one ``ConfigurationError`` that lists every fault.
@@ -18,25 +17,24 @@ bad value came from, overlooks misspelt variables, reads the environment behind 
 import time.
 """
 
-from receipt_actors.settings._all import SETTINGS, Settings
-from receipt_actors.settings._app_store import AppStoreSettings
+from receipt_actors.settings._all import SETTINGS, NotificationSettings, Settings
 from receipt_actors.settings._backend import BackendSettings, LedgerSettings, QueueSettings
-from receipt_actors.settings._base import SomeSettings
 from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, load_some_settings, load_source_settings
-from receipt_actors.settings._notifications import NotificationSettings
 from receipt_actors.settings._operations import LogSettings, OperationsSettings
-from receipt_actors.settings._policy import PolicySettings
 from receipt_actors.settings._roles import RoleSettings
-from receipt_actors.settings._server_api import ServerApiSettings
-from receipt_actors.settings._setting import VARIABLE_PREFIX, Setting
-from receipt_actors.settings._signatures import INSTALL_STOREKIT2, SignatureSettings, verifies_signatures
-from receipt_actors.settings._sources import SOURCE_SETTINGS, SourceSettings
-from receipt_actors.settings._transport import uses_curl
-from receipt_actors.settings._work import WorkSettings
+from receipt_actors.settings._work import WorkSettings, uses_curl
+from receipt_actors.settings_model.fields import VARIABLE_PREFIX, Setting
+from receipt_actors.settings_model.model import SomeSettings
+from receipt_actors.settings_model.sources import SOURCE_SETTINGS, SourceSettings
+from receipt_actors.stores.apple.settings import (
+    AppStoreSettings,
+    PolicySettings,
+    ServerApiSettings,
+    SignatureSettings,
+)
 
 __all__ = [
     "CONFIG_VARIABLE",
-    "INSTALL_STOREKIT2",
     "SETTINGS",
     "SOURCE_SETTINGS",
     "VARIABLE_PREFIX",
@@ -60,5 +58,4 @@ __all__ = [
     "load_some_settings",
     "load_source_settings",
     "uses_curl",
-    "verifies_signatures",
 ]

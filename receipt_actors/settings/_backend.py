@@ -10,10 +10,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from receipt_actors.domain.fifo import dead_letter_queue_fault, dead_letter_queue_of
 from receipt_actors.domain.sources import misuses
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import Fault, place_of_table
-from receipt_actors.settings._sources import SourceSettings
-from receipt_actors.settings._types import Expected, FilePath, OptionalQueueName, QueueNames, TableName
+from receipt_actors.settings_model.fields import Expected, FilePath, OptionalQueueName, QueueNames, TableName
+from receipt_actors.settings_model.model import Fault, SomeSettings
+from receipt_actors.settings_model.sources import SourceSettings, place_of_table
 
 _AWS_VARIABLE = re.compile(
     r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS_KEY_ID|ROLE_ARN|CONTAINER_CREDENTIALS_.+)"

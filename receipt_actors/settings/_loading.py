@@ -16,10 +16,10 @@ from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings._all import SETTINGS, Settings
 from receipt_actors.settings._backend import choose_backend
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import unknown
-from receipt_actors.settings._setting import VARIABLE_PREFIX
-from receipt_actors.settings._sources import SourceSettings
+from receipt_actors.settings_model.fields import VARIABLE_PREFIX
+from receipt_actors.settings_model.model import SomeSettings, unknown
+from receipt_actors.settings_model.removed import REMOVED
+from receipt_actors.settings_model.sources import SourceSettings
 
 CONFIG_VARIABLE = VARIABLE_PREFIX + "CONFIG"  #: names the TOML file, where no flag does
 JSON_VARIABLE = VARIABLE_PREFIX + "SETTINGS"  #: holds what such a file may hold, as JSON: for a place without files
@@ -166,6 +166,6 @@ class _Findings:
     def read_flags(self, flags: Mapping[str, object]) -> None:
         for name, value in flags.items():
             if name not in SETTINGS:
-                self.faults.append(unknown(name, name, SETTINGS))
+                self.faults.append(unknown(f"--{name.replace('_', '-')}" if name in REMOVED else name, name, SETTINGS))
             elif value is not None:
                 self.put(name, value, SETTINGS[name].flag)

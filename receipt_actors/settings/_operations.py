@@ -3,24 +3,68 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from receipt_actors.domain.addresses import Address
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._types import (
-    AdminAddress,
-    AdminToken,
-    EmfDimensions,
-    EmfNamespace,
-    Expected,
-    FilePath,
-    LogLevel,
-    OptionalQueueName,
-)
+from receipt_actors.settings_model.fields import Expected, FilePath, OptionalQueueName, split_commas
+from receipt_actors.settings_model.model import SomeSettings
 
 _INSTALL_OPENTELEMETRY = "pip install 'receipt-actors[otel]'"
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
+MAX_EMF_DIMENSIONS = 29  #: CloudWatch takes 30, and SourceQueue is one
+#: What CloudWatch takes for a dimension's name and value; a name may not begin with a colon.
+_EMF_DIMENSION = re.compile(r"[A-Za-z0-9_./#-][A-Za-z0-9_./#:-]{0,249}=[!-+\--~][ -+\--~]{0,250}")
+
+
+def _admin_address(text: str) -> str:
+    try:
+        return str(Address.parse(text))
+    except ValueError as error:
+        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:9464; {error}") from None
+
+
+def _admin_token(token: SecretStr | None) -> SecretStr | None:
+    """Accept what a header can carry, and nobody can guess."""
+    if token is not None and not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError(
+            "expected 16 or more letters, digits and characters of -._~+/=, such as `openssl rand -hex 16` prints"
+        )
+    return token
+
+
+def _emf_dimensions(pairs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if pairs is None:
+        return None
+    names = [pair.partition("=")[0] for pair in pairs]
+    if (
+        len(pairs) > MAX_EMF_DIMENSIONS
+        or not all(map(_EMF_DIMENSION.fullmatch, pairs))
+        or len({*names, "SourceQueue"}) < len(names) + 1
+    ):
+        raise PydanticCustomError("emf_dimensions", "no dimensions")
+    return pairs
+
+
+AdminAddress = Annotated[
+    Annotated[str, AfterValidator(_admin_address)] | None, Expected("HOST:PORT, such as 127.0.0.1:9464")
+]
+AdminToken = Annotated[
+    SecretStr | None, AfterValidator(_admin_token), Expected("16 or more letters, digits and -._~+/=")
+]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+EmfDimensions = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(split_commas),
+    AfterValidator(_emf_dimensions),
+    Expected("NAME=VALUE, comma separated, such as Stage=production; at most 29, without SourceQueue"),
+]
 
 
 class LogSettings(SomeSettings, frozen=True):
@@ -39,7 +83,7 @@ class OperationsSettings(LogSettings, frozen=True):
     admin: AdminAddress = Field(
         default=None,
         description="Where `start` serves the page, metrics and health of the running system, and takes orders; port 0 "
-        "is any free one. Needs the extra admin. Left out: nowhere.",
+        "is any free one. Left out: nowhere.",
     )
     admin_token: AdminToken = Field(
         default=None,
@@ -52,14 +96,8 @@ class OperationsSettings(LogSettings, frozen=True):
     traces: Literal["none", "otlp"] = Field(
         default="none",
         description="Where a trace of each receipt goes. otlp: to an OpenTelemetry collector, by OTLP over HTTP, as "
-        "the variables OTEL_EXPORTER_OTLP_... say; it needs the extra otel.",
-    )
-    traces_sample_ratio: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Share of the receipts that are traced, of those that belong to no trace yet; of the others "
-        "whoever began the trace decides. Left out: what OTEL_TRACES_SAMPLER says, else all.",
+        "the variables OTEL_EXPORTER_OTLP_... say; it needs the extra otel. OTEL_TRACES_SAMPLER says "
+        "which receipts; without it, all.",
     )
     log_decisions: Literal["problems", "all"] = Field(
         default="problems",
@@ -67,10 +105,8 @@ class OperationsSettings(LogSettings, frozen=True):
     )
     metrics_log: Literal["none", "emf"] = Field(
         default="none",
-        description="Metrics as lines on standard output; emf: in CloudWatch's embedded metric format.",
+        description="Metrics as lines on standard output, once a minute; emf: in CloudWatch's embedded metric format.",
     )
-    emf_interval_seconds: float = Field(default=60, ge=1, description="Time from one line of metrics to the next.")
-    emf_namespace: EmfNamespace = Field(default="ReceiptActors", description="CloudWatch namespace of the metrics.")
     emf_dimensions: EmfDimensions = Field(
         default=None,
         description="Dimensions of the metrics beside SourceQueue; each metric is there with and without them. "
@@ -79,20 +115,6 @@ class OperationsSettings(LogSettings, frozen=True):
     alerts_queue: OptionalQueueName = Field(
         default=None,
         description="Queue that alerts are sent to: what somebody should know of at once. Left out: none are sent.",
-    )
-    alert_outage_seconds: float = Field(
-        default=60, gt=0, description="Time that a service is unavailable before that is an alert."
-    )
-    alert_dead_letters: int = Field(
-        default=10,
-        ge=0,
-        description="Messages moved to the dead-letter queue within a minute, by a process, that are no alert yet.",
-    )
-
-    scale_in_protection: Literal["auto", "off"] = Field(
-        default="auto",
-        description="Whether ECS is kept from ending this task, when it scales in or deploys, while that would waste "
-        "work; auto: where there is an ECS agent (ECS_AGENT_URI).",
     )
 
     @field_validator("admin_token")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, RENEWALS_PER_LEASE
 from receipt_actors.settings._backend import LedgerSettings, QueueSettings
-from receipt_actors.settings._types import Expected, TableName
+from receipt_actors.settings_model.fields import Expected, TableName
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _EXPECTED = "1 to 128 letters, digits, _, ., : and -"

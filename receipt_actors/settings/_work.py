@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import select
 from math import ceil
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from receipt_actors.domain.limits import (
     DEFAULT_CURL_CONCURRENCY,
@@ -14,10 +17,50 @@ from receipt_actors.domain.limits import (
     Limits,
 )
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._server_api import SERVER_API, SERVER_API_RATE_PER_SECOND
-from receipt_actors.settings._transport import curl_fault, most_requests, uses_curl
-from receipt_actors.settings._types import Processes
+from receipt_actors.settings_model.fields import Expected
+from receipt_actors.settings_model.model import SomeSettings
+from receipt_actors.stores.apple.settings import SERVER_API, SERVER_API_RATE_PER_SECOND
+
+
+def most_requests(transport: str) -> int:
+    """How many requests to Apple one process can have under way."""
+    return MAX_CURL_CONCURRENCY if uses_curl(transport) else MAX_BLOCKING_CONCURRENCY
+
+
+def uses_curl(transport: str) -> bool:
+    """Say whether requests are made by libcurl, so that no thread waits for each."""
+    return transport == "auto" and curl_fault() is None
+
+
+def curl_fault() -> str | None:
+    """Say why libcurl can't be used here; None where it can."""
+    if not hasattr(select, "epoll"):
+        return "it needs Linux's epoll"
+    try:
+        import pycurl
+    except ImportError as error:  # also where it is there, and its libcurl is not, or has another TLS library
+        return f"{error}; pip install pycurl"
+    found = pycurl.version.split()[0]  # such as PycURL/7.49.0
+    if tuple(map(int, re.findall(r"[0-9]+", found)[:2])) < (7, 49):  # a distribution's own, say
+        return f"{found} is older than 7.49"
+    return None
+
+
+def _count_or_auto(value: object) -> object:
+    if value == "auto":
+        return value
+    try:
+        count = int(value) if isinstance(value, str | int) else 0
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise PydanticCustomError("count", "no count")
+    return count
+
+
+Processes = Annotated[
+    int | Literal["auto"], BeforeValidator(_count_or_auto), Expected("an integer, 1 or more, or auto")
+]
 
 
 class WorkSettings(SomeSettings, frozen=True):
@@ -45,12 +88,6 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Long poll of a receive; shorter than the drain. With exit_when_idle_seconds it is no longer than "
         "that, or than 1 s: its answer is waited for.",
     )
-    batch_requests: int = Field(
-        default=4, ge=1, description="Sends or deletes under way at once, for each batcher of each process."
-    )
-    result_batcher_idle_seconds: float = Field(
-        default=60, gt=0, description="Time without answers that ends a result batcher."
-    )
     transport: Literal["auto", "threads"] = Field(
         default="auto",
         description="How Apple, SQS and DynamoDB are called. auto has libcurl make any number of requests at once, at "
@@ -70,15 +107,11 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Requests to Apple a second, of all processes, and of all nodes of a group. Left out: no limit for "
         f"verifyReceipt, and {SERVER_API_RATE_PER_SECOND:g} for the App Store Server API, as Apple documents.",
     )
-    app_store_attempts: int = Field(
-        default=4, ge=1, description="Requests to Apple for one delivery of a message, at most."
-    )
     ledger_concurrency: int = Field(
         default=50,
         ge=1,
         description="Requests to the ledger under way at once, of all processes, and of all nodes of a group.",
     )
-    ledger_attempts: int = Field(default=5, ge=1, description="Requests to the ledger for one claim, at most.")
     drain_seconds: float = Field(
         default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
     )

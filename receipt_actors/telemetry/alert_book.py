@@ -65,8 +65,8 @@ _ALWAYS = {kind.value: kind for kind in AlertKind if kind not in _SOMETIMES}
 class AlertLimits:
     """What is no alert yet."""
 
-    outage_seconds: float  #: how long a service is unavailable
-    dead_letters: int  #: messages that are moved to the dead-letter queue within a minute
+    outage_seconds: float = 60.0  #: how long a service is unavailable
+    dead_letters: int = 10  #: messages that are moved to the dead-letter queue within a minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,8 +168,8 @@ class MetricsLog(Watcher):
         self,
         descriptor: int,
         *,
-        interval_seconds: float,
-        namespace: str,
+        interval_seconds: float = 60.0,
+        namespace: str = "ReceiptActors",
         dimensions: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("metrics")

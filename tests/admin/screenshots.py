@@ -106,7 +106,7 @@ def main() -> None:
         database = Path(folder) / "receipts.db"
         command = [sys.executable, "-m", "receipt_actors", "start", "--processes", "2", "--admin", address]
         command += ["--database", str(database), "--bundle-ids", BUNDLE_ID, "--log-level", "ERROR"]
-        command += ["--app-store-production-url", store.production_url, "--app-store-sandbox-url", store.sandbox_url]
+        command += ["--app-store-url", store.url]
         program = subprocess.Popen(command)
         try:
             wait_until_ready(f"http://{address}/readyz")

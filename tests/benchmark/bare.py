@@ -79,7 +79,7 @@ class Pipeline:
     """Receive, verify, claim, answer, delete."""
 
     def __init__(self) -> None:
-        url = os.environ["RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL"]
+        url = os.environ["RECEIPT_ACTORS_APP_STORE_URL"] + "/production/verifyReceipt"
         tls = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"]) if url.startswith("https") else None
         self._apple = Pool(url, tls)
         self._aws = Pool(os.environ["AWS_ENDPOINT_URL"], None)

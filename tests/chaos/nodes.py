@@ -182,8 +182,7 @@ class Site(ABC):
             **self._settings,
             processes=processes,
             node_name=life,
-            app_store_production_url=f"{apple_url}/production/verifyReceipt",
-            app_store_sandbox_url=f"{apple_url}/sandbox/verifyReceipt",
+            app_store_url=apple_url,
         )
         node = Node(life, program, self.network, apple, aws)
         self.nodes.append(node)
@@ -358,7 +357,7 @@ class AwsSite(Site):
         if name in self.namespaces:
             world.within = self.namespaces[name].within
         self._worlds.append(world)
-        no_store = SimpleNamespace(production_url="", sandbox_url="")  # the settings have its links
+        no_store = SimpleNamespace(url="")  # the settings have its links
         return world.start(cast(SimulatedAppStore, no_store), **settings), aws
 
     def _as_seen(self, life: str, apple: Link) -> str:

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from receipt_actors import ReceiptSystem, cli
+from receipt_actors import ReceiptSystem, application, cli
 from receipt_actors.pipeline import ledger_gateway
 from receipt_actors.settings import Settings
 from receipt_actors.stores.apple import app_store_gateway
@@ -38,6 +38,7 @@ def start_and_strike(settings: Settings, **arguments: Any) -> ReceiptSystem:
 
 
 ledger_gateway.KNOWN_CLAIMS = REMEMBERED
+application.RESULT_BATCHER_IDLE_SECONDS = 1.0
 app_store_gateway.REMEMBERED_REFUSALS = REMEMBERED
 start = ReceiptSystem.start
 ReceiptSystem.start = start_and_strike  # type: ignore[method-assign, assignment]

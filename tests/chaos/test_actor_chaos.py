@@ -16,6 +16,7 @@ from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.application import supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.credits import MIN_RECEIVES
+from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sources import source_of
 from receipt_actors.testing import FaultRates, FaultyCalls, Monkey, Strike, intercept, wait_until_whole
@@ -40,13 +41,11 @@ class Stage:
         self.settings = Settings(
             database=self.world.database,
             bundle_ids=(BUNDLE_ID,),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
             consumers=3,
             max_in_flight=100,
             app_store_concurrency=10,
             ledger_concurrency=4,
-            batch_requests=2,
             receive_wait_seconds=1,
             visibility_timeout_seconds=20,
         )
@@ -74,7 +73,7 @@ class Stage:
         """How many a system has when all of its pools are busy: it, and not what has ended."""
         settings = self.settings
         batchers = 2 + 2  # deletes and visibility, results and dead letters
-        pools = settings.app_store_concurrency + settings.ledger_concurrency + batchers * settings.batch_requests
+        pools = settings.app_store_concurrency + settings.ledger_concurrency + batchers * BATCH_REQUESTS
         return pools + settings.consumers + 2  # the scheduler, and the clock
 
 

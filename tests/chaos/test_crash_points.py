@@ -35,9 +35,8 @@ SETTINGS = {
     "consumers": 1,
     "max_in_flight": 1,  # one message after the other: the same order in every run
     "ledger_concurrency": 1,
-    "batch_requests": 1,
     "receive_wait_seconds": 0,
-    "app_store_connect_timeout_seconds": 60,  # nobody asks twice because a busy machine takes its time
+    # Nobody asks twice because a busy machine takes its time.
     "app_store_read_timeout_seconds": 60,
     "environments": "Production,Sandbox",
     "max_receive_count": 1000,

@@ -144,10 +144,7 @@ def test_the_whole_program_survives_a_hostile_app_store(
             assert queues.send(SOURCE, [OutgoingMessage(body)]) == [None]
         settings = {
             "bundle_ids": BUNDLE_ID,
-            "app_store_production_url": f"{store.url}/production",
-            "app_store_sandbox_url": f"{store.url}/sandbox",
-            "app_store_attempts": "1",
-            "app_store_connect_timeout_seconds": str(PATIENT_SECONDS),
+            "app_store_url": store.url,
             "app_store_read_timeout_seconds": str(PATIENT_SECONDS),
             "receive_wait_seconds": "1",
             "exit_when_idle_seconds": "2",

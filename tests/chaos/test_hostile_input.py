@@ -102,8 +102,8 @@ def test_the_whole_program_moves_every_malice_and_answers_the_honest(
     honest = genuine_messages(count // HONEST_SHARE, SEED)
     with SimulatedAppStore() as store:
         # Nobody gives up because a busy machine takes its time.
-        patience = {"app_store_connect_timeout_seconds": 60, "app_store_read_timeout_seconds": 60}
-        program = embedded.start(store, app_store_attempts=1, max_receive_count=3, **patience)
+        patience = {"app_store_read_timeout_seconds": 60}
+        program = embedded.start(store, max_receive_count=3, **patience)
         sizes_kib = feed(program, embedded, mixed(hostile, honest))
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0
@@ -198,9 +198,7 @@ def test_what_no_queue_should_deliver_harms_nobody_either(is_full: bool, figure:
     """
     count = 10_000 if is_full else 300
     hostile = list(hostile_messages(count, SEED + 2, receipt=RECEIPT, any_queue=True))
-    settings = Settings(
-        backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS,), max_receive_count=2, app_store_attempts=1
-    )
+    settings = Settings(backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS,), max_receive_count=2)
     services = FakeServices(settings)
     backend = intercept(services.backend, Disguise(hostile))
     honest = services.app_store.sell("1000")

@@ -156,7 +156,7 @@ def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld) -> None:
     messages = genuine_messages(IN_FLIGHT, 53)
     embedded.send(messages)
     with SimulatedAppStore() as store:
-        program = embedded.start(store, app_store_production_url="https://no-such-host.invalid/x", drain_seconds=7)
+        program = embedded.start(store, app_store_url="https://no-such-host.invalid/x", drain_seconds=7)
         program.wait_for_log("unavailable")
         program.send_signal(signal.SIGTERM)
         assert program.wait_for_end() == 0

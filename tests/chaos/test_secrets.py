@@ -153,7 +153,7 @@ def test_a_run_on_aws_tells_no_secret(
         }
         aws.send(MESSAGES)
         aws_server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
-        program = start(aws, store, exit_when_idle_seconds=1, app_store_attempts=1, log_format=log_format)
+        program = start(aws, store, exit_when_idle_seconds=1, log_format=log_format)
         assert program.wait_for_end() == 0
         answers, dead_letters = aws.take(RESULTS), aws.take(DEAD_LETTERS)
     assert "DEBUG" in program.stderr
@@ -167,7 +167,7 @@ def test_a_wrong_secret_is_told_without_it(embedded: EmbeddedWorld, log_format: 
     """Status 21004 is an operator's affair: the log says what is wrong, and not what was sent."""
     embedded.send(MESSAGES)
     with SimulatedAppStore(shared_secret="another") as store:
-        settings = {"shared_secret": SHARED_SECRET, "exit_when_idle_seconds": 1, "app_store_attempts": 1}
+        settings = {"shared_secret": SHARED_SECRET, "exit_when_idle_seconds": 1}
         program = start(embedded, store, log_format=log_format, **settings)
         assert program.wait_for_end() == 0
     assert "21004" in program.stderr
@@ -197,7 +197,7 @@ def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: Emb
         program = embedded.run(
             {
                 **{"bundle_ids": BUNDLE_ID, "log_level": "DEBUG", "shared_secret": SHARED_SECRET},
-                **{"app_store_production_url": echo.url, "app_store_sandbox_url": echo.url},
+                "app_store_url": echo.url,
                 **{"receive_wait_seconds": "0", "drain_seconds": "1"},
             }
         )
@@ -222,8 +222,7 @@ def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Pa
         environment = {
             "RECEIPT_ACTORS_SHARED_SECRET": SHARED_SECRET,
             "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
-            "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
-            "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
+            "RECEIPT_ACTORS_APP_STORE_URL": store.url,
             "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
         }
         commands = (
@@ -244,9 +243,7 @@ def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Pa
 
 # --- inside ---
 
-SETTINGS = Settings(
-    backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS,), shared_secret=SHARED_SECRET, app_store_attempts=1
-)
+SETTINGS = Settings(backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS,), shared_secret=SHARED_SECRET)
 
 
 def test_crashes_and_looks_inside_tell_no_secret(caplog: pytest.LogCaptureFixture) -> None:

@@ -106,7 +106,7 @@ def test_a_long_life_leaks_nothing(
     world.module = "tests.chaos.soaking_program"
     world.environment = {"SOAK_STRIKE_SECONDS": "2" if is_full else "1"}
     with SimulatedAppStore() as store:
-        program = world.start(store, app_store_concurrency=20, ledger_concurrency=10, result_batcher_idle_seconds=1)
+        program = world.start(store, app_store_concurrency=20, ledger_concurrency=10)
         program.wait_for_log("consumers take receipts")
         soak = Soak(world, store, program)
         soak.cycle(WARM_UP_MESSAGES)

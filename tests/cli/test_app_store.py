@@ -22,16 +22,13 @@ from .conftest import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld, Ended, Processes
 
 Cli = Callable[..., Ended]
 COMMENT = "# the Server API instead of verifyReceipt: export RECEIPT_ACTORS_APP_RECEIPTS=server-api\n"
-URL = re.compile(r"http://127\.0\.0\.1:\d+/(production|sandbox)/verifyReceipt")
+URL = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
 VARIABLES = [
-    "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL",
-    "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL",
+    "RECEIPT_ACTORS_APP_STORE_URL",
     "RECEIPT_ACTORS_APPLE_ROOTS",
-    "RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL",
-    "RECEIPT_ACTORS_SERVER_API_SANDBOX_URL",
-    "RECEIPT_ACTORS_SERVER_API_KEY_FILE",
+    "RECEIPT_ACTORS_SERVER_API_KEY",
     "RECEIPT_ACTORS_SERVER_API_KEY_ID",
     "RECEIPT_ACTORS_SERVER_API_ISSUER_ID",
 ]
@@ -52,7 +49,7 @@ def test_it_answers_until_it_is_told_to_stop(
     process = processes.start("app-store", "--port", "0", "--shared-secret", "hush")
     variables = exports(process.stdout)
     assert list(variables) == VARIABLES
-    assert all(URL.fullmatch(variables[name]) for name in VARIABLES[:2])
+    assert URL.fullmatch(variables[VARIABLES[0]])
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--shared-secret", "hush", "--json", "TUlJ")
@@ -81,7 +78,7 @@ def test_minted_messages_come_out_as_they_should(
     assert accepted + refused == 100
     assert 0 < refused < 20
 
-    flags = ["--bundle-ids", BUNDLE_ID, "--exit-when-idle", "1", "--app-store-attempts", "1"]
+    flags = ["--bundle-ids", BUNDLE_ID, "--exit-when-idle", "1"]
     started = processes.start("start", *embedded.flags, *flags, environment=variables)
     started.communicate(timeout=PATIENCE_SECONDS)
     assert started.returncode == 0
@@ -150,7 +147,7 @@ def test_a_purchase_is_bought_refunded_and_told(
         "app-store", "--port", "0", "--files", str(files), "--notify", url, "--notify-hour", "0.01"
     )
     variables = exports(process.stdout)
-    store = variables["RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL"].removesuffix("/production")
+    store = variables["RECEIPT_ACTORS_APP_STORE_URL"]
     root = (files / "roots" / ROOT_FILE).read_bytes()
     verifier = SignedDataVerifier([root], False, Environment.PRODUCTION, BUNDLE_ID, 1000001)
 
@@ -179,7 +176,7 @@ def test_a_store_tells_of_what_another_one_sold(cli: Cli, processes: Processes, 
 
     def start(*flags: str) -> str:
         process = processes.start("app-store", "--port", "0", "--key", "ours", *flags)
-        return exports(process.stdout)["RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL"].removesuffix("/production")
+        return exports(process.stdout)["RECEIPT_ACTORS_APP_STORE_URL"]
 
     first, second = start(), start()
     bought = cli("app-store", "buy", "--store", first, "--transaction-id", "42", "--lasts", "100", "--family-shared")

@@ -230,7 +230,7 @@ class TestWorld:
 
     def test_an_app_store_that_cannot_be_reached(self, cli: Cli, nobody: str) -> None:
         """Told which environment's it is."""
-        flags = ["--bundle-ids", "*", "--app-store-production-url", nobody]
+        flags = ["--bundle-ids", "*", "--app-store-url", nobody]
         assert_one_line(cli("verify", *flags, "TUlJ"), 1, "Production App Store gave no answer")
 
 
@@ -249,7 +249,7 @@ class TestClosedPipe:
         """Quietly as well; what it has to write cannot be written, so it has failed."""
         embedded.send(RESULTS, OutgoingMessage('{"user_id": 1, "transaction_id": "1", "status": "OK"}'))
         world = embedded.flags if name in TAKES_SETTINGS else ()
-        apple = ("--app-store-production-url", store.production_url) if name == "verify" else ()
+        apple = ("--app-store-url", store.url) if name == "verify" else ()
         assert processes.run_without_reader(name, *world, *WORK[name], *apple) == Ended(1, "", "")
 
     def test_start_has_nothing_to_write(self, processes: Processes, embedded: EmbeddedWorld) -> None:

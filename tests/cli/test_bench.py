@@ -244,9 +244,7 @@ def test_what_cannot_be_is_told_before_anything_is_measured(cli: Cli, flags: tup
     assert wanted in ended.err
 
 
-@pytest.mark.parametrize(
-    ("module", "flags"), [("psutil", ()), ("cryptography", ()), ("matplotlib", ("--plot", "bench.svg"))]
-)
+@pytest.mark.parametrize(("module", "flags"), [("psutil", ()), ("matplotlib", ("--plot", "bench.svg"))])
 def test_a_missing_package_is_told_with_the_extra(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, module: str, flags: tuple[str, ...]
 ) -> None:

@@ -79,7 +79,7 @@ def test_a_receipt_is_judged_by_the_rules_of_the_source_that_is_named(cli: Cli, 
     """Whose app it has to be of, and the secret that Apple is asked with."""
     receipt = mint(SampleReceipt(TWO, (Purchase("1000", "coins"),)))
     with SimulatedAppStore(shared_secret=SECRET) as store:
-        urls = ("--app-store-production-url", store.production_url, "--app-store-sandbox-url", store.sandbox_url)
+        urls = ("--app-store-url", store.url)
         ended = cli("verify", "--config", games, *urls, "--source-queue", SECOND, "--json", receipt)
         assert (ended.code, [each["verdict"] for each in ended.lines[0]["transactions"]]) == (0, ["OK"])
         assert cli("verify", "--config", games, *urls, "--json", receipt).code == 1  # whose secret is another
@@ -93,4 +93,4 @@ def test_the_settings_in_force_are_shown_by_source_without_secrets(cli: Cli, gam
     if "--toml" in style:
         Path("again.toml").write_text(out)
         again = cli("config", "--config", "again.toml").out
-        assert f"bundle_ids                         {TWO}  (sources.{SECOND}.bundle_ids in again.toml)" in again
+        assert f"bundle_ids                      {TWO}  (sources.{SECOND}.bundle_ids in again.toml)" in again

@@ -112,6 +112,11 @@ def show(flags: Mapping[str, object], config: Path | None, verbose: bool) -> Non
     click.echo(repr((dict(flags), config, verbose)))
 
 
+def shown(command: click.Command) -> list[str | None]:
+    """Name the options that the help text has, in its order."""
+    return [each.name for each in command.params if isinstance(each, click.Option) and not each.hidden]
+
+
 class TestSettingsOptions:
     def test_only_flags_that_were_given_are_passed(self) -> None:
         """A flag left out must not hide what a variable or a file says; values come as typed, to be checked later."""
@@ -134,8 +139,13 @@ class TestSettingsOptions:
 
     def test_flags_keep_the_order_of_the_settings(self) -> None:
         """What is needed first stands first."""
-        options = [parameter.name for parameter in show.params]
+        options = shown(show)
         assert options == ["config", *SETTINGS, "verbose"]
+
+    def test_a_flag_that_was_removed_is_left_to_the_settings(self) -> None:
+        """Which tell of it with all other faults; the help text does not have it."""
+        assert CliRunner().invoke(show, "--batch-requests 2").output.startswith("({'batch_requests': '2'}, ")
+        assert "--batch-requests" not in CliRunner().invoke(show, ["--help"]).output
 
     def test_a_command_may_have_the_flags_of_a_part_only(self) -> None:
         """Its help is as short as what it uses; the function gets the same two arguments."""
@@ -145,7 +155,7 @@ class TestSettingsOptions:
         def part(flags: Mapping[str, object], config: Path | None) -> None:
             click.echo(repr((dict(flags), config)))
 
-        assert [parameter.name for parameter in part.params] == ["config", *QueueSettings.model_fields]
+        assert shown(part) == ["config", *QueueSettings.model_fields]
         result = CliRunner().invoke(part, ["--source-queue", "Q"])
         assert result.output == "({'source_queue': 'Q'}, None)\n"
 

@@ -180,7 +180,7 @@ def test_the_defaults_are_those_of_start() -> None:
     """A plan is for what runs unless it is told otherwise."""
     setup = Setup()
     default = {name: field.default for name, field in Settings.model_fields.items()}
-    for name in ("batch_requests", "ledger_concurrency", "receive_wait_seconds"):
+    for name in ("ledger_concurrency", "receive_wait_seconds"):
         assert getattr(setup, name) == default[name]
     assert setup.pace_seconds == PACE_SECONDS
 

@@ -32,8 +32,7 @@ EXPIRED = Purchase("3000", "gold", expires_at_ms=NOW_MS - 1000)
 def store_flags(store: SimulatedAppStore) -> list[str]:
     return [
         *("--bundle-ids", BUNDLE_ID),
-        *("--app-store-production-url", store.production_url),
-        *("--app-store-sandbox-url", store.sandbox_url),
+        *("--app-store-url", store.url),
     ]
 
 
@@ -105,7 +104,7 @@ class TestGenuine:
         reply = Reply(response(200, json.dumps(answer).encode(), "application/json"))
         server = HttpServer("127.0.0.1", 0, lambda *_: reply, name="apple").start()
         try:
-            ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--app-store-production-url", server.url, "TUlJ")
+            ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--app-store-url", server.url, "TUlJ")
         finally:
             server.stop()
         assert (ended.code, ended.err) == (0, "")
@@ -222,10 +221,9 @@ class TestSigned:
         files = store.write_files(tmp_path)
         return [
             *trusting,
-            *("--app-receipts", "server-api", "--server-api-key-file", str(files.key)),
+            *("--app-store-url", store.url),
+            *("--app-receipts", "server-api", "--server-api-key", str(files.key)),
             *("--server-api-key-id", files.key_id, "--server-api-issuer-id", files.issuer_id),
-            *("--server-api-production-url", store.production_api_url),
-            *("--server-api-sandbox-url", store.sandbox_api_url),
         ]
 
     def test_a_signed_transaction_is_verified_here(

@@ -16,8 +16,7 @@ from tests.system.processes import Program
 from .conftest import SERVICE_TEMPLATE, RecordingServer, Stack, create_stack
 from .intrinsics import Resolved
 
-#: That run a task's command beside the definition's own: where everything is here, and to hear of it every second.
-_QUICK: Mapping[str, str] = {"RECEIPT_ACTORS_EMF_INTERVAL_SECONDS": "1", "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1"}
+QUICK = "tests.system.quick_program"  #: what a task runs here, to hear of it every second
 _NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 
 
@@ -115,12 +114,11 @@ def environment_of(container: Mapping[str, Any]) -> dict[str, str]:
 def surroundings(stack: Stack, user: str, store: SimulatedAppStore) -> dict[str, str]:
     """Return what a task finds where it runs, here: AWS, Apple, and who it is."""
     return {
-        **_QUICK,
+        "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1",
         "AWS_ENDPOINT_URL": stack.url,
         "AWS_ACCESS_KEY_ID": user,
         "AWS_SECRET_ACCESS_KEY": "testing",
-        "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
-        "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
+        "RECEIPT_ACTORS_APP_STORE_URL": store.url,
     }
 
 

@@ -27,7 +27,7 @@ from tests.telemetry.ecs_agent import EcsAgent
 
 from .conftest import ACCOUNT, REGION, Permission, RecordingServer, Stack
 from .intrinsics import resolved
-from .services import Deployed, as_the_api_spells, deploy_service, environment_of, post_refunds, surroundings
+from .services import QUICK, Deployed, as_the_api_spells, deploy_service, environment_of, post_refunds, surroundings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
@@ -171,7 +171,6 @@ def test_the_settings_are_those_of_the_other_stack(deployed: Deployed, container
     assert settings.bundle_ids == (BUNDLE_ID,)
     assert settings.processes == "auto"
     assert settings.drain_seconds == 40
-    assert settings.scale_in_protection == "auto"
 
 
 def test_the_service_runs_in_the_subnets_and_nobody_reaches_it(deployed: Deployed) -> None:
@@ -274,7 +273,7 @@ def run(deployed: Deployed, container: Mapping[str, Any], module_programs: Progr
         for message in genuine_messages(5, 71, post_queue="game-results"):
             sqs.send_message(QueueUrl=receipts.outputs["SourceQueueUrl"], MessageBody=message.body)
         environment = {**environment_of(container), **surroundings(receipts, "task", store), "ECS_AGENT_URI": agent.url}
-        program = module_programs.start(*container["command"], environment=environment)
+        program = module_programs.start(*container["command"], environment=environment, module=QUICK)
         program.wait_until(lambda: receipts.number_of_messages("game-results") >= 5, "all messages are answered")
         program.wait_until(lambda: not receipts.number_of_messages("game-receipts"), "nothing is in flight any more")
         program.wait_until(lambda: '"Heartbeat"' in program.stdout, "it says that it lives")

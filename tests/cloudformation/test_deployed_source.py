@@ -23,7 +23,7 @@ from .alarms import Metric, Metrics, SiteAlarms, State
 from .conftest import SOURCE_TEMPLATE, Permission, RecordingServer, Stack, create_stack
 from .intrinsics import Resolved, resolved
 from .pages import page_of
-from .services import Deployed, deploy_service, environment_of, surroundings
+from .services import QUICK, Deployed, deploy_service, environment_of, surroundings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
@@ -153,6 +153,7 @@ def run(company: Company, server: RecordingServer, module_programs: Programs) ->
     with SimulatedAppStore() as store:
         program = module_programs.start(
             *container["command"],
+            module=QUICK,
             environment={**environment_of(container), **surroundings(company.receipts, "further", store)},
         )
         program.wait_until(are_done, "all are answered, but one, which is moved")

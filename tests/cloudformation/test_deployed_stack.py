@@ -89,8 +89,7 @@ class Company:
             "AWS_ENDPOINT_URL": stack.url,
             "AWS_SECRET_ACCESS_KEY": "testing",
             "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
-            "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": store.production_url,
-            "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": store.sandbox_url,
+            "RECEIPT_ACTORS_APP_STORE_URL": store.url,
         }
 
     def start(self, user: str, *arguments: str, **settings: str) -> Program:
@@ -133,7 +132,7 @@ def run(
         _send(onlooker, source, [OutgoingMessage(message.body, message.attributes) for message in SCENARIO.messages])
         receipt.write_text(NOT_FOR_NOW, encoding="utf-8")
         _end(company.start("producer", "submit", "--receipt-file", str(receipt), "--user-id", "1"))
-        settings = {"receive_wait_seconds": "1", "app_store_attempts": "3", "role": "active-standby"}
+        settings = {"receive_wait_seconds": "1", "role": "active-standby"}
         service = company.start("service", "start", "--exit-when-idle", "4", **settings)
         _end(service)
         left = stack.number_of_messages(source)
@@ -506,7 +505,7 @@ def test_an_alarm_watches_what_stands_there(
     assert {each["Name"]: each["Value"] for each in alarm["Dimensions"]} == expected
     assert f"{alarm['ComparisonOperator']} {alarm['Threshold']}" == condition
     if name == "heartbeat-missing":
-        assert alarm["Namespace"] == load_settings({"bundle_ids": BUNDLE_ID}, environ=stack.environment).emf_namespace
+        assert alarm["Namespace"] == "ReceiptActors"
         assert set(expected) == {SOURCE_QUEUE_DIMENSION}
     assert alarm["EvaluationPeriods"] == {"heartbeat-missing": 4, "dead-letter-depth": 1, "alert-mail-errors": 1}.get(
         name, 3

@@ -24,7 +24,7 @@ from tests.system.worlds import BUNDLE_ID, genuine_messages
 from .alarms import EXTRA_PERIODS, Metric, Metrics, SiteAlarms, State
 from .conftest import ACCOUNT, Stack
 from .intrinsics import Resolved, resolved
-from .services import surroundings
+from .services import QUICK, surroundings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Tried to parse AWS..SQS..QueuePolicy:UserWarning",
@@ -76,7 +76,8 @@ class Site:
 
     def start(self, *, processes: int = 1) -> Program:
         """Start a node, and wait until it has said that it lives."""
-        program = self._programs.start("start", "--processes", str(processes), environment=self._environment)
+        flags = ("--processes", str(processes))
+        program = self._programs.start("start", *flags, environment=self._environment, module=QUICK)
         beats = f'"Heartbeat": {processes}'
         program.wait_until(lambda: beats in program.stdout, "all its processes say that they live")
         return program

@@ -23,7 +23,7 @@ from receipt_actors.domain.capacity import (
     plan_capacity,
     roles_taken,
 )
-from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.limits import BATCH_REQUESTS, Limits
 from receipt_actors.domain.measured_costs import CURL, REQUESTS
 from receipt_actors.domain.role_records import record_of
 from receipt_actors.domain.roles import Group, Node, Role
@@ -121,7 +121,7 @@ def test_settings_let_the_peak_through(load: Load, setup: Setup, cost: Cost) -> 
     capacity = plan_capacity(load, setup, cost)
     settings, share = capacity.settings, load.peak_per_second / (capacity.tasks_needed * setup.processes_of_task)
     assert settings.consumers * MAX_ENTRIES[Call.RECEIVE] / load.queue_seconds >= share
-    assert settings.batch_requests * MAX_ENTRIES[Call.SEND] / load.queue_seconds >= share
+    assert BATCH_REQUESTS * MAX_ENTRIES[Call.SEND] / load.queue_seconds >= share
     ledger = settings.ledger_concurrency / settings.processes * MAX_ENTRIES[Call.CLAIM] / load.ledger_seconds
     assert ledger >= share * load.claims
 
@@ -191,12 +191,13 @@ def test_a_plan_worked_out_by_hand() -> None:
     ("changes", "bound_by"),
     [
         ({"apple_seconds": 3.0}, "requests to Apple at once (even)"),
-        ({"apple_seconds": 0.1, "queue_seconds": 20.0}, "messages in flight"),
+        ({"apple_seconds": 0.1, "ledger_seconds": 20.0}, "messages in flight"),
+        ({"apple_seconds": 0.1, "queue_seconds": 20.0}, "batches to a queue at once"),
         ({}, "CPU"),
     ],
 )
 def test_what_binds_a_process_is_told(changes: dict[str, float], bound_by: str) -> None:
-    """The CPU, or what its client carries, or what it may have in flight: whichever is used up first."""
+    """The CPU, or what its client carries, what it may have in flight, or batches under way: whichever is used up first."""
     assert plan_capacity(replace(Load(1_000), **changes), Setup(), EVEN).bound_by == bound_by
 
 

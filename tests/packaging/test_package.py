@@ -58,13 +58,6 @@ def tried(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return unpacked
 
 
-@pytest.fixture(scope="module")
-def bare(tried: Path) -> Path:
-    """Install it without extras; returns the folder of its programs."""
-    run("bash", "-c", "python3 -m venv .bare && .bare/bin/pip install .", cwd=tried)
-    return tried / ".bare/bin"
-
-
 def test_both_distributions_are_fit_for_an_index(distributions: Path) -> None:
     """The metadata is whole and the README renders; twine's warnings count as errors."""
     files = sorted(distributions.iterdir())
@@ -91,14 +84,14 @@ def test_the_readme_first_command_works_in_an_empty_environment(tried: Path) -> 
     assert "No broken requirements" in run(tried / ".venv/bin/pip", "check", cwd=tried)
 
 
-def test_help_is_there_for_every_command(bare: Path) -> None:
-    """Each command that the installed program lists can be asked for its help with runtime dependencies alone."""
-    program = bare / "receipt-actors"
-    commands = run(program, "--help", cwd=bare).partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
+def test_help_is_there_for_every_command(tried: Path) -> None:
+    """Each command that the installed program lists can be asked for its help."""
+    program = tried / ".venv/bin/receipt-actors"
+    commands = run(program, "--help", cwd=tried).partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
     names = [line.split()[0] for line in commands if line.startswith("  ") and not line.startswith("   ")]
     assert {"demo", "start"} <= set(names)
     for name in names:
-        assert run(program, name, "--help", cwd=bare).startswith(f"Usage: receipt-actors {name}")
+        assert run(program, name, "--help", cwd=tried).startswith(f"Usage: receipt-actors {name}")
 
 
 def test_ci_runs_the_readme_second_command() -> None:

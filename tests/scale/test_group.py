@@ -39,8 +39,7 @@ class House:
         self.settings = Settings(
             database=folder / "receipts.db",
             bundle_ids=(BUNDLE_ID,),
-            app_store_production_url=self._store.production_url,
-            app_store_sandbox_url=self._store.sandbox_url,
+            app_store_url=self._store.url,
             receive_wait_seconds=1,
             log_level="error",
             processes=2,

@@ -224,24 +224,6 @@ def test_an_open_port_without_a_token_is_one_line(programs: Programs) -> None:
     assert "admin_token: found nothing, expected a token" in program.stderr
 
 
-@pytest.mark.parametrize("package", ["uvicorn", "starlette", "prometheus_client"])
-def test_a_missing_extra_is_one_line(programs: Programs, tmp_path: Path, package: str) -> None:
-    """Which says how to install it. Without --admin nobody misses it."""
-    module = tmp_path / "without_it.py"
-    module.write_text(
-        f"import sys\nsys.modules[{package!r}] = None\nfrom receipt_actors.cli import main\nsys.exit(main())\n",
-        encoding="utf-8",
-    )
-    environment = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
-    flags = ("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
-    program = programs.start(*flags, "--admin", ANY_PORT, module="without_it", environment=environment)
-    assert program.wait_for_end() == WRONG_USAGE
-    assert program.stderr.count("\n") == 1
-    assert f"({package}); pip install 'receipt-actors[admin]'" in program.stderr
-    program = programs.start(*flags, module="without_it", environment=environment)
-    assert program.wait_for_end() == 0
-
-
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     """Its socket, bound as ``notify`` in the folder of the test."""

@@ -74,7 +74,7 @@ def test_a_status_that_nobody_knows_is_told(embedded: EmbeddedWorld, store: Simu
     """With the status, which stands in no manual."""
     inbox = Inbox(embedded)
     embedded.send([with_status(29999)])
-    program = embedded.start(store, alerts_queue=ALERTS, app_store_attempts=1)
+    program = embedded.start(store, alerts_queue=ALERTS)
     assert "29999" in inbox.wait_for("unknown_answer", program)["summary"]
 
 
@@ -84,7 +84,8 @@ def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: Simu
     inbox = Inbox(embedded)
     embedded.send(genuine_messages(20, 8))
     store.outage(Fault.http(503))
-    program = embedded.start(store, alerts_queue=ALERTS, alert_outage_seconds=1, exit_when_idle_seconds=1)
+    embedded.module = "tests.system.quick_program"
+    program = embedded.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
     outage = inbox.wait_for("outage", program)
     assert outage["summary"].startswith("app_store is unavailable")
     store.recover()
@@ -97,11 +98,11 @@ def test_many_dead_letters_are_told(embedded: EmbeddedWorld, store: SimulatedApp
     """A producer that sends garbage: how many, and why."""
     inbox = Inbox(embedded)
     (message,) = genuine_messages(1, 9)
-    embedded.send([replace(message, body=f"garbage {number}") for number in range(8)])
-    program = embedded.start(store, alerts_queue=ALERTS, alert_dead_letters=5, exit_when_idle_seconds=1)
+    embedded.send([replace(message, body=f"garbage {number}") for number in range(12)])
+    program = embedded.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
     assert program.wait_for_end() == EXIT_DONE
     (alert,) = inbox.of("dead_letters")
-    assert alert["count"] == 8
+    assert alert["count"] == 12
     assert "not_json" in alert["summary"]
 
 

@@ -40,11 +40,11 @@ def test_what_is_hidden_is_left_to_the_next_run(world: World) -> None:
         world.bring_back(SOURCE)
     world.send(others)
     with SimulatedAppStore() as store:
-        assert world.start(store, app_store_attempts=1, exit_when_idle_seconds=0).wait_for_end() == 0
+        assert world.start(store, exit_when_idle_seconds=0).wait_for_end() == 0
         assert len(world.read(RESULTS)) == len(others)
         assert (world.visible(SOURCE), world.total(SOURCE)) == (0, 1)
         world.bring_back(SOURCE)
-        assert world.start(store, app_store_attempts=1, exit_when_idle_seconds=0).wait_for_end() == 0
+        assert world.start(store, exit_when_idle_seconds=0).wait_for_end() == 0
     assert [letter.fields["user_id"] for letter in world.read(RESULTS)] == [unlucky.user_id]
     assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
 

@@ -48,8 +48,7 @@ def settings_of(store: SimulatedAppStore, database: Path) -> Settings:
     return Settings(
         database=database,
         bundle_ids=(BUNDLE_ID,),
-        app_store_production_url=store.production_url,
-        app_store_sandbox_url=store.sandbox_url,
+        app_store_url=store.url,
     )
 
 
@@ -299,9 +298,7 @@ def test_what_nobody_waits_for_is_forgotten(store: SimulatedAppStore, tmp_path: 
 def test_an_app_store_of_ones_own_is_asked(tmp_path: Path) -> None:
     """Whatever client the settings would have had, there is one place to put it; it may block."""
     services = FakeServices(Settings(backend="aws", bundle_ids=(BUNDLE_ID,)))
-    settings = Settings(
-        database=tmp_path / "r.db", bundle_ids=(BUNDLE_ID,), app_store_production_url="https://apple.invalid"
-    )
+    settings = Settings(database=tmp_path / "r.db", bundle_ids=(BUNDLE_ID,), app_store_url="https://apple.invalid")
     backend = replace(open_backend(settings), app_store=services.app_store)
     with ReceiptSystem.start(settings, backend=backend) as system:
         (answer,) = system.submit(services.app_store.sell("mine-1"), 42).result(PATIENCE_SECONDS)

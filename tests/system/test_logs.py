@@ -89,9 +89,8 @@ def test_metrics_go_to_standard_output_once_for_the_whole_command(
 ) -> None:
     """Their lines add up to what the log says at the end, and are nothing but JSON."""
     embedded.send(SCENARIO.messages)
-    program = embedded.start(
-        store, metrics_log="emf", emf_interval_seconds=1, processes=processes, exit_when_idle_seconds=2
-    )
+    embedded.module = "tests.system.quick_program"
+    program = embedded.start(store, metrics_log="emf", processes=processes, exit_when_idle_seconds=2)
     assert program.wait_for_end() == 0
     lines = [json.loads(line) for line in program.stdout.splitlines()]
     assert len(lines) >= 2

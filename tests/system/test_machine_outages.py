@@ -81,7 +81,7 @@ def test_a_verifier_that_can_not_start_is_an_outage(embedded: EmbeddedWorld, tmp
             )
             for number, sample in enumerate(genuine_messages(40, 1616))
         ]
-        program = embedded.start(store, apple_roots=files.roots, signature_processes=1, max_in_flight=200)
+        program = embedded.start(store, apple_roots=files.roots, max_in_flight=200)
         program.wait_for_log("consumers take receipts")
         embedded.send(signed)
         program.wait_for_log("signatures is unavailable")

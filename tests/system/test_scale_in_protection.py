@@ -90,18 +90,6 @@ def test_an_agent_that_hangs_does_not_hold_up_the_end(embedded: EmbeddedWorld, t
     assert embedded.total(RESULTS) == TOO_FEW_FOR_AN_OUTAGE
 
 
-def test_it_can_be_switched_off(embedded: EmbeddedWorld) -> None:
-    """The agent is not asked."""
-    embedded.send(genuine_messages(5, 65))
-    with EcsAgent() as agent, SimulatedAppStore(latency_seconds=4.0) as store:
-        embedded.environment["ECS_AGENT_URI"] = agent.url
-        program = embedded.start(store, scale_in_protection="off", receive_wait_seconds=0)
-        program.wait_until(lambda: store.statistics().requests, "Apple is asked")
-        program.send_signal(signal.SIGTERM)  # it drains for longer than there is between two looks
-        assert program.wait_for_end() == 0
-        assert agent.wishes == []
-
-
 def _start_and_stop_while_apple_hangs(world: EmbeddedWorld, store: SimulatedAppStore) -> Program:
     store.outage(Fault.hang(600))
     program = world.start(store, receive_wait_seconds=0)

@@ -96,11 +96,9 @@ def test_signed_transactions_and_app_receipts_come_out_as_they_should(
             exit_when_idle_seconds=1,
             app_receipts=asked.value,
             apple_roots=files.roots,
-            server_api_key_file=files.key,
+            server_api_key=files.key,
             server_api_key_id=files.key_id,
             server_api_issuer_id=files.issuer_id,
-            server_api_production_url=store.production_api_url,
-            server_api_sandbox_url=store.sandbox_api_url,
         )
         assert program.wait_for_end() == 0
         assert world.outcome().faults(scenario) == ()

@@ -212,8 +212,7 @@ def test_an_embedding_program_has_both_games_in_one_system(tmp_path: Path) -> No
         settings = Settings(
             database=tmp_path / "r.db",
             bundle_ids=(BUNDLE_ID,),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
             receive_wait_seconds=1,
             sources=TABLES,
         )
@@ -238,8 +237,7 @@ def test_a_program_hears_what_the_way_of_its_own_submission_is_worth(tmp_path: P
         settings = Settings(
             database=tmp_path / "r.db",
             bundle_ids=(BUNDLE_ID,),
-            app_store_production_url=store.production_url,
-            app_store_sandbox_url=store.sandbox_url,
+            app_store_url=store.url,
             receive_wait_seconds=1,
             sources=TABLES,
         )

@@ -29,7 +29,7 @@ class Staging:
         store.wait_until(lambda: LAST_LINE in store.stdout, "it says what it takes to use it")
         lines = [line.removeprefix("export ") for line in store.stdout.splitlines() if line.startswith("export ")]
         self.variables = {"RECEIPT_ACTORS_BUNDLE_IDS": "com.example.game", **dict(line.split("=", 1) for line in lines)}
-        url = self.variables["RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL"].removesuffix("/production")
+        url = self.variables["RECEIPT_ACTORS_APP_STORE_URL"]
         self._at_store = ("--store", url)
 
     def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:

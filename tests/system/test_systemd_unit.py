@@ -108,8 +108,7 @@ def service(embedded: EmbeddedWorld, tmp_path: Path) -> Iterator[Service]:
             f"RECEIPT_ACTORS_DATABASE={embedded.database}",
             "RECEIPT_ACTORS_BUNDLE_IDS=com.example.game",
             "RECEIPT_ACTORS_PROCESSES=2",
-            f"RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL={store.production_url}",
-            f"RECEIPT_ACTORS_APP_STORE_SANDBOX_URL={store.sandbox_url}",
+            f"RECEIPT_ACTORS_APP_STORE_URL={store.url}",
         ]
         with closing(Service(embedded, tmp_path, lines)) as service:
             yield service

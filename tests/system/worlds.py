@@ -94,8 +94,7 @@ class World(ABC):
         """Start the program against this App Store."""
         all_settings = {
             "bundle_ids": BUNDLE_ID,
-            "app_store_production_url": store.production_url,
-            "app_store_sandbox_url": store.sandbox_url,
+            "app_store_url": store.url,
             "receive_wait_seconds": 1,
             "drain_seconds": PATIENCE_SECONDS,
             **settings,

@@ -329,12 +329,6 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match="--emf-dimensions: .*expected NAME=VALUE"):
             load_settings({"bundle_ids": "a", "database": "x.db", "emf_dimensions": dimensions}, environ={})
 
-    @pytest.mark.parametrize("namespace", ["", "AWS/SQS", ":x", "a b", "x" * 256])
-    def test_a_namespace_that_cloudwatch_would_not_take(self, namespace: str) -> None:
-        """Likewise."""
-        with pytest.raises(ConfigurationError, match="--emf-namespace"):
-            load_settings({"bundle_ids": "a", "database": "x.db", "emf_namespace": namespace}, environ={})
-
 
 @pytest.mark.parametrize(
     ("standing", "state", "active"),

@@ -17,7 +17,7 @@ told by environment variables what to use (``Services.environment``):
   ``sqs`` and ``dynamodb`` of ``sandbox.services`` say which operations there are; the table's key is
   ``TransactionId``, a string);
 - ``RECEIPT_ACTORS_SOURCE_QUEUE``, ``RECEIPT_ACTORS_POST_QUEUES`` (one), ``RECEIPT_ACTORS_LEDGER_TABLE``: names;
-- ``RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL``, ``RECEIPT_ACTORS_APP_STORE_SANDBOX_URL``;
+- ``RECEIPT_ACTORS_APP_STORE_URL``;
 - for a load of signed transactions, or one that is looked up by the Server API (``Way``), also which root certificate
   to trust, and how to ask (``RECEIPT_ACTORS_APPLE_ROOTS``, ``RECEIPT_ACTORS_SERVER_API_...``);
 - ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE``: the authority that vouches for the App Store, if it is

@@ -16,10 +16,6 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from receipt_actors.sandbox.services.app_store import (
-    PRODUCTION_API_PATH,
-    PRODUCTION_PATH,
-    SANDBOX_API_PATH,
-    SANDBOX_PATH,
     Latency,
 )
 from receipt_actors.sandbox.services.certificates import make_certificates
@@ -146,8 +142,7 @@ def settings_variables(app_store_url: str) -> dict[str, str]:
         "RECEIPT_ACTORS_POST_QUEUES": POST_QUEUE,
         "RECEIPT_ACTORS_LEDGER_TABLE": TABLE,
         "RECEIPT_ACTORS_BUNDLE_IDS": BUNDLE_ID,
-        "RECEIPT_ACTORS_APP_STORE_PRODUCTION_URL": app_store_url + PRODUCTION_PATH,
-        "RECEIPT_ACTORS_APP_STORE_SANDBOX_URL": app_store_url + SANDBOX_PATH,
+        "RECEIPT_ACTORS_APP_STORE_URL": app_store_url,
     }
 
 
@@ -163,8 +158,6 @@ def _way_variables(way: Way, app_store_url: str, folder: Path) -> dict[str, str]
         pair = authority.server_api_key
         variables |= {
             "RECEIPT_ACTORS_APP_RECEIPTS": "server-api",
-            "RECEIPT_ACTORS_SERVER_API_PRODUCTION_URL": app_store_url + PRODUCTION_API_PATH,
-            "RECEIPT_ACTORS_SERVER_API_SANDBOX_URL": app_store_url + SANDBOX_API_PATH,
             "RECEIPT_ACTORS_SERVER_API_KEY": pair.private_key_pem.decode(),
             "RECEIPT_ACTORS_SERVER_API_KEY_ID": pair.key_id,
             "RECEIPT_ACTORS_SERVER_API_ISSUER_ID": pair.issuer_id,

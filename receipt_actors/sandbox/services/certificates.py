@@ -1,7 +1,4 @@
-"""A certificate authority to throw away, and a certificate of it for 127.0.0.1: TLS on loopback, verified as usual.
-
-Needs ``cryptography``.
-"""
+"""A certificate authority to throw away, and a certificate of it for 127.0.0.1: TLS on loopback, verified as usual."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Way(StrEnum):
     """How a receipt is vouched for, and so what it is."""
 
     VERIFY_RECEIPT = "verify-receipt"  #: an app receipt, which verifyReceipt is asked about
-    STOREKIT2 = "storekit2"  #: a signed transaction, verified by the program; needs ``cryptography``, likewise
+    STOREKIT2 = "storekit2"  #: a signed transaction, verified by the program
     SERVER_API = "server-api"  #: an app receipt, whose transaction is looked up, and verified by the program
 
 

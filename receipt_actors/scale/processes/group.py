@@ -73,7 +73,6 @@ from receipt_actors.scale.processes.protocol import (
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
-from receipt_actors.starting import StartPatience
 from receipt_actors.telemetry.alert_book import AlertLimits
 from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, alert_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
@@ -101,11 +100,11 @@ class ProcessGroup:
         actors: ActorSystem,
         source_queues: tuple[str, ...],
         queues: ParentQueues,
-        patience: StartPatience,
+        pause: Callable[[float], None],
     ) -> None:
         self._group = group
         self._queues = queues
-        self._patience = patience
+        self._pause = pause
         self._close_roles: Callable[[], None] = lambda: None
         self._inspection = GroupInspection(group, actors, source_queues)
         self._trace_numbers = itertools.count(1)
@@ -143,7 +142,7 @@ class ProcessGroup:
         whole = settings.limits_of(processes)
         group = Group(names, tuple(program), settings_as_json(settings), whole, Shares(whole), on_refusal, on_complete)
         queues = ParentQueues(settings)
-        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, StartPatience(pause))
+        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, pause)
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
             begun.callback(running.stop)
             running._begin(settings, processes)
@@ -167,13 +166,14 @@ class ProcessGroup:
         """Describe what keeps this node's place among others; what it takes is imported where there are any."""
         from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
-        from receipt_actors.sources import look_at_sources
+        from receipt_actors.sources import look_at_sources, start_retrying
 
         table = open_roles(settings)
         self._close_roles = table.close
-        self._patience.ask(table.check)
+        retrying = start_retrying(self._pause)
+        retrying(table.check)
         queues = self._queues.open()
-        sources = look_at_sources(settings, queues, self._patience, may_be_missing=False)
+        sources = look_at_sources(settings, queues, retrying, may_be_missing=False)
         return _Shared(
             membership_spec(settings, table, processes, GroupLessee(self._group, self._actors)),
             queue_depths_spec(settings, queues, sources),
@@ -374,7 +374,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
     """Describe the whole tree; see the module."""
     alerts: Sequence[ChildSpec] = ()
     if settings.alerts_queue is not None:
-        limits = AlertLimits(settings.alert_outage_seconds, settings.alert_dead_letters)
+        limits = AlertLimits()
         sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
         alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
     telemetry = supervisor_spec(

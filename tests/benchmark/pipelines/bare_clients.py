@@ -34,7 +34,7 @@ from receipt_actors.domain.receipts import Genuine
 from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import ActorSystem
 from receipt_actors.settings import Settings, load_settings
-from receipt_actors.sources import policy_of
+from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.ports import AppStoreTransfers
 from receipt_actors.stores.apple.verify_receipt import interpret
 

@@ -196,7 +196,7 @@ def _private_key(text: str) -> EllipticCurvePrivateKey:
     raise ConfigurationError(
         [
             "key of the App Store Server API: found no private key on the curve P-256, expected the text of the .p8 "
-            "file of App Store Connect; check server_api_key_file or server_api_key"
+            "file of App Store Connect; check server_api_key"
         ]
     )
 

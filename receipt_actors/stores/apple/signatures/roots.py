@@ -1,6 +1,6 @@
 """Which root certificates are trusted: those of a directory, or Apple's own that comes along.
 
-Needs ``cryptography``, which Apple's library brings; so it is imported when there is something to read.
+``cryptography`` is imported when there is something to read.
 """
 
 from __future__ import annotations

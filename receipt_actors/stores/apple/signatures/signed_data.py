@@ -1,6 +1,6 @@
 """Opens what verifies Apple's signatures: the ports ``SignedData`` and ``SignedDataCalls``.
 
-``apple_library``          ``AppleSignedData``, on Apple's ``app-store-server-library`` (the extra ``storekit2``)
+``apple_library``          ``AppleSignedData``, on Apple's ``app-store-server-library``
 ``chains``                 its chains of certificates, which are remembered
 ``roots``                  the root certificates: of a directory, or Apple's own in ``apple_roots``
 ``signed_data_processes``  ``SignedDataProcesses``: the same in processes beside this one
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,6 @@ from receipt_actors.stores.apple.signatures.roots import read_roots
 
 if TYPE_CHECKING:
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-
-INSTALL = "pip install 'receipt-actors[storekit2]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +39,8 @@ def read_trust(directory: Path | None, app_apple_ids: Collection[int] = ()) -> T
     """Read the root certificates of a directory, or else Apple's own. Does not import Apple's library.
 
     Raises:
-        ConfigurationError: Apple's library is not installed, or the directory has not what it should have.
+        ConfigurationError: the directory has not what it should have.
     """
-    if find_spec("appstoreserverlibrary") is None:
-        raise _unusable("app-store-server-library is not installed")
     return Trust(read_roots(directory), tuple(app_apple_ids))
 
 
@@ -53,16 +48,11 @@ def open_signed_data(trust: Trust) -> AppleSignedData:
     """Open what verifies in this process, on the thread that calls.
 
     Raises:
-        ConfigurationError: Apple's library is not installed, or another version than it should be.
+        ConfigurationError: Apple's library can't be imported, or is of another version than it should be.
     """
     try:
         from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-    except ImportError as error:
-        raise _unusable(str(error)) from error
+    except ImportError as error:  # where no wheel of the cryptography under it fits the machine
+        wanted = "expected app-store-server-library from 3.1, below 4"
+        raise ConfigurationError([f"signed transactions: found that {error}, {wanted}"]) from error
     return AppleSignedData(trust.roots, trust.app_apple_ids)
-
-
-def _unusable(fault: str) -> ConfigurationError:
-    return ConfigurationError(
-        [f"signed transactions: found that {fault}, expected app-store-server-library from 3.1, below 4; {INSTALL}"]
-    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from receipt_actors.domain.ports import Tombstone
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable
 from receipt_actors.notifications import open_handler
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedQueues
-from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.notifications.posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, REFUNDED_AT, RESULTS, Posted
 from tests.stores.apple.notifications.posts import transaction_payload as transaction
 
@@ -94,28 +91,3 @@ def test_a_ledger_that_goes_away_is_only_unavailable(tmp_path: Path, roots: Path
         assert ledger.get(CLAIM.transaction_id) is not None
     with pytest.raises(LedgerUnavailable):
         ledger.get(CLAIM.transaction_id)
-
-
-@pytest.mark.parametrize(
-    ("package", "expected"), [("uvicorn", "(uvicorn)"), ("appstoreserverlibrary", "app-store-server-library")]
-)
-def test_what_the_extra_has_may_be_missing(tmp_path: Path, package: str, expected: str) -> None:
-    """The command says so in a line, with what to install, and exit code 2."""
-    program = f"""
-import sys
-sys.modules[{package!r}] = None
-from receipt_actors.cli import main
-sys.exit(main(["notifications", "--database", "receipts.db", "--bundle-ids", "com.example.game", "--port", "0"]))
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    assert ended.returncode == 2, ended.stderr
-    (line,) = ended.stderr.splitlines()
-    assert expected in line
-    assert "pip install 'receipt-actors[storekit2]'" in line

@@ -16,9 +16,9 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationIn
 
 from receipt_actors.domain.strict_json import JsonRefused, parse_object
 from receipt_actors.domain.values import json_type, printable
-from receipt_actors.settings._base import SomeSettings
-from receipt_actors.settings._faults import Fault, SettingFaults, place_of_table, table_in_table, unknown_in_table
-from receipt_actors.settings._types import Expected, QueueName
+from receipt_actors.settings_model.fields import Expected, QueueName
+from receipt_actors.settings_model.model import Fault, SettingFaults, SomeSettings
+from receipt_actors.settings_model.removed import REMOVED
 
 #: What a table may set.
 SOURCE_SETTINGS = (
@@ -32,7 +32,6 @@ SOURCE_SETTINGS = (
     "family_sharing",
     "app_account_token",
     "app_account_token_rule",
-    "app_account_token_namespace",
     "shared_secret",
 )
 #: What no source has from the top level. Two sources with one dead-letter queue: who would know what to redrive where?
@@ -166,16 +165,15 @@ def _tables(value: object, origin: str, faults: list[Fault]) -> Iterator[tuple[s
 def _unknown(queue: str, table: Mapping[str, object], origins: Mapping[str, str]) -> Iterator[Fault]:
     for name, value in table.items():
         if name not in SOURCE_SETTINGS and isinstance(value, Mapping):  # a queue's name with a dot, without the quotes
-            yield "sources", table_in_table(queue, str(name), origins)
+            yield "sources", _table_in_table(queue, str(name), origins)
         elif name not in SOURCE_SETTINGS:
-            near = difflib.get_close_matches(str(name).replace("-", "_"), SOURCE_SETTINGS, n=1)
-            yield "sources", unknown_in_table(queue, str(name), near, SOURCE_SETTINGS, origins)
+            yield "sources", _unknown_in_table(queue, str(name), origins)
 
 
 def _inherited(data: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
     values = {name: value for name, value in data.items() if name not in _OWN}
-    if own.get("app_account_token") == "ignore":  # which leaves its namespace without a use
-        values.pop("app_account_token_namespace", None)
+    if own.get("app_account_token") == "ignore":  # which leaves its rule without a use
+        values.pop("app_account_token_rule", None)
     return values
 
 
@@ -184,3 +182,29 @@ def _places(cls: type[SomeSettings], queue: str, own: Mapping[str, str], origins
     table = place_of_table(queue, {})
     found = {name: f"{origins.get(name, name)}, for {table}" for name in cls.model_fields}
     return {**found, "source_queue": place_of_table(queue, origins), **own}
+
+
+def place_of_table(queue: str, origins: Mapping[str, str], name: str | None = None) -> str:
+    """Say where a table ``[sources.QUEUE]`` is, or one setting of it."""
+    key = printable(queue)
+    place = "sources." + (f'"{key}"' if "." in key else key) + ("" if name is None else f".{printable(name)}")
+    origin = origins.get("sources")
+    if origin is None:
+        return place
+    return f"{place} in {origin.removeprefix('sources in ')}"
+
+
+def _unknown_in_table(queue: str, name: str, origins: Mapping[str, str]) -> str:
+    """Name a setting that no source has, and the one that it is most like; or what does its work now."""
+    place = place_of_table(queue, origins, name)
+    if name in REMOVED:
+        return f"{place}: found a setting that was removed; {REMOVED[name]}"
+    near = difflib.get_close_matches(name.replace("-", "_"), SOURCE_SETTINGS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"a source has {', '.join(SOURCE_SETTINGS)}"
+    return f"{place}: found it, expected a setting of a source; {hint}"
+
+
+def _table_in_table(queue: str, name: str, origins: Mapping[str, str]) -> str:
+    """Say that the table of a source has a table, and how a name with a dot is written."""
+    hint = f'a queue whose name has a dot has quotes in TOML: [sources."{printable(f"{queue}.{name}")}"]'
+    return f"{place_of_table(queue, origins, name)}: found a table, expected settings of a source; {hint}"

@@ -1,0 +1,168 @@
+"""Opens what asks Apple, or verifies what Apple signs, as the settings say."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token_by_number, token_by_uuid5
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.errors import ConfigurationError
+from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
+from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
+from receipt_actors.stores.apple.signatures.roots import foreign_name
+from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
+from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+
+if TYPE_CHECKING:
+    from receipt_actors.stores.apple.client.endpoints import Endpoint
+    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
+    from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+    from receipt_actors.stores.apple.signatures.signed_data import Trust
+    from receipt_actors.transport.curl import CurlTransport
+    from receipt_actors.transport.messages import Transport
+
+
+CONNECT_SHARE = 0.3  #: of the time to wait for an answer: to connect
+SIGNATURE_PROCESSES = 1  #: beside each process that works; more would help only where this one is always busy
+
+
+def policy_of(settings: PolicySettings) -> Policy:
+    """Return what the settings accept."""
+
+    def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
+        return None if "*" in names else frozenset(names)
+
+    types = allowed(settings.product_types)
+    return Policy(
+        allowed(settings.bundle_ids),
+        allowed(settings.product_ids),
+        frozenset(settings.environments),
+        product_types=None if types is None else frozenset(map(ProductType, types)),
+        takes_family_shared=settings.family_sharing == "accept",
+        account_tokens=_account_tokens(settings),
+    )
+
+
+def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
+    if settings.app_account_token == "ignore":
+        return None
+    namespace = settings.app_account_token_rule
+    rule: TokenRule = token_by_uuid5(namespace) if isinstance(namespace, UUID) else token_by_number
+    return AccountTokens(rule, required=settings.app_account_token == "require")
+
+
+def open_app_store(
+    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
+) -> VerifyReceiptClient:
+    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
+
+    It is an ``AppStoreTransfers`` where it runs on ``curl``: always, unless that is None or there is a proxy.
+    """
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, VerifyReceiptTransfers
+
+    endpoints, may_transfer = _endpoints(settings, settings.verify_receipt_urls)
+    secret = settings.shared_secret
+    shared_secret = None if secret is None else secret.get_secret_value()
+    if curl is not None and may_transfer:
+        return VerifyReceiptTransfers(curl, endpoints, shared_secret)
+    return VerifyReceiptClient(_open_blocking(max_connections), endpoints, shared_secret)
+
+
+def open_server_api(
+    settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
+) -> ServerApiClient:
+    """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
+
+    Raises ``ConfigurationError`` where the key is none.
+    """
+    from receipt_actors.stores.apple.client.server_api_client import (  # not for verifyReceipt
+        ServerApiClient,
+        ServerApiTransfers,
+        Token,
+    )
+
+    key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
+    assert key_id is not None and issuer_id is not None, "the settings see to it"
+    endpoints, may_transfer = _endpoints(settings, settings.server_api_urls)
+    token = Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0])
+    if curl is not None and may_transfer:
+        return ServerApiTransfers(curl, endpoints, token)
+    return ServerApiClient(_open_blocking(max_connections), endpoints, token)
+
+
+def _endpoints(settings: AppStoreSettings, urls: tuple[str, str]) -> tuple[Mapping[Environment, Endpoint], bool]:
+    """Return where Apple is asked, and whether libcurl may do it: it is not used with proxies."""
+    from receipt_actors.stores.apple.client.endpoints import endpoints_at
+
+    seconds = settings.app_store_read_timeout_seconds
+    endpoints = endpoints_at(*urls, CONNECT_SHARE * seconds, seconds)
+    return endpoints, all(endpoint.proxy is None for endpoint in endpoints.values())
+
+
+def _open_blocking(pool_size: int) -> Transport:
+    from receipt_actors.transport.blocking import BlockingTransport  # takes its time to import, where curl is there
+
+    return BlockingTransport(pool_size)
+
+
+def _server_api_key(settings: AppStoreSettings) -> str:
+    assert settings.server_api_key is not None, "the settings see to it"
+    key = settings.server_api_key.get_secret_value()
+    if "BEGIN" in key:
+        return key.replace("\\n", "\n")  # as files of variables often have it
+    try:
+        return Path(path_of(key)).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        # Not quoted: it may be the key itself, without its first line.
+        expected = "expected a private key (-----BEGIN PRIVATE KEY-----...), or a .p8 file that can be read"
+        raise ConfigurationError([f"server_api_key: found neither, {expected}"]) from None
+
+
+def open_signatures(settings: SignatureSettings) -> AppleSignedData:
+    """Open what verifies Apple's signatures on the thread that calls.
+
+    Raises ``ConfigurationError`` where the root certificates are none.
+    """
+    return open_signed_data(_trust(settings))
+
+
+def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
+    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count.
+
+    Raises what ``open_signatures`` raises.
+    """
+    if settings.apple_roots is None:
+        return ()
+    return tuple(name for root in _trust(settings).roots if (name := foreign_name(root)) is not None)
+
+
+def signer_of(settings: SignatureSettings, signed: str) -> str:
+    """Say whose signature a transaction has that was verified with ``open_signatures``."""
+    trust = _trust(settings)
+    for root in trust.roots:
+        name = foreign_name(root)
+        one = open_signed_data(replace(trust, roots=(root,)))
+        if name is not None and not isinstance(one.verify_transaction(signed), SignatureRefused):
+            return f"{name!r}, a root certificate of apple_roots that is not Apple's"
+    return "Apple"
+
+
+def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcesses | SignedDataThreads:
+    """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
+    if settings.apple_roots is not None or settings.uses_server_api:
+        _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
+    if hasattr(select, "epoll"):
+        return SignedDataProcesses(lambda: _trust(settings), SIGNATURE_PROCESSES)
+    return SignedDataThreads(lambda: open_signatures(settings))
+
+
+def _trust(settings: SignatureSettings) -> Trust:
+    return read_trust(settings.apple_roots, () if settings.app_apple_id is None else (settings.app_apple_id,))
