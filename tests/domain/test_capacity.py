@@ -197,7 +197,7 @@ def test_a_plan_worked_out_by_hand() -> None:
     ],
 )
 def test_what_binds_a_process_is_told(changes: dict[str, float], bound_by: str) -> None:
-    """The CPU, or what its client carries, what it may have in flight, or batches under way: whichever is used up first."""
+    """The CPU, what its client carries, what it may have in flight, or batches under way: what is used up first."""
     assert plan_capacity(replace(Load(1_000), **changes), Setup(), EVEN).bound_by == bound_by
 
 
